@@ -1,0 +1,101 @@
+# Every target works as the very first command in a bare clone: it needs Python >= 3.11 with venv, and package registries.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+VENV := .venv
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+READY := $(VENV)/.ready
+SOURCES := tunnel protos edge_agent cloud_server tests $(wildcard benches)
+
+# What a user may set: the interpreter that .venv is made with, more words for pytest, how long the fuzzer runs.
+PYTHON ?=
+ARGS ?=
+FUZZ_SECONDS ?= 60
+BENCH ?=
+
+UV_LOCK := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --quiet \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
+
+.PHONY: help demo test cover lint types arch protos e2e bench fuzz lock clean
+
+help: ## this list
+	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## (.*)/\1|\2/' | \
+		while IFS='|' read -r name text; do printf '  make %-7s %s\n' "$$name" "$$text"; done
+
+demo: $(READY) ## see it work: a box behind NAT, a real kubectl, the link cut (under two minutes)
+	@$(PY) -m tests.demo $(ARGS)
+
+test: cover ## all tests but the end-to-end ones (more words for pytest: ARGS=-x)
+	@echo "==> tests: everything but tests/core, which just ran, and tests/e2e"
+	@$(PY) -m pytest -q -m "not e2e" --ignore=tests/core $(ARGS)
+
+cover: $(READY) ## tests/core alone must reach every branch of tunnel/core
+	@echo "==> tests: tests/core, with the branches of tunnel/core counted"
+	@$(PY) -m coverage run -m pytest -q tests/core
+	@$(PY) -m coverage report
+
+lint: $(READY) ## style and format
+	@echo "==> lint"
+	@$(BIN)/ruff check --quiet $(SOURCES)
+	@$(BIN)/ruff format --quiet --check $(SOURCES) || \
+		{ echo "To put the format right: $(BIN)/ruff format $(SOURCES)"; exit 1; }
+
+types: $(READY) ## mypy, strict
+	@echo "==> types"
+	@$(BIN)/mypy --no-error-summary $(SOURCES)
+
+arch: $(READY) ## who may import whom, and the size of files and functions
+	@echo "==> architecture"
+	@out=$$($(BIN)/lint-imports --no-cache 2>&1) || { echo "$$out"; exit 1; }
+	@$(PY) -m tests.arch_check $(SOURCES)
+
+protos: $(READY) ## generate protos/*_pb2.py and .pyi again
+	@echo "==> protos"
+	@$(PY) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. protos/*.proto
+
+e2e: $(READY) ## real processes, network namespaces and a real kubectl (root for the namespaces)
+	@echo "==> tests: tests/e2e"
+	@$(PY) -m pytest -q -m e2e tests/e2e $(ARGS)
+
+bench: $(READY) ## throughput, echo latency and memory (one bench: BENCH=name)
+	@$(PY) -m benches $(BENCH)
+
+fuzz: $(READY) ## feed the decoder rubbish for FUZZ_SECONDS (60)
+	@$(PY) -m tests.fuzz.decoder --seconds $(FUZZ_SECONDS)
+
+lock: $(READY) ## bring both lock files up to the newest releases that pyproject.toml allows
+	@echo "==> lock"
+	@$(UV_LOCK) --upgrade --output-file requirements.lock
+	@$(UV_LOCK) --upgrade --extra dev --constraints requirements.lock --output-file requirements-dev.lock
+
+clean: ## remove all that was built or cached
+	@rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache \
+		.import_linter_cache .hypothesis
+	@find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The interpreter is looked for only when .venv has to be made. An empty PYTHONPATH and PIP_USER keep a user's own settings out.
+$(READY): requirements-dev.lock pyproject.toml
+	@if ! $(PY) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+		for python in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11; do \
+			if "$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+				found="$$python"; break; \
+			fi; \
+		done; \
+		if [ -z "$${found:-}" ]; then \
+			echo "Python 3.11 or newer with its venv module is needed, and none of python3, python3.11 ... python3.14 is." >&2; \
+			echo "On Debian or Ubuntu: apt-get install python3 python3-venv. Or name one: make PYTHON=/path/to/python3.12" >&2; \
+			exit 1; \
+		fi; \
+		echo "==> making $(VENV) with $$("$$found" --version)"; \
+		rm -rf $(VENV); \
+		"$$found" -m venv $(VENV); \
+	fi
+	@echo "==> installing the locked dependencies into $(VENV) (about a minute the first time)"
+	@export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_USER=0 PIP_NO_INPUT=1; unset PYTHONPATH; \
+		$(PY) -m pip install --quiet --require-hashes --requirement requirements-dev.lock; \
+		$(PY) -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
