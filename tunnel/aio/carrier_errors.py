@@ -1,0 +1,90 @@
+"""How a carrier or an enrollment call fails, and the text for people behind each gRPC status.
+
+gRPC's errors end here: everything above sees `CarrierLost` or `EnrollmentRefused`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+import grpc
+import grpc.aio
+
+GRPC_ERRORS = (grpc.RpcError, grpc.aio.BaseError, asyncio.InvalidStateError)
+"""What grpc.aio raises from reads and writes: the status, its own faults, and use after the end."""
+
+_REFUSALS = {
+    grpc.StatusCode.PERMISSION_DENIED,
+    grpc.StatusCode.UNAUTHENTICATED,
+    grpc.StatusCode.FAILED_PRECONDITION,
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+}
+_CLEAR = (
+    (re.compile(r"Connection refused"), "connection refused: nothing listens there"),
+    (re.compile(r"Network is unreachable|ENETUNREACH"), "network unreachable"),
+    (re.compile(r"No route to host|EHOSTUNREACH"), "no route to host"),
+)
+_VAGUE = (
+    (re.compile(r"keepalive watchdog|[Pp]ing timeout|Connection timed out|ETIMEDOUT"), "no sign of life"),
+    (re.compile(r"Connection reset|ECONNRESET"), "connection reset"),
+    (re.compile(r"Broken pipe|EPIPE|Socket closed|GOAWAY|Endpoint closing|End of TCP stream"), "connection closed"),
+)
+_SOURCE_TRACE = re.compile(r"\s*=== Source Location Trace.*", re.DOTALL)
+
+
+class CarrierLost(Exception):
+    """The carrier cannot be used, or could not be made.
+
+    Attributes:
+        text: one line for a person: which hop, and where possible what to do.
+        refused: the server understood us and said no; dialling again at once will not help.
+        vague: gRPC did not say which hop failed; `diagnose` may.
+    """
+
+    def __init__(self, text: str, *, refused: bool = False, vague: bool = False) -> None:
+        super().__init__(text)
+        self.text = text
+        self.refused = refused
+        self.vague = vague
+
+
+class EnrollmentRefused(Exception):
+    """The server will not issue a certificate; the text says why."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+
+def lost_from_status(code: grpc.StatusCode, details: str | None, peer: str) -> CarrierLost:
+    """The error for a status that ended a call to or from `peer`."""
+    text = _SOURCE_TRACE.sub("", details or "").strip()
+    if code in _REFUSALS:
+        return CarrierLost(f"{peer}: {text or code.name.lower()}", refused=True)
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        return CarrierLost(f"{peer} is not a Longline server, or one of another version: {text}", refused=True)
+    if code is grpc.StatusCode.OK:
+        return CarrierLost(f"{peer}: the other side ended the call")
+    for pattern, plain in _CLEAR:
+        if pattern.search(text):
+            return CarrierLost(f"{peer}: {plain}")
+    return CarrierLost(f"{peer}: {_plain(text) or code.name.lower()}", vague=True)
+
+
+def lost_from_error(error: BaseException, peer: str) -> CarrierLost:
+    """The error for whatever grpc.aio raised."""
+    if isinstance(error, grpc.aio.AioRpcError):
+        return lost_from_status(error.code(), error.details(), peer)
+    return CarrierLost(f"{peer}: the call is over ({type(error).__name__})")
+
+
+# Internal
+
+
+def _plain(details: str) -> str:
+    for pattern, text in _VAGUE:
+        if pattern.search(details):
+            return text
+    return " ".join(details.split())[:300]

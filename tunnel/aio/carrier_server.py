@@ -1,0 +1,302 @@
+"""The accepting side of the carrier: a gRPC server that answers three methods and hands each carrier to its owner.
+
+It checks the peer's certificate and role, and bounds what a peer may hold before it has said anything. Sessions and
+certificates are the business of the two handlers it is given.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import grpc
+import grpc.aio
+import structlog
+
+from tunnel.aio.carrier_errors import GRPC_ERRORS, CarrierLost, lost_from_error
+from tunnel.aio.channel_options import cloud_options
+from tunnel.aio.credentials import ServerTls, server_credentials
+from tunnel.aio.enrollment import EnrollmentHandler, answer_join, answer_renew
+from tunnel.aio.methods import CONNECT, JOIN, RENEW
+from tunnel.aio.one_task import OneTask
+from tunnel.aio.peer_identity import IdentityUnclear, PeerIdentity, identify, readable_peer
+from tunnel.core.limits import MAX_MESSAGE_BYTES
+
+__all__ = ["CarrierLimits", "CarrierServer", "OnCarrier"]
+
+_Context = grpc.aio.ServicerContext[bytes, bytes]
+OnCarrier = Callable[["AcceptedCarrier", str, bytes], Awaitable[None]]
+"""Called once for each carrier with the peer's URI name and the SHA-256 of its public key; the carrier is closed when
+it returns. It is not cancelled when the peer goes away: reading and writing end with CarrierLost."""
+
+_ROLE_OF_METHOD = {CONNECT: "agent", JOIN: "join", RENEW: "agent"}
+_log = structlog.get_logger("tunnel.carrier")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CarrierLimits:
+    """What peers with a good certificate may hold before their first message. A silent carrier costs about 40 KB."""
+
+    first_message_timeout_s: float = 10.0
+    max_silent: int = 1024
+    """All together: 40 MB."""
+    max_silent_per_address: int = 128
+    """From one IP address; a site behind one NAT may have many boxes that dial at once."""
+
+
+class CarrierServer:
+    """Listens for agents. `start` once, `stop` once."""
+
+    def __init__(
+        self,
+        listen: Sequence[str],
+        tls: ServerTls,
+        on_carrier: OnCarrier,
+        enrollment: EnrollmentHandler | None,
+        *,
+        trust_domain: str = "longline",
+        limits: CarrierLimits | None = None,
+    ) -> None:
+        self._listen = list(listen)
+        self._tls = tls
+        self._on_carrier = on_carrier
+        self._enrollment = enrollment
+        self._trust_domain = trust_domain
+        self._limits = limits or CarrierLimits()
+        self._server: grpc.aio.Server | None = None
+        self._ports: list[int] = []
+        self._stopping = False
+        self._carriers: set[AcceptedCarrier] = set()
+        self._owners: set[asyncio.Task[None]] = set()
+        self._silent: Counter[str] = Counter()
+
+    # Public
+
+    @property
+    def ports(self) -> list[int]:
+        """The bound ports, in the order of `listen`."""
+        return list(self._ports)
+
+    async def start(self) -> None:
+        """Bind and accept.
+
+        Raises:
+            CredentialsUnusable: the certificate, key or CA cannot be used.
+            OSError: an address cannot be bound.
+        """
+        server = grpc.aio.server(
+            handlers=[_Methods(self)], options=cloud_options(), compression=grpc.Compression.NoCompression
+        )
+        for address in self._listen:
+            # One for each port: gRPC takes the first certificate out of such an object only once.
+            credentials = await asyncio.to_thread(server_credentials, self._tls)
+            try:
+                self._ports.append(server.add_secure_port(address, credentials))
+            except RuntimeError as fault:
+                await server.stop(None)
+                raise OSError(f"cannot listen on {address}: in use, or not an address of this machine") from fault
+        await server.start()
+        self._server = server
+
+    async def stop(self, grace_s: float) -> None:
+        """Close every carrier and the listeners. Carriers that were told GOAWAY get `grace_s` to have it delivered."""
+        self._stopping = True
+        for carrier in tuple(self._carriers):
+            carrier.close()
+        if self._server is not None:
+            await self._server.stop(grace_s)
+        owners = tuple(self._owners)
+        if owners:
+            _, late = await asyncio.wait(owners, timeout=grace_s)
+            for owner in late:
+                owner.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    # Internal
+
+    async def connect(self, _requests: object, context: _Context) -> None:
+        """One Connect call, from its headers to its status."""
+        identity = await self._authorise(CONNECT, context)
+        peer = readable_peer(context.peer())
+        address = peer.rpartition(":")[0]
+        if self._stopping:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is stopping")
+        if self._silent.total() >= self._limits.max_silent or (
+            self._silent[address] >= self._limits.max_silent_per_address
+        ):
+            _log.warning("carrier refused: too many silent ones", peer=peer, identity=identity.uri)
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many connections that said nothing: try later")
+        carrier = AcceptedCarrier(context, peer)
+        with self._counted_while_silent(carrier, address):
+            await context.send_initial_metadata(())
+            await self._serve(carrier, identity)
+
+    async def join(self, request: bytes, context: _Context) -> bytes:
+        """One Join call."""
+        identity = await self._authorise(JOIN, context)
+        return await answer_join(self._enrollment, identity, request, context)
+
+    async def renew(self, request: bytes, context: _Context) -> bytes:
+        """One Renew call."""
+        identity = await self._authorise(RENEW, context)
+        return await answer_renew(self._enrollment, identity, request, context)
+
+    async def _authorise(self, method: str, context: _Context) -> PeerIdentity:
+        wanted = _ROLE_OF_METHOD[method]
+        try:
+            identity = identify(context.auth_context(), self._trust_domain)
+        except IdentityUnclear as fault:
+            await self._deny(context, method, str(fault))
+        if identity.role != wanted:
+            await self._deny(context, method, f"{identity.uri} may not do this: that takes role {wanted!r}")
+        return identity
+
+    async def _deny(self, context: _Context, method: str, reason: str) -> NoReturn:
+        _log.warning("peer refused", peer=readable_peer(context.peer()), method=method, reason=reason)
+        await context.abort(grpc.StatusCode.PERMISSION_DENIED, reason)
+
+    @contextmanager
+    def _counted_while_silent(self, carrier: AcceptedCarrier, address: str) -> Iterator[None]:
+        timeout_s = self._limits.first_message_timeout_s
+
+        def spoke() -> None:
+            timer.cancel()
+            self._silent[address] -= 1
+            if self._silent[address] <= 0:
+                del self._silent[address]
+
+        def too_late() -> None:
+            _log.warning("carrier closed: it said nothing", peer=carrier.peer, after_s=timeout_s)
+            carrier.end(CarrierLost(f"{carrier.peer}: said nothing within {timeout_s:g} s"))
+
+        self._silent[address] += 1
+        timer = asyncio.get_running_loop().call_later(timeout_s, too_late)
+        carrier.when_first_message(spoke)
+        try:
+            yield
+        finally:
+            carrier.first_message()
+
+    async def _serve(self, carrier: AcceptedCarrier, identity: PeerIdentity) -> None:
+        self._carriers.add(carrier)
+        # Its own task: gRPC cancels the handler at any await once the peer is gone, and the owner keeps a session.
+        owner = asyncio.get_running_loop().create_task(self._own(carrier, identity), name=f"carrier {carrier.peer}")
+        self._owners.add(owner)
+        owner.add_done_callback(self._owners.discard)
+        try:
+            await carrier.ended.wait()
+        finally:
+            # From here on nothing may touch the context: gRPC frees the call behind it.
+            carrier.end(CarrierLost(f"{carrier.peer}: connection closed"))
+            self._carriers.discard(carrier)
+
+    async def _own(self, carrier: AcceptedCarrier, identity: PeerIdentity) -> None:
+        try:
+            await self._on_carrier(carrier, identity.uri, identity.spki_sha256)
+        except CarrierLost as lost:
+            _log.info("carrier lost", peer=carrier.peer, identity=identity.uri, reason=lost.text)
+        except Exception:  # noqa: BLE001  # the last frame of this task: nobody else would hear of it
+            _log.exception("carrier's owner failed", peer=carrier.peer, identity=identity.uri)
+        finally:
+            carrier.close()
+
+
+class AcceptedCarrier:
+    """The accepting side of one carrier. Its gRPC context is used only while the handler of the call runs."""
+
+    def __init__(self, context: _Context, peer: str) -> None:
+        self.peer = peer
+        self.ended = asyncio.Event()
+        """Set when the handler is to return: closed here, or finished."""
+        self._context = context
+        self._reader = OneTask("read")
+        self._writer = OneTask("write")
+        self._lost: CarrierLost | None = None
+        self._peer_finished = False
+        self._on_first_message: Callable[[], None] | None = None
+
+    # Public, as Carrier
+
+    async def read(self) -> bytes | None:
+        if self._peer_finished and self._lost is None:
+            return None
+        with self._operation(self._reader):
+            message: bytes | object = await self._context.read()
+        if not isinstance(message, bytes):
+            self._peer_finished = True
+            return None
+        if self._on_first_message is not None:
+            self.first_message()
+        return message
+
+    async def write(self, message: bytes) -> None:
+        if len(message) > MAX_MESSAGE_BYTES:
+            raise ValueError(f"a message of {len(message)} bytes is longer than {MAX_MESSAGE_BYTES}")
+        with self._operation(self._writer):
+            await self._context.write(message)
+
+    async def finish(self) -> None:
+        # The status follows what was written, and a gRPC server has no other way to end its direction.
+        self.close()
+
+    def close(self) -> None:
+        self.end(CarrierLost(f"{self.peer}: closed here"))
+
+    # Internal, for CarrierServer
+
+    def end(self, lost: CarrierLost) -> None:
+        """Close for a reason; the first one stays."""
+        if self._lost is None:
+            self._lost = lost
+        self._reader.cut()
+        self._writer.cut()
+        self.ended.set()
+
+    def when_first_message(self, callback: Callable[[], None]) -> None:
+        """Set what is called once, at the first message or at the end of a carrier that had none."""
+        self._on_first_message = callback
+
+    def first_message(self) -> None:
+        """The peer spoke, or never will."""
+        callback, self._on_first_message = self._on_first_message, None
+        if callback is not None:
+            callback()
+
+    @contextmanager
+    def _operation(self, direction: OneTask) -> Iterator[None]:
+        if self._lost is not None:
+            raise self._lost
+        direction.enter()
+        try:
+            yield
+        except asyncio.CancelledError:
+            if direction.asked_by_owner():
+                self.close()
+                raise
+            self.close()
+            assert self._lost is not None
+            raise self._lost from None
+        except GRPC_ERRORS as error:
+            self.end(lost_from_error(error, self.peer))
+            assert self._lost is not None
+            raise self._lost from error
+        finally:
+            direction.leave()
+
+
+class _Methods(grpc.GenericRpcHandler):
+    """Bytes in, bytes out: a message is parsed only after its sender was authorised."""
+
+    def __init__(self, server: CarrierServer) -> None:
+        self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+            CONNECT: grpc.stream_stream_rpc_method_handler(server.connect),
+            JOIN: grpc.unary_unary_rpc_method_handler(server.join),
+            RENEW: grpc.unary_unary_rpc_method_handler(server.renew),
+        }
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
+        return self._handlers.get(handler_call_details.method)

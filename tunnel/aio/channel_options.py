@@ -1,0 +1,103 @@
+"""Every gRPC option of both daemons in one typed table; gRPC ignores a misspelt name in silence, so a test checks each.
+
+What is not here keeps gRPC's default. Credentials are in `credentials.py`; the proxy of one dial is in `channel.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tunnel.core.limits import MAX_MESSAGE_BYTES
+
+ChannelOptions = list[tuple[str, int | str]]
+
+_LOOKAHEAD_BYTES = 16 * 1024 * 1024
+_IDENTITY_ONLY = 1
+"""Bit set of accepted compression algorithms: bit 0, "identity". Mixed-trust data is never compressed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """One gRPC channel argument; None means that the side does not set it."""
+
+    name: str
+    agent: int | None
+    cloud: int | None
+    why: str
+
+
+OPTIONS: tuple[Option, ...] = (
+    Option(
+        name="grpc.keepalive_time_ms",
+        agent=20_000,
+        cloud=30_000,
+        why="notices a dead path below the session's own PING, and frees what gRPC holds for it",
+    ),
+    Option(name="grpc.keepalive_timeout_ms", agent=10_000, cloud=10_000, why="also sets TCP_USER_TIMEOUT"),
+    Option(name="grpc.keepalive_permit_without_calls", agent=1, cloud=1, why="both sides must allow it"),
+    Option(
+        name="grpc.http2.max_pings_without_data", agent=0, cloud=None, why="no limit: an idle tunnel must still ping"
+    ),
+    Option(
+        name="grpc.http2.min_ping_interval_without_data_ms",
+        agent=None,
+        cloud=10_000,
+        why="the default of 5 minutes answers the agent's pings with ENHANCE_YOUR_CALM",
+    ),
+    Option(
+        name="grpc.max_receive_message_length",
+        agent=MAX_MESSAGE_BYTES,
+        cloud=MAX_MESSAGE_BYTES,
+        why="PROTO 2.4; the default of 4 MiB is checked after the memory was taken",
+    ),
+    Option(
+        name="grpc.max_send_message_length",
+        agent=MAX_MESSAGE_BYTES,
+        cloud=MAX_MESSAGE_BYTES,
+        why="unlimited by default, so that our own fault would show at the other side",
+    ),
+    Option(name="grpc.max_metadata_size", agent=8192, cloud=8192, why="a call carries no metadata of ours"),
+    Option(name="grpc.absolute_max_metadata_size", agent=16384, cloud=16384, why="refused at once beyond this"),
+    Option(name="grpc.compression_enabled_algorithms_bitset", agent=_IDENTITY_ONLY, cloud=_IDENTITY_ONLY, why="none"),
+    Option(name="grpc.default_compression_algorithm", agent=0, cloud=0, why="none"),
+    Option(name="grpc.http2.bdp_probe", agent=0, cloud=0, why="see _LOOKAHEAD_BYTES"),
+    Option(
+        name="grpc.http2.lookahead_bytes",
+        agent=_LOOKAHEAD_BYTES,
+        cloud=_LOOKAHEAD_BYTES,
+        why="the window of one call: our own session decides what is in flight, gRPC must not be narrower",
+    ),
+    Option(name="grpc.enable_retries", agent=0, cloud=None, why="a carrier is never replayed; the session resumes"),
+    Option(
+        name="grpc.use_local_subchannel_pool",
+        agent=1,
+        cloud=None,
+        why="each dial is a TCP connection of its own; the shared pool would hand out the broken one and its back-off",
+    ),
+    Option(name="grpc.so_reuseport", agent=None, cloud=0, why="two servers on one port must be an error"),
+    Option(
+        name="grpc.server_handshake_timeout_ms",
+        agent=None,
+        cloud=10_000,
+        why="a silent TCP connection is held no longer than this; the default is 120 s",
+    ),
+    Option(
+        name="grpc.max_connection_idle_ms",
+        agent=None,
+        cloud=30_000,
+        why="a connection that shook hands and then makes no call is closed",
+    ),
+    Option(
+        name="grpc.max_concurrent_streams", agent=None, cloud=8, why="a box needs one carrier and one renewal at a time"
+    ),
+)
+
+
+def agent_options() -> ChannelOptions:
+    """What an agent gives to each of its channels."""
+    return [(option.name, option.agent) for option in OPTIONS if option.agent is not None]
+
+
+def cloud_options() -> ChannelOptions:
+    """What the cloud gives to its server."""
+    return [(option.name, option.cloud) for option in OPTIONS if option.cloud is not None]

@@ -1,0 +1,55 @@
+"""One direction of a call: it has one owner task, which can be taken out of a gRPC operation that may never end.
+
+grpc.aio gives no way to interrupt a pending read or write from outside; cancelling the task inside does it, as
+`asyncio.timeout` does, and is told apart here from a cancellation that the task's owner asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+
+class OneTask:
+    """Guards the operations of one direction.
+
+    Use: `enter()`, the operation in `try`, `except CancelledError: if asked_by_owner(): raise`, `finally: leave()`.
+    """
+
+    __slots__ = ("_cancelling", "_cut", "_task", "_what")
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._task: asyncio.Task[object] | None = None
+        self._cancelling = 0
+        self._cut = False
+
+    def enter(self) -> None:
+        """Begin an operation in the current task.
+
+        Raises:
+            RuntimeError: another task is inside; gRPC would fail at random, so that this is a fault of the caller.
+        """
+        if self._task is not None:
+            raise RuntimeError(f"two tasks {self._what} the same carrier")
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._cancelling = task.cancelling()
+
+    def cut(self) -> None:
+        """Take the task out of its operation, if there is one inside."""
+        if self._task is not None and not self._cut:
+            self._cut = True
+            self._task.cancel()
+
+    def asked_by_owner(self) -> bool:
+        """Whether the CancelledError in hand was asked for by someone other than `cut()` and gRPC itself."""
+        assert self._task is not None
+        return self._task.cancelling() - int(self._cut) > self._cancelling
+
+    def leave(self) -> None:
+        """End the operation."""
+        if self._cut and self._task is not None:
+            self._task.uncancel()
+        self._cut = False
+        self._task = None
