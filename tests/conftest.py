@@ -1,0 +1,86 @@
+"""What every test runs under: event loops, the watch for blocking calls and leaks, and time limits.
+
+The shells (`tests/aio`, `tests/edge_agent`, `tests/cloud_server`) run each coroutine test once on asyncio and once on
+uvloop; blocking the loop from our own code is an error there, and so is a task or file descriptor left at the end.
+Tests of virtual time (`@pytest.mark.looptime`) run on asyncio alone. A test that must do otherwise says why with
+`@pytest.mark.may_block("reason")` or `@pytest.mark.may_leak("reason")`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+import uvloop
+from blockbuster import blockbuster_ctx
+
+from tests.support import waits
+from tests.support.leaks import describe, open_descriptors, unfinished_tasks
+
+TESTS = Path(__file__).parent
+SHELLS = ("aio", "edge_agent", "cloud_server")
+OUR_PACKAGES = ("tunnel", "edge_agent", "cloud_server")
+SETTLE_S = 3.0
+"""How long what was told to close may take: gRPC closes its sockets in threads of its own."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Say that there is no event loop yet."""
+    # pytest-asyncio asks for the current one, and Python 3.11 would make it and never close it.
+    asyncio.set_event_loop(None)
+
+
+def _folder(item: pytest.Item) -> str:
+    """The folder of `tests/` that the test lives in, or an empty string."""
+    relative = item.path.relative_to(TESTS) if item.path.is_relative_to(TESTS) else Path()
+    return relative.parts[0] if len(relative.parts) > 1 else ""
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Which event loops a coroutine test runs on."""
+    if _folder(item) in SHELLS and item.get_closest_marker("looptime") is None:
+        return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+    return {"asyncio": asyncio.new_event_loop}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the end-to-end tests, and stretch the time limits on a slow machine."""
+    limit_s = float(config.getini("timeout"))
+    for item in items:
+        if _folder(item) == "e2e":
+            item.add_marker("e2e")
+        if waits.FACTOR != 1:
+            marker = item.get_closest_marker("timeout")
+            own_s = float(marker.args[0]) if marker and marker.args else limit_s
+            item.add_marker(pytest.mark.timeout(waits.scaled_s(own_s)))
+
+
+@pytest.fixture(autouse=True)
+def shell_watch(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Blocking calls and leaks are errors in the coroutine tests of the shells."""
+    if _folder(request.node) not in SHELLS or not inspect.iscoroutinefunction(request.function):
+        yield
+        return
+    if request.node.get_closest_marker("may_leak") is None:
+        request.getfixturevalue("leak_watch")
+    if request.node.get_closest_marker("may_block") is not None:
+        yield
+        return
+    with blockbuster_ctx(scanned_modules=OUR_PACKAGES):
+        yield
+
+
+@pytest.fixture
+async def leak_watch() -> AsyncIterator[None]:
+    """Fails the test when it ends with a task still running or a file descriptor still open."""
+    before = open_descriptors()
+    yield
+    deadline = waits.Deadline(SETTLE_S)
+    while (left := [*unfinished_tasks(), *describe(open_descriptors() - before)]) and not deadline.passed():
+        await asyncio.sleep(0.01)
+    assert not left, f"left behind by this test: {', '.join(left)}"
