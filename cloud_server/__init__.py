@@ -1,0 +1,1 @@
+"""The daemon in the cloud: it takes in the agents' tunnels and offers front ends that reach through them."""

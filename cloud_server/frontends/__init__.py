@@ -1,0 +1,1 @@
+"""The ways in: HTTP CONNECT, static forwards and the fleet API."""

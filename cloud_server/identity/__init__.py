@@ -1,0 +1,1 @@
+"""Who is who: the CA, certificates, join tokens, and the records of enrolled agents and users."""
