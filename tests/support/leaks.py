@@ -44,8 +44,9 @@ def describe(descriptors: Iterable[tuple[int, str]]) -> list[str]:
         if connection.fd not in wanted:
             continue
         if connection.family == AF_UNIX:
-            wanted[connection.fd] = f"unix socket {connection.laddr}" if connection.laddr else ""
+            wanted[connection.fd] = f"unix socket {connection.laddr}" if len(connection.laddr) else ""
         else:
-            ends = " > ".join(f"{end.ip}:{end.port}" for end in (connection.laddr, connection.raddr) if end)
+            # An end that there is not, a listener's other one, is an empty tuple.
+            ends = " > ".join(f"{end.ip}:{end.port}" for end in (connection.laddr, connection.raddr) if len(end))
             wanted[connection.fd] = f"socket {ends} {connection.status}"
     return sorted(f"fd {fd}: {text}" for fd, text in wanted.items() if text)
