@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+PACKAGING = Path(__file__).parent.parent / "packaging"
+SYSTEM_UNITS = Path("/usr/lib/systemd/system")
+DRAIN_S = 30
+UNITS = ("edge-agent", "cloud-server")
+DROP_IN = Path("edge-agent.service.d", "host-exec.conf")
+
+needs_systemd = pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None or not SYSTEM_UNITS.is_dir(), reason="systemd is not installed"
+)
+
+
+def _settings(path: Path) -> dict[str, list[str]]:
+    """Every `Key=value` of a unit file, in the order of the file."""
+    found: dict[str, list[str]] = {}
+    for line in path.read_text().splitlines():
+        if match := re.fullmatch(r"([A-Za-z]+)=(.*)", line):
+            found.setdefault(match[1], []).append(match[2])
+    return found
+
+
+def _root(tmp_path: Path, unit: str, *drop_ins: Path) -> Path:
+    """A file system with the unit installed as README says, stubs for its programs, and this system's own units."""
+    etc = tmp_path / "etc/systemd/system"
+    etc.mkdir(parents=True)
+    shutil.copy(PACKAGING / "systemd" / f"{unit}.service", etc)
+    for drop_in in drop_ins:
+        (etc / drop_in.parent).mkdir()
+        shutil.copy(PACKAGING / "systemd" / drop_in, etc / drop_in)
+    program = tmp_path / "opt/longline/bin" / unit
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    shutil.copytree(SYSTEM_UNITS, tmp_path / "usr/lib/systemd/system", symlinks=True)
+    return tmp_path
+
+
+def _faults(root: Path, unit: str) -> list[str]:
+    """What `systemd-analyze verify` has against our unit; what it has against the system's own is not ours."""
+    command = ["systemd-analyze", "verify", f"--root={root}", "--man=no", "--recursive-errors=no", f"{unit}.service"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    lines = [line for line in done.stderr.splitlines() if unit in line]
+    # Restarts that slow down came with systemd 254; older ones say that they do not know them, and go on.
+    return [line for line in lines if not re.search(r"Unknown key( name)? '(RestartSteps|RestartMaxDelaySec)'", line)]
+
+
+@pytest.mark.parametrize("unit", UNITS)
+@needs_systemd
+def test_systemd_accepts_the_unit(tmp_path: Path, unit: str) -> None:
+    assert _faults(_root(tmp_path, unit), unit) == []
+
+
+@needs_systemd
+def test_systemd_accepts_the_drop_in_for_commands(tmp_path: Path) -> None:
+    assert _faults(_root(tmp_path, "edge-agent", DROP_IN), "edge-agent") == []
+
+
+@needs_systemd
+def test_a_fault_in_a_unit_would_be_seen(tmp_path: Path) -> None:
+    root = _root(tmp_path, "edge-agent")
+    unit = root / "etc/systemd/system/edge-agent.service"
+    unit.write_text(unit.read_text().replace("ProtectHome=yes", "ProtectHome=perhaps"))
+    assert any("perhaps" in line for line in _faults(root, "edge-agent"))
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_unit_waits_for_readiness_and_for_the_drain(unit: str) -> None:
+    settings = _settings(PACKAGING / "systemd" / f"{unit}.service")
+    assert settings["Type"] == ["notify"]
+    assert settings["Restart"] == ["always"]
+    assert int(settings["TimeoutStopSec"][0]) > DRAIN_S
+    assert settings["User"] == [unit]
+    assert settings["StateDirectory"] == [unit]
+    assert settings["ExecStart"] == [f"/opt/longline/bin/{unit} run --config /var/lib/{unit}/{unit}.toml"]
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_unit_has_its_user(unit: str) -> None:
+    line = (PACKAGING / "sysusers.d" / f"{unit}.conf").read_text()
+    assert line.startswith(f"u {unit} - ")
+
+
+def test_the_drop_in_lifts_every_restriction_of_the_unit() -> None:
+    unit = _settings(PACKAGING / "systemd/edge-agent.service")
+    hardening = re.compile("Protect.*|Private.*|Restrict(?!Steps).*|SystemCall.*|Lock.*|NoNew.*|Capability.*|UMask")
+    restrictions = {key for key in unit if hardening.fullmatch(key)} - {"RestartSteps", "RestartMaxDelaySec"}
+    assert restrictions <= _settings(PACKAGING / "systemd" / DROP_IN).keys()
+    assert len(restrictions) > 15
