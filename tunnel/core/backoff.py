@@ -1,0 +1,46 @@
+"""When to dial again: exponential back-off with full jitter, and when to believe that a link is well again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(slots=True, kw_only=True)
+class Backoff:
+    """Delays between attempts.
+
+    The first try after a loss comes at once but for a small jitter, so that a server's restart is not met by all
+    agents in one instant; then full jitter over an exponential range ("Exponential Backoff And Jitter", AWS
+    Architecture Blog, 2015).
+    """
+
+    random: Callable[[], float]
+    """Uniform in [0, 1)."""
+    first_s: float = 0.2
+    base_s: float = 0.5
+    cap_s: float = 30.0
+    stable_s: float = 30.0
+    """A link is well again only after it held so long: a server that accepts and drops must not be dialled in a
+    tight loop.
+    """
+    attempts: int = 0
+
+    def next_delay(self, advised_s: float = 0.0) -> float:
+        """Seconds to wait before the next attempt; never less than what the server advised, spread over half of it
+        more.
+        """
+        self.attempts += 1
+        if self.attempts == 1:
+            delay = self.first_s * self.random()
+        else:
+            ceiling = min(self.cap_s, self.base_s * 2.0 ** min(self.attempts - 2, 16))
+            delay = ceiling * self.random()
+        if advised_s > 0.0:
+            delay = max(delay, advised_s * (1.0 + 0.5 * self.random()))
+        return delay
+
+    def connected_for(self, duration_s: float) -> None:
+        """Tell how long the last link held."""
+        if duration_s >= self.stable_s:
+            self.attempts = 0

@@ -1,0 +1,160 @@
+"""Every sequenced packet arrives once and in order, whatever becomes of carriers (PROTO 4).
+
+The outbox keeps what was sent until it is acknowledged and sends it again on a new carrier; the inbox counts what
+arrived and says when an ack is due. Neither knows what is in a packet.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from tunnel.core.errors import RemoteProtocolError
+
+ACK_EVERY_PACKETS = 2
+"""An ack goes out at once for every second packet (RFC 9000 13.2.2); a single one waits a little for something to
+ride on.
+"""
+
+
+class SentPacket:
+    """A packet that waits for its ack."""
+
+    __slots__ = ("message", "resent", "sent_s", "seq")
+
+    def __init__(self, seq: int, message: bytes, sent_s: float) -> None:
+        self.seq = seq
+        self.message = message
+        self.sent_s = sent_s
+        self.resent = False
+
+
+class Outbox:
+    """Packets sent and not yet acknowledged.
+
+    Invariant: `_waiting` (sent on this carrier) followed by `_again` (still to be sent on it) are all unacknowledged
+    packets in order of seq, without a gap.
+    """
+
+    def __init__(self) -> None:
+        self.last_seq = 0
+        self.acked = 0
+        self.in_flight_bytes = 0
+        """Bytes sent on this carrier and not acknowledged."""
+        self._waiting: deque[SentPacket] = deque()
+        self._again: deque[SentPacket] = deque()
+
+    @property
+    def kept_bytes(self) -> int:
+        """Memory held for packets that may have to be sent again."""
+        return self.in_flight_bytes + sum(len(packet.message) for packet in self._again)
+
+    @property
+    def has_resends(self) -> bool:
+        """Whether packets of an earlier carrier are still to be sent on this one; nothing newer may pass them."""
+        return bool(self._again)
+
+    def next_seq(self) -> int:
+        """The number of the packet that is being built."""
+        self.last_seq += 1
+        return self.last_seq
+
+    def sent(self, seq: int, message: bytes, now: float) -> None:
+        """Keep a packet that goes out now."""
+        self._waiting.append(SentPacket(seq, message, now))
+        self.in_flight_bytes += len(message)
+
+    def resend(self, now: float) -> bytes:
+        """The next packet of an earlier carrier, as it was: its ack is old, and an old ack is ignored (PROTO 4.4)."""
+        packet = self._again.popleft()
+        packet.sent_s = now
+        packet.resent = True
+        self._waiting.append(packet)
+        self.in_flight_bytes += len(packet.message)
+        return packet.message
+
+    def acknowledge(self, seq: int) -> SentPacket | None:
+        """Take an ack; returns the newest packet it covers, or None when it says nothing new.
+
+        Raises:
+            RemoteProtocolError: it covers what was never sent on this carrier.
+        """
+        if seq <= self.acked:
+            return None
+        newest = self._waiting[-1].seq if self._waiting else self.acked
+        if seq > newest:
+            raise RemoteProtocolError(f"ack {seq}, but only {newest} was sent")
+        packet = None
+        while self._waiting and self._waiting[0].seq <= seq:
+            packet = self._waiting.popleft()
+            self.in_flight_bytes -= len(packet.message)
+        self.acked = seq
+        return packet
+
+    def may_resume_at(self, peer_received: int) -> bool:
+        """Whether a peer that received up to there can go on: nothing it lacks was thrown away, nothing is invented."""
+        return self.acked <= peer_received <= self.last_seq
+
+    def restart(self, peer_received: int) -> None:
+        """A new carrier: drop what the peer has, queue the rest to be sent again."""
+        unacked = self._waiting + self._again
+        while unacked and unacked[0].seq <= peer_received:
+            unacked.popleft()
+        self.acked = peer_received
+        self._waiting = deque()
+        self._again = unacked
+        self.in_flight_bytes = 0
+
+    def clear(self) -> None:
+        """The session is over: nothing will be sent again."""
+        self._waiting.clear()
+        self._again.clear()
+        self.in_flight_bytes = 0
+
+
+class Inbox:
+    """What arrived, and what the peer has yet to be told of it."""
+
+    def __init__(self, max_ack_delay_s: float) -> None:
+        self.last_received = 0
+        self.ack_now = False
+        """An ack is due; it waits for nothing but the carrier."""
+        self.ack_timer_s: float | None = None
+        """When an ack becomes due; None when it is already, or when the peer knows everything."""
+        self._max_ack_delay_s = max_ack_delay_s
+        self._unacked = 0
+        self._newest_s = 0.0
+
+    def receive(self, seq: int, now: float) -> None:
+        """Count a sequenced packet.
+
+        Raises:
+            RemoteProtocolError: it is not the next one; carriers keep order, so the peer lost count or lies.
+        """
+        if seq != self.last_received + 1:
+            raise RemoteProtocolError(f"packet {seq} after {self.last_received}")
+        self.last_received = seq
+        self._unacked += 1
+        self._newest_s = now
+        if self._unacked >= ACK_EVERY_PACKETS:
+            self.ack_now = True
+            self.ack_timer_s = None
+        elif self.ack_timer_s is None:
+            self.ack_timer_s = now + self._max_ack_delay_s
+
+    def on_timer(self, now: float) -> None:
+        """Time has passed: a single packet has waited long enough."""
+        if self.ack_timer_s is not None and self.ack_timer_s <= now:
+            self.ack_now = True
+            self.ack_timer_s = None
+
+    def take_ack(self, now: float) -> tuple[int, int]:
+        """The ack and its delay in microseconds, for a packet that goes out now."""
+        delay_us = int(max(0.0, now - self._newest_s) * 1e6) if self._unacked else 0
+        self.restart()
+        return self.last_received, min(delay_us, 0xFFFFFFFF)
+
+    def restart(self) -> None:
+        """The peer knows everything: an ack goes out, or a handshake has just told it."""
+        self.ack_now = False
+        self.ack_timer_s = None
+        self._unacked = 0

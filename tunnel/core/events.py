@@ -1,0 +1,101 @@
+"""What the core tells its shell. Events of a stream carry its id; the shell looks its own object up by it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tunnel.core.errors import Code, StreamError, TunnelError
+from tunnel.core.target import Target
+
+
+@dataclass(frozen=True, slots=True)
+class StreamOpened:
+    """The peer opened a stream; answer with `accept_stream` or `reset_stream`."""
+
+    stream_id: int
+    target: Target
+    deadline_s: float
+    """When, on the session's clock, the peer gives up."""
+    principal: str
+    trace_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class StreamAccepted:
+    """The peer connected a stream that this side opened."""
+
+    stream_id: int
+    resolved_address: str
+
+
+@dataclass(frozen=True, slots=True)
+class StreamReadable:
+    """Bytes arrived where none were waiting."""
+
+    stream_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class StreamFinished:
+    """The peer's FIN arrived; bytes before it may still wait to be taken."""
+
+    stream_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class StreamWritable:
+    """A stream whose queue was full has room again."""
+
+    stream_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class StreamEnded:
+    """Last event of a stream."""
+
+    stream_id: int
+    error: StreamError | None
+    """None: both directions finished and the peer has everything."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerSuspect:
+    """The peer is silent and was asked for a sign of life."""
+
+
+@dataclass(frozen=True, slots=True)
+class CarrierDead:
+    """The carrier must be closed: silent for too long. The session is suspended."""
+
+    silent_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class PeerGoingAway:
+    """The peer takes no new streams."""
+
+    code: Code
+    text: str
+    reconnect_after_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class SessionClosed:
+    """Last event of a session; all its streams have ended."""
+
+    error: TunnelError | None
+    """None: closed by this side."""
+
+
+Event = (
+    StreamOpened
+    | StreamAccepted
+    | StreamReadable
+    | StreamFinished
+    | StreamWritable
+    | StreamEnded
+    | PeerSuspect
+    | CarrierDead
+    | PeerGoingAway
+    | SessionClosed
+)

@@ -1,0 +1,375 @@
+"""A session: streams that outlive carriers (PROTO 7). Bytes, intents and `now` go in; packets, events and a timer come
+out.
+
+The shell calls `receive_message` for each message of the carrier, asks `next_packet` whenever the carrier can take
+one, calls `on_timer` at `next_timer()`, and handles `events()` after each of these.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from tunnel.core import events as ev
+from tunnel.core import frames as f
+from tunnel.core.budget import Budget
+from tunnel.core.codec import decode_envelope, decode_packet, encode_packet
+from tunnel.core.delivery import Inbox, Outbox
+from tunnel.core.errors import Code, LocalProtocolError, OpenRefused, RemoteProtocolError, SessionLost, TunnelError
+from tunnel.core.limits import Limits, Timing
+from tunnel.core.liveness import Liveness, Verdict
+from tunnel.core.pacing import Pacer, PacingStatistics
+from tunnel.core.scheduler import Scheduler
+from tunnel.core.states import LINK, Input, Link, step_local
+from tunnel.core.stream import CoreStream
+from tunnel.core.streams import StreamTable
+from tunnel.core.target import Target
+
+MAX_CONTROL_FRAMES = 4 * 4096 + 1024
+"""Answers we owe a peer that does not read them: four for each of 4096 streams; beyond that it is an attack."""
+INTERACTIVE_EXTRA = 1.25
+"""How far interactive frames may pass the pacing window: a keystroke should not wait for bulk's next ack."""
+
+
+class SessionStatistics(NamedTuple):
+    """Figures of a session."""
+
+    link: Link
+    streams: int
+    generation: int
+    packets_sent: int
+    packets_received: int
+    kept_bytes: int
+    budget_used_bytes: int
+    pacing: PacingStatistics
+
+
+class Session:
+    """One side of a session, from its first carrier to its end."""
+
+    def __init__(
+        self,
+        *,
+        session_id: bytes,
+        dialler: bool,
+        now: float,
+        limits: Limits | None = None,
+        timing: Timing | None = None,
+        process_budget: Budget | None = None,
+    ) -> None:
+        """A new session without a carrier yet: call `attach` first.
+
+        Args:
+            session_id: from Welcome.
+            dialler: this side dialled (the agent): its streams have odd ids and it asks an idle peer first.
+            now: the clock that all other calls use, in seconds.
+            limits: what this side is ready to hold.
+            timing: from Welcome.
+            process_budget: pool for receive windows that this session shares with others; None for no other bound.
+        """
+        self.session_id = session_id
+        self.limits = limits or Limits()
+        self.timing = timing or Timing()
+        self.generation = 0
+        self.link = Link.SUSPENDED
+        self._dialler = dialler
+        self._budget = Budget(total_bytes=self.limits.session_budget_bytes, parent=process_budget)
+        self._scheduler = Scheduler()
+        self._events: list[ev.Event] = []
+        self._streams = StreamTable(self.limits, self._budget, self._scheduler, self._events, now, dialler=dialler)
+        self._outbox = Outbox()
+        self._inbox = Inbox(self.timing.max_ack_delay_s)
+        self._pacer = self._new_pacer()
+        self._liveness: Liveness | None = None
+        self._suspended_s = now
+        self._pong: int | None = None
+        self._ping: int | None = None
+        self._ping_sent: tuple[int, float] | None = None
+        self._pings = 0
+        self._max_data = self.limits.max_data_bytes
+        self._max_packet = self.limits.max_packet_bytes
+
+    # Public - the link
+
+    @property
+    def last_received(self) -> int:
+        """Highest packet received: what Hello and Welcome tell the peer."""
+        return self._inbox.last_received
+
+    @property
+    def going_away(self) -> bool:
+        """Whether one of the sides takes no new streams."""
+        return self._streams.refusing is not None
+
+    def may_resume(self, peer_received: int) -> bool:
+        """Whether a peer that received up to there can go on with this session."""
+        return self.link is not Link.CLOSED and self._outbox.may_resume_at(peer_received)
+
+    def set_peer_limits(self, max_streams: int, max_data_bytes: int, max_packet_bytes: int) -> None:
+        """Take what the peer said it is ready to receive (PROTO 2.4); 0 leaves our own."""
+        self._streams.peer_max_streams = max_streams or self.limits.max_streams
+        self._max_data = min(self.limits.max_data_bytes, max_data_bytes or self.limits.max_data_bytes)
+        self._max_packet = min(self.limits.max_packet_bytes, max_packet_bytes or self.limits.max_packet_bytes)
+
+    def attach(self, now: float, peer_received: int = 0) -> int:
+        """Go on over a new carrier, which fences any earlier one; returns its generation (PROTO 7.2).
+
+        Raises:
+            LocalProtocolError: the session is closed, or `may_resume` was not asked.
+        """
+        if not self.may_resume(peer_received):
+            raise LocalProtocolError(f"cannot attach in state {self.link.name.lower()} at packet {peer_received}")
+        self.link = step_local(LINK, self.link, Input.ATTACH)
+        self.generation += 1
+        self._outbox.restart(peer_received)
+        self._streams.acknowledged(peer_received)
+        self._inbox.restart()
+        self._pacer = self._new_pacer()
+        self._liveness = Liveness(self.timing, now, ask_late=not self._dialler)
+        self._pong = self._ping = self._ping_sent = None
+        return self.generation
+
+    def detach(self, generation: int, now: float) -> bool:
+        """The carrier is gone. False when a newer one has taken its place already, or the session is closed."""
+        if generation != self.generation or self.link is not Link.ATTACHED:
+            return False
+        self.link = step_local(LINK, self.link, Input.DETACH)
+        self._suspended_s = now
+        self._liveness = None
+        return True
+
+    def close(self, error: TunnelError | None) -> None:
+        """End the session: every stream ends with SessionLost, nothing is sent any more. None: our own wish."""
+        if self.link is Link.CLOSED:
+            return
+        self.link = step_local(LINK, self.link, Input.CLOSE)
+        self._liveness = None
+        self._streams.end_all(SessionLost(str(error) if error is not None else "the session was closed"))
+        self._outbox.clear()
+        self._events.append(ev.SessionClosed(error))
+
+    def go_away(self, code: Code, text: str, reconnect_after_s: float = 0.0) -> None:
+        """Take no new streams, and ask the peer to open none."""
+        self._streams.refusing = OpenRefused(text, code)
+        self._scheduler.control.append(f.GoAway(code, text, int(reconnect_after_s * 1000)))
+
+    # Public - streams
+
+    def stream(self, stream_id: int) -> CoreStream | None:
+        """A stream that has not ended, or None."""
+        return self._streams.get(stream_id)
+
+    @property
+    def stream_count(self) -> int:
+        """Streams that have not ended, openings included."""
+        return len(self._streams)
+
+    def open_stream(
+        self,
+        target: Target,
+        now: float,
+        *,
+        deadline_s: float,
+        traffic_class: f.TrafficClass = f.TrafficClass.AUTO,
+        principal: str = "",
+        trace_id: str = "",
+    ) -> CoreStream:
+        """Open a stream; StreamAccepted or StreamEnded follows within `deadline_s`, also while suspended.
+
+        Raises:
+            OpenRefused: closed, going away, or a limit.
+        """
+        if self.link is Link.CLOSED:
+            raise OpenRefused("the session is closed", Code.SESSION_LOST)
+        return self._streams.open(target, now, deadline_s, traffic_class, principal, trace_id)
+
+    def accept_stream(self, stream: CoreStream, resolved_address: str = "") -> None:
+        """Answer StreamOpened: connected."""
+        self._streams.accept(stream, resolved_address)
+
+    def reset_stream(self, stream: CoreStream, code: Code, text: str = "") -> None:
+        """End a stream at once, or refuse one that the peer opened. No event follows; ended streams are left alone."""
+        if self._streams.get(stream.id) is stream:
+            self._streams.reset(stream, code, text)
+
+    def send_data(self, stream: CoreStream, data: bytes, now: float) -> bool:
+        """Queue bytes; False asks the writer to wait for StreamWritable. Bytes for an ended stream are dropped."""
+        return self._streams.get(stream.id) is not stream or self._streams.push(stream, data, now)
+
+    def send_fin(self, stream: CoreStream, now: float) -> None:
+        """Queue the end of our direction."""
+        if self._streams.get(stream.id) is stream:
+            self._streams.finish(stream, now)
+
+    def stop_sending(self, stream: CoreStream, code: Code) -> None:
+        """Say that nobody reads this stream any more."""
+        if self._streams.get(stream.id) is stream:
+            self._streams.stop_sending(stream, code)
+
+    def take(self, stream: CoreStream) -> list[bytes]:
+        """Everything that has arrived on a stream, in order, in chunks of up to 64 KiB."""
+        return self._streams.take(stream)
+
+    def consumed(self, stream: CoreStream, count: int, now: float) -> None:
+        """The local reader is done with bytes that it took."""
+        if self._streams.get(stream.id) is stream:
+            self._streams.consumed(stream, count, now)
+
+    # Public - carrier
+
+    def events(self) -> list[ev.Event]:
+        """What happened since the last call."""
+        events = self._events[:]
+        self._events.clear()
+        return events
+
+    def receive_message(self, generation: int, message: bytes, now: float) -> None:
+        """Take one message of a carrier; late ones of a fenced carrier are ignored.
+
+        Raises:
+            RemoteProtocolError: the peer broke a rule; the caller closes the session with it.
+        """
+        if generation != self.generation or self._liveness is None:
+            return
+        self._liveness.heard(now)
+        envelope = decode_envelope(message)
+        if envelope.WhichOneof("body") != "packet":
+            raise RemoteProtocolError("a second handshake on one carrier")
+        self._receive_packet(decode_packet(envelope.packet), now)
+
+    def next_packet(self, now: float) -> bytes | None:
+        """The next message for the carrier, or None when nothing may be sent now."""
+        if self.link is not Link.ATTACHED:
+            return None
+        probes = self._take_probes(now)
+        if probes:
+            return encode_packet(0, *self._inbox.take_ack(now), probes)
+        in_flight, window = self._outbox.in_flight_bytes, self._pacer.window_bytes
+        if self._outbox.has_resends:
+            if in_flight < window:
+                return self._outbox.resend(now)
+            self._pacer.blocked()
+            return self._ack_if_due(now)
+        frames = self._take_frames(in_flight, window, now)
+        if not frames:
+            return self._ack_if_due(now)
+        seq = self._outbox.next_seq()
+        message = encode_packet(seq, *self._inbox.take_ack(now), self._streams.stamp(frames, seq, now))
+        self._outbox.sent(seq, message, now)
+        return message
+
+    def next_timer(self) -> float | None:
+        """When `on_timer` wants to be called, on the session's clock; None for not at all."""
+        times = [self._streams.next_deadline_s]
+        if self.link is Link.SUSPENDED:
+            times.append(self._suspended_s + self.timing.resume_window_s)
+        elif self._liveness is not None:
+            times += [self._liveness.due_s, self._inbox.ack_timer_s]
+        return min((time for time in times if time is not None), default=None)
+
+    def on_timer(self, now: float) -> None:
+        """Time has passed. Early and late calls are harmless."""
+        self._streams.expire(now)
+        if self.link is Link.SUSPENDED and now >= self._suspended_s + self.timing.resume_window_s:
+            window_s = self.timing.resume_window_s
+            self.close(SessionLost(f"the link did not come back within {window_s:.0f} s"))
+        if self._liveness is None:
+            return
+        self._inbox.on_timer(now)
+        match self._liveness.check(now):
+            case Verdict.ASK:
+                self._pings += 1
+                self._ping = self._pings
+                self._events.append(ev.PeerSuspect())
+            case Verdict.DEAD:
+                self.detach(self.generation, now)
+                self._events.append(ev.CarrierDead(self.timing.dead_after_s))
+            case Verdict.WELL:
+                pass
+
+    def statistics(self) -> SessionStatistics:
+        """Figures as they stand."""
+        return SessionStatistics(
+            self.link,
+            len(self._streams),
+            self.generation,
+            self._outbox.last_seq,
+            self._inbox.last_received,
+            self._outbox.kept_bytes,
+            self._budget.used_bytes,
+            self._pacer.statistics(),
+        )
+
+    # Internal
+
+    def _new_pacer(self) -> Pacer:
+        return Pacer(self.limits.max_in_flight_bytes, self.limits.max_packet_bytes)
+
+    def _take_probes(self, now: float) -> list[f.Frame]:
+        probes: list[f.Frame] = []
+        if self._pong is not None:
+            probes.append(f.Pong(self._pong))
+            self._pong = None
+        if self._ping is not None:
+            probes.append(f.Ping(self._ping))
+            self._ping_sent = (self._ping, now)
+            self._ping = None
+        return probes
+
+    def _take_frames(self, in_flight: int, window: int, now: float) -> list[f.Frame]:
+        """Frames that the pacing window lets out; a small rest of it is not worth a packet, so bulk waits for room."""
+        scheduler = self._scheduler
+        packet = min(self._pacer.packet_bytes, self._max_packet)
+        room = window - in_flight
+        bulk = room >= packet or in_flight == 0
+        if scheduler.has_bulk and not bulk:
+            self._pacer.blocked()
+        interactive = in_flight < window * INTERACTIVE_EXTRA
+        if (
+            not scheduler.has_control
+            and not (bulk and scheduler.has_bulk)
+            and not (interactive and scheduler.has_interactive)
+        ):
+            return []
+        return scheduler.take(packet, min(packet, self._max_data), now, interactive=interactive, bulk=bulk)
+
+    def _ack_if_due(self, now: float) -> bytes | None:
+        if not self._inbox.ack_now:
+            return None
+        return encode_packet(0, *self._inbox.take_ack(now), ())
+
+    def _receive_packet(self, packet: f.Packet, now: float) -> None:
+        self._receive_ack(packet, now)
+        if packet.seq:
+            self._inbox.receive(packet.seq, now)
+        for frame in packet.frames:
+            match frame:
+                case f.Ping():
+                    self._pong = frame.nonce
+                case f.Pong():
+                    if self._ping_sent is not None and self._ping_sent[0] == frame.nonce:
+                        self._pacer.sample(now - self._ping_sent[1], 0.0, now)
+                        self._ping_sent = None
+                case _ if packet.seq == 0:
+                    raise RemoteProtocolError(f"{type(frame).__name__} in an unsequenced packet")
+                case f.GoAway():
+                    self._receive_go_away(frame)
+                case _:
+                    self._streams.receive(frame, now)
+        if len(self._scheduler.control) > MAX_CONTROL_FRAMES:
+            raise RemoteProtocolError("answers are not read", Code.LIMIT_EXCEEDED)
+
+    def _receive_ack(self, packet: f.Packet, now: float) -> None:
+        before = self._outbox.in_flight_bytes
+        newest = self._outbox.acknowledge(packet.ack)
+        if newest is None:
+            return
+        self._pacer.sample(now - newest.sent_s, packet.ack_delay_us / 1e6, now)
+        acked = before - self._outbox.in_flight_bytes
+        self._pacer.acknowledged(newest.seq, acked, before, self._outbox.last_seq, now)
+        self._streams.rtt_s = self._pacer.rtt_s
+        self._streams.acknowledged(packet.ack)
+
+    def _receive_go_away(self, frame: f.GoAway) -> None:
+        if self._streams.refusing is None:
+            self._streams.refusing = OpenRefused(frame.text or "the other side is shutting down", frame.code)
+        self._events.append(ev.PeerGoingAway(frame.code, frame.text, frame.reconnect_after_ms / 1000))

@@ -1,0 +1,335 @@
+"""The streams of a session: opening, numbering, limits, and what each frame does to them (PROTO 5 and 6).
+
+A stream's frames change that stream only; what the peer does wrong ends the session and is raised as
+RemoteProtocolError.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import replace
+
+from tunnel.core import events as ev
+from tunnel.core import frames as f
+from tunnel.core.budget import Budget
+from tunnel.core.errors import Code, OpenRefused, RemoteProtocolError, StreamError, StreamReset
+from tunnel.core.limits import Limits
+from tunnel.core.rate import TokenBucket
+from tunnel.core.scheduler import Scheduler
+from tunnel.core.states import SEND, Input, Receive, step_local
+from tunnel.core.stream import CoreStream
+from tunnel.core.target import Target
+from tunnel.core.window import ReceiveWindow
+
+DEFAULT_RTT_S = 0.1
+"""Round trip assumed for window growth before one was measured."""
+
+
+class StreamTable:
+    """All open streams of one session, from both sides."""
+
+    def __init__(
+        self, limits: Limits, budget: Budget, scheduler: Scheduler, events: list[ev.Event], now: float, *, dialler: bool
+    ) -> None:
+        """`dialler`: this side dialled the carrier, so its streams have odd ids (PROTO 5.1)."""
+        self._limits = limits
+        self._budget = budget
+        self._scheduler = scheduler
+        self._events = events
+        self._streams: dict[int, CoreStream] = {}
+        self._next_local_id = 1 if dialler else 2
+        self._last_remote_id = 0
+        self._remote_parity = 0 if dialler else 1
+        self._remote_count = 0
+        self._opens = TokenBucket(limits.opens_per_s, limits.opens_burst, now)
+        self._deadlines: list[tuple[float, int]] = []
+        self._unacked_fins: deque[CoreStream] = deque()
+        self.peer_max_streams = limits.max_streams
+        self.refusing: OpenRefused | None = None
+        """Set while draining: why new streams are refused, in both directions."""
+        self.rtt_s = DEFAULT_RTT_S
+
+    def __len__(self) -> int:
+        return len(self._streams)
+
+    def get(self, stream_id: int) -> CoreStream | None:
+        """The stream, or None when it has ended."""
+        return self._streams.get(stream_id)
+
+    def all(self) -> list[CoreStream]:
+        """Every stream that has not ended."""
+        return list(self._streams.values())
+
+    # Local side
+
+    def open(
+        self,
+        target: Target,
+        now: float,
+        deadline_s: float,
+        traffic_class: f.TrafficClass,
+        principal: str,
+        trace_id: str,
+    ) -> CoreStream:
+        """Open a stream; the answer is an event.
+
+        Raises:
+            OpenRefused: this session takes no more streams.
+        """
+        if self.refusing is not None:
+            raise self.refusing
+        if len(self._streams) - self._remote_count >= self.peer_max_streams:
+            raise OpenRefused(f"{self.peer_max_streams} streams are open already", Code.LIMIT_EXCEEDED)
+        window = self._new_window()
+        if window is None:
+            raise OpenRefused("no memory is left for another stream", Code.LIMIT_EXCEEDED)
+        stream = CoreStream(
+            self._next_local_id, target, local=True, hint=traffic_class, window=window, deadline_s=now + deadline_s
+        )
+        stream.principal, stream.trace_id = principal, trace_id
+        self._next_local_id += 2
+        self._streams[stream.id] = stream
+        heapq.heappush(self._deadlines, (stream.deadline_s, stream.id))
+        opening = f.Open(stream.id, target, 1, window.granted, traffic_class, principal, trace_id)
+        self._scheduler.control.append(opening)
+        return stream
+
+    def accept(self, stream: CoreStream, resolved_address: str) -> None:
+        """Answer the peer's OPEN: connected."""
+        stream.open_up()
+        stream.resolved_address = resolved_address
+        self._scheduler.control.append(f.Accept(stream.id, resolved_address, stream.receive.window.granted))
+
+    def push(self, stream: CoreStream, data: bytes, now: float) -> bool:
+        """Queue bytes to send; False asks the writer to wait for StreamWritable."""
+        stream.send.push(data)
+        self._scheduler.add_stream(stream, now)
+        if stream.send.queued < self._send_queue_bytes():
+            return True
+        stream.was_full = True
+        return False
+
+    def finish(self, stream: CoreStream, now: float) -> None:
+        """Queue the end of this direction."""
+        stream.send.finish()
+        self._scheduler.add_stream(stream, now)
+
+    def reset(self, stream: CoreStream, code: Code, text: str) -> None:
+        """End a stream at once and tell the peer; no event follows."""
+        opening = self._unsent_open(stream)
+        if opening is not None:
+            self._scheduler.control.remove(opening)
+        else:
+            self._scheduler.control.append(f.Reset(stream.id, code, text))
+        self._remove(stream)
+
+    def stop_sending(self, stream: CoreStream, code: Code) -> None:
+        """Tell the peer that its bytes are not wanted any more; those that come are dropped."""
+        if not stream.receive.stopped and stream.receive.state is Receive.OPEN:
+            self._scheduler.control.append(f.StopSending(stream.id, code))
+        stream.receive.stopped = True
+        stream.receive.drop()
+        self._end_if_finished(stream)
+
+    def take(self, stream: CoreStream) -> list[bytes]:
+        """Everything that has arrived for the local reader."""
+        chunks = stream.receive.take()
+        self._end_if_finished(stream)
+        return chunks
+
+    def consumed(self, stream: CoreStream, count: int, now: float) -> None:
+        """The local reader is done with bytes: the peer may send more."""
+        limit = stream.receive.window.consume(count, now, self.rtt_s)
+        if limit is not None and stream.receive.state is Receive.OPEN:
+            self._scheduler.add_credit(stream.id, limit)
+
+    # Remote side
+
+    def receive(self, frame: f.Frame, now: float) -> None:
+        """Apply a frame of the peer to its stream.
+
+        Raises:
+            RemoteProtocolError: the frame is not allowed.
+        """
+        if isinstance(frame, f.Open):
+            self._receive_open(frame, now)
+            return
+        assert not isinstance(frame, f.Ping | f.Pong | f.GoAway)
+        stream = self._streams.get(frame.stream_id)
+        if stream is None:
+            self._check_was_open(frame.stream_id)
+            return
+        match frame:
+            case f.Data():
+                self._receive_data(stream, frame.data)
+            case f.Credit():
+                self._check_opened(stream)
+                stream.send.grant(frame.limit)
+                self._scheduler.add_stream(stream, now)
+            case f.Accept():
+                self._receive_accept(stream, frame)
+            case f.Fin():
+                stream.receive.finish()
+                self._events.append(ev.StreamFinished(stream.id))
+                self._end_if_finished(stream)
+            case f.Reset():
+                self._end(stream, StreamReset(frame.text, frame.code))
+            case f.StopSending():
+                stream.send.stop()
+                self._scheduler.add_stream(stream, now)
+                self._note_writable(stream)
+
+    def stamp(self, frames: Sequence[f.Frame], seq: int, now: float) -> list[f.Frame]:
+        """Last touch before frames leave in packet `seq`: time left of OPENs, and which packet carries each FIN."""
+        stamped: list[f.Frame] = []
+        for frame in frames:
+            if type(frame) is f.Data:
+                stream = self._streams.get(frame.stream_id)
+                if stream is not None:
+                    self._note_writable(stream)
+            elif type(frame) is f.Fin:
+                stream = self._streams[frame.stream_id]
+                stream.fin_seq = seq
+                self._unacked_fins.append(stream)
+            elif type(frame) is f.Open:
+                left_ms = int((self._streams[frame.stream_id].deadline_s - now) * 1000)
+                stamped.append(replace(frame, deadline_ms=max(1, left_ms)))
+                continue
+            stamped.append(frame)
+        return stamped
+
+    def acknowledged(self, seq: int) -> None:
+        """The peer has every packet up to this one: FINs in them have arrived."""
+        while self._unacked_fins and self._unacked_fins[0].fin_seq <= seq:
+            stream = self._unacked_fins.popleft()
+            if stream.id in self._streams:
+                stream.send.state = step_local(SEND, stream.send.state, Input.FIN_ACKED)
+                self._end_if_finished(stream)
+
+    @property
+    def next_deadline_s(self) -> float | None:
+        """When the next opening is given up."""
+        while self._deadlines:
+            deadline, stream_id = self._deadlines[0]
+            stream = self._streams.get(stream_id)
+            if stream is not None and not stream.opened:
+                return deadline
+            heapq.heappop(self._deadlines)
+        return None
+
+    def expire(self, now: float) -> None:
+        """Give up openings whose deadline is over; the peer is told to stop dialling."""
+        while (deadline := self.next_deadline_s) is not None and deadline <= now:
+            stream = self._streams[heapq.heappop(self._deadlines)[1]]
+            error = (
+                OpenRefused("no answer within the deadline", Code.DEADLINE)
+                if self._unsent_open(stream) is None
+                else OpenRefused("the link to the other side is down", Code.AGENT_AWAY)
+            )
+            self.reset(stream, Code.DEADLINE, "deadline over")
+            self._events.append(ev.StreamEnded(stream.id, error))
+
+    def end_all(self, error: StreamError) -> None:
+        """The session is gone: every stream ends with this error."""
+        for stream in self.all():
+            self._end(stream, error)
+        self._unacked_fins.clear()
+
+    # Internal
+
+    def _new_window(self) -> ReceiveWindow | None:
+        limits = self._limits
+        size = self._budget.initial_window(limits.initial_window_bytes, limits.min_window_bytes)
+        return ReceiveWindow(size, limits.max_window_bytes, self._budget) if size > 0 else None
+
+    def _send_queue_bytes(self) -> int:
+        limits = self._limits
+        share = limits.session_send_queue_bytes // len(self._streams)
+        return max(limits.min_send_queue_bytes, min(limits.send_queue_bytes, share))
+
+    def _receive_open(self, frame: f.Open, now: float) -> None:
+        if frame.stream_id % 2 != self._remote_parity or frame.stream_id <= self._last_remote_id:
+            raise RemoteProtocolError(f"OPEN of stream {frame.stream_id} after {self._last_remote_id}")
+        self._last_remote_id = frame.stream_id
+        refusal = self._refuse(now)
+        window = None if refusal is not None else self._new_window()
+        if refusal is None and window is None:
+            refusal = OpenRefused("no memory is left for another stream", Code.LIMIT_EXCEEDED)
+        if window is None or refusal is not None:
+            assert refusal is not None
+            self._scheduler.control.append(f.Reset(frame.stream_id, refusal.code, refusal.text))
+            return
+        deadline_s = now + frame.deadline_ms / 1000
+        stream = CoreStream(
+            frame.stream_id, frame.target, local=False, hint=frame.traffic_class, window=window, deadline_s=deadline_s
+        )
+        stream.principal, stream.trace_id = frame.principal, frame.trace_id
+        stream.send.credit = frame.credit
+        self._streams[stream.id] = stream
+        self._remote_count += 1
+        self._events.append(ev.StreamOpened(stream.id, frame.target, deadline_s, frame.principal, frame.trace_id))
+
+    def _refuse(self, now: float) -> OpenRefused | None:
+        if self.refusing is not None:
+            return self.refusing
+        if self._remote_count >= self._limits.max_streams:
+            return OpenRefused(f"{self._limits.max_streams} streams are open already", Code.LIMIT_EXCEEDED)
+        if not self._opens.take(now):
+            return OpenRefused("streams are opened too fast", Code.LIMIT_EXCEEDED)
+        return None
+
+    def _receive_accept(self, stream: CoreStream, frame: f.Accept) -> None:
+        if not stream.local or stream.opened:
+            raise RemoteProtocolError(f"ACCEPT of stream {stream.id}, which was not waiting for one")
+        stream.open_up()
+        stream.resolved_address = frame.resolved_address
+        stream.send.credit = frame.credit
+        self._events.append(ev.StreamAccepted(stream.id, frame.resolved_address))
+
+    def _receive_data(self, stream: CoreStream, data: bytes) -> None:
+        was_empty = not stream.receive.queued
+        stream.receive.push(data)
+        if was_empty and stream.receive.queued:
+            self._events.append(ev.StreamReadable(stream.id))
+
+    def _check_opened(self, stream: CoreStream) -> None:
+        if not stream.opened:
+            raise RemoteProtocolError(f"frame for stream {stream.id} before ACCEPT")
+
+    def _check_was_open(self, stream_id: int) -> None:
+        """A frame may cross our RESET; one for a stream that never was is a fault (PROTO 5.5)."""
+        remote = stream_id % 2 == self._remote_parity
+        if stream_id > self._last_remote_id if remote else stream_id >= self._next_local_id:
+            raise RemoteProtocolError(f"frame for stream {stream_id}, which was never opened")
+
+    def _unsent_open(self, stream: CoreStream) -> f.Frame | None:
+        """The OPEN of a stream while it still waits for a carrier."""
+        if not stream.local or stream.opened:
+            return None
+        return next(
+            (one for one in self._scheduler.control if type(one) is f.Open and one.stream_id == stream.id), None
+        )
+
+    def _note_writable(self, stream: CoreStream) -> None:
+        if stream.was_full and stream.send.queued <= self._send_queue_bytes() // 2:
+            stream.was_full = False
+            self._events.append(ev.StreamWritable(stream.id))
+
+    def _end_if_finished(self, stream: CoreStream) -> None:
+        if stream.finished and stream.id in self._streams:
+            self._end(stream, None)
+
+    def _end(self, stream: CoreStream, error: StreamError | None) -> None:
+        self._remove(stream)
+        self._events.append(ev.StreamEnded(stream.id, error))
+
+    def _remove(self, stream: CoreStream) -> None:
+        del self._streams[stream.id]
+        if not stream.local:
+            self._remote_count -= 1
+        self._scheduler.remove_stream(stream)
+        stream.send.drop()
+        stream.receive.drop()
+        stream.receive.window.close()
