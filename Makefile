@@ -77,7 +77,8 @@ clean: ## remove all that was built or cached
 		.import_linter_cache .hypothesis
 	@find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The interpreter is looked for only when .venv has to be made. An empty PYTHONPATH and PIP_USER keep a user's own settings out.
+# The interpreter is looked for only when .venv has to be made. pip and setuptools come first, at their locked versions, so
+# that what has to be built is built with them. PIP_USER and PYTHONPATH would bring in what a user has elsewhere.
 $(READY): requirements-dev.lock pyproject.toml
 	@if ! $(PY) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
 		for python in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -96,6 +97,8 @@ $(READY): requirements-dev.lock pyproject.toml
 	fi
 	@echo "==> installing the locked dependencies into $(VENV) (about a minute the first time)"
 	@export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_USER=0 PIP_NO_INPUT=1; unset PYTHONPATH; \
-		$(PY) -m pip install --quiet --require-hashes --requirement requirements-dev.lock; \
+		sed -n '/^\(pip\|setuptools\)==/,/# via/p' requirements-dev.lock >$(VENV)/build.lock; \
+		$(PY) -m pip install --quiet --require-hashes --requirement $(VENV)/build.lock; \
+		$(PY) -m pip install --quiet --require-hashes --no-build-isolation --requirement requirements-dev.lock; \
 		$(PY) -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
