@@ -100,5 +100,5 @@ $(READY): requirements-dev.lock pyproject.toml
 		sed -n '/^\(pip\|setuptools\)==/,/# via/p' requirements-dev.lock >$(VENV)/build.lock; \
 		$(PY) -m pip install --quiet --require-hashes --requirement $(VENV)/build.lock; \
 		$(PY) -m pip install --quiet --require-hashes --no-build-isolation --requirement requirements-dev.lock; \
-		$(PY) -m pip install --quiet --no-deps --no-build-isolation --editable .
+		PYTHONWARNINGS=ignore $(PY) -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
