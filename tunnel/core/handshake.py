@@ -118,6 +118,12 @@ def encode_refusal(error: SessionRefused) -> bytes:
     return pb.Envelope(refusal=refusal).SerializeToString()
 
 
+def decode_refusal(refusal: pb.Refusal) -> SessionRefused:
+    """The error that a Refusal stands for; it may answer Hello or end a running session (PROTO 3.5 and 7.6)."""
+    text = clip_text(refusal.text) or "refused without a reason"
+    return SessionRefused(text, Code.from_wire(refusal.code), refusal.retry_after_ms / 1000)
+
+
 def decode_answer(message: bytes) -> Welcome:
     """Check the server's answer.
 
@@ -128,9 +134,7 @@ def decode_answer(message: bytes) -> Welcome:
     envelope = decode_envelope(message, MAX_HANDSHAKE_BYTES)
     match envelope.WhichOneof("body"):
         case "refusal":
-            refusal = envelope.refusal
-            text = clip_text(refusal.text) or "refused without a reason"
-            raise SessionRefused(text, Code.from_wire(refusal.code), refusal.retry_after_ms / 1000)
+            raise decode_refusal(envelope.refusal)
         case "welcome":
             return _checked(envelope.welcome)
         case _:

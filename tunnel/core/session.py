@@ -15,6 +15,7 @@ from tunnel.core.budget import Budget
 from tunnel.core.codec import decode_envelope, decode_packet, encode_packet
 from tunnel.core.delivery import Inbox, Outbox
 from tunnel.core.errors import Code, LocalProtocolError, OpenRefused, RemoteProtocolError, SessionLost, TunnelError
+from tunnel.core.handshake import decode_refusal
 from tunnel.core.limits import Limits, Timing
 from tunnel.core.liveness import Liveness, Verdict
 from tunnel.core.pacing import Pacer, PacingStatistics
@@ -227,14 +228,19 @@ class Session:
 
         Raises:
             RemoteProtocolError: the peer broke a rule; the caller closes the session with it.
+            SessionRefused: the peer ended the session, since we broke one (PROTO 7.6).
         """
         if generation != self.generation or self._liveness is None:
             return
         self._liveness.heard(now)
         envelope = decode_envelope(message)
-        if envelope.WhichOneof("body") != "packet":
-            raise RemoteProtocolError("a second handshake on one carrier")
-        self._receive_packet(decode_packet(envelope.packet), now)
+        match envelope.WhichOneof("body"):
+            case "packet":
+                self._receive_packet(decode_packet(envelope.packet), now)
+            case "refusal":
+                raise decode_refusal(envelope.refusal)
+            case _:
+                raise RemoteProtocolError("a second handshake on one carrier")
 
     def next_packet(self, now: float) -> bytes | None:
         """The next message for the carrier, or None when nothing may be sent now."""

@@ -1,0 +1,261 @@
+"""A stream as the daemons use it: a Duplex for one task each way, or the fast side for a splice, without tasks at
+all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Protocol
+
+from tunnel.core.errors import Code, StreamBusy, StreamClosed, StreamError
+from tunnel.core.session import Session
+from tunnel.core.states import Send
+from tunnel.core.stream import CoreStream, StreamStatistics
+from tunnel.core.target import Target
+
+
+class StreamSink(Protocol):
+    """Takes a stream's events in place of `read` and `write`. Called from the event loop; may neither block nor
+    raise.
+    """
+
+    def readable(self) -> None:
+        """Chunks wait in `receive_nowait`."""
+        ...
+
+    def eof(self) -> None:
+        """The peer finished; every chunk before it was announced."""
+        ...
+
+    def writable(self) -> None:
+        """`send_nowait` may go on."""
+        ...
+
+    def ended(self, error: StreamError | None) -> None:
+        """Last call. None: both directions finished and the peer has everything."""
+        ...
+
+
+class StreamDriver(Protocol):
+    """What a stream needs of the session that drives it."""
+
+    core: Session
+
+    def now(self) -> float:
+        """The session's clock."""
+        ...
+
+    def kick(self) -> None:
+        """Something may be there to send, or events to hand out."""
+        ...
+
+    def forget(self, stream_id: int) -> None:
+        """A stream was reset by this side: no event of it follows."""
+        ...
+
+
+class _Waiter:
+    """Lets one task wait for a stream's next event."""
+
+    __slots__ = ("_future", "_what")
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._future: asyncio.Future[None] | None = None
+
+    async def wait(self) -> None:
+        if self._future is not None:
+            raise StreamBusy(f"another task {self._what} this stream")
+        self._future = asyncio.get_running_loop().create_future()
+        try:
+            await self._future
+        finally:
+            self._future = None
+
+    def wake(self) -> None:
+        if self._future is not None and not self._future.done():
+            self._future.set_result(None)
+
+
+class Stream:
+    """One stream of a session; see `Duplex` for read and write, its plain and its splice side do not mix.
+
+    Attributes:
+        id: number on the wire.
+        target: what it was opened to.
+        resolved_address: what the accepting side dialled; empty for a service.
+    """
+
+    def __init__(self, driver: StreamDriver, core: CoreStream) -> None:
+        self.id = core.id
+        self.target: Target = core.target
+        self.resolved_address = core.resolved_address
+        self._driver = driver
+        self._core = core
+        self._sink: StreamSink | None = None
+        self._chunks: deque[bytes] = deque()
+        self._eof = False
+        self._ended = False
+        self._error: StreamError | None = None
+        self._reader = _Waiter("reads")
+        self._writer = _Waiter("writes")
+        self._full = False
+
+    # Public - plain side
+
+    async def read(self, max_bytes: int = 65536) -> bytes:
+        """Wait for up to `max_bytes`; `b""` when the peer finished. A cancelled read loses nothing.
+
+        Raises:
+            StreamReset, SessionLost: the stream ended otherwise.
+            StreamClosed: this side reset it.
+            StreamBusy: another task is reading.
+        """
+        while not self._chunks:
+            self._chunks.extend(self._driver.core.take(self._core))
+            if self._chunks:
+                break
+            if self._error is not None:
+                raise self._error
+            if self._eof or self._ended:
+                self._driver.kick()
+                return b""
+            await self._reader.wait()
+        chunk = self._chunks.popleft()
+        if len(chunk) > max_bytes:
+            self._chunks.appendleft(chunk[max_bytes:])
+            chunk = chunk[:max_bytes]
+        self.consumed(len(chunk))
+        return chunk
+
+    async def write(self, data: bytes | memoryview) -> None:
+        """Queue bytes, then wait while the queue is full. Cancelled while waiting, all of them are queued already.
+
+        Raises:
+            StreamReset, SessionLost: the bytes may not arrive.
+            StreamClosed: `write_eof`, `aclose` or `reset` was called.
+            StreamBusy: another task is writing.
+        """
+        while self._full:
+            await self._writer.wait()
+        self._check_open()
+        self._full = not self.send_nowait(bytes(data))
+        while self._full:
+            await self._writer.wait()
+        if self._error is not None:
+            raise self._error
+
+    async def write_eof(self) -> None:
+        """Finish this direction behind what was written."""
+        self.send_eof_nowait()
+
+    async def aclose(self) -> None:
+        """Finish: what was written is delivered in the background, what still comes is dropped."""
+        if self._ended:
+            return
+        core = self._driver.core
+        core.send_fin(self._core, self._driver.now())
+        if not self._eof:
+            core.stop_sending(self._core, Code.CANCELLED)
+        self._chunks.clear()
+        core.take(self._core)
+        self._eof = True
+        self._driver.kick()
+
+    def reset(self, code: Code = Code.CANCELLED, text: str = "") -> None:
+        """End both directions at once; the peer sees RESET with this code."""
+        if self._ended:
+            return
+        self._driver.core.reset_stream(self._core, code, text)
+        self._driver.forget(self.id)
+        self._end(StreamClosed(text or "reset by this side", code), tell_sink=False)
+        self._driver.kick()
+
+    # Public - splice side
+
+    def attach(self, sink: StreamSink) -> None:
+        """Hand all events from now on to `sink`; those that already happened are told at once."""
+        self._sink = sink
+        if self._ended:
+            sink.ended(self._error)
+            return
+        if self._core.receive.queued:
+            sink.readable()
+        if self._eof:
+            sink.eof()
+
+    def send_nowait(self, data: bytes) -> bool:
+        """Queue bytes; False asks to stop until `writable`. Bytes for an ended stream are dropped."""
+        more = self._driver.core.send_data(self._core, data, self._driver.now())
+        self._driver.kick()
+        return more
+
+    def send_eof_nowait(self) -> None:
+        """Finish this direction behind what was queued."""
+        self._driver.core.send_fin(self._core, self._driver.now())
+        self._driver.kick()
+
+    def receive_nowait(self) -> list[bytes]:
+        """Everything that arrived, in order, in chunks of up to 64 KiB; grants no credit."""
+        chunks = self._driver.core.take(self._core)
+        if self._eof:
+            self._driver.kick()  # the last bytes may have ended the stream
+        return chunks
+
+    def consumed(self, count: int) -> None:
+        """The reader is done with bytes: the peer may send more."""
+        self._driver.core.consumed(self._core, count, self._driver.now())
+        self._driver.kick()
+
+    def statistics(self) -> StreamStatistics:
+        """Figures as they stand; those of an ended stream stay."""
+        return self._core.statistics()
+
+    # Internal - called by the session
+
+    def on_readable(self) -> None:
+        """Bytes arrived where none were waiting."""
+        if self._sink is not None:
+            self._sink.readable()
+        else:
+            self._reader.wake()
+
+    def on_eof(self) -> None:
+        """The peer finished."""
+        self._eof = True
+        if self._sink is not None:
+            self._sink.eof()
+        else:
+            self._reader.wake()
+
+    def on_writable(self) -> None:
+        """The queue has room again."""
+        self._full = False
+        if self._sink is not None:
+            self._sink.writable()
+        else:
+            self._writer.wake()
+
+    def on_ended(self, error: StreamError | None) -> None:
+        """The stream is over; no other event follows."""
+        self._end(error, tell_sink=True)
+
+    def _end(self, error: StreamError | None, *, tell_sink: bool) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        self._error = error
+        self._full = False
+        if error is not None:
+            self._chunks.clear()
+        self._reader.wake()
+        self._writer.wake()
+        if self._sink is not None and tell_sink:
+            self._sink.ended(error)
+
+    def _check_open(self) -> None:
+        if self._error is not None:
+            raise self._error
+        if self._ended or self._core.send.state is not Send.OPEN:
+            raise StreamClosed("this side had finished")
