@@ -1,0 +1,303 @@
+"""Sessions over carriers in memory: opening, bytes, resets, cuts with resume, fencing, ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from tests.support.memory_carrier import MemoryCarrier, carrier_pair
+from tunnel.aio.session import IncomingStream, TunnelSession
+from tunnel.aio.tasks import TaskOwner
+from tunnel.core.errors import Code, OpenRefused, RemoteProtocolError, SessionLost, StreamClosed, StreamReset
+from tunnel.core.limits import Timing
+from tunnel.core.session import Session
+from tunnel.core.target import TcpTarget
+
+TARGET = TcpTarget("10.0.0.1", 80)
+SHORT = Timing(suspect_after_s=10.0, dead_after_s=15.0, resume_window_s=0.3)
+
+
+class Pair:
+    """An agent's and a server's session that share carriers."""
+
+    def __init__(self, acceptor: Callable[[IncomingStream], Awaitable[None]], timing: Timing | None = None) -> None:
+        loop_now = asyncio.get_running_loop().time()
+        self.went_away: list[str] = []
+        self.sessions = [
+            TunnelSession(
+                Session(session_id=b"s" * 16, dialler=dialler, now=loop_now, timing=timing),
+                acceptor,
+                peer,
+                on_going_away=lambda event: self.went_away.append(event.text),
+            )
+            for dialler, peer in ((True, "server"), (False, "agent"))
+        ]
+        self.agent, self.server = self.sessions
+        self.runs = TaskOwner("runs")
+        self.carriers: tuple[MemoryCarrier, MemoryCarrier] | None = None
+
+    def connect(self) -> None:
+        """A new carrier, as after Hello and Welcome."""
+        self.carriers = carrier_pair()
+        received = [session.core.last_received for session in self.sessions]
+        for index, session in enumerate(self.sessions):
+            self.runs.spawn(f"run {index}", self._run(session, self.carriers[index], received[1 - index]))
+
+    async def _run(self, session: TunnelSession, carrier: MemoryCarrier, received: int) -> None:
+        await session.run_carrier(carrier, received)
+
+    async def cut(self) -> None:
+        """Break the carrier and wait until both sides know."""
+        assert self.carriers is not None
+        self.carriers[0].close()
+        while self.agent.attached or self.server.attached:
+            await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def pair(
+    acceptor: Callable[[IncomingStream], Awaitable[None]], timing: Timing | None = None
+) -> AsyncIterator[Pair]:
+    both = Pair(acceptor, timing)
+    both.connect()
+    try:
+        yield both
+    finally:
+        for session in both.sessions:
+            await session.aclose()
+        await both.runs.aclose()
+
+
+async def echo(incoming: IncomingStream) -> None:
+    stream = incoming.accept("10.0.0.1:80")
+    while data := await stream.read():
+        await stream.write(data)
+    await stream.write_eof()
+
+
+async def test_echo_with_half_close() -> None:
+    async with pair(echo) as both:
+        stream = await both.server.open(TARGET, deadline_s=5)
+        assert stream.resolved_address == "10.0.0.1:80"
+        await stream.write(b"hello")
+        await stream.write_eof()
+        assert await stream.read() == b"hello"
+        assert await stream.read() == b""
+        with pytest.raises(StreamClosed):
+            await stream.write(b"late")
+
+
+async def test_both_sides_may_open() -> None:
+    async with pair(echo) as both:
+        for session in both.sessions:
+            stream = await session.open(TARGET, deadline_s=5)
+            await stream.write(b"x")
+            assert await stream.read() == b"x"
+            await stream.aclose()
+        async with asyncio.timeout(5):
+            await both.agent.drained()
+            await both.server.drained()
+
+
+async def test_bytes_survive_many_cuts_in_order() -> None:
+    blob = bytes(range(256)) * 4096 * 8  # 8 MiB
+
+    async def source(incoming: IncomingStream) -> None:
+        stream = incoming.accept()
+        await stream.write(blob)
+        await stream.write_eof()
+
+    async with pair(source) as both:
+        stream = await both.server.open(TARGET, deadline_s=5)
+        received = bytearray()
+        cuts = 0
+        while data := await stream.read(1 << 20):
+            received += data
+            if len(received) > (cuts + 1) * 200_000 and cuts < 30:
+                cuts += 1
+                await both.cut()
+                both.connect()
+        assert bytes(received) == blob
+        assert cuts == 30
+
+
+async def test_reset_reaches_the_other_side_with_its_code() -> None:
+    async def resetting(incoming: IncomingStream) -> None:
+        stream = incoming.accept()
+        await stream.read()
+        stream.reset(Code.CONNECTION_RESET, "reset by target")
+
+    async with pair(resetting) as both:
+        stream = await both.server.open(TARGET, deadline_s=5)
+        await stream.write(b"x")
+        with pytest.raises(StreamReset, match="reset by target") as caught:
+            await stream.read()
+        assert caught.value.code is Code.CONNECTION_RESET
+        with pytest.raises(StreamReset):
+            await stream.write(b"y")
+
+
+async def test_refusal_carries_code_and_text() -> None:
+    async def refusing(incoming: IncomingStream) -> None:
+        incoming.refuse(Code.NOT_ALLOWED, "10.0.0.1:80 is not allowed")
+
+    async with pair(refusing) as both:
+        with pytest.raises(OpenRefused, match="not allowed") as caught:
+            await both.server.open(TARGET, deadline_s=5)
+        assert caught.value.code is Code.NOT_ALLOWED
+
+
+async def test_acceptor_that_returns_without_an_answer_refuses() -> None:
+    async def silent(incoming: IncomingStream) -> None:
+        return
+
+    async with pair(silent) as both:
+        with pytest.raises(OpenRefused) as caught:
+            await both.server.open(TARGET, deadline_s=5)
+        assert caught.value.code is Code.INTERNAL
+
+
+async def test_cancelled_open_cancels_the_dial() -> None:
+    dialling, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def slow(incoming: IncomingStream) -> None:
+        dialling.set()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    async with pair(slow) as both:
+        opener = asyncio.ensure_future(both.server.open(TARGET, deadline_s=50))  # noqa: TID251 - cancelled below
+        await dialling.wait()
+        opener.cancel()
+        async with asyncio.timeout(5):
+            await cancelled.wait()
+        assert both.server.core.stream_count == both.agent.core.stream_count == 0
+
+
+async def test_open_deadline() -> None:
+    async def never(incoming: IncomingStream) -> None:
+        await asyncio.sleep(60)
+
+    async with pair(never) as both:
+        with pytest.raises(OpenRefused) as caught:
+            await both.server.open(TARGET, deadline_s=0.1)
+        assert caught.value.code is Code.DEADLINE
+
+
+async def test_open_waits_for_the_link_to_come_back() -> None:
+    async with pair(echo) as both:
+        await both.cut()
+        asyncio.get_running_loop().call_later(0.05, both.connect)
+        stream = await both.server.open(TARGET, deadline_s=5)
+        await stream.write(b"x")
+        assert await stream.read() == b"x"
+
+
+async def test_open_while_away_ends_at_its_deadline() -> None:
+    async with pair(echo) as both:
+        await both.cut()
+        with pytest.raises(OpenRefused) as caught:
+            await both.server.open(TARGET, deadline_s=0.1)
+        assert caught.value.code is Code.AGENT_AWAY
+
+
+async def test_resume_window_over_ends_streams_as_lost() -> None:
+    async with pair(echo, SHORT) as both:
+        stream = await both.server.open(TARGET, deadline_s=5)
+        await both.cut()
+        with pytest.raises(SessionLost, match="did not come back"):
+            await stream.read()
+        assert isinstance(await asyncio.shield(both.server.closed), SessionLost)
+
+
+async def test_new_carrier_fences_the_old_one() -> None:
+    async with pair(echo) as both:
+        stream = await both.server.open(TARGET, deadline_s=5)
+        old = both.carriers
+        both.connect()
+        await stream.write(b"x")
+        assert await stream.read() == b"x"
+        assert old is not None
+        with pytest.raises(Exception, match="c"):
+            await old[0].write(b"late")
+        assert both.agent.core.generation == both.server.core.generation == 2
+
+
+async def test_stalled_reader_stops_its_writer_and_nobody_else() -> None:
+    sent = 0
+
+    async def endless(incoming: IncomingStream) -> None:
+        nonlocal sent
+        stream = incoming.accept()
+        if incoming.principal != "endless":
+            await echo_on(stream)
+            return
+        while True:
+            await stream.write(bytes(65536))
+            sent += 65536
+
+    async def echo_on(stream: object) -> None:
+        assert hasattr(stream, "read")
+        while data := await stream.read():
+            await stream.write(data)  # type: ignore[attr-defined]
+
+    async with pair(endless) as both:
+        stalled = await both.server.open(TARGET, deadline_s=5, principal="endless")
+        other = await both.server.open(TARGET, deadline_s=5)
+        for _ in range(50):
+            await other.write(b"x" * 1000)
+            got = 0
+            while got < 1000:
+                got += len(await other.read())
+        # a window and a queue's worth, and no more
+        assert 256 * 1024 <= sent <= 1024 * 1024
+        stalled.reset()
+
+
+async def test_peer_that_breaks_the_protocol_is_told_why() -> None:
+    async with pair(echo) as both:
+        stream = await both.server.open(TARGET, deadline_s=5)
+        assert both.carriers is not None
+        await both.carriers[0].write(b"\xff\xff garbage")
+        error = await asyncio.shield(both.server.closed)
+        assert isinstance(error, RemoteProtocolError)
+        with pytest.raises(SessionLost):
+            await stream.read()
+        reason = await asyncio.shield(both.agent.closed)
+        assert reason is not None
+        assert reason.code is Code.PROTOCOL_ERROR
+        assert "not an Envelope" in str(reason)
+
+
+async def test_orderly_end_after_going_away_closes_both() -> None:
+    async with pair(echo) as both:
+        stream = await both.server.open(TARGET, deadline_s=5)
+        both.agent.go_away(Code.SHUTTING_DOWN, "agent stops")
+        await stream.write(b"still works")
+        assert await stream.read() == b"still works"
+        with pytest.raises(OpenRefused) as caught:
+            await both.server.open(TARGET, deadline_s=5)
+        assert caught.value.code is Code.SHUTTING_DOWN
+        await stream.aclose()
+        async with asyncio.timeout(5):
+            await both.agent.drained()
+        await both.agent.finish(5.0)
+        async with asyncio.timeout(5):
+            assert isinstance(await asyncio.shield(both.server.closed), SessionLost)
+        assert both.went_away == ["agent stops"]
+
+
+async def test_a_cancelled_read_loses_nothing() -> None:
+    async with pair(echo) as both:
+        stream = await both.server.open(TARGET, deadline_s=5)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.02):
+                await stream.read()
+        await stream.write(b"after")
+        assert await stream.read() == b"after"
