@@ -1,9 +1,9 @@
 """A TCP relay that plays the network between two processes: delay, rate, router queue, cuts, black holes.
 
-`Relay` runs in a thread of this process; `RelayProcess` is the same in a process of its own, for tests that measure.
-One relay is one link: all its connections share each direction's rate and queue, first come first served. A TCP relay
-cannot drop packets, so a full queue holds the sender back, and what a black hole swallowed is lost for good: a
-connection that lost bytes in one stays silent for ever, as behind a NAT that forgot it.
+`Relay` runs in a thread of this process; `relay_process.RelayProcess` is the same in a process of its own. One relay
+is one link: all its connections share each direction's rate and queue, first come first served. A TCP relay cannot drop
+packets, so a full queue holds the sender back, and what a black hole swallowed is lost for good: a connection that lost
+bytes in one stays silent for ever, as behind a NAT that forgot it.
 
 `python -m tests.support.relay --target HOST:PORT` reads one JSON command a line, answers each with a line of JSON, and
 ends with its standard input.
@@ -18,14 +18,12 @@ import json
 import os
 import select
 import socket
-import subprocess
 import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
 from tests.support.relay_pipe import LinkDirection, Pipe, Shape, reset_socket
@@ -34,7 +32,6 @@ T = TypeVar("T")
 Address = tuple[str, int]
 Cut = Literal["rst", "fin"]
 
-ROOT = Path(__file__).parent.parent.parent
 MAX_WAIT_S = 1.0
 IN, OUT = select.EPOLLIN, select.EPOLLOUT
 
@@ -384,77 +381,6 @@ class Relay:
             if self._watched.pop(fd, 0) and any(each.fileno() == fd for each in connection.sockets):
                 self._epoll.unregister(fd)
             del self._connections[fd]
-
-
-class RelayProcess:
-    """A `Relay` in a process of its own; the same methods. Use as a context manager."""
-
-    def __init__(
-        self, target: Address, *, listen: Address = ("127.0.0.1", 0), up: Shape | None = None, down: Shape | None = None
-    ) -> None:
-        argv = [sys.executable, "-m", "tests.support.relay", "--target", f"{target[0]}:{target[1]}"]
-        argv += ["--listen", f"{listen[0]}:{listen[1]}"]
-        self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, text=True)
-        self.address = str(self._answer())
-        self.port = int(self.address.rpartition(":")[2])
-        if up or down:
-            self.shape(up=up, down=down)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        self.stop()
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    def shape(self, *, up: Shape | None = None, down: Shape | None = None) -> None:
-        self._call("shape", up=up and up.as_dict(), down=down and down.as_dict())
-
-    def cut(self, how: Cut = "rst") -> int:
-        return int(self._call("cut", how=how))
-
-    def freeze(self) -> None:
-        self._call("freeze")
-
-    def black_hole(self) -> None:
-        self._call("black_hole")
-
-    def refuse(self) -> None:
-        self._call("refuse")
-
-    def heal(self) -> None:
-        self._call("heal")
-
-    def counters(self) -> dict[str, int]:
-        return dict(self._call("counters"))
-
-    def stop(self) -> None:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        if not self._process.stdin.closed:
-            self._process.stdin.close()
-        try:
-            self._process.wait(5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._process.stdout.close()
-
-    def _call(self, method: str, **arguments: object) -> Any:
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps([method, arguments]) + "\n")
-        self._process.stdin.flush()
-        return self._answer()
-
-    def _answer(self) -> Any:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"the relay process ended with exit code {self._process.wait()}")
-        return json.loads(line)
 
 
 def _address(text: str) -> Address:

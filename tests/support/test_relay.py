@@ -10,8 +10,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.relay import Relay, RelayProcess
+from tests.support.relay import Relay
 from tests.support.relay_pipe import Shape
+from tests.support.relay_process import RelayProcess
 
 MIB = 1024 * 1024
 
