@@ -53,6 +53,10 @@ class Scheduler:
         stream.send.deficit = 0
         (self._interactive if stream.send.interactive(now) else self._bulk).append(stream)
 
+    def remove_opens(self, stream_ids: set[int]) -> None:
+        """Forget the OPENs of streams that were given up before they could be sent."""
+        self.control = deque(one for one in self.control if type(one) is not f.Open or one.stream_id not in stream_ids)
+
     def remove_stream(self, stream: CoreStream) -> None:
         """Forget a stream that was reset, with the credit that waits for it."""
         self._credits.pop(stream.id, None)

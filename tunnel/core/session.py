@@ -144,7 +144,7 @@ class Session:
             return
         self.link = step_local(LINK, self.link, Input.CLOSE)
         self._liveness = None
-        self._streams.end_all(SessionLost(str(error) if error is not None else "the session was closed"))
+        self._streams.end_all(str(error) if error is not None else "the session was closed")
         self._outbox.clear()
         self._events.append(ev.SessionClosed(error))
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 from tunnel.core import events as ev
 from tunnel.core import frames as f
 from tunnel.core.budget import Budget
-from tunnel.core.errors import Code, OpenRefused, RemoteProtocolError, StreamError, StreamReset
+from tunnel.core.errors import Code, OpenRefused, RemoteProtocolError, SessionLost, StreamError, StreamReset
 from tunnel.core.limits import Limits
 from tunnel.core.rate import TokenBucket
 from tunnel.core.scheduler import Scheduler
@@ -25,6 +25,8 @@ from tunnel.core.window import ReceiveWindow
 
 DEFAULT_RTT_S = 0.1
 """Round trip assumed for window growth before one was measured."""
+MAX_DEADLINE_MS = 0xFFFFFFFF
+"""What the field holds: 49 days."""
 
 
 class StreamTable:
@@ -40,6 +42,8 @@ class StreamTable:
         self._events = events
         self._streams: dict[int, CoreStream] = {}
         self._next_local_id = 1 if dialler else 2
+        self._last_announced_id = 0
+        """Newest local stream whose OPEN was sent: the peer cannot know any later one."""
         self._last_remote_id = 0
         self._remote_parity = 0 if dialler else 1
         self._remote_count = 0
@@ -79,7 +83,8 @@ class StreamTable:
             OpenRefused: this session takes no more streams.
         """
         if self.refusing is not None:
-            raise self.refusing
+            # A fresh error each time: one that is raised again and again would keep every raiser's frames.
+            raise OpenRefused(self.refusing.text, self.refusing.code)
         if len(self._streams) - self._remote_count >= self.peer_max_streams:
             raise OpenRefused(f"{self.peer_max_streams} streams are open already", Code.LIMIT_EXCEEDED)
         window = self._new_window()
@@ -118,9 +123,8 @@ class StreamTable:
 
     def reset(self, stream: CoreStream, code: Code, text: str) -> None:
         """End a stream at once and tell the peer; no event follows."""
-        opening = self._unsent_open(stream)
-        if opening is not None:
-            self._scheduler.control.remove(opening)
+        if self._unsent(stream):
+            self._scheduler.remove_opens({stream.id})
         else:
             self._scheduler.control.append(f.Reset(stream.id, code, text))
         self._remove(stream)
@@ -157,9 +161,9 @@ class StreamTable:
             self._receive_open(frame, now)
             return
         assert not isinstance(frame, f.Ping | f.Pong | f.GoAway)
+        self._check_was_opened(frame.stream_id)
         stream = self._streams.get(frame.stream_id)
-        if stream is None:
-            self._check_was_open(frame.stream_id)
+        if stream is None:  # it has ended here, and the frame crossed our RESET (PROTO 5.5)
             return
         match frame:
             case f.Data():
@@ -175,7 +179,8 @@ class StreamTable:
                 self._events.append(ev.StreamFinished(stream.id))
                 self._end_if_finished(stream)
             case f.Reset():
-                self._end(stream, StreamReset(frame.text, frame.code))
+                refused = stream.local and not stream.opened
+                self._end(stream, (OpenRefused if refused else StreamReset)(frame.text, frame.code))
             case f.StopSending():
                 stream.send.stop()
                 self._scheduler.add_stream(stream, now)
@@ -186,16 +191,15 @@ class StreamTable:
         stamped: list[f.Frame] = []
         for frame in frames:
             if type(frame) is f.Data:
-                stream = self._streams.get(frame.stream_id)
-                if stream is not None:
-                    self._note_writable(stream)
+                self._note_writable(self._streams[frame.stream_id])
             elif type(frame) is f.Fin:
                 stream = self._streams[frame.stream_id]
                 stream.fin_seq = seq
                 self._unacked_fins.append(stream)
             elif type(frame) is f.Open:
-                left_ms = int((self._streams[frame.stream_id].deadline_s - now) * 1000)
-                stamped.append(replace(frame, deadline_ms=max(1, left_ms)))
+                left_s = self._streams[frame.stream_id].deadline_s - now
+                self._last_announced_id = frame.stream_id
+                stamped.append(replace(frame, deadline_ms=int(min(max(left_s * 1000, 1), MAX_DEADLINE_MS))))
                 continue
             stamped.append(frame)
         return stamped
@@ -220,21 +224,23 @@ class StreamTable:
         return None
 
     def expire(self, now: float) -> None:
-        """Give up openings whose deadline is over; the peer is told to stop dialling."""
+        """Give up openings whose deadline is over; a peer that knows of them is told to stop dialling."""
+        unsent: set[int] = set()
         while (deadline := self.next_deadline_s) is not None and deadline <= now:
             stream = self._streams[heapq.heappop(self._deadlines)[1]]
-            error = (
-                OpenRefused("no answer within the deadline", Code.DEADLINE)
-                if self._unsent_open(stream) is None
-                else OpenRefused("the link to the other side is down", Code.AGENT_AWAY)
-            )
-            self.reset(stream, Code.DEADLINE, "deadline over")
-            self._events.append(ev.StreamEnded(stream.id, error))
+            if self._unsent(stream):
+                unsent.add(stream.id)
+                self._end(stream, OpenRefused("the link to the other side is down", Code.AGENT_AWAY))
+            else:
+                self._scheduler.control.append(f.Reset(stream.id, Code.DEADLINE, "deadline over"))
+                self._end(stream, OpenRefused("no answer within the deadline", Code.DEADLINE))
+        if unsent:
+            self._scheduler.remove_opens(unsent)
 
-    def end_all(self, error: StreamError) -> None:
-        """The session is gone: every stream ends with this error."""
+    def end_all(self, text: str) -> None:
+        """The session is gone: every stream ends with SessionLost, an error of its own to be raised."""
         for stream in self.all():
-            self._end(stream, error)
+            self._end(stream, SessionLost(text))
         self._unacked_fins.clear()
 
     # Internal
@@ -266,7 +272,7 @@ class StreamTable:
             frame.stream_id, frame.target, local=False, hint=frame.traffic_class, window=window, deadline_s=deadline_s
         )
         stream.principal, stream.trace_id = frame.principal, frame.trace_id
-        stream.send.credit = frame.credit
+        stream.send.grant(frame.credit)
         self._streams[stream.id] = stream
         self._remote_count += 1
         self._events.append(ev.StreamOpened(stream.id, frame.target, deadline_s, frame.principal, frame.trace_id))
@@ -285,7 +291,7 @@ class StreamTable:
             raise RemoteProtocolError(f"ACCEPT of stream {stream.id}, which was not waiting for one")
         stream.open_up()
         stream.resolved_address = frame.resolved_address
-        stream.send.credit = frame.credit
+        stream.send.grant(frame.credit)
         self._events.append(ev.StreamAccepted(stream.id, frame.resolved_address))
 
     def _receive_data(self, stream: CoreStream, data: bytes) -> None:
@@ -298,19 +304,14 @@ class StreamTable:
         if not stream.opened:
             raise RemoteProtocolError(f"frame for stream {stream.id} before ACCEPT")
 
-    def _check_was_open(self, stream_id: int) -> None:
-        """A frame may cross our RESET; one for a stream that never was is a fault (PROTO 5.5)."""
+    def _check_was_opened(self, stream_id: int) -> None:
         remote = stream_id % 2 == self._remote_parity
-        if stream_id > self._last_remote_id if remote else stream_id >= self._next_local_id:
+        if stream_id > (self._last_remote_id if remote else self._last_announced_id):
             raise RemoteProtocolError(f"frame for stream {stream_id}, which was never opened")
 
-    def _unsent_open(self, stream: CoreStream) -> f.Frame | None:
-        """The OPEN of a stream while it still waits for a carrier."""
-        if not stream.local or stream.opened:
-            return None
-        return next(
-            (one for one in self._scheduler.control if type(one) is f.Open and one.stream_id == stream.id), None
-        )
+    def _unsent(self, stream: CoreStream) -> bool:
+        """Whether the OPEN of a stream still waits for a carrier."""
+        return stream.local and stream.id > self._last_announced_id
 
     def _note_writable(self, stream: CoreStream) -> None:
         if stream.was_full and stream.send.queued <= self._send_queue_bytes() // 2:
