@@ -6,6 +6,7 @@ import math
 from collections import deque
 from typing import NamedTuple
 
+from tunnel.core.chunks import Chunk, append_chunk
 from tunnel.core.errors import Code, RemoteProtocolError
 from tunnel.core.frames import TrafficClass
 from tunnel.core.limits import MIB
@@ -40,6 +41,7 @@ class SendHalf:
     __slots__ = (
         "_recent_bytes",
         "_recent_s",
+        "_small_run",
         "chunks",
         "credit",
         "deficit",
@@ -53,7 +55,7 @@ class SendHalf:
     def __init__(self, hint: TrafficClass) -> None:
         self.state = Send.OPENING
         self.hint = hint
-        self.chunks: deque[bytes | memoryview] = deque()
+        self.chunks: deque[Chunk] = deque()
         self.queued = 0
         self.offset = 0
         self.credit = 0
@@ -62,6 +64,7 @@ class SendHalf:
         self.scheduled = False
         self._recent_bytes = 0.0
         self._recent_s = 0.0
+        self._small_run = 0
 
     @property
     def ready_bytes(self) -> int:
@@ -74,15 +77,24 @@ class SendHalf:
         return self.ready_bytes > 0 or (self.state is Send.FINISHING and self.queued == 0)
 
     def push(self, data: bytes) -> None:
-        """Queue bytes. After a STOP_SENDING or a finish by the peer's wish they are dropped: nobody wants them."""
-        if self.state is not Send.OPEN:
-            return
-        self.chunks.append(data)
-        self.queued += len(data)
+        """Queue bytes. After a STOP_SENDING or a finish by the peer's wish they are dropped: nobody wants them.
+
+        Raises:
+            LocalProtocolError: the stream is not connected yet.
+        """
+        if self.state in (Send.OPENING, Send.OPEN):
+            self.state = step_local(SEND, self.state, Input.DATA)
+            if data:
+                self._small_run = append_chunk(self.chunks, data, self._small_run)
+                self.queued += len(data)
 
     def finish(self) -> None:
-        """Queue the end. Saying so twice is allowed, and so is saying it after the peer asked us to stop."""
-        if self.state is Send.OPEN:
+        """Queue the end. Saying so twice is allowed, and so is saying it after the peer asked us to stop.
+
+        Raises:
+            LocalProtocolError: the stream is not connected yet.
+        """
+        if self.state in (Send.OPENING, Send.OPEN):
             self.state = step_local(SEND, self.state, Input.FIN)
 
     def stop(self) -> None:
@@ -129,7 +141,7 @@ class SendHalf:
         self.queued = 0
 
     def _join(self, count: int) -> bytes:
-        parts: list[bytes | memoryview] = []
+        parts: list[Chunk] = []
         while count > 0:
             head = self.chunks.popleft()
             if len(head) > count:
@@ -151,7 +163,7 @@ class SendHalf:
 class ReceiveHalf:
     """Bytes that arrived. Finishes when FIN was received and everything before it was taken, or by a reset."""
 
-    __slots__ = ("chunks", "queued", "state", "stopped", "window")
+    __slots__ = ("_small_run", "chunks", "queued", "state", "stopped", "window")
 
     def __init__(self, window: ReceiveWindow) -> None:
         self.state = Receive.OPENING
@@ -159,6 +171,7 @@ class ReceiveHalf:
         self.chunks: deque[bytes] = deque()
         self.queued = 0
         self.stopped = False
+        self._small_run = 0
 
     def push(self, data: bytes) -> None:
         """Queue bytes from the peer.
@@ -172,7 +185,7 @@ class ReceiveHalf:
                 f"DATA up to {self.window.received}, credit is {self.window.granted}", Code.FLOW_CONTROL
             )
         if not self.stopped:
-            self.chunks.append(data)
+            self._small_run = append_chunk(self.chunks, data, self._small_run)
             self.queued += len(data)
 
     def finish(self) -> None:
