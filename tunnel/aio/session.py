@@ -58,11 +58,12 @@ class IncomingStream:
 class _Run:
     """One carrier's time with the session."""
 
-    __slots__ = ("carrier", "finishing", "generation", "idle", "last_words", "lost", "over")
+    __slots__ = ("carrier", "finishing", "generation", "greeting", "idle", "last_words", "lost", "over")
 
-    def __init__(self, carrier: Carrier, generation: int) -> None:
+    def __init__(self, carrier: Carrier, generation: int, greeting: bytes) -> None:
         self.carrier = carrier
         self.generation = generation
+        self.greeting = greeting
         self.idle = False
         """The writer has nothing to send."""
         self.finishing = False
@@ -89,7 +90,9 @@ class TunnelSession:
         self._acceptor = acceptor
         self._on_going_away = on_going_away
         self._loop = asyncio.get_running_loop()
-        self._log = _log.bind(peer=peer, session=core.session_id.hex()[:8])
+        self.label = core.session_id.hex()[:8]
+        """How the session is named in logs; the whole id would let a reader of logs resume it."""
+        self._log = _log.bind(peer=peer, session=self.label)
         self._streams: dict[int, Stream] = {}
         self._opening: dict[int, asyncio.Future[Stream]] = {}
         self._answering: dict[int, asyncio.Task[None]] = {}
@@ -185,15 +188,29 @@ class TunnelSession:
         """Wait until no stream is left; bound it with `asyncio.timeout`."""
         await self._until(lambda: self.core.stream_count == 0)
 
-    async def run_carrier(self, carrier: Carrier, peer_received: int) -> CarrierLost | None:
+    def fence(self) -> None:
+        """Give up the carrier at once: what still comes over it is ignored. Before `core.last_received` is told."""
+        self._give_up_carrier("another link of this peer took its place")
+        self.core.detach(self.core.generation, self.now())
+        self.kick()
+
+    async def run_carrier(self, carrier: Carrier, peer_received: int, greeting: bytes = b"") -> CarrierLost | None:
         """Carry the session over a carrier until that is lost; an earlier carrier is closed at once.
+
+        The carrier is attached before anything is awaited, so that nothing can come between what the handshake said
+        of `core.last_received` and the first packet.
+
+        Args:
+            carrier: whose handshake is done but for `greeting`.
+            peer_received: the highest packet that the peer has.
+            greeting: sent before the first packet; empty for none.
 
         Returns:
             Why it ended; None when the peer ended it in order.
         """
         if self._run is not None:
             self._run.carrier.close()
-        run = self._run = _Run(carrier, self.core.attach(self.now(), peer_received))
+        run = self._run = _Run(carrier, self.core.attach(self.now(), peer_received), greeting)
         self.kick()  # the writer of an earlier carrier sees that it is fenced
         async with asyncio.TaskGroup() as both:
             both.create_task(self._read(run), name=f"read {self.peer}")
@@ -279,6 +296,8 @@ class TunnelSession:
     async def _write(self, run: _Run) -> None:
         carrier = run.carrier
         try:
+            if run.greeting:
+                await carrier.write(run.greeting)
             while self.core.generation == run.generation and self.attached:
                 message = self.core.next_packet(self.now())
                 if message is not None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+QUICK_RETRIES = 64
+"""Links lost soon after they came up that are dialled again at once; a bad hour of a mobile link has fewer."""
+
 
 @dataclass(slots=True, kw_only=True)
 class Backoff:
@@ -21,15 +24,14 @@ class Backoff:
     base_s: float = 0.5
     cap_s: float = 30.0
     stable_s: float = 30.0
-    """A link is well again only after it held so long: a server that accepts and drops must not be dialled in a
-    tight loop.
+    """A link that held so long is well. One lost sooner is dialled again at once too, but not for ever: a server that
+    accepts and drops must not be dialled in a tight loop.
     """
     attempts: int = 0
+    quick_left: int = QUICK_RETRIES
 
     def next_delay(self, advised_s: float = 0.0) -> float:
-        """Seconds to wait before the next attempt; never less than what the server advised, spread over half of it
-        more.
-        """
+        """Seconds to wait before the next attempt; not less than what the server advised, spread over half more."""
         self.attempts += 1
         if self.attempts == 1:
             delay = self.first_s * self.random()
@@ -41,6 +43,9 @@ class Backoff:
         return delay
 
     def connected_for(self, duration_s: float) -> None:
-        """Tell how long the last link held."""
+        """Tell how long the last link held, after its handshake."""
         if duration_s >= self.stable_s:
+            self.quick_left = QUICK_RETRIES
+        if self.quick_left > 0:
+            self.quick_left -= 1
             self.attempts = 0

@@ -1,0 +1,167 @@
+"""Accepts agents: from a carrier's first message to a session that runs on it, new or resumed (PROTO 3 and 7)."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+import structlog
+
+from cloud_server.registry import Registry
+from protos import tunnel_pb2
+from tunnel.aio.carrier import Carrier, CarrierLost
+from tunnel.aio.session import IncomingStream, TunnelSession
+from tunnel.core import events as ev
+from tunnel.core.budget import Budget
+from tunnel.core.errors import Code, RemoteProtocolError, SessionLost, SessionRefused, TunnelError
+from tunnel.core.handshake import choose_protocol, decode_hello, encode_refusal, encode_welcome
+from tunnel.core.limits import SESSION_ID_BYTES, Limits, Timing
+from tunnel.core.session import Session
+
+_log = structlog.get_logger("cloud.sessions")
+
+REPLACED_RETRY_S = 60.0
+"""How long a box waits whose identity another process took over: two copies must not fence each other in a loop."""
+REPLACED_REMEMBERED = 16
+"""Replaced sessions remembered for each agent."""
+
+
+class IdentityCheck(Protocol):
+    """Decides whether a certificate still stands for an agent."""
+
+    def check(self, name: str, spki_sha256: bytes) -> None:
+        """Returns when it does.
+
+        Raises:
+            TunnelError: it does not; the text tells the box's owner what to do.
+        """
+        ...
+
+
+class SessionAcceptor:
+    """Turns carriers into sessions in the registry."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        identities: IdentityCheck,
+        *,
+        version: str,
+        limits: Limits,
+        timing: Timing,
+        process_budget: Budget,
+    ) -> None:
+        self._registry = registry
+        self._identities = identities
+        self._version = version
+        self._limits = limits
+        self._timing = timing
+        self._budget = process_budget
+        self._instances: dict[str, bytes] = {}
+        self._replaced: dict[str, deque[bytes]] = {}
+        self._draining: SessionRefused | None = None
+
+    def drain(self, refusal: SessionRefused) -> None:
+        """Take no more sessions."""
+        self._draining = refusal
+
+    async def on_carrier(self, carrier: Carrier, spiffe_uri: str, spki_sha256: bytes) -> None:
+        """Owns a carrier from its first message until it is lost."""
+        name = spiffe_uri.rpartition("/")[2]
+        log = _log.bind(agent=name, address=carrier.peer)
+        try:
+            self._identities.check(name, spki_sha256)
+            message = await carrier.read()
+            if message is None:
+                return
+            hello = decode_hello(message)
+            protocol = choose_protocol(hello)
+            session, resumed = self._session_for(name, hello)
+        except CarrierLost as lost:
+            log.info("link lost during the handshake", reason=str(lost))
+            return
+        except TunnelError as error:
+            log.warning("agent refused", reason=str(error), code=error.code.label)
+            await _refuse(carrier, error)
+            return
+        # From here to the attach inside run_carrier nothing may be awaited: Welcome says what was received, and no
+        # packet may come in after that.
+        welcome = encode_welcome(
+            protocol=protocol,
+            version=self._version,
+            session_id=session.core.session_id,
+            resumed=resumed,
+            last_received=session.core.last_received,
+            limits=self._limits,
+            timing=self._timing,
+        )
+        limits = hello.limits
+        session.core.set_peer_limits(limits.max_streams, limits.max_data_bytes, limits.max_packet_bytes)
+        self._registry.took(name, session, hello, carrier.peer)
+        log.info("agent connected", session=session.label, resumed=resumed, version=hello.version)
+        try:
+            lost_reason = await session.run_carrier(carrier, hello.last_received if resumed else 0, welcome)
+        finally:
+            self._registry.lost(name, session)
+        log.info("agent disconnected", session=session.label, reason=str(lost_reason or "ended by the agent"))
+
+    # Internal
+
+    def _session_for(self, name: str, hello: tunnel_pb2.Hello) -> tuple[TunnelSession, bool]:
+        """The session to go on with, fenced, or a new one that ends the old; and whether it is resumed.
+
+        Raises:
+            SessionRefused: this server is draining, or another copy of the agent took this one's place.
+        """
+        if self._draining is not None:
+            raise self._draining
+        wanted = hello.resume_session_id
+        current = self._registry.session(name)
+        if current is not None and wanted and wanted == current.core.session_id:
+            if self._instances.get(name) == hello.instance_id and current.core.may_resume(hello.last_received):
+                current.fence()
+                return current, True
+            current.close(RemoteProtocolError("the agent cannot go on where it says it stood"))
+        elif current is not None:
+            replaced = self._replaced.setdefault(name, deque(maxlen=REPLACED_REMEMBERED))
+            if wanted and wanted in replaced and current.attached:
+                raise SessionRefused(
+                    f"another process uses the identity of {name}; give each box its own (edge-agent join)",
+                    Code.REPLACED,
+                    REPLACED_RETRY_S,
+                )
+            replaced.append(current.core.session_id)
+            current.close(SessionLost(f"agent {name} was started anew"))
+        self._instances[name] = hello.instance_id
+        return self._new_session(name), False
+
+    def _new_session(self, name: str) -> TunnelSession:
+        core = Session(
+            session_id=secrets.token_bytes(SESSION_ID_BYTES),
+            dialler=False,
+            now=asyncio.get_running_loop().time(),
+            limits=self._limits,
+            timing=self._timing,
+            process_budget=self._budget,
+        )
+        return TunnelSession(core, _refuse_streams, name, on_going_away=self._on_going_away(name))
+
+    def _on_going_away(self, name: str) -> Callable[[ev.PeerGoingAway], None]:
+        return lambda event: _log.info("agent is going away", agent=name, reason=event.text)
+
+
+async def _refuse_streams(incoming: IncomingStream) -> None:
+    incoming.refuse(Code.NOT_ALLOWED, "this server exposes nothing to its agents")
+
+
+async def _refuse(carrier: Carrier, error: TunnelError) -> None:
+    """Tell the agent why, and let it read that before the carrier goes."""
+    refusal = error if isinstance(error, SessionRefused) else SessionRefused(str(error), error.code)
+    try:
+        await carrier.write(encode_refusal(refusal))
+        await carrier.finish()
+    except CarrierLost:
+        return

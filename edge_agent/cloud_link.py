@@ -1,0 +1,216 @@
+"""The agent's side of a session's life: dial, greet, run, and dial again for ever, however long the cloud is away."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from protos import tunnel_pb2
+from tunnel.aio.carrier import Carrier, CarrierLost, DialOptions, dial_carrier
+from tunnel.aio.credentials import ClientTls
+from tunnel.aio.session import Acceptor, TunnelSession
+from tunnel.aio.tasks import TaskOwner
+from tunnel.core import events as ev
+from tunnel.core.backoff import Backoff
+from tunnel.core.errors import Code, RemoteProtocolError, SessionLost, SessionRefused, TunnelError
+from tunnel.core.handshake import Welcome, decode_answer, encode_hello
+from tunnel.core.limits import SESSION_ID_BYTES, Limits
+from tunnel.core.session import Session
+
+GREETING_TIMEOUT_S = 10.0
+"""How long the server may take to answer Hello."""
+TRIES_PER_SERVER = 2
+"""A lost link is tried again at the same server first: only that one can resume the session."""
+
+_log = structlog.get_logger("edge.link")
+
+
+class CloudLink:
+    """Keeps one session to one of the servers; a session whose server is going away is left to drain beside it."""
+
+    def __init__(
+        self,
+        servers: Sequence[str],
+        tls: ClientTls,
+        dial_options: DialOptions,
+        acceptor: Acceptor,
+        describe: Callable[[], tunnel_pb2.Node],
+        *,
+        version: str,
+        limits: Limits,
+        on_connected: Callable[[], None],
+    ) -> None:
+        """`describe` is asked before each Hello; `on_connected` is called at each link that came up."""
+        self._servers = list(servers)
+        self._tls = tls
+        self._dial_options = dial_options
+        self._acceptor = acceptor
+        self._describe = describe
+        self._version = version
+        self._limits = limits
+        self._on_connected = on_connected
+        self._instance_id = os.urandom(SESSION_ID_BYTES)
+        self._backoff = Backoff(random=random.random)
+        self._session: TunnelSession | None = None
+        self._draining: set[TunnelSession] = set()
+        self._tasks = TaskOwner("cloud link")
+        self._stopping = asyncio.Event()
+        self._carrier: Carrier | None = None
+        self._advised_s = 0.0
+        self._server_index = 0
+        self._failures = 0
+        self._last_reason = ""
+        self._moved: asyncio.Future[None] | None = None
+
+    # Public
+
+    async def run(self) -> None:
+        """Dial and carry until `stop`; returns after it."""
+        first = True
+        while not self._stopping.is_set():
+            if not first:
+                await self._pause(self._backoff.next_delay(self._advised_s))
+                if self._stopping.is_set():
+                    return
+            first = False
+            self._advised_s = 0.0
+            await self._try_once()
+
+    def reconnect(self) -> None:
+        """Use a new carrier, since the certificate is new; the session goes on over it."""
+        if self._carrier is not None:
+            self._carrier.close()
+
+    async def stop(self, drain_s: float, text: str) -> None:
+        """Take no new streams, wait up to `drain_s` for those that run, then end the sessions in order."""
+        self._stopping.set()
+        sessions = [session for session in (self._session, *self._draining) if session is not None]
+        for session in sessions:
+            session.go_away(Code.SHUTTING_DOWN, text)
+        try:
+            async with asyncio.timeout(drain_s):
+                for session in sessions:
+                    await session.drained()
+        except TimeoutError:
+            left = sum(session.core.stream_count for session in sessions)
+            _log.warning("streams still open at the end of the drain are reset", streams=left, drain_s=drain_s)
+        for session in sessions:
+            await session.finish(2.0)
+            await session.aclose()
+        await self._tasks.aclose()
+
+    # Internal
+
+    async def _pause(self, delay_s: float) -> None:
+        try:
+            async with asyncio.timeout(delay_s):
+                await self._stopping.wait()
+        except TimeoutError:
+            return
+
+    async def _try_once(self) -> None:
+        server = self._servers[self._server_index]
+        loop = asyncio.get_running_loop()
+        try:
+            carrier = await dial_carrier(server, self._tls, self._dial_options)
+            self._carrier = carrier
+            try:
+                welcome = await self._greet(carrier)
+                session = self._session_for(server, welcome)
+            except BaseException:
+                carrier.close()
+                raise
+        except (CarrierLost, TunnelError, TimeoutError) as error:
+            self._failed(server, error)
+            return
+        self._failures = 0
+        self._last_reason = ""
+        started_s = loop.time()
+        await self._carry(server, carrier, session, welcome)
+        self._carrier = None
+        self._backoff.connected_for(loop.time() - started_s)
+
+    async def _greet(self, carrier: Carrier) -> Welcome:
+        session = self._live_session()
+        hello = encode_hello(
+            version=self._version,
+            instance_id=self._instance_id,
+            node=await asyncio.to_thread(self._describe),
+            limits=self._limits,
+            resume_session_id=session.core.session_id if session is not None else b"",
+            last_received=session.core.last_received if session is not None else 0,
+        )
+        async with asyncio.timeout(GREETING_TIMEOUT_S):
+            await carrier.write(hello)
+            answer = await carrier.read()
+        if answer is None:
+            raise CarrierLost("the server ended the link without an answer")
+        return decode_answer(answer)
+
+    async def _carry(self, server: str, carrier: Carrier, session: TunnelSession, welcome: Welcome) -> None:
+        """Run the session over a carrier until that is lost, or until the server wants us gone."""
+        self._moved = asyncio.get_running_loop().create_future()
+        _log.info("connected", server=server, session=session.label, resumed=welcome.resumed, version=welcome.version)
+        self._on_connected()
+        peer_received = welcome.last_received if welcome.resumed else 0
+        run = self._tasks.spawn(f"carrier {server}", self._run(session, server, carrier, peer_received))
+        await asyncio.wait({run, self._moved}, return_when=asyncio.FIRST_COMPLETED)
+        if not run.done() and self._session is session:
+            self._session = None
+            self._draining.add(session)
+
+    async def _run(self, session: TunnelSession, server: str, carrier: Carrier, peer_received: int) -> None:
+        lost = await session.run_carrier(carrier, peer_received)
+        _log.info("disconnected", server=server, session=session.label, reason=str(lost or "ended by the server"))
+        if session in self._draining:
+            self._draining.discard(session)
+            session.close(SessionLost("the server has shut down"))
+
+    def _live_session(self) -> TunnelSession | None:
+        """The session to go on with; one that is over is forgotten."""
+        if self._session is not None and self._session.closed.done():
+            self._session = None
+        return self._session
+
+    def _session_for(self, server: str, welcome: Welcome) -> TunnelSession:
+        session = self._live_session()
+        if session is not None:
+            if welcome.resumed and session.core.may_resume(welcome.last_received):
+                return session
+            session.close(SessionLost("the server does not know the session any more"))
+            _log.warning("session lost: its streams were reset", session=session.label, server=server)
+        if welcome.resumed:
+            raise RemoteProtocolError("the server resumed a session that cannot go on here")
+        core = Session(
+            session_id=welcome.session_id,
+            dialler=True,
+            now=asyncio.get_running_loop().time(),
+            limits=self._limits,
+            timing=welcome.timing,
+        )
+        limits = welcome.limits
+        core.set_peer_limits(limits.max_streams, limits.max_data_bytes, limits.max_packet_bytes)
+        self._session = TunnelSession(core, self._acceptor, server, on_going_away=self._going_away)
+        return self._session
+
+    def _going_away(self, event: ev.PeerGoingAway) -> None:
+        _log.info("the server takes no new streams", reason=event.text, reconnect_after_s=event.reconnect_after_s)
+        self._advised_s = event.reconnect_after_s
+        if self._moved is not None and not self._moved.done():
+            self._moved.set_result(None)
+
+    def _failed(self, server: str, error: Exception) -> None:
+        """Log a failed attempt, once for each new reason, and choose the server for the next."""
+        reason = str(error) or type(error).__name__
+        level = _log.debug if reason == self._last_reason else _log.warning
+        level("cannot connect, trying again", server=server, reason=reason, attempt=self._backoff.attempts)
+        self._last_reason = reason
+        if isinstance(error, SessionRefused):
+            self._advised_s = error.retry_after_s
+        self._failures += 1
+        if self._failures % TRIES_PER_SERVER == 0:
+            self._server_index = (self._server_index + 1) % len(self._servers)

@@ -1,0 +1,23 @@
+"""The box as Hello describes it."""
+
+from __future__ import annotations
+
+import ipaddress
+import platform
+from datetime import UTC, datetime
+
+from edge_agent.box import describe
+
+
+def test_what_the_kernel_says() -> None:
+    node = describe({"site": "north"}, ["kubelet"])
+    assert node.hostname == platform.node()
+    assert node.kernel == platform.release()
+    assert node.architecture in ("amd64", "arm64", "arm", "386") or node.architecture == platform.machine()
+    assert node.cpus >= 1
+    assert node.memory_bytes > 1 << 20
+    assert 0 < node.boot_time_s <= datetime.now(UTC).timestamp()
+    assert dict(node.labels) == {"site": "north"}
+    assert list(node.services) == ["kubelet"]
+    for address in node.addresses:
+        ipaddress.ip_address(address)
