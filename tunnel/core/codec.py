@@ -155,7 +155,8 @@ _ENCODERS: dict[type, Callable[[pb.Frame, Any], None]] = {
 def _text(text: str) -> str:
     if len(text) > MAX_TEXT_BYTES or len(text.encode()) > MAX_TEXT_BYTES:
         raise RemoteProtocolError(f"text of more than {MAX_TEXT_BYTES} bytes")
-    return text
+    # Texts end up in logs, on terminals and in reason phrases of HTTP: no line breaks or escapes get there (PROTO 2.5).
+    return text if text.isprintable() else "".join(char if char.isprintable() else "?" for char in text)
 
 
 def _stream_id(frame: pb.Frame) -> int:
@@ -181,15 +182,19 @@ def _decode_credit(frame: pb.Frame) -> f.Credit:
     return f.Credit(_stream_id(frame), _offset(frame.credit))
 
 
+def _is_word(text: str) -> bool:
+    return text.isascii() and text.isprintable() and " " not in text
+
+
 def _decode_target(message: pb.Open) -> Target:
     match message.WhichOneof("target"):
         case "tcp":
             host, port = message.tcp.host, message.tcp.port
-            if not 0 < len(host) <= MAX_HOST_BYTES or not 0 < port < 65536 or not host.isascii():
+            if not 0 < len(host) <= MAX_HOST_BYTES or not 0 < port < 65536 or not _is_word(host):
                 raise RemoteProtocolError("OPEN with a host or port out of range")
             return TcpTarget(host, port)
         case "service":
-            if not 0 < len(message.service) <= MAX_SERVICE_BYTES:
+            if not 0 < len(message.service) <= MAX_SERVICE_BYTES or not _is_word(message.service):
                 raise RemoteProtocolError("OPEN with a service name out of range")
             return ServiceTarget(message.service)
         case _:

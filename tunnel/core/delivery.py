@@ -19,13 +19,12 @@ ride on.
 class SentPacket:
     """A packet that waits for its ack."""
 
-    __slots__ = ("message", "resent", "sent_s", "seq")
+    __slots__ = ("message", "sent_s", "seq")
 
     def __init__(self, seq: int, message: bytes, sent_s: float) -> None:
         self.seq = seq
         self.message = message
         self.sent_s = sent_s
-        self.resent = False
 
 
 class Outbox:
@@ -49,6 +48,11 @@ class Outbox:
         return self.in_flight_bytes + sum(len(packet.message) for packet in self._again)
 
     @property
+    def unacked_packets(self) -> int:
+        """Packets sent on this carrier and not acknowledged."""
+        return len(self._waiting)
+
+    @property
     def has_resends(self) -> bool:
         """Whether packets of an earlier carrier are still to be sent on this one; nothing newer may pass them."""
         return bool(self._again)
@@ -67,7 +71,6 @@ class Outbox:
         """The next packet of an earlier carrier, as it was: its ack is old, and an old ack is ignored (PROTO 4.4)."""
         packet = self._again.popleft()
         packet.sent_s = now
-        packet.resent = True
         self._waiting.append(packet)
         self.in_flight_bytes += len(packet.message)
         return packet.message

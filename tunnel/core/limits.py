@@ -15,6 +15,10 @@ MAX_MESSAGE_BYTES = MIB
 """Largest serialized Envelope (PROTO 2.4)."""
 MAX_DATA_BYTES = 64 * KIB
 """Largest DATA frame (PROTO 5.2): a message costs 70-140 us whatever its size up to here."""
+MIN_PEER_DATA_BYTES = 1024
+"""A peer that asks for smaller DATA frames gets these: bytes sent one by one would cost us more than it (PROTO 3.4)."""
+MIN_PEER_PACKET_BYTES = 4 * KIB
+"""The same for packets; the longest control frame, an OPEN, fits in it."""
 SESSION_ID_BYTES = 16
 
 

@@ -13,8 +13,13 @@ from tunnel.core.limits import MAX_FRAMES
 from tunnel.core.states import SEND, Input, step_local
 from tunnel.core.stream import CoreStream
 
-CONTROL_FRAME_BYTES = 48
-"""What a control frame without texts adds to a packet at most."""
+CONTROL_FRAME_BYTES = 56
+"""What a control frame without texts adds to a packet at most: OPEN with every number at its longest."""
+PACKET_OVERHEAD_BYTES = 32
+"""What Envelope and Packet add to their frames at most."""
+FIN_FRAME_BYTES = 16
+TURN_OVERHEAD_BYTES = FRAME_OVERHEAD_BYTES + FIN_FRAME_BYTES
+"""What a turn of one stream adds to its bytes at most."""
 
 
 class Scheduler:
@@ -67,23 +72,27 @@ class Scheduler:
                     queue.remove(stream)
 
     def take(self, room_bytes: int, max_data_bytes: int, now: float, *, interactive: bool, bulk: bool) -> list[f.Frame]:
-        """The frames of the next packet, about `room_bytes` of them; classes that the pacer holds back are left
-        waiting.
+        """The frames of the next packet, which is no longer than `room_bytes` (at least 1400) but for a single control
+        frame that does not fit; classes that the pacer holds back are left waiting.
         """
         frames: list[f.Frame] = []
-        room = self._take_control(frames, room_bytes)
+        room = room_bytes - PACKET_OVERHEAD_BYTES
+        quantum = min(max_data_bytes, room - TURN_OVERHEAD_BYTES)
+        room = self._take_control(frames, room)
         if interactive:
-            room = self._take_streams(self._interactive, frames, room, max_data_bytes, now)
+            room = self._take_streams(self._interactive, frames, room, quantum, now)
         if bulk:
-            self._take_streams(self._bulk, frames, room, max_data_bytes, now)
+            self._take_streams(self._bulk, frames, room, quantum, now)
         return frames
 
     def _take_control(self, frames: list[f.Frame], room: int) -> int:
-        while self.control and room > 0 and len(frames) < MAX_FRAMES:
-            frame = self.control.popleft()
-            frames.append(frame)
-            room -= _control_bytes(frame)
-        while self._credits and room > 0 and len(frames) < MAX_FRAMES:
+        while self.control and len(frames) < MAX_FRAMES:
+            size = _control_bytes(self.control[0])
+            if size > room and frames:
+                return 0
+            frames.append(self.control.popleft())
+            room -= size
+        while self._credits and room >= CONTROL_FRAME_BYTES and len(frames) < MAX_FRAMES:
             stream_id = next(iter(self._credits))
             frames.append(f.Credit(stream_id, self._credits.pop(stream_id)))
             room -= CONTROL_FRAME_BYTES
@@ -93,7 +102,7 @@ class Scheduler:
         self, queue: deque[CoreStream], frames: list[f.Frame], room: int, quantum: int, now: float
     ) -> int:
         """Turns of one class, a quantum each; a turn that the packet's room cut short goes on in the next packet."""
-        while queue and room > 0 and len(frames) + 1 < MAX_FRAMES:
+        while queue and room > TURN_OVERHEAD_BYTES and len(frames) + 1 < MAX_FRAMES:
             stream = queue[0]
             half = stream.send
             if queue is self._interactive and not half.interactive(now):
@@ -102,11 +111,11 @@ class Scheduler:
                 continue
             if half.deficit <= 0:
                 half.deficit = quantum
-            count = min(half.deficit, half.ready_bytes, room, quantum)
+            count = min(half.deficit, half.ready_bytes, room - TURN_OVERHEAD_BYTES, quantum)
             if count > 0:
                 frames.append(f.Data(stream.id, half.take(count, now)))
                 half.deficit -= count
-                room -= count + FRAME_OVERHEAD_BYTES
+            room -= count + TURN_OVERHEAD_BYTES
             self._after_turn(queue, stream, frames)
         return room
 
@@ -123,13 +132,18 @@ class Scheduler:
             frames.append(f.Fin(stream.id))
 
 
+def _text_bytes(text: str) -> int:
+    return len(text.encode("utf-8", "replace"))
+
+
 def _control_bytes(frame: f.Frame) -> int:
     match frame:
         case f.Reset() | f.GoAway():
-            return CONTROL_FRAME_BYTES + len(frame.text)
+            return CONTROL_FRAME_BYTES + _text_bytes(frame.text)
         case f.Open():
-            return CONTROL_FRAME_BYTES + len(str(frame.target)) + len(frame.principal) + len(frame.trace_id)
+            texts = (str(frame.target), frame.principal, frame.trace_id)
+            return CONTROL_FRAME_BYTES + sum(map(_text_bytes, texts))
         case f.Accept():
-            return CONTROL_FRAME_BYTES + len(frame.resolved_address)
+            return CONTROL_FRAME_BYTES + _text_bytes(frame.resolved_address)
         case _:
             return CONTROL_FRAME_BYTES

@@ -16,7 +16,14 @@ from tunnel.core.codec import decode_envelope, decode_packet, encode_packet
 from tunnel.core.delivery import Inbox, Outbox
 from tunnel.core.errors import Code, LocalProtocolError, OpenRefused, RemoteProtocolError, SessionLost, TunnelError
 from tunnel.core.handshake import decode_refusal
-from tunnel.core.limits import Limits, Timing
+from tunnel.core.limits import (
+    MAX_DATA_BYTES,
+    MAX_MESSAGE_BYTES,
+    MIN_PEER_DATA_BYTES,
+    MIN_PEER_PACKET_BYTES,
+    Limits,
+    Timing,
+)
 from tunnel.core.liveness import Liveness, Verdict
 from tunnel.core.pacing import Pacer, PacingStatistics
 from tunnel.core.scheduler import Scheduler
@@ -27,6 +34,8 @@ from tunnel.core.target import Target
 
 MAX_CONTROL_FRAMES = 4 * 4096 + 1024
 """Answers we owe a peer that does not read them: four for each of 4096 streams; beyond that it is an attack."""
+MAX_UNACKED_PACKETS = 64 * 1024
+"""Packets kept for a peer that acknowledges none: at about 300 bytes of objects each, 20 MiB beside their bytes."""
 INTERACTIVE_EXTRA = 1.25
 """How far interactive frames may pass the pacing window: a keystroke should not wait for bulk's next ack."""
 
@@ -88,6 +97,7 @@ class Session:
         self._pings = 0
         self._max_data = self.limits.max_data_bytes
         self._max_packet = self.limits.max_packet_bytes
+        self._max_kept_bytes = self.limits.max_in_flight_bytes * INTERACTIVE_EXTRA
 
     # Public - the link
 
@@ -106,10 +116,12 @@ class Session:
         return self.link is not Link.CLOSED and self._outbox.may_resume_at(peer_received)
 
     def set_peer_limits(self, max_streams: int, max_data_bytes: int, max_packet_bytes: int) -> None:
-        """Take what the peer said it is ready to receive (PROTO 2.4); 0 leaves our own."""
+        """Take what the peer said it is ready to receive (PROTO 3.4); 0 leaves our own."""
         self._streams.peer_max_streams = max_streams or self.limits.max_streams
-        self._max_data = min(self.limits.max_data_bytes, max_data_bytes or self.limits.max_data_bytes)
-        self._max_packet = min(self.limits.max_packet_bytes, max_packet_bytes or self.limits.max_packet_bytes)
+        peer_data = max(max_data_bytes, MIN_PEER_DATA_BYTES) if max_data_bytes else MAX_DATA_BYTES
+        peer_packet = max(max_packet_bytes, MIN_PEER_PACKET_BYTES) if max_packet_bytes else MAX_MESSAGE_BYTES
+        self._max_data = min(self.limits.max_data_bytes, peer_data)
+        self._max_packet = min(self.limits.max_packet_bytes, peer_packet)
 
     def attach(self, now: float, peer_received: int = 0) -> int:
         """Go on over a new carrier, which fences any earlier one; returns its generation (PROTO 7.2).
@@ -184,8 +196,9 @@ class Session:
         return self._streams.open(target, now, deadline_s, traffic_class, principal, trace_id)
 
     def accept_stream(self, stream: CoreStream, resolved_address: str = "") -> None:
-        """Answer StreamOpened: connected."""
-        self._streams.accept(stream, resolved_address)
+        """Answer StreamOpened: connected. A stream that the peer gave up meanwhile is left alone."""
+        if self._streams.get(stream.id) is stream:
+            self._streams.accept(stream, resolved_address)
 
     def reset_stream(self, stream: CoreStream, code: Code, text: str = "") -> None:
         """End a stream at once, or refuse one that the peer opened. No event follows; ended streams are left alone."""
@@ -239,8 +252,10 @@ class Session:
                 self._receive_packet(decode_packet(envelope.packet), now)
             case "refusal":
                 raise decode_refusal(envelope.refusal)
-            case _:
+            case "hello" | "welcome":
                 raise RemoteProtocolError("a second handshake on one carrier")
+            case _:  # a body that this build does not know is skipped, and is life all the same (PROTO 2.3)
+                pass
 
     def next_packet(self, now: float) -> bytes | None:
         """The next message for the carrier, or None when nothing may be sent now."""
@@ -324,6 +339,9 @@ class Session:
     def _take_frames(self, in_flight: int, window: int, now: float) -> list[f.Frame]:
         """Frames that the pacing window lets out; a small rest of it is not worth a packet, so bulk waits for room."""
         scheduler = self._scheduler
+        if self._outbox.unacked_packets >= MAX_UNACKED_PACKETS or in_flight >= self._max_kept_bytes:
+            self._pacer.blocked()
+            return []
         packet = min(self._pacer.packet_bytes, self._max_packet)
         room = window - in_flight
         bulk = room >= packet or in_flight == 0
@@ -336,7 +354,7 @@ class Session:
             and not (interactive and scheduler.has_interactive)
         ):
             return []
-        return scheduler.take(packet, min(packet, self._max_data), now, interactive=interactive, bulk=bulk)
+        return scheduler.take(packet, self._max_data, now, interactive=interactive, bulk=bulk)
 
     def _ack_if_due(self, now: float) -> bytes | None:
         if not self._inbox.ack_now:

@@ -14,7 +14,15 @@ from dataclasses import replace
 from tunnel.core import events as ev
 from tunnel.core import frames as f
 from tunnel.core.budget import Budget
-from tunnel.core.errors import Code, OpenRefused, RemoteProtocolError, SessionLost, StreamError, StreamReset
+from tunnel.core.errors import (
+    Code,
+    LocalProtocolError,
+    OpenRefused,
+    RemoteProtocolError,
+    SessionLost,
+    StreamError,
+    StreamReset,
+)
 from tunnel.core.limits import Limits
 from tunnel.core.rate import TokenBucket
 from tunnel.core.scheduler import Scheduler
@@ -102,7 +110,13 @@ class StreamTable:
         return stream
 
     def accept(self, stream: CoreStream, resolved_address: str) -> None:
-        """Answer the peer's OPEN: connected."""
+        """Answer the peer's OPEN: connected.
+
+        Raises:
+            LocalProtocolError: it was answered already, or is no OPEN of the peer.
+        """
+        if stream.local:
+            raise LocalProtocolError(f"stream {stream.id} was opened by this side")
         stream.open_up()
         stream.resolved_address = resolved_address
         self._scheduler.control.append(f.Accept(stream.id, resolved_address, stream.receive.window.granted))
@@ -130,7 +144,13 @@ class StreamTable:
         self._remove(stream)
 
     def stop_sending(self, stream: CoreStream, code: Code) -> None:
-        """Tell the peer that its bytes are not wanted any more; those that come are dropped."""
+        """Tell the peer that its bytes are not wanted any more; those that come are dropped.
+
+        Raises:
+            LocalProtocolError: the stream is not connected yet; it can be reset.
+        """
+        if not stream.opened:
+            raise LocalProtocolError(f"stream {stream.id} is not connected yet")
         if not stream.receive.stopped and stream.receive.state is Receive.OPEN:
             self._scheduler.control.append(f.StopSending(stream.id, code))
         stream.receive.stopped = True

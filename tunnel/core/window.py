@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tunnel.core.budget import Budget
+from tunnel.core.errors import LocalProtocolError
 
 FAST_REFILL_RTTS = 4.0
 """A window used up within so many round trips is what limits the stream, so it is doubled (HashiCorp yamux, QUIC)."""
@@ -35,7 +36,12 @@ class ReceiveWindow:
         """Count bytes that the local reader took; returns the new absolute credit to send, or None for not yet.
 
         Credit goes out at half a window: later would stall the sender, sooner would cost a frame for every read.
+
+        Raises:
+            LocalProtocolError: more than arrived.
         """
+        if not 0 <= count <= self.received - self.consumed:
+            raise LocalProtocolError(f"{count} bytes consumed of {self.received - self.consumed}")
         self.consumed += count
         if self.granted - self.consumed > self.size_bytes // 2:
             return None
