@@ -1,0 +1,232 @@
+"""A cloud server and its boxes, set up by the commands that a user types and run as real processes on free ports."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import socket
+import ssl
+import tempfile
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.support.connect_client import connect_through
+from tests.support.kubeconfig_files import client_context
+from tests.support.processes import Daemon, run_command
+
+Tables = Mapping[str, Any]
+CLOUD_READY_S = 20.0
+BOX_READY_S = 20.0
+
+
+def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
+    """Ports that nothing listens on, all different."""
+    with contextlib.ExitStack() as stack:
+        held = [stack.enter_context(socket.create_server((host, 0))) for _ in range(count)]
+        return [int(each.getsockname()[1]) for each in held]
+
+
+def edit_toml(path: Path, changes: Tables) -> None:
+    """Replace top-level entries of a TOML file; a table's keys are merged, None removes an entry."""
+    content = tomllib.loads(path.read_text())
+    for name, value in changes.items():
+        if value is None:
+            content.pop(name, None)
+        elif isinstance(value, dict):
+            content[name] = {**content.get(name, {}), **value}
+        else:
+            content[name] = value
+    path.write_text(_toml(content))
+
+
+def _toml(content: Tables) -> str:
+    lines = [f"{name} = {_value(value)}" for name, value in content.items() if not _is_table(value)]
+    for name, value in content.items():
+        if not _is_table(value):
+            continue
+        tables, head = (value, f"[[{name}]]") if isinstance(value, list) else ([value], f"[{name}]")
+        for table in tables:
+            lines += ["", head, *(f"{key} = {_value(entry)}" for key, entry in table.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _is_table(value: object) -> bool:
+    return isinstance(value, dict) or (isinstance(value, list) and bool(value) and isinstance(value[0], dict))
+
+
+def _value(value: object) -> str:
+    # JSON writes strings, numbers, true and false, and lists of them, just as TOML does.
+    return json.dumps(value)
+
+
+@dataclass(kw_only=True)
+class Box:
+    """A joined box and its agent."""
+
+    name: str
+    state: Path
+    agent: Daemon
+
+    @property
+    def config(self) -> Path:
+        return self.state / "edge-agent.toml"
+
+    def configure(self, changes: Tables) -> None:
+        """Change its config; the agent sees it at its next start."""
+        edit_toml(self.config, changes)
+
+
+@dataclass(kw_only=True)
+class Cluster:
+    """Use `cluster()`, which ends and removes everything."""
+
+    folder: Path
+    host: str
+    """The address that the server listens on for boxes."""
+    tunnel_port: int
+    connect_port: int
+    fleet_port: int
+    server: Daemon
+    boxes: dict[str, Box] = field(default_factory=dict)
+    forwards: list[dict[str, str]] = field(default_factory=list)
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "cloud" / "cloud-server.toml"
+
+    @property
+    def unix_socket(self) -> Path:
+        """The CONNECT front end's unix socket."""
+        return self.folder / "cloud" / "connect.sock"
+
+    @property
+    def tunnel_address(self) -> str:
+        return f"{self.host}:{self.tunnel_port}"
+
+    def init(self, *, hosts: Sequence[str] = ()) -> None:
+        """`cloud-server init`, and the ports of this test in its config."""
+        wanted = dict.fromkeys([self.host, "127.0.0.1", "localhost", *hosts])
+        names = [word for name in wanted for word in ("--host", name)]
+        run_command("cloud-server", "init", "--state", str(self.config.parent), *names)
+        self.configure(
+            {
+                "tunnel": {"listen": [f"{self.host}:{self.tunnel_port}"]},
+                "connect": {"unix": "connect.sock", "listen": f"127.0.0.1:{self.connect_port}"},
+                "fleet": {"listen": f"127.0.0.1:{self.fleet_port}"},
+            }
+        )
+
+    def configure(self, changes: Tables) -> None:
+        """Change the server's config; it sees it at its next start."""
+        edit_toml(self.config, changes)
+
+    def forward(self, agent: str, target: str) -> int:
+        """Add a static forward before the server starts; returns its port on loopback."""
+        (port,) = free_ports(1)
+        self.forwards.append({"listen": f"127.0.0.1:{port}", "agent": agent, "target": target})
+        self.configure({"forward": self.forwards})
+        return port
+
+    def start(self) -> None:
+        """Start the server and wait until it listens."""
+        self.server.start().wait_ready(CLOUD_READY_S)
+
+    def token(self, agent: str, *options: str) -> Path:
+        """`cloud-server token create` into a file."""
+        path = self.folder / f"{agent}.token"
+        text = run_command("cloud-server", "token", "create", "--config", str(self.config), "--agent", agent, *options)
+        path.write_text(text)
+        path.chmod(0o600)
+        return path
+
+    def join(
+        self, name: str, *, address: str = "", allow: Sequence[str] = (), host: Tables | None = None,
+        prefix: Sequence[str] = (),
+    ) -> Box:  # fmt: skip
+        """Token, `edge-agent join`, and what the box allows in its config.
+
+        Args:
+            name: The agent's.
+            address: Where the box finds the server; the server's own when empty (else, say, a relay's).
+            allow: Targets that the box allows.
+            host: The `[host]` table: what kubectl may do there.
+            prefix: What comes before the agent's commands, to enter a namespace.
+        """
+        token = self.token(name)
+        state = self.folder / name
+        where = ["--server", address or self.tunnel_address, "--token-file", str(token), "--state", str(state)]
+        run_command("edge-agent", "join", *where, prefix=prefix)
+        agent = Daemon(
+            name, ["edge-agent", "run", "--config", str(state / "edge-agent.toml")], self.folder / f"{name}.log",
+            prefix=prefix,
+        )  # fmt: skip
+        box = self.boxes[name] = Box(name=name, state=state, agent=agent)
+        box.configure({"allow": [{"target": target} for target in allow] or None, "host": dict(host) if host else None})
+        return box
+
+    def start_box(self, name: str) -> Box:
+        """Start a box's agent and wait until it has its session."""
+        box = self.boxes[name]
+        box.agent.start().wait_ready(BOX_READY_S)
+        return box
+
+    def kubeconfig(self, user: str = "admin") -> Path:
+        """A kubeconfig for `user`, made by `cloud-server kubeconfig`."""
+        path = self.folder / f"{user}.kubeconfig"
+        path.write_text(run_command("cloud-server", "kubeconfig", "--config", str(self.config), "--user", user))
+        path.chmod(0o600)
+        return path
+
+    def dial(self, target: str, *, glued: bytes = b"", timeout_s: float = 15.0) -> socket.socket:
+        """Connect to `box:port` through the CONNECT front end's unix socket."""
+        return connect_through(self.unix_socket, target, glued=glued, timeout_s=timeout_s)
+
+    def dial_tls(self, target: str, *, glued: bytes = b"", timeout_s: float = 15.0, headers: str = "") -> socket.socket:
+        """Connect to `box:port` through the CONNECT front end over TLS, with a user's certificate."""
+        return connect_through(
+            ("127.0.0.1", self.connect_port), target,
+            tls=self.operator_tls(), glued=glued, timeout_s=timeout_s, headers=headers,
+        )  # fmt: skip
+
+    def operator_tls(self) -> ssl.SSLContext:
+        """A client context with the certificate of a user `dialer`."""
+        path = self.folder / "dialer.kubeconfig"
+        return client_context(yaml.safe_load((path if path.exists() else self.kubeconfig("dialer")).read_text()))
+
+    def logs(self, lines: int = 25) -> str:
+        """The tails of all logs, for people."""
+        return "\n".join(daemon.tail(lines) for daemon in (self.server, *(box.agent for box in self.boxes.values())))
+
+    def close(self) -> None:
+        """End all processes, and remove all files."""
+        for box in self.boxes.values():
+            box.agent.close()
+        self.server.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def cluster(*, host: str = "127.0.0.1", hosts: Sequence[str] = ()) -> Iterator[Cluster]:
+    """An initialised server that is not started yet; everything is gone at the end."""
+    # A short folder: the path of a unix socket has no room for a test's.
+    folder = Path(tempfile.mkdtemp(prefix="longline-"))
+    tunnel, connect, fleet = free_ports(3)
+    config = folder / "cloud" / "cloud-server.toml"
+    server = Daemon("cloud-server", ["cloud-server", "run", "--config", str(config)], folder / "cloud-server.log")
+    made = Cluster(
+        folder=folder, host=host, tunnel_port=tunnel, connect_port=connect, fleet_port=fleet, server=server
+    )  # fmt: skip
+    try:
+        made.init(hosts=hosts)
+        yield made
+    except BaseException as error:
+        error.add_note(made.logs())
+        raise
+    finally:
+        made.close()
