@@ -93,9 +93,12 @@ def banner(sock: socket.socket) -> None:
     echo(sock)
 
 
-def count(sock: socket.socket) -> None:
+def count(sock: socket.socket) -> tuple[int, str]:
     """Take everything until the client's FIN, then answer how many bytes and their digest, as a line of JSON."""
-    sock.sendall(json.dumps(receive_digest(sock)).encode() + b"\n")
+    counted = receive_digest(sock)
+    with contextlib.suppress(ConnectionError):
+        sock.sendall(json.dumps(counted).encode() + b"\n")
+    return counted
 
 
 def source(sock: socket.socket) -> None:
@@ -143,7 +146,7 @@ def _wait_for_close(sock: socket.socket) -> None:
         raise OSError(error, os.strerror(error))
 
 
-BEHAVIOURS: dict[str, Callable[[socket.socket], None]] = {
+BEHAVIOURS: dict[str, Callable[[socket.socket], tuple[int, str] | None]] = {
     "echo": echo,
     "late-echo": late_echo,
     "banner": banner,
@@ -164,6 +167,8 @@ class Target:
         """`receive_buffer_bytes` bounds what the kernel takes for a service that does not read; 0 is its default."""
         self.endings: list[str] = []
         """How each connection ended: `done`, or the error its service met (`ConnectionResetError`)."""
+        self.counted: list[tuple[int, str]] = []
+        """For `count`: the bytes and digest of each connection that ended cleanly."""
         self.accepted = 0
         self._serve = BEHAVIOURS[behaviour]
         self._listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
@@ -222,7 +227,8 @@ class Target:
     def _handle(self, sock: socket.socket) -> None:
         ending = "done"
         try:
-            self._serve(sock)
+            if counted := self._serve(sock):
+                self.counted.append(counted)
         except OSError as error:
             ending = type(error).__name__
         with self._lock:
@@ -266,6 +272,20 @@ def refusing_port(host: str = "127.0.0.1") -> int:
     """A port that was free a moment ago, so that it refuses."""
     with socket.create_server((host, 0)) as server:
         return int(server.getsockname()[1])
+
+
+@contextlib.contextmanager
+def silent_port() -> Iterator[int]:
+    """A port on loopback that answers no SYN: its listener's queue is full."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(4):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        yield int(listener.getsockname()[1])
 
 
 def main() -> None:

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from collections.abc import Callable
 
 import pytest
 
-from tests.support.targets import BANNER, Target, TargetProcess, pattern, pattern_digest, receive_digest, refusing_port
+from tests.support.targets import (
+    BANNER,
+    Target,
+    TargetProcess,
+    pattern,
+    pattern_digest,
+    receive_digest,
+    refusing_port,
+    silent_port,
+)
+from tests.support.waits import Deadline
 
 Dial = Callable[[int], socket.socket]
 
@@ -71,6 +82,21 @@ def test_how_a_connection_ended_is_known() -> None:
         target.stop()
         assert target.endings == ["ConnectionResetError"]
         assert target.open == 0
+
+
+def test_a_silent_port_never_answers() -> None:
+    with silent_port() as port, pytest.raises(TimeoutError):
+        socket.create_connection(("127.0.0.1", port), 0.5)
+
+
+def test_what_was_counted_is_known_after_a_hasty_close() -> None:
+    with Target("count") as target:
+        with dial(target.port) as sock:
+            sock.sendall(b"".join(pattern(1, 5000)))
+        deadline = Deadline(5)
+        while not target.counted and not deadline.passed():
+            time.sleep(0.01)
+        assert target.counted == [(5000, pattern_digest(1, 5000))]
 
 
 def test_nobody_listens_on_a_refusing_port() -> None:
