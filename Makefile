@@ -59,7 +59,7 @@ protos: $(READY) ## generate protos/*_pb2.py and .pyi again
 
 e2e: $(READY) ## real processes, network namespaces and a real kubectl (root for the namespaces)
 	@echo "==> tests: tests/e2e"
-	@$(PY) -m pytest -q -m e2e tests/e2e $(ARGS)
+	@$(PY) -m pytest -q -m e2e -o faulthandler_timeout=900 tests/e2e $(ARGS)
 
 bench: $(READY) ## throughput, echo latency and memory (one bench: BENCH=name)
 	@$(PY) -m benches $(BENCH)

@@ -9,8 +9,9 @@ Tests of virtual time (`@pytest.mark.looptime`) run on asyncio alone. A test tha
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,8 @@ from tests.support.leaks import describe, open_descriptors, unfinished_tasks
 TESTS = Path(__file__).parent
 SHELLS = ("aio", "edge_agent", "cloud_server")
 OUR_PACKAGES = ("tunnel", "edge_agent", "cloud_server")
+LOOP_SHARE = 0.9
+"""How much of a test's time limit a coroutine has before its own loop cancels it."""
 SETTLE_S = 3.0
 """How long what was told to close may take: gRPC closes its sockets in threads of its own."""
 
@@ -50,14 +53,34 @@ def pytest_asyncio_loop_factories(
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark the end-to-end tests, and stretch the time limits on a slow machine."""
-    limit_s = float(config.getini("timeout"))
+    default_s = float(config.getini("timeout"))
     for item in items:
         if _folder(item) == "e2e":
             item.add_marker("e2e")
+        marker = item.get_closest_marker("timeout")
+        limit_s = waits.scaled_s(float(marker.args[0]) if marker and marker.args else default_s)
         if waits.FACTOR != 1:
-            marker = item.get_closest_marker("timeout")
-            own_s = float(marker.args[0]) if marker and marker.args else limit_s
-            item.add_marker(pytest.mark.timeout(waits.scaled_s(own_s)))
+            item.add_marker(pytest.mark.timeout(limit_s))
+        if isinstance(item, pytest.Function) and _in_real_time(item):
+            item.obj = _limited(item.obj, LOOP_SHARE * limit_s)
+
+
+def _in_real_time(item: pytest.Function) -> bool:
+    return inspect.iscoroutinefunction(item.obj) and item.get_closest_marker("looptime") is None
+
+
+def _limited(test: Callable[..., Awaitable[None]], limit_s: float) -> Callable[..., Awaitable[None]]:
+    """The test with a time limit that the event loop keeps.
+
+    pytest-timeout's signal does not wake a uvloop that waits, and where it does, the test's task is left as it is.
+    """
+
+    @functools.wraps(test)
+    async def limited(*args: object, **kwargs: object) -> None:
+        async with asyncio.timeout(limit_s):
+            await test(*args, **kwargs)
+
+    return limited
 
 
 @pytest.fixture(autouse=True)
