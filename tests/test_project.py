@@ -21,10 +21,12 @@ TOP = Path(__file__).parent.parent
 PROJECT = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]
 PACKAGES = ("tunnel", "protos", "edge_agent", "cloud_server")
 
-PUBLIC_NAMES: dict[str, list[str]] = {}
+PUBLIC_NAMES = {
+    "edge_agent.hostkubelet": ["HostKubelet", "HostSettings", "SettingsError"],
+}
 """What `from package import ...` promises, for packages that re-export anything."""
 
-SERVER_ONLY = ("cloud_server", "yaml", "tunnel.tool", "grpc_tools", "kubernetes")
+SERVER_ONLY = ("cloud_server", "yaml", "tunnel.tool", "kubernetes")
 
 
 def _packages() -> Iterator[Path]:
