@@ -152,6 +152,7 @@ class _DialledCarrier:
             yield
         except asyncio.CancelledError:
             if direction.asked_by_owner():
+                direction.leave()
                 self.close()
                 raise
             # gRPC says so to whoever is inside a call that was cancelled on this side.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -33,6 +33,7 @@ OnCarrier = Callable[["AcceptedCarrier", str, bytes], Awaitable[None]]
 """Called once for each carrier with the peer's URI name and the SHA-256 of its public key; the carrier is closed when
 it returns. It is not cancelled when the peer goes away: reading and writing end with CarrierLost."""
 
+_FATE_S = 0.05
 _ROLE_OF_METHOD = {CONNECT: "agent", JOIN: "join", RENEW: "agent"}
 _log = structlog.get_logger("tunnel.carrier")
 
@@ -226,9 +227,10 @@ class AcceptedCarrier:
             return None
         with self._operation(self._reader):
             message: bytes | object = await self._context.read()
-        if not isinstance(message, bytes):
-            self._peer_finished = True
-            return None
+            if not isinstance(message, bytes):
+                await self._fate_of_peer()
+                self._peer_finished = True
+                return None
         if self._on_first_message is not None:
             self.first_message()
         return message
@@ -266,6 +268,12 @@ class AcceptedCarrier:
         if callback is not None:
             callback()
 
+    async def _fate_of_peer(self) -> None:
+        """A broken connection reads as an end of messages too; gRPC cancels the handler, and so us, just after it."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_FATE_S):
+                await self.ended.wait()
+
     @contextmanager
     def _operation(self, direction: OneTask) -> Iterator[None]:
         if self._lost is not None:
@@ -274,13 +282,15 @@ class AcceptedCarrier:
         try:
             yield
         except asyncio.CancelledError:
-            if direction.asked_by_owner():
-                self.close()
-                raise
+            by_owner = direction.asked_by_owner()
+            direction.leave()
             self.close()
+            if by_owner:
+                raise
             assert self._lost is not None
             raise self._lost from None
         except GRPC_ERRORS as error:
+            direction.leave()
             self.end(lost_from_error(error, self.peer))
             assert self._lost is not None
             raise self._lost from error

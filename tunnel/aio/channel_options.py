@@ -11,7 +11,7 @@ from tunnel.core.limits import MAX_MESSAGE_BYTES
 
 ChannelOptions = list[tuple[str, int | str]]
 
-_LOOKAHEAD_BYTES = 16 * 1024 * 1024
+_LOOKAHEAD_BYTES = 32 * 1024 * 1024
 _IDENTITY_ONLY = 1
 """Bit set of accepted compression algorithms: bit 0, "identity". Mixed-trust data is never compressed."""
 

@@ -92,7 +92,8 @@ class _Walk:
     async def check(self) -> None:
         """Raises _Broken at the first hop that is."""
         try:
-            async with self._connected(_client_context(self.loaded)) as (reader, writer):
+            context = await asyncio.to_thread(_client_context, self.loaded)
+            async with self._connected(context) as (reader, writer):
                 await self._check_http2(reader, writer)
         except ssl.SSLCertVerificationError as fault:
             raise _Broken(await self._server_certificate_fault(fault)) from fault

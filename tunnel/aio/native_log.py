@@ -1,0 +1,247 @@
+"""What gRPC's C++ core writes to file descriptor 2, turned into events; above all which peer failed its TLS handshake.
+
+gRPC tells Python nothing of a client whose certificate it rejects. Its `handshaker` trace does: seven lines for each
+connection, and the one of a failure has the peer's address and the reason. `enable_handshake_trace` switches it on,
+`capture` reads it, and the rest of what the core says is passed on at warning level and above.
+
+Python's own stderr goes on as before: `sys.stderr` is moved to a copy of the old descriptor. What a crash of the C++
+core prints in its last moment may be lost in the pipe; Python's `faulthandler` should be given `sys.stderr`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import re
+import select
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+_PIPE_BYTES = 1024 * 1024
+"""About 250 connections of 4 KB that the reader may be late."""
+_MAX_RECORD_BYTES = 64 * 1024
+_QUIET_S = 1.0
+"""One record may be reported each time this has passed, after the first few; the rest is counted."""
+_BURST = 20
+
+_RECORD_START = re.compile(rb"^(?=[IWEF]\d{4} \d\d:\d\d:\d\d\.\d+ )", re.MULTILINE)
+_HEAD = re.compile(rb"([IWEF])\d{4} \S+ +\d+ (\S+?):\d+\] (.*)", re.DOTALL)
+_FAILED = re.compile(
+    rb"CallNextHandshakerLocked: error=(?!OK\b)(.*?) shutdown=.*endpoint_peer_address=([^,}]+)", re.DOTALL
+)
+_SOURCE_TRACE = re.compile(r"\s*=== Source Location Trace.*", re.DOTALL)
+_REASONS = (
+    ("certificate has expired", "its certificate has expired"),
+    ("certificate is not yet valid", "its certificate is not yet valid: is a clock wrong?"),
+    ("unable to get local issuer", "its certificate is not from an authority that is trusted here (foreign or old CA)"),
+    ("self-signed certificate", "its certificate is not from an authority that is trusted here (self-signed)"),
+    ("self signed certificate", "its certificate is not from an authority that is trusted here (self-signed)"),
+    ("unsupported certificate purpose", "its certificate is not meant for TLS clients"),
+    ("PEER_DID_NOT_RETURN_A_CERTIFICATE", "it presented no certificate"),
+    ("UNKNOWN_CA", "it does not trust this server's certificate"),
+    ("BAD_CERTIFICATE", "it does not accept this server's certificate"),
+    ("CERTIFICATE_UNKNOWN", "it does not accept this server's certificate"),
+    ("CERTIFICATE_EXPIRED", "it holds this server's certificate for expired"),
+    ("HTTP_REQUEST", "it spoke plain HTTP"),
+    ("WRONG_VERSION_NUMBER", "it did not speak TLS"),
+    ("Socket closed", "it closed the connection"),
+    ("Handshake timed out", "it was silent"),
+    ("NO_SHARED_CIPHER", "no cipher is shared"),
+    ("UNSUPPORTED_PROTOCOL", "its TLS version is too old"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandshakeFailed:
+    """A peer did not get through the TLS handshake."""
+
+    peer: str
+    """`ip:port`."""
+    reason: str
+    """For people."""
+    certificate: bool
+    """It is about a certificate, not about someone knocking and leaving."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NativeMessage:
+    """Something else that the core found worth a warning."""
+
+    level: str
+    """"warning" or "error"."""
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suppressed:
+    """So many events were not reported, because they came too fast."""
+
+    count: int
+
+
+NativeEvent = HandshakeFailed | NativeMessage | Suppressed
+
+
+def enable_handshake_trace() -> None:
+    """Switch the trace on for this process. Only heard when called before anything imports grpc.
+
+    Raises:
+        RuntimeError: it is too late.
+    """
+    if "grpc" in sys.modules:
+        raise RuntimeError("grpc was imported before its trace was enabled")
+    tracers = [name for name in os.environ.get("GRPC_TRACE", "").split(",") if name]
+    os.environ["GRPC_TRACE"] = ",".join(dict.fromkeys([*tracers, "handshaker"]))
+
+
+@contextlib.asynccontextmanager
+async def capture(on_event: Callable[[NativeEvent], None]) -> AsyncIterator[None]:
+    """Own file descriptor 2 for a while; each event is given to `on_event` in the event loop."""
+    loop = asyncio.get_running_loop()
+
+    def deliver(event: NativeEvent) -> None:
+        # The loop may be closed while the last lines come in.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(on_event, event)
+
+    reader = _Capture(deliver)
+    reader.start()
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(reader.stop)
+
+
+class RecordParser:
+    """Cuts the core's output into records and says what each means. Pure: bytes in, events out."""
+
+    def __init__(self) -> None:
+        self._buffer = b""
+
+    def feed(self, data: bytes) -> tuple[list[HandshakeFailed | NativeMessage], bytes]:
+        """Events of all records that are complete, and the text that is no record of the core."""
+        self._buffer += data
+        *records, self._buffer = _RECORD_START.split(self._buffer)
+        if len(self._buffer) > _MAX_RECORD_BYTES:
+            records.append(self._buffer)
+            self._buffer = b""
+        return self._understand(records)
+
+    def flush(self) -> tuple[list[HandshakeFailed | NativeMessage], bytes]:
+        """What is left when nothing more comes for now: the last record has no successor to end it."""
+        record, self._buffer = self._buffer, b""
+        return self._understand([record])
+
+    @staticmethod
+    def _understand(records: list[bytes]) -> tuple[list[HandshakeFailed | NativeMessage], bytes]:
+        events: list[HandshakeFailed | NativeMessage] = []
+        foreign = b""
+        for record in records:
+            head = _HEAD.match(record)
+            if head is None:
+                foreign += record
+                continue
+            if b"=== Source Location Trace" not in record:
+                foreign += record.partition(b"\n")[2]
+            if failed := _FAILED.search(record):
+                events.append(_handshake_failed(*failed.groups()))
+            elif head[1] in b"EF" or (head[1] == b"W" and b"Log level" not in record):
+                text = _SOURCE_TRACE.sub("", head[3].decode("utf-8", "replace")).strip()
+                events.append(NativeMessage(level="warning" if head[1] == b"W" else "error", text=text[:1000]))
+        return events, foreign
+
+
+# Internal
+
+
+class _Capture:
+    """The pipe behind file descriptor 2 and its reader: a thread, since the loop itself may be the one that writes."""
+
+    def __init__(self, deliver: Callable[[NativeEvent], None]) -> None:
+        self._deliver = deliver
+        self._parser = RecordParser()
+        self._rate = _Rate()
+        self._thread = threading.Thread(target=self._run, name="native-log", daemon=True)
+
+    def start(self) -> None:
+        sys.stderr.flush()
+        self._original = os.dup(2)
+        self._read_end, write_end = os.pipe2(os.O_CLOEXEC)
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        # A full pipe loses lines; a blocking one could stop the core in the middle of its work.
+        os.set_blocking(write_end, False)
+        os.dup2(write_end, 2)
+        os.close(write_end)
+        self._python_stderr = sys.stderr
+        sys.stderr = os.fdopen(os.dup(self._original), "w", buffering=1, encoding="utf-8", errors="backslashreplace")
+        self._moved_stderr = sys.stderr
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Give file descriptor 2 back, which is the end of the pipe for the reader."""
+        os.dup2(self._original, 2)
+        self._thread.join(5.0)
+        if sys.stderr is self._moved_stderr:
+            sys.stderr = self._python_stderr
+        self._moved_stderr.close()
+        os.close(self._original)
+
+    def _run(self) -> None:
+        try:
+            while data := os.read(self._read_end, 65536):
+                self._report(*self._parser.feed(data))
+                if not self._more_within(0.1):
+                    self._report(*self._parser.flush())
+            self._report(*self._parser.flush())
+        finally:
+            os.close(self._read_end)
+
+    def _more_within(self, seconds: float) -> bool:
+        return bool(select.select([self._read_end], [], [], seconds)[0])
+
+    def _report(self, events: list[HandshakeFailed | NativeMessage], foreign: bytes) -> None:
+        if foreign.strip():
+            os.write(self._original, foreign)
+        for event in events:
+            if self._rate.allows(time.monotonic()):
+                if suppressed := self._rate.take_suppressed():
+                    self._deliver(Suppressed(count=suppressed))
+                self._deliver(event)
+
+
+class _Rate:
+    """At most `_BURST` at once and one each `_QUIET_S`."""
+
+    def __init__(self) -> None:
+        self._tokens = float(_BURST)
+        self._at = 0.0
+        self._suppressed = 0
+
+    def allows(self, now: float) -> bool:
+        self._tokens = min(_BURST, self._tokens + (now - self._at) / _QUIET_S)
+        self._at = now
+        if self._tokens < 1:
+            self._suppressed += 1
+            return False
+        self._tokens -= 1
+        return True
+
+    def take_suppressed(self) -> int:
+        count, self._suppressed = self._suppressed, 0
+        return count
+
+
+def _handshake_failed(raw_error: bytes, raw_peer: bytes) -> HandshakeFailed:
+    error = _SOURCE_TRACE.sub("", raw_error.decode("utf-8", "replace")).strip()
+    plain = next((text for sign, text in _REASONS if sign in error), None)
+    _, _, peer = raw_peer.decode("ascii", "replace").partition(":")
+    return HandshakeFailed(
+        peer=unquote(peer), reason=plain or error[:300], certificate=plain is not None and "certificate" in plain
+    )
