@@ -232,6 +232,11 @@ class ServerConnection:
             kept += len(data)
         await asyncio.get_running_loop().create_future()
 
+    @property
+    def answered(self) -> bool:
+        """Whether the answer to the current request has begun, so that no other can be given."""
+        return self._h11.our_state not in (h11.IDLE, h11.SEND_RESPONSE)
+
     # Internal
 
     async def _start_next_cycle(self) -> bool:
@@ -256,7 +261,7 @@ class ServerConnection:
         await _send(self._h11, self._duplex, event)
 
     async def _refuse(self, error: HttpError) -> None:
-        if self._h11.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+        if self.answered:
             return
         headers = [("content-type", "text/plain; charset=utf-8"), ("connection", "close")]
         await self.respond(error.status, headers, f"{error.text}\n".encode())

@@ -1,0 +1,229 @@
+"""Keeps the object store like the registry and the agents' kubelets: nodes at once, pods while somebody looks.
+
+Pods cost a request over the box's link, so they are asked for when an agent connects, and again only while somebody
+lists, gets or watches pods.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+import structlog
+
+from cloud_server.frontends.fleet.interfaces import Opener, Registry
+from cloud_server.frontends.fleet.kubelet import fetch_pods
+from cloud_server.frontends.fleet.objects import namespace_object, node_object
+from cloud_server.frontends.fleet.pods import away, pods_from_kubelet, stand_in
+from cloud_server.frontends.fleet.resources import DEFAULT_NAMESPACE, NAMESPACES
+from cloud_server.frontends.fleet.status import ApiError, Json
+from cloud_server.frontends.fleet.store import Key, ObjectStore
+from cloud_server.registry import AgentView, Change, SubscriberTooSlow
+
+RECONCILE_S = 60.0
+"""How often the registry is compared as a whole: it finds agents that joined and have not connected yet."""
+REFRESH_S = 5.0
+"""How often stale pods are looked for."""
+STALE_S = 15.0
+"""Age from which pods are asked for again while somebody looks."""
+INTEREST_S = 30.0
+"""How long a look at pods counts."""
+FRESH_S = 2.0
+"""A single pod that is asked for by name is at most this old, if the agent answers soon."""
+FRESHEN_WAIT_S = 1.0
+PARALLEL_FETCHES = 16
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Known:
+    """What the mirror keeps of one agent."""
+
+    view: AgentView
+    created: datetime
+    shown: object = None
+    """The parts of the view that its objects are made of, as they were when these were made."""
+    connection: object = None
+    """What tells one connection of the agent from the next; None while it is away."""
+    pods: list[Json] | None = None
+    """As last listed by its kubelet; None when it has never been asked with success."""
+    fetched_at_s: float = float("-inf")
+    """Loop time of the last attempt."""
+    fetching: asyncio.Task[None] | None = None
+
+
+class Mirror:
+    """Follows the registry; `run` must be running."""
+
+    def __init__(self, registry: Registry, opener: Opener, store: ObjectStore, clock: Callable[[], datetime]) -> None:
+        self._registry = registry
+        self._opener = opener
+        self._store = store
+        self._clock = clock
+        self._known: dict[str, _Known] = {}
+        self._owners: dict[Key, str] = {}
+        self._fetch_slots = asyncio.Semaphore(PARALLEL_FETCHES)
+        self._looked_at_s = float("-inf")
+        self._tasks: asyncio.TaskGroup | None = None
+
+    # Public
+
+    async def run(self) -> None:
+        """Follow until cancelled."""
+        started = self._clock()
+        for name in NAMESPACES:
+            self._store.put("namespaces", namespace_object(name, started))
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            tasks.create_task(self._follow(), name="fleet registry")
+            tasks.create_task(self._refresh(), name="fleet pods")
+            try:
+                while True:
+                    self._reconcile()
+                    await asyncio.sleep(RECONCILE_S)
+            finally:
+                self._tasks = None
+
+    def view(self, agent: str) -> AgentView | None:
+        """What is known of an agent now."""
+        known = self._known.get(agent)
+        return known.view if known else None
+
+    def joined(self, agent: str) -> datetime:
+        """When an agent was first seen."""
+        return self._known[agent].created
+
+    def names(self) -> list[str]:
+        """All agents in order."""
+        return sorted(self._known)
+
+    def owner(self, namespace: str, pod: str) -> str | None:
+        """The agent that has a pod."""
+        return self._owners.get((namespace, pod))
+
+    def note_interest(self) -> None:
+        """Somebody looks at pods: keep them fresh for a while."""
+        quiet = asyncio.get_running_loop().time() - self._looked_at_s > INTEREST_S
+        self._looked_at_s = asyncio.get_running_loop().time()
+        if quiet:
+            self._refresh_stale()
+
+    async def freshen(self, namespace: str, pod: str) -> None:
+        """Ask the agent of a pod again if what is known is old, waiting for its answer only a moment."""
+        known = self._known.get(self._owners.get((namespace, pod), ""))
+        if known is None or not self._is_older(known, FRESH_S):
+            return
+        if task := self._start_fetch(known):
+            await asyncio.wait({task}, timeout=FRESHEN_WAIT_S)
+
+    # Internal
+
+    async def _follow(self) -> None:
+        while True:
+            try:
+                async for change, view in self._registry.subscribe():
+                    if change is Change.REMOVED:
+                        self._forget(view.name)
+                    else:
+                        self._update(view)
+            except SubscriberTooSlow:
+                self._reconcile()
+
+    async def _refresh(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(REFRESH_S)
+            if loop.time() - self._looked_at_s < INTEREST_S:
+                self._refresh_stale()
+
+    def _reconcile(self) -> None:
+        views = {view.name: view for view in self._registry.agents()}
+        for view in views.values():
+            self._update(view)
+        for name in self._known.keys() - views.keys():
+            self._forget(name)
+
+    def _update(self, view: AgentView) -> None:
+        known = self._known.get(view.name)
+        if known is None:
+            known = self._known[view.name] = _Known(view, view.joined or self._clock())
+        known.view = view
+        shown = (view.connected, view.since, view.version, view.address, view.node)
+        if shown == known.shown:
+            return
+        known.shown = shown
+        self._store.put("nodes", node_object(view, known.created))
+        self._publish_pods(known)
+        connection = view.since if view.connected else None
+        if connection != known.connection and view.connected:
+            self._start_fetch(known)
+        known.connection = connection
+
+    def _forget(self, name: str) -> None:
+        known = self._known.pop(name, None)
+        if known is None:
+            return
+        if known.fetching:
+            known.fetching.cancel()
+        self._store.remove("nodes", ("", name))
+        for key in [key for key, owner in self._owners.items() if owner == name]:
+            self._drop(key)
+
+    def _publish_pods(self, known: _Known) -> None:
+        """Put the agent's pods into the store, and take away those that it no longer has."""
+        view = known.view
+        pods = known.pods if known.pods is not None else [stand_in(view, known.created)]
+        kept: set[Key] = set()
+        for pod in pods:
+            key = (pod["metadata"]["namespace"], pod["metadata"]["name"])
+            if not self._may_own(view.name, key):
+                log.warning("fleet.pod_refused", agent=view.name, pod="/".join(key), why="another agent's name")
+                continue
+            kept.add(key)
+            self._owners[key] = view.name
+            if self._store.get("namespaces", ("", key[0])) is None:
+                self._store.put("namespaces", namespace_object(key[0], self._clock()))
+            self._store.put("pods", pod if view.connected else away(pod, view))
+        for key in [key for key, owner in self._owners.items() if owner == view.name and key not in kept]:
+            self._drop(key)
+
+    def _may_own(self, agent: str, key: Key) -> bool:
+        """An agent's own name is its own; any other pod belongs to whoever listed it first."""
+        namespace, pod = key
+        if namespace == DEFAULT_NAMESPACE and (pod == agent or pod in self._known):
+            return pod == agent
+        return self._owners.get(key, agent) == agent
+
+    def _drop(self, key: Key) -> None:
+        del self._owners[key]
+        self._store.remove("pods", key)
+
+    def _is_older(self, known: _Known, age_s: float) -> bool:
+        return asyncio.get_running_loop().time() - known.fetched_at_s > age_s
+
+    def _refresh_stale(self) -> None:
+        for known in self._known.values():
+            if known.view.connected and self._is_older(known, STALE_S):
+                self._start_fetch(known)
+
+    def _start_fetch(self, known: _Known) -> asyncio.Task[None] | None:
+        if known.fetching is None and self._tasks is not None and known.view.connected:
+            known.fetching = self._tasks.create_task(self._fetch(known), name=f"fleet pods of {known.view.name}")
+        return known.fetching
+
+    async def _fetch(self, known: _Known) -> None:
+        name = known.view.name
+        try:
+            async with self._fetch_slots:
+                known.fetched_at_s = asyncio.get_running_loop().time()
+                known.pods = pods_from_kubelet(await fetch_pods(self._opener, name), name)
+            self._publish_pods(known)
+        except ApiError as error:
+            log.info("fleet.pods_unknown", agent=name, why=error.message)
+        except Exception:
+            log.exception("fleet.pods_failed", agent=name)  # one box must not end the others' mirror
+        finally:
+            known.fetching = None

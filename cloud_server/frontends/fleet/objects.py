@@ -1,0 +1,199 @@
+"""Agents as Kubernetes objects: nodes with their conditions, leases, namespaces. Pods are in `pods.py`.
+
+What an agent says of itself is cut, cleaned and put under a prefix of its own before anybody sees it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import uuid
+from contextlib import suppress
+from datetime import UTC, datetime
+
+from cloud_server.frontends.fleet.resources import LEASE_NAMESPACE
+from cloud_server.frontends.fleet.status import Json
+from cloud_server.registry import AgentView
+
+LABEL_PREFIX = "longline/"
+"""An agent's own labels live here, so that none can pretend to be a role or a zone of Kubernetes."""
+LEASE_DURATION_S = 15
+"""A connected agent is heard from at least this often, or it is cut."""
+MAX_CLAIM_CHARS = 256
+MAX_LABELS = 64
+MAX_ADDRESSES = 16
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_UID_SPACE = uuid.UUID("6f1b0c52-3c3f-5a0e-9f5e-2f8f4f6a7d11")
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "armv6l": "arm", "i686": "386"}
+_LABEL_NAME = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+_LABEL_VALUE = re.compile(r"(?:[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+def timestamp(moment: datetime | None) -> str:
+    """RFC 3339 in UTC, to the second, as Kubernetes writes it."""
+    return (moment or _EPOCH).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def uid_of(kind: str, name: str) -> str:
+    """A stable id for an object that is derived from an agent."""
+    return str(uuid.uuid5(_UID_SPACE, f"{kind}/{name}"))
+
+
+def claim(text: str) -> str:
+    """A claim of an agent, fit to be shown: no control characters (terminals obey them), not long."""
+    return _UNPRINTABLE.sub("", text)[:MAX_CLAIM_CHARS]
+
+
+def node_object(agent: AgentView, created: datetime) -> Json:
+    """The Node of an agent.
+
+    Args:
+        agent: what is known of it.
+        created: when it was first seen.
+    """
+    conditions = [_ready_condition(agent, created)]
+    status: Json = {
+        "conditions": conditions,
+        "addresses": _addresses(agent),
+        "nodeInfo": _node_info(agent),
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": 0}},
+    }
+    if capacity := _capacity(agent):
+        status |= {"capacity": capacity, "allocatable": capacity}
+    spec: Json = {"providerID": f"longline://{agent.name}"}
+    if not agent.connected:
+        taint = {"key": "node.kubernetes.io/unreachable", "effect": "NoSchedule"}
+        spec["taints"] = [taint | ({"timeAdded": timestamp(agent.since)} if agent.since else {})]
+    return {
+        "kind": "Node",
+        "apiVersion": "v1",
+        "metadata": {
+            "name": agent.name,
+            "uid": uid_of("node", agent.name),
+            "creationTimestamp": timestamp(created),
+            "labels": _labels(agent),
+        },
+        "spec": spec,
+        "status": status,
+    }
+
+
+def with_heartbeat(node: Json, last_seen: datetime | None) -> Json:
+    """A Node with the time of its agent's last sign of life, which alone makes no new version of it."""
+    if last_seen is None:
+        return node
+    conditions = [item | {"lastHeartbeatTime": timestamp(last_seen)} for item in node["status"]["conditions"]]
+    return node | {"status": node["status"] | {"conditions": conditions}}
+
+
+def lease_object(agent: str, created: datetime, renewed: datetime) -> Json:
+    """The Lease that `kubectl describe node` shows."""
+    return {
+        "kind": "Lease",
+        "apiVersion": "coordination.k8s.io/v1",
+        "metadata": {
+            "name": agent,
+            "namespace": LEASE_NAMESPACE,
+            "uid": uid_of("lease", agent),
+            "creationTimestamp": timestamp(created),
+        },
+        "spec": {
+            "holderIdentity": agent,
+            "leaseDurationSeconds": LEASE_DURATION_S,
+            "renewTime": renewed.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        },
+    }
+
+
+def namespace_object(name: str, created: datetime) -> Json:
+    """A namespace."""
+    return {
+        "kind": "Namespace",
+        "apiVersion": "v1",
+        "metadata": {
+            "name": name,
+            "uid": uid_of("namespace", name),
+            "creationTimestamp": timestamp(created),
+            "labels": {"kubernetes.io/metadata.name": name},
+        },
+        "spec": {"finalizers": ["kubernetes"]},
+        "status": {"phase": "Active"},
+    }
+
+
+# Internal
+
+
+def _ready_condition(agent: AgentView, created: datetime) -> Json:
+    if agent.connected:
+        status, reason, message = "True", "AgentConnected", "the agent is connected to this server"
+    elif agent.since is None:
+        status, reason, message = "Unknown", "AgentNeverSeen", "the agent has not connected since this server started"
+    else:
+        status, reason = "Unknown", "AgentAway"
+        message = f"the agent is away; last heard of at {timestamp(agent.last_seen)}"
+    return {
+        "type": "Ready",
+        "status": status,
+        "reason": reason,
+        "message": message,
+        "lastHeartbeatTime": timestamp(agent.since or created),
+        "lastTransitionTime": timestamp(agent.since or created),
+    }
+
+
+def _addresses(agent: AgentView) -> list[Json]:
+    found: list[Json] = []
+    for text in list(agent.node.addresses if agent.node else ())[:MAX_ADDRESSES]:
+        try:
+            found.append({"type": "InternalIP", "address": str(ipaddress.ip_address(text))})
+        except ValueError:
+            continue
+    host = agent.address.rpartition(":")[0].strip("[]")
+    with suppress(ValueError):  # never connected, or through something that has no address
+        found.append({"type": "ExternalIP", "address": str(ipaddress.ip_address(host))})
+    found.append({"type": "Hostname", "address": claim(agent.node.hostname if agent.node else "") or agent.name})
+    return found
+
+
+def _node_info(agent: AgentView) -> Json:
+    node = agent.node
+    version = claim(agent.version)
+    return {
+        "machineID": claim(node.machine_id) if node else "",
+        "systemUUID": "",
+        "bootID": "",
+        "kernelVersion": claim(node.kernel) if node else "",
+        "osImage": claim(node.os_image) if node else "",
+        "containerRuntimeVersion": f"longline://{version}" if version else "",
+        "kubeletVersion": version,
+        "kubeProxyVersion": "",
+        "operatingSystem": "linux",
+        "architecture": _architecture(agent),
+    }
+
+
+def _architecture(agent: AgentView) -> str:
+    machine = claim(agent.node.architecture) if agent.node else ""
+    return _ARCHITECTURES.get(machine, machine)
+
+
+def _capacity(agent: AgentView) -> Json:
+    node = agent.node
+    if node is None or not node.cpus:
+        return {}
+    return {"cpu": str(node.cpus), "memory": f"{node.memory_bytes // 1024}Ki", "pods": "110"}
+
+
+def _labels(agent: AgentView) -> Json:
+    architecture = _architecture(agent)
+    labels: Json = {"kubernetes.io/hostname": agent.name, "kubernetes.io/os": "linux"}
+    if _LABEL_VALUE.fullmatch(architecture):
+        labels["kubernetes.io/arch"] = architecture
+    own = sorted(agent.node.labels.items())[:MAX_LABELS] if agent.node else []
+    for name, value in own:
+        if _LABEL_NAME.fullmatch(name) and _LABEL_VALUE.fullmatch(value):
+            labels[LABEL_PREFIX + name] = value
+    return labels

@@ -1,0 +1,169 @@
+"""An agent's pods: what its kubelet lists, made safe to show, marked while it is away, or a stand-in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+from cloud_server.frontends.fleet.objects import claim, timestamp, uid_of
+from cloud_server.frontends.fleet.resources import DEFAULT_NAMESPACE
+from cloud_server.frontends.fleet.status import ApiError, Json
+from cloud_server.registry import AgentView
+
+MAX_PODS = 512
+"""From one agent; a real kubelet stops at 110 by default."""
+DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
+STAND_IN_CONTAINER = "host"
+
+_SUBDOMAIN = re.compile(r"[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?")
+_LABEL = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
+_CONTAINER = re.compile(r"[A-Za-z0-9][-A-Za-z0-9_.@:+\\]{0,252}")
+"""Wider than Kubernetes': a systemd unit such as `getty@tty1.service` is a container here."""
+_CONTAINER_LISTS = ("containers", "initContainers", "ephemeralContainers")
+_STATUS_LISTS = ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses")
+
+
+def pods_from_kubelet(body: object, agent: str) -> list[Json]:
+    """The pods of a kubelet's `/pods` answer; entries that are no pods are left out.
+
+    Args:
+        body: the decoded answer. The box is not trusted: it may be anything.
+        agent: its name, which becomes the node of each pod.
+    """
+    items = body.get("items") if isinstance(body, dict) else None
+    pods = (_clean(item, agent) for item in dicts(items)[:MAX_PODS])
+    return [pod for pod in pods if pod is not None]
+
+
+def stand_in(agent: AgentView, created: datetime) -> Json:
+    """The pod of an agent whose kubelet has not been asked yet, or that offers none."""
+    waiting = {"waiting": {"reason": "NotKnown", "message": "the agent has not said what it offers"}}
+    return {
+        "kind": "Pod",
+        "apiVersion": "v1",
+        "metadata": {
+            "name": agent.name,
+            "namespace": DEFAULT_NAMESPACE,
+            "uid": uid_of("pod", agent.name),
+            "creationTimestamp": timestamp(created),
+        },
+        "spec": {
+            "nodeName": agent.name,
+            "containers": [{"name": STAND_IN_CONTAINER, "image": STAND_IN_CONTAINER}],
+        },
+        "status": {
+            "phase": "Pending",
+            "containerStatuses": [
+                {
+                    "name": STAND_IN_CONTAINER,
+                    "ready": False,
+                    "restartCount": 0,
+                    "image": STAND_IN_CONTAINER,
+                    "imageID": "",
+                    "state": waiting,
+                }
+            ],
+        },
+    }
+
+
+def away(pod: Json, agent: AgentView) -> Json:
+    """A pod as last known, marked as not reachable."""
+    status = dict(pod["status"])
+    since = timestamp(agent.since) if agent.since else None
+    status |= {
+        "phase": "Unknown",
+        "reason": "AgentAway",
+        "message": f"agent {agent.name} is not connected" + (f" since {since}" if since else ""),
+    }
+    for name in _STATUS_LISTS:
+        if name in status:
+            status[name] = [item | {"ready": False} for item in status[name]]
+    conditions = [item for item in dicts(status.get("conditions")) if item.get("type") != "Ready"]
+    ready = {"type": "Ready", "status": "False", "reason": "AgentAway"}
+    status["conditions"] = [*conditions, ready | ({"lastTransitionTime": since} if since else {})]
+    return pod | {"status": status}
+
+
+def containers(pod: Json) -> list[str]:
+    """The names of all containers, the ordinary ones first."""
+    return [item["name"] for name in _CONTAINER_LISTS for item in pod["spec"].get(name, ())]
+
+
+def choose_container(pod: Json, wanted: str) -> str:
+    """The container that a request means; without a name, the pod's default one, else its first.
+
+    Raises:
+        ApiError: 400, the pod has none of that name.
+    """
+    known = containers(pod)
+    name = pod["metadata"]["name"]
+    if wanted:
+        if wanted not in known:
+            raise ApiError(400, f"container {wanted} is not valid for pod {name}: it has {', '.join(known) or 'none'}")
+        return wanted
+    if not known:
+        raise ApiError(400, f"pod {name} has no containers")
+    preferred = (pod["metadata"].get("annotations") or {}).get(DEFAULT_CONTAINER)
+    return preferred if preferred in known else known[0]
+
+
+def dicts(value: object) -> list[dict[str, Any]]:
+    """The objects of a list that came from elsewhere."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+# Internal
+
+
+def _clean(raw: Json, agent: str) -> Json | None:
+    metadata, spec, status = raw.get("metadata"), raw.get("spec"), raw.get("status")
+    if not isinstance(metadata, dict) or not isinstance(spec, dict):
+        return None
+    name, namespace = metadata.get("name"), metadata.get("namespace") or DEFAULT_NAMESPACE
+    if not _matches(_SUBDOMAIN, name) or not _matches(_LABEL, namespace):
+        return None
+    kept: Json = {"name": name, "namespace": namespace}
+    uid = metadata.get("uid")
+    kept["uid"] = claim(uid) if isinstance(uid, str) and uid else uid_of("pod", f"{agent}/{namespace}/{name}")
+    if isinstance(created := metadata.get("creationTimestamp"), str):
+        kept["creationTimestamp"] = created
+    for field in ("labels", "annotations"):
+        if pairs := dict(_strings(metadata.get(field))):
+            kept[field] = pairs
+    return {
+        "kind": "Pod",
+        "apiVersion": "v1",
+        "metadata": kept,
+        "spec": _named_lists(spec, _CONTAINER_LISTS) | {"nodeName": agent},
+        "status": _clean_status(status if isinstance(status, dict) else {}),
+    }
+
+
+def _clean_status(status: Json) -> Json:
+    cleaned = _named_lists(status, _STATUS_LISTS)
+    if not isinstance(cleaned.get("phase"), str):
+        cleaned["phase"] = "Unknown"
+    return cleaned
+
+
+def _named_lists(part: Json, fields: tuple[str, ...]) -> Json:
+    """The part with only well-formed entries in the lists that the fleet API itself reads."""
+    cleaned = dict(part)
+    for field in fields:
+        if field in cleaned:
+            cleaned[field] = [item for item in dicts(cleaned[field]) if _matches(_CONTAINER, item.get("name"))]
+    return cleaned
+
+
+def _strings(value: object) -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if isinstance(key, str) and isinstance(item, str):
+                yield key, item
+
+
+def _matches(pattern: re.Pattern[str], value: object) -> bool:
+    return isinstance(value, str) and pattern.fullmatch(value) is not None

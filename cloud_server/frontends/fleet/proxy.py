@@ -1,0 +1,200 @@
+"""exec, attach, port-forward and log: requests that go on to the kubelet API of the pod's agent.
+
+An upgrade is passed as it is: kubectl and the kubelet speak WebSocket or SPDY with each other, and only bytes pass
+here. What goes wrong before the upgrade is answered as a `Status`.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import quote, urlencode
+
+from cloud_server.frontends.fleet.audit import AuditRecord, audited
+from cloud_server.frontends.fleet.encoding import decode
+from cloud_server.frontends.fleet.interfaces import ClientConn, Opener, User
+from cloud_server.frontends.fleet.kubelet import KubeletCall, call
+from cloud_server.frontends.fleet.mirror import Mirror
+from cloud_server.frontends.fleet.objects import claim
+from cloud_server.frontends.fleet.pods import choose_container, containers
+from cloud_server.frontends.fleet.relay import relay
+from cloud_server.frontends.fleet.routes import ResourceRequest
+from cloud_server.frontends.fleet.status import ApiError, Json, from_stream_error, not_found
+from cloud_server.frontends.fleet.store import ObjectStore
+from cloud_server.frontends.fleet.watch import unless_gone
+from tunnel.aio.http1 import Headers, Request, ServerConnection
+from tunnel.core.errors import Code, StreamError
+
+MAX_ERROR_BYTES = 64 * 1024
+_LOG_OPTIONS = (
+    "follow",
+    "previous",
+    "sinceSeconds",
+    "sinceTime",
+    "timestamps",
+    "tailLines",
+    "limitBytes",
+    "stream",
+)
+_STREAMS = (("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty"))
+_REQUEST_HEADERS = ("upgrade", "sec-websocket-key", "sec-websocket-version", "sec-websocket-extensions")
+_RESPONSE_HEADERS = ("upgrade", "sec-websocket-accept", "sec-websocket-protocol", "sec-websocket-extensions")
+_STREAM_PROTOCOL = "x-stream-protocol-version"
+_TOKEN_PROTOCOL = "base64url.bearer.authorization.k8s.io."  # noqa: S105 - how browsers mark a token, not one
+
+
+class Proxy:
+    """Serves the streaming subresources of pods."""
+
+    def __init__(self, mirror: Mirror, store: ObjectStore, opener: Opener) -> None:
+        self._mirror = mirror
+        self._store = store
+        self._opener = opener
+
+    # Public
+
+    async def serve(
+        self, conn: ClientConn, connection: ServerConnection, request: Request, about: ResourceRequest, user: User
+    ) -> bool:
+        """Serve one request.
+
+        Returns:
+            Whether the connection may take another request.
+
+        Raises:
+            ApiError: it failed, and nothing was answered yet.
+            StreamError: the client is gone.
+        """
+        agent, pod = await self._find(about)
+        action = about.resource.subresource
+        container = "" if action == "portforward" else await self._container(about, pod)
+        record = AuditRecord(
+            action=action,
+            user=user.name,
+            peer=conn.peer,
+            agent=agent,
+            namespace=about.namespace,
+            pod=about.name,
+            container=container,
+            command=about.query.every("command"),
+        )
+        with audited(record):
+            if action == "log":
+                return await self._log(conn, connection, about, record)
+            await self._stream(conn, connection, request, about, record)
+            return False
+
+    # Internal
+
+    async def _find(self, about: ResourceRequest) -> tuple[str, Json]:
+        pod = self._store.get("pods", (about.namespace, about.name))
+        agent = self._mirror.owner(about.namespace, about.name)
+        if pod is None or agent is None:
+            raise not_found("pods", about.name)
+        return agent, pod
+
+    async def _container(self, about: ResourceRequest, pod: Json) -> str:
+        wanted = about.query.text("container")
+        if wanted and wanted not in containers(pod):
+            await self._mirror.freshen(about.namespace, about.name)
+            pod = self._store.get("pods", (about.namespace, about.name)) or pod
+        return choose_container(pod, wanted)
+
+    async def _stream(
+        self,
+        conn: ClientConn,
+        connection: ServerConnection,
+        request: Request,
+        about: ResourceRequest,
+        record: AuditRecord,
+    ) -> None:
+        if request.upgrade is None:
+            raise ApiError(400, f"{record.action} needs an upgrade to WebSocket or SPDY")
+        headers = _upgrade_headers(request.headers)
+        target = _stream_target(about, record)
+        async with call(self._opener, record.agent, request.method, target, headers, record.user) as answer:
+            if answer.response.status != 101:
+                raise await _kubelet_error(answer, record)
+            early = await connection.upgrade(_answer_headers(answer.response.headers), answer.response.reason)
+            relayed = await relay(conn, answer.stream, early, answer.connection.trailing_data())
+            record.bytes_in, record.bytes_out, record.ended = relayed.bytes_in, relayed.bytes_out, relayed.ended
+
+    async def _log(
+        self, conn: ClientConn, connection: ServerConnection, about: ResourceRequest, record: AuditRecord
+    ) -> bool:
+        target = _log_target(about, record)
+        async with call(self._opener, record.agent, "GET", target, (), record.user) as answer:
+            if answer.response.status != 200:
+                raise await _kubelet_error(answer, record)
+            await connection.start(200, [("content-type", "text/plain")])
+            try:
+                done = await unless_gone(connection, _copy_log(connection, answer, record))
+            except StreamError:
+                # A chunked end would promise that this is all there is.
+                conn.reset()
+                raise
+            if not done:
+                record.ended = "client gone"
+                answer.stream.reset(Code.CANCELLED, "the client is gone")
+        return done
+
+
+async def _copy_log(connection: ServerConnection, answer: KubeletCall, record: AuditRecord) -> None:
+    while chunk := await answer.connection.read_chunk():
+        await connection.send(chunk)
+        record.bytes_out += len(chunk)
+    await connection.finish()
+
+
+async def _kubelet_error(answer: KubeletCall, record: AuditRecord) -> ApiError:
+    """The kubelet's refusal as a `Status`; it may be one already, or plain text."""
+    try:
+        body = await answer.connection.read_body(MAX_ERROR_BYTES)
+    except StreamError as error:
+        return from_stream_error(error, record.agent)
+    status = answer.response.status
+    code = status if 400 <= status < 600 else 502
+    try:
+        parsed = decode(body)
+    except ValueError:
+        parsed = None
+    if isinstance(parsed, dict) and parsed.get("kind") == "Status" and isinstance(parsed.get("message"), str):
+        reason, text = parsed.get("reason"), claim(parsed["message"])
+        message = text if record.agent in text else f"agent {record.agent}: {text}"
+        return ApiError(code, message, reason if isinstance(reason, str) else "")
+    text = claim(body.decode("utf-8", "replace").strip())
+    return ApiError(code, f"agent {record.agent}: {text or answer.response.reason or status}")
+
+
+def _pod_path(kind: str, record: AuditRecord) -> str:
+    parts = [record.namespace, record.pod, *filter(None, [record.container])]
+    return "/".join(["", kind, *(quote(part, safe="") for part in parts)])
+
+
+def _stream_target(about: ResourceRequest, record: AuditRecord) -> str:
+    if record.action == "portforward":
+        ports = urlencode([("port", port) for port in about.query.every("ports")])
+        return _pod_path("portForward", record) + (f"?{ports}" if ports else "")
+    query = [(theirs, "1") for ours, theirs in _STREAMS if about.query.flag(ours)]
+    query += [("command", word) for word in record.command]
+    return f"{_pod_path(record.action, record)}?{urlencode(query)}"
+
+
+def _log_target(about: ResourceRequest, record: AuditRecord) -> str:
+    query = [(name, value) for name in _LOG_OPTIONS for value in about.query.every(name)[:1]]
+    return _pod_path("containerLogs", record) + (f"?{urlencode(query)}" if query else "")
+
+
+def _upgrade_headers(headers: Headers) -> list[tuple[str, str]]:
+    """Only what the upgrade is made of: credentials, cookies and origins end here."""
+    passed = [("connection", "Upgrade")]
+    passed += [(name, value) for name, value in headers if name in (*_REQUEST_HEADERS, _STREAM_PROTOCOL)]
+    offered = [part.strip() for value in headers.getlist("sec-websocket-protocol") for part in value.split(",")]
+    if protocols := [name for name in offered if name and not name.startswith(_TOKEN_PROTOCOL)]:
+        passed.append(("sec-websocket-protocol", ", ".join(protocols)))
+    return passed
+
+
+def _answer_headers(headers: Headers) -> list[tuple[str, str]]:
+    return [
+        ("connection", "Upgrade"),
+        *((name, value) for name, value in headers if name in (*_RESPONSE_HEADERS, _STREAM_PROTOCOL)),
+    ]

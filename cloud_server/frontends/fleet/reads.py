@@ -1,0 +1,182 @@
+"""`get`, `list` and `watch` of objects: selectors, pages, Tables, and the last touches before an object is shown."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable
+from datetime import datetime
+
+from cloud_server.frontends.fleet.encoding import decode, encode
+from cloud_server.frontends.fleet.mirror import Mirror
+from cloud_server.frontends.fleet.negotiation import negotiate
+from cloud_server.frontends.fleet.objects import lease_object, with_heartbeat
+from cloud_server.frontends.fleet.resources import LEASE_NAMESPACE
+from cloud_server.frontends.fleet.routes import ResourceRequest
+from cloud_server.frontends.fleet.selectors import FieldRequirement, Selector, parse
+from cloud_server.frontends.fleet.status import ApiError, Json, not_found
+from cloud_server.frontends.fleet.store import ObjectStore
+from cloud_server.frontends.fleet.tables import table
+from cloud_server.frontends.fleet.watch import DEFAULT_TIMEOUT_S, MAX_TIMEOUT_S, WatchOptions, serve_watch
+from tunnel.aio.http1 import ServerConnection
+
+MAX_TOKEN_CHARS = 1024
+_TABLE = {"Table": ("meta.k8s.io", ("v1", "v1beta1"))}
+
+
+class Reads:
+    """Reads of all that has objects."""
+
+    def __init__(self, mirror: Mirror, store: ObjectStore, clock: Callable[[], datetime]) -> None:
+        self._mirror = mirror
+        self._store = store
+        self._clock = clock
+
+    # Public
+
+    async def get(self, about: ResourceRequest, accept: str | None) -> Json:
+        """One object, or a Table of one row.
+
+        Raises:
+            ApiError: there is none, or no accepted form.
+        """
+        as_table = negotiate(accept, _TABLE).kind == "Table"
+        resource = about.resource.name
+        if resource == "pods":
+            await self._mirror.freshen(about.namespace, about.name)
+        item = self._find(resource, about.namespace, about.name)
+        if item is None:
+            raise not_found(resource, about.name)
+        item = self._present(item)
+        return self._table(about, [item], {"resourceVersion": str(self._store.version)}) if as_table else item
+
+    def page(self, about: ResourceRequest, accept: str | None) -> Json:
+        """A list, or a Table, of one page.
+
+        Raises:
+            ApiError: a bad selector or page, or no accepted form.
+        """
+        as_table = negotiate(accept, _TABLE).kind == "Table"
+        if about.resource.name == "pods":
+            self._mirror.note_interest()
+        selector = _selector(about)
+        found = [item for item in self._all(about) if selector.matches(item)]
+        items, metadata = _page(about, found, self._store.version)
+        items = [self._present(item) for item in items]
+        if as_table:
+            return self._table(about, items, metadata)
+        kind, group_version = about.resource.kind, about.resource.group_version
+        return {"kind": f"{kind}List", "apiVersion": group_version, "metadata": metadata, "items": items}
+
+    async def watch(self, connection: ServerConnection, about: ResourceRequest, accept: str | None) -> bool:
+        """Answer a watch; whether the connection may take another request.
+
+        Raises:
+            ApiError: a bad selector or version, or no accepted form.
+        """
+        as_table = negotiate(accept, _TABLE).kind == "Table"
+        if about.resource.name == "pods":
+            self._mirror.note_interest()
+        query, resource = about.query, about.resource
+        after = query.number("resourceVersion", 0)
+        initial = query.flag("sendInitialEvents")
+        options = WatchOptions(
+            resource=resource.name,
+            kind=resource.kind,
+            group_version=resource.group_version,
+            namespace=about.namespace or None,
+            selector=_selector(about),
+            after=None if initial or not after else after,
+            bookmarks=query.flag("allowWatchBookmarks"),
+            initial_end=initial and query.flag("allowWatchBookmarks"),
+            timeout_s=min(query.number("timeoutSeconds", 0) or DEFAULT_TIMEOUT_S, MAX_TIMEOUT_S),
+        )
+
+        def to_table(items: list[Json], header: bool) -> Json:
+            return self._table(about, items, {"resourceVersion": _version_of(items)}, header)
+
+        return await serve_watch(connection, self._store, options, self._present, to_table if as_table else None)
+
+    # Internal
+
+    def _all(self, about: ResourceRequest) -> list[Json]:
+        namespace = about.namespace or None
+        if about.resource.name != "leases":
+            return self._store.items(about.resource.name, namespace)
+        if namespace not in (None, LEASE_NAMESPACE):
+            return []
+        return [item for name in self._mirror.names() if (item := self._lease(name))]
+
+    def _find(self, resource: str, namespace: str, name: str) -> Json | None:
+        if resource == "leases":
+            return self._lease(name) if namespace == LEASE_NAMESPACE else None
+        return self._store.get(resource, (namespace, name))
+
+    def _lease(self, name: str) -> Json | None:
+        view = self._mirror.view(name)
+        if view is None:
+            return None
+        joined = self._mirror.joined(name)
+        return lease_object(name, joined, self._clock() if view.connected else view.last_seen or joined)
+
+    def _present(self, item: Json) -> Json:
+        if item["kind"] != "Node":
+            return item
+        view = self._mirror.view(item["metadata"]["name"])
+        if view is None:
+            return item
+        # The views that the mirror has are of the last change; a connected agent is one that is heard from now.
+        return with_heartbeat(item, self._clock() if view.connected else view.last_seen)
+
+    def _table(self, about: ResourceRequest, items: list[Json], metadata: Json, header: bool = True) -> Json:
+        include = about.query.text("includeObject", "Metadata")
+        return table(about.resource.name, items, metadata, self._clock(), include, header)
+
+
+# Internal
+
+
+def _selector(about: ResourceRequest) -> Selector:
+    labels, fields = about.query.text("labelSelector"), about.query.text("fieldSelector")
+    selector = parse(about.resource.name, labels, fields)
+    if not about.name:
+        return selector
+    return Selector(selector.labels, (*selector.fields, FieldRequirement("metadata.name", about.name, True)))
+
+
+def _version_of(items: list[Json]) -> str:
+    return items[0]["metadata"].get("resourceVersion", "") if items else ""
+
+
+def _page(about: ResourceRequest, found: list[Json], version: int) -> tuple[list[Json], Json]:
+    """Cut a page out of sorted objects. All pages carry the version of the first, so that a watch misses nothing."""
+    limit, token = about.query.number("limit", 0), about.query.text("continue")
+    if token:
+        version, after = _read_token(token)
+        found = [item for item in found if _position(item) > after]
+    metadata: Json = {"resourceVersion": str(version)}
+    if not limit or len(found) <= limit:
+        return found, metadata
+    page = found[:limit]
+    metadata["continue"] = _token(version, _position(page[-1]))
+    metadata["remainingItemCount"] = len(found) - limit
+    return page, metadata
+
+
+def _position(item: Json) -> tuple[str, str]:
+    return item["metadata"].get("namespace", ""), item["metadata"]["name"]
+
+
+def _token(version: int, after: tuple[str, str]) -> str:
+    return base64.urlsafe_b64encode(encode({"v": version, "after": list(after)})).decode("ascii")
+
+
+def _read_token(token: str) -> tuple[int, tuple[str, str]]:
+    try:
+        parts = decode(base64.b64decode(token, b"-_", validate=True)) if len(token) <= MAX_TOKEN_CHARS else None
+    except (ValueError, binascii.Error):
+        parts = None
+    match parts:
+        case {"v": int(version), "after": [str(namespace), str(name)]}:
+            return version, (namespace, name)
+    raise ApiError(400, "invalid continue token")

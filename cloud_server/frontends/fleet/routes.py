@@ -1,0 +1,103 @@
+"""Paths of the API: what a request is about, before anything is looked up."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from cloud_server.frontends.fleet.resources import Resource, find
+from cloud_server.frontends.fleet.status import ApiError, no_such_path
+from tunnel.aio.http1 import Request
+
+_FALSE = ("0", "false")
+_WRITE_METHODS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+_NAME = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.:]{0,251}[A-Za-z0-9])?")
+"""Loose: names that no object can have end in 404, but what could change the meaning of a path ends here."""
+
+
+class Query:
+    """The decoded query of a request."""
+
+    def __init__(self, items: list[tuple[str, str]]) -> None:
+        self._items = items
+
+    def text(self, name: str, default: str = "") -> str:
+        """The first value."""
+        return next((value for key, value in self._items if key == name), default)
+
+    def every(self, name: str) -> list[str]:
+        """All values."""
+        return [value for key, value in self._items if key == name]
+
+    def flag(self, name: str) -> bool:
+        """Whether it is given and not false; `?watch` alone is true."""
+        return any(key == name and value.lower() not in _FALSE for key, value in self._items)
+
+    def number(self, name: str, default: int) -> int:
+        """A whole number from 0.
+
+        Raises:
+            ApiError: 400, it is none.
+        """
+        text = self.text(name)
+        if not text:
+            return default
+        if not re.fullmatch(r"\d{1,18}", text):
+            raise ApiError(400, f"invalid value {text!r} for {name}: expected a whole number")
+        return int(text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResourceRequest:
+    """What is to be done to which resource."""
+
+    resource: Resource
+    verb: str
+    namespace: str
+    """Empty for all namespaces and for cluster-wide resources."""
+    name: str
+    """Empty for the whole collection."""
+    query: Query
+
+    @property
+    def base_resource(self) -> str:
+        """`pods` of `pods/exec`."""
+        return self.resource.name.partition("/")[0]
+
+
+def parse(request: Request) -> ResourceRequest | None:
+    """What a request is about; None when its path is not one of a resource (discovery and the like).
+
+    Raises:
+        ApiError: 404, the path names no resource of this API.
+    """
+    parts = request.path.strip("/").split("/")
+    if parts[0] == "api" and len(parts) >= 3:
+        group, version, rest = "", parts[1], parts[2:]
+    elif parts[0] == "apis" and len(parts) >= 4:
+        group, version, rest = parts[1], parts[2], parts[3:]
+    else:
+        return None
+    namespace = ""
+    if rest[0] == "namespaces" and len(rest) >= 3:
+        namespace, rest = rest[1], rest[2:]
+    if len(rest) > 3 or not all(_NAME.fullmatch(part) for part in (*rest, *filter(None, [namespace]))):
+        raise no_such_path()
+    name = rest[1] if len(rest) > 1 else ""
+    resource = find(group, version, "/".join([rest[0], *rest[2:]]))
+    if resource is None or (namespace and not resource.namespaced):
+        raise no_such_path()
+    query = Query(request.query)
+    verb = _verb(request.method, bool(name), query)
+    return ResourceRequest(resource=resource, verb=verb, namespace=namespace, name=name, query=query)
+
+
+def _verb(method: str, named: bool, query: Query) -> str:
+    if method in ("GET", "HEAD"):
+        if query.flag("watch"):
+            return "watch"
+        return "get" if named else "list"
+    verb = _WRITE_METHODS.get(method)
+    if verb is None:
+        raise ApiError(405, f"the method {method} is not spoken here")
+    return "deletecollection" if verb == "delete" and not named else verb

@@ -1,0 +1,219 @@
+"""The fleet front end: serves client connections, request by request, from authentication to the answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import structlog
+
+from cloud_server.frontends.fleet import discovery
+from cloud_server.frontends.fleet.access import Action, decide
+from cloud_server.frontends.fleet.encoding import JSON_TYPE, decode, encode
+from cloud_server.frontends.fleet.interfaces import Authenticate, ClientConn, Opener, Registry, User
+from cloud_server.frontends.fleet.mirror import Mirror
+from cloud_server.frontends.fleet.negotiation import negotiate
+from cloud_server.frontends.fleet.protobuf import MEDIA_TYPE, decode_object
+from cloud_server.frontends.fleet.proxy import Proxy
+from cloud_server.frontends.fleet.reads import Reads
+from cloud_server.frontends.fleet.reviews import review
+from cloud_server.frontends.fleet.routes import ResourceRequest, parse
+from cloud_server.frontends.fleet.status import ApiError, Json, no_such_path
+from cloud_server.frontends.fleet.store import ObjectStore
+from tunnel.aio.http1 import HttpError, Request, ServerConnection
+from tunnel.core.errors import StreamError
+
+HEAD_TIMEOUT_S = 20.0
+"""For the first request of a connection, which may still be anybody's."""
+IDLE_TIMEOUT_S = 300.0
+MAX_BODY_BYTES = 64 * 1024
+"""Reviews are all that is taken."""
+_DISCOVERY = {"APIGroupDiscoveryList": ("apidiscovery.k8s.io", ("v2", "v2beta1"))}
+_HEALTH_PATHS = ("/healthz", "/livez", "/readyz")
+_BODY_TYPES: dict[str, Callable[[bytes], object]] = {JSON_TYPE[1]: decode, MEDIA_TYPE: decode_object}
+_PLAIN = ("content-type", "text/plain; charset=utf-8")
+
+log = structlog.get_logger(__name__)
+
+
+def wall_clock() -> datetime:
+    """The date for people and ages."""
+    return datetime.now(UTC)
+
+
+class FleetServer:
+    """The Kubernetes API subset; `run` follows the agents, `handle` serves a connection."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        opener: Opener,
+        authenticate: Authenticate,
+        clock: Callable[[], datetime] = wall_clock,
+    ) -> None:
+        """Make a server that has seen nothing yet.
+
+        Args:
+            registry: the agents.
+            opener: opens streams to them.
+            authenticate: tells who is asking.
+            clock: the wall clock; versions begin at its microseconds, so that a restarted server counts on upwards.
+        """
+        self._authenticate = authenticate
+        store = ObjectStore(int(clock().timestamp() * 1_000_000))
+        self._mirror = Mirror(registry, opener, store, clock)
+        self._reads = Reads(self._mirror, store, clock)
+        self._proxy = Proxy(self._mirror, store, opener)
+
+    # Public
+
+    async def run(self) -> None:
+        """Follow the registry until cancelled."""
+        await self._mirror.run()
+
+    async def handle(self, conn: ClientConn) -> None:
+        """Serve a connection to its end."""
+        connection = ServerConnection(conn)
+        timeout_s = HEAD_TIMEOUT_S
+        try:
+            while request := await _next_request(connection, timeout_s):
+                if not await self._serve(conn, connection, request):
+                    break
+                timeout_s = IDLE_TIMEOUT_S
+        except StreamError as error:
+            log.debug("fleet.connection_ended", peer=conn.peer, why=str(error))
+        finally:
+            await conn.aclose()
+
+    # Internal
+
+    async def _serve(self, conn: ClientConn, connection: ServerConnection, request: Request) -> bool:
+        """Answer one request; whether the connection may take another."""
+        try:
+            user = self._authenticate(conn.tls_peer_spiffe, _bearer(request))
+            if user is None:
+                raise ApiError(401, "Unauthorized: a client certificate of a user or a bearer token is needed")
+            about = parse(request)
+            if about is None:
+                return await self._serve_path(connection, request)
+            _check_allowed(user, about)
+            return await self._serve_resource(conn, connection, request, about, user)
+        except HttpError as error:
+            if connection.answered:
+                raise
+            await _answer(connection, ApiError(error.status, error.text).body(), error.status)
+            return False
+        except ApiError as error:
+            await _answer(connection, error.body(), error.code)
+            return True
+        except StreamError:
+            raise
+        except Exception:
+            log.exception("fleet.request_failed", peer=conn.peer, method=request.method, path=request.path)
+            if connection.answered:
+                conn.reset()
+                return False
+            failure = ApiError(500, "this server failed to answer the request; its log says why")
+            await _answer(connection, failure.body(), failure.code)
+            return False
+
+    async def _serve_path(self, connection: ServerConnection, request: Request) -> bool:
+        if request.method not in ("GET", "HEAD"):
+            raise ApiError(405, f"{request.method} is not allowed on {request.path}")
+        path = request.path.rstrip("/")
+        if path in _HEALTH_PATHS:
+            await connection.respond(200, [_PLAIN], b"ok")
+            return True
+        if path == "/openapi/v2":
+            await connection.respond(200, [("content-type", discovery.OPENAPI_V2_TYPE)])
+            return True
+        body, content_type = _document(path, request)
+        await connection.respond(200, [("content-type", content_type)], encode(body))
+        return True
+
+    async def _serve_resource(
+        self, conn: ClientConn, connection: ServerConnection, request: Request, about: ResourceRequest, user: User
+    ) -> bool:
+        accept = request.headers.get("accept")
+        if about.resource.subresource:
+            return await self._proxy.serve(conn, connection, request, about, user)
+        match about.verb:
+            case "watch":
+                return await self._reads.watch(connection, about, accept)
+            case "list":
+                await _answer(connection, self._reads.page(about, accept))
+            case "get":
+                await _answer(connection, await self._reads.get(about, accept))
+            case _:
+                body = await _read_object(connection, request)
+                await _answer(connection, review(about.resource.kind, body, user), 201)
+        return True
+
+
+async def _next_request(connection: ServerConnection, timeout_s: float) -> Request | None:
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await connection.next_request()
+    except TimeoutError:
+        return None
+
+
+async def _answer(connection: ServerConnection, body: Json, status: int = 200) -> None:
+    await connection.respond(status, [JSON_TYPE], encode(body))
+
+
+async def _read_object(connection: ServerConnection, request: Request) -> Json:
+    media_type = (request.headers.get("content-type") or JSON_TYPE[1]).partition(";")[0].strip().lower()
+    parse_body = _BODY_TYPES.get(media_type)
+    if parse_body is None:
+        raise ApiError(415, f"a body of type {media_type} is not taken here: only {', '.join(_BODY_TYPES)}")
+    try:
+        body = parse_body(await connection.read_body(MAX_BODY_BYTES))
+    except ValueError as error:
+        raise ApiError(400, f"the body cannot be read: {error}") from None
+    if not isinstance(body, dict):
+        raise ApiError(400, "the body is not an object")
+    return body
+
+
+def _bearer(request: Request) -> str | None:
+    scheme, _, token = (request.headers.get("authorization") or "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" and token.strip() else None
+
+
+def _check_allowed(user: User, about: ResourceRequest) -> None:
+    resource = about.resource
+    if about.verb not in resource.verbs:
+        raise ApiError(
+            405,
+            f"the server does not allow {about.verb} on {resource.name}: it offers {', '.join(resource.verbs)}",
+        )
+    action = Action(
+        verb=about.verb, group=resource.group, resource=resource.name, namespace=about.namespace, name=about.name
+    )
+    decision = decide(user, action)
+    if not decision.allowed:
+        raise ApiError(403, f'user "{user.name}" may not {about.verb} {resource.name}: {decision.reason}')
+
+
+def _document(path: str, request: Request) -> tuple[Json, str]:
+    """A discovery document and its content type."""
+    if path in ("/api", "/apis"):
+        accepted = negotiate(request.headers.get("accept"), _DISCOVERY)
+        if accepted.kind:
+            content_type = discovery.AGGREGATED_TYPE.format(version=accepted.version)
+            return discovery.aggregated(path == "/api", accepted.version), content_type
+        return (discovery.api_versions() if path == "/api" else discovery.api_group_list()), JSON_TYPE[1]
+    match path.strip("/").split("/"):
+        case ["version"]:
+            return discovery.version_document(request.headers.get("user-agent")), JSON_TYPE[1]
+        case ["api", version]:
+            return discovery.api_resource_list("", version), JSON_TYPE[1]
+        case ["apis", group]:
+            return discovery.api_group(group), JSON_TYPE[1]
+        case ["apis", group, version]:
+            return discovery.api_resource_list(group, version), JSON_TYPE[1]
+        case ["openapi", "v3"]:
+            return discovery.openapi_index(), JSON_TYPE[1]
+    raise no_such_path()

@@ -1,0 +1,108 @@
+"""Kubernetes `Status` answers: every error that a client of the fleet API sees is made here, worded for a person."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tunnel.core.errors import Code, StreamError
+
+Json = dict[str, Any]
+
+_REASONS = {
+    400: "BadRequest",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "NotFound",
+    405: "MethodNotAllowed",
+    406: "NotAcceptable",
+    410: "Expired",
+    413: "RequestEntityTooLarge",
+    415: "UnsupportedMediaType",
+    422: "Invalid",
+    500: "InternalError",
+    501: "NotImplemented",
+    502: "BadGateway",
+    503: "ServiceUnavailable",
+    504: "Timeout",
+}
+
+_HTTP_STATUS = {
+    Code.NOT_ALLOWED: 403,
+    Code.UNKNOWN_AGENT: 404,
+    Code.NO_SERVICE: 404,
+    Code.REFUSED: 502,
+    Code.UNREACHABLE: 502,
+    Code.NAME_NOT_FOUND: 502,
+    Code.AGENT_AWAY: 503,
+    Code.SHUTTING_DOWN: 503,
+    Code.LIMIT_EXCEEDED: 503,
+    Code.SESSION_LOST: 503,
+    Code.DEADLINE: 504,
+}
+
+_STREAM_TEXTS = {
+    Code.NO_SERVICE: "agent {agent} does not offer exec and logs",
+    Code.AGENT_AWAY: "agent {agent} is away: it is not connected to this server",
+    Code.UNKNOWN_AGENT: "no agent named {agent} has joined this server",
+    Code.NOT_ALLOWED: "agent {agent} does not allow this",
+    Code.DEADLINE: "agent {agent} did not answer in time",
+    Code.SESSION_LOST: "the connection to agent {agent} was lost",
+    Code.SHUTTING_DOWN: "agent {agent} or this server is shutting down",
+}
+
+
+class ApiError(Exception):
+    """A request that ends in a `Status`.
+
+    Attributes:
+        code: the HTTP status.
+        message: what kubectl prints behind `Error from server (Reason):`.
+    """
+
+    def __init__(self, code: int, message: str, reason: str = "", details: Json | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.reason = reason or _REASONS.get(code, "Unknown")
+        self.details = details
+
+    def body(self) -> Json:
+        """The `Status` object."""
+        status: Json = {
+            "kind": "Status",
+            "apiVersion": "v1",
+            "metadata": {},
+            "status": "Failure",
+            "message": self.message,
+            "reason": self.reason,
+            "code": self.code,
+        }
+        if self.details:
+            status["details"] = self.details
+        return status
+
+
+def not_found(resource: str, name: str) -> ApiError:
+    """The object does not exist; worded as a Kubernetes API server does, since scripts look for it."""
+    return ApiError(404, f'{resource} "{name}" not found', details={"name": name, "kind": resource})
+
+
+def no_such_path() -> ApiError:
+    """The path is no part of this API."""
+    return ApiError(404, "the server could not find the requested resource")
+
+
+def expired(resource_version: int) -> ApiError:
+    """A watch or a page asks for a past that is no longer kept; clients list again."""
+    return ApiError(410, f"too old resource version: {resource_version}; list again")
+
+
+def from_stream_error(error: StreamError, agent: str) -> ApiError:
+    """What the tunnel says of a stream to an agent, as a `Status` that names the agent."""
+    code = _HTTP_STATUS.get(error.code, 502)
+    text = _STREAM_TEXTS.get(error.code, "agent {agent} cannot be reached").format(agent=agent)
+    if agent in error.text:
+        text = error.text
+    elif error.text:
+        text = f"{text} ({error.text})"
+    return ApiError(code, text)

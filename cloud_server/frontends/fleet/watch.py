@@ -1,0 +1,200 @@
+"""`?watch=true`: changes as they happen, as objects or as Table rows, until the client goes or its time is over."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from cloud_server.frontends.fleet.encoding import JSON_TYPE, encode
+from cloud_server.frontends.fleet.selectors import Selector
+from cloud_server.frontends.fleet.status import ApiError, Json
+from cloud_server.frontends.fleet.store import Change, ObjectStore
+from tunnel.aio.http1 import ServerConnection
+from tunnel.core.errors import StreamError
+
+DEFAULT_TIMEOUT_S = 3600
+MAX_TIMEOUT_S = 24 * 3600
+BOOKMARK_S = 60.0
+
+Event = tuple[str, Json]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchOptions:
+    """What a watch asks for."""
+
+    resource: str
+    kind: str
+    group_version: str
+    namespace: str | None
+    """None means all."""
+    selector: Selector
+    after: int | None
+    """Changes behind this version; None begins with what there is."""
+    bookmarks: bool
+    initial_end: bool
+    """Mark the end of what there is with a bookmark (`sendInitialEvents`)."""
+    timeout_s: float
+
+
+class _Source:
+    """Turns the store's changes into the events of one watch."""
+
+    def __init__(self, store: ObjectStore, options: WatchOptions, present: Callable[[Json], Json]) -> None:
+        self._store = store
+        self._options = options
+        self._present = present
+        self._version = store.version if options.after is None else options.after
+
+    def first(self) -> list[Event]:
+        """What there is, for a watch without a version to begin at."""
+        options = self._options
+        if options.after is not None:
+            return []
+        items = self._store.items(options.resource, options.namespace)
+        events = [("ADDED", self._present(item)) for item in items if options.selector.matches(item)]
+        if options.initial_end:
+            events.append(self.bookmark({"k8s.io/initial-events-end": "true"}))
+        return events
+
+    def next(self) -> list[Event]:
+        """What happened since the last call.
+
+        Raises:
+            ApiError: 410, it is no longer known.
+        """
+        changes = self._store.changes_after(self._version, self._options.resource)
+        self._version = self._store.version
+        return [event for change in changes if (event := self._event(change))]
+
+    def bookmark(self, annotations: Json | None = None) -> Event:
+        """How far this watch has come, for the client to go on from later."""
+        metadata: Json = {"resourceVersion": str(self._version), "creationTimestamp": None}
+        if annotations:
+            metadata["annotations"] = annotations
+        options = self._options
+        return "BOOKMARK", {"kind": options.kind, "apiVersion": options.group_version, "metadata": metadata}
+
+    def _event(self, change: Change) -> Event | None:
+        before, after = self._selected(change.before), self._selected(change.after)
+        if after is not None:
+            return ("ADDED" if before is None else "MODIFIED"), self._present(after)
+        if before is None:
+            return None
+        # The last state carries the version of its end, or a client would go on from too early.
+        metadata = {**before["metadata"], "resourceVersion": str(change.version)}
+        return "DELETED", {**before, "metadata": metadata}
+
+    def _selected(self, item: Json | None) -> Json | None:
+        if item is None or not self._options.selector.matches(item):
+            return None
+        namespace = self._options.namespace
+        return item if namespace is None or item["metadata"].get("namespace") == namespace else None
+
+
+async def serve_watch(
+    connection: ServerConnection,
+    store: ObjectStore,
+    options: WatchOptions,
+    present: Callable[[Json], Json],
+    to_table: Callable[[list[Json], bool], Json] | None,
+) -> bool:
+    """Answer a watch.
+
+    Args:
+        connection: whose request it is; nothing has been answered yet.
+        store: what is watched.
+        options: what is asked for.
+        present: the last touch to an object before it is shown.
+        to_table: makes a Table of rows, with or without its columns; None sends plain objects.
+
+    Returns:
+        Whether the connection may take another request.
+    """
+    source = _Source(store, options, present)
+    await connection.start(200, [JSON_TYPE])
+    changed = asyncio.Event()
+    unsubscribe = store.subscribe(changed.set)
+    try:
+        return await unless_gone(connection, _stream(connection, source, options, changed, _Writer(to_table)))
+    finally:
+        unsubscribe()
+
+
+class _Writer:
+    """The lines of a watch."""
+
+    def __init__(self, to_table: Callable[[list[Json], bool], Json] | None) -> None:
+        self._to_table = to_table
+        self._header = True
+
+    def lines(self, events: Iterable[Event]) -> bytes:
+        """Events, one a line."""
+        return b"".join(encode({"type": kind, "object": self._form(kind, item)}) for kind, item in events)
+
+    def _form(self, kind: str, item: Json) -> Json:
+        if self._to_table is None or kind == "ERROR":
+            return item
+        header, self._header = self._header, False
+        if kind == "BOOKMARK":
+            return self._to_table([], header) | {"metadata": item["metadata"]}
+        return self._to_table([item], header)
+
+
+async def _stream(
+    connection: ServerConnection, source: _Source, options: WatchOptions, changed: asyncio.Event, writer: _Writer
+) -> None:
+    loop = asyncio.get_running_loop()
+    deadline_s = loop.time() + options.timeout_s
+    await connection.send(writer.lines(source.first()))
+    while (now_s := loop.time()) < deadline_s:
+        changed.clear()
+        try:
+            events = source.next()
+        except ApiError as error:
+            await connection.send(writer.lines([("ERROR", error.body())]))
+            break
+        if events:
+            await connection.send(writer.lines(events))
+        if not await _wait(changed, min(deadline_s, now_s + BOOKMARK_S)) and options.bookmarks:
+            await connection.send(writer.lines([source.bookmark()]))
+    await connection.finish()
+
+
+async def _wait(changed: asyncio.Event, until_s: float) -> bool:
+    try:
+        async with asyncio.timeout_at(until_s):
+            return await changed.wait()
+    except TimeoutError:
+        return False
+
+
+async def unless_gone(connection: ServerConnection, work: Coroutine[Any, Any, None]) -> bool:
+    """Do the work of a long answer, and cancel it when the client goes.
+
+    Returns:
+        Whether the work was done to its end.
+
+    Raises:
+        ApiError, StreamError: what the work raised.
+    """
+    failures: list[ApiError | StreamError] = []
+
+    async def guarded() -> None:
+        try:
+            await work
+        except (ApiError, StreamError) as error:
+            failures.append(error)
+
+    async with asyncio.TaskGroup() as tasks:
+        working = tasks.create_task(guarded(), name="long answer")
+        gone = tasks.create_task(connection.wait_client_gone(), name="client gone")
+        await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
+        done = working.done()
+        working.cancel()
+        gone.cancel()
+    if failures:
+        raise failures[0]
+    return done

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from cloud_server.frontends.fleet.pods import away, choose_container, containers, pods_from_kubelet, stand_in
+from cloud_server.frontends.fleet.status import ApiError
+from tests.support.fleet import START, box, pod_list
+
+
+def _listed(**changes: Any) -> object:
+    body = json.loads(pod_list("box-7", "host", "nginx.service"))
+    body["items"][0] |= changes
+    return body
+
+
+def test_a_pod_of_a_kubelet_is_on_the_node_of_its_agent() -> None:
+    (pod,) = pods_from_kubelet(_listed(), "box-7")
+    assert pod["spec"]["nodeName"] == "box-7"
+    assert pod["metadata"]["uid"] == "uid-of-box-7"
+    assert containers(pod) == ["host", "nginx.service"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        None,
+        [],
+        "x",
+        {},
+        {"items": 5},
+        {"items": [5, None, "x"]},
+        _listed(metadata=5),
+        _listed(metadata={"name": "../x"}),
+        _listed(metadata={"name": "Box"}),
+        _listed(metadata={"name": "a", "namespace": "a/b"}),
+        _listed(metadata={"name": ["a"]}),
+        _listed(spec=None),
+    ],
+)
+def test_what_is_no_pod_is_left_out(body: object) -> None:
+    assert pods_from_kubelet(body, "box-7") == []
+
+
+def test_parts_that_are_nonsense_are_left_out() -> None:
+    odd = _listed(
+        metadata={"name": "a", "uid": 5, "labels": {"x": 1, "y": "z"}, "creationTimestamp": 7},
+        spec={"containers": [5, {"name": "ok"}, {"name": "a/b"}, {"name": 1}, {}], "initContainers": "x"},
+        status={"containerStatuses": [1, {"name": "ok"}], "phase": 5},
+    )
+    (pod,) = pods_from_kubelet(odd, "box-7")
+    assert containers(pod) == ["ok"]
+    assert pod["metadata"]["labels"] == {"y": "z"}
+    assert pod["status"] == {"containerStatuses": [{"name": "ok"}], "phase": "Unknown"}
+
+
+def test_at_most_so_many_pods_are_taken() -> None:
+    body = {"items": [{"metadata": {"name": f"p{i}"}, "spec": {}} for i in range(600)]}
+    assert len(pods_from_kubelet(body, "box-7")) == 512
+
+
+def test_the_container_is_the_named_the_default_or_the_first() -> None:
+    (pod,) = pods_from_kubelet(_listed(), "box-7")
+    assert choose_container(pod, "nginx.service") == "nginx.service"
+    assert choose_container(pod, "") == "host"
+    pod["metadata"]["annotations"] = {"kubectl.kubernetes.io/default-container": "nginx.service"}
+    assert choose_container(pod, "") == "nginx.service"
+    pod["metadata"]["annotations"] = {"kubectl.kubernetes.io/default-container": "gone"}
+    assert choose_container(pod, "") == "host"
+    with pytest.raises(ApiError, match=r"nope is not valid for pod box-7: it has host, nginx\.service"):
+        choose_container(pod, "nope")
+    pod["spec"]["containers"] = []
+    with pytest.raises(ApiError, match="has no containers"):
+        choose_container(pod, "")
+
+
+def test_away_says_so_and_keeps_the_rest() -> None:
+    view = box("box-7", connected=False)
+    (pod,) = pods_from_kubelet(_listed(), "box-7")
+    marked = away(pod, view)
+    assert marked["status"]["phase"] == "Unknown"
+    assert marked["status"]["reason"] == "AgentAway"
+    assert [each["ready"] for each in marked["status"]["containerStatuses"]] == [False, False]
+    assert [each["status"] for each in marked["status"]["conditions"]] == ["False"]
+    assert pod["status"]["phase"] == "Running"
+    assert away(stand_in(view, START), view)["status"]["message"].startswith("agent box-7 is not connected since 2026")

@@ -1,0 +1,319 @@
+"""A fleet front end on real TLS with agents that need no tunnel: a fake registry, and a kubelet behind each stream."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+from cryptography import x509
+
+from cloud_server.frontends.fleet.interfaces import ClientConn, User
+from cloud_server.frontends.fleet.server import FleetServer
+from cloud_server.registry import AgentView, Change
+from protos import tunnel_pb2
+from tests.support.duplex_pair import MemoryDuplex, duplex_pair
+from tests.support.pki import Authority
+from tunnel.aio.duplex import Duplex
+from tunnel.core.errors import Code, OpenRefused, StreamReset
+from tunnel.core.target import Target
+
+START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+TOKEN = "s3cret-token"
+
+Kubelet = Callable[[Duplex], Awaitable[None]]
+
+
+def box(name: str, *, connected: bool = True, **changes: Any) -> AgentView:
+    """An agent that joined long ago."""
+    known = AgentView(
+        name=name,
+        joined=START,
+        connected=connected,
+        since=START,
+        last_seen=START,
+        node=box_node(),
+        version="0.1.0",
+        address="198.51.100.7:40001",
+    )
+    return replace(known, **changes)
+
+
+def box_node(**labels: str) -> tunnel_pb2.Node:
+    """What a box says of itself."""
+    return tunnel_pb2.Node(
+        hostname="raspberry",
+        os_image="Debian GNU/Linux 13 (trixie)",
+        kernel="6.12.9",
+        architecture="aarch64",
+        addresses=["10.1.0.9", "fd00::9"],
+        labels=labels,
+        services=["kubelet"],
+        cpus=4,
+        memory_bytes=8 * 1024**3,
+    )
+
+
+class FakeRegistry:
+    """A registry that tests change by hand."""
+
+    def __init__(self, *agents: AgentView) -> None:
+        self._agents = {agent.name: agent for agent in agents}
+        self._queues: set[asyncio.Queue[tuple[Change, AgentView]]] = set()
+
+    def agents(self) -> Sequence[AgentView]:
+        return list(self._agents.values())
+
+    async def subscribe(self) -> AsyncIterator[tuple[Change, AgentView]]:
+        queue: asyncio.Queue[tuple[Change, AgentView]] = asyncio.Queue()
+        self._queues.add(queue)
+        try:
+            while True:
+                yield await queue.get()
+        finally:
+            self._queues.discard(queue)
+
+    def __getitem__(self, name: str) -> AgentView:
+        return self._agents[name]
+
+    def put(self, agent: AgentView) -> None:
+        self._agents[agent.name] = agent
+        self._tell(Change.CONNECTED if agent.connected else Change.AWAY, agent)
+
+    def change(self, name: str, **changes: Any) -> None:
+        self.put(replace(self._agents[name], **changes))
+
+    def remove(self, name: str) -> None:
+        self._tell(Change.REMOVED, self._agents.pop(name))
+
+    def _tell(self, change: Change, agent: AgentView) -> None:
+        for queue in self._queues:
+            queue.put_nowait((change, agent))
+
+
+@dataclass
+class FakeOpener:
+    """Opens streams to kubelets in this process, as the registry says who is there."""
+
+    registry: FakeRegistry
+    kubelets: dict[str, Kubelet] = field(default_factory=dict)
+    opened: list[tuple[str, str, str]] = field(default_factory=list)
+    """Agent, target and principal of each stream."""
+    far_ends: list[MemoryDuplex] = field(default_factory=list)
+    tasks: asyncio.TaskGroup | None = None
+
+    async def open(
+        self, agent: str, target: Target, *, principal: str, frontend: str, deadline_s: float = 10.0
+    ) -> Duplex:
+        self.opened.append((agent, str(target), principal))
+        if not self.registry[agent].connected:
+            raise OpenRefused("", Code.AGENT_AWAY)
+        if agent not in self.kubelets:
+            raise OpenRefused("", Code.NO_SERVICE)
+        near, far = duplex_pair()
+        self.far_ends.append(far)
+        assert self.tasks is not None
+        self.tasks.create_task(self._serve(self.kubelets[agent], far))
+        return near
+
+    async def _serve(self, kubelet: Kubelet, far: MemoryDuplex) -> None:
+        try:
+            await kubelet(far)
+        except StreamReset:
+            far.reset()
+        finally:
+            await far.aclose()
+
+
+class SocketDuplex:
+    """A TLS connection of `asyncio.start_server` as a `ClientConn`."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    @property
+    def peer(self) -> str:
+        host, port = self._writer.get_extra_info("peername")[:2]
+        return f"{host}:{port}"
+
+    @property
+    def tls_peer_spiffe(self) -> str | None:
+        der = self._writer.get_extra_info("ssl_object").getpeercert(True)
+        if der is None:
+            return None
+        names = x509.load_der_x509_certificate(der).extensions.get_extension_for_class(x509.SubjectAlternativeName)
+        return names.value.get_values_for_type(x509.UniformResourceIdentifier)[0]
+
+    async def read(self, max_bytes: int = 65536) -> bytes:
+        try:
+            return await self._reader.read(max_bytes)
+        except (OSError, ssl.SSLError) as error:
+            raise StreamReset(str(error), Code.CONNECTION_RESET) from error
+
+    async def write(self, data: bytes | memoryview) -> None:
+        try:
+            self._writer.write(data)
+            await self._writer.drain()
+        except OSError as error:
+            raise StreamReset(str(error), Code.CONNECTION_RESET) from error
+
+    async def write_eof(self) -> None:
+        self._writer.close()  # TLS has no half-close here
+
+    async def aclose(self) -> None:
+        self._writer.close()
+        try:
+            await self._writer.wait_closed()
+        except (OSError, ssl.SSLError):
+            self._writer.transport.abort()
+
+    def reset(self, code: Code = Code.CANCELLED, text: str = "") -> None:
+        self._writer.transport.abort()
+
+
+def authenticate(certificate_uri: str | None, bearer: str | None) -> User | None:
+    """Users by certificate, and one by token."""
+    if certificate_uri and certificate_uri.startswith("spiffe://longline/user/"):
+        return User(certificate_uri.rpartition("/")[2], ("longline:operators",))
+    return User("robot") if bearer == TOKEN else None
+
+
+@dataclass
+class Fleet:
+    """A running front end."""
+
+    registry: FakeRegistry
+    opener: FakeOpener
+    port: int
+    kubeconfig: Path
+    stranger_kubeconfig: Path
+    token_kubeconfig: Path
+    ca_pem: bytes
+
+    @property
+    def url(self) -> str:
+        return f"https://127.0.0.1:{self.port}"
+
+
+@asynccontextmanager
+async def running_fleet(folder: Path, registry: FakeRegistry, kubelets: dict[str, Kubelet]) -> AsyncIterator[Fleet]:
+    """Serve the registry's agents on a free port of 127.0.0.1 until the block ends."""
+    authority = Authority()
+    server_side = authority.issue(hosts=["127.0.0.1"]).write(folder, "server")
+    client = authority.issue(uris=["spiffe://longline/user/ann"])
+    (folder / "ca.crt").write_bytes(authority.pem)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(folder / "ca.crt"))
+    context.load_cert_chain(*server_side)
+    context.verify_mode = ssl.CERT_OPTIONAL
+    context.set_alpn_protocols(["http/1.1"])
+    opener = FakeOpener(registry, kubelets)
+    fleet = FleetServer(registry, opener, authenticate)
+    connections: set[asyncio.Task[None]] = set()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        connections.add(task)
+        try:
+            conn: ClientConn = SocketDuplex(reader, writer)
+            await fleet.handle(conn)
+        except asyncio.CancelledError:
+            writer.transport.abort()
+        finally:
+            connections.discard(task)
+
+    async with asyncio.TaskGroup() as tasks:
+        opener.tasks = tasks
+        following = tasks.create_task(fleet.run())
+        server = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=context)
+        port = server.sockets[0].getsockname()[1]
+        user = {
+            "client-certificate-data": _b64(client.certificate_pem),
+            "client-key-data": _b64(client.key_pem),
+        }
+        try:
+            yield Fleet(
+                registry,
+                opener,
+                port,
+                _kubeconfig(folder / "admin.kubeconfig", port, authority.pem, user),
+                _kubeconfig(folder / "stranger.kubeconfig", port, authority.pem, {"token": "guessed"}),
+                _kubeconfig(folder / "token.kubeconfig", port, authority.pem, {"token": TOKEN}),
+                authority.pem,
+            )
+        finally:
+            server.close()
+            for task in list(connections):
+                task.cancel()
+            if connections:
+                await asyncio.wait(list(connections))
+            for far in opener.far_ends:
+                if not far.closed:
+                    far.reset()
+            following.cancel()
+
+
+def _kubeconfig(path: Path, port: int, ca_pem: bytes, user: dict[str, str]) -> Path:
+    cluster = {"server": f"https://127.0.0.1:{port}", "certificate-authority-data": _b64(ca_pem)}
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "fleet", "cluster": cluster}],
+        "users": [{"name": "me", "user": user}],
+        "contexts": [{"name": "fleet", "context": {"cluster": "fleet", "user": "me"}}],
+        "current-context": "fleet",
+    }
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def _b64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+def pod_list(name: str, *containers: str) -> bytes:
+    """A kubelet's `/pods` with one pod."""
+    return json.dumps(
+        {
+            "kind": "PodList",
+            "apiVersion": "v1",
+            "metadata": {},
+            "items": [
+                {
+                    "metadata": {
+                        "name": name,
+                        "namespace": "default",
+                        "uid": f"uid-of-{name}",
+                        "creationTimestamp": "2026-01-02T03:04:05Z",
+                        "annotations": {"kubectl.kubernetes.io/default-container": containers[0]},
+                    },
+                    "spec": {"containers": [{"name": each, "image": "host"} for each in containers]},
+                    "status": {
+                        "phase": "Running",
+                        "podIP": "10.1.0.9",
+                        "conditions": [{"type": "Ready", "status": "True"}],
+                        "containerStatuses": [
+                            {
+                                "name": each,
+                                "ready": True,
+                                "restartCount": 0,
+                                "image": "host",
+                                "imageID": "",
+                                "state": {"running": {"startedAt": "2026-01-02T03:04:05Z"}},
+                            }
+                            for each in containers
+                        ],
+                    },
+                }
+            ],
+        }
+    ).encode()
