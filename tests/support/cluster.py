@@ -194,10 +194,11 @@ class Cluster:
             tls=self.operator_tls(), glued=glued, timeout_s=timeout_s, headers=headers,
         )  # fmt: skip
 
-    def operator_tls(self) -> ssl.SSLContext:
-        """A client context with the certificate of a user `dialer`."""
+    def operator_tls(self, *, certificate: bool = True) -> ssl.SSLContext:
+        """A client context that trusts the server, with the certificate of a user `dialer` or with none."""
         path = self.folder / "dialer.kubeconfig"
-        return client_context(yaml.safe_load((path if path.exists() else self.kubeconfig("dialer")).read_text()))
+        text = (path if path.exists() else self.kubeconfig("dialer")).read_text()
+        return client_context(yaml.safe_load(text), certificate=certificate)
 
     def logs(self, lines: int = 25) -> str:
         """The tails of all logs, for people."""

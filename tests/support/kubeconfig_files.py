@@ -23,10 +23,11 @@ def pem_files(config: Kubeconfig, folder: Path) -> tuple[Path, Path, Path]:
     return paths
 
 
-def client_context(config: Kubeconfig) -> ssl.SSLContext:
-    """A context that trusts what the kubeconfig trusts, and shows its certificate."""
+def client_context(config: Kubeconfig, *, certificate: bool = True) -> ssl.SSLContext:
+    """A context that trusts what the kubeconfig trusts, and shows its certificate or none."""
     with tempfile.TemporaryDirectory() as folder:
-        ca, certificate, key = pem_files(config, Path(folder))
+        ca, shown, key = pem_files(config, Path(folder))
         context = ssl.create_default_context(cafile=str(ca))
-        context.load_cert_chain(certificate, key)
+        if certificate:
+            context.load_cert_chain(shown, key)
     return context
