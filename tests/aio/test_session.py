@@ -3,72 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 
 import pytest
 
-from tests.support.memory_carrier import MemoryCarrier, carrier_pair
-from tunnel.aio.session import IncomingStream, TunnelSession
-from tunnel.aio.tasks import TaskOwner
+from tests.support.joined import joined
+from tunnel.aio.session import IncomingStream
 from tunnel.core.errors import Code, OpenRefused, RemoteProtocolError, SessionLost, StreamClosed, StreamReset
 from tunnel.core.limits import Timing
-from tunnel.core.session import Session
 from tunnel.core.target import TcpTarget
 
 TARGET = TcpTarget("10.0.0.1", 80)
 SHORT = Timing(suspect_after_s=10.0, dead_after_s=15.0, resume_window_s=0.3)
-
-
-class Pair:
-    """An agent's and a server's session that share carriers."""
-
-    def __init__(self, acceptor: Callable[[IncomingStream], Awaitable[None]], timing: Timing | None = None) -> None:
-        loop_now = asyncio.get_running_loop().time()
-        self.went_away: list[str] = []
-        self.sessions = [
-            TunnelSession(
-                Session(session_id=b"s" * 16, dialler=dialler, now=loop_now, timing=timing),
-                acceptor,
-                peer,
-                on_going_away=lambda event: self.went_away.append(event.text),
-            )
-            for dialler, peer in ((True, "server"), (False, "agent"))
-        ]
-        self.agent, self.server = self.sessions
-        self.runs = TaskOwner("runs")
-        self.carriers: tuple[MemoryCarrier, MemoryCarrier] | None = None
-
-    def connect(self) -> None:
-        """A new carrier, as after Hello and Welcome."""
-        self.carriers = carrier_pair()
-        received = [session.core.last_received for session in self.sessions]
-        for index, session in enumerate(self.sessions):
-            self.runs.spawn(f"run {index}", self._run(session, self.carriers[index], received[1 - index]))
-
-    async def _run(self, session: TunnelSession, carrier: MemoryCarrier, received: int) -> None:
-        await session.run_carrier(carrier, received)
-
-    async def cut(self) -> None:
-        """Break the carrier and wait until both sides know."""
-        assert self.carriers is not None
-        self.carriers[0].close()
-        while self.agent.attached or self.server.attached:
-            await asyncio.sleep(0)
-
-
-@asynccontextmanager
-async def pair(
-    acceptor: Callable[[IncomingStream], Awaitable[None]], timing: Timing | None = None
-) -> AsyncIterator[Pair]:
-    both = Pair(acceptor, timing)
-    both.connect()
-    try:
-        yield both
-    finally:
-        for session in both.sessions:
-            await session.aclose()
-        await both.runs.aclose()
 
 
 async def echo(incoming: IncomingStream) -> None:
@@ -79,7 +24,7 @@ async def echo(incoming: IncomingStream) -> None:
 
 
 async def test_echo_with_half_close() -> None:
-    async with pair(echo) as both:
+    async with joined(echo) as both:
         stream = await both.server.open(TARGET, deadline_s=5)
         assert stream.resolved_address == "10.0.0.1:80"
         await stream.write(b"hello")
@@ -91,7 +36,7 @@ async def test_echo_with_half_close() -> None:
 
 
 async def test_both_sides_may_open() -> None:
-    async with pair(echo) as both:
+    async with joined(echo) as both:
         for session in both.sessions:
             stream = await session.open(TARGET, deadline_s=5)
             await stream.write(b"x")
@@ -110,7 +55,7 @@ async def test_bytes_survive_many_cuts_in_order() -> None:
         await stream.write(blob)
         await stream.write_eof()
 
-    async with pair(source) as both:
+    async with joined(source) as both:
         stream = await both.server.open(TARGET, deadline_s=5)
         received = bytearray()
         cuts = 0
@@ -130,7 +75,7 @@ async def test_reset_reaches_the_other_side_with_its_code() -> None:
         await stream.read()
         stream.reset(Code.CONNECTION_RESET, "reset by target")
 
-    async with pair(resetting) as both:
+    async with joined(resetting) as both:
         stream = await both.server.open(TARGET, deadline_s=5)
         await stream.write(b"x")
         with pytest.raises(StreamReset, match="reset by target") as caught:
@@ -144,7 +89,7 @@ async def test_refusal_carries_code_and_text() -> None:
     async def refusing(incoming: IncomingStream) -> None:
         incoming.refuse(Code.NOT_ALLOWED, "10.0.0.1:80 is not allowed")
 
-    async with pair(refusing) as both:
+    async with joined(refusing) as both:
         with pytest.raises(OpenRefused, match="not allowed") as caught:
             await both.server.open(TARGET, deadline_s=5)
         assert caught.value.code is Code.NOT_ALLOWED
@@ -154,7 +99,7 @@ async def test_acceptor_that_returns_without_an_answer_refuses() -> None:
     async def silent(incoming: IncomingStream) -> None:
         return
 
-    async with pair(silent) as both:
+    async with joined(silent) as both:
         with pytest.raises(OpenRefused) as caught:
             await both.server.open(TARGET, deadline_s=5)
         assert caught.value.code is Code.INTERNAL
@@ -171,7 +116,7 @@ async def test_cancelled_open_cancels_the_dial() -> None:
             cancelled.set()
             raise
 
-    async with pair(slow) as both:
+    async with joined(slow) as both:
         opener = asyncio.ensure_future(both.server.open(TARGET, deadline_s=50))  # noqa: TID251 - cancelled below
         await dialling.wait()
         opener.cancel()
@@ -184,14 +129,14 @@ async def test_open_deadline() -> None:
     async def never(incoming: IncomingStream) -> None:
         await asyncio.sleep(60)
 
-    async with pair(never) as both:
+    async with joined(never) as both:
         with pytest.raises(OpenRefused) as caught:
             await both.server.open(TARGET, deadline_s=0.1)
         assert caught.value.code is Code.DEADLINE
 
 
 async def test_open_waits_for_the_link_to_come_back() -> None:
-    async with pair(echo) as both:
+    async with joined(echo) as both:
         await both.cut()
         asyncio.get_running_loop().call_later(0.05, both.connect)
         stream = await both.server.open(TARGET, deadline_s=5)
@@ -200,7 +145,7 @@ async def test_open_waits_for_the_link_to_come_back() -> None:
 
 
 async def test_open_while_away_ends_at_its_deadline() -> None:
-    async with pair(echo) as both:
+    async with joined(echo) as both:
         await both.cut()
         with pytest.raises(OpenRefused) as caught:
             await both.server.open(TARGET, deadline_s=0.1)
@@ -208,7 +153,7 @@ async def test_open_while_away_ends_at_its_deadline() -> None:
 
 
 async def test_resume_window_over_ends_streams_as_lost() -> None:
-    async with pair(echo, SHORT) as both:
+    async with joined(echo, SHORT) as both:
         stream = await both.server.open(TARGET, deadline_s=5)
         await both.cut()
         with pytest.raises(SessionLost, match="did not come back"):
@@ -217,7 +162,7 @@ async def test_resume_window_over_ends_streams_as_lost() -> None:
 
 
 async def test_new_carrier_fences_the_old_one() -> None:
-    async with pair(echo) as both:
+    async with joined(echo) as both:
         stream = await both.server.open(TARGET, deadline_s=5)
         old = both.carriers
         both.connect()
@@ -247,7 +192,7 @@ async def test_stalled_reader_stops_its_writer_and_nobody_else() -> None:
         while data := await stream.read():
             await stream.write(data)  # type: ignore[attr-defined]
 
-    async with pair(endless) as both:
+    async with joined(endless) as both:
         stalled = await both.server.open(TARGET, deadline_s=5, principal="endless")
         other = await both.server.open(TARGET, deadline_s=5)
         for _ in range(50):
@@ -261,7 +206,7 @@ async def test_stalled_reader_stops_its_writer_and_nobody_else() -> None:
 
 
 async def test_peer_that_breaks_the_protocol_is_told_why() -> None:
-    async with pair(echo) as both:
+    async with joined(echo) as both:
         stream = await both.server.open(TARGET, deadline_s=5)
         assert both.carriers is not None
         await both.carriers[0].write(b"\xff\xff garbage")
@@ -276,7 +221,7 @@ async def test_peer_that_breaks_the_protocol_is_told_why() -> None:
 
 
 async def test_orderly_end_after_going_away_closes_both() -> None:
-    async with pair(echo) as both:
+    async with joined(echo) as both:
         stream = await both.server.open(TARGET, deadline_s=5)
         both.agent.go_away(Code.SHUTTING_DOWN, "agent stops")
         await stream.write(b"still works")
@@ -294,7 +239,7 @@ async def test_orderly_end_after_going_away_closes_both() -> None:
 
 
 async def test_a_cancelled_read_loses_nothing() -> None:
-    async with pair(echo) as both:
+    async with joined(echo) as both:
         stream = await both.server.open(TARGET, deadline_s=5)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.02):

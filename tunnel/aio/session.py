@@ -101,6 +101,7 @@ class TunnelSession:
         self._conditions: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
         self._idle_writer: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_s = 0.0
         self._dispatching = False
         self._closed = self._loop.create_future()
 
@@ -345,11 +346,12 @@ class TunnelSession:
     def _arm(self) -> None:
         due = self.core.next_timer()
         if self._timer is not None:
-            if due is not None and self._timer.when() <= due:
+            if due is not None and self._timer_s <= due:
                 return
             self._timer.cancel()
             self._timer = None
         if due is not None:
+            self._timer_s = due
             self._timer = self._loop.call_at(due, self._on_timer)
 
     def _on_timer(self) -> None:

@@ -152,16 +152,7 @@ class Stream:
 
     async def aclose(self) -> None:
         """Finish: what was written is delivered in the background, what still comes is dropped."""
-        if self._ended:
-            return
-        core = self._driver.core
-        core.send_fin(self._core, self._driver.now())
-        if not self._eof:
-            core.stop_sending(self._core, Code.CANCELLED)
-        self._chunks.clear()
-        core.take(self._core)
-        self._eof = True
-        self._driver.kick()
+        self.close_nowait()
 
     def reset(self, code: Code = Code.CANCELLED, text: str = "") -> None:
         """End both directions at once; the peer sees RESET with this code."""
@@ -194,6 +185,19 @@ class Stream:
     def send_eof_nowait(self) -> None:
         """Finish this direction behind what was queued."""
         self._driver.core.send_fin(self._core, self._driver.now())
+        self._driver.kick()
+
+    def close_nowait(self) -> None:
+        """Finish both directions: queued bytes are delivered, what still comes is dropped."""
+        if self._ended:
+            return
+        core = self._driver.core
+        core.send_fin(self._core, self._driver.now())
+        if not self._eof:
+            core.stop_sending(self._core, Code.CANCELLED)
+        self._chunks.clear()
+        core.take(self._core)
+        self._eof = True
         self._driver.kick()
 
     def receive_nowait(self) -> list[bytes]:

@@ -1,0 +1,255 @@
+"""Splices between real sockets and real sessions: client socket - splice - tunnel - splice - target socket."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from tests.support.joined import Pair, joined
+from tunnel.aio.conn import Conn
+from tunnel.aio.session import IncomingStream
+from tunnel.aio.splice import SpliceResult, splice
+from tunnel.core.target import TcpTarget
+
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+class Path:
+    """A client's end of the whole path, and what the splices said at their end."""
+
+    def __init__(self, pair: Pair, address: tuple[str, int]) -> None:
+        self.pair = pair
+        self.address = address
+        self.results: list[SpliceResult] = []
+
+    async def client(self) -> socket.socket:
+        """A non-blocking socket that is connected to the entry."""
+        sock = socket.socket()
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, self.address)
+        return sock
+
+
+@asynccontextmanager
+async def path_to(target: Handler) -> AsyncIterator[Path]:
+    """An entry socket, spliced to a stream, spliced to a target that `target` serves."""
+    loop = asyncio.get_running_loop()
+    servers: list[asyncio.Server] = []
+
+    async def serve_target(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await target(reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            return
+        finally:
+            writer.close()
+
+    target_server = await asyncio.start_server(serve_target, "127.0.0.1", 0)
+    servers.append(target_server)
+    target_address = target_server.sockets[0].getsockname()
+
+    async def acceptor(incoming: IncomingStream) -> None:
+        _, conn = await loop.create_connection(Conn, *target_address)
+        path.results.append(await splice(incoming.accept(), conn.detach()))
+
+    async with joined(acceptor) as pair:
+
+        async def enter(conn: Conn) -> None:
+            stream = await pair.server.open(TcpTarget("x", 1), deadline_s=5)
+            path.results.append(await splice(stream, conn.detach()))
+
+        def made(conn: Conn) -> None:
+            pair.runs.spawn("enter", enter(conn))
+
+        entry = await loop.create_server(lambda: Conn(made), "127.0.0.1", 0)
+        servers.append(entry)
+        path = Path(pair, entry.sockets[0].getsockname())
+        try:
+            yield path
+        finally:
+            for server in servers:
+                server.close()
+
+
+async def receive_all(sock: socket.socket) -> bytes:
+    loop, got = asyncio.get_running_loop(), bytearray()
+    while data := await loop.sock_recv(sock, 1 << 18):
+        got += data
+    return bytes(got)
+
+
+async def both_done(path: Path) -> list[SpliceResult]:
+    async with asyncio.timeout(10):
+        while len(path.results) < 2:
+            await asyncio.sleep(0.01)
+    return path.results
+
+
+async def half_close_echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    data = await reader.read()  # until FIN
+    writer.write(data)
+    await writer.drain()
+
+
+async def test_half_close_echo() -> None:
+    blob = os.urandom(3_000_000)
+    async with path_to(half_close_echo) as path:
+        loop = asyncio.get_running_loop()
+        with await path.client() as sock:
+            await loop.sock_sendall(sock, blob)
+            sock.shutdown(socket.SHUT_WR)
+            assert await receive_all(sock) == blob
+        results = await both_done(path)
+        assert [result.reason for result in results] == ["closed", "closed"]
+        assert {result.bytes_from_socket for result in results} == {len(blob)}
+
+
+async def test_write_then_close_delivers_everything() -> None:
+    blob = os.urandom(5_000_000)
+    got: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    async def sink(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        digest = hashlib.sha256()
+        while data := await reader.read(65536):
+            digest.update(data)
+            await asyncio.sleep(0)
+        got.set_result(digest.digest())
+
+    async with path_to(sink) as path:
+        with await path.client() as sock:
+            await asyncio.get_running_loop().sock_sendall(sock, blob)
+        async with asyncio.timeout(20):
+            assert await got == hashlib.sha256(blob).digest()
+
+
+async def test_server_speaks_first() -> None:
+    async def banner(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"SSH-2.0-banner\r\n")
+        await reader.read()
+
+    async with path_to(banner) as path:
+        for _ in range(20):
+            with await path.client() as sock:
+                assert await asyncio.get_running_loop().sock_recv(sock, 100) == b"SSH-2.0-banner\r\n"
+
+
+def reset_on_close(sock: socket.socket) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+async def test_reset_of_the_target_reaches_the_client_as_a_reset() -> None:
+    async def resetting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(1)
+        reset_on_close(writer.get_extra_info("socket"))
+        writer.transport.abort()
+
+    async with path_to(resetting) as path:
+        with await path.client() as sock:
+            await asyncio.get_running_loop().sock_sendall(sock, b"x")
+            with pytest.raises(ConnectionResetError):
+                await receive_all(sock)
+        results = await both_done(path)
+        assert {result.reason for result in results} == {"connection_reset"}
+
+
+async def test_reset_of_the_client_reaches_the_target_as_a_reset() -> None:
+    seen: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
+
+    async def waiting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            writer.write(await reader.readexactly(1))
+            await reader.read()
+        except ConnectionError as error:
+            seen.set_result(error)
+        else:
+            seen.set_result(None)
+
+    async with path_to(waiting) as path:
+        sock = await path.client()
+        loop = asyncio.get_running_loop()
+        await loop.sock_sendall(sock, b"x")
+        await loop.sock_recv(sock, 1)
+        reset_on_close(sock)
+        sock.close()
+        async with asyncio.timeout(5):
+            assert isinstance(await seen, ConnectionResetError)
+
+
+async def test_lost_session_resets_both_sockets() -> None:
+    seen: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
+
+    async def waiting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            writer.write(await reader.readexactly(1))
+            await reader.read()
+        except ConnectionError as error:
+            seen.set_result(error)
+        else:
+            seen.set_result(None)
+
+    async with path_to(waiting) as path:
+        loop = asyncio.get_running_loop()
+        with await path.client() as sock:
+            await loop.sock_sendall(sock, b"x")
+            await loop.sock_recv(sock, 1)
+            for session in path.pair.sessions:
+                session.close()
+            with pytest.raises(ConnectionResetError):
+                await receive_all(sock)
+        assert isinstance(await seen, ConnectionResetError)
+        results = await both_done(path)
+        assert {result.reason for result in results} == {"session_lost"}
+
+
+async def test_reader_that_stops_holds_a_bounded_amount() -> None:
+    sent = 0
+
+    async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+        while True:
+            writer.write(bytes(65536))
+            await writer.drain()
+            sent += 65536
+
+    async with path_to(endless) as path:
+        loop = asyncio.get_running_loop()
+        with await path.client() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+            await loop.sock_recv(sock, 1)
+            before = -1
+            while sent != before:
+                before = sent
+                await asyncio.sleep(0.2)
+            held = path.pair.server.statistics().budget_used_bytes
+            assert sum(result.bytes_to_socket for result in path.results) == 0
+            assert held <= 1024 * 1024
+            assert sent < 16 * 1024 * 1024
+            reset_on_close(sock)
+
+
+async def test_many_closes_from_each_side_leave_nothing() -> None:
+    async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        data = await reader.read(1)
+        if data == b"t":
+            return  # the target closes first
+        await reader.read()
+
+    async with path_to(once) as path:
+        loop = asyncio.get_running_loop()
+        for who in (b"t", b"c") * 50:
+            with await path.client() as sock:
+                await loop.sock_sendall(sock, who)
+                if who == b"t":
+                    assert await receive_all(sock) == b""
+        async with asyncio.timeout(10):
+            await path.pair.agent.drained()
+            await path.pair.server.drained()
+        assert {result.reason for result in path.results} == {"closed"}

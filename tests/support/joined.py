@@ -1,0 +1,63 @@
+"""Two real sessions joined by carriers in memory, for tests of what runs over streams."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from tests.support.memory_carrier import MemoryCarrier, carrier_pair
+from tunnel.aio.session import Acceptor, TunnelSession
+from tunnel.aio.tasks import TaskOwner
+from tunnel.core.limits import Limits, Timing
+from tunnel.core.session import Session
+
+
+class Pair:
+    """An agent's and a server's session that share carriers."""
+
+    def __init__(self, acceptor: Acceptor, timing: Timing | None = None, limits: Limits | None = None) -> None:
+        loop_now = asyncio.get_running_loop().time()
+        self.went_away: list[str] = []
+        self.sessions = [
+            TunnelSession(
+                Session(session_id=b"s" * 16, dialler=dialler, now=loop_now, timing=timing, limits=limits),
+                acceptor,
+                peer,
+                on_going_away=lambda event: self.went_away.append(event.text),
+            )
+            for dialler, peer in ((True, "server"), (False, "agent"))
+        ]
+        self.agent, self.server = self.sessions
+        self.runs = TaskOwner("runs")
+        self.carriers: tuple[MemoryCarrier, MemoryCarrier] | None = None
+
+    def connect(self) -> None:
+        """A new carrier, as after Hello and Welcome."""
+        self.carriers = carrier_pair()
+        received = [session.core.last_received for session in self.sessions]
+        for index, session in enumerate(self.sessions):
+            self.runs.spawn(f"run {index}", self._run(session, self.carriers[index], received[1 - index]))
+
+    async def _run(self, session: TunnelSession, carrier: MemoryCarrier, received: int) -> None:
+        await session.run_carrier(carrier, received)
+
+    async def cut(self) -> None:
+        """Break the carrier and wait until both sides know."""
+        assert self.carriers is not None
+        self.carriers[0].close()
+        while self.agent.attached or self.server.attached:
+            await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def joined(acceptor: Acceptor, timing: Timing | None = None, limits: Limits | None = None) -> AsyncIterator[Pair]:
+    """Connected sessions; `acceptor` answers the streams of both."""
+    both = Pair(acceptor, timing, limits)
+    both.connect()
+    try:
+        yield both
+    finally:
+        for session in both.sessions:
+            await session.aclose()
+        await both.runs.aclose()

@@ -1,0 +1,252 @@
+"""A socket as a Duplex: TCP, TLS or unix, accepted or dialled, with a bounded read buffer; a splice may take it
+over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import struct
+from collections import deque
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from tunnel.core.errors import Code, StreamBusy, StreamClosed, StreamError, StreamReset
+
+READ_BUFFER_BYTES = 64 * 1024
+"""What a connection may send ahead of its reader before reading pauses: a head, and a little of what follows it."""
+_LINGER_NONE = struct.pack("ii", 1, 0)
+"""struct linger {on, 0 s}: close sends RST instead of FIN."""
+
+
+class Detached(NamedTuple):
+    """A socket on its way to a splice."""
+
+    transport: asyncio.Transport
+    leftover: bytes
+    """What was read from it and not taken yet."""
+    at_eof: bool
+    """Whether its peer finished behind that."""
+
+
+class Conn(asyncio.Protocol):
+    """One connection; see `Duplex`."""
+
+    def __init__(self, on_made: Callable[[Conn], None] | None = None) -> None:
+        """`on_made` is called when the connection is up (after the TLS handshake)."""
+        self._on_made = on_made
+        self._transport: asyncio.Transport | None = None
+        self._chunks: deque[bytes] = deque()
+        self._buffered = 0
+        self._eof = False
+        self._sent_eof = False
+        self._error: StreamError | None = None
+        self._reader: asyncio.Future[None] | None = None
+        self._writer: asyncio.Future[None] | None = None
+        self._write_paused = False
+        self._read_paused = False
+        self._closed = asyncio.get_running_loop().create_future()
+
+    # Public
+
+    @property
+    def transport(self) -> asyncio.Transport:
+        """The transport; exists once the connection was made."""
+        assert self._transport is not None
+        return self._transport
+
+    @property
+    def peer(self) -> str:
+        """The other end for logs: `192.0.2.1:5000`, or `uid 1000` on a unix socket."""
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None and sock.family == socket.AF_UNIX:
+            credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+            return f"uid {struct.unpack('3i', credentials)[1]}"
+        return format_address(self.transport.get_extra_info("peername"))
+
+    @property
+    def tls_peer_spiffe(self) -> str | None:
+        """The one spiffe:// URI of a verified client certificate; None without one."""
+        certificate: dict[str, Any] = self.transport.get_extra_info("peercert") or {}
+        uris = [value for kind, value in certificate.get("subjectAltName", ()) if kind == "URI"]
+        return uris[0] if len(uris) == 1 and uris[0].startswith("spiffe://") else None
+
+    @property
+    def closed(self) -> asyncio.Future[None]:
+        """Done when the connection is gone. Do not cancel it."""
+        return self._closed
+
+    async def read(self, max_bytes: int = 65536) -> bytes:
+        """Wait for bytes; `b""` when the other side finished. See `Duplex.read`."""
+        while not self._chunks:
+            if self._error is not None:
+                raise self._error
+            if self._eof:
+                return b""
+            if self._reader is not None:
+                raise StreamBusy("another task reads this connection")
+            self._reader = asyncio.get_running_loop().create_future()
+            try:
+                await self._reader
+            finally:
+                self._reader = None
+        chunk = self._chunks.popleft()
+        if len(chunk) > max_bytes:
+            self._chunks.appendleft(chunk[max_bytes:])
+            chunk = chunk[:max_bytes]
+        self._buffered -= len(chunk)
+        if self._read_paused and self._buffered <= READ_BUFFER_BYTES // 2:
+            self._read_paused = False
+            self.transport.resume_reading()
+        return chunk
+
+    async def write(self, data: bytes | memoryview) -> None:
+        """Hand over bytes, waiting while the other side is slow. See `Duplex.write`."""
+        if self._error is not None:
+            raise self._error
+        if self._sent_eof or self.transport.is_closing():
+            raise StreamClosed("this side had finished")
+        self.transport.write(data)
+        while self._write_paused and self._error is None:
+            if self._writer is not None:
+                raise StreamBusy("another task writes this connection")
+            self._writer = asyncio.get_running_loop().create_future()
+            try:
+                await self._writer
+            finally:
+                self._writer = None
+        if self._error is not None:
+            raise self._error
+
+    async def write_eof(self) -> None:
+        """Finish this direction. TLS has no half-close in asyncio: there `aclose` ends both."""
+        if not self._sent_eof and not self.transport.is_closing() and self.transport.can_write_eof():
+            self.transport.write_eof()
+        self._sent_eof = True
+
+    async def aclose(self) -> None:
+        """Close behind what was written; the rest is done in the background."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def reset(self, code: Code = Code.CANCELLED, text: str = "") -> None:
+        """Close at once: the other side sees RST. `code` and `text` stay on this side."""
+        if self._error is None:
+            self._error = StreamClosed(text or "reset by this side", code)
+        if self._transport is not None:
+            abort_with_reset(self._transport)
+        self._wake()
+
+    def detach(self) -> Detached:
+        """Hand the socket to a splice; reading is paused.
+
+        Raises:
+            StreamReset: the connection is gone already.
+        """
+        if self._error is not None:
+            raise self._error
+        if not self._read_paused and not self._eof:
+            self.transport.pause_reading()
+        leftover = b"".join(self._chunks)
+        self._chunks.clear()
+        return Detached(self.transport, leftover, self._eof)
+
+    @property
+    def at_eof(self) -> bool:
+        """Whether the other side finished; what it sent before may still be unread."""
+        return self._eof
+
+    async def gone(self) -> None:
+        """Wait until the other side closed or reset, without reading: for a front end that waits for something else."""
+        while not self._eof and self._error is None:
+            if self._reader is not None:
+                raise StreamBusy("another task reads this connection")
+            self._reader = asyncio.get_running_loop().create_future()
+            try:
+                await self._reader
+            finally:
+                self._reader = None
+
+    # Internal - called by the event loop
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The connection is up."""
+        assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
+        self._transport = transport  # type: ignore[assignment]
+        set_no_delay(self.transport)
+        if self._on_made is not None:
+            self._on_made(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came."""
+        self._chunks.append(data)
+        self._buffered += len(data)
+        if self._buffered > READ_BUFFER_BYTES and not self._read_paused:
+            self._read_paused = True
+            self.transport.pause_reading()
+        self._wake_reader()
+
+    def eof_received(self) -> bool:
+        """The other side finished; a plain socket stays open for our direction."""
+        self._eof = True
+        self._wake_reader()
+        return self.transport.get_extra_info("ssl_object") is None
+
+    def pause_writing(self) -> None:
+        """The transport's buffer is full."""
+        self._write_paused = True
+
+    def resume_writing(self) -> None:
+        """The transport's buffer has room."""
+        self._write_paused = False
+        if self._writer is not None and not self._writer.done():
+            self._writer.set_result(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone."""
+        if self._error is None and (exc is not None or not self._eof):
+            self._error = reset_of(exc) if exc is not None else StreamClosed("the connection was closed")
+        self._write_paused = False
+        if not self._closed.done():
+            self._closed.set_result(None)
+        self._wake()
+
+    def _wake(self) -> None:
+        self._wake_reader()
+        if self._writer is not None and not self._writer.done():
+            self._writer.set_result(None)
+
+    def _wake_reader(self) -> None:
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
+
+
+def reset_of(error: Exception) -> StreamReset:
+    """The stream error for a socket that failed."""
+    if isinstance(error, ssl.SSLError):
+        return StreamReset("TLS failed on the local connection", Code.CONNECTION_RESET)
+    return StreamReset("the local connection was reset", Code.CONNECTION_RESET)
+
+
+def abort_with_reset(transport: asyncio.Transport) -> None:
+    """Close a transport so that its peer sees RST, never a clean end."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None and sock.family != socket.AF_UNIX and sock.fileno() != -1:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NONE)
+    transport.abort()
+
+
+def set_no_delay(transport: asyncio.Transport) -> None:
+    """Send small writes at once; asyncio does so by itself, uvloop too, but not for sockets that we made."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def format_address(address: object) -> str:
+    """A socket address as people write it; empty for none."""
+    if isinstance(address, tuple) and len(address) >= 2:
+        host, port = str(address[0]), address[1]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return str(address or "")

@@ -1,0 +1,228 @@
+"""The data path between a local socket and a stream: no task, no copy that is not needed, back-pressure both ways.
+
+From the socket, up to 256 KiB are read at a time into one buffer that all splices share (a read and its handling are
+one step of the event loop), cut into frames of 64 KiB and queued; a full queue pauses reading. Towards the socket,
+chunks are written as they came, and credit for them is granted only when the socket took them.
+
+An end is passed on as an end, a reset as a reset: a socket whose stream was reset or lost gets RST (`SO_LINGER` 0),
+never FIN, since FIN promises that all bytes arrived.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from tunnel.aio.conn import Detached, abort_with_reset, reset_of, set_no_delay
+from tunnel.aio.stream import Stream
+from tunnel.core.errors import Code, StreamError
+from tunnel.core.limits import MAX_DATA_BYTES
+
+READ_BYTES = 256 * 1024
+"""One read of a socket: four full frames."""
+
+_buffer = memoryview(bytearray(READ_BYTES))
+
+
+class SpliceResult(NamedTuple):
+    """How a splice went."""
+
+    bytes_from_socket: int
+    bytes_to_socket: int
+    duration_s: float
+    reason: str
+    """`closed`, or the label of the code it was reset with."""
+    text: str
+    """More about a reset; may be empty."""
+
+
+async def splice(stream: Stream, detached: Detached) -> SpliceResult:
+    """Join a stream and a socket until both are done. Takes both over, also when cancelled: then both are reset.
+
+    Args:
+        stream: open, and not read from by anyone else.
+        detached: the socket, from `Conn.detach`.
+    """
+    loop = asyncio.get_running_loop()
+    started_s = loop.time()
+    joint = _Joint(stream, detached.transport)
+    joint.start(detached.leftover, at_eof=detached.at_eof)
+    try:
+        await asyncio.shield(joint.done)
+    except asyncio.CancelledError:
+        joint.cut(Code.SHUTTING_DOWN, "the daemon is stopping")
+        raise
+    counts = stream.statistics()
+    return SpliceResult(
+        counts.bytes_sent, counts.bytes_received, loop.time() - started_s, joint.end.reason, joint.end.text
+    )
+
+
+@dataclass(slots=True)
+class _End:
+    reason: str = "closed"
+    text: str = ""
+
+
+class _Joint(asyncio.BufferedProtocol):
+    """Protocol of the socket and sink of the stream at once."""
+
+    def __init__(self, stream: Stream, transport: asyncio.Transport) -> None:
+        self._stream = stream
+        self._transport = transport
+        self._tls = transport.get_extra_info("ssl_object") is not None
+        self._reading = False
+        self._socket_eof = False
+        self._stream_eof = False
+        self._wrote_eof = False
+        self._write_paused = False
+        self._ungranted = 0
+        self._socket_gone = False
+        self._stream_ended = False
+        self.end = _End()
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def start(self, leftover: bytes, *, at_eof: bool) -> None:
+        """Take over."""
+        transport = self._transport
+        transport.set_protocol(self)
+        # Whatever the socket does not take at once pauses us, so that credit stands for bytes really taken.
+        transport.set_write_buffer_limits(high=0)
+        set_no_delay(transport)
+        more = self._stream.send_nowait(leftover) if leftover else True
+        self._stream.attach(self)
+        if self._stream_ended:
+            return
+        if at_eof:
+            self.eof_received()
+        if transport.is_closing():
+            self.connection_lost(None)
+        elif more:
+            self.writable()
+
+    def cut(self, code: Code, text: str) -> None:
+        """Reset both."""
+        self._stream.reset(code, text)
+        self._stream_ended = True
+        self._finish(code.label, text)
+        abort_with_reset(self._transport)
+
+    # From the socket
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the event loop's signature
+        """Where the next read goes."""
+        return _buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """A read came in: queue it, in frames, before the buffer is used again."""
+        more = True
+        send = self._stream.send_nowait
+        for start in range(0, nbytes, MAX_DATA_BYTES):
+            more = send(bytes(_buffer[start : min(start + MAX_DATA_BYTES, nbytes)]))
+        if not more and self._reading:
+            self._reading = False
+            self._transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        """The socket's peer finished. Plain sockets stay open for the other direction; asyncio's TLS cannot."""
+        self._socket_eof = True
+        self._reading = False
+        self._stream.send_eof_nowait()
+        return not self._tls
+
+    def pause_writing(self) -> None:
+        """The socket did not take everything."""
+        self._write_paused = True
+
+    def resume_writing(self) -> None:
+        """The socket took everything: grant credit for it and go on."""
+        self._write_paused = False
+        if self._ungranted:
+            count, self._ungranted = self._ungranted, 0
+            self._stream.consumed(count)
+        if not self._stream_ended:
+            self.readable()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The socket is gone: in order if both ends were passed on, otherwise the stream is reset."""
+        self._socket_gone = True
+        if self._stream_ended:
+            self._settle()
+            return
+        in_order = self._socket_eof or self._wrote_eof
+        if exc is None and self._tls and in_order:
+            self._close_stream_in_order()
+            return
+        error = reset_of(exc or ConnectionResetError())
+        self._finish(error.code.label, error.text)
+        self._stream.reset(error.code, error.text)
+        self._stream_ended = True
+        self._settle()
+
+    # From the stream (StreamSink)
+
+    def readable(self) -> None:
+        """Bytes arrived: write them, unless the socket is behind."""
+        if self._behind() or self._socket_gone:
+            return
+        chunks = self._stream.receive_nowait()
+        if chunks:
+            count = sum(map(len, chunks))
+            if len(chunks) == 1:
+                self._transport.write(chunks[0])
+            else:
+                self._transport.writelines(chunks)
+            if self._behind():
+                self._ungranted += count
+            else:
+                self._stream.consumed(count)
+        if self._stream_eof and not self._wrote_eof:
+            self._write_end()
+
+    def eof(self) -> None:
+        """The peer finished: so do we, behind everything that waits."""
+        self._stream_eof = True
+        self.readable()
+
+    def writable(self) -> None:
+        """The stream's queue has room: read on."""
+        if not self._reading and not self._socket_eof and not self._transport.is_closing():
+            self._reading = True
+            self._transport.resume_reading()
+
+    def ended(self, error: StreamError | None) -> None:
+        """The stream is over: close the socket behind its last bytes, or reset it."""
+        self._stream_ended = True
+        if error is None:
+            self._transport.close()
+        else:
+            self._finish(error.code.label, str(error))
+            abort_with_reset(self._transport)
+        self._settle()
+
+    # Internal
+
+    def _behind(self) -> bool:
+        """Whether the socket still holds bytes back; every write may change that."""
+        return self._write_paused
+
+    def _write_end(self) -> None:
+        self._wrote_eof = True
+        if self._tls:
+            self._transport.close()  # TLS in asyncio ends both directions; queued bytes and close_notify go out first
+        elif not self._transport.is_closing():
+            self._transport.write_eof()
+
+    def _close_stream_in_order(self) -> None:
+        """A TLS connection ended cleanly in both directions at once: nobody is there to read the rest."""
+        self._stream.close_nowait()
+        self._stream_ended = True
+        self._settle()
+
+    def _finish(self, reason: str, text: str) -> None:
+        self.end = _End(reason, text)
+
+    def _settle(self) -> None:
+        if self._socket_gone and self._stream_ended and not self.done.done():
+            self.done.set_result(None)
