@@ -96,10 +96,13 @@ class NotifySocket:
 class Daemon:
     """One daemon, started as often as a test likes. Use as a context manager, or call `close`."""
 
-    def __init__(self, name: str, argv: Sequence[str], log: Path, *, prefix: Sequence[str] = ()) -> None:
+    def __init__(
+        self, name: str, argv: Sequence[str], log: Path, *, prefix: Sequence[str] = (), cwd: Path | None = None
+    ) -> None:
         """`prefix` comes before the command: what enters a namespace."""
         self.name = name
         self.log = log
+        self._cwd = cwd
         self.notify = NotifySocket()
         self.environment: dict[str, str] = {}
         """What it gets beside the usual."""
@@ -128,7 +131,7 @@ class Daemon:
         own = environment({"NOTIFY_SOCKET": self.notify.path, **self.environment})
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                self._argv, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=own
+                self._argv, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=own, cwd=self._cwd
             )
         return self
 

@@ -25,6 +25,7 @@ from tests.support.relay_pipe import reset_socket
 
 ROOT = Path(__file__).parent.parent.parent
 BANNER = b"SSH-2.0-target\r\n"
+HELLO = b"hello from behind the firewall\n"
 BLOCK_BYTES = 64 * 1024
 CHUNK_BYTES = 256 * 1024
 
@@ -131,6 +132,14 @@ def greet_and_close(sock: socket.socket) -> None:
     sock.sendall(b"bye\n")
 
 
+def web(sock: socket.socket) -> None:
+    """Answer one HTTP request."""
+    if sock.recv(CHUNK_BYTES):
+        sock.sendall(
+            b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 31\r\n\r\nhello from behind the firewall\n"
+        )
+
+
 def slow(sock: socket.socket) -> None:
     """Read a little at a time: about 1 MB/s."""
     while sock.recv(10_000):
@@ -156,6 +165,7 @@ BEHAVIOURS: dict[str, Callable[[socket.socket], tuple[int, str] | None]] = {
     "stalled": stalled,
     "reset": greet_and_reset,
     "close": greet_and_close,
+    "web": web,
     "slow": slow,
 }
 
