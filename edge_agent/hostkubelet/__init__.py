@@ -1,1 +1,8 @@
-"""The kubelet API of a box without Kubernetes: exec, attach and logs on the host itself."""
+"""A kubelet API that makes a plain Linux box look like one pod: a shell, systemd units and log files."""
+
+from __future__ import annotations
+
+from edge_agent.hostkubelet.server import HostKubelet
+from edge_agent.hostkubelet.settings import HostSettings, SettingsError
+
+__all__ = ["HostKubelet", "HostSettings", "SettingsError"]

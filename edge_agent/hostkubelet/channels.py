@@ -1,0 +1,214 @@
+"""`channel.k8s.io` over WebSocket, the server's side: numbered streams of one exec, paced by the duplex below.
+
+Knows nothing of processes. Only the versions that carry an exit status are spoken (v4, and v5 with its half-close).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from enum import IntEnum
+
+from wsproto.connection import Connection, ConnectionState, ConnectionType
+from wsproto.events import BytesMessage, CloseConnection, Event, Ping, TextMessage
+from wsproto.frame_protocol import CloseReason, ParseFailed
+from wsproto.utilities import generate_accept_token
+
+from edge_agent.hostkubelet.status import KubeletError
+from tunnel.aio.duplex import Duplex
+from tunnel.aio.http1 import Request
+
+PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
+"""Best first."""
+MAX_RESIZE_BYTES = 256
+"""One JSON object with two numbers."""
+PING_INTERVAL_S = 30.0
+"""Keeps an idle shell alive in load balancers and NATs on the way; their usual limit is 60 s."""
+
+
+class Channel(IntEnum):
+    """First byte of every message."""
+
+    STDIN = 0
+    STDOUT = 1
+    STDERR = 2
+    ERROR = 3
+    RESIZE = 4
+    CLOSE = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """Bytes for the command's stdin."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class InputEnd:
+    """No more stdin will come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resize:
+    """The client's terminal has this size."""
+
+    columns: int
+    rows: int
+
+
+ChannelEvent = Input | InputEnd | Resize
+
+
+def negotiate(request: Request) -> list[tuple[str, str]]:
+    """The headers of the 101 that answers an upgrade request.
+
+    Raises:
+        KubeletError: it is no WebSocket request, or none of its protocols is spoken here.
+    """
+    upgrade = (request.upgrade or "").lower()
+    if upgrade.startswith("spdy/"):
+        raise KubeletError(400, "SPDY is not supported here, only WebSocket: use kubectl 1.31 or newer")
+    if upgrade != "websocket":
+        raise KubeletError(
+            400, "this needs a WebSocket upgrade with the protocol v5.channel.k8s.io or v4.channel.k8s.io"
+        )
+    key = request.headers.get("sec-websocket-key")
+    if not key or request.headers.get("sec-websocket-version") != "13":
+        raise KubeletError(400, "the WebSocket upgrade must have a Sec-WebSocket-Key and Sec-WebSocket-Version 13")
+    offered = request.headers.tokens("sec-websocket-protocol")
+    chosen = next((protocol for protocol in PROTOCOLS if protocol in offered), None)
+    if chosen is None:
+        raise KubeletError(
+            400, f"none of the WebSocket protocols offered is spoken here, only {' and '.join(PROTOCOLS)}"
+        )
+    return [
+        ("upgrade", "websocket"),
+        ("connection", "Upgrade"),
+        ("sec-websocket-accept", generate_accept_token(key.encode("latin-1")).decode("ascii")),
+        ("sec-websocket-protocol", chosen),
+    ]
+
+
+class ChannelSocket:
+    """The channels of one upgraded connection.
+
+    One task receives, any number may send; each sender waits until the duplex took its bytes.
+    """
+
+    def __init__(self, duplex: Duplex, early: bytes = b"") -> None:
+        self._duplex = duplex
+        self._websocket = Connection(ConnectionType.SERVER, trailing_data=early)
+        self._sending = asyncio.Lock()
+        self._message_channel: int | None = None
+        self._control = bytearray()
+        self._ponged = asyncio.Event()
+        self._pongs: deque[bytes] = deque(maxlen=1)
+
+    async def events(self) -> AsyncIterator[ChannelEvent]:
+        """What the client sends, until it closes or breaks the WebSocket protocol.
+
+        Raises:
+            StreamError: the connection was reset.
+        """
+        while True:
+            try:
+                for event in self._websocket.events():
+                    if isinstance(event, CloseConnection):
+                        return
+                    if (received := self._take(event)) is not None:
+                        yield received
+            except ParseFailed:
+                return
+            data = await self._duplex.read()
+            if not data:
+                return
+            self._websocket.receive_data(data)
+
+    async def send(self, channel: Channel, data: bytes) -> None:
+        """Send bytes on a channel, waiting while the client is slow.
+
+        Raises:
+            StreamError: the client is gone.
+        """
+        async with self._sending:
+            await self._write(BytesMessage(data=bytes((channel,)) + data))
+
+    async def keep_alive(self) -> None:
+        """Answer pings and send some; runs until it is cancelled.
+
+        Apart from the receiver, which must go on reading while a client that sends does not take our bytes.
+
+        Raises:
+            StreamError: the client is gone.
+        """
+        while True:
+            event: Event = Ping()
+            try:
+                async with asyncio.timeout(PING_INTERVAL_S):
+                    await self._ponged.wait()
+            except TimeoutError:
+                pass
+            self._ponged.clear()
+            if self._pongs:
+                event = Ping(payload=self._pongs.pop()).response()
+            async with self._sending:
+                await self._write(event)
+
+    async def close(self) -> None:
+        """Send the close of the WebSocket and the end of our bytes.
+
+        Raises:
+            StreamError: the client is gone.
+        """
+        async with self._sending:
+            await self._write(CloseConnection(code=CloseReason.NORMAL_CLOSURE))
+            await self._duplex.write_eof()
+
+    # Internal
+
+    async def _write(self, event: Event) -> None:
+        if self._websocket.state is ConnectionState.OPEN:
+            await self._duplex.write(self._websocket.send(event))
+
+    def _take(self, event: Event) -> ChannelEvent | None:
+        if isinstance(event, Ping):
+            # Only the last of several unanswered ones needs an answer (RFC 6455 5.5.3), so a flood costs nothing.
+            self._pongs.append(bytes(event.payload))
+            self._ponged.set()
+        elif isinstance(event, BytesMessage):
+            return self._take_part(bytes(event.data), event.message_finished)
+        elif isinstance(event, TextMessage):
+            return self._take_part(event.data.encode(), event.message_finished)
+        return None
+
+    def _take_part(self, data: bytes, finished: bool) -> ChannelEvent | None:
+        """A message may come in parts; its first byte says where all of them belong."""
+        if self._message_channel is None and data:
+            self._message_channel, data = data[0], data[1:]
+        channel = self._message_channel
+        if finished:
+            self._message_channel = None
+        if channel == Channel.STDIN:
+            return Input(data) if data else None
+        if channel in (Channel.RESIZE, Channel.CLOSE):
+            self._control += data[: MAX_RESIZE_BYTES - len(self._control)]
+            if finished:
+                whole, self._control = bytes(self._control), bytearray()
+                return _resize(whole) if channel == Channel.RESIZE else _end(whole)
+        return None  # other channels are the server's to write; clients may open them with an empty message
+
+
+def _resize(data: bytes) -> Resize | None:
+    try:
+        size = json.loads(data)
+        return Resize(int(size["Width"]), int(size["Height"]))
+    except (ValueError, TypeError, KeyError, OverflowError):
+        return None  # as a kubelet does: a size that makes no sense changes nothing
+
+
+def _end(data: bytes) -> InputEnd | None:
+    return InputEnd() if data == bytes((Channel.STDIN,)) else None

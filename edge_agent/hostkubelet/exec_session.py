@@ -1,0 +1,219 @@
+"""One exec: a command's pipes or terminal carried over the channels of a WebSocket until its exit status is delivered.
+
+Memory is bounded: each direction holds one read of a pipe and what INPUT_BYTES allows; the rest waits in the kernel, so
+that a client that stops reading stops the command. Which commands may run is decided in server.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+
+from edge_agent.hostkubelet.channels import Channel, ChannelSocket, Input, InputEnd, Resize
+from edge_agent.hostkubelet.command import Command
+from edge_agent.hostkubelet.pipes import PipeReader
+from edge_agent.hostkubelet.running import Running
+from edge_agent.hostkubelet.spawn import CommandSpec, StartError
+from edge_agent.hostkubelet.status import exit_status
+from edge_agent.hostkubelet.terminal import END_OF_INPUT
+from tunnel.core.errors import StreamError
+
+INPUT_BYTES = 256 * 1024
+"""Input that may wait for the command before the client is stopped; until then a hang-up or resize is still noticed."""
+FIRST_SIZE_WAIT_S = 0.2
+"""How long a command on a terminal waits for the client's size, so that it starts with the right one."""
+OUTPUT_END_WAIT_S = 0.5
+"""How long output is awaited after the exit from processes that the command left behind with its pipes."""
+CLOSE_WAIT_S = 2.0
+"""How long the client has for its own end once it was told the exit status."""
+
+
+class ClientGone(Exception):
+    """The client ended the connection before the command was done."""
+
+
+@dataclass(slots=True)
+class ExecResult:
+    """How an exec went, for the audit record."""
+
+    exit_code: int | None = None
+    """None: it was not delivered, because the client left."""
+    received_bytes: int = 0
+    sent_bytes: int = 0
+
+
+class _InputQueue:
+    """Input on its way to the command, bounded."""
+
+    def __init__(self) -> None:
+        self._chunks: deque[bytes] = deque()
+        self._buffered = 0
+        self._ended = False
+        self._discarding = False
+        self._changed = asyncio.Condition()
+
+    async def put(self, data: bytes) -> None:
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._buffered < INPUT_BYTES or self._discarding)
+            if not self._discarding:
+                self._chunks.append(data)
+                self._buffered += len(data)
+                self._changed.notify_all()
+
+    async def end(self) -> None:
+        async with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    async def discard(self) -> None:
+        """Nobody reads it any more: drop what is here and what comes."""
+        async with self._changed:
+            self._discarding = True
+            self._chunks.clear()
+            self._changed.notify_all()
+
+    async def get(self) -> bytes:
+        """The next bytes; `b""` at the end."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._chunks or self._ended)
+            if not self._chunks:
+                return b""
+            data = self._chunks.popleft()
+            self._buffered -= len(data)
+            self._changed.notify_all()
+            return data
+
+
+class ExecSession:
+    """Runs one command for one client."""
+
+    def __init__(
+        self, socket: ChannelSocket, spec: CommandSpec, outputs: Collection[Channel], running: Running
+    ) -> None:
+        """Prepare it.
+
+        Args:
+            socket: the client.
+            spec: what to run.
+            outputs: the channels that the client wants to hear; what is written to others is read and dropped.
+            running: where commands are started.
+        """
+        self.result = ExecResult()
+        self._socket = socket
+        self._spec = spec
+        self._outputs = outputs
+        self._running = running
+        self._input = _InputQueue()
+        self._size: Resize | None = None
+        self._client_awake = asyncio.Event()
+        self._client_ended = asyncio.Event()
+        self._command: Command | None = None
+
+    async def run(self) -> None:
+        """Run the command to its end, or end it when the client goes away."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                helpers = [tasks.create_task(self._receive()), tasks.create_task(self._socket.keep_alive())]
+                await self._run_command()
+                for helper in helpers:
+                    helper.cancel()
+        except* (ClientGone, StreamError):
+            pass  # `result.exit_code` stays None, which says it
+        finally:
+            if self._command is not None:
+                self._command.end()
+
+    # Internal
+
+    async def _run_command(self) -> None:
+        # Clients take the first message, however empty, as the sign that the channels are open.
+        await self._socket.send(Channel.STDOUT, b"")
+        spec = await self._sized() if self._spec.tty else self._spec
+        try:
+            command = self._command = await self._running.start(spec)
+        except StartError as error:
+            await self._send(Channel.STDERR, f"{error.text}\n".encode())
+            await self._deliver(error.exit_code)
+            return
+        if self._size is not None:
+            command.resize(self._size.columns, self._size.rows)  # it may have changed meanwhile
+        await self._deliver(await self._carry(command))
+
+    async def _sized(self) -> CommandSpec:
+        """The command with the size of the client's terminal, if that comes in time."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_SIZE_WAIT_S):
+                await self._client_awake.wait()
+        size = self._size
+        return self._spec if size is None else replace(self._spec, columns=size.columns, rows=size.rows)
+
+    async def _carry(self, command: Command) -> int:
+        """Carry bytes both ways until the command has ended and all that it wrote was sent."""
+        async with asyncio.TaskGroup() as tasks:
+            feeder = tasks.create_task(self._feed(command))
+            readers = {Channel.STDOUT: command.stdout}
+            if command.stderr is not None:
+                readers[Channel.STDERR] = command.stderr
+            pumps = [tasks.create_task(self._pump(reader, channel)) for channel, reader in readers.items()]
+            exit_code = await command.wait()
+            feeder.cancel()
+            await self._input.discard()
+            await asyncio.wait(pumps, timeout=OUTPUT_END_WAIT_S)
+            for reader in readers.values():
+                reader.wait_no_more()
+        return exit_code
+
+    async def _deliver(self, exit_code: int) -> None:
+        await self._input.discard()
+        await self._socket.send(Channel.ERROR, exit_status(exit_code))
+        self.result.exit_code = exit_code
+        await self._socket.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_WAIT_S):
+                await self._client_ended.wait()
+
+    async def _receive(self) -> None:
+        async for event in self._socket.events():
+            match event:
+                case Input(data):
+                    self.result.received_bytes += len(data)
+                    self._client_awake.set()
+                    await self._input.put(data)
+                case InputEnd():
+                    self._client_awake.set()
+                    await self._input.end()
+                case Resize(columns, rows):
+                    self._size = event
+                    self._client_awake.set()
+                    if self._command is not None:
+                        self._command.resize(columns, rows)
+        self._client_ended.set()
+        if self.result.exit_code is None:
+            raise ClientGone
+
+    async def _feed(self, command: Command) -> None:
+        if command.stdin is None:
+            await self._input.discard()
+            return
+        try:
+            while data := await self._input.get():
+                await command.stdin.write(data)
+            if self._spec.tty:
+                await command.stdin.write(END_OF_INPUT)
+        except BrokenPipeError:
+            await self._input.discard()
+        if not self._spec.tty:
+            command.stdin.close()
+
+    async def _pump(self, reader: PipeReader, channel: Channel) -> None:
+        while data := await reader.read():
+            await self._send(channel, data)
+            await asyncio.sleep(0)  # neither end needs to wait where both are quick, and others want their turn
+
+    async def _send(self, channel: Channel, data: bytes) -> None:
+        if channel in self._outputs:
+            await self._socket.send(channel, data)
+            self.result.sent_bytes += len(data)

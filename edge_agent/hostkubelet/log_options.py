@@ -1,0 +1,84 @@
+"""The query of a log request, parsed: what `kubectl logs` can ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from edge_agent.hostkubelet.status import KubeletError
+
+_TRUE, _FALSE = ("true", "1"), ("false", "0", "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogOptions:
+    """What part of a log is wanted, and how."""
+
+    follow: bool = False
+    tail_lines: int | None = None
+    """None: from the start."""
+    since: datetime | None = None
+    """With its time zone; None: from the start."""
+    timestamps: bool = False
+    previous: bool = False
+    limit_bytes: int | None = None
+    """None: no limit."""
+
+
+def parse_log_options(query: Iterable[tuple[str, str]], now: datetime) -> LogOptions:
+    """Read the query of a log request; parameters of other kubelets are ignored, as a kubelet does.
+
+    Raises:
+        KubeletError: a value makes no sense.
+    """
+    values = dict(query)
+    since = _time(values, "sinceTime")
+    if (since_s := _number(values, "sinceSeconds", least=1)) is not None:
+        if since is not None:
+            raise KubeletError(400, "at most one of sinceTime and sinceSeconds may be given")
+        since = _before(now, since_s)
+    return LogOptions(
+        follow=_flag(values, "follow"),
+        tail_lines=_number(values, "tailLines", least=0),
+        since=since,
+        timestamps=_flag(values, "timestamps"),
+        previous=_flag(values, "previous"),
+        limit_bytes=_number(values, "limitBytes", least=1),
+    )
+
+
+def _flag(values: dict[str, str], name: str) -> bool:
+    value = values.get(name, "").lower()
+    if value not in _TRUE + _FALSE:
+        raise KubeletError(400, f"{name} must be true or false")
+    return value in _TRUE
+
+
+def _number(values: dict[str, str], name: str, least: int) -> int | None:
+    text = values.get(name, "")
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) < 19 and int(text) >= least):
+        raise KubeletError(400, f"{name} must be a whole number of at least {least}")
+    return int(text)
+
+
+def _time(values: dict[str, str], name: str) -> datetime | None:
+    text = values.get(name, "")
+    if not text:
+        return None
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        time = None
+    if time is None or time.tzinfo is None:
+        raise KubeletError(400, f"{name} must be a time such as 2026-01-31T12:00:00Z")
+    return time
+
+
+def _before(now: datetime, seconds: int) -> datetime:
+    try:
+        return now - timedelta(seconds=seconds)
+    except OverflowError:
+        return datetime.min.replace(tzinfo=UTC)

@@ -1,0 +1,115 @@
+"""One log request: finding the source behind a container's name, and streaming it to the client within its limit."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+from typing import Protocol
+
+from edge_agent.hostkubelet.file_log import FileLog
+from edge_agent.hostkubelet.journal import Journal
+from edge_agent.hostkubelet.log_file import LogFile
+from edge_agent.hostkubelet.log_options import LogOptions
+from edge_agent.hostkubelet.pod import Container, Kind
+from edge_agent.hostkubelet.status import KubeletError
+from tunnel.aio.http1 import ServerConnection
+
+
+class OpenLog(Protocol):
+    """A log that is being read."""
+
+    def chunks(self) -> AsyncGenerator[bytes]:
+        """The log, piece by piece; ends with the log, or never when it is followed."""
+        ...
+
+    def close(self) -> None:
+        """Stop reading, at any time."""
+        ...
+
+
+class ClientGone(Exception):
+    """The client of a followed log left; nothing else would tell while the log is silent."""
+
+
+class LogBroken(Exception):
+    """A log ended in the middle, after its answer had begun."""
+
+
+class Logs:
+    """The logs that the box offers."""
+
+    def __init__(self, journal: Journal, files: dict[str, LogFile]) -> None:
+        """Take the sources.
+
+        Args:
+            journal: for units.
+            files: by the path that was configured.
+        """
+        self._journal = journal
+        self._files = files
+
+    async def open(self, container: Container, options: LogOptions) -> OpenLog:
+        """Begin to read a container's log.
+
+        Raises:
+            KubeletError: it has none, or not what the options want.
+        """
+        match container.kind:
+            case Kind.UNIT:
+                return await self._journal.open(container.source, options)
+            case Kind.FILE:
+                log = FileLog(self._files[container.source], options)
+                try:
+                    await log.open()
+                except BaseException:
+                    log.close()
+                    raise
+                return log
+            case Kind.HOST:
+                raise KubeletError(400, "the host itself has no log: choose a unit or a file of this box with -c")
+
+
+async def send_log(connection: ServerConnection, log: OpenLog, options: LogOptions) -> int:
+    """Answer with a log.
+
+    Returns:
+        How many bytes were sent.
+
+    Raises:
+        LogBroken: the log cannot be read any further.
+        ClientGone, StreamError: nobody wants it any more.
+    """
+    await connection.start(200, [("content-type", "text/plain")])
+    if not options.follow:
+        return await _send_chunks(connection, log, options.limit_bytes)
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            watcher = tasks.create_task(_watch(connection))
+            sent_bytes = await _send_chunks(connection, log, options.limit_bytes)
+            watcher.cancel()
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from None
+    return sent_bytes
+
+
+async def _send_chunks(connection: ServerConnection, log: OpenLog, limit_bytes: int | None) -> int:
+    sent_bytes = 0
+    try:
+        async with contextlib.aclosing(log.chunks()) as chunks:
+            async for chunk in chunks:
+                part = chunk if limit_bytes is None else chunk[: limit_bytes - sent_bytes]
+                await connection.send(part)
+                sent_bytes += len(part)
+                if sent_bytes == limit_bytes:
+                    break
+                await asyncio.sleep(0)  # both ends may be so quick that nothing ever waits
+    except KubeletError as error:
+        raise LogBroken(error.text) from error
+    await connection.finish()
+    return sent_bytes
+
+
+async def _watch(connection: ServerConnection) -> None:
+    await connection.wait_client_gone()
+    raise ClientGone

@@ -1,0 +1,54 @@
+"""All commands that are alive on behalf of the cloud, so that the agent leaves none behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from edge_agent.hostkubelet.command import HANGUP_GRACE_S, STRAGGLER_GRACE_S, Command
+from edge_agent.hostkubelet.spawn import CommandSpec, Started, spawn
+
+END_WAIT_S = HANGUP_GRACE_S + STRAGGLER_GRACE_S + 1.0
+"""After this only processes that the kernel itself cannot end are left (dead network file systems)."""
+
+
+class Running:
+    """Starts commands and knows them until nothing of them is left."""
+
+    def __init__(self) -> None:
+        self._commands: set[Command] = set()
+
+    async def start(self, spec: CommandSpec) -> Command:
+        """Start a command; cancelling this leaves nothing running.
+
+        Raises:
+            StartError: the program does not exist or cannot be executed.
+        """
+        starting = asyncio.get_running_loop().run_in_executor(None, spawn, spec)
+        try:
+            return self._adopt(await asyncio.shield(starting))
+        except asyncio.CancelledError:
+            starting.add_done_callback(self._end_unwanted)
+            raise
+
+    async def aclose(self) -> None:
+        """End all of them; takes up to `END_WAIT_S` where one is stubborn."""
+        commands = tuple(self._commands)
+        for command in commands:
+            command.hang_up()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(END_WAIT_S):
+                for command in commands:
+                    await command.wait_gone()
+
+    # Internal
+
+    def _adopt(self, started: Started) -> Command:
+        command = Command(started, self._commands.discard)
+        self._commands.add(command)
+        return command
+
+    def _end_unwanted(self, starting: asyncio.Future[Started]) -> None:
+        """Who wanted the command was cancelled while it was being started."""
+        if not starting.cancelled() and starting.exception() is None:
+            self._adopt(starting.result()).end()

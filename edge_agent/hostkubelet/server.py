@@ -1,0 +1,236 @@
+"""The kubelet API of a plain box: routing, what is allowed, and the answers, on any number of HTTP connections.
+
+Default deny: only what the box's own configuration names is listed, run or read; nothing of a request becomes a path, a
+unit or an account.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from urllib.parse import unquote, urlsplit
+
+import structlog
+
+from edge_agent.hostkubelet.account import Account, find_account
+from edge_agent.hostkubelet.channels import Channel, ChannelSocket, negotiate
+from edge_agent.hostkubelet.exec_session import ExecSession
+from edge_agent.hostkubelet.journal import Journal
+from edge_agent.hostkubelet.log_file import LogFile
+from edge_agent.hostkubelet.log_options import parse_log_options
+from edge_agent.hostkubelet.log_request import ClientGone, LogBroken, Logs, send_log
+from edge_agent.hostkubelet.pod import HOST, NAMESPACE, Container, Kind, containers, pod_list
+from edge_agent.hostkubelet.running import Running
+from edge_agent.hostkubelet.settings import HostSettings
+from edge_agent.hostkubelet.spawn import CommandSpec
+from edge_agent.hostkubelet.status import JSON_TYPE, KubeletError
+from edge_agent.hostkubelet.units import ContainerState, Units, kubernetes_time
+from tunnel.aio.duplex import Duplex
+from tunnel.aio.http1 import Request, ServerConnection
+from tunnel.core.errors import Code, StreamError
+
+MAX_EXECS = 128
+"""Commands at once: each may hold 0.5 MiB here and a process group on the box."""
+MAX_LOGS = 128
+"""Logs being read at once: each may hold 0.2 MiB here and, for a unit, a journalctl."""
+FILE_MISSING = ContainerState({"waiting": {"reason": "FileNotFound", "message": "the log file cannot be read"}})
+
+_log = structlog.get_logger("edge_agent.hostkubelet")
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One request and where its answer goes."""
+
+    connection: ServerConnection
+    duplex: Duplex
+    request: Request
+    principal: str
+
+
+class HostKubelet:
+    """The built-in kubelet."""
+
+    def __init__(
+        self,
+        agent_name: str,
+        settings: HostSettings,
+        *,
+        journalctl: str = "journalctl",
+        systemctl: str = "systemctl",
+    ) -> None:
+        """Check the settings and look up the account; blocks shortly.
+
+        Args:
+            agent_name: name of the pod and of its node.
+            settings: what the box allows.
+            journalctl: program that reads the journal.
+            systemctl: program that knows the units' states.
+
+        Raises:
+            SettingsError: the settings ask for what this box cannot give.
+        """
+        settings.check()
+        self._name = agent_name
+        self._account: Account | None = find_account(settings.user, settings.shell) if settings.exec else None
+        self._containers = {container.name: container for container in containers(settings)}
+        self._files = {str(file): LogFile(file) for file in settings.files}
+        self._running = Running()
+        self._units = Units(self._running, list(dict.fromkeys(settings.units)), systemctl)
+        self._logs = Logs(Journal(self._running, journalctl), self._files)
+        self._since = datetime.now(UTC)
+        self._execs = 0
+        self._open_logs = 0
+        self._closing = False
+
+    async def serve(self, duplex: Duplex, principal: str) -> None:
+        """Serve one connection until it ends; owns it.
+
+        Args:
+            duplex: the connection.
+            principal: who is at its other end, for the audit record.
+        """
+        connection = ServerConnection(duplex)
+        try:
+            while (request := await connection.next_request()) is not None:
+                if not await self._answer(_Call(connection, duplex, request, principal)):
+                    break
+        except (StreamError, ClientGone):
+            pass  # the client left, which needs no answer
+        except LogBroken as error:
+            # A clean end would claim that the log is whole.
+            duplex.reset(Code.INTERNAL, str(error))
+            return
+        except BaseException:
+            duplex.reset(Code.INTERNAL, "the agent gave up the request")
+            raise
+        await duplex.aclose()
+
+    async def aclose(self) -> None:
+        """Refuse what comes and end all commands, with SIGKILL after a grace of 5 s where they do not obey."""
+        self._closing = True
+        await self._running.aclose()
+
+    # Internal
+
+    async def _answer(self, call: _Call) -> bool:
+        """Answer one request; False when the connection cannot carry another one."""
+        try:
+            return await self._route(call)
+        except KubeletError as error:
+            await call.connection.respond(error.status, [JSON_TYPE], error.body())
+            return True
+
+    async def _route(self, call: _Call) -> bool:
+        if self._closing:
+            raise KubeletError(503, "the agent is stopping")
+        parts = [unquote(part) for part in urlsplit(call.request.target).path.split("/")[1:]]
+        match parts:
+            case ["healthz"]:
+                await call.connection.respond(200, [("content-type", "text/plain")], b"ok")
+            case ["pods"]:
+                body = json.dumps(pod_list(self._name, [*self._containers.values()], await self._states(), self._since))
+                await call.connection.respond(200, [JSON_TYPE], body.encode())
+            case ["containerLogs", namespace, pod, container]:
+                await self._send_log(call, self._container(namespace, pod, container))
+            case ["exec", namespace, pod, container]:
+                await self._exec(call, self._container(namespace, pod, container))
+                return False
+            case ["attach", namespace, pod, container]:
+                self._container(namespace, pod, container)
+                raise KubeletError(400, "nothing on a plain box can be attached to: use exec or logs")
+            case ["portForward", *_]:
+                raise KubeletError(400, "a plain box forwards no ports here: use a forward of the cloud server")
+            case _:
+                raise KubeletError(404, "the kubelet of a plain box serves /pods, /exec, /containerLogs and /healthz")
+        return True
+
+    def _container(self, namespace: str, pod: str, name: str) -> Container:
+        if (namespace, pod) != (NAMESPACE, self._name):
+            raise KubeletError(404, f'pods "{pod}" not found in the namespace "{namespace}" of this box')
+        if name == HOST and self._account is None:
+            raise KubeletError(
+                403, "this box allows no commands: its owner can set exec = true in [host] of edge-agent.toml"
+            )
+        container = self._containers.get(name)
+        if container is None:
+            names = ", ".join(self._containers) or "none"
+            raise KubeletError(404, f'this box offers no container "{name}", only: {names}')
+        return container
+
+    async def _states(self) -> dict[str, ContainerState]:
+        states = dict(await self._units.states())
+        for container in self._containers.values():
+            if container.kind is Kind.HOST:
+                states[container.name] = self._running_since_start()
+            elif container.kind is Kind.FILE:
+                present = await asyncio.to_thread(self._files[container.source].exists)
+                states[container.name] = self._running_since_start() if present else FILE_MISSING
+        return states
+
+    def _running_since_start(self) -> ContainerState:
+        return ContainerState({"running": {"startedAt": kubernetes_time(self._since)}}, running=True)
+
+    async def _send_log(self, call: _Call, container: Container) -> None:
+        options = parse_log_options(call.request.query, datetime.now(UTC))
+        if self._open_logs >= MAX_LOGS:
+            raise KubeletError(
+                429, f"{MAX_LOGS} logs of this box are being read already: try again when some have ended"
+            )
+        self._open_logs += 1
+        try:
+            log = await self._logs.open(container, options)
+            try:
+                sent_bytes = await send_log(call.connection, log, options)
+            finally:
+                log.close()
+        finally:
+            self._open_logs -= 1
+        _log.info("log read", principal=call.principal, container=container.name, sent_bytes=sent_bytes)
+
+    async def _exec(self, call: _Call, container: Container) -> None:
+        """Run a command; the connection is used up afterwards."""
+        if container.kind is not Kind.HOST:
+            raise KubeletError(400, f'commands run on the box itself only: use -c {HOST}, "{container.name}" is a log')
+        query = call.request.query
+        argv = [value for name, value in query if name == "command"]
+        if not argv or not argv[0] or any("\0" in argument for argument in argv):
+            raise KubeletError(400, "a command must be given")
+        wanted = {name for name, value in query if value in ("1", "true")}
+        tty = "tty" in wanted
+        spec = CommandSpec(argv=argv, account=self._account, tty=tty, stdin="input" in wanted)
+        outputs = {Channel.STDOUT} if "output" in wanted else set()
+        if "error" in wanted and not tty:
+            outputs.add(Channel.STDERR)
+        if not outputs and not spec.stdin:
+            raise KubeletError(400, "at least one of stdin, stdout and stderr must be wanted")
+        if self._execs >= MAX_EXECS:
+            raise KubeletError(429, f"{MAX_EXECS} commands run on this box already: try again when some have ended")
+        headers = negotiate(call.request)
+        self._execs += 1
+        try:
+            early = await call.connection.upgrade(headers)
+            await self._run(call, ExecSession(ChannelSocket(call.duplex, early), spec, outputs, self._running), argv)
+        finally:
+            self._execs -= 1
+
+    async def _run(self, call: _Call, session: ExecSession, argv: list[str]) -> None:
+        started_s = asyncio.get_running_loop().time()
+        try:
+            await session.run()
+        finally:
+            result = session.result
+            # Only the program: what follows may hold secrets.
+            _log.info(
+                "exec ended",
+                principal=call.principal,
+                program=argv[0],
+                arguments=len(argv) - 1,
+                exit_code=result.exit_code,
+                reason="client gone" if result.exit_code is None else "exited",
+                received_bytes=result.received_bytes,
+                sent_bytes=result.sent_bytes,
+                duration_s=round(asyncio.get_running_loop().time() - started_s, 3),
+            )

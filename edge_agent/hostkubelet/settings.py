@@ -1,0 +1,48 @@
+"""What the box's own configuration lets the cloud see and do: the `[host]` section, checked."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+_UNIT = re.compile(
+    r"[A-Za-z0-9:_.\\-]+(@[A-Za-z0-9:_.\\-]*)?"
+    r"\.(service|socket|timer|mount|automount|swap|target|path|slice|scope|device)"
+)
+MAX_UNIT_CHARACTERS = 255
+"""systemd's own limit (UNIT_NAME_MAX)."""
+
+
+class SettingsError(ValueError):
+    """The `[host]` section asks for what this box cannot give; the text says what to change."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostSettings:
+    """The `[host]` section; with its defaults nothing is reachable."""
+
+    exec: bool = False
+    """Commands may be run on the box."""
+    user: str = "root"
+    """Account that the commands run as."""
+    shell: str = ""
+    """Value of SHELL for the commands; "" takes the account's own."""
+    units: list[str] = field(default_factory=list)
+    """systemd units whose logs may be read, with their suffix: `nginx.service`."""
+    files: list[Path] = field(default_factory=list)
+    """Log files that may be read; absolute."""
+
+    def check(self) -> None:
+        """Refuse what could never work or would reach more than it says.
+
+        Raises:
+            SettingsError: a unit is not the full name of one unit, or a file is not an absolute path.
+        """
+        for unit in self.units:
+            # A pattern would match units that nobody listed.
+            if not _UNIT.fullmatch(unit) or unit.startswith("-") or len(unit) > MAX_UNIT_CHARACTERS:
+                raise SettingsError(f'units: "{unit}" is not the name of a systemd unit such as "nginx.service"')
+        for file in self.files:
+            if not file.is_absolute():
+                raise SettingsError(f'files: "{file}" must be an absolute path')

@@ -1,0 +1,69 @@
+"""Kubernetes `Status` objects: how a kubelet tells a client what went wrong, and how a command ended."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+JSON_TYPE = ("content-type", "application/json")
+
+_REASONS = {
+    400: "BadRequest",
+    403: "Forbidden",
+    404: "NotFound",
+    405: "MethodNotAllowed",
+    429: "TooManyRequests",
+    500: "InternalError",
+    503: "ServiceUnavailable",
+}
+
+
+class KubeletError(Exception):
+    """A request that cannot be served.
+
+    Attributes:
+        status: the HTTP status code.
+        text: one line for the person at the client.
+    """
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+        self.text = text
+
+    def body(self) -> bytes:
+        """The `Status` object for the answer."""
+        return _encode(failure(self.text, _REASONS[self.status], self.status))
+
+
+def failure(text: str, reason: str, code: int) -> dict[str, Any]:
+    """A `Status` that says why something failed."""
+    return {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "metadata": {},
+        "status": "Failure",
+        "message": text,
+        "reason": reason,
+        "code": code,
+    }
+
+
+def exit_status(exit_code: int) -> bytes:
+    """What the error channel of an exec carries at the end of its command."""
+    if exit_code == 0:
+        return _encode({"metadata": {}, "status": "Success"})
+    text = f"command terminated with non-zero exit code: {exit_code}"
+    status = failure(text, "NonZeroExitCode", 500)
+    # Clients take the exit code from the cause and from nowhere else.
+    status["details"] = {"causes": [{"reason": "ExitCode", "message": str(exit_code)}]}
+    return _encode(status)
+
+
+def internal_failure(text: str) -> bytes:
+    """What the error channel of an exec carries when its command could not be run."""
+    return _encode(failure(text, "InternalError", 500))
+
+
+def _encode(status: dict[str, Any]) -> bytes:
+    return json.dumps(status, separators=(",", ":")).encode()
