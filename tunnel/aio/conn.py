@@ -72,11 +72,6 @@ class Conn(asyncio.Protocol):
         uris = [value for kind, value in certificate.get("subjectAltName", ()) if kind == "URI"]
         return uris[0] if len(uris) == 1 and uris[0].startswith("spiffe://") else None
 
-    @property
-    def closed(self) -> asyncio.Future[None]:
-        """Done when the connection is gone. Do not cancel it."""
-        return self._closed
-
     async def read(self, max_bytes: int = 65536) -> bytes:
         """Wait for bytes; `b""` when the other side finished. See `Duplex.read`."""
         while not self._chunks:
@@ -152,21 +147,9 @@ class Conn(asyncio.Protocol):
         self._chunks.clear()
         return Detached(self.transport, leftover, self._eof)
 
-    @property
-    def at_eof(self) -> bool:
-        """Whether the other side finished; what it sent before may still be unread."""
-        return self._eof
-
-    async def gone(self) -> None:
-        """Wait until the other side closed or reset, without reading: for a front end that waits for something else."""
-        while not self._eof and self._error is None:
-            if self._reader is not None:
-                raise StreamBusy("another task reads this connection")
-            self._reader = asyncio.get_running_loop().create_future()
-            try:
-                await self._reader
-            finally:
-                self._reader = None
+    async def lost(self) -> None:
+        """Wait until the connection is gone, without reading."""
+        await asyncio.shield(self._closed)
 
     # Internal - called by the event loop
 

@@ -215,6 +215,18 @@ class ServerConnection:
         )
         return self._h11.trailing_data[0]
 
+    async def accept_connect(self) -> bytes:
+        """Answer a CONNECT request with 200 and no header; from here on the duplex belongs to the caller.
+
+        Returns:
+            What the client sent behind its request, to be read before the duplex.
+
+        Raises:
+            StreamError: the client is gone.
+        """
+        await self._send(h11.Response(status_code=200, headers=[], reason=b"Connection Established"))
+        return self._h11.trailing_data[0]
+
     async def wait_client_gone(self) -> None:
         """Return when the client ends or resets the connection; for use beside a long answer.
 

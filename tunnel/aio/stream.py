@@ -171,7 +171,7 @@ class Stream:
         if self._ended:
             sink.ended(self._error)
             return
-        if self._core.receive.queued:
+        if self._core.receive.queued or self._chunks:
             sink.readable()
         if self._eof:
             sink.eof()
@@ -202,7 +202,8 @@ class Stream:
 
     def receive_nowait(self) -> list[bytes]:
         """Everything that arrived, in order, in chunks of up to 64 KiB; grants no credit."""
-        chunks = self._driver.core.take(self._core)
+        chunks = [*self._chunks, *self._driver.core.take(self._core)]
+        self._chunks.clear()
         if self._eof:
             self._driver.kick()  # the last bytes may have ended the stream
         return chunks

@@ -1,0 +1,22 @@
+"""What front ends need of the registry: a stream to something at an agent."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from tunnel.aio.stream import Stream
+from tunnel.core.target import Target
+
+
+class Opener(Protocol):
+    """Opens streams; cancelling it cancels the dial at the agent."""
+
+    async def open(
+        self, agent: str, target: Target, *, principal: str, frontend: str, deadline_s: float = 10.0
+    ) -> Stream:
+        """Open a stream.
+
+        Raises:
+            OpenRefused: `code` and text say why; an answer comes within `deadline_s`.
+        """
+        ...
