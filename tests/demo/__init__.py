@@ -1,0 +1,1 @@
+"""`make demo`: the main job on a real box behind NAT, shown to a person."""
