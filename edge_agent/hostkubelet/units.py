@@ -95,7 +95,7 @@ def parse_states(names: Sequence[str], answer: str, booted_at: datetime) -> dict
         booted_at: the zero of systemd's monotonic times.
     """
     blocks = [dict(line.partition("=")[::2] for line in block.splitlines()) for block in answer.strip().split("\n\n")]
-    if len(blocks) != len(names):
+    if len(blocks) != len(names) or not all("ActiveState" in block for block in blocks):
         return dict.fromkeys(names, UNKNOWN)
     return {name: _state(block, booted_at) for name, block in zip(names, blocks, strict=True)}
 

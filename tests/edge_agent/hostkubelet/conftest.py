@@ -69,7 +69,7 @@ def children() -> list[psutil.Process]:
 @asynccontextmanager
 async def serving(settings: HostSettings, **programs: str) -> AsyncIterator[Box]:
     """A kubelet that leaves no child behind."""
-    kubelet = HostKubelet(POD, settings, **programs)
+    kubelet = await asyncio.to_thread(HostKubelet, POD, settings, **programs)  # looks at files and accounts
     async with asyncio.TaskGroup() as tasks:
         box = Box(kubelet, tasks)
         try:

@@ -1,0 +1,222 @@
+"""The API as a whole: what is listed, what is refused and how, and what a stopping kubelet does."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pwd
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from edge_agent.hostkubelet import HostKubelet, HostSettings, SettingsError, server
+from tests.edge_agent.hostkubelet.conftest import POD, Box, serving
+from tests.support.channel_client import ChannelClient, UpgradeRefused, exec_target, upgrade_headers
+from tests.support.waits import eventually
+from tunnel.aio.http1 import ClientConnection
+
+ME = pwd.getpwuid(os.geteuid()).pw_name
+
+
+async def refusal(box: Box, target: str, headers: list[tuple[str, str]] | None = None) -> tuple[int, str]:
+    """How an upgrade is refused."""
+    with pytest.raises(UpgradeRefused) as raised:
+        await ChannelClient.open(box.connect(), target, headers)
+    return raised.value.status, raised.value.message
+
+
+async def message(box: Box, target: str) -> tuple[int, str]:
+    """How a plain request is refused."""
+    status, headers, body = await box.get(target)
+    answer = json.loads(body)
+    assert headers.get("content-type") == "application/json"
+    assert (answer["kind"], answer["apiVersion"], answer["status"], answer["code"]) == (
+        "Status",
+        "v1",
+        "Failure",
+        status,
+    )
+    return status, answer["message"]
+
+
+# ------------------------------------------------------------------------------------------------------------- listing
+
+
+async def test_health(box: Box) -> None:
+    status, _, body = await box.get("/healthz")
+    assert (status, body) == (200, b"ok")
+
+
+async def test_pods(tmp_path: Path) -> None:
+    settings = HostSettings(
+        exec=True, user=ME, units=["nginx.service"], files=[Path("/etc/hostname"), Path("/var/log/none.log")]
+    )
+    async with serving(settings, systemctl="/no/systemctl") as box:
+        status, _, body = await box.get("/pods")
+    assert status == 200
+    pods = json.loads(body)
+    assert (pods["kind"], pods["apiVersion"]) == ("PodList", "v1")
+    (pod,) = pods["items"]
+    assert (pod["metadata"]["name"], pod["metadata"]["namespace"]) == (POD, "default")
+    states = {container["name"]: container["state"] for container in pod["status"]["containerStatuses"]}
+    assert [*states] == ["host", "nginx.service", "hostname", "none.log"]
+    assert [*states["host"]] == [*states["hostname"]] == ["running"]
+    assert states["nginx.service"]["waiting"]["reason"] == "Unknown"
+    assert states["none.log"]["waiting"]["reason"] == "FileNotFound"
+
+
+async def test_several_requests_on_one_connection(box: Box) -> None:
+    http = ClientConnection(box.connect())
+    for target, status in (("/healthz", 200), ("/nothing", 404), ("/pods", 200)):
+        response = await http.request("GET", target, [("host", "kubelet")])
+        await http.read_body(1 << 16)
+        assert response.status == status
+
+
+# ------------------------------------------------------------------------------------------------------------- refusals
+
+
+async def test_without_permission_no_command_runs(tmp_path: Path) -> None:
+    async with serving(HostSettings()) as box:
+        status, text = await refusal(box, exec_target(POD, ["touch", str(tmp_path / "made")]))
+        assert (await box.get("/pods"))[0] == 200
+    assert status == 403
+    assert text == "this box allows no commands: its owner can set exec = true in [host] of edge-agent.toml"
+    assert not (tmp_path / "made").exists()
+
+
+def test_a_user_that_does_not_exist_is_refused_at_the_start() -> None:
+    with pytest.raises(SettingsError, match="no-such-user"):
+        HostKubelet(POD, HostSettings(exec=True, user="no-such-user"))
+    HostKubelet(POD, HostSettings(exec=False, user="no-such-user"))  # nothing would run as it
+
+
+@pytest.mark.parametrize(
+    ("target", "status", "text"),
+    [
+        (exec_target("other", ["true"]), 404, 'pods "other" not found'),
+        ("/exec/kube-system/box-7/host?command=true&output=1", 404, 'in the namespace "kube-system"'),
+        (
+            exec_target(POD, ["true"], container="nginx.service"),
+            400,
+            "commands run on the box itself only: use -c host",
+        ),
+        (exec_target(POD, ["true"], container="missing"), 404, 'no container "missing", only: host, nginx.service'),
+        (exec_target(POD, []), 400, "a command must be given"),
+        (exec_target(POD, [""]), 400, "a command must be given"),
+        (exec_target(POD, ["echo", "a\0b"]), 400, "a command must be given"),
+        (f"/exec/default/{POD}/host?command=true", 400, "at least one of stdin, stdout and stderr"),
+        (f"/attach/default/{POD}/host?output=1", 400, "nothing on a plain box can be attached to"),
+        (f"/portForward/default/{POD}", 400, "forwards no ports here"),
+        ("/", 404, "serves /pods, /exec, /containerLogs and /healthz"),
+        ("/exec", 404, "serves /pods"),
+        (f"/run/default/{POD}/host", 404, "serves /pods"),
+    ],
+)
+async def test_refusals(target: str, status: int, text: str) -> None:
+    async with serving(HostSettings(exec=True, user=ME, units=["nginx.service"])) as box:
+        got_status, got_text = await refusal(box, target)
+    assert got_status == status
+    assert text in got_text
+
+
+@pytest.mark.parametrize(
+    ("container", "status"),
+    [("host", 400), ("other.service", 404), ("%2Fetc%2Fpasswd", 404), ("..%2F..%2Fetc%2Fpasswd", 404), ("passwd", 404)],
+)
+async def test_only_what_is_configured_can_be_read(container: str, status: int) -> None:
+    async with serving(HostSettings(exec=True, user=ME, units=["nginx.service"])) as box:
+        got_status, text = await message(box, f"/containerLogs/default/{POD}/{container}")
+    assert got_status == status
+    assert "root:" not in text
+
+
+async def test_the_logs_of_a_box_without_permission_for_commands() -> None:
+    async with serving(HostSettings(files=[Path("/etc/hostname")])) as box:
+        assert (await box.get(f"/containerLogs/default/{POD}/hostname"))[2] == Path("/etc/hostname").read_bytes()
+        assert (await message(box, f"/containerLogs/default/{POD}/host"))[0] == 403
+
+
+@pytest.mark.parametrize(
+    ("headers", "text"),
+    [
+        (
+            [("host", "k"), ("connection", "Upgrade"), ("upgrade", "SPDY/3.1")],
+            "SPDY is not supported here, only WebSocket",
+        ),
+        ([("host", "k")], "needs a WebSocket upgrade"),
+        (upgrade_headers("v3.channel.k8s.io,base64.channel.k8s.io"), "none of the WebSocket protocols offered"),
+        ([item for item in upgrade_headers() if item[0] != "sec-websocket-key"], "must have a Sec-WebSocket-Key"),
+    ],
+)
+async def test_upgrades_that_are_refused(box: Box, headers: list[tuple[str, str]], text: str) -> None:
+    status, got = await refusal(box, exec_target(POD, ["true"]), headers)
+    assert status == 400
+    assert text in got
+
+
+async def test_the_reason_comes_before_the_protocol(box: Box) -> None:
+    """A client that falls back to SPDY must still read what is wrong."""
+    spdy = [("host", "k"), ("connection", "Upgrade"), ("upgrade", "SPDY/3.1")]
+    assert (await refusal(box, exec_target("other", ["true"]), spdy))[0] == 404
+
+
+async def test_too_many_commands(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "MAX_EXECS", 2)
+    running = [await box.exec("cat", stdin=True) for _ in range(2)]
+    status, text = await refusal(box, exec_target(POD, ["true"]))
+    assert status == 429
+    assert "try again when some have ended" in text
+    for client in running:
+        await client.end_stdin()
+        await client.finish()
+        await client.duplex.aclose()
+    assert await eventually_runs(box)
+
+
+async def eventually_runs(box: Box) -> bool:
+    for _ in range(100):
+        try:
+            return (await box.run("true"))[0] == 0
+        except UpgradeRefused:
+            await asyncio.sleep(0.02)
+    return False
+
+
+async def test_too_many_logs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "MAX_LOGS", 1)
+    async with serving(HostSettings(files=[Path("/etc/hostname")])) as box:
+        target = f"/containerLogs/default/{POD}/hostname"
+        http = ClientConnection(box.connect())
+        await http.request("GET", f"{target}?follow=true", [("host", "kubelet")])
+        assert (await message(box, target))[0] == 429
+
+
+# ------------------------------------------------------------------------------------------------------ audit, stopping
+
+
+async def test_every_command_leaves_a_record_without_its_arguments(box: Box) -> None:
+    with capture_logs() as records:
+        await box.run("sh", "-c", "echo hello; exit 3 # s3cret")
+        client = await box.exec("sleep", "60")
+        client.duplex.reset()
+        await eventually(lambda: len(records) == 2, what="both records")
+    done, left = records
+    assert (done["event"], done["principal"], done["program"], done["exit_code"]) == ("exec ended", "tester", "sh", 3)
+    assert (done["arguments"], done["sent_bytes"], done["reason"]) == (2, 6, "exited")
+    assert "s3cret" not in str(records)
+    assert (left["exit_code"], left["reason"]) == (None, "client gone")
+
+
+async def test_a_stopping_kubelet_refuses(box: Box) -> None:
+    await box.kubelet.aclose()
+    assert await message(box, "/pods") == (503, "the agent is stopping")
+
+
+async def test_a_connection_that_ends_without_a_request(box: Box) -> None:
+    duplex = box.connect()
+    await duplex.write_eof()
+    await box.serving
+    assert await duplex.read() == b""
