@@ -17,7 +17,7 @@ import grpc.aio
 from tunnel.aio.carrier_errors import GRPC_ERRORS, CarrierLost, lost_from_error, lost_from_status
 from tunnel.aio.channel import DialOptions, explain_failure, open_channel, release
 from tunnel.aio.credentials import ClientTls
-from tunnel.aio.methods import CONNECT
+from tunnel.aio.methods import ACCEPTED, CONNECT
 from tunnel.aio.one_task import OneTask
 from tunnel.core.limits import MAX_MESSAGE_BYTES
 
@@ -111,13 +111,11 @@ class _DialledCarrier:
         self._lost: CarrierLost | None = None
 
     async def accepted(self) -> None:
-        """Wait for the server's headers, which it sends once it has accepted the certificate."""
+        """Wait for the server's word that it has accepted the certificate."""
         with self._operation(self._reader):
-            await self._call.initial_metadata()
-            if self._call.done():
+            if ACCEPTED not in tuple(await self._call.initial_metadata()):
                 code, details = await self._call.code(), await self._call.details()
-                if code is not grpc.StatusCode.OK:
-                    raise self._lose(lost_from_status(code, details, self.peer))
+                raise self._lose(lost_from_status(code, details, self.peer))
 
     async def read(self) -> bytes | None:
         with self._operation(self._reader):

@@ -21,9 +21,10 @@ from tunnel.aio.carrier_errors import GRPC_ERRORS, CarrierLost, lost_from_error
 from tunnel.aio.channel_options import cloud_options
 from tunnel.aio.credentials import ServerTls, server_credentials
 from tunnel.aio.enrollment import EnrollmentHandler, answer_join, answer_renew
-from tunnel.aio.methods import CONNECT, JOIN, RENEW
+from tunnel.aio.methods import ACCEPTED, CONNECT, JOIN, RENEW
 from tunnel.aio.one_task import OneTask
 from tunnel.aio.peer_identity import IdentityUnclear, PeerIdentity, identify, readable_peer
+from tunnel.aio.tasks import TaskOwner
 from tunnel.core.limits import MAX_MESSAGE_BYTES
 
 __all__ = ["CarrierLimits", "CarrierServer", "OnCarrier"]
@@ -72,6 +73,7 @@ class CarrierServer:
         self._ports: list[int] = []
         self._stopping = False
         self._carriers: set[AcceptedCarrier] = set()
+        self._tasks = TaskOwner("carrier")
         self._owners: set[asyncio.Task[None]] = set()
         self._silent: Counter[str] = Counter()
 
@@ -110,12 +112,9 @@ class CarrierServer:
             carrier.close()
         if self._server is not None:
             await self._server.stop(grace_s)
-        owners = tuple(self._owners)
-        if owners:
-            _, late = await asyncio.wait(owners, timeout=grace_s)
-            for owner in late:
-                owner.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+        if owners := tuple(self._owners):
+            await asyncio.wait(owners, timeout=grace_s)
+        await self._tasks.aclose()
 
     # Internal
 
@@ -133,7 +132,7 @@ class CarrierServer:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many connections that said nothing: try later")
         carrier = AcceptedCarrier(context, peer)
         with self._counted_while_silent(carrier, address):
-            await context.send_initial_metadata(())
+            await context.send_initial_metadata((ACCEPTED,))
             await self._serve(carrier, identity)
 
     async def join(self, request: bytes, context: _Context) -> bytes:
@@ -185,7 +184,7 @@ class CarrierServer:
     async def _serve(self, carrier: AcceptedCarrier, identity: PeerIdentity) -> None:
         self._carriers.add(carrier)
         # Its own task: gRPC cancels the handler at any await once the peer is gone, and the owner keeps a session.
-        owner = asyncio.get_running_loop().create_task(self._own(carrier, identity), name=f"carrier {carrier.peer}")
+        owner = self._tasks.spawn(carrier.peer, self._own(carrier, identity))
         self._owners.add(owner)
         owner.add_done_callback(self._owners.discard)
         try:
@@ -200,8 +199,6 @@ class CarrierServer:
             await self._on_carrier(carrier, identity.uri, identity.spki_sha256)
         except CarrierLost as lost:
             _log.info("carrier lost", peer=carrier.peer, identity=identity.uri, reason=lost.text)
-        except Exception:  # noqa: BLE001  # the last frame of this task: nobody else would hear of it
-            _log.exception("carrier's owner failed", peer=carrier.peer, identity=identity.uri)
         finally:
             carrier.close()
 
