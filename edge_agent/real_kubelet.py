@@ -1,0 +1,68 @@
+"""Connects to a real kubelet on this box with the box's own credentials, so that the cloud needs none.
+
+What is carried over the connection is HTTP between the cloud server and the kubelet; nothing of it is looked at here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ipaddress
+import os
+import ssl
+
+from edge_agent.config import KubeletConfig
+from tunnel.aio.conn import Conn
+from tunnel.aio.credentials import ClientTls, CredentialsUnusable
+from tunnel.core.errors import Code, OpenRefused
+
+
+async def dial_kubelet(settings: KubeletConfig, deadline_s: float) -> Conn:
+    """Connect and authenticate both sides.
+
+    Args:
+        settings: where it listens and with which files; read again each time, since kubelet certificates rotate.
+        deadline_s: for all of it.
+
+    Raises:
+        OpenRefused: the files cannot be used, nobody listens, or the certificate of who listens is not the kubelet's.
+    """
+    address = settings.address
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(deadline_s):
+            context = await asyncio.to_thread(_context, settings)
+            _, conn = await loop.create_connection(Conn, address.host, address.port, ssl=context)
+            return conn
+    except TimeoutError:
+        raise OpenRefused(f"kubelet at {address}: no answer within {deadline_s:g} s", Code.DEADLINE) from None
+    except CredentialsUnusable as error:
+        raise OpenRefused(f"kubelet at {address}: {error}", Code.NO_SERVICE) from error
+    except ssl.SSLCertVerificationError as error:
+        text = f"its certificate is not vouched for by {settings.ca}: {error.verify_message}"
+        raise OpenRefused(f"kubelet at {address}: {text}", Code.UNREACHABLE) from error
+    except ssl.SSLError as error:
+        raise OpenRefused(f"kubelet at {address}: TLS failed: {error.reason or error}", Code.UNREACHABLE) from error
+    except OSError as error:
+        code = Code.REFUSED if error.errno == errno.ECONNREFUSED else Code.UNREACHABLE
+        text = os.strerror(error.errno).lower() if error.errno and error.errno > 0 else str(error)
+        raise OpenRefused(f"kubelet at {address}: {text}", code) from error
+
+
+def _context(settings: KubeletConfig) -> ssl.SSLContext:
+    # Loaded once for its checks, whose texts name the file that is at fault.
+    ClientTls(certificate=settings.client_cert, key=settings.client_key, ca=settings.ca).load()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # On loopback the name says nothing: a kubelet's certificate names the node, and only this box can listen there.
+    context.check_hostname = not _is_loopback(settings.address.host)
+    context.load_verify_locations(settings.ca)
+    context.load_cert_chain(settings.client_cert, settings.client_key)
+    return context
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
