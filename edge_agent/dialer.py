@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import socket
 from itertools import chain, zip_longest
 
 from edge_agent.policy import Policy
@@ -23,21 +24,33 @@ ATTEMPT_DELAY_S = 0.25
 ANSWER_MARGIN_S = 0.2
 """The refusal should reach the opener before its own deadline does."""
 
-_CODES = {errno.ECONNREFUSED: Code.REFUSED, errno.ETIMEDOUT: Code.DEADLINE}
+MAX_TOLD = 3
+"""Addresses whose failure is told; a name may have dozens."""
+
+_CODES = {
+    errno.ECONNREFUSED: Code.REFUSED,
+    errno.ETIMEDOUT: Code.DEADLINE,
+    errno.EMFILE: Code.LIMIT_EXCEEDED,
+    errno.ENFILE: Code.LIMIT_EXCEEDED,
+    errno.ENOBUFS: Code.LIMIT_EXCEEDED,
+    errno.ENOMEM: Code.LIMIT_EXCEEDED,
+    errno.EADDRNOTAVAIL: Code.LIMIT_EXCEEDED,
+}
+"""All others mean that there is no way to the host."""
 
 
 async def dial(target: TcpTarget, policy: Policy, deadline_s: float) -> tuple[Conn, str]:
     """Connect; returns the connection and the address that answered. Cancelled, it leaves no socket behind.
 
     Raises:
-        OpenRefused: NOT_ALLOWED, NAME_NOT_FOUND, REFUSED, UNREACHABLE or DEADLINE.
+        OpenRefused: NOT_ALLOWED, NAME_NOT_FOUND, REFUSED, UNREACHABLE, LIMIT_EXCEEDED or DEADLINE.
     """
     try:
         async with asyncio.timeout(max(0.05, deadline_s - ANSWER_MARGIN_S)):
             addresses = await policy.permitted(target)
-            return await _race(_interleave(addresses), target)
+            return await _race(_interleave(addresses), target.port)
     except TimeoutError:
-        raise OpenRefused(f"{target}: no answer within {deadline_s:.0f} s", Code.DEADLINE) from None
+        raise OpenRefused(f"{target}: no answer within {deadline_s:g} s", Code.DEADLINE) from None
 
 
 def _interleave(addresses: list[Address]) -> list[Address]:
@@ -47,15 +60,15 @@ def _interleave(addresses: list[Address]) -> list[Address]:
     return [address for address in chain.from_iterable(zip_longest(first, second)) if address is not None]
 
 
-async def _race(addresses: list[Address], target: TcpTarget) -> tuple[Conn, str]:
+async def _race(addresses: list[Address], port: int) -> tuple[Conn, str]:
     """The first connection that succeeds; the others are cancelled and closed."""
     attempts: set[asyncio.Task[Conn]] = set()
     waiting = list(addresses)
-    failures: list[OSError] = []
+    failures: list[_Failed] = []
     try:
         while waiting or attempts:
             if waiting:
-                attempts.add(_start(waiting.pop(0), target.port))
+                attempts.add(_start(TcpTarget(str(waiting.pop(0)), port)))
             delay = ATTEMPT_DELAY_S if waiting else None
             done, attempts = await asyncio.wait(attempts, timeout=delay, return_when=asyncio.FIRST_COMPLETED)
             winner = _winner(done, failures)
@@ -67,18 +80,47 @@ async def _race(addresses: list[Address], target: TcpTarget) -> tuple[Conn, str]
         for result in await asyncio.gather(*attempts, return_exceptions=True):
             if isinstance(result, Conn):
                 result.reset()
-    raise _refusal(target, failures)
+    raise _refusal(failures)
 
 
-def _start(address: Address, port: int) -> asyncio.Task[Conn]:
-    async def connect() -> Conn:
-        _, conn = await asyncio.get_running_loop().create_connection(Conn, str(address), port)
-        return conn
+class _Failed(Exception):
+    """One address that did not take the connection."""
 
-    return asyncio.get_running_loop().create_task(connect(), name=f"dial {address}:{port}")
+    def __init__(self, where: TcpTarget, number: int) -> None:
+        super().__init__(f"{where}: {os.strerror(number).lower()}")
+        self.number = number
 
 
-def _winner(done: set[asyncio.Task[Conn]], failures: list[OSError]) -> Conn | None:
+def _start(where: TcpTarget) -> asyncio.Task[Conn]:
+    return asyncio.get_running_loop().create_task(_connect(where), name=f"dial {where}")
+
+
+async def _connect(where: TcpTarget) -> Conn:
+    try:
+        conn = await _open_connection(where)
+    except OSError as error:
+        raise _Failed(where, error.errno or errno.EHOSTUNREACH) from error
+    if _is_its_own_peer(conn):
+        conn.reset()
+        raise _Failed(where, errno.ECONNREFUSED)
+    return conn
+
+
+async def _open_connection(where: TcpTarget) -> Conn:
+    _, conn = await asyncio.get_running_loop().create_connection(Conn, where.host, where.port)
+    return conn
+
+
+def _is_its_own_peer(conn: Conn) -> bool:
+    """A port of this box that nobody listens on may become our own end's, and TCP then connects it to itself."""
+    sock: socket.socket = conn.transport.get_extra_info("socket")
+    try:
+        return bool(sock.getsockname() == sock.getpeername())
+    except OSError:
+        return False  # reset meanwhile: the connection will say so
+
+
+def _winner(done: set[asyncio.Task[Conn]], failures: list[_Failed]) -> Conn | None:
     winner: Conn | None = None
     for attempt in done:
         error = attempt.exception()
@@ -86,15 +128,15 @@ def _winner(done: set[asyncio.Task[Conn]], failures: list[OSError]) -> Conn | No
             if winner is not None:
                 winner.reset()  # two came at once
             winner = attempt.result()
-        elif isinstance(error, OSError):
+        elif isinstance(error, _Failed):
             failures.append(error)
         else:
             raise error
     return winner
 
 
-def _refusal(target: TcpTarget, failures: list[OSError]) -> OpenRefused:
-    """The failure that says most: a refusal by the host before a lack of route to it."""
-    best = max(failures, key=lambda error: error.errno == errno.ECONNREFUSED)
-    text = os.strerror(best.errno).lower() if best.errno else str(best)
-    return OpenRefused(f"{target}: {text}", _CODES.get(best.errno or 0, Code.UNREACHABLE))
+def _refusal(failures: list[_Failed]) -> OpenRefused:
+    """All of them in words; the code is of the one that says most: a refusal by the host before a lack of route."""
+    best = max(failures, key=lambda failed: failed.number == errno.ECONNREFUSED)
+    told = [best, *(failed for failed in failures if failed is not best)][:MAX_TOLD]
+    return OpenRefused("; ".join(map(str, told)), _CODES.get(best.number, Code.UNREACHABLE))

@@ -1,15 +1,23 @@
-"""What the box allows to be reached through it: its own list, default deny, above anything the server says."""
+"""What the box allows to be reached through it: its own list, default deny, above anything the server says.
+
+Names are resolved here, and what is returned are addresses to dial as they are: no later answer of DNS counts.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import socket
 from collections.abc import Awaitable, Callable, Sequence
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from tunnel.core.errors import Code, OpenRefused
 from tunnel.core.target import TcpTarget
-from tunnel.core.target_rule import Address, TargetRule, normal_address
+from tunnel.core.target_rule import Address, TargetRule, is_dns_name, normal_address
+
+LOCALHOST = "localhost"
+LOOPBACK: tuple[Address, ...] = (IPv4Address("127.0.0.1"), IPv6Address("::1"))
+"""What `localhost` always is (RFC 6761 6.3), whatever the box's files and DNS say."""
+_BROADCAST = IPv4Address("255.255.255.255")
 
 Resolve = Callable[[str, int], Awaitable[list[Address]]]
 """Addresses of a host name, in the order in which the system prefers them; OSError when there are none."""
@@ -18,13 +26,8 @@ Resolve = Callable[[str, int], Awaitable[list[Address]]]
 async def system_resolve(host: str, port: int) -> list[Address]:
     """Ask the system's resolver, as any program on the box would."""
     infos = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    addresses = [ipaddress.ip_address(info[4][0].split("%")[0]) for info in infos if isinstance(info[4][0], str)]
+    addresses = [ip_address(info[4][0].split("%")[0]) for info in infos if isinstance(info[4][0], str)]
     return list(dict.fromkeys(addresses))
-
-
-LOCALHOST = "localhost"
-_LOOPBACK: list[Address] = [ipaddress.ip_address("127.0.0.1"), ipaddress.ip_address("::1")]
-"""What localhost means whatever a resolver says (RFC 6761 6.3)."""
 
 
 class Policy:
@@ -35,46 +38,91 @@ class Policy:
         self._resolve = resolve
 
     async def permitted(self, target: TcpTarget) -> list[Address]:
-        """Resolve a target and keep the addresses that may be dialled: exactly these, so that no later answer of DNS
-        counts.
+        """Resolve a target and keep the addresses that may be dialled: exactly these.
 
         A rule with addresses allows what lies in it, however it was named. A rule with a DNS name allows the host of
-        that name, and the addresses that the name has now.
+        that name, and the addresses that the name has now; but never, by an answer of DNS alone, this box itself or
+        its link, where services listen that trust whoever can reach them.
 
         Raises:
             OpenRefused: NAME_NOT_FOUND, or NOT_ALLOWED when no address is left.
         """
         rules = [rule for rule in self._rules if rule.matches_port(target.port)]
-        addresses = await self._addresses(target)
-        by_name = any(rule.matches_name(target.host, target.port) for rule in rules)
-        allowed = addresses if by_name else [one for one in addresses if await self._allows(rules, one, target.port)]
+        addresses = _without_lookup(target.host)
+        if not addresses:
+            if not rules:  # nothing could be allowed: nobody makes this box ask DNS for it
+                raise _not_allowed(target, ())
+            addresses = await self._look_up(target.host, target.port)
+        allowed = [
+            address
+            for address in addresses
+            if any(rule.matches_address(address, target.port) for rule in rules) or _fits_name(address, target, rules)
+        ]
         if not allowed:
-            raise OpenRefused(f"{target} is not allowed by this box's [[allow]] rules", Code.NOT_ALLOWED)
+            allowed = await self._known_by_name(addresses, target, rules)
+        allowed = [address for address in allowed if _can_be_dialled(address)]
+        if not allowed:
+            raise _not_allowed(target, addresses)
         return allowed
 
-    async def _addresses(self, target: TcpTarget) -> list[Address]:
-        try:
-            return [normal_address(ipaddress.ip_address(target.host))]
-        except ValueError:
-            pass
-        if target.host.lower() == LOCALHOST:
-            return list(_LOOPBACK)
-        try:
-            found = await self._resolve(target.host, target.port)
-        except (OSError, UnicodeError):
-            found = []
-        if not found:
-            raise OpenRefused(f"{target.host} does not resolve on this box", Code.NAME_NOT_FOUND)
-        return [normal_address(address) for address in found]
+    # Internal
 
-    async def _allows(self, rules: Sequence[TargetRule], address: Address, port: int) -> bool:
-        if any(rule.matches_address(address, port) for rule in rules):
-            return True
-        for name in {rule.name for rule in rules if rule.name}:
+    async def _known_by_name(
+        self, addresses: Sequence[Address], target: TcpTarget, rules: Sequence[TargetRule]
+    ) -> list[Address]:
+        """Those of the addresses that a name of a rule has now."""
+        allowed: set[Address] = set()
+        for name in dict.fromkeys(rule.name for rule in rules if rule.name):
             try:
-                current = await self._resolve(name, port)
-            except OSError:
+                current = _without_lookup(name) or await self._look_up(name, target.port)
+            except OpenRefused:
                 continue
-            if address in map(normal_address, current):
-                return True
-        return False
+            allowed.update(address for address in current if _may_be_named(address, name))
+        return [address for address in addresses if address in allowed]
+
+    async def _look_up(self, host: str, port: int) -> list[Address]:
+        if not is_dns_name(host):  # the C library would read "a\0b" as another name than our rules do
+            raise OpenRefused("the host is neither an address nor a DNS name", Code.NAME_NOT_FOUND)
+        try:
+            found = await self._resolve(host, port)
+        except OSError as error:
+            reason = (error.strerror or "no such name").lower()
+            raise OpenRefused(f"{host} does not resolve on this box: {reason}", Code.NAME_NOT_FOUND) from error
+        if not found:
+            raise OpenRefused(f"{host} does not resolve on this box", Code.NAME_NOT_FOUND)
+        return list(dict.fromkeys(normal_address(address) for address in found))
+
+
+def _without_lookup(host: str) -> list[Address]:
+    """The addresses of a literal or of localhost; none when the host is a name to look up."""
+    if _is_localhost(host):
+        return list(LOOPBACK)
+    try:
+        return [normal_address(ip_address(host))]
+    except ValueError:
+        return []
+
+
+def _is_localhost(host: str) -> bool:
+    return host.lower().removesuffix(".") == LOCALHOST
+
+
+def _fits_name(address: Address, target: TcpTarget, rules: Sequence[TargetRule]) -> bool:
+    named = any(rule.matches_name(target.host, target.port) for rule in rules)
+    return named and _may_be_named(address, target.host)
+
+
+def _may_be_named(address: Address, name: str) -> bool:
+    """Whether a DNS name suffices to reach an address; the box's own and its link's must stand in a rule themselves."""
+    return _is_localhost(name) or not (address.is_loopback or address.is_link_local)
+
+
+def _can_be_dialled(address: Address) -> bool:
+    """The kernel takes 0.0.0.0 and :: for this box; the others are no one host."""
+    return not (address.is_unspecified or address.is_multicast or address == _BROADCAST)
+
+
+def _not_allowed(target: TcpTarget, addresses: Sequence[Address]) -> OpenRefused:
+    dialled = [str(TcpTarget(str(address), target.port)) for address in addresses]
+    what = str(target) if dialled in ([], [str(target)]) else f"{target} ({', '.join(dialled[:4])})"
+    return OpenRefused(f"{what} is not allowed by this box's [[allow]] rules", Code.NOT_ALLOWED)
