@@ -142,7 +142,7 @@ async def test_files_that_cannot_be_used(cluster: Cluster, which: str, spoil: Ca
         ca=spoilt if which == "ca" else cluster.ca,
     )
     spoilt.write_bytes(b"x")
-    spoilspoilt
+    spoil(spoilt)
     refused = await refusal(config)
     assert refused.code is Code.NO_SERVICE
     assert "spoilt.pem" in refused.text
