@@ -398,6 +398,7 @@ async def test_the_proxy_of_the_environment_is_used_unless_disabled(monkeypatch:
         assert proxy.requests == [server.address]
         (await server.dial(options=DialOptions(proxy="none"))).close()
         monkeypatch.setenv("no_proxy", "127.0.0.0/8")
+        (await server.dial(options=DialOptions(proxy=f"http://127.0.0.1:{proxy.port}"))).close()
         (await server.dial(options=DialOptions())).close()
         assert proxy.requests == [server.address]
 

@@ -77,7 +77,7 @@ def lost_from_error(error: BaseException, peer: str) -> CarrierLost:
     """The error for whatever grpc.aio raised."""
     if isinstance(error, grpc.aio.AioRpcError):
         return lost_from_status(error.code(), error.details(), peer)
-    return CarrierLost(f"{peer}: the call is over ({type(error).__name__})")
+    return CarrierLost(f"{peer}: connection closed")
 
 
 # Internal

@@ -21,6 +21,7 @@ from tunnel.aio.carrier_errors import GRPC_ERRORS, CarrierLost, lost_from_error
 from tunnel.aio.channel_options import cloud_options
 from tunnel.aio.credentials import ServerTls, server_credentials
 from tunnel.aio.enrollment import EnrollmentHandler, answer_join, answer_renew
+from tunnel.aio.grpc_runtime import keep_grpc_running
 from tunnel.aio.methods import ACCEPTED, CONNECT, JOIN, RENEW
 from tunnel.aio.one_task import OneTask
 from tunnel.aio.peer_identity import IdentityUnclear, PeerIdentity, identify, readable_peer
@@ -91,6 +92,7 @@ class CarrierServer:
             CredentialsUnusable: the certificate, key or CA cannot be used.
             OSError: an address cannot be bound.
         """
+        keep_grpc_running()
         server = grpc.aio.server(
             handlers=[_Methods(self)], options=cloud_options(), compression=grpc.Compression.NoCompression
         )
@@ -112,6 +114,8 @@ class CarrierServer:
             carrier.close()
         if self._server is not None:
             await self._server.stop(grace_s)
+            # It and its handlers hold each other: let it go now, not when the garbage collector comes by.
+            self._server = None
         if owners := tuple(self._owners):
             await asyncio.wait(owners, timeout=grace_s)
         await self._tasks.aclose()

@@ -16,6 +16,7 @@ from tunnel.aio.carrier_errors import CarrierLost
 from tunnel.aio.channel_options import ChannelOptions, agent_options
 from tunnel.aio.credentials import ClientTls, CredentialsUnusable, channel_credentials
 from tunnel.aio.diagnose import find_fault, split_address
+from tunnel.aio.grpc_runtime import keep_grpc_running
 
 NO_PROXY = "none"
 
@@ -28,7 +29,7 @@ class DialOptions:
     """Until the server has answered; the explanation of a failure may take 5 s more."""
     proxy: str | None = field(default=None, repr=False)
     """`http://[user:password@]host:port` of an HTTP CONNECT proxy, or "none"; None asks the environment
-    (`grpc_proxy`, `https_proxy`, `http_proxy`; `no_grpc_proxy` and `no_proxy` name exceptions, of all three kinds)."""
+    (`grpc_proxy`, `https_proxy`, `http_proxy`). The exceptions in `no_grpc_proxy` or `no_proxy` hold for both."""
 
 
 async def open_channel(address: str, tls: ClientTls, options: DialOptions) -> grpc.aio.Channel:
@@ -43,6 +44,7 @@ async def open_channel(address: str, tls: ClientTls, options: DialOptions) -> gr
         loaded = await asyncio.to_thread(tls.load)
     except (ValueError, CredentialsUnusable) as fault:
         raise CarrierLost(str(fault)) from fault
+    keep_grpc_running()
     return grpc.aio.secure_channel(
         address, channel_credentials(loaded), arguments, compression=grpc.Compression.NoCompression
     )

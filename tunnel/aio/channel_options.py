@@ -1,17 +1,22 @@
 """Every gRPC option of both daemons in one typed table; gRPC ignores a misspelt name in silence, so a test checks each.
 
 What is not here keeps gRPC's default. Credentials are in `credentials.py`; the proxy of one dial is in `channel.py`.
+
+Flow control, measured with 100 MB each way over mutual TLS through a relay of 50 ms round trip (two cores, noise of a
+third): bandwidth probing starts at about 110 MB/s, reaches 230-500 MB/s and took a server to 223 MB of memory; without
+it a window of 4 MiB gives 61-72 MB/s, 16 MiB 160-235 MB/s, 32 MiB 190-325 MB/s at no more than 132 MB. So probing is
+off and the window is as wide as what a session may have in flight.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tunnel.core.limits import MAX_MESSAGE_BYTES
+from tunnel.core.limits import MAX_MESSAGE_BYTES, Limits
 
 ChannelOptions = list[tuple[str, int | str]]
 
-_LOOKAHEAD_BYTES = 32 * 1024 * 1024
+_LOOKAHEAD_BYTES = Limits().max_in_flight_bytes
 _IDENTITY_ONLY = 1
 """Bit set of accepted compression algorithms: bit 0, "identity". Mixed-trust data is never compressed."""
 

@@ -225,11 +225,9 @@ async def _ask_proxy(
 def _proxy_for(host: str, proxy: str | None) -> str | None:
     if proxy == "none":
         return None
-    if proxy is not None:
-        return proxy
     # gRPC reads these three, in this order, in lower case only.
     found = (os.environ.get(name) for name in ("grpc_proxy", "https_proxy", "http_proxy"))
-    chosen = next((value for value in found if value), None)
+    chosen = proxy or next((value for value in found if value), None)
     exceptions = os.environ.get("no_grpc_proxy") or os.environ.get("no_proxy") or ""  # noqa: SIM112  # as gRPC reads it
     return None if _is_exception(host, exceptions) else chosen
 

@@ -35,6 +35,8 @@ _HEAD = re.compile(rb"([IWEF])\d{4} \S+ +\d+ (\S+?):\d+\] (.*)", re.DOTALL)
 _FAILED = re.compile(
     rb"CallNextHandshakerLocked: error=(?!OK\b)(.*?) shutdown=.*endpoint_peer_address=([^,}]+)", re.DOTALL
 )
+_LINE_END = re.compile(rb"\n")
+_LONG_END = re.compile(rb"exit_early=\d\}\n|\n\n")
 _SOURCE_TRACE = re.compile(r"\s*=== Source Location Trace.*", re.DOTALL)
 _REASONS = (
     ("certificate has expired", "its certificate has expired"),
@@ -147,8 +149,9 @@ class RecordParser:
             if head is None:
                 foreign += record
                 continue
-            if b"=== Source Location Trace" not in record:
-                foreign += record.partition(b"\n")[2]
+            # Something else may follow a record, above all the last words of a crash.
+            end = (_LONG_END if b"=== Source Location Trace" in record else _LINE_END).search(record)
+            foreign += record[end.end() :] if end else b""
             if failed := _FAILED.search(record):
                 events.append(_handshake_failed(*failed.groups()))
             elif head[1] in b"EF" or (head[1] == b"W" and b"Log level" not in record):
