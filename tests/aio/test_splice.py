@@ -13,9 +13,11 @@ from contextlib import asynccontextmanager
 import pytest
 
 from tests.support.joined import Pair, joined
+from tests.support.waits import eventually
 from tunnel.aio.conn import Conn
 from tunnel.aio.session import IncomingStream
 from tunnel.aio.splice import SpliceResult, splice
+from tunnel.core.states import Send
 from tunnel.core.target import TcpTarget
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -127,6 +129,32 @@ async def test_write_then_close_delivers_everything() -> None:
             await asyncio.get_running_loop().sock_sendall(sock, blob)
         async with asyncio.timeout(20):
             assert await got == hashlib.sha256(blob).digest()
+
+
+async def test_answers_to_a_client_that_left_do_not_harm_what_it_sent() -> None:
+    blob = os.urandom(200_000)
+    got: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+    left = asyncio.Event()
+
+    async def answering(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        received = await reader.readexactly(1)
+        await left.wait()
+        while data := await reader.read(1000):
+            received += data
+            writer.write(b"thank you")  # the client's kernel resets this, and then its whole connection
+            await asyncio.sleep(0)
+        got.set_result(received)
+
+    async with path_to(answering) as path:
+        with await path.client() as sock:
+            await asyncio.get_running_loop().sock_sendall(sock, blob)
+        # The client's FIN has gone all the way when its direction of the stream is finished.
+        core = path.pair.server.core
+        await eventually(lambda: all(one.send.state is Send.DONE for one in core._streams.all()))
+        left.set()
+        async with asyncio.timeout(10):
+            assert await got == blob
+        assert {result.reason for result in await both_done(path)} == {"closed"}
 
 
 async def test_server_speaks_first() -> None:

@@ -21,6 +21,8 @@ from tunnel.core.limits import MAX_DATA_BYTES
 
 READ_BYTES = 256 * 1024
 """One read of a socket: four full frames."""
+LINGER_S = 10.0
+"""How long a socket may read what it was sent while its own bytes are thrown away."""
 
 _buffer = memoryview(bytearray(READ_BYTES))
 
@@ -80,6 +82,7 @@ class _Joint(asyncio.BufferedProtocol):
         self._ungranted = 0
         self._socket_gone = False
         self._stream_ended = False
+        self._linger_timer: asyncio.TimerHandle | None = None
         self.end = _End()
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -116,6 +119,8 @@ class _Joint(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """A read came in: queue it, in frames, before the buffer is used again."""
+        if self._stream_ended:
+            return  # nobody wants it; reading on keeps the kernel from resetting what the socket was sent
         more = True
         send = self._stream.send_nowait
         for start in range(0, nbytes, MAX_DATA_BYTES):
@@ -128,6 +133,8 @@ class _Joint(asyncio.BufferedProtocol):
         """The socket's peer finished. Plain sockets stay open for the other direction; asyncio's TLS cannot."""
         self._socket_eof = True
         self._reading = False
+        if self._stream_ended:
+            return False
         self._stream.send_eof_nowait()
         return not self._tls
 
@@ -145,14 +152,18 @@ class _Joint(asyncio.BufferedProtocol):
             self.readable()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The socket is gone: in order if both ends were passed on, otherwise the stream is reset."""
+        """The socket is gone: what its peer sent and finished is still delivered, all else is a reset."""
         self._socket_gone = True
+        if self._linger_timer is not None:
+            self._linger_timer.cancel()
         if self._stream_ended:
             self._settle()
             return
-        in_order = self._socket_eof or self._wrote_eof
-        if exc is None and self._tls and in_order:
-            self._close_stream_in_order()
+        if self._socket_eof or (exc is None and self._tls and self._wrote_eof):
+            # A client that wrote and closed resets whatever answers come. That must not reach what it sent before.
+            self._stream.close_nowait()
+            self._stream_ended = True
+            self._settle()
             return
         error = reset_of(exc or ConnectionResetError())
         self._finish(error.code.label, error.text)
@@ -194,11 +205,13 @@ class _Joint(asyncio.BufferedProtocol):
     def ended(self, error: StreamError | None) -> None:
         """The stream is over: close the socket behind its last bytes, or reset it."""
         self._stream_ended = True
-        if error is None:
-            self._transport.close()
-        else:
+        if error is not None:
             self._finish(error.code.label, str(error))
             abort_with_reset(self._transport)
+        elif self._socket_eof or self._tls:
+            self._transport.close()
+        else:
+            self._linger()
         self._settle()
 
     # Internal
@@ -208,17 +221,23 @@ class _Joint(asyncio.BufferedProtocol):
         return self._write_paused
 
     def _write_end(self) -> None:
+        if self._wrote_eof:
+            return
         self._wrote_eof = True
         if self._tls:
             self._transport.close()  # TLS in asyncio ends both directions; queued bytes and close_notify go out first
         elif not self._transport.is_closing():
             self._transport.write_eof()
 
-    def _close_stream_in_order(self) -> None:
-        """A TLS connection ended cleanly in both directions at once: nobody is there to read the rest."""
-        self._stream.close_nowait()
-        self._stream_ended = True
-        self._settle()
+    def _linger(self) -> None:
+        """The other end wants no more, but this socket goes on sending: closing now would reset away what it has yet to
+        read.
+        """
+        self._write_end()
+        if not self._reading and not self._transport.is_closing():
+            self._reading = True
+            self._transport.resume_reading()
+        self._linger_timer = asyncio.get_running_loop().call_later(LINGER_S, self._transport.abort)
 
     def _finish(self, reason: str, text: str) -> None:
         self.end = _End(reason, text)
