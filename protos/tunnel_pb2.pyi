@@ -124,16 +124,18 @@ class Node(_message.Message):
     def __init__(self, hostname: _Optional[str] = ..., os_image: _Optional[str] = ..., kernel: _Optional[str] = ..., architecture: _Optional[str] = ..., machine_id: _Optional[str] = ..., addresses: _Optional[_Iterable[str]] = ..., labels: _Optional[_Mapping[str, str]] = ..., services: _Optional[_Iterable[str]] = ..., boot_time_s: _Optional[int] = ..., cpus: _Optional[int] = ..., memory_bytes: _Optional[int] = ...) -> None: ...
 
 class Packet(_message.Message):
-    __slots__ = ("seq", "ack", "ack_delay_us", "frames")
+    __slots__ = ("seq", "ack", "ack_delay_us", "frames", "ack_received_us")
     SEQ_FIELD_NUMBER: _ClassVar[int]
     ACK_FIELD_NUMBER: _ClassVar[int]
     ACK_DELAY_US_FIELD_NUMBER: _ClassVar[int]
     FRAMES_FIELD_NUMBER: _ClassVar[int]
+    ACK_RECEIVED_US_FIELD_NUMBER: _ClassVar[int]
     seq: int
     ack: int
     ack_delay_us: int
     frames: _containers.RepeatedCompositeFieldContainer[Frame]
-    def __init__(self, seq: _Optional[int] = ..., ack: _Optional[int] = ..., ack_delay_us: _Optional[int] = ..., frames: _Optional[_Iterable[_Union[Frame, _Mapping]]] = ...) -> None: ...
+    ack_received_us: int
+    def __init__(self, seq: _Optional[int] = ..., ack: _Optional[int] = ..., ack_delay_us: _Optional[int] = ..., frames: _Optional[_Iterable[_Union[Frame, _Mapping]]] = ..., ack_received_us: _Optional[int] = ...) -> None: ...
 
 class Frame(_message.Message):
     __slots__ = ("stream_id", "data", "credit", "open", "accept", "fin", "reset", "stop_sending", "ping", "pong", "go_away")

@@ -13,6 +13,7 @@ from tunnel.core.errors import Code, RemoteProtocolError
 from tunnel.core.limits import MAX_DATA_BYTES, MAX_FRAMES, MAX_MESSAGE_BYTES, MAX_TEXT_BYTES
 from tunnel.core.target import ServiceTarget, TcpTarget
 
+NO_ACK = f.Ack(0, 0, 0)
 ids = st.integers(1, MAX_OFFSET - 1)
 offsets = st.integers(0, MAX_OFFSET - 1)
 words32 = st.integers(0, 0xFFFFFFFF)
@@ -38,14 +39,15 @@ def _round_trip(message: bytes) -> f.Packet:
     return decode_packet(decode_envelope(message).packet)
 
 
-@given(offsets, offsets, words32, st.lists(frames, max_size=20))
-def test_packets_come_back_as_they_were(seq: int, ack: int, delay: int, packed: list[f.Frame]) -> None:
-    assert _round_trip(encode_packet(seq, ack, delay, packed)) == f.Packet(seq, ack, delay, tuple(packed))
+@given(offsets, offsets, words32, words32, st.lists(frames, max_size=20))
+def test_packets_come_back_as_they_were(seq: int, ack: int, delay: int, received: int, packed: list[f.Frame]) -> None:
+    told = f.Ack(ack, delay, received)
+    assert _round_trip(encode_packet(seq, told, packed)) == f.Packet(seq, told, tuple(packed))
 
 
 @given(st.integers(0, 2000), st.binary(max_size=400), st.lists(frames, min_size=1, max_size=5))
 def test_any_cut_or_damage_is_a_protocol_error_or_a_packet(at: int, noise: bytes, packed: list[f.Frame]) -> None:
-    message = encode_packet(7, 3, 0, packed)
+    message = encode_packet(7, NO_ACK, packed)
     for damaged in (message[: at % len(message)], message[:at] + noise + message[at + len(noise) :], noise):
         try:
             packet = _round_trip(damaged)
@@ -58,8 +60,7 @@ def test_texts_of_ours_are_cut_to_their_bound() -> None:
     long = "é" * 3000
     message = encode_packet(
         1,
-        0,
-        0,
+        NO_ACK,
         [
             f.Open(1, TcpTarget("h", 1), 1, 0, f.TrafficClass.AUTO, long, long),
             f.Accept(2, long, 0),
@@ -103,7 +104,9 @@ def test_class_of_a_later_build_is_auto(number: int) -> None:
 
 def test_largest_packet_of_data_fits_a_message() -> None:
     message = encode_packet(
-        MAX_OFFSET - 1, MAX_OFFSET - 1, 0xFFFFFFFF, [f.Data(MAX_OFFSET - 1, b"x" * MAX_DATA_BYTES)] * 8
+        MAX_OFFSET - 1,
+        f.Ack(MAX_OFFSET - 1, 0xFFFFFFFF, 0xFFFFFFFF),
+        [f.Data(MAX_OFFSET - 1, b"x" * MAX_DATA_BYTES)] * 8,
     )
     assert len(message) <= MAX_MESSAGE_BYTES
     assert len(_round_trip(message).frames) == 8

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from tunnel.core.delivery import Inbox, Outbox
 from tunnel.core.errors import RemoteProtocolError
+from tunnel.core.frames import Ack
 
 
 def _outbox(count: int) -> Outbox:
@@ -112,7 +113,7 @@ def test_single_packet_waits_a_little_for_its_ack() -> None:
     inbox.on_timer(5.002)
     assert (inbox.ack_now, inbox.ack_timer_s) == (True, None)
     inbox.on_timer(6.0)
-    assert inbox.take_ack(5.0025) == (1, 2500)
+    assert inbox.take_ack(5.0025) == Ack(1, 2500, 5_000_000)
     assert not inbox.ack_now
 
 
@@ -122,20 +123,22 @@ def test_second_packet_is_acknowledged_at_once() -> None:
     inbox.receive(2, 5.001)
     assert (inbox.ack_now, inbox.ack_timer_s) == (True, None)
     inbox.receive(3, 5.002)
-    assert inbox.take_ack(5.003) == (3, 1000)
+    assert inbox.take_ack(5.003) == Ack(3, 1000, 5_002_000)
 
 
 def test_ack_that_says_nothing_new_has_no_delay() -> None:
     inbox = Inbox(0.002)
     inbox.receive(1, 5.0)
     inbox.take_ack(5.0)
-    assert inbox.take_ack(99.0) == (1, 0)
+    assert inbox.take_ack(99.0) == Ack(1, 0, 5_000_000)
 
 
 def test_delay_fits_its_field() -> None:
     inbox = Inbox(0.002)
     inbox.receive(1, 0.0)
-    assert inbox.take_ack(1e6) == (1, 0xFFFFFFFF)
+    assert inbox.take_ack(1e6) == Ack(1, 0xFFFFFFFF, 0)
+    inbox.receive(2, 5000.0)
+    assert inbox.take_ack(5000.0) == Ack(2, 0, 5_000_000_000 - (1 << 32))
 
 
 @pytest.mark.parametrize("seq", [0, 1, 3])

@@ -20,13 +20,14 @@ FRAME_OVERHEAD_BYTES = 24
 """Most that a DATA frame adds to its bytes: tags and varints of Frame, stream id and data."""
 
 
-def encode_packet(seq: int, ack: int, ack_delay_us: int, frames: Sequence[f.Frame]) -> bytes:
+def encode_packet(seq: int, ack: f.Ack, frames: Sequence[f.Frame]) -> bytes:
     """One serialized Envelope that holds a Packet."""
     envelope = pb.Envelope()
     packet = envelope.packet
     packet.seq = seq
-    packet.ack = ack
-    packet.ack_delay_us = ack_delay_us
+    packet.ack = ack.seq
+    packet.ack_delay_us = ack.delay_us
+    packet.ack_received_us = ack.received_us
     add = packet.frames.add
     for frame in frames:
         if type(frame) is f.Data:
@@ -65,7 +66,7 @@ def decode_packet(packet: pb.Packet) -> f.Packet:
         kind = frame.WhichOneof("kind")
         if kind is not None:
             frames.append(_DECODERS[kind](frame))
-    return f.Packet(packet.seq, packet.ack, packet.ack_delay_us, tuple(frames))
+    return f.Packet(packet.seq, f.Ack(packet.ack, packet.ack_delay_us, packet.ack_received_us), tuple(frames))
 
 
 def clip_text(text: str) -> str:

@@ -9,11 +9,17 @@ from __future__ import annotations
 from collections import deque
 
 from tunnel.core.errors import RemoteProtocolError
+from tunnel.core.frames import Ack
 
 ACK_EVERY_PACKETS = 2
 """An ack goes out at once for every second packet (RFC 9000 13.2.2); a single one waits a little for something to
 ride on.
 """
+
+
+def clock_us(now: float) -> int:
+    """A time in microseconds as it travels: modulo 2^32."""
+    return int(now * 1e6) & 0xFFFFFFFF
 
 
 class SentPacket:
@@ -150,11 +156,11 @@ class Inbox:
             self.ack_now = True
             self.ack_timer_s = None
 
-    def take_ack(self, now: float) -> tuple[int, int]:
-        """The ack and its delay in microseconds, for a packet that goes out now."""
+    def take_ack(self, now: float) -> Ack:
+        """The ack for a packet that goes out now."""
         delay_us = int(max(0.0, now - self._newest_s) * 1e6) if self._unacked else 0
         self.restart()
-        return self.last_received, min(delay_us, 0xFFFFFFFF)
+        return Ack(self.last_received, min(delay_us, 0xFFFFFFFF), clock_us(self._newest_s))
 
     def restart(self) -> None:
         """The peer knows everything: an ack goes out, or a handshake has just told it."""

@@ -112,12 +112,22 @@ Frame = Data | Credit | Open | Accept | Fin | Reset | StopSending | Ping | Pong 
 
 
 @dataclass(frozen=True, slots=True)
+class Ack:
+    """What every packet says of those that came the other way (PROTO 4.4)."""
+
+    seq: int
+    """Every sequenced packet up to this one has been received."""
+    delay_us: int
+    """How long the newest of them waited for this ack."""
+    received_us: int
+    """When it arrived, on the receiver's clock, modulo 2^32."""
+
+
+@dataclass(frozen=True, slots=True)
 class Packet:
     """What travels in one message of the carrier."""
 
     seq: int
     """0: unsequenced, holds PING and PONG only and is never sent again (PROTO 4.2)."""
-    ack: int
-    """Every sequenced packet up to this one has been received."""
-    ack_delay_us: int
+    ack: Ack
     frames: tuple[Frame, ...]

@@ -13,7 +13,7 @@ from tunnel.core import events as ev
 from tunnel.core import frames as f
 from tunnel.core.budget import Budget
 from tunnel.core.codec import decode_envelope, decode_packet, encode_packet
-from tunnel.core.delivery import Inbox, Outbox
+from tunnel.core.delivery import Inbox, Outbox, clock_us
 from tunnel.core.errors import Code, LocalProtocolError, OpenRefused, RemoteProtocolError, SessionLost, TunnelError
 from tunnel.core.handshake import decode_refusal
 from tunnel.core.limits import (
@@ -263,7 +263,7 @@ class Session:
             return None
         probes = self._take_probes(now)
         if probes:
-            return encode_packet(0, *self._inbox.take_ack(now), probes)
+            return encode_packet(0, self._inbox.take_ack(now), probes)
         in_flight, window = self._outbox.in_flight_bytes, self._pacer.window_bytes
         if self._outbox.has_resends:
             if in_flight < window:
@@ -274,7 +274,7 @@ class Session:
         if not frames:
             return self._ack_if_due(now)
         seq = self._outbox.next_seq()
-        message = encode_packet(seq, *self._inbox.take_ack(now), self._streams.stamp(frames, seq, now))
+        message = encode_packet(seq, self._inbox.take_ack(now), self._streams.stamp(frames, seq, now))
         self._outbox.sent(seq, message, now)
         return message
 
@@ -359,7 +359,7 @@ class Session:
     def _ack_if_due(self, now: float) -> bytes | None:
         if not self._inbox.ack_now:
             return None
-        return encode_packet(0, *self._inbox.take_ack(now), ())
+        return encode_packet(0, self._inbox.take_ack(now), ())
 
     def _receive_packet(self, packet: f.Packet, now: float) -> None:
         self._receive_ack(packet, now)
@@ -371,7 +371,7 @@ class Session:
                     self._pong = frame.nonce
                 case f.Pong():
                     if self._ping_sent is not None and self._ping_sent[0] == frame.nonce:
-                        self._pacer.sample(now - self._ping_sent[1], 0.0, now)
+                        self._pacer.sample(now - self._ping_sent[1], 0.0, None, now)
                         self._ping_sent = None
                 case _ if packet.seq == 0:
                     raise RemoteProtocolError(f"{type(frame).__name__} in an unsequenced packet")
@@ -384,14 +384,15 @@ class Session:
 
     def _receive_ack(self, packet: f.Packet, now: float) -> None:
         before = self._outbox.in_flight_bytes
-        newest = self._outbox.acknowledge(packet.ack)
+        newest = self._outbox.acknowledge(packet.ack.seq)
         if newest is None:
             return
-        self._pacer.sample(now - newest.sent_s, packet.ack_delay_us / 1e6, now)
+        forward_us = packet.ack.received_us - clock_us(newest.sent_s)
+        self._pacer.sample(now - newest.sent_s, packet.ack.delay_us / 1e6, forward_us, now)
         acked = before - self._outbox.in_flight_bytes
         self._pacer.acknowledged(newest.seq, acked, before, self._outbox.last_seq, now)
         self._streams.rtt_s = self._pacer.rtt_s
-        self._streams.acknowledged(packet.ack)
+        self._streams.acknowledged(packet.ack.seq)
 
     def _receive_go_away(self, frame: f.GoAway) -> None:
         if self._streams.refusing is None:
