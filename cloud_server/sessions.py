@@ -32,7 +32,7 @@ REPLACED_REMEMBERED = 16
 class IdentityCheck(Protocol):
     """Decides whether a certificate still stands for an agent."""
 
-    def check(self, name: str, spki_sha256: bytes) -> None:
+    async def check(self, name: str, spki_sha256: bytes) -> None:
         """Returns when it does.
 
         Raises:
@@ -73,7 +73,7 @@ class SessionAcceptor:
         name = spiffe_uri.rpartition("/")[2]
         log = _log.bind(agent=name, address=carrier.peer)
         try:
-            self._identities.check(name, spki_sha256)
+            await self._identities.check(name, spki_sha256)
             message = await carrier.read()
             if message is None:
                 return

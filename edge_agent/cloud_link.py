@@ -23,6 +23,8 @@ from tunnel.core.session import Session
 
 GREETING_TIMEOUT_S = 10.0
 """How long the server may take to answer Hello."""
+FINISH_S = 2.0
+"""For the last packets of a session that ends in order."""
 TRIES_PER_SERVER = 2
 """A lost link is tried again at the same server first: only that one can resume the session."""
 
@@ -99,8 +101,14 @@ class CloudLink:
             left = sum(session.core.stream_count for session in sessions)
             _log.warning("streams still open at the end of the drain are reset", streams=left, drain_s=drain_s)
         for session in sessions:
-            await session.finish(2.0)
-            await session.aclose()
+            await session.finish(FINISH_S)
+
+    async def aclose(self) -> None:
+        """End at once what is left."""
+        self._stopping.set()
+        for session in (self._session, *self._draining):
+            if session is not None:
+                await session.aclose()
         await self._tasks.aclose()
 
     # Internal

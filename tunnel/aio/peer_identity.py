@@ -12,6 +12,7 @@ from urllib.parse import unquote
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 
 ROLES = frozenset({"agent", "user", "join", "server"})
 _SCHEME = "spiffe://"
@@ -48,18 +49,21 @@ def identify(auth_context: Mapping[str, Iterable[bytes]], trust_domain: str) -> 
     return identify_certificate(x509.load_pem_x509_certificate(pem), trust_domain)
 
 
-def identify_certificate(certificate: x509.Certificate, trust_domain: str) -> PeerIdentity:
-    """Read the identity from a certificate.
+def identify_certificate(certificate: x509.Certificate, trust_domain: str | None) -> PeerIdentity:
+    """Read the identity from a certificate; `trust_domain` None takes any, for a certificate of our own.
 
     Raises:
         IdentityUnclear: it does not have exactly one URI name, or that is not one of ours.
     """
     uri = _only_uri(certificate)
     role, name = _split(uri, trust_domain)
-    spki = certificate.public_key().public_bytes(
-        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
-    return PeerIdentity(uri=uri, role=role, name=name, spki_sha256=hashlib.sha256(spki).digest())
+    return PeerIdentity(uri=uri, role=role, name=name, spki_sha256=spki_sha256(certificate.public_key()))
+
+
+def spki_sha256(public_key: CertificatePublicKeyTypes) -> bytes:
+    """The SHA-256 of a public key (SubjectPublicKeyInfo, DER), by which keys are told apart."""
+    der = public_key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(der).digest()
 
 
 def readable_peer(grpc_peer: str) -> str:
@@ -84,11 +88,11 @@ def _only_uri(certificate: x509.Certificate) -> str:
     return uris[0]
 
 
-def _split(uri: str, trust_domain: str) -> tuple[str, str]:
+def _split(uri: str, trust_domain: str | None) -> tuple[str, str]:
     domain, _, path = uri.removeprefix(_SCHEME).partition("/")
     if not uri.startswith(_SCHEME) or not domain:
         raise IdentityUnclear(f"the certificate's URI name {uri!r} is not a {_SCHEME} name")
-    if domain != trust_domain:
+    if trust_domain is not None and domain != trust_domain:
         raise IdentityUnclear(f"the certificate is of trust domain {domain!r}; this server serves {trust_domain!r}")
     role, _, name = path.partition("/")
     if role not in ROLES or "/" in name or bool(name) == (role == "server"):

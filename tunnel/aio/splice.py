@@ -90,8 +90,9 @@ class _Joint(asyncio.BufferedProtocol):
         """Take over."""
         transport = self._transport
         transport.set_protocol(self)
-        # Whatever the socket does not take at once pauses us, so that credit stands for bytes really taken.
-        transport.set_write_buffer_limits(high=0)
+        # Whatever the socket does not take at once pauses us, so that credit stands for bytes really taken. Not 0: the
+        # TLS of asyncio and uvloop pauses at >= high, and would pause for ever.
+        transport.set_write_buffer_limits(high=1, low=0)
         set_no_delay(transport)
         more = self._stream.send_nowait(leftover) if leftover else True
         self._stream.attach(self)

@@ -1,0 +1,152 @@
+"""The `cloud-server` command."""
+
+from __future__ import annotations
+
+import re
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import click
+
+from tunnel.aio.command import VERSION, Failed, command_line, config_option
+
+_LIFE = re.compile(r"([1-9][0-9]{0,6})([smhd])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+class Life(click.ParamType[timedelta]):
+    """A time such as 30m, 24h or 7d."""
+
+    name = "time"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        """Parse a value of the command line."""
+        match = _LIFE.fullmatch(str(value))
+        if match is None:
+            self.fail(f"{value} is not a time such as 30m, 24h or 7d", param, ctx)
+        return timedelta(**{_UNITS[match[2]]: int(match[1])})
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(VERSION, prog_name="cloud-server")
+def cli() -> None:
+    """The cloud's end of tunnels to boxes without an inbound path."""
+
+
+@cli.command()
+@click.option("--state", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder for everything.")
+@click.option("--host", "hosts", required=True, multiple=True, help="Name or address that agents dial; may repeat.")
+def init(state: Path, hosts: tuple[str, ...]) -> None:
+    """Make a certificate authority, the server's certificate, a configuration and an operator's kubeconfig."""
+    from cloud_server.setup import SetupFailed, init_state
+
+    try:
+        made = init_state(state.absolute(), hosts)
+    except SetupFailed as error:
+        raise Failed(str(error)) from error
+    click.echo(f"""\
+made {made.config} and {made.kubeconfig}
+  start:         cloud-server run --config {made.config}
+  add a box:     cloud-server token create --config {made.config} --agent NAME > token
+  on the box:    edge-agent join --server {hosts[0]}:7443 --token-file token --state DIR
+  look:          kubectl --kubeconfig {made.kubeconfig} get nodes""")
+
+
+@cli.command()
+@config_option
+def run(config: Path) -> None:
+    """Run in the foreground, as the service does."""
+    from cloud_server.config import load_server_config
+    from tunnel.aio.native_log import enable_handshake_trace
+
+    enable_handshake_trace()  # before anything imports grpc
+    from cloud_server.daemon import run as run_server
+
+    sys.exit(run_server(load_server_config(config)))
+
+
+@cli.command()
+@config_option
+def check(config: Path) -> None:
+    """Check a configuration without running it."""
+    from cloud_server.config import load_server_config
+
+    load_server_config(config)
+    click.echo(f"{config}: good")
+
+
+@cli.group()
+def token() -> None:
+    """Tokens: for boxes to join with, and for users of the CONNECT and fleet front ends."""
+
+
+@token.command("create")
+@config_option
+@click.option("--agent", metavar="NAME", help="Let a box join once, as NAME.")
+@click.option("--user", metavar="NAME", help="Let a client act as user NAME, as bearer token or proxy password.")
+@click.option("--expires", type=Life(), default="24h", show_default=True, help="Of a join token.")
+def token_create(config: Path, agent: str | None, user: str | None, expires: timedelta) -> None:
+    """Print a new token; nothing keeps its text."""
+    from cloud_server.setup import SetupFailed, create_join_token, create_user_token
+
+    if (agent is None) == (user is None):
+        raise click.UsageError("give one of --agent and --user")
+    try:
+        if agent is not None:
+            click.echo(create_join_token(config, agent, expires))
+        elif user is not None:
+            click.echo(create_user_token(config, user))
+    except SetupFailed as error:
+        raise Failed(str(error)) from error
+
+
+@cli.command()
+@config_option
+@click.option("--user", required=True, metavar="NAME", help="Name that the user's acts are recorded under.")
+def kubeconfig(config: Path, user: str) -> None:
+    """Print a kubeconfig for the fleet API with a new certificate for a user."""
+    from cloud_server.setup import SetupFailed, user_kubeconfig
+
+    try:
+        click.echo(user_kubeconfig(config, user), nl=False)
+    except SetupFailed as error:
+        raise Failed(str(error)) from error
+
+
+@cli.group()
+def agent() -> None:
+    """The agents that joined."""
+
+
+@agent.command("list")
+@config_option
+def agent_list(config: Path) -> None:
+    """Print every agent that joined."""
+    from cloud_server.setup import agent_store
+
+    store = agent_store(config)
+    for name in sorted(store.names()):
+        joined = store.joined(name)
+        click.echo(f"{name}\tjoined {joined:%Y-%m-%d %H:%M} UTC" if joined is not None else name)
+
+
+@agent.command("revoke")
+@config_option
+@click.argument("name")
+def agent_revoke(config: Path, name: str) -> None:
+    """Take an agent's name away; a running server ends its session within seconds."""
+    from cloud_server.setup import agent_store
+
+    try:
+        revoked = agent_store(config).revoke(name)
+    except OSError as error:
+        raise Failed(f"the state folder cannot be written: {error.strerror}") from error
+    if not revoked:
+        raise Failed(f"{name} has not joined")
+    click.echo(f"{name} is revoked")
+
+
+def main() -> None:
+    """Entry point."""
+    command_line(cli)

@@ -1,0 +1,179 @@
+"""Longline's own certificate authority: one key in the state folder, for servers, agents, users and join tokens."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from tunnel.aio.files import PUBLIC, SECRET, write_atomic
+
+CA_LIFE = timedelta(days=3650)
+SERVER_LIFE = timedelta(days=825)
+"""The longest that common TLS clients accept."""
+USER_LIFE = timedelta(days=365)
+AGENT_LIFE = timedelta(days=7)
+"""Short, since it is renewed at two thirds of its life without anyone's doing."""
+CLOCK_SKEW = timedelta(minutes=5)
+"""Boxes have poor clocks: a certificate is valid from a little before it was made."""
+
+CertificateKey = ec.EllipticCurvePrivateKey
+PublicKey = ec.EllipticCurvePublicKey
+
+
+class CaMissing(Exception):
+    """There is no authority in the state folder; the text says how to make one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A certificate with the key that was made for it."""
+
+    certificate_pem: bytes
+    key_pem: bytes
+
+
+class CertificateAuthority:
+    """Signs certificates that carry a `spiffe://` name."""
+
+    def __init__(self, certificate: x509.Certificate, key: CertificateKey, trust_domain: str) -> None:
+        self.certificate = certificate
+        self._key = key
+        self._trust_domain = trust_domain
+
+    @classmethod
+    def create(cls, folder: Path, trust_domain: str) -> CertificateAuthority:
+        """Make a new authority and keep it in `folder`.
+
+        Raises:
+            FileExistsError: there is one already; replacing it would lock out every agent.
+        """
+        if (folder / "ca.key").exists() or (folder / "ca.crt").exists():
+            raise FileExistsError(f"{folder} has a certificate authority already")
+        key = ec.generate_private_key(ec.SECP256R1())
+        now = datetime.now(UTC)
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Longline CA {trust_domain} {now:%Y-%m-%d}")])
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - CLOCK_SKEW)
+            .not_valid_after(now + CA_LIFE)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(_key_usage(signs_certificates=True), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .sign(key, hashes.SHA256())
+        )
+        write_atomic(folder / "ca.key", key_pem(key), SECRET)
+        write_atomic(folder / "ca.crt", certificate.public_bytes(serialization.Encoding.PEM), PUBLIC)
+        return cls(certificate, key, trust_domain)
+
+    @classmethod
+    def load(cls, folder: Path, trust_domain: str) -> CertificateAuthority:
+        """The authority of a state folder.
+
+        Raises:
+            CaMissing: there is none, or it cannot be read.
+        """
+        try:
+            certificate = x509.load_pem_x509_certificate((folder / "ca.crt").read_bytes())
+            key = serialization.load_pem_private_key((folder / "ca.key").read_bytes(), None)
+        except (OSError, ValueError) as error:
+            raise CaMissing(f"no usable certificate authority in {folder}: run cloud-server init ({error})") from error
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise CaMissing(f"{folder / 'ca.key'} is not a key that cloud-server init made")
+        return cls(certificate, key, trust_domain)
+
+    @property
+    def pem(self) -> bytes:
+        """The authority's certificate."""
+        return self.certificate.public_bytes(serialization.Encoding.PEM)
+
+    def issue_server(self, hosts: Sequence[str]) -> Issued:
+        """A server's certificate for these names and addresses, and for the machine itself."""
+        names: list[x509.GeneralName] = []
+        for host in dict.fromkeys([*hosts, "localhost", "127.0.0.1", "::1"]):
+            try:
+                names.append(x509.IPAddress(ipaddress.ip_address(host)))
+            except ValueError:
+                names.append(x509.DNSName(host))
+        return self._issue_new("server", names, SERVER_LIFE, server=True)
+
+    def issue_user(self, name: str) -> Issued:
+        """An operator's certificate."""
+        return self._issue_new(f"user/{name}", [], USER_LIFE)
+
+    def issue_join(self, token_id: str, life: timedelta) -> Issued:
+        """The certificate inside a join token: it opens nothing but Join."""
+        return self._issue_new(f"join/{token_id}", [], life)
+
+    def issue_agent(self, name: str, public_key: PublicKey) -> bytes:
+        """An agent's certificate for the key that it made on its box; PEM."""
+        return self._sign(f"agent/{name}", public_key, [], AGENT_LIFE)
+
+    # Internal
+
+    def _issue_new(self, path: str, names: list[x509.GeneralName], life: timedelta, *, server: bool = False) -> Issued:
+        key = ec.generate_private_key(ec.SECP256R1())
+        return Issued(self._sign(path, key.public_key(), names, life, server=server), key_pem(key))
+
+    def _sign(
+        self,
+        path: str,
+        public_key: PublicKey,
+        names: list[x509.GeneralName],
+        life: timedelta,
+        *,
+        server: bool = False,
+    ) -> bytes:
+        now = datetime.now(UTC)
+        uri = x509.UniformResourceIdentifier(f"spiffe://{self._trust_domain}/{path}")
+        usages = [ExtendedKeyUsageOID.CLIENT_AUTH]
+        if server:
+            usages.append(ExtendedKeyUsageOID.SERVER_AUTH)
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, path.rpartition("/")[2][:64])]))
+            .issuer_name(self.certificate.subject)
+            .public_key(public_key)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - CLOCK_SKEW)
+            .not_valid_after(min(now + life, self.certificate.not_valid_after_utc))
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_key_usage(signs_certificates=False), critical=True)
+            .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+            .add_extension(x509.SubjectAlternativeName([uri, *names]), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
+            .sign(self._key, hashes.SHA256())
+        )
+        return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def key_pem(key: CertificateKey) -> bytes:
+    """A private key as PEM."""
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=True,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        encipher_only=False,
+        decipher_only=False,
+    )

@@ -1,0 +1,186 @@
+"""What the commands do in the state folder: making it, tokens, kubeconfigs."""
+
+from __future__ import annotations
+
+import ipaddress
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from cloud_server.config import ServerConfig, load_server_config
+from cloud_server.identity.agents import AgentStore
+from cloud_server.identity.ca import CaMissing, CertificateAuthority
+from cloud_server.identity.kubeconfig import kubeconfig
+from cloud_server.identity.tokens import TokenStore
+from cloud_server.identity.users import USER_NAME, USER_NAME_RULE, Users
+from tunnel.aio.config import HostPort
+from tunnel.aio.files import PUBLIC, SECRET, make_folder, write_atomic
+from tunnel.core.names import AGENT_NAME_RULE, is_agent_name
+from tunnel.core.target_rule import is_dns_name
+
+TRUST_DOMAIN = "longline"
+ADMIN = "admin"
+FLEET_PORT = 7445
+HOSTS_FILE = "hosts"
+"""Keeps the names given to init, one a line: kubeconfigs made later point at the first."""
+
+_CONFIG = """\
+# What this cloud-server does. Check a change with: cloud-server check --config FILE
+# Relative paths are relative to this file. More keys: docs/configuration.md.
+
+[tunnel]                          # where agents dial in
+listen = ["0.0.0.0:7443"]
+
+[connect]                         # HTTP CONNECT: kube-apiserver, curl, ssh
+unix = "connect.sock"
+listen = "127.0.0.1:7444"         # over TLS; client certificate or Proxy-Authorization
+
+[fleet]                           # the Kubernetes API for boxes without Kubernetes
+listen = "127.0.0.1:7445"
+
+# A local port that leads to one target at one box.
+# [[forward]]
+# listen = "127.0.0.1:2222"
+# agent = "box-7"
+# target = "127.0.0.1:22"
+"""
+
+
+class SetupFailed(Exception):
+    """The command cannot do that; the text says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What `init` made."""
+
+    config: Path
+    kubeconfig: Path
+
+
+def init_state(folder: Path, hosts: Sequence[str]) -> Made:
+    """Make a state folder.
+
+    Raises:
+        SetupFailed: it holds an authority already, a host is no name, or it cannot be written.
+    """
+    for host in hosts:
+        if not is_dns_name(host) and not _is_address(host):
+            raise SetupFailed(f"--host {host!r} is neither a DNS name nor an IP address")
+    made = Made(folder / "cloud-server.toml", folder / "admin.kubeconfig")
+    try:
+        make_folder(folder)
+        authority = CertificateAuthority.create(folder, TRUST_DOMAIN)
+        issued = authority.issue_server(hosts)
+        write_atomic(folder / "server.key", issued.key_pem, SECRET)
+        write_atomic(folder / "server.crt", issued.certificate_pem, PUBLIC)
+        write_atomic(folder / HOSTS_FILE, "".join(f"{host}\n" for host in hosts).encode(), PUBLIC)
+        if not made.config.exists():
+            write_atomic(made.config, _CONFIG.encode(), PUBLIC)
+        write_atomic(made.kubeconfig, user_kubeconfig(made.config, ADMIN).encode(), SECRET)
+    except FileExistsError as error:
+        raise SetupFailed(f"{error}; take another folder, or use what is there") from error
+    except OSError as error:
+        raise SetupFailed(f"{folder} cannot be written: {error.strerror}") from error
+    return made
+
+
+def create_join_token(config_path: Path, agent: str, life: timedelta) -> str:
+    """A one-time token for a box.
+
+    Raises:
+        ConfigError: the configuration cannot be read.
+        SetupFailed: the name cannot be used, or the state folder cannot be written.
+    """
+    if not is_agent_name(agent):
+        raise SetupFailed(f"{agent[:80]!r} cannot name an agent: {AGENT_NAME_RULE}")
+    config = load_server_config(config_path)
+    try:
+        return TokenStore(state_of(config)).create(_authority(config), agent, life).encode()
+    except OSError as error:
+        raise SetupFailed(f"{state_of(config)} cannot be written: {error.strerror}") from error
+
+
+def create_user_token(config_path: Path, user: str) -> str:
+    """A bearer token for a user; only its hash is kept.
+
+    Raises:
+        ConfigError, SetupFailed: as above.
+    """
+    _check_user(user)
+    config = load_server_config(config_path)
+    token = secrets.token_urlsafe(32)
+    try:
+        Users(state_of(config), config.tunnel.trust_domain).add_token(user, token)
+    except OSError as error:
+        raise SetupFailed(f"{state_of(config)} cannot be written: {error.strerror}") from error
+    return token
+
+
+def user_kubeconfig(config_path: Path, user: str) -> str:
+    """A kubeconfig with a new certificate for a user.
+
+    Raises:
+        ConfigError, SetupFailed: as above.
+    """
+    _check_user(user)
+    config = load_server_config(config_path)
+    if config.fleet.listen is None:
+        raise SetupFailed(f"{config_path} has no [fleet] listen: there is no API for a kubeconfig to point at")
+    authority = _authority(config)
+    url = fleet_url(config.fleet.listen, state_of(config))
+    return kubeconfig(url, authority.pem, user, authority.issue_user(user))
+
+
+def fleet_url(listen: HostPort, state: Path) -> str:
+    """Where clients find the fleet API: on this machine when it listens on loopback, else by the first --host."""
+    host = listen.host
+    if host in ("0.0.0.0", "::"):
+        host = (state / HOSTS_FILE).read_text().split("\n", 1)[0]
+    shown = f"[{host}]" if ":" in host else host
+    return f"https://{shown}:{listen.port}"
+
+
+def agent_store(config_path: Path) -> AgentStore:
+    """The agents of a configuration's state folder, read once.
+
+    Raises:
+        ConfigError: the configuration cannot be read.
+    """
+    config = load_server_config(config_path)
+    store = AgentStore(state_of(config), pins_unknown=config.tunnel.client_ca is not None)
+    store.reload()
+    return store
+
+
+def state_of(config: ServerConfig) -> Path:
+    """The state folder; `load_server_config` has always set it."""
+    assert config.state is not None
+    return config.state
+
+
+# Internal
+
+
+def _authority(config: ServerConfig) -> CertificateAuthority:
+    if config.tunnel.client_ca is not None:
+        raise SetupFailed("certificates come from your own authority ([tunnel] client_ca): make them there")
+    try:
+        return CertificateAuthority.load(state_of(config), config.tunnel.trust_domain)
+    except CaMissing as error:
+        raise SetupFailed(str(error)) from error
+
+
+def _check_user(user: str) -> None:
+    if not USER_NAME.fullmatch(user):
+        raise SetupFailed(f"{user[:80]!r} cannot name a user: {USER_NAME_RULE}")
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

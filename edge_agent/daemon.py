@@ -1,0 +1,103 @@
+"""The edge daemon put together: policy, services, the link to the cloud; drained on SIGTERM."""
+
+from __future__ import annotations
+
+import structlog
+
+from edge_agent import box
+from edge_agent.acceptor import Service, StreamAcceptor
+from edge_agent.cloud_link import CloudLink
+from edge_agent.config import AgentConfig
+from edge_agent.hostkubelet import HostKubelet, SettingsError
+from edge_agent.identity import Identity, IdentityUnusable
+from edge_agent.policy import Policy
+from edge_agent.real_kubelet import dial_kubelet
+from edge_agent.renewal import keep_fresh
+from tunnel.aio import malloc
+from tunnel.aio.carrier import DialOptions
+from tunnel.aio.command import VERSION
+from tunnel.aio.lifecycle import EXIT_FAILED, EXIT_OK, Stop, run_daemon
+from tunnel.aio.logs import configure_logs
+from tunnel.aio.sd_notify import notify
+from tunnel.aio.session import IncomingStream
+from tunnel.aio.splice import splice
+from tunnel.aio.tasks import TaskOwner
+from tunnel.core.limits import Limits
+
+KUBELET = "kubelet"
+"""The service that the fleet API asks for."""
+
+_log = structlog.get_logger("edge.agent")
+
+
+def run(config: AgentConfig) -> int:
+    """Run until SIGTERM; returns the exit code. A cloud that is away is no reason to end."""
+    configure_logs(config.log)
+    malloc.tune()
+    return run_daemon(lambda stop: _main(config, stop))
+
+
+async def _main(config: AgentConfig, stop: Stop) -> int:
+    assert config.state is not None
+    identity = Identity(config.state)
+    try:
+        name = identity.name()
+        host = HostKubelet(name, config.host.settings) if config.host.offered else None
+    except (IdentityUnusable, SettingsError) as error:
+        _log.error("cannot start", reason=str(error))
+        return EXIT_FAILED
+    services = _services(config, host)
+    acceptor = StreamAcceptor(Policy([allow.rule for allow in config.allow]), services)
+    link = CloudLink(
+        config.cloud.servers,
+        identity.tls,
+        DialOptions(proxy=config.cloud.proxy),
+        acceptor.accept,
+        lambda: box.describe(config.labels, services),
+        version=VERSION,
+        limits=Limits(),
+        on_connected=_Once("READY=1"),
+    )
+    tasks = TaskOwner("edge agent")
+    tasks.spawn("link", link.run())
+    tasks.spawn("renewal", keep_fresh(identity, config.cloud.servers, config.cloud.proxy, link.reconnect))
+    _log.info("started", agent=name, version=VERSION, servers=config.cloud.servers, services=list(services))
+    try:
+        await stop.wait()
+        notify("STOPPING=1")
+        await link.stop(config.drain_s, f"agent {name} is stopping")
+    finally:
+        await tasks.aclose()
+        await link.aclose()
+        if host is not None:
+            await host.aclose()
+    return EXIT_OK
+
+
+class _Once:
+    """Tells systemd at the first call, and nothing afterwards."""
+
+    def __init__(self, state: str) -> None:
+        self._state = state
+
+    def __call__(self) -> None:
+        if self._state:
+            notify(self._state)
+            self._state = ""
+
+
+def _services(config: AgentConfig, host: HostKubelet | None) -> dict[str, Service]:
+    kubelet = config.kubelet
+
+    async def serve_built_in(incoming: IncomingStream) -> None:
+        assert host is not None
+        await host.serve(incoming.accept(), incoming.principal)
+
+    async def serve_real(incoming: IncomingStream) -> None:
+        assert kubelet is not None
+        conn = await dial_kubelet(kubelet, incoming.deadline_s)
+        await splice(incoming.accept(str(kubelet.address)), conn.detach())
+
+    if kubelet is not None:
+        return {KUBELET: serve_real}
+    return {KUBELET: serve_built_in} if host is not None else {}

@@ -1,0 +1,50 @@
+"""Renews the box's certificate at two thirds of its life, without dropping its session."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+import structlog
+
+from edge_agent.identity import Identity, IdentityUnusable, chain_pem
+from protos import tunnel_pb2
+from tunnel.aio.carrier_errors import CarrierLost, EnrollmentRefused
+from tunnel.aio.enrollment import call_renew
+
+TIMEOUT_S = 20.0
+LOOK_EVERY_S = 300.0
+"""How often the clock is asked: a wall clock may be set, so one long sleep would not do."""
+RETRY_S = 60.0
+
+_log = structlog.get_logger("edge.renewal")
+
+
+async def keep_fresh(
+    identity: Identity, servers: Sequence[str], proxy: str | None, on_renewed: Callable[[], None]
+) -> None:
+    """Renew for ever; `on_renewed` is told of each new certificate."""
+    server_index = 0
+    while True:
+        try:
+            due = await asyncio.to_thread(identity.renewal_due)
+            left_s = (due - datetime.now(UTC)).total_seconds()
+            if left_s > 0:
+                await asyncio.sleep(min(left_s, LOOK_EVERY_S) * (0.9 + 0.1 * random.random()))  # noqa: S311 - jitter
+                continue
+            await _renew(identity, servers[server_index % len(servers)], proxy)
+            on_renewed()
+        except (IdentityUnusable, EnrollmentRefused, CarrierLost, ValueError, OSError) as error:
+            server_index += 1
+            _log.warning("certificate not renewed, trying again", reason=str(error))
+            await asyncio.sleep(RETRY_S * (0.5 + random.random()))  # noqa: S311 - jitter
+
+
+async def _renew(identity: Identity, server: str, proxy: str | None) -> None:
+    request = tunnel_pb2.RenewRequest(csr_der=await asyncio.to_thread(identity.signing_request))
+    response = await call_renew(server, identity.tls, request, TIMEOUT_S, proxy=proxy)
+    chain = chain_pem(list(response.chain_der))
+    await asyncio.to_thread(identity.replace_certificate, chain, response.ca_pem)
+    _log.info("certificate renewed", server=server)

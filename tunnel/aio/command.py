@@ -1,0 +1,44 @@
+"""What our commands have in common: exit codes, errors without tracebacks, the version, `--config`."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from tunnel.aio.config import ConfigError
+
+VERSION = importlib.metadata.version("longline")
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+
+config_option = click.option(
+    "--config",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The configuration file.",
+)
+
+
+class Failed(click.ClickException):
+    """The command did not do what it was asked to; the message says why and what to do."""
+
+    exit_code = EXIT_FAILED
+
+
+def command_line(group: click.Group) -> None:
+    """Run a command and exit: 0, 1 (failed) or 2 (usage or configuration). LONGLINE_DEBUG=1 shows tracebacks."""
+    try:
+        group.main(standalone_mode=True)
+    except ConfigError as error:
+        for fault in error.faults:
+            click.echo(fault, err=True)
+        sys.exit(EXIT_USAGE)
+    except Exception as error:
+        if os.environ.get("LONGLINE_DEBUG"):
+            raise
+        click.echo(f"Error: {str(error) or type(error).__name__} (LONGLINE_DEBUG=1 shows where)", err=True)
+        sys.exit(EXIT_FAILED)

@@ -1,0 +1,64 @@
+"""A join token: one line that lets one box join once, and pins the authority that the box is to trust.
+
+It holds the authority's certificate and a client certificate with its key that opens nothing but Join, so that also the
+first connection of a box is mutually authenticated.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+PREFIX = "longline-join-1."
+
+
+class TokenUnusable(Exception):
+    """The text is no token of ours; the message says what to do, and nothing of what the text held."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JoinToken:
+    """What a token says."""
+
+    agent: str
+    expires: datetime
+    ca_pem: bytes
+    certificate_pem: bytes
+    key_pem: bytes = field(repr=False)
+
+    def encode(self) -> str:
+        """As one line."""
+        values = {
+            "agent": self.agent,
+            "expires": int(self.expires.timestamp()),
+            "ca": self.ca_pem.decode(),
+            "certificate": self.certificate_pem.decode(),
+            "key": self.key_pem.decode(),
+        }
+        return PREFIX + base64.urlsafe_b64encode(json.dumps(values).encode()).decode().rstrip("=")
+
+    @classmethod
+    def decode(cls, text: str) -> JoinToken:
+        """Read a token.
+
+        Raises:
+            TokenUnusable: it is none.
+        """
+        line = text.strip()
+        if not line.startswith(PREFIX):
+            raise TokenUnusable("this is no join token; make one with: cloud-server token create")
+        body = line.removeprefix(PREFIX)
+        try:
+            values = json.loads(base64.b64decode(body + "=" * (-len(body) % 4), altchars=b"-_", validate=True))
+            return cls(
+                agent=str(values["agent"]),
+                expires=datetime.fromtimestamp(int(values["expires"]), UTC),
+                ca_pem=values["ca"].encode(),
+                certificate_pem=values["certificate"].encode(),
+                key_pem=values["key"].encode(),
+            )
+        except (binascii.Error, ValueError, KeyError, TypeError, AttributeError, OverflowError):
+            raise TokenUnusable("the join token is damaged: was all of its line copied?") from None
