@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -14,16 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from cryptography import x509
 
-from cloud_server.frontends.fleet.interfaces import ClientConn, User
 from cloud_server.frontends.fleet.server import FleetServer
 from cloud_server.registry import AgentView, Change
 from protos import tunnel_pb2
-from tests.support.duplex_pair import MemoryDuplex, duplex_pair
+from tests.support.joined import Pair, joined
 from tests.support.pki import Authority
 from tunnel.aio.duplex import Duplex
-from tunnel.core.errors import Code, OpenRefused, StreamReset
+from tunnel.aio.listener import Listener
+from tunnel.aio.session import Acceptor, IncomingStream
+from tunnel.aio.stream import Stream
+from tunnel.aio.tasks import TaskOwner
+from tunnel.core.errors import Code, OpenRefused
 from tunnel.core.target import Target
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -101,90 +104,30 @@ class FakeRegistry:
 
 @dataclass
 class FakeOpener:
-    """Opens streams to kubelets in this process, as the registry says who is there."""
+    """Opens streams over real sessions, to agents that the registry says are there."""
 
     registry: FakeRegistry
-    kubelets: dict[str, Kubelet] = field(default_factory=dict)
+    pairs: dict[str, Pair] = field(default_factory=dict)
     opened: list[tuple[str, str, str]] = field(default_factory=list)
     """Agent, target and principal of each stream."""
-    far_ends: list[MemoryDuplex] = field(default_factory=list)
-    tasks: asyncio.TaskGroup | None = None
 
     async def open(
         self, agent: str, target: Target, *, principal: str, frontend: str, deadline_s: float = 10.0
-    ) -> Duplex:
+    ) -> Stream:
         self.opened.append((agent, str(target), principal))
         if not self.registry[agent].connected:
-            raise OpenRefused("", Code.AGENT_AWAY)
-        if agent not in self.kubelets:
+            raise OpenRefused(f"agent {agent} is away", Code.AGENT_AWAY)
+        pair = self.pairs.get(agent)
+        if pair is None:
             raise OpenRefused("", Code.NO_SERVICE)
-        near, far = duplex_pair()
-        self.far_ends.append(far)
-        assert self.tasks is not None
-        self.tasks.create_task(self._serve(self.kubelets[agent], far))
-        return near
-
-    async def _serve(self, kubelet: Kubelet, far: MemoryDuplex) -> None:
-        try:
-            await kubelet(far)
-        except StreamReset:
-            far.reset()
-        finally:
-            await far.aclose()
+        return await pair.server.open(target, deadline_s=deadline_s, principal=f"{frontend}:{principal}")
 
 
-class SocketDuplex:
-    """A TLS connection of `asyncio.start_server` as a `ClientConn`."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
-
-    @property
-    def peer(self) -> str:
-        host, port = self._writer.get_extra_info("peername")[:2]
-        return f"{host}:{port}"
-
-    @property
-    def tls_peer_spiffe(self) -> str | None:
-        der = self._writer.get_extra_info("ssl_object").getpeercert(True)
-        if der is None:
-            return None
-        names = x509.load_der_x509_certificate(der).extensions.get_extension_for_class(x509.SubjectAlternativeName)
-        return names.value.get_values_for_type(x509.UniformResourceIdentifier)[0]
-
-    async def read(self, max_bytes: int = 65536) -> bytes:
-        try:
-            return await self._reader.read(max_bytes)
-        except (OSError, ssl.SSLError) as error:
-            raise StreamReset(str(error), Code.CONNECTION_RESET) from error
-
-    async def write(self, data: bytes | memoryview) -> None:
-        try:
-            self._writer.write(data)
-            await self._writer.drain()
-        except OSError as error:
-            raise StreamReset(str(error), Code.CONNECTION_RESET) from error
-
-    async def write_eof(self) -> None:
-        self._writer.close()  # TLS has no half-close here
-
-    async def aclose(self) -> None:
-        self._writer.close()
-        try:
-            await self._writer.wait_closed()
-        except (OSError, ssl.SSLError):
-            self._writer.transport.abort()
-
-    def reset(self, code: Code = Code.CANCELLED, text: str = "") -> None:
-        self._writer.transport.abort()
-
-
-def authenticate(certificate_uri: str | None, bearer: str | None) -> User | None:
+def authenticate(certificate_uri: str | None, bearer: str | None) -> str | None:
     """Users by certificate, and one by token."""
     if certificate_uri and certificate_uri.startswith("spiffe://longline/user/"):
-        return User(certificate_uri.rpartition("/")[2], ("longline:operators",))
-    return User("robot") if bearer == TOKEN else None
+        return certificate_uri.rpartition("/")[2]
+    return "robot" if bearer == TOKEN else None
 
 
 @dataclass
@@ -215,51 +158,42 @@ async def running_fleet(folder: Path, registry: FakeRegistry, kubelets: dict[str
     context.load_cert_chain(*server_side)
     context.verify_mode = ssl.CERT_OPTIONAL
     context.set_alpn_protocols(["http/1.1"])
-    opener = FakeOpener(registry, kubelets)
+    opener = FakeOpener(registry)
     fleet = FleetServer(registry, opener, authenticate)
-    connections: set[asyncio.Task[None]] = set()
+    tasks = TaskOwner("fleet")
+    listener = Listener("fleet", fleet.handle)
 
-    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        connections.add(task)
-        try:
-            conn: ClientConn = SocketDuplex(reader, writer)
-            await fleet.handle(conn)
-        except asyncio.CancelledError:
-            writer.transport.abort()
-        finally:
-            connections.discard(task)
-
-    async with asyncio.TaskGroup() as tasks:
-        opener.tasks = tasks
-        following = tasks.create_task(fleet.run())
-        server = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=context)
-        port = server.sockets[0].getsockname()[1]
+    async with contextlib.AsyncExitStack() as stack:
+        for name, kubelet in kubelets.items():
+            opener.pairs[name] = await stack.enter_async_context(joined(_acceptor(kubelet)))
+        stack.push_async_callback(tasks.aclose)
+        _ = tasks.spawn("mirror", fleet.run())
+        stack.push_async_callback(listener.aclose)
+        await listener.listen_tcp("127.0.0.1:0", context)
+        (port,) = listener.ports
         user = {
             "client-certificate-data": _b64(client.certificate_pem),
             "client-key-data": _b64(client.key_pem),
         }
-        try:
-            yield Fleet(
-                registry,
-                opener,
-                port,
-                _kubeconfig(folder / "admin.kubeconfig", port, authority.pem, user),
-                _kubeconfig(folder / "stranger.kubeconfig", port, authority.pem, {"token": "guessed"}),
-                _kubeconfig(folder / "token.kubeconfig", port, authority.pem, {"token": TOKEN}),
-                authority.pem,
-            )
-        finally:
-            server.close()
-            for task in list(connections):
-                task.cancel()
-            if connections:
-                await asyncio.wait(list(connections))
-            for far in opener.far_ends:
-                if not far.closed:
-                    far.reset()
-            following.cancel()
+        yield Fleet(
+            registry,
+            opener,
+            port,
+            _kubeconfig(folder / "admin.kubeconfig", port, authority.pem, user),
+            _kubeconfig(folder / "stranger.kubeconfig", port, authority.pem, {"token": "guessed"}),
+            _kubeconfig(folder / "token.kubeconfig", port, authority.pem, {"token": TOKEN}),
+            authority.pem,
+        )
+
+
+def _acceptor(kubelet: Kubelet) -> Acceptor:
+    async def accept(incoming: IncomingStream) -> None:
+        if str(incoming.target) == "kubelet":
+            await kubelet(incoming.accept())
+        else:
+            incoming.refuse(Code.NO_SERVICE, "only a kubelet is here")
+
+    return accept
 
 
 def _kubeconfig(path: Path, port: int, ca_pem: bytes, user: dict[str, str]) -> Path:

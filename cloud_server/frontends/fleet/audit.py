@@ -31,7 +31,7 @@ class AuditRecord:
     """From the client."""
     bytes_out: int = 0
     """To the client."""
-    ended: str = "finished"
+    ended: str = "closed"
 
 
 @contextmanager

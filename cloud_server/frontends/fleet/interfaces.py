@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from cloud_server.registry import AgentView, Change
-from tunnel.aio.duplex import Duplex
-from tunnel.core.target import Target
 
 
 class Registry(Protocol):
@@ -27,44 +25,13 @@ class Registry(Protocol):
         ...
 
 
-class Opener(Protocol):
-    """Opens streams to agents."""
-
-    async def open(
-        self, agent: str, target: Target, *, principal: str, frontend: str, deadline_s: float = 10.0
-    ) -> Duplex:
-        """Open a stream.
-
-        Raises:
-            OpenRefused: it could not be opened.
-        """
-        ...
-
-
-class ClientConn(Duplex, Protocol):
-    """A client's connection over TLS."""
-
-    @property
-    def peer(self) -> str:
-        """`ip:port`, for logs."""
-        ...
-
-    @property
-    def tls_peer_spiffe(self) -> str | None:
-        """The URI of its verified client certificate."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class User:
     """Who is asking."""
 
     name: str
-    groups: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ("system:authenticated",)
 
 
-Authenticate = Callable[[str | None, str | None], User | None]
-"""Tells who is asking from the URI of a verified client certificate and a bearer token; None is anonymous.
-
-It must not block: tokens are compared in memory.
-"""
+Authenticate = Callable[[str | None, str | None], str | None]
+"""From the URI of a client certificate and a bearer token to the user's name; None for nobody we know."""

@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from cloud_server.frontends.fleet.encoding import decode
-from cloud_server.frontends.fleet.interfaces import Opener
 from cloud_server.frontends.fleet.status import ApiError, from_stream_error
-from tunnel.aio.duplex import Duplex
+from cloud_server.frontends.opener import Opener
 from tunnel.aio.http1 import ClientConnection, HeaderItems, Response
+from tunnel.aio.stream import Stream
 from tunnel.core.errors import Code, StreamError
 from tunnel.core.target import ServiceTarget
 
@@ -21,6 +21,7 @@ HEAD_TIMEOUT_S = 30.0
 """A real kubelet may have to ask its container runtime before it answers an exec."""
 PODS_TIMEOUT_S = 10.0
 MAX_PODS_BYTES = 8 * 1024 * 1024
+GIVEN_UP = "the request was given up"
 FRONTEND = "fleet"
 
 
@@ -28,18 +29,15 @@ FRONTEND = "fleet"
 class KubeletCall:
     """A request that was answered with at least a head."""
 
-    stream: Duplex
+    stream: Stream
     connection: ClientConnection
     response: Response
 
 
-@asynccontextmanager
-async def call(
+async def start(
     opener: Opener, agent: str, method: str, target: str, headers: HeaderItems, principal: str
-) -> AsyncIterator[KubeletCall]:
+) -> KubeletCall:
     """Send a request and wait for the head of its answer.
-
-    The stream ends with the block: cleanly when the block does, by a reset when it raises or is cancelled.
 
     Raises:
         ApiError: the agent could not be reached, or did not answer as a kubelet does.
@@ -50,18 +48,29 @@ async def call(
         raise from_stream_error(error, agent) from error
     connection = ClientConnection(stream)
     try:
-        try:
-            async with asyncio.timeout(HEAD_TIMEOUT_S):
-                response = await connection.request(method, target, [("host", "kubelet"), *headers])
-        except TimeoutError:
-            raise ApiError(504, f"the kubelet of agent {agent} did not answer within {HEAD_TIMEOUT_S:g} s") from None
-        except StreamError as error:
-            raise from_stream_error(error, agent) from error
-        yield KubeletCall(stream, connection, response)
+        async with asyncio.timeout(HEAD_TIMEOUT_S):
+            response = await connection.request(method, target, [("host", "kubelet"), *headers])
+    except TimeoutError:
+        stream.reset(Code.DEADLINE, "no answer in time")
+        raise ApiError(504, f"the kubelet of agent {agent} did not answer within {HEAD_TIMEOUT_S:g} s") from None
+    except StreamError as error:
+        stream.reset(error.code, error.text)
+        raise from_stream_error(error, agent) from error
     except BaseException:
-        stream.reset(Code.CANCELLED, "the request was given up")
+        stream.reset(Code.CANCELLED, GIVEN_UP)
         raise
-    await stream.aclose()
+    return KubeletCall(stream, connection, response)
+
+
+@asynccontextmanager
+async def ending(call: KubeletCall) -> AsyncIterator[KubeletCall]:
+    """End a call with the block: cleanly when the block ends so, by a reset when it raises or is cancelled."""
+    try:
+        yield call
+    except BaseException:
+        call.stream.reset(Code.CANCELLED, GIVEN_UP)
+        raise
+    await call.stream.aclose()
 
 
 async def fetch_pods(opener: Opener, agent: str) -> object:
@@ -72,7 +81,7 @@ async def fetch_pods(opener: Opener, agent: str) -> object:
     """
     try:
         async with asyncio.timeout(PODS_TIMEOUT_S):
-            async with call(opener, agent, "GET", "/pods", (), FRONTEND) as answer:
+            async with ending(await start(opener, agent, "GET", "/pods", (), FRONTEND)) as answer:
                 body = await answer.connection.read_body(MAX_PODS_BYTES)
                 if answer.response.status != 200:
                     raise ApiError(502, f"the kubelet of agent {agent} answered /pods with {answer.response.status}")

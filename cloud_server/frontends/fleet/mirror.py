@@ -13,13 +13,14 @@ from datetime import datetime
 
 import structlog
 
-from cloud_server.frontends.fleet.interfaces import Opener, Registry
+from cloud_server.frontends.fleet.interfaces import Registry
 from cloud_server.frontends.fleet.kubelet import fetch_pods
 from cloud_server.frontends.fleet.objects import namespace_object, node_object
 from cloud_server.frontends.fleet.pods import away, pods_from_kubelet, stand_in
 from cloud_server.frontends.fleet.resources import DEFAULT_NAMESPACE, NAMESPACES
 from cloud_server.frontends.fleet.status import ApiError, Json
 from cloud_server.frontends.fleet.store import Key, ObjectStore
+from cloud_server.frontends.opener import Opener
 from cloud_server.registry import AgentView, Change, SubscriberTooSlow
 
 RECONCILE_S = 60.0

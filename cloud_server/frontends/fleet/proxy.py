@@ -10,18 +10,20 @@ from urllib.parse import quote, urlencode
 
 from cloud_server.frontends.fleet.audit import AuditRecord, audited
 from cloud_server.frontends.fleet.encoding import decode
-from cloud_server.frontends.fleet.interfaces import ClientConn, Opener, User
-from cloud_server.frontends.fleet.kubelet import KubeletCall, call
+from cloud_server.frontends.fleet.gone import unless_gone
+from cloud_server.frontends.fleet.interfaces import User
+from cloud_server.frontends.fleet.kubelet import KubeletCall, ending, start
 from cloud_server.frontends.fleet.mirror import Mirror
 from cloud_server.frontends.fleet.objects import claim
 from cloud_server.frontends.fleet.pods import choose_container, containers
-from cloud_server.frontends.fleet.relay import relay
 from cloud_server.frontends.fleet.routes import ResourceRequest
 from cloud_server.frontends.fleet.status import ApiError, Json, from_stream_error, not_found
 from cloud_server.frontends.fleet.store import ObjectStore
-from cloud_server.frontends.fleet.watch import unless_gone
+from cloud_server.frontends.opener import Opener
+from tunnel.aio.conn import Conn
 from tunnel.aio.http1 import Headers, Request, ServerConnection
-from tunnel.core.errors import Code, StreamError
+from tunnel.aio.splice import splice
+from tunnel.core.errors import StreamError
 
 MAX_ERROR_BYTES = 64 * 1024
 _LOG_OPTIONS = (
@@ -52,7 +54,7 @@ class Proxy:
     # Public
 
     async def serve(
-        self, conn: ClientConn, connection: ServerConnection, request: Request, about: ResourceRequest, user: User
+        self, conn: Conn, connection: ServerConnection, request: Request, about: ResourceRequest, user: User
     ) -> bool:
         """Serve one request.
 
@@ -78,7 +80,8 @@ class Proxy:
         )
         with audited(record):
             if action == "log":
-                return await self._log(conn, connection, about, record)
+                await self._log(conn, connection, about, record)
+                return True
             await self._stream(conn, connection, request, about, record)
             return False
 
@@ -100,7 +103,7 @@ class Proxy:
 
     async def _stream(
         self,
-        conn: ClientConn,
+        conn: Conn,
         connection: ServerConnection,
         request: Request,
         about: ResourceRequest,
@@ -110,31 +113,31 @@ class Proxy:
             raise ApiError(400, f"{record.action} needs an upgrade to WebSocket or SPDY")
         headers = _upgrade_headers(request.headers)
         target = _stream_target(about, record)
-        async with call(self._opener, record.agent, request.method, target, headers, record.user) as answer:
+        asking = start(self._opener, record.agent, request.method, target, headers, record.user)
+        async with ending(await unless_gone(connection, asking)) as answer:
             if answer.response.status != 101:
                 raise await _kubelet_error(answer, record)
             early = await connection.upgrade(_answer_headers(answer.response.headers), answer.response.reason)
-            relayed = await relay(conn, answer.stream, early, answer.connection.trailing_data())
-            record.bytes_in, record.bytes_out, record.ended = relayed.bytes_in, relayed.bytes_out, relayed.ended
+            if first := answer.connection.trailing_data():
+                await conn.write(first)
+            detached = conn.detach()
+            result = await splice(answer.stream, detached._replace(leftover=early + detached.leftover))
+            record.bytes_in, record.bytes_out = result.bytes_from_socket, result.bytes_to_socket
+            record.ended = f"{result.reason}: {result.text}" if result.text else result.reason
 
-    async def _log(
-        self, conn: ClientConn, connection: ServerConnection, about: ResourceRequest, record: AuditRecord
-    ) -> bool:
+    async def _log(self, conn: Conn, connection: ServerConnection, about: ResourceRequest, record: AuditRecord) -> None:
         target = _log_target(about, record)
-        async with call(self._opener, record.agent, "GET", target, (), record.user) as answer:
+        asking = start(self._opener, record.agent, "GET", target, (), record.user)
+        async with ending(await unless_gone(connection, asking)) as answer:
             if answer.response.status != 200:
                 raise await _kubelet_error(answer, record)
             await connection.start(200, [("content-type", "text/plain")])
             try:
-                done = await unless_gone(connection, _copy_log(connection, answer, record))
+                await unless_gone(connection, _copy_log(connection, answer, record))
             except StreamError:
                 # A chunked end would promise that this is all there is.
                 conn.reset()
                 raise
-            if not done:
-                record.ended = "client gone"
-                answer.stream.reset(Code.CANCELLED, "the client is gone")
-        return done
 
 
 async def _copy_log(connection: ServerConnection, answer: KubeletCall, record: AuditRecord) -> None:

@@ -68,11 +68,12 @@ class Reads:
         kind, group_version = about.resource.kind, about.resource.group_version
         return {"kind": f"{kind}List", "apiVersion": group_version, "metadata": metadata, "items": items}
 
-    async def watch(self, connection: ServerConnection, about: ResourceRequest, accept: str | None) -> bool:
-        """Answer a watch; whether the connection may take another request.
+    async def watch(self, connection: ServerConnection, about: ResourceRequest, accept: str | None) -> None:
+        """Answer a watch.
 
         Raises:
             ApiError: a bad selector or version, or no accepted form.
+            StreamError: the client is gone.
         """
         as_table = negotiate(accept, _TABLE).kind == "Table"
         if about.resource.name == "pods":
@@ -95,7 +96,7 @@ class Reads:
         def to_table(items: list[Json], header: bool) -> Json:
             return self._table(about, items, {"resourceVersion": _version_of(items)}, header)
 
-        return await serve_watch(connection, self._store, options, self._present, to_table if as_table else None)
+        await serve_watch(connection, self._store, options, self._present, to_table if as_table else None)
 
     # Internal
 

@@ -11,7 +11,7 @@ import structlog
 from cloud_server.frontends.fleet import discovery
 from cloud_server.frontends.fleet.access import Action, decide
 from cloud_server.frontends.fleet.encoding import JSON_TYPE, decode, encode
-from cloud_server.frontends.fleet.interfaces import Authenticate, ClientConn, Opener, Registry, User
+from cloud_server.frontends.fleet.interfaces import Authenticate, Registry, User
 from cloud_server.frontends.fleet.mirror import Mirror
 from cloud_server.frontends.fleet.negotiation import negotiate
 from cloud_server.frontends.fleet.protobuf import MEDIA_TYPE, decode_object
@@ -21,6 +21,8 @@ from cloud_server.frontends.fleet.reviews import review
 from cloud_server.frontends.fleet.routes import ResourceRequest, parse
 from cloud_server.frontends.fleet.status import ApiError, Json, no_such_path
 from cloud_server.frontends.fleet.store import ObjectStore
+from cloud_server.frontends.opener import Opener
+from tunnel.aio.conn import Conn
 from tunnel.aio.http1 import HttpError, Request, ServerConnection
 from tunnel.core.errors import StreamError
 
@@ -72,7 +74,7 @@ class FleetServer:
         """Follow the registry until cancelled."""
         await self._mirror.run()
 
-    async def handle(self, conn: ClientConn) -> None:
+    async def handle(self, conn: Conn) -> None:
         """Serve a connection to its end."""
         connection = ServerConnection(conn)
         timeout_s = HEAD_TIMEOUT_S
@@ -88,12 +90,13 @@ class FleetServer:
 
     # Internal
 
-    async def _serve(self, conn: ClientConn, connection: ServerConnection, request: Request) -> bool:
+    async def _serve(self, conn: Conn, connection: ServerConnection, request: Request) -> bool:
         """Answer one request; whether the connection may take another."""
         try:
-            user = self._authenticate(conn.tls_peer_spiffe, _bearer(request))
-            if user is None:
+            name = self._authenticate(conn.tls_peer_spiffe, _bearer(request))
+            if name is None:
                 raise ApiError(401, "Unauthorized: a client certificate of a user or a bearer token is needed")
+            user = User(name)
             about = parse(request)
             if about is None:
                 return await self._serve_path(connection, request)
@@ -133,14 +136,14 @@ class FleetServer:
         return True
 
     async def _serve_resource(
-        self, conn: ClientConn, connection: ServerConnection, request: Request, about: ResourceRequest, user: User
+        self, conn: Conn, connection: ServerConnection, request: Request, about: ResourceRequest, user: User
     ) -> bool:
         accept = request.headers.get("accept")
         if about.resource.subresource:
             return await self._proxy.serve(conn, connection, request, about, user)
         match about.verb:
             case "watch":
-                return await self._reads.watch(connection, about, accept)
+                await self._reads.watch(connection, about, accept)
             case "list":
                 await _answer(connection, self._reads.page(about, accept))
             case "get":

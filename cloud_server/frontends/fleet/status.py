@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from cloud_server.frontends.status import http_status
 from tunnel.core.errors import Code, StreamError
 
 Json = dict[str, Any]
@@ -24,20 +25,6 @@ _REASONS = {
     502: "BadGateway",
     503: "ServiceUnavailable",
     504: "Timeout",
-}
-
-_HTTP_STATUS = {
-    Code.NOT_ALLOWED: 403,
-    Code.UNKNOWN_AGENT: 404,
-    Code.NO_SERVICE: 404,
-    Code.REFUSED: 502,
-    Code.UNREACHABLE: 502,
-    Code.NAME_NOT_FOUND: 502,
-    Code.AGENT_AWAY: 503,
-    Code.SHUTTING_DOWN: 503,
-    Code.LIMIT_EXCEEDED: 503,
-    Code.SESSION_LOST: 503,
-    Code.DEADLINE: 504,
 }
 
 _STREAM_TEXTS = {
@@ -99,10 +86,9 @@ def expired(resource_version: int) -> ApiError:
 
 def from_stream_error(error: StreamError, agent: str) -> ApiError:
     """What the tunnel says of a stream to an agent, as a `Status` that names the agent."""
-    code = _HTTP_STATUS.get(error.code, 502)
     text = _STREAM_TEXTS.get(error.code, "agent {agent} cannot be reached").format(agent=agent)
     if agent in error.text:
         text = error.text
     elif error.text:
         text = f"{text} ({error.text})"
-    return ApiError(code, text)
+    return ApiError(http_status(error.code), text)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from cloud_server.frontends.fleet.encoding import JSON_TYPE, encode
+from cloud_server.frontends.fleet.gone import unless_gone
 from cloud_server.frontends.fleet.selectors import Selector
 from cloud_server.frontends.fleet.status import ApiError, Json
 from cloud_server.frontends.fleet.store import Change, ObjectStore
 from tunnel.aio.http1 import ServerConnection
-from tunnel.core.errors import StreamError
 
 DEFAULT_TIMEOUT_S = 3600
 MAX_TIMEOUT_S = 24 * 3600
@@ -100,7 +99,7 @@ async def serve_watch(
     options: WatchOptions,
     present: Callable[[Json], Json],
     to_table: Callable[[list[Json], bool], Json] | None,
-) -> bool:
+) -> None:
     """Answer a watch.
 
     Args:
@@ -110,15 +109,15 @@ async def serve_watch(
         present: the last touch to an object before it is shown.
         to_table: makes a Table of rows, with or without its columns; None sends plain objects.
 
-    Returns:
-        Whether the connection may take another request.
+    Raises:
+        StreamError: the client is gone.
     """
     source = _Source(store, options, present)
     await connection.start(200, [JSON_TYPE])
     changed = asyncio.Event()
     unsubscribe = store.subscribe(changed.set)
     try:
-        return await unless_gone(connection, _stream(connection, source, options, changed, _Writer(to_table)))
+        await unless_gone(connection, _stream(connection, source, options, changed, _Writer(to_table)))
     finally:
         unsubscribe()
 
@@ -169,32 +168,3 @@ async def _wait(changed: asyncio.Event, until_s: float) -> bool:
             return await changed.wait()
     except TimeoutError:
         return False
-
-
-async def unless_gone(connection: ServerConnection, work: Coroutine[Any, Any, None]) -> bool:
-    """Do the work of a long answer, and cancel it when the client goes.
-
-    Returns:
-        Whether the work was done to its end.
-
-    Raises:
-        ApiError, StreamError: what the work raised.
-    """
-    failures: list[ApiError | StreamError] = []
-
-    async def guarded() -> None:
-        try:
-            await work
-        except (ApiError, StreamError) as error:
-            failures.append(error)
-
-    async with asyncio.TaskGroup() as tasks:
-        working = tasks.create_task(guarded(), name="long answer")
-        gone = tasks.create_task(connection.wait_client_gone(), name="client gone")
-        await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
-        done = working.done()
-        working.cancel()
-        gone.cancel()
-    if failures:
-        raise failures[0]
-    return done

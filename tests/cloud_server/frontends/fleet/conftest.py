@@ -46,6 +46,9 @@ async def fleet(tmp_path: Path, host_kubelet: HostKubelet) -> AsyncIterator[Flee
         box("box-9"),
     )
     async with running_fleet(tmp_path, registry, {"box-7": serve}) as running:
-        await eventually(lambda: len(running.opener.opened) >= 2, what="the kubelets were asked")
+        link = running.opener.pairs["box-7"].server
+        await eventually(
+            lambda: len(running.opener.opened) >= 2 and not link.statistics().streams, what="the kubelets were asked"
+        )
         yield running
         await host_kubelet.aclose()

@@ -1,0 +1,42 @@
+"""Work for a client that may leave before it is done."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from cloud_server.frontends.fleet.status import ApiError
+from tunnel.aio.http1 import ServerConnection
+from tunnel.core.errors import Code, StreamClosed, StreamError
+
+T = TypeVar("T")
+
+
+async def unless_gone(connection: ServerConnection, work: Coroutine[Any, Any, T]) -> T:
+    """Do the work of an answer, and cancel it when the client goes.
+
+    Raises:
+        StreamClosed: the client went first.
+        ApiError, StreamError: what the work raised.
+    """
+    failures: list[ApiError | StreamError] = []
+    results: list[T] = []
+
+    async def guarded() -> None:
+        try:
+            results.append(await work)
+        except (ApiError, StreamError) as error:
+            failures.append(error)
+
+    async with asyncio.TaskGroup() as tasks:
+        working = tasks.create_task(guarded(), name="answer")
+        gone = tasks.create_task(connection.wait_client_gone(), name="client gone")
+        await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
+        working.cancel()
+        gone.cancel()
+    if failures:
+        raise failures[0]
+    if not results:
+        raise StreamClosed("the client went away", Code.CANCELLED)
+    return results[0]
