@@ -1,0 +1,413 @@
+"""TLS with half-close, ends that are told from cuts, back-pressure, and clients that are no good."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import socket
+import ssl
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from tests.support.pki import Authority
+from tests.support.waits import eventually
+from tunnel.aio.conn import Conn
+from tunnel.aio.credentials import CredentialsUnusable, ServerTls
+from tunnel.aio.splice import READ_BYTES
+from tunnel.aio.tasks import TaskOwner
+from tunnel.aio.tls import TlsTransport, server_context
+from tunnel.core.errors import StreamError, StreamReset
+
+VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
+
+
+class Client:
+    """A TLS client that can do what asyncio's cannot: end one direction, or leave without a word."""
+
+    def __init__(self, sock: socket.socket, context: ssl.SSLContext) -> None:
+        self.sock = sock
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname="127.0.0.1")
+
+    async def handshake(self) -> None:
+        await self._step(self.tls.do_handshake)
+
+    async def send(self, data: bytes) -> None:
+        for start in range(0, len(data), 65536):
+            piece = data[start : start + 65536]
+            await self._step(lambda piece=piece: self.tls.write(piece))  # type: ignore[misc]
+
+    async def receive(self) -> bytes:
+        """Some bytes; none at the end that the server announced."""
+        try:
+            return await self._step(lambda: self.tls.read(65536))
+        except ssl.SSLZeroReturnError:
+            return b""
+
+    async def receive_all(self) -> bytes:
+        received = bytearray()
+        while data := await self.receive():
+            received += data
+        return bytes(received)
+
+    async def finish(self) -> None:
+        """Send close_notify."""
+        with suppress(ssl.SSLWantReadError):
+            self.tls.unwrap()
+        await self._flush()
+
+    def cut(self, *, reset: bool = False) -> None:
+        if reset:
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.sock.close()
+
+    async def _step(self, call: Callable[[], object]) -> bytes:
+        while True:
+            try:
+                result = call()
+            except ssl.SSLWantReadError:
+                await self._flush()
+            else:
+                await self._flush()
+                return result if isinstance(result, bytes) else b""
+            data = await asyncio.get_running_loop().sock_recv(self.sock, 65536)
+            if data:
+                self._incoming.write(data)
+            else:
+                self._incoming.write_eof()
+
+    async def _flush(self) -> None:
+        if self._outgoing.pending:
+            await asyncio.get_running_loop().sock_sendall(self.sock, self._outgoing.read())
+
+
+class Watch:
+    """A gate that lets all in and remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def admit(self, transport: asyncio.Transport) -> bool:
+        self.told.append("admit")
+        return True
+
+    def secured(self) -> None:
+        self.told.append("secured")
+
+    def failed(self, reason: str) -> None:
+        self.told.append(f"failed: {reason}")
+
+    def left(self) -> None:
+        self.told.append("left")
+
+
+class Site:
+    """A server with one handler, and clients of it."""
+
+    def __init__(self, port: int, authority: Authority) -> None:
+        self.port = port
+        self.authority = authority
+        self.watches: list[Watch] = []
+        self.clients: list[Client] = []
+        self.outcomes: list[StreamError | None] = []
+        self.transports: list[TlsTransport] = []
+
+    async def connect(self, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3, *, handshake: bool = True) -> Client:
+        sock = socket.socket()
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", self.port))
+        context = ssl.create_default_context(cadata=self.authority.pem.decode())
+        context.minimum_version = context.maximum_version = version
+        client = Client(sock, context)
+        self.clients.append(client)
+        if handshake:
+            await client.handshake()
+        return client
+
+    async def outcome(self) -> StreamError | None:
+        await eventually(lambda: self.outcomes)
+        return self.outcomes.pop(0)
+
+
+@pytest.fixture(scope="module")
+def authority() -> Authority:
+    return Authority()
+
+
+@pytest.fixture(scope="module")
+def context(authority: Authority) -> ssl.SSLContext:
+    server = authority.issue(hosts=["127.0.0.1"])
+    return server_context(ServerTls(certificate=server.certificate_pem, key=server.key_pem, client_ca=authority.pem))
+
+
+@asynccontextmanager
+async def serving(
+    context: ssl.SSLContext,
+    authority: Authority,
+    handler: Callable[[Conn], Awaitable[None]],
+    handshake_timeout_s: float = 5.0,
+) -> AsyncIterator[Site]:
+    tasks = TaskOwner("test")
+
+    async def serve(conn: Conn) -> None:
+        try:
+            await handler(conn)
+        except StreamError as error:
+            site.outcomes.append(error)
+        else:
+            site.outcomes.append(None)
+        finally:
+            await conn.aclose()
+
+    def made(conn: Conn) -> None:
+        tasks.spawn("serve", serve(conn))
+
+    def accept() -> TlsTransport:
+        watch = Watch()
+        site.watches.append(watch)
+        transport = TlsTransport(context, Conn(made), watch, handshake_timeout_s=handshake_timeout_s)
+        site.transports.append(transport)
+        return transport
+
+    server = await asyncio.get_running_loop().create_server(accept, "127.0.0.1", 0)
+    site = Site(server.sockets[0].getsockname()[1], authority)
+    try:
+        yield site
+    finally:
+        server.close()
+        for client in site.clients:
+            client.cut()
+        await eventually(lambda: all(watch.told[-1:] == ["left"] for watch in site.watches))
+        await tasks.aclose()
+
+
+async def read_all(conn: Conn) -> bytes:
+    received = bytearray()
+    while data := await conn.read():
+        received += data
+    return bytes(received)
+
+
+async def late_echo(conn: Conn) -> None:
+    data = await read_all(conn)
+    await conn.write(data)
+    await conn.write_eof()
+    await conn.read()
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_the_client_may_finish_first(
+    context: ssl.SSLContext, authority: Authority, version: ssl.TLSVersion
+) -> None:
+    blob = os.urandom(2_000_000)
+    async with serving(context, authority, late_echo) as site:
+        client = await site.connect(version)
+        await client.send(blob)
+        await client.finish()
+        assert await client.receive_all() == blob
+        assert await site.outcome() is None
+        assert site.watches[0].told[:2] == ["admit", "secured"]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("early_bytes", [0, 100_000])
+async def test_the_server_may_finish_first(
+    context: ssl.SSLContext, authority: Authority, version: ssl.TLSVersion, early_bytes: int
+) -> None:
+    """Whatever the client sent before, meanwhile and after still arrives."""
+    received: list[bytes] = []
+    sent = asyncio.Event()
+
+    async def finish_first(conn: Conn) -> None:
+        await sent.wait()
+        await conn.write(b"bye")
+        await conn.write_eof()
+        received.append(await read_all(conn))
+
+    async with serving(context, authority, finish_first) as site:
+        client = await site.connect(version)
+        early, late = os.urandom(early_bytes), os.urandom(300_000)
+        await client.send(early)
+        sent.set()
+        assert await client.receive_all() == b"bye"
+        await client.send(late)
+        await client.finish()
+        assert await site.outcome() is None
+        assert received == [early + late]
+
+
+@pytest.mark.parametrize("reset", [False, True])
+async def test_an_end_without_close_notify_is_a_cut(context: ssl.SSLContext, authority: Authority, reset: bool) -> None:
+    received: list[bytes] = []
+
+    async def collect(conn: Conn) -> None:
+        while data := await conn.read():
+            received.append(data)
+
+    async with serving(context, authority, collect) as site:
+        client = await site.connect()
+        await client.send(b"all but the last byte")
+        await eventually(lambda: received)
+        client.cut(reset=reset)
+        assert isinstance(await site.outcome(), StreamReset)
+        assert b"".join(received) == b"all but the last byte"
+
+
+async def test_a_client_that_answers_our_end_by_closing_is_no_cut(
+    context: ssl.SSLContext, authority: Authority
+) -> None:
+    async def finish_first(conn: Conn) -> None:
+        await conn.write_eof()
+        assert await conn.read() == b""
+
+    async with serving(context, authority, finish_first) as site:
+        client = await site.connect()
+        assert await client.receive_all() == b""
+        client.cut()
+        assert await site.outcome() is None
+
+
+async def test_closing_delivers_everything_before(context: ssl.SSLContext, authority: Authority) -> None:
+    blob = os.urandom(3_000_000)
+
+    async def pour(conn: Conn) -> None:
+        await conn.write(blob)
+
+    async with serving(context, authority, pour) as site:
+        client = await site.connect()
+        assert await client.receive_all() == blob
+
+
+async def test_a_reader_that_stops_stops_the_writer(context: ssl.SSLContext, authority: Authority) -> None:
+    written = 0
+
+    async def pour(conn: Conn) -> None:
+        nonlocal written
+        while True:
+            await conn.write(bytes(65536))
+            written += 65536
+
+    async with serving(context, authority, pour) as site:
+        client = await site.connect()
+        await client.receive()
+        before = -1
+        while written != before:
+            before = written
+            await asyncio.sleep(0.2)
+        assert site.transports[0].get_write_buffer_size() < 400_000
+        client.cut(reset=True)
+        assert isinstance(await site.outcome(), StreamError)
+
+
+async def test_a_writer_is_stopped_by_a_server_that_does_not_read(
+    context: ssl.SSLContext, authority: Authority
+) -> None:
+    blob = os.urandom(24_000_000)
+    go_on = asyncio.Event()
+    digests: list[bytes] = []
+
+    async def wait_then_read(conn: Conn) -> None:
+        await go_on.wait()
+        digest = hashlib.sha256()
+        while data := await conn.read():
+            digest.update(data)
+        digests.append(digest.digest())
+
+    async with serving(context, authority, wait_then_read) as site:
+        client = await site.connect()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await client.send(blob)
+        assert site.transports[0]._incoming.pending <= READ_BYTES
+        client.cut()
+        go_on.set()
+        assert isinstance(await site.outcome(), StreamReset)
+
+
+async def test_a_buffered_protocol_may_take_over(context: ssl.SSLContext, authority: Authority) -> None:
+    """As a splice does: pause, change the protocol, go on."""
+    received = bytearray()
+    ended = asyncio.Event()
+
+    class Taker(asyncio.BufferedProtocol):
+        buffer = memoryview(bytearray(5000))
+
+        def get_buffer(self, _sizehint: int) -> memoryview:
+            return self.buffer
+
+        def buffer_updated(self, nbytes: int) -> None:
+            received.extend(self.buffer[:nbytes])
+
+        def eof_received(self) -> bool:
+            ended.set()
+            return False
+
+    async def hand_over(conn: Conn) -> None:
+        received.extend(await conn.read(10))
+        detached = conn.detach()
+        received.extend(detached.leftover)
+        detached.transport.set_protocol(Taker())
+        detached.transport.resume_reading()
+        await ended.wait()
+
+    async with serving(context, authority, hand_over) as site:
+        client = await site.connect()
+        blob = os.urandom(1_000_000)
+        await client.send(blob)
+        await client.finish()
+        assert await site.outcome() is None
+        assert bytes(received) == blob
+
+
+@pytest.mark.parametrize(
+    "said",
+    [b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\xff\xff" + bytes(40), os.urandom(5000)],
+    ids=["http", "overlong record", "noise"],
+)
+async def test_no_tls_is_refused_quietly(context: ssl.SSLContext, authority: Authority, said: bytes) -> None:
+    async with serving(context, authority, late_echo) as site:
+        client = await site.connect(handshake=False)
+        await asyncio.get_running_loop().sock_sendall(client.sock, said)
+        client.sock.shutdown(socket.SHUT_WR)
+        await eventually(lambda: site.watches and site.watches[0].told[-1:] == ["left"])
+        assert [word.partition(":")[0] for word in site.watches[0].told] == ["admit", "failed", "left"]
+        assert site.outcomes == []
+
+
+@pytest.mark.parametrize("reset", [False, True])
+async def test_a_client_that_leaves_in_its_handshake(
+    context: ssl.SSLContext, authority: Authority, reset: bool
+) -> None:
+    async with serving(context, authority, late_echo) as site:
+        client = await site.connect(handshake=False)
+        await eventually(lambda: site.watches and site.watches[0].told)
+        client.cut(reset=reset)
+        await eventually(lambda: site.watches and site.watches[0].told[-1:] == ["left"])
+        assert [word.partition(":")[0] for word in site.watches[0].told] == ["admit", "failed", "left"]
+
+
+async def test_a_silent_client_is_given_up(context: ssl.SSLContext, authority: Authority) -> None:
+    async with serving(context, authority, late_echo, handshake_timeout_s=0.2) as site:
+        client = await site.connect(handshake=False)
+        async with asyncio.timeout(5):
+            with pytest.raises((ConnectionError, AssertionError)):
+                assert await asyncio.get_running_loop().sock_recv(client.sock, 1)
+        assert "failed: no TLS handshake within 0.2 s" in site.watches[0].told
+
+
+def test_old_versions_are_refused(context: ssl.SSLContext) -> None:
+    assert context.minimum_version is ssl.TLSVersion.TLSv1_2
+
+
+def test_material_that_does_not_fit_is_told(authority: Authority, tmp_path: Path) -> None:
+    one, other = authority.issue(), authority.issue()
+    with pytest.raises(CredentialsUnusable, match="does not belong"):
+        server_context(ServerTls(certificate=one.certificate_pem, key=other.key_pem, client_ca=authority.pem))
+    with pytest.raises(CredentialsUnusable, match="cannot read"):
+        server_context(ServerTls(certificate=tmp_path / "no.crt", key=one.key_pem, client_ca=authority.pem))

@@ -1,0 +1,410 @@
+"""The server's side of TLS on an accepted socket, with true half-close, which asyncio's own TLS does not have.
+
+It stands between a plain transport and a protocol: to the one a protocol, to the other a transport. The end of a
+direction is a `close_notify`, each direction on its own; a connection that ends without one was cut, and is reported as
+a reset. Who may connect is decided elsewhere; certificates are checked by the context.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any, Protocol
+
+from tunnel.aio.credentials import CredentialsUnusable, ServerTls
+
+READ_BYTES = 256 * 1024
+HANDSHAKE_TIMEOUT_S = 10.0
+
+_raw = memoryview(bytearray(READ_BYTES))
+"""All layers read into this one: a read and its decryption are one step of the event loop."""
+
+
+def server_context(tls: ServerTls) -> ssl.SSLContext:
+    """A context that asks for a client certificate of `tls.client_ca`, and lets clients without one in.
+
+    Blocking. New material for a running server is a new context.
+
+    Raises:
+        CredentialsUnusable: the material cannot be read or does not fit together.
+    """
+    loaded = tls.load()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.verify_mode = ssl.CERT_OPTIONAL
+    # A resumed session would carry a certificate over its end or its revocation.
+    context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
+    context.num_tickets = 0
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.load_verify_locations(cadata=loaded.ca.decode("ascii"))
+        _load_chain(context, loaded.certificate + b"\n" + loaded.key)
+    except (ssl.SSLError, UnicodeDecodeError) as fault:
+        raise CredentialsUnusable(f"the TLS material cannot be used: {fault}") from fault
+    return context
+
+
+class Gate(Protocol):
+    """Watches one connection for whoever counts them."""
+
+    def admit(self, transport: asyncio.Transport) -> bool:
+        """Accepted by the kernel; False ends it before anything is read."""
+        ...
+
+    def secured(self) -> None:
+        """The handshake is over."""
+        ...
+
+    def failed(self, reason: str) -> None:
+        """There was no handshake, and why."""
+        ...
+
+    def left(self) -> None:
+        """The connection is gone. Always the last call, whatever came before."""
+        ...
+
+
+class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
+    """A TLS connection of a server: the raw transport's protocol and the application protocol's transport.
+
+    The application's `connection_made` follows the handshake. `get_extra_info` knows `peercert` and
+    `peercert_der` beside what the raw transport knows; `ssl_object` stays unknown, since that name makes others
+    believe that there is no half-close.
+    """
+
+    def __init__(
+        self,
+        context: ssl.SSLContext,
+        application: asyncio.BaseProtocol,
+        gate: Gate,
+        *,
+        handshake_timeout_s: float = HANDSHAKE_TIMEOUT_S,
+    ) -> None:
+        """`application` is told of the connection when `gate` has let it in and the handshake is over."""
+        super().__init__()
+        self._context = context
+        self._protocol = application
+        self._gate = gate
+        self._handshake_timeout_s = handshake_timeout_s
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._transport: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._made = False
+        self._paused = False
+        self._early: list[bytes] = []
+        """Decrypted before the application wants it; only while the end of our direction is sent."""
+        self._raw_eof = False
+        self._got_close_notify = False
+        self._peer_eof = False
+        """The application was told."""
+        self._sent_eof = False
+        self._closing = False
+        self._failure: Exception | None = None
+
+    # Public - asyncio.Transport, for the application
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """See the class."""
+        if name == "ssl_object":
+            return default
+        if name == "peercert":
+            return self._tls.getpeercert()
+        if name == "peercert_der":
+            return self._tls.getpeercert(binary_form=True)
+        return self._lower.get_extra_info(name, default)
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        """Hand the application's end to another protocol; pause reading first."""
+        self._protocol = protocol
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        """The application protocol."""
+        return self._protocol
+
+    def is_closing(self) -> bool:
+        """Whether it is closed or on its way to that."""
+        return self._closing or self._lower.is_closing()
+
+    def is_reading(self) -> bool:
+        """Whether the application gets data."""
+        return not self._paused and not self.is_closing()
+
+    def pause_reading(self) -> None:
+        """No `data_received` from now on."""
+        self._paused = True
+        if not self._raw_eof and self._lower.is_reading():
+            self._lower.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Go on, with what was decrypted or read before first."""
+        if self._paused:
+            self._paused = False
+            asyncio.get_running_loop().call_soon(self._deliver)
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Encrypt and send; dropped when the direction was finished."""
+        self.writelines((data,))
+
+    def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
+        """Encrypt and send several in one go."""
+        if self._sent_eof or self.is_closing():
+            return
+        try:
+            for data in list_of_data:
+                view = memoryview(data)
+                while view:
+                    view = view[self._tls.write(view) :]
+        except ssl.SSLError as fault:
+            self._fail(fault)
+            return
+        self._flush()
+
+    def can_write_eof(self) -> bool:
+        """TLS can end one direction."""
+        return True
+
+    def write_eof(self) -> None:
+        """Send `close_notify` behind what was written; reading goes on."""
+        if self._sent_eof or self.is_closing():
+            return
+        self._sent_eof = True
+        self._decrypt_early()
+        self._send_close_notify()
+
+    def close(self) -> None:
+        """End both directions behind what was written."""
+        if self.is_closing():
+            return
+        if not self._sent_eof:
+            self._sent_eof = True
+            self._decrypt_early()
+            self._send_close_notify()
+        self._closing = True
+        self._early.clear()
+        self._lower.close()
+
+    def abort(self) -> None:
+        """End at once; what was not sent is lost."""
+        self._closing = True
+        self._early.clear()
+        self._lower.abort()
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """Limits of the raw transport: nothing else buffers."""
+        self._lower.set_write_buffer_limits(high, low)
+
+    def get_write_buffer_size(self) -> int:
+        """Encrypted bytes that the socket did not take yet."""
+        return self._lower.get_write_buffer_size()
+
+    def get_write_buffer_limits(self) -> tuple[int, int]:
+        """Limits of the raw transport, low and high."""
+        return self._lower.get_write_buffer_limits()
+
+    # Internal - asyncio.BufferedProtocol, for the raw transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Accepted: wait for the client's hello."""
+        self._transport = transport  # type: ignore[assignment]  # uvloop's transports are no subclasses
+        if not self._gate.admit(self._lower):
+            self._failure = ConnectionAbortedError("not admitted")
+            self.abort()
+            return
+        self._timer = asyncio.get_running_loop().call_later(self._handshake_timeout_s, self._handshake_timed_out)
+
+    def get_buffer(self, _sizehint: int) -> memoryview:
+        """Room for a read."""
+        return _raw
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Encrypted bytes arrived."""
+        if self._closing:
+            return
+        self._incoming.write(_raw[:nbytes])
+        if self._made or self._handshake():
+            self._deliver()
+
+    def eof_received(self) -> bool:
+        """The socket ended. That is an end only behind `close_notify`; else the connection was cut."""
+        self._raw_eof = True
+        if not self._made:
+            self._handshake_failed("the client left during the TLS handshake")
+            return False
+        self._deliver()
+        return True
+
+    def pause_writing(self) -> None:
+        """The raw buffer is full."""
+        if self._made:
+            self._protocol.pause_writing()
+
+    def resume_writing(self) -> None:
+        """The raw buffer has room."""
+        if self._made:
+            self._protocol.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The socket is gone."""
+        self._closing = True
+        self._early.clear()
+        self._stop_timer()
+        if self._made:
+            self._protocol.connection_lost(self._failure or exc)
+        elif self._failure is None:
+            self._handshake_failed("the connection was lost during the TLS handshake")
+        self._gate.left()
+
+    # Internal - handshake
+
+    @property
+    def _lower(self) -> asyncio.Transport:
+        assert self._transport is not None
+        return self._transport
+
+    def _handshake(self) -> bool:
+        """One step; whether the handshake is over."""
+        try:
+            self._tls.do_handshake()
+        except ssl.SSLWantReadError:
+            self._flush()
+            return False
+        except ssl.SSLError as fault:
+            self._flush()  # the alert that tells the client
+            self._handshake_failed(fault.reason or "TLS failed")
+            return False
+        self._flush()
+        self._stop_timer()
+        self._made = True
+        self._gate.secured()
+        self._protocol.connection_made(self)
+        return True
+
+    def _handshake_timed_out(self) -> None:
+        self._handshake_failed(f"no TLS handshake within {self._handshake_timeout_s:g} s")
+        self._lower.abort()
+
+    def _handshake_failed(self, reason: str) -> None:
+        if self._failure is None:
+            self._stop_timer()
+            self._failure = ConnectionAbortedError(reason)
+            self._closing = True
+            self._gate.failed(reason)
+            self._lower.close()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # Internal - data
+
+    def _deliver(self) -> None:
+        """Give the application what it may have, then read on from the socket if it wants more."""
+        try:
+            while not self._paused and not self.is_closing() and not self._peer_eof:
+                if not self._deliver_some():
+                    self._on_drained()
+                    break
+        except ssl.SSLError as fault:
+            self._fail(fault)
+        if not self._paused and not self.is_closing() and not self._raw_eof and not self._lower.is_reading():
+            self._lower.resume_reading()
+
+    def _deliver_some(self) -> bool:
+        """One call of the application; False when nothing is left to decrypt."""
+        protocol = self._protocol
+        if not isinstance(protocol, asyncio.BufferedProtocol):
+            data = self._early.pop(0) if self._early else self._read()
+            if data:
+                protocol.data_received(data)  # type: ignore[attr-defined]
+            return bool(data)
+        room = memoryview(protocol.get_buffer(-1))
+        count = 0
+        while count < len(room) and (more := self._read_into(room[count:])):
+            count += more
+        if count:
+            protocol.buffer_updated(count)
+        return count > 0
+
+    def _read(self) -> bytes:
+        """One decrypted record; empty when more must arrive first, or the peer ended."""
+        if self._got_close_notify:
+            return b""
+        try:
+            data = self._tls.read(READ_BYTES)
+        except ssl.SSLWantReadError:
+            return b""
+        except ssl.SSLZeroReturnError:
+            data = b""
+        self._got_close_notify = not data
+        return data
+
+    def _read_into(self, room: memoryview) -> int:
+        """The same, into a buffer; returns how much."""
+        if self._early:
+            data = self._early.pop(0)
+            count = min(len(data), len(room))
+            room[:count] = data[:count]
+            if count < len(data):
+                self._early.insert(0, data[count:])
+            return count
+        if self._got_close_notify:
+            return 0
+        try:
+            # The stubs do not know that the number is returned when there is a buffer.
+            count = int(self._tls.read(len(room), room))
+        except ssl.SSLWantReadError:
+            return 0
+        except ssl.SSLZeroReturnError:
+            count = 0
+        self._got_close_notify = count == 0
+        return count
+
+    def _on_drained(self) -> None:
+        """Everything that came was delivered: is this the end?"""
+        if self._got_close_notify or (self._raw_eof and self._sent_eof):
+            # Many clients answer our close_notify by closing the socket: what ends behind our end is no cut.
+            self._peer_eof = True
+            if not self._protocol.eof_received():  # type: ignore[attr-defined]
+                self.close()
+        elif self._raw_eof:
+            self._fail(ConnectionResetError("the connection ended without a TLS close_notify"))
+
+    def _decrypt_early(self) -> None:
+        """Take in what arrived already: OpenSSL's shutdown would throw it away."""
+        try:
+            while data := self._read():
+                self._early.append(data)
+        except ssl.SSLError as fault:
+            self._fail(fault)
+
+    def _send_close_notify(self) -> None:
+        # It wants the peer's close_notify at once, which comes when it comes; ours is in the buffer.
+        with suppress(ssl.SSLError):
+            self._tls.unwrap()
+        self._flush()
+
+    def _flush(self) -> None:
+        if self._outgoing.pending and not self._lower.is_closing():
+            self._lower.write(self._outgoing.read())
+
+    def _fail(self, error: Exception) -> None:
+        if self._failure is None:
+            self._failure = error
+            self._flush()
+            self.abort()
+
+
+def _load_chain(context: ssl.SSLContext, pem: bytes) -> None:
+    """OpenSSL reads keys from files only: give it one that is memory, so that no key touches a disk."""
+    descriptor = os.memfd_create("certificate", os.MFD_CLOEXEC)
+    try:
+        os.write(descriptor, pem)
+        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
+    finally:
+        os.close(descriptor)
