@@ -165,7 +165,7 @@ async def running_fleet(folder: Path, registry: FakeRegistry, kubelets: dict[str
 
     async with contextlib.AsyncExitStack() as stack:
         for name, kubelet in kubelets.items():
-            opener.pairs[name] = await stack.enter_async_context(joined(_acceptor(kubelet)))
+            opener.pairs[name] = await stack.enter_async_context(joined(acceptor(kubelet)))
         stack.push_async_callback(tasks.aclose)
         _ = tasks.spawn("mirror", fleet.run())
         stack.push_async_callback(listener.aclose)
@@ -186,7 +186,9 @@ async def running_fleet(folder: Path, registry: FakeRegistry, kubelets: dict[str
         )
 
 
-def _acceptor(kubelet: Kubelet) -> Acceptor:
+def acceptor(kubelet: Kubelet) -> Acceptor:
+    """The agent's side of a session that offers nothing but a kubelet."""
+
     async def accept(incoming: IncomingStream) -> None:
         if str(incoming.target) == "kubelet":
             await kubelet(incoming.accept())

@@ -1,0 +1,182 @@
+"""How the store follows agents and their pods, and what a box cannot do to the others."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from cloud_server.frontends.fleet import mirror as mirror_module
+from cloud_server.frontends.fleet.mirror import Mirror
+from cloud_server.frontends.fleet.store import ObjectStore
+from tests.support.fleet import START, FakeOpener, FakeRegistry, Kubelet, acceptor, box, pod_list
+from tests.support.joined import joined
+from tests.support.waits import eventually
+from tunnel.aio.duplex import Duplex
+from tunnel.aio.http1 import ServerConnection
+
+pytestmark = pytest.mark.timeout(30)
+
+
+def _listing(body: Callable[[], bytes], status: int = 200) -> Kubelet:
+    async def serve(duplex: Duplex) -> None:
+        http = ServerConnection(duplex)
+        while await http.next_request():
+            await http.respond(status, (), body())
+        await duplex.aclose()
+
+    return serve
+
+
+def _pods(*names: str, namespace: str = "default") -> bytes:
+    return json.dumps(
+        {
+            "items": [
+                {"metadata": {"name": name, "namespace": namespace}, "spec": {"containers": [{"name": "c"}]}}
+                for name in names
+            ]
+        }
+    ).encode()
+
+
+class Running:
+    def __init__(self, mirror: Mirror, store: ObjectStore, opener: FakeOpener) -> None:
+        self.mirror = mirror
+        self.store = store
+        self.opener = opener
+
+    def pods(self) -> dict[str, str]:
+        """Pods by `namespace/name`, and the agent that has each."""
+        return {
+            f"{item['metadata']['namespace']}/{item['metadata']['name']}": item["spec"]["nodeName"]
+            for item in self.store.items("pods")
+        }
+
+    def phase(self, name: str) -> str:
+        """Of a pod in the default namespace; empty when there is none."""
+        pod = self.store.get("pods", ("default", name))
+        return str(pod["status"]["phase"]) if pod else ""
+
+    def containers(self, name: str) -> int:
+        pod = self.store.get("pods", ("default", name))
+        return len(pod["spec"]["containers"]) if pod else 0
+
+
+@asynccontextmanager
+async def _mirroring(registry: FakeRegistry, **kubelets: Kubelet) -> AsyncIterator[Running]:
+    opener = FakeOpener(registry)
+    store = ObjectStore(1)
+    mirror = Mirror(registry, opener, store, lambda: START)
+    async with contextlib.AsyncExitStack() as stack:
+        for name, kubelet in kubelets.items():
+            opener.pairs[name] = await stack.enter_async_context(joined(acceptor(kubelet)))
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(mirror.run())
+            yield Running(mirror, store, opener)
+            running.cancel()
+
+
+async def test_agents_come_go_and_are_removed() -> None:
+    registry = FakeRegistry(box("a", connected=False))
+    async with _mirroring(registry) as it:
+        await eventually(lambda: it.store.get("nodes", ("", "a")))
+        registry.put(box("b"))
+        await eventually(lambda: it.store.get("nodes", ("", "b")))
+        assert it.mirror.names() == ["a", "b"]
+        registry.remove("a")
+        await eventually(lambda: it.store.get("nodes", ("", "a")) is None)
+        assert it.pods() == {"default/b": "b"}
+        assert it.mirror.owner("default", "a") is None
+
+
+async def test_pods_are_asked_for_at_each_connection_and_kept_while_away() -> None:
+    registry = FakeRegistry(box("a"))
+    async with _mirroring(registry, a=_listing(lambda: pod_list("a", "host", "nginx"))) as it:
+        await eventually(lambda: it.containers("a") == 2)
+        assert len(it.opener.opened) == 1
+        registry.change("a", connected=False, since=START.replace(hour=4))
+        await eventually(lambda: it.phase("a") == "Unknown")
+        assert it.containers("a") == 2
+        registry.change("a", connected=True, since=START.replace(hour=5))
+        await eventually(lambda: it.phase("a") == "Running")
+        await eventually(lambda: len(it.opener.opened) == 2)
+
+
+async def test_no_box_takes_the_name_of_another() -> None:
+    registry = FakeRegistry(box("a"), box("b", connected=False))
+    async with _mirroring(registry, a=_listing(lambda: _pods("a", "b", "web"))) as it:
+        await eventually(lambda: "default/web" in it.pods())
+        assert it.pods() == {"default/a": "a", "default/b": "b", "default/web": "a"}
+
+
+async def test_a_box_that_joins_gets_its_name_back() -> None:
+    registry = FakeRegistry(box("a"))
+    async with _mirroring(registry, a=_listing(lambda: _pods("a", "late"))) as it:
+        await eventually(lambda: it.pods() == {"default/a": "a", "default/late": "a"})
+        registry.put(box("late"))
+        await eventually(lambda: it.pods() == {"default/a": "a", "default/late": "late"})
+        registry.change("a", version="2")
+        await eventually(
+            lambda: (it.store.get("nodes", ("", "a")) or {})["status"]["nodeInfo"]["kubeletVersion"] == "2"
+        )
+        assert it.pods() == {"default/a": "a", "default/late": "late"}
+        assert it.mirror.owner("default", "late") == "late"
+
+
+async def test_pods_elsewhere_belong_to_whoever_listed_them_first() -> None:
+    registry = FakeRegistry(box("a"))
+    listing = _listing(lambda: _pods("proxy", namespace="kube-system"))
+    async with _mirroring(registry, a=listing, b=listing) as it:
+        await eventually(lambda: it.pods() == {"kube-system/proxy": "a"})
+        registry.put(box("b"))
+        await eventually(lambda: len(it.opener.opened) == 2 and "default/b" not in it.pods())
+        assert it.pods() == {"kube-system/proxy": "a"}
+
+
+@pytest.mark.parametrize(
+    "kubelet",
+    [
+        _listing(lambda: b"not json"),
+        _listing(lambda: b"[" * 100_000),
+        _listing(lambda: b'{"items": "\\ud800"}'),
+        _listing(lambda: b"no", 500),
+        _listing(lambda: b" " * (9 * 1024 * 1024)),
+    ],
+)
+async def test_a_kubelet_that_answers_nonsense_changes_nothing(kubelet: Kubelet) -> None:
+    registry = FakeRegistry(box("a"), box("b"))
+    async with _mirroring(registry, a=kubelet, b=_listing(lambda: pod_list("b", "host"))) as it:
+        await eventually(lambda: len(it.opener.opened) == 2)
+        await eventually(lambda: not it.opener.pairs["a"].server.statistics().streams)
+        await eventually(lambda: it.phase("b") == "Running")
+        assert it.pods() == {"default/a": "a", "default/b": "b"}
+
+
+async def test_pods_are_refreshed_while_somebody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mirror_module, "REFRESH_S", 0.01)
+    monkeypatch.setattr(mirror_module, "STALE_S", 0.0)
+    offered = ["host"]
+    registry = FakeRegistry(box("a"))
+    async with _mirroring(registry, a=_listing(lambda: pod_list("a", *offered))) as it:
+        await eventually(lambda: it.phase("a") == "Running")
+        offered.append("nginx.service")
+        asked = len(it.opener.opened)
+        await asyncio.sleep(0.1)
+        assert len(it.opener.opened) == asked, "nobody looks"
+        it.mirror.note_interest()
+        await eventually(lambda: it.containers("a") == 2)
+
+
+async def test_one_pod_is_asked_for_again_when_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mirror_module, "FRESH_S", 0.0)
+    offered = ["host"]
+    registry = FakeRegistry(box("a"))
+    async with _mirroring(registry, a=_listing(lambda: pod_list("a", *offered))) as it:
+        await eventually(lambda: it.phase("a") == "Running")
+        offered.append("nginx.service")
+        await it.mirror.freshen("default", "a")
+        assert it.containers("a") == 2
