@@ -79,7 +79,7 @@ def test_texts_of_ours_are_cut_to_their_bound() -> None:
     assert (reset.text, away.text) == (short, short)
 
 
-@given(st.text(st.characters(), max_size=600))
+@given(st.text(st.characters(codec="utf-8"), max_size=600))
 def test_clipped_text_is_a_prefix_within_the_bound(text: str) -> None:
     clipped = clip_text(text)
     assert text.startswith(clipped)

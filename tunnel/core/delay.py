@@ -94,6 +94,7 @@ class PathDelay:
         """Take the least of this round as the empty path."""
         if self._round_rtt_s is not None and self._base_forward_us is not None and self.base_rtt_s is not None:
             self._jitter_s = self._round_spread_s(self.base_rtt_s)
+            self._round_queues_s -= self._least_s(self.base_rtt_s) * self._round_samples
             self.base_rtt_s = self._round_rtt_s
             self._base_forward_us += round(self._round_forward_s * 1e6)
             self.base_seen_s = now
