@@ -5,6 +5,8 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,14 +28,19 @@ class Account:
     """All groups of the account, its own included."""
     home: str
     shell: str
+    setpriv: str
+    """Program that switches to the account; "" where this process already is it."""
 
-    @property
-    def needs_switch(self) -> bool:
-        """A command must change its ids; only root can, and root that already is this account need not."""
-        if os.geteuid() != 0:
-            return False
-        same_groups = set(os.getgroups()) | {os.getegid()} == set(self.groups)
-        return (self.uid, self.gid) != (0, os.getegid()) or not same_groups
+    def command_line(self, argv: Sequence[str]) -> list[str]:
+        """Wrap a command so that it starts as this account.
+
+        `subprocess` could switch by itself, but then it forks instead of vforking, and the fork handlers of gRPC, which
+        run in the child, crash it.
+        """
+        if not self.setpriv:
+            return list(argv)
+        groups = ",".join(map(str, self.groups))
+        return [self.setpriv, f"--reuid={self.uid}", f"--regid={self.gid}", f"--groups={groups}", "--", *argv]
 
     def working_directory(self) -> str:
         """Where commands start: the home, or `/` for an account that has none."""
@@ -75,7 +82,9 @@ def find_account(user: str, shell: str) -> Account:
             f'user: only root can run commands as "{user}"; run the agent as root or set user = "{mine}"'
         )
     groups = tuple(sorted({entry.pw_gid, *os.getgrouplist(user, entry.pw_gid)}))
-    return Account(user, entry.pw_uid, entry.pw_gid, groups, entry.pw_dir or "/", shell or _login_shell(entry.pw_shell))
+    setpriv = _find_setpriv(user) if _needs_switch(entry.pw_uid, entry.pw_gid, groups) else ""
+    shell = shell or _login_shell(entry.pw_shell)
+    return Account(user, entry.pw_uid, entry.pw_gid, groups, entry.pw_dir or "/", shell, setpriv)
 
 
 def terminal_group() -> int:
@@ -84,6 +93,20 @@ def terminal_group() -> int:
         return grp.getgrnam("tty").gr_gid
     except KeyError:
         return -1
+
+
+def _needs_switch(uid: int, gid: int, groups: tuple[int, ...]) -> bool:
+    """Whether a command must change its ids; only root can, and root that already is the account need not."""
+    if os.geteuid() != 0:
+        return False
+    return (uid, gid) != (0, os.getegid()) or {*os.getgroups(), os.getegid()} != set(groups)
+
+
+def _find_setpriv(user: str) -> str:
+    program = shutil.which("setpriv", path=PATH)
+    if program is None:
+        raise SettingsError(f'user: running commands as "{user}" needs the program setpriv; install util-linux')
+    return program
 
 
 def _login_shell(shell: str) -> str:

@@ -1,7 +1,8 @@
 """Starting a process on this box as an account, on pipes or on a terminal of its own.
 
-`subprocess` does it: between fork and exec only C code runs, which is safe beside threads, uvloop and gRPC. It blocks
-until the exec has succeeded, some milliseconds, and so belongs into a thread (running.py).
+`subprocess` does it by vfork, as long as nothing is asked of it that needs a fork (`preexec_fn`, `user`, `group`): in a
+fork of a process that uses gRPC, gRPC's own handlers run in the child and crash it. It blocks until the exec has worked
+or failed, a millisecond or two, and so belongs into a thread (running.py).
 """
 
 from __future__ import annotations
@@ -104,9 +105,8 @@ def _spawn_on_terminal(spec: CommandSpec) -> Started:
 
 def _popen(spec: CommandSpec, argv: Sequence[str], stdin: int, stdout: int, stderr: int) -> subprocess.Popen[bytes]:
     account = spec.account
-    switched = account if account is not None and account.needs_switch else None
     return subprocess.Popen(
-        list(argv),
+        account.command_line(argv) if account else list(argv),
         stdin=stdin,
         stdout=stdout,
         stderr=stderr,
@@ -114,9 +114,6 @@ def _popen(spec: CommandSpec, argv: Sequence[str], stdin: int, stdout: int, stde
         cwd=account.working_directory() if account else "/",
         env=account.environment(spec.tty) if account else None,
         umask=0o022,
-        user=switched.uid if switched else None,
-        group=switched.gid if switched else None,
-        extra_groups=switched.groups if switched else None,
     )
 
 

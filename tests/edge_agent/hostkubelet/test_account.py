@@ -7,6 +7,7 @@ import pwd
 
 import pytest
 
+from edge_agent.hostkubelet import account
 from edge_agent.hostkubelet.account import find_account
 from edge_agent.hostkubelet.settings import HostSettings, SettingsError
 from tests.edge_agent.hostkubelet.conftest import serving
@@ -26,9 +27,16 @@ def test_only_root_can_become_somebody_else(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_an_agent_without_root_runs_commands_as_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    account = find_account(pwd.getpwuid(os.geteuid()).pw_name, "")
-    monkeypatch.setattr(os, "geteuid", lambda: account.uid or 1000)
-    assert not account.needs_switch
+    nobody = pwd.getpwnam("nobody")
+    monkeypatch.setattr(os, "geteuid", lambda: nobody.pw_uid)
+    assert find_account("nobody", "").command_line(["id"]) == ["id"]
+
+
+@AS_ROOT
+def test_without_the_program_that_switches_the_start_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(account, "PATH", "/nowhere")
+    with pytest.raises(SettingsError, match="needs the program setpriv; install util-linux"):
+        find_account("nobody", "")
 
 
 def test_a_shell_that_refuses_to_run_is_replaced() -> None:
@@ -78,6 +86,14 @@ async def test_commands_run_as_the_configured_user(tty: bool) -> None:
         "/",  # a home that does not exist
     ]
     assert refused == 1
+
+
+@AS_ROOT
+async def test_a_program_that_does_not_exist_for_a_switched_user() -> None:
+    async with serving(HostSettings(exec=True, user="nobody")) as box:
+        code, _, stderr = await box.run("no-such-program")
+    assert code == 127
+    assert b"no-such-program" in stderr
 
 
 @AS_ROOT
