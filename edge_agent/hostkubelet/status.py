@@ -60,10 +60,5 @@ def exit_status(exit_code: int) -> bytes:
     return _encode(status)
 
 
-def internal_failure(text: str) -> bytes:
-    """What the error channel of an exec carries when its command could not be run."""
-    return _encode(failure(text, "InternalError", 500))
-
-
 def _encode(status: dict[str, Any]) -> bytes:
     return json.dumps(status, separators=(",", ":")).encode()

@@ -178,7 +178,7 @@ async def test_a_client_that_does_not_read_stops_the_command(box: Box) -> None:
     assert dd.is_running()
 
 
-async def test_the_gigabyte_flows_when_it_is_read(box: Box) -> None:
+async def test_a_quarter_of_a_gigabyte_flows_in_bounded_memory(box: Box) -> None:
     before = psutil.Process().memory_info().rss
     client = await box.exec("head", "-c", str(256 << 20), "/dev/zero")
     total = 0
