@@ -201,11 +201,13 @@ class Stream:
         self._driver.kick()
 
     def receive_nowait(self) -> list[bytes]:
-        """Everything that arrived, in order, in chunks of up to 64 KiB; grants no credit."""
+        """Everything that arrived, in order, in chunks of up to 64 KiB; grants no credit.
+
+        These may be the last bytes, after which the stream has ended: the sink is told only at `consumed`, so that its
+        owner has them in hand before it hears of the end.
+        """
         chunks = [*self._chunks, *self._driver.core.take(self._core)]
         self._chunks.clear()
-        if self._eof:
-            self._driver.kick()  # the last bytes may have ended the stream
         return chunks
 
     def consumed(self, count: int) -> None:

@@ -1,0 +1,97 @@
+"""The splice side of a stream: what a sink is told, and when."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tests.support.joined import joined
+from tunnel.aio.session import IncomingStream
+from tunnel.aio.stream import Stream
+from tunnel.core.errors import StreamError
+from tunnel.core.target import TcpTarget
+
+TARGET = TcpTarget("10.0.0.1", 80)
+
+
+class Recorder:
+    """A sink that takes what comes and notes the order of things."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+        self.notes: list[str] = []
+        self.data = bytearray()
+        self.over = asyncio.Event()
+
+    def readable(self) -> None:
+        chunks = self.stream.receive_nowait()
+        self.notes.append("taken")
+        self.data += b"".join(chunks)
+        self.stream.consumed(sum(map(len, chunks)))
+
+    def eof(self) -> None:
+        self.notes.append("eof")
+
+    def writable(self) -> None:
+        self.notes.append("writable")
+
+    def ended(self, error: StreamError | None) -> None:
+        self.notes.append(f"ended {error}")
+        self.over.set()
+
+
+async def test_the_end_is_told_after_the_last_bytes_were_taken() -> None:
+    async def answer(incoming: IncomingStream) -> None:
+        stream = incoming.accept()
+        assert await stream.read() == b""
+        await stream.write(b"last words")
+        await stream.write_eof()
+
+    for _ in range(50):
+        async with joined(answer) as both:
+            stream = await both.server.open(TARGET, deadline_s=5)
+            await stream.write_eof()
+            # Everything has happened before the sink looks: bytes, their end, and the ack of our own end.
+            while both.agent.core.stream_count:
+                await asyncio.sleep(0)
+            sink = Recorder(stream)
+            stream.attach(sink)
+            async with asyncio.timeout(5):
+                await sink.over.wait()
+            assert sink.data == b"last words"
+            assert sink.notes[0] == "taken"
+            assert sink.notes[-1] == "ended None"
+
+
+async def test_bytes_that_were_read_but_not_returned_reach_the_sink() -> None:
+    async def answer(incoming: IncomingStream) -> None:
+        stream = incoming.accept()
+        await stream.write(b"head and body")
+        await stream.write_eof()
+
+    async with joined(answer) as both:
+        stream = await both.server.open(TARGET, deadline_s=5)
+        assert await stream.read(5) == b"head "
+        sink = Recorder(stream)
+        stream.attach(sink)
+        stream.send_eof_nowait()
+        async with asyncio.timeout(5):
+            await sink.over.wait()
+        assert sink.data == b"and body"
+
+
+async def test_a_full_queue_asks_to_wait_and_says_when_to_go_on() -> None:
+    async def slow(incoming: IncomingStream) -> None:
+        stream = incoming.accept()
+        while await stream.read():
+            await asyncio.sleep(0)
+
+    async with joined(slow) as both:
+        stream = await both.server.open(TARGET, deadline_s=5)
+        sink = Recorder(stream)
+        stream.attach(sink)
+        while stream.send_nowait(bytes(65536)):
+            pass
+        while "writable" not in sink.notes:
+            await asyncio.sleep(0)
+        assert stream.send_nowait(b"more")
+        stream.reset()
