@@ -147,7 +147,7 @@ class Inbox:
         if self._unacked >= ACK_EVERY_PACKETS:
             self.ack_now = True
             self.ack_timer_s = None
-        elif self.ack_timer_s is None:
+        else:
             self.ack_timer_s = now + self._max_ack_delay_s
 
     def on_timer(self, now: float) -> None:

@@ -169,7 +169,7 @@ class Pacer:
             # What is acknowledged now was sent before the last change: it cannot show what the change did.
             self._hold_rounds -= 1
         elif self._probe_window is not None:
-            self._end_probe(now)
+            self._end_probe(self._probe_window, now)
         else:
             self._move(queue, base, now)
 
@@ -230,10 +230,9 @@ class Pacer:
         self._cut = None
         return True
 
-    def _end_probe(self, now: float) -> None:
+    def _end_probe(self, window: float, now: float) -> None:
         self._delay.rebase(now)
-        if self._probe_window is not None:
-            self._set_window(self._probe_window)
+        self._set_window(window)
         self._probe_window = None
         self._hold_rounds = 1
 

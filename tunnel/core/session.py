@@ -304,7 +304,7 @@ class Session:
             case Verdict.DEAD:
                 self.detach(self.generation, now)
                 self._events.append(ev.CarrierDead(self.timing.dead_after_s))
-            case Verdict.WELL:
+            case _:
                 pass
 
     def statistics(self) -> SessionStatistics:

@@ -201,10 +201,8 @@ class StreamTable:
             case f.Reset():
                 refused = stream.local and not stream.opened
                 self._end(stream, (OpenRefused if refused else StreamReset)(frame.text, frame.code))
-            case f.StopSending():
-                stream.send.stop()
-                self._scheduler.add_stream(stream, now)
-                self._note_writable(stream)
+            case _:
+                self._receive_stop_sending(stream, frame, now)
 
     def stamp(self, frames: Sequence[f.Frame], seq: int, now: float) -> list[f.Frame]:
         """Last touch before frames leave in packet `seq`: time left of OPENs, and which packet carries each FIN."""
@@ -319,6 +317,11 @@ class StreamTable:
         stream.receive.push(data)
         if was_empty and stream.receive.queued:
             self._events.append(ev.StreamReadable(stream.id))
+
+    def _receive_stop_sending(self, stream: CoreStream, _: f.StopSending, now: float) -> None:
+        stream.send.stop()
+        self._scheduler.add_stream(stream, now)
+        self._note_writable(stream)
 
     def _check_opened(self, stream: CoreStream) -> None:
         if not stream.opened:
