@@ -33,5 +33,5 @@ def test_session_that_holds_more_than_it_granted_is_found(monkeypatch: pytest.Mo
         half.queued += len(data)
 
     monkeypatch.setattr(ReceiveHalf, "push", push)
-    with pytest.raises(decoder.Failure, match="more bytes held"):
+    with pytest.raises(decoder.Failure, match="failure in session"):
         decoder.run(20.0, 1)

@@ -31,6 +31,8 @@ from tunnel.core.handshake import (
 )
 from tunnel.core.limits import MAX_FRAMES, Limits, Timing
 from tunnel.core.session import Session
+from tunnel.core.states import Receive
+from tunnel.core.stream import CoreStream
 from tunnel.core.target import ServiceTarget, TcpTarget
 
 EDGES = (0, 1, 2, 3, 127, 128, 255, 65535, 65536, 65537, 2**31, 2**32 - 1, 2**61, 2**62 - 1, 2**62, 2**63, 2**64 - 1)
@@ -74,7 +76,7 @@ class Mutator:
     def packet(self, seq: int, ids: list[int]) -> bytes:
         """A packet that a session would take, but for what is in its frames. The last of `ids` is the newest opened."""
         frames = [self.frame(ids) for _ in range(self.dice.choice((0, 1, 1, 2, 5, 20)))]
-        ack = f.Ack(self.dice.choice((0, 0, 1, 5)), self.number() & 0xFFFFFFFF, self.number() & 0xFFFFFFFF)
+        ack = f.Ack(self.dice.choice((0, 0, 1, 5)), self.word(), self.word())
         return encode_packet(self.number() if self.dice.random() < 0.02 else seq, ack, frames)
 
     def number(self) -> int:
@@ -85,6 +87,10 @@ class Mutator:
             else self.dice.getrandbits(self.dice.choice((4, 16, 62)))
         )
 
+    def word(self) -> int:
+        """A number of 32 bits."""
+        return self.number() & 0xFFFFFFFF
+
     def frame(self, ids: list[int]) -> f.Frame:
         """A frame of any kind."""
         dice = self.dice
@@ -93,7 +99,7 @@ class Mutator:
         kinds: list[Callable[[], f.Frame]] = [
             lambda: f.Data(stream_id, bytes(dice.choice((1, 2, 100, 4096, 65536)))),
             lambda: f.Credit(stream_id, self.number()),
-            lambda: self._open(ids, text),
+            lambda: self.open(ids, text),
             lambda: f.Accept(stream_id, text, dice.getrandbits(24)),
             lambda: f.Fin(stream_id),
             lambda: f.Reset(stream_id, dice.choice(list(Code)), text),
@@ -104,12 +110,11 @@ class Mutator:
         ]
         return dice.choices(kinds, weights=(6, 3, 6, 2, 2, 2, 1, 1, 1, 0.1))[0]()
 
-    # Internal
-
-    def _open(self, ids: list[int], text: str) -> f.Open:
+    def open(self, ids: list[int], text: str) -> f.Open:
+        """An OPEN, mostly of the next id."""
         dice = self.dice
         return f.Open(
-            stream_id=(ids[-1] + dice.choice((2, 2, 2, 2, 4, 1))) % 2**64,
+            stream_id=(ids[-1] + dice.choices((2, 4, 1), (90, 10, 0.5))[0]) % 2**64,
             target=dice.choice((TcpTarget("10.1.0.9", 80), TcpTarget("h" * 253, 65535), ServiceTarget("kubelet"))),
             deadline_ms=1 + dice.getrandbits(20),
             credit=dice.getrandbits(24),
@@ -117,6 +122,8 @@ class Mutator:
             principal=text,
             trace_id=text,
         )
+
+    # Internal
 
     def _makers(self) -> list[Callable[[], bytes]]:
         node = pb.Node(hostname="box-7", labels={"site": "a"}, services=["kubelet"], addresses=["10.0.0.1"])
@@ -196,11 +203,8 @@ def fuzz_session(mutator: Mutator) -> int:
     session = Session(session_id=bytes(16), dialler=dice.random() < 0.5, now=0.0, limits=LIMITS)
     generation, now, given = session.attach(0.0), 0.0, list[bytes]()
     try:
-        for _ in range(dice.choice((1, 10, 60))):
-            known = [stream.id for stream in session._streams.all()]
-            straight = dice.random() < 0.9
-            ids = [*known, 1, 2, session._streams._last_remote_id or session._dialler - 1]
-            message = mutator.packet(session.last_received + 1, ids) if straight else mutator.message()
+        for _ in range(dice.choice((1, 10, 200))):
+            message = _likely_packet(mutator, session) if dice.random() < 0.99 else mutator.message()
             given.append(message)
             session.receive_message(generation, message, now)
             now += dice.choice((0.0, 0.001, 1.0))
@@ -212,6 +216,43 @@ def fuzz_session(mutator: Mutator) -> int:
     except Exception as error:
         raise Failure("session", given, _line(error)) from error
     return len(given)
+
+
+def _likely_packet(mutator: Mutator, session: Session) -> bytes:
+    """A packet that the session will probably take, so that lives are long."""
+    dice, newest = mutator.dice, session._streams._last_remote_id or session._dialler - 1
+    frames: list[f.Frame] = []
+    touched: set[int] = set()
+    for _ in range(dice.choice((0, 1, 1, 2, 5, 20))):
+        streams = [stream for stream in session._streams.all() if stream.id not in touched]
+        if dice.random() < 0.005:
+            frames.append(mutator.frame([1, 2, newest]))
+        elif not streams or dice.random() < 0.2:
+            frames.append(mutator.open([newest], "alice"))
+            newest = frames[-1].stream_id if isinstance(frames[-1], f.Open) else newest
+        else:
+            stream = dice.choice(streams)
+            touched.add(stream.id)
+            frames.append(_likely_frame(dice, stream))
+    outbox = session._outbox
+    ack = f.Ack(dice.randint(outbox.acked, outbox.acked + outbox.unacked_packets), dice.getrandbits(20), mutator.word())
+    return encode_packet(session.last_received + 1 if frames else 0, ack, frames)
+
+
+def _likely_frame(dice: random.Random, stream: CoreStream) -> f.Frame:
+    if not stream.opened:
+        accept = stream.local and dice.random() < 0.9
+        return f.Accept(stream.id, "", dice.getrandbits(16)) if accept else f.Reset(stream.id, Code.CANCELLED)
+    window = stream.receive.window
+    room = min(65536, window.granted - window.received)
+    if stream.receive.state is Receive.OPEN and room > 0 and dice.random() < 0.6:
+        return f.Data(stream.id, bytes(dice.choice((1, min(room, 2), room))))
+    kinds: list[f.Frame] = [
+        f.Credit(stream.id, stream.send.credit + dice.choice((0, 1, 5000))),
+        f.Reset(stream.id, Code.CONNECTION_RESET),
+        f.StopSending(stream.id, Code.CANCELLED),
+    ]
+    return f.Fin(stream.id) if stream.receive.state is Receive.OPEN and dice.random() < 0.2 else dice.choice(kinds)
 
 
 def _use(session: Session, dice: random.Random, now: float) -> None:
