@@ -18,6 +18,8 @@ READ_BUFFER_BYTES = 64 * 1024
 """What a connection may send ahead of its reader before reading pauses: a head, and a little of what follows it."""
 _LINGER_NONE = struct.pack("ii", 1, 0)
 """struct linger {on, 0 s}: close sends RST instead of FIN."""
+_LINGER_OFF = struct.pack("ii", 0, 0)
+"""struct linger {off}: close delivers what was written, then FIN; as every socket begins."""
 
 
 class Detached(NamedTuple):
@@ -214,10 +216,18 @@ def reset_of(error: Exception) -> StreamReset:
 
 def abort_with_reset(transport: asyncio.Transport) -> None:
     """Close a transport so that its peer sees RST, never a clean end."""
+    reset_when_closed(transport, yes=True)
+    transport.abort()
+
+
+def reset_when_closed(transport: asyncio.Transport, *, yes: bool) -> None:
+    """Whether closing the socket sends RST in place of what is unsent and FIN; also when the process dies.
+
+    Unix sockets have no RST: their peer sees an end.
+    """
     sock = transport.get_extra_info("socket")
     if sock is not None and sock.family != socket.AF_UNIX and sock.fileno() != -1:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NONE)
-    transport.abort()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NONE if yes else _LINGER_OFF)
 
 
 def set_no_delay(transport: asyncio.Transport) -> None:

@@ -37,7 +37,9 @@ def configure_logs(config: LogConfig) -> None:
     if for_people:
         renderer: list[structlog.typing.Processor] = [structlog.dev.ConsoleRenderer(colors=terminal)]
     else:
-        renderer = [structlog.processors.dict_tracebacks, _json]
+        # Without the values of variables: a token may be among them.
+        traces = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        renderer = [structlog.processors.ExceptionRenderer(traces), _json]
     structlog.configure(
         processors=[*shared, *renderer],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[config.level]),

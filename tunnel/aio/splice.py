@@ -14,7 +14,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from tunnel.aio.conn import Detached, abort_with_reset, reset_of, set_no_delay
+from tunnel.aio.conn import Detached, abort_with_reset, reset_of, reset_when_closed, set_no_delay
 from tunnel.aio.stream import Stream
 from tunnel.core.errors import Code, StreamError
 from tunnel.core.limits import MAX_DATA_BYTES
@@ -94,6 +94,8 @@ class _Joint(asyncio.BufferedProtocol):
         # TLS of asyncio and uvloop pauses at >= high, and would pause for ever.
         transport.set_write_buffer_limits(high=1, low=0)
         set_no_delay(transport)
+        # Until both directions have ended in order, the end of this process is no promise that all bytes arrived.
+        reset_when_closed(transport, yes=True)
         more = self._stream.send_nowait(leftover) if leftover else True
         self._stream.attach(self)
         if self._stream_ended:
@@ -137,6 +139,8 @@ class _Joint(asyncio.BufferedProtocol):
         if self._stream_ended:
             return False
         self._stream.send_eof_nowait()
+        if self._tls:
+            reset_when_closed(self._transport, yes=False)
         return not self._tls
 
     def pause_writing(self) -> None:
@@ -210,7 +214,7 @@ class _Joint(asyncio.BufferedProtocol):
             self._finish(error.code.label, str(error))
             abort_with_reset(self._transport)
         elif self._socket_eof or self._tls:
-            self._transport.close()
+            self._close_in_order()
         else:
             self._linger()
         self._settle()
@@ -226,14 +230,19 @@ class _Joint(asyncio.BufferedProtocol):
             return
         self._wrote_eof = True
         if self._tls:
-            self._transport.close()  # TLS in asyncio ends both directions; queued bytes and close_notify go out first
+            self._close_in_order()  # TLS in asyncio ends both directions; queued bytes and close_notify go out first
         elif not self._transport.is_closing():
             self._transport.write_eof()
+
+    def _close_in_order(self) -> None:
+        reset_when_closed(self._transport, yes=False)
+        self._transport.close()
 
     def _linger(self) -> None:
         """The other end wants no more, but this socket goes on sending: closing now would reset away what it has yet to
         read.
         """
+        reset_when_closed(self._transport, yes=False)
         self._write_end()
         if not self._reading and not self._transport.is_closing():
             self._reading = True

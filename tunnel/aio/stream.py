@@ -33,7 +33,7 @@ class StreamSink(Protocol):
         ...
 
     def ended(self, error: StreamError | None) -> None:
-        """Last call. None: both directions finished and the peer has everything."""
+        """Last call. None: both directions finished and the peer has everything; `eof` may not have been told."""
         ...
 
 
@@ -173,7 +173,7 @@ class Stream:
             return
         if self._core.receive.queued or self._chunks:
             sink.readable()
-        if self._eof:
+        if self._eof and not self._ended:
             sink.eof()
 
     def send_nowait(self, data: bytes) -> bool:

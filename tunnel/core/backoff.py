@@ -22,6 +22,10 @@ class Backoff:
     """Uniform in [0, 1)."""
     first_s: float = 0.2
     base_s: float = 0.5
+    early_cap_s: float = 3.0
+    """Ceiling of the first attempts: a server that restarts has all its agents back 3 s after it listens again."""
+    early_attempts: int = 20
+    """On average half a minute of trying."""
     cap_s: float = 30.0
     stable_s: float = 30.0
     """A link that held so long is well. One lost sooner is dialled again at once too, but not for ever: a server that
@@ -36,11 +40,16 @@ class Backoff:
         if self.attempts == 1:
             delay = self.first_s * self.random()
         else:
-            ceiling = min(self.cap_s, self.base_s * 2.0 ** min(self.attempts - 2, 16))
-            delay = ceiling * self.random()
+            delay = self._ceiling() * self.random()
         if advised_s > 0.0:
             delay = max(delay, advised_s * (1.0 + 0.5 * self.random()))
         return delay
+
+    def _ceiling(self) -> float:
+        late = self.attempts - self.early_attempts
+        if late <= 0:
+            return min(self.early_cap_s, self.base_s * 2.0 ** min(self.attempts - 2, 16))
+        return min(self.cap_s, self.early_cap_s * 2.0 ** min(late, 16))
 
     def connected_for(self, duration_s: float) -> None:
         """Tell how long the last link held, after its handshake."""
