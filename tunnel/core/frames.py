@@ -1,4 +1,4 @@
-"""Frames and packets as the core sees them; how they look on the wire is `codec.py`'s business (PROTO 3 and 4)."""
+"""Frames and packets as the core sees them; how they look on the wire is `codec.py`'s business (PROTO 4 to 8)."""
 
 from __future__ import annotations
 
