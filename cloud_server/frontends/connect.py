@@ -10,6 +10,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import fcntl
+import select
+import socket
+import struct
+import termios
 from collections.abc import Callable
 
 from cloud_server.frontends.audit import log_refused, log_stream
@@ -25,6 +30,10 @@ from tunnel.core.errors import OpenRefused
 FRONTEND = "connect"
 HEAD_TIMEOUT_S = 10.0
 MAX_HEAD_BYTES = 16 * 1024
+TAKEN_S = 0.05
+"""How long a target's first bytes wait at most for the client to have read our 200."""
+CLOSE_POLL_S = 0.1
+"""How often a half-closed unix socket is looked at: its full close raises no event of its own."""
 
 Authenticate = Callable[[str | None, str | None], str | None]
 """From the URI of a client certificate and a bearer token to the user's name; None for nobody we know."""
@@ -69,8 +78,13 @@ class ConnectFrontend:
                 "a client certificate or Proxy-Authorization of a known user is needed",
                 [("proxy-authenticate", 'Basic realm="longline"'), ("proxy-authenticate", "Bearer")],
             )
+        elif _head_bytes(request) > MAX_HEAD_BYTES:  # it came in one piece, so that it was never incomplete
+            await _answer(http, 431, f"the request's head is longer than {MAX_HEAD_BYTES} bytes")
         elif request.method != "CONNECT":
             await _answer(http, 405, "only CONNECT is served here", [("allow", "CONNECT")])
+        elif request.headers.get("transfer-encoding") or request.headers.get("content-length") not in (None, "0"):
+            # What follows would be a body to one parser and the tunnel's first bytes to another.
+            await _answer(http, 400, "a CONNECT request has no body")
         else:
             await self._connect(conn, http, request, user)
 
@@ -79,7 +93,7 @@ class ConnectFrontend:
         try:
             agent, target = parse_connect_name(request.target)
             opening = self._opener.open(agent, target, principal=user, frontend=FRONTEND, deadline_s=self._deadline_s)
-            stream = await open_unless_gone(opening, http.wait_client_gone())
+            stream = await open_unless_gone(opening, _given_up(conn, http))
         except OpenRefused as refused:
             log_refused(FRONTEND, user=user, peer=conn.peer, agent=agent, target=request.target, refused=refused)
             await _answer(http, http_status(refused.code), str(refused))
@@ -88,6 +102,7 @@ class ConnectFrontend:
             return
         try:
             early = await http.accept_connect()
+            await _until_taken(conn)
             detached = conn.detach()
         except BaseException:
             stream.reset()
@@ -106,19 +121,66 @@ class ConnectFrontend:
 
 
 def proxy_token(request: Request) -> str | None:
-    """The token in Proxy-Authorization: as Bearer, or as the password of Basic; None when there is none."""
+    """The token in Proxy-Authorization: as Bearer, or as password or only name of Basic; None when there is none.
+
+    Basic is what proxy URLs turn into: `https://anyone:TOKEN@host` and `https://TOKEN@host`.
+    """
     scheme, _, value = (request.headers.get("proxy-authorization") or "").partition(" ")
     match scheme.lower():
         case "bearer":
             return value.strip() or None
         case "basic":
             try:
-                _, _, password = base64.b64decode(value, validate=True).decode().partition(":")
+                user, _, password = base64.b64decode(value, validate=True).decode().partition(":")
             except (binascii.Error, UnicodeDecodeError):
                 return None
-            return password or None
+            return password or user or None
         case _:
             return None
+
+
+def _head_bytes(request: Request) -> int:
+    return len(request.target) + sum(len(name) + len(value) + 4 for name, value in request.headers)
+
+
+async def _given_up(conn: Conn, http: ServerConnection) -> None:
+    """Wait until nobody can be there for an answer. A local client that only finished its own direction still is."""
+    await http.wait_client_gone()
+    sock = _unix_socket(conn)
+    while sock is not None and not conn.transport.is_closing() and not _fully_closed(sock):  # noqa: ASYNC110
+        await asyncio.sleep(CLOSE_POLL_S)  # the kernel has no event for it that could be awaited
+
+
+async def _until_taken(conn: Conn) -> None:
+    """Wait until the client has read all that we wrote, where the kernel can tell: on a unix socket.
+
+    kube-apiserver gives up when the target's first bytes come glued to our 200.
+    """
+    sock = _unix_socket(conn)
+    if sock is None:
+        return
+    loop = asyncio.get_running_loop()
+    deadline_s = loop.time() + TAKEN_S
+    pause_s = 0.0
+    while not conn.transport.is_closing() and _unread_bytes(sock) and loop.time() < deadline_s:
+        await asyncio.sleep(pause_s)
+        pause_s = 0.001
+
+
+def _unix_socket(conn: Conn) -> socket.socket | None:
+    sock: socket.socket = conn.transport.get_extra_info("socket")
+    return sock if sock.family == socket.AF_UNIX else None
+
+
+def _fully_closed(sock: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(sock.fileno(), 0)  # a hang-up is told without being asked for
+    return bool(poll.poll(0))
+
+
+def _unread_bytes(sock: socket.socket) -> int:
+    unread: int = struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)))[0]
+    return unread
 
 
 async def _answer(http: ServerConnection, status: int, text: str, headers: list[tuple[str, str]] | None = None) -> None:

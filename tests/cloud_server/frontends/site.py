@@ -1,0 +1,110 @@
+"""One agent behind front ends, with real sessions between: what the tests of the plain front ends share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from tests.support.joined import Pair, joined
+from tunnel.aio.session import IncomingStream
+from tunnel.aio.stream import Stream
+from tunnel.core.errors import Code, OpenRefused
+from tunnel.core.target import Target, TcpTarget
+
+
+@dataclass(kw_only=True)
+class Asked:
+    """One open, as the front end asked for it."""
+
+    agent: str
+    target: Target
+    principal: str
+    frontend: str
+    deadline_s: float
+
+
+@dataclass
+class Site:
+    """`box-7` is connected; what it does with a stream depends on the port."""
+
+    pair: Pair
+    asked: list[Asked] = field(default_factory=list)
+    given_up: int = 0
+    """Opens that were cancelled before the agent's answer."""
+    dialling: int = 0
+
+    async def open(
+        self, agent: str, target: Target, *, principal: str, frontend: str, deadline_s: float = 10.0
+    ) -> Stream:
+        self.asked.append(
+            Asked(agent=agent, target=target, principal=principal, frontend=frontend, deadline_s=deadline_s)
+        )
+        if agent != "box-7":
+            raise OpenRefused(f"agent {agent} is not known here", Code.UNKNOWN_AGENT)
+        return await self.pair.server.open(target, deadline_s=deadline_s, principal=principal)
+
+    async def accept(self, incoming: IncomingStream) -> None:
+        assert isinstance(incoming.target, TcpTarget)
+        match incoming.target.port:
+            case 1:
+                incoming.refuse(Code.REFUSED, "127.0.0.1:1: connection refused")
+            case 2:
+                incoming.refuse(Code.NOT_ALLOWED, "not\r\nX-Injected: yes\r\n\r\nallowed \x00 \N{BLACK STAR}")
+            case 3:
+                await self._never()
+            case 21:
+                await banner(incoming.accept("127.0.0.1:21"))
+            case 25:
+                stream = incoming.accept("127.0.0.1:25")
+                await stream.read(1)
+                stream.reset(Code.CONNECTION_RESET, "reset by the target")
+            case _:
+                await late_echo(incoming.accept("127.0.0.1:7"))
+
+    async def _never(self) -> None:
+        self.dialling += 1
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.dialling -= 1
+            self.given_up += 1
+
+
+BANNER = b"SSH-2.0-box\r\n"
+
+
+async def banner(stream: Stream) -> None:
+    """Speak first, then echo."""
+    await stream.write(BANNER)
+    await echo(stream)
+
+
+async def echo(stream: Stream) -> None:
+    while data := await stream.read():
+        await stream.write(data)
+    await stream.write_eof()
+
+
+async def late_echo(stream: Stream) -> None:
+    """Echo at once up to 100 bytes, and all the rest behind the client's end."""
+    first = await stream.read(100)
+    await stream.write(first)
+    rest = bytearray()
+    while data := await stream.read():
+        rest += data
+    await stream.write(bytes(rest))
+    await stream.write_eof()
+
+
+@asynccontextmanager
+async def site() -> AsyncIterator[Site]:
+    made: list[Site] = []
+
+    async def accept(incoming: IncomingStream) -> None:
+        await made[0].accept(incoming)
+
+    async with joined(accept) as pair:
+        made.append(Site(pair))
+        yield made[0]
