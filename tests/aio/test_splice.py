@@ -8,12 +8,13 @@ import os
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 
 from tests.support.joined import Pair, joined
 from tests.support.waits import eventually
+from tunnel.aio import splice as splice_module
 from tunnel.aio.conn import Conn
 from tunnel.aio.session import IncomingStream
 from tunnel.aio.splice import SpliceResult, splice
@@ -261,6 +262,31 @@ async def test_reader_that_stops_holds_a_bounded_amount() -> None:
             assert held <= 1024 * 1024
             assert sent < 16 * 1024 * 1024
             reset_on_close(sock)
+
+
+@pytest.mark.parametrize("half_closed", [False, True])
+async def test_a_reset_of_a_client_that_is_not_read_from_is_seen(
+    monkeypatch: pytest.MonkeyPatch, half_closed: bool
+) -> None:
+    monkeypatch.setattr(splice_module, "WATCH_S", 0.1)
+    ended = asyncio.Event()
+
+    async def never_reading(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await ended.wait()
+
+    async with path_to(never_reading) as path:
+        loop = asyncio.get_running_loop()
+        with await path.client() as sock:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.5):
+                    await loop.sock_sendall(sock, bytes(10 if half_closed else 64_000_000))
+            if half_closed:
+                sock.shutdown(socket.SHUT_WR)
+                await asyncio.sleep(0.05)
+            reset_on_close(sock)
+        await eventually(lambda: path.results)
+        ended.set()
+        await both_done(path)
 
 
 async def test_many_closes_from_each_side_leave_nothing() -> None:

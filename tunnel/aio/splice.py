@@ -11,6 +11,7 @@ never FIN, since FIN promises that all bytes arrived.
 from __future__ import annotations
 
 import asyncio
+import select
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -23,6 +24,8 @@ READ_BYTES = 256 * 1024
 """One read of a socket: four full frames."""
 LINGER_S = 10.0
 """How long a socket may read what it was sent while its own bytes are thrown away."""
+WATCH_S = 5.0
+"""How long a reset of a socket that is not read from may go unseen."""
 
 _buffer = memoryview(bytearray(READ_BYTES))
 
@@ -83,6 +86,7 @@ class _Joint(asyncio.BufferedProtocol):
         self._socket_gone = False
         self._stream_ended = False
         self._linger_timer: asyncio.TimerHandle | None = None
+        self._watch_timer: asyncio.TimerHandle | None = None
         self.end = _End()
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -131,6 +135,7 @@ class _Joint(asyncio.BufferedProtocol):
         if not more and self._reading:
             self._reading = False
             self._transport.pause_reading()
+            self._watch()
 
     def eof_received(self) -> bool:
         """The socket's peer finished. Plain sockets stay open for the other direction; asyncio's TLS cannot."""
@@ -141,6 +146,8 @@ class _Joint(asyncio.BufferedProtocol):
         self._stream.send_eof_nowait()
         if self._tls:
             reset_when_closed(self._transport, yes=False)
+        else:
+            self._watch()
         return not self._tls
 
     def pause_writing(self) -> None:
@@ -159,8 +166,9 @@ class _Joint(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is gone: what its peer sent and finished is still delivered, all else is a reset."""
         self._socket_gone = True
-        if self._linger_timer is not None:
-            self._linger_timer.cancel()
+        for timer in (self._linger_timer, self._watch_timer):
+            if timer is not None:
+                timer.cancel()
         if self._stream_ended:
             self._settle()
             return
@@ -249,9 +257,32 @@ class _Joint(asyncio.BufferedProtocol):
             self._transport.resume_reading()
         self._linger_timer = asyncio.get_running_loop().call_later(LINGER_S, self._transport.abort)
 
+    def _watch(self) -> None:
+        """While nothing is read from the socket, its reset raises no event: look for it now and then."""
+        if self._watch_timer is None:
+            self._watch_timer = asyncio.get_running_loop().call_later(WATCH_S, self._look)
+
+    def _look(self) -> None:
+        self._watch_timer = None
+        if self._reading or self._socket_gone:
+            return
+        if _was_reset(self._transport):
+            self._transport.abort()
+        else:
+            self._watch()
+
     def _finish(self, reason: str, text: str) -> None:
         self.end = _End(reason, text)
 
     def _settle(self) -> None:
         if self._socket_gone and self._stream_ended and not self.done.done():
             self.done.set_result(None)
+
+
+def _was_reset(transport: asyncio.Transport) -> bool:
+    sock = transport.get_extra_info("socket")
+    if sock is None or sock.fileno() == -1:
+        return False
+    poll = select.poll()
+    poll.register(sock.fileno(), 0)  # errors are told without being asked for
+    return any(events & select.POLLERR for _, events in poll.poll(0))
