@@ -7,14 +7,14 @@ import hashlib
 import os
 import socket
 import ssl
-import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.support.pki import Authority
+from tests.support.tls_client import TlsClient
 from tests.support.waits import eventually
 from tunnel.aio.conn import Conn
 from tunnel.aio.credentials import CredentialsUnusable, ServerTls
@@ -24,67 +24,6 @@ from tunnel.aio.tls import TlsTransport, server_context
 from tunnel.core.errors import StreamError, StreamReset
 
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
-
-
-class Client:
-    """A TLS client that can do what asyncio's cannot: end one direction, or leave without a word."""
-
-    def __init__(self, sock: socket.socket, context: ssl.SSLContext) -> None:
-        self.sock = sock
-        self._incoming = ssl.MemoryBIO()
-        self._outgoing = ssl.MemoryBIO()
-        self.tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname="127.0.0.1")
-
-    async def handshake(self) -> None:
-        await self._step(self.tls.do_handshake)
-
-    async def send(self, data: bytes) -> None:
-        for start in range(0, len(data), 65536):
-            piece = data[start : start + 65536]
-            await self._step(lambda piece=piece: self.tls.write(piece))  # type: ignore[misc]
-
-    async def receive(self) -> bytes:
-        """Some bytes; none at the end that the server announced."""
-        try:
-            return await self._step(lambda: self.tls.read(65536))
-        except ssl.SSLZeroReturnError:
-            return b""
-
-    async def receive_all(self) -> bytes:
-        received = bytearray()
-        while data := await self.receive():
-            received += data
-        return bytes(received)
-
-    async def finish(self) -> None:
-        """Send close_notify."""
-        with suppress(ssl.SSLWantReadError):
-            self.tls.unwrap()
-        await self._flush()
-
-    def cut(self, *, reset: bool = False) -> None:
-        if reset:
-            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.sock.close()
-
-    async def _step(self, call: Callable[[], object]) -> bytes:
-        while True:
-            try:
-                result = call()
-            except ssl.SSLWantReadError:
-                await self._flush()
-            else:
-                await self._flush()
-                return result if isinstance(result, bytes) else b""
-            data = await asyncio.get_running_loop().sock_recv(self.sock, 65536)
-            if data:
-                self._incoming.write(data)
-            else:
-                self._incoming.write_eof()
-
-    async def _flush(self) -> None:
-        if self._outgoing.pending:
-            await asyncio.get_running_loop().sock_sendall(self.sock, self._outgoing.read())
 
 
 class Watch:
@@ -114,17 +53,17 @@ class Site:
         self.port = port
         self.authority = authority
         self.watches: list[Watch] = []
-        self.clients: list[Client] = []
+        self.clients: list[TlsClient] = []
         self.outcomes: list[StreamError | None] = []
         self.transports: list[TlsTransport] = []
 
-    async def connect(self, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3, *, handshake: bool = True) -> Client:
+    async def connect(self, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3, *, handshake: bool = True) -> TlsClient:
         sock = socket.socket()
         sock.setblocking(False)
         await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", self.port))
         context = ssl.create_default_context(cadata=self.authority.pem.decode())
         context.minimum_version = context.maximum_version = version
-        client = Client(sock, context)
+        client = TlsClient(sock, context)
         self.clients.append(client)
         if handshake:
             await client.handshake()

@@ -19,6 +19,7 @@ from cloud_server.frontends import connect
 from cloud_server.frontends.connect import ConnectFrontend
 from tests.cloud_server.frontends.site import BANNER, Site, site
 from tests.support.pki import Authority
+from tests.support.tls_client import TlsClient
 from tests.support.waits import eventually, scaled_s
 from tunnel.aio.credentials import ServerTls
 from tunnel.aio.listener import Listener
@@ -152,6 +153,41 @@ async def test_half_close_echo(front: Proxy) -> None:
     await asyncio.get_running_loop().sock_sendall(sock, blob)
     sock.shutdown(socket.SHUT_WR)
     assert await receive_all(sock) == blob
+
+
+async def test_half_close_echo_over_tls(front: Proxy, tmp_path: Path) -> None:
+    context = ssl.create_default_context(cadata=front.authority.pem.decode())
+    context.load_cert_chain(*front.authority.issue(uris=[ANN]).write(tmp_path, "client"))
+    loop = asyncio.get_running_loop()
+    blob = os.urandom(1_000_000)
+    with socket.socket() as sock:
+        sock.setblocking(False)
+        await loop.sock_connect(sock, ("127.0.0.1", front.port))
+        client = TlsClient(sock, context)
+        await client.handshake()
+        await client.send(KUBE_APISERVER.format("box-7:7").encode())
+        assert await client.receive() == ESTABLISHED
+        await client.send(blob)
+        await client.finish()
+        assert await client.receive_all() == blob
+
+
+async def test_a_cut_over_tls_is_no_end(front: Proxy, tmp_path: Path) -> None:
+    """FIN without close_notify: an end at the box would say that all bytes arrived."""
+    context = ssl.create_default_context(cadata=front.authority.pem.decode())
+    context.load_cert_chain(*front.authority.issue(uris=[ANN]).write(tmp_path, "client"))
+    with capture_logs() as logs:
+        with socket.socket() as sock:
+            sock.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", front.port))
+            client = TlsClient(sock, context)
+            await client.handshake()
+            await client.send(KUBE_APISERVER.format("box-7:7").encode())
+            assert await client.receive() == ESTABLISHED
+            await client.send(b"half a mess")
+            assert await client.receive() == b"half a mess"
+        await eventually(lambda: logs)
+    assert logs[0]["ended"].startswith("connection_reset")
 
 
 async def test_bytes_glued_to_the_head_come_first(front: Proxy) -> None:
