@@ -17,6 +17,8 @@ class Running:
 
     def __init__(self) -> None:
         self._commands: set[Command] = set()
+        self._starting: set[asyncio.Future[Started]] = set()
+        self._closing = False
 
     async def start(self, spec: CommandSpec) -> Command:
         """Start a command; cancelling this leaves nothing running.
@@ -25,6 +27,8 @@ class Running:
             StartError: the program does not exist or cannot be executed.
         """
         starting = asyncio.get_running_loop().run_in_executor(None, spawn, spec)
+        self._starting.add(starting)
+        starting.add_done_callback(self._starting.discard)
         try:
             return self._adopt(await asyncio.shield(starting))
         except asyncio.CancelledError:
@@ -32,13 +36,16 @@ class Running:
             raise
 
     async def aclose(self) -> None:
-        """End all of them; takes up to `END_WAIT_S` where one is stubborn."""
-        commands = tuple(self._commands)
-        for command in commands:
+        """End all of them, those that are just being started too; takes up to `END_WAIT_S` where one is stubborn."""
+        self._closing = True
+        for command in self._commands:
             command.hang_up()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(END_WAIT_S):
-                for command in commands:
+                while self._starting:
+                    await asyncio.wait(self._starting)
+                    await asyncio.sleep(0)  # whoever asked for it takes it over
+                for command in tuple(self._commands):
                     await command.wait_gone()
 
     # Internal
@@ -46,6 +53,8 @@ class Running:
     def _adopt(self, started: Started) -> Command:
         command = Command(started, self._commands.discard)
         self._commands.add(command)
+        if self._closing:
+            command.hang_up()
         return command
 
     def _end_unwanted(self, starting: asyncio.Future[Started]) -> None:
