@@ -135,7 +135,7 @@ class Sessions(RuleBasedStateMachine):
         half = self._usable(stream_id, end)
         if half is None or half.core.send.state is not Send.OPEN or half.full:
             return
-        size = min(size, 500 * self.limits.initial_window_bytes - len(half.written))  # it must get through in the end
+        size = min(size, 500 * self.limits.min_window_bytes - len(half.written))  # it must get through in the end
         data = _pattern(stream_id, end, len(half.written), size)
         half.written += data
         half.full = not self.sessions[end].send_data(half.core, data, self.now)
