@@ -30,6 +30,9 @@ def join(server: str, token_file: TextIO, state: Path) -> None:
     """Make a key on this box and get a certificate for it."""
     import asyncio
 
+    from tunnel.aio.native_log import silence_core
+
+    silence_core()  # before anything imports grpc
     from edge_agent.join import JoinFailed
     from edge_agent.join import join as join_cloud
     from tunnel.aio.join_token import JoinToken, TokenUnusable
@@ -51,6 +54,9 @@ def join(server: str, token_file: TextIO, state: Path) -> None:
 @config_option
 def run(config: Path) -> None:
     """Run in the foreground, as the service does."""
+    from tunnel.aio.native_log import silence_core
+
+    silence_core()  # before anything imports grpc
     from edge_agent.config import load_agent_config
     from edge_agent.daemon import run as run_agent
 

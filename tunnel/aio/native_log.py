@@ -102,6 +102,14 @@ def enable_handshake_trace() -> None:
     os.environ["GRPC_TRACE"] = ",".join(dict.fromkeys([*tracers, "handshaker"]))
 
 
+def silence_core() -> None:
+    """Keep the core silent where nothing captures it: it tells of every link that comes, goes or fails, and so do we.
+
+    Only heard when called before anything imports grpc; what the environment asks for stays.
+    """
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+
 @contextlib.asynccontextmanager
 async def capture(on_event: Callable[[NativeEvent], None]) -> AsyncIterator[None]:
     """Own file descriptor 2 for a while; each event is given to `on_event` in the event loop."""
