@@ -117,7 +117,7 @@ class SessionAcceptor:
             SessionRefused: this server is draining, or another copy of the agent took this one's place.
         """
         if self._draining is not None:
-            raise self._draining
+            raise SessionRefused(self._draining.text, self._draining.code, self._draining.retry_after_s)
         wanted = hello.resume_session_id
         current = self._registry.session(name)
         if current is not None and wanted and wanted == current.core.session_id:

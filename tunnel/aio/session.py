@@ -19,6 +19,7 @@ from tunnel.core.frames import TrafficClass
 from tunnel.core.handshake import encode_refusal
 from tunnel.core.session import Session, SessionStatistics
 from tunnel.core.states import Link
+from tunnel.core.stream import CoreStream
 from tunnel.core.target import Target
 
 LAST_WORDS_S = 1.0
@@ -94,7 +95,7 @@ class TunnelSession:
         """How the session is named in logs; the whole id would let a reader of logs resume it."""
         self._log = _log.bind(peer=peer, session=self.label)
         self._streams: dict[int, Stream] = {}
-        self._opening: dict[int, asyncio.Future[Stream]] = {}
+        self._opening: dict[int, tuple[CoreStream, asyncio.Future[Stream]]] = {}
         self._answering: dict[int, asyncio.Task[None]] = {}
         self._tasks = TaskOwner(f"session {peer}")
         self._run: _Run | None = None
@@ -149,7 +150,7 @@ class TunnelSession:
             trace_id=trace_id,
         )
         answer: asyncio.Future[Stream] = self._loop.create_future()
-        self._opening[core.id] = answer
+        self._opening[core.id] = core, answer
         self.kick()
         try:
             return await answer
@@ -413,20 +414,22 @@ class TunnelSession:
             self._run.carrier.close()
 
     def _on_accepted(self, event: ev.StreamAccepted) -> None:
-        core = self.core.stream(event.stream_id)
-        assert core is not None
+        opening = self._opening.get(event.stream_id)
+        if opening is None:
+            return  # given up meanwhile
+        core, answer = opening
+        # The core may have ended it already: ACCEPT and RESET come in one packet.
         stream = self._streams[event.stream_id] = Stream(self, core)
-        answer = self._opening.get(event.stream_id)
-        if answer is not None and not answer.done():
+        if not answer.done():
             answer.set_result(stream)
 
     def _on_ended(self, event: ev.StreamEnded) -> None:
         answering = self._answering.pop(event.stream_id, None)
         if answering is not None:
             answering.cancel()
-        answer = self._opening.get(event.stream_id)
-        if answer is not None and not answer.done():
-            answer.set_exception(_as_refusal(event.error))
+        opening = self._opening.get(event.stream_id)
+        if opening is not None and not opening[1].done():
+            opening[1].set_exception(_as_refusal(event.error))
         stream = self._streams.pop(event.stream_id, None)
         if stream is not None:
             stream.on_ended(event.error)

@@ -41,7 +41,7 @@ def server_context(tls: ServerTls) -> ssl.SSLContext:
     context.set_alpn_protocols(["http/1.1"])
     try:
         context.load_verify_locations(cadata=loaded.ca.decode("ascii"))
-        _load_chain(context, loaded.certificate + b"\n" + loaded.key)
+        load_chain(context, loaded.certificate + b"\n" + loaded.key)
     except (ssl.SSLError, UnicodeDecodeError) as fault:
         raise CredentialsUnusable(f"the TLS material cannot be used: {fault}") from fault
     return context
@@ -400,7 +400,7 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
             self.abort()
 
 
-def _load_chain(context: ssl.SSLContext, pem: bytes) -> None:
+def load_chain(context: ssl.SSLContext, pem: bytes) -> None:
     """OpenSSL reads keys from files only: give it one that is memory, so that no key touches a disk."""
     descriptor = os.memfd_create("certificate", os.MFD_CLOEXEC)
     try:
