@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from tunnel.aio.config import Fault, HostPort, LogConfig, Seconds, Validated, load
+from tunnel.aio.config import Fault, HostPort, LogConfig, Seconds, ServerAddress, Validated, load
 from tunnel.core.names import AGENT_NAME_RULE, is_agent_name
 from tunnel.core.target import TcpTarget
+
+_TRUST_DOMAIN = re.compile(r"[a-z0-9._-]{1,255}")
 
 
 class AgentName(str):
@@ -24,12 +27,28 @@ class AgentName(str):
         return cls(value)
 
 
+class TrustDomain(str):
+    """The authority part of every `spiffe://` name (SPIFFE ID 2.1)."""
+
+    __slots__ = ()
+
+    @classmethod
+    def from_config(cls, value: object) -> TrustDomain:
+        """Check a value of a configuration."""
+        if not isinstance(value, str) or not _TRUST_DOMAIN.fullmatch(value):
+            raise ValueError(f"{value!r} is not a trust domain: 1 to 255 of a-z, 0-9, '.', '-' and '_'")
+        return cls(value)
+
+
+DEFAULT_TRUST_DOMAIN = TrustDomain("longline")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TunnelConfig:
     """The `[tunnel]` section: where agents dial in."""
 
     listen: list[HostPort] = dataclasses.field(default_factory=lambda: [HostPort("0.0.0.0:7443")])
-    trust_domain: str = "longline"
+    trust_domain: TrustDomain = DEFAULT_TRUST_DOMAIN
     certificate: Path | None = None
     """The server's own certificate; None: made by `cloud-server init` in the state folder. The same for the next
     two.
@@ -65,7 +84,7 @@ class ForwardConfig:
 
     listen: HostPort
     agent: AgentName
-    target: HostPort
+    target: ServerAddress
 
     @property
     def tcp_target(self) -> TcpTarget:
@@ -100,9 +119,22 @@ class ServerConfig(Validated):
         missing = [name for name, path in own.items() if path is None]
         if 0 < len(missing) < len(own):
             yield Fault("tunnel", f"{', '.join(missing)} is missing: certificate, key and client_ca go together")
+        seen: dict[HostPort, str] = {}
+        for key, address in self._listeners():
+            if address in seen:
+                yield Fault(key, f"{address} is taken by {seen[address]}")
+            if address.port:
+                seen.setdefault(address, key)
+
+    def _listeners(self) -> Iterator[tuple[str, HostPort]]:
+        """Every TCP address with its key."""
+        for index, address in enumerate(self.tunnel.listen):
+            yield f"tunnel.listen[{index}]", address
+        for section, listen in (("connect", self.connect.listen), ("fleet", self.fleet.listen)):
+            if listen is not None:
+                yield f"{section}.listen", listen
         for index, forward in enumerate(self.forward):
-            if forward.target.port == 0:
-                yield Fault(f"forward[{index}].target", "needs a port of 1 to 65535")
+            yield f"forward[{index}].listen", forward.listen
 
 
 def load_server_config(path: Path) -> ServerConfig:

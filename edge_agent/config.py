@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from edge_agent.hostkubelet.settings import HostSettings, SettingsError
 from tunnel.aio.channel import proxy_options
-from tunnel.aio.config import Fault, HostPort, LogConfig, Seconds, Validated, load
+from tunnel.aio.config import Fault, LogConfig, Seconds, ServerAddress, Validated, load
 from tunnel.core.target_rule import TargetRule
+
+_LABEL = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+_LABEL_RULE = "1 to 63 of letters, digits, '-', '_' and '.', not at the ends"
 
 
 class AllowTarget(str):
@@ -30,8 +34,8 @@ class AllowTarget(str):
 class CloudConfig:
     """The `[cloud]` section: whom to dial."""
 
-    servers: list[HostPort]
-    proxy: str | None = None
+    servers: list[ServerAddress] = dataclasses.field(default_factory=list)
+    proxy: str | None = dataclasses.field(default=None, repr=False)
     """`http://[user:password@]host:port`, or `none`; None asks the environment (https_proxy, no_proxy)."""
 
 
@@ -67,12 +71,17 @@ class HostConfig:
         """As the built-in kubelet takes them."""
         return HostSettings(exec=self.exec, user=self.user, shell=self.shell, units=self.units, files=self.files)
 
+    def parts(self) -> Iterable[HostSettings]:
+        """The settings one by one, so that what is wrong with each can be told."""
+        yield from (HostSettings(units=[unit]) for unit in self.units)
+        yield from (HostSettings(files=[file]) for file in self.files)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class KubeletConfig:
     """The `[kubelet]` section: a real kubelet on this box, reached with the box's own credentials."""
 
-    address: HostPort = HostPort("127.0.0.1:10250")
+    address: ServerAddress = ServerAddress("127.0.0.1:10250")
     client_cert: Path
     client_key: Path
     ca: Path
@@ -82,7 +91,7 @@ class KubeletConfig:
 class AgentConfig(Validated):
     """The whole file."""
 
-    cloud: CloudConfig
+    cloud: CloudConfig = dataclasses.field(default_factory=CloudConfig)
     allow: list[AllowConfig] = dataclasses.field(default_factory=list)
     host: HostConfig = dataclasses.field(default_factory=HostConfig)
     kubelet: KubeletConfig | None = None
@@ -96,18 +105,21 @@ class AgentConfig(Validated):
     def faults(self) -> Iterable[Fault]:
         """What does not fit together."""
         if not self.cloud.servers:
-            yield Fault("cloud.servers", "must name at least one server")
-        for index, server in enumerate(self.cloud.servers):
-            if server.port == 0:
-                yield Fault(f"cloud.servers[{index}]", "needs a port of 1 to 65535")
+            yield Fault("cloud.servers", "must name at least one host:port to dial")
         try:
             proxy_options(self.cloud.proxy)
         except ValueError as error:
             yield Fault("cloud.proxy", str(error))
-        try:
-            self.host.settings.check()
-        except SettingsError as error:
-            yield Fault("host", str(error))
+        for section in self.host.parts():
+            try:
+                section.check()
+            except SettingsError as error:
+                yield Fault("host", str(error))
+        for name, value in self.labels.items():
+            if not _LABEL.fullmatch(name):
+                yield Fault("labels", f"{name[:80]!r} cannot name a label: {_LABEL_RULE}")
+            if value and not _LABEL.fullmatch(value):
+                yield Fault(f"labels.{name}", f"{value[:80]!r} cannot be a label's value: empty, or {_LABEL_RULE}")
         if self.kubelet is not None and self.host.offered:
             yield Fault("kubelet", "goes without [host]: the box shows one kubelet, a real one or the built-in one")
 

@@ -8,18 +8,28 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import ipaddress
 import re
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import cattrs
+from cattrs.cols import list_structure_factory, mapping_structure_factory
 from cattrs.errors import ForbiddenExtraKeysError
 
 T = TypeVar("T")
 
-_TYPE_NAMES = {str: "a string", int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
+StructureHook = Callable[[Any, Any], Any]
+
+MAX_PORT = 65535
+MAX_SECONDS = 1e7
+"""Four months: more is a slip of units."""
+_TYPE_NAMES = {str: "a string", int: "a whole number", float: "a number", bool: "true or false"}
+_TABLE = re.compile(r"\s*(\[\[?)\s*([A-Za-z0-9_.-]+)\s*\]")
+_KEY = re.compile(r"""\s*["']?([A-Za-z0-9_./-]+)["']?\s*=""")
 _HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
 
 
@@ -36,6 +46,14 @@ class HostPort(str):
 
     __slots__ = ()
 
+    @classmethod
+    def from_config(cls, value: object) -> HostPort:
+        """Check a value of a configuration or of a command line."""
+        match = _HOST_PORT.fullmatch(_string(value))
+        if match is None or int(match[2]) > MAX_PORT or not _is_host(match[1]):
+            raise ValueError(f"{_shown(value)} is not host:port, such as 0.0.0.0:7443 or [::]:7443")
+        return cls(value)
+
     @property
     def port(self) -> int:
         """The port."""
@@ -47,10 +65,31 @@ class HostPort(str):
         return self.rpartition(":")[0].removeprefix("[").removesuffix("]")
 
 
+class ServerAddress(HostPort):
+    """A `HostPort` to connect to."""
+
+    __slots__ = ()
+
+    @classmethod
+    def from_config(cls, value: object) -> ServerAddress:
+        """Check a value of a configuration or of a command line."""
+        address = cls(HostPort.from_config(value))
+        if not address.port:
+            raise ValueError(f"{_shown(value)} needs a port of 1 to {MAX_PORT}")
+        return address
+
+
 class Seconds(float):
     """A time above zero."""
 
     __slots__ = ()
+
+    @classmethod
+    def from_config(cls, value: object) -> Seconds:
+        """Check a value of a configuration."""
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= MAX_SECONDS:
+            raise ValueError(f"must be a number of seconds above 0, not {_shown(value)}")
+        return cls(value)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -58,7 +97,7 @@ class Fault:
     """One thing that is wrong in a file."""
 
     key: str
-    """Such as `cloud.servers[1]`; empty for the file as a whole."""
+    """Such as `cloud.servers[1]`."""
     text: str
 
 
@@ -72,10 +111,10 @@ class LogConfig:
 
 
 class Validated:
-    """A section whose values must fit together."""
+    """A configuration whose values must fit together."""
 
     def faults(self) -> Iterable[Fault]:
-        """What does not; keys are relative to the file."""
+        """What does not."""
         return ()
 
 
@@ -86,10 +125,12 @@ def load(path: Path, cls: type[T]) -> T:
         ConfigError: with every fault found.
     """
     text, values = _read(path)
+    converter = _converter(path.parent.absolute())
     try:
-        config = _converter(path.parent.absolute()).structure(values, cls)
+        config = converter.structure(values, cls)
     except cattrs.ClassValidationError as error:
-        faults = [_fault(line) for line in cattrs.transform_error(error, format_exception=_explain)]
+        faults = list(_faults_in(error, ""))
+        faults += _faults_of_the_rest(converter, values, cls, {_section(fault.key) for fault in faults})
         raise ConfigError(_lines(path, text, faults)) from error
     if isinstance(config, Validated) and (found := list(config.faults())):
         raise ConfigError(_lines(path, text, found))
@@ -112,27 +153,59 @@ def _read(path: Path) -> tuple[str, dict[str, Any]]:
 
 
 def _converter(folder: Path) -> cattrs.Converter:
+    """Structures without cattrs' own conversions: a value must be of the right type already, or it checks itself.
+
+    A scalar that checks itself is a subclass of str or float with a class method `from_config`.
+    """
     converter = cattrs.Converter(forbid_extra_keys=True)
 
-    def strict(kind: type) -> None:
-        def structure(value: object, _: object) -> object:
-            if type(value) is not kind and not (kind is float and type(value) is int):
-                raise ValueError(f"must be {_TYPE_NAMES[kind]}, not {_shown(value)}")
-            return kind(value)  # type: ignore[call-arg]
+    def scalar_hook(value: object, cls: Any) -> object:
+        if hasattr(cls, "from_config"):
+            return cls.from_config(value)
+        if type(value) is not cls:
+            raise ValueError(f"must be {_TYPE_NAMES[cls]}, not {_shown(value)}")
+        return value
 
-        converter.register_structure_hook(kind, structure)
+    for kind in _TYPE_NAMES:
+        converter.register_structure_hook(kind, scalar_hook)
 
-    for kind in (str, int, float, bool):
-        strict(kind)
+    def list_hook(cls: Any) -> StructureHook:
+        inner = list_structure_factory(cls, converter)
+        return lambda value, _: inner(_of(list, value), cls)
+
+    def table_hook(cls: Any) -> StructureHook:
+        inner = converter.gen_structure_attrs_fromdict(cls)
+        return lambda value, _: inner(_of(dict, value), cls)
+
+    def map_hook(cls: Any) -> StructureHook:
+        inner = mapping_structure_factory(cls, converter)
+        return lambda value, _: inner(_of(dict, value), cls)
+
+    converter.register_structure_hook_factory(lambda cls: _origin(cls) is list, list_hook)
+    converter.register_structure_hook_factory(lambda cls: _origin(cls) is dict, map_hook)
+    converter.register_structure_hook_factory(dataclasses.is_dataclass, table_hook)
     converter.register_structure_hook(Path, lambda value, _: folder / _string(value))
-    converter.register_structure_hook(HostPort, _host_port)
-    converter.register_structure_hook(Seconds, _seconds)
-    converter.register_structure_hook_func(_checks_itself, lambda value, cls: cls.from_config(value))
     return converter
 
 
-def _checks_itself(cls: object) -> bool:
-    return hasattr(cls, "from_config")
+def _origin(cls: Any) -> object:
+    return get_origin(cls)
+
+
+def _of(kind: type, value: object) -> Any:
+    if not isinstance(value, kind):
+        raise ValueError(f"must be {'a list' if kind is list else 'a table'}, not {_shown(value)}")  # noqa: TRY004  # one kind for all faults
+    return value
+
+
+def _is_host(host: str) -> bool:
+    """Whether it may be looked up or bound; `10.1.2` is a slip, not a name."""
+    if host.startswith("[") or host.replace(".", "").isdigit():
+        try:
+            return (ipaddress.ip_address(host.strip("[]")).version == 6) == host.startswith("[")
+        except ValueError:
+            return False
+    return True
 
 
 def _string(value: object) -> str:
@@ -141,78 +214,87 @@ def _string(value: object) -> str:
     return value
 
 
-def _host_port(value: object, _: object) -> HostPort:
-    match = _HOST_PORT.fullmatch(_string(value))
-    if match is None or int(match[2]) > 65535:
-        raise ValueError(f"{_shown(value)} is not host:port, such as 0.0.0.0:7443 or [::]:7443")
-    return HostPort(value)
-
-
-def _seconds(value: object, _: object) -> Seconds:
-    if type(value) not in (int, float) or not 0 < value < 1e7:  # type: ignore[operator]
-        raise ValueError(f"must be a number of seconds above 0, not {_shown(value)}")
-    return Seconds(value)  # type: ignore[arg-type]
-
-
 def _shown(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _explain(error: BaseException, kind: type | None) -> str:
+def _faults_in(error: BaseException, key: str, kind: type | None = None) -> Iterator[Fault]:
+    """The faults of a structuring error, each with its key."""
     match error:
+        case cattrs.ClassValidationError():
+            noted, others = error.group_exceptions()
+            for inner, attribute in noted:
+                yield from _faults_in(inner, f"{key}.{attribute.name}" if key else attribute.name, attribute.type)
+            for other in others:
+                yield from _faults_in(other, key)
+        case cattrs.IterableValidationError():
+            for inner, item in error.group_exceptions()[0]:
+                within = f"{key}[{item.index}]" if isinstance(item.index, int) else f"{key}.{item.index}"
+                yield from _faults_in(inner, within, item.type)
         case ForbiddenExtraKeysError():
-            return _explain_extra(error)
+            allowed = [field.name for field in dataclasses.fields(error.cl)]
+            for name in error.extra_fields:
+                yield Fault(f"{key}.{name}" if key else name, _unknown(name, allowed))
         case KeyError():
-            return "is missing"
+            yield Fault(key, "is missing")
         case _ if get_origin(kind) is Literal:
-            return f"must be one of {', '.join(get_args(kind))}"
-        case ValueError():
-            return str(error)
+            yield Fault(key, f"must be one of {', '.join(get_args(kind))}")
         case _:
-            return "must be a list" if get_origin(kind) is list else "must be a table"
+            yield Fault(key, str(error))
 
 
-def _explain_extra(error: ForbiddenExtraKeysError) -> str:
-    allowed = [field.name for field in dataclasses.fields(error.cl)]
-    parts = []
-    for name in sorted(error.extra_fields):
-        close = difflib.get_close_matches(name, allowed, 1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        parts.append(f"{name} is not known{hint}")
-    return f"{', '.join(parts)} (allowed: {', '.join(allowed)})"
+def _unknown(name: str, allowed: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, allowed, 1)
+    hint = f", did you mean {close[0]}?" if close else ""
+    return f"is not known{hint}; allowed: {', '.join(allowed)}"
 
 
-def _fault(line: str) -> Fault:
-    text, _, where = line.rpartition(" @ ")
-    return Fault(where.removeprefix("$").removeprefix("."), text)
+def _faults_of_the_rest(
+    converter: cattrs.Converter, values: Mapping[str, Any], cls: type[Any], broken: Container[str]
+) -> list[Fault]:
+    """What does not fit together in the sections that can be read, beside those that cannot."""
+    try:
+        config = converter.structure({name: value for name, value in values.items() if name not in broken}, cls)
+    except cattrs.ClassValidationError:
+        return []
+    faults = config.faults() if isinstance(config, Validated) else ()
+    return [fault for fault in faults if _section(fault.key) not in broken]
+
+
+def _section(key: str) -> str:
+    return re.split(r"[.\[]", key)[0]
 
 
 def _lines(path: Path, text: str, faults: Iterable[Fault]) -> list[str]:
     """A line for each fault, in the order of the file."""
-    placed = sorted(((_find(text, fault.key, fault.text), fault) for fault in faults), key=lambda pair: pair[0])
-    lines = []
-    for number, fault in placed:
-        where = f"{path}:{number}" if number else str(path)
-        lines.append(f"{where}: {fault.key}: {fault.text}" if fault.key else f"{where}: {fault.text}")
-    return lines
+    numbers = _line_numbers(text)
+    placed = sorted(((_line_of(fault.key, numbers), fault) for fault in faults), key=lambda pair: pair[0])
+    return [f"{path}:{number}: {fault.key}: {fault.text}" for number, fault in placed]
 
 
-def _find(text: str, key: str, fault_text: str) -> int:
-    """The line that a key stands on, or its section; 0 when it cannot be told."""
-    section, _, name = key.partition(".")
-    wanted, _, index = section.partition("[")
-    nth = int(digits) if (digits := index.rstrip("]")).isdigit() else 0
-    name = name or index.strip("]'\"")
-    name = re.split(r"[.\[]", name)[0] or fault_text.split(" ", maxsplit=1)[0]
-    found = seen = 0
-    inside = False
+def _line_numbers(text: str) -> dict[str, int]:
+    """The lines that keys and tables stand on; good enough for messages, where TOML allows stranger forms too."""
+    numbers: dict[str, int] = {}
+    counts: Counter[str] = Counter()
+    prefix = ""
     for number, line in enumerate(text.splitlines(), 1):
-        stripped = line.strip()
-        if stripped.startswith("["):
-            inside = stripped.split("#")[0].strip().strip("[] ") == wanted and seen == nth
-            seen += stripped.strip("[] ") == wanted
-            found = number if inside else found
-        elif (inside or not found) and re.match(rf"{re.escape(name)}\s*=", stripped) and (inside or "." not in key):
-            return number
-    return found
+        if match := _TABLE.match(line):
+            name = match[2]
+            key = f"{name}[{counts[name]}]" if match[1] == "[[" else name
+            counts[name] += 1
+            numbers.setdefault(name, number)
+            numbers.setdefault(key, number)
+            prefix = f"{key}."
+        elif match := _KEY.match(line):
+            numbers.setdefault(prefix + match[1], number)
+    return numbers
+
+
+def _line_of(key: str, numbers: Mapping[str, int]) -> int:
+    """Where a key stands, or what it would be part of; the first line when it is part of nothing."""
+    while key:
+        if key in numbers:
+            return numbers[key]
+        key = key[: max(key.rfind("."), key.rfind("["), 0)]
+    return 1

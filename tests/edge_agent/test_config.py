@@ -1,0 +1,126 @@
+"""edge-agent.toml: the example of the documentation, its defaults, and what does not fit together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edge_agent.config import load_agent_config
+from tunnel.aio.config import ConfigError
+
+EXAMPLE = """\
+[cloud]
+servers = ["cloud.example.com:7443"]
+[[allow]]
+target = "127.0.0.1:22"
+[[allow]]
+target = "10.1.0.0/16:80,443"
+[host]
+exec = true
+user = "root"
+units = ["nginx.service"]
+files = ["/var/log/app.log"]
+"""
+CLOUD = "[cloud]\nservers = ['a:1']\n"
+
+LABEL_RULE = "1 to 63 of letters, digits, '-', '_' and '.', not at the ends"
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "edge-agent.toml"
+    path.write_text(text)
+    return path
+
+
+def faults_of(folder: Path, text: str) -> list[str]:
+    path = written(folder, text)
+    with pytest.raises(ConfigError) as caught:
+        load_agent_config(path)
+    return [fault.removeprefix(f"{path}:") for fault in caught.value.faults]
+
+
+def test_the_example(tmp_path: Path) -> None:
+    config = load_agent_config(written(tmp_path, EXAMPLE))
+    assert config.cloud.servers == ["cloud.example.com:7443"]
+    assert [allow.rule.text for allow in config.allow] == ["127.0.0.1:22", "10.1.0.0/16:80,443"]
+    assert config.host.settings.exec
+    assert config.host.settings.units == ["nginx.service"]
+    assert config.host.settings.files == [Path("/var/log/app.log")]
+    assert config.state == tmp_path
+
+
+def test_by_default_nothing_is_reachable(tmp_path: Path) -> None:
+    config = load_agent_config(written(tmp_path, CLOUD))
+    assert config.allow == []
+    assert not config.host.offered
+    assert config.kubelet is None
+
+
+def test_without_a_server_there_is_nothing_to_do(tmp_path: Path) -> None:
+    expected = ["1: cloud.servers: must name at least one host:port to dial"]
+    assert faults_of(tmp_path, "") == expected
+    assert faults_of(tmp_path, "[cloud]") == expected
+    assert faults_of(tmp_path, "cloud.servers = []") == expected
+
+
+def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
+    text = """\
+[cloud]
+servers = ["a:0", "b"]
+[[allow]]
+target = "10.1.0.1/16:80"
+[[allow]]
+target = "1.2.3.4"
+[[allow]]
+service = "kubelet"
+[host]
+units = ["nginx", "a*.service"]
+[labels]
+site = "a b"
+"-x" = "y"
+[log]
+level = "loud"
+"""
+    assert faults_of(tmp_path, text) == [
+        "2: cloud.servers[0]: 'a:0' needs a port of 1 to 65535",
+        "2: cloud.servers[1]: 'b' is not host:port, such as 0.0.0.0:7443 or [::]:7443",
+        "4: allow[0].target: 10.1.0.1/16 has bits set behind its prefix; did you mean 10.1.0.0/16?",
+        "6: allow[1].target: '1.2.3.4' has no port; write host:ports, such as 127.0.0.1:22 or 10.1.0.0/16:80,443",
+        "7: allow[2].target: is missing",
+        "8: allow[2].service: is not known; allowed: target",
+        '9: host: units: "nginx" is not the name of a systemd unit such as "nginx.service"',
+        '9: host: units: "a*.service" is not the name of a systemd unit such as "nginx.service"',
+        f"11: labels: '-x' cannot name a label: {LABEL_RULE}",
+        f"12: labels.site: 'a b' cannot be a label's value: empty, or {LABEL_RULE}",
+        "15: log.level: must be one of debug, info, warning, error",
+    ]
+
+
+def test_one_kubelet_is_shown(tmp_path: Path) -> None:
+    kubelet = "[kubelet]\nclient_cert = 'a.crt'\nclient_key = 'a.key'\nca = 'ca.crt'\n"
+    config = load_agent_config(written(tmp_path, CLOUD + kubelet))
+    assert config.kubelet is not None
+    assert (config.kubelet.address, config.kubelet.ca) == ("127.0.0.1:10250", tmp_path / "ca.crt")
+    assert faults_of(tmp_path, f"{CLOUD}{kubelet}[host]\nexec = true\n") == [
+        "3: kubelet: goes without [host]: the box shows one kubelet, a real one or the built-in one"
+    ]
+    assert [fault.split(" ")[1] for fault in faults_of(tmp_path, f"{CLOUD}[kubelet]\n")] == [
+        "kubelet.client_cert:",
+        "kubelet.client_key:",
+        "kubelet.ca:",
+    ]
+
+
+def test_a_proxy_and_its_password(tmp_path: Path) -> None:
+    config = load_agent_config(written(tmp_path, f"{CLOUD}proxy = 'http://ann:s3cret@proxy:3128'"))
+    assert config.cloud.proxy == "http://ann:s3cret@proxy:3128"
+    assert "s3cret" not in repr(config)
+    (fault,) = faults_of(tmp_path, f"{CLOUD}proxy = 'https://ann:s3cret@proxy:3128'")
+    assert fault.startswith("3: cloud.proxy: ")
+    assert "s3cret" not in fault
+
+
+def test_labels(tmp_path: Path) -> None:
+    config = load_agent_config(written(tmp_path, f"{CLOUD}[labels]\nsite = 'north'\nspare = ''\n"))
+    assert config.labels == {"site": "north", "spare": ""}
