@@ -3,45 +3,110 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import tempfile
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 
 PUBLIC = 0o644
 SECRET = 0o600
 
 
-def write_atomic(path: Path, data: bytes, mode: int) -> None:
-    """Replace a file by rename, after its bytes have reached the disk; it belongs to whom its folder belongs.
+@dataclass(frozen=True, slots=True)
+class NewFile:
+    """What a file is to hold."""
 
-    So that `sudo cloud-server token create` beside a service of another user leaves files that the service can read.
+    path: Path
+    data: bytes = field(repr=False)
+    mode: int
+    """Its permissions: `PUBLIC` or `SECRET`."""
+
+
+def write_atomic(path: Path, data: bytes, mode: int) -> None:
+    """Replace a file by rename, after its bytes have reached the disk; see `write_together`.
 
     Raises:
         OSError: nothing was changed.
     """
-    folder = path.parent
-    handle, name = tempfile.mkstemp(dir=folder, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            owner = folder.stat()
-            if os.geteuid() == 0 and owner.st_uid != 0:
-                os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
-            os.fchmod(file.fileno(), mode)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            Path(name).unlink()
-        raise
+    write_together([NewFile(path, data, mode)])
+
+
+def write_together(files: Iterable[NewFile]) -> None:
+    """Replace files in this order, none before the bytes of all have reached the disk.
+
+    They belong to whom their folder belongs, so that `sudo cloud-server token create` beside a service of another user
+    leaves files that the service can read.
+
+    Raises:
+        OSError: nothing was changed, unless the disk failed between two renames.
+    """
+    with ExitStack() as stack:
+        renames = []
+        folders: dict[Path, None] = {}
+        for file in files:
+            renames.append((_prepare(file, stack), file.path))
+            folders[file.path.parent] = None
+        for temporary, path in renames:
+            temporary.replace(path)
+        for folder in folders:
+            _sync(folder)
+
+
+def check_writable(folder: Path) -> None:
+    """Find out whether files can be put into a folder, which may not exist yet, without touching anything.
+
+    Raises:
+        OSError: they cannot.
+    """
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(there))
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(there))
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder for its owner only, owned as its parent is."""
+    """Make a folder for its owner only, owned as its parent is.
+
+    Raises:
+        OSError: it cannot be made.
+    """
     if path.is_dir():
         return
     path.mkdir(mode=0o700, parents=True)
     owner = path.parent.stat()
     if os.geteuid() == 0 and owner.st_uid != 0:
         os.chown(path, owner.st_uid, owner.st_gid)
+
+
+# Internal
+
+
+def _prepare(file: NewFile, stack: ExitStack) -> Path:
+    """The file under a temporary name beside its own; removed with the stack, unless it was renamed by then."""
+    folder = file.path.parent
+    handle, name = tempfile.mkstemp(dir=folder, prefix=f".{file.path.name}.")
+    temporary = Path(name)
+    stack.callback(temporary.unlink, missing_ok=True)
+    with os.fdopen(handle, "wb") as opened:
+        owner = folder.stat()
+        if os.geteuid() == 0 and owner.st_uid != 0:
+            os.fchown(opened.fileno(), owner.st_uid, owner.st_gid)
+        os.fchmod(opened.fileno(), file.mode)
+        opened.write(file.data)
+        opened.flush()
+        os.fsync(opened.fileno())
+    return temporary
+
+
+def _sync(folder: Path) -> None:
+    """Bring renames to the disk, for boxes that lose their power; some file systems cannot, and need not."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with contextlib.suppress(OSError):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
