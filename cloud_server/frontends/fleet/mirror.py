@@ -16,7 +16,7 @@ import structlog
 from cloud_server.frontends.fleet.interfaces import Registry
 from cloud_server.frontends.fleet.kubelet import fetch_pods
 from cloud_server.frontends.fleet.objects import namespace_object, node_object
-from cloud_server.frontends.fleet.pods import away, pods_from_kubelet, stand_in
+from cloud_server.frontends.fleet.pods import away, offers_kubelet, pods_from_kubelet, stand_in
 from cloud_server.frontends.fleet.resources import DEFAULT_NAMESPACE, NAMESPACES
 from cloud_server.frontends.fleet.status import ApiError, Json
 from cloud_server.frontends.fleet.store import Key, ObjectStore
@@ -211,7 +211,8 @@ class Mirror:
                 self._start_fetch(known)
 
     def _start_fetch(self, known: _Known) -> asyncio.Task[None] | None:
-        if known.fetching is None and self._tasks is not None and known.view.connected:
+        askable = known.view.connected and offers_kubelet(known.view)
+        if known.fetching is None and self._tasks is not None and askable:
             known.fetching = self._tasks.create_task(self._fetch(known), name=f"fleet pods of {known.view.name}")
         return known.fetching
 

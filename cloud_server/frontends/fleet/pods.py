@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
+from cloud_server.frontends.fleet.kubelet import KUBELET
 from cloud_server.frontends.fleet.objects import claim, timestamp, uid_of
 from cloud_server.frontends.fleet.resources import DEFAULT_NAMESPACE
 from cloud_server.frontends.fleet.status import ApiError, Json
@@ -37,9 +38,18 @@ def pods_from_kubelet(body: object, agent: str) -> list[Json]:
     return [pod for pod in pods if pod is not None]
 
 
+def offers_kubelet(agent: AgentView) -> bool:
+    """Whether the agent said, when it last connected, that it has a kubelet to ask."""
+    return agent.node is not None and KUBELET.name in agent.node.services
+
+
 def stand_in(agent: AgentView, created: datetime) -> Json:
     """The pod of an agent whose kubelet has not been asked yet, or that offers none."""
-    waiting = {"waiting": {"reason": "NotKnown", "message": "the agent has not said what it offers"}}
+    if agent.node is not None and not offers_kubelet(agent):
+        reason, message = "NothingOffered", "the box's edge-agent.toml has neither [host] nor [kubelet]"
+    else:
+        reason, message = "NotKnown", "the agent has not said what it offers"
+    waiting = {"waiting": {"reason": reason, "message": message}}
     return {
         "kind": "Pod",
         "apiVersion": "v1",

@@ -7,6 +7,8 @@ import pytest
 
 from cloud_server.frontends.fleet.pods import away, choose_container, containers, pods_from_kubelet, stand_in
 from cloud_server.frontends.fleet.status import ApiError
+from cloud_server.registry import AgentView
+from protos import tunnel_pb2
 from tests.support.fleet import START, box, pod_list
 
 
@@ -86,3 +88,17 @@ def test_away_says_so_and_keeps_the_rest() -> None:
     assert [each["status"] for each in marked["status"]["conditions"]] == ["False"]
     assert pod["status"]["phase"] == "Running"
     assert away(stand_in(view, START), view)["status"]["message"].startswith("agent box-7 is not connected since 2026")
+
+
+@pytest.mark.parametrize(
+    ("node", "reason"),
+    [
+        (None, "NotKnown"),
+        (tunnel_pb2.Node(services=["kubelet"]), "NotKnown"),
+        (tunnel_pb2.Node(), "NothingOffered"),
+    ],
+)
+def test_a_stand_in_says_why_it_is_one(node: tunnel_pb2.Node | None, reason: str) -> None:
+    pod = stand_in(AgentView(name="box-7", connected=True, node=node), START)
+    (status,) = pod["status"]["containerStatuses"]
+    assert status["state"]["waiting"]["reason"] == reason
