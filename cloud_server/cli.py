@@ -11,7 +11,8 @@ import click
 
 from tunnel.aio.command import VERSION, Failed, command_line, config_option
 
-_LIFE = re.compile(r"([1-9][0-9]{0,6})([smhd])")
+MAX_LIFE = timedelta(days=365)
+_LIFE = re.compile(r"([1-9][0-9]{0,7})([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -23,9 +24,10 @@ class Life(click.ParamType[timedelta]):
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
         """Parse a value of the command line."""
         match = _LIFE.fullmatch(str(value))
-        if match is None:
-            self.fail(f"{value} is not a time such as 30m, 24h or 7d", param, ctx)
-        return timedelta(**{_UNITS[match[2]]: int(match[1])})
+        life = timedelta(**{_UNITS[match[2]]: int(match[1])}) if match is not None else None
+        if life is None or life > MAX_LIFE:
+            self.fail(f"{value} is not a time such as 30m, 24h or 7d, up to {MAX_LIFE.days}d", param, ctx)
+        return life
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -45,11 +47,12 @@ def init(state: Path, hosts: tuple[str, ...]) -> None:
         made = init_state(state.absolute(), hosts)
     except SetupFailed as error:
         raise Failed(str(error)) from error
+    server = f"[{hosts[0]}]" if ":" in hosts[0] else hosts[0]
     click.echo(f"""\
 made {made.config} and {made.kubeconfig}
   start:         cloud-server run --config {made.config}
   add a box:     cloud-server token create --config {made.config} --agent NAME > token
-  on the box:    edge-agent join --server {hosts[0]}:7443 --token-file token --state DIR
+  on the box:    edge-agent join --server {server}:7443 --token-file token --state DIR
   look:          kubectl --kubeconfig {made.kubeconfig} get nodes""")
 
 

@@ -172,7 +172,7 @@ class CloudServer:
             authority = CertificateAuthority.load(state, self._config.tunnel.trust_domain)
         except CaMissing as error:
             raise StartFailed(str(error)) from error
-        return Enrollment(authority, TokenStore(state), self._agents)
+        return Enrollment(authority, TokenStore(state), self._agents, self._registry.rejoined)
 
     async def _open_front_ends(self) -> None:
         config, deadline_s = self._config, self._config.dial_timeout_s

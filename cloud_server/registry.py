@@ -174,6 +174,11 @@ class Registry:
             entry.since = entry.last_seen = datetime.now(UTC)
             self._tell(Change.AWAY, name)
 
+    def rejoined(self, name: str, error: TunnelError) -> None:
+        """An agent's name went to a new key: the session of the old one ends at once."""
+        if (session := self.session(name)) is not None:
+            session.close(error)
+
     def removed(self, name: str, error: TunnelError) -> None:
         """An agent's membership was taken away: its session ends at once."""
         entry = self._entries.pop(name, None)

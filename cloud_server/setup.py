@@ -9,24 +9,23 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from cloud_server.config import ServerConfig, load_server_config
+from cloud_server.config import DEFAULT_TRUST_DOMAIN, ServerConfig, load_server_config
 from cloud_server.identity.agents import AgentStore
 from cloud_server.identity.ca import CaMissing, CertificateAuthority
 from cloud_server.identity.kubeconfig import kubeconfig
 from cloud_server.identity.tokens import TokenStore
 from cloud_server.identity.users import USER_NAME, USER_NAME_RULE, Users
 from tunnel.aio.config import HostPort
-from tunnel.aio.files import PUBLIC, SECRET, make_folder, write_atomic
+from tunnel.aio.files import PUBLIC, SECRET, NewFile, make_folder, write_together
 from tunnel.core.names import AGENT_NAME_RULE, is_agent_name
 from tunnel.core.target_rule import is_dns_name
 
-TRUST_DOMAIN = "longline"
 ADMIN = "admin"
-FLEET_PORT = 7445
+FLEET_LISTEN = HostPort("127.0.0.1:7445")
 HOSTS_FILE = "hosts"
 """Keeps the names given to init, one a line: kubeconfigs made later point at the first."""
 
-_CONFIG = """\
+_CONFIG = f"""\
 # What this cloud-server does. Check a change with: cloud-server check --config FILE
 # Relative paths are relative to this file. More keys: docs/configuration.md.
 
@@ -38,7 +37,7 @@ unix = "connect.sock"
 listen = "127.0.0.1:7444"         # over TLS; client certificate or Proxy-Authorization
 
 [fleet]                           # the Kubernetes API for boxes without Kubernetes
-listen = "127.0.0.1:7445"
+listen = "{FLEET_LISTEN}"
 
 # A local port that leads to one target at one box.
 # [[forward]]
@@ -61,27 +60,39 @@ class Made:
 
 
 def init_state(folder: Path, hosts: Sequence[str]) -> Made:
-    """Make a state folder.
+    """Make a state folder; a configuration that is there already stays.
+
+    Args:
+        folder: made when it does not exist.
+        hosts: names and addresses of this server, at least one.
 
     Raises:
-        SetupFailed: it holds an authority already, a host is no name, or it cannot be written.
+        ConfigError: the configuration that is there cannot be used.
+        SetupFailed: the folder has an authority already, a host is no name, or it cannot be written.
     """
     for host in hosts:
         if not is_dns_name(host) and not _is_address(host):
             raise SetupFailed(f"--host {host!r} is neither a DNS name nor an IP address")
     made = Made(folder / "cloud-server.toml", folder / "admin.kubeconfig")
+    if CertificateAuthority.exists(folder):
+        raise SetupFailed(f"{folder} has a certificate authority already; take another folder, or use what is there")
+    config_is_new = not made.config.exists()
+    listen = FLEET_LISTEN if config_is_new else load_server_config(made.config).fleet.listen or FLEET_LISTEN
+    authority = CertificateAuthority.create(DEFAULT_TRUST_DOMAIN)
+    server, admin = authority.issue_server(hosts), authority.issue_user(ADMIN)
+    admin_kubeconfig = kubeconfig(fleet_url(listen, hosts[0]), authority.pem, ADMIN, admin)
+    files = [
+        NewFile(folder / HOSTS_FILE, "".join(f"{host}\n" for host in hosts).encode(), PUBLIC),
+        NewFile(folder / "server.key", server.key_pem, SECRET),
+        NewFile(folder / "server.crt", server.certificate_pem, PUBLIC),
+        NewFile(made.kubeconfig, admin_kubeconfig.encode(), SECRET),
+        *authority.files(folder),
+    ]
+    if config_is_new:
+        files.insert(0, NewFile(made.config, _CONFIG.encode(), PUBLIC))
     try:
         make_folder(folder)
-        authority = CertificateAuthority.create(folder, TRUST_DOMAIN)
-        issued = authority.issue_server(hosts)
-        write_atomic(folder / "server.key", issued.key_pem, SECRET)
-        write_atomic(folder / "server.crt", issued.certificate_pem, PUBLIC)
-        write_atomic(folder / HOSTS_FILE, "".join(f"{host}\n" for host in hosts).encode(), PUBLIC)
-        if not made.config.exists():
-            write_atomic(made.config, _CONFIG.encode(), PUBLIC)
-        write_atomic(made.kubeconfig, user_kubeconfig(made.config, ADMIN).encode(), SECRET)
-    except FileExistsError as error:
-        raise SetupFailed(f"{error}; take another folder, or use what is there") from error
+        write_together(files)
     except OSError as error:
         raise SetupFailed(f"{folder} cannot be written: {error.strerror}") from error
     return made
@@ -130,15 +141,13 @@ def user_kubeconfig(config_path: Path, user: str) -> str:
     if config.fleet.listen is None:
         raise SetupFailed(f"{config_path} has no [fleet] listen: there is no API for a kubeconfig to point at")
     authority = _authority(config)
-    url = fleet_url(config.fleet.listen, state_of(config))
+    url = fleet_url(config.fleet.listen, _first_host(state_of(config)))
     return kubeconfig(url, authority.pem, user, authority.issue_user(user))
 
 
-def fleet_url(listen: HostPort, state: Path) -> str:
+def fleet_url(listen: HostPort, first_host: str) -> str:
     """Where clients find the fleet API: on this machine when it listens on loopback, else by the first --host."""
-    host = listen.host
-    if host in ("0.0.0.0", "::"):
-        host = (state / HOSTS_FILE).read_text().split("\n", 1)[0]
+    host = listen.host if _is_loopback(listen.host) else first_host
     shown = f"[{host}]" if ":" in host else host
     return f"https://{shown}:{listen.port}"
 
@@ -176,6 +185,21 @@ def _authority(config: ServerConfig) -> CertificateAuthority:
 def _check_user(user: str) -> None:
     if not USER_NAME.fullmatch(user):
         raise SetupFailed(f"{user[:80]!r} cannot name a user: {USER_NAME_RULE}")
+
+
+def _first_host(state: Path) -> str:
+    path = state / HOSTS_FILE
+    try:
+        hosts = path.read_text().split()
+    except OSError as error:
+        raise SetupFailed(f"{path} cannot be read: {error.strerror}; it has the names given to init") from error
+    if not hosts:
+        raise SetupFailed(f"{path} is empty; it has the names given to init, one a line")
+    return hosts[0]
+
+
+def _is_loopback(host: str) -> bool:
+    return host == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
 
 
 def _is_address(host: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -47,6 +48,8 @@ class AgentStore:
         self._pins_unknown = pins_unknown
         self._records: dict[str, AgentRecord] = {}
         self._stamp: tuple[int, int] | None = None
+        self._changing = threading.RLock()
+        """Held while files and records are brought together, which happens in threads since files block."""
 
     # Public - KnownAgents
 
@@ -69,7 +72,7 @@ class AgentStore:
         """
         record = self._records.get(name)
         if record is None and self._pins_unknown and is_agent_name(name):
-            record = await asyncio.to_thread(self.record, name, spki_sha256)
+            record = await asyncio.to_thread(self._pin, name, spki_sha256)
         if record is None:
             raise IdentityRejected(f"{name} has not joined here: run edge-agent join with a token of this server")
         if record.revoked is not None:
@@ -89,9 +92,10 @@ class AgentStore:
         Raises:
             OSError: the state folder cannot be written; nothing was changed.
         """
-        record = AgentRecord(name=name, joined=datetime.now(UTC), spki_sha256=spki_sha256.hex())
-        self._write(record)
-        return record
+        with self._changing:
+            record = AgentRecord(name=name, joined=datetime.now(UTC), spki_sha256=spki_sha256.hex())
+            self._write(record)
+            return record
 
     def revoke(self, name: str) -> bool:
         """Take a name away; False when nobody has it. Blocks.
@@ -99,26 +103,31 @@ class AgentStore:
         Raises:
             OSError: the state folder cannot be written; nothing was changed.
         """
-        record = self._records.get(name)
-        if record is None:
-            return False
-        self._write(replace(record, revoked=datetime.now(UTC)))
-        return True
+        with self._changing:
+            record = self._records.get(name)
+            if record is None:
+                return False
+            self._write(replace(record, revoked=datetime.now(UTC)))
+            return True
 
     def reload(self) -> None:
-        """Read what other processes changed. Blocks."""
-        try:
-            stat = self._folder.stat()
-        except FileNotFoundError:
-            return
-        stamp = (stat.st_mtime_ns, stat.st_ino)
-        # A folder that changed within the last second may change again without a new time stamp.
-        fresh = datetime.now(UTC).timestamp() - stat.st_mtime < 2 * FOLLOW_S
-        if stamp == self._stamp and not fresh:
-            return
-        records = dict(filter(None, map(_read, self._folder.glob("*.json"))))
-        self._records = records
-        self._stamp = stamp
+        """Read what other processes changed. Blocks.
+
+        Raises:
+            OSError: the folder cannot be read.
+        """
+        with self._changing:
+            try:
+                stat = self._folder.stat()
+            except FileNotFoundError:
+                return
+            stamp = (stat.st_mtime_ns, stat.st_ino)
+            # A folder that changed within the last second may change again without a new time stamp.
+            fresh = datetime.now(UTC).timestamp() - stat.st_mtime < 2 * FOLLOW_S
+            if stamp == self._stamp and not fresh:
+                return
+            self._records = dict(filter(None, map(_read, self._folder.glob("*.json"))))
+            self._stamp = stamp
 
     async def follow(self, on_revoked: Callable[[str, TunnelError], None]) -> None:
         """Watch the folder until cancelled; `on_revoked` is told of each agent that lost its name."""
@@ -136,6 +145,15 @@ class AgentStore:
                     on_revoked(name, IdentityRejected(f"{name} was revoked"))
 
     # Internal
+
+    def _pin(self, name: str, spki_sha256: bytes) -> AgentRecord:
+        """Give a name to the first key that comes with it."""
+        with self._changing:
+            try:
+                return self._records.get(name) or self.record(name, spki_sha256)
+            except OSError as error:
+                _log.error("the key of a new agent cannot be kept", agent=name, reason=str(error))
+                raise IdentityRejected("the server cannot write its state folder; its log says more") from error
 
     def _write(self, record: AgentRecord) -> None:
         make_folder(self._folder)

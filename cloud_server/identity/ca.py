@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from tunnel.aio.files import PUBLIC, SECRET, write_atomic
+from tunnel.aio.files import PUBLIC, SECRET, NewFile
 
 CA_LIFE = timedelta(days=3650)
 SERVER_LIFE = timedelta(days=825)
@@ -28,6 +28,10 @@ CertificateKey = ec.EllipticCurvePrivateKey
 PublicKey = ec.EllipticCurvePublicKey
 
 
+KEY_FILE = "ca.key"
+CERTIFICATE_FILE = "ca.crt"
+
+
 class CaMissing(Exception):
     """There is no authority in the state folder; the text says how to make one."""
 
@@ -37,7 +41,7 @@ class Issued:
     """A certificate with the key that was made for it."""
 
     certificate_pem: bytes
-    key_pem: bytes
+    key_pem: bytes = field(repr=False)
 
 
 class CertificateAuthority:
@@ -49,14 +53,8 @@ class CertificateAuthority:
         self._trust_domain = trust_domain
 
     @classmethod
-    def create(cls, folder: Path, trust_domain: str) -> CertificateAuthority:
-        """Make a new authority and keep it in `folder`.
-
-        Raises:
-            FileExistsError: there is one already; replacing it would lock out every agent.
-        """
-        if (folder / "ca.key").exists() or (folder / "ca.crt").exists():
-            raise FileExistsError(f"{folder} has a certificate authority already")
+    def create(cls, trust_domain: str) -> CertificateAuthority:
+        """A new authority, which nothing keeps until its `files` are written."""
         key = ec.generate_private_key(ec.SECP256R1())
         now = datetime.now(UTC)
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Longline CA {trust_domain} {now:%Y-%m-%d}")])
@@ -73,9 +71,12 @@ class CertificateAuthority:
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
             .sign(key, hashes.SHA256())
         )
-        write_atomic(folder / "ca.key", key_pem(key), SECRET)
-        write_atomic(folder / "ca.crt", certificate.public_bytes(serialization.Encoding.PEM), PUBLIC)
         return cls(certificate, key, trust_domain)
+
+    @staticmethod
+    def exists(folder: Path) -> bool:
+        """Whether a state folder has one: replacing it would lock out every agent."""
+        return (folder / KEY_FILE).exists() or (folder / CERTIFICATE_FILE).exists()
 
     @classmethod
     def load(cls, folder: Path, trust_domain: str) -> CertificateAuthority:
@@ -85,13 +86,22 @@ class CertificateAuthority:
             CaMissing: there is none, or it cannot be read.
         """
         try:
-            certificate = x509.load_pem_x509_certificate((folder / "ca.crt").read_bytes())
-            key = serialization.load_pem_private_key((folder / "ca.key").read_bytes(), None)
-        except (OSError, ValueError) as error:
+            certificate = x509.load_pem_x509_certificate((folder / CERTIFICATE_FILE).read_bytes())
+            key = serialization.load_pem_private_key((folder / KEY_FILE).read_bytes(), None)
+        except (OSError, ValueError, TypeError) as error:
             raise CaMissing(f"no usable certificate authority in {folder}: run cloud-server init ({error})") from error
         if not isinstance(key, ec.EllipticCurvePrivateKey):
-            raise CaMissing(f"{folder / 'ca.key'} is not a key that cloud-server init made")
+            raise CaMissing(f"{folder / KEY_FILE} is not a key that cloud-server init made")
+        if key.public_key() != certificate.public_key():
+            raise CaMissing(f"{folder / KEY_FILE} is not the key of {folder / CERTIFICATE_FILE}")
         return cls(certificate, key, trust_domain)
+
+    def files(self, folder: Path) -> list[NewFile]:
+        """What `load` reads."""
+        return [
+            NewFile(folder / KEY_FILE, key_pem(self._key), SECRET),
+            NewFile(folder / CERTIFICATE_FILE, self.pem, PUBLIC),
+        ]
 
     @property
     def pem(self) -> bytes:

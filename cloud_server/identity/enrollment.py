@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import structlog
 from cryptography import x509
@@ -16,6 +17,7 @@ from cloud_server.identity.tokens import TokenRefused, TokenStore
 from protos import tunnel_pb2
 from tunnel.aio.carrier_errors import EnrollmentRefused
 from tunnel.aio.peer_identity import spki_sha256
+from tunnel.core.errors import TunnelError
 
 _log = structlog.get_logger("audit")
 
@@ -25,10 +27,18 @@ CURVES = (ec.SECP256R1, ec.SECP384R1)
 class Enrollment:
     """Answers both calls; see `tunnel.aio.enrollment.EnrollmentHandler`."""
 
-    def __init__(self, authority: CertificateAuthority, tokens: TokenStore, agents: AgentStore) -> None:
+    def __init__(
+        self,
+        authority: CertificateAuthority,
+        tokens: TokenStore,
+        agents: AgentStore,
+        on_joined: Callable[[str, TunnelError], None],
+    ) -> None:
+        """`on_joined` ends what an earlier key of the name still holds; called before the new key has a certificate."""
         self._authority = authority
         self._tokens = tokens
         self._agents = agents
+        self._on_joined = on_joined
 
     async def join(self, peer_spiffe: str, request: tunnel_pb2.JoinRequest) -> tunnel_pb2.JoinResponse:
         """Trade a token for a certificate; a token for a name that is taken gives the name to the new key.
@@ -47,6 +57,7 @@ class Enrollment:
         except OSError as error:
             _log.error("join failed", token=token_id, reason=str(error))
             raise EnrollmentRefused("the server cannot write its state folder; its log says more") from error
+        self._on_joined(name, IdentityRejected(f"{name} was joined anew"))
         certificate = self._authority.issue_agent(name, public_key)
         _log.info("joined", agent=name, token=token_id, version=request.version)
         return tunnel_pb2.JoinResponse(chain_der=[_der(certificate)], ca_pem=self._authority.pem, agent_name=name)

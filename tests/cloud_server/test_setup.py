@@ -1,0 +1,214 @@
+"""The state folder: made whole or not at all, never over an authority that is there."""
+
+from __future__ import annotations
+
+import base64
+import os
+import ssl
+import stat
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import yaml
+from cryptography import x509
+
+from cloud_server.config import load_server_config
+from cloud_server.identity.users import Users
+from cloud_server.setup import (
+    SetupFailed,
+    agent_store,
+    create_join_token,
+    create_user_token,
+    fleet_url,
+    init_state,
+    user_kubeconfig,
+)
+from tunnel.aio.config import ConfigError, HostPort
+from tunnel.aio.join_token import JoinToken
+from tunnel.aio.peer_identity import identify_certificate
+
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    folder = tmp_path / "a" / "cloud"
+    init_state(folder, ["cloud.example.com", "192.0.2.1"])
+    return folder
+
+
+def test_what_init_makes(state: Path) -> None:
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in state.iterdir()}
+    assert modes == {
+        "admin.kubeconfig": 0o600,
+        "ca.crt": 0o644,
+        "ca.key": 0o600,
+        "cloud-server.toml": 0o644,
+        "hosts": 0o644,
+        "server.crt": 0o644,
+        "server.key": 0o600,
+    }
+    assert stat.S_IMODE(state.stat().st_mode) == 0o700
+
+
+def test_its_configuration_can_be_used_as_it_is(state: Path) -> None:
+    config = load_server_config(state / "cloud-server.toml")
+    assert config.tunnel.listen == ["0.0.0.0:7443"]
+    assert config.connect.unix == state / "connect.sock"
+    assert (config.connect.listen, config.fleet.listen) == ("127.0.0.1:7444", "127.0.0.1:7445")
+    assert config.state == state
+
+
+def test_every_example_in_its_comments_can_be_used(state: Path) -> None:
+    path = state / "cloud-server.toml"
+    lines = path.read_text().splitlines()
+    start = lines.index("# [[forward]]")
+    path.write_text("\n".join(lines[:start] + [line.removeprefix("# ") for line in lines[start:]]))
+    (forward,) = load_server_config(path).forward
+    assert (forward.agent, forward.target) == ("box-7", "127.0.0.1:22")
+
+
+def test_the_operators_kubeconfig_is_of_the_authority_that_was_made(state: Path) -> None:
+    config = yaml.safe_load((state / "admin.kubeconfig").read_text())
+    cluster = config["clusters"][0]["cluster"]
+    assert cluster["server"] == "https://127.0.0.1:7445"
+    assert base64.b64decode(cluster["certificate-authority-data"]) == (state / "ca.crt").read_bytes()
+    certificate = x509.load_pem_x509_certificate(
+        base64.b64decode(config["users"][0]["user"]["client-certificate-data"])
+    )
+    identity = identify_certificate(certificate, "longline")
+    assert (identity.role, identity.name) == ("user", "admin")
+
+
+def test_an_authority_is_never_replaced(state: Path) -> None:
+    before = {path.name: path.read_bytes() for path in state.iterdir()}
+    with pytest.raises(SetupFailed, match="has a certificate authority already"):
+        init_state(state, ["other.example.com"])
+    assert {path.name: path.read_bytes() for path in state.iterdir()} == before
+
+
+def test_a_configuration_that_is_there_stays_and_is_kept_to(tmp_path: Path) -> None:
+    (tmp_path / "cloud-server.toml").write_text("[fleet]\nlisten = '0.0.0.0:17445'\n")
+    made = init_state(tmp_path, ["cloud.example.com"])
+    assert made.config.read_text() == "[fleet]\nlisten = '0.0.0.0:17445'\n"
+    assert "https://cloud.example.com:17445" in made.kubeconfig.read_text()
+
+
+def test_a_configuration_that_is_there_and_wrong_stops_it(tmp_path: Path) -> None:
+    (tmp_path / "cloud-server.toml").write_text("[fleeet]\n")
+    with pytest.raises(ConfigError):
+        init_state(tmp_path, ["cloud.example.com"])
+    assert [path.name for path in tmp_path.iterdir()] == ["cloud-server.toml"]
+
+
+@pytest.mark.parametrize("host", ["", "a b", "a:1", "http://a", "-a", "a\nb", "$(id)", "[::1]"])
+def test_a_host_that_is_none(tmp_path: Path, host: str) -> None:
+    with pytest.raises(SetupFailed, match="neither a DNS name nor an IP address"):
+        init_state(tmp_path / "cloud", ["good.example.com", host])
+    assert not (tmp_path / "cloud").exists()
+
+
+def test_a_disk_that_is_full_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[int] = []
+
+    def full(_descriptor: int) -> None:
+        written.append(1)
+        if len(written) == 4:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(SetupFailed, match="No space left"):
+        init_state(tmp_path, ["cloud.example.com"])
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.undo()
+    init_state(tmp_path, ["cloud.example.com"])
+
+
+def test_a_join_token_says_who_and_until_when(state: Path) -> None:
+    text = create_join_token(state / "cloud-server.toml", "box-7", HOUR)
+    assert "\n" not in text
+    token = JoinToken.decode(text)
+    assert token.agent == "box-7"
+    assert token.ca_pem == (state / "ca.crt").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["", "Box", "a.b", "-a", "a/b", "$(id)", "a\n", "x" * 10_000])
+def test_names_that_no_agent_can_have(state: Path, name: str) -> None:
+    with pytest.raises(SetupFailed, match="cannot name an agent") as caught:
+        create_join_token(state / "cloud-server.toml", name, HOUR)
+    assert len(str(caught.value)) < 300
+    assert not (state / "tokens").exists()
+
+
+def test_a_users_token_is_known_to_the_server_and_kept_by_nobody(state: Path) -> None:
+    token = create_user_token(state / "cloud-server.toml", "ann")
+    users = Users(state, "longline")
+    users.reload()
+    assert users.authenticate(None, token) == "ann"
+    assert all(token.encode() not in path.read_bytes() for path in state.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("make", [create_user_token, user_kubeconfig])
+def test_names_that_no_user_can_have(state: Path, make: object) -> None:
+    assert callable(make)
+    for name in ("", "a/b", "../x", "system:masters", "a\n"):
+        with pytest.raises(SetupFailed, match="cannot name a user"):
+            make(state / "cloud-server.toml", name)
+
+
+@pytest.mark.parametrize(
+    ("listen", "url"),
+    [
+        ("127.0.0.1:7445", "https://127.0.0.1:7445"),
+        ("127.0.0.2:1", "https://127.0.0.2:1"),
+        ("localhost:1", "https://localhost:1"),
+        ("[::1]:1", "https://[::1]:1"),
+        ("0.0.0.0:1", "https://cloud.example.com:1"),
+        ("[::]:1", "https://cloud.example.com:1"),
+        ("10.0.0.1:1", "https://cloud.example.com:1"),
+    ],
+)
+def test_where_clients_find_the_fleet_api(listen: str, url: str) -> None:
+    assert fleet_url(HostPort(listen), "cloud.example.com") == url
+
+
+def test_an_address_of_ipv6_as_the_first_host() -> None:
+    assert fleet_url(HostPort("0.0.0.0:1"), "fd00::1") == "https://[fd00::1]:1"
+
+
+def test_kubeconfigs_made_later_point_at_the_first_host(state: Path) -> None:
+    path = state / "cloud-server.toml"
+    path.write_text("[fleet]\nlisten = '0.0.0.0:7445'\n")
+    assert "https://cloud.example.com:7445" in user_kubeconfig(path, "ann")
+    (state / "hosts").write_text("")
+    with pytest.raises(SetupFailed, match="hosts is empty"):
+        user_kubeconfig(path, "ann")
+    (state / "hosts").unlink()
+    with pytest.raises(SetupFailed, match="hosts cannot be read"):
+        user_kubeconfig(path, "ann")
+    path.write_text("")
+    with pytest.raises(SetupFailed, match=r"has no \[fleet\] listen"):
+        user_kubeconfig(path, "ann")
+
+
+def test_with_ones_own_authority_certificates_are_made_there(state: Path) -> None:
+    path = state / "cloud-server.toml"
+    path.write_text("[tunnel]\ncertificate = 'a'\nkey = 'b'\nclient_ca = 'c'\n[fleet]\nlisten = '127.0.0.1:1'\n")
+    with pytest.raises(SetupFailed, match="your own authority"):
+        create_join_token(path, "box-7", HOUR)
+    with pytest.raises(SetupFailed, match="your own authority"):
+        user_kubeconfig(path, "ann")
+
+
+def test_without_init_there_is_no_token(tmp_path: Path) -> None:
+    path = tmp_path / "cloud-server.toml"
+    path.write_text("")
+    with pytest.raises(SetupFailed, match="run cloud-server init"):
+        create_join_token(path, "box-7", HOUR)
+    assert list(agent_store(path).names()) == []
+
+
+def test_the_servers_files_are_loaded_by_another_tls(state: Path) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(state / "server.crt", state / "server.key")

@@ -1,0 +1,74 @@
+"""A state folder as `cloud-server init` makes it, and a server on it that boxes can join at: real gRPC, real TLS."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+from cloud_server.identity.agents import AgentStore
+from cloud_server.identity.ca import CertificateAuthority
+from cloud_server.identity.enrollment import Enrollment
+from cloud_server.identity.tokens import TokenStore
+from tests.support.carriers import echo
+from tunnel.aio.carrier_server import CarrierServer
+from tunnel.aio.config import ServerAddress
+from tunnel.aio.credentials import ServerTls
+from tunnel.aio.files import write_together
+from tunnel.aio.join_token import JoinToken
+from tunnel.core.errors import TunnelError
+
+HOUR = timedelta(hours=1)
+
+
+@dataclass(kw_only=True)
+class Office:
+    """Where boxes join."""
+
+    state: Path
+    authority: CertificateAuthority
+    agents: AgentStore
+    tokens: TokenStore
+    ended: list[tuple[str, TunnelError]] = field(default_factory=list)
+    """Names whose earlier sessions had to end."""
+    server: CarrierServer | None = None
+
+    @property
+    def enrollment(self) -> Enrollment:
+        return Enrollment(
+            self.authority, self.tokens, self.agents, lambda name, error: self.ended.append((name, error))
+        )
+
+    @property
+    def address(self) -> ServerAddress:
+        assert self.server is not None
+        return ServerAddress(f"127.0.0.1:{self.server.ports[0]}")
+
+    def token(self, agent: str = "box-7", life: timedelta = HOUR) -> JoinToken:
+        return self.tokens.create(self.authority, agent, life)
+
+
+def office(state: Path) -> Office:
+    """A fresh state folder without a server."""
+    state.mkdir(exist_ok=True)
+    authority = CertificateAuthority.create("longline")
+    write_together(authority.files(state))
+    agents = AgentStore(state, pins_unknown=False)
+    return Office(state=state, authority=authority, agents=agents, tokens=TokenStore(state))
+
+
+@contextlib.asynccontextmanager
+async def open_office(state: Path) -> AsyncIterator[Office]:
+    """With a server, which is stopped at the end."""
+    made = await asyncio.to_thread(office, state)
+    issued = made.authority.issue_server([])
+    tls = ServerTls(certificate=issued.certificate_pem, key=issued.key_pem, client_ca=made.authority.pem)
+    made.server = CarrierServer(["127.0.0.1:0"], tls, echo, made.enrollment)
+    await made.server.start()
+    try:
+        yield made
+    finally:
+        await made.server.stop(1.0)
