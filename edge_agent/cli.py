@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO
 
 import click
 
-from tunnel.aio.command import VERSION, Failed, command_line, config_option
+from tunnel.aio.command import VERSION, AddressParameter, Failed, command_line, config_option
+from tunnel.aio.config import ServerAddress
+
+MAX_TOKEN_BYTES = 64 * 1024
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -18,15 +21,15 @@ def cli() -> None:
 
 
 @cli.command()
-@click.option("--server", required=True, metavar="HOST:PORT", help="The cloud server to dial.")
+@click.option("--server", required=True, type=AddressParameter(), help="The cloud server to dial.")
 @click.option(
     "--token-file",
     required=True,
-    type=click.File("r", lazy=False),
+    type=click.File("rb", lazy=False),
     help="Token of `cloud-server token create`; - is stdin.",
 )
 @click.option("--state", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder for the key.")
-def join(server: str, token_file: TextIO, state: Path) -> None:
+def join(server: ServerAddress, token_file: BinaryIO, state: Path) -> None:
     """Make a key on this box and get a certificate for it."""
     import asyncio
 
@@ -38,9 +41,9 @@ def join(server: str, token_file: TextIO, state: Path) -> None:
     from tunnel.aio.join_token import JoinToken, TokenUnusable
 
     try:
-        token = JoinToken.decode(token_file.read())
+        token = JoinToken.decode(token_file.read(MAX_TOKEN_BYTES).decode("ascii", "replace"))
         joined = asyncio.run(join_cloud(server, token, state.absolute(), VERSION))
-    except (TokenUnusable, JoinFailed, UnicodeDecodeError) as error:
+    except (TokenUnusable, JoinFailed) as error:
         raise Failed(str(error)) from error
     click.echo(f"joined as {joined.agent}")
     if joined.config_is_new:

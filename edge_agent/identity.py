@@ -1,9 +1,10 @@
-"""The box's own key and certificate: where they lie, whether they are still good, and how they are replaced."""
+"""The box's own key and certificate: where they lie, whose they are, and how they are replaced."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from cryptography import x509
@@ -12,8 +13,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from tunnel.aio.credentials import ClientTls
-from tunnel.aio.files import PUBLIC, write_atomic
+from tunnel.aio.files import PUBLIC, SECRET, NewFile, write_together
 from tunnel.aio.peer_identity import IdentityUnclear, identify_certificate
+from tunnel.core.names import is_agent_name
 
 RENEW_AFTER = 2 / 3
 """Of the certificate's life: a third is left for a cloud that is away."""
@@ -65,22 +67,16 @@ class Identity:
     def name(self) -> str:
         """The agent's name, from its certificate.
 
+        One that has run out is no reason to stop: the clock may be wrong, and `edge-agent join` may replace it at any
+        time. A dial with it says so.
+
         Raises:
-            IdentityUnusable: there is no certificate, it has run out, or it is not an agent's.
+            IdentityUnusable: there is no certificate, or it is not an agent's.
         """
-        certificate = self.certificate()
         try:
-            identity = identify_certificate(certificate, None)
+            return _agent_name(self.certificate())
         except IdentityUnclear as error:
             raise IdentityUnusable(f"{self.certificate_path}: {error}") from error
-        if identity.role != "agent":
-            raise IdentityUnusable(f"{self.certificate_path} is of role {identity.role}, not of an agent")
-        if datetime.now(UTC) >= certificate.not_valid_after_utc:
-            raise IdentityUnusable(
-                f"{self.certificate_path} expired on {certificate.not_valid_after_utc:%Y-%m-%d}: "
-                "run edge-agent join with a new token"
-            )
-        return identity.name
 
     def renewal_due(self) -> datetime:
         """When a fresh certificate should be asked for.
@@ -92,11 +88,11 @@ class Identity:
         life = certificate.not_valid_after_utc - certificate.not_valid_before_utc
         return certificate.not_valid_before_utc + life * RENEW_AFTER
 
-    def signing_request(self) -> bytes:
-        """A certificate request for the key that is there; DER.
+    def key(self) -> ec.EllipticCurvePrivateKey:
+        """The private key.
 
         Raises:
-            IdentityUnusable: the key cannot be read.
+            IdentityUnusable: it cannot be read.
         """
         try:
             key = serialization.load_pem_private_key(self.key_path.read_bytes(), None)
@@ -104,16 +100,21 @@ class Identity:
             raise IdentityUnusable(f"{self.key_path} cannot be read: {error}") from error
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             raise IdentityUnusable(f"{self.key_path} is not a key that edge-agent join made")
-        return request_for(key)
+        return key
 
-    def replace_certificate(self, chain_pem: bytes, ca_pem: bytes) -> None:
-        """Take a renewed certificate, each file whole or not at all.
+    def replace(self, answer: Answer, key: ec.EllipticCurvePrivateKey | None = None) -> None:
+        """Take a new certificate, and a new key with it after a join; all of the files or none.
 
         Raises:
-            OSError: the folder cannot be written.
+            OSError: the folder cannot be written; nothing was changed.
         """
-        write_atomic(self.ca_path, ca_pem, PUBLIC)
-        write_atomic(self.certificate_path, chain_pem, PUBLIC)
+        files = [
+            NewFile(self.ca_path, answer.ca_pem, PUBLIC),
+            NewFile(self.certificate_path, answer.certificate_pem, PUBLIC),
+        ]
+        if key is not None:
+            files.insert(0, NewFile(self.key_path, _key_pem(key), SECRET))
+        write_together(files)
 
 
 def new_key() -> ec.EllipticCurvePrivateKey:
@@ -128,13 +129,49 @@ def request_for(key: ec.EllipticCurvePrivateKey) -> bytes:
     return request.public_bytes(serialization.Encoding.DER)
 
 
-def chain_pem(chain_der: list[bytes]) -> bytes:
-    """Certificates of an answer as PEM, leaf first.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a server answered to a certificate request, found to be of use."""
+
+    name: str
+    """The agent's."""
+    certificate_pem: bytes
+    """The certificate with its chain."""
+    ca_pem: bytes
+
+
+def check_answer(chain_der: Sequence[bytes], ca_pem: bytes, key: ec.EllipticCurvePrivateKey) -> Answer:
+    """Look at an answer before it takes the place of anything.
 
     Raises:
-        ValueError: there is none, or one cannot be read.
+        ValueError: with it, this box could not connect.
     """
-    if not chain_der:
-        raise ValueError("the server sent no certificate")
-    certificates = [x509.load_der_x509_certificate(der) for der in chain_der]
-    return b"".join(certificate.public_bytes(serialization.Encoding.PEM) for certificate in certificates)
+    try:
+        certificates = [x509.load_der_x509_certificate(der) for der in chain_der]
+        x509.load_pem_x509_certificates(ca_pem)
+    except ValueError as error:
+        raise ValueError("the server sent a certificate that cannot be read") from error
+    if not certificates or certificates[0].public_key() != key.public_key():
+        raise ValueError("the server sent no certificate for this box's key")
+    try:
+        name = _agent_name(certificates[0])
+    except IdentityUnclear as error:
+        raise ValueError(f"the server sent a certificate of no use: {error}") from error
+    pem = b"".join(certificate.public_bytes(serialization.Encoding.PEM) for certificate in certificates)
+    return Answer(name=name, certificate_pem=pem, ca_pem=ca_pem)
+
+
+# Internal
+
+
+def _agent_name(certificate: x509.Certificate) -> str:
+    identity = identify_certificate(certificate, None)
+    if identity.role != "agent" or not is_agent_name(identity.name):
+        raise IdentityUnclear(f"{identity.uri!r} is not the name of an agent")
+    return identity.name
+
+
+def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )

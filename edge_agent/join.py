@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
-from edge_agent.identity import Identity, chain_pem, new_key, request_for
+from edge_agent.identity import Answer, Identity, check_answer, new_key, request_for
 from protos import tunnel_pb2
 from tunnel.aio.carrier_errors import CarrierLost, EnrollmentRefused
+from tunnel.aio.config import ServerAddress
 from tunnel.aio.credentials import ClientTls
 from tunnel.aio.enrollment import call_join
-from tunnel.aio.files import PUBLIC, SECRET, make_folder, write_atomic
+from tunnel.aio.files import PUBLIC, check_writable, make_folder, write_atomic
 from tunnel.aio.join_token import JoinToken
 
 TIMEOUT_S = 20.0
 
 _CONFIG = """\
-# What this box's edge-agent does. Check a change with: edge-agent check --config {path}
+# What this box's edge-agent does. Check a change with: edge-agent check --config FILE
 
 [cloud]
 servers = ["{server}"]
@@ -53,11 +55,11 @@ class Joined:
     """False: there was a configuration already, and it was left alone."""
 
 
-async def join(server: str, token: JoinToken, folder: Path, version: str) -> Joined:
+async def join(server: ServerAddress, token: JoinToken, folder: Path, version: str) -> Joined:
     """Join, replacing an earlier identity of the box only once the new one is complete.
 
     Args:
-        server: `host:port` to dial now and from now on.
+        server: whom to dial, now and from now on.
         token: from `cloud-server token create`.
         folder: state folder; made when it does not exist.
         version: of this software.
@@ -67,30 +69,31 @@ async def join(server: str, token: JoinToken, folder: Path, version: str) -> Joi
     """
     if datetime.now(UTC) >= token.expires:
         raise JoinFailed(f"the join token expired at {token.expires:%Y-%m-%d %H:%M} UTC; make another")
+    try:
+        await asyncio.to_thread(check_writable, folder)  # before the token is used up
+    except OSError as error:
+        raise JoinFailed(f"{folder} cannot be written: {error.strerror}") from error
     key = new_key()
     tls = ClientTls(certificate=token.certificate_pem, key=token.key_pem, ca=token.ca_pem)
     request = tunnel_pb2.JoinRequest(csr_der=request_for(key), version=version)
     try:
         response = await call_join(server, tls, request, TIMEOUT_S)
-        chain = chain_pem(list(response.chain_der))
+        answer = check_answer(response.chain_der, response.ca_pem, key)
     except EnrollmentRefused as refused:
         raise JoinFailed(f"{server} refused: {refused}") from refused
     except (CarrierLost, ValueError) as error:
         raise JoinFailed(str(error)) from error
-    secret = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    identity = Identity(folder)
+    return await asyncio.to_thread(_keep, server, folder, key, answer)
+
+
+def _keep(server: ServerAddress, folder: Path, key: ec.EllipticCurvePrivateKey, answer: Answer) -> Joined:
     config = folder / "edge-agent.toml"
     try:
         make_folder(folder)
-        write_atomic(identity.key_path, secret, SECRET)
-        identity.replace_certificate(chain, response.ca_pem)
+        Identity(folder).replace(answer, key)
         config_is_new = not config.exists()
         if config_is_new:
-            write_atomic(config, _CONFIG.format(path=config, server=server).encode(), PUBLIC)
+            write_atomic(config, _CONFIG.format(server=server).encode(), PUBLIC)
+        return Joined(answer.name, config, config_is_new)
     except OSError as error:
-        raise JoinFailed(
-            f"{folder} cannot be written ({error.strerror}); the token is used up, make another"
-        ) from error
-    return Joined(response.agent_name, config, config_is_new)
+        raise JoinFailed(f"{folder} cannot be written: {error.strerror}; the token is used up, make another") from error

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import structlog
 
-from edge_agent.identity import Identity, IdentityUnusable, chain_pem
+from edge_agent.identity import Identity, IdentityUnusable, check_answer, request_for
 from protos import tunnel_pb2
 from tunnel.aio.carrier_errors import CarrierLost, EnrollmentRefused
 from tunnel.aio.enrollment import call_renew
@@ -18,6 +18,8 @@ TIMEOUT_S = 20.0
 LOOK_EVERY_S = 300.0
 """How often the clock is asked: a wall clock may be set, so one long sleep would not do."""
 RETRY_S = 60.0
+AT_MOST_EVERY_S = 3600.0
+"""A box whose clock is ahead finds each certificate due at once, however fresh."""
 
 _log = structlog.get_logger("edge.renewal")
 
@@ -36,6 +38,7 @@ async def keep_fresh(
                 continue
             await _renew(identity, servers[server_index % len(servers)], proxy)
             on_renewed()
+            await asyncio.sleep(AT_MOST_EVERY_S)
         except (IdentityUnusable, EnrollmentRefused, CarrierLost, ValueError, OSError) as error:
             server_index += 1
             _log.warning("certificate not renewed, trying again", reason=str(error))
@@ -43,8 +46,9 @@ async def keep_fresh(
 
 
 async def _renew(identity: Identity, server: str, proxy: str | None) -> None:
-    request = tunnel_pb2.RenewRequest(csr_der=await asyncio.to_thread(identity.signing_request))
+    key = await asyncio.to_thread(identity.key)
+    request = tunnel_pb2.RenewRequest(csr_der=request_for(key))
     response = await call_renew(server, identity.tls, request, TIMEOUT_S, proxy=proxy)
-    chain = chain_pem(list(response.chain_der))
-    await asyncio.to_thread(identity.replace_certificate, chain, response.ca_pem)
+    answer = check_answer(response.chain_der, response.ca_pem, key)
+    await asyncio.to_thread(identity.replace, answer)
     _log.info("certificate renewed", server=server)

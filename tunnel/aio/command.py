@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from tunnel.aio.config import ConfigError
+from tunnel.aio.config import ConfigError, ServerAddress
 
 VERSION = importlib.metadata.version("longline")
 EXIT_FAILED = 1
@@ -21,6 +21,19 @@ config_option = click.option(
     type=click.Path(dir_okay=False, path_type=Path),
     help="The configuration file.",
 )
+
+
+class AddressParameter(click.ParamType[ServerAddress]):
+    """`HOST:PORT` on a command line."""
+
+    name = "HOST:PORT"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> ServerAddress:
+        """Parse a value of the command line."""
+        try:
+            return ServerAddress.from_config(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 class Failed(click.ClickException):

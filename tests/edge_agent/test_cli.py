@@ -1,0 +1,128 @@
+"""`edge-agent` as it is typed: output, errors and exit codes."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from edge_agent.cli import cli
+from tests.support.enrolling import Office, office, open_office
+from tests.support.processes import BIN, command_result, environment
+from tunnel.aio.command import VERSION
+
+
+def typed(*words: str, stdin: bytes = b"") -> Result:
+    return CliRunner().invoke(cli, words, input=stdin)
+
+
+@pytest.fixture
+async def place(tmp_path: Path) -> AsyncIterator[Office]:
+    async with open_office(tmp_path / "cloud") as made:
+        yield made
+
+
+async def run(*words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """As a real process: the test's own loop is the server's."""
+
+    def wait() -> subprocess.CompletedProcess[str]:
+        command = [str(BIN / "edge-agent"), *words]
+        return subprocess.run(command, input=stdin, capture_output=True, text=True, env=environment(), timeout=40)
+
+    return await asyncio.to_thread(wait)
+
+
+async def test_a_box_joins_and_is_told_what_to_type_next(place: Office, tmp_path: Path) -> None:
+    token = (await asyncio.to_thread(place.token)).encode()
+    file, state = tmp_path / "token", tmp_path / "box"
+    await asyncio.to_thread(file.write_text, token + "\n")
+    first = await run("join", "--server", place.address, "--token-file", str(file), "--state", str(state))
+    assert (first.returncode, first.stderr) == (0, "")
+    assert first.stdout.splitlines() == [
+        "joined as box-7",
+        f"wrote {state}/edge-agent.toml: list there what may be reached, then",
+        f"  edge-agent run --config {state}/edge-agent.toml",
+    ]
+    used = await run("join", "--server", place.address, "--token-file", str(file), "--state", str(state))
+    assert (used.returncode, used.stdout) == (1, "")
+    assert used.stderr.startswith(f"Error: {place.address} refused: the join token was used already; make another")
+
+
+async def test_a_token_may_come_from_standard_input_and_never_shows(place: Office, tmp_path: Path) -> None:
+    token = (await asyncio.to_thread(place.token)).encode()
+    where = ["--server", place.address, "--token-file", "-", "--state", str(tmp_path / "box")]
+    assert (await run("join", *where, stdin=token)).returncode == 0
+    again = await run("join", *where, stdin=(await asyncio.to_thread(place.token)).encode())
+    assert f"kept {tmp_path}/box/edge-agent.toml: see that [cloud] servers names {place.address}" in again.stdout
+    assert token[-40:] not in again.stdout + again.stderr
+
+
+@pytest.mark.parametrize("content", [b"", b"rubbish", b"longline-join-1.AAAA", b"\xff\xfe", b"x" * 100_000])
+def test_what_is_no_token(tmp_path: Path, content: bytes) -> None:
+    done = typed("join", "--server", "a:1", "--token-file", "-", "--state", str(tmp_path / "box"), stdin=content)
+    assert done.exit_code == 1
+    assert "token" in done.stderr
+    assert len(done.stderr) < 200
+    assert not (tmp_path / "box").exists()
+
+
+@pytest.mark.parametrize(
+    ("server", "file", "text"),
+    [
+        ("cloud.example.com", "-", "is not host:port"),
+        ("cloud.example.com:0", "-", "needs a port"),
+        ("a:1", "/nonexistent", "No such file or directory"),
+    ],
+)
+def test_slips(tmp_path: Path, server: str, file: str, text: str) -> None:
+    done = typed("join", "--server", server, "--token-file", file, "--state", str(tmp_path))
+    assert done.exit_code == 2
+    assert text in done.stderr
+
+
+def test_a_server_that_cannot_be_reached(tmp_path: Path) -> None:
+    token = office(tmp_path / "cloud").token().encode()
+    (tmp_path / "token").write_text(token)
+    done = command_result(
+        "edge-agent", "join", "--server", "127.0.0.1:1", "--token-file", str(tmp_path / "token"),
+        "--state", str(tmp_path / "box"),
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "Error: 127.0.0.1:1: connection refused: nothing listens there\n"
+    assert not (tmp_path / "box").exists()
+
+
+@pytest.mark.parametrize("command", ["run", "check"])
+def test_faults_of_a_configuration_are_all_told_with_exit_code_2(tmp_path: Path, command: str) -> None:
+    path = tmp_path / "e.toml"
+    path.write_text("[[allow]]\ntarget = 'x'\n[host]\nexek = true\n")
+    done = command_result("edge-agent", command, "--config", str(path))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert [line.split(": ")[1] for line in done.stderr.splitlines()] == [
+        "cloud.servers",
+        "allow[0].target",
+        "host.exek",
+    ]
+
+
+def test_check_says_when_all_is_well(tmp_path: Path) -> None:
+    path = tmp_path / "e.toml"
+    path.write_text("[cloud]\nservers = ['a:1']\n")
+    assert typed("check", "--config", str(path)).stdout == f"{path}: good\n"
+
+
+def test_a_box_that_has_not_joined_is_told_to(tmp_path: Path) -> None:
+    path = tmp_path / "e.toml"
+    path.write_text("[cloud]\nservers = ['127.0.0.1:1']\n")
+    done = command_result("edge-agent", "run", "--config", str(path))
+    assert done.returncode == 1
+    assert "run edge-agent join first" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_its_version() -> None:
+    assert typed("--version").stdout == f"edge-agent, version {VERSION}\n"
