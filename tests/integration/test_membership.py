@@ -1,0 +1,71 @@
+"""Membership of a box whose agent is running: taken away, given anew, renewed; its connections follow."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import pytest
+
+from cloud_server.identity import ca
+from cloud_server.identity.ca import CertificateAuthority
+from edge_agent.identity import Identity
+from tests.support.connect_client import ConnectRefused, ends_in_reset
+from tests.support.processes import run_command
+from tests.support.tunnel import BOX, Tunnel, exchange, tunnel, wait_until
+from tunnel.aio.files import PUBLIC, write_atomic
+
+
+def refused_status(made: Tunnel) -> int:
+    """0 while connections still work."""
+    try:
+        made.connect("echo").close()
+    except ConnectRefused as refused:
+        return refused.status
+    return 0
+
+
+def rejoin(made: Tunnel) -> None:
+    """With a new token, beside the running agent."""
+    token = made.cluster.token(BOX)
+    where = ["--server", made.link.address, "--token-file", str(token), "--state", str(made.box.state)]
+    run_command("edge-agent", "join", *where)
+
+
+def test_a_revoked_box_loses_its_connections_and_comes_back_with_a_new_token() -> None:
+    with tunnel(["echo"]) as made, made.dial("echo") as sock:
+        assert exchange(sock) == b"ping"
+        run_command("cloud-server", "agent", "revoke", "--config", str(made.cluster.config), BOX)
+        assert ends_in_reset(sock)
+        assert refused_status(made) == 404
+        made.box.agent.wait_for_log("was revoked")
+        rejoin(made)
+        wait_until(lambda: not refused_status(made), "the running agent uses its new identity", within_s=30)
+
+
+def test_a_join_ends_what_the_earlier_key_holds_and_the_running_agent_goes_on_with_the_new_one() -> None:
+    with tunnel(["echo"]) as made, made.dial("echo") as sock:
+        assert exchange(sock) == b"ping"
+        rejoin(made)
+        assert ends_in_reset(sock)
+        wait_until(lambda: not refused_status(made), "the running agent uses its new identity", within_s=30)
+
+
+def test_a_renewal_drops_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    with tunnel(["echo"]) as made:
+        identity = Identity(made.box.state)
+        made.box.agent.stop()
+        with monkeypatch.context() as patch:
+            # It begins five minutes early, so that two thirds of it are over in some eight seconds.
+            patch.setattr(ca, "AGENT_LIFE", dt.timedelta(minutes=7.7) - ca.CLOCK_SKEW)
+            authority = CertificateAuthority.load(made.cluster.config.parent, "longline")
+            due = authority.issue_agent(BOX, identity.key().public_key())
+        write_atomic(identity.certificate_path, due, PUBLIC)
+        made.restart_box()
+        with made.dial("echo") as sock:
+            assert exchange(sock) == b"ping"
+            seen = len(made.box.agent.log_text())
+            made.box.agent.wait_for_log("certificate renewed", 20, after=seen)
+            made.box.agent.wait_for_log('"resumed":true', after=seen)
+            assert exchange(sock) == b"ping"
+        assert identity.certificate_path.read_bytes() != due
+        assert identity.certificate().not_valid_after_utc > dt.datetime.now(dt.UTC) + dt.timedelta(days=6)
