@@ -9,7 +9,8 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from edge_agent.identity import Answer, Identity, check_answer, new_key, request_for
+from edge_agent.certificates import Answer, check_answer, new_key, replace, request_for
+from edge_agent.identity import Identity
 from protos import tunnel_pb2
 from tunnel.aio.carrier_errors import CarrierLost, EnrollmentRefused
 from tunnel.aio.config import ServerAddress
@@ -90,7 +91,7 @@ def _keep(server: ServerAddress, folder: Path, key: ec.EllipticCurvePrivateKey, 
     config = folder / "edge-agent.toml"
     try:
         make_folder(folder)
-        Identity(folder).replace(answer, key)
+        replace(Identity(folder), answer, key)
         config_is_new = not config.exists()
         if config_is_new:
             write_atomic(config, _CONFIG.format(server=server).encode(), PUBLIC)

@@ -9,10 +9,9 @@ from datetime import UTC, datetime
 
 import structlog
 
-from edge_agent.identity import Identity, IdentityUnusable, check_answer, request_for
+from edge_agent.identity import Identity, IdentityUnusable
 from protos import tunnel_pb2
 from tunnel.aio.carrier_errors import CarrierLost, EnrollmentRefused
-from tunnel.aio.enrollment import call_renew
 
 TIMEOUT_S = 20.0
 LOOK_EVERY_S = 300.0
@@ -46,9 +45,13 @@ async def keep_fresh(
 
 
 async def _renew(identity: Identity, server: str, proxy: str | None) -> None:
-    key = await asyncio.to_thread(identity.key)
+    # Here and not above: they bring the X.509 library, which an agent at rest does without.
+    from edge_agent.certificates import check_answer, load_key, replace, request_for
+    from tunnel.aio.enrollment import call_renew
+
+    key = await asyncio.to_thread(load_key, identity)
     request = tunnel_pb2.RenewRequest(csr_der=request_for(key))
     response = await call_renew(server, identity.tls, request, TIMEOUT_S, proxy=proxy)
     answer = check_answer(response.chain_der, response.ca_pem, key)
-    await asyncio.to_thread(identity.replace, answer)
+    await asyncio.to_thread(replace, identity, answer)
     _log.info("certificate renewed", server=server)

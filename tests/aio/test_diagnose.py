@@ -13,8 +13,9 @@ import pytest
 from tests.support.carriers import AGENT, cloud, echo
 from tests.support.connect_proxy import connect_proxy
 from tests.support.pki import Authority, Issued
+from tunnel.aio.address import split_address
 from tunnel.aio.credentials import ClientTls
-from tunnel.aio.diagnose import diagnose, split_address
+from tunnel.aio.diagnose import diagnose
 
 DAY = dt.timedelta(days=1)
 AUTHORITY = Authority()

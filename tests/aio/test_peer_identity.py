@@ -6,7 +6,8 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tests.support.pki import Authority
-from tunnel.aio.peer_identity import IdentityUnclear, identify, identify_certificate, readable_peer
+from tunnel.aio.peer_identity import identify, identify_certificate, readable_peer
+from tunnel.aio.spiffe import IdentityUnclear
 
 AUTHORITY = Authority()
 

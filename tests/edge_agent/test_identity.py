@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from cloud_server.identity.ca import CertificateAuthority
-from edge_agent.identity import Answer, Identity, IdentityUnusable, check_answer, new_key, request_for
+from edge_agent.certificates import Answer, check_answer, load_key, new_key, replace, request_for
+from edge_agent.identity import Identity, IdentityUnusable
 from tests.support.pki import Authority
 
 DAY = dt.timedelta(days=1)
@@ -38,9 +39,9 @@ def answer_for(authority: CertificateAuthority, key: ec.EllipticCurvePrivateKey)
 
 def test_it_is_read_back_as_it_was_taken(identity: Identity, authority: CertificateAuthority) -> None:
     key = new_key()
-    identity.replace(answer_for(authority, key), key)
+    replace(identity, answer_for(authority, key), key)
     assert identity.name() == "box-7"
-    assert identity.key().public_key() == key.public_key()
+    assert load_key(identity).public_key() == key.public_key()
     identity.tls.load()
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in identity.folder.iterdir()}
     assert modes == {"agent.key": 0o600, "agent.crt": 0o644, "ca.crt": 0o644}
@@ -48,9 +49,9 @@ def test_it_is_read_back_as_it_was_taken(identity: Identity, authority: Certific
 
 def test_a_renewed_certificate_leaves_the_key_alone(identity: Identity, authority: CertificateAuthority) -> None:
     key = new_key()
-    identity.replace(answer_for(authority, key), key)
+    replace(identity, answer_for(authority, key), key)
     before = identity.key_path.read_bytes(), identity.certificate_path.read_bytes()
-    identity.replace(answer_for(authority, identity.key()))
+    replace(identity, answer_for(authority, load_key(identity)))
     assert identity.key_path.read_bytes() == before[0]
     assert identity.certificate_path.read_bytes() != before[1]
     identity.tls.load()
@@ -58,13 +59,13 @@ def test_a_renewed_certificate_leaves_the_key_alone(identity: Identity, authorit
 
 def test_a_folder_that_cannot_be_written_keeps_what_it_has(identity: Identity, authority: CertificateAuthority) -> None:
     key, other = new_key(), new_key()
-    identity.replace(answer_for(authority, key), key)
+    replace(identity, answer_for(authority, key), key)
     identity.certificate_path.unlink()
     identity.certificate_path.mkdir()  # a rename onto it fails
     (identity.certificate_path / "file").touch()
     with pytest.raises(OSError, match="directory"):
-        identity.replace(answer_for(authority, other))
-    assert identity.key().public_key() == key.public_key()
+        replace(identity, answer_for(authority, other))
+    assert load_key(identity).public_key() == key.public_key()
     assert sorted(path.name for path in identity.folder.iterdir()) == ["agent.crt", "agent.key", "ca.crt"]
 
 
@@ -73,6 +74,7 @@ def test_two_thirds_of_a_life(identity: Identity) -> None:
     for starts, ends, due in ((-DAY, 2 * DAY, DAY), (-2 * DAY, DAY, dt.timedelta()), (-3 * DAY, -DAY, -DAY * 5 / 3)):
         issued = authority.issue(uris=["spiffe://longline/agent/box-7"], starts_in=starts, ends_in=ends)
         identity.certificate_path.write_bytes(issued.certificate_pem)
+        identity.key_path.write_bytes(issued.key_pem)
         assert abs(identity.renewal_due() - dt.datetime.now(dt.UTC) - due) < dt.timedelta(minutes=1)
         assert identity.name() == "box-7"
 
@@ -82,9 +84,10 @@ def test_a_box_that_has_not_joined(identity: Identity) -> None:
         with pytest.raises(IdentityUnusable, match="run edge-agent join first"):
             use()
     with pytest.raises(IdentityUnusable, match=r"agent\.key cannot be read"):
-        identity.key()
+        load_key(identity)
     identity.certificate_path.write_text("rubbish")
-    with pytest.raises(IdentityUnusable, match=r"agent\.crt cannot be read"):
+    identity.key_path.write_text("rubbish")
+    with pytest.raises(IdentityUnusable, match=r"agent\.crt cannot be read: no PEM certificate with its key"):
         identity.name()
 
 
@@ -103,7 +106,8 @@ def test_a_box_that_has_not_joined(identity: Identity) -> None:
 def test_a_certificate_that_is_no_agents(identity: Identity, uris: list[str]) -> None:
     issued = Authority().issue(uris=uris)
     identity.certificate_path.write_bytes(issued.certificate_pem)
-    with pytest.raises(IdentityUnusable) as caught:
+    identity.key_path.write_bytes(issued.key_pem)
+    with pytest.raises(IdentityUnusable, match="URI name|is not the name of an agent") as caught:
         identity.name()
     assert "\x1b" not in str(caught.value)
 
@@ -114,7 +118,7 @@ def test_a_key_that_is_not_ours(identity: Identity) -> None:
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
     with pytest.raises(IdentityUnusable, match="is not a key that edge-agent join made"):
-        identity.key()
+        load_key(identity)
 
 
 def test_answers_that_would_lock_the_box_out(authority: CertificateAuthority) -> None:

@@ -13,7 +13,7 @@ import pytest
 from edge_agent.config import KubeletConfig
 from edge_agent.real_kubelet import dial_kubelet
 from tests.support.pki import Authority, Issued
-from tunnel.aio.config import HostPort
+from tunnel.aio.config import ServerAddress
 from tunnel.aio.http1 import ClientConnection
 from tunnel.core.errors import Code, OpenRefused
 
@@ -39,7 +39,7 @@ class Cluster:
 
     def config(self, port: int) -> KubeletConfig:
         return KubeletConfig(
-            address=HostPort(f"127.0.0.1:{port}"),
+            address=ServerAddress(f"127.0.0.1:{port}"),
             client_cert=self.client_cert,
             client_key=self.client_key,
             ca=self.ca,

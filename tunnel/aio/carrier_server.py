@@ -24,7 +24,8 @@ from tunnel.aio.enrollment import EnrollmentHandler, answer_join, answer_renew
 from tunnel.aio.grpc_runtime import keep_grpc_running
 from tunnel.aio.methods import ACCEPTED, CONNECT, JOIN, RENEW
 from tunnel.aio.one_task import OneTask
-from tunnel.aio.peer_identity import IdentityUnclear, PeerIdentity, identify, readable_peer
+from tunnel.aio.peer_identity import PeerIdentity, identify, readable_peer
+from tunnel.aio.spiffe import IdentityUnclear
 from tunnel.aio.tasks import TaskOwner
 from tunnel.core.limits import MAX_MESSAGE_BYTES
 

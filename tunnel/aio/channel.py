@@ -12,10 +12,10 @@ from urllib.parse import urlsplit
 import grpc
 import grpc.aio
 
+from tunnel.aio.address import split_address
 from tunnel.aio.carrier_errors import CarrierLost
 from tunnel.aio.channel_options import ChannelOptions, agent_options
 from tunnel.aio.credentials import ClientTls, CredentialsUnusable, channel_credentials
-from tunnel.aio.diagnose import find_fault, split_address
 from tunnel.aio.grpc_runtime import keep_grpc_running
 
 NO_PROXY = "none"
@@ -86,5 +86,7 @@ async def explain_failure(lost: CarrierLost, address: str, tls: ClientTls, optio
     """A better text for a failed dial, where gRPC's own is vague."""
     if not lost.vague:
         return lost
+    from tunnel.aio.diagnose import find_fault  # brings the X.509 library, 10 MB that an agent at rest does without
+
     fault = await find_fault(address, tls, options.proxy)
     return lost if fault is None else CarrierLost(f"{address}: {fault}")

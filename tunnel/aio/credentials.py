@@ -5,14 +5,15 @@ Both sides always present a certificate and always check the other's. Who the pe
 
 from __future__ import annotations
 
+import ssl
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
 import structlog
-from cryptography import x509
-from cryptography.hazmat.primitives import serialization
+
+from tunnel.aio.openssl import check_material, read_own
 
 Pem = Path | bytes
 """A file that holds PEM, or the PEM itself."""
@@ -116,7 +117,8 @@ class _Reloader:
             if loaded == self._loaded:
                 return None
             self._loaded = loaded
-            _log.info("server certificate reloaded", expires=_expiry(loaded.certificate))
+            expires = read_own(loaded.certificate, loaded.key).not_after
+            _log.info("server certificate reloaded", expires=expires.isoformat())
             return _configuration(loaded)
 
     def _stamp(self) -> _Stamp:
@@ -137,14 +139,14 @@ def _configuration(loaded: LoadedTls) -> grpc.ServerCertificateConfiguration:
 
 def _load(certificate: Pem, key: Pem, ca: Pem) -> LoadedTls:
     loaded = LoadedTls(certificate=_read(certificate), key=_read(key), ca=_read(ca))
-    leaf = _parse_certificates(loaded.certificate, certificate)[0]
-    _parse_certificates(loaded.ca, ca)
     try:
-        private_key = serialization.load_pem_private_key(loaded.key, password=None)
-    except (ValueError, TypeError) as fault:
-        raise CredentialsUnusable(f"{_name(key, 'the key')} holds no PEM private key without password") from fault
-    if private_key.public_key() != leaf.public_key():
-        raise CredentialsUnusable(f"{_name(key, 'the key')} does not belong to {_name(certificate, 'the certificate')}")
+        check_material(loaded.certificate, loaded.key, loaded.ca)
+    except (ssl.SSLError, ValueError) as fault:
+        from tunnel.aio.material_faults import name_fault  # brings the X.509 library
+
+        names = _name(certificate, "the certificate"), _name(key, "the key"), _name(ca, "the CA")
+        text = name_fault((loaded.certificate, loaded.key, loaded.ca), names)
+        raise CredentialsUnusable(text or f"{', '.join(names)}: not usable for TLS: {fault}") from fault
     return loaded
 
 
@@ -157,16 +159,5 @@ def _read(pem: Pem) -> bytes:
         raise CredentialsUnusable(f"cannot read {pem}: {fault.strerror}") from fault
 
 
-def _parse_certificates(pem: bytes, source: Pem) -> list[x509.Certificate]:
-    try:
-        return x509.load_pem_x509_certificates(pem)
-    except ValueError as fault:
-        raise CredentialsUnusable(f"{_name(source, 'what was given')} holds no PEM certificate") from fault
-
-
 def _name(source: Pem, otherwise: str) -> str:
     return str(source) if isinstance(source, Path) else otherwise
-
-
-def _expiry(certificate: bytes) -> str:
-    return x509.load_pem_x509_certificate(certificate).not_valid_after_utc.isoformat()

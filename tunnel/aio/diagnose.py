@@ -20,6 +20,7 @@ from urllib.parse import unquote, urlsplit
 
 from cryptography import x509
 
+from tunnel.aio.address import split_address
 from tunnel.aio.credentials import ClientTls, CredentialsUnusable, LoadedTls
 
 _TIMEOUT_S = 5.0
@@ -58,21 +59,6 @@ async def find_fault(address: str, tls: ClientTls, proxy: str | None) -> str | N
     except OSError as fault:
         return f"connection broke: {fault.strerror or fault}"
     return None
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """Host and port of `host:port` or `[2001:db8::1]:port`.
-
-    Raises:
-        ValueError: with what is expected.
-    """
-    host, colon, port = address.rpartition(":")
-    bracketed = host.startswith("[") and host.endswith("]")
-    bare = host[1:-1] if bracketed else host
-    good_host = bare and (bracketed or ":" not in bare) and not any(c in bare for c in "/[]% \t\r\n")
-    if not (colon and good_host and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-        raise ValueError(f"{address!r} is not an address: host:port, 192.0.2.1:port or [2001:db8::1]:port")
-    return bare, int(port)
 
 
 # Internal

@@ -14,12 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 
-ROLES = frozenset({"agent", "user", "join", "server"})
-_SCHEME = "spiffe://"
-
-
-class IdentityUnclear(Exception):
-    """The certificate does not name exactly one identity of ours; the text says what is wrong with it."""
+from tunnel.aio.spiffe import IdentityUnclear, only_uri, split_uri
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +51,7 @@ def identify_certificate(certificate: x509.Certificate, trust_domain: str | None
         IdentityUnclear: it does not have exactly one URI name, or that is not one of ours.
     """
     uri = _only_uri(certificate)
-    role, name = _split(uri, trust_domain)
+    role, name = split_uri(uri, trust_domain)
     return PeerIdentity(uri=uri, role=role, name=name, spki_sha256=spki_sha256(certificate.public_key()))
 
 
@@ -83,18 +78,4 @@ def _only_uri(certificate: x509.Certificate) -> str:
         uris = []
     except ValueError as fault:
         raise IdentityUnclear("the certificate's alternative names cannot be read") from fault
-    if len(uris) != 1:
-        raise IdentityUnclear(f"the certificate has {len(uris)} URI names; exactly one is expected")
-    return uris[0]
-
-
-def _split(uri: str, trust_domain: str | None) -> tuple[str, str]:
-    domain, _, path = uri.removeprefix(_SCHEME).partition("/")
-    if not uri.startswith(_SCHEME) or not domain:
-        raise IdentityUnclear(f"the certificate's URI name {uri!r} is not a {_SCHEME} name")
-    if trust_domain is not None and domain != trust_domain:
-        raise IdentityUnclear(f"the certificate is of trust domain {domain!r}; this server serves {trust_domain!r}")
-    role, _, name = path.partition("/")
-    if role not in ROLES or "/" in name or bool(name) == (role == "server"):
-        raise IdentityUnclear(f"the certificate's URI name {uri!r} has no role that is known here")
-    return role, name
+    return only_uri(uris)

@@ -8,13 +8,13 @@ a reset. Who may connect is decided elsewhere; certificates are checked by the c
 from __future__ import annotations
 
 import asyncio
-import os
 import ssl
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, Protocol
 
 from tunnel.aio.credentials import CredentialsUnusable, ServerTls
+from tunnel.aio.openssl import load_chain
 
 READ_BYTES = 256 * 1024
 HANDSHAKE_TIMEOUT_S = 10.0
@@ -398,13 +398,3 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
             self._failure = error
             self._flush()
             self.abort()
-
-
-def load_chain(context: ssl.SSLContext, pem: bytes) -> None:
-    """OpenSSL reads keys from files only: give it one that is memory, so that no key touches a disk."""
-    descriptor = os.memfd_create("certificate", os.MFD_CLOEXEC)
-    try:
-        os.write(descriptor, pem)
-        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
-    finally:
-        os.close(descriptor)

@@ -59,7 +59,7 @@ def _context(path: Path) -> ssl.SSLContext:
     """Trust and identity of a kubeconfig's current context."""
     import yaml
 
-    from tunnel.aio.tls import load_chain
+    from tunnel.aio.openssl import load_chain
 
     try:
         config = yaml.safe_load(path.read_text())

@@ -1,0 +1,18 @@
+"""Addresses of servers, as people write them."""
+
+from __future__ import annotations
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Host and port of `host:port` or `[2001:db8::1]:port`.
+
+    Raises:
+        ValueError: with what is expected.
+    """
+    host, colon, port = address.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    bare = host[1:-1] if bracketed else host
+    good_host = bare and (bracketed or ":" not in bare) and not any(c in bare for c in "/[]% \t\r\n")
+    if not (colon and good_host and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise ValueError(f"{address!r} is not an address: host:port, 192.0.2.1:port or [2001:db8::1]:port")
+    return bare, int(port)
