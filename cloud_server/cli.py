@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -47,12 +48,11 @@ def init(state: Path, hosts: tuple[str, ...]) -> None:
         made = init_state(state.absolute(), hosts)
     except SetupFailed as error:
         raise Failed(str(error)) from error
-    server = f"[{hosts[0]}]" if ":" in hosts[0] else hosts[0]
     click.echo(f"""\
 made {made.config} and {made.kubeconfig}
   start:         cloud-server run --config {made.config}
   add a box:     cloud-server token create --config {made.config} --agent NAME > token
-  on the box:    edge-agent join --server {server}:7443 --token-file token --state DIR
+  on the box:    edge-agent join --server {made.server} --token-file token --state DIR
   look:          kubectl --kubeconfig {made.kubeconfig} get nodes""")
 
 
@@ -141,13 +141,28 @@ def agent_revoke(config: Path, name: str) -> None:
     """Take an agent's name away; a running server ends its session within seconds."""
     from cloud_server.setup import agent_store
 
-    try:
-        revoked = agent_store(config).revoke(name)
-    except OSError as error:
-        raise Failed(f"the state folder cannot be written: {error.strerror}") from error
-    if not revoked:
+    if not _changed(agent_store(config).revoke, name):
         raise Failed(f"{name} has not joined")
     click.echo(f"{name} is revoked")
+
+
+@agent.command("forget")
+@config_option
+@click.argument("name")
+def agent_forget(config: Path, name: str) -> None:
+    """Forget an agent: it leaves all lists. With an authority of your own, its name is free for the next key."""
+    from cloud_server.setup import agent_store
+
+    if not _changed(agent_store(config).forget, name):
+        raise Failed(f"{name} has not joined")
+    click.echo(f"{name} is forgotten")
+
+
+def _changed(change: Callable[[str], bool], name: str) -> bool:
+    try:
+        return change(name)
+    except OSError as error:
+        raise Failed(f"the state folder cannot be written: {error.strerror}") from error
 
 
 def main() -> None:

@@ -22,6 +22,10 @@ FOLLOW_S = 1.0
 """How soon a running server sees what a command changed: a revocation, say."""
 
 
+FORGET = "run cloud-server agent forget on the server"
+"""The way back with the user's own authority, where there are no tokens."""
+
+
 class IdentityRejected(TunnelError):
     """A certificate does not stand for the agent (any more); the text is for the box's owner."""
 
@@ -75,10 +79,11 @@ class AgentStore:
             record = await asyncio.to_thread(self._pin, name, spki_sha256)
         if record is None:
             raise IdentityRejected(f"{name} has not joined here: run edge-agent join with a token of this server")
+        way_back = FORGET if self._pins_unknown else "run edge-agent join with a new token"
         if record.revoked is not None:
-            raise IdentityRejected(f"{name} was revoked: run edge-agent join with a new token")
+            raise IdentityRejected(f"{name} was revoked: {way_back}")
         if record.spki_sha256 != spki_sha256.hex():
-            raise IdentityRejected(f"{name} belongs to another key: a second box needs a name and a token of its own")
+            raise IdentityRejected(f"{name} belongs to another key: a second box needs its own name; else {way_back}")
 
     # Public - changes
 
@@ -108,6 +113,19 @@ class AgentStore:
             if record is None:
                 return False
             self._write(replace(record, revoked=datetime.now(UTC)))
+            return True
+
+    def forget(self, name: str) -> bool:
+        """Know nothing of a name any more, as if it had never joined; False when nobody has it. Blocks.
+
+        Raises:
+            OSError: the state folder cannot be written; nothing was changed.
+        """
+        with self._changing:
+            if name not in self._records:
+                return False
+            (self._folder / f"{name}.json").unlink(missing_ok=True)
+            self._records = {other: record for other, record in self._records.items() if other != name}
             return True
 
     def reload(self) -> None:

@@ -108,7 +108,7 @@ def test_a_users_token_and_kubeconfig(config: str) -> None:
     assert typed("kubeconfig", "--config", config, "--user", "a/b").exit_code == 1
 
 
-def test_agents_are_listed_and_revoked(state: Path, config: str) -> None:
+def test_agents_are_listed_revoked_and_forgotten(state: Path, config: str) -> None:
     store = agent_store(state / "cloud-server.toml")
     store.record("box-7", KEY)
     store.record("box-8", KEY)
@@ -118,8 +118,11 @@ def test_agents_are_listed_and_revoked(state: Path, config: str) -> None:
     ]
     assert typed("agent", "revoke", "--config", config, "box-8").stdout == "box-8 is revoked\n"
     assert typed("agent", "list", "--config", config).stdout.startswith("box-7\tjoined 20")
-    unknown = typed("agent", "revoke", "--config", config, "box-9")
-    assert (unknown.exit_code, unknown.stderr) == (1, "Error: box-9 has not joined\n")
+    assert typed("agent", "forget", "--config", config, "box-7").stdout == "box-7 is forgotten\n"
+    assert typed("agent", "list", "--config", config).stdout == ""
+    for command in ("revoke", "forget"):
+        unknown = typed("agent", command, "--config", config, "box-9")
+        assert (unknown.exit_code, unknown.stderr) == (1, "Error: box-9 has not joined\n")
 
 
 @pytest.mark.parametrize("command", [["check"], ["token", "create", "--agent", "a"], ["agent", "list"], ["run"]])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import shutil
 
 import pytest
 
@@ -11,6 +12,7 @@ from cloud_server.identity.ca import CertificateAuthority
 from edge_agent.certificates import load_key
 from edge_agent.identity import Identity
 from tests.support.connect_client import ConnectRefused, ends_in_reset
+from tests.support.pki import Authority
 from tests.support.processes import run_command
 from tests.support.tunnel import BOX, Tunnel, exchange, tunnel, wait_until
 from tunnel.aio.files import PUBLIC, write_atomic
@@ -70,3 +72,31 @@ def test_a_renewal_drops_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
             assert exchange(sock) == b"ping"
         assert identity.certificate_path.read_bytes() != due
         assert identity.certificate().not_after > dt.datetime.now(dt.UTC) + dt.timedelta(days=6)
+
+
+def test_with_ones_own_authority_there_are_no_tokens() -> None:
+    own = Authority("own CA")
+    with tunnel(["echo"]) as made:
+        made.box.agent.stop()
+        made.cluster.server.stop()
+        state = made.cluster.config.parent
+        server = own.issue(uris=["spiffe://example.org/server"], hosts=["127.0.0.1"])
+        certificate, key = server.write(state, "own-server")
+        (state / "own-ca.crt").write_bytes(own.pem)
+        tls = {"certificate": certificate.name, "key": key.name, "client_ca": "own-ca.crt"}
+        made.cluster.configure({"tunnel": {"trust_domain": "example.org", **tls}})
+        shutil.rmtree(state / "agents")
+        made.cluster.start()
+        own.issue(uris=[f"spiffe://example.org/agent/{BOX}"]).write(made.box.state, "agent")
+        (made.box.state / "ca.crt").write_bytes(own.pem)
+        made.restart_box()
+        assert refused_status(made) == 0
+
+        made.box.agent.stop()
+        own.issue(uris=[f"spiffe://example.org/agent/{BOX}"]).write(made.box.state, "agent")
+        seen = len(made.box.agent.log_text())
+        made.box.agent.start()
+        made.box.agent.wait_for_log("belongs to another key", after=seen)
+        run_command("cloud-server", "agent", "forget", "--config", str(made.cluster.config), BOX)
+        made.box.agent.wait_ready()
+        wait_until(lambda: not refused_status(made), "the new key has the name", within_s=30)

@@ -93,6 +93,13 @@ async def test_an_agent_whose_file_is_damaged_is_refused_and_the_others_are_not(
     await store.check("box-8", KEY)
 
 
+async def test_a_forgotten_name_is_unknown(store: AgentStore) -> None:
+    await asyncio.to_thread(store.record, "box-7", KEY)
+    assert await asyncio.to_thread(store.forget, "box-7")
+    assert (store.get("box-7"), list(store.names())) == (None, [])
+    assert "has not joined here" in str(await refusal(store, "box-7", KEY))
+
+
 async def test_a_running_server_hears_of_revocations_by_commands(tmp_path: Path, store: AgentStore) -> None:
     for name in ("box-7", "box-8", "box-9"):
         await asyncio.to_thread(store.record, name, KEY)
@@ -142,6 +149,17 @@ async def test_with_ones_own_authority_the_first_key_has_the_name(tmp_path: Path
     assert refused in ([False, True, False, True], [True, False, True, False])
     assert "has not joined" in str(await refusal(store, "../evil", KEY))
     assert [path.name for path in (tmp_path / "agents").iterdir()] == ["box-7.json"]
+
+
+async def test_with_ones_own_authority_forgetting_is_the_way_back(tmp_path: Path) -> None:
+    store = AgentStore(tmp_path, pins_unknown=True)
+    await store.check("box-7", KEY)
+    assert "else run cloud-server agent forget" in str(await refusal(store, "box-7", OTHER))
+    await asyncio.to_thread(store.revoke, "box-7")
+    assert "was revoked: run cloud-server agent forget" in str(await refusal(store, "box-7", KEY))
+    assert await asyncio.to_thread(store.forget, "box-7")
+    assert not await asyncio.to_thread(store.forget, "box-7")
+    await store.check("box-7", OTHER)
 
 
 async def test_a_state_folder_that_cannot_be_written_lets_nobody_new_in(tmp_path: Path) -> None:
