@@ -107,7 +107,7 @@ def test_a_certificate_that_is_no_agents(identity: Identity, uris: list[str]) ->
     issued = Authority().issue(uris=uris)
     identity.certificate_path.write_bytes(issued.certificate_pem)
     identity.key_path.write_bytes(issued.key_pem)
-    with pytest.raises(IdentityUnusable, match="URI name|is not the name of an agent") as caught:
+    with pytest.raises(IdentityUnusable, match=r"URI name|is not the name of an agent") as caught:
         identity.name()
     assert "\x1b" not in str(caught.value)
 

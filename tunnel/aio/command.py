@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import sys
 from pathlib import Path
@@ -11,7 +10,10 @@ import click
 
 from tunnel.aio.config import ConfigError, ServerAddress
 
-VERSION = importlib.metadata.version("longline")
+VERSION = "0.1.0"
+"""Of the distribution; `pyproject.toml` reads it here. `importlib.metadata` would cost an agent 2 MB to say the
+same.
+"""
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 
