@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from cloud_server.config import DEFAULT_TRUST_DOMAIN, ServerConfig, load_server_config
+from cloud_server.config import FleetConfig, ServerConfig, load_server_config
 from cloud_server.identity.agents import AgentStore
 from cloud_server.identity.ca import CaMissing, CertificateAuthority
 from cloud_server.identity.kubeconfig import kubeconfig
@@ -57,6 +57,8 @@ class Made:
 
     config: Path
     kubeconfig: Path
+    server: str
+    """`host:port` that boxes dial."""
 
 
 def init_state(folder: Path, hosts: Sequence[str]) -> Made:
@@ -73,28 +75,28 @@ def init_state(folder: Path, hosts: Sequence[str]) -> Made:
     for host in hosts:
         if not is_dns_name(host) and not _is_address(host):
             raise SetupFailed(f"--host {host!r} is neither a DNS name nor an IP address")
-    made = Made(folder / "cloud-server.toml", folder / "admin.kubeconfig")
-    if CertificateAuthority.exists(folder):
-        raise SetupFailed(f"{folder} has a certificate authority already; take another folder, or use what is there")
-    config_is_new = not made.config.exists()
-    listen = FLEET_LISTEN if config_is_new else load_server_config(made.config).fleet.listen or FLEET_LISTEN
-    authority = CertificateAuthority.create(DEFAULT_TRUST_DOMAIN)
-    server, admin = authority.issue_server(hosts), authority.issue_user(ADMIN)
-    admin_kubeconfig = kubeconfig(fleet_url(listen, hosts[0]), authority.pem, ADMIN, admin)
-    files = [
-        NewFile(folder / HOSTS_FILE, "".join(f"{host}\n" for host in hosts).encode(), PUBLIC),
-        NewFile(folder / "server.key", server.key_pem, SECRET),
-        NewFile(folder / "server.crt", server.certificate_pem, PUBLIC),
-        NewFile(made.kubeconfig, admin_kubeconfig.encode(), SECRET),
-        *authority.files(folder),
-    ]
-    if config_is_new:
-        files.insert(0, NewFile(made.config, _CONFIG.encode(), PUBLIC))
+    path = folder / "cloud-server.toml"
+    kept = load_server_config(path) if path.exists() else None
+    config = kept or ServerConfig(state=folder, fleet=FleetConfig(listen=FLEET_LISTEN))
+    state = state_of(config)
+    if config.tunnel.client_ca is not None:
+        raise SetupFailed(f"{path} takes certificates of your own authority ([tunnel] client_ca): nothing to make")
+    if CertificateAuthority.exists(state):
+        raise SetupFailed(f"{state} has a certificate authority already; take another folder, or use what is there")
+    authority = CertificateAuthority.create(config.tunnel.trust_domain)
+    made = Made(path, folder / "admin.kubeconfig", f"{_bracketed(hosts[0])}:{config.tunnel.listen[0].port}")
+    files = _state_files(state, authority, hosts)
+    url = fleet_url(config.fleet.listen or FLEET_LISTEN, hosts[0])
+    operator = kubeconfig(url, authority.pem, ADMIN, authority.issue_user(ADMIN))
+    files.insert(0, NewFile(made.kubeconfig, operator.encode(), SECRET))
+    if kept is None:
+        files.insert(0, NewFile(path, _CONFIG.encode(), PUBLIC))
     try:
         make_folder(folder)
+        make_folder(state)
         write_together(files)
     except OSError as error:
-        raise SetupFailed(f"{folder} cannot be written: {error.strerror}") from error
+        raise SetupFailed(f"{error.filename or folder} cannot be written: {error.strerror}") from error
     return made
 
 
@@ -148,8 +150,7 @@ def user_kubeconfig(config_path: Path, user: str) -> str:
 def fleet_url(listen: HostPort, first_host: str) -> str:
     """Where clients find the fleet API: on this machine when it listens on loopback, else by the first --host."""
     host = listen.host if _is_loopback(listen.host) else first_host
-    shown = f"[{host}]" if ":" in host else host
-    return f"https://{shown}:{listen.port}"
+    return f"https://{_bracketed(host)}:{listen.port}"
 
 
 def agent_store(config_path: Path) -> AgentStore:
@@ -171,6 +172,21 @@ def state_of(config: ServerConfig) -> Path:
 
 
 # Internal
+
+
+def _state_files(state: Path, authority: CertificateAuthority, hosts: Sequence[str]) -> list[NewFile]:
+    """What a server needs to start, the authority last: while that is missing, `init` may be typed again."""
+    server = authority.issue_server(hosts)
+    return [
+        NewFile(state / HOSTS_FILE, "".join(f"{host}\n" for host in hosts).encode(), PUBLIC),
+        NewFile(state / "server.key", server.key_pem, SECRET),
+        NewFile(state / "server.crt", server.certificate_pem, PUBLIC),
+        *authority.files(state),
+    ]
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def _authority(config: ServerConfig) -> CertificateAuthority:

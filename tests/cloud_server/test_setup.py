@@ -95,6 +95,29 @@ def test_a_configuration_that_is_there_stays_and_is_kept_to(tmp_path: Path) -> N
     assert "https://cloud.example.com:17445" in made.kubeconfig.read_text()
 
 
+def test_a_configuration_that_is_there_says_where_and_under_what_name(tmp_path: Path) -> None:
+    path = tmp_path / "cloud-server.toml"
+    path.write_text("state = 'keys'\n[tunnel]\nlisten = ['0.0.0.0:8443']\ntrust_domain = 'acme.example'\n")
+    made = init_state(tmp_path, ["2001:db8::1"])
+    assert made.server == "[2001:db8::1]:8443"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["admin.kubeconfig", "cloud-server.toml", "keys"]
+    keys = tmp_path / "keys"
+    assert stat.S_IMODE(keys.stat().st_mode) == 0o700
+    server = x509.load_pem_x509_certificate((keys / "server.crt").read_bytes())
+    assert identify_certificate(server, "acme.example").role == "server"
+    token = JoinToken.decode(create_join_token(path, "box-7", HOUR))
+    assert token.ca_pem == (keys / "ca.crt").read_bytes()
+    with pytest.raises(SetupFailed, match="keys has a certificate authority already"):
+        init_state(tmp_path, ["cloud.example.com"])
+
+
+def test_with_an_authority_of_ones_own_there_is_nothing_to_make(tmp_path: Path) -> None:
+    (tmp_path / "cloud-server.toml").write_text("[tunnel]\ncertificate = 'a'\nkey = 'b'\nclient_ca = 'c'\n")
+    with pytest.raises(SetupFailed, match="of your own authority"):
+        init_state(tmp_path, ["cloud.example.com"])
+    assert [path.name for path in tmp_path.iterdir()] == ["cloud-server.toml"]
+
+
 def test_a_configuration_that_is_there_and_wrong_stops_it(tmp_path: Path) -> None:
     (tmp_path / "cloud-server.toml").write_text("[fleeet]\n")
     with pytest.raises(ConfigError):
