@@ -26,17 +26,23 @@ class Users:
         self._folder = state / "users"
         self._prefix = f"spiffe://{trust_domain}/user/"
         self._by_hash: dict[str, str] = {}
+        self._damaged: dict[str, str] = {}
+        """Files that were complained of, so that each is once."""
 
     def reload(self) -> None:
-        """Read the tokens' hashes. Blocks.
+        """Read the tokens' hashes; a file that cannot be read stands for nobody, and keeps no other from being read.
+
+        Blocks.
 
         Raises:
-            OSError, ValueError: a file cannot be read.
+            OSError: the folder cannot be read.
         """
-        found = {}
-        for path in self._folder.glob("*.json"):
-            values = json.loads(path.read_text())
-            found[str(values["sha256"])] = str(values["user"])
+        damaged: dict[str, str] = {}
+        found = dict(filter(None, (_read(path, damaged) for path in self._folder.glob("*.json"))))
+        for file, reason in damaged.items():
+            if self._damaged.get(file) != reason:
+                _log.error("a user's token file cannot be read; the token is refused", file=file, reason=reason)
+        self._damaged = damaged
         self._by_hash = found
 
     async def follow(self) -> None:
@@ -45,7 +51,7 @@ class Users:
             await asyncio.sleep(FOLLOW_S)
             try:
                 await asyncio.to_thread(self.reload)
-            except (OSError, ValueError, KeyError) as error:
+            except OSError as error:
                 _log.warning("users' tokens cannot be read, going on with those known", reason=str(error))
 
     def add_token(self, user: str, token: str) -> None:
@@ -61,6 +67,18 @@ class Users:
             return spiffe_uri.removeprefix(self._prefix) or None
         # Looked up by hash: how long that takes says nothing of the token.
         return self._by_hash.get(_digest(bearer)) if bearer else None
+
+
+def _read(path: Path, damaged: dict[str, str]) -> tuple[str, str] | None:
+    """The hash and the user of one file; None, and the reason in `damaged`, when it holds neither."""
+    try:
+        values = json.loads(path.read_text())
+        return str(values["sha256"]), str(values["user"])
+    except FileNotFoundError:
+        return None  # taken away since the folder was listed
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        damaged[str(path)] = f"{type(error).__name__}: {error}"
+        return None
 
 
 def _digest(token: str) -> str:

@@ -58,13 +58,28 @@ async def test_a_running_server_follows_what_commands_change(tmp_path: Path, use
     try:
         await asyncio.to_thread(Users(tmp_path, "longline").add_token, "ann", "first")
         await eventually(lambda: users.authenticate(None, "first") == "ann")
-        with capture_logs() as logs:
-            await asyncio.to_thread((tmp_path / "users" / "bad.json").write_text, "[")
-            await eventually(lambda: logs, what="a warning")
-        assert users.authenticate(None, "first") == "ann"
+        for path in await asyncio.to_thread(lambda: list((tmp_path / "users").iterdir())):
+            await asyncio.to_thread(path.unlink)
+        await eventually(lambda: users.authenticate(None, "first") is None)
     finally:
         task.cancel()
         await asyncio.wait([task])
+
+
+@pytest.mark.parametrize("content", ["", "[", "[]", "3", "{}", '{"user": "eve"}', "\udcff"])
+def test_a_damaged_file_stands_for_nobody_and_hides_no_other(tmp_path: Path, users: Users, content: str) -> None:
+    users.add_token("ann", "first")
+    users.add_token("bob", "second")
+    bad = tmp_path / "users" / "bad.json"
+    bad.write_bytes(content.encode(errors="surrogateescape"))
+    with capture_logs() as logs:
+        users.reload()
+        users.reload()
+    assert [(log["file"], log["log_level"]) for log in logs] == [(str(bad), "error")]  # told once, by name
+    assert [users.authenticate(None, token) for token in ("first", "second")] == ["ann", "bob"]
+    next((tmp_path / "users").glob("ann-*")).unlink()
+    users.reload()
+    assert [users.authenticate(None, token) for token in ("first", "second")] == [None, "bob"]
 
 
 @pytest.mark.parametrize("name", ["ann", "a", "ann@example.com", "a_b-c.d", "x" * 64])
