@@ -73,10 +73,12 @@ class SessionAcceptor:
         name = spiffe_uri.rpartition("/")[2]
         log = _log.bind(agent=name, address=carrier.peer)
         try:
-            await self._identities.check(name, spki_sha256)
             message = await carrier.read()
             if message is None:
                 return
+            # After the wait for Hello, not before: the name may have been revoked or given away meanwhile, and
+            # whoever takes it away ends only the sessions that there are.
+            await self._identities.check(name, spki_sha256)
             hello = decode_hello(message)
             protocol = choose_protocol(hello)
             session, resumed = self._session_for(name, hello)

@@ -23,9 +23,13 @@ Service = Callable[[IncomingStream], Awaitable[None]]
 class StreamAcceptor:
     """The agent's side of every stream; a record of each goes to the box's own log."""
 
-    def __init__(self, policy: Policy, services: Mapping[str, Service]) -> None:
+    def __init__(
+        self, policy: Policy, services: Mapping[str, Service], named: Mapping[str, TcpTarget] | None = None
+    ) -> None:
+        """`services` are served here; `named` are targets that may be asked for by a name. The policy is above both."""
         self._policy = policy
         self._services = services
+        self._named = named or {}
 
     async def accept(self, incoming: IncomingStream) -> None:
         """Serve one stream, from its request to its end.
@@ -37,6 +41,8 @@ class StreamAcceptor:
             match incoming.target:
                 case TcpTarget():
                     await self._connect(incoming, incoming.target)
+                case ServiceTarget(name) if name in self._named:
+                    await self._connect(incoming, self._named[name])
                 case ServiceTarget():
                     await self._serve(incoming, incoming.target)
         except OpenRefused as refused:

@@ -10,6 +10,8 @@ from pathlib import Path
 from edge_agent.hostkubelet.settings import HostSettings, SettingsError
 from tunnel.aio.channel import proxy_options
 from tunnel.aio.config import Fault, LogConfig, Seconds, ServerAddress, Validated, load
+from tunnel.core.names import AGENT_NAME_RULE, KUBELET, is_service_name
+from tunnel.core.target import TcpTarget
 from tunnel.core.target_rule import TargetRule
 
 _LABEL = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
@@ -44,6 +46,8 @@ class AllowConfig:
     """An `[[allow]]`: what may be reached through this box."""
 
     target: AllowTarget
+    service: str | None = None
+    """A name for the target, if that is a single one: CONNECT finds it as `<agent>:<service>`. None: no name."""
 
     @property
     def rule(self) -> TargetRule:
@@ -120,8 +124,32 @@ class AgentConfig(Validated):
                 yield Fault("labels", f"{name[:80]!r} cannot name a label: {_LABEL_RULE}")
             if value and not _LABEL.fullmatch(value):
                 yield Fault(f"labels.{name}", f"{value[:80]!r} cannot be a label's value: empty, or {_LABEL_RULE}")
+        yield from self._service_faults()
         if self.kubelet is not None and self.host.offered:
             yield Fault("kubelet", "goes without [host]: the box shows one kubelet, a real one or the built-in one")
+
+    def _service_faults(self) -> Iterable[Fault]:
+        seen: set[str] = set()
+        for index, allow in enumerate(self.allow):
+            key, service = f"allow[{index}].service", allow.service
+            if service is None:
+                continue
+            if not is_service_name(service):
+                yield Fault(key, f"{service[:80]!r} cannot name a service: {AGENT_NAME_RULE}, with a letter in it")
+            elif service == KUBELET or service in seen:
+                yield Fault(key, f"{service!r} is taken: each service has a name of its own")
+            elif allow.rule.single is None:
+                yield Fault(key, f"needs a target of one host and one port, not {str(allow.target)!r}")
+            seen.add(service)
+
+
+def named_targets(config: AgentConfig) -> dict[str, TcpTarget]:
+    """The services that `[[allow]]` names."""
+    return {
+        allow.service: target
+        for allow in config.allow
+        if allow.service is not None and (target := allow.rule.single) is not None
+    }
 
 
 def load_agent_config(path: Path) -> AgentConfig:

@@ -7,7 +7,7 @@ import structlog
 from edge_agent import box
 from edge_agent.acceptor import Service, StreamAcceptor
 from edge_agent.cloud_link import CloudLink
-from edge_agent.config import AgentConfig
+from edge_agent.config import AgentConfig, named_targets
 from edge_agent.hostkubelet import HostKubelet, SettingsError
 from edge_agent.identity import Identity, IdentityUnusable
 from edge_agent.policy import Policy
@@ -23,9 +23,7 @@ from tunnel.aio.session import IncomingStream
 from tunnel.aio.splice import splice
 from tunnel.aio.tasks import TaskOwner
 from tunnel.core.limits import Limits
-
-KUBELET = "kubelet"
-"""The service that the fleet API asks for."""
+from tunnel.core.names import KUBELET
 
 _log = structlog.get_logger("edge.agent")
 
@@ -47,13 +45,14 @@ async def _main(config: AgentConfig, stop: Stop) -> int:
         _log.error("cannot start", reason=str(error))
         return EXIT_FAILED
     services = _services(config, host)
-    acceptor = StreamAcceptor(Policy([allow.rule for allow in config.allow]), services)
+    named = named_targets(config)
+    acceptor = StreamAcceptor(Policy([allow.rule for allow in config.allow]), services, named)
     link = CloudLink(
         config.cloud.servers,
         identity.tls,
         DialOptions(proxy=config.cloud.proxy),
         acceptor.accept,
-        lambda: box.describe(config.labels, services),
+        lambda: box.describe(config.labels, [*services, *named]),
         version=VERSION,
         limits=Limits(),
         on_connected=_Once("READY=1"),
@@ -61,7 +60,7 @@ async def _main(config: AgentConfig, stop: Stop) -> int:
     tasks = TaskOwner("edge agent")
     tasks.spawn("link", link.run())
     tasks.spawn("renewal", keep_fresh(identity, config.cloud.servers, config.cloud.proxy, link.reconnect))
-    _log.info("started", agent=name, version=VERSION, servers=config.cloud.servers, services=list(services))
+    _log.info("started", agent=name, version=VERSION, servers=config.cloud.servers, services=[*services, *named])
     try:
         await stop.wait()
         notify("STOPPING=1")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tunnel.core.names import is_agent_name
+from tunnel.core.names import is_agent_name, is_service_name
 
 
 @pytest.mark.parametrize("name", ["a", "7", "box-7", "a" * 63, "0a-b"])
@@ -17,3 +17,10 @@ def test_names(name: str) -> None:
 )
 def test_no_names(name: str) -> None:
     assert not is_agent_name(name)
+
+
+def test_a_service_is_no_port() -> None:
+    assert is_service_name("printer-2")
+    assert is_service_name("2nd")
+    assert not is_service_name("631")
+    assert not is_service_name("Printer")

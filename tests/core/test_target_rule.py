@@ -6,6 +6,7 @@ import ipaddress
 
 import pytest
 
+from tunnel.core.target import TcpTarget
 from tunnel.core.target_rule import TargetRule, is_dns_name, normal_address
 
 
@@ -98,3 +99,18 @@ def test_normal_address() -> None:
 def test_dns_names() -> None:
     assert is_dns_name("_http._tcp.example.com.")
     assert not is_dns_name(".".join(["a" * 60] * 5))
+
+
+@pytest.mark.parametrize(
+    ("rule", "target"),
+    [
+        ("127.0.0.1:22", TcpTarget("127.0.0.1", 22)),
+        ("[fd00::9]:631", TcpTarget("fd00::9", 631)),
+        ("DB.internal:5432", TcpTarget("db.internal", 5432)),
+        ("127.0.0.1:22,23", None),
+        ("127.0.0.1:22-23", None),
+        ("10.0.0.0/31:22", None),
+    ],
+)
+def test_a_rule_for_one_target_names_it(rule: str, target: TcpTarget | None) -> None:
+    assert TargetRule.parse(rule).single == target

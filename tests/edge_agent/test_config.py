@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.config import load_agent_config
+from edge_agent.config import load_agent_config, named_targets
 from tunnel.aio.config import ConfigError
+from tunnel.core.target import TcpTarget
 
 EXAMPLE = """\
 [cloud]
@@ -73,7 +74,7 @@ target = "10.1.0.1/16:80"
 [[allow]]
 target = "1.2.3.4"
 [[allow]]
-service = "kubelet"
+names = "kubelet"
 [host]
 units = ["nginx", "a*.service"]
 [labels]
@@ -88,7 +89,7 @@ level = "loud"
         "4: allow[0].target: 10.1.0.1/16 has bits set behind its prefix; did you mean 10.1.0.0/16?",
         "6: allow[1].target: '1.2.3.4' has no port; write host:ports, such as 127.0.0.1:22 or 10.1.0.0/16:80,443",
         "7: allow[2].target: is missing",
-        "8: allow[2].service: is not known; allowed: target",
+        "8: allow[2].names: is not known; allowed: target, service",
         '9: host: units: "nginx" is not the name of a systemd unit such as "nginx.service"',
         '9: host: units: "a*.service" is not the name of a systemd unit such as "nginx.service"',
         f"11: labels: '-x' cannot name a label: {LABEL_RULE}",
@@ -124,3 +125,29 @@ def test_a_proxy_and_its_password(tmp_path: Path) -> None:
 def test_labels(tmp_path: Path) -> None:
     config = load_agent_config(written(tmp_path, f"{CLOUD}[labels]\nsite = 'north'\nspare = ''\n"))
     assert config.labels == {"site": "north", "spare": ""}
+
+
+def test_services(tmp_path: Path) -> None:
+    config = load_agent_config(
+        written(
+            tmp_path,
+            CLOUD + "[[allow]]\ntarget = '10.1.0.9:631'\nservice = 'printer'\n[[allow]]\ntarget = '127.0.0.1:22'\n",
+        )
+    )
+    assert named_targets(config) == {"printer": TcpTarget("10.1.0.9", 631)}
+
+
+@pytest.mark.parametrize(
+    ("target", "service", "says"),
+    [
+        ("10.1.0.0/16:631", "printer", "needs a target of one host and one port"),
+        ("10.1.0.9:1-9", "printer", "needs a target of one host and one port"),
+        ("10.1.0.9:631", "631", "cannot name a service"),
+        ("10.1.0.9:631", "Printer", "cannot name a service"),
+        ("10.1.0.9:631", "kubelet", "is taken"),
+    ],
+)
+def test_names_that_no_service_can_have(tmp_path: Path, target: str, service: str, says: str) -> None:
+    (fault,) = faults_of(tmp_path, CLOUD + f"[[allow]]\ntarget = '{target}'\nservice = '{service}'\n")
+    assert fault.startswith("5: allow[0].service: ")
+    assert says in fault

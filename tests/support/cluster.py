@@ -25,11 +25,20 @@ CLOUD_READY_S = 20.0
 BOX_READY_S = 20.0
 
 
+_given: set[int] = set()
+"""Ports of this process's clusters: those that are not bound yet would be handed out again."""
+
+
 def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
-    """Ports that nothing listens on, all different."""
+    """Ports that nothing listens on, and that were not given before."""
     with contextlib.ExitStack() as stack:
-        held = [stack.enter_context(socket.create_server((host, 0))) for _ in range(count)]
-        return [int(each.getsockname()[1]) for each in held]
+        ports: list[int] = []
+        while len(ports) < count:
+            port = int(stack.enter_context(socket.create_server((host, 0))).getsockname()[1])
+            if port not in _given:
+                _given.add(port)
+                ports.append(port)
+        return ports
 
 
 def edit_toml(path: Path, changes: Tables) -> None:

@@ -12,6 +12,15 @@ AGENT_NAME_RULE = "1 to 63 of a-z, 0-9 and '-', not at the ends"
 """The rule in words, for messages."""
 
 
+KUBELET = "kubelet"
+"""The service that the fleet API asks an agent for; no other may have its name."""
+
+
+def is_service_name(text: str) -> bool:
+    """Whether a text may name a service of a box: as an agent's name, but with a letter, so that it is no port."""
+    return is_agent_name(text) and not text.isdigit()
+
+
 def is_agent_name(text: str) -> bool:
     """Whether a text may name an agent."""
     return _AGENT_NAME.fullmatch(text) is not None

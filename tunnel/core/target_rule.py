@@ -10,7 +10,7 @@ import ipaddress
 import re
 from dataclasses import dataclass
 
-from tunnel.core.target import MAX_HOST_BYTES
+from tunnel.core.target import MAX_HOST_BYTES, TcpTarget
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -43,6 +43,17 @@ class TargetRule:
             raise ValueError(f"{text!r} has no port; write host:ports, such as 127.0.0.1:22 or 10.1.0.0/16:80,443")
         network, name = _parse_host(host)
         return cls(network, name, _parse_ports(ports), text)
+
+    @property
+    def single(self) -> TcpTarget | None:
+        """The one target that the rule covers; None when there are several."""
+        if len(self.ports) != 1 or len(self.ports[0]) != 1:
+            return None
+        if self.network is None:
+            return TcpTarget(self.name, self.ports[0].start)
+        if self.network.num_addresses != 1:
+            return None
+        return TcpTarget(str(self.network.network_address), self.ports[0].start)
 
     def matches_port(self, port: int) -> bool:
         """Whether the rule covers a port."""

@@ -13,9 +13,10 @@ from cloud_server.frontends.opener import Opener
 from tunnel.aio.http1 import ClientConnection, HeaderItems, Response
 from tunnel.aio.stream import Stream
 from tunnel.core.errors import Code, StreamError
+from tunnel.core.names import KUBELET
 from tunnel.core.target import ServiceTarget
 
-KUBELET = ServiceTarget("kubelet")
+KUBELET_TARGET = ServiceTarget(KUBELET)
 OPEN_DEADLINE_S = 10.0
 HEAD_TIMEOUT_S = 30.0
 """A real kubelet may have to ask its container runtime before it answers an exec."""
@@ -43,7 +44,9 @@ async def start(
         ApiError: the agent could not be reached, or did not answer as a kubelet does.
     """
     try:
-        stream = await opener.open(agent, KUBELET, principal=principal, frontend=FRONTEND, deadline_s=OPEN_DEADLINE_S)
+        stream = await opener.open(
+            agent, KUBELET_TARGET, principal=principal, frontend=FRONTEND, deadline_s=OPEN_DEADLINE_S
+        )
     except StreamError as error:
         raise from_stream_error(error, agent) from error
     connection = ClientConnection(stream)

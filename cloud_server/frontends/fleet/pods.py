@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from cloud_server.frontends.fleet.kubelet import KUBELET
 from cloud_server.frontends.fleet.objects import claim, timestamp, uid_of
 from cloud_server.frontends.fleet.resources import DEFAULT_NAMESPACE
 from cloud_server.frontends.fleet.status import ApiError, Json
 from cloud_server.registry import AgentView
+from tunnel.core.names import KUBELET
 
 MAX_PODS = 512
 """From one agent; a real kubelet stops at 110 by default."""
@@ -40,7 +40,7 @@ def pods_from_kubelet(body: object, agent: str) -> list[Json]:
 
 def offers_kubelet(agent: AgentView) -> bool:
     """Whether the agent said, when it last connected, that it has a kubelet to ask."""
-    return agent.node is not None and KUBELET.name in agent.node.services
+    return agent.node is not None and KUBELET in agent.node.services
 
 
 def stand_in(agent: AgentView, created: datetime) -> Json:

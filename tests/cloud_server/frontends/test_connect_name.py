@@ -4,7 +4,7 @@ import pytest
 
 from cloud_server.frontends.connect_name import parse_connect_name
 from tunnel.core.errors import Code, OpenRefused
-from tunnel.core.target import TcpTarget
+from tunnel.core.target import ServiceTarget, TcpTarget
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_names(authority: str, agent: str, host: str, port: int) -> None:
         "box-7:0",
         "box-7:65536",
         "box-7:999999",
-        "box-7:ssh",
+        "box-7:Ssh",
         "box-7:-1",
         "box-7:٢٢",
         "box_7:22",
@@ -50,7 +50,7 @@ def test_names(authority: str, agent: str, host: str, port: int) -> None:
         "[::1]:22",
         "[fd00::9].box-7.longline:22",
         "example.com:443",
-        "longline:22x",
+        "longline:22_x",
         ".longline:22",
         "..longline:22",
         ".box-7.longline:22",
@@ -67,3 +67,13 @@ def test_other_forms_are_told_the_forms(authority: str) -> None:
     with pytest.raises(OpenRefused, match=r"<host>\.<agent>\.longline:<port>") as caught:
         parse_connect_name(authority)
     assert caught.value.code is Code.UNKNOWN_AGENT
+
+
+def test_a_service_of_an_agent() -> None:
+    assert parse_connect_name("Box-7:printer") == ("box-7", ServiceTarget("printer"))
+
+
+def test_the_kubelet_has_a_front_end_of_its_own() -> None:
+    with pytest.raises(OpenRefused, match="fleet API") as caught:
+        parse_connect_name("box-7:kubelet")
+    assert caught.value.code is Code.NOT_ALLOWED
