@@ -61,7 +61,7 @@ e2e: $(READY) ## real processes, network namespaces and a real kubectl (root for
 	@echo "==> tests: tests/e2e"
 	@$(PY) -m pytest -q -m e2e -o faulthandler_timeout=900 tests/e2e $(ARGS)
 
-bench: $(READY) ## throughput, echo latency and memory (one bench: BENCH=name)
+bench: $(READY) ## throughput, echo latency and memory (short: BENCH=--quick)
 	@$(PY) -m benches $(BENCH)
 
 fuzz: $(READY) ## feed the decoder rubbish for FUZZ_SECONDS (60)

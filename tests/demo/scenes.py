@@ -63,7 +63,7 @@ class Demo:
         edit_toml(
             stage.folder / "cloud" / "cloud-server.toml",
             {
-                "tunnel": {"listen": [f"127.0.0.1:{self.tunnel_port}"]},
+                "tunnel": {"listen": [f"{self.host}:{self.tunnel_port}"]},
                 "connect": {"unix": "connect.sock", "listen": f"127.0.0.1:{self.connect_port}"},
                 "fleet": {"listen": f"127.0.0.1:{self.fleet_port}"},
             },
@@ -75,7 +75,7 @@ class Demo:
 
     def behind_nat(self) -> None:
         stage = self.stage
-        self.link = stage.enter(RelayProcess(("127.0.0.1", self.tunnel_port), listen=(self.host, 0)))
+        self.link = stage.enter(RelayProcess((self.host, self.tunnel_port), listen=(self.host, 0)))
         self.web_port = stage.enter(TargetProcess(["web"], host="0.0.0.0", prefix=self.inside)).ports["web"]
         if not self.inside:
             stage.step("The box: a plain process, for this is not root")
@@ -163,7 +163,7 @@ class Demo:
         stage.run("cat proxy.curlrc")
         self.expect(HELLO, stage.run(f"curl --config proxy.curlrc http://{BOX}:{self.web_port}/"))
         stage.say("What the box does not allow is refused by the box itself:")
-        stage.run(f"curl --config proxy.curlrc http://{BOX}:22/", fails=True)
+        self.expect("403", stage.run(f"curl --config proxy.curlrc --include http://{BOX}:22/", fails=True))
 
     def cut(self) -> None:
         stage = self.stage

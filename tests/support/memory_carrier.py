@@ -14,7 +14,7 @@ class MemoryCarrier:
         self.peer = peer
         self.other: MemoryCarrier | None = None
         self.sent = 0
-        self._inbox: asyncio.Queue[bytes | None | CarrierLost] = asyncio.Queue()
+        self._inbox: asyncio.Queue[bytes | CarrierLost | None] = asyncio.Queue()
         self._closed = False
 
     async def read(self) -> bytes | None:

@@ -265,7 +265,7 @@ class Relay:
                     pipe.lost = pipe.lost or bool(pipe.queue)
 
     def _cut_all(self, how: Cut) -> int:
-        connections = set(self._connections.values())
+        connections = {each for each in self._connections.values() if not each.draining}
         self._cut += len(connections)
         for connection in connections:
             self._unwatch(connection)
@@ -276,7 +276,7 @@ class Relay:
     def _counters(self) -> dict[str, int]:
         return {
             "accepted": self._accepted,
-            "open": len(set(self._connections.values())),
+            "open": len({each for each in self._connections.values() if not each.draining}),
             "cut": self._cut,
             "up_bytes": self.up.carried_bytes,
             "down_bytes": self.down.carried_bytes,

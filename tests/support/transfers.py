@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Self
 
 from tests.support.relay import Cut
@@ -28,10 +29,6 @@ class Transfer:
         self._thread = threading.Thread(target=self._run, args=(self._upload if upload else self._download,))
         self._thread.daemon = True
         self._thread.start()
-
-    def has_moved(self, size_bytes: int) -> Callable[[], bool]:
-        """A condition to wait for: that much has moved, or the transfer is over."""
-        return lambda: self.moved_bytes >= size_bytes or self.over
 
     @property
     def over(self) -> bool:
@@ -109,15 +106,26 @@ class Chatter:
 
 
 def cut_by_progress(link: RelayProcess, transfer: Transfer, cuts: int, size_bytes: int, how: Cut = "rst") -> None:
-    """Cut the link each time that another part of the transfer has moved.
+    """Cut the link each time that it has carried another part of the transfer.
 
     Raises:
         AssertionError: the transfer ended, or stood still, before the last cut.
     """
+    begin = _carried_bytes(link)
     for number in range(1, cuts + 1):
-        mark = size_bytes * number // (cuts + 1)
-        wait_until(transfer.has_moved(mark), f"{mark} bytes to move before cut {number}", 30)
+        mark = begin + size_bytes * number // (cuts + 1)
+        wait_until(partial(_has_carried, link, mark, transfer), f"progress before cut {number}", 30)
+        wait_until(lambda: link.counters()["open"] or transfer.over, f"a carrier before cut {number}", 30)
         if transfer.over:
             transfer.result()
             raise AssertionError(f"the transfer was over before cut {number}")
-        assert link.cut(how) >= 1, f"there was no carrier for cut {number}"
+        link.cut(how)
+
+
+def _has_carried(link: RelayProcess, size_bytes: int, transfer: Transfer) -> bool:
+    return transfer.over or _carried_bytes(link) >= size_bytes
+
+
+def _carried_bytes(link: RelayProcess) -> int:
+    counters = link.counters()
+    return counters["up_bytes"] + counters["down_bytes"]

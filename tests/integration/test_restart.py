@@ -1,0 +1,104 @@
+"""A daemon dies and comes back: what cannot go on ends in a reset, and what is new works at once."""
+
+from __future__ import annotations
+
+import functools
+import socket
+import threading
+import time
+
+from tests.support.cluster import Cluster, cluster
+from tests.support.connect_client import ConnectRefused, ends_in_reset
+from tests.support.processes import run_command
+from tests.support.relay_process import RelayProcess
+from tests.support.targets import Target
+from tests.support.tunnel import BOX, Tunnel, exchange, wait_until
+
+FLEET = 5
+
+
+def open_pair(made: Tunnel) -> socket.socket:
+    sock = made.dial("echo")
+    assert exchange(sock) == b"ping"
+    return sock
+
+
+def test_the_agent_is_killed_and_started_again(own: Tunnel) -> None:
+    endings = own.targets["echo"].endings
+    with open_pair(own) as old:
+        own.box.agent.kill()
+        start = time.monotonic()
+        own.box.agent.start()
+        wait_until(lambda: works(own.cluster, own.targets["echo"]), "a new connection", 10)
+        assert time.monotonic() - start < 2 + interpreter_start_s(own)
+        assert ends_in_reset(old)
+    wait_until(lambda: "ConnectionResetError" in endings, f"a reset at the target, not {endings}")
+
+
+def test_the_agent_is_killed_in_a_transfer(own: Tunnel) -> None:
+    with own.dial("flood") as sock:
+        sock.recv(1000)
+        own.box.agent.kill()
+        own.restart_box()
+        assert ends_in_reset(sock)
+    endings = own.targets["flood"].endings
+    wait_until(lambda: endings and endings[0] in ("ConnectionResetError", "BrokenPipeError"), f"a reset: {endings}")
+
+
+def test_the_server_is_killed_and_started_again(own: Tunnel) -> None:
+    endings = own.targets["echo"].endings
+    with open_pair(own) as old:
+        own.cluster.server.kill()
+        assert ends_in_reset(old)
+        own.cluster.start()
+        took_s = wait_until(lambda: works(own.cluster, own.targets["echo"]), "a new connection", 10)
+        assert took_s < 5
+    wait_until(lambda: "ConnectionResetError" in endings, f"a reset at the target, not {endings}")
+
+
+def test_the_agent_outlives_a_server_that_is_away_for_long(own: Tunnel) -> None:
+    own.cluster.server.kill()
+    time.sleep(3)
+    assert own.box.agent.running
+    own.cluster.start()
+    assert wait_until(lambda: works(own.cluster, own.targets["echo"]), "a new connection", 10) < 5
+
+
+def test_a_restarted_server_is_not_stormed() -> None:
+    with cluster() as made, Target("echo") as target:
+        made.start()
+        with RelayProcess(("127.0.0.1", made.tunnel_port)) as link:
+            names = [f"box-{number}" for number in range(FLEET)]
+            for name in names:
+                made.join(name, address=link.address, allow=[f"127.0.0.1:{target.port}"])
+            starts = [threading.Thread(target=made.start_box, args=(name,)) for name in names]
+            for start in starts:
+                start.start()
+            for start in starts:
+                start.join()
+            before = link.counters()["accepted"]
+            made.server.kill()
+            time.sleep(3)
+            made.start()
+            for name in names:
+                took_s = wait_until(functools.partial(works, made, target, name), f"{name} to be back", 10)
+                assert took_s < 5
+            attempts = link.counters()["accepted"] - before
+    # Full jitter over half a second, one, two: about six tries each, for which gRPC may open two connections.
+    assert FLEET <= attempts <= 25 * FLEET, f"{attempts} attempts by {FLEET} boxes"
+
+
+def works(made: Cluster, target: Target, box: str = BOX) -> bool:
+    """Whether a new connection to the target gets through."""
+    try:
+        with made.dial(f"{box}:{target.port}", timeout_s=12) as sock:
+            return exchange(sock) == b"ping"
+    except (ConnectRefused, OSError):
+        return False
+
+
+def interpreter_start_s(made: Tunnel) -> float:
+    """How long this machine takes to start the command at all: that is not the tunnel's."""
+    start = time.monotonic()
+    run_command("edge-agent", "--help")
+    return time.monotonic() - start
