@@ -1,7 +1,7 @@
 """What every test runs under: event loops, the watch for blocking calls and leaks, and time limits.
 
-The shells (`tests/aio`, `tests/edge_agent`, `tests/cloud_server`) run each coroutine test once on asyncio and once on
-uvloop; blocking the loop from our own code is an error there, and so is a task or file descriptor left at the end.
+`tests/aio` runs each coroutine test once on asyncio and once on uvloop, the daemons' own (`tests/edge_agent`,
+`tests/cloud_server`) on uvloop, as they do; blocking the loop from our own code is an error there, and so is a task or file descriptor left at the end.
 Tests of virtual time (`@pytest.mark.looptime`) run on asyncio alone. A test that must do otherwise says why with
 `@pytest.mark.may_block("reason")` or `@pytest.mark.may_leak("reason")`.
 """
@@ -23,6 +23,8 @@ from tests.support.leaks import describe, open_descriptors, unfinished_tasks
 
 TESTS = Path(__file__).parent
 SHELLS = ("aio", "edge_agent", "cloud_server")
+DAEMONS = ("edge_agent", "cloud_server")
+"""They run on uvloop and on nothing else; what they stand on, `tunnel/aio`, is tested on both."""
 OUR_PACKAGES = ("tunnel", "edge_agent", "cloud_server")
 LOOP_SHARE = 0.9
 """How much of a test's time limit a coroutine has before its own loop cancels it."""
@@ -47,6 +49,8 @@ def pytest_asyncio_loop_factories(
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Which event loops a coroutine test runs on."""
     if _folder(item) in SHELLS and item.get_closest_marker("looptime") is None:
+        if _folder(item) in DAEMONS:
+            return {"uvloop": uvloop.new_event_loop}
         return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
     return {"asyncio": asyncio.new_event_loop}
 

@@ -232,8 +232,8 @@ async def test_a_client_that_never_reads_its_answer_still_gets_the_banner(front:
         ("box-7:1", b"HTTP/1.1 502 127.0.0.1:1: connection refused"),
         ("box-7:2", b"HTTP/1.1 403 not"),
         ("box-8:22", b"HTTP/1.1 404 agent box-8 is not known here"),
-        ("example.com:443", b"HTTP/1.1 404 no agent of that name; write <agent>:<port>, or"),
-        ("box-7", b"HTTP/1.1 404 no port in the name; write <agent>:<port>, or"),
+        ("example.com:443", b"HTTP/1.1 404 no agent of that name; write <agent>:<port>, <agent>:<service>, or"),
+        ("box-7", b"HTTP/1.1 404 no port in the name; write <agent>:<port>, <agent>:<service>, or"),
     ],
 )
 async def test_the_reason_is_in_the_reason_phrase(front: Proxy, name: str, status_line: bytes) -> None:
