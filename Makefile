@@ -29,17 +29,15 @@ help: ## this list
 demo: $(READY) ## see it work: a box behind NAT, a real kubectl, the link cut (under two minutes)
 	@$(PY) -m tests.demo $(ARGS)
 
-# tests/integration waits for real processes most of the time: it runs beside the others, and tells at the end.
+# Two at a time: tests/core, then those with real processes, which mostly wait, beside all the others.
 test: $(READY) ## all tests but the end-to-end ones (more words for pytest: ARGS=-x)
-	@log=$$(mktemp); trap 'rm -f "$$log"' EXIT; \
-	$(PY) -m pytest -q -p no:cacheprovider tests/integration $(ARGS) >"$$log" 2>&1 & beside=$$!; \
-	$(MAKE) --no-print-directory cover || { kill $$beside 2>/dev/null; wait $$beside; exit 1; }; \
+	@log=$$(mktemp); trap 'rm -f "$$log"' EXIT; failed=0; \
+	{ $(MAKE) --no-print-directory cover && echo "==> tests: tests/integration" && \
+		$(PY) -m pytest -q -p no:cacheprovider tests/integration $(ARGS); } >"$$log" 2>&1 & beside=$$!; \
 	echo "==> tests: the shells, the daemons and the project"; \
-	failed=0; \
 	$(PY) -m pytest -q -m "not e2e" --ignore=tests/core --ignore=tests/integration $(ARGS) || failed=1; \
 	wait $$beside || failed=1; \
-	echo "==> tests: tests/integration"; cat "$$log"; \
-	exit $$failed
+	cat "$$log"; exit $$failed
 
 cover: $(READY) ## tests/core alone must reach every branch of tunnel/core
 	@echo "==> tests: tests/core, with the branches of tunnel/core counted"

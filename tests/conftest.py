@@ -1,9 +1,9 @@
 """What every test runs under: event loops, the watch for blocking calls and leaks, and time limits.
 
 `tests/aio` runs each coroutine test once on asyncio and once on uvloop, the daemons' own (`tests/edge_agent`,
-`tests/cloud_server`) on uvloop, as they do; blocking the loop from our own code is an error there, and so is a task or file descriptor left at the end.
-Tests of virtual time (`@pytest.mark.looptime`) run on asyncio alone. A test that must do otherwise says why with
-`@pytest.mark.may_block("reason")` or `@pytest.mark.may_leak("reason")`.
+`tests/cloud_server`) on uvloop, as they do; blocking the loop from our own code is an error there, and so is a task or
+file descriptor left at the end. Tests of virtual time (`@pytest.mark.looptime`) run on asyncio alone. A test that must
+do otherwise says why with `@pytest.mark.may_block("reason")` or `@pytest.mark.may_leak("reason")`.
 """
 
 from __future__ import annotations
