@@ -21,8 +21,8 @@ from tests.support.kubeconfig_files import client_context
 from tests.support.processes import Daemon, run_command
 
 Tables = Mapping[str, Any]
-CLOUD_READY_S = 20.0
-BOX_READY_S = 20.0
+CLOUD_READY_S = 30.0
+BOX_READY_S = 30.0
 
 
 _given: set[int] = set()

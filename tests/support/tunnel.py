@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from tests.support.cluster import Box, Cluster, cluster
+from tests.support.cluster import Box, Cluster, Tables, cluster
 from tests.support.relay_process import RelayProcess
 from tests.support.targets import BEHAVIOURS, Target
 from tests.support.waits import Deadline, scaled_s
@@ -46,8 +46,16 @@ class Tunnel:
 
 
 @contextlib.contextmanager
-def tunnel(behaviours: Sequence[str] = tuple(BEHAVIOURS), *, allow: Sequence[str] = ()) -> Iterator[Tunnel]:
-    """A tunnel that is up; everything is gone at the end."""
+def tunnel(
+    behaviours: Sequence[str] = tuple(BEHAVIOURS), *, allow: Sequence[str] = (), server: Tables | None = None
+) -> Iterator[Tunnel]:
+    """A tunnel that is up; everything is gone at the end.
+
+    Args:
+        behaviours: The targets on the box.
+        allow: What the box allows beside these.
+        server: More of the server's config.
+    """
     with cluster() as made, contextlib.ExitStack() as stack:
         targets = {
             name: stack.enter_context(Target(name, receive_buffer_bytes=STALLED_KERNEL_BYTES * (name == "stalled")))
@@ -55,6 +63,7 @@ def tunnel(behaviours: Sequence[str] = tuple(BEHAVIOURS), *, allow: Sequence[str
         }
         ports = {name: target.port for name, target in targets.items()}
         forwards = {name: made.forward(BOX, f"127.0.0.1:{port}") for name, port in ports.items()}
+        made.configure(server or {})
         made.start()
         link = stack.enter_context(RelayProcess(("127.0.0.1", made.tunnel_port)))
         box = made.join(BOX, address=link.address, allow=[*(f"127.0.0.1:{port}" for port in ports.values()), *allow])
