@@ -8,7 +8,7 @@ from edge_agent import box
 from edge_agent.acceptor import Service, StreamAcceptor
 from edge_agent.cloud_link import CloudLink
 from edge_agent.config import AgentConfig, named_targets
-from edge_agent.hostkubelet import HostKubelet, SettingsError
+from edge_agent.hostkubelet import HostKubelet, SettingsError, unblock_signals_of_commands
 from edge_agent.identity import Identity, IdentityUnusable
 from edge_agent.policy import Policy
 from edge_agent.real_kubelet import dial_kubelet
@@ -32,6 +32,7 @@ def run(config: AgentConfig) -> int:
     """Run until SIGTERM; returns the exit code. A cloud that is away is no reason to end."""
     configure_logs(config.log)
     malloc.tune()
+    unblock_signals_of_commands()
     return run_daemon(lambda stop: _main(config, stop))
 
 

@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from edge_agent.hostkubelet.server import HostKubelet
 from edge_agent.hostkubelet.settings import HostSettings, SettingsError
+from edge_agent.hostkubelet.spawn import unblock_signals_of_commands
 
-__all__ = ["HostKubelet", "HostSettings", "SettingsError"]
+__all__ = ["HostKubelet", "HostSettings", "SettingsError", "unblock_signals_of_commands"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -58,6 +59,18 @@ class Started:
     terminal: int | None
 
 
+def unblock_signals_of_commands() -> None:
+    """Let commands start with every signal as it is by default; once, in the main thread, before the first of them.
+
+    A daemon that was started by `nohup` or with `&` ignores SIGHUP or SIGINT, and what is ignored stays so through an
+    exec: Ctrl-C would do nothing in a shell on this box. A signal that is handled, even by doing nothing, does not.
+    """
+    restored_by_subprocess = {signal.SIGPIPE, signal.SIGXFSZ}
+    for number in signal.valid_signals() - restored_by_subprocess:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, _do_nothing)
+
+
 def spawn(spec: CommandSpec) -> Started:
     """Start the process; blocks until its exec has succeeded or failed.
 
@@ -68,6 +81,10 @@ def spawn(spec: CommandSpec) -> Started:
         return _spawn_on_terminal(spec) if spec.tty else _spawn_on_pipes(spec)
     except (OSError, ValueError) as error:
         raise _not_started(spec.argv[0], error) from error
+
+
+def _do_nothing(_number: int, _frame: object) -> None:
+    pass
 
 
 def _spawn_on_pipes(spec: CommandSpec) -> Started:

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import psutil
 import pytest
 
-from edge_agent.hostkubelet import HostKubelet, HostSettings
+from edge_agent.hostkubelet import HostKubelet, HostSettings, unblock_signals_of_commands
 from tests.support.channel_client import ChannelClient, exec_target
 from tests.support.duplex_pair import MemoryDuplex, duplex_pair
 from tests.support.waits import eventually
@@ -77,6 +77,11 @@ async def serving(settings: HostSettings, **programs: str) -> AsyncIterator[Box]
         finally:
             await box.aclose()
     await eventually(lambda: not children(), what="no child is left")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _signals_as_in_the_agent() -> None:
+    unblock_signals_of_commands()
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -76,3 +77,34 @@ async def test_commands_start_beside_busy_grpc_threads(user: str) -> None:
         _, stderr = await process.communicate()
     assert process.returncode == 0, stderr.decode()
     assert b"fork" not in stderr, stderr.decode()
+
+
+IGNORING = """
+import signal, sys
+from edge_agent.hostkubelet.spawn import CommandSpec, spawn, unblock_signals_of_commands
+
+for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+    signal.signal(number, signal.SIG_IGN)
+unblock_signals_of_commands()
+started = spawn(CommandSpec(argv=["sh", "-c", "echo ready; exec sleep 60"]))
+with open(started.stdout, "rb", buffering=0) as stdout:
+    assert stdout.read(6) == b"ready\\n"
+for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+    signal.raise_signal(number)
+started.process.send_signal(signal.Signals[sys.argv[1]])
+print(-started.process.wait(20))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGQUIT])
+async def test_a_daemon_that_ignores_signals_starts_commands_that_do_not(number: signal.Signals) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", IGNORING, number.name),
+        cwd=Path(__file__).parents[3],
+        env={**os.environ, "PYTHONPATH": "."},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(scaled_s(40)):
+        stdout, stderr = await process.communicate()
+    assert stdout.decode().split() == [str(int(number))], stderr.decode()
