@@ -26,7 +26,7 @@ _log = structlog.get_logger("cloud.sessions")
 REPLACED_RETRY_S = 60.0
 """How long a box waits whose identity another process took over: two copies must not fence each other in a loop."""
 REPLACED_REMEMBERED = 16
-"""Replaced sessions remembered for each agent."""
+"""Replaced processes remembered for each agent."""
 
 
 class IdentityCheck(Protocol):
@@ -116,29 +116,43 @@ class SessionAcceptor:
         """The session to go on with, fenced, or a new one that ends the old; and whether it is resumed.
 
         Raises:
-            SessionRefused: this server is draining, or another copy of the agent took this one's place.
+            SessionRefused: no new session, since this server is draining or another copy of the agent has one.
         """
-        if self._draining is not None:
-            raise SessionRefused(self._draining.text, self._draining.code, self._draining.retry_after_s)
         wanted = hello.resume_session_id
         current = self._registry.session(name)
         if current is not None and wanted and wanted == current.core.session_id:
             if self._instances.get(name) == hello.instance_id and current.core.may_resume(hello.last_received):
+                # Also while draining: its streams are among those that may end.
                 current.fence()
                 return current, True
             current.close(RemoteProtocolError("the agent cannot go on where it says it stood"))
-        elif current is not None:
+        if self._draining is not None:
+            raise SessionRefused(self._draining.text, self._draining.code, self._draining.retry_after_s)
+        if current is not None and not current.closed.done():
+            self._replace(name, current, hello.instance_id)
+        self._instances[name] = hello.instance_id
+        return self._new_session(name), False
+
+    def _replace(self, name: str, current: TunnelSession, instance_id: bytes) -> None:
+        """End a session in favour of a new one.
+
+        Processes are told apart, not sessions: a copy that was refused until its own session had run out would come
+        back without one, and two copies would end each other's connections for ever.
+
+        Raises:
+            SessionRefused: the process that asks lost its place to the one that has the session now.
+        """
+        last = self._instances.get(name)
+        if last is not None and last != instance_id:
             replaced = self._replaced.setdefault(name, deque(maxlen=REPLACED_REMEMBERED))
-            if wanted and wanted in replaced and current.attached:
+            if instance_id in replaced and current.attached:
                 raise SessionRefused(
                     f"another process uses the identity of {name}; give each box its own (edge-agent join)",
                     Code.REPLACED,
                     REPLACED_RETRY_S,
                 )
-            replaced.append(current.core.session_id)
-            current.close(SessionLost(f"agent {name} was started anew"))
-        self._instances[name] = hello.instance_id
-        return self._new_session(name), False
+            replaced.append(last)
+        current.close(SessionLost(f"agent {name} was started anew"))
 
     def _new_session(self, name: str) -> TunnelSession:
         core = Session(

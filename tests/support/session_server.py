@@ -1,0 +1,180 @@
+"""A server's tunnel side in this process: carriers, identities, registry and sessions, over real gRPC and TLS."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from cloud_server.identity.agents import AgentStore
+from cloud_server.registry import Registry
+from cloud_server.sessions import SessionAcceptor
+from protos import tunnel_pb2
+from tests.support.carriers import DIRECT, Cloud, cloud
+from tests.support.pki import Issued
+from tunnel.aio.carrier import Carrier
+from tunnel.aio.session import Acceptor, IncomingStream, TunnelSession
+from tunnel.aio.tasks import TaskOwner
+from tunnel.core.budget import Budget
+from tunnel.core.errors import Code, SessionLost
+from tunnel.core.handshake import Welcome, decode_answer, encode_hello
+from tunnel.core.limits import MIB, SESSION_ID_BYTES, Limits, Timing
+from tunnel.core.session import Session
+
+BOX = "box-7"
+"""The name in the certificate that boxes of `Cloud` show unless told otherwise."""
+
+
+@dataclass(kw_only=True)
+class SessionServer:
+    """What `session_server()` made. A name belongs to the first key that comes with it."""
+
+    cloud: Cloud
+    state: Path
+    store: AgentStore
+    registry: Registry
+    sessions: SessionAcceptor
+
+    @property
+    def address(self) -> str:
+        return self.cloud.address
+
+    def session(self, name: str = BOX) -> TunnelSession:
+        """The session of an agent that must have one."""
+        session = self.registry.session(name)
+        assert session is not None, f"{name} has no session"
+        return session
+
+    def connected(self, name: str = BOX) -> bool:
+        """Whether an agent has a link."""
+        session = self.registry.session(name)
+        return session is not None and session.attached
+
+    async def follow(self) -> None:
+        """Tell the registry of revocations, as the daemon does; until cancelled."""
+        await self.store.follow(self.registry.removed)
+
+    async def revoke(self, name: str) -> None:
+        """What the command does, beside this server."""
+        other = AgentStore(self.state, pins_unknown=True)
+        await asyncio.to_thread(other.reload)
+        assert await asyncio.to_thread(other.revoke, name)
+
+
+@contextlib.asynccontextmanager
+async def session_server(
+    state: Path, *, timing: Timing | None = None, listen: str = "127.0.0.1:0"
+) -> AsyncIterator[SessionServer]:
+    """A server that is stopped at the end, as `kill -9` would: nobody is told."""
+    store = AgentStore(state, pins_unknown=True)
+    registry = Registry(store)
+    sessions = SessionAcceptor(
+        registry,
+        store,
+        version="1",
+        limits=Limits(),
+        timing=timing or Timing(),
+        process_budget=Budget(total_bytes=64 * MIB),
+    )
+    async with cloud(sessions.on_carrier, listen=[listen]) as made:
+        try:
+            yield SessionServer(cloud=made, state=state, store=store, registry=registry, sessions=sessions)
+        finally:
+            for session in registry.sessions():
+                await session.aclose()
+
+
+async def echo(incoming: IncomingStream) -> None:
+    """Answers every stream, and sends back what comes."""
+    stream = incoming.accept("127.0.0.1:7")
+    while data := await stream.read():
+        await stream.write(data)
+    await stream.aclose()
+
+
+class RawBox:
+    """An agent's side by hand: each step of it when the test says so. Use as a context manager."""
+
+    def __init__(
+        self, server: SessionServer, *, issued: Issued | None = None, instance: bytes = b"i", acceptor: Acceptor = echo
+    ) -> None:
+        self._server = server
+        self._issued = issued
+        self._instance = (instance * SESSION_ID_BYTES)[:SESSION_ID_BYTES]
+        self._acceptor = acceptor
+        self._runs = TaskOwner("box")
+        self.carriers: list[Carrier] = []
+        self.session: TunnelSession | None = None
+        self.went_away: list[tuple[Code, float]] = []
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        if self.session is not None:
+            await self.session.aclose()
+        for carrier in self.carriers:
+            carrier.close()
+        await self._runs.aclose()
+
+    async def dial(self) -> Carrier:
+        """A carrier on which nothing was said."""
+        carrier = await self._server.cloud.dial(self._issued, DIRECT)
+        self.carriers.append(carrier)
+        return carrier
+
+    def hello(self, *, resume: bytes | None = None, protocol: int | None = None) -> bytes:
+        """What this box says first. `resume` None: go on with the session that it has, if any."""
+        session = self.session
+        known = session.core.session_id if session is not None and not session.closed.done() else b""
+        message = encode_hello(
+            version="1",
+            instance_id=self._instance,
+            node=tunnel_pb2.Node(),
+            limits=Limits(),
+            resume_session_id=known if resume is None else resume,
+            last_received=session.core.last_received if session is not None and known else 0,
+        )
+        if protocol is None:
+            return message
+        envelope = tunnel_pb2.Envelope.FromString(message)
+        envelope.hello.protocol_min = envelope.hello.protocol_max = protocol
+        return envelope.SerializeToString()
+
+    async def greet(self, hello: bytes | None = None) -> tuple[Carrier, Welcome]:
+        """Dial, say Hello, and read the answer.
+
+        Raises:
+            SessionRefused: the server's words.
+        """
+        carrier = await self.dial()
+        await carrier.write(hello or self.hello())
+        answer = await carrier.read()
+        assert answer is not None, "the server left without an answer"
+        return carrier, decode_answer(answer)
+
+    async def connect(self, hello: bytes | None = None) -> Welcome:
+        """Dial, greet, and carry: the session goes on, or a new one takes its place."""
+        carrier, welcome = await self.greet(hello)
+        if not welcome.resumed or self.session is None:
+            if self.session is not None:
+                self.session.close(SessionLost("not resumed"))
+            self.session = TunnelSession(
+                Session(
+                    session_id=welcome.session_id,
+                    dialler=True,
+                    now=asyncio.get_running_loop().time(),
+                    timing=welcome.timing,
+                ),
+                self._acceptor,
+                "server",
+                on_going_away=lambda event: self.went_away.append((event.code, event.reconnect_after_s)),
+            )
+        self._runs.spawn("run", self._run(self.session, carrier, welcome))
+        return welcome
+
+    async def _run(self, session: TunnelSession, carrier: Carrier, welcome: Welcome) -> None:
+        await session.run_carrier(carrier, welcome.last_received if welcome.resumed else 0)
