@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 
 import pytest
 
 from tests.support.joined import joined
 from tunnel.aio.session import IncomingStream
+from tunnel.aio.stream import Stream
 from tunnel.core.errors import Code, OpenRefused, RemoteProtocolError, SessionLost, StreamClosed, StreamReset
 from tunnel.core.limits import Timing
 from tunnel.core.target import TcpTarget
@@ -236,6 +238,48 @@ async def test_orderly_end_after_going_away_closes_both() -> None:
         async with asyncio.timeout(5):
             assert isinstance(await asyncio.shield(both.server.closed), SessionLost)
         assert both.went_away == ["agent stops"]
+
+
+async def test_what_outlives_the_drain_is_reset_on_both_sides_and_the_session_ends_in_order() -> None:
+    stopped = asyncio.Event()
+
+    async def endless(incoming: IncomingStream) -> None:
+        stream = incoming.accept()
+        try:
+            while True:
+                await stream.write(bytes(65536))
+        except StreamReset:
+            stopped.set()
+            raise
+
+    async def unanswered(incoming: IncomingStream) -> None:
+        if incoming.principal == "unanswered":
+            await asyncio.sleep(60)
+        await endless(incoming)
+
+    async with joined(unanswered) as both, asyncio.TaskGroup() as tasks:
+        stream = await both.server.open(TARGET, deadline_s=5)
+        pending = tasks.create_task(_refusal_of(both.server.open(TARGET, deadline_s=50, principal="unanswered")))
+        while both.agent.core.stream_count < 2:
+            await asyncio.sleep(0)
+        assert await stream.read()
+        both.agent.go_away(Code.SHUTTING_DOWN, "agent stops")
+        async with asyncio.timeout(2):  # with an endless stream, nothing was ever all delivered
+            await both.agent.finish(5.0)
+        assert stopped.is_set()
+        with pytest.raises(StreamReset) as caught:
+            while await stream.read():
+                pass
+        assert caught.value.code is Code.SHUTTING_DOWN
+        assert (await pending).code is Code.SHUTTING_DOWN
+        async with asyncio.timeout(5):
+            assert isinstance(await asyncio.shield(both.server.closed), SessionLost)
+
+
+async def _refusal_of(opening: Awaitable[Stream]) -> OpenRefused:
+    with pytest.raises(OpenRefused) as caught:
+        await opening
+    return caught.value
 
 
 async def test_a_cancelled_read_loses_nothing() -> None:

@@ -14,7 +14,7 @@ from tunnel.aio.carrier import Carrier, CarrierLost
 from tunnel.aio.stream import Stream
 from tunnel.aio.tasks import TaskOwner
 from tunnel.core import events as ev
-from tunnel.core.errors import Code, OpenRefused, SessionLost, SessionRefused, StreamError, TunnelError
+from tunnel.core.errors import Code, OpenRefused, SessionLost, SessionRefused, StreamError, StreamReset, TunnelError
 from tunnel.core.frames import TrafficClass
 from tunnel.core.handshake import encode_refusal
 from tunnel.core.session import Session, SessionStatistics
@@ -232,7 +232,11 @@ class TunnelSession:
         await self._tasks.aclose()
 
     async def finish(self, deadline_s: float) -> None:
-        """After GOAWAY and drained streams: deliver what is queued, end the carrier in order, then close."""
+        """After GOAWAY: reset the streams that are left, deliver what is queued, end the carrier in order, then close.
+
+        Without the reset, the other side would keep these streams for as long as it waits for another carrier.
+        """
+        self._reset_streams(Code.SHUTTING_DOWN, "the other side has stopped")
         run = self._run
         if run is not None:
             try:
@@ -322,6 +326,14 @@ class TunnelSession:
         except CarrierLost as lost:
             run.lost = run.lost or lost
             self._end_run(run)
+
+    def _reset_streams(self, code: Code, text: str) -> None:
+        for stream_id in {*self._streams, *self._opening, *self._answering}:
+            core = self.core.stream(stream_id)
+            if core is not None:
+                self.core.reset_stream(core, code, text)
+                self._on_ended(ev.StreamEnded(stream_id, StreamReset(text, code)))
+        self.kick()
 
     def _end_run(self, run: _Run) -> None:
         """The carrier is over: close it, and let the session wait for another, unless it was ended in order."""
