@@ -268,12 +268,16 @@ async def test_what_outlives_the_drain_is_reset_on_both_sides_and_the_session_en
             await both.agent.finish(5.0)
         assert stopped.is_set()
         with pytest.raises(StreamReset) as caught:
-            while await stream.read():
-                pass
+            await _read_out(stream)
         assert caught.value.code is Code.SHUTTING_DOWN
         assert (await pending).code is Code.SHUTTING_DOWN
         async with asyncio.timeout(5):
             assert isinstance(await asyncio.shield(both.server.closed), SessionLost)
+
+
+async def _read_out(stream: Stream) -> None:
+    while await stream.read():
+        pass
 
 
 async def _refusal_of(opening: Awaitable[Stream]) -> OpenRefused:
