@@ -11,6 +11,7 @@ _STATUS = {
     Code.NOT_ALLOWED: 403,
     Code.UNKNOWN_AGENT: 404,
     Code.NO_SERVICE: 404,
+    Code.AMBIGUOUS: 409,
     Code.REFUSED: 502,
     Code.UNREACHABLE: 502,
     Code.NAME_NOT_FOUND: 502,

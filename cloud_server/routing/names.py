@@ -1,0 +1,76 @@
+"""The `host:port` that a client asks for, as text: what can be said of it without knowing any agent."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import NamedTuple
+
+from cloud_server.kubernetes.objects import Address
+from cloud_server.routing.route import Route
+from tunnel.core.errors import Code, OpenRefused
+from tunnel.core.names import KUBELET, is_agent_name, is_service_name
+from tunnel.core.target import ServiceTarget, TcpTarget
+from tunnel.core.target_rule import MAX_PORT, is_dns_name
+
+SUFFIX = ".longline"
+FORMS = "write <agent>:<port>, <agent>:<service>, or <host>.<agent>.longline:<port> for a host behind an agent"
+_PORT = re.compile(r"[0-9]{1,5}")
+
+
+class Authority(NamedTuple):
+    """What was asked for."""
+
+    host: str
+    """In lower case, without brackets or a trailing dot."""
+    port: int
+    """0 when `route` is to a service that has none."""
+    address: Address | None = None
+    """The host, when it is an address."""
+    route: Route | None = None
+    """Set when the name itself says which agent and what there."""
+
+
+def parse_authority(authority: str) -> Authority:
+    """Read it.
+
+    A host behind an agent is a DNS name or an IPv4 address as it is (`10.1.0.9.box-7.longline`), or an IPv6 address
+    with `-` for `:` (`fd00--9.box-7.longline`).
+
+    Raises:
+        OpenRefused: UNKNOWN_AGENT; it has no form that is known here, and the text says which there are. NOT_ALLOWED;
+            the service has a front end of its own.
+    """
+    host, _, port_text = authority.rpartition(":")
+    host = host.lower().removesuffix(".")
+    if is_service_name(port_text) and is_agent_name(host):
+        if port_text == KUBELET:
+            raise OpenRefused("a kubelet is reached through the fleet API, not by CONNECT", Code.NOT_ALLOWED)
+        return Authority(host, 0, route=Route(host, ServiceTarget(port_text)))
+    if not _PORT.fullmatch(port_text) or not 0 < int(port_text) <= MAX_PORT:
+        raise OpenRefused(f"no port in the name; {FORMS}", Code.UNKNOWN_AGENT)
+    port = int(port_text)
+    bracketed = host.startswith("[") and host.endswith("]")
+    try:
+        address = ipaddress.ip_address(host[1:-1] if bracketed else host)
+    except ValueError:
+        address = None
+    if address is not None and bracketed == (address.version == 6):
+        return Authority(str(address), port, address=address)
+    behind, _, agent = host.removesuffix(SUFFIX).rpartition(".")
+    if host.endswith(SUFFIX) and behind and is_agent_name(agent):
+        return Authority(host, port, route=Route(agent, TcpTarget(_host_behind(behind), port)))
+    if host.endswith(SUFFIX) or not is_dns_name(host):
+        raise OpenRefused(f"no host of that name; {FORMS}", Code.UNKNOWN_AGENT)
+    return Authority(host, port)
+
+
+def _host_behind(text: str) -> str:
+    if "--" in text or text.count("-") == 7:
+        try:
+            return str(ipaddress.IPv6Address(text.replace("-", ":")))
+        except ValueError:
+            pass
+    if not is_dns_name(text):
+        raise OpenRefused(f"no host of that name; {FORMS}", Code.UNKNOWN_AGENT)
+    return text

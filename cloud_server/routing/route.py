@@ -1,0 +1,16 @@
+"""One way to what a client asked for."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from tunnel.core.target import Target
+
+LOCALHOST = "localhost"
+
+
+class Route(NamedTuple):
+    """An agent, and what it is to connect to."""
+
+    agent: str
+    target: Target

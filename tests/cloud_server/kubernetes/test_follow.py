@@ -1,0 +1,150 @@
+"""Following a cluster whose API is away, forgets, hangs and comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from cloud_server.kubernetes.access import Changed, ClusterUnavailable, Deleted, Snapshot, VersionTooOld
+from cloud_server.kubernetes.follow import GRACE_S, LIST_S, WATCH_S, Follower
+from cloud_server.kubernetes.objects import Key, KubernetesObject, Node
+from cloud_server.routing.cluster import ClusterIndex
+from tests.support.waits import eventually
+
+pytestmark = pytest.mark.looptime
+
+Step = Changed | Deleted | Exception
+
+
+class FakeCluster:
+    """Lists what it is told to; a watch sends what is put into `steps`, and hangs when that is empty."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Node] = []
+        self.version = "1"
+        self.list_fails: Exception | None = None
+        self.list_hangs = False
+        self.lists = 0
+        self.watched_from: list[str] = []
+        self.steps: asyncio.Queue[Step] = asyncio.Queue()
+
+    async def list_all(self, kind: type[KubernetesObject]) -> Snapshot:
+        if kind is not Node:
+            return Snapshot([], "1")
+        self.lists += 1
+        if self.list_hangs:
+            await asyncio.Event().wait()
+        if self.list_fails is not None:
+            raise self.list_fails
+        return Snapshot(self.nodes, self.version)
+
+    async def watch(
+        self, kind: type[KubernetesObject], version: str, timeout_s: int
+    ) -> AsyncGenerator[Changed | Deleted, None]:
+        assert timeout_s == WATCH_S
+        if kind is not Node:
+            await asyncio.Event().wait()
+        self.watched_from.append(version)
+        while True:
+            step = await self.steps.get()
+            if isinstance(step, Exception):
+                raise step
+            yield step
+
+    async def aclose(self) -> None:
+        raise AssertionError("whoever made it closes it")
+
+
+class Following:
+    """A follower at work."""
+
+    def __init__(self) -> None:
+        self.cluster = FakeCluster()
+        self.index = ClusterIndex()
+
+    def names(self) -> set[str]:
+        """Which of three nodes the index has."""
+        return {name for name in ("n1", "n2", "n3") if self.index.nodes_by_host(name)}
+
+    async def until(self, *names: str) -> None:
+        """Wait until the index has exactly these."""
+        await eventually(lambda: self.names() == set(names), 60, f"{names} in the index")
+
+
+@asynccontextmanager
+async def following(*nodes: str) -> AsyncIterator[Following]:
+    one = Following()
+    one.cluster.nodes = [make_node(name) for name in nodes]
+    task = asyncio.get_running_loop().create_task(Follower(one.cluster, one.index).run())
+    try:
+        yield one
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
+def make_node(name: str) -> Node:
+    return Node(key=Key("", name), addresses=frozenset({ipaddress.ip_address("10.0.0.2")}))
+
+
+async def test_changes_reach_the_index() -> None:
+    async with following("n1") as one:
+        await one.until("n1")
+        one.cluster.steps.put_nowait(Changed(make_node("n2"), "2"))
+        await one.until("n1", "n2")
+        one.cluster.steps.put_nowait(Deleted(Key("", "n1"), "3"))
+        await one.until("n2")
+        assert one.cluster.lists == 1
+
+
+async def test_after_410_all_is_listed_anew() -> None:
+    async with following("n1") as one:
+        await one.until("n1")
+        one.cluster.nodes = [make_node("n3")]
+        one.cluster.version = "9"
+        one.cluster.steps.put_nowait(VersionTooOld())
+        await one.until("n3")
+        await eventually(lambda: one.cluster.watched_from == ["1", "9"], 60, "a watch from the new version")
+
+
+async def test_what_is_known_stays_while_the_api_is_away() -> None:
+    async with following("n1") as one:
+        await one.until("n1")
+        one.cluster.list_fails = ClusterUnavailable("connection refused")
+        one.cluster.steps.put_nowait(ClusterUnavailable("connection reset"))
+        await eventually(lambda: one.cluster.lists >= 5, 120, "it tries again")
+        assert one.names() == {"n1"}
+        one.cluster.nodes = [make_node("n2")]
+        one.cluster.list_fails = None
+        await one.until("n2")
+
+
+async def test_an_api_that_is_away_is_not_asked_in_a_tight_loop() -> None:
+    async with following() as one:
+        one.cluster.list_fails = ClusterUnavailable("connection refused")
+        await asyncio.sleep(600)
+        assert 20 <= one.cluster.lists <= 200
+
+
+async def test_a_list_that_hangs_is_given_up() -> None:
+    async with following("n1") as one:
+        one.cluster.list_hangs = True
+        await eventually(lambda: one.cluster.lists == 1, 10, "it lists")
+        one.cluster.list_hangs = False
+        started_s = asyncio.get_running_loop().time()
+        await one.until("n1")
+        assert asyncio.get_running_loop().time() - started_s <= LIST_S + 5
+
+
+async def test_a_watch_that_went_dead_is_replaced_from_where_it_stood() -> None:
+    async with following("n1") as one:
+        await one.until("n1")
+        one.cluster.steps.put_nowait(Changed(make_node("n2"), "7"))
+        await one.until("n1", "n2")
+        await asyncio.sleep(WATCH_S + GRACE_S + 1)
+        assert one.cluster.watched_from == ["1", "7"]
+        assert one.cluster.lists == 1
