@@ -22,7 +22,7 @@ PROJECT = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]
 PACKAGES = ("tunnel", "protos", "edge_agent", "cloud_server")
 
 PUBLIC_NAMES = {
-    "edge_agent.hostkubelet": ["HostKubelet", "HostSettings", "SettingsError"],
+    "edge_agent.hostkubelet": ["HostKubelet", "HostSettings", "SettingsError", "unblock_signals_of_commands"],
 }
 """What `from package import ...` promises, for packages that re-export anything."""
 
