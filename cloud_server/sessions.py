@@ -13,7 +13,8 @@ import structlog
 from cloud_server.registry import Registry
 from protos import tunnel_pb2
 from tunnel.aio.carrier import Carrier, CarrierLost
-from tunnel.aio.session import IncomingStream, TunnelSession
+from tunnel.aio.incoming import IncomingStream
+from tunnel.aio.session import TunnelSession
 from tunnel.core import events as ev
 from tunnel.core.budget import Budget
 from tunnel.core.errors import Code, RemoteProtocolError, SessionLost, SessionRefused, TunnelError

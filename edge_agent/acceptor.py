@@ -2,26 +2,64 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
 
 from edge_agent.dialer import dial
 from edge_agent.policy import Policy
-from tunnel.aio.session import IncomingStream
+from tunnel.aio.conn import Conn
+from tunnel.aio.incoming import IncomingStream
 from tunnel.aio.splice import splice
 from tunnel.aio.stream import Stream
-from tunnel.core.errors import Code, OpenRefused
+from tunnel.core.errors import Code, OpenRefused, StreamError
 from tunnel.core.target import ServiceTarget, TcpTarget
 
 _log = structlog.get_logger("audit")
 
-Service = Callable[[IncomingStream], Awaitable[None]]
+
+class Request:
+    """A stream that the cloud asks for, as the one who serves it sees it."""
+
+    def __init__(self, incoming: IncomingStream) -> None:
+        self.principal = incoming.principal
+        self.deadline_s = incoming.deadline_s
+        """Time left to answer when the request came in."""
+        self.stream: Stream | None = None
+        """What `accept` made."""
+        self._incoming = incoming
+
+    def accept(self, resolved_address: str = "") -> Stream:
+        """Connected: bytes may flow.
+
+        Raises:
+            StreamError: the other side gave up meanwhile, or the session ended.
+        """
+        self.stream = self._incoming.accept(resolved_address)
+        return self.stream
+
+    async def join(self, conn: Conn, address: str) -> None:
+        """Accept for a connection that was made for this, and carry it to its end. It is closed whatever happens.
+
+        Raises:
+            StreamError: the other side gave up meanwhile, or the session ended.
+        """
+        try:
+            stream = self.accept(address)
+            detached = conn.detach()
+        except BaseException:
+            conn.reset()
+            raise
+        await splice(stream, detached)
+
+
+Service = Callable[[Request], Awaitable[None]]
 """Accepts a stream and serves it to its end; raises OpenRefused when it cannot."""
 
 
 class StreamAcceptor:
-    """The agent's side of every stream; a record of each goes to the box's own log."""
+    """The agent's side of every stream; a record of each, however it ended, goes to the box's own log."""
 
     def __init__(
         self, policy: Policy, services: Mapping[str, Service], named: Mapping[str, TcpTarget] | None = None
@@ -35,51 +73,70 @@ class StreamAcceptor:
         """Serve one stream, from its request to its end.
 
         Raises:
-            OpenRefused: it may not, or cannot, be connected.
+            StreamError: it may not be connected, or cannot, or nobody waits for it any more.
         """
+        started_s = asyncio.get_running_loop().time()
+        request = Request(incoming)
         try:
-            match incoming.target:
-                case TcpTarget():
-                    await self._connect(incoming, incoming.target)
-                case ServiceTarget(name) if name in self._named:
-                    await self._connect(incoming, self._named[name])
-                case ServiceTarget():
-                    await self._serve(incoming, incoming.target)
-        except OpenRefused as refused:
-            _log.info(
-                "refused",
-                user=incoming.principal,
-                target=str(incoming.target),
-                code=refused.code.label,
-                reason=str(refused),
-            )
+            await self._serve(request, incoming)
+        except BaseException as error:
+            reason = _reason(error)
+            if request.stream is None:
+                _record_refused(incoming, reason)
+            else:
+                request.stream.reset(reason.code, str(reason))
             raise
+        finally:
+            if request.stream is not None:
+                _record_stream(incoming, request.stream, asyncio.get_running_loop().time() - started_s)
 
-    async def _connect(self, incoming: IncomingStream, target: TcpTarget) -> None:
-        conn, address = await dial(target, self._policy, incoming.deadline_s)
-        stream: Stream | None = None
-        try:
-            stream = incoming.accept(address)
-            detached = conn.detach()
-        except BaseException:
-            conn.reset()
-            if stream is not None:
-                stream.reset(Code.CONNECTION_RESET, f"{target}: closed at once")
-            raise
-        result = await splice(stream, detached)
-        _log.info(
-            "stream",
-            user=incoming.principal,
-            target=str(target),
-            resolved=address,
-            bytes_in=result.bytes_to_socket,
-            bytes_out=result.bytes_from_socket,
-            duration_s=round(result.duration_s, 3),
-            ended=f"{result.reason}: {result.text}" if result.text else result.reason,
-        )
+    # Internal
 
-    async def _serve(self, incoming: IncomingStream, target: ServiceTarget) -> None:
-        service = self._services.get(target.name)
-        if service is None:
-            raise OpenRefused(f"this box offers no {target.name}: its edge-agent.toml does not", Code.NO_SERVICE)
-        await service(incoming)
+    async def _serve(self, request: Request, incoming: IncomingStream) -> None:
+        match incoming.target:
+            case TcpTarget():
+                await self._connect(request, incoming.target)
+            case ServiceTarget(name) if name in self._named:
+                await self._connect(request, self._named[name])
+            case ServiceTarget(name):
+                service = self._services.get(name)
+                if service is None:
+                    raise OpenRefused(f"this box offers no {name}: its edge-agent.toml does not", Code.NO_SERVICE)
+                await service(request)
+
+    async def _connect(self, request: Request, target: TcpTarget) -> None:
+        conn, address = await dial(target, self._policy, request.deadline_s)
+        await request.join(conn, address)
+
+
+def _reason(error: BaseException) -> StreamError:
+    """Why a stream was not served to its end, in words for both sides."""
+    if isinstance(error, StreamError):
+        return error
+    if isinstance(error, asyncio.CancelledError):
+        return OpenRefused("the other side gave up, or the agent is stopping", Code.CANCELLED)
+    return OpenRefused("a fault of the agent, whose log says more", Code.INTERNAL)
+
+
+def _record_refused(incoming: IncomingStream, refusal: StreamError) -> None:
+    _log.info(
+        "refused",
+        user=incoming.principal,
+        target=str(incoming.target),
+        code=refusal.code.label,
+        reason=str(refusal),
+    )
+
+
+def _record_stream(incoming: IncomingStream, stream: Stream, duration_s: float) -> None:
+    counts, error = stream.statistics(), stream.error
+    _log.info(
+        "stream",
+        user=incoming.principal,
+        target=str(incoming.target),
+        resolved=stream.resolved_address,
+        bytes_in=counts.bytes_received,
+        bytes_out=counts.bytes_sent,
+        duration_s=round(duration_s, 3),
+        ended="closed" if error is None else f"{error.code.label}: {error}",
+    )

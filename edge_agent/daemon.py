@@ -5,7 +5,7 @@ from __future__ import annotations
 import structlog
 
 from edge_agent import box
-from edge_agent.acceptor import Service, StreamAcceptor
+from edge_agent.acceptor import Request, Service, StreamAcceptor
 from edge_agent.cloud_link import CloudLink
 from edge_agent.config import AgentConfig, named_targets
 from edge_agent.hostkubelet import HostKubelet, SettingsError, unblock_signals_of_commands
@@ -19,8 +19,6 @@ from tunnel.aio.command import VERSION
 from tunnel.aio.lifecycle import EXIT_FAILED, EXIT_OK, Stop, run_daemon
 from tunnel.aio.logs import configure_logs
 from tunnel.aio.sd_notify import notify
-from tunnel.aio.session import IncomingStream
-from tunnel.aio.splice import splice
 from tunnel.aio.tasks import TaskOwner
 from tunnel.core.limits import Limits
 from tunnel.core.names import KUBELET
@@ -59,14 +57,15 @@ async def _main(config: AgentConfig, stop: Stop) -> int:
         on_connected=_Once("READY=1"),
     )
     tasks = TaskOwner("edge agent")
-    tasks.spawn("link", link.run())
-    tasks.spawn("renewal", keep_fresh(identity, config.cloud.servers, config.cloud.proxy, link.reconnect))
+    stop.watch(tasks.spawn("link", link.run()))
+    stop.watch(tasks.spawn("renewal", keep_fresh(identity, config.cloud.servers, config.cloud.proxy, link.reconnect)))
     _log.info("started", agent=name, version=VERSION, servers=config.cloud.servers, services=[*services, *named])
     try:
         await stop.wait()
         notify("STOPPING=1")
-        await link.stop(config.drain_s, f"agent {name} is stopping")
+        await stop.drain(link.drain(config.drain_s, f"agent {name} is stopping"))
     finally:
+        await link.finish()
         await tasks.aclose()
         await link.aclose()
         if host is not None:
@@ -89,14 +88,13 @@ class _Once:
 def _services(config: AgentConfig, host: HostKubelet | None) -> dict[str, Service]:
     kubelet = config.kubelet
 
-    async def serve_built_in(incoming: IncomingStream) -> None:
+    async def serve_built_in(request: Request) -> None:
         assert host is not None
-        await host.serve(incoming.accept(), incoming.principal)
+        await host.serve(request.accept(), request.principal)
 
-    async def serve_real(incoming: IncomingStream) -> None:
+    async def serve_real(request: Request) -> None:
         assert kubelet is not None
-        conn = await dial_kubelet(kubelet, incoming.deadline_s)
-        await splice(incoming.accept(str(kubelet.address)), conn.detach())
+        await request.join(await dial_kubelet(kubelet, request.deadline_s), str(kubelet.address))
 
     if kubelet is not None:
         return {KUBELET: serve_real}

@@ -1,4 +1,4 @@
-"""Sessions over carriers in memory: opening, bytes, resets, cuts with resume, fencing, ends."""
+"""Sessions over carriers in memory: opening, bytes, resets, waiting for a carrier, ends."""
 
 from __future__ import annotations
 
@@ -7,22 +7,13 @@ from collections.abc import Awaitable
 
 import pytest
 
-from tests.support.joined import joined
-from tunnel.aio.session import IncomingStream
+from tests.support.joined import TARGET, echo, joined
+from tunnel.aio.incoming import IncomingStream
 from tunnel.aio.stream import Stream
-from tunnel.core.errors import Code, OpenRefused, RemoteProtocolError, SessionLost, StreamClosed, StreamReset
+from tunnel.core.errors import Code, OpenRefused, SessionLost, StreamClosed, StreamReset
 from tunnel.core.limits import Timing
-from tunnel.core.target import TcpTarget
 
-TARGET = TcpTarget("10.0.0.1", 80)
 SHORT = Timing(suspect_after_s=10.0, dead_after_s=15.0, resume_window_s=0.3)
-
-
-async def echo(incoming: IncomingStream) -> None:
-    stream = incoming.accept("10.0.0.1:80")
-    while data := await stream.read():
-        await stream.write(data)
-    await stream.write_eof()
 
 
 async def test_echo_with_half_close() -> None:
@@ -49,28 +40,6 @@ async def test_both_sides_may_open() -> None:
             await both.server.drained()
 
 
-async def test_bytes_survive_many_cuts_in_order() -> None:
-    blob = bytes(range(256)) * 4096 * 8  # 8 MiB
-
-    async def source(incoming: IncomingStream) -> None:
-        stream = incoming.accept()
-        await stream.write(blob)
-        await stream.write_eof()
-
-    async with joined(source) as both:
-        stream = await both.server.open(TARGET, deadline_s=5)
-        received = bytearray()
-        cuts = 0
-        while data := await stream.read(1 << 20):
-            received += data
-            if len(received) > (cuts + 1) * 200_000 and cuts < 30:
-                cuts += 1
-                await both.cut()
-                both.connect()
-        assert bytes(received) == blob
-        assert cuts == 30
-
-
 async def test_reset_reaches_the_other_side_with_its_code() -> None:
     async def resetting(incoming: IncomingStream) -> None:
         stream = incoming.accept()
@@ -85,26 +54,6 @@ async def test_reset_reaches_the_other_side_with_its_code() -> None:
         assert caught.value.code is Code.CONNECTION_RESET
         with pytest.raises(StreamReset):
             await stream.write(b"y")
-
-
-async def test_refusal_carries_code_and_text() -> None:
-    async def refusing(incoming: IncomingStream) -> None:
-        incoming.refuse(Code.NOT_ALLOWED, "10.0.0.1:80 is not allowed")
-
-    async with joined(refusing) as both:
-        with pytest.raises(OpenRefused, match="not allowed") as caught:
-            await both.server.open(TARGET, deadline_s=5)
-        assert caught.value.code is Code.NOT_ALLOWED
-
-
-async def test_acceptor_that_returns_without_an_answer_refuses() -> None:
-    async def silent(incoming: IncomingStream) -> None:
-        return
-
-    async with joined(silent) as both:
-        with pytest.raises(OpenRefused) as caught:
-            await both.server.open(TARGET, deadline_s=5)
-        assert caught.value.code is Code.INTERNAL
 
 
 async def test_cancelled_open_cancels_the_dial() -> None:
@@ -163,19 +112,6 @@ async def test_resume_window_over_ends_streams_as_lost() -> None:
         assert isinstance(await asyncio.shield(both.server.closed), SessionLost)
 
 
-async def test_new_carrier_fences_the_old_one() -> None:
-    async with joined(echo) as both:
-        stream = await both.server.open(TARGET, deadline_s=5)
-        old = both.carriers
-        both.connect()
-        await stream.write(b"x")
-        assert await stream.read() == b"x"
-        assert old is not None
-        with pytest.raises(Exception, match="c"):
-            await old[0].write(b"late")
-        assert both.agent.core.generation == both.server.core.generation == 2
-
-
 async def test_stalled_reader_stops_its_writer_and_nobody_else() -> None:
     sent = 0
 
@@ -205,39 +141,6 @@ async def test_stalled_reader_stops_its_writer_and_nobody_else() -> None:
         # a window and a queue's worth, and no more
         assert 256 * 1024 <= sent <= 1024 * 1024
         stalled.reset()
-
-
-async def test_peer_that_breaks_the_protocol_is_told_why() -> None:
-    async with joined(echo) as both:
-        stream = await both.server.open(TARGET, deadline_s=5)
-        assert both.carriers is not None
-        await both.carriers[0].write(b"\xff\xff garbage")
-        error = await asyncio.shield(both.server.closed)
-        assert isinstance(error, RemoteProtocolError)
-        with pytest.raises(SessionLost):
-            await stream.read()
-        reason = await asyncio.shield(both.agent.closed)
-        assert reason is not None
-        assert reason.code is Code.PROTOCOL_ERROR
-        assert "not an Envelope" in str(reason)
-
-
-async def test_orderly_end_after_going_away_closes_both() -> None:
-    async with joined(echo) as both:
-        stream = await both.server.open(TARGET, deadline_s=5)
-        both.agent.go_away(Code.SHUTTING_DOWN, "agent stops")
-        await stream.write(b"still works")
-        assert await stream.read() == b"still works"
-        with pytest.raises(OpenRefused) as caught:
-            await both.server.open(TARGET, deadline_s=5)
-        assert caught.value.code is Code.SHUTTING_DOWN
-        await stream.aclose()
-        async with asyncio.timeout(5):
-            await both.agent.drained()
-        await both.agent.finish(5.0)
-        async with asyncio.timeout(5):
-            assert isinstance(await asyncio.shield(both.server.closed), SessionLost)
-        assert both.went_away == ["agent stops"]
 
 
 async def test_what_outlives_the_drain_is_reset_on_both_sides_and_the_session_ends_in_order() -> None:

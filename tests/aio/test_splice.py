@@ -16,7 +16,7 @@ from tests.support.joined import Pair, joined
 from tests.support.waits import eventually
 from tunnel.aio import splice as splice_module
 from tunnel.aio.conn import Conn
-from tunnel.aio.session import IncomingStream
+from tunnel.aio.incoming import IncomingStream
 from tunnel.aio.splice import SpliceResult, splice
 from tunnel.core.states import Send
 from tunnel.core.target import TcpTarget

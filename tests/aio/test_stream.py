@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from tests.support.joined import joined
-from tunnel.aio.session import IncomingStream
+from tunnel.aio.incoming import IncomingStream
 from tunnel.aio.stream import Stream
 from tunnel.core.errors import StreamError
 from tunnel.core.target import TcpTarget

@@ -22,8 +22,8 @@ from protos import tunnel_pb2
 from tests.support.joined import Pair, joined
 from tests.support.pki import Authority
 from tunnel.aio.duplex import Duplex
+from tunnel.aio.incoming import Acceptor, IncomingStream
 from tunnel.aio.listener import Listener
-from tunnel.aio.session import Acceptor, IncomingStream
 from tunnel.aio.stream import Stream
 from tunnel.aio.tasks import TaskOwner
 from tunnel.core.errors import Code, OpenRefused

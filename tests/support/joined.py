@@ -7,10 +7,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from tests.support.memory_carrier import MemoryCarrier, carrier_pair
-from tunnel.aio.session import Acceptor, TunnelSession
+from tunnel.aio.incoming import Acceptor, IncomingStream
+from tunnel.aio.session import TunnelSession
 from tunnel.aio.tasks import TaskOwner
 from tunnel.core.limits import Limits, Timing
 from tunnel.core.session import Session
+from tunnel.core.target import TcpTarget
+
+TARGET = TcpTarget("10.0.0.1", 80)
 
 
 class Pair:
@@ -61,3 +65,11 @@ async def joined(acceptor: Acceptor, timing: Timing | None = None, limits: Limit
         for session in both.sessions:
             await session.aclose()
         await both.runs.aclose()
+
+
+async def echo(incoming: IncomingStream) -> None:
+    """An acceptor that connects to nothing and sends everything back."""
+    stream = incoming.accept("10.0.0.1:80")
+    while data := await stream.read():
+        await stream.write(data)
+    await stream.write_eof()

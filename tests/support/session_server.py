@@ -16,7 +16,8 @@ from protos import tunnel_pb2
 from tests.support.carriers import DIRECT, Cloud, cloud
 from tests.support.pki import Issued
 from tunnel.aio.carrier import Carrier
-from tunnel.aio.session import Acceptor, IncomingStream, TunnelSession
+from tunnel.aio.incoming import Acceptor, IncomingStream
+from tunnel.aio.session import TunnelSession
 from tunnel.aio.tasks import TaskOwner
 from tunnel.core.budget import Budget
 from tunnel.core.errors import Code, SessionLost

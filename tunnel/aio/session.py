@@ -1,82 +1,31 @@
-"""Drives a core session: one reader and one writer task per carrier, one timer, and a Stream object per stream.
+"""Drives a core session: its timer, its events, and a Stream object for each stream.
 
-The session outlives its carriers; who dials the next one, or accepts it, is the daemons' business.
+The session outlives its carriers, of which each is a `CarrierRun`; who dials the next one, or accepts it, is the
+daemons' business.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 import structlog
+from structlog.typing import FilteringBoundLogger
 
 from tunnel.aio.carrier import Carrier, CarrierLost
+from tunnel.aio.carrier_run import CarrierRun
+from tunnel.aio.incoming import Acceptor, IncomingStream
 from tunnel.aio.stream import Stream
 from tunnel.aio.tasks import TaskOwner
 from tunnel.core import events as ev
-from tunnel.core.errors import Code, OpenRefused, SessionLost, SessionRefused, StreamError, StreamReset, TunnelError
+from tunnel.core.errors import Code, OpenRefused, StreamError, StreamReset, TunnelError
 from tunnel.core.frames import TrafficClass
-from tunnel.core.handshake import encode_refusal
 from tunnel.core.session import Session, SessionStatistics
 from tunnel.core.states import Link
 from tunnel.core.stream import CoreStream
 from tunnel.core.target import Target
 
-LAST_WORDS_S = 1.0
-"""How long a peer that broke the protocol may take to read why the session ends."""
-
 _log = structlog.get_logger("tunnel.session")
-
-
-class IncomingStream:
-    """A stream that the peer asks for: answer with `accept` or `refuse`, once."""
-
-    def __init__(self, session: TunnelSession, event: ev.StreamOpened) -> None:
-        self.stream_id = event.stream_id
-        self.target = event.target
-        self.principal = event.principal
-        self.trace_id = event.trace_id
-        self.deadline_s = max(0.0, event.deadline_s - session.now())
-        """Time left to answer when the request came in."""
-        self._session = session
-        self.answered = False
-
-    def accept(self, resolved_address: str = "") -> Stream:
-        """Connected: bytes may flow.
-
-        Raises:
-            StreamError: the peer gave up meanwhile, or the session ended.
-        """
-        self.answered = True
-        return self._session.accept(self.stream_id, resolved_address)
-
-    def refuse(self, code: Code, text: str) -> None:
-        """Not connected, and why: the text reaches the peer's user."""
-        self.answered = True
-        self._session.refuse(self.stream_id, code, text)
-
-
-class _Run:
-    """One carrier's time with the session."""
-
-    __slots__ = ("carrier", "finishing", "generation", "greeting", "idle", "last_words", "lost", "over")
-
-    def __init__(self, carrier: Carrier, generation: int, greeting: bytes) -> None:
-        self.carrier = carrier
-        self.generation = generation
-        self.greeting = greeting
-        self.idle = False
-        """The writer has nothing to send."""
-        self.finishing = False
-        """The writer is to end the carrier in order when it has nothing left."""
-        self.last_words = b""
-        self.lost: CarrierLost | None = None
-        self.over = False
-
-
-Acceptor = Callable[[IncomingStream], Awaitable[None]]
-"""Runs in a task of its own for each stream the peer opens, until the stream's work is done; it is cancelled when the
-peer gives up before an answer, and when the session ends."""
 
 
 class TunnelSession:
@@ -93,14 +42,13 @@ class TunnelSession:
         self._loop = asyncio.get_running_loop()
         self.label = core.session_id.hex()[:8]
         """How the session is named in logs; the whole id would let a reader of logs resume it."""
-        self._log = _log.bind(peer=peer, session=self.label)
+        self.log: FilteringBoundLogger = _log.bind(peer=peer, session=self.label)
         self._streams: dict[int, Stream] = {}
         self._opening: dict[int, tuple[CoreStream, asyncio.Future[Stream]]] = {}
         self._answering: dict[int, asyncio.Task[None]] = {}
         self._tasks = TaskOwner(f"session {peer}")
-        self._run: _Run | None = None
+        self._run: CarrierRun | None = None
         self._conditions: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
-        self._idle_writer: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_s = 0.0
         self._dispatching = False
@@ -192,7 +140,8 @@ class TunnelSession:
 
     def fence(self) -> None:
         """Give up the carrier at once: what still comes over it is ignored. Before `core.last_received` is told."""
-        self._give_up_carrier("another link of this peer took its place")
+        if self._run is not None:
+            self._run.give_up("another link of this peer took its place")
         self.core.detach(self.core.generation, self.now())
         self.kick()
 
@@ -210,16 +159,15 @@ class TunnelSession:
         Returns:
             Why it ended; None when the peer ended it in order.
         """
+        generation = self.core.attach(self.now(), peer_received)
         if self._run is not None:
-            self._run.carrier.close()
-        run = self._run = _Run(carrier, self.core.attach(self.now(), peer_received), greeting)
-        self.kick()  # the writer of an earlier carrier sees that it is fenced
-        async with asyncio.TaskGroup() as both:
-            both.create_task(self._read(run), name=f"read {self.peer}")
-            both.create_task(self._write(run), name=f"write {self.peer}")
+            self._run.close()
+        run = self._run = CarrierRun(self, carrier, generation, greeting)
+        self.kick()
+        lost = await run.run()
         if self._run is run:
             self._run = None
-        return run.lost
+        return lost
 
     def close(self, error: TunnelError | None = None) -> None:
         """End the session now: streams end with SessionLost. None: our own wish."""
@@ -242,11 +190,10 @@ class TunnelSession:
             try:
                 async with asyncio.timeout(deadline_s):
                     await self._until(lambda: run.over or (run.idle and not self.core.statistics().kept_bytes))
-                    run.finishing = True
-                    self.kick()
+                    run.finish()
                     await self._until(lambda: run.over)
             except TimeoutError:
-                self._log.info("the other side did not take the end of the session in time")
+                self.log.info("the other side did not take the end of the session in time")
         self.close()
 
     def statistics(self) -> SessionStatistics:
@@ -258,12 +205,16 @@ class TunnelSession:
     def kick(self) -> None:
         """Hand out events, wake the writer, keep the timer right. Called after every use of the core."""
         self._dispatch()
-        waiting = self._idle_writer
-        if waiting is not None and not waiting.done():
-            waiting.set_result(None)
+        if self._run is not None:
+            self._run.wake()
+        self.on_idle()
+
+    def on_idle(self) -> None:
+        """Nothing is left to hand out or to send: keep the timer right, and tell who waits for this moment."""
         self._arm()
-        if self._conditions:
-            self._check_conditions()
+        for condition, waiter in self._conditions:
+            if not waiter.done() and condition():
+                waiter.set_result(None)
 
     def forget(self, stream_id: int) -> None:
         """A stream was reset by this side: no event of it follows."""
@@ -279,82 +230,6 @@ class TunnelSession:
             await waiter
         finally:
             self._conditions.remove(entry)
-
-    def _check_conditions(self) -> None:
-        for condition, waiter in self._conditions:
-            if not waiter.done() and condition():
-                waiter.set_result(None)
-
-    async def _read(self, run: _Run) -> None:
-        try:
-            while (message := await run.carrier.read()) is not None:
-                self.core.receive_message(run.generation, message, self.now())
-                self.kick()
-        except CarrierLost as lost:
-            run.lost = run.lost or lost
-        except TunnelError as error:
-            run.lost = CarrierLost(str(error))
-            self._fail(run, error)
-            await _read_out(run.carrier)
-        finally:
-            self._end_run(run)
-
-    async def _write(self, run: _Run) -> None:
-        carrier = run.carrier
-        try:
-            if run.greeting:
-                await carrier.write(run.greeting)
-            while self.core.generation == run.generation and self.attached:
-                message = self.core.next_packet(self.now())
-                if message is not None:
-                    await carrier.write(message)
-                    self._dispatch()
-                    continue
-                if run.finishing:
-                    break
-                run.idle = True
-                self._idle_writer = self._loop.create_future()
-                self._arm()
-                if self._conditions:
-                    self._check_conditions()
-                await self._idle_writer
-                run.idle = False
-            if run.last_words:
-                await carrier.write(run.last_words)
-            if run.last_words or run.finishing:
-                await carrier.finish()
-        except CarrierLost as lost:
-            run.lost = run.lost or lost
-            self._end_run(run)
-
-    def _reset_streams(self, code: Code, text: str) -> None:
-        for stream_id in {*self._streams, *self._opening, *self._answering}:
-            core = self.core.stream(stream_id)
-            if core is not None:
-                self.core.reset_stream(core, code, text)
-                self._on_ended(ev.StreamEnded(stream_id, StreamReset(text, code)))
-        self.kick()
-
-    def _end_run(self, run: _Run) -> None:
-        """The carrier is over: close it, and let the session wait for another, unless it was ended in order."""
-        if run.over:
-            return
-        run.over = True
-        run.carrier.close()
-        if run.lost is None and run.generation == self.core.generation and self.core.going_away:
-            self.close(SessionLost(f"{self.peer} has shut down"))
-        elif self.core.detach(run.generation, self.now()):
-            self._log.info("link lost, the session waits", reason=str(run.lost or "ended by the other side"))
-        self.kick()
-
-    def _fail(self, run: _Run, error: TunnelError) -> None:
-        """The peer broke a rule, or ended the session: say so on both sides and end it."""
-        if isinstance(error, SessionRefused):
-            self._log.warning("the other side ended the session", reason=str(error), code=error.code.label)
-        else:
-            self._log.error("the other side broke the protocol", reason=str(error), code=error.code.label)
-            run.last_words = encode_refusal(SessionRefused(str(error), error.code))
-        self.close(error)
 
     def _arm(self) -> None:
         due = self.core.next_timer()
@@ -399,10 +274,11 @@ class TunnelSession:
                     f"stream {event.stream_id}", self._answer(incoming)
                 )
             case ev.PeerSuspect():
-                self._log.debug("silent peer was asked for a sign of life")
+                self.log.debug("silent peer was asked for a sign of life")
             case ev.CarrierDead():
-                self._log.warning("no sign of life, link given up", silent_s=event.silent_s)
-                self._give_up_carrier(f"silent for {event.silent_s:g} s")
+                self.log.warning("no sign of life, link given up", silent_s=event.silent_s)
+                if self._run is not None:
+                    self._run.give_up(f"silent for {event.silent_s:g} s")
             case ev.PeerGoingAway():
                 self._on_going_away(event)
             case ev.SessionClosed():
@@ -419,11 +295,6 @@ class TunnelSession:
                 stream.on_writable()
             case ev.StreamFinished():
                 stream.on_eof()
-
-    def _give_up_carrier(self, reason: str) -> None:
-        if self._run is not None:
-            self._run.lost = self._run.lost or CarrierLost(reason)
-            self._run.carrier.close()
 
     def _on_accepted(self, event: ev.StreamAccepted) -> None:
         opening = self._opening.get(event.stream_id)
@@ -446,12 +317,20 @@ class TunnelSession:
         if stream is not None:
             stream.on_ended(event.error)
 
+    def _reset_streams(self, code: Code, text: str) -> None:
+        for stream_id in {*self._streams, *self._opening, *self._answering}:
+            core = self.core.stream(stream_id)
+            if core is not None:
+                self.core.reset_stream(core, code, text)
+                self._on_ended(ev.StreamEnded(stream_id, StreamReset(text, code)))
+        self.kick()
+
     def _on_closed(self, event: ev.SessionClosed) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if self._run is not None and not self._run.last_words:
-            self._run.carrier.close()
+            self._run.close()
         if not self._closed.done():
             self._closed.set_result(event.error)
 
@@ -470,13 +349,3 @@ def _as_refusal(error: StreamError | None) -> OpenRefused:
     if isinstance(error, OpenRefused):
         return error
     return OpenRefused(str(error), error.code) if error is not None else OpenRefused("the stream ended", Code.CANCELLED)
-
-
-async def _read_out(carrier: Carrier) -> None:
-    """Give the last words a moment to arrive: closing the call would overtake them."""
-    try:
-        async with asyncio.timeout(LAST_WORDS_S):
-            while await carrier.read() is not None:
-                pass
-    except (CarrierLost, TimeoutError):
-        return

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from tests.support.joined import Pair, joined
-from tunnel.aio.session import IncomingStream
+from tunnel.aio.incoming import IncomingStream
 from tunnel.aio.stream import Stream
 from tunnel.core.errors import Code, OpenRefused
 from tunnel.core.target import Target, TcpTarget
