@@ -59,12 +59,12 @@ async def _main(config: ServerConfig, stop: Stop) -> int:
             configure_logs(config.log)
             server = CloudServer(config)
             stack.push_async_callback(server.aclose)
-            await server.start()
+            await server.start(stop)
             _log.info("ready", version=VERSION, ports=server.ports)
             notify("READY=1")
             await stop.wait()
             notify("STOPPING=1")
-            await server.drain()
+            await stop.drain(server.drain())
         return EXIT_OK
     except (StartFailed, ListenFailed, CredentialsUnusable, OSError) as error:
         _log.error("cannot start", reason=str(error))
@@ -105,8 +105,8 @@ class CloudServer:
         self.ports: dict[str, list[int]] = {}
         """Bound ports of each front end."""
 
-    async def start(self) -> None:
-        """Open everything.
+    async def start(self, stop: Stop) -> None:
+        """Open everything; `stop` is asked for should a part that keeps the server right end.
 
         Raises:
             StartFailed, ListenFailed, CredentialsUnusable, OSError: something cannot be opened.
@@ -123,9 +123,9 @@ class CloudServer:
         await self._carriers.start()
         self.ports["tunnel"] = self._carriers.ports
         await self._open_front_ends()
-        self._tasks.spawn("follow agents", self._agents.follow(self._registry.removed))
-        self._tasks.spawn("follow users", self._users.follow())
-        self._tasks.spawn("fleet", self._fleet.run())
+        stop.watch(self._tasks.spawn("follow agents", self._agents.follow(self._registry.removed)))
+        stop.watch(self._tasks.spawn("follow users", self._users.follow()))
+        stop.watch(self._tasks.spawn("fleet", self._fleet.run()))
 
     async def drain(self) -> None:
         """Take nothing new, tell the agents, and let connections go on for a while."""
@@ -143,12 +143,12 @@ class CloudServer:
         except TimeoutError:
             left = sum(session.core.stream_count for session in sessions)
             _log.warning("connections still open at the end of the drain are reset", streams=left)
-        async with asyncio.TaskGroup() as finishing:
-            for session in sessions:
-                finishing.create_task(session.finish(CARRIER_GRACE_S))
 
     async def aclose(self) -> None:
-        """Close what is open."""
+        """Close what is open; agents are told, so that they need not wait for what does not come back."""
+        async with asyncio.TaskGroup() as finishing:
+            for session in self._registry.sessions():
+                finishing.create_task(session.finish(CARRIER_GRACE_S))
         for listener in self._listeners:
             await listener.aclose()
         for session in self._registry.sessions():

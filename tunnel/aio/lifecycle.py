@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import sys
 from collections.abc import Awaitable, Callable
 
 import structlog
@@ -13,54 +15,91 @@ _log = structlog.get_logger("tunnel.lifecycle")
 
 EXIT_OK = 0
 EXIT_FAILED = 1
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stop:
-    """The wish to stop: set by the first SIGTERM or SIGINT. A second one cuts the drain short."""
+    """The wish to stop, of the first SIGTERM or SIGINT, or of a part of the daemon that failed."""
 
     def __init__(self) -> None:
         self._asked = asyncio.Event()
+        self._drain: asyncio.Timeout | None = None
+        self.failed = False
+        """The daemon does not end as it should: cut short by a signal, or since a part of it ended."""
 
     @property
     def asked(self) -> bool:
-        """Whether a signal came."""
+        """Whether to stop."""
         return self._asked.is_set()
 
     async def wait(self) -> None:
-        """Wait for the first signal."""
+        """Wait for the wish."""
         await self._asked.wait()
 
     def ask(self) -> None:
         """Stop, as the first signal does."""
         self._asked.set()
 
+    async def drain(self, work: Awaitable[None]) -> None:
+        """Do what may take long at the end; the second signal cuts it short. What comes after it is to be quick."""
+        cut = self._drain = asyncio.timeout(None)
+        try:
+            async with cut:
+                await work
+        except TimeoutError:
+            if not cut.expired():
+                raise
+        finally:
+            self._drain = None
+
+    def cut_short(self) -> bool:
+        """End the drain; False when there is none."""
+        if self._drain is None or self._drain.expired():
+            return False
+        self.failed = True
+        self._drain.reschedule(asyncio.get_running_loop().time())
+        return True
+
+    def watch(self, part: asyncio.Task[None]) -> None:
+        """Stop when a task ends that is to run as long as the daemon: half a daemon looks well and is not."""
+        part.add_done_callback(self._on_end)
+
+    def _on_end(self, part: asyncio.Task[None]) -> None:
+        if not self.asked:
+            _log.error("a part of the daemon has ended, stopping", task=part.get_name())
+            self.failed = True
+            self.ask()
+
 
 def run_daemon(main: Callable[[Stop], Awaitable[int]]) -> int:
-    """Run `main` on uvloop until it returns the exit code; it waits for `Stop` and then drains.
+    """Run `main` on uvloop until it returns the exit code; it waits for `Stop`, drains through it, and cleans up.
 
-    The second signal cancels `main`, which makes it clean up without draining; the exit code is then 1.
+    The second signal ends the drain, and the exit code is then 1. One that finds no drain ends the process where it
+    stands: clean-up that is stuck must not need `kill -9`, and an interrupted one would only leave tracebacks.
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_guard(main))
+        code = runner.run(_guard(main))
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)  # all is done; the exit code is to be this one
+    return code
 
 
 async def _guard(main: Callable[[Stop], Awaitable[int]]) -> int:
     loop = asyncio.get_running_loop()
-    task = asyncio.current_task()
-    assert task is not None
     stop = Stop()
 
     def on_signal(number: signal.Signals) -> None:
-        if stop.asked:
-            _log.warning("second signal: stopping at once", signal=number.name)
-            task.cancel()
-        else:
+        if not stop.asked:
             _log.info("stopping", signal=number.name)
             stop.ask()
+        elif stop.cut_short():
+            _log.warning("second signal: what is still open is reset", signal=number.name)
+        else:
+            _log.warning("another signal: ending at once", signal=number.name)
+            sys.stderr.flush()
+            os._exit(EXIT_FAILED)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _SIGNALS:
         loop.add_signal_handler(number, on_signal, number)
-    try:
-        return await main(stop)
-    except asyncio.CancelledError:
-        return EXIT_FAILED
+    code = await main(stop)
+    return EXIT_FAILED if stop.failed else code

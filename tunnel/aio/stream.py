@@ -102,6 +102,13 @@ class Stream:
         self._writer = _Waiter("writes")
         self._full = False
 
+    # Public
+
+    @property
+    def error(self) -> StreamError | None:
+        """Why it ended before both sides had finished; None while it has not, and after an end in order."""
+        return self._error
+
     # Public - plain side
 
     async def read(self, max_bytes: int = 65536) -> bytes:
