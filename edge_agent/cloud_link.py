@@ -12,7 +12,8 @@ import structlog
 from protos import tunnel_pb2
 from tunnel.aio.carrier import Carrier, CarrierLost, DialOptions, dial_carrier
 from tunnel.aio.credentials import ClientTls
-from tunnel.aio.session import Acceptor, TunnelSession
+from tunnel.aio.incoming import Acceptor
+from tunnel.aio.session import TunnelSession
 from tunnel.aio.tasks import TaskOwner
 from tunnel.core import events as ev
 from tunnel.core.backoff import Backoff
@@ -26,7 +27,17 @@ GREETING_TIMEOUT_S = 10.0
 FINISH_S = 2.0
 """For the last packets of a session that ends in order."""
 TRIES_PER_SERVER = 2
-"""A lost link is tried again at the same server first: only that one can resume the session."""
+"""Failures in a row until the next server's turn."""
+STICK_S = 5.0
+"""A lost link with open streams is tried at the same server alone for so long: only that one can resume them."""
+USEFUL_S = 2.0
+"""A link that was lost sooner, before anything came over it, was none: dialling went wrong."""
+MAX_ADVISED_S = 300.0
+"""The longest wait that a server may ask for; what it could say is 49 days, and nobody can call the box back."""
+MAX_DRAINING = 8
+"""Sessions left to drain beside the newest: a server that sends us away again and again must not fill the box."""
+_FINAL = (Code.IDENTITY_REJECTED, Code.REPLACED)
+"""Refusals after which the server has ended the session that we would resume."""
 
 _log = structlog.get_logger("edge.link")
 
@@ -58,25 +69,26 @@ class CloudLink:
         self._instance_id = os.urandom(SESSION_ID_BYTES)
         self._backoff = Backoff(random=random.random)
         self._session: TunnelSession | None = None
-        self._draining: set[TunnelSession] = set()
+        self._draining: list[TunnelSession] = []
         self._tasks = TaskOwner("cloud link")
         self._stopping = asyncio.Event()
         self._carrier: Carrier | None = None
         self._advised_s = 0.0
         self._server_index = 0
         self._failures = 0
+        self._lost_s = -STICK_S
         self._last_reason = ""
         self._moved: asyncio.Future[None] | None = None
 
     # Public
 
     async def run(self) -> None:
-        """Dial and carry until `stop`; returns after it."""
+        """Dial and carry until `drain`, and on while streams are left then; returns after it."""
         first = True
-        while not self._stopping.is_set():
+        while not self._over():
             if not first:
                 await self._pause(self._backoff.next_delay(self._advised_s))
-                if self._stopping.is_set():
+                if self._over():
                     return
             first = False
             self._advised_s = 0.0
@@ -87,10 +99,10 @@ class CloudLink:
         if self._carrier is not None:
             self._carrier.close()
 
-    async def stop(self, drain_s: float, text: str) -> None:
-        """Take no new streams, wait up to `drain_s` for those that run, then end the sessions in order."""
+    async def drain(self, drain_s: float, text: str) -> None:
+        """Take no new streams, and wait up to `drain_s` for those that run."""
         self._stopping.set()
-        sessions = [session for session in (self._session, *self._draining) if session is not None]
+        sessions = self._sessions()
         for session in sessions:
             session.go_away(Code.SHUTTING_DOWN, text)
         try:
@@ -100,20 +112,37 @@ class CloudLink:
         except TimeoutError:
             left = sum(session.core.stream_count for session in sessions)
             _log.warning("streams still open at the end of the drain are reset", streams=left, drain_s=drain_s)
-        for session in sessions:
-            await session.finish(FINISH_S)
+
+    async def finish(self) -> None:
+        """End the sessions in order, after `drain` or instead of the rest of it."""
+        async with asyncio.TaskGroup() as finishing:
+            for session in self._sessions():
+                finishing.create_task(session.finish(FINISH_S))
 
     async def aclose(self) -> None:
         """End at once what is left."""
         self._stopping.set()
-        for session in (self._session, *self._draining):
-            if session is not None:
-                await session.aclose()
+        for session in self._sessions():
+            await session.aclose()
         await self._tasks.aclose()
 
     # Internal
 
+    def _sessions(self) -> list[TunnelSession]:
+        return [session for session in (self._session, *self._draining) if session is not None]
+
+    def _over(self) -> bool:
+        """Whether nothing is to be dialled for any more: a drain needs a link too, as long as streams are left."""
+        return self._stopping.is_set() and not self._has_streams()
+
+    def _has_streams(self) -> bool:
+        session = self._live_session()
+        return session is not None and session.core.stream_count > 0
+
     async def _pause(self, delay_s: float) -> None:
+        if self._stopping.is_set():
+            await asyncio.sleep(delay_s)
+            return
         try:
             async with asyncio.timeout(delay_s):
                 await self._stopping.wait()
@@ -132,15 +161,20 @@ class CloudLink:
             except BaseException:
                 carrier.close()
                 raise
-        except (CarrierLost, TunnelError, TimeoutError) as error:
+        except (CarrierLost, TunnelError) as error:
             self._failed(server, error)
+            return
+        started_s, received = loop.time(), session.core.last_received
+        await self._carry(server, carrier, session, welcome)
+        self._carrier = None
+        held_s = loop.time() - started_s
+        if held_s < USEFUL_S and session.core.last_received == received:
+            self._failed(server, CarrierLost(f"{server}: the link is lost as soon as it is up"))
             return
         self._failures = 0
         self._last_reason = ""
-        started_s = loop.time()
-        await self._carry(server, carrier, session, welcome)
-        self._carrier = None
-        self._backoff.connected_for(loop.time() - started_s)
+        self._lost_s = loop.time()
+        self._backoff.connected_for(held_s)
 
     async def _greet(self, carrier: Carrier) -> Welcome:
         session = self._live_session()
@@ -152,9 +186,12 @@ class CloudLink:
             resume_session_id=session.core.session_id if session is not None else b"",
             last_received=session.core.last_received if session is not None else 0,
         )
-        async with asyncio.timeout(GREETING_TIMEOUT_S):
-            await carrier.write(hello)
-            answer = await carrier.read()
+        try:
+            async with asyncio.timeout(GREETING_TIMEOUT_S):
+                await carrier.write(hello)
+                answer = await carrier.read()
+        except TimeoutError:
+            raise CarrierLost(f"{carrier.peer}: no answer to Hello within {GREETING_TIMEOUT_S:g} s") from None
         if answer is None:
             raise CarrierLost("the server ended the link without an answer")
         return decode_answer(answer)
@@ -169,14 +206,25 @@ class CloudLink:
         await asyncio.wait({run, self._moved}, return_when=asyncio.FIRST_COMPLETED)
         if not run.done() and self._session is session:
             self._session = None
-            self._draining.add(session)
+            self._leave_to_drain(session)
 
     async def _run(self, session: TunnelSession, server: str, carrier: Carrier, peer_received: int) -> None:
         lost = await session.run_carrier(carrier, peer_received)
         _log.info("disconnected", server=server, session=session.label, reason=str(lost or "ended by the server"))
         if session in self._draining:
-            self._draining.discard(session)
+            self._draining.remove(session)
             session.close(SessionLost("the server has shut down"))
+
+    def _leave_to_drain(self, session: TunnelSession) -> None:
+        """Its streams may end, beside the sessions that follow."""
+        self._draining.append(session)
+        self._tasks.spawn(f"drain {session.label}", self._end_drained(session))
+        if len(self._draining) > MAX_DRAINING:
+            self._draining.pop(0).close(SessionLost("too many sessions of servers that go away"))
+
+    async def _end_drained(self, session: TunnelSession) -> None:
+        await session.drained()
+        await session.finish(FINISH_S)
 
     def _live_session(self) -> TunnelSession | None:
         """The session to go on with; one that is over is forgotten."""
@@ -187,7 +235,8 @@ class CloudLink:
     def _session_for(self, server: str, welcome: Welcome) -> TunnelSession:
         session = self._live_session()
         if session is not None:
-            if welcome.resumed and session.core.may_resume(welcome.last_received):
+            known = welcome.session_id == session.core.session_id
+            if welcome.resumed and known and session.core.may_resume(welcome.last_received):
                 return session
             session.close(SessionLost("the server does not know the session any more"))
             _log.warning("session lost: its streams were reset", session=session.label, server=server)
@@ -202,23 +251,40 @@ class CloudLink:
         )
         limits = welcome.limits
         core.set_peer_limits(limits.max_streams, limits.max_data_bytes, limits.max_packet_bytes)
-        self._session = TunnelSession(core, self._acceptor, server, on_going_away=self._going_away)
-        return self._session
+        made = self._session = TunnelSession(
+            core, self._acceptor, server, on_going_away=lambda event: self._going_away(made, event)
+        )
+        return made
 
-    def _going_away(self, event: ev.PeerGoingAway) -> None:
+    def _going_away(self, session: TunnelSession, event: ev.PeerGoingAway) -> None:
         _log.info("the server takes no new streams", reason=event.text, reconnect_after_s=event.reconnect_after_s)
-        self._advised_s = event.reconnect_after_s
-        if self._moved is not None and not self._moved.done():
-            self._moved.set_result(None)
+        if session is not self._session or self._moved is None or self._moved.done():
+            return  # it drains already
+        self._advised_s = min(event.reconnect_after_s, MAX_ADVISED_S)
+        self._next_server()
+        self._moved.set_result(None)
 
-    def _failed(self, server: str, error: Exception) -> None:
+    def _failed(self, server: str, error: CarrierLost | TunnelError) -> None:
         """Log a failed attempt, once for each new reason, and choose the server for the next."""
-        reason = str(error) or type(error).__name__
+        reason = str(error)
         level = _log.debug if reason == self._last_reason else _log.warning
         level("cannot connect, trying again", server=server, reason=reason, attempt=self._backoff.attempts)
         self._last_reason = reason
-        if isinstance(error, SessionRefused):
-            self._advised_s = error.retry_after_s
         self._failures += 1
-        if self._failures % TRIES_PER_SERVER == 0:
-            self._server_index = (self._server_index + 1) % len(self._servers)
+        if isinstance(error, SessionRefused):
+            self._refused(error)
+        sticks = self._has_streams() and asyncio.get_running_loop().time() - self._lost_s < STICK_S
+        if self._failures >= TRIES_PER_SERVER and not sticks:
+            self._next_server()
+
+    def _refused(self, refusal: SessionRefused) -> None:
+        self._advised_s = min(refusal.retry_after_s, MAX_ADVISED_S)
+        if refusal.code is Code.SHUTTING_DOWN:
+            self._failures = TRIES_PER_SERVER
+        session = self._live_session()
+        if session is not None and refusal.code in _FINAL:
+            session.close(refusal)
+
+    def _next_server(self) -> None:
+        self._failures = 0
+        self._server_index = (self._server_index + 1) % len(self._servers)
