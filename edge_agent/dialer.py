@@ -65,22 +65,32 @@ async def _race(addresses: list[Address], port: int) -> tuple[Conn, str]:
     attempts: set[asyncio.Task[Conn]] = set()
     waiting = list(addresses)
     failures: list[_Failed] = []
+    winner: Conn | None = None
     try:
-        while waiting or attempts:
+        while winner is None and (waiting or attempts):
             if waiting:
                 attempts.add(_start(TcpTarget(str(waiting.pop(0)), port)))
             delay = ATTEMPT_DELAY_S if waiting else None
             done, attempts = await asyncio.wait(attempts, timeout=delay, return_when=asyncio.FIRST_COMPLETED)
             winner = _winner(done, failures)
-            if winner is not None:
-                return winner, winner.peer
-    finally:
-        for attempt in attempts:
-            attempt.cancel()
-        for result in await asyncio.gather(*attempts, return_exceptions=True):
-            if isinstance(result, Conn):
-                result.reset()
-    raise _refusal(failures)
+        await _call_off(attempts)
+    except BaseException:
+        if winner is not None:
+            winner.reset()  # cancelled while the others were called off
+        await _call_off(attempts)
+        raise
+    if winner is None:
+        raise _refusal(failures)
+    return winner, winner.peer
+
+
+async def _call_off(attempts: set[asyncio.Task[Conn]]) -> None:
+    """Cancel, and close what was connected all the same."""
+    for attempt in attempts:
+        attempt.cancel()
+    for result in await asyncio.gather(*attempts, return_exceptions=True):
+        if isinstance(result, Conn):
+            result.reset()
 
 
 class _Failed(Exception):

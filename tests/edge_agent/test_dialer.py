@@ -17,6 +17,7 @@ from edge_agent.dialer import dial
 from edge_agent.policy import Policy
 from tests.support.targets import refusing_port, silent_port
 from tests.support.waits import scaled_s
+from tunnel.aio.conn import Conn
 from tunnel.core.errors import Code, OpenRefused
 from tunnel.core.target import TcpTarget
 from tunnel.core.target_rule import Address, TargetRule
@@ -135,6 +136,31 @@ async def test_a_cancelled_dial_closes_its_sockets() -> None:
             while not any(task.get_name().startswith("dial ") for task in asyncio.all_tasks()):
                 await asyncio.sleep(0.01)
         dialling.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await dialling
+
+
+async def test_a_dial_that_is_cancelled_when_one_address_answered_closes_that_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    open_connection = dialer._open_connection
+
+    async def reluctant(where: TcpTarget) -> Conn:
+        if where.host == "127.0.0.1":
+            return await open_connection(where)
+        try:
+            await asyncio.Event().wait()
+            raise AssertionError
+        finally:  # the first has answered: this one is called off
+            dialling.cancel()
+            await asyncio.sleep(0)
+
+    async with greeter() as port:
+        monkeypatch.setattr(dialer, "_open_connection", reluctant)
+        monkeypatch.setattr(dialer, "ATTEMPT_DELAY_S", 0.0)
+        dialling = asyncio.get_running_loop().create_task(
+            dial(TcpTarget("name", port), box("127.0.0.2", "127.0.0.1"), 5.0)
+        )
         with pytest.raises(asyncio.CancelledError):
             await dialling
 
