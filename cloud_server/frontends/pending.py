@@ -18,14 +18,29 @@ async def open_unless_gone(opening: Coroutine[Any, Any, Stream], gone: Coroutine
     loop = asyncio.get_running_loop()
     opened = loop.create_task(opening, name="front end: open")
     watch = loop.create_task(gone, name="front end: watch the client")
-    handed_out = False
     try:
         await asyncio.wait({opened, watch}, return_when=asyncio.FIRST_COMPLETED)
         handed_out = opened.done()
-        return opened.result() if handed_out else None
-    finally:
         opened.cancel()
         watch.cancel()
-        outcome, _ = await asyncio.gather(opened, watch, return_exceptions=True)
-        if isinstance(outcome, Stream) and not handed_out:
-            outcome.reset(text="the client gave up")
+        await asyncio.wait({opened, watch})
+    except BaseException:
+        # Cancelled, perhaps in the second wait: what was opened already has no taker either.
+        watch.cancel()
+        _drop(opened)
+        raise
+    if handed_out:
+        return opened.result()
+    _drop(opened)
+    return None
+
+
+def _drop(opened: asyncio.Task[Stream]) -> None:
+    """Nobody takes the stream, whether it is open already or comes yet."""
+
+    def reset(task: asyncio.Task[Stream]) -> None:
+        if not task.cancelled() and task.exception() is None:
+            task.result().reset(text="the client gave up")
+
+    opened.cancel()
+    opened.add_done_callback(reset)

@@ -116,6 +116,33 @@ async def test_an_answer_for_a_cancelled_front_end_is_reset() -> None:
             await pair.agent.drained()
 
 
+async def test_a_stream_that_just_opened_for_a_cancelled_front_end_is_reset() -> None:
+    """The cancellation comes while the watch is being ended: after the answer, before it was handed out."""
+
+    async def accept(incoming: IncomingStream) -> None:
+        incoming.accept("10.0.0.1:80")
+
+    async with joined(accept) as pair:
+        stream = await pair.server.open(TARGET, deadline_s=5)
+
+        async def opened() -> Stream:
+            return stream
+
+        async def reluctant() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                task.cancel()
+                await asyncio.sleep(0)
+
+        task = asyncio.get_running_loop().create_task(open_unless_gone(opened(), reluctant()))
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        async with asyncio.timeout(5):
+            await pair.server.drained()
+            await pair.agent.drained()
+
+
 async def test_both_at_once_is_an_open_stream() -> None:
     async def opened() -> Stream:
         return cast("Stream", "a stream")
