@@ -229,6 +229,38 @@ async def test_what_the_server_wrote_before_it_closed_is_delivered() -> None:
         carrier.close()
 
 
+async def _write_on(carrier: Carrier) -> None:
+    while True:
+        await carrier.write(b"hello")
+
+
+async def test_what_the_server_said_last_is_read_after_a_write_that_came_too_late() -> None:
+    async def refuse(carrier: Carrier, _uri: str, _spki: bytes) -> None:
+        await carrier.write(b"refused")
+        await carrier.write(b"because")
+
+    async with cloud(refuse) as server:
+        carrier = await server.dial()
+        assert "the other side ended the call" in (await _lost(_write_on(carrier))).text
+        await carrier.finish()
+        assert [await carrier.read(), await carrier.read(), await carrier.read()] == [b"refused", b"because", None]
+        carrier.close()
+
+
+async def test_one_write_that_came_too_late_is_the_readers_to_explain() -> None:
+    """A box that greets a server while that one refuses it."""
+
+    async def refuse(carrier: Carrier, _uri: str, _spki: bytes) -> None:
+        await carrier.write(b"refused because")
+
+    async with cloud(refuse) as server:
+        for _ in range(200):
+            carrier = await server.dial()
+            await carrier.write(b"hello")
+            assert await carrier.read() == b"refused because"
+            carrier.close()
+
+
 async def test_a_cut_connection_ends_both_reads_at_once() -> None:
     lost: list[object] = []
 

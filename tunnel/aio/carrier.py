@@ -7,9 +7,9 @@ session's business.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Protocol
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager, suppress
+from typing import Protocol, cast
 
 import grpc
 import grpc.aio
@@ -45,8 +45,11 @@ class Carrier(Protocol):
     async def write(self, message: bytes) -> None:
         """Hand over a message, waiting while the link is slow. It is not yet sent when this returns.
 
+        A message that crosses the other side's end of the call is lost in silence: whoever reads learns of the end,
+        and of what the other side said before it.
+
         Raises:
-            CarrierLost: the carrier broke, or was closed here.
+            CarrierLost: the carrier broke, or was closed here, or the end is known already.
             ValueError: the message is longer than MAX_MESSAGE_BYTES.
         """
         ...
@@ -108,7 +111,10 @@ class _DialledCarrier:
         self._call = call
         self._reader = OneTask("read")
         self._writer = OneTask("write")
+        # Not call.read(): once a write has failed, that leaves unread what the server said before it ended the call.
+        self._messages = cast(AsyncGenerator[object], aiter(call))
         self._lost: CarrierLost | None = None
+        self._unheard: CarrierLost | None = None
 
     async def accepted(self) -> None:
         """Wait for the server's word that it has accepted the certificate."""
@@ -119,17 +125,25 @@ class _DialledCarrier:
 
     async def read(self) -> bytes | None:
         with self._operation(self._reader):
-            message = await self._call.read()
-        return message if isinstance(message, bytes) else None
+            message = await anext(self._messages, None)
+        if isinstance(message, bytes):
+            return message
+        self._note_end()
+        return None
 
     async def write(self, message: bytes) -> None:
         if len(message) > MAX_MESSAGE_BYTES:
             raise ValueError(f"a message of {len(message)} bytes is longer than {MAX_MESSAGE_BYTES}")
+        if self._unheard is not None:
+            raise self._unheard
         with self._operation(self._writer):
-            await self._call.write(message)
+            try:
+                await self._call.write(message)
+            except GRPC_ERRORS:  # "Internal error from Core": the reason comes to the reader
+                self._note_end()
 
     async def finish(self) -> None:
-        with self._operation(self._writer):
+        with self._operation(self._writer), suppress(*GRPC_ERRORS):
             await self._call.done_writing()
 
     def close(self) -> None:
@@ -139,6 +153,10 @@ class _DialledCarrier:
         self._writer.cut()
         # The call first: closing the channel under a pending read may leave that read waiting for ever.
         self._call.cancel()
+        if not self._reader.busy:
+            # The call and the iterator of its messages hold each other, and a cut read ends the iterator by itself.
+            with suppress(StopIteration):
+                self._messages.aclose().send(None)
         release(self._channel)
 
     @contextmanager
@@ -159,6 +177,9 @@ class _DialledCarrier:
             raise self._lose(lost_from_error(error, self.peer)) from error
         finally:
             direction.leave()
+
+    def _note_end(self) -> None:
+        self._unheard = CarrierLost(f"{self.peer}: the other side ended the call")
 
     def _lose(self, lost: CarrierLost) -> CarrierLost:
         """Remember the first reason; later failures of either direction only follow from it."""

@@ -23,6 +23,11 @@ class OneTask:
         self._cancelling = 0
         self._cut = False
 
+    @property
+    def busy(self) -> bool:
+        """Whether a task is inside an operation."""
+        return self._task is not None
+
     def enter(self) -> None:
         """Begin an operation in the current task.
 
