@@ -7,8 +7,12 @@ import asyncio
 import pytest
 
 from tests.support.joined import TARGET, echo, joined
+from tests.support.memory_carrier import MemoryCarrier
+from tunnel.aio import carrier_run
+from tunnel.aio.carrier import CarrierLost
 from tunnel.aio.incoming import IncomingStream
-from tunnel.core.errors import Code, OpenRefused, RemoteProtocolError, SessionLost
+from tunnel.core.errors import Code, OpenRefused, RemoteProtocolError, SessionLost, SessionRefused
+from tunnel.core.handshake import encode_refusal
 
 
 async def test_bytes_survive_many_cuts_in_order() -> None:
@@ -59,6 +63,45 @@ async def test_peer_that_breaks_the_protocol_is_told_why() -> None:
         assert reason is not None
         assert reason.code is Code.PROTOCOL_ERROR
         assert "not an Envelope" in str(reason)
+
+
+class Deaf(MemoryCarrier):
+    """Takes nothing more, and still has something to say."""
+
+    async def write(self, message: bytes) -> None:
+        raise CarrierLost("the other side ended the call")
+
+
+async def test_the_last_words_of_a_peer_that_takes_nothing_more_are_heard() -> None:
+    async with joined(echo) as both:
+        await both.cut()
+        deaf, far = Deaf("server"), MemoryCarrier("agent")
+        deaf.other, far.other = far, deaf
+        running = both.runs.spawn("run", both.run(both.agent, deaf, both.server.core.last_received))
+        await asyncio.sleep(0)
+        both.agent.go_away(Code.SHUTTING_DOWN, "something to write")
+        for _ in range(5):
+            await asyncio.sleep(0)
+        await far.write(encode_refusal(SessionRefused("revoked", Code.IDENTITY_REJECTED)))
+        async with asyncio.timeout(5):
+            reason = await asyncio.shield(both.agent.closed)
+            await running
+        assert isinstance(reason, SessionRefused)
+        assert reason.text == "revoked"
+
+
+async def test_a_peer_that_takes_nothing_more_and_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(carrier_run, "LAST_WORDS_S", 0.05)
+    async with joined(echo) as both:
+        await both.cut()
+        deaf, far = Deaf("server"), MemoryCarrier("agent")
+        deaf.other, far.other = far, deaf
+        running = both.runs.spawn("run", both.run(both.agent, deaf, both.server.core.last_received))
+        both.agent.go_away(Code.SHUTTING_DOWN, "something to write")
+        async with asyncio.timeout(5):
+            await running
+        assert not both.agent.attached
+        assert not both.agent.closed.done()
 
 
 async def test_orderly_end_after_going_away_closes_both() -> None:

@@ -41,9 +41,10 @@ class Pair:
         self.carriers = carrier_pair()
         received = [session.core.last_received for session in self.sessions]
         for index, session in enumerate(self.sessions):
-            self.runs.spawn(f"run {index}", self._run(session, self.carriers[index], received[1 - index]))
+            self.runs.spawn(f"run {index}", self.run(session, self.carriers[index], received[1 - index]))
 
-    async def _run(self, session: TunnelSession, carrier: MemoryCarrier, received: int) -> None:
+    async def run(self, session: TunnelSession, carrier: MemoryCarrier, received: int) -> None:
+        """Run one side's session over a carrier of its own."""
         await session.run_carrier(carrier, received)
 
     async def cut(self) -> None:

@@ -17,7 +17,7 @@ from tunnel.core.session import Session
 from tunnel.core.states import Link
 
 LAST_WORDS_S = 1.0
-"""How long a peer that broke the protocol may take to read why the session ends."""
+"""How long either side may take to read why the other ends the session or the carrier."""
 
 
 class RunDriver(Protocol):
@@ -73,8 +73,8 @@ class CarrierRun:
     async def run(self) -> CarrierLost | None:
         """Read and write until the carrier is over; returns `lost`."""
         async with asyncio.TaskGroup() as both:
-            both.create_task(self._read(), name=f"read {self._driver.peer}")
-            both.create_task(self._write(), name=f"write {self._driver.peer}")
+            reader = both.create_task(self._read(), name=f"read {self._driver.peer}")
+            both.create_task(self._write(reader), name=f"write {self._driver.peer}")
         return self.lost
 
     def wake(self) -> None:
@@ -119,7 +119,7 @@ class CarrierRun:
         finally:
             self._end()
 
-    async def _write(self) -> None:
+    async def _write(self, reader: asyncio.Task[None]) -> None:
         driver, carrier = self._driver, self._carrier
         try:
             if self._greeting:
@@ -140,6 +140,8 @@ class CarrierRun:
             if self.last_words or self._finishing:
                 await carrier.finish()
         except CarrierLost as lost:
+            # The better reason, and what the peer said last, are on their way to the reader.
+            await asyncio.wait({reader}, timeout=LAST_WORDS_S)
             self.lost = self.lost or lost
             self._end()
 
