@@ -1,4 +1,4 @@
-"""A TLS client that can do what asyncio's cannot: end one direction, or leave without a word."""
+"""A TLS peer, above all a client, that can do what asyncio's cannot: end one direction, or leave without a word."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from contextlib import suppress
 class TlsClient:
     """On a connected non-blocking socket."""
 
-    def __init__(self, sock: socket.socket, context: ssl.SSLContext) -> None:
+    def __init__(self, sock: socket.socket, context: ssl.SSLContext, *, server_side: bool = False) -> None:
         self.sock = sock
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        self.tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname="127.0.0.1")
+        host = None if server_side else "127.0.0.1"
+        self.tls = context.wrap_bio(self._incoming, self._outgoing, server_side=server_side, server_hostname=host)
 
     async def handshake(self) -> None:
         await self._step(self.tls.do_handshake)

@@ -20,6 +20,16 @@ _LINGER_NONE = struct.pack("ii", 1, 0)
 """struct linger {on, 0 s}: close sends RST instead of FIN."""
 _LINGER_OFF = struct.pack("ii", 0, 0)
 """struct linger {off}: close delivers what was written, then FIN; as every socket begins."""
+_KEEPALIVE = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4),
+)
+"""A silent peer that vanished (power, network) is noticed within two minutes; else its stream would stay for ever.
+
+No TCP_USER_TIMEOUT: Linux applies it to a peer that is there and only does not read, too.
+"""
 
 
 class Detached(NamedTuple):
@@ -98,16 +108,21 @@ class Conn(asyncio.Protocol):
             self.transport.resume_reading()
         return chunk
 
+    def unread(self, data: bytes) -> None:
+        """Give back what was read: the next read returns it first."""
+        self._chunks.appendleft(data)
+        self._buffered += len(data)
+
     async def write(self, data: bytes | memoryview) -> None:
         """Hand over bytes, waiting while the other side is slow. See `Duplex.write`."""
         if self._error is not None:
             raise self._error
         if self._sent_eof or self.transport.is_closing():
             raise StreamClosed("this side had finished")
+        if self._writer is not None:
+            raise StreamBusy("another task writes this connection")
         self.transport.write(data)
         while self._write_paused and self._error is None:
-            if self._writer is not None:
-                raise StreamBusy("another task writes this connection")
             self._writer = asyncio.get_running_loop().create_future()
             try:
                 await self._writer
@@ -131,7 +146,7 @@ class Conn(asyncio.Protocol):
         """Close at once: the other side sees RST. `code` and `text` stay on this side."""
         if self._error is None:
             self._error = StreamClosed(text or "reset by this side", code)
-        if self._transport is not None:
+        if self._transport is not None and not self._closed.done():  # asyncio fails to abort what is gone
             abort_with_reset(self._transport)
         self._wake()
 
@@ -159,7 +174,7 @@ class Conn(asyncio.Protocol):
         """The connection is up."""
         assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
         self._transport = transport  # type: ignore[assignment]
-        set_no_delay(self.transport)
+        _tune(self.transport)
         if self._on_made is not None:
             self._on_made(self)
 
@@ -230,11 +245,13 @@ def reset_when_closed(transport: asyncio.Transport, *, yes: bool) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NONE if yes else _LINGER_OFF)
 
 
-def set_no_delay(transport: asyncio.Transport) -> None:
-    """Send small writes at once; asyncio does so by itself, uvloop too, but not for sockets that we made."""
+def _tune(transport: asyncio.Transport) -> None:
+    """Send small writes at once, and notice a TCP peer that vanished."""
     sock = transport.get_extra_info("socket")
     if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for level, option, value in _KEEPALIVE:
+            sock.setsockopt(level, option, value)
 
 
 def format_address(address: object) -> str:

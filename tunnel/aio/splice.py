@@ -15,7 +15,7 @@ import select
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from tunnel.aio.conn import Detached, abort_with_reset, reset_of, reset_when_closed, set_no_delay
+from tunnel.aio.conn import Detached, abort_with_reset, reset_of, reset_when_closed
 from tunnel.aio.stream import Stream
 from tunnel.core.errors import Code, StreamError
 from tunnel.core.limits import MAX_DATA_BYTES
@@ -97,7 +97,6 @@ class _Joint(asyncio.BufferedProtocol):
         # Whatever the socket does not take at once pauses us, so that credit stands for bytes really taken. Not 0: the
         # TLS of asyncio and uvloop pauses at >= high, and would pause for ever.
         transport.set_write_buffer_limits(high=1, low=0)
-        set_no_delay(transport)
         # Until both directions have ended in order, the end of this process is no promise that all bytes arrived.
         reset_when_closed(transport, yes=True)
         more = self._stream.send_nowait(leftover) if leftover else True
