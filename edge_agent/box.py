@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from protos import tunnel_pb2
+from tunnel.core.limits import MAX_TEXT_BYTES
 
 _GO_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
 """What Kubernetes calls the machines that `uname` names otherwise."""
@@ -19,7 +20,7 @@ def describe(labels: Mapping[str, str], services: Iterable[str]) -> tunnel_pb2.N
     """Read the box; blocking, but only for files of the kernel."""
     uname = platform.uname()
     return tunnel_pb2.Node(
-        hostname=uname.node,
+        hostname=_text(uname.node),
         os_image=_os_image(),
         kernel=uname.release,
         architecture=_GO_ARCHITECTURES.get(uname.machine, uname.machine),
@@ -33,6 +34,11 @@ def describe(labels: Mapping[str, str], services: Iterable[str]) -> tunnel_pb2.N
     )
 
 
+def _text(value: str) -> str:
+    """What the wire takes: bytes of the system that are no UTF-8 become question marks."""
+    return value.encode("utf-8", "replace").decode()[:MAX_TEXT_BYTES]
+
+
 def _read(path: str) -> str:
     try:
         return Path(path).read_text(encoding="utf-8", errors="replace").strip()
@@ -42,8 +48,8 @@ def _read(path: str) -> str:
 
 def _os_image() -> str:
     try:
-        return platform.freedesktop_os_release().get("PRETTY_NAME", "")
-    except OSError:
+        return _text(platform.freedesktop_os_release().get("PRETTY_NAME", ""))
+    except (OSError, ValueError):  # there is none, or it is not in UTF-8
         return platform.system()
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import ipaddress
 import platform
 from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
 
 from edge_agent.box import describe
 
@@ -21,3 +24,16 @@ def test_what_the_kernel_says() -> None:
     assert list(node.services) == ["kubelet"]
     for address in node.addresses:
         ipaddress.ip_address(address)
+
+
+def test_a_box_whose_names_are_no_utf8_can_still_say_hello(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    uname = platform.uname()
+    monkeypatch.setattr(platform, "uname", lambda: uname._replace(node="b\udcffx"))
+    release = tmp_path / "os-release"
+    release.write_bytes(b'PRETTY_NAME="caf\xe9"\n')
+    monkeypatch.setattr(platform, "_os_release_candidates", (str(release),))
+    monkeypatch.setattr(platform, "_os_release_cache", None)
+    node = describe({}, [])
+    assert node.hostname == "b?x"
+    assert node.os_image == platform.system()
+    assert node.SerializeToString()

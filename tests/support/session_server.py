@@ -54,6 +54,11 @@ class SessionServer:
         session = self.registry.session(name)
         return session is not None and session.attached
 
+    def cut(self) -> None:
+        """Cut the links of all boxes."""
+        for carrier in tuple(self.cloud.server._carriers):
+            carrier.close()
+
     async def follow(self) -> None:
         """Tell the registry of revocations, as the daemon does; until cancelled."""
         await self.store.follow(self.registry.removed)
