@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
+import os
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
@@ -20,10 +20,12 @@ from tests.support.session_server import BOX, SessionServer, echo, session_serve
 from tests.support.waits import eventually
 from tunnel.aio.carrier import Carrier, CarrierLost
 from tunnel.aio.carrier_server import OnCarrier
+from tunnel.aio.session import TunnelSession
 from tunnel.aio.stream import Stream
 from tunnel.core.errors import Code, OpenRefused, SessionLost, SessionRefused, StreamReset
 from tunnel.core.handshake import decode_hello, encode_refusal, encode_welcome
 from tunnel.core.limits import SESSION_ID_BYTES, Limits, Timing
+from tunnel.core.session import Session
 from tunnel.core.target import TcpTarget
 
 TARGET = TcpTarget("127.0.0.1", 7)
@@ -101,10 +103,6 @@ async def opened(server: SessionServer) -> Stream:
 async def works(stream: Stream) -> None:
     await stream.write(b"ping")
     assert await stream.read() == b"ping"
-
-
-def more_than(ups: list[float], count: int) -> bool:
-    return len(ups) > count
 
 
 def nobody() -> str:
@@ -274,8 +272,8 @@ async def test_without_streams_the_next_server_is_tried_and_with_streams_only_la
         session = box.link._session
         assert session is not None
         (stream,) = session._streams.values()
-        await server.cloud.server.stop(0)
         lost_s = asyncio.get_running_loop().time()
+        await server.cloud.server.stop(0)
         await eventually(other.connected)
         assert asyncio.get_running_loop().time() - lost_s > 0.9
         assert isinstance(stream.error, SessionLost)
@@ -291,31 +289,43 @@ async def test_a_server_that_goes_away_is_left_for_the_next_and_its_streams_may_
         stream = await opened(server)
         session = server.session()
         session.go_away(Code.SHUTTING_DOWN, "the server is stopping", 0.1)
-        session.go_away(Code.SHUTTING_DOWN, "the server is stopping, as it said", 0.1)
         await eventually(other.connected)
+        session.go_away(Code.SHUTTING_DOWN, "the server is stopping, as it said", 0.1)
         await works(stream)
         await works(await opened(other))
         with pytest.raises(OpenRefused) as refused:
             await opened(server)
         assert refused.value.code is Code.SHUTTING_DOWN
-        # Its second word is not taken for one of the new server.
-        assert len(box.ups) == 2
         assert not session.closed.done()
         await stream.aclose()
         assert isinstance(await asyncio.shield(session.closed), SessionLost)
         await eventually(lambda: not box.link._draining)
         assert other.connected()
+        # The second word of the first was not taken for one of the other.
+        assert len(box.ups) == 2
 
 
-async def test_a_server_that_always_sends_away_fills_nothing(server: SessionServer) -> None:
-    async with agent([server.address], server.cloud) as box:
-        kept: list[Stream] = []
-        for turn in range(MAX_DRAINING + 3):
-            await eventually(lambda: server.connected() and not server.session().going_away, what=f"turn {turn}")
-            kept.append(await opened(server))
-            server.session().go_away(Code.SHUTTING_DOWN, "away with you")
-            await eventually(functools.partial(more_than, box.ups, turn + 1))
-        assert len(box.link._draining) <= MAX_DRAINING
+async def test_a_server_that_always_sends_away_fills_nothing() -> None:
+    sessions: list[TunnelSession] = []
+
+    async def sends_away(carrier: Carrier, _uri: str, _spki: bytes) -> None:
+        await carrier.read()
+        core = Session(session_id=os.urandom(SESSION_ID_BYTES), dialler=False, now=asyncio.get_running_loop().time())
+        session = TunnelSession(core, echo, "box", on_going_away=lambda _event: None)
+        sessions.append(session)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(session.run_carrier(carrier, 0, welcome(session_id=core.session_id)))
+            await session.open(TARGET, deadline_s=5)  # it would drain for ever
+            session.go_away(Code.SHUTTING_DOWN, "away with you")
+
+    async with cloud(sends_away) as hostile:
+        async with agent([hostile.address], hostile) as box:
+            await eventually(lambda: len(sessions) > MAX_DRAINING + 3)
+            await eventually(lambda: sum(session.attached for session in sessions) <= MAX_DRAINING + 1)
+            assert len(box.link._draining) <= MAX_DRAINING
+            assert not box.run.done()
+        for session in sessions:
+            await session.aclose()
 
 
 # Ends
