@@ -15,6 +15,7 @@ from protos import tunnel_pb2
 from tests.support import waits
 from tests.support.carriers import AGENT, DIRECT, Cloud, cloud, echo
 from tests.support.pki import Authority
+from tunnel.aio import carrier_server
 from tunnel.aio.carrier import Carrier, CarrierLost, dial_carrier
 from tunnel.aio.carrier_errors import EnrollmentRefused
 from tunnel.aio.carrier_server import CarrierLimits, CarrierServer
@@ -68,6 +69,39 @@ async def test_a_certificate_of_an_authority_that_only_has_the_same_name(server:
 async def test_an_expired_certificate(server: Cloud) -> None:
     lost = await _refusal(server, uris=[AGENT], ends_in=-DAY)
     assert "this box's certificate expired on 20" in lost.text
+
+
+async def test_a_certificate_that_expires_while_its_carrier_is_up(server: Cloud) -> None:
+    box = server.authority.issue(uris=[AGENT], ends_in=dt.timedelta(seconds=2))
+    ends = box.certificate.not_valid_after_utc
+    carrier = await server.dial(box)
+    await carrier.write(b"while it is good")
+    assert await carrier.read() == b"while it is good"
+    with pytest.raises(CarrierLost, match=f"the certificate of {AGENT} has expired"):
+        await carrier.read()
+    late_s = (dt.datetime.now(dt.UTC) - ends).total_seconds()
+    assert 0 <= late_s < waits.scaled_s(1)
+    await waits.eventually(lambda: not server.server._carriers)
+    carrier.close()
+
+
+async def test_a_clock_that_is_set_forward_ends_certificates_too(
+    server: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(carrier_server, "LOOK_AT_CLOCK_S", 0.01)
+    carrier = await server.dial()
+    await carrier.write(b"x")
+    assert await carrier.read() == b"x"
+
+    class Later(dt.datetime):
+        @classmethod
+        def now(cls, tz: dt.tzinfo | None = None) -> dt.datetime:  # type: ignore[override]
+            return dt.datetime.now(tz) + dt.timedelta(days=30)
+
+    monkeypatch.setattr(carrier_server, "datetime", Later)
+    with pytest.raises(CarrierLost, match="has expired"):
+        await carrier.read()
+    carrier.close()
 
 
 async def test_a_certificate_of_the_future(server: Cloud) -> None:

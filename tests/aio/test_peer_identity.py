@@ -19,6 +19,7 @@ def test_the_identity_is_read_from_the_certificate() -> None:
     assert (identity.role, identity.name) == ("user", "ann")
     assert identity.uri == "spiffe://example.org/user/ann"
     assert identity.spki_sha256 == hashlib.sha256(spki).digest()
+    assert identity.not_after == leaf.certificate.not_valid_after_utc
 
 
 def test_a_server_has_no_name() -> None:

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 import grpc
@@ -36,6 +37,8 @@ OnCarrier = Callable[["AcceptedCarrier", str, bytes], Awaitable[None]]
 """Called once for each carrier with the peer's URI name and the SHA-256 of its public key; the carrier is closed when
 it returns. It is not cancelled when the peer goes away: reading and writing end with CarrierLost."""
 
+LOOK_AT_CLOCK_S = 60.0
+"""How often the wall clock is asked whether a certificate has ended: it may be set, and a machine may sleep."""
 _FATE_S = 0.05
 _ROLE_OF_METHOD = {CONNECT: "agent", JOIN: "join", RENEW: "agent"}
 _log = structlog.get_logger("tunnel.carrier")
@@ -138,7 +141,9 @@ class CarrierServer:
         carrier = AcceptedCarrier(context, peer)
         with self._counted_while_silent(carrier, address):
             await context.send_initial_metadata((ACCEPTED,))
-            await self._serve(carrier, identity)
+            expired = await self._serve(carrier, identity)
+        if expired:
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, f"the certificate of {identity.uri} has expired")
 
     async def join(self, request: bytes, context: _Context) -> bytes:
         """One Join call."""
@@ -186,16 +191,17 @@ class CarrierServer:
         finally:
             carrier.first_message()
 
-    async def _serve(self, carrier: AcceptedCarrier, identity: PeerIdentity) -> None:
+    async def _serve(self, carrier: AcceptedCarrier, identity: PeerIdentity) -> bool:
+        """Hold the call until its carrier is over; whether that was because the peer's certificate ended."""
         self._carriers.add(carrier)
         # Its own task: gRPC cancels the handler at any await once the peer is gone, and the owner keeps a session.
         owner = self._tasks.spawn(carrier.peer, self._own(carrier, identity))
         self._owners.add(owner)
         owner.add_done_callback(self._owners.discard)
         try:
-            await carrier.ended.wait()
+            return await _expired_before_end(carrier, identity.not_after)
         finally:
-            # From here on nothing may touch the context: gRPC frees the call behind it.
+            # From here on nothing of the carrier may touch the context: gRPC frees the call behind it.
             carrier.end(CarrierLost(f"{carrier.peer}: connection closed"))
             self._carriers.discard(carrier)
 
@@ -206,6 +212,19 @@ class CarrierServer:
             _log.info("carrier lost", peer=carrier.peer, identity=identity.uri, reason=lost.text)
         finally:
             carrier.close()
+
+
+async def _expired_before_end(carrier: AcceptedCarrier, not_after: datetime) -> bool:
+    """Wait for the end of a carrier, or of its certificate, which ends the carrier."""
+    while not carrier.ended.is_set():
+        left_s = (not_after - datetime.now(UTC)).total_seconds()
+        if left_s <= 0:
+            carrier.end(CarrierLost(f"{carrier.peer}: its certificate has expired"))
+            return True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(min(left_s, LOOK_AT_CLOCK_S)):
+                await carrier.ended.wait()
+    return False
 
 
 class AcceptedCarrier:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from urllib.parse import unquote
 
 from cryptography import x509
@@ -29,6 +30,8 @@ class PeerIdentity:
     """Agent name, user name or token id; empty for a server."""
     spki_sha256: bytes
     """SHA-256 of the public key (SubjectPublicKeyInfo, DER)."""
+    not_after: datetime
+    """When the certificate ends; TLS looks at that only in the handshake."""
 
 
 def identify(auth_context: Mapping[str, Iterable[bytes]], trust_domain: str) -> PeerIdentity:
@@ -52,7 +55,13 @@ def identify_certificate(certificate: x509.Certificate, trust_domain: str | None
     """
     uri = _only_uri(certificate)
     role, name = split_uri(uri, trust_domain)
-    return PeerIdentity(uri=uri, role=role, name=name, spki_sha256=spki_sha256(certificate.public_key()))
+    return PeerIdentity(
+        uri=uri,
+        role=role,
+        name=name,
+        spki_sha256=spki_sha256(certificate.public_key()),
+        not_after=certificate.not_valid_after_utc,
+    )
 
 
 def spki_sha256(public_key: CertificatePublicKeyTypes) -> bytes:
