@@ -8,9 +8,9 @@ import pytest
 
 from tests.support import waits
 from tests.support.carriers import AGENT, DIRECT, cloud, echo
-from tests.support.connect_proxy import connect_proxy, relay
+from tests.support.connect_proxy import relay
 from tests.support.leaks import open_descriptors, unfinished_tasks
-from tunnel.aio.carrier import Carrier, CarrierLost, DialOptions, dial_carrier
+from tunnel.aio.carrier import Carrier, CarrierLost
 from tunnel.aio.channel import open_channel, release
 from tunnel.core.limits import MAX_MESSAGE_BYTES
 
@@ -364,88 +364,3 @@ async def test_200_dials_leave_nothing() -> None:
 
 def _settled() -> bool:
     return not [name for name in unfinished_tasks() if "carrier" in name.lower()]
-
-
-# Dialling
-
-
-async def test_nothing_listens() -> None:
-    async with cloud(_hold) as server:
-        tls = server.tls()
-    lost = await _lost(dial_carrier("127.0.0.1:1", tls, DIRECT))
-    assert lost.text == "127.0.0.1:1: connection refused: nothing listens there"
-
-
-@pytest.mark.parametrize("address", ["unix:/tmp/x", "host", "host:", ":443", "a:b:443", "host:70000", "[::1]", ""])
-async def test_what_is_no_address_is_refused_before_anything_is_tried(address: str) -> None:
-    async with cloud(_hold) as server:
-        assert "is not an address" in (await _lost(server.dial(address=address or " "))).text
-
-
-async def test_a_server_that_accepts_and_says_nothing() -> None:
-    async def silent(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await asyncio.sleep(0)
-        kept.append(writer)
-
-    kept: list[asyncio.StreamWriter] = []
-    listener = await asyncio.start_server(silent, "127.0.0.1", 0)
-    async with cloud(_hold) as server:
-        address = f"127.0.0.1:{listener.sockets[0].getsockname()[1]}"
-        lost = await _lost(dial_carrier(address, server.tls(), DialOptions(timeout_s=0.5, proxy="none")), within_s=10)
-        assert "no answer" in lost.text
-    for writer in kept:
-        writer.transport.abort()
-    listener.close()
-
-
-async def test_a_missing_certificate_file_is_named(tmp_path: object) -> None:
-    from pathlib import Path
-
-    from tunnel.aio.credentials import ClientTls
-
-    missing = Path(str(tmp_path)) / "agent.crt"
-    tls = ClientTls(certificate=missing, key=b"", ca=b"")
-    assert str(missing) in (await _lost(dial_carrier("127.0.0.1:1", tls, DIRECT))).text
-
-
-# Proxies
-
-
-async def test_an_explicit_proxy_is_used() -> None:
-    async with cloud(echo) as server, connect_proxy() as proxy:
-        options = DialOptions(proxy=f"http://user:secret@127.0.0.1:{proxy.port}")
-        assert "secret" not in repr(options)
-        carrier = await server.dial(options=options)
-        await carrier.write(b"through")
-        assert await carrier.read() == b"through"
-        assert proxy.requests == [server.address]
-        assert proxy.credentials == ["Basic dXNlcjpzZWNyZXQ="]
-        carrier.close()
-
-
-async def test_the_proxy_of_the_environment_is_used_unless_disabled(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with cloud(echo) as server, connect_proxy() as proxy:
-        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{proxy.port}")
-        (await server.dial(options=DialOptions())).close()
-        assert proxy.requests == [server.address]
-        (await server.dial(options=DialOptions(proxy="none"))).close()
-        monkeypatch.setenv("no_proxy", "127.0.0.0/8")
-        (await server.dial(options=DialOptions(proxy=f"http://127.0.0.1:{proxy.port}"))).close()
-        (await server.dial(options=DialOptions())).close()
-        assert proxy.requests == [server.address]
-
-
-async def test_a_proxy_that_refuses_is_named() -> None:
-    async with cloud(echo) as server, connect_proxy("403 Forbidden by policy") as proxy:
-        url = f"http://user:secret@127.0.0.1:{proxy.port}"
-        lost = await _lost(server.dial(options=DialOptions(proxy=url)), within_s=10)
-        assert f"HTTP proxy 127.0.0.1:{proxy.port} refuses" in lost.text
-        assert "403 Forbidden by policy" in lost.text
-        assert "secret" not in lost.text
-
-
-async def test_a_proxy_of_another_kind_is_refused_without_repeating_it() -> None:
-    async with cloud(echo) as server:
-        lost = await _lost(server.dial(options=DialOptions(proxy="socks5://user:secret@h:1")))
-        assert "http://host:port" in lost.text
-        assert "secret" not in lost.text

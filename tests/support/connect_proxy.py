@@ -20,7 +20,14 @@ class Middle:
         """Proxy-Authorization headers, for a proxy."""
         self.frozen = asyncio.Event()
         """Set: nothing passes any more, and nothing is closed."""
+        self.joined = 0
+        """Connections that were joined to a far end, ever."""
         self._writers: set[asyncio.StreamWriter] = set()
+
+    @property
+    def open(self) -> int:
+        """Connections that are joined now."""
+        return len(self._writers) // 2
 
     def cut(self) -> None:
         """Reset every connection at once."""
@@ -29,6 +36,7 @@ class Middle:
 
     async def join(self, near: _Streams, far: _Streams) -> None:
         """Copy both ways until either end closes."""
+        self.joined += 1
         self._writers |= {near[1], far[1]}
         try:
             async with asyncio.TaskGroup() as group:

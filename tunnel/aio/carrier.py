@@ -78,25 +78,23 @@ async def dial_carrier(address: str, tls: ClientTls, options: DialOptions) -> Ca
         CarrierLost: it could not be made; the text names the hop that failed.
     """
     channel = await open_channel(address, tls, options)
-    carrier: _DialledCarrier | None = None
+    carrier = _DialledCarrier(channel, address)
     try:
         async with asyncio.timeout(options.timeout_s):
-            call: _StreamCall = channel.stream_stream(CONNECT)()
-            carrier = _DialledCarrier(channel, call, address)
-            await carrier.accepted()
-    except BaseException as error:
-        if carrier is None:
-            release(channel)
-        else:
-            carrier.close()
-        if isinstance(error, TimeoutError):
-            lost = CarrierLost(f"{address}: no answer within {options.timeout_s:g} s", vague=True)
-        elif isinstance(error, CarrierLost):
-            lost = error
-        else:
-            raise
-        raise await explain_failure(lost, address, tls, options) from error
-    return carrier
+            lost = await carrier.refusal()
+    except TimeoutError:
+        lost = CarrierLost(f"{address}: no answer within {options.timeout_s:g} s", vague=True)
+    except BaseException:
+        carrier.close()
+        raise
+    if lost is None:
+        return carrier
+    carrier.close()
+    try:
+        raise await explain_failure(lost, address, tls, options)
+    finally:
+        # The error holds this frame: it must hold neither the error, nor a channel, which would dial on.
+        del lost, carrier, channel
 
 
 # Internal
@@ -105,84 +103,89 @@ async def dial_carrier(address: str, tls: ClientTls, options: DialOptions) -> Ca
 class _DialledCarrier:
     """The dialling side. The channel belongs to it: one channel, one call, one TCP connection."""
 
-    def __init__(self, channel: grpc.aio.Channel, call: _StreamCall, peer: str) -> None:
+    def __init__(self, channel: grpc.aio.Channel, peer: str) -> None:
         self.peer = peer
         self._channel = channel
-        self._call = call
+        self._call: _StreamCall | None = channel.stream_stream(CONNECT)()
         self._reader = OneTask("read")
         self._writer = OneTask("write")
-        # Not call.read(): once a write has failed, that leaves unread what the server said before it ended the call.
-        self._messages = cast(AsyncGenerator[object], aiter(call))
         self._lost: CarrierLost | None = None
-        self._unheard: CarrierLost | None = None
+        self._unheard = False
 
-    async def accepted(self) -> None:
-        """Wait for the server's word that it has accepted the certificate."""
-        with self._operation(self._reader):
-            if ACCEPTED not in tuple(await self._call.initial_metadata()):
-                code, details = await self._call.code(), await self._call.details()
-                raise self._lose(lost_from_status(code, details, self.peer))
+    async def refusal(self) -> CarrierLost | None:
+        """Wait for the server's word on the certificate: None when it accepts it."""
+        try:
+            with self._operation(self._reader) as call:
+                if ACCEPTED in tuple(await call.initial_metadata()):
+                    return None
+                return lost_from_status(await call.code(), await call.details(), self.peer)
+        except CarrierLost as lost:
+            return lost.again()
 
     async def read(self) -> bytes | None:
-        with self._operation(self._reader):
-            message = await anext(self._messages, None)
+        with self._operation(self._reader) as call:
+            # Not call.read(): once a write has failed, that leaves unread what the server said before it ended the
+            # call.
+            message: object = await anext(aiter(call), None)
         if isinstance(message, bytes):
             return message
-        self._note_end()
+        self._unheard = True
         return None
 
     async def write(self, message: bytes) -> None:
         if len(message) > MAX_MESSAGE_BYTES:
             raise ValueError(f"a message of {len(message)} bytes is longer than {MAX_MESSAGE_BYTES}")
-        if self._unheard is not None:
-            raise self._unheard
-        with self._operation(self._writer):
+        with self._operation(self._writer) as call:
+            if self._unheard:
+                raise CarrierLost(f"{self.peer}: the other side ended the call")
             try:
-                await self._call.write(message)
+                await call.write(message)
             except GRPC_ERRORS:  # "Internal error from Core": the reason comes to the reader
-                self._note_end()
+                self._unheard = True
 
     async def finish(self) -> None:
-        with self._operation(self._writer), suppress(*GRPC_ERRORS):
-            await self._call.done_writing()
+        with self._operation(self._writer) as call, suppress(*GRPC_ERRORS):
+            await call.done_writing()
 
     def close(self) -> None:
         if self._lost is None:
             self._lost = CarrierLost(f"{self.peer}: closed here")
         self._reader.cut()
         self._writer.cut()
+        # Let go, since gRPC keeps the TCP connection until the last reference to the call is gone.
+        call, self._call = self._call, None
+        if call is None:
+            return
         # The call first: closing the channel under a pending read may leave that read waiting for ever.
-        self._call.cancel()
+        call.cancel()
         if not self._reader.busy:
-            # The call and the iterator of its messages hold each other, and a cut read ends the iterator by itself.
+            # The call and the iterator of its messages hold each other; a read that was cut ends the iterator itself.
             with suppress(StopIteration):
-                self._messages.aclose().send(None)
+                cast(AsyncGenerator[object], aiter(call)).aclose().send(None)
         release(self._channel)
 
     @contextmanager
-    def _operation(self, direction: OneTask) -> Iterator[None]:
+    def _operation(self, direction: OneTask) -> Iterator[_StreamCall]:
         if self._lost is not None:
-            raise self._lost
+            raise self._lost.again()
+        assert self._call is not None
         direction.enter()
         try:
-            yield
+            yield self._call
         except asyncio.CancelledError:
             if direction.asked_by_owner():
                 direction.leave()
                 self.close()
                 raise
             # gRPC says so to whoever is inside a call that was cancelled on this side.
-            raise self._lose(CarrierLost(f"{self.peer}: closed here")) from None
+            raise self._reason(CarrierLost(f"{self.peer}: closed here")) from None
         except GRPC_ERRORS as error:
-            raise self._lose(lost_from_error(error, self.peer)) from error
+            raise self._reason(lost_from_error(error, self.peer)) from error
         finally:
             direction.leave()
 
-    def _note_end(self) -> None:
-        self._unheard = CarrierLost(f"{self.peer}: the other side ended the call")
-
-    def _lose(self, lost: CarrierLost) -> CarrierLost:
+    def _reason(self, lost: CarrierLost) -> CarrierLost:
         """Remember the first reason; later failures of either direction only follow from it."""
         if self._lost is None:
             self._lost = lost
-        return self._lost
+        return self._lost.again()

@@ -49,6 +49,12 @@ class CarrierLost(Exception):
         self.refused = refused
         self.vague = vague
 
+    def again(self) -> CarrierLost:
+        """A fresh error that says the same: one that is kept and raised holds the frames of whoever raised it, with
+        the call in them, and so a TCP connection.
+        """
+        return CarrierLost(self.text, refused=self.refused, vague=self.vague)
+
 
 class EnrollmentRefused(Exception):
     """The server will not issue a certificate; the text says why."""

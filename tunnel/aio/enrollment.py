@@ -109,7 +109,11 @@ async def _call(address: str, tls: ClientTls, method: str, request: bytes, optio
         pass
     finally:
         release(channel)
-    raise await explain_failure(lost, address, tls, options)
+    try:
+        raise await explain_failure(lost, address, tls, options)
+    finally:
+        # The error holds this frame: it must hold neither the error, nor a channel, which would dial on.
+        del lost, channel
 
 
 def _parse(kind: type[_M], raw: bytes, address: str) -> _M:
