@@ -99,8 +99,7 @@ async def _call(address: str, tls: ClientTls, method: str, request: bytes, optio
     lost = CarrierLost(f"{address}: no answer within {options.timeout_s:g} s", vague=True)
     try:
         async with asyncio.timeout(options.timeout_s):
-            invoke: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(method)
-            return await invoke(request)
+            return await _invoke(channel, method, request)
     except grpc.aio.AioRpcError as error:
         lost = lost_from_status(error.code(), error.details(), address)
         if error.code() in (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.PERMISSION_DENIED):
@@ -114,6 +113,11 @@ async def _call(address: str, tls: ClientTls, method: str, request: bytes, optio
     finally:
         # The error holds this frame: it must hold neither the error, nor a channel, which would dial on.
         del lost, channel
+
+
+async def _invoke(channel: grpc.aio.Channel, method: str, request: bytes) -> bytes:
+    invoke: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(method)
+    return await invoke(request)
 
 
 def _parse(kind: type[_M], raw: bytes, address: str) -> _M:
