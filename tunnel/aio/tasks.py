@@ -38,6 +38,11 @@ class TaskOwner:
         task.add_done_callback(self._done)
         return task
 
+    async def finished(self) -> None:
+        """Wait until all tasks have ended by themselves."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
     async def aclose(self) -> None:
         """Cancel all tasks and wait for their end."""
         self._closed = True

@@ -1,0 +1,166 @@
+"""One gRPC call over an HTTP/2 stream: messages both ways, back-pressure, and how it ends."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from cloud_server.frontends.konnectivity.http2_stream import WINDOW_BYTES, Http2Stream
+from cloud_server.frontends.konnectivity.messages import (
+    RESPONSE_HEADERS,
+    CallFailed,
+    Headers,
+    MessageReader,
+    Status,
+    framed,
+    is_grpc,
+    trailers,
+)
+from tunnel.core.budget import Budget
+
+ASSEMBLY_BYTES = 64 * 1024 * 1024
+"""What the incomplete messages of one connection may take, of those that are longer than a window."""
+MAX_QUEUED = 64
+"""Messages that wait for the client. We send the next when it took the last; answers to nonsense could be more."""
+
+
+class CallHandler(Protocol):
+    """Takes a call's events. Called from the event loop; may neither block nor raise, but for CallFailed."""
+
+    def received(self, message: bytes) -> None:
+        """A message came.
+
+        Raises:
+            CallFailed: it is not one that can be understood.
+        """
+        ...
+
+    def client_finished(self) -> None:
+        """No more messages follow."""
+        ...
+
+    def sent(self) -> None:
+        """All messages have gone to the client."""
+        ...
+
+    def lost(self, text: str) -> None:
+        """Last call: the client has given the call up, or broken it."""
+        ...
+
+
+class Call:
+    """A call that the client made and nobody has ended yet."""
+
+    def __init__(self, stream: Http2Stream, assembly: Budget) -> None:
+        """`assembly`: the connection's, of ASSEMBLY_BYTES."""
+        self._stream = stream
+        self._assembly = assembly
+        self._reserved = 0
+        self._reader = MessageReader(stream.headers.get(b"grpc-encoding", b""))
+        self._handler: CallHandler | None = None
+        self._held = False
+        self._untaken = 0
+
+    # Public
+
+    def begin(self, handler: CallHandler) -> None:
+        """Take it on."""
+        self._handler = handler
+        self._stream.handler = self
+        self._stream.respond(RESPONSE_HEADERS)
+
+    def send(self, message: bytes) -> None:
+        """Queue a message; `CallHandler.sent` follows."""
+        self._stream.send(framed(message))
+
+    def finish(self, status: Status = Status.OK, text: str = "") -> None:
+        """End it behind what was sent. No event follows."""
+        self._handler = None
+        self._release()
+        self._stream.finish(trailers(status, text))
+
+    def hold(self) -> None:
+        """Let the client send no more than its window until `go_on`."""
+        self._held = True
+
+    def go_on(self) -> None:
+        """Let the client send again."""
+        self._held = False
+        self._take()
+
+    # Internal - called by the stream
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came: hand on the messages that are complete with them."""
+        self._untaken += len(data)
+        try:
+            for message in self._reader.feed(data):
+                if self._handler is not None:
+                    self._handler.received(message)
+                if self._stream.queued > MAX_QUEUED:
+                    raise CallFailed(Status.RESOURCE_EXHAUSTED, "answers are not taken")
+            if self._handler is not None and not self._held:
+                self._reserve()
+        except CallFailed as fault:
+            self._fail(fault)
+            return
+        if not self._held:
+            self._take()
+
+    def eof_received(self) -> None:
+        """The client has finished."""
+        if self._handler is None:
+            return
+        if self._reader.incomplete:
+            self._fail(CallFailed(Status.INTERNAL, "the call ended in the middle of a message"))
+        else:
+            self._handler.client_finished()
+
+    def sent(self) -> None:
+        """All is out."""
+        if self._handler is not None:
+            self._handler.sent()
+
+    def lost(self, text: str) -> None:
+        """The client has given up."""
+        self._release()
+        handler, self._handler = self._handler, None
+        if handler is not None:
+            handler.lost(text)
+
+    # Internal
+
+    def _reserve(self) -> None:
+        """A message that is longer than the window gets more of it as it comes, if there is memory for it."""
+        self._release()
+        wanted = self._reader.wanted_bytes
+        if wanted <= WINDOW_BYTES:
+            return
+        if wanted > self._assembly.available_bytes:
+            raise CallFailed(Status.RESOURCE_EXHAUSTED, "too many long messages on one connection")
+        self._assembly.reserve(wanted)
+        self._reserved = wanted
+
+    def _release(self) -> None:
+        self._assembly.release(self._reserved)
+        self._reserved = 0
+
+    def _take(self) -> None:
+        taken, self._untaken = self._untaken, 0
+        self._stream.taken(taken)
+
+    def _fail(self, fault: CallFailed) -> None:
+        handler = self._handler
+        self.finish(fault.status, str(fault))
+        if handler is not None:
+            handler.lost(str(fault))
+
+
+def refusal_of(headers: dict[bytes, bytes], path: bytes) -> Headers | None:
+    """The whole answer to a request that is no call of the method at `path`; None when it is one."""
+    if headers.get(b":method") != b"POST":
+        return [(b":status", b"405"), (b"allow", b"POST")]
+    if not is_grpc(headers.get(b"content-type", b"")):
+        return [(b":status", b"415")]
+    if headers.get(b":path") != path:
+        return [*RESPONSE_HEADERS, *trailers(Status.UNIMPLEMENTED, f"only {path.decode()} is served here")]
+    return None

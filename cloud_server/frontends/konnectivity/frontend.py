@@ -1,0 +1,58 @@
+"""The ProxyService on a socket: each call is a tunnel, each connection may carry many."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+
+from cloud_server.frontends.konnectivity.call import ASSEMBLY_BYTES, Call, refusal_of
+from cloud_server.frontends.konnectivity.http2 import Http2Connection
+from cloud_server.frontends.konnectivity.http2_stream import Http2Stream
+from cloud_server.frontends.konnectivity.tunnel import Router, Service, Tunnel
+from tunnel.aio.conn import Conn
+from tunnel.aio.tasks import TaskOwner
+from tunnel.core.budget import Budget
+
+PATH = b"/ProxyService/Proxy"
+
+
+class KonnectivityFrontend:
+    """Serves connections that begin with HTTP/2's preface."""
+
+    def __init__(self, router: Router, *, deadline_s: float) -> None:
+        """`deadline_s`: within which every dial is answered."""
+        self._service = Service(router, deadline_s)
+        self._connections: set[Http2Connection] = set()
+        self._connect_ids = itertools.count(1)
+
+    async def handle(self, conn: Conn) -> None:
+        """Serve a connection until it ends, and its tunnels with it."""
+        user = conn.peer
+        detached = conn.detach()
+        tunnels = TaskOwner("konnectivity")
+        assembly = Budget(total_bytes=ASSEMBLY_BYTES)
+
+        def on_request(stream: Http2Stream) -> None:
+            refusal = refusal_of(stream.headers, PATH)
+            if refusal is not None:
+                stream.finish(refusal)
+                return
+            call = Call(stream, assembly)
+            tunnel = Tunnel(call, self._service, next(self._connect_ids), user)
+            call.begin(tunnel)  # now: what comes in the same breath as the request is the tunnel's already
+            tunnels.spawn("tunnel", tunnel.run())
+
+        connection = Http2Connection(detached.transport, user, on_request)
+        self._connections.add(connection)
+        try:
+            connection.start(detached.leftover, at_eof=detached.at_eof)
+            await asyncio.shield(connection.done)
+        finally:
+            self._connections.discard(connection)
+            connection.close()
+            await tunnels.finished()
+
+    def drain(self) -> None:
+        """Ask all clients to make their next calls on other connections."""
+        for connection in self._connections:
+            connection.drain()

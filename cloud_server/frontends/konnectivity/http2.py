@@ -1,0 +1,378 @@
+"""HTTP/2 for a server over one socket: many streams, windows both ways, and no more patience with a client than its
+streams are worth. It knows nothing of gRPC.
+
+The protocol itself is the library's (h2). What it says of received bytes is handled as a whole before anything is sent,
+so that a stream which the client has reset in the same breath is not written to any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections import deque
+from collections.abc import Callable
+
+import structlog
+from h2 import events
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.errors import ErrorCodes
+from h2.exceptions import ProtocolError
+from h2.settings import SettingCodes, Settings
+
+from cloud_server.frontends.konnectivity.flood import FloodGuard
+from cloud_server.frontends.konnectivity.http2_stream import WINDOW_BYTES, Http2Stream
+
+CONNECTION_WINDOW_BYTES = 1024 * 1024
+"""Given back as soon as bytes come in, so that no stalled stream stops the others: their own windows bound them."""
+MAX_STREAMS = 200
+"""At once. With WINDOW_BYTES each, a client may leave 50 MiB here."""
+FRAME_BYTES = 16 * 1024
+"""Nobody has to take larger frames, and Go's gRPC takes none."""
+WRITE_BYTES = 4 * FRAME_BYTES
+"""What goes into the socket at a time."""
+TURN_BYTES = 1024 * 1024
+"""What one connection sends before the rest of the server has its turn."""
+RECEIVE_BYTES = 16 * 1024
+"""What is looked at between two looks at the flood guard: a thousand pings."""
+MAX_UNSENT_BYTES = 256 * 1024
+"""With so much unread by the client, mostly our answers to its pings and the like, nothing more is read from it."""
+MAX_HEADER_LIST_BYTES = 16 * 1024
+HEADER_TABLE_BYTES = 4096
+IDLE_S = 30.0
+"""How long a connection may be without a stream; also, how long it may take to ask for its first."""
+CLOSE_S = 5.0
+"""How long a client may take to read our last words."""
+
+_log = structlog.get_logger("cloud.konnectivity")
+
+OnRequest = Callable[[Http2Stream], None]
+"""Is to set `handler`, or to end the stream."""
+
+
+class Http2Connection(asyncio.Protocol):
+    """One connection; takes the socket over."""
+
+    def __init__(self, transport: asyncio.Transport, peer: str, on_request: OnRequest) -> None:
+        """`peer` is for logs."""
+        self._loop = asyncio.get_running_loop()
+        self._transport = transport
+        self._peer = peer
+        self._on_request = on_request
+        self._h2 = _new_h2()
+        self._guard = FloodGuard(self._loop.time())
+        self._streams: dict[int, Http2Stream] = {}
+        self._ready: deque[Http2Stream] = deque()
+        self._received = 0
+        self._busy = False
+        self._write_paused = False
+        self._read_paused = False
+        self._draining = False
+        self._over = False
+        self._pump_later: asyncio.Handle | None = None
+        self._idle_timer: asyncio.TimerHandle | None = None
+        self._abort_timer: asyncio.TimerHandle | None = None
+        self.done: asyncio.Future[None] = self._loop.create_future()
+        """Settled when the socket is gone."""
+
+    # Public
+
+    def start(self, early: bytes, *, at_eof: bool) -> None:
+        """Begin, with the bytes that were read already; `at_eof`: no more come."""
+        self._transport.set_protocol(self)
+        self._h2.initiate_connection()
+        self._h2.increment_flow_control_window(CONNECTION_WINDOW_BYTES - 65535)
+        self._watch_idle()
+        self._flush()
+        if self._transport.is_closing():
+            self.connection_lost(None)
+            return
+        if early:
+            self.data_received(early)
+        if at_eof:
+            self.eof_received()
+        elif not self._read_paused:
+            self._transport.resume_reading()
+
+    def drain(self) -> None:
+        """Take no more streams; those that run go on, and the connection ends behind the last."""
+        if self._over or self._draining:
+            return
+        self._draining = True
+        self._flush()
+        # By hand: for the library a GOAWAY ends everything.
+        frame = struct.pack(">HBBBIII", 0, 8, 7, 0, 0, self._h2.highest_inbound_stream_id, ErrorCodes.NO_ERROR)
+        self._transport.write(frame)
+        self._close_if_drained()
+
+    def close(self) -> None:
+        """End it, with all streams that are left."""
+        self._end("the server closed the connection", ErrorCodes.NO_ERROR)
+
+    # Internal - called by streams
+
+    def wants_to_send(self, stream: Http2Stream) -> None:
+        """Give a stream its turn."""
+        if not stream.ready:
+            stream.ready = True
+            self._ready.append(stream)
+        self._pump()
+
+    # Internal - called by the event loop
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came."""
+        self._busy = True
+        view = memoryview(data)
+        for start in range(0, len(data), RECEIVE_BYTES):
+            if self._over:
+                break
+            self._receive(view[start : start + RECEIVE_BYTES])
+        self._busy = False
+        self._pump()
+        if not self._over and not self._read_paused and self._transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
+            self._read_paused = True
+            self._transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        """The client is gone: HTTP/2 has no use for half a connection."""
+        self._end("the client closed the connection", ErrorCodes.NO_ERROR)
+        return False
+
+    def pause_writing(self) -> None:
+        """The socket is full."""
+        self._write_paused = True
+
+    def resume_writing(self) -> None:
+        """The socket has room."""
+        self._write_paused = False
+        if self._read_paused:
+            self._read_paused = False
+            self._transport.resume_reading()
+        self._pump()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the event loop's signature
+        """The socket is gone."""
+        self._over = True
+        self._lose_streams("the client closed the connection")
+        for handle in (self._idle_timer, self._abort_timer, self._pump_later):
+            if handle is not None:
+                handle.cancel()
+        if not self.done.done():
+            self.done.set_result(None)
+
+    # Internal - receiving
+
+    def _receive(self, data: memoryview) -> None:
+        try:
+            happened = self._h2.receive_data(data)
+        except ProtocolError as error:
+            self._fault(str(error))
+            return
+        payload = resets = 0
+        for event in happened:
+            if isinstance(event, events.DataReceived):
+                payload += len(event.data)
+            elif isinstance(event, events.StreamReset):
+                resets += 1
+            self._handle(event)
+        if not self._guard.received(len(data), payload, resets, self._loop.time()):
+            self._end("the client sent too much that is no data", ErrorCodes.ENHANCE_YOUR_CALM)
+
+    def _handle(self, event: events.Event) -> None:
+        match event:
+            case events.DataReceived():
+                self._on_data(event)
+            case events.WindowUpdated():
+                self._on_window(event.stream_id)
+            case events.RemoteSettingsChanged():
+                # What a client wants us to remember of headers is memory of ours.
+                self._h2.encoder.header_table_size = min(self._h2.encoder.header_table_size, HEADER_TABLE_BYTES)
+                self._on_window(0)
+            case events.RequestReceived():
+                self._on_headers(event)
+            case events.StreamEnded():
+                stream = self._streams.get(event.stream_id)
+                if stream is not None:
+                    stream.client_finished = True
+                    if stream.handler is not None:
+                        stream.handler.eof_received()
+            case events.StreamReset():
+                self._lose(event.stream_id, "the client reset the call")
+            case events.ConnectionTerminated():
+                # The library says no more from here on. Go's client sends it right before it closes.
+                self._leave("the client closed the connection")
+            case _:
+                pass
+
+    def _on_headers(self, event: events.RequestReceived) -> None:
+        stream = Http2Stream(self, event.stream_id, {bytes(name): bytes(value) for name, value in event.headers})
+        self._streams[stream.id] = stream
+        self._watch_idle()
+        if self._draining:
+            stream.reset(ErrorCodes.REFUSED_STREAM)
+        else:
+            self._on_request(stream)
+
+    def _on_data(self, event: events.DataReceived) -> None:
+        self._received += event.flow_controlled_length
+        stream = self._streams.get(event.stream_id)
+        if stream is None or stream.handler is None:
+            return
+        stream.taken(event.flow_controlled_length - len(event.data))
+        if event.data:
+            stream.handler.data_received(event.data)
+
+    def _on_window(self, stream_id: int) -> None:
+        for stream in self._streams.values() if stream_id == 0 else [*filter(None, [self._streams.get(stream_id)])]:
+            if stream.queued and not stream.ready:
+                stream.ready = True
+                self._ready.append(stream)
+
+    # Internal - sending
+
+    def _pump(self) -> None:
+        """Send what may be sent, a frame of each stream in turn."""
+        if self._busy or self._over:
+            return
+        self._busy = True
+        self._return_credit()
+        unwritten = turn = 0
+        # A stream that is stopped by its own window leaves the queue; the connection's window stops them all.
+        stopped: list[Http2Stream] = []
+        while self._ready and not self._write_paused and turn < TURN_BYTES and not self._over:
+            stream = self._ready.popleft()
+            count = self._send_of(stream, stopped)
+            unwritten += count
+            turn += count
+            if unwritten >= WRITE_BYTES:
+                self._flush()
+                unwritten = 0
+        self._ready.extend(stopped)
+        self._flush()
+        self._busy = False
+        if turn >= TURN_BYTES and self._ready and self._pump_later is None:
+            self._pump_later = self._loop.call_soon(self._pump_on)
+
+    def _pump_on(self) -> None:
+        self._pump_later = None
+        self._pump()
+
+    def _send_of(self, stream: Http2Stream, stopped: list[Http2Stream]) -> int:
+        """One turn of a stream; returns how many bytes of data it sent."""
+        stream.ready = False
+        if self._streams.get(stream.id) is not stream:
+            return 0
+        h2 = self._h2
+        if (code := stream.take_reset()) is not None:
+            h2.reset_stream(stream.id, code)
+            self._forget(stream)
+            return 0
+        if (headers := stream.take_response()) is not None:
+            h2.send_headers(stream.id, headers)
+        if credit := stream.take_credit():
+            h2.increment_flow_control_window(credit, stream.id)
+        count = 0
+        if stream.queued:
+            count = self._send_data(stream)
+            if stream.queued and (count or h2.outbound_flow_control_window <= 0) and not stream.ready:
+                stream.ready = True
+                (self._ready if count else stopped).append(stream)
+        if (trailers := stream.take_trailers()) is not None:
+            self._finish(stream, trailers)
+        elif count and not stream.queued and stream.handler is not None:
+            stream.handler.sent()
+        return count
+
+    def _send_data(self, stream: Http2Stream) -> int:
+        room = min(self._h2.local_flow_control_window(stream.id), FRAME_BYTES)
+        if room <= 0:
+            return 0
+        data = stream.take_data(room)
+        self._h2.send_data(stream.id, data)
+        self._guard.sent(len(data))
+        return len(data)
+
+    def _finish(self, stream: Http2Stream, trailers: list[tuple[bytes, bytes]]) -> None:
+        self._h2.send_headers(stream.id, trailers, end_stream=True)
+        if not stream.client_finished:
+            self._h2.reset_stream(stream.id, ErrorCodes.NO_ERROR)
+        self._forget(stream)
+
+    def _return_credit(self) -> None:
+        if self._received >= CONNECTION_WINDOW_BYTES // 2:
+            self._h2.increment_flow_control_window(self._received)
+            self._received = 0
+
+    def _flush(self) -> None:
+        data = self._h2.data_to_send()
+        if data and not self._transport.is_closing():
+            self._transport.write(data)
+
+    # Internal - ending
+
+    def _forget(self, stream: Http2Stream) -> None:
+        self._streams.pop(stream.id, None)
+        self._watch_idle()
+        self._close_if_drained()
+
+    def _lose(self, stream_id: int, text: str) -> None:
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            return
+        handler, stream.handler = stream.handler, None
+        self._forget(stream)
+        if handler is not None:
+            handler.lost(text)
+
+    def _lose_streams(self, text: str) -> None:
+        for stream_id in [*self._streams]:
+            self._lose(stream_id, text)
+
+    def _fault(self, text: str) -> None:
+        """The client broke the protocol; the library has a GOAWAY for it."""
+        _log.info("client broke HTTP/2", peer=self._peer, reason=text)
+        self._leave(text)
+
+    def _end(self, text: str, code: ErrorCodes) -> None:
+        if self._over:
+            return
+        if code is not ErrorCodes.NO_ERROR:
+            _log.warning("connection closed", peer=self._peer, reason=text)
+        self._h2.close_connection(code)
+        self._leave(text)
+
+    def _leave(self, text: str) -> None:
+        self._over = True
+        self._flush()
+        self._transport.close()
+        self._lose_streams(text)
+        if not self.done.done():
+            self._abort_timer = self._loop.call_later(CLOSE_S, self._transport.abort)
+
+    def _close_if_drained(self) -> None:
+        if self._draining and not self._streams:
+            self._loop.call_soon(self.close)
+
+    def _watch_idle(self) -> None:
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+            self._idle_timer = None
+        if not self._streams and not self._over:
+            self._idle_timer = self._loop.call_later(IDLE_S, self.close)
+
+
+def _new_h2() -> H2Connection:
+    h2 = H2Connection(H2Configuration(client_side=False, header_encoding=None))
+    h2.local_settings = Settings(
+        client=False,
+        initial_values={
+            SettingCodes.ENABLE_PUSH: 0,
+            SettingCodes.INITIAL_WINDOW_SIZE: WINDOW_BYTES,
+            SettingCodes.MAX_CONCURRENT_STREAMS: MAX_STREAMS,
+            SettingCodes.MAX_FRAME_SIZE: FRAME_BYTES,
+            SettingCodes.MAX_HEADER_LIST_SIZE: MAX_HEADER_LIST_BYTES,
+        },
+    )
+    h2.decoder.max_header_list_size = MAX_HEADER_LIST_BYTES
+    return h2

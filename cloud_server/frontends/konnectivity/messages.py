@@ -1,0 +1,103 @@
+"""gRPC's messages in a stream of bytes, its statuses and its headers. No I/O."""
+
+from __future__ import annotations
+
+import struct
+from enum import IntEnum
+
+MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+"""What gRPC takes by default; kube-apiserver's own messages are a TLS record or two."""
+_PREFIX = struct.Struct(">BI")
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class Status(IntEnum):
+    """Why a call ended, in gRPC's numbers."""
+
+    OK = 0
+    DEADLINE_EXCEEDED = 4
+    RESOURCE_EXHAUSTED = 8
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
+
+
+class CallFailed(Exception):
+    """The client broke a rule of gRPC: its call ends with this status."""
+
+    def __init__(self, status: Status, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class MessageReader:
+    """Puts messages together from the pieces that come in."""
+
+    def __init__(self, encoding: bytes) -> None:
+        """`encoding`: the request's grpc-encoding; empty for none."""
+        self._encoding = encoding
+        self._buffer = bytearray()
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether a message has begun and not ended."""
+        return bool(self._buffer)
+
+    @property
+    def wanted_bytes(self) -> int:
+        """How long the incomplete message will be; 0 while that is not known."""
+        return self._length() if len(self._buffer) >= _PREFIX.size else 0
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The messages that are complete with this.
+
+        Raises:
+            CallFailed: one is too long or compressed.
+        """
+        self._buffer += data
+        messages = []
+        while len(self._buffer) >= _PREFIX.size:
+            end = _PREFIX.size + self._length()
+            if len(self._buffer) < end:
+                break
+            messages.append(bytes(memoryview(self._buffer)[_PREFIX.size : end]))
+            del self._buffer[:end]
+        return messages
+
+    def _length(self) -> int:
+        compressed, length = _PREFIX.unpack_from(self._buffer)
+        if compressed:
+            if self._encoding in (b"", b"identity"):
+                raise CallFailed(Status.INTERNAL, "a compressed message in a call without grpc-encoding")
+            raise CallFailed(Status.UNIMPLEMENTED, "compressed messages are not taken")
+        if length > MAX_MESSAGE_BYTES:
+            raise CallFailed(
+                Status.RESOURCE_EXHAUSTED, f"a message of {length} bytes; {MAX_MESSAGE_BYTES} is the limit"
+            )
+        return int(length)
+
+
+def framed(message: bytes) -> bytes:
+    """A message as it goes into the stream."""
+    return _PREFIX.pack(0, len(message)) + message
+
+
+RESPONSE_HEADERS: Headers = [
+    (b":status", b"200"),
+    (b"content-type", b"application/grpc"),
+    (b"grpc-accept-encoding", b"identity"),
+]
+
+
+def trailers(status: Status, text: str) -> Headers:
+    """How a call ends. `text` is one line of ASCII."""
+    end: Headers = [(b"grpc-status", b"%d" % status)]
+    if text:
+        end.append((b"grpc-message", text.replace("%", "%25").encode("ascii", "replace")))
+    return end
+
+
+def is_grpc(content_type: bytes) -> bool:
+    """Whether a request's content-type is gRPC with protobuf messages."""
+    return content_type.lower().partition(b";")[0].strip() in (b"application/grpc", b"application/grpc+proto")

@@ -1,0 +1,369 @@
+"""One tunnel: the call that kube-apiserver made for it, joined to a stream to what it dialled.
+
+There is one dial in a call, and no half-close: whichever end closes, the other gets all that was sent before. What
+waits for the client waits as credit that the stream's sender does not get, never in memory of ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+from typing import Protocol
+
+from google.protobuf.message import DecodeError
+
+from cloud_server.frontends.audit import log_refused, log_stream
+from cloud_server.frontends.konnectivity import packets
+from cloud_server.frontends.konnectivity.call import Call
+from cloud_server.frontends.konnectivity.messages import CallFailed, Status
+from cloud_server.frontends.pending import open_unless_gone
+from cloud_server.frontends.status import reason_phrase
+from protos.konnectivity_pb2 import Data, DialRequest, Packet, PacketType
+from tunnel.aio.splice import SpliceResult
+from tunnel.aio.stream import Stream
+from tunnel.core.errors import Code, OpenRefused, StreamError
+from tunnel.core.limits import MAX_DATA_BYTES
+from tunnel.core.target import Target
+
+FRONTEND = "konnectivity"
+ASK_S = 10.0
+"""How long a call may be there without a dial."""
+MIN_BATCH_BYTES = 16 * 1024
+MAX_BATCH_BYTES = 256 * 1024
+"""One DATA packet. The client keeps ten for its reader and cuts the tunnel when the reader takes none for 10 s: large
+ones let a reader stop for longer, small ones let it be slower (with these, 26 kB/s behind a burst)."""
+BULK_BYTES = 64 * 1024
+"""After so many bytes without a pause, packets are filled up to as many."""
+GATHER_S = 0.02
+"""How long such a packet waits at most to be filled."""
+PAUSE_S = 0.1
+QUICK_S = 0.1
+SLOW_S = 1.0
+"""When a packet is taken in less than QUICK_S, the next may be twice as large; when in more than SLOW_S, half."""
+
+
+class Attempt(Protocol):
+    """A dial, over one or several routes."""
+
+    @property
+    def agent(self) -> str:
+        """The agent of the route in use."""
+        ...
+
+    @property
+    def target(self) -> Target:
+        """What that agent was asked to connect to."""
+        ...
+
+    async def open(self, *, principal: str, frontend: str, deadline_s: float) -> Stream:
+        """Open a stream; cancelling it cancels the dial at the agent.
+
+        Raises:
+            OpenRefused: why not, within `deadline_s`.
+        """
+        ...
+
+
+class Router(Protocol):
+    """Knows the way to what a client asks for."""
+
+    def attempt(self, authority: str) -> Attempt:
+        """A dial of `host:port`.
+
+        Raises:
+            OpenRefused: there is no way.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What all tunnels share."""
+
+    router: Router
+    deadline_s: float
+    """Within which every dial is answered."""
+
+
+class Tunnel:
+    """Handler of its call and sink of its stream at once."""
+
+    def __init__(self, call: Call, service: Service, connect_id: int, user: str) -> None:
+        """`connect_id`: what packets of this tunnel are marked with; not 0. `user`: whoever opened the socket."""
+        loop = asyncio.get_running_loop()
+        self._loop = loop
+        self._call = call
+        self._service = service
+        self._id = connect_id
+        self._user = user
+        self._asked: asyncio.Future[DialRequest | None] = loop.create_future()
+        self._given_up: asyncio.Future[None] = loop.create_future()
+        self._stream: Stream | None = None
+        self._closed: asyncio.Future[tuple[str, str]] = loop.create_future()
+        self._chunks: deque[bytes] = deque()
+        self._chunk_offset = 0
+        self._waiting = 0
+        """Bytes in the chunks."""
+        self._in_flight = 0
+        self._batch = MAX_BATCH_BYTES // 4
+        self._burst = 0
+        """Bytes that were sent since the last pause."""
+        self._sent_at_s = 0.0
+        self._gathering: asyncio.TimerHandle | None = None
+        self._endpoint_finished = False
+        self._bytes_in = 0
+        self._bytes_out = 0
+
+    # Public
+
+    async def run(self) -> None:
+        """Serve the call until it is over."""
+        try:
+            async with asyncio.timeout(ASK_S):
+                request = await self._asked
+        except TimeoutError:
+            self._call.finish(Status.DEADLINE_EXCEEDED, "no dial came in time")
+            return
+        if request is not None:
+            await self._dial(request)
+
+    # Internal - called by the call
+
+    def received(self, message: bytes) -> None:
+        """A packet came. Kinds that are not known here are left out, as the others of this protocol do."""
+        try:
+            packet = Packet.FromString(message)
+        except DecodeError as error:
+            raise CallFailed(Status.INTERNAL, "a message is no Packet") from error
+        match packet.type:
+            case PacketType.DATA:
+                self._on_data(packet.data)
+            case PacketType.DIAL_REQ if packet.HasField("dial_request"):
+                self._on_dial(packet.dial_request)
+            case PacketType.CLOSE_REQ:
+                self._on_close(packet.close_request.connect_id)
+            case PacketType.DIAL_CLS:
+                self._on_dial_given_up(packet.close_dial.random)
+            case _:
+                pass
+
+    def client_finished(self) -> None:
+        """The client sends no more, and did not close: what it sent still arrives."""
+        self._give_up()
+        if self._stream is not None and not self._closed.done():
+            self._stream.close_nowait()
+            self._end("closed", "")
+        self._call.finish()
+
+    def sent(self) -> None:
+        """The client took the last packet: the endpoint may send as much again."""
+        if self._stream is None or self._closed.done() or not self._in_flight:
+            return
+        took_s = self._loop.time() - self._sent_at_s
+        if took_s > SLOW_S:
+            self._batch = max(self._batch // 2, MIN_BATCH_BYTES)
+        elif took_s < QUICK_S:
+            self._batch = min(self._batch * 2, MAX_BATCH_BYTES)
+        count, self._in_flight = self._in_flight, 0
+        self._bytes_out += count
+        self._stream.consumed(count)
+        self._pump()
+
+    def lost(self, text: str) -> None:
+        """The client is gone without a close: what it sent may be cut short, and the endpoint must know."""
+        self._give_up()
+        if self._stream is not None and not self._closed.done():
+            self._stream.reset(Code.CONNECTION_RESET, text)
+            self._end(Code.CONNECTION_RESET.label, text)
+
+    # Internal - called by the stream (StreamSink)
+
+    def readable(self) -> None:
+        """Bytes came from the endpoint."""
+        self._pump()
+
+    def eof(self) -> None:
+        """The endpoint has finished: so has the tunnel, behind its bytes."""
+        self._endpoint_finished = True
+        self._pump()
+
+    def writable(self) -> None:
+        """The way to the endpoint has room."""
+        self._call.go_on()
+
+    def ended(self, error: StreamError | None) -> None:
+        """The stream is over."""
+        if error is None:
+            self.eof()
+        elif not self._closed.done():
+            self._call.send(packets.close_response(self._id, reason_phrase(str(error))))
+            self._call.finish()
+            self._end(error.code.label, str(error))
+
+    # Internal - packets
+
+    def _on_dial(self, request: DialRequest) -> None:
+        if self._asked.done():
+            refusal = packets.dial_response(request.random, error="this call has had its dial; make another")
+            self._call.send(refusal)
+        else:
+            self._asked.set_result(request)
+
+    def _on_dial_given_up(self, random: int) -> None:
+        request = self._asked.result() if self._asked.done() else None
+        if request is None or request.random != random:
+            return
+        # It may cross our answer: then the client takes it for an answer to a dial that it does not know any more.
+        self._call.finish()
+        self.lost("the client gave up the dial")
+
+    def _on_data(self, data: Data) -> None:
+        if data.connect_id == 0:
+            return
+        if self._stream is None:
+            self._call.send(packets.close_response(data.connect_id, "backend not initialized"))
+        elif data.connect_id != self._id:
+            self._on_mismatch(data.connect_id)
+        else:
+            payload, more = data.data, True
+            self._bytes_in += len(payload)
+            for start in range(0, len(payload), MAX_DATA_BYTES):
+                more = self._stream.send_nowait(payload[start : start + MAX_DATA_BYTES])
+            if not more:
+                self._call.hold()
+
+    def _on_close(self, connect_id: int) -> None:
+        if self._stream is None:
+            self._call.send(packets.close_response(connect_id, "backend not initialized"))
+        elif connect_id != self._id:
+            self._on_mismatch(connect_id)
+        else:
+            self._call.send(packets.close_response(self._id))
+            self._call.finish()
+            self._stream.close_nowait()  # delivers in the background what the client sent before
+            self._end("closed", "")
+
+    def _on_mismatch(self, connect_id: int) -> None:
+        text = "mismatched connection IDs"
+        for one in (self._id, connect_id):
+            self._call.send(packets.close_response(one, text))
+        self._call.finish()
+        self.lost(text)
+
+    # Internal - the tunnel
+
+    async def _dial(self, request: DialRequest) -> None:
+        attempt = None
+        try:
+            if request.protocol != "tcp":
+                raise OpenRefused(f"only tcp is carried, not {request.protocol or 'nothing'}", Code.UNREACHABLE)
+            attempt = self._service.router.attempt(request.address)
+            opening = attempt.open(principal=self._user, frontend=FRONTEND, deadline_s=self._service.deadline_s)
+            stream = await open_unless_gone(opening, self._until_given_up())
+        except OpenRefused as refused:
+            agent = "" if attempt is None else attempt.agent
+            log_refused(
+                FRONTEND, user=self._user, peer=self._user, agent=agent, target=request.address, refused=refused
+            )
+            if not self._given_up.done():
+                self._call.send(packets.dial_response(request.random, error=reason_phrase(str(refused))))
+                self._call.finish()
+            return
+        if stream is not None:
+            await self._carry(stream, attempt, request.random)
+
+    async def _until_given_up(self) -> None:
+        await asyncio.shield(self._given_up)
+
+    async def _carry(self, stream: Stream, attempt: Attempt, random: int) -> None:
+        started_s = self._loop.time()
+        if self._given_up.done():  # between the stream's opening and this task's turn
+            stream.reset(Code.CANCELLED, "the client gave up")
+            return
+        self._stream = stream
+        self._call.send(packets.dial_response(random, connect_id=self._id))
+        stream.attach(self)
+        try:
+            reason, text = await self._closed
+        except asyncio.CancelledError:
+            stream.reset(Code.SHUTTING_DOWN, "the server is stopping")
+            raise
+        duration_s = self._loop.time() - started_s
+        log_stream(
+            FRONTEND,
+            user=self._user,
+            peer=self._user,
+            agent=attempt.agent,
+            target=attempt.target,
+            resolved=stream.resolved_address,
+            result=SpliceResult(self._bytes_in, self._bytes_out, duration_s, reason, text),
+        )
+
+    def _pump(self) -> None:
+        """Send the client what waits, one packet at a time."""
+        assert self._stream is not None
+        if self._closed.done():
+            return
+        for chunk in self._stream.receive_nowait():  # also while a packet is out: there is no event for more
+            self._chunks.append(chunk)
+            self._waiting += len(chunk)
+        if self._in_flight:
+            return
+        if self._waiting:
+            if not self._may_gather():
+                self._send_batch()
+        elif self._endpoint_finished:
+            self._call.send(packets.close_response(self._id))
+            self._call.finish()
+            self._stream.close_nowait()  # the other direction ends with it, behind what the client has sent
+            self._end("closed", "")
+
+    def _may_gather(self) -> bool:
+        """Whether to wait for more: in a stream of bulk data, for a little, so that packets are not small ones."""
+        if self._loop.time() - self._sent_at_s > PAUSE_S:
+            self._burst = 0
+        full = min(BULK_BYTES, self._batch)
+        if self._burst < BULK_BYTES or self._waiting >= full or self._endpoint_finished:
+            return False
+        if self._gathering is None:
+            self._gathering = self._loop.call_later(GATHER_S, self._send_batch)
+        return True
+
+    def _send_batch(self) -> None:
+        self._stop_gathering()
+        payload = self._take(self._batch)
+        self._in_flight = len(payload)
+        self._burst += len(payload)
+        self._sent_at_s = self._loop.time()
+        self._call.send(packets.data(self._id, payload))
+
+    def _take(self, max_bytes: int) -> bytes:
+        parts = []
+        while self._chunks and max_bytes:
+            chunk = self._chunks[0]
+            part = chunk[self._chunk_offset : self._chunk_offset + max_bytes]
+            parts.append(part)
+            max_bytes -= len(part)
+            self._waiting -= len(part)
+            self._chunk_offset += len(part)
+            if self._chunk_offset == len(chunk):
+                self._chunks.popleft()
+                self._chunk_offset = 0
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _give_up(self) -> None:
+        if not self._given_up.done():
+            self._given_up.set_result(None)
+        if not self._asked.done():
+            self._asked.set_result(None)
+
+    def _stop_gathering(self) -> None:
+        if self._gathering is not None:
+            self._gathering.cancel()
+            self._gathering = None
+
+    def _end(self, reason: str, text: str) -> None:
+        self._stop_gathering()
+        self._chunks.clear()
+        self._closed.set_result((reason, text))
