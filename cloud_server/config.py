@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from tunnel.aio.config import Fault, HostPort, LogConfig, Seconds, ServerAddress, Validated, load
+from cloud_server.routing.router import RoutePolicy
+from tunnel.aio.config import Fault, HostPort, LogConfig, Seconds, ServerAddress, TargetPattern, Validated, load
 from tunnel.core.names import AGENT_NAME_RULE, is_agent_name
 from tunnel.core.target import TcpTarget
 
@@ -93,6 +94,44 @@ class ForwardConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class RouteConfig:
+    """A `[[route]]`: what is reached through an agent besides its own box."""
+
+    agent: AgentName
+    nodes: list[str] = dataclasses.field(default_factory=list)
+    """Names of Kubernetes nodes; a node with the agent's own name is always reached through it."""
+    targets: list[TargetPattern] = dataclasses.field(default_factory=list)
+    default: bool = False
+    """Whether it takes what nobody claims."""
+
+    @property
+    def policy(self) -> RoutePolicy:
+        """As the router takes it."""
+        return RoutePolicy(
+            agent=self.agent,
+            nodes=frozenset(self.nodes),
+            targets=tuple(target.rule for target in self.targets),
+            default=self.default,
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class KubernetesConfig:
+    """The `[kubernetes]` section: a cluster whose nodes, pods and services are reached through the agents."""
+
+    kubeconfig: Path | None = None
+    """None: there is no cluster."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MetricsConfig:
+    """The `[metrics]` section: a page for Prometheus, and for whoever restarts the server."""
+
+    listen: HostPort | None = None
+    """Plain HTTP; None: there is none."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ServerConfig(Validated):
     """The whole file."""
 
@@ -100,6 +139,9 @@ class ServerConfig(Validated):
     connect: ConnectConfig = dataclasses.field(default_factory=ConnectConfig)
     fleet: FleetConfig = dataclasses.field(default_factory=FleetConfig)
     forward: list[ForwardConfig] = dataclasses.field(default_factory=list)
+    route: list[RouteConfig] = dataclasses.field(default_factory=list)
+    kubernetes: KubernetesConfig = dataclasses.field(default_factory=KubernetesConfig)
+    metrics: MetricsConfig = dataclasses.field(default_factory=MetricsConfig)
     log: LogConfig = dataclasses.field(default_factory=LogConfig)
     state: Path | None = None
     """Folder of keys, tokens and agents; None: the folder of the file."""
@@ -119,6 +161,7 @@ class ServerConfig(Validated):
         missing = [name for name, path in own.items() if path is None]
         if 0 < len(missing) < len(own):
             yield Fault("tunnel", f"{', '.join(missing)} is missing: certificate, key and client_ca go together")
+        yield from self._route_faults()
         seen: dict[HostPort, str] = {}
         for key, address in self._listeners():
             if address in seen:
@@ -126,11 +169,24 @@ class ServerConfig(Validated):
             if address.port:
                 seen.setdefault(address, key)
 
+    def _route_faults(self) -> Iterable[Fault]:
+        seen: dict[str, str] = {}
+        for index, route in enumerate(self.route):
+            if not route.nodes and not route.targets and not route.default:
+                yield Fault(f"route[{index}]", "leads nowhere: it needs nodes, targets or default = true")
+            for node in route.nodes:
+                if seen.setdefault(node, route.agent) != route.agent:
+                    yield Fault(f"route[{index}].nodes", f"{node!r} is reached through {seen[node]} already")
+
     def _listeners(self) -> Iterator[tuple[str, HostPort]]:
         """Every TCP address with its key."""
         for index, address in enumerate(self.tunnel.listen):
             yield f"tunnel.listen[{index}]", address
-        for section, listen in (("connect", self.connect.listen), ("fleet", self.fleet.listen)):
+        for section, listen in (
+            ("connect", self.connect.listen),
+            ("fleet", self.fleet.listen),
+            ("metrics", self.metrics.listen),
+        ):
             if listen is not None:
                 yield f"{section}.listen", listen
         for index, forward in enumerate(self.forward):

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import structlog
 
 from cloud_server.config import ServerConfig
-from cloud_server.frontends.connect import ConnectFrontend
-from cloud_server.frontends.fleet.server import FleetServer
-from cloud_server.frontends.forward import Forward
+from cloud_server.front_ends import FrontEnds
 from cloud_server.identity.agents import AgentStore
 from cloud_server.identity.ca import CaMissing, CertificateAuthority
 from cloud_server.identity.enrollment import Enrollment
 from cloud_server.identity.tokens import TokenStore
 from cloud_server.identity.users import Users
+from cloud_server.kubernetes.access import ClusterAccess
+from cloud_server.kubernetes.follow import Follower
 from cloud_server.registry import Registry
+from cloud_server.routing.cluster import ClusterIndex
 from cloud_server.sessions import SessionAcceptor
 from cloud_server.setup import state_of
 from tunnel.aio import malloc
@@ -24,12 +26,11 @@ from tunnel.aio.carrier_server import CarrierServer
 from tunnel.aio.command import VERSION
 from tunnel.aio.credentials import CredentialsUnusable, ServerTls
 from tunnel.aio.lifecycle import EXIT_FAILED, EXIT_OK, Stop, run_daemon
-from tunnel.aio.listener import Handler, Listener, ListenFailed
+from tunnel.aio.listener import ListenFailed
 from tunnel.aio.logs import configure_logs
 from tunnel.aio.native_log import HandshakeFailed, NativeEvent, Suppressed, capture
 from tunnel.aio.sd_notify import notify
 from tunnel.aio.tasks import TaskOwner
-from tunnel.aio.tls import server_context
 from tunnel.core.budget import Budget
 from tunnel.core.errors import Code, SessionRefused
 from tunnel.core.limits import MIB, Limits, Timing
@@ -98,9 +99,10 @@ class CloudServer:
             ),
             process_budget=Budget(total_bytes=PROCESS_BUDGET_BYTES),
         )
-        self._fleet = FleetServer(self._registry, self._registry, self._users.authenticate)
+        self._cluster = ClusterIndex()
+        self._cluster_access: ClusterAccess | None = None
+        self._front_ends = FrontEnds(config, self._tls, self._registry, self._users, self._cluster)
         self._carriers: CarrierServer | None = None
-        self._listeners: list[Listener] = []
         self._tasks = TaskOwner("cloud server")
         self.ports: dict[str, list[int]] = {}
         """Bound ports of each front end."""
@@ -122,15 +124,17 @@ class CloudServer:
         )
         await self._carriers.start()
         self.ports["tunnel"] = self._carriers.ports
-        await self._open_front_ends()
+        await self._front_ends.open()
+        self.ports |= self._front_ends.ports
+        if self._config.kubernetes.kubeconfig is not None:
+            stop.watch(await self._follow_cluster(self._config.kubernetes.kubeconfig))
         stop.watch(self._tasks.spawn("follow agents", self._agents.follow(self._registry.removed)))
         stop.watch(self._tasks.spawn("follow users", self._users.follow()))
-        stop.watch(self._tasks.spawn("fleet", self._fleet.run()))
+        stop.watch(self._tasks.spawn("front ends", self._front_ends.run()))
 
     async def drain(self) -> None:
         """Take nothing new, tell the agents, and let connections go on for a while."""
-        for listener in self._listeners:
-            listener.close()
+        self._front_ends.close()
         text = "the server is stopping"
         self._sessions.drain(SessionRefused(text, Code.SHUTTING_DOWN, RECONNECT_AFTER_S))
         sessions = self._registry.sessions()
@@ -149,13 +153,14 @@ class CloudServer:
         async with asyncio.TaskGroup() as finishing:
             for session in self._registry.sessions():
                 finishing.create_task(session.finish(CARRIER_GRACE_S))
-        for listener in self._listeners:
-            await listener.aclose()
+        await self._front_ends.aclose()
         for session in self._registry.sessions():
             await session.aclose()
         if self._carriers is not None:
             await self._carriers.stop(CARRIER_GRACE_S)
         await self._tasks.aclose()
+        if self._cluster_access is not None:
+            await self._cluster_access.aclose()
 
     # Internal
 
@@ -174,25 +179,15 @@ class CloudServer:
             raise StartFailed(str(error)) from error
         return Enrollment(authority, TokenStore(state), self._agents, self._registry.rejoined)
 
-    async def _open_front_ends(self) -> None:
-        config, deadline_s = self._config, self._config.dial_timeout_s
-        context = await asyncio.to_thread(server_context, self._tls)
-        connect = ConnectFrontend(self._registry, self._users.authenticate, deadline_s=deadline_s)
-        if config.connect.unix is not None:
-            await self._listener("connect-unix", connect.handle_unix).listen_unix(config.connect.unix)
-        if config.connect.listen is not None:
-            await self._listener("connect", connect.handle_tls).listen_tcp(config.connect.listen, context)
-        if config.fleet.listen is not None:
-            await self._listener("fleet", self._fleet.handle).listen_tcp(config.fleet.listen, context)
-        for one in config.forward:
-            forward = Forward(self._registry, one.listen, one.agent, one.tcp_target, deadline_s=deadline_s)
-            await self._listener(f"forward {one.listen}", forward.handle).listen_tcp(one.listen)
-        self.ports |= {listener.name: listener.ports for listener in self._listeners if listener.ports}
+    async def _follow_cluster(self, kubeconfig: Path) -> asyncio.Task[None]:
+        """Begin to follow the cluster; a cluster that is away is no reason not to start."""
+        from cloud_server.kubernetes.lightkube_access import KubeconfigUnusable, LightkubeAccess  # costs 21 MB
 
-    def _listener(self, name: str, handler: Handler) -> Listener:
-        listener = Listener(name, handler)
-        self._listeners.append(listener)
-        return listener
+        try:
+            self._cluster_access = LightkubeAccess.from_kubeconfig(kubeconfig)
+        except KubeconfigUnusable as fault:
+            raise StartFailed(f"kubernetes.kubeconfig: {fault}") from fault
+        return self._tasks.spawn("follow cluster", Follower(self._cluster_access, self._cluster).run())
 
 
 def _log_native(event: NativeEvent) -> None:

@@ -131,13 +131,18 @@ class _Now(Collector):
         yield _gauge(
             "longline_connections", "Clients being served.", ["listener"], {(k,): v for k, v in connections.items()}
         )
+        clients = sum(count for name, count in connections.items() if name in ("connect", "connect-unix"))
         connected = sum(agent.connected for agent in agents)
         streams = sum(session.core.stream_count for session in self._registry.sessions())
         for name, text, value in (
             ("ready_backend_connections", "Connected agents.", connected),
             ("established_connections", "Open streams.", streams),
             ("pending_backend_dials", "Dials that wait for an answer.", self._pending_dials()),
-            ("http_connections", "Clients of HTTP CONNECT.", connections.get("connect", 0)),
+            (
+                "http_connections",
+                "Clients of HTTP CONNECT.",
+                clients,
+            ),
         ):
             yield _gauge(KONNECTIVITY + name, text, [], {(): value})
         yield _gauge(

@@ -103,6 +103,15 @@ class Registry:
         """Every session."""
         return [session for name in self._entries if (session := self.session(name)) is not None]
 
+    def is_known(self, name: str) -> bool:
+        """Whether an agent of that name has joined, or has been connected."""
+        return name in self._entries or self._known.joined(name) is not None
+
+    def is_connected(self, name: str) -> bool:
+        """Whether its link is up."""
+        entry = self._entries.get(name)
+        return entry is not None and entry.connected
+
     async def subscribe(self) -> AsyncIterator[tuple[Change, AgentView]]:
         """Changes from now on.
 

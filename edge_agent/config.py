@@ -9,27 +9,13 @@ from pathlib import Path
 
 from edge_agent.hostkubelet.settings import HostSettings, SettingsError
 from tunnel.aio.channel import proxy_options
-from tunnel.aio.config import Fault, LogConfig, Seconds, ServerAddress, Validated, load
+from tunnel.aio.config import Fault, LogConfig, Seconds, ServerAddress, TargetPattern, Validated, load
 from tunnel.core.names import AGENT_NAME_RULE, KUBELET, is_service_name
 from tunnel.core.target import TcpTarget
 from tunnel.core.target_rule import TargetRule
 
 _LABEL = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _LABEL_RULE = "1 to 63 of letters, digits, '-', '_' and '.', not at the ends"
-
-
-class AllowTarget(str):
-    """A rule `host:ports`."""
-
-    __slots__ = ()
-
-    @classmethod
-    def from_config(cls, value: object) -> AllowTarget:
-        """Check a value of a configuration."""
-        if not isinstance(value, str):
-            raise ValueError(f"must be a string host:ports, not {value!r}")  # noqa: TRY004 - cattrs collects these
-        TargetRule.parse(value)
-        return cls(value)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,14 +31,14 @@ class CloudConfig:
 class AllowConfig:
     """An `[[allow]]`: what may be reached through this box."""
 
-    target: AllowTarget
+    target: TargetPattern
     service: str | None = None
     """A name for the target, if that is a single one: CONNECT finds it as `<agent>:<service>`. None: no name."""
 
     @property
     def rule(self) -> TargetRule:
         """The rule, parsed."""
-        return TargetRule.parse(self.target)
+        return self.target.rule
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

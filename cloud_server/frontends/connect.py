@@ -18,10 +18,9 @@ import termios
 from collections.abc import Callable
 
 from cloud_server.frontends.audit import log_refused, log_stream
-from cloud_server.frontends.connect_name import parse_connect_name
-from cloud_server.frontends.opener import Opener
 from cloud_server.frontends.pending import open_unless_gone
 from cloud_server.frontends.status import http_status, reason_phrase
+from cloud_server.routing.attempt import Dials
 from tunnel.aio.conn import Conn
 from tunnel.aio.http1 import Request, ServerConnection
 from tunnel.aio.splice import splice
@@ -42,9 +41,9 @@ Authenticate = Callable[[str | None, str | None], str | None]
 class ConnectFrontend:
     """Serves connections that begin with CONNECT."""
 
-    def __init__(self, opener: Opener, authenticate: Authenticate, *, deadline_s: float) -> None:
+    def __init__(self, dials: Dials, authenticate: Authenticate, *, deadline_s: float) -> None:
         """`deadline_s`: within which every request is answered."""
-        self._opener = opener
+        self._dials = dials
         self._authenticate = authenticate
         self._deadline_s = deadline_s
 
@@ -89,12 +88,13 @@ class ConnectFrontend:
             await self._connect(conn, http, request, user)
 
     async def _connect(self, conn: Conn, http: ServerConnection, request: Request, user: str) -> None:
-        agent = ""
+        attempt = None
         try:
-            agent, target = parse_connect_name(request.target)
-            opening = self._opener.open(agent, target, principal=user, frontend=FRONTEND, deadline_s=self._deadline_s)
+            attempt = self._dials.attempt(request.target)
+            opening = attempt.open(principal=user, frontend=FRONTEND, deadline_s=self._deadline_s)
             stream = await open_unless_gone(opening, _given_up(conn, http))
         except OpenRefused as refused:
+            agent = attempt.agent if attempt is not None else ""
             log_refused(FRONTEND, user=user, peer=conn.peer, agent=agent, target=request.target, refused=refused)
             await _answer(http, http_status(refused.code), str(refused))
             return
@@ -113,8 +113,8 @@ class ConnectFrontend:
             FRONTEND,
             user=user,
             peer=peer,
-            agent=agent,
-            target=target,
+            agent=attempt.agent,
+            target=attempt.target,
             resolved=stream.resolved_address,
             result=result,
         )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from cloud_server.frontends.opener import Opener
 from cloud_server.routing.route import Route
+from cloud_server.routing.router import Router
 from tunnel.aio.stream import Stream
 from tunnel.core.errors import OpenRefused
 from tunnel.core.target import Target
@@ -58,3 +59,19 @@ class Attempt:
                 if left == 1:
                     raise
         raise AssertionError("there is at least one route")
+
+
+class Dials:
+    """What front ends dial through."""
+
+    def __init__(self, opener: Opener, router: Router) -> None:
+        self._opener = opener
+        self._router = router
+
+    def attempt(self, authority: str) -> Attempt:
+        """A dial to the `host:port` that a client asked for; nothing is dialled yet.
+
+        Raises:
+            OpenRefused: it leads nowhere, or nobody can tell where; see `Router.routes`.
+        """
+        return Attempt(self._opener, self._router.routes(authority))

@@ -20,11 +20,12 @@ import cattrs
 from cattrs.cols import list_structure_factory, mapping_structure_factory
 from cattrs.errors import ForbiddenExtraKeysError
 
+from tunnel.core.target_rule import MAX_PORT, TargetRule
+
 T = TypeVar("T")
 
 StructureHook = Callable[[Any, Any], Any]
 
-MAX_PORT = 65535
 MAX_SECONDS = 1e7
 """Four months: more is a slip of units."""
 _TYPE_NAMES = {str: "a string", int: "a whole number", float: "a number", bool: "true or false"}
@@ -77,6 +78,23 @@ class ServerAddress(HostPort):
         if not address.port:
             raise ValueError(f"{_shown(value)} needs a port of 1 to {MAX_PORT}")
         return address
+
+
+class TargetPattern(str):
+    """A rule `host:ports`; see `TargetRule`."""
+
+    __slots__ = ()
+
+    @classmethod
+    def from_config(cls, value: object) -> TargetPattern:
+        """Check a value of a configuration."""
+        TargetRule.parse(_string(value))
+        return cls(value)
+
+    @property
+    def rule(self) -> TargetRule:
+        """It, parsed."""
+        return TargetRule.parse(self)
 
 
 class Seconds(float):

@@ -45,6 +45,12 @@ class Site:
             raise OpenRefused(f"agent {agent} is not known here", Code.UNKNOWN_AGENT)
         return await self.pair.server.open(target, deadline_s=deadline_s, principal=principal)
 
+    def is_known(self, name: str) -> bool:
+        return name == "box-7"
+
+    def is_connected(self, name: str) -> bool:
+        return name == "box-7"
+
     async def accept(self, incoming: IncomingStream) -> None:
         assert isinstance(incoming.target, TcpTarget)
         match incoming.target.port:

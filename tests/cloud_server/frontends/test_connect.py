@@ -17,6 +17,8 @@ from structlog.testing import capture_logs
 
 from cloud_server.frontends import connect
 from cloud_server.frontends.connect import ConnectFrontend
+from cloud_server.routing.attempt import Dials
+from cloud_server.routing.router import Router
 from tests.cloud_server.frontends.site import BANNER, Site, site
 from tests.support.pki import Authority
 from tests.support.tls_client import TlsClient
@@ -111,7 +113,7 @@ async def proxy(
     folder: Path, tls: ssl.SSLContext, authority: Authority, deadline_s: float = 5.0
 ) -> AsyncIterator[Proxy]:
     async with site() as far:
-        frontend = ConnectFrontend(far, authenticate, deadline_s=deadline_s)
+        frontend = ConnectFrontend(Dials(far, Router(far)), authenticate, deadline_s=deadline_s)
         unix, tcp = Listener("unix", frontend.handle_unix), Listener("tls", frontend.handle_tls)
         await unix.listen_unix(folder / "connect.sock")
         await tcp.listen_tcp("127.0.0.1:0", tls)
@@ -231,8 +233,11 @@ async def test_a_client_that_never_reads_its_answer_still_gets_the_banner(front:
     [
         ("box-7:1", b"HTTP/1.1 502 127.0.0.1:1: connection refused"),
         ("box-7:2", b"HTTP/1.1 403 not"),
-        ("box-8:22", b"HTTP/1.1 404 agent box-8 is not known here"),
-        ("example.com:443", b"HTTP/1.1 404 no agent of that name; write <agent>:<port>, <agent>:<service>, or"),
+        ("box-8:22", b"HTTP/1.1 404 no agent for box-8: "),
+        (
+            "example.com:443",
+            b"HTTP/1.1 404 no agent for example.com: it is no agent, node, service or [[route]] ",
+        ),
         ("box-7", b"HTTP/1.1 404 no port in the name; write <agent>:<port>, <agent>:<service>, or"),
     ],
 )

@@ -1,0 +1,95 @@
+"""The ways in, put together and listening, as the configuration says."""
+
+from __future__ import annotations
+
+import asyncio
+
+from cloud_server.config import ServerConfig
+from cloud_server.frontends.connect import ConnectFrontend
+from cloud_server.frontends.fleet.server import FleetServer
+from cloud_server.frontends.forward import Forward
+from cloud_server.frontends.metered import MeteredOpener
+from cloud_server.identity.users import Users
+from cloud_server.metrics import Metrics
+from cloud_server.registry import Registry
+from cloud_server.routing.attempt import Dials
+from cloud_server.routing.cluster import ClusterIndex
+from cloud_server.routing.router import Router
+from tunnel.aio.command import VERSION
+from tunnel.aio.credentials import ServerTls
+from tunnel.aio.listener import Handler, Listener
+from tunnel.aio.metrics_endpoint import MetricsEndpoint
+from tunnel.aio.tls import server_context
+
+METRICS = "metrics"
+
+
+class FrontEnds:
+    """All listeners for users; those for agents are the carriers' business."""
+
+    def __init__(
+        self, config: ServerConfig, tls: ServerTls, registry: Registry, users: Users, cluster: ClusterIndex
+    ) -> None:
+        """`cluster` is looked at for each dial; it is empty without a cluster."""
+        self._config = config
+        self._tls = tls
+        self._users = users
+        self._metrics = Metrics(VERSION, registry, self._connections)
+        self._opener = MeteredOpener(registry, self._metrics)
+        self._dials = Dials(self._opener, Router(registry, [route.policy for route in config.route], cluster))
+        self._fleet = FleetServer(registry, self._opener, users.authenticate)
+        self._listeners: list[Listener] = []
+        self._draining = False
+
+    @property
+    def ports(self) -> dict[str, list[int]]:
+        """Bound ports by the name of each listener that has any."""
+        return {listener.name: listener.ports for listener in self._listeners if listener.ports}
+
+    async def open(self) -> None:
+        """Listen.
+
+        Raises:
+            ListenFailed, CredentialsUnusable, OSError: something cannot be opened.
+        """
+        config, deadline_s = self._config, self._config.dial_timeout_s
+        context = await asyncio.to_thread(server_context, self._tls)
+        connect = ConnectFrontend(self._dials, self._users.authenticate, deadline_s=deadline_s)
+        if config.connect.unix is not None:
+            await self._listener("connect-unix", connect.handle_unix).listen_unix(config.connect.unix)
+        if config.connect.listen is not None:
+            await self._listener("connect", connect.handle_tls).listen_tcp(config.connect.listen, context)
+        if config.fleet.listen is not None:
+            await self._listener("fleet", self._fleet.handle).listen_tcp(config.fleet.listen, context)
+        for one in config.forward:
+            forward = Forward(self._opener, one.listen, one.agent, one.tcp_target, deadline_s=deadline_s)
+            await self._listener(f"forward {one.listen}", forward.handle).listen_tcp(one.listen)
+        if config.metrics.listen is not None:
+            metrics = MetricsEndpoint(self._metrics.render, lambda: "draining" if self._draining else "")
+            await self._listener(METRICS, metrics.handle).listen_tcp(config.metrics.listen)
+
+    async def run(self) -> None:
+        """Follow the agents for the fleet API, until cancelled."""
+        await self._fleet.run()
+
+    def close(self) -> None:
+        """Take no more connections; those that run go on, and the metrics say so."""
+        self._draining = True
+        for listener in self._listeners:
+            if listener.name != METRICS:
+                listener.close()
+
+    async def aclose(self) -> None:
+        """Close what is open."""
+        for listener in self._listeners:
+            await listener.aclose()
+
+    # Internal
+
+    def _connections(self) -> dict[str, int]:
+        return {listener.name: listener.connections for listener in self._listeners}
+
+    def _listener(self, name: str, handler: Handler) -> Listener:
+        listener = Listener(name, handler)
+        self._listeners.append(listener)
+        return listener

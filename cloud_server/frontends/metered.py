@@ -1,0 +1,37 @@
+"""Counts what front ends open."""
+
+from __future__ import annotations
+
+import asyncio
+
+from cloud_server.frontends.opener import Opener
+from cloud_server.metrics import Metrics
+from tunnel.aio.stream import Stream
+from tunnel.core.errors import Code, OpenRefused
+from tunnel.core.target import Target
+
+
+class MeteredOpener:
+    """An Opener that tells the metrics how each dial to an agent went."""
+
+    def __init__(self, opener: Opener, metrics: Metrics) -> None:
+        self._opener = opener
+        self._metrics = metrics
+
+    async def open(
+        self, agent: str, target: Target, *, principal: str, frontend: str, deadline_s: float = 10.0
+    ) -> Stream:
+        """See Opener."""
+        with self._metrics.dial(frontend):
+            try:
+                stream = await self._opener.open(
+                    agent, target, principal=principal, frontend=frontend, deadline_s=deadline_s
+                )
+            except OpenRefused as refused:
+                self._metrics.refused(frontend, refused.code)
+                raise
+            except asyncio.CancelledError:
+                self._metrics.refused(frontend, Code.CANCELLED)
+                raise
+        self._metrics.opened(frontend)
+        return stream
