@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.support.joined import TARGET, echo, joined
-from tests.support.memory_carrier import MemoryCarrier
+from tests.support.memory_carrier import MemoryCarrier, carrier_pair
 from tunnel.aio import carrier_run
 from tunnel.aio.carrier import CarrierLost
 from tunnel.aio.incoming import IncomingStream
 from tunnel.core.errors import Code, OpenRefused, RemoteProtocolError, SessionLost, SessionRefused
 from tunnel.core.handshake import encode_refusal
+from tunnel.core.limits import Timing
 
 
 async def test_bytes_survive_many_cuts_in_order() -> None:
@@ -35,6 +38,42 @@ async def test_bytes_survive_many_cuts_in_order() -> None:
                 both.connect()
         assert bytes(received) == blob
         assert cuts == 30
+
+
+async def test_a_lost_link_is_told_to_the_caller_alone() -> None:
+    """Both daemons log it with what they know of it; a second line would say the same."""
+    lost: list[CarrierLost | None] = []
+
+    async with joined(echo) as both:
+        await both.cut()
+        near, far = carrier_pair()
+        running = both.runs.spawn("run", _note(lost, both.agent.run_carrier(near, both.server.core.last_received)))
+        await asyncio.sleep(0)
+        with capture_logs() as logs:
+            far.close()
+            await running
+        assert not both.agent.attached
+        assert [str(reason) for reason in lost] == ["agent: cut"]
+        assert logs == []
+
+
+async def test_a_silent_peer_is_given_up_with_that_reason() -> None:
+    lost: list[CarrierLost | None] = []
+    timing = Timing(suspect_after_s=0.1, dead_after_s=0.15)
+
+    async with joined(echo, timing) as both:
+        await both.cut()
+        near, _ = carrier_pair()
+        with capture_logs() as logs:
+            async with asyncio.timeout(5):
+                await _note(lost, both.agent.run_carrier(near, both.server.core.last_received))
+        assert not both.agent.attached
+        assert [str(reason) for reason in lost] == ["no sign of life for 0.15 s"]
+        assert [entry for entry in logs if entry["log_level"] != "debug"] == []
+
+
+async def _note(lost: list[CarrierLost | None], running: Awaitable[CarrierLost | None]) -> None:
+    lost.append(await running)
 
 
 async def test_new_carrier_fences_the_old_one() -> None:

@@ -48,10 +48,12 @@ class Pair:
         await session.run_carrier(carrier, received)
 
     async def cut(self) -> None:
-        """Break the carrier and wait until both sides know."""
+        """Break the carrier, once it is in use, and wait until both sides know."""
         assert self.carriers is not None
+        while not all(session.attached for session in self.sessions):
+            await asyncio.sleep(0)
         self.carriers[0].close()
-        while self.agent.attached or self.server.attached:
+        while any(session.attached for session in self.sessions):
             await asyncio.sleep(0)
 
 

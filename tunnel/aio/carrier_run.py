@@ -71,7 +71,7 @@ class CarrierRun:
         return self._idle is not None and not self._idle.done()
 
     async def run(self) -> CarrierLost | None:
-        """Read and write until the carrier is over; returns `lost`."""
+        """Read and write until the carrier is over; returns `lost`, which is the caller's to log."""
         async with asyncio.TaskGroup() as both:
             reader = both.create_task(self._read(), name=f"read {self._driver.peer}")
             both.create_task(self._write(reader), name=f"write {self._driver.peer}")
@@ -154,8 +154,8 @@ class CarrierRun:
         driver = self._driver
         if self.lost is None and self._generation == driver.core.generation and driver.core.going_away:
             driver.close(SessionLost(f"{driver.peer} has shut down"))
-        elif driver.core.detach(self._generation, driver.now()):
-            driver.log.info("link lost, the session waits", reason=str(self.lost or "ended by the other side"))
+        else:
+            driver.core.detach(self._generation, driver.now())
         driver.kick()
 
     def _fail(self, error: TunnelError) -> None:

@@ -157,7 +157,7 @@ class TunnelSession:
             greeting: sent before the first packet; empty for none.
 
         Returns:
-            Why it ended; None when the peer ended it in order.
+            Why it ended, which the caller logs; None when the peer ended it in order.
         """
         generation = self.core.attach(self.now(), peer_received)
         if self._run is not None:
@@ -276,9 +276,8 @@ class TunnelSession:
             case ev.PeerSuspect():
                 self.log.debug("silent peer was asked for a sign of life")
             case ev.CarrierDead():
-                self.log.warning("no sign of life, link given up", silent_s=event.silent_s)
                 if self._run is not None:
-                    self._run.give_up(f"silent for {event.silent_s:g} s")
+                    self._run.give_up(f"no sign of life for {event.silent_s:g} s")
             case ev.PeerGoingAway():
                 self._on_going_away(event)
             case ev.SessionClosed():
