@@ -35,13 +35,13 @@ DIAL_EXAMPLE = bytes.fromhex("121f0a03746370120e31302e312e322e333a313032353018d3
 """A dial of tcp 10.1.2.3:10250 as it was captured; zero values are left out, the type of a dial among them."""
 
 
-def request_headers(path: Path, **changed: str) -> list[tuple[str, str]]:
+def request_headers(socket: Path, /, **changed: str) -> list[tuple[str, str]]:
     """As captured from kube-apiserver; `changed` by name, with `_` for `-` and for the colon."""
     headers = {
         ":method": "POST",
         ":scheme": "http",
         ":path": "/ProxyService/Proxy",
-        ":authority": urllib.parse.quote(str(path), safe=""),
+        ":authority": urllib.parse.quote(str(socket), safe=""),
         "content-type": "application/grpc",
         "user-agent": "grpc-go/1.79.3",
         "te": "trailers",
@@ -168,8 +168,9 @@ class ProxyCall:
         try:
             raise AssertionError(f"a packet was left: {await self.receive()}")
         except EOFError:
-            assert self.trailers is not None, f"reset {self.reset}"
-            return int(self.trailers["grpc-status"]), self.trailers.get("grpc-message", "")
+            end = self.headers if self.trailers is None else self.trailers
+            assert "grpc-status" in end, f"{end}, reset {self.reset}"
+            return int(end["grpc-status"]), end.get("grpc-message", "")
 
     async def take(self) -> None:
         """Read again what was left in the window."""

@@ -164,17 +164,17 @@ class Http2Connection(asyncio.Protocol):
     # Internal - receiving
 
     def _receive(self, data: memoryview) -> None:
+        window = self._h2.inbound_flow_control_window
         try:
             happened = self._h2.receive_data(data)
         except ProtocolError as error:
             self._fault(str(error))
             return
-        payload = resets = 0
+        # Not from the events: there are none for what comes late, for a stream that we have ended.
+        payload = max(0, window - self._h2.inbound_flow_control_window)
+        resets = 0
         for event in happened:
-            if isinstance(event, events.DataReceived):
-                payload += len(event.data)
-            elif isinstance(event, events.StreamReset):
-                resets += 1
+            resets += isinstance(event, events.StreamReset)
             self._handle(event)
         if not self._guard.received(len(data), payload, resets, self._loop.time()):
             self._end("the client sent too much that is no data", ErrorCodes.ENHANCE_YOUR_CALM)

@@ -398,20 +398,3 @@ async def test_packets_shrink_for_a_slow_reader(
         sizes.append(len(packet.data.data))
     assert sum(sizes) == MIB
     assert sizes[-3:-1] == [tunnel.MIN_BATCH_BYTES] * 2
-
-
-async def test_a_thousand_tunnels_leave_nothing(site: Served) -> None:
-    async def some(count: int) -> None:
-        for number in range(count):
-            async with connected(site.path) as client:
-                call = await client.tunnel(at(ECHO))
-                await call.send_data(b"x")
-                assert await call.receive_data(1) == b"x"
-                if number % 4 == 0:
-                    await call.ask_to_close()
-                    assert (await call.receive()).type == PacketType.CLOSE_RSP
-                elif number % 4 == 1:
-                    await call.drop()
-
-    await asyncio.gather(*(some(50) for _ in range(20)))
-    await eventually(lambda: site.streams == 0 and site.listener.connections == 0)

@@ -1,0 +1,446 @@
+"""HTTP/2 as clients that mean harm speak it, below what the library for clients would let them do."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+from h2.errors import ErrorCodes
+from h2.settings import SettingCodes
+from hpack import Encoder
+from structlog.testing import capture_logs
+
+from cloud_server.frontends.konnectivity import flood, http2
+from cloud_server.frontends.konnectivity.http2_stream import WINDOW_BYTES
+from protos.konnectivity_pb2 import Data, DialRequest, Packet, PacketType
+from tests.cloud_server.frontends.konnectivity.served import (
+    ECHO,
+    NEVER_ANSWERS,
+    NEVER_READS,
+    SINK,
+    SOURCE,
+    Served,
+    served,
+)
+from tests.support.konnectivity_client import (
+    DIAL_EXAMPLE,
+    EMPTY_SETTINGS,
+    PREFACE,
+    connected,
+    framed,
+    request_headers,
+)
+from tests.support.waits import eventually
+
+DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 2, 3, 4, 6, 7, 8, 9
+END_STREAM, ACK, END_HEADERS = 1, 1, 4
+TOO_MUCH = "the client sent too much that is no data"
+HELLO = PREFACE + EMPTY_SETTINGS
+
+
+def frame(kind: int, payload: bytes = b"", *, stream: int = 0, flags: int = 0) -> bytes:
+    return struct.pack(">HBBBI", len(payload) >> 8, len(payload) & 0xFF, kind, flags, stream) + payload
+
+
+def frames(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Kind, stream and payload of each whole frame."""
+    while len(data) >= 9:
+        high, low, kind, _, stream = struct.unpack(">HBBBI", data[:9])
+        length = high << 8 | low
+        yield kind, stream, data[9 : 9 + length]
+        data = data[9 + length :]
+
+
+def request(stream: int, **changed: str) -> bytes:
+    return frame(HEADERS, Encoder().encode(request_headers(Path("/s"), **changed)), stream=stream, flags=END_HEADERS)
+
+
+def dial_of(port: int) -> bytes:
+    """A message that dials."""
+    request = DialRequest(protocol="tcp", address=f"10.0.0.1:{port}", random=1)
+    return framed(Packet(dial_request=request).SerializeToString())
+
+
+def data_of(connect_id: int, data: bytes) -> bytes:
+    """A message with data."""
+    return framed(Packet(type=PacketType.DATA, data=Data(connect_id=connect_id, data=data)).SerializeToString())
+
+
+class Raw:
+    """A connection that says what it is told to."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self.writer = writer
+        self._received = b""
+
+    async def send(self, data: bytes) -> None:
+        """Send it, or as much of it as the server wants."""
+        if self.writer.is_closing():
+            return
+        self.writer.write(data)
+        with suppress(ConnectionError):
+            await self.writer.drain()
+
+    async def until(self, kind: int) -> bytes:
+        """The payload of the first frame of this kind that was not looked at yet."""
+        while True:
+            for found, _, payload in frames(self._received):
+                if found == kind:
+                    self._received = b""
+                    return payload
+            more = await self._reader.read(65536)
+            assert more, f"no frame of kind {kind}"
+            self._received += more
+
+    async def ended(self) -> None:
+        """Wait for the end of the connection."""
+        with suppress(ConnectionError):
+            while more := await self._reader.read(65536):
+                self._received += more
+
+    async def goaway(self) -> ErrorCodes:
+        """What the connection ended with."""
+        await self.ended()
+        (last,) = [payload for kind, _, payload in frames(self._received) if kind == GOAWAY]
+        return ErrorCodes(struct.unpack(">I", last[4:8])[0])
+
+
+@asynccontextmanager
+async def raw(path: Path, first: bytes = HELLO) -> AsyncIterator[Raw]:
+    reader, writer = await asyncio.open_unix_connection(str(path))
+    made = Raw(reader, writer)
+    await made.send(first)
+    try:
+        yield made
+    finally:
+        writer.transport.abort()
+
+
+@pytest.fixture
+async def site(tmp_path: Path) -> AsyncIterator[Served]:
+    async with served(tmp_path) as made:
+        yield made
+        await eventually(lambda: made.streams == 0 and made.listener.connections == 0, what="all over")
+
+
+# Beginnings
+
+
+async def test_settings_come_before_anything_is_asked(site: Served) -> None:
+    async with raw(site.path) as client:
+        payload = await client.until(SETTINGS)
+        settings = dict(struct.iter_unpack(">HI", payload))
+        assert settings[SettingCodes.MAX_CONCURRENT_STREAMS] == http2.MAX_STREAMS
+        assert settings[SettingCodes.INITIAL_WINDOW_SIZE] == WINDOW_BYTES
+
+
+async def test_all_in_one_piece(site: Served) -> None:
+    async with raw(site.path, HELLO + request(1) + frame(DATA, framed(DIAL_EXAMPLE), stream=1)) as client:
+        answer = Packet.FromString((await client.until(DATA))[5:])
+        assert answer.type == PacketType.DIAL_RSP
+
+
+async def test_byte_by_byte(site: Served) -> None:
+    async with raw(site.path, b"") as client:
+        for byte in HELLO + request(1) + frame(DATA, framed(DIAL_EXAMPLE), stream=1):
+            await client.send(bytes([byte]))
+        assert Packet.FromString((await client.until(DATA))[5:]).type == PacketType.DIAL_RSP
+
+
+async def test_a_preface_that_goes_wrong(site: Served) -> None:
+    async with raw(site.path, b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n") as client:
+        await client.ended()
+
+
+@pytest.mark.parametrize("said", [b"", PREFACE[:20], HELLO, HELLO + frame(HEADERS, b"", stream=1)[:9]])
+async def test_a_connection_that_asks_for_nothing_is_closed(
+    site: Served, said: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http2, "IDLE_S", 0.02)
+    async with raw(site.path, said) as client:
+        assert await client.goaway() == ErrorCodes.NO_ERROR
+
+
+async def test_a_connection_is_idle_again_when_its_last_call_is_over(
+    site: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http2, "IDLE_S", 0.05)
+    async with connected(site.path) as client:
+        call = await client.tunnel(f"10.0.0.1:{ECHO}")
+        for _ in range(10):
+            await asyncio.sleep(0.01)
+            await call.send_data(b"x")
+            await call.receive_data(1)
+        assert not client.gone.is_set()
+        await call.ask_to_close()
+        await client.gone.wait()
+        assert client.goaway == ErrorCodes.NO_ERROR
+
+
+# Pings
+
+
+async def test_pings_are_answered_at_once(site: Served) -> None:
+    async with raw(site.path) as client:
+        await client.until(SETTINGS)
+        await client.send(frame(PING, bytes.fromhex("02041010090e0707")))
+        assert await client.until(PING) == bytes.fromhex("02041010090e0707")
+
+
+@pytest.mark.parametrize(
+    "flood_of",
+    [
+        frame(PING, bytes(8)),
+        EMPTY_SETTINGS,
+        frame(SETTINGS, struct.pack(">HI", 4, 1)),
+        frame(WINDOW_UPDATE, b"\x00\x00\x00\x01"),
+        frame(PRIORITY, b"\x00\x00\x00\x00\x10", stream=99),
+        frame(0xEE, b""),
+        frame(DATA, b"", stream=1),
+        frame(DATA, b"\x00", stream=1, flags=8),  # PADDED, and nothing else
+        frame(RST_STREAM, bytes(4), stream=1),
+    ],
+)
+async def test_frames_that_move_nothing_are_too_many_at_last(site: Served, flood_of: bytes) -> None:
+    with capture_logs() as logs:
+        async with raw(site.path, HELLO + request(1)) as client:
+            sending = asyncio.get_running_loop().create_task(client.send(flood_of * 30_000))
+            await client.ended()
+            sending.cancel()
+            await asyncio.wait({sending})
+    assert [line["reason"] for line in logs if line["event"] == "connection closed"] == [TOO_MUCH]
+
+
+async def test_nothing_more_is_read_from_a_client_that_does_not_read(
+    site: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flood, "REFILL_BYTES_PER_S", 1e12)
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(sock, str(site.path))
+        await loop.sock_sendall(sock, HELLO)
+        pings, taken = frame(PING, bytes(8)) * 1000, 0
+        try:
+            while taken < 20_000_000:
+                async with asyncio.timeout(0.5):
+                    await loop.sock_sendall(sock, pings)
+                taken += len(pings)
+        except TimeoutError:
+            pass
+        assert taken < 3_000_000
+        received = 0
+        async with asyncio.timeout(5):  # and it goes on when the client reads
+            while received < taken:
+                received += len(await loop.sock_recv(sock, 1_000_000))
+
+
+# Headers
+
+
+async def test_a_header_block_that_never_ends(site: Served) -> None:
+    more = frame(CONTINUATION, b"", stream=1)
+    async with raw(site.path, HELLO + frame(HEADERS, b"", stream=1) + more * 100) as client:
+        assert await client.goaway() == ErrorCodes.PROTOCOL_ERROR
+
+
+async def test_headers_that_unpack_to_more_than_they_are(site: Served) -> None:
+    encoder = Encoder()
+    encoder.encode([("x-bomb", "b" * 4000)])
+    bomb = encoder.encode([("x-bomb", "b" * 4000)]) * 100
+    assert len(bomb) < 200
+    first = Encoder().encode([("x-bomb", "b" * 4000)])
+    async with raw(site.path, HELLO + frame(HEADERS, first + bomb, stream=1, flags=END_HEADERS)) as client:
+        assert await client.goaway() == ErrorCodes.ENHANCE_YOUR_CALM
+
+
+async def test_many_headers(site: Served) -> None:
+    block = Encoder().encode([*request_headers(Path("/s")), *((f"x-{n}", "y" * 100) for n in range(120))])
+    async with raw(site.path, HELLO + frame(HEADERS, block, stream=1, flags=END_HEADERS)) as client:
+        assert await client.goaway() == ErrorCodes.ENHANCE_YOUR_CALM
+
+
+async def test_a_client_that_wants_a_huge_header_table_remembered(site: Served) -> None:
+    async with raw(site.path, HELLO + frame(SETTINGS, struct.pack(">HI", 1, 2**32 - 1)) + request(1)) as client:
+        block = await client.until(HEADERS)
+        # A size update to 4096 at most: 001xxxxx with the integer 4096, when there is one.
+        assert block[:1] != b"\x3f" or block[:3] == b"\x3f\xe1\x1f"
+
+
+# Streams
+
+
+async def test_more_streams_than_there_may_be(site: Served) -> None:
+    async with raw(site.path) as client:
+        await client.send(b"".join(request(2 * n + 1) for n in range(http2.MAX_STREAMS + 1)))
+        assert await client.goaway() != ErrorCodes.NO_ERROR
+
+
+async def test_rapid_resets_are_limited_and_leave_no_dial(site: Served) -> None:
+    wire = dial_of(NEVER_ANSWERS)
+    cancel = struct.pack(">I", ErrorCodes.CANCEL)
+    with capture_logs() as logs:
+        async with raw(site.path) as client:
+            for start in range(0, 2000, 10):
+                numbers = [2 * (start + n) + 1 for n in range(10)]
+                await client.send(b"".join(request(n) + frame(DATA, wire, stream=n) for n in numbers))
+                await client.send(b"".join(frame(RST_STREAM, cancel, stream=n) for n in numbers))
+            await client.ended()
+    assert [line["reason"] for line in logs if line["event"] == "connection closed"] == [TOO_MUCH]
+    assert len(site.router.asked) < 1000
+    await eventually(lambda: site.far.dialling == 0)
+
+
+async def test_two_hundred_calls_may_be_cancelled_at_once(site: Served) -> None:
+    async with connected(site.path) as client:
+        calls = [await client.call() for _ in range(http2.MAX_STREAMS)]
+        for call in calls:
+            client.h2.reset_stream(call.id, ErrorCodes.CANCEL)
+        await client.flush()
+        await client.tunnel(f"10.0.0.1:{ECHO}")
+
+
+# Windows
+
+
+async def test_a_window_of_nothing_holds_the_answer_back_until_it_opens(site: Served) -> None:
+    async with connected(site.path) as client:
+        client.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 0})
+        call = await client.call()
+        await call.ask(f"10.0.0.1:{ECHO}")
+        other_end = site.far.endpoints
+        await eventually(lambda: other_end)
+        client.h2.increment_flow_control_window(3, call.id)
+        await client.flush()
+        client.h2.increment_flow_control_window(60, call.id)
+        await client.flush()
+        assert (await call.receive()).dial_response.connect_id
+
+
+async def test_a_window_that_shrinks_below_nothing(site: Served) -> None:
+    site.far.payload = bytes(300_000)
+    async with connected(site.path) as client:
+        call = await client.tunnel(f"10.0.0.1:{SOURCE}")
+        call.reading = False
+        await call.receive()
+        client.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 1})
+        await client.flush()
+        await (await client.call()).ask(f"10.0.0.1:{SINK}")
+        await eventually(lambda: len(site.far.endpoints) == 2)
+        client.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 65535})
+        await call.take()
+        client.h2.increment_flow_control_window(400_000, call.id)
+        await client.flush()
+        _, closed = await call.receive_until_closed()
+        assert closed.error == ""
+
+
+async def test_a_window_byte_by_byte(site: Served) -> None:
+    async with connected(site.path) as client:
+        client.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 1})
+        call = await client.call()
+        await call.ask(f"10.0.0.1:{ECHO}")
+        assert (await call.receive()).dial_response.connect_id
+
+
+async def test_a_stream_window_beyond_its_end_ends_the_stream(site: Served) -> None:
+    most = frame(WINDOW_UPDATE, b"\x7f\xff\xff\xff", stream=1)
+    async with raw(site.path, HELLO + request(1) + most * 2) as client:
+        assert struct.unpack(">I", await client.until(RST_STREAM))[0] == ErrorCodes.FLOW_CONTROL_ERROR
+
+
+async def test_a_connection_window_beyond_its_end_ends_the_connection(site: Served) -> None:
+    async with raw(site.path, HELLO + frame(WINDOW_UPDATE, b"\x7f\xff\xff\xff") * 2) as client:
+        assert await client.goaway() == ErrorCodes.FLOW_CONTROL_ERROR
+
+
+async def test_a_client_that_sends_beyond_its_window(site: Served) -> None:
+    async with raw(site.path, HELLO + request(1) + frame(DATA, dial_of(NEVER_READS), stream=1)) as client:
+        number = Packet.FromString((await client.until(DATA))[5:]).dial_response.connect_id
+        piece = frame(DATA, data_of(number, bytes(16000)), stream=1)
+        with capture_logs() as logs:
+            await client.send(piece * 200)
+            await client.ended()
+    assert [line["reason"] for line in logs if line["event"] == "client broke HTTP/2"] == [
+        "Flow control window shrunk below 0"
+    ]
+    site.far.let_go.set()
+    assert await site.far.endpoints[0].ended == "connection_reset"
+
+
+async def test_frames_that_are_too_long(site: Served) -> None:
+    async with raw(site.path, HELLO + request(1) + frame(DATA, bytes(16385), stream=1)) as client:
+        assert await client.goaway() == ErrorCodes.FRAME_SIZE_ERROR
+
+
+async def test_data_for_a_call_that_is_over_does_not_use_the_connection_up(site: Served) -> None:
+    async with connected(site.path) as client:
+        for _ in range(2):
+            call = await client.call(path="/Other/Call")
+            await call.status()
+        over = b"".join(frame(DATA, bytes(16384), stream=1) for _ in range(3))
+        for _ in range(30):  # 1.4 MiB, more than the connection's window
+            await client.write(over)
+        other = await client.tunnel(f"10.0.0.1:{ECHO}")
+        await other.send_data(bytes(100_000))
+        await other.receive_data(100_000)
+
+
+# Ends
+
+
+async def test_a_drained_connection_goes_on_until_its_last_call_is_over(site: Served) -> None:
+    dial = frame(DATA, dial_of(ECHO), stream=1)
+    async with raw(site.path, HELLO + request(1) + dial) as client, connected(site.path) as idle:
+        answer = Packet.FromString((await client.until(DATA))[5:])
+        site.frontend.drain()
+        await idle.gone.wait()
+        assert struct.unpack(">II", await client.until(GOAWAY)) == (1, ErrorCodes.NO_ERROR)
+        number = answer.dial_response.connect_id
+        await client.send(frame(DATA, data_of(number, b"goes on"), stream=1))
+        assert Packet.FromString((await client.until(DATA))[5:]).data.data == b"goes on"
+        await client.send(frame(RST_STREAM, struct.pack(">I", ErrorCodes.CANCEL), stream=1))
+        assert await client.goaway() == ErrorCodes.NO_ERROR
+
+
+async def test_a_late_call_on_a_drained_connection_is_refused(site: Served) -> None:
+    async with raw(site.path, HELLO + request(1)) as client:
+        await client.until(HEADERS)
+        site.frontend.drain()
+        await client.send(request(3))
+        assert struct.unpack(">I", await client.until(RST_STREAM))[0] == ErrorCodes.REFUSED_STREAM
+
+
+async def test_a_stop_ends_all_tunnels(site: Served) -> None:
+    async with connected(site.path) as client:
+        open_call = await client.tunnel(f"10.0.0.1:{SINK}")
+        dialling = await client.call()
+        await dialling.ask(f"10.0.0.1:{NEVER_ANSWERS}")
+        await eventually(lambda: site.far.dialling == 1)
+        await site.listener.aclose()
+        await client.gone.wait()
+        assert client.goaway == ErrorCodes.NO_ERROR
+        assert open_call.over
+    assert await site.far.endpoints[0].ended == "connection_reset"
+    await eventually(lambda: site.far.given_up == 1)
+
+
+async def test_last_words_that_nobody_reads_do_not_keep_a_connection(
+    site: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http2, "CLOSE_S", 0.05)
+    monkeypatch.setattr(flood, "REFILL_BYTES_PER_S", 1e12)
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(sock, str(site.path))
+        await loop.sock_sendall(sock, HELLO + frame(PING, bytes(8)) * 25_000)
+        await eventually(lambda: site.listener.connections == 1)
+        await site.listener.aclose()
+        await eventually(lambda: site.listener.connections == 0)
