@@ -1,0 +1,94 @@
+"""The edge daemon put together: it starts with nobody to talk to, and stops when a part of it fails."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from edge_agent import daemon
+from edge_agent.config import AgentConfig, load_agent_config
+from edge_agent.hostkubelet import HostKubelet
+from tests.support.pki import Authority
+from tests.support.waits import eventually
+from tunnel.aio.lifecycle import EXIT_FAILED, EXIT_OK, Stop
+from tunnel.core.names import KUBELET
+
+AUTHORITY = Authority()
+CARD = AUTHORITY.issue(uris=["spiffe://longline/agent/box-7"])
+HOST = "[host]\nexec = false\nfiles = ['/var/log/app.log']\n"
+
+STARTS = pytest.mark.may_block("it reads its own files before anybody waits for it")
+
+
+def prepared(folder: Path, more: str = "") -> AgentConfig:
+    """A box that joined a cloud that is away. Blocks."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    CARD.write(folder, "agent")
+    (folder / "ca.crt").write_bytes(AUTHORITY.pem)
+    path = folder / "edge-agent.toml"
+    path.write_text(f'[cloud]\nservers = ["127.0.0.1:{port}"]\nproxy = "none"\n{more}')
+    return load_agent_config(path)
+
+
+@STARTS
+async def test_a_cloud_that_is_away_is_no_reason_to_end_and_none_to_be_slow_at_the_end(tmp_path: Path) -> None:
+    config, stop = await asyncio.to_thread(prepared, tmp_path), Stop()
+    with capture_logs() as logs:
+        running = asyncio.get_running_loop().create_task(daemon._main(config, stop))
+        await eventually(lambda: [log for log in logs if log["event"].startswith("cannot connect")])
+        assert not running.done()
+        stop.ask()
+        async with asyncio.timeout(2):
+            assert await running == EXIT_OK
+    assert not stop.failed
+
+
+@STARTS
+async def test_a_box_that_has_not_joined_is_told_what_to_do(tmp_path: Path) -> None:
+    config = await asyncio.to_thread(prepared, tmp_path)
+    (tmp_path / "agent.crt").unlink()
+    with capture_logs() as logs:
+        assert await daemon._main(config, Stop()) == EXIT_FAILED
+    (told,) = logs
+    assert told["event"] == "cannot start"
+    assert "run edge-agent join first" in told["reason"]
+
+
+@STARTS
+@pytest.mark.parametrize("part", ["edge_agent.daemon.keep_fresh", "edge_agent.daemon.CloudLink.run"])
+async def test_an_agent_that_would_no_longer_dial_or_renew_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    async def broken(*_arguments: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(part, broken)
+    config, stop = await asyncio.to_thread(prepared, tmp_path), Stop()
+    await daemon._main(config, stop)
+    assert stop.failed
+
+
+async def test_a_real_kubelet_is_served_in_place_of_the_built_in_one(tmp_path: Path) -> None:
+    built_in = await asyncio.to_thread(prepared, tmp_path, HOST)
+    assert built_in.host.offered
+    nothing = await asyncio.to_thread(prepared, tmp_path)
+    assert not daemon._services(nothing, None)
+    host = await asyncio.to_thread(HostKubelet, "box-7", built_in.host.settings)
+    try:
+        assert list(daemon._services(built_in, host)) == [KUBELET]
+    finally:
+        await host.aclose()
+
+
+def test_systemd_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(daemon, "notify", told.append)
+    once = daemon._Once("READY=1")
+    once()
+    once()
+    assert told == ["READY=1"]
