@@ -6,31 +6,48 @@ import asyncio
 import hashlib
 import os
 import socket
+import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.support.joined import Pair, joined
+from tests.support.pki import Authority
 from tests.support.waits import eventually
 from tunnel.aio import splice as splice_module
 from tunnel.aio.conn import Conn
 from tunnel.aio.incoming import IncomingStream
 from tunnel.aio.splice import SpliceResult, splice
+from tunnel.aio.stream import Stream
+from tunnel.core.errors import StreamReset
 from tunnel.core.states import Send
 from tunnel.core.target import TcpTarget
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
-class Path:
+class Through:
     """A client's end of the whole path, and what the splices said at their end."""
 
-    def __init__(self, pair: Pair, address: tuple[str, int]) -> None:
+    def __init__(self, pair: Pair) -> None:
         self.pair = pair
-        self.address = address
+        self.address = ("", 0)
         self.results: list[SpliceResult] = []
+        self.streams: list[Stream] = []
+        """The client's ends of the streams, in the order of the connections."""
+
+    def enter(self, conn: Conn) -> None:
+        """Serve a connection to an entry."""
+        self.pair.runs.spawn("enter", self._enter(conn))
+
+    async def _enter(self, conn: Conn) -> None:
+        stream = await self.pair.server.open(TcpTarget("x", 1), deadline_s=5)
+        self.streams.append(stream)
+        self.results.append(await splice(stream, conn.detach()))
 
     async def client(self) -> socket.socket:
         """A non-blocking socket that is connected to the entry."""
@@ -41,7 +58,7 @@ class Path:
 
 
 @asynccontextmanager
-async def path_to(target: Handler) -> AsyncIterator[Path]:
+async def path_to(target: Handler) -> AsyncIterator[Through]:
     """An entry socket, spliced to a stream, spliced to a target that `target` serves."""
     loop = asyncio.get_running_loop()
     servers: list[asyncio.Server] = []
@@ -63,17 +80,10 @@ async def path_to(target: Handler) -> AsyncIterator[Path]:
         path.results.append(await splice(incoming.accept(), conn.detach()))
 
     async with joined(acceptor) as pair:
-
-        async def enter(conn: Conn) -> None:
-            stream = await pair.server.open(TcpTarget("x", 1), deadline_s=5)
-            path.results.append(await splice(stream, conn.detach()))
-
-        def made(conn: Conn) -> None:
-            pair.runs.spawn("enter", enter(conn))
-
-        entry = await loop.create_server(lambda: Conn(made), "127.0.0.1", 0)
+        path = Through(pair)
+        entry = await loop.create_server(lambda: Conn(path.enter), "127.0.0.1", 0)
         servers.append(entry)
-        path = Path(pair, entry.sockets[0].getsockname())
+        path.address = entry.sockets[0].getsockname()
         try:
             yield path
         finally:
@@ -88,7 +98,7 @@ async def receive_all(sock: socket.socket) -> bytes:
     return bytes(got)
 
 
-async def both_done(path: Path) -> list[SpliceResult]:
+async def both_done(path: Through) -> list[SpliceResult]:
     async with asyncio.timeout(10):
         while len(path.results) < 2:
             await asyncio.sleep(0.01)
@@ -307,3 +317,105 @@ async def test_many_closes_from_each_side_leave_nothing() -> None:
             await path.pair.agent.drained()
             await path.pair.server.drained()
         assert {result.reason for result in path.results} == {"closed"}
+
+
+async def test_a_unix_client_that_finished_and_then_closed_is_seen(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(splice_module, "WATCH_S", 0.1)
+    ended = asyncio.Event()
+    finished = asyncio.Event()
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert await reader.read() == b"last words"
+        finished.set()
+        await ended.wait()
+
+    async with path_to(silent) as path:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_unix_server(lambda: Conn(path.enter), tmp_path / "entry")
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.setblocking(False)
+            await loop.sock_connect(sock, str(tmp_path / "entry"))
+            await loop.sock_sendall(sock, b"last words")
+            sock.shutdown(socket.SHUT_WR)
+            async with asyncio.timeout(5):
+                await finished.wait()
+            await asyncio.sleep(0.3)
+            assert not path.results  # it may still want the answer
+        await eventually(lambda: path.results)
+        ended.set()
+        await both_done(path)
+        server.close()
+
+
+@pytest.mark.parametrize("reset", [False, True])
+async def test_a_socket_that_ended_before_the_splice_delivers_what_it_said(tmp_path: Path, reset: bool) -> None:
+    """asyncio's TLS closes at its peer's end; the stream may have been reset by then, too."""
+    authority = Authority()
+    serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    serving.load_cert_chain(*authority.issue(hosts=["127.0.0.1"]).write(tmp_path, "server"))
+    trust = ssl.create_default_context(cadata=authority.pem.decode())
+
+    async def say(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"last words")
+        writer.close()
+
+    server = await asyncio.start_server(say, "127.0.0.1", 0, ssl=serving)
+    results: list[SpliceResult] = []
+
+    async def acceptor(incoming: IncomingStream) -> None:
+        address = server.sockets[0].getsockname()
+        _, conn = await asyncio.get_running_loop().create_connection(Conn, *address, ssl=trust)
+        async with asyncio.timeout(5):
+            await conn.lost()
+        stream = incoming.accept()
+        if reset:
+            with pytest.raises(StreamReset):
+                await stream.read()
+        results.append(await splice(stream, conn.detach()))
+
+    async with joined(acceptor) as pair:
+        stream = await pair.server.open(TcpTarget("x", 1), deadline_s=5)
+        if reset:
+            stream.reset()
+        else:
+            assert [await stream.read(), await stream.read()] == [b"last words", b""]
+        await eventually(lambda: results)
+        stream.reset()
+    server.close()
+
+
+@pytest.mark.parametrize("callback", ["consumed", "receive_nowait"])
+async def test_a_fault_of_ours_resets_both_ends_and_harms_no_other(
+    monkeypatch: pytest.MonkeyPatch, callback: str
+) -> None:
+    """The event loop and the session call the splice: neither can do anything with an exception but log it."""
+
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+
+    broken: list[Stream] = []
+    whole = getattr(Stream, callback)
+
+    def fail(self: Stream, *words: object) -> object:
+        if self in broken:
+            raise RuntimeError("a fault of ours")
+        return whole(self, *words)
+
+    async with path_to(echo) as path:
+        loop = asyncio.get_running_loop()
+        with capture_logs() as logs, await path.client() as doomed, await path.client() as other:
+            await loop.sock_sendall(doomed, b"x")
+            assert await loop.sock_recv(doomed, 1) == b"x"
+            broken.append(path.streams[0])
+            monkeypatch.setattr(Stream, callback, fail)
+            await loop.sock_sendall(doomed, b"x")
+            with pytest.raises(ConnectionResetError):
+                await receive_all(doomed)
+            await loop.sock_sendall(other, b"z")
+            assert await loop.sock_recv(other, 1) == b"z"
+            results = await both_done(path)
+        assert [result.reason for result in results] == ["internal", "internal"]
+        assert logs[0]["event"] == "splice failed"

@@ -11,9 +11,14 @@ never FIN, since FIN promises that all bytes arrived.
 from __future__ import annotations
 
 import asyncio
+import functools
 import select
+import socket
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Concatenate, NamedTuple, ParamSpec
+
+import structlog
 
 from tunnel.aio.conn import Detached, abort_with_reset, reset_of, reset_when_closed
 from tunnel.aio.stream import Stream
@@ -25,7 +30,10 @@ READ_BYTES = 256 * 1024
 LINGER_S = 10.0
 """How long a socket may read what it was sent while its own bytes are thrown away."""
 WATCH_S = 5.0
-"""How long a reset of a socket that is not read from may go unseen."""
+"""How long a reset, or the full close of a unix socket, may go unseen while the socket is not read from."""
+
+_log = structlog.get_logger("tunnel.splice")
+_P = ParamSpec("_P")
 
 _buffer = memoryview(bytearray(READ_BYTES))
 
@@ -52,11 +60,14 @@ async def splice(stream: Stream, detached: Detached) -> SpliceResult:
     loop = asyncio.get_running_loop()
     started_s = loop.time()
     joint = _Joint(stream, detached.transport)
-    joint.start(detached.leftover, at_eof=detached.at_eof)
     try:
+        joint.start(detached.leftover, at_eof=detached.at_eof)
         await asyncio.shield(joint.done)
     except asyncio.CancelledError:
         joint.cut(Code.SHUTTING_DOWN, "the daemon is stopping")
+        raise
+    except Exception:
+        joint.fail()
         raise
     counts = stream.statistics()
     return SpliceResult(
@@ -68,6 +79,22 @@ async def splice(stream: Stream, detached: Detached) -> SpliceResult:
 class _End:
     reason: str = "closed"
     text: str = ""
+
+
+def _guarded(callback: Callable[Concatenate[_Joint, _P], None]) -> Callable[Concatenate[_Joint, _P], None]:
+    """A fault in it resets both ends. Else the event loop would log it and the connection would hang; or, called by the
+    session, it would keep other streams from their events.
+    """
+
+    @functools.wraps(callback)
+    def call(self: _Joint, /, *args: _P.args, **kwargs: _P.kwargs) -> None:
+        try:
+            callback(self, *args, **kwargs)
+        except Exception:  # noqa: BLE001 - whatever it is
+            _log.exception("splice failed", callback=callback.__name__)
+            self.fail()
+
+    return call
 
 
 class _Joint(asyncio.BufferedProtocol):
@@ -93,6 +120,11 @@ class _Joint(asyncio.BufferedProtocol):
     def start(self, leftover: bytes, *, at_eof: bool) -> None:
         """Take over."""
         transport = self._transport
+        if transport.is_closing():  # TLS of asyncio: its peer's end closes it, and nobody would tell us any more
+            self._stream.send_nowait(leftover)
+            self._socket_eof = at_eof
+            self.connection_lost(None)
+            return
         transport.set_protocol(self)
         # Whatever the socket does not take at once pauses us, so that credit stands for bytes really taken. Not 0: the
         # TLS of asyncio and uvloop pauses at >= high, and would pause for ever.
@@ -105,8 +137,6 @@ class _Joint(asyncio.BufferedProtocol):
             return
         if at_eof:
             self.eof_received()
-        if transport.is_closing():
-            self.connection_lost(None)
         elif more:
             self.writable()
 
@@ -115,7 +145,16 @@ class _Joint(asyncio.BufferedProtocol):
         self._stream.reset(code, text)
         self._stream_ended = True
         self._finish(code.label, text)
-        abort_with_reset(self._transport)
+        if not self._socket_gone:
+            abort_with_reset(self._transport)
+
+    def fail(self) -> None:
+        """After a fault of ours: reset both, and tell whoever waits."""
+        try:
+            self.cut(Code.INTERNAL, "a fault of the daemon, whose log says more")
+        finally:
+            if not self.done.done():
+                self.done.set_result(None)
 
     # From the socket
 
@@ -153,6 +192,7 @@ class _Joint(asyncio.BufferedProtocol):
         """The socket did not take everything."""
         self._write_paused = True
 
+    @_guarded
     def resume_writing(self) -> None:
         """The socket took everything: grant credit for it and go on."""
         self._write_paused = False
@@ -162,6 +202,7 @@ class _Joint(asyncio.BufferedProtocol):
         if not self._stream_ended:
             self.readable()
 
+    @_guarded
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is gone: what its peer sent and finished is still delivered, all else is a reset."""
         self._socket_gone = True
@@ -185,6 +226,7 @@ class _Joint(asyncio.BufferedProtocol):
 
     # From the stream (StreamSink)
 
+    @_guarded
     def readable(self) -> None:
         """Bytes arrived: write them, unless the socket is behind."""
         if self._behind() or self._socket_gone:
@@ -203,17 +245,20 @@ class _Joint(asyncio.BufferedProtocol):
         if self._stream_eof and not self._wrote_eof:
             self._write_end()
 
+    @_guarded
     def eof(self) -> None:
         """The peer finished: so do we, behind everything that waits."""
         self._stream_eof = True
         self.readable()
 
+    @_guarded
     def writable(self) -> None:
         """The stream's queue has room: read on."""
         if not self._reading and not self._socket_eof and not self._transport.is_closing():
             self._reading = True
             self._transport.resume_reading()
 
+    @_guarded
     def ended(self, error: StreamError | None) -> None:
         """The stream is over: close the socket behind its last bytes, or reset it."""
         self._stream_ended = True
@@ -257,7 +302,7 @@ class _Joint(asyncio.BufferedProtocol):
         self._linger_timer = asyncio.get_running_loop().call_later(LINGER_S, self._transport.abort)
 
     def _watch(self) -> None:
-        """While nothing is read from the socket, its reset raises no event: look for it now and then."""
+        """While nothing is read from the socket, nothing tells that its peer is gone: look for it now and then."""
         if self._watch_timer is None:
             self._watch_timer = asyncio.get_running_loop().call_later(WATCH_S, self._look)
 
@@ -265,7 +310,7 @@ class _Joint(asyncio.BufferedProtocol):
         self._watch_timer = None
         if self._reading or self._socket_gone:
             return
-        if _was_reset(self._transport):
+        if _has_gone(self._transport, after_eof=self._socket_eof):
             self._transport.abort()
         else:
             self._watch()
@@ -278,10 +323,14 @@ class _Joint(asyncio.BufferedProtocol):
             self.done.set_result(None)
 
 
-def _was_reset(transport: asyncio.Transport) -> bool:
+def _has_gone(transport: asyncio.Transport, *, after_eof: bool) -> bool:
+    """Whether the peer reset the socket; or, on a unix socket behind its end, closed it, which is its only reset."""
     sock = transport.get_extra_info("socket")
     if sock is None or sock.fileno() == -1:
         return False
+    signs = select.POLLERR
+    if after_eof and sock.family == socket.AF_UNIX:
+        signs |= select.POLLHUP
     poll = select.poll()
-    poll.register(sock.fileno(), 0)  # errors are told without being asked for
-    return any(events & select.POLLERR for _, events in poll.poll(0))
+    poll.register(sock.fileno(), 0)  # errors and hang-ups are told without being asked for
+    return any(events & signs for _, events in poll.poll(0))
