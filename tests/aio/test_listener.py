@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import socket
 import ssl
 import stat
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import tunnel.aio.listener as listener_module
 from tests.support.pki import Authority, Issued
 from tests.support.waits import eventually
 from tunnel.aio.conn import Conn
@@ -129,6 +131,40 @@ async def test_connections_above_the_limit_are_reset() -> None:
         assert await reader.read(100) == b"in again"
         for each in (writer, kept[1][1]):
             each.close()
+
+
+@pytest.mark.parametrize("secured", [False, True])
+async def test_near_the_limit_of_files_connections_are_reset(
+    server_tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch, secured: bool
+) -> None:
+    """At the limit itself uvloop would accept and close them: an end that looks clean."""
+    monkeypatch.setattr(listener_module, "RESERVED_FILES", 20)
+    loop = asyncio.get_running_loop()
+    async with listening() as listener:
+        await listener.listen_tcp("127.0.0.1:0", server_tls if secured else None)
+        address = ("127.0.0.1", listener.ports[0])
+        clients = [socket.socket() for _ in range(10)]
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(sock.fileno() for sock in clients) + 25, hard))
+        try:
+            for sock in clients:
+                sock.setblocking(False)
+                await loop.sock_connect(sock, address)
+            with pytest.raises(ConnectionResetError):
+                async with asyncio.timeout(5):
+                    await loop.sock_recv(clients[-1], 1)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            for sock in clients:
+                sock.close()
+        await eventually(lambda: not listener.connections)
+        with socket.socket() as sock:
+            sock.setblocking(False)
+            await loop.sock_connect(sock, address)
+            await loop.sock_sendall(sock, b"in again")
+            if not secured:
+                assert await loop.sock_recv(sock, 100) == b"in again"
+        await eventually(lambda: not listener.connections)
 
 
 async def test_the_last_word_survives_what_the_client_still_sends() -> None:

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import ipaddress
 import os
+import resource
 import socket
 import ssl
 import stat
@@ -36,6 +37,10 @@ LINGER_S = 2.0
 LINGER_BYTES = 1024 * 1024
 """What a client may still send after our last word: closing on unread bytes would reset that word away."""
 WARN_EVERY_S = 10.0
+RESERVED_FILES = 32
+"""Descriptors that connections leave to the daemon's own files and dials. Without any left, uvloop would accept and
+close: an end that looks clean, where a reset is due.
+"""
 
 Handler = Callable[[Conn], Awaitable[None]]
 """Owns a connection; it is closed when the handler returns, and a StreamError that comes out is no fault."""
@@ -148,8 +153,9 @@ class Listener:
         if self._closed:  # accepted by the event loop just before
             conn.reset()
             return
-        if len(self._tasks) >= self._limits.connections:
-            self.refuse(conn.transport, "too many connections")
+        full = len(self._tasks) >= self._limits.connections
+        if refusal := "too many connections" if full else _lack_of_files(conn.transport):
+            self.refuse(conn.transport, refusal)
             return
         serving = self._tasks.spawn(f"connection {conn.peer}", self._serve(conn))
         # Not in _serve: a task that is cancelled before its first step runs nothing of it.
@@ -213,7 +219,7 @@ class _Visit:
 
     def admit(self, transport: asyncio.Transport) -> bool:
         address = _client_of(transport.get_extra_info("peername"))
-        if refusal := self._listener.enter(address):
+        if refusal := _lack_of_files(transport) or self._listener.enter(address):
             self._listener.refuse(transport, refusal)
             return False
         self._address = address
@@ -234,6 +240,14 @@ class _Visit:
         if self._address is not None:
             self._listener.left(self._address)
             self._address = None
+
+
+def _lack_of_files(transport: asyncio.Transport) -> str:
+    """Why an accepted connection cannot stay, or nothing: the kernel gives it the lowest number that is free."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if transport.get_extra_info("socket").fileno() < limit - RESERVED_FILES:
+        return ""
+    return f"too few file descriptors: this process may have {limit}"
 
 
 def _client_of(address: object) -> str:
