@@ -64,7 +64,7 @@ class TunnelConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ConnectConfig:
-    """The `[connect]` section: HTTP CONNECT."""
+    """The `[connect]` section: HTTP CONNECT, and konnectivity's protocol on the unix socket."""
 
     unix: Path | None = None
     """Path of the unix socket; None: there is none."""

@@ -6,8 +6,10 @@ import asyncio
 
 from cloud_server.config import ServerConfig
 from cloud_server.frontends.connect import ConnectFrontend
+from cloud_server.frontends.egress import EgressFrontend
 from cloud_server.frontends.fleet.server import FleetServer
 from cloud_server.frontends.forward import Forward
+from cloud_server.frontends.konnectivity.frontend import KonnectivityFrontend
 from cloud_server.frontends.metered import MeteredOpener
 from cloud_server.identity.users import Users
 from cloud_server.metrics import Metrics
@@ -22,6 +24,7 @@ from tunnel.aio.metrics_endpoint import MetricsEndpoint
 from tunnel.aio.tls import server_context
 
 METRICS = "metrics"
+CONNECT_UNIX = "connect-unix"
 
 
 class FrontEnds:
@@ -37,6 +40,7 @@ class FrontEnds:
         self._metrics = Metrics(VERSION, registry, self._connections)
         self._opener = MeteredOpener(registry, self._metrics)
         self._dials = Dials(self._opener, Router(registry, [route.policy for route in config.route], cluster))
+        self._konnectivity = KonnectivityFrontend(self._dials, deadline_s=config.dial_timeout_s)
         self._fleet = FleetServer(registry, self._opener, users.authenticate)
         self._listeners: list[Listener] = []
         self._draining = False
@@ -56,7 +60,8 @@ class FrontEnds:
         context = await asyncio.to_thread(server_context, self._tls)
         connect = ConnectFrontend(self._dials, self._users.authenticate, deadline_s=deadline_s)
         if config.connect.unix is not None:
-            await self._listener("connect-unix", connect.handle_unix).listen_unix(config.connect.unix)
+            egress = EgressFrontend(connect.handle_unix, self._konnectivity.handle)
+            await self._listener(CONNECT_UNIX, egress.handle).listen_unix(config.connect.unix)
         if config.connect.listen is not None:
             await self._listener("connect", connect.handle_tls).listen_tcp(config.connect.listen, context)
         if config.fleet.listen is not None:
@@ -75,6 +80,7 @@ class FrontEnds:
     def close(self) -> None:
         """Take no more connections; those that run go on, and the metrics say so."""
         self._draining = True
+        self._konnectivity.drain()
         for listener in self._listeners:
             if listener.name != METRICS:
                 listener.close()
@@ -87,7 +93,11 @@ class FrontEnds:
     # Internal
 
     def _connections(self) -> dict[str, int]:
-        return {listener.name: listener.connections for listener in self._listeners}
+        connections = {listener.name: listener.connections for listener in self._listeners}
+        if CONNECT_UNIX in connections:
+            connections[CONNECT_UNIX] -= self._konnectivity.connections
+            connections["konnectivity"] = self._konnectivity.calls
+        return connections
 
     def _listener(self, name: str, handler: Handler) -> Listener:
         listener = Listener(name, handler)

@@ -8,7 +8,8 @@ import itertools
 from cloud_server.frontends.konnectivity.call import ASSEMBLY_BYTES, Call, refusal_of
 from cloud_server.frontends.konnectivity.http2 import Http2Connection
 from cloud_server.frontends.konnectivity.http2_stream import Http2Stream
-from cloud_server.frontends.konnectivity.tunnel import Router, Service, Tunnel
+from cloud_server.frontends.konnectivity.tunnel import Service, Tunnel
+from cloud_server.routing.attempt import Dials
 from tunnel.aio.conn import Conn
 from tunnel.aio.tasks import TaskOwner
 from tunnel.core.budget import Budget
@@ -19,11 +20,21 @@ PATH = b"/ProxyService/Proxy"
 class KonnectivityFrontend:
     """Serves connections that begin with HTTP/2's preface."""
 
-    def __init__(self, router: Router, *, deadline_s: float) -> None:
+    def __init__(self, dials: Dials, *, deadline_s: float) -> None:
         """`deadline_s`: within which every dial is answered."""
-        self._service = Service(router, deadline_s)
+        self._service = Service(dials, deadline_s)
         self._connections: set[Http2Connection] = set()
         self._connect_ids = itertools.count(1)
+
+    @property
+    def connections(self) -> int:
+        """Connections that are being served."""
+        return len(self._connections)
+
+    @property
+    def calls(self) -> int:
+        """Tunnels, those that are still being dialled among them."""
+        return sum(connection.streams for connection in self._connections)
 
     async def handle(self, conn: Conn) -> None:
         """Serve a connection until it ends, and its tunnels with it."""

@@ -77,6 +77,11 @@ class Http2Connection(asyncio.Protocol):
 
     # Public
 
+    @property
+    def streams(self) -> int:
+        """Streams that are open."""
+        return len(self._streams)
+
     def start(self, early: bytes, *, at_eof: bool) -> None:
         """Begin, with the bytes that were read already; `at_eof`: no more come."""
         self._transport.set_protocol(self)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from dataclasses import dataclass
-from typing import Protocol
 
 from google.protobuf.message import DecodeError
 
@@ -19,12 +18,12 @@ from cloud_server.frontends.konnectivity.call import Call
 from cloud_server.frontends.konnectivity.messages import CallFailed, Status
 from cloud_server.frontends.pending import open_unless_gone
 from cloud_server.frontends.status import reason_phrase
+from cloud_server.routing.attempt import Attempt, Dials
 from protos.konnectivity_pb2 import Data, DialRequest, Packet, PacketType
 from tunnel.aio.splice import SpliceResult
 from tunnel.aio.stream import Stream
 from tunnel.core.errors import Code, OpenRefused, StreamError
 from tunnel.core.limits import MAX_DATA_BYTES
-from tunnel.core.target import Target
 
 FRONTEND = "konnectivity"
 ASK_S = 10.0
@@ -43,45 +42,11 @@ SLOW_S = 1.0
 """When a packet is taken in less than QUICK_S, the next may be twice as large; when in more than SLOW_S, half."""
 
 
-class Attempt(Protocol):
-    """A dial, over one or several routes."""
-
-    @property
-    def agent(self) -> str:
-        """The agent of the route in use."""
-        ...
-
-    @property
-    def target(self) -> Target:
-        """What that agent was asked to connect to."""
-        ...
-
-    async def open(self, *, principal: str, frontend: str, deadline_s: float) -> Stream:
-        """Open a stream; cancelling it cancels the dial at the agent.
-
-        Raises:
-            OpenRefused: why not, within `deadline_s`.
-        """
-        ...
-
-
-class Router(Protocol):
-    """Knows the way to what a client asks for."""
-
-    def attempt(self, authority: str) -> Attempt:
-        """A dial of `host:port`.
-
-        Raises:
-            OpenRefused: there is no way.
-        """
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class Service:
     """What all tunnels share."""
 
-    router: Router
+    dials: Dials
     deadline_s: float
     """Within which every dial is answered."""
 
@@ -258,7 +223,7 @@ class Tunnel:
         try:
             if request.protocol != "tcp":
                 raise OpenRefused(f"only tcp is carried, not {request.protocol or 'nothing'}", Code.UNREACHABLE)
-            attempt = self._service.router.attempt(request.address)
+            attempt = self._service.dials.attempt(request.address)
             opening = attempt.open(principal=self._user, frontend=FRONTEND, deadline_s=self._service.deadline_s)
             stream = await open_unless_gone(opening, self._until_given_up())
         except OpenRefused as refused:

@@ -9,12 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cloud_server.frontends.konnectivity.frontend import KonnectivityFrontend
+from cloud_server.routing.attempt import Dials
+from cloud_server.routing.router import RoutePolicy, Router
 from tests.support.joined import Pair, joined
 from tunnel.aio.incoming import IncomingStream
 from tunnel.aio.listener import Listener
 from tunnel.aio.stream import Stream
-from tunnel.core.errors import Code, OpenRefused, StreamError
+from tunnel.core.errors import Code, StreamError
 from tunnel.core.target import Target, TcpTarget
+from tunnel.core.target_rule import TargetRule
 
 REFUSES, NEVER_ANSWERS, ECHO, SINK, NEVER_READS, SOURCE, RESETS = 1, 3, 7, 9, 10, 19, 25
 """Ports, and what listens there."""
@@ -85,56 +88,51 @@ class Far:
             endpoint.ended.set_result(error.code.label)
 
 
-class FakeAttempt:
-    """A dial of `10.0.0.1:PORT` at box-7."""
+class Site:
+    """`box-7` and its session, as the front end's dials need them."""
 
-    agent = "box-7"
-
-    def __init__(self, router: FakeRouter, target: Target) -> None:
-        self.target = target
-        self._router = router
-
-    async def open(self, *, principal: str, frontend: str, deadline_s: float) -> Stream:
-        self._router.asked.append((self.target, principal, frontend, deadline_s))
-        return await self._router.pair.server.open(self.target, principal=principal, deadline_s=deadline_s)
-
-
-class FakeRouter:
     def __init__(self, pair: Pair) -> None:
         self.pair = pair
-        self.asked: list[tuple[Target, str, str, float]] = []
+        self.asked: list[tuple[str, Target, str, str, float]] = []
 
-    def attempt(self, authority: str) -> FakeAttempt:
-        host, _, port = authority.rpartition(":")
-        if host != "10.0.0.1":
-            raise OpenRefused(f"no agent for {host}", Code.UNKNOWN_AGENT)
-        return FakeAttempt(self, TcpTarget(host, int(port)))
+    async def open(
+        self, agent: str, target: Target, *, principal: str, frontend: str, deadline_s: float = 10.0
+    ) -> Stream:
+        self.asked.append((agent, target, principal, frontend, round(deadline_s, 1)))
+        return await self.pair.server.open(target, principal=principal, deadline_s=deadline_s)
+
+    def is_known(self, name: str) -> bool:
+        return name == "box-7"
+
+    def is_connected(self, name: str) -> bool:
+        return True
 
 
 @dataclass
 class Served:
     path: Path
     far: Far
-    router: FakeRouter
+    site: Site
     frontend: KonnectivityFrontend
     listener: Listener
 
     @property
     def streams(self) -> int:
         """Streams of the session that are not over."""
-        return self.router.pair.server.core.stream_count
+        return self.site.pair.server.core.stream_count
 
 
 @asynccontextmanager
 async def served(folder: Path, deadline_s: float = 5.0) -> AsyncIterator[Served]:
     far = Far()
     async with joined(far.accept) as pair:
-        router = FakeRouter(pair)
-        frontend = KonnectivityFrontend(router, deadline_s=deadline_s)
+        site = Site(pair)
+        policy = RoutePolicy(agent="box-7", targets=(TargetRule.parse("10.0.0.1:*"),))
+        frontend = KonnectivityFrontend(Dials(site, Router(site, [policy])), deadline_s=deadline_s)
         listener = Listener("egress", frontend.handle)
         path = folder / "egress.sock"
         await listener.listen_unix(path)
         try:
-            yield Served(path, far, router, frontend, listener)
+            yield Served(path, far, site, frontend, listener)
         finally:
             await listener.aclose()

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -17,13 +16,29 @@ from structlog.testing import capture_logs
 
 from cloud_server.frontends.konnectivity import flood, http2
 from cloud_server.frontends.konnectivity.http2_stream import WINDOW_BYTES
-from protos.konnectivity_pb2 import Data, DialRequest, Packet, PacketType
+from protos.konnectivity_pb2 import Packet, PacketType
+from tests.cloud_server.frontends.konnectivity.raw_http2 import (
+    CONTINUATION,
+    DATA,
+    END_HEADERS,
+    GOAWAY,
+    HEADERS,
+    HELLO,
+    PING,
+    PRIORITY,
+    RST_STREAM,
+    SETTINGS,
+    WINDOW_UPDATE,
+    data_of,
+    dial_of,
+    frame,
+    raw,
+    request,
+)
 from tests.cloud_server.frontends.konnectivity.served import (
     ECHO,
     NEVER_ANSWERS,
-    NEVER_READS,
     SINK,
-    SOURCE,
     Served,
     served,
 )
@@ -37,89 +52,7 @@ from tests.support.konnectivity_client import (
 )
 from tests.support.waits import eventually
 
-DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 2, 3, 4, 6, 7, 8, 9
-END_STREAM, ACK, END_HEADERS = 1, 1, 4
 TOO_MUCH = "the client sent too much that is no data"
-HELLO = PREFACE + EMPTY_SETTINGS
-
-
-def frame(kind: int, payload: bytes = b"", *, stream: int = 0, flags: int = 0) -> bytes:
-    return struct.pack(">HBBBI", len(payload) >> 8, len(payload) & 0xFF, kind, flags, stream) + payload
-
-
-def frames(data: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """Kind, stream and payload of each whole frame."""
-    while len(data) >= 9:
-        high, low, kind, _, stream = struct.unpack(">HBBBI", data[:9])
-        length = high << 8 | low
-        yield kind, stream, data[9 : 9 + length]
-        data = data[9 + length :]
-
-
-def request(stream: int, **changed: str) -> bytes:
-    return frame(HEADERS, Encoder().encode(request_headers(Path("/s"), **changed)), stream=stream, flags=END_HEADERS)
-
-
-def dial_of(port: int) -> bytes:
-    """A message that dials."""
-    request = DialRequest(protocol="tcp", address=f"10.0.0.1:{port}", random=1)
-    return framed(Packet(dial_request=request).SerializeToString())
-
-
-def data_of(connect_id: int, data: bytes) -> bytes:
-    """A message with data."""
-    return framed(Packet(type=PacketType.DATA, data=Data(connect_id=connect_id, data=data)).SerializeToString())
-
-
-class Raw:
-    """A connection that says what it is told to."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self.writer = writer
-        self._received = b""
-
-    async def send(self, data: bytes) -> None:
-        """Send it, or as much of it as the server wants."""
-        if self.writer.is_closing():
-            return
-        self.writer.write(data)
-        with suppress(ConnectionError):
-            await self.writer.drain()
-
-    async def until(self, kind: int) -> bytes:
-        """The payload of the first frame of this kind that was not looked at yet."""
-        while True:
-            for found, _, payload in frames(self._received):
-                if found == kind:
-                    self._received = b""
-                    return payload
-            more = await self._reader.read(65536)
-            assert more, f"no frame of kind {kind}"
-            self._received += more
-
-    async def ended(self) -> None:
-        """Wait for the end of the connection."""
-        with suppress(ConnectionError):
-            while more := await self._reader.read(65536):
-                self._received += more
-
-    async def goaway(self) -> ErrorCodes:
-        """What the connection ended with."""
-        await self.ended()
-        (last,) = [payload for kind, _, payload in frames(self._received) if kind == GOAWAY]
-        return ErrorCodes(struct.unpack(">I", last[4:8])[0])
-
-
-@asynccontextmanager
-async def raw(path: Path, first: bytes = HELLO) -> AsyncIterator[Raw]:
-    reader, writer = await asyncio.open_unix_connection(str(path))
-    made = Raw(reader, writer)
-    await made.send(first)
-    try:
-        yield made
-    finally:
-        writer.transport.abort()
 
 
 @pytest.fixture
@@ -293,7 +226,7 @@ async def test_rapid_resets_are_limited_and_leave_no_dial(site: Served) -> None:
                 await client.send(b"".join(frame(RST_STREAM, cancel, stream=n) for n in numbers))
             await client.ended()
     assert [line["reason"] for line in logs if line["event"] == "connection closed"] == [TOO_MUCH]
-    assert len(site.router.asked) < 1000
+    assert len(site.site.asked) < 1000
     await eventually(lambda: site.far.dialling == 0)
 
 
@@ -304,92 +237,6 @@ async def test_two_hundred_calls_may_be_cancelled_at_once(site: Served) -> None:
             client.h2.reset_stream(call.id, ErrorCodes.CANCEL)
         await client.flush()
         await client.tunnel(f"10.0.0.1:{ECHO}")
-
-
-# Windows
-
-
-async def test_a_window_of_nothing_holds_the_answer_back_until_it_opens(site: Served) -> None:
-    async with connected(site.path) as client:
-        client.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 0})
-        call = await client.call()
-        await call.ask(f"10.0.0.1:{ECHO}")
-        other_end = site.far.endpoints
-        await eventually(lambda: other_end)
-        client.h2.increment_flow_control_window(3, call.id)
-        await client.flush()
-        client.h2.increment_flow_control_window(60, call.id)
-        await client.flush()
-        assert (await call.receive()).dial_response.connect_id
-
-
-async def test_a_window_that_shrinks_below_nothing(site: Served) -> None:
-    site.far.payload = bytes(300_000)
-    async with connected(site.path) as client:
-        call = await client.tunnel(f"10.0.0.1:{SOURCE}")
-        call.reading = False
-        await call.receive()
-        client.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 1})
-        await client.flush()
-        await (await client.call()).ask(f"10.0.0.1:{SINK}")
-        await eventually(lambda: len(site.far.endpoints) == 2)
-        client.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 65535})
-        await call.take()
-        client.h2.increment_flow_control_window(400_000, call.id)
-        await client.flush()
-        _, closed = await call.receive_until_closed()
-        assert closed.error == ""
-
-
-async def test_a_window_byte_by_byte(site: Served) -> None:
-    async with connected(site.path) as client:
-        client.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 1})
-        call = await client.call()
-        await call.ask(f"10.0.0.1:{ECHO}")
-        assert (await call.receive()).dial_response.connect_id
-
-
-async def test_a_stream_window_beyond_its_end_ends_the_stream(site: Served) -> None:
-    most = frame(WINDOW_UPDATE, b"\x7f\xff\xff\xff", stream=1)
-    async with raw(site.path, HELLO + request(1) + most * 2) as client:
-        assert struct.unpack(">I", await client.until(RST_STREAM))[0] == ErrorCodes.FLOW_CONTROL_ERROR
-
-
-async def test_a_connection_window_beyond_its_end_ends_the_connection(site: Served) -> None:
-    async with raw(site.path, HELLO + frame(WINDOW_UPDATE, b"\x7f\xff\xff\xff") * 2) as client:
-        assert await client.goaway() == ErrorCodes.FLOW_CONTROL_ERROR
-
-
-async def test_a_client_that_sends_beyond_its_window(site: Served) -> None:
-    async with raw(site.path, HELLO + request(1) + frame(DATA, dial_of(NEVER_READS), stream=1)) as client:
-        number = Packet.FromString((await client.until(DATA))[5:]).dial_response.connect_id
-        piece = frame(DATA, data_of(number, bytes(16000)), stream=1)
-        with capture_logs() as logs:
-            await client.send(piece * 200)
-            await client.ended()
-    assert [line["reason"] for line in logs if line["event"] == "client broke HTTP/2"] == [
-        "Flow control window shrunk below 0"
-    ]
-    site.far.let_go.set()
-    assert await site.far.endpoints[0].ended == "connection_reset"
-
-
-async def test_frames_that_are_too_long(site: Served) -> None:
-    async with raw(site.path, HELLO + request(1) + frame(DATA, bytes(16385), stream=1)) as client:
-        assert await client.goaway() == ErrorCodes.FRAME_SIZE_ERROR
-
-
-async def test_data_for_a_call_that_is_over_does_not_use_the_connection_up(site: Served) -> None:
-    async with connected(site.path) as client:
-        for _ in range(2):
-            call = await client.call(path="/Other/Call")
-            await call.status()
-        over = b"".join(frame(DATA, bytes(16384), stream=1) for _ in range(3))
-        for _ in range(30):  # 1.4 MiB, more than the connection's window
-            await client.write(over)
-        other = await client.tunnel(f"10.0.0.1:{ECHO}")
-        await other.send_data(bytes(100_000))
-        await other.receive_data(100_000)
 
 
 # Ends
