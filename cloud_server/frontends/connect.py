@@ -17,14 +17,14 @@ import struct
 import termios
 from collections.abc import Callable
 
-from cloud_server.frontends.audit import log_refused, log_stream
+from cloud_server.frontends.audit import OpenRecord, audited
 from cloud_server.frontends.pending import open_unless_gone
 from cloud_server.frontends.status import http_status, reason_phrase
 from cloud_server.routing.attempt import Dials
 from tunnel.aio.conn import Conn
 from tunnel.aio.http1 import Request, ServerConnection
 from tunnel.aio.splice import splice
-from tunnel.core.errors import OpenRefused
+from tunnel.core.errors import Code, OpenRefused
 
 FRONTEND = "connect"
 HEAD_TIMEOUT_S = 10.0
@@ -88,36 +88,30 @@ class ConnectFrontend:
             await self._connect(conn, http, request, user)
 
     async def _connect(self, conn: Conn, http: ServerConnection, request: Request, user: str) -> None:
-        attempt = None
+        record = OpenRecord(frontend=FRONTEND, user=user, peer=conn.peer, asked=request.target)
         try:
-            attempt = self._dials.attempt(request.target)
-            opening = attempt.open(principal=user, frontend=FRONTEND, deadline_s=self._deadline_s)
-            stream = await open_unless_gone(opening, _given_up(conn, http))
+            with audited(record):
+                await self._carry(conn, http, record)
         except OpenRefused as refused:
-            agent = attempt.agent if attempt is not None else ""
-            log_refused(FRONTEND, user=user, peer=conn.peer, agent=agent, target=request.target, refused=refused)
             await _answer(http, http_status(refused.code), str(refused))
-            return
+
+    async def _carry(self, conn: Conn, http: ServerConnection, record: OpenRecord) -> None:
+        attempt = self._dials.attempt(record.asked)
+        try:
+            opening = attempt.open(principal=record.user, frontend=FRONTEND, deadline_s=self._deadline_s)
+            stream = record.stream = await open_unless_gone(opening, _given_up(conn, http))
+        finally:
+            record.agent, record.target = attempt.agent, attempt.target
         if stream is None:
             return
         try:
             early = await http.accept_connect()
             await _until_taken(conn)
             detached = conn.detach()
-        except BaseException:
-            stream.reset()
+        except BaseException as error:
+            stream.reset(*_left(error))
             raise
-        peer = conn.peer
-        result = await splice(stream, detached._replace(leftover=early + detached.leftover))
-        log_stream(
-            FRONTEND,
-            user=user,
-            peer=peer,
-            agent=attempt.agent,
-            target=attempt.target,
-            resolved=stream.resolved_address,
-            result=result,
-        )
+        await splice(stream, detached._replace(leftover=early + detached.leftover))
 
 
 def proxy_token(request: Request) -> str | None:
@@ -141,6 +135,13 @@ def proxy_token(request: Request) -> str | None:
 
 def _head_bytes(request: Request) -> int:
     return len(request.target) + sum(len(name) + len(value) + 4 for name, value in request.headers)
+
+
+def _left(error: BaseException) -> tuple[Code, str]:
+    """Why a stream is reset that was opened and could not be joined to its client."""
+    if isinstance(error, asyncio.CancelledError):
+        return Code.SHUTTING_DOWN, "the server is stopping"
+    return Code.CONNECTION_RESET, "the client left before it was answered"
 
 
 async def _given_up(conn: Conn, http: ServerConnection) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from cloud_server.frontends.audit import log_refused, log_stream
+from cloud_server.frontends.audit import OpenRecord, audited
 from cloud_server.frontends.opener import Opener
 from cloud_server.frontends.pending import open_unless_gone
 from tunnel.aio.conn import Conn
 from tunnel.aio.splice import splice
-from tunnel.core.errors import OpenRefused
+from tunnel.core.errors import Code, OpenRefused
 from tunnel.core.target import TcpTarget
 
 FRONTEND = "forward"
@@ -26,33 +26,33 @@ class Forward:
 
     async def handle(self, conn: Conn) -> None:
         """Serve a connection; when it cannot be carried, the client gets a reset, never an end that looks clean."""
-        peer = conn.peer
+        record = OpenRecord(
+            frontend=FRONTEND,
+            user=self._user,
+            peer=conn.peer,
+            asked=str(self._target),
+            agent=self._agent,
+            target=self._target,
+        )
         try:
-            opening = self._opener.open(
-                self._agent, self._target, principal=self._user, frontend=FRONTEND, deadline_s=self._deadline_s
-            )
-            # An end alone is no giving up here: a client may send its request and finish before it is connected.
-            stream = await open_unless_gone(opening, conn.lost())
+            with audited(record):
+                await self._carry(conn, record)
         except OpenRefused as refused:
-            log_refused(
-                FRONTEND, user=self._user, peer=peer, agent=self._agent, target=str(self._target), refused=refused
-            )
             conn.reset(refused.code, str(refused))
-            return
+
+    # Internal
+
+    async def _carry(self, conn: Conn, record: OpenRecord) -> None:
+        opening = self._opener.open(
+            self._agent, self._target, principal=self._user, frontend=FRONTEND, deadline_s=self._deadline_s
+        )
+        # An end alone is no giving up here: a client may send its request and finish before it is connected.
+        stream = record.stream = await open_unless_gone(opening, conn.lost())
         if stream is None:
             return
         try:
             detached = conn.detach()
         except BaseException:
-            stream.reset()
+            stream.reset(Code.CONNECTION_RESET, "the client left before it was connected")
             raise
-        result = await splice(stream, detached)
-        log_stream(
-            FRONTEND,
-            user=self._user,
-            peer=peer,
-            agent=self._agent,
-            target=self._target,
-            resolved=stream.resolved_address,
-            result=result,
-        )
+        await splice(stream, detached)
