@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from typing import NoReturn
 
 import pytest
 from structlog.testing import capture_logs
@@ -16,6 +17,7 @@ from tunnel.aio.incoming import IncomingStream
 from tunnel.core.errors import Code, OpenRefused, RemoteProtocolError, SessionLost, SessionRefused
 from tunnel.core.handshake import encode_refusal
 from tunnel.core.limits import Timing
+from tunnel.core.states import Link
 
 
 async def test_bytes_survive_many_cuts_in_order() -> None:
@@ -141,6 +143,82 @@ async def test_a_peer_that_takes_nothing_more_and_says_nothing_is_given_up(monke
             await running
         assert not both.agent.attached
         assert not both.agent.closed.done()
+
+
+class Broken(MemoryCarrier):
+    """Fails in a way that no carrier may."""
+
+    async def write(self, message: bytes) -> None:
+        raise ValueError("a message of 2 bytes is longer than 1")
+
+
+def _explode(*_: object, **__: object) -> NoReturn:
+    raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("fault", ["receive_message", "next_packet"])
+@pytest.mark.parametrize("going_away", [False, True])
+async def test_a_fault_of_our_own_ends_the_session_on_both_sides(
+    fault: str, going_away: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with joined(echo) as both:
+        stream = await both.server.open(TARGET, deadline_s=5)
+        monkeypatch.setattr(both.server.core, fault, _explode)
+        if going_away:
+            both.agent.go_away(Code.SHUTTING_DOWN, "agent stops")
+        with capture_logs() as logs:
+            await stream.write(b"x")
+            with pytest.raises(SessionLost, match="internal error"):
+                await stream.read()
+            async with asyncio.timeout(5):
+                reason = await asyncio.shield(both.agent.closed)
+        assert isinstance(reason, SessionRefused)
+        assert reason.code is Code.INTERNAL
+        (entry,) = [entry for entry in logs if entry["log_level"] == "error"]
+        assert entry["exc_info"]
+
+
+async def test_a_message_that_the_carrier_will_not_take_ends_the_session() -> None:
+    async with joined(echo) as both:
+        await both.cut()
+        broken, far = Broken("server"), MemoryCarrier("agent")
+        broken.other, far.other = far, broken
+        both.agent.go_away(Code.SHUTTING_DOWN, "something to write")
+        with capture_logs() as logs:
+            async with asyncio.timeout(5):
+                await both.run(both.agent, broken, both.server.core.last_received)
+                assert isinstance(await asyncio.shield(both.agent.closed), SessionLost)
+        assert [entry["event"] for entry in logs] == ["a fault in this program ends the session"]
+        with pytest.raises(CarrierLost):
+            await far.read()
+
+
+@pytest.mark.parametrize("steps", [0, 1, 5])
+async def test_a_cancelled_run_closes_its_carrier_and_lets_the_session_wait(steps: int) -> None:
+    async with joined(echo) as both:
+        await both.cut()
+        both.server.go_away(Code.SHUTTING_DOWN, "going away is not gone")
+        near, far = carrier_pair()
+        running = both.runs.spawn("run", both.run(both.server, near, both.agent.core.last_received))
+        await asyncio.sleep(0)
+        assert both.server.attached
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert both.server.core.link is Link.SUSPENDED
+        with pytest.raises(CarrierLost):
+            await far.write(b"is anyone there")
+
+
+async def test_a_carrier_for_a_session_that_has_ended_is_closed() -> None:
+    async with joined(echo) as both:
+        both.agent.close()
+        near, far = carrier_pair()
+        assert "has ended" in str(await both.agent.run_carrier(near, 0))
+        with pytest.raises(CarrierLost):
+            await far.read()
 
 
 async def test_orderly_end_after_going_away_closes_both() -> None:

@@ -11,7 +11,7 @@ from typing import Protocol
 from structlog.typing import FilteringBoundLogger
 
 from tunnel.aio.carrier import Carrier, CarrierLost
-from tunnel.core.errors import SessionLost, SessionRefused, TunnelError
+from tunnel.core.errors import Code, RemoteProtocolError, SessionLost, SessionRefused, TunnelError
 from tunnel.core.handshake import encode_refusal
 from tunnel.core.session import Session
 from tunnel.core.states import Link
@@ -72,9 +72,14 @@ class CarrierRun:
 
     async def run(self) -> CarrierLost | None:
         """Read and write until the carrier is over; returns `lost`, which is the caller's to log."""
-        async with asyncio.TaskGroup() as both:
-            reader = both.create_task(self._read(), name=f"read {self._driver.peer}")
-            both.create_task(self._write(reader), name=f"write {self._driver.peer}")
+        try:
+            async with asyncio.TaskGroup() as both:
+                reader = both.create_task(self._read(), name=f"read {self._driver.peer}")
+                both.create_task(self._write(reader), name=f"write {self._driver.peer}")
+        finally:
+            # Both have seen to it, unless they were cancelled.
+            self.lost = self.lost or (None if self.over else CarrierLost("given up by this side"))
+            self._end()
         return self.lost
 
     def wake(self) -> None:
@@ -112,38 +117,51 @@ class CarrierRun:
                 driver.kick()
         except CarrierLost as lost:
             self.lost = self.lost or lost
-        except TunnelError as error:
-            self.lost = CarrierLost(str(error))
+        except (RemoteProtocolError, SessionRefused) as error:
             self._fail(error)
             await self._read_out()
-        finally:
-            self._end()
+        except Exception as fault:  # noqa: BLE001 - whatever it is, the session must not hang on it
+            self._break_down(fault)
+            await self._read_out()
+        self._end()
 
     async def _write(self, reader: asyncio.Task[None]) -> None:
-        driver, carrier = self._driver, self._carrier
+        failed: CarrierLost | None = None
         try:
-            if self._greeting:
-                await carrier.write(self._greeting)
-            while self._current:
-                message = driver.core.next_packet(driver.now())
-                if message is not None:
-                    await carrier.write(message)
-                    driver.kick()
-                    continue
-                if self._finishing:
-                    break
-                self._idle = asyncio.get_running_loop().create_future()
-                driver.on_idle()
-                await self._idle
+            try:
+                await self._send()
+            except CarrierLost:
+                raise
+            except Exception as fault:  # noqa: BLE001 - whatever it is, the session must not hang on it
+                self._break_down(fault)
             if self.last_words:
-                await carrier.write(self.last_words)
+                await self._carrier.write(self.last_words)
             if self.last_words or self._finishing:
-                await carrier.finish()
-        except CarrierLost as lost:
-            # The better reason, and what the peer said last, are on their way to the reader.
+                await self._carrier.finish()
+        except (CarrierLost, ValueError) as lost:
+            failed = lost if isinstance(lost, CarrierLost) else CarrierLost(str(lost))
+        if failed is not None or self.last_words:
+            # A better reason, and what the peer says last, are on their way to the reader.
             await asyncio.wait({reader}, timeout=LAST_WORDS_S)
-            self.lost = self.lost or lost
+            self.lost = self.lost or failed
             self._end()
+
+    async def _send(self) -> None:
+        """Write packets until the carrier is not the session's any more, or until all is sent that there will be."""
+        driver, carrier = self._driver, self._carrier
+        if self._greeting:
+            await carrier.write(self._greeting)
+        while self._current:
+            message = driver.core.next_packet(driver.now())
+            if message is not None:
+                await carrier.write(message)
+                driver.kick()
+                continue
+            if self._finishing:
+                return
+            self._idle = asyncio.get_running_loop().create_future()
+            driver.on_idle()
+            await self._idle
 
     def _end(self) -> None:
         """The carrier is over: close it, and let the session wait for another, unless it was ended in order."""
@@ -158,15 +176,23 @@ class CarrierRun:
             driver.core.detach(self._generation, driver.now())
         driver.kick()
 
-    def _fail(self, error: TunnelError) -> None:
+    def _fail(self, error: RemoteProtocolError | SessionRefused) -> None:
         """The peer broke a rule, or ended the session: say so on both sides and end it."""
         log = self._driver.log
+        self.lost = CarrierLost(str(error))
         if isinstance(error, SessionRefused):
             log.warning("the other side ended the session", reason=str(error), code=error.code.label)
         else:
             log.error("the other side broke the protocol", reason=str(error), code=error.code.label)
             self.last_words = encode_refusal(SessionRefused(str(error), error.code))
         self._driver.close(error)
+
+    def _break_down(self, fault: Exception) -> None:
+        """Our own code failed: nobody knows what state it left, so that the session ends here and at the peer."""
+        self._driver.log.error("a fault in this program ends the session", exc_info=fault)
+        self.lost = CarrierLost("internal error")
+        self.last_words = encode_refusal(SessionRefused("internal error", Code.INTERNAL))
+        self._driver.close(SessionLost("internal error"))
 
     async def _read_out(self) -> None:
         """Give the last words a moment to arrive: closing the call would overtake them."""

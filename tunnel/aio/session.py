@@ -159,15 +159,19 @@ class TunnelSession:
         Returns:
             Why it ended, which the caller logs; None when the peer ended it in order.
         """
+        if self.core.link is Link.CLOSED:  # while the caller's task was about to begin
+            carrier.close()
+            return CarrierLost("the session has ended")
         generation = self.core.attach(self.now(), peer_received)
         if self._run is not None:
             self._run.close()
         run = self._run = CarrierRun(self, carrier, generation, greeting)
         self.kick()
-        lost = await run.run()
-        if self._run is run:
-            self._run = None
-        return lost
+        try:
+            return await run.run()
+        finally:
+            if self._run is run:
+                self._run = None
 
     def close(self, error: TunnelError | None = None) -> None:
         """End the session now: streams end with SessionLost. None: our own wish."""
