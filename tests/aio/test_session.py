@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.support.joined import TARGET, echo, joined
 from tunnel.aio.incoming import IncomingStream
@@ -197,3 +198,16 @@ async def test_a_cancelled_read_loses_nothing() -> None:
                 await stream.read()
         await stream.write(b"after")
         assert await stream.read() == b"after"
+
+
+async def test_a_fault_at_a_timer_ends_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    def explode(_now: float) -> None:
+        raise ZeroDivisionError
+
+    async with joined(echo, Timing(suspect_after_s=0.1, dead_after_s=0.2)) as both:
+        stream = await both.server.open(TARGET, deadline_s=5)
+        monkeypatch.setattr(both.server.core, "on_timer", explode)
+        with capture_logs() as logs, pytest.raises(SessionLost, match="internal error"):
+            async with asyncio.timeout(5):
+                await stream.read()
+        assert [entry["log_level"] for entry in logs if entry["log_level"] == "error"] == ["error"]

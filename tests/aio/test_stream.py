@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+from structlog.testing import capture_logs
+
 from tests.support.joined import joined
 from tunnel.aio.incoming import IncomingStream
 from tunnel.aio.stream import Stream
@@ -95,3 +97,36 @@ async def test_a_full_queue_asks_to_wait_and_says_when_to_go_on() -> None:
             await asyncio.sleep(0)
         assert stream.send_nowait(b"more")
         stream.reset()
+
+
+class Faulty(Recorder):
+    """A sink that raises at its first bytes."""
+
+    def readable(self) -> None:
+        raise ZeroDivisionError
+
+
+async def test_a_sink_that_raises_loses_its_stream_and_no_other() -> None:
+    async def answer(incoming: IncomingStream) -> None:
+        stream = incoming.accept()
+        while data := await stream.read():
+            await stream.write(data)
+
+    async with joined(answer) as both:
+        sinks = []
+        for kind in (Recorder, Faulty, Recorder):
+            stream = await both.server.open(TARGET, deadline_s=5)
+            sinks.append(kind(stream))
+            stream.attach(sinks[-1])
+        with capture_logs() as logs:
+            for sink in sinks:
+                sink.stream.send_nowait(b"x")
+            async with asyncio.timeout(5):
+                await sinks[1].over.wait()
+                while not (sinks[0].data and sinks[2].data):
+                    await asyncio.sleep(0)
+        assert sinks[1].notes == ["ended internal error"]
+        assert [entry["log_level"] for entry in logs] == ["error"]
+        while both.agent.core.stream_count > 2:  # the far end hears of it
+            await asyncio.sleep(0)
+        assert both.server.attached

@@ -18,7 +18,7 @@ from tunnel.aio.incoming import Acceptor, IncomingStream
 from tunnel.aio.stream import Stream
 from tunnel.aio.tasks import TaskOwner
 from tunnel.core import events as ev
-from tunnel.core.errors import Code, OpenRefused, StreamError, StreamReset, TunnelError
+from tunnel.core.errors import Code, OpenRefused, SessionLost, StreamError, StreamReset, TunnelError
 from tunnel.core.frames import TrafficClass
 from tunnel.core.session import Session, SessionStatistics
 from tunnel.core.states import Link
@@ -248,7 +248,11 @@ class TunnelSession:
 
     def _on_timer(self) -> None:
         self._timer = None
-        self.core.on_timer(self.now())
+        try:
+            self.core.on_timer(self.now())
+        except Exception:
+            self.log.exception("a fault in this program ends the session")
+            self.close(SessionLost("internal error"))
         self.kick()
 
     # Internal - events
@@ -260,9 +264,18 @@ class TunnelSession:
         try:
             while events := self.core.events():
                 for event in events:
-                    self._handle(event)
+                    self._hand_out(event)
         finally:
             self._dispatching = False
+
+    def _hand_out(self, event: ev.Event) -> None:
+        """Handle an event; a fault in who takes it costs that one's stream, not the events behind it."""
+        try:
+            self._handle(event)
+        except Exception:
+            self.log.exception("a fault in this program", at=type(event).__name__)
+            if isinstance(event, ev.StreamReadable | ev.StreamWritable | ev.StreamFinished):
+                self._reset(event.stream_id, Code.INTERNAL, "internal error")
 
     def _handle(self, event: ev.Event) -> None:
         match event:
@@ -322,11 +335,15 @@ class TunnelSession:
 
     def _reset_streams(self, code: Code, text: str) -> None:
         for stream_id in {*self._streams, *self._opening, *self._answering}:
-            core = self.core.stream(stream_id)
-            if core is not None:
-                self.core.reset_stream(core, code, text)
-                self._on_ended(ev.StreamEnded(stream_id, StreamReset(text, code)))
+            self._reset(stream_id, code, text)
         self.kick()
+
+    def _reset(self, stream_id: int, code: Code, text: str) -> None:
+        """End a stream for both sides, and tell whoever uses it here."""
+        core = self.core.stream(stream_id)
+        if core is not None:
+            self.core.reset_stream(core, code, text)
+            self._hand_out(ev.StreamEnded(stream_id, StreamReset(text, code)))
 
     def _on_closed(self, event: ev.SessionClosed) -> None:
         if self._timer is not None:
@@ -341,11 +358,21 @@ class TunnelSession:
         try:
             await self._acceptor(incoming)
         except StreamError as error:
-            if not incoming.answered:
-                incoming.refuse(error.code, str(error))
+            self._abandon(incoming, error.code, str(error))
+        except Exception:
+            self._abandon(incoming, Code.INTERNAL, "internal error")
+            raise
         finally:
             if not incoming.answered:
                 incoming.refuse(Code.INTERNAL, "the far end could not answer")
+
+    def _abandon(self, incoming: IncomingStream, code: Code, text: str) -> None:
+        """The acceptor failed: nobody serves the stream any more, accepted or not."""
+        if incoming.answered:
+            self._reset(incoming.stream_id, code, text)
+            self.kick()
+        else:
+            incoming.refuse(code, text)
 
 
 def _as_refusal(error: StreamError | None) -> OpenRefused:
