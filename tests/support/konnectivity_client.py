@@ -69,7 +69,10 @@ class ProxyCall:
         """Whether the client's reader takes what comes; while not, the window is not opened again."""
         self._client = client
         self._buffer = bytearray()
-        self._packets: deque[Packet] = deque()
+        self.packets: deque[Packet] = deque()
+        """What came and was not received yet."""
+        self.bytes = 0
+        """How much came."""
         self._news = asyncio.Event()
         self._window_news = asyncio.Event()
         self._untaken = 0
@@ -134,12 +137,12 @@ class ProxyCall:
         Raises:
             EOFError: the call is over.
         """
-        while not self._packets:
+        while not self.packets:
             if self.over:
                 raise EOFError(f"trailers {self.trailers}, reset {self.reset}")
             self._news.clear()
             await self._news.wait()
-        return self._packets.popleft()
+        return self.packets.popleft()
 
     async def receive_data(self, count: int) -> bytes:
         """So many bytes of DATA."""
@@ -182,13 +185,14 @@ class ProxyCall:
 
     def on_data(self, data: bytes, counted: int) -> None:
         self._untaken += counted
+        self.bytes += len(data)
         self._buffer += data
         while len(self._buffer) >= 5:
             compressed, length = struct.unpack_from(">BI", self._buffer)
             assert compressed == 0
             if len(self._buffer) < 5 + length:
                 break
-            self._packets.append(Packet.FromString(bytes(self._buffer[5 : 5 + length])))
+            self.packets.append(Packet.FromString(bytes(self._buffer[5 : 5 + length])))
             del self._buffer[: 5 + length]
         if self.reading:
             self._give_credit()

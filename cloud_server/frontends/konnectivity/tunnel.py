@@ -28,6 +28,9 @@ from tunnel.core.limits import MAX_DATA_BYTES
 FRONTEND = "konnectivity"
 ASK_S = 10.0
 """How long a call may be there without a dial."""
+SETTLE_S = 0.05
+"""How long the endpoint's first bytes wait at most for the client's own: konnectivity's client does not know the tunnel
+yet for a moment after it got our answer, and closes it when something comes in that moment."""
 MIN_BATCH_BYTES = 16 * 1024
 MAX_BATCH_BYTES = 256 * 1024
 """One DATA packet. The client keeps ten for its reader and cuts the tunnel when the reader takes none for 10 s: large
@@ -76,6 +79,7 @@ class Tunnel:
         """Bytes that were sent since the last pause."""
         self._sent_at_s = 0.0
         self._gathering: asyncio.TimerHandle | None = None
+        self._settling: asyncio.TimerHandle | None = None
         self._endpoint_finished = False
         self._bytes_in = 0
         self._bytes_out = 0
@@ -191,6 +195,7 @@ class Tunnel:
         elif data.connect_id != self._id:
             self._on_mismatch(data.connect_id)
         else:
+            self._settle()
             payload, more = data.data, True
             self._bytes_in += len(payload)
             for start in range(0, len(payload), MAX_DATA_BYTES):
@@ -248,7 +253,7 @@ class Tunnel:
             return
         self._stream = stream
         self._call.send(packets.dial_response(random, connect_id=self._id))
-        stream.attach(self)
+        self._settling = self._loop.call_later(SETTLE_S, self._settle)
         try:
             reason, text = await self._closed
         except asyncio.CancelledError:
@@ -264,6 +269,13 @@ class Tunnel:
             resolved=stream.resolved_address,
             result=SpliceResult(self._bytes_in, self._bytes_out, duration_s, reason, text),
         )
+
+    def _settle(self) -> None:
+        """The client knows the tunnel: let the endpoint speak."""
+        if self._settling is not None and self._stream is not None:
+            self._settling.cancel()
+            self._settling = None
+            self._stream.attach(self)
 
     def _pump(self) -> None:
         """Send the client what waits, one packet at a time."""
@@ -330,5 +342,8 @@ class Tunnel:
 
     def _end(self, reason: str, text: str) -> None:
         self._stop_gathering()
+        if self._settling is not None:
+            self._settling.cancel()
+            self._settling = None
         self._chunks.clear()
         self._closed.set_result((reason, text))

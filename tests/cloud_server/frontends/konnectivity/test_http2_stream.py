@@ -63,7 +63,7 @@ async def test_a_window_that_shrinks_below_nothing(site: Served) -> None:
     async with connected(site.path) as client:
         call = await client.tunnel(f"10.0.0.1:{SOURCE}")
         call.reading = False
-        await call.receive()
+        await eventually(lambda: call.bytes > 60_000)
         client.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 1})
         await client.flush()
         await (await client.call()).ask(f"10.0.0.1:{SINK}")

@@ -176,6 +176,28 @@ async def test_echo(client: ProxyClient) -> None:
         assert await call.receive_data(len(text)) == text
 
 
+@pytest.mark.parametrize("payload", [b"banner", b""])
+async def test_an_endpoint_that_speaks_or_ends_first_waits_for_the_client(
+    site: Served, client: ProxyClient, monkeypatch: pytest.MonkeyPatch, payload: bytes
+) -> None:
+    monkeypatch.setattr(tunnel, "SETTLE_S", 3600.0)
+    site.far.payload = payload
+    call = await client.tunnel(at(SOURCE))
+    await eventually(lambda: site.far.endpoints[0].sent >= len(payload))
+    other = await client.tunnel(at(ECHO))
+    await other.send_data(b"x")
+    await other.receive_data(1)
+    assert not call.packets
+    await call.send_data(b"hello")
+    assert (await call.receive_until_closed())[0] == payload
+
+
+async def test_a_client_that_says_nothing_hears_what_the_endpoint_says(site: Served, client: ProxyClient) -> None:
+    site.far.payload = b"banner"
+    call = await client.tunnel(at(SOURCE))
+    assert await call.receive_data(6) == b"banner"
+
+
 async def test_much_data_down_in_large_packets(site: Served, client: ProxyClient) -> None:
     site.far.payload = random.Random(1).randbytes(5 * MIB + 17)
     call = await client.tunnel(at(SOURCE))
@@ -283,7 +305,10 @@ async def test_what_was_written_before_a_close_arrives_though_the_client_is_gone
     assert (line["agent"], line["resolved"], line["frontend"]) == ("box-7", at(SINK), "konnectivity")
 
 
-async def test_the_end_of_the_endpoint_comes_behind_all_its_bytes(site: Served, client: ProxyClient) -> None:
+async def test_the_end_of_the_endpoint_comes_behind_all_its_bytes(
+    site: Served, client: ProxyClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tunnel, "GATHER_S", 3600.0)  # no packet is waited for behind the end
     site.far.payload = random.Random(4).randbytes(MIB)
     call = await client.tunnel(at(SOURCE))
     data, closed = await call.receive_until_closed()
@@ -295,15 +320,20 @@ async def test_the_end_of_the_endpoint_comes_behind_all_its_bytes(site: Served, 
 
 async def test_a_slow_reader_gets_all_bytes_before_the_end(site: Served, client: ProxyClient) -> None:
     site.far.payload = random.Random(5).randbytes(2 * MIB)
-    call = await client.tunnel(at(SOURCE))
-    call.reading = False
-    other = await client.tunnel(at(ECHO))
-    await other.send_data(b"meanwhile")
-    assert await other.receive_data(9) == b"meanwhile"
-    await call.take()
-    data, closed = await call.receive_until_closed()
+    with capture_logs() as logs:
+        call = await client.tunnel(at(SOURCE))
+        call.reading = False
+        other = await client.tunnel(at(ECHO))
+        await other.send_data(b"meanwhile")
+        assert await other.receive_data(9) == b"meanwhile"
+        await eventually(lambda: call.bytes > 60_000)
+        await call.take()
+        data, closed = await call.receive_until_closed()
+        assert await call.status() == (0, "")
     assert data == site.far.payload
     assert closed.error == ""
+    (line,) = logs
+    assert (line["ended"], line["bytes_out"]) == ("closed", len(data))
 
 
 async def test_a_reset_of_the_endpoint_is_no_clean_close(site: Served, client: ProxyClient) -> None:
