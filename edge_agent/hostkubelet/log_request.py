@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Protocol
 
 from edge_agent.hostkubelet.file_log import FileLog
@@ -70,11 +70,10 @@ class Logs:
                 raise KubeletError(400, "the host itself has no log: choose a unit or a file of this box with -c")
 
 
-async def send_log(connection: ServerConnection, log: OpenLog, options: LogOptions) -> int:
-    """Answer with a log.
-
-    Returns:
-        How many bytes were sent.
+async def send_log(
+    connection: ServerConnection, log: OpenLog, options: LogOptions, sent: Callable[[int], None]
+) -> None:
+    """Answer with a log; `sent` is told how much went out each time.
 
     Raises:
         LogBroken: the log cannot be read any further.
@@ -82,18 +81,20 @@ async def send_log(connection: ServerConnection, log: OpenLog, options: LogOptio
     """
     await connection.start(200, [("content-type", "text/plain")])
     if not options.follow:
-        return await _send_chunks(connection, log, options.limit_bytes)
+        await _send_chunks(connection, log, options.limit_bytes, sent)
+        return
     try:
         async with asyncio.TaskGroup() as tasks:
             watcher = tasks.create_task(_watch(connection))
-            sent_bytes = await _send_chunks(connection, log, options.limit_bytes)
+            await _send_chunks(connection, log, options.limit_bytes, sent)
             watcher.cancel()
     except ExceptionGroup as failures:
         raise failures.exceptions[0] from None
-    return sent_bytes
 
 
-async def _send_chunks(connection: ServerConnection, log: OpenLog, limit_bytes: int | None) -> int:
+async def _send_chunks(
+    connection: ServerConnection, log: OpenLog, limit_bytes: int | None, sent: Callable[[int], None]
+) -> None:
     sent_bytes = 0
     try:
         async with contextlib.aclosing(log.chunks()) as chunks:
@@ -101,13 +102,13 @@ async def _send_chunks(connection: ServerConnection, log: OpenLog, limit_bytes: 
                 part = chunk if limit_bytes is None else chunk[: limit_bytes - sent_bytes]
                 await connection.send(part)
                 sent_bytes += len(part)
+                sent(len(part))
                 if sent_bytes == limit_bytes:
                     break
                 await asyncio.sleep(0)  # both ends may be so quick that nothing ever waits
     except KubeletError as error:
         raise LogBroken(error.text) from error
     await connection.finish()
-    return sent_bytes
 
 
 async def _watch(connection: ServerConnection) -> None:

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import unquote, urlsplit
 
-import structlog
-
 from edge_agent.hostkubelet.account import Account, find_account
+from edge_agent.hostkubelet.audit import RequestRecord, audited
 from edge_agent.hostkubelet.channels import Channel, ChannelSocket, negotiate
 from edge_agent.hostkubelet.exec_session import ExecSession
 from edge_agent.hostkubelet.journal import Journal
@@ -36,8 +35,6 @@ MAX_EXECS = 128
 MAX_LOGS = 128
 """Logs being read at once: each may hold 0.2 MiB here and, for a unit, a journalctl."""
 FILE_MISSING = ContainerState({"waiting": {"reason": "FileNotFound", "message": "the log file cannot be read"}})
-
-_log = structlog.get_logger("edge_agent.hostkubelet")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +131,13 @@ class HostKubelet:
                 body = json.dumps(pod_list(self._name, [*self._containers.values()], await self._states(), self._since))
                 await call.connection.respond(200, [JSON_TYPE], body.encode())
             case ["containerLogs", namespace, pod, container]:
-                await self._send_log(call, self._container(namespace, pod, container))
+                with audited(RequestRecord(action="log", user=call.principal, container=container)) as record:
+                    await self._send_log(call, self._container(namespace, pod, container), record)
             case ["exec", namespace, pod, container]:
-                await self._exec(call, self._container(namespace, pod, container))
+                argv = [value for name, value in call.request.query if name == "command"]
+                record = RequestRecord(action="exec", user=call.principal, container=container, command=argv)
+                with audited(record):
+                    await self._exec(call, self._container(namespace, pod, container), argv, record)
                 return False
             case ["attach", namespace, pod, container]:
                 self._container(namespace, pod, container)
@@ -173,7 +174,10 @@ class HostKubelet:
     def _running_since_start(self) -> ContainerState:
         return ContainerState({"running": {"startedAt": kubernetes_time(self._since)}}, running=True)
 
-    async def _send_log(self, call: _Call, container: Container) -> None:
+    async def _send_log(self, call: _Call, container: Container, record: RequestRecord) -> None:
+        def sent(count: int) -> None:
+            record.bytes_out += count
+
         options = parse_log_options(call.request.query, datetime.now(UTC))
         if self._open_logs >= MAX_LOGS:
             raise KubeletError(
@@ -183,22 +187,19 @@ class HostKubelet:
         try:
             log = await self._logs.open(container, options)
             try:
-                sent_bytes = await send_log(call.connection, log, options)
+                await send_log(call.connection, log, options, sent)
             finally:
                 log.close()
         finally:
             self._open_logs -= 1
-        _log.info("log read", principal=call.principal, container=container.name, sent_bytes=sent_bytes)
 
-    async def _exec(self, call: _Call, container: Container) -> None:
+    async def _exec(self, call: _Call, container: Container, argv: list[str], record: RequestRecord) -> None:
         """Run a command; the connection is used up afterwards."""
         if container.kind is not Kind.HOST:
             raise KubeletError(400, f'commands run on the box itself only: use -c {HOST}, "{container.name}" is a log')
-        query = call.request.query
-        argv = [value for name, value in query if name == "command"]
         if not argv or not argv[0] or any("\0" in argument for argument in argv):
             raise KubeletError(400, "a command must be given")
-        wanted = {name for name, value in query if value in ("1", "true")}
+        wanted = {name for name, value in call.request.query if value in ("1", "true")}
         tty = "tty" in wanted
         spec = CommandSpec(argv=argv, account=self._account, tty=tty, stdin="input" in wanted)
         outputs = {Channel.STDOUT} if "output" in wanted else set()
@@ -212,25 +213,16 @@ class HostKubelet:
         self._execs += 1
         try:
             early = await call.connection.upgrade(headers)
-            await self._run(call, ExecSession(ChannelSocket(call.duplex, early), spec, outputs, self._running), argv)
+            await _run(ExecSession(ChannelSocket(call.duplex, early), spec, outputs, self._running), record)
         finally:
             self._execs -= 1
 
-    async def _run(self, call: _Call, session: ExecSession, argv: list[str]) -> None:
-        started_s = asyncio.get_running_loop().time()
-        try:
-            await session.run()
-        finally:
-            result = session.result
-            # Only the program: what follows may hold secrets.
-            _log.info(
-                "exec ended",
-                principal=call.principal,
-                program=argv[0],
-                arguments=len(argv) - 1,
-                exit_code=result.exit_code,
-                reason="client gone" if result.exit_code is None else "exited",
-                received_bytes=result.received_bytes,
-                sent_bytes=result.sent_bytes,
-                duration_s=round(asyncio.get_running_loop().time() - started_s, 3),
-            )
+
+async def _run(session: ExecSession, record: RequestRecord) -> None:
+    try:
+        await session.run()
+        record.ended = "client gone" if session.result.exit_code is None else "exited"
+    finally:
+        result = session.result
+        record.exit_code = result.exit_code
+        record.bytes_in, record.bytes_out = result.received_bytes, result.sent_bytes

@@ -10,9 +10,14 @@ from dataclasses import dataclass
 import structlog
 
 from cloud_server.frontends.fleet.status import ApiError
+from tunnel.aio.audit import recorded_command
 from tunnel.core.errors import StreamError
 
 log = structlog.get_logger("audit")
+
+
+MAX_NAME_CHARS = 253 + 64
+"""Of a pod with its namespace; what a client asked for may be no name at all."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -22,10 +27,12 @@ class AuditRecord:
     action: str
     user: str
     peer: str
-    agent: str
+    agent: str = ""
+    """Empty: there is no such pod."""
     namespace: str
     pod: str
     container: str
+    """As asked for; empty for the pod's first."""
     command: list[str]
     bytes_in: int = 0
     """From the client."""
@@ -50,6 +57,9 @@ def audited(record: AuditRecord) -> Iterator[AuditRecord]:
     except StreamError as error:
         record.ended = str(error)
         raise
+    except Exception as error:
+        record.ended = f"failed: {type(error).__name__}"
+        raise
     finally:
         log.info(
             "fleet",
@@ -57,9 +67,9 @@ def audited(record: AuditRecord) -> Iterator[AuditRecord]:
             user=record.user,
             peer=record.peer,
             agent=record.agent,
-            pod=f"{record.namespace}/{record.pod}",
-            container=record.container,
-            command=record.command,
+            pod=f"{record.namespace}/{record.pod}"[:MAX_NAME_CHARS],
+            container=record.container[:MAX_NAME_CHARS],
+            command=recorded_command(record.command),
             bytes_in=record.bytes_in,
             bytes_out=record.bytes_out,
             duration_s=round(loop.time() - started_s, 3),

@@ -65,20 +65,20 @@ class Proxy:
             ApiError: it failed, and nothing was answered yet.
             StreamError: the client is gone.
         """
-        agent, pod = await self._find(about)
         action = about.resource.subresource
-        container = "" if action == "portforward" else await self._container(about, pod)
         record = AuditRecord(
             action=action,
             user=user.name,
             peer=conn.peer,
-            agent=agent,
             namespace=about.namespace,
             pod=about.name,
-            container=container,
+            container="" if action == "portforward" else about.query.text("container"),
             command=about.query.every("command"),
         )
         with audited(record):
+            record.agent, pod = await self._find(about)
+            if action != "portforward":
+                record.container = await self._container(about, pod)
             if action == "log":
                 await self._log(conn, connection, about, record)
                 return True

@@ -197,17 +197,50 @@ async def test_too_many_logs(monkeypatch: pytest.MonkeyPatch) -> None:
 # ------------------------------------------------------------------------------------------------------ audit, stopping
 
 
-async def test_every_command_leaves_a_record_without_its_arguments(box: Box) -> None:
+async def test_every_command_leaves_a_record(box: Box) -> None:
+    long = "echo hello; exit 3 #" + "x" * 2000
     with capture_logs() as records:
-        await box.run("sh", "-c", "echo hello; exit 3 # s3cret")
+        await box.run("sh", "-c", long)
         client = await box.exec("sleep", "60")
         client.duplex.reset()
         await eventually(lambda: len(records) == 2, what="both records")
-    done, left = records
-    assert (done["event"], done["principal"], done["program"], done["exit_code"]) == ("exec ended", "tester", "sh", 3)
-    assert (done["arguments"], done["sent_bytes"], done["reason"]) == (2, 6, "exited")
-    assert "s3cret" not in str(records)
-    assert (left["exit_code"], left["reason"]) == (None, "client gone")
+        await refusal(box, exec_target(POD, ["rm", "-r"], container="missing"))
+    done, left, refused = records
+    assert {key: done[key] for key in ("event", "action", "user", "container", "exit_code", "bytes_out", "ended")} == {
+        "event": "host",
+        "action": "exec",
+        "user": "tester",
+        "container": "host",
+        "exit_code": 3,
+        "bytes_out": 6,
+        "ended": "exited",
+    }
+    assert done["command"] == ["sh", "-c", long[:1020] + "... [1000 bytes more]"]
+    assert (left["exit_code"], left["ended"]) == (None, "client gone")
+    assert refused["command"] == ["rm", "-r"]
+    assert refused["ended"] == 'refused: this box offers no container "missing", only: host'
+
+
+async def test_every_log_leaves_a_record(tmp_path: Path) -> None:
+    log = tmp_path / "app.log"
+    log.write_text("one\ntwo\n")
+    async with serving(HostSettings(files=[log])) as box:
+        with capture_logs() as records:
+            assert (await box.get(f"/containerLogs/default/{POD}/app.log"))[0] == 200
+            await box.get(f"/containerLogs/default/{POD}/missing")
+            following = box.connect()
+            head = f"GET /containerLogs/default/{POD}/app.log?follow=true HTTP/1.1\r\nhost: kubelet\r\n\r\n"
+            await following.write(head.encode())
+            received = b""
+            while b"two" not in received:
+                received += await following.read()
+            following.reset()
+            await eventually(lambda: len(records) == 3, what="the record of the log that was followed")
+    whole, refused, followed = records
+    assert (whole["event"], whole["action"], whole["bytes_out"], whole["ended"]) == ("host", "log", 8, "closed")
+    assert "command" not in whole
+    assert refused["ended"].startswith('refused: this box offers no container "missing"')
+    assert (followed["bytes_out"], followed["ended"]) == (8, "client gone")
 
 
 async def test_a_stopping_kubelet_refuses(box: Box) -> None:

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from cloud_server.frontends.fleet import kubelet as kubelet_module
 from tests.support.fleet import TOKEN, FakeRegistry, Fleet, box, pod_list, running_fleet
@@ -141,6 +142,25 @@ async def test_an_upgrade_passes_what_it_needs_and_no_credentials(tmp_path: Path
         "sec-websocket-version": "13",
         "sec-websocket-protocol": "v5.channel.k8s.io",
     }
+
+
+async def test_every_exec_leaves_a_record_refused_ones_too(tmp_path: Path) -> None:
+    async with _fleet(tmp_path, Echo()) as fleet:
+        with capture_logs() as logs:
+            long = EXEC.replace("command=c", "command=" + "c" * 2000)
+            async with _client(fleet) as (conn, http):
+                assert (await http.request("GET", long, UPGRADE)).status == 101
+                await conn.write(b"hello")
+            await eventually(lambda: any(entry["event"] == "fleet" for entry in logs))
+            assert (await _ask(fleet, EXEC.replace("box-7", "box-8")))[0] == 404
+            assert (await _ask(fleet, EXEC.replace("container=host", "container=none")))[0] == 400
+    done, no_pod, no_container = [entry for entry in logs if entry["event"] == "fleet"]
+    assert done["command"] == ["a b", "c" * 1021 + "... [979 bytes more]"]
+    assert (done["action"], done["agent"], done["pod"], done["container"]) == ("exec", "box-7", "default/box-7", "host")
+    assert (no_pod["agent"], no_pod["pod"], no_pod["command"]) == ("", "default/box-8", ["a b", "c"])
+    assert no_pod["ended"] == 'refused: pods "box-8" not found'
+    assert (no_container["agent"], no_container["container"]) == ("box-7", "none")
+    assert no_container["ended"].startswith("refused: ")
 
 
 async def test_bytes_glued_to_the_upgrade_are_not_lost(tmp_path: Path) -> None:
