@@ -14,6 +14,7 @@ import ssl
 from edge_agent.config import KubeletConfig
 from tunnel.aio.conn import Conn
 from tunnel.aio.credentials import ClientTls, CredentialsUnusable
+from tunnel.aio.tls_client import dial_tls
 from tunnel.core.errors import Code, OpenRefused
 
 
@@ -28,12 +29,10 @@ async def dial_kubelet(settings: KubeletConfig, deadline_s: float) -> Conn:
         OpenRefused: the files cannot be used, nobody listens, or the certificate of who listens is not the kubelet's.
     """
     address = settings.address
-    loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(deadline_s):
             context = await asyncio.to_thread(_context, settings)
-            _, conn = await loop.create_connection(Conn, address.host, address.port, ssl=context)
-            return conn
+            return await dial_tls(address.host, address.port, context, handshake_timeout_s=deadline_s)
     except TimeoutError:
         raise OpenRefused(f"kubelet at {address}: no answer within {deadline_s:g} s", Code.DEADLINE) from None
     except CredentialsUnusable as error:

@@ -1,4 +1,4 @@
-"""The server's side of TLS on an accepted socket, with true half-close, which asyncio's own TLS does not have.
+"""TLS on a socket. Unlike asyncio's it has true half-close; unlike uvloop's it delivers all that came before an end.
 
 It stands between a plain transport and a protocol: to the one a protocol, to the other a transport. The end of a
 direction is a `close_notify`, each direction on its own; a connection that ends without one was cut, and is reported as
@@ -68,7 +68,7 @@ class Gate(Protocol):
 
 
 class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
-    """A TLS connection of a server: the raw transport's protocol and the application protocol's transport.
+    """One end of a TLS connection: the raw transport's protocol and the application protocol's transport.
 
     The application's `connection_made` follows the handshake. `get_extra_info` knows `peercert` and
     `peercert_der` beside what the raw transport knows; `ssl_object` stays unknown, since that name makes others
@@ -81,9 +81,20 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
         application: asyncio.BaseProtocol,
         gate: Gate,
         *,
+        server_side: bool = True,
+        server_name: str | None = None,
         handshake_timeout_s: float = HANDSHAKE_TIMEOUT_S,
     ) -> None:
-        """`application` is told of the connection when `gate` has let it in and the handshake is over."""
+        """Use as the protocol of a raw transport.
+
+        Args:
+            context: certificates, and how they are checked.
+            application: told of the connection when `gate` has let it in and the handshake is over.
+            gate: see there.
+            server_side: whether the other side speaks first.
+            server_name: as a client, whose certificate is expected; None as a server.
+            handshake_timeout_s: from the connection to the end of the handshake.
+        """
         super().__init__()
         self._context = context
         self._protocol = application
@@ -91,7 +102,12 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
         self._handshake_timeout_s = handshake_timeout_s
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._server_side = server_side
+        self._tls = context.wrap_bio(
+            self._incoming, self._outgoing, server_side=server_side, server_hostname=server_name
+        )  # fmt: skip
+        self.handshake_fault: ssl.SSLError | None = None
+        """What TLS itself found wrong, when that is why there was no handshake."""
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._made = False
@@ -209,13 +225,15 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
     # Internal - asyncio.BufferedProtocol, for the raw transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Accepted: wait for the client's hello."""
+        """The raw connection is up: as a server wait for the client's hello, as a client send it."""
         self._transport = transport  # type: ignore[assignment]  # uvloop's transports are no subclasses
         if not self._gate.admit(self._lower):
             self._failure = ConnectionAbortedError("not admitted")
             self.abort()
             return
         self._timer = asyncio.get_running_loop().call_later(self._handshake_timeout_s, self._handshake_timed_out)
+        if not self._server_side:
+            self._handshake()
 
     def get_buffer(self, _sizehint: int) -> memoryview:
         """Room for a read."""
@@ -233,7 +251,7 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
         """The socket ended. That is an end only behind `close_notify`; else the connection was cut."""
         self._raw_eof = True
         if not self._made:
-            self._handshake_failed("the client left during the TLS handshake")
+            self._handshake_failed("the other side left during the TLS handshake")
             return False
         self._deliver()
         return True
@@ -274,7 +292,8 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
             self._flush()
             return False
         except ssl.SSLError as fault:
-            self._flush()  # the alert that tells the client
+            self._flush()  # the alert that tells the other side
+            self.handshake_fault = fault
             self._handshake_failed(fault.reason or "TLS failed")
             return False
         self._flush()
