@@ -16,7 +16,7 @@ import structlog
 from cloud_server.frontends.fleet.interfaces import Registry
 from cloud_server.frontends.fleet.kubelet import fetch_pods
 from cloud_server.frontends.fleet.objects import namespace_object, node_object
-from cloud_server.frontends.fleet.pods import away, offers_kubelet, pods_from_kubelet, stand_in
+from cloud_server.frontends.fleet.pods import away, is_settled, offers_kubelet, pods_from_kubelet, stand_in
 from cloud_server.frontends.fleet.resources import DEFAULT_NAMESPACE, NAMESPACES
 from cloud_server.frontends.fleet.status import ApiError, Json
 from cloud_server.frontends.fleet.store import Key, ObjectStore
@@ -29,6 +29,8 @@ REFRESH_S = 5.0
 """How often stale pods are looked for."""
 STALE_S = 15.0
 """Age from which pods are asked for again while somebody looks."""
+UNSETTLED_S = 2.0
+"""The same while a pod is on its way to run or to its end, or the kubelet could not be asked."""
 INTEREST_S = 30.0
 """How long a look at pods counts."""
 FRESH_S = 2.0
@@ -107,10 +109,8 @@ class Mirror:
 
     def note_interest(self) -> None:
         """Somebody looks at pods: keep them fresh for a while."""
-        quiet = asyncio.get_running_loop().time() - self._looked_at_s > INTEREST_S
         self._looked_at_s = asyncio.get_running_loop().time()
-        if quiet:
-            self._refresh_stale()
+        self._refresh_stale()
 
     async def freshen(self, namespace: str, pod: str) -> None:
         """Ask the agent of a pod again if what is known is old, waiting for its answer only a moment."""
@@ -207,7 +207,7 @@ class Mirror:
 
     def _refresh_stale(self) -> None:
         for known in self._known.values():
-            if known.view.connected and self._is_older(known, STALE_S):
+            if known.view.connected and self._is_older(known, STALE_S if _is_settled(known) else UNSETTLED_S):
                 self._start_fetch(known)
 
     def _start_fetch(self, known: _Known) -> asyncio.Task[None] | None:
@@ -229,3 +229,7 @@ class Mirror:
             log.exception("fleet.pods_failed", agent=name)  # one box must not end the others' mirror
         finally:
             known.fetching = None
+
+
+def _is_settled(known: _Known) -> bool:
+    return known.pods is not None and all(is_settled(pod) for pod in known.pods)

@@ -97,6 +97,14 @@ def away(pod: Json, agent: AgentView) -> Json:
     return pod | {"status": status}
 
 
+def is_settled(pod: Json) -> bool:
+    """Whether a pod is where it is meant to be: it runs and is ready, or has ended."""
+    status = pod["status"]
+    if status["phase"] != "Running":
+        return status["phase"] in ("Succeeded", "Failed")
+    return all(item.get("ready") is True for item in status.get("containerStatuses", ()))
+
+
 def containers(pod: Json) -> list[str]:
     """The names of all containers, the ordinary ones first."""
     return [item["name"] for name in _CONTAINER_LISTS for item in pod["spec"].get(name, ())]
@@ -138,7 +146,7 @@ def _clean(raw: Json, agent: str) -> Json | None:
     kept: Json = {"name": name, "namespace": namespace}
     uid = metadata.get("uid")
     kept["uid"] = claim(uid) if isinstance(uid, str) and uid else uid_of("pod", f"{agent}/{namespace}/{name}")
-    if isinstance(created := metadata.get("creationTimestamp"), str):
+    if created := _created(metadata, status):
         kept["creationTimestamp"] = created
     for field in ("labels", "annotations"):
         if pairs := dict(_strings(metadata.get(field))):
@@ -150,6 +158,12 @@ def _clean(raw: Json, agent: str) -> Json | None:
         "spec": _named_lists(spec, _CONTAINER_LISTS) | {"nodeName": agent},
         "status": _clean_status(status if isinstance(status, dict) else {}),
     }
+
+
+def _created(metadata: Json, status: object) -> str:
+    """Since when there is the pod. No API server has dated what a kubelet runs by itself: then, since when it runs."""
+    started = status.get("startTime") if isinstance(status, dict) else None
+    return next((moment for moment in (metadata.get("creationTimestamp"), started) if isinstance(moment, str)), "")
 
 
 def _clean_status(status: Json) -> Json:

@@ -171,6 +171,27 @@ async def test_pods_are_refreshed_while_somebody_looks(monkeypatch: pytest.Monke
         await eventually(lambda: it.containers("a") == 2)
 
 
+@pytest.mark.parametrize("settled", [False, True])
+async def test_pods_on_their_way_are_refreshed_sooner(monkeypatch: pytest.MonkeyPatch, settled: bool) -> None:
+    monkeypatch.setattr(mirror_module, "UNSETTLED_S", 0.0)
+    offered = ["host"]
+
+    def listed() -> bytes:
+        text = pod_list("a", *offered)
+        return text if settled else text.replace(b"Running", b"Pending")
+
+    registry = FakeRegistry(box("a"))
+    async with _mirroring(registry, a=_listing(listed)) as it:
+        await eventually(lambda: it.phase("a") == ("Running" if settled else "Pending") and it.containers("a") == 1)
+        offered.append("nginx.service")
+        it.mirror.note_interest()
+        if settled:
+            await asyncio.sleep(0.1)
+            assert len(it.opener.opened) == 1
+        else:
+            await eventually(lambda: it.containers("a") == 2)
+
+
 async def test_one_pod_is_asked_for_again_when_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mirror_module, "FRESH_S", 0.0)
     offered = ["host"]

@@ -5,7 +5,14 @@ from typing import Any
 
 import pytest
 
-from cloud_server.frontends.fleet.pods import away, choose_container, containers, pods_from_kubelet, stand_in
+from cloud_server.frontends.fleet.pods import (
+    away,
+    choose_container,
+    containers,
+    is_settled,
+    pods_from_kubelet,
+    stand_in,
+)
 from cloud_server.frontends.fleet.status import ApiError
 from cloud_server.registry import AgentView
 from protos import tunnel_pb2
@@ -56,6 +63,39 @@ def test_parts_that_are_nonsense_are_left_out() -> None:
     assert containers(pod) == ["ok"]
     assert pod["metadata"]["labels"] == {"y": "z"}
     assert pod["status"] == {"containerStatuses": [{"name": "ok"}], "phase": "Unknown"}
+
+
+@pytest.mark.parametrize(
+    ("dates", "created"),
+    [
+        (("2026-01-01T00:00:00Z", "2026-02-02T00:00:00Z"), "2026-01-01T00:00:00Z"),
+        ((None, "2026-02-02T00:00:00Z"), "2026-02-02T00:00:00Z"),
+        ((None, None), None),
+        ((None, 5), None),
+    ],
+)
+def test_a_static_pod_is_as_old_as_its_start(dates: tuple[object, object], created: str | None) -> None:
+    odd = _listed(metadata={"name": "a", "creationTimestamp": dates[0]}, status={"startTime": dates[1]})
+    (pod,) = pods_from_kubelet(odd, "box-7")
+    assert pod["metadata"].get("creationTimestamp") == created
+
+
+@pytest.mark.parametrize(
+    ("phase", "ready", "settled"),
+    [
+        ("Running", [True, True], True),
+        ("Running", [True, False], False),
+        ("Running", [None], False),
+        ("Pending", [], False),
+        ("Unknown", [], False),
+        ("Succeeded", [False], True),
+        ("Failed", [False], True),
+    ],
+)
+def test_a_pod_is_settled_when_it_is_ready_or_has_ended(phase: str, ready: list[object], settled: bool) -> None:
+    statuses = [{"name": f"c{index}", "ready": value} for index, value in enumerate(ready)]
+    (pod,) = pods_from_kubelet(_listed(status={"phase": phase, "containerStatuses": statuses}), "box-7")
+    assert is_settled(pod) is settled
 
 
 def test_at_most_so_many_pods_are_taken() -> None:
