@@ -64,6 +64,7 @@ protos: $(READY) ## generate protos/*_pb2.py and .pyi again
 	@$(PY) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. protos/*.proto
 
 e2e: $(READY) ## real processes, network namespaces and a real kubectl (root for the namespaces)
+	@$(PY) -m tests.e2e.cluster build
 	@echo "==> tests: tests/e2e"
 	@$(PY) -m pytest -q -m e2e -o faulthandler_timeout=900 tests/e2e $(ARGS)
 

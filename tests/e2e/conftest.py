@@ -6,6 +6,7 @@ from collections.abc import Generator, Iterator
 
 import pytest
 
+from tests.e2e.cluster.kubelet_box import KubeletBox
 from tests.support.cluster import Cluster
 from tests.support.site import Site, site
 from tests.support.tunnel import Tunnel
@@ -23,7 +24,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     report = yield
     if report.failed and report.when == "call":
         for value in getattr(item, "funcargs", {}).values():
-            cluster = value.cluster if isinstance(value, Site | Tunnel) else value
-            if isinstance(cluster, Cluster):
-                report.sections.append(("logs of the daemons", cluster.logs()))
+            made = value.cluster if isinstance(value, Site | Tunnel) else value
+            if isinstance(made, Cluster | KubeletBox):
+                report.sections.append(("logs of the daemons", made.logs()))
     return report

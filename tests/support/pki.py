@@ -61,6 +61,7 @@ class Authority:
         starts_in: dt.timedelta = -_DAY,
         ends_in: dt.timedelta = _DAY,
         common_name: str = "test",
+        organization: str = "",
     ) -> Issued:
         """Issue a leaf certificate with a fresh key.
 
@@ -71,13 +72,17 @@ class Authority:
             starts_in: begin of validity, from now.
             ends_in: end of validity, from now; negative makes an expired certificate.
             common_name: subject.
+            organization: more of the subject: a Kubernetes group; empty for none.
         """
         key = ec.generate_private_key(ec.SECP256R1())
         now = dt.datetime.now(dt.UTC)
         both = (ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH)
+        subject = [x509.NameAttribute(NameOID.COMMON_NAME, common_name)]
+        if organization:
+            subject.append(x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization))
         builder = (
             x509.CertificateBuilder()
-            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)]))
+            .subject_name(x509.Name(subject))
             .issuer_name(self._name)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())

@@ -1,0 +1,141 @@
+"""An edge node: containerd, a kubelet and, in a cluster, kube-proxy, in namespaces that end with the node."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.cluster import node_config, requirements, site
+from tests.e2e.cluster.cgroups import cgroup
+from tests.e2e.cluster.namespaces import Namespaces, NodeFailed
+from tests.e2e.cluster.pki import MASTERS, ClusterPki
+from tests.support.netns import BoxNamespace
+from tests.support.processes import Daemon
+from tests.support.waits import Deadline
+
+CONTAINERD_S = 20.0
+KUBELET_S = 30.0
+
+
+class Node:
+    """Use `node()`, which ends it and removes everything."""
+
+    def __init__(self, name: str, folder: Path, namespaces: Namespaces, group: str, pki: ClusterPki) -> None:
+        self.name = name
+        self.folder = folder
+        self.namespaces = namespaces
+        self.home = folder / "run" / "node"
+        """/run/node, seen from outside."""
+        self._cgroup = group
+        self._pki = pki
+        self.containerd = self._daemon("containerd", "containerd", "--config", f"{node_config.HOME}/containerd.toml")
+        self.kubelet: Daemon
+        self.daemons = [self.containerd]
+
+    def start(self, archive: Path) -> None:
+        """Start containerd, with the images of an archive."""
+        self._write("containerd.toml", node_config.CONTAINERD)
+        self._write("ca.crt", self._pki.ca.read_text())
+        for folder in ("cni", "manifests"):
+            (self.home / folder).mkdir()
+        hosts = [self.name, site.NODE_ADDRESS, "127.0.0.1"]
+        self._pki.issue("kubelet", f"system:node:{self.name}", group="system:nodes", hosts=hosts, into=self.home)
+        self.containerd.start()
+        self._wait_for_containerd()
+        (self.home / "images.tar").hardlink_to(archive)
+        self.ctr("images", "import", "--snapshotter", "native", f"{node_config.HOME}/images.tar")
+
+    def start_kubelet(self, *, kubeconfig: Path | None = None) -> None:
+        """Start the kubelet; without a kubeconfig it runs static pods only."""
+        self._write("kubelet.yaml", node_config.kubelet(self._cgroup, standalone=kubeconfig is None))
+        argv = ["--config", f"{node_config.HOME}/kubelet.yaml", "--hostname-override", self.name]
+        argv += ["--node-ip", site.NODE_ADDRESS]
+        if kubeconfig is not None:
+            self._write("kubelet.kubeconfig", kubeconfig.read_text())
+            argv += ["--kubeconfig", node_config.KUBECONFIG]
+        self.kubelet = self._start("kubelet", *argv)
+
+    def start_proxy(self, kubeconfig: Path, cluster_cidr: str) -> None:
+        """Start kube-proxy, which makes service addresses work on the node."""
+        self._write("kube-proxy.kubeconfig", kubeconfig.read_text())
+        self._start(
+            "kube-proxy", "--kubeconfig", f"{node_config.HOME}/kube-proxy.kubeconfig", "--proxy-mode", "iptables",
+            "--hostname-override", self.name, "--cluster-cidr", cluster_cidr,
+            # These are the whole machine's, not the node's.
+            "--conntrack-max-per-core", "0", "--conntrack-tcp-timeout-established", "0s",
+            "--conntrack-tcp-timeout-close-wait", "0s",
+        )  # fmt: skip
+
+    def set_pod_cidr(self, cidr: str) -> None:
+        """Give the pods their network; the kubelet is not ready before."""
+        self._write("cni/pods.conflist", node_config.cni(cidr))
+
+    def add_static_pod(self, manifest: Mapping[str, Any]) -> None:
+        """Have the kubelet run a pod that no API server knows of."""
+        self._write(f"manifests/{manifest['metadata']['name']}.json", json.dumps(manifest))
+
+    def client_certificate(self) -> dict[str, str]:
+        """What `[kubelet]` of edge-agent.toml says for this one."""
+        certificate, key = self._pki.issue("longline-agent", "longline-agent", group=MASTERS, into=self.home)
+        return {"client_cert": str(certificate), "client_key": str(key), "ca": str(self.home / "ca.crt")}
+
+    def ctr(self, *args: str) -> str:
+        """Ask containerd, beside the kubelet's back."""
+        return self.namespaces.run("ctr", "--namespace", "k8s.io", *args)
+
+    def logs(self, lines: int = 15) -> str:
+        """The tails of its logs, for people."""
+        return "\n".join(daemon.tail(lines) for daemon in self.daemons)
+
+    def close(self) -> None:
+        self.namespaces.close()
+        for daemon in self.daemons:
+            if daemon.running:
+                daemon.wait()
+            daemon.close()
+
+    # Internal
+
+    def _daemon(self, name: str, *argv: str) -> Daemon:
+        return Daemon(
+            f"{self.name} {name}", ["/usr/bin/env", *argv], self.folder / f"{name}.log", prefix=self.namespaces.enter
+        )
+
+    def _start(self, program: str, *args: str) -> Daemon:
+        daemon = self._daemon(program, f"/run/programs/{program}", *args)
+        self.daemons.append(daemon)
+        return daemon.start()
+
+    def _write(self, name: str, content: str) -> None:
+        (self.home / name).write_text(content)
+
+    def _wait_for_containerd(self) -> None:
+        deadline = Deadline(CONTAINERD_S)
+        while True:
+            try:
+                self.ctr("version")
+            except NodeFailed as failed:
+                if deadline.passed() or not self.containerd.running:
+                    raise NodeFailed(f"{failed}\n{self.containerd.tail()}") from failed
+                time.sleep(0.05)
+            else:
+                return
+
+
+@contextmanager
+def node(name: str, folder: Path, programs: Path, pki: ClusterPki, behind: BoxNamespace) -> Iterator[Node]:
+    """A node plugged into a router, with nothing running yet; everything is gone at the end."""
+    folder.mkdir()
+    cni = requirements.cni_folder()
+    assert cni is not None
+    with ExitStack() as stack:
+        group = stack.enter_context(cgroup(f"longline-{behind.index}"))
+        namespaces = stack.enter_context(Namespaces(folder, programs, cni))
+        site.connect(namespaces, behind)
+        made = Node(name, folder, namespaces, group, pki)
+        stack.callback(made.close)
+        yield made
