@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import gc
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from tests.support.pki import Authority
 from tunnel.aio import carrier_server
 from tunnel.aio.carrier import Carrier, CarrierLost, dial_carrier
 from tunnel.aio.carrier_errors import EnrollmentRefused
-from tunnel.aio.carrier_server import CarrierLimits, CarrierServer
+from tunnel.aio.carrier_server import AcceptedCarrier, CarrierLimits, CarrierServer
 from tunnel.aio.channel import open_channel, release
 from tunnel.aio.credentials import ServerTls
 from tunnel.aio.enrollment import call_join, call_renew
@@ -391,6 +392,27 @@ async def test_an_owner_is_not_cancelled_when_the_box_goes_away() -> None:
 
 
 @pytest.mark.may_block("structlog's development renderer looks at the files of a traceback")
+async def test_a_carrier_that_is_over_is_not_kept_for_the_garbage_collector() -> None:
+    async def hold(carrier: Carrier, _uri: str, _spki: bytes) -> None:
+        while await carrier.read() is not None:
+            pass
+
+    def kept() -> list[object]:
+        return [held for held in gc.get_objects() if isinstance(held, AcceptedCarrier)]
+
+    async with cloud(hold) as server:
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(3):
+                carrier = await server.dial()
+                await carrier.write(b"hello")
+                carrier.close()
+            await waits.eventually(lambda: not kept())
+        finally:
+            gc.enable()
+
+
 async def test_an_owner_that_fails_ends_its_carrier_only() -> None:
     async def broken(carrier: Carrier, uri: str, spki: bytes) -> None:
         if await carrier.read() == b"break":

@@ -298,7 +298,7 @@ class AcceptedCarrier:
     @contextmanager
     def _operation(self, direction: OneTask) -> Iterator[None]:
         if self._lost is not None:
-            raise self._lost
+            raise self._lost.again()
         direction.enter()
         try:
             yield
@@ -309,12 +309,12 @@ class AcceptedCarrier:
             if by_owner:
                 raise
             assert self._lost is not None
-            raise self._lost from None
+            raise self._lost.again() from None
         except GRPC_ERRORS as error:
             direction.leave()
             self.end(lost_from_error(error, self.peer))
             assert self._lost is not None
-            raise self._lost from error
+            raise self._lost.again() from error
         finally:
             direction.leave()
 
