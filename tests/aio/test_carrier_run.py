@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Awaitable
 from typing import NoReturn
 
@@ -13,6 +14,7 @@ from tests.support.joined import TARGET, echo, joined
 from tests.support.memory_carrier import MemoryCarrier, carrier_pair
 from tunnel.aio import carrier_run
 from tunnel.aio.carrier import CarrierLost
+from tunnel.aio.carrier_run import CarrierRun
 from tunnel.aio.incoming import IncomingStream
 from tunnel.core.errors import Code, OpenRefused, RemoteProtocolError, SessionLost, SessionRefused
 from tunnel.core.handshake import encode_refusal
@@ -76,6 +78,23 @@ async def test_a_silent_peer_is_given_up_with_that_reason() -> None:
 
 async def _note(lost: list[CarrierLost | None], running: Awaitable[CarrierLost | None]) -> None:
     lost.append(await running)
+
+
+async def test_a_run_that_is_over_is_not_kept_for_the_garbage_collector() -> None:
+    """It would keep the gRPC call, and so a TCP connection."""
+    async with joined(echo) as both:
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(3):
+                await both.cut()
+                both.connect()
+            await both.cut()
+            async with asyncio.timeout(5):
+                while any(isinstance(held, CarrierRun) for held in gc.get_objects()):
+                    await asyncio.sleep(0)
+        finally:
+            gc.enable()
 
 
 async def test_new_carrier_fences_the_old_one() -> None:

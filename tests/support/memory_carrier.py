@@ -23,7 +23,7 @@ class MemoryCarrier:
             raise CarrierLost(f"{self.peer}: closed here")
         item = await self._inbox.get()
         if isinstance(item, CarrierLost):
-            raise item
+            raise item.again()
         return item
 
     async def write(self, message: bytes) -> None:

@@ -116,7 +116,7 @@ class CarrierRun:
                 driver.core.receive_message(self._generation, message, driver.now())
                 driver.kick()
         except CarrierLost as lost:
-            self.lost = self.lost or lost
+            self.lost = self.lost or lost.again()
         except (RemoteProtocolError, SessionRefused) as error:
             self._fail(error)
             await self._read_out()
@@ -139,7 +139,7 @@ class CarrierRun:
             if self.last_words or self._finishing:
                 await self._carrier.finish()
         except (CarrierLost, ValueError) as lost:
-            failed = lost if isinstance(lost, CarrierLost) else CarrierLost(str(lost))
+            failed = CarrierLost(str(lost))
         if failed is not None or self.last_words:
             # A better reason, and what the peer says last, are on their way to the reader.
             await asyncio.wait({reader}, timeout=LAST_WORDS_S)
