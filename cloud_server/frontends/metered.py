@@ -1,8 +1,9 @@
-"""Counts what front ends open."""
+"""Counts what front ends open, and what goes through it."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 
 from cloud_server.frontends.opener import Opener
 from cloud_server.metrics import Metrics
@@ -12,7 +13,7 @@ from tunnel.core.target import Target
 
 
 class MeteredOpener:
-    """An Opener that tells the metrics how each dial to an agent went."""
+    """An Opener that tells the metrics how each dial to an agent went, and what became of its stream."""
 
     def __init__(self, opener: Opener, metrics: Metrics) -> None:
         self._opener = opener
@@ -34,4 +35,17 @@ class MeteredOpener:
                 self._metrics.refused(frontend, Code.CANCELLED)
                 raise
         self._metrics.opened(frontend)
+        started_s = time.monotonic()
+
+        def ended() -> None:
+            counts = stream.statistics()
+            self._metrics.stream_ended(
+                frontend,
+                "closed" if stream.error is None else stream.error.code.label,
+                to_agent_bytes=counts.bytes_sent,
+                from_agent_bytes=counts.bytes_received,
+                duration_s=time.monotonic() - started_s,
+            )
+
+        stream.when_ended(ended)
         return stream

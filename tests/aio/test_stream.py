@@ -7,9 +7,10 @@ import asyncio
 from structlog.testing import capture_logs
 
 from tests.support.joined import joined
+from tests.support.waits import eventually
 from tunnel.aio.incoming import IncomingStream
 from tunnel.aio.stream import Stream
-from tunnel.core.errors import StreamError
+from tunnel.core.errors import Code, StreamError
 from tunnel.core.target import TcpTarget
 
 TARGET = TcpTarget("10.0.0.1", 80)
@@ -130,3 +131,31 @@ async def test_a_sink_that_raises_loses_its_stream_and_no_other() -> None:
         while both.agent.core.stream_count > 2:  # the far end hears of it
             await asyncio.sleep(0)
         assert both.server.attached
+
+
+async def test_whoever_opened_it_may_hear_of_its_end_once() -> None:
+    heard: list[str] = []
+
+    async def answer(incoming: IncomingStream) -> None:
+        stream = incoming.accept()
+        if incoming.target == TARGET:
+            assert await stream.read() == b""
+            await stream.aclose()
+        else:
+            stream.reset(Code.CONNECTION_RESET, "by the far end")
+
+    async with joined(answer) as both:
+        orderly = await both.server.open(TARGET, deadline_s=5)
+        orderly.when_ended(lambda: heard.append(f"orderly {orderly.error}"))
+        await orderly.aclose()
+        await eventually(lambda: heard == ["orderly None"])
+        by_peer = await both.server.open(TcpTarget("10.0.0.1", 81), deadline_s=5)
+        by_peer.when_ended(lambda: heard.append(f"by peer: {by_peer.error}"))
+        await eventually(lambda: heard[1:] == ["by peer: by the far end"])
+        by_us = await both.server.open(TARGET, deadline_s=5)
+        by_us.when_ended(lambda: heard.append(f"by us: {by_us.error}"))
+        by_us.reset(text="enough")
+        by_us.reset(text="again")
+        assert heard[2:] == ["by us: enough"]
+        by_us.when_ended(lambda: heard.append("late"))
+        assert heard[3:] == ["late"]

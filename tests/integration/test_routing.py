@@ -101,6 +101,13 @@ def test_metrics_tell_of_agents_and_dials(sites: Cluster, metrics_port: int, por
     assert during[opened] - before.get(opened, 0) == 2
     established = "konnectivity_network_proxy_server_established_connections"
     assert during[established] - before[established] == 2
+    wait_until(lambda: scrape()[established] == before[established], "the streams are over")
+    after = scrape()
+    for direction in ("from_agent", "to_agent"):
+        sample = "longline_stream_bytes_totalconnect" + direction
+        assert after[sample] - before.get(sample, 0) == 2 * len(b"ping")
+    ended = "longline_streams_ended_totalclosedconnect"
+    assert after[ended] - before.get(ended, 0) == 2
     assert during["longline_agent_streamssite-a"] - before["longline_agent_streamssite-a"] == 1
 
 

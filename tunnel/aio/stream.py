@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
 from tunnel.core.errors import Code, StreamBusy, StreamClosed, StreamError
@@ -101,8 +102,16 @@ class Stream:
         self._reader = _Waiter("reads")
         self._writer = _Waiter("writes")
         self._full = False
+        self._when_ended: Callable[[], None] | None = None
 
     # Public
+
+    def when_ended(self, callback: Callable[[], None]) -> None:
+        """Set what is called once, when the stream is over; at once when it is already. It may not raise."""
+        if self._ended:
+            callback()
+        else:
+            self._when_ended = callback
 
     @property
     def error(self) -> StreamError | None:
@@ -265,6 +274,9 @@ class Stream:
             self._chunks.clear()
         self._reader.wake()
         self._writer.wake()
+        callback, self._when_ended = self._when_ended, None
+        if callback is not None:
+            callback()
         if self._sink is not None and tell_sink:
             self._sink.ended(error)
 
