@@ -74,6 +74,14 @@ class Raw:
             assert more, f"no frame of kind {kind}"
             self._received += more
 
+    async def all_data(self) -> int:
+        """How many bytes of DATA come until stream 1 is reset at its end."""
+        while not any(kind == RST_STREAM for kind, _, _ in frames(self._received)):
+            more = await self._reader.read(65536)
+            assert more, "no end of the stream"
+            self._received += more
+        return sum(len(payload) for kind, _, payload in frames(self._received) if kind == DATA)
+
     async def ended(self) -> None:
         """Wait for the end of the connection."""
         with suppress(ConnectionError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 import struct
 from collections.abc import AsyncIterator
@@ -39,6 +40,7 @@ from tests.cloud_server.frontends.konnectivity.served import (
     ECHO,
     NEVER_ANSWERS,
     SINK,
+    SOURCE,
     Served,
     served,
 )
@@ -53,6 +55,17 @@ from tests.support.konnectivity_client import (
 from tests.support.waits import eventually
 
 TOO_MUCH = "the client sent too much that is no data"
+WIDE = struct.pack(">I", 2**30)
+DOWNLOAD = b"".join(
+    (
+        HELLO,
+        request(1),
+        frame(WINDOW_UPDATE, WIDE),
+        frame(WINDOW_UPDATE, WIDE, stream=1),
+        frame(DATA, dial_of(SOURCE), stream=1),
+    )
+)
+"""A tunnel to SOURCE, with windows that never close."""
 
 
 @pytest.fixture
@@ -278,16 +291,43 @@ async def test_a_stop_ends_all_tunnels(site: Served) -> None:
     await eventually(lambda: site.far.given_up == 1)
 
 
-async def test_last_words_that_nobody_reads_do_not_keep_a_connection(
+async def test_last_words_that_nobody_reads_keep_neither_a_connection_nor_its_tunnels(
     site: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(http2, "CLOSE_S", 0.05)
-    monkeypatch.setattr(flood, "REFILL_BYTES_PER_S", 1e12)
+    site.far.payload = bytes(8 * 1024 * 1024)
     with socket.socket(socket.AF_UNIX) as sock:
         sock.setblocking(False)
         loop = asyncio.get_running_loop()
         await loop.sock_connect(sock, str(site.path))
-        await loop.sock_sendall(sock, HELLO + frame(PING, bytes(8)) * 25_000)
-        await eventually(lambda: site.listener.connections == 1)
-        await site.listener.aclose()
-        await eventually(lambda: site.listener.connections == 0)
+        await loop.sock_sendall(sock, DOWNLOAD)
+        await eventually(lambda: site.far.endpoints and site.far.endpoints[0].sent > 300_000)
+        await loop.sock_sendall(sock, frame(DATA, b"", stream=0))  # which breaks the protocol
+        assert await site.far.endpoints[0].ended != "eof"
+        await eventually(lambda: hung_up(sock))
+
+
+async def test_a_tunnel_ends_with_its_connection_whatever_is_unread(
+    site: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http2, "CLOSE_S", 3600.0)
+    site.far.payload = bytes(8 * 1024 * 1024)
+    async with raw(site.path, DOWNLOAD) as client:
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await eventually(lambda: site.far.endpoints and site.far.endpoints[0].sent > 300_000)
+        await client.send(frame(DATA, b"", stream=0))
+        assert await site.far.endpoints[0].ended != "eof"
+
+
+def hung_up(sock: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(sock, 0)
+    return bool(poll.poll(0))
+
+
+async def test_no_connection_has_the_server_for_itself(site: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http2, "TURN_BYTES", http2.FRAME_BYTES)
+    site.far.payload = bytes(1024 * 1024)
+    async with raw(site.path, DOWNLOAD) as client:
+        # Nothing that the client says makes the server go on: it does so by itself.
+        assert await client.all_data() > len(site.far.payload)

@@ -58,6 +58,17 @@ async def test_a_window_of_nothing_holds_the_answer_back_until_it_opens(site: Se
         assert (await call.receive()).dial_response.connect_id
 
 
+async def test_a_window_that_opens_by_the_settings(site: Served) -> None:
+    async with connected(site.path) as client:
+        client.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 0})
+        call = await client.call()
+        await call.ask(f"10.0.0.1:{ECHO}")
+        await eventually(lambda: site.far.endpoints)
+        client.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 65535})
+        await client.flush()
+        assert (await call.receive()).dial_response.connect_id
+
+
 async def test_a_window_that_shrinks_below_nothing(site: Served) -> None:
     site.far.payload = bytes(300_000)
     async with connected(site.path) as client:
