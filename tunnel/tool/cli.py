@@ -34,23 +34,33 @@ def version() -> None:
     type=click.Path(dir_okay=False, path_type=Path),
     help="File of `cloud-server kubeconfig`: who you are, for HOST:PORT.",
 )
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(min=0, min_open=True),
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="For the server's answer.",
+)
 @click.argument("target")
-def connect(via: str, kubeconfig: Path | None, target: str) -> None:
+def connect(via: str, kubeconfig: Path | None, timeout_s: float, target: str) -> None:
     """Join standard input and output to TARGET, such as box-7:22 or printer.box-7.longline:631.
 
     For ssh: -o ProxyCommand='longline connect --via HOST:PORT --kubeconfig FILE %h:%p'
     """
-    from tunnel.tool.connect import ConnectFailed, dial_tls, dial_unix, relay
-    from tunnel.tool.connect import connect as ask
+    from tunnel.tool.connect import ConnectFailed, Patience, ask, dial_tls, dial_unix
+    from tunnel.tool.relay import relay
 
+    patience = Patience(timeout_s)
     try:
         if "/" in via:
-            sock, wire = dial_unix(Path(via))
+            proxy = dial_unix(Path(via), patience)
         elif kubeconfig is None:
             raise click.UsageError("--via HOST:PORT needs --kubeconfig")
         else:
-            sock, wire = dial_tls(via, _context(kubeconfig))
-        relay(sock, wire, ask(sock, wire, target))
+            proxy = dial_tls(via, _context(kubeconfig), patience)
+        relay(proxy, ask(proxy, target, patience))
     except ConnectFailed as error:
         raise Failed(str(error)) from error
 

@@ -1,44 +1,86 @@
-"""`longline connect`: standard input and output joined to a TCP service at an agent, as ssh's ProxyCommand wants it."""
+"""Asks the CONNECT front end of a server for a target, within one deadline; what follows is carried in relay.py."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-import select
 import socket
 import ssl
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from tunnel.tool.wire import PlainWire, TlsWire, Wire
 
-CONNECT_TIMEOUT_S = 30.0
-"""The server answers within its own dial_timeout_s, 10 s by default."""
 MAX_HEAD_BYTES = 64 * 1024
 CHUNK_BYTES = 64 * 1024
-STDIN, STDOUT = 0, 1
+MAX_PORT = 65535
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] (\d{3}) ?([^\r\n]*)\r\n")
+_PRINTABLE = re.compile(r"[!-~]+")
 
 
 class ConnectFailed(Exception):
     """There is no connection; the text is for the person at the terminal."""
 
 
-def dial_unix(path: Path) -> tuple[socket.socket, Wire]:
+class Patience:
+    """The time that all of asking may take."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._until_s = time.monotonic() + timeout_s
+
+    def left_s(self) -> float:
+        """For a socket's own timeout; never 0, which would mean not to wait at all."""
+        return max(0.001, self._until_s - time.monotonic())
+
+    def over(self, name: str) -> ConnectFailed:
+        """What to say when it is used up."""
+        return ConnectFailed(f"{name}: no answer within {self._timeout_s:g} s")
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """A server that was reached."""
+
+    name: str
+    """As it was asked for."""
+    sock: socket.socket
+    wire: Wire
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """The answer was yes."""
+
+    early: bytes
+    """What came behind it."""
+    ended: bool
+    """Whether the other side has finished behind that."""
+
+
+def dial_unix(path: Path, patience: Patience) -> Proxy:
     """To the unix socket of a server on this machine.
 
     Raises:
         ConnectFailed: nobody listens there.
     """
     sock = socket.socket(socket.AF_UNIX)
+    sock.settimeout(patience.left_s())
     try:
         sock.connect(str(path))
+    except TimeoutError:
+        sock.close()
+        raise patience.over(str(path)) from None
     except OSError as error:
         sock.close()
-        raise ConnectFailed(f"{path}: {os.strerror(error.errno or 0).lower()}") from error
-    return sock, PlainWire()
+        # "AF_UNIX path too long" has no number.
+        raise ConnectFailed(f"{path}: {os.strerror(error.errno).lower() if error.errno else error}") from error
+    return Proxy(str(path), sock, PlainWire())
 
 
-def dial_tls(address: str, context: ssl.SSLContext) -> tuple[socket.socket, Wire]:
+def dial_tls(address: str, context: ssl.SSLContext, patience: Patience) -> Proxy:
     """To the TLS listener of a server.
 
     Raises:
@@ -46,114 +88,98 @@ def dial_tls(address: str, context: ssl.SSLContext) -> tuple[socket.socket, Wire
     """
     host, _, port = address.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
-    if not host or not port.isdigit():
+    if not host or not (port.isascii() and port.isdigit() and 0 < int(port) <= MAX_PORT):
         raise ConnectFailed(f"--via {address}: write HOST:PORT, or the path of a unix socket")
     try:
-        sock = socket.create_connection((host, int(port)), CONNECT_TIMEOUT_S)
+        wire = TlsWire(context, host)
+        sock = socket.create_connection((host, int(port)), patience.left_s())
+    except TimeoutError:
+        raise patience.over(address) from None
     except OSError as error:
         raise ConnectFailed(f"{address}: {error.strerror or error}") from error
+    except ValueError as error:  # no host name: empty labels, or longer than names are
+        raise ConnectFailed(f"--via {address}: {host} is no host") from error
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return sock, TlsWire(context, host)
+    return Proxy(address, sock, wire)
 
 
-def connect(sock: socket.socket, wire: Wire, target: str) -> bytes:
-    """Ask for a target; returns what came behind the answer.
+def ask(proxy: Proxy, target: str, patience: Patience) -> Joined:
+    """Ask for a target; the socket is closed when it is refused.
 
     Raises:
         ConnectFailed: it was refused, and why.
     """
-    sock.settimeout(CONNECT_TIMEOUT_S)
-    head = b""
     try:
-        sock.sendall(wire.seal(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode()))
-        while b"\r\n\r\n" not in head:
-            received = sock.recv(CHUNK_BYTES)
-            data, _ = wire.open(received)
-            sock.sendall(wire.seal(b""))
-            head += data
-            if not received or len(head) > MAX_HEAD_BYTES:
-                raise ConnectFailed("the server's answer is not that of a CONNECT proxy")
-    except TimeoutError:
-        raise ConnectFailed(f"no answer within {CONNECT_TIMEOUT_S:.0f} s") from None
-    except ssl.SSLCertVerificationError as error:
-        raise ConnectFailed(f"the server's certificate: {error.verify_message}") from error
-    except (OSError, ssl.SSLError) as error:
-        raise ConnectFailed(f"the server closed the connection: {error.strerror or error}") from error
+        return _ask(proxy, target, patience)
+    except BaseException as error:
+        proxy.sock.close()
+        if isinstance(error, OSError):
+            raise _failure(proxy, error, patience) from error
+        raise
+
+
+def reason(error: OSError) -> str:
+    """The system's or OpenSSL's words: `WRONG_VERSION_NUMBER` becomes a sentence's part."""
+    if isinstance(error, ssl.SSLError):
+        return (error.reason or str(error)).replace("_", " ").lower()
+    return (error.strerror or str(error)).lower()
+
+
+def _failure(proxy: Proxy, error: OSError, patience: Patience) -> ConnectFailed:
+    match error:
+        case TimeoutError():
+            return patience.over(proxy.name)
+        case ssl.SSLCertVerificationError():
+            return ConnectFailed(f"{proxy.name}: its certificate is not trusted: {error.verify_message}")
+        case ssl.SSLEOFError() | ConnectionResetError() | BrokenPipeError():
+            return _left(proxy)
+        case ssl.SSLError():
+            return ConnectFailed(f"{proxy.name}: TLS failed: {reason(error)}")
+        case _:
+            return ConnectFailed(f"{proxy.name}: {reason(error)}")
+
+
+def _ask(proxy: Proxy, target: str, patience: Patience) -> Joined:
+    if not _PRINTABLE.fullmatch(target):
+        raise ConnectFailed(f"{target!r} is no target: write it like box-7:22 or printer.box-7.longline:631")
+    request = f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode()
+    _send(proxy, proxy.wire.seal(request), patience)
+    head = b""
+    ended = False
+    while b"\r\n\r\n" not in head:
+        if ended:
+            raise _left(proxy)
+        proxy.sock.settimeout(patience.left_s())
+        received = proxy.sock.recv(CHUNK_BYTES)
+        try:
+            data, ended = proxy.wire.open(received)
+        finally:
+            _send(proxy, proxy.wire.pending(), patience)
+        head += data
+        ended = ended or not received
+        if len(head) > MAX_HEAD_BYTES:
+            raise _no_proxy(proxy)
     status = _STATUS_LINE.match(head)
     if status is None:
-        raise ConnectFailed("the server's answer is not that of a CONNECT proxy")
+        raise _no_proxy(proxy)
     if status[1] != b"200":
-        raise ConnectFailed(status[2].decode("ascii", "replace") or f"refused with status {status[1].decode()}")
-    return head.partition(b"\r\n\r\n")[2]
+        # What it says goes to a terminal.
+        told = "".join(char for char in status[2].decode("ascii", "replace") if char.isprintable())
+        raise ConnectFailed(told or f"{proxy.name}: refused with status {status[1].decode()}")
+    return Joined(head.partition(b"\r\n\r\n")[2], ended)
 
 
-def relay(sock: socket.socket, wire: Wire, early: bytes) -> None:
-    """Copy both ways until the other side has ended.
-
-    Raises:
-        ConnectFailed: the connection broke: bytes may be missing.
-    """
-    sock.setblocking(False)
-    _write_out(early)
-    try:
-        _Relay(sock, wire).run()
-    except (OSError, ssl.SSLError) as error:
-        raise ConnectFailed(f"the connection broke: {error.strerror or error}") from error
-    finally:
-        sock.close()
+def _send(proxy: Proxy, data: bytes, patience: Patience) -> None:
+    if not data:
+        return
+    proxy.sock.settimeout(patience.left_s())
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # what it said before tells more
+        proxy.sock.sendall(data)
 
 
-class _Relay:
-    """Standard input to the socket and the socket to standard output, in one thread."""
-
-    def __init__(self, sock: socket.socket, wire: Wire) -> None:
-        self._sock = sock
-        self._wire = wire
-        self._unsent = bytearray()
-        self._input_open = True
-        self._said_end = False
-
-    def run(self) -> None:
-        while True:
-            readers: list[int | socket.socket] = [self._sock]
-            if self._input_open and len(self._unsent) < CHUNK_BYTES:
-                readers.append(STDIN)
-            # select() and not epoll: standard input may be a file.
-            readable, _, _ = select.select(readers, [self._sock] if self._unsent else [], [])
-            if STDIN in readable:
-                self._read_input()
-            if self._sock in readable and self._receive():
-                return
-            self._send()
-
-    def _read_input(self) -> None:
-        data = os.read(STDIN, CHUNK_BYTES)
-        self._input_open = bool(data)
-        self._unsent += self._wire.seal(data) if data else self._wire.finish()
-
-    def _receive(self) -> bool:
-        """True when the other side ended in order."""
-        try:
-            opened, ended = self._wire.open(self._sock.recv(CHUNK_BYTES))
-        except BlockingIOError:
-            return False
-        _write_out(opened)
-        if not ended:
-            self._unsent += self._wire.seal(b"") if self._input_open else b""
-        return ended
-
-    def _send(self) -> None:
-        if self._unsent:
-            try:
-                del self._unsent[: self._sock.send(self._unsent)]
-            except BlockingIOError:
-                return
-        if not self._unsent and not self._input_open and not self._said_end:
-            self._said_end = True
-            if self._wire.plain:
-                self._sock.shutdown(socket.SHUT_WR)
+def _left(proxy: Proxy) -> ConnectFailed:
+    return ConnectFailed(f"{proxy.name}: the server closed the connection before it answered")
 
 
-def _write_out(data: bytes) -> None:
-    while data:
-        data = data[os.write(STDOUT, data) :]
+def _no_proxy(proxy: Proxy) -> ConnectFailed:
+    return ConnectFailed(f"{proxy.name}: the answer is not that of a CONNECT proxy")

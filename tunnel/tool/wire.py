@@ -27,6 +27,10 @@ class Wire(Protocol):
         """Bytes for the socket that end our direction."""
         ...
 
+    def pending(self) -> bytes:
+        """Bytes for the socket that the wire has of its own after `open`: a step of the handshake, an alert."""
+        ...
+
     def open(self, data: bytes) -> tuple[bytes, bool]:
         """From the socket; empty at its end. Returns what it says, and whether the other side finished in order.
 
@@ -47,6 +51,10 @@ class PlainWire:
 
     def finish(self) -> bytes:
         """The socket's own end says it all."""
+        return b""
+
+    def pending(self) -> bytes:
+        """Nothing."""
         return b""
 
     def open(self, data: bytes) -> tuple[bytes, bool]:
@@ -76,6 +84,10 @@ class TlsWire:
         """Close_notify: the other direction goes on."""
         with contextlib.suppress(ssl.SSLWantReadError):  # the other side's own end may come much later
             self._tls.unwrap()
+        return self._outgoing.read()
+
+    def pending(self) -> bytes:
+        """See `Wire`."""
         return self._outgoing.read()
 
     def open(self, data: bytes) -> tuple[bytes, bool]:
