@@ -20,7 +20,7 @@ BENCH ?=
 UV_LOCK := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --quiet \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
-.PHONY: help demo test cover lint types arch protos e2e bench fuzz lock clean
+.PHONY: help demo test cover lint types arch protos e2e cluster bench fuzz lock clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## (.*)/\1|\2/' | \
@@ -67,6 +67,9 @@ e2e: $(READY) ## real processes, network namespaces and a real kubectl (root for
 	@$(PY) -m tests.e2e.cluster build
 	@echo "==> tests: tests/e2e"
 	@$(PY) -m pytest -q -m e2e -o faulthandler_timeout=900 tests/e2e $(ARGS)
+
+cluster: $(READY) ## run a real Kubernetes behind the tunnel until Ctrl-C, and say how to use it (root; builds it once)
+	@$(PY) -m tests.e2e.cluster up
 
 bench: $(READY) ## throughput, echo latency and memory (short: BENCH=--quick)
 	@$(PY) -m benches $(BENCH)

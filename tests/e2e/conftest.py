@@ -6,7 +6,9 @@ from collections.abc import Generator, Iterator
 
 import pytest
 
+from tests.e2e.cluster import requirements
 from tests.e2e.cluster.kubelet_box import KubeletBox
+from tests.e2e.cluster.tunnelled import Tunnelled, tunnelled
 from tests.support.cluster import Cluster
 from tests.support.site import Site, site
 from tests.support.tunnel import Tunnel
@@ -19,12 +21,21 @@ def shared() -> Iterator[Site]:
         yield made
 
 
+@pytest.fixture(scope="session")
+def kube() -> Iterator[Tunnelled]:
+    """A Kubernetes whose only way to its nodes is the tunnel, for tests that leave it as they found it."""
+    if reason := requirements.missing():
+        pytest.skip(reason)
+    with tunnelled() as made:
+        yield made
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     if report.failed and report.when == "call":
         for value in getattr(item, "funcargs", {}).values():
             made = value.cluster if isinstance(value, Site | Tunnel) else value
-            if isinstance(made, Cluster | KubeletBox):
+            if isinstance(made, Cluster | KubeletBox | Tunnelled):
                 report.sections.append(("logs of the daemons", made.logs()))
     return report

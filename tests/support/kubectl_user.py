@@ -21,6 +21,8 @@ class KubectlUser:
     kubeconfig: Path
     folder: Path
     """Where kubectl runs, and its home."""
+    program: Path | None = None
+    """The kubectl itself; None: the one that `find_kubectl` finds."""
 
     @property
     def env(self) -> dict[str, str]:
@@ -32,7 +34,7 @@ class KubectlUser:
     ) -> subprocess.CompletedProcess[bytes]:
         """Run kubectl to its end, whatever its exit code."""
         return subprocess.run(
-            [find_kubectl(), *args], input=stdin, capture_output=True, env=self.env, cwd=self.folder,
+            [self.program or find_kubectl(), *args], input=stdin, capture_output=True, env=self.env, cwd=self.folder,
             timeout=scaled_s(timeout_s),
         )  # fmt: skip
 
@@ -50,8 +52,8 @@ class KubectlUser:
     def follow(self, *args: str) -> Iterator[subprocess.Popen[str]]:
         """A kubectl that runs on, with a pipe from its output."""
         with subprocess.Popen(
-            [find_kubectl(), *args], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            env=self.env, cwd=self.folder, text=True,
+            [self.program or find_kubectl(), *args], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, env=self.env, cwd=self.folder, text=True,
         ) as process:  # fmt: skip
             try:
                 yield process
@@ -60,4 +62,4 @@ class KubectlUser:
 
     def shell(self, *args: str, size: tuple[int, int] = (24, 80)) -> PtySession:
         """A kubectl on a terminal."""
-        return PtySession([find_kubectl(), *args], env=self.env, size=size, cwd=self.folder)
+        return PtySession([self.program or find_kubectl(), *args], env=self.env, size=size, cwd=self.folder)

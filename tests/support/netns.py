@@ -120,18 +120,33 @@ def box_namespace() -> Iterator[BoxNamespace]:
         namespace.close()
 
 
+def remove_abandoned(index: int) -> bool:
+    """Remove the namespace that a killed run has left behind; False when a run that lives has the index."""
+    if (lock := _lock(index)) is None:
+        return False
+    with lock, contextlib.suppress(NamespaceFailed):
+        _run("ip", "netns", "del", f"longline-{index}")
+    return True
+
+
 def _take_index() -> tuple[socket.socket, int]:
     # Each process starts elsewhere, so that parallel runs seldom try each other's.
     for step in range(INDEXES):
         index = (os.getpid() * 31 + step) % INDEXES
-        lock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        try:
-            lock.bind(f"\0longline-test-net-{index}")
-        except OSError:
-            lock.close()
-            continue
-        return lock, index
+        if (lock := _lock(index)) is not None:
+            return lock, index
     raise NamespaceFailed("every subnet for tests is taken")
+
+
+def _lock(index: int) -> socket.socket | None:
+    """Whoever has it has the index, until it closes it or is gone."""
+    lock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        lock.bind(f"\0longline-test-net-{index}")
+    except OSError:
+        lock.close()
+        return None
+    return lock
 
 
 def _dotted(address: int) -> str:

@@ -16,14 +16,18 @@ GONE_S = 5.0
 @contextmanager
 def cgroup(name: str) -> Iterator[str]:
     """Make it; at the end, when its processes are dead, remove it with all below."""
-    folders = [hierarchy / name for hierarchy in _hierarchies()]
     try:
-        for folder in folders:
-            folder.mkdir(exist_ok=True)
+        for hierarchy in _hierarchies():
+            (hierarchy / name).mkdir(exist_ok=True)
         yield f"/{name}"
     finally:
-        for folder in folders:
-            _remove(folder)
+        remove_cgroup(name)
+
+
+def remove_cgroup(name: str) -> None:
+    """Remove it from every hierarchy, if it is there."""
+    for hierarchy in _hierarchies():
+        _remove(hierarchy / name)
 
 
 def _hierarchies() -> list[Path]:

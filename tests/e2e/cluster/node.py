@@ -13,6 +13,7 @@ from tests.e2e.cluster import node_config, requirements, site
 from tests.e2e.cluster.cgroups import cgroup
 from tests.e2e.cluster.namespaces import Namespaces, NodeFailed
 from tests.e2e.cluster.pki import MASTERS, ClusterPki
+from tests.e2e.cluster.workplace import cgroup_name
 from tests.support.netns import BoxNamespace
 from tests.support.processes import Daemon
 from tests.support.waits import Deadline
@@ -133,7 +134,7 @@ def node(name: str, folder: Path, programs: Path, pki: ClusterPki, behind: BoxNa
     cni = requirements.cni_folder()
     assert cni is not None
     with ExitStack() as stack:
-        group = stack.enter_context(cgroup(f"longline-{behind.index}"))
+        group = stack.enter_context(cgroup(cgroup_name(behind.index)))
         namespaces = stack.enter_context(Namespaces(folder, programs, cni))
         site.connect(namespaces, behind)
         made = Node(name, folder, namespaces, group, pki)

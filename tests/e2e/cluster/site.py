@@ -5,8 +5,8 @@ Every site has the same ones, as real sites do: the cloud can tell them apart by
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 
 from tests.e2e.cluster.namespaces import Namespaces
 from tests.support.netns import BoxNamespace, box_namespace
@@ -35,6 +35,18 @@ def router() -> Iterator[BoxNamespace]:
         for rule in ROUTER_RULES:
             made.run("iptables", "-w", *rule.split())
         yield made
+
+
+@contextmanager
+def routers(sites: Iterable[str]) -> Iterator[dict[str, BoxNamespace]]:
+    """One for each site, by its name."""
+    with ExitStack() as stack:
+        yield {name: stack.enter_context(router()) for name in sites}
+
+
+def outside(behind: Mapping[str, BoxNamespace]) -> str:
+    """An address of this machine that every site's way out leads to: its own on the way to the first one's router."""
+    return next(iter(behind.values())).host_address
 
 
 def connect(node: Namespaces, behind: BoxNamespace) -> None:

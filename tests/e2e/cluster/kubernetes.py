@@ -1,0 +1,99 @@
+"""A whole Kubernetes: the control plane on this machine, and one node at each edge site."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.e2e.cluster import build, images
+from tests.e2e.cluster.control_plane import POD_CIDR, ControlPlane, control_plane
+from tests.e2e.cluster.node import Node, node
+from tests.e2e.cluster.pki import ClusterPki
+from tests.e2e.cluster.workplace import workplace
+from tests.support.kubectl_user import KubectlUser
+from tests.support.netns import BoxNamespace
+from tests.support.tunnel import wait_until
+
+SITES = ("site-a", "site-b")
+READY_S = 60.0
+
+
+@dataclass(kw_only=True)
+class Kubernetes(KubectlUser):
+    """What `kubernetes()` made."""
+
+    folder: Path
+    kubeconfig: Path
+    """Of an administrator, who talks with the API server directly."""
+    control: ControlPlane
+    nodes: dict[str, Node]
+    """By name; each is alone at a site that has the node's name."""
+    routers: dict[str, BoxNamespace]
+    """Of the sites."""
+
+    def logs(self, lines: int = 15) -> str:
+        """The tails of all logs, for people."""
+        return "\n".join([self.control.logs(lines), *(node.logs(lines) for node in self.nodes.values())])
+
+
+@contextlib.contextmanager
+def kubernetes(routers: Mapping[str, BoxNamespace], egress: str | None = None) -> Iterator[Kubernetes]:
+    """A cluster whose nodes are ready; everything is gone at the end.
+
+    Args:
+        routers: Of the sites, from `site.routers`; each gets a node of that name.
+        egress: See `control_plane`.
+    """
+    programs = build.programs()
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(workplace(routers.values()))
+        pki = ClusterPki(folder / "pki")
+        archive = folder / "images.tar"
+        images.write_archive(archive)
+        control = stack.enter_context(
+            control_plane(folder / "cloud", programs, pki, routers, egress)
+        )  # fmt: skip
+        control.start()
+        nodes = {
+            name: stack.enter_context(node(name, folder / name, programs, pki, behind))
+            for name, behind in routers.items()
+        }
+        scratch = folder / "scratch"
+        scratch.mkdir()
+        made = Kubernetes(
+            folder=scratch, kubeconfig=control.kubeconfig, control=control, nodes=nodes, routers=dict(routers)
+        )  # fmt: skip
+        try:
+            _bring_up(made, pki, archive)
+            yield made
+        except BaseException as error:
+            error.add_note(made.logs())
+            raise
+
+
+def _bring_up(made: Kubernetes, pki: ClusterPki, archive: Path) -> None:
+    for each in made.nodes.values():
+        each.start(archive)
+    made.control.wait_ready()
+    for index, each in enumerate(made.nodes.values(), 1):
+        pod_cidr = POD_CIDR.replace("0.0/16", f"{index}.0/24")
+        each.set_pod_cidr(pod_cidr)
+        # Known before it comes: so nobody has to wait until its pods are given a network.
+        made.control.apply(
+            {"apiVersion": "v1", "kind": "Node", "metadata": {"name": each.name}, "spec": {"podCIDR": pod_cidr}}
+        )
+        user = f"system:node:{each.name}"
+        own = made.control.folder / f"{each.name}.kubeconfig"
+        each.start_kubelet(kubeconfig=pki.kubeconfig(own, made.control.server, user, group="system:nodes"))
+        each.start_proxy(pki.kubeconfig(own, made.control.server, "system:kube-proxy"), POD_CIDR)
+    wait_until(lambda: _all_ready(made), "the nodes are ready", READY_S)
+    account = ("get", "serviceaccount", "default")
+    wait_until(lambda: made.run_kubectl(*account).returncode == 0, "pods may be created", READY_S)
+
+
+def _all_ready(made: Kubernetes) -> bool:
+    path = '{.items[*].status.conditions[?(@.type=="Ready")].status}'
+    ready = made.kubectl("get", "nodes", "-o", f"jsonpath={path}").split()
+    return ready == ["True"] * len(made.nodes)

@@ -1,0 +1,82 @@
+"""Kubernetes with the tunnel as its only way to the nodes: kube-apiserver's egress goes to a cloud server's socket."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.e2e.cluster import node_config, site, workloads
+from tests.e2e.cluster.control_plane import POD_CIDR, SERVICE_CIDR
+from tests.e2e.cluster.kubernetes import SITES, Kubernetes, kubernetes
+from tests.support.cluster import Cluster, cluster
+from tests.support.kubectl_user import KubectlUser
+
+USER = "longline"
+"""What the cloud server is in Kubernetes: it looks up whose the nodes, pods and services are."""
+ROLE = {
+    "apiVersion": "rbac.authorization.k8s.io/v1",
+    "kind": "ClusterRole",
+    "metadata": {"name": USER},
+    "rules": [
+        {"apiGroups": [""], "resources": ["nodes", "services"], "verbs": ["list", "watch"]},
+        {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list", "watch"]},
+    ],
+}
+BINDING = {
+    "apiVersion": "rbac.authorization.k8s.io/v1",
+    "kind": "ClusterRoleBinding",
+    "metadata": {"name": USER},
+    "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": USER},
+    "subjects": [{"kind": "User", "name": USER, "apiGroup": "rbac.authorization.k8s.io"}],
+}
+ALLOW = (f"127.0.0.1:{node_config.KUBELET_PORT}", f"{POD_CIDR}:*", f"{SERVICE_CIDR}:*")
+"""What the agents let kube-apiserver reach."""
+
+
+@dataclass(kw_only=True)
+class Tunnelled(KubectlUser):
+    """What `tunnelled()` made."""
+
+    kubernetes: Kubernetes
+    cluster: Cluster
+    """The cloud server, and an agent on each node that has the node's name."""
+    folder: Path
+    kubeconfig: Path
+
+    def logs(self) -> str:
+        """The tails of all logs, for people."""
+        return f"{self.kubernetes.logs()}\n{self.cluster.logs()}"
+
+
+@contextlib.contextmanager
+def tunnelled(sites: Sequence[str] = SITES) -> Iterator[Tunnelled]:
+    """A cluster with a pod `app-SITE` on each node, all ready; everything is gone at the end."""
+    with contextlib.ExitStack() as stack:
+        routers = stack.enter_context(site.routers(sites))
+        cloud = stack.enter_context(cluster(host=site.outside(routers)))
+        kube = stack.enter_context(kubernetes(routers, egress_selector(cloud.unix_socket)))
+        kube.control.apply(ROLE, BINDING)
+        own = kube.control.pki.kubeconfig(cloud.config.parent / "kubernetes.kubeconfig", kube.control.server, USER)
+        cloud.configure({"kubernetes": {"kubeconfig": str(own)}})
+        cloud.start()
+        for name, node in kube.nodes.items():
+            cloud.join(name, allow=ALLOW, prefix=node.namespaces.enter_network)
+            cloud.start_box(name)
+            containers = (workloads.shell(), workloads.counter(), workloads.web(page=f"hello from {name}"))
+            kube.control.apply(workloads.pod(f"app-{name}", *containers, node=name, labels={"app": "hello"}))
+        kube.kubectl("wait", "pod", "--all", "--for=condition=Ready", "--timeout=60s", timeout_s=70)
+        yield Tunnelled(kubernetes=kube, cluster=cloud, folder=kube.folder, kubeconfig=kube.kubeconfig)
+
+
+def egress_selector(socket: Path) -> str:
+    """The EgressSelectorConfiguration that sends what is for nodes, pods and services to HTTP CONNECT on a socket."""
+    connection = {"proxyProtocol": "HTTPConnect", "transport": {"uds": {"udsName": str(socket)}}}
+    content = {
+        "apiVersion": "apiserver.k8s.io/v1beta1",
+        "kind": "EgressSelectorConfiguration",
+        "egressSelections": [{"name": "cluster", "connection": connection}],
+    }
+    return json.dumps(content, indent=1)
