@@ -304,6 +304,44 @@ async def test_a_buffered_protocol_may_take_over(context: ssl.SSLContext, author
         assert bytes(received) == blob
 
 
+async def test_a_fault_of_the_protocol_behind_ends_the_connection(
+    context: ssl.SSLContext, authority: Authority
+) -> None:
+    lost: list[Exception | None] = []
+
+    class Broken(asyncio.Protocol):
+        def __init__(self, transport: asyncio.Transport) -> None:
+            self.transport = transport
+
+        def data_received(self, data: bytes) -> None:
+            """The first of two records that come in one read stops it, the second fails."""
+            if self.transport.is_reading() and not paused.is_set():
+                paused.set()
+                self.transport.pause_reading()
+            else:
+                raise RuntimeError("a fault of ours")
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            lost.append(exc)
+
+    async def hand_over(conn: Conn) -> None:
+        detached = conn.detach()
+        detached.transport.set_protocol(Broken(detached.transport))
+        detached.transport.resume_reading()
+        await paused.wait()
+        detached.transport.resume_reading()
+        await eventually(lambda: lost)
+
+    paused = asyncio.Event()
+    faults: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, about: faults.append(about.get("exception")))
+    async with serving(context, authority, hand_over) as site:
+        client = await site.connect()
+        await client.send(bytes(20_000))
+        assert await site.outcome() is None
+        assert [str(fault) for fault in faults] == ["a fault of ours"]
+
+
 @pytest.mark.parametrize(
     "said",
     [b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\xff\xff" + bytes(40), os.urandom(5000)],

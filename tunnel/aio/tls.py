@@ -331,6 +331,10 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
                     break
         except ssl.SSLError as fault:
             self._fail(fault)
+        except Exception as fault:
+            # The application's own. Called by `resume_reading`, the event loop would only log it.
+            self._fail(fault)
+            raise
         if not self._paused and not self.is_closing() and not self._raw_eof and not self._lower.is_reading():
             self._lower.resume_reading()
 
