@@ -104,7 +104,6 @@ class Http2Connection(asyncio.Protocol):
         if self._over or self._draining:
             return
         self._draining = True
-        self._flush()
         # By hand: for the library a GOAWAY ends everything.
         frame = struct.pack(">HBBBIII", 0, 8, 7, 0, 0, self._h2.highest_inbound_stream_id, ErrorCodes.NO_ERROR)
         self._transport.write(frame)
@@ -191,8 +190,10 @@ class Http2Connection(asyncio.Protocol):
             case events.WindowUpdated():
                 self._on_window(event.stream_id)
             case events.RemoteSettingsChanged():
-                # What a client wants us to remember of headers is memory of ours.
-                self._h2.encoder.header_table_size = min(self._h2.encoder.header_table_size, HEADER_TABLE_BYTES)
+                # What a client wants us to remember of headers is memory of ours. Setting what is set already would
+                # make the library forget to tell the client of a change.
+                if self._h2.encoder.header_table_size > HEADER_TABLE_BYTES:
+                    self._h2.encoder.header_table_size = HEADER_TABLE_BYTES
                 self._on_window(0)
             case events.RequestReceived():
                 self._on_headers(event)

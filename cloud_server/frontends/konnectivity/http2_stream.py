@@ -108,7 +108,7 @@ class Http2Stream:
 
     def take_credit(self) -> int:
         """By how much to open the window; 0 for nothing yet."""
-        if self._taken < _CREDIT_BYTES or self.client_finished:
+        if self._taken < _CREDIT_BYTES:
             return 0
         credit, self._taken = self._taken, 0
         return credit

@@ -15,7 +15,7 @@ from protos.konnectivity_pb2 import Data, DialRequest, Packet, PacketType
 from tests.support.konnectivity_client import EMPTY_SETTINGS, PREFACE, framed, request_headers
 
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 2, 3, 4, 6, 7, 8, 9
-END_STREAM, ACK, END_HEADERS = 1, 1, 4
+END_HEADERS, PADDED = 4, 8
 HELLO = PREFACE + EMPTY_SETTINGS
 
 

@@ -15,6 +15,7 @@ from protos.konnectivity_pb2 import Packet
 from tests.cloud_server.frontends.konnectivity.raw_http2 import (
     DATA,
     HELLO,
+    PADDED,
     RST_STREAM,
     WINDOW_UPDATE,
     data_of,
@@ -123,6 +124,14 @@ async def test_a_client_that_sends_beyond_its_window(site: Served) -> None:
 async def test_frames_that_are_too_long(site: Served) -> None:
     async with raw(site.path, HELLO + request(1) + frame(DATA, bytes(16385), stream=1)) as client:
         assert await client.goaway() == ErrorCodes.FRAME_SIZE_ERROR
+
+
+async def test_padding_is_given_back(site: Served) -> None:
+    async with raw(site.path, HELLO + request(1) + frame(DATA, dial_of(SINK), stream=1)) as client:
+        number = Packet.FromString((await client.until(DATA))[5:]).dial_response.connect_id
+        padded = frame(DATA, b"\xff" + data_of(number, b"x") + bytes(255), stream=1, flags=PADDED)
+        await client.send(padded * 3000)
+        await eventually(lambda: len(site.far.endpoints[0].received) == 3000)
 
 
 async def test_data_for_a_call_that_is_over_does_not_use_the_connection_up(site: Served) -> None:
