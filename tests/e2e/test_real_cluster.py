@@ -7,16 +7,13 @@ import hashlib
 import json
 import os
 import re
-import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
 from tests.e2e.cluster import site
 from tests.e2e.cluster.kubernetes import SITES
 from tests.e2e.cluster.tunnelled import Tunnelled
-from tests.support.cluster import free_ports
+from tests.support.port_forward import forwarding, get
 from tests.support.tunnel import wait_until
 
 # Only of the test itself: when Kubernetes has to be built first, that takes minutes.
@@ -28,27 +25,6 @@ both = pytest.mark.parametrize("where", SITES)
 
 def shell(where: str) -> tuple[str, ...]:
     return (f"app-{where}", "-c", "shell")
-
-
-@contextmanager
-def forwarding(kube: Tunnelled, where: str) -> Iterator[int]:
-    """A `kubectl port-forward` to a pod's web server; its port here."""
-    (port,) = free_ports(1)
-    with kube.follow("port-forward", f"app-{where}", f"{port}:8080") as forward:
-        assert forward.stdout is not None
-        while "Forwarding from 127.0.0.1" not in (line := forward.stdout.readline()):
-            assert line, "port-forward ended"
-        yield port
-
-
-def get(port: int, path: str = "/") -> bytes:
-    """The body of what a web server on loopback answers."""
-    with socket.create_connection(("127.0.0.1", port), 30) as sock:
-        sock.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
-        answer = bytearray()
-        while data := sock.recv(MIB):
-            answer += data
-    return bytes(answer).partition(b"\r\n\r\n")[2]
 
 
 class TestSites:
@@ -145,7 +121,7 @@ class TestPortForward:
         make = "head -c 50000000 /dev/urandom > /www/big; sha256sum /www/big"
         digest = kube.kubectl("exec", "app-site-a", "-c", "web", "--", "sh", "-c", make).split()[0]
         try:
-            with forwarding(kube, "site-a") as port:
+            with forwarding(kube, "app-site-a") as port:
                 content = get(port, "/big")
         finally:
             kube.kubectl("exec", "app-site-a", "-c", "web", "--", "rm", "/www/big")
@@ -153,7 +129,7 @@ class TestPortForward:
 
     @both
     def test_50_connections_at_once(self, kube: Tunnelled, where: str) -> None:
-        with forwarding(kube, where) as port, concurrent.futures.ThreadPoolExecutor(50) as pool:
+        with forwarding(kube, f"app-{where}") as port, concurrent.futures.ThreadPoolExecutor(50) as pool:
             pages = list(pool.map(lambda _: get(port), range(50)))
         assert pages == [f"hello from {where}\n".encode()] * 50
 
@@ -177,7 +153,7 @@ class TestProxies:
             "metadata": {"name": "hello", "namespace": "default"},
             "spec": {"selector": {"app": "hello"}, "ports": [{"port": 80, "targetPort": 8080}]},
         }
-        kube.kubernetes.control.apply(service)
+        kube.kubernetes.control.api.apply(service)
         try:
             wait_until(lambda: self._seen(kube) == set(SITES), "the service leads to both sites", 20)
         finally:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import socket
 from collections.abc import Iterator
 
 import pytest
@@ -14,7 +13,7 @@ from kubernetes.stream import stream
 
 from tests.e2e.cluster import requirements, site
 from tests.e2e.cluster.kubelet_box import BOX, POD, KubeletBox, kubelet_box
-from tests.support.cluster import free_ports
+from tests.support.port_forward import forwarding, get
 from tests.support.tunnel import wait_until
 
 # Only of the test itself: when Kubernetes has to be built first, that takes minutes.
@@ -150,17 +149,8 @@ class TestOther:
                 assert attached.poll() is None
 
     def test_port_forward(self, box: KubeletBox) -> None:
-        (port,) = free_ports(1)
-        with box.follow("port-forward", POD, f"{port}:8080") as forward:
-            assert forward.stdout is not None
-            while "Forwarding from 127.0.0.1" not in (line := forward.stdout.readline()):
-                assert line, "port-forward ended"
-            with socket.create_connection(("127.0.0.1", port), 10) as sock:
-                sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
-                answer = b""
-                while data := sock.recv(65536):
-                    answer += data
-        assert answer.endswith(b"hello from the edge\n")
+        with forwarding(box, POD) as port:
+            assert get(port) == b"hello from the edge\n"
 
 
 def test_a_kubelet_that_is_not_there(box: KubeletBox) -> None:

@@ -44,7 +44,7 @@ def kubernetes(routers: Mapping[str, BoxNamespace], egress: str | None = None) -
 
     Args:
         routers: Of the sites, from `site.routers`; each gets a node of that name.
-        egress: See `control_plane`.
+        egress: See `ApiServer`.
     """
     programs = build.programs()
     with contextlib.ExitStack() as stack:
@@ -63,7 +63,7 @@ def kubernetes(routers: Mapping[str, BoxNamespace], egress: str | None = None) -
         scratch = folder / "scratch"
         scratch.mkdir()
         made = Kubernetes(
-            folder=scratch, kubeconfig=control.kubeconfig, control=control, nodes=nodes, routers=dict(routers)
+            folder=scratch, kubeconfig=control.api.kubeconfig, control=control, nodes=nodes, routers=dict(routers)
         )  # fmt: skip
         try:
             _bring_up(made, pki, archive)
@@ -76,18 +76,18 @@ def kubernetes(routers: Mapping[str, BoxNamespace], egress: str | None = None) -
 def _bring_up(made: Kubernetes, pki: ClusterPki, archive: Path) -> None:
     for each in made.nodes.values():
         each.start(archive)
-    made.control.wait_ready()
+    made.control.api.wait_ready()
     for index, each in enumerate(made.nodes.values(), 1):
         pod_cidr = POD_CIDR.replace("0.0/16", f"{index}.0/24")
         each.set_pod_cidr(pod_cidr)
         # Known before it comes: so nobody has to wait until its pods are given a network.
-        made.control.apply(
+        made.control.api.apply(
             {"apiVersion": "v1", "kind": "Node", "metadata": {"name": each.name}, "spec": {"podCIDR": pod_cidr}}
         )
         user = f"system:node:{each.name}"
         own = made.control.folder / f"{each.name}.kubeconfig"
-        each.start_kubelet(kubeconfig=pki.kubeconfig(own, made.control.server, user, group="system:nodes"))
-        each.start_proxy(pki.kubeconfig(own, made.control.server, "system:kube-proxy"), POD_CIDR)
+        each.start_kubelet(kubeconfig=pki.kubeconfig(own, made.control.api.server, user, group="system:nodes"))
+        each.start_proxy(pki.kubeconfig(own, made.control.api.server, "system:kube-proxy"), POD_CIDR)
     wait_until(lambda: _all_ready(made), "the nodes are ready", READY_S)
     account = ("get", "serviceaccount", "default")
     wait_until(lambda: made.run_kubectl(*account).returncode == 0, "pods may be created", READY_S)

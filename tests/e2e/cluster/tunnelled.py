@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.e2e.cluster import node_config, site, workloads
-from tests.e2e.cluster.control_plane import POD_CIDR, SERVICE_CIDR
+from tests.e2e.cluster import egress, node_config, site, workloads
+from tests.e2e.cluster.api_server import SERVICE_CIDR
+from tests.e2e.cluster.control_plane import POD_CIDR
 from tests.e2e.cluster.kubernetes import SITES, Kubernetes, kubernetes
 from tests.support.cluster import Cluster, cluster
 from tests.support.kubectl_user import KubectlUser
@@ -57,26 +57,15 @@ def tunnelled(sites: Sequence[str] = SITES) -> Iterator[Tunnelled]:
     with contextlib.ExitStack() as stack:
         routers = stack.enter_context(site.routers(sites))
         cloud = stack.enter_context(cluster(host=site.outside(routers)))
-        kube = stack.enter_context(kubernetes(routers, egress_selector(cloud.unix_socket)))
-        kube.control.apply(ROLE, BINDING)
-        own = kube.control.pki.kubeconfig(cloud.config.parent / "kubernetes.kubeconfig", kube.control.server, USER)
+        kube = stack.enter_context(kubernetes(routers, egress.http_over_unix(cloud)))
+        kube.control.api.apply(ROLE, BINDING)
+        own = kube.control.pki.kubeconfig(cloud.config.parent / "kubernetes.kubeconfig", kube.control.api.server, USER)
         cloud.configure({"kubernetes": {"kubeconfig": str(own)}})
         cloud.start()
         for name, node in kube.nodes.items():
             cloud.join(name, allow=ALLOW, prefix=node.namespaces.enter_network)
             cloud.start_box(name)
             containers = (workloads.shell(), workloads.counter(), workloads.web(page=f"hello from {name}"))
-            kube.control.apply(workloads.pod(f"app-{name}", *containers, node=name, labels={"app": "hello"}))
+            kube.control.api.apply(workloads.pod(f"app-{name}", *containers, node=name, labels={"app": "hello"}))
         kube.kubectl("wait", "pod", "--all", "--for=condition=Ready", "--timeout=60s", timeout_s=70)
         yield Tunnelled(kubernetes=kube, cluster=cloud, folder=kube.folder, kubeconfig=kube.kubeconfig)
-
-
-def egress_selector(socket: Path) -> str:
-    """The EgressSelectorConfiguration that sends what is for nodes, pods and services to HTTP CONNECT on a socket."""
-    connection = {"proxyProtocol": "HTTPConnect", "transport": {"uds": {"udsName": str(socket)}}}
-    content = {
-        "apiVersion": "apiserver.k8s.io/v1beta1",
-        "kind": "EgressSelectorConfiguration",
-        "egressSelections": [{"name": "cluster", "connection": connection}],
-    }
-    return json.dumps(content, indent=1)
