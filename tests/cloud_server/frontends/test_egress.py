@@ -71,6 +71,25 @@ async def test_byte_by_byte(tmp_path: Path, said: bytes) -> None:
     assert answer.partition(b":")[2] == said
 
 
+async def test_one_byte_may_be_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(egress, "FIRST_BYTES_S", 3600.0)
+    handed = asyncio.Event()
+
+    async def connect(conn: Conn) -> None:
+        handed.set()
+
+    async def never(conn: Conn) -> None:
+        raise AssertionError("this is no preface")
+
+    listener = Listener("egress", EgressFrontend(connect, never).handle)
+    await listener.listen_unix(tmp_path / "egress.sock")
+    _, writer = await asyncio.open_unix_connection(str(tmp_path / "egress.sock"))
+    writer.write(b"C")
+    await handed.wait()
+    writer.close()
+    await listener.aclose()
+
+
 async def test_one_that_says_nothing_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(egress, "FIRST_BYTES_S", 0.02)
     async with served(tmp_path) as path:

@@ -336,6 +336,21 @@ async def test_a_slow_reader_gets_all_bytes_before_the_end(site: Served, client:
     assert (line["ended"], line["bytes_out"]) == ("closed", len(data))
 
 
+async def test_what_comes_while_a_packet_is_not_taken_is_counted_once(site: Served, client: ProxyClient) -> None:
+    with capture_logs() as logs:
+        call = await client.tunnel(at(ECHO))
+        call.reading = False
+        for count in range(1, 8):  # 140 kB, through a window of 64
+            await call.send_data(bytes(20_000))
+            await eventually(lambda count=count: len(site.far.endpoints[0].received) == 20_000 * count)  # type: ignore[misc]
+        await call.take()
+        assert await call.receive_data(140_000) == bytes(140_000)
+        await call.ask_to_close()
+        assert (await call.receive()).type == PacketType.CLOSE_RSP
+        await call.status()
+    assert [(line["bytes_in"], line["bytes_out"]) for line in logs] == [(140_000, 140_000)]
+
+
 async def test_a_reset_of_the_endpoint_is_no_clean_close(site: Served, client: ProxyClient) -> None:
     call = await client.tunnel(at(RESETS))
     with capture_logs() as logs:
