@@ -107,12 +107,14 @@ def token_create(config: Path, agent: str | None, user: str | None, expires: tim
 @cli.command()
 @config_option
 @click.option("--user", required=True, metavar="NAME", help="Name that the user's acts are recorded under.")
-def kubeconfig(config: Path, user: str) -> None:
-    """Print a kubeconfig for the fleet API with a new certificate for a user."""
-    from cloud_server.setup import SetupFailed, user_kubeconfig
+@click.option("--cluster", metavar="NAME", help="For the API server of a site, a [[cluster]] of the configuration.")
+def kubeconfig(config: Path, user: str, cluster: str | None) -> None:
+    """Print a kubeconfig for the fleet API with a new certificate for a user, or for a site's own API server."""
+    from cloud_server.setup import SetupFailed, cluster_kubeconfig, user_kubeconfig
 
     try:
-        click.echo(user_kubeconfig(config, user), nl=False)
+        made = user_kubeconfig(config, user) if cluster is None else cluster_kubeconfig(config, user, cluster)
+        click.echo(made, nl=False)
     except SetupFailed as error:
         raise Failed(str(error)) from error
 

@@ -70,6 +70,8 @@ class ConnectConfig:
     """Path of the unix socket; None: there is none."""
     listen: HostPort | None = None
     """Address for CONNECT over TLS; None: there is none."""
+    listen_kubectl: HostPort | None = None
+    """The same for the kubeconfigs of each `[[cluster]]`; None: there is none."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -116,6 +118,17 @@ class RouteConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ClusterConfig:
+    """A `[[cluster]]`: a site's own API server, for `cloud-server kubeconfig --cluster`."""
+
+    name: AgentName
+    kubeconfig: Path
+    """As it is used at the site: address, CA and, if wanted, credentials there."""
+    agent: AgentName | None = None
+    """The agent at the site; None: the one of the same name."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class KubernetesConfig:
     """The `[kubernetes]` section: a cluster whose nodes, pods and services are reached through the agents."""
 
@@ -140,6 +153,7 @@ class ServerConfig(Validated):
     fleet: FleetConfig = dataclasses.field(default_factory=FleetConfig)
     forward: list[ForwardConfig] = dataclasses.field(default_factory=list)
     route: list[RouteConfig] = dataclasses.field(default_factory=list)
+    cluster: list[ClusterConfig] = dataclasses.field(default_factory=list)
     kubernetes: KubernetesConfig = dataclasses.field(default_factory=KubernetesConfig)
     metrics: MetricsConfig = dataclasses.field(default_factory=MetricsConfig)
     log: LogConfig = dataclasses.field(default_factory=LogConfig)
@@ -162,6 +176,10 @@ class ServerConfig(Validated):
         if 0 < len(missing) < len(own):
             yield Fault("tunnel", f"{', '.join(missing)} is missing: certificate, key and client_ca go together")
         yield from self._route_faults()
+        names = [cluster.name for cluster in self.cluster]
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                yield Fault(f"cluster[{index}].name", f"{name!r} is there already")
         seen: dict[HostPort, str] = {}
         for key, address in self._listeners():
             if address in seen:
@@ -182,13 +200,14 @@ class ServerConfig(Validated):
         """Every TCP address with its key."""
         for index, address in enumerate(self.tunnel.listen):
             yield f"tunnel.listen[{index}]", address
-        for section, listen in (
-            ("connect", self.connect.listen),
-            ("fleet", self.fleet.listen),
-            ("metrics", self.metrics.listen),
+        for key, listen in (
+            ("connect.listen", self.connect.listen),
+            ("connect.listen_kubectl", self.connect.listen_kubectl),
+            ("fleet.listen", self.fleet.listen),
+            ("metrics.listen", self.metrics.listen),
         ):
             if listen is not None:
-                yield f"{section}.listen", listen
+                yield key, listen
         for index, forward in enumerate(self.forward):
             yield f"forward[{index}].listen", forward.listen
 

@@ -11,12 +11,14 @@ from cloud_server.frontends.fleet.server import FleetServer
 from cloud_server.frontends.forward import Forward
 from cloud_server.frontends.konnectivity.frontend import KonnectivityFrontend
 from cloud_server.frontends.metered import MeteredOpener
+from cloud_server.identity.site_proxy import site_proxy_context
 from cloud_server.identity.users import Users
 from cloud_server.metrics import Metrics
 from cloud_server.registry import Registry
 from cloud_server.routing.attempt import Dials
 from cloud_server.routing.cluster import ClusterIndex
 from cloud_server.routing.router import Router
+from cloud_server.setup import state_of
 from tunnel.aio.command import VERSION
 from tunnel.aio.credentials import ServerTls
 from tunnel.aio.listener import Handler, Listener
@@ -64,6 +66,9 @@ class FrontEnds:
             await self._listener(CONNECT_UNIX, egress.handle).listen_unix(config.connect.unix)
         if config.connect.listen is not None:
             await self._listener("connect", connect.handle_tls).listen_tcp(config.connect.listen, context)
+        if config.connect.listen_kubectl is not None:
+            own = await asyncio.to_thread(site_proxy_context, state_of(config))
+            await self._listener("connect-kubectl", connect.handle_tls).listen_tcp(config.connect.listen_kubectl, own)
         if config.fleet.listen is not None:
             await self._listener("fleet", self._fleet.handle).listen_tcp(config.fleet.listen, context)
         for one in config.forward:

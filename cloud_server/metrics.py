@@ -131,7 +131,7 @@ class _Now(Collector):
         yield _gauge(
             "longline_connections", "Clients being served.", ["listener"], {(k,): v for k, v in connections.items()}
         )
-        clients = sum(count for name, count in connections.items() if name in ("connect", "connect-unix"))
+        clients = sum(count for name, count in connections.items() if name.startswith("connect"))
         connected = sum(agent.connected for agent in agents)
         streams = sum(session.core.stream_count for session in self._registry.sessions())
         for name, text, value in (

@@ -12,7 +12,10 @@ from pathlib import Path
 from cloud_server.config import FleetConfig, ServerConfig, load_server_config
 from cloud_server.identity.agents import AgentStore
 from cloud_server.identity.ca import CaMissing, CertificateAuthority
+from cloud_server.identity.hosts import HOSTS_FILE, HostsMissing, is_loopback, read_hosts
 from cloud_server.identity.kubeconfig import kubeconfig
+from cloud_server.identity.site_kubeconfig import SiteUnusable, Through, check_names, read_site, site_kubeconfig
+from cloud_server.identity.site_proxy import site_proxy_certificate
 from cloud_server.identity.tokens import TokenStore
 from cloud_server.identity.users import USER_NAME, USER_NAME_RULE, Users
 from tunnel.aio.config import HostPort
@@ -22,7 +25,6 @@ from tunnel.core.target_rule import is_dns_name
 
 ADMIN = "admin"
 FLEET_LISTEN = HostPort("127.0.0.1:7445")
-HOSTS_FILE = "hosts"
 """Keeps the names given to init, one a line: kubeconfigs made later point at the first."""
 
 _CONFIG = f"""\
@@ -147,9 +149,36 @@ def user_kubeconfig(config_path: Path, user: str) -> str:
     return kubeconfig(url, authority.pem, user, authority.issue_user(user))
 
 
+def cluster_kubeconfig(config_path: Path, user: str, cluster: str) -> str:
+    """A kubeconfig for a site's own API server through the CONNECT front end, with a new token for a user.
+
+    Raises:
+        ConfigError, SetupFailed: as above.
+    """
+    _check_user(user)
+    config = load_server_config(config_path)
+    found = next((one for one in config.cluster if one.name == cluster), None)
+    if found is None:
+        raise SetupFailed(f"{config_path} has no [[cluster]] of the name {cluster[:80]!r}")
+    listen = config.connect.listen_kubectl
+    if listen is None:
+        raise SetupFailed(f"{config_path} has no [connect] listen_kubectl: there is no proxy for a kubeconfig to name")
+    host = listen.host if is_loopback(listen.host) else _first_host(state_of(config))
+    try:
+        certificate = site_proxy_certificate(state_of(config))
+        through = Through(f"{_bracketed(host)}:{listen.port}", found.agent or found.name, certificate)
+        site = read_site(found.kubeconfig)
+        check_names(site, certificate)
+    except OSError as error:
+        raise SetupFailed(f"{error.filename}: {error.strerror}") from error
+    except (SiteUnusable, HostsMissing) as error:
+        raise SetupFailed(str(error)) from error
+    return site_kubeconfig(site, cluster, through, create_user_token(config_path, user))
+
+
 def fleet_url(listen: HostPort, first_host: str) -> str:
     """Where clients find the fleet API: on this machine when it listens on loopback, else by the first --host."""
-    host = listen.host if _is_loopback(listen.host) else first_host
+    host = listen.host if is_loopback(listen.host) else first_host
     return f"https://{_bracketed(host)}:{listen.port}"
 
 
@@ -204,18 +233,10 @@ def _check_user(user: str) -> None:
 
 
 def _first_host(state: Path) -> str:
-    path = state / HOSTS_FILE
     try:
-        hosts = path.read_text().split()
-    except OSError as error:
-        raise SetupFailed(f"{path} cannot be read: {error.strerror}; it has the names given to init") from error
-    if not hosts:
-        raise SetupFailed(f"{path} is empty; it has the names given to init, one a line")
-    return hosts[0]
-
-
-def _is_loopback(host: str) -> bool:
-    return host == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
+        return read_hosts(state)[0]
+    except HostsMissing as error:
+        raise SetupFailed(str(error)) from error
 
 
 def _is_address(host: str) -> bool:

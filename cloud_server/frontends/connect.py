@@ -21,10 +21,12 @@ from cloud_server.frontends.audit import OpenRecord, audited
 from cloud_server.frontends.pending import open_unless_gone
 from cloud_server.frontends.status import http_status, reason_phrase
 from cloud_server.routing.attempt import Dials
+from cloud_server.routing.names import SUFFIX
 from tunnel.aio.conn import Conn
 from tunnel.aio.http1 import Request, ServerConnection
 from tunnel.aio.splice import splice
 from tunnel.core.errors import Code, OpenRefused
+from tunnel.core.names import is_agent_name
 
 FRONTEND = "connect"
 HEAD_TIMEOUT_S = 10.0
@@ -89,14 +91,15 @@ class ConnectFrontend:
 
     async def _connect(self, conn: Conn, http: ServerConnection, request: Request, user: str) -> None:
         record = OpenRecord(frontend=FRONTEND, user=user, peer=conn.peer, asked=request.target)
+        record.agent = via = proxy_via(request)
         try:
             with audited(record):
-                await self._carry(conn, http, record)
+                await self._carry(conn, http, record, via)
         except OpenRefused as refused:
             await _answer(http, http_status(refused.code), str(refused))
 
-    async def _carry(self, conn: Conn, http: ServerConnection, record: OpenRecord) -> None:
-        attempt = self._dials.attempt(record.asked)
+    async def _carry(self, conn: Conn, http: ServerConnection, record: OpenRecord, via: str) -> None:
+        attempt = self._dials.attempt(record.asked, via)
         try:
             opening = attempt.open(principal=record.user, frontend=FRONTEND, deadline_s=self._deadline_s)
             stream = record.stream = await open_unless_gone(opening, _given_up(conn, http))
@@ -120,17 +123,32 @@ def proxy_token(request: Request) -> str | None:
     Basic is what proxy URLs turn into: `https://anyone:TOKEN@host` and `https://TOKEN@host`.
     """
     scheme, _, value = (request.headers.get("proxy-authorization") or "").partition(" ")
-    match scheme.lower():
-        case "bearer":
-            return value.strip() or None
-        case "basic":
-            try:
-                user, _, password = base64.b64decode(value, validate=True).decode().partition(":")
-            except (binascii.Error, UnicodeDecodeError):
-                return None
-            return password or user or None
-        case _:
-            return None
+    if scheme.lower() == "bearer":
+        return value.strip() or None
+    user, password = _basic(request)
+    return password or user or None
+
+
+def proxy_via(request: Request) -> str:
+    """The agent in whose network the target is meant, from the name in a proxy URL; empty when it names none.
+
+    `https://site-a.longline:TOKEN@host` makes the proxy one of site-a's: `127.0.0.1:6443` is that of its box.
+    """
+    name = _basic(request)[0].lower()
+    agent = name.removesuffix(SUFFIX)
+    return agent if agent != name and is_agent_name(agent) else ""
+
+
+def _basic(request: Request) -> tuple[str, str]:
+    """Name and password of Basic; both empty when there are none."""
+    scheme, _, value = (request.headers.get("proxy-authorization") or "").partition(" ")
+    if scheme.lower() != "basic":
+        return "", ""
+    try:
+        user, _, password = base64.b64decode(value, validate=True).decode().partition(":")
+    except (binascii.Error, UnicodeDecodeError):
+        return "", ""
+    return user, password
 
 
 def _head_bytes(request: Request) -> int:

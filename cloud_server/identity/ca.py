@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -13,6 +12,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from cloud_server.identity.hosts import general_name
 from tunnel.aio.files import PUBLIC, SECRET, NewFile
 
 CA_LIFE = timedelta(days=3650)
@@ -110,12 +110,7 @@ class CertificateAuthority:
 
     def issue_server(self, hosts: Sequence[str]) -> Issued:
         """A server's certificate for these names and addresses, and for the machine itself."""
-        names: list[x509.GeneralName] = []
-        for host in dict.fromkeys([*hosts, "localhost", "127.0.0.1", "::1"]):
-            try:
-                names.append(x509.IPAddress(ipaddress.ip_address(host)))
-            except ValueError:
-                names.append(x509.DNSName(host))
+        names = [general_name(host) for host in dict.fromkeys([*hosts, "localhost", "127.0.0.1", "::1"])]
         return self._issue_new("server", names, SERVER_LIFE, server=True)
 
     def issue_user(self, name: str) -> Issued:

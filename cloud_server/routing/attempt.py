@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from cloud_server.frontends.opener import Opener
+from cloud_server.routing.names import parse_target
 from cloud_server.routing.route import Route
 from cloud_server.routing.router import Router
 from tunnel.aio.stream import Stream
@@ -68,10 +69,15 @@ class Dials:
         self._opener = opener
         self._router = router
 
-    def attempt(self, authority: str) -> Attempt:
+    def attempt(self, authority: str, via: str = "") -> Attempt:
         """A dial to the `host:port` that a client asked for; nothing is dialled yet.
+
+        Args:
+            authority: what it asked for.
+            via: the agent whose network that is meant in, whatever the router would say; empty for any.
 
         Raises:
             OpenRefused: it leads nowhere, or nobody can tell where; see `Router.routes`.
         """
-        return Attempt(self._opener, self._router.routes(authority))
+        routes = [Route(via, parse_target(authority))] if via else self._router.routes(authority)
+        return Attempt(self._opener, routes)

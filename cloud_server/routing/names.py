@@ -47,15 +47,8 @@ def parse_authority(authority: str) -> Authority:
         if port_text == KUBELET:
             raise OpenRefused("a kubelet is reached through the fleet API, not by CONNECT", Code.NOT_ALLOWED)
         return Authority(host, 0, route=Route(host, ServiceTarget(port_text)))
-    if not _PORT.fullmatch(port_text) or not 0 < int(port_text) <= MAX_PORT:
-        raise OpenRefused(f"no port in the name; {FORMS}", Code.UNKNOWN_AGENT)
-    port = int(port_text)
-    bracketed = host.startswith("[") and host.endswith("]")
-    try:
-        address = ipaddress.ip_address(host[1:-1] if bracketed else host)
-    except ValueError:
-        address = None
-    if address is not None and bracketed == (address.version == 6):
+    port = _port(port_text)
+    if (address := _address(host)) is not None:
         return Authority(str(address), port, address=address)
     behind, _, agent = host.removesuffix(SUFFIX).rpartition(".")
     if host.endswith(SUFFIX) and behind and is_agent_name(agent):
@@ -63,6 +56,38 @@ def parse_authority(authority: str) -> Authority:
     if host.endswith(SUFFIX) or not is_dns_name(host):
         raise OpenRefused(f"no host of that name; {FORMS}", Code.UNKNOWN_AGENT)
     return Authority(host, port)
+
+
+def parse_target(authority: str) -> TcpTarget:
+    """Read a `host:port` that is meant in an agent's own network.
+
+    Raises:
+        OpenRefused: UNKNOWN_AGENT; it is none.
+    """
+    host, _, port_text = authority.rpartition(":")
+    host = host.lower().removesuffix(".")
+    port = _port(port_text)
+    if (address := _address(host)) is not None:
+        return TcpTarget(str(address), port)
+    if not is_dns_name(host):
+        raise OpenRefused("no host of that name", Code.UNKNOWN_AGENT)
+    return TcpTarget(host, port)
+
+
+def _port(text: str) -> int:
+    if not _PORT.fullmatch(text) or not 0 < int(text) <= MAX_PORT:
+        raise OpenRefused(f"no port in the name; {FORMS}", Code.UNKNOWN_AGENT)
+    return int(text)
+
+
+def _address(host: str) -> Address | None:
+    """The address that a host is; only IPv6 stands in brackets, and always does."""
+    bracketed = host.startswith("[") and host.endswith("]")
+    try:
+        address = ipaddress.ip_address(host[1:-1] if bracketed else host)
+    except ValueError:
+        return None
+    return address if bracketed == (address.version == 6) else None
 
 
 def _host_behind(text: str) -> str:

@@ -9,7 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from tunnel.aio.files import PUBLIC, SECRET, NewFile, check_writable, make_folder, write_atomic, write_together
+from tunnel.aio.files import (
+    PUBLIC,
+    SECRET,
+    NewFile,
+    check_writable,
+    make_folder,
+    write_atomic,
+    write_once,
+    write_together,
+)
 
 NOBODY = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
@@ -100,3 +109,12 @@ def test_a_folder_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(os, "access", lambda _path, _mode: False)  # root may write everywhere
     with pytest.raises(PermissionError):
         check_writable(tmp_path / "folder")
+
+
+def test_a_file_that_is_there_is_not_made_again(tmp_path: Path) -> None:
+    path = tmp_path / "once"
+    write_once(path, b"first", SECRET)
+    write_once(path, b"second", SECRET)
+    assert path.read_bytes() == b"first"
+    assert mode_of(path) == SECRET
+    assert [one.name for one in tmp_path.iterdir()] == ["once"]

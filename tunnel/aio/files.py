@@ -55,6 +55,17 @@ def write_together(files: Iterable[NewFile]) -> None:
             _sync(folder)
 
 
+def write_once(path: Path, data: bytes, mode: int) -> None:
+    """Make a file unless there is one, which then stays as it is.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    with ExitStack() as stack, contextlib.suppress(FileExistsError):
+        path.hardlink_to(_prepare(NewFile(path, data, mode), stack))
+        _sync(path.parent)
+
+
 def check_writable(folder: Path) -> None:
     """Find out whether files can be put into a folder, which may not exist yet, without touching anything.
 

@@ -11,6 +11,7 @@ import asyncio
 import ssl
 from collections.abc import Iterable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Protocol
 
 from tunnel.aio.credentials import CredentialsUnusable, ServerTls
@@ -32,18 +33,39 @@ def server_context(tls: ServerTls) -> ssl.SSLContext:
         CredentialsUnusable: the material cannot be read or does not fit together.
     """
     loaded = tls.load()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context = _bare_context()
     context.verify_mode = ssl.CERT_OPTIONAL
-    # A resumed session would carry a certificate over its end or its revocation.
-    context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
-    context.num_tickets = 0
-    context.set_alpn_protocols(["http/1.1"])
     try:
         context.load_verify_locations(cadata=loaded.ca.decode("ascii"))
         load_chain(context, loaded.certificate + b"\n" + loaded.key)
     except (ssl.SSLError, UnicodeDecodeError) as fault:
         raise CredentialsUnusable(f"the TLS material cannot be used: {fault}") from fault
+    return context
+
+
+def anonymous_context(chain_and_key: Path) -> ssl.SSLContext:
+    """A context that asks for no client certificate, with all its own in one file. Blocking.
+
+    A client that is asked for a certificate may send one that it has for somebody else: Go's do, through a proxy.
+
+    Raises:
+        CredentialsUnusable: the file cannot be used.
+    """
+    context = _bare_context()
+    try:
+        context.load_cert_chain(chain_and_key)
+    except (ssl.SSLError, OSError) as fault:
+        raise CredentialsUnusable(f"{chain_and_key} cannot be used: {fault}") from fault
+    return context
+
+
+def _bare_context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # A resumed session would carry a certificate over its end or its revocation.
+    context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
+    context.num_tickets = 0
+    context.set_alpn_protocols(["http/1.1"])
     return context
 
 

@@ -1,0 +1,46 @@
+"""The names and addresses of this server, as they were given to `cloud-server init`."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+
+from cryptography import x509
+
+HOSTS_FILE = "hosts"
+
+
+class HostsMissing(Exception):
+    """The file cannot be used; the text says what it has to hold."""
+
+
+def read_hosts(state: Path) -> list[str]:
+    """All of them, at least one.
+
+    Raises:
+        HostsMissing: there are none.
+    """
+    path = state / HOSTS_FILE
+    try:
+        hosts = path.read_text().split()
+    except OSError as error:
+        raise HostsMissing(f"{path} cannot be read: {error.strerror}; it has the names given to init") from error
+    if not hosts:
+        raise HostsMissing(f"{path} is empty; it has the names given to init, one a line")
+    return hosts
+
+
+def general_name(host: str) -> x509.GeneralName:
+    """A name or address as certificates hold it."""
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is the machine itself, whichever that is."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
