@@ -23,7 +23,7 @@ from tunnel.aio.command import VERSION
 from tunnel.aio.credentials import ServerTls
 from tunnel.aio.listener import Handler, Listener
 from tunnel.aio.metrics_endpoint import MetricsEndpoint
-from tunnel.aio.tls import server_context
+from tunnel.aio.tls_context import server_context
 
 METRICS = "metrics"
 CONNECT_UNIX = "connect-unix"

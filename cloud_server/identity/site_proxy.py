@@ -19,7 +19,7 @@ from cloud_server.identity.ca import CLOCK_SKEW, key_pem
 from cloud_server.identity.hosts import HostsMissing, general_name, is_loopback, read_hosts
 from tunnel.aio.credentials import CredentialsUnusable
 from tunnel.aio.files import SECRET, write_once
-from tunnel.aio.tls import anonymous_context
+from tunnel.aio.tls_context import anonymous_context
 
 FILE = "site-proxy.pem"
 LIFE = timedelta(days=3650)

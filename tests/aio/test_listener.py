@@ -19,7 +19,7 @@ from tests.support.waits import eventually
 from tunnel.aio.conn import Conn
 from tunnel.aio.credentials import ServerTls
 from tunnel.aio.listener import LINGER_S, Limits, Listener, ListenFailed
-from tunnel.aio.tls import server_context
+from tunnel.aio.tls_context import server_context
 from tunnel.core.errors import StreamReset
 
 URI = "spiffe://longline/user/ann"

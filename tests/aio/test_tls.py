@@ -9,7 +9,6 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 
@@ -17,10 +16,11 @@ from tests.support.pki import Authority
 from tests.support.tls_client import TlsClient
 from tests.support.waits import eventually
 from tunnel.aio.conn import Conn
-from tunnel.aio.credentials import CredentialsUnusable, ServerTls
+from tunnel.aio.credentials import ServerTls
 from tunnel.aio.splice import READ_BYTES
 from tunnel.aio.tasks import TaskOwner
-from tunnel.aio.tls import TlsTransport, server_context
+from tunnel.aio.tls import TlsTransport
+from tunnel.aio.tls_context import server_context
 from tunnel.core.errors import StreamError, StreamReset
 
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
@@ -376,15 +376,3 @@ async def test_a_silent_client_is_given_up(context: ssl.SSLContext, authority: A
             with pytest.raises((ConnectionError, AssertionError)):
                 assert await asyncio.get_running_loop().sock_recv(client.sock, 1)
         assert "failed: no TLS handshake within 0.2 s" in site.watches[0].told
-
-
-def test_old_versions_are_refused(context: ssl.SSLContext) -> None:
-    assert context.minimum_version is ssl.TLSVersion.TLSv1_2
-
-
-def test_material_that_does_not_fit_is_told(authority: Authority, tmp_path: Path) -> None:
-    one, other = authority.issue(), authority.issue()
-    with pytest.raises(CredentialsUnusable, match="does not belong"):
-        server_context(ServerTls(certificate=one.certificate_pem, key=other.key_pem, client_ca=authority.pem))
-    with pytest.raises(CredentialsUnusable, match="cannot read"):
-        server_context(ServerTls(certificate=tmp_path / "no.crt", key=one.key_pem, client_ca=authority.pem))

@@ -2,7 +2,7 @@
 
 It stands between a plain transport and a protocol: to the one a protocol, to the other a transport. The end of a
 direction is a `close_notify`, each direction on its own; a connection that ends without one was cut, and is reported as
-a reset. Who may connect is decided elsewhere; certificates are checked by the context.
+a reset. Who may connect is decided elsewhere; certificates are checked by the context (tls_context.py).
 """
 
 from __future__ import annotations
@@ -11,62 +11,13 @@ import asyncio
 import ssl
 from collections.abc import Iterable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Protocol
-
-from tunnel.aio.credentials import CredentialsUnusable, ServerTls
-from tunnel.aio.openssl import load_chain
 
 READ_BYTES = 256 * 1024
 HANDSHAKE_TIMEOUT_S = 10.0
 
 _raw = memoryview(bytearray(READ_BYTES))
 """All layers read into this one: a read and its decryption are one step of the event loop."""
-
-
-def server_context(tls: ServerTls) -> ssl.SSLContext:
-    """A context that asks for a client certificate of `tls.client_ca`, and lets clients without one in.
-
-    Blocking. New material for a running server is a new context.
-
-    Raises:
-        CredentialsUnusable: the material cannot be read or does not fit together.
-    """
-    loaded = tls.load()
-    context = _bare_context()
-    context.verify_mode = ssl.CERT_OPTIONAL
-    try:
-        context.load_verify_locations(cadata=loaded.ca.decode("ascii"))
-        load_chain(context, loaded.certificate + b"\n" + loaded.key)
-    except (ssl.SSLError, UnicodeDecodeError) as fault:
-        raise CredentialsUnusable(f"the TLS material cannot be used: {fault}") from fault
-    return context
-
-
-def anonymous_context(chain_and_key: Path) -> ssl.SSLContext:
-    """A context that asks for no client certificate, with all its own in one file. Blocking.
-
-    A client that is asked for a certificate may send one that it has for somebody else: Go's do, through a proxy.
-
-    Raises:
-        CredentialsUnusable: the file cannot be used.
-    """
-    context = _bare_context()
-    try:
-        context.load_cert_chain(chain_and_key)
-    except (ssl.SSLError, OSError) as fault:
-        raise CredentialsUnusable(f"{chain_and_key} cannot be used: {fault}") from fault
-    return context
-
-
-def _bare_context() -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # A resumed session would carry a certificate over its end or its revocation.
-    context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
-    context.num_tickets = 0
-    context.set_alpn_protocols(["http/1.1"])
-    return context
 
 
 class Gate(Protocol):

@@ -25,7 +25,7 @@ from tests.support.tls_client import TlsClient
 from tests.support.waits import eventually, scaled_s
 from tunnel.aio.credentials import ServerTls
 from tunnel.aio.listener import Listener
-from tunnel.aio.tls import server_context
+from tunnel.aio.tls_context import server_context
 from tunnel.core.target import TcpTarget
 
 ESTABLISHED = b"HTTP/1.1 200 Connection Established\r\n\r\n"
