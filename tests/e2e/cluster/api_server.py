@@ -69,6 +69,10 @@ class ApiServer(KubectlUser):
             "kube-apiserver", argv, folder / "kube-apiserver.log", prefix=[*DIES_WITH_PARENT, *self._with_hosts()]
         )  # fmt: skip
 
+        # It asks a silent kubelet for a sign of life, and gives it up after 45 s; kubectl then takes what it has of a
+        # log for all of it. A link may be away for longer.
+        self.daemon.environment["HTTP2_PING_TIMEOUT_SECONDS"] = "120"
+
     def wait_ready(self) -> None:
         """Wait until it serves.
 

@@ -17,6 +17,8 @@ from tests.support.cluster import free_ports
 from tests.support.netns import BoxNamespace
 from tests.support.processes import Daemon
 
+LOG_LINES = 6
+"""Of each of its programs, beside a failed test."""
 POD_CIDR = "10.244.0.0/16"
 ALONE = ("--leader-elect=false", "--secure-port=0")
 """There is one of each, and nobody asks it for its health."""
@@ -30,16 +32,26 @@ class ControlPlane:
         self.setting = setting
         self.pki = setting.pki
         self.api = ApiServer(folder / "api", setting, egress)
-        self.daemons = [
-            self._daemon("etcd", *self._etcd_flags()),
-            self.api.daemon,
+        self._etcd = self._daemon("etcd", *self._etcd_flags())
+        self._controllers = [
             self._daemon("kube-controller-manager", *self._controller_manager_flags()),
             self._daemon("kube-scheduler", "--kubeconfig", self._own("kube-scheduler"), *ALONE),
         ]
+        self.daemons = [self._etcd, self.api.daemon, *self._controllers]
 
     def start(self) -> None:
-        """Start all of it; `api.wait_ready` tells when it is up."""
-        for daemon in self.daemons:
+        """Start to start; `wait_ready` goes on."""
+        self._etcd.start()
+        self.api.daemon.start()
+
+    def wait_ready(self) -> None:
+        """Wait until there is an API, and start those that need it.
+
+        Raises:
+            ProcessFailed: there is none in time.
+        """
+        self.api.wait_ready()
+        for daemon in self._controllers:
             daemon.start()
 
     @contextlib.contextmanager
@@ -53,7 +65,7 @@ class ControlPlane:
         finally:
             api.close()
 
-    def logs(self, lines: int = 15) -> str:
+    def logs(self, lines: int = LOG_LINES) -> str:
         """The tails of its logs, for people."""
         return "\n".join(daemon.tail(lines) for daemon in self.daemons)
 

@@ -33,9 +33,9 @@ class Kubernetes(KubectlUser):
     routers: dict[str, BoxNamespace]
     """Of the sites."""
 
-    def logs(self, lines: int = 15) -> str:
+    def logs(self) -> str:
         """The tails of all logs, for people."""
-        return "\n".join([self.control.logs(lines), *(node.logs(lines) for node in self.nodes.values())])
+        return "\n".join([self.control.logs(), *(node.logs() for node in self.nodes.values())])
 
 
 @contextlib.contextmanager
@@ -76,7 +76,7 @@ def kubernetes(routers: Mapping[str, BoxNamespace], egress: str | None = None) -
 def _bring_up(made: Kubernetes, pki: ClusterPki, archive: Path) -> None:
     for each in made.nodes.values():
         each.start(archive)
-    made.control.api.wait_ready()
+    made.control.wait_ready()
     for index, each in enumerate(made.nodes.values(), 1):
         pod_cidr = POD_CIDR.replace("0.0/16", f"{index}.0/24")
         each.set_pod_cidr(pod_cidr)

@@ -18,6 +18,8 @@ from tests.support.netns import BoxNamespace
 from tests.support.processes import Daemon
 from tests.support.waits import Deadline
 
+LOG_LINES = 6
+"""Of each of its programs, beside a failed test."""
 CONTAINERD_S = 20.0
 KUBELET_S = 30.0
 
@@ -88,7 +90,7 @@ class Node:
         """Ask containerd, beside the kubelet's back."""
         return self.namespaces.run("ctr", "--namespace", "k8s.io", *args)
 
-    def logs(self, lines: int = 15) -> str:
+    def logs(self, lines: int = LOG_LINES) -> str:
         """The tails of its logs, for people."""
         return "\n".join(daemon.tail(lines) for daemon in self.daemons)
 

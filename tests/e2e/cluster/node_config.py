@@ -59,6 +59,8 @@ def kubelet(cgroup: str, *, standalone: bool) -> str:
         "staticPodPath": MANIFESTS,
         "fileCheckFrequency": "1s",
         "syncFrequency": "5s",
+        # So that whoever follows a log reads one file.
+        "containerLogMaxSize": "1Gi",
         "volumePluginDir": "/var/lib/kubelet/plugins-exec",
         "resolvConf": "",
         "healthzPort": 0,
