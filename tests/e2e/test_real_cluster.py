@@ -11,6 +11,7 @@ import re
 import pytest
 
 from tests.e2e.cluster import site
+from tests.e2e.cluster.api_server import OWN_SERVICE
 from tests.e2e.cluster.kubernetes import SITES
 from tests.e2e.cluster.tunnelled import Tunnelled
 from tests.support.port_forward import forwarding, get
@@ -39,6 +40,21 @@ class TestSites:
         dial = f"import socket; socket.create_connection(('{site.NODE_ADDRESS}', 10250), 0.5)"
         with pytest.raises(Exception, match="timed out"):
             kube.kubernetes.routers[where].run("python3", "-c", dial)
+
+    def test_services_work_inside_a_site(self, kube: Tunnelled) -> None:
+        own = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "near", "namespace": "default"}}
+        ports = [{"port": 80, "targetPort": 8080}]
+        kube.kubernetes.control.api.apply({**own, "spec": {"selector": {"site": "site-b"}, "ports": ports}})
+        try:
+            address = kube.kubectl("get", "service", "near", "-o", "jsonpath={.spec.clusterIP}")
+            ask = f"printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 1 {address} 80"
+            fetch = ("exec", *shell("site-b"), "--", "sh", "-c", ask)
+            page = b"hello from site-b\n"
+            wait_until(lambda: kube.run_kubectl(*fetch).stdout.endswith(page), "kube-proxy knows it", 20)
+        finally:
+            kube.kubectl("delete", "service", "near")
+        # And the one of the API server, out through the router.
+        kube.kubectl("exec", *shell("site-b"), "--", "sh", "-c", f"nc -w 5 {OWN_SERVICE} 443 </dev/null")
 
 
 class TestExec:

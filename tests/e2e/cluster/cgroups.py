@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,6 +17,8 @@ GONE_S = 5.0
 @contextmanager
 def cgroup(name: str) -> Iterator[str]:
     """Make it; at the end, when its processes are dead, remove it with all below."""
+    if _is_unified():
+        _enable_controllers()
     try:
         for hierarchy in _hierarchies():
             (hierarchy / name).mkdir(exist_ok=True)
@@ -31,9 +34,21 @@ def remove_cgroup(name: str) -> None:
 
 
 def _hierarchies() -> list[Path]:
-    if (ROOT / "cgroup.controllers").exists():
+    if _is_unified():
         return [ROOT]
     return [path for path in ROOT.iterdir() if path.is_dir() and not path.is_symlink()]
+
+
+def _is_unified() -> bool:
+    """Whether this is version 2, with one hierarchy for all controllers."""
+    return (ROOT / "cgroup.controllers").exists()
+
+
+def _enable_controllers() -> None:
+    """A kubelet wants all that the machine has; in version 2 each is switched on for those below."""
+    for controller in (ROOT / "cgroup.controllers").read_text().split():
+        with suppress(OSError):  # one that the machine keeps to itself
+            (ROOT / "cgroup.subtree_control").write_text(f"+{controller}")
 
 
 def _remove(top: Path) -> None:
@@ -43,3 +58,5 @@ def _remove(top: Path) -> None:
             # A process that was killed may take a moment to leave its cgroup.
             with suppress(OSError):
                 Path(folder).rmdir()
+        if top.exists():
+            time.sleep(0.02)

@@ -79,6 +79,8 @@ def tunnelled(sites: Sequence[str] = SITES) -> Iterator[Tunnelled]:
             cloud.join(name, allow=ALLOW, prefix=node.namespaces.enter_network)
             cloud.start_box(name)
             containers = (workloads.shell(), workloads.counter(), workloads.web(page=f"hello from {name}"))
-            kube.control.api.apply(workloads.pod(f"app-{name}", *containers, node=name, labels={"app": "hello"}))
+            kube.control.api.apply(
+                workloads.pod(f"app-{name}", *containers, node=name, labels={"app": "hello", "site": name})
+            )
         kube.kubectl("wait", "pod", "--all", "--for=condition=Ready", "--timeout=60s", timeout_s=70)
         yield Tunnelled(kubernetes=kube, cluster=cloud, folder=kube.folder, kubeconfig=kube.kubeconfig)
