@@ -15,6 +15,7 @@ from cloud_server.frontends.fleet.interfaces import User
 from cloud_server.frontends.fleet.kubelet import KubeletCall, ending, start
 from cloud_server.frontends.fleet.mirror import Mirror
 from cloud_server.frontends.fleet.objects import claim
+from cloud_server.frontends.fleet.older_kubelets import OlderKubelets
 from cloud_server.frontends.fleet.pods import choose_container, containers
 from cloud_server.frontends.fleet.routes import ResourceRequest
 from cloud_server.frontends.fleet.status import ApiError, Json, from_stream_error, not_found
@@ -50,6 +51,7 @@ class Proxy:
         self._mirror = mirror
         self._store = store
         self._opener = opener
+        self._older = OlderKubelets()
 
     # Public
 
@@ -111,11 +113,17 @@ class Proxy:
     ) -> None:
         if request.upgrade is None:
             raise ApiError(400, f"{record.action} needs an upgrade to WebSocket or SPDY")
+        offered = _offered_protocols(request.headers)
+        view = self._mirror.view(record.agent)
+        if view is not None and self._older.turn_down(view, offered):
+            raise ApiError(403, f"the kubelet of agent {record.agent} speaks none of {', '.join(offered)}")
         headers = _upgrade_headers(request.headers)
         target = _stream_target(about, record)
         asking = start(self._opener, record.agent, request.method, target, headers, record.user)
         async with ending(await unless_gone(connection, asking)) as answer:
             if answer.response.status != 101:
+                if view is not None:
+                    self._older.note(view, offered, answer.response)
                 raise await _kubelet_error(answer, record)
             early = await connection.upgrade(_answer_headers(answer.response.headers), answer.response.reason)
             if first := answer.connection.trailing_data():
@@ -190,10 +198,15 @@ def _upgrade_headers(headers: Headers) -> list[tuple[str, str]]:
     """Only what the upgrade is made of: credentials, cookies and origins end here."""
     passed = [("connection", "Upgrade")]
     passed += [(name, value) for name, value in headers if name in (*_REQUEST_HEADERS, _STREAM_PROTOCOL)]
-    offered = [part.strip() for value in headers.getlist("sec-websocket-protocol") for part in value.split(",")]
-    if protocols := [name for name in offered if name and not name.startswith(_TOKEN_PROTOCOL)]:
+    if protocols := _offered_protocols(headers):
         passed.append(("sec-websocket-protocol", ", ".join(protocols)))
     return passed
+
+
+def _offered_protocols(headers: Headers) -> list[str]:
+    """The WebSocket protocols that a client offers; none of one that speaks SPDY."""
+    offered = [part.strip() for value in headers.getlist("sec-websocket-protocol") for part in value.split(",")]
+    return [name for name in offered if name and not name.startswith(_TOKEN_PROTOCOL)]
 
 
 def _answer_headers(headers: Headers) -> list[tuple[str, str]]:

@@ -218,6 +218,16 @@ async def test_refusals_and_nonsense_become_a_status(tmp_path: Path, raw: bytes,
         assert (got, text in body) == (status, True)
 
 
+async def test_a_kubelet_is_asked_once_for_what_it_does_not_speak(tmp_path: Path) -> None:
+    kubelet = Raw(b"HTTP/1.1 403 Forbidden\r\n\r\n")
+    async with _fleet(tmp_path, kubelet) as fleet:
+        assert [(await _ask(fleet, EXEC))[0] for _ in range(3)] == [403, 403, 403]
+        assert len(kubelet.requests) == 1
+        older = {**dict(UPGRADE), "upgrade": "SPDY/3.1", "sec-websocket-protocol": ""}
+        assert (await _ask(fleet, EXEC, older.items()))[0] == 403
+        assert len(kubelet.requests) == 2
+
+
 async def test_a_log_asks_for_what_the_client_asked_and_no_more(tmp_path: Path) -> None:
     kubelet = Raw(b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nlog")
     async with _fleet(tmp_path, kubelet) as fleet:

@@ -1,0 +1,42 @@
+"""Which kubelets turn down the newest streaming protocols: their clients are told so without another way to the box.
+
+kubectl since 1.31 offers WebSocket alone first, which kube-apiserver translates and most kubelets do not speak. Turned
+down, it comes again with SPDY, which they do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from cloud_server.registry import AgentView
+from tunnel.aio.http1 import Response
+
+NEWEST = frozenset(("v5.channel.k8s.io", "SPDY/3.1+portforward.k8s.io"))
+"""Whoever offers nothing else has something else to fall back on."""
+_TURNED_DOWN = (400, 403)
+"""By the CRI's WebSocket of old: 403 for a protocol that it does not know, 400 for a port that is not in the query."""
+
+
+class OlderKubelets:
+    """What was learnt of each agent's kubelet since the agent connected; a newer kubelet is noticed then."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[datetime | None, set[str]]] = {}
+
+    def turn_down(self, agent: AgentView, offered: Iterable[str]) -> bool:
+        """Whether the kubelet would turn down all of this."""
+        protocols = set(offered)
+        return bool(protocols) and protocols <= self._of(agent)
+
+    def note(self, agent: AgentView, offered: Iterable[str], answer: Response) -> None:
+        """Learn from what the kubelet answered to an offer."""
+        protocols = set(offered)
+        # A kubelet that knows what it was asked for says no with a Status.
+        knows = "json" in (answer.headers.get("content-type") or "")
+        if answer.status in _TURNED_DOWN and not knows and protocols <= NEWEST:
+            self._known[agent.name] = (agent.since, self._of(agent) | protocols)
+
+    def _of(self, agent: AgentView) -> set[str]:
+        since, protocols = self._known.get(agent.name, (None, set()))
+        return protocols if since == agent.since else set()
