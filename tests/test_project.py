@@ -106,9 +106,11 @@ def test_every_package_is_typed() -> None:
 
 def test_generated_protobuf_code_is_fresh(tmp_path: Path) -> None:
     protoc = (sys.executable, "-m", "grpc_tools.protoc", "-I.", f"--python_out={tmp_path}", f"--pyi_out={tmp_path}")
-    _run(*protoc, "protos/tunnel.proto")
-    for name in ("tunnel_pb2.py", "tunnel_pb2.pyi"):
-        fresh = (tmp_path / "protos" / name).read_text()
+    sources = sorted(f"protos/{path.name}" for path in (TOP / "protos").glob("*.proto"))
+    _run(*protoc, *sources)
+    made = {path.name: path.read_text() for path in (tmp_path / "protos").iterdir()}
+    assert len(made) == 2 * len(sources)
+    for name, fresh in made.items():
         assert (TOP / "protos" / name).read_text() == fresh, f"protos/{name} is stale: run `make protos`"
 
 
@@ -121,6 +123,15 @@ def test_no_part_of_the_agent_loads_what_only_the_server_needs() -> None:
     loaded = set(_run(sys.executable, "-W", "error", "-c", code).split())
     assert "edge_agent" in loaded
     assert sorted(loaded.intersection(SERVER_ONLY)) == []
+
+
+@pytest.mark.parametrize("command", ["edge_agent", "cloud_server"])
+def test_what_the_log_library_could_use_and_we_do_not_is_not_loaded(command: str) -> None:
+    pytest.importorskip("rich")
+    code = f"import sys, {command}.cli, {command}.daemon\nprint(*sys.modules)"
+    loaded = set(_run(sys.executable, "-W", "error", "-c", code).split())
+    assert "structlog.dev" in loaded
+    assert not loaded & {"rich.console", "pygments"}
 
 
 def test_wheel_holds_the_four_packages_whole_and_nothing_else(tmp_path: Path) -> None:

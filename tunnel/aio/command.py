@@ -17,6 +17,9 @@ same.
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 
+# structlog imports rich and pygments where it finds them, for tracebacks that we never print: 5 MB.
+sys.modules.setdefault("rich", None)  # type: ignore[arg-type]  # None: an import of it fails
+
 config_option = click.option(
     "--config",
     required=True,
