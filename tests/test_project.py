@@ -26,7 +26,7 @@ PUBLIC_NAMES = {
 }
 """What `from package import ...` promises, for packages that re-export anything."""
 
-SERVER_ONLY = ("cloud_server", "yaml", "tunnel.tool", "kubernetes")
+SERVER_ONLY = ("cloud_server", "yaml", "tunnel.tool", "kubernetes", "lightkube", "httpx2", "h2", "prometheus_client")
 
 
 def _packages() -> Iterator[Path]:
