@@ -5,17 +5,17 @@ from __future__ import annotations
 import structlog
 
 from edge_agent import box
-from edge_agent.acceptor import Request, Service, StreamAcceptor
 from edge_agent.cloud_link import CloudLink
 from edge_agent.config import AgentConfig, named_targets
 from edge_agent.hostkubelet import HostKubelet, SettingsError, unblock_signals_of_commands
 from edge_agent.identity import Identity, IdentityUnusable
-from edge_agent.policy import Policy
 from edge_agent.real_kubelet import dial_kubelet
 from edge_agent.renewal import keep_fresh
 from tunnel.aio import malloc
 from tunnel.aio.carrier import DialOptions
 from tunnel.aio.command import VERSION
+from tunnel.aio.exits.acceptor import Request, Service, StreamAcceptor
+from tunnel.aio.exits.policy import Policy
 from tunnel.aio.lifecycle import EXIT_FAILED, EXIT_OK, Stop, run_daemon
 from tunnel.aio.logs import configure_logs
 from tunnel.aio.sd_notify import notify

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from cloud_server.frontends.audit import OpenRecord, audited
 from cloud_server.frontends.opener import Opener
-from cloud_server.frontends.pending import open_unless_gone
 from tunnel.aio.conn import Conn
+from tunnel.aio.pending import open_unless_gone
 from tunnel.aio.splice import splice
 from tunnel.core.errors import Code, OpenRefused
 from tunnel.core.target import TcpTarget

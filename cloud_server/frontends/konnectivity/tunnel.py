@@ -16,10 +16,10 @@ from cloud_server.frontends.audit import log_refused, log_stream
 from cloud_server.frontends.konnectivity import packets
 from cloud_server.frontends.konnectivity.call import Call
 from cloud_server.frontends.konnectivity.messages import CallFailed, Status
-from cloud_server.frontends.pending import open_unless_gone
 from cloud_server.frontends.status import reason_phrase
 from cloud_server.routing.attempt import Attempt, Dials
 from protos.konnectivity_pb2 import Data, DialRequest, Packet, PacketType
+from tunnel.aio.pending import open_unless_gone
 from tunnel.aio.splice import SpliceResult
 from tunnel.aio.stream import Stream
 from tunnel.core.errors import Code, OpenRefused, StreamError

@@ -8,7 +8,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from edge_agent.policy import Policy, system_resolve
+from tunnel.aio.exits.policy import Policy, system_resolve
 from tunnel.core.errors import Code, OpenRefused
 from tunnel.core.target import TcpTarget
 from tunnel.core.target_rule import Address, TargetRule

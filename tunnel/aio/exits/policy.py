@@ -1,4 +1,4 @@
-"""What the box allows to be reached through it: its own list, default deny, above anything the server says.
+"""What this end allows to be reached through it: its own list, default deny, above anything that the peer says.
 
 Names are resolved here, and what is returned are addresses to dial as they are: no later answer of DNS counts.
 """
@@ -31,11 +31,21 @@ async def system_resolve(host: str, port: int) -> list[Address]:
 
 
 class Policy:
-    """The allow-list of a box."""
+    """The allow-list of a box, or what a server exposes."""
 
-    def __init__(self, rules: Sequence[TargetRule], resolve: Resolve = system_resolve) -> None:
+    def __init__(
+        self,
+        rules: Sequence[TargetRule],
+        resolve: Resolve = system_resolve,
+        *,
+        list_name: str = "this box's [[allow]] rules",
+        place: str = "on this box",
+    ) -> None:
+        """`list_name` and `place` are how refusals call the list and this end."""
         self._rules = tuple(rules)
         self._resolve = resolve
+        self._list_name = list_name
+        self._place = place
 
     async def permitted(self, target: TcpTarget) -> list[Address]:
         """Resolve a target and keep the addresses that may be dialled: exactly these.
@@ -51,7 +61,7 @@ class Policy:
         addresses = _without_lookup(target.host)
         if not addresses:
             if not rules:  # nothing could be allowed: nobody makes this box ask DNS for it
-                raise _not_allowed(target, ())
+                raise self._not_allowed(target, ())
             addresses = await self._look_up(target.host, target.port)
         allowed = [
             address
@@ -62,7 +72,7 @@ class Policy:
             allowed = await self._known_by_name(addresses, target, rules)
         allowed = [address for address in allowed if _can_be_dialled(address)]
         if not allowed:
-            raise _not_allowed(target, addresses)
+            raise self._not_allowed(target, addresses)
         return allowed
 
     # Internal
@@ -80,6 +90,11 @@ class Policy:
             allowed.update(address for address in current if _may_be_named(address, name))
         return [address for address in addresses if address in allowed]
 
+    def _not_allowed(self, target: TcpTarget, addresses: Sequence[Address]) -> OpenRefused:
+        dialled = [str(TcpTarget(str(address), target.port)) for address in addresses]
+        what = str(target) if dialled in ([], [str(target)]) else f"{target} ({', '.join(dialled[:4])})"
+        return OpenRefused(f"{what} is not allowed by {self._list_name}", Code.NOT_ALLOWED)
+
     async def _look_up(self, host: str, port: int) -> list[Address]:
         if not is_dns_name(host):  # the C library would read "a\0b" as another name than our rules do
             raise OpenRefused("the host is neither an address nor a DNS name", Code.NAME_NOT_FOUND)
@@ -87,9 +102,9 @@ class Policy:
             found = await self._resolve(host, port)
         except OSError as error:
             reason = (error.strerror or "no such name").lower()
-            raise OpenRefused(f"{host} does not resolve on this box: {reason}", Code.NAME_NOT_FOUND) from error
+            raise OpenRefused(f"{host} does not resolve {self._place}: {reason}", Code.NAME_NOT_FOUND) from error
         if not found:
-            raise OpenRefused(f"{host} does not resolve on this box", Code.NAME_NOT_FOUND)
+            raise OpenRefused(f"{host} does not resolve {self._place}", Code.NAME_NOT_FOUND)
         return list(dict.fromkeys(normal_address(address) for address in found))
 
 
@@ -120,9 +135,3 @@ def _may_be_named(address: Address, name: str) -> bool:
 def _can_be_dialled(address: Address) -> bool:
     """The kernel takes 0.0.0.0 and :: for this box; the others are no one host."""
     return not (address.is_unspecified or address.is_multicast or address == _BROADCAST)
-
-
-def _not_allowed(target: TcpTarget, addresses: Sequence[Address]) -> OpenRefused:
-    dialled = [str(TcpTarget(str(address), target.port)) for address in addresses]
-    what = str(target) if dialled in ([], [str(target)]) else f"{target} ({', '.join(dialled[:4])})"
-    return OpenRefused(f"{what} is not allowed by this box's [[allow]] rules", Code.NOT_ALLOWED)

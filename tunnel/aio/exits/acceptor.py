@@ -1,4 +1,4 @@
-"""Answers the streams that the cloud opens: TCP targets within the policy, and the services that this box offers."""
+"""Answers the streams that the peer opens: TCP targets within the policy, and the services that this end offers."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
 
-from edge_agent.dialer import dial
-from edge_agent.policy import Policy
 from tunnel.aio.conn import Conn
+from tunnel.aio.exits.dialer import dial
+from tunnel.aio.exits.policy import Policy
 from tunnel.aio.incoming import IncomingStream
 from tunnel.aio.splice import splice
 from tunnel.aio.stream import Stream
@@ -20,10 +20,10 @@ _log = structlog.get_logger("audit")
 
 
 class Request:
-    """A stream that the cloud asks for, as the one who serves it sees it."""
+    """A stream that the peer asks for, as the one who serves it sees it."""
 
-    def __init__(self, incoming: IncomingStream) -> None:
-        self.principal = incoming.principal
+    def __init__(self, incoming: IncomingStream, principal: str) -> None:
+        self.principal = principal
         self.deadline_s = incoming.deadline_s
         """Time left to answer when the request came in."""
         self.stream: Stream | None = None
@@ -59,15 +59,31 @@ Service = Callable[[Request], Awaitable[None]]
 
 
 class StreamAcceptor:
-    """The agent's side of every stream; a record of each, however it ended, goes to the box's own log."""
+    """This end's side of every stream; a record of each, however it ended, goes to its own log."""
 
     def __init__(
-        self, policy: Policy, services: Mapping[str, Service], named: Mapping[str, TcpTarget] | None = None
+        self,
+        policy: Policy,
+        services: Mapping[str, Service],
+        named: Mapping[str, TcpTarget] | None = None,
+        *,
+        principal: str = "",
+        offered_by: str = "this box offers no {}: its edge-agent.toml does not",
     ) -> None:
-        """`services` are served here; `named` are targets that may be asked for by a name. The policy is above both."""
+        """The policy is above all.
+
+        Args:
+            policy: what may be dialled.
+            services: what is served here, by name.
+            named: targets that may be asked for by a name.
+            principal: who the peer is, where its own word on that does not count; empty where it does.
+            offered_by: the refusal of a name that is neither, with {} for it.
+        """
         self._policy = policy
         self._services = services
         self._named = named or {}
+        self._principal = principal
+        self._offered_by = offered_by
 
     async def accept(self, incoming: IncomingStream) -> None:
         """Serve one stream, from its request to its end.
@@ -76,19 +92,19 @@ class StreamAcceptor:
             StreamError: it may not be connected, or cannot, or nobody waits for it any more.
         """
         started_s = asyncio.get_running_loop().time()
-        request = Request(incoming)
+        request = Request(incoming, self._principal or incoming.principal)
         try:
             await self._serve(request, incoming)
         except BaseException as error:
             reason = _reason(error)
             if request.stream is None:
-                _record_refused(incoming, reason)
+                _record_refused(request, incoming, reason)
             else:
                 request.stream.reset(reason.code, str(reason))
             raise
         finally:
             if request.stream is not None:
-                _record_stream(incoming, request.stream, asyncio.get_running_loop().time() - started_s)
+                _record_stream(request, incoming, request.stream, asyncio.get_running_loop().time() - started_s)
 
     # Internal
 
@@ -101,7 +117,7 @@ class StreamAcceptor:
             case ServiceTarget(name):
                 service = self._services.get(name)
                 if service is None:
-                    raise OpenRefused(f"this box offers no {name}: its edge-agent.toml does not", Code.NO_SERVICE)
+                    raise OpenRefused(self._offered_by.format(name), Code.NO_SERVICE)
                 await service(request)
 
     async def _connect(self, request: Request, target: TcpTarget) -> None:
@@ -114,25 +130,25 @@ def _reason(error: BaseException) -> StreamError:
     if isinstance(error, StreamError):
         return error
     if isinstance(error, asyncio.CancelledError):
-        return OpenRefused("the other side gave up, or the agent is stopping", Code.CANCELLED)
-    return OpenRefused("a fault of the agent, whose log says more", Code.INTERNAL)
+        return OpenRefused("the other side gave up, or this end is stopping", Code.CANCELLED)
+    return OpenRefused("a fault at the far end, whose log says more", Code.INTERNAL)
 
 
-def _record_refused(incoming: IncomingStream, refusal: StreamError) -> None:
+def _record_refused(request: Request, incoming: IncomingStream, refusal: StreamError) -> None:
     _log.info(
         "refused",
-        user=incoming.principal,
+        user=request.principal,
         target=str(incoming.target),
         code=refusal.code.label,
         reason=str(refusal),
     )
 
 
-def _record_stream(incoming: IncomingStream, stream: Stream, duration_s: float) -> None:
+def _record_stream(request: Request, incoming: IncomingStream, stream: Stream, duration_s: float) -> None:
     counts, error = stream.statistics(), stream.error
     _log.info(
         "stream",
-        user=incoming.principal,
+        user=request.principal,
         target=str(incoming.target),
         resolved=stream.resolved_address,
         bytes_in=counts.bytes_received,

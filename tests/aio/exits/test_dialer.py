@@ -12,12 +12,12 @@ from ipaddress import ip_address
 
 import pytest
 
-from edge_agent import dialer
-from edge_agent.dialer import dial
-from edge_agent.policy import Policy
 from tests.support.targets import refusing_port, silent_port
 from tests.support.waits import scaled_s
 from tunnel.aio.conn import Conn
+from tunnel.aio.exits import dialer
+from tunnel.aio.exits.dialer import dial
+from tunnel.aio.exits.policy import Policy
 from tunnel.core.errors import Code, OpenRefused
 from tunnel.core.target import TcpTarget
 from tunnel.core.target_rule import Address, TargetRule

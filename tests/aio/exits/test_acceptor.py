@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from edge_agent import acceptor as acceptor_module
-from edge_agent.acceptor import Request, Service, StreamAcceptor
-from edge_agent.dialer import dial
-from edge_agent.policy import Policy
 from tests.support.joined import Pair, joined
 from tests.support.waits import eventually
 from tunnel.aio.conn import Conn
+from tunnel.aio.exits import acceptor as acceptor_module
+from tunnel.aio.exits.acceptor import Request, Service, StreamAcceptor
+from tunnel.aio.exits.dialer import dial
+from tunnel.aio.exits.policy import Policy
 from tunnel.aio.stream import Stream
 from tunnel.core.errors import Code, OpenRefused, SessionLost, StreamReset
 from tunnel.core.target import ServiceTarget, Target, TcpTarget

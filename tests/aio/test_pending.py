@@ -7,9 +7,9 @@ from typing import cast
 
 import pytest
 
-from cloud_server.frontends.pending import open_unless_gone
 from tests.support.joined import Pair, joined
 from tunnel.aio.incoming import IncomingStream
+from tunnel.aio.pending import open_unless_gone
 from tunnel.aio.stream import Stream
 from tunnel.core.errors import Code, OpenRefused
 from tunnel.core.target import TcpTarget
