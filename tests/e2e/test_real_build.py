@@ -95,6 +95,14 @@ def test_what_a_killed_run_left_is_removed(builder: Builder) -> None:
     assert not part.exists()
 
 
+def test_what_pods_run_is_built_by_itself(builder: Builder) -> None:
+    assert build.backend(builder.said.append).read_text() == "program\n"
+    assert builder.builds == 1
+    builder.programs()
+    assert build.backend(builder.said.append).name == "backend"
+    assert builder.builds == 2
+
+
 def test_a_go_that_is_too_old(builder: Builder) -> None:
     builder.use_go("go1.19.8")
     with pytest.raises(build.BuildFailed, match=r"Go 1\.19\.8 is too old: 1\.24\.0 or newer"):

@@ -24,6 +24,7 @@ def main(argv: list[str]) -> int:
             print(f"==> no real Kubernetes here, and its tests are skipped: {reason}", file=sys.stderr)
         else:
             build.programs()
+            build.backend()
     except build.BuildFailed as failed:
         return _fail(str(failed))
     return 0

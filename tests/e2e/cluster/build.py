@@ -1,7 +1,8 @@
-"""Builds `kubenode/`, the one program that is all of Kubernetes, and keeps it outside the checkout.
+"""Builds what is written in Go, and keeps it outside the checkout.
 
-It is kept under `${XDG_CACHE_HOME:-~/.cache}/longline/kubenode-HASH/`, with a link for each program's name. The hash is
-of all that the result depends on, so a kept one is either right or not there.
+That is `kubenode/`, the one program that is all of Kubernetes, and `backend/`, which a pod of the tests runs. Each is
+kept under `${XDG_CACHE_HOME:-~/.cache}/longline/NAME-HASH/`. The hash is of all that the result depends on, so a kept
+one is either right or not there.
 """
 
 from __future__ import annotations
@@ -17,20 +18,40 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-SOURCE = Path(__file__).parent / "kubenode"
-FILES = ("go.mod", "go.sum", "main.go")
+SOURCES = Path(__file__).parent
 NAME = "kubenode"
 PROGRAMS = (
     "etcd", "kube-apiserver", "kube-controller-manager", "kube-proxy", "kube-scheduler", "kubectl", "kubelet",
 )  # fmt: skip
+"""What `NAME` is, by what name it is started."""
 ENVIRONMENT = {"CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly -trimpath -buildvcs=false"}
 LOG_LINES = 15
 
 
 class BuildFailed(Exception):
     """It cannot be built here; the text says what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """A Go program."""
+
+    name: str
+    """Of its folder, and of the program."""
+    files: tuple[str, ...]
+    """All that is in the folder."""
+    linker_flags: str = "-s -w"
+    links: tuple[str, ...] = ()
+    """Other names for the program."""
+    notice: str
+    """What people are told before it is built."""
+
+    @property
+    def folder(self) -> Path:
+        return SOURCES / self.name
 
 
 def kubernetes_version() -> str:
@@ -58,17 +79,14 @@ def programs(say: Callable[[str], None] | None = None) -> Path:
     Raises:
         BuildFailed: Go is missing or too old, or the build failed.
     """
-    if reason := why_not():
-        raise BuildFailed(reason)
-    folder = cache() / f"{NAME}-{_hash()}"
-    if folder.is_dir():
-        return folder
-    say = say or _say
-    cache().mkdir(parents=True, exist_ok=True)
-    with _locked(say):
-        if not folder.is_dir():  # else another run built it while this one waited
-            _build(folder, say)
-    return folder
+    return _built(_kubenode(), say or _say)
+
+
+def backend(say: Callable[[str], None] | None = None) -> Path:
+    """The program of `backend/`; as `programs`, in seconds."""
+    name = "backend"
+    source = Source(name=name, files=("go.mod", "main.go"), notice="building a webhook and an API for pods")
+    return _built(source, say or _say) / name
 
 
 def cache() -> Path:
@@ -79,20 +97,45 @@ def cache() -> Path:
 # Internal
 
 
-def _build(folder: Path, say: Callable[[str], None]) -> None:
-    for abandoned in cache().glob(f"{NAME}-*.part"):
+def _kubenode() -> Source:
+    version = kubernetes_version()
+    major, minor = _numbers(version)[:2]
+    facts = {"gitVersion": version, "gitMajor": major, "gitMinor": minor}
+    stamps = (f"-X k8s.io/component-base/version.{name}={value}" for name, value in facts.items())
+    return Source(
+        name=NAME, files=("go.mod", "go.sum", "main.go"), linker_flags=" ".join(["-s", "-w", *stamps]), links=PROGRAMS,
+        notice=f"building Kubernetes {version}: once, about 7 minutes on two cores",
+    )  # fmt: skip
+
+
+def _built(source: Source, say: Callable[[str], None]) -> Path:
+    """The folder with the program."""
+    if reason := why_not():
+        raise BuildFailed(reason)
+    folder = cache() / f"{source.name}-{_hash(source)}"
+    if folder.is_dir():
+        return folder
+    cache().mkdir(parents=True, exist_ok=True)
+    with _locked(source, say):
+        if not folder.is_dir():  # else another run built it while this one waited
+            _build(source, folder, say)
+    return folder
+
+
+def _build(source: Source, folder: Path, say: Callable[[str], None]) -> None:
+    for abandoned in cache().glob(f"{source.name}-*.part"):
         shutil.rmtree(abandoned)
-    say(f"building Kubernetes {kubernetes_version()} into {folder}: once, about 7 minutes on two cores")
+    say(f"{source.notice}, into {folder}")
     start = time.monotonic()
-    part = Path(tempfile.mkdtemp(prefix=f"{NAME}-", suffix=".part", dir=cache()))
+    part = Path(tempfile.mkdtemp(prefix=f"{source.name}-", suffix=".part", dir=cache()))
     try:
-        argv = ["nice", "go", "build", f"-ldflags={_linker_flags()}", "-o", str(part / NAME), "."]
-        done = subprocess.run(argv, cwd=SOURCE, env=_environment(), capture_output=True, text=True, check=False)
+        argv = ["nice", "go", "build", f"-ldflags={source.linker_flags}", "-o", str(part / source.name), "."]
+        done = subprocess.run(argv, cwd=source.folder, env=_environment(), capture_output=True, text=True, check=False)
         if done.returncode:
             end = "\n".join(f"  {line}" for line in done.stderr.splitlines()[-LOG_LINES:])
-            raise BuildFailed(f"go build failed in {SOURCE} (it fetches modules from {_proxy()}):\n{end}")
-        for program in PROGRAMS:
-            (part / program).symlink_to(NAME)
+            raise BuildFailed(f"go build failed in {source.folder} (it fetches modules from {_proxy()}):\n{end}")
+        for link in source.links:
+            (part / link).symlink_to(source.name)
         part.chmod(0o755)
         part.rename(folder)
     finally:
@@ -101,31 +144,22 @@ def _build(folder: Path, say: Callable[[str], None]) -> None:
 
 
 @contextmanager
-def _locked(say: Callable[[str], None]) -> Iterator[None]:
-    with (cache() / f"{NAME}.lock").open("w") as lock:
+def _locked(source: Source, say: Callable[[str], None]) -> Iterator[None]:
+    with (cache() / f"{source.name}.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say("another run builds Kubernetes: waiting for it")
+            say("another run builds it: waiting for that")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
-def _hash() -> str:
+def _hash(source: Source) -> str:
     parts = hashlib.sha256()
-    for name in FILES:
-        parts.update((SOURCE / name).read_bytes())
-    parts.update(repr((ENVIRONMENT, _linker_flags(), _go_version(), PROGRAMS)).encode())
+    for name in source.files:
+        parts.update((source.folder / name).read_bytes())
+    parts.update(repr((ENVIRONMENT, source.linker_flags, _go_version(), source.links)).encode())
     return parts.hexdigest()[:16]
-
-
-def _linker_flags() -> str:
-    version = kubernetes_version()
-    major, minor = _numbers(version)[:2]
-    facts = {"gitVersion": version, "gitMajor": major, "gitMinor": minor}
-    return " ".join(
-        ["-s", "-w", *(f"-X k8s.io/component-base/version.{name}={value}" for name, value in facts.items())]
-    )
 
 
 def _environment() -> Mapping[str, str]:
@@ -139,7 +173,9 @@ def _proxy() -> str:
 def _go_version() -> str | None:
     if shutil.which("go") is None:
         return None
-    shown = subprocess.run(["go", "env", "GOVERSION"], cwd=SOURCE, capture_output=True, text=True, check=False).stdout
+    shown = subprocess.run(
+        ["go", "env", "GOVERSION"], cwd=SOURCES / NAME, capture_output=True, text=True, check=False
+    ).stdout
     return shown.strip().removeprefix("go") or None
 
 
@@ -148,7 +184,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def _mod(pattern: str) -> str:
-    found = re.search(rf"^\s*{pattern}$", (SOURCE / "go.mod").read_text(), re.MULTILINE)
+    found = re.search(rf"^\s*{pattern}$", (SOURCES / NAME / "go.mod").read_text(), re.MULTILINE)
     assert found is not None, f"{pattern} is not in go.mod"
     return found[1]
 

@@ -1,4 +1,4 @@
-"""Container images without a registry: one layer around Debian's static busybox, as an archive that `ctr` imports."""
+"""Container images without a registry: layers around Debian's static busybox, as an archive that `ctr` imports."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from pathlib import Path
 
 BOX = "longline.test/box:1"
 """A shell and all of busybox's commands: sleep, tar, httpd, nc, wget ..."""
+BACKEND = "longline.test/backend:1"
+"""The program of `backend/`, which runs when no other command is given."""
 PAUSE = "longline.test/pause:1"
 """What holds a pod's namespaces."""
 FOREVER = ["sleep", "2147483647"]
@@ -24,30 +26,34 @@ FOLDERS = {"bin": 0o755, "etc": 0o755, "root": 0o700, "tmp": 0o1777, "var": 0o75
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
 
 
-def write_archive(path: Path) -> None:
-    """Write `BOX` and `PAUSE` as `docker save` would."""
-    layer = _layer()
+def write_archive(path: Path, backend: Path | None = None) -> None:
+    """Write `BOX` and `PAUSE` as `docker save` would; and `BACKEND`, if there is a program for it."""
+    box = _box_layer()
+    images: list[tuple[str, list[bytes], list[str]]] = [(BOX, [box], FOREVER), (PAUSE, [box], FOREVER)]
+    if backend is not None:
+        images.append((BACKEND, [box, _program_layer(backend)], [f"/bin/{backend.name}"]))
     with tarfile.open(path, "w") as archive:
-        _add(archive, "layer.tar", layer)
         manifest = []
-        for name in (BOX, PAUSE):
-            config = json.dumps(_config(layer, name)).encode()
-            file = f"{hashlib.sha256(config).hexdigest()}.json"
-            _add(archive, file, config)
-            manifest.append({"Config": file, "RepoTags": [name], "Layers": ["layer.tar"]})
+        for name, layers, command in images:
+            config = json.dumps(_config(layers, name, command)).encode()
+            files = [f"{_sha256(config)}.json", *(f"{_sha256(layer)}.tar" for layer in layers)]
+            for file, content in zip(files, [config, *layers], strict=True):
+                if file not in archive.getnames():
+                    _add(archive, file, content)
+            manifest.append({"Config": files[0], "RepoTags": [name], "Layers": files[1:]})
         _add(archive, "manifest.json", json.dumps(manifest).encode())
 
 
-def _config(layer: bytes, name: str) -> dict[str, object]:
+def _config(layers: list[bytes], name: str, command: list[str]) -> dict[str, object]:
     return {
         "architecture": _ARCHITECTURES.get(platform.machine(), platform.machine()),
         "os": "linux",
-        "config": {"Cmd": FOREVER, "Env": ["PATH=/bin"], "WorkingDir": "/", "Labels": {"name": name}},
-        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
+        "config": {"Cmd": command, "Env": ["PATH=/bin"], "WorkingDir": "/", "Labels": {"name": name}},
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{_sha256(layer)}" for layer in layers]},
     }
 
 
-def _layer() -> bytes:
+def _box_layer() -> bytes:
     found = shutil.which("busybox")
     assert found is not None
     content = io.BytesIO()
@@ -65,6 +71,17 @@ def _layer() -> bytes:
                 link.type, link.linkname = tarfile.SYMTYPE, "busybox"
                 layer.addfile(link)
     return content.getvalue()
+
+
+def _program_layer(program: Path) -> bytes:
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as layer:
+        _add(layer, f"bin/{program.name}", program.read_bytes(), mode=0o755)
+    return content.getvalue()
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _add(archive: tarfile.TarFile, name: str, content: bytes, *, mode: int = 0o644) -> None:

@@ -51,7 +51,7 @@ def kubernetes(routers: Mapping[str, BoxNamespace], egress: str | None = None) -
         folder = stack.enter_context(workplace(routers.values()))
         pki = ClusterPki(folder / "pki")
         archive = folder / "images.tar"
-        images.write_archive(archive)
+        images.write_archive(archive, build.backend())
         control = stack.enter_context(
             control_plane(folder / "cloud", programs, pki, routers, egress)
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Pods to run on the nodes, as manifests."""
+"""What runs on the nodes, as manifests."""
 
 from __future__ import annotations
 

@@ -1,0 +1,3 @@
+module longline.test/backend
+
+go 1.24.0
