@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cloud_server.routing.router import RoutePolicy
 from tunnel.aio.config import Fault, HostPort, LogConfig, Seconds, ServerAddress, TargetPattern, Validated, load
-from tunnel.core.names import AGENT_NAME_RULE, is_agent_name
+from tunnel.core.names import AGENT_NAME_RULE, is_agent_name, is_service_name
 from tunnel.core.target import TcpTarget
 
 _TRUST_DOMAIN = re.compile(r"[a-z0-9._-]{1,255}")
@@ -96,6 +96,17 @@ class ForwardConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ExposeConfig:
+    """An `[[expose]]`: what agents may reach through this server."""
+
+    target: TargetPattern
+    name: str | None = None
+    """A name for the target, if that is a single one; None: no name."""
+    agents: list[AgentName] = dataclasses.field(default_factory=list)
+    """Who may; empty: all agents."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class RouteConfig:
     """A `[[route]]`: what is reached through an agent besides its own box."""
 
@@ -152,6 +163,7 @@ class ServerConfig(Validated):
     connect: ConnectConfig = dataclasses.field(default_factory=ConnectConfig)
     fleet: FleetConfig = dataclasses.field(default_factory=FleetConfig)
     forward: list[ForwardConfig] = dataclasses.field(default_factory=list)
+    expose: list[ExposeConfig] = dataclasses.field(default_factory=list)
     route: list[RouteConfig] = dataclasses.field(default_factory=list)
     cluster: list[ClusterConfig] = dataclasses.field(default_factory=list)
     kubernetes: KubernetesConfig = dataclasses.field(default_factory=KubernetesConfig)
@@ -176,6 +188,7 @@ class ServerConfig(Validated):
         if 0 < len(missing) < len(own):
             yield Fault("tunnel", f"{', '.join(missing)} is missing: certificate, key and client_ca go together")
         yield from self._route_faults()
+        yield from self._expose_faults()
         names = [cluster.name for cluster in self.cluster]
         for index, name in enumerate(names):
             if name in names[:index]:
@@ -195,6 +208,20 @@ class ServerConfig(Validated):
             for node in route.nodes:
                 if seen.setdefault(node, route.agent) != route.agent:
                     yield Fault(f"route[{index}].nodes", f"{node!r} is reached through {seen[node]} already")
+
+    def _expose_faults(self) -> Iterable[Fault]:
+        seen: set[str] = set()
+        for index, one in enumerate(self.expose):
+            key = f"expose[{index}].name"
+            if one.name is None:
+                continue
+            if not is_service_name(one.name):
+                yield Fault(key, f"{one.name[:80]!r} cannot name a service: {AGENT_NAME_RULE}, with a letter in it")
+            elif one.name in seen:
+                yield Fault(key, f"{one.name!r} is taken: each service has a name of its own")
+            elif one.target.rule.single is None:
+                yield Fault(key, f"needs a target of one host and one port, not {str(one.target)!r}")
+            seen.add(one.name)
 
     def _listeners(self) -> Iterator[tuple[str, HostPort]]:
         """Every TCP address with its key."""

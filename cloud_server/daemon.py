@@ -9,6 +9,7 @@ from pathlib import Path
 import structlog
 
 from cloud_server.config import ServerConfig
+from cloud_server.exposed import Exposed
 from cloud_server.front_ends import FrontEnds
 from cloud_server.identity.agents import AgentStore
 from cloud_server.identity.ca import CaMissing, CertificateAuthority
@@ -98,6 +99,7 @@ class CloudServer:
                 resume_window_s=tunnel.resume_window_s,
             ),
             process_budget=Budget(total_bytes=PROCESS_BUDGET_BYTES),
+            acceptor=Exposed(config.expose).acceptor,
         )
         self._cluster = ClusterIndex()
         self._cluster_access: ClusterAccess | None = None

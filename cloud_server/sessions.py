@@ -10,10 +10,11 @@ from typing import Protocol
 
 import structlog
 
+from cloud_server.exposed import Exposed
 from cloud_server.registry import Registry
 from protos import tunnel_pb2
 from tunnel.aio.carrier import Carrier, CarrierLost
-from tunnel.aio.incoming import IncomingStream
+from tunnel.aio.incoming import Acceptor
 from tunnel.aio.session import TunnelSession
 from tunnel.core import events as ev
 from tunnel.core.budget import Budget
@@ -23,6 +24,7 @@ from tunnel.core.limits import SESSION_ID_BYTES, Limits, Timing
 from tunnel.core.session import Session
 
 _log = structlog.get_logger("cloud.sessions")
+_NOTHING_EXPOSED = Exposed([]).acceptor
 
 REPLACED_RETRY_S = 60.0
 """How long a box waits whose identity another process took over: two copies must not fence each other in a loop."""
@@ -54,13 +56,16 @@ class SessionAcceptor:
         limits: Limits,
         timing: Timing,
         process_budget: Budget,
+        acceptor: Callable[[str], Acceptor] = _NOTHING_EXPOSED,
     ) -> None:
+        """`acceptor` makes what answers the streams that an agent of this name opens."""
         self._registry = registry
         self._identities = identities
         self._version = version
         self._limits = limits
         self._timing = timing
         self._budget = process_budget
+        self._acceptor = acceptor
         self._instances: dict[str, bytes] = {}
         self._replaced: dict[str, deque[bytes]] = {}
         self._draining: SessionRefused | None = None
@@ -164,14 +169,10 @@ class SessionAcceptor:
             timing=self._timing,
             process_budget=self._budget,
         )
-        return TunnelSession(core, _refuse_streams, name, on_going_away=self._on_going_away(name))
+        return TunnelSession(core, self._acceptor(name), name, on_going_away=self._on_going_away(name))
 
     def _on_going_away(self, name: str) -> Callable[[ev.PeerGoingAway], None]:
         return lambda event: _log.info("agent is going away", agent=name, reason=event.text)
-
-
-async def _refuse_streams(incoming: IncomingStream) -> None:
-    incoming.refuse(Code.NOT_ALLOWED, "this server exposes nothing to its agents")
 
 
 async def _refuse(carrier: Carrier, error: TunnelError) -> None:

@@ -14,13 +14,15 @@ from tunnel.aio.carrier import Carrier, CarrierLost, DialOptions, dial_carrier
 from tunnel.aio.credentials import ClientTls
 from tunnel.aio.incoming import Acceptor
 from tunnel.aio.session import TunnelSession
+from tunnel.aio.stream import Stream
 from tunnel.aio.tasks import TaskOwner
 from tunnel.core import events as ev
 from tunnel.core.backoff import Backoff
-from tunnel.core.errors import Code, RemoteProtocolError, SessionLost, SessionRefused, TunnelError
+from tunnel.core.errors import Code, OpenRefused, RemoteProtocolError, SessionLost, SessionRefused, TunnelError
 from tunnel.core.handshake import Welcome, decode_answer, encode_hello
 from tunnel.core.limits import SESSION_ID_BYTES, Limits
 from tunnel.core.session import Session
+from tunnel.core.target import Target
 
 GREETING_TIMEOUT_S = 10.0
 """How long the server may take to answer Hello."""
@@ -72,6 +74,7 @@ class CloudLink:
         self._draining: list[TunnelSession] = []
         self._tasks = TaskOwner("cloud link")
         self._stopping = asyncio.Event()
+        self._linked = asyncio.Event()
         self._carrier: Carrier | None = None
         self._advised_s = 0.0
         self._server_index = 0
@@ -93,6 +96,24 @@ class CloudLink:
             first = False
             self._advised_s = 0.0
             await self._try_once()
+
+    async def open(self, target: Target, *, deadline_s: float) -> Stream:
+        """Open a stream to something at the cloud; while there is no session this waits for one. Cancelling it
+        cancels the dial there.
+
+        Raises:
+            OpenRefused: the server, a limit or the deadline said no; AGENT_AWAY, there was no session in time.
+        """
+        loop = asyncio.get_running_loop()
+        give_up_s = loop.time() + deadline_s
+        while True:
+            session = await self._session_to_open(give_up_s)
+            try:
+                return await session.open(target, deadline_s=max(0.001, give_up_s - loop.time()))
+            except OpenRefused as refused:
+                # The session ended before there was an answer: the next one is asked, no byte was sent yet.
+                if refused.code is not Code.SESSION_LOST or loop.time() >= give_up_s:
+                    raise
 
     def reconnect(self) -> None:
         """Use a new carrier, since the certificate is new; the session goes on over it."""
@@ -127,6 +148,18 @@ class CloudLink:
         await self._tasks.aclose()
 
     # Internal
+
+    async def _session_to_open(self, give_up_s: float) -> TunnelSession:
+        try:
+            async with asyncio.timeout_at(give_up_s):
+                while (session := self._live_session()) is None or session.going_away:
+                    if self._stopping.is_set():
+                        raise OpenRefused("the agent is stopping", Code.SHUTTING_DOWN)
+                    self._linked.clear()
+                    await self._linked.wait()
+        except TimeoutError:
+            raise OpenRefused("no link to the cloud", Code.AGENT_AWAY) from None
+        return session
 
     def _sessions(self) -> list[TunnelSession]:
         return [session for session in (self._session, *self._draining) if session is not None]
@@ -200,6 +233,7 @@ class CloudLink:
         """Run the session over a carrier until that is lost, or until the server wants us gone."""
         self._moved = asyncio.get_running_loop().create_future()
         _log.info("connected", server=server, session=session.label, resumed=welcome.resumed, version=welcome.version)
+        self._linked.set()
         self._on_connected()
         peer_received = welcome.last_received if welcome.resumed else 0
         run = self._tasks.spawn(f"carrier {server}", self._run(session, server, carrier, peer_received))

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from edge_agent.hostkubelet.settings import HostSettings, SettingsError
 from tunnel.aio.channel import proxy_options
-from tunnel.aio.config import Fault, LogConfig, Seconds, ServerAddress, TargetPattern, Validated, load
+from tunnel.aio.config import Fault, HostPort, LogConfig, Seconds, ServerAddress, TargetPattern, Validated, load
 from tunnel.core.names import AGENT_NAME_RULE, KUBELET, is_service_name
-from tunnel.core.target import TcpTarget
+from tunnel.core.target import ServiceTarget, Target, TcpTarget
 from tunnel.core.target_rule import TargetRule
 
 _LABEL = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
@@ -39,6 +39,35 @@ class AllowConfig:
     def rule(self) -> TargetRule:
         """The rule, parsed."""
         return self.target.rule
+
+
+class ListenTarget(str):
+    """`host:port` at the cloud, or the name of something that the server exposes."""
+
+    __slots__ = ()
+
+    @classmethod
+    def from_config(cls, value: object) -> ListenTarget:
+        """Check a value of a configuration."""
+        if not isinstance(value, str) or not is_service_name(value):
+            ServerAddress.from_config(value)
+        return cls(value)
+
+    @property
+    def target(self) -> Target:
+        """As a stream is opened to it."""
+        if is_service_name(self):
+            return ServiceTarget(self)
+        address = ServerAddress(self)
+        return TcpTarget(address.host, address.port)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ListenConfig:
+    """A `[[listen]]`: a port on the box that leads to something at the cloud."""
+
+    listen: HostPort
+    target: ListenTarget
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,6 +112,7 @@ class AgentConfig(Validated):
 
     cloud: CloudConfig = dataclasses.field(default_factory=CloudConfig)
     allow: list[AllowConfig] = dataclasses.field(default_factory=list)
+    listen: list[ListenConfig] = dataclasses.field(default_factory=list)
     host: HostConfig = dataclasses.field(default_factory=HostConfig)
     kubelet: KubeletConfig | None = None
     labels: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -111,6 +141,10 @@ class AgentConfig(Validated):
             if value and not _LABEL.fullmatch(value):
                 yield Fault(f"labels.{name}", f"{value[:80]!r} cannot be a label's value: empty, or {_LABEL_RULE}")
         yield from self._service_faults()
+        taken = [one.listen for one in self.listen if one.listen.port]
+        for index, address in enumerate(taken):
+            if address in taken[:index]:
+                yield Fault(f"listen[{index}].listen", f"{address} is there already")
         if self.kubelet is not None and self.host.offered:
             yield Fault("kubelet", "goes without [host]: the box shows one kubelet, a real one or the built-in one")
 

@@ -9,6 +9,7 @@ from edge_agent.cloud_link import CloudLink
 from edge_agent.config import AgentConfig, named_targets
 from edge_agent.hostkubelet import HostKubelet, SettingsError, unblock_signals_of_commands
 from edge_agent.identity import Identity, IdentityUnusable
+from edge_agent.listen import LocalListen
 from edge_agent.real_kubelet import dial_kubelet
 from edge_agent.renewal import keep_fresh
 from tunnel.aio import malloc
@@ -17,6 +18,7 @@ from tunnel.aio.command import VERSION
 from tunnel.aio.exits.acceptor import Request, Service, StreamAcceptor
 from tunnel.aio.exits.policy import Policy
 from tunnel.aio.lifecycle import EXIT_FAILED, EXIT_OK, Stop, run_daemon
+from tunnel.aio.listener import Listener, ListenFailed
 from tunnel.aio.logs import configure_logs
 from tunnel.aio.sd_notify import notify
 from tunnel.aio.tasks import TaskOwner
@@ -56,6 +58,9 @@ async def _main(config: AgentConfig, stop: Stop) -> int:
         limits=Limits(),
         on_connected=_Once("READY=1"),
     )
+    listeners = await _listen(config, link)
+    if listeners is None:
+        return EXIT_FAILED
     tasks = TaskOwner("edge agent")
     stop.watch(tasks.spawn("link", link.run()))
     stop.watch(tasks.spawn("renewal", keep_fresh(identity, config.cloud.servers, config.cloud.proxy, link.reconnect)))
@@ -63,14 +68,34 @@ async def _main(config: AgentConfig, stop: Stop) -> int:
     try:
         await stop.wait()
         notify("STOPPING=1")
+        for listener in listeners:
+            listener.close()
         await stop.drain(link.drain(config.drain_s, f"agent {name} is stopping"))
     finally:
         await link.finish()
+        for listener in listeners:
+            await listener.aclose()
         await tasks.aclose()
         await link.aclose()
         if host is not None:
             await host.aclose()
     return EXIT_OK
+
+
+async def _listen(config: AgentConfig, link: CloudLink) -> list[Listener] | None:
+    """Open each `[[listen]]`; None, and a line in the log, when one cannot be."""
+    listeners: list[Listener] = []
+    try:
+        for one in config.listen:
+            listener = Listener(f"listen {one.listen}", LocalListen(link, one.listen, one.target.target).handle)
+            listeners.append(listener)
+            await listener.listen_tcp(one.listen)
+    except ListenFailed as error:
+        _log.error("cannot start", reason=str(error))
+        for listener in listeners:
+            await listener.aclose()
+        return None
+    return listeners
 
 
 class _Once:

@@ -1,0 +1,78 @@
+"""A port on the box that leads to something at the cloud: each connection becomes a stream up the session."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import structlog
+
+from tunnel.aio.conn import Conn
+from tunnel.aio.pending import open_unless_gone
+from tunnel.aio.splice import splice
+from tunnel.aio.stream import Stream
+from tunnel.core.errors import Code, OpenRefused
+from tunnel.core.target import Target
+
+DIAL_TIMEOUT_S = 10.0
+"""Within which a connection is carried or reset."""
+_log = structlog.get_logger("audit")
+
+
+class Link(Protocol):
+    """The way up."""
+
+    async def open(self, target: Target, *, deadline_s: float) -> Stream:
+        """Open a stream to something at the cloud. Cancelling it cancels the dial there.
+
+        Raises:
+            OpenRefused: no, or not within `deadline_s`.
+        """
+        ...
+
+
+class LocalListen:
+    """One `[[listen]]`; serves the connections of its listener."""
+
+    def __init__(self, link: Link, listen: str, target: Target) -> None:
+        """`listen` names it in the record."""
+        self._link = link
+        self._listen = listen
+        self._target = target
+
+    async def handle(self, conn: Conn) -> None:
+        """Serve a connection; one that cannot be carried is reset, never ended as if that were all."""
+        peer = conn.peer
+        try:
+            opening = self._link.open(self._target, deadline_s=DIAL_TIMEOUT_S)
+            # An end alone is no giving up: a client may send its request and finish before it is connected.
+            stream = await open_unless_gone(opening, conn.lost())
+            if stream is None:
+                raise OpenRefused("the client gave up", Code.CANCELLED)
+        except OpenRefused as refused:
+            _log.info(
+                "refused",
+                listen=self._listen,
+                peer=peer,
+                target=str(self._target),
+                code=refused.code.label,
+                reason=str(refused),
+            )
+            conn.reset(refused.code, str(refused))
+            return
+        try:
+            detached = conn.detach()
+        except BaseException:
+            stream.reset(Code.CONNECTION_RESET, "the client left before it was connected")
+            raise
+        result = await splice(stream, detached)
+        _log.info(
+            "stream",
+            listen=self._listen,
+            peer=peer,
+            target=str(self._target),
+            resolved=stream.resolved_address,
+            bytes_in=result.bytes_to_socket,
+            bytes_out=result.bytes_from_socket,
+            duration_s=round(result.duration_s, 3),
+            ended=f"{result.reason}: {result.text}" if result.text else result.reason,
+        )
