@@ -104,13 +104,18 @@ async def test_open_while_away_ends_at_its_deadline() -> None:
         assert caught.value.code is Code.AGENT_AWAY
 
 
-async def test_resume_window_over_ends_streams_as_lost() -> None:
-    async with joined(echo, SHORT) as both:
-        stream = await both.server.open(TARGET, deadline_s=5)
-        await both.cut()
-        with pytest.raises(SessionLost, match="did not come back"):
-            await stream.read()
-        assert isinstance(await asyncio.shield(both.server.closed), SessionLost)
+async def test_resume_window_over_ends_streams_as_lost_and_is_said_once() -> None:
+    with capture_logs() as logs:
+        async with joined(echo, SHORT) as both:
+            stream = await both.server.open(TARGET, deadline_s=5)
+            await both.cut()
+            with pytest.raises(SessionLost, match="did not come back"):
+                await stream.read()
+            assert isinstance(await asyncio.shield(both.server.closed), SessionLost)
+            await asyncio.shield(both.agent.closed)
+    said = [(line["peer"], line["streams"]) for line in logs if line["event"] == "the session is over"]
+    assert sorted(said) == [("agent", 1), ("server", 1)]
+    assert all("did not come back" in line["reason"] for line in logs if line["event"] == "the session is over")
 
 
 async def test_stalled_reader_stops_its_writer_and_nobody_else() -> None:

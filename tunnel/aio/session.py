@@ -248,12 +248,15 @@ class TunnelSession:
 
     def _on_timer(self) -> None:
         self._timer = None
+        streams = self.core.stream_count
         try:
             self.core.on_timer(self.now())
         except Exception:
             self.log.exception("a fault in this program ends the session")
             self.close(SessionLost("internal error"))
         self.kick()
+        if self._closed.done():
+            self.log.warning("the session is over", reason=str(self._closed.result()), streams=streams)
 
     # Internal - events
 
