@@ -1,0 +1,97 @@
+"""Thousands of connections that say nothing: whoever has business with the server is served, and they are cut."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import socket
+import time
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from tests.support.cluster import Cluster, cluster
+from tests.support.targets import Target
+from tests.support.tunnel import exchange, wait_until
+
+BOX = "box-7"
+STRANGERS = 5000
+
+
+@pytest.fixture(autouse=True)
+def descriptors() -> Iterator[None]:
+    """Room for both ends of all connections, which are on this machine."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if before[1] < 3 * STRANGERS:
+        pytest.skip(f"only {before[1]} open files are allowed here")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.fixture(scope="module")
+def echo() -> Iterator[Target]:
+    with Target("echo") as target:
+        yield target
+
+
+@pytest.fixture(scope="module")
+def made(echo: Target) -> Iterator[Cluster]:
+    with cluster() as one:
+        one.start()
+        one.join(BOX, allow=[f"127.0.0.1:{echo.port}"])
+        one.start_box(BOX)
+        yield one
+
+
+@contextlib.contextmanager
+def strangers(port: int) -> Iterator[None]:
+    """They connect, from one address, and say nothing."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(STRANGERS):
+            sock = stack.enter_context(socket.socket())
+            sock.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                sock.connect(("127.0.0.1", port))
+        yield
+
+
+@pytest.mark.timeout(120)
+def test_on_the_port_for_boxes(made: Cluster, echo: Target) -> None:
+    server = psutil.Process(made.server.pid)
+    before, memory = server.num_fds(), server.memory_info().rss
+    with strangers(made.tunnel_port):
+        wait_until(lambda: server.num_fds() > before + STRANGERS * 9 // 10, "the server to have them all", 20)
+        start = time.monotonic()
+        with made.dial(f"{BOX}:{echo.port}") as sock:
+            assert exchange(sock) == b"ping"
+        made.boxes[BOX].agent.kill()
+        made.start_box(BOX)
+        assert time.monotonic() - start < 8
+        # At about 50 kB each; a stranger has said nothing that could be kept.
+        assert server.memory_info().rss - memory < STRANGERS * 100_000
+        wait_until(lambda: server.num_fds() < before + 50, "the strangers to be cut", 60)
+    with made.dial(f"{BOX}:{echo.port}") as sock:
+        assert exchange(sock) == b"ping"
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("front_end", ["connect", "fleet"])
+def test_on_the_ports_for_users(made: Cluster, echo: Target, front_end: str) -> None:
+    server = psutil.Process(made.server.pid)
+    before = server.num_fds()
+    port = made.connect_port if front_end == "connect" else made.fleet_port
+    with strangers(port):
+        time.sleep(1)
+        assert server.num_fds() < before + 200, "one address may have 64 unfinished handshakes"
+        with made.dial(f"{BOX}:{echo.port}") as sock:
+            assert exchange(sock) == b"ping"
+        # A user at another address finds the port as it always was.
+        raw = socket.create_connection(("127.0.0.1", port), 10, source_address=("127.0.0.2", 0))
+        start = time.monotonic()
+        with made.operator_tls().wrap_socket(raw, server_hostname="127.0.0.1") as sock:
+            sock.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            assert sock.recv(12) == (b"HTTP/1.1 405" if front_end == "connect" else b"HTTP/1.1 200")
+        assert time.monotonic() - start < 2
+        wait_until(lambda: server.num_fds() < before + 20, "the strangers to be cut", 60)
