@@ -309,6 +309,20 @@ async def test_only_so_many_may_be_silent() -> None:
         await waits.eventually(lambda: not server.server._silent)
 
 
+async def test_a_silent_box_keeps_no_other_of_its_address_out() -> None:
+    limits = CarrierLimits(max_silent_per_address=3, max_silent_per_identity=2)
+    async with cloud(echo, limits=limits) as server:
+        silent = [await server.dial(), await server.dial()]
+        with pytest.raises(CarrierLost, match="said nothing: try later"):
+            await server.dial()
+        neighbour = await server.dial(server.authority.issue(uris=["spiffe://longline/agent/box-8"]))
+        await neighbour.write(b"hello")
+        assert await neighbour.read() == b"hello"
+        for carrier in (*silent, neighbour):
+            carrier.close()
+        await waits.eventually(lambda: not server.server._silent)
+
+
 async def test_all_silent_ones_together_are_bounded() -> None:
     async with cloud(echo, limits=CarrierLimits(max_silent=1)) as server:
         silent = await server.dial()

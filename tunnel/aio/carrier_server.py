@@ -40,6 +40,7 @@ it returns. It is not cancelled when the peer goes away: reading and writing end
 LOOK_AT_CLOCK_S = 60.0
 """How often the wall clock is asked whether a certificate has ended: it may be set, and a machine may sleep."""
 _FATE_S = 0.05
+_ALL = "all"
 _ROLE_OF_METHOD = {CONNECT: "agent", JOIN: "join", RENEW: "agent"}
 _log = structlog.get_logger("tunnel.carrier")
 
@@ -53,6 +54,8 @@ class CarrierLimits:
     """All together: 40 MB."""
     max_silent_per_address: int = 128
     """From one IP address; a site behind one NAT may have many boxes that dial at once."""
+    max_silent_per_identity: int = 8
+    """Of one name, so that no box takes what its address may have. A box needs one; over a bad link, some more."""
 
 
 class CarrierServer:
@@ -81,6 +84,7 @@ class CarrierServer:
         self._tasks = TaskOwner("carrier")
         self._owners: set[asyncio.Task[None]] = set()
         self._silent: Counter[str] = Counter()
+        """Carriers without a first message: all, and by address and by name."""
 
     # Public
 
@@ -133,13 +137,11 @@ class CarrierServer:
         address = peer.rpartition(":")[0]
         if self._stopping:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is stopping")
-        if self._silent.total() >= self._limits.max_silent or (
-            self._silent[address] >= self._limits.max_silent_per_address
-        ):
+        if self._too_many_silent(address, identity.uri):
             _log.warning("carrier refused: too many silent ones", peer=peer, identity=identity.uri)
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many connections that said nothing: try later")
         carrier = AcceptedCarrier(context, peer)
-        with self._counted_while_silent(carrier, address):
+        with self._counted_while_silent(carrier, address, identity.uri):
             await context.send_initial_metadata((ACCEPTED,))
             expired = await self._serve(carrier, identity)
         if expired:
@@ -169,21 +171,31 @@ class CarrierServer:
         _log.warning("peer refused", peer=readable_peer(context.peer()), method=method, reason=reason)
         await context.abort(grpc.StatusCode.PERMISSION_DENIED, reason)
 
+    def _too_many_silent(self, address: str, uri: str) -> bool:
+        limits = self._limits
+        return (
+            self._silent[uri] >= limits.max_silent_per_identity
+            or self._silent[address] >= limits.max_silent_per_address
+            or self._silent[_ALL] >= limits.max_silent
+        )
+
     @contextmanager
-    def _counted_while_silent(self, carrier: AcceptedCarrier, address: str) -> Iterator[None]:
+    def _counted_while_silent(self, carrier: AcceptedCarrier, address: str, uri: str) -> Iterator[None]:
         timeout_s = self._limits.first_message_timeout_s
+        counted = (_ALL, address, uri)
 
         def spoke() -> None:
             timer.cancel()
-            self._silent[address] -= 1
-            if self._silent[address] <= 0:
-                del self._silent[address]
+            self._silent.subtract(counted)
+            for key in counted:
+                if self._silent[key] <= 0:
+                    del self._silent[key]
 
         def too_late() -> None:
             _log.warning("carrier closed: it said nothing", peer=carrier.peer, after_s=timeout_s)
             carrier.end(CarrierLost(f"{carrier.peer}: said nothing within {timeout_s:g} s"))
 
-        self._silent[address] += 1
+        self._silent.update(counted)
         timer = asyncio.get_running_loop().call_later(timeout_s, too_late)
         carrier.when_first_message(spoke)
         try:
