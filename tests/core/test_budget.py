@@ -34,12 +34,23 @@ def test_nothing_is_given_when_all_is_gone() -> None:
     assert Budget(total_bytes=0).initial_window(8, 1) == 0
 
 
-def test_growth_leaves_as_much_again() -> None:
-    budget = Budget(total_bytes=100)
-    assert not budget.try_grow(51)
-    assert budget.try_grow(50)
-    assert budget.used_bytes == 50
-    assert not budget.try_grow(26)
+def test_growth_leaves_as_much_again_above_the_eighth_for_those_to_come() -> None:
+    budget = Budget(total_bytes=80)
+    assert not budget.try_grow(36)
+    assert budget.try_grow(35)
+    assert budget.used_bytes == 35
+    assert not budget.try_grow(18)
+    assert budget.try_grow(17)
+
+
+def test_those_who_grew_before_they_stalled_keep_nobody_out() -> None:
+    process = Budget(total_bytes=128 * MIB)
+    budget = Budget(total_bytes=64 * MIB, parent=process)
+    for _ in range(1000):
+        window = budget.initial_window(256 * KIB, 4 * KIB)
+        while window < 16 * MIB and budget.try_grow(window):
+            window *= 2
+    assert all(budget.initial_window(256 * KIB, 4 * KIB) for _ in range(1000))
 
 
 def test_sessions_share_the_pool_of_the_process() -> None:
@@ -56,10 +67,12 @@ def test_sessions_share_the_pool_of_the_process() -> None:
     assert (one.used_bytes, two.used_bytes, process.used_bytes) == (0, 0, 0)
 
 
-def test_half_of_the_process_is_kept_too() -> None:
-    process = Budget(total_bytes=64 * KIB)
+def test_the_process_keeps_its_parts_too() -> None:
+    process = Budget(total_bytes=256 * KIB)
     session = Budget(total_bytes=64 * MIB, parent=process)
-    assert session.initial_window(256 * KIB, 1) == KIB
+    assert session.initial_window(256 * KIB, 1) == 3 * KIB
+    assert not session.try_grow(111 * KIB)
+    assert session.try_grow(110 * KIB)
 
 
 @given(st.lists(st.tuples(st.sampled_from(["new", "grow", "close"]), st.integers(1, 500)), max_size=60))

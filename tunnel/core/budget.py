@@ -10,8 +10,9 @@ class Budget:
     """A pool of bytes that windows are reserved from.
 
     A promised window cannot be taken back: the peer may fill it. So windows of streams that have shown nothing yet come
-    from the first half only, and growth, earned by reading, takes at most half of what is left. However many readers
-    stall, one that reads finds room to grow.
+    from the first three eighths only. Growth, earned by reading, takes at most half of what is left above an eighth,
+    which is for the least windows of streams to come. However many readers stall, one that reads finds room to grow,
+    and one that comes is let in; even when those that stall had read for a while, and grown, before.
     """
 
     total_bytes: int
@@ -27,13 +28,10 @@ class Budget:
         return own if self.parent is None else min(own, self.parent.available_bytes)
 
     def initial_window(self, wanted_bytes: int, floor_bytes: int) -> int:
-        """Reserve the window of a new stream: what is wanted while the first half lasts, then the floor; 0 when all
-        is gone.
+        """Reserve the window of a new stream: what is wanted while the part for new ones lasts, then the floor; 0
+        when all is gone.
         """
-        half = max(0, self.total_bytes // 2 - self.used_bytes)
-        if self.parent is not None:
-            half = min(half, max(0, self.parent.total_bytes // 2 - self.parent.used_bytes))
-        window = max(floor_bytes, min(wanted_bytes, half // 32))
+        window = max(floor_bytes, min(wanted_bytes, self._room_for_new() // 32))
         if window > self.available_bytes:
             return 0
         self.reserve(window)
@@ -41,7 +39,7 @@ class Budget:
 
     def try_grow(self, extra_bytes: int) -> bool:
         """Reserve more for a stream that used its window up, if that leaves as much again for others."""
-        if extra_bytes > self.available_bytes // 2:
+        if extra_bytes > self._room_to_grow() // 2:
             return False
         self.reserve(extra_bytes)
         return True
@@ -57,3 +55,13 @@ class Budget:
         self.used_bytes -= count
         if self.parent is not None:
             self.parent.release(count)
+
+    # Internal
+
+    def _room_for_new(self) -> int:
+        own = max(0, self.total_bytes * 3 // 8 - self.used_bytes)
+        return own if self.parent is None else min(own, self.parent._room_for_new())
+
+    def _room_to_grow(self) -> int:
+        own = self.total_bytes - self.total_bytes // 8 - self.used_bytes
+        return own if self.parent is None else min(own, self.parent._room_to_grow())
