@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,11 +31,13 @@ class Setting:
     """Of `build.programs`."""
     pki: ClusterPki
     address: str
-    """Of this machine, which the nodes can reach."""
+    """Of this machine, where the nodes can reach it."""
     etcd: str
     """Its URL."""
     service_account_key: Path
     nodes: Iterable[str]
+    prefix: Sequence[str] = ()
+    """What comes before each of its programs: what enters the network that they are in."""
 
 
 class ApiServer(KubectlUser):
@@ -53,6 +55,7 @@ class ApiServer(KubectlUser):
         """
         folder.mkdir()
         self.folder = folder
+        self.prefix = setting.prefix
         self._setting = setting
         (self._port,) = free_ports(1, setting.address)
         self.server = f"https://{setting.address}:{self._port}"
@@ -65,9 +68,8 @@ class ApiServer(KubectlUser):
             flags["endpoint-reconciler-type"] = "none"
         argv = ["/usr/bin/env", str(setting.programs / "kube-apiserver")]
         argv += [f"--{name}={value}" for name, value in flags.items()]
-        self.daemon = Daemon(
-            "kube-apiserver", argv, folder / "kube-apiserver.log", prefix=[*DIES_WITH_PARENT, *self._with_hosts()]
-        )  # fmt: skip
+        prefix = [*setting.prefix, *DIES_WITH_PARENT, *self._with_hosts()]
+        self.daemon = Daemon("kube-apiserver", argv, folder / "kube-apiserver.log", prefix=prefix)
 
         # It asks a silent kubelet for a sign of life, and gives it up after 45 s; kubectl then takes what it has of a
         # log for all of it. A link may be away for longer.
@@ -97,7 +99,8 @@ class ApiServer(KubectlUser):
 
     def _flags(self) -> dict[str, object]:
         setting, pki = self._setting, self._setting.pki
-        hosts = [setting.address, OWN_SERVICE, "kubernetes", "kubernetes.default", "kubernetes.default.svc"]
+        hosts = [setting.address, "127.0.0.1", OWN_SERVICE]
+        hosts += ["kubernetes", "kubernetes.default", "kubernetes.default.svc"]
         certificate, key = pki.issue("serving", "kube-apiserver", hosts=hosts, into=self.folder)
         return {
             "etcd-servers": setting.etcd,

@@ -9,6 +9,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from tests.e2e.cluster import node_config, requirements, site
 from tests.e2e.cluster.cgroups import cgroup
 from tests.e2e.cluster.namespaces import Namespaces, NodeFailed
@@ -37,6 +39,7 @@ class Node:
         self._pki = pki
         self.containerd = self._daemon("containerd", "containerd", "--config", f"{node_config.HOME}/containerd.toml")
         self.kubelet: Daemon
+        self.proxy: Daemon
         self.daemons = [self.containerd]
 
     def start(self, archive: Path) -> None:
@@ -65,13 +68,23 @@ class Node:
     def start_proxy(self, kubeconfig: Path, cluster_cidr: str) -> None:
         """Start kube-proxy, which makes service addresses work on the node."""
         self._write("kube-proxy.kubeconfig", kubeconfig.read_text())
-        self._start(
+        self.proxy = self._start(
             "kube-proxy", "--kubeconfig", f"{node_config.HOME}/kube-proxy.kubeconfig", "--proxy-mode", "iptables",
             "--hostname-override", self.name, "--cluster-cidr", cluster_cidr,
             # These are the whole machine's, not the node's.
             "--conntrack-max-per-core", "0", "--conntrack-tcp-timeout-established", "0s",
             "--conntrack-tcp-timeout-close-wait", "0s",
         )  # fmt: skip
+
+    def use_api_server(self, url: str) -> None:
+        """Start the kubelet and kube-proxy anew, with another way to the API server; pods run on."""
+        for name, daemon in (("kubelet", self.kubelet), ("kube-proxy", self.proxy)):
+            path = self.home / f"{name}.kubeconfig"
+            config = yaml.safe_load(path.read_text())
+            config["clusters"][0]["cluster"]["server"] = url
+            path.write_text(yaml.safe_dump(config))
+            daemon.kill()
+            daemon.start()
 
     def set_pod_cidr(self, cidr: str) -> None:
         """Give the pods their network; the kubelet is not ready before."""

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from tests.e2e.cluster import egress, node_config, site, workloads
 from tests.e2e.cluster.api_server import SERVICE_CIDR
@@ -34,6 +35,10 @@ BINDING = {
 }
 ALLOW = (f"127.0.0.1:{node_config.KUBELET_PORT}", f"{POD_CIDR}:*", f"{SERVICE_CIDR}:*")
 """What the agents let kube-apiserver reach."""
+API_SERVER = "kube-apiserver"
+"""What the cloud server exposes to the agents."""
+LISTEN = "127.0.0.1:6443"
+"""Where it is found on each node."""
 
 
 @dataclass(kw_only=True)
@@ -59,6 +64,20 @@ class Tunnelled(KubectlUser):
             for rule in rules:
                 router.run("iptables", "-w", "-D", *rule)
 
+    @contextlib.contextmanager
+    def nothing_but_the_tunnel(self, where: str) -> Iterator[None]:
+        """Meanwhile nothing leaves a site but what its agent and the cloud server say to each other."""
+        to_server = f"-d {self.cluster.host} -p tcp --dport {self.cluster.tunnel_port}"
+        rules = [["FORWARD", "-i", "lan", "-j", "DROP"], f"FORWARD -i lan {to_server} -j ACCEPT".split()]
+        router = self.kubernetes.routers[where]
+        for rule in rules:
+            router.run("iptables", "-w", "-I", *rule)
+        try:
+            yield
+        finally:
+            for rule in rules:
+                router.run("iptables", "-w", "-D", *rule)
+
     def logs(self) -> str:
         """The tails of all logs, for people."""
         return f"{self.kubernetes.logs()}\n{self.cluster.logs()}"
@@ -72,11 +91,14 @@ def tunnelled(sites: Sequence[str] = SITES) -> Iterator[Tunnelled]:
         cloud = stack.enter_context(cluster(host=site.outside(routers)))
         kube = stack.enter_context(kubernetes(routers, egress.http_over_unix(cloud)))
         kube.control.api.apply(ROLE, BINDING)
-        own = kube.control.pki.kubeconfig(cloud.config.parent / "kubernetes.kubeconfig", kube.control.api.server, USER)
-        cloud.configure({"kubernetes": {"kubeconfig": str(own)}})
+        server = kube.control.api.server
+        own = kube.control.pki.kubeconfig(cloud.config.parent / "kubernetes.kubeconfig", server, USER)
+        exposed = {"target": urlsplit(server).netloc, "name": API_SERVER}
+        cloud.configure({"kubernetes": {"kubeconfig": str(own)}, "expose": [exposed]})
         cloud.start()
         for name, node in kube.nodes.items():
-            cloud.join(name, allow=ALLOW, prefix=node.namespaces.enter_network)
+            box = cloud.join(name, allow=ALLOW, prefix=node.namespaces.enter_network)
+            box.configure({"listen": [{"listen": LISTEN, "target": API_SERVER}]})
             cloud.start_box(name)
             containers = (workloads.shell(), workloads.counter(), workloads.web(page=f"hello from {name}"))
             kube.control.api.apply(
