@@ -256,6 +256,15 @@ async def test_a_peer_has_a_name() -> None:
         assert ends.conn.tls_peer_spiffe is None
 
 
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_UNIX])
+async def test_a_peer_that_is_gone_has_its_name(family: socket.AddressFamily) -> None:
+    async with joined(family) as ends:
+        name = ends.conn.peer
+        ends.conn.reset()
+        await ends.conn.lost()
+        assert ends.conn.peer == name != ""
+
+
 def test_no_address_is_no_name() -> None:
     assert format_address(None) == ""
 

@@ -59,6 +59,9 @@ class Conn(asyncio.Protocol):
         self._write_paused = False
         self._read_paused = False
         self._closed = asyncio.get_running_loop().create_future()
+        self.peer = ""
+        """The other end for logs: `192.0.2.1:5000`, or `uid 1000` on a unix socket. Also when it is gone, which is when
+        the socket no longer tells."""
 
     # Public
 
@@ -67,15 +70,6 @@ class Conn(asyncio.Protocol):
         """The transport; exists once the connection was made."""
         assert self._transport is not None
         return self._transport
-
-    @property
-    def peer(self) -> str:
-        """The other end for logs: `192.0.2.1:5000`, or `uid 1000` on a unix socket."""
-        sock = self.transport.get_extra_info("socket")
-        if sock is not None and sock.family == socket.AF_UNIX:
-            credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-            return f"uid {struct.unpack('3i', credentials)[1]}"
-        return format_address(self.transport.get_extra_info("peername"))
 
     @property
     def tls_peer_spiffe(self) -> str | None:
@@ -174,6 +168,7 @@ class Conn(asyncio.Protocol):
         """The connection is up."""
         assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
         self._transport = transport  # type: ignore[assignment]
+        self.peer = _peer(self.transport)
         _tune(self.transport)
         if self._on_made is not None:
             self._on_made(self)
@@ -243,6 +238,14 @@ def reset_when_closed(transport: asyncio.Transport, *, yes: bool) -> None:
     sock = transport.get_extra_info("socket")
     if sock is not None and sock.family != socket.AF_UNIX and sock.fileno() != -1:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NONE if yes else _LINGER_OFF)
+
+
+def _peer(transport: asyncio.Transport) -> str:
+    sock = transport.get_extra_info("socket")
+    if sock is not None and sock.family == socket.AF_UNIX:
+        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        return f"uid {struct.unpack('3i', credentials)[1]}"
+    return format_address(transport.get_extra_info("peername"))
 
 
 def _tune(transport: asyncio.Transport) -> None:
