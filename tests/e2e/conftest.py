@@ -8,6 +8,7 @@ import pytest
 
 from tests.e2e.cluster import requirements
 from tests.e2e.cluster.kubelet_box import KubeletBox
+from tests.e2e.cluster.site_cluster import SiteCluster
 from tests.e2e.cluster.tunnelled import Tunnelled, tunnelled
 from tests.support.cluster import Cluster
 from tests.support.site import Site, site
@@ -36,6 +37,6 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     if report.failed and report.when == "call":
         for value in getattr(item, "funcargs", {}).values():
             made = value.cluster if isinstance(value, Site | Tunnel) else value
-            if isinstance(made, Cluster | KubeletBox | Tunnelled):
+            if isinstance(made, Cluster | KubeletBox | SiteCluster | Tunnelled):
                 report.sections.append(("logs of the daemons", made.logs()))
     return report

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tests.support.kubectl_choice import find_kubectl
@@ -23,6 +23,8 @@ class KubectlUser:
     """Where kubectl runs, and its home."""
     program: Path | None = None
     """The kubectl itself; None: the one that `find_kubectl` finds."""
+    prefix: Sequence[str] = ()
+    """What comes before it: what enters a namespace."""
 
     @property
     def env(self) -> dict[str, str]:
@@ -34,7 +36,7 @@ class KubectlUser:
     ) -> subprocess.CompletedProcess[bytes]:
         """Run kubectl to its end, whatever its exit code."""
         return subprocess.run(
-            [self.program or find_kubectl(), *args], input=stdin, capture_output=True, env=self.env, cwd=self.folder,
+            self._argv(args), input=stdin, capture_output=True, env=self.env, cwd=self.folder,
             timeout=scaled_s(timeout_s),
         )  # fmt: skip
 
@@ -52,8 +54,8 @@ class KubectlUser:
     def follow(self, *args: str) -> Iterator[subprocess.Popen[str]]:
         """A kubectl that runs on, with a pipe from its output."""
         with subprocess.Popen(
-            [self.program or find_kubectl(), *args], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, env=self.env, cwd=self.folder, text=True,
+            self._argv(args), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            env=self.env, cwd=self.folder, text=True,
         ) as process:  # fmt: skip
             try:
                 yield process
@@ -62,4 +64,9 @@ class KubectlUser:
 
     def shell(self, *args: str, size: tuple[int, int] = (24, 80)) -> PtySession:
         """A kubectl on a terminal."""
-        return PtySession([self.program or find_kubectl(), *args], env=self.env, size=size, cwd=self.folder)
+        return PtySession(self._argv(args), env=self.env, size=size, cwd=self.folder)
+
+    # Internal
+
+    def _argv(self, args: Sequence[str]) -> list[str | Path]:
+        return [*self.prefix, self.program or find_kubectl(), *args]

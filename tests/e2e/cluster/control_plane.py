@@ -1,20 +1,18 @@
-"""The part of Kubernetes in the cloud: etcd, kube-apiserver, kube-controller-manager and kube-scheduler."""
+"""The part of Kubernetes beside its nodes: etcd, kube-apiserver, kube-controller-manager and kube-scheduler."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from tests.e2e.cluster import site
 from tests.e2e.cluster.api_server import SERVICE_CIDR, ApiServer, Setting
 from tests.e2e.cluster.namespaces import DIES_WITH_PARENT
 from tests.e2e.cluster.pki import ClusterPki
 from tests.support.cluster import free_ports
-from tests.support.netns import BoxNamespace
 from tests.support.processes import Daemon
 
 LOG_LINES = 6
@@ -77,7 +75,8 @@ class ControlPlane:
 
     def _daemon(self, program: str, *flags: str) -> Daemon:
         argv = ["/usr/bin/env", str(self.setting.programs / program), *flags]
-        return Daemon(program, argv, self.folder / f"{program}.log", prefix=DIES_WITH_PARENT)
+        prefix = [*self.setting.prefix, *DIES_WITH_PARENT]
+        return Daemon(program, argv, self.folder / f"{program}.log", prefix=prefix)
 
     def _own(self, user: str) -> str:
         """The kubeconfig of a part of the control plane; Kubernetes knows what each may do."""
@@ -110,23 +109,26 @@ class ControlPlane:
 
 @contextlib.contextmanager
 def control_plane(
-    folder: Path, programs: Path, pki: ClusterPki, routers: Mapping[str, BoxNamespace], egress: str | None = None
-) -> Iterator[ControlPlane]:
+    folder: Path, programs: Path, pki: ClusterPki, *,
+    address: str, nodes: Iterable[str], prefix: Sequence[str] = (), egress: str | None = None,
+) -> Iterator[ControlPlane]:  # fmt: skip
     """A control plane that is not started yet; it is ended at the end.
 
     Args:
         folder: For its data and logs; made here.
         programs: Of `build.programs`.
         pki: The cluster's.
-        routers: Of the sites, whose names are those of their nodes.
+        address: Of the API server.
+        nodes: Their names.
+        prefix: See `Setting`.
         egress: See `ApiServer`.
     """
     folder.mkdir()
     (folder / "service-account.key").write_bytes(_rsa_key())
     (port,) = free_ports(1)
     setting = Setting(
-        programs=programs, pki=pki, address=site.outside(routers), etcd=f"http://127.0.0.1:{port}",
-        service_account_key=folder / "service-account.key", nodes=tuple(routers),
+        programs=programs, pki=pki, address=address, etcd=f"http://127.0.0.1:{port}",
+        service_account_key=folder / "service-account.key", nodes=tuple(nodes), prefix=prefix,
     )  # fmt: skip
     made = ControlPlane(folder, setting, egress)
     try:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.e2e.cluster import build, images
+from tests.e2e.cluster import build, images, site
 from tests.e2e.cluster.control_plane import POD_CIDR, ControlPlane, control_plane
 from tests.e2e.cluster.node import Node, node
 from tests.e2e.cluster.pki import ClusterPki
@@ -27,6 +27,7 @@ class Kubernetes(KubectlUser):
     folder: Path
     kubeconfig: Path
     """Of an administrator, who talks with the API server directly."""
+    prefix: Sequence[str]
     control: ControlPlane
     nodes: dict[str, Node]
     """By name; each is alone at a site that has the node's name."""
@@ -39,12 +40,15 @@ class Kubernetes(KubectlUser):
 
 
 @contextlib.contextmanager
-def kubernetes(routers: Mapping[str, BoxNamespace], egress: str | None = None) -> Iterator[Kubernetes]:
+def kubernetes(
+    routers: Mapping[str, BoxNamespace], egress: str | None = None, *, at: str | None = None
+) -> Iterator[Kubernetes]:
     """A cluster whose nodes are ready; everything is gone at the end.
 
     Args:
         routers: Of the sites, from `site.routers`; each gets a node of that name.
         egress: See `ApiServer`.
+        at: The site that has the control plane too, in its node's network and on its loopback; None: this machine.
     """
     programs = build.programs()
     with contextlib.ExitStack() as stack:
@@ -52,18 +56,23 @@ def kubernetes(routers: Mapping[str, BoxNamespace], egress: str | None = None) -
         pki = ClusterPki(folder / "pki")
         archive = folder / "images.tar"
         images.write_archive(archive, build.backend())
-        control = stack.enter_context(
-            control_plane(folder / "cloud", programs, pki, routers, egress)
-        )  # fmt: skip
-        control.start()
         nodes = {
             name: stack.enter_context(node(name, folder / name, programs, pki, behind))
             for name, behind in routers.items()
         }
+        prefix = nodes[at].namespaces.enter_network if at else []
+        address = "127.0.0.1" if at else site.outside(routers)
+        control = stack.enter_context(
+            control_plane(
+                folder / "cloud", programs, pki, address=address, nodes=routers, prefix=prefix, egress=egress
+            )
+        )  # fmt: skip
+        control.start()
         scratch = folder / "scratch"
         scratch.mkdir()
         made = Kubernetes(
-            folder=scratch, kubeconfig=control.api.kubeconfig, control=control, nodes=nodes, routers=dict(routers)
+            folder=scratch, kubeconfig=control.api.kubeconfig, prefix=prefix, control=control, nodes=nodes,
+            routers=dict(routers),
         )  # fmt: skip
         try:
             _bring_up(made, pki, archive)
