@@ -15,8 +15,7 @@ from tests.support.port_forward import forwarding, get
 
 pytestmark = pytest.mark.timeout(60, func_only=True)
 
-VERSIONS = ["1.28", "1.29", "1.30", "1.31", "1.32", "1.33", "1.34", "1.35", "1.36"]
-"""All other tests run with the newest."""
+VERSIONS = ["1.28", "1.29", "1.30", "1.31", "1.32", "1.33", "1.34", "1.35", "1.36", "1.37"]
 POD = "app-site-a"
 SHELL = (POD, "-c", "shell")
 
