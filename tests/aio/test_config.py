@@ -191,8 +191,26 @@ def test_an_address_that_is_none(value: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("a = 1\na = 2\n", ":2: is not TOML: Cannot overwrite a value"),
+        ("\n[link\n", ":2: is not TOML: Expected ']' at the end of a table declaration"),
+        ("[link]\n[log]\n[link]\n", ":3: is not TOML: [link] is there already: add to that one"),
+        ("[a.b]\n[a.b]\n", ":2: is not TOML: [a.b] is there already: add to that one"),
+        ('a = "x', ": is not TOML: Unterminated string (at end of document)"),
+    ],
+)
+def test_a_slip_of_toml_is_told_with_its_line(tmp_path: Path, text: str, fault: str) -> None:
+    path = tmp_path / "some.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load(path, Whole)
+    assert caught.value.faults == [f"{path}{fault}"]
+
+
+@pytest.mark.parametrize(
     ("content", "text"),
-    [(b"\xff", "is not UTF-8"), (b"a = ", "is not TOML"), (b"a = 1\na = 2\n", "is not TOML"), (None, "No such file")],
+    [(b"\xff", "is not UTF-8"), (b"a = ", "is not TOML"), (None, "No such file")],
 )
 def test_a_file_that_cannot_be_read(tmp_path: Path, content: bytes | None, text: str) -> None:
     path = tmp_path / "some.toml"

@@ -85,7 +85,7 @@ level = "loud"
 """
     assert faults_of(tmp_path, text) == [
         "2: cloud.servers[0]: 'a:0' needs a port of 1 to 65535",
-        "2: cloud.servers[1]: 'b' is not host:port, such as 0.0.0.0:7443 or [::]:7443",
+        "2: cloud.servers[1]: 'b' is not host:port, such as cloud.example.com:7443 or [2001:db8::1]:7443",
         "4: allow[0].target: 10.1.0.1/16 has bits set behind its prefix; did you mean 10.1.0.0/16?",
         "6: allow[1].target: '1.2.3.4' has no port; write host:ports, such as 127.0.0.1:22 or 10.1.0.0/16:80,443",
         "7: allow[2].target: is missing",

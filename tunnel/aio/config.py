@@ -14,7 +14,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Any, ClassVar, Literal, Self, TypeVar, get_args, get_origin
 
 import cattrs
 from cattrs.cols import list_structure_factory, mapping_structure_factory
@@ -31,6 +31,8 @@ MAX_SECONDS = 1e7
 _TYPE_NAMES = {str: "a string", int: "a whole number", float: "a number", bool: "true or false"}
 _TABLE = re.compile(r"\s*(\[\[?)\s*([A-Za-z0-9_.-]+)\s*\]")
 _KEY = re.compile(r"""\s*["']?([A-Za-z0-9_./-]+)["']?\s*=""")
+_PLACE = re.compile(r" \(at line ([0-9]+), column [0-9]+\)$")
+_TWICE = re.compile(r"Cannot declare (\(.*\)) twice")
 _HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
 
 
@@ -47,12 +49,14 @@ class HostPort(str):
 
     __slots__ = ()
 
+    EXAMPLES: ClassVar[str] = "0.0.0.0:7443 or [::]:7443"
+
     @classmethod
-    def from_config(cls, value: object) -> HostPort:
+    def from_config(cls, value: object) -> Self:
         """Check a value of a configuration or of a command line."""
         match = _HOST_PORT.fullmatch(_string(value))
         if match is None or int(match[2]) > MAX_PORT or not _is_host(match[1]):
-            raise ValueError(f"{_shown(value)} is not host:port, such as 0.0.0.0:7443 or [::]:7443")
+            raise ValueError(f"{_shown(value)} is not host:port, such as {cls.EXAMPLES}")
         return cls(value)
 
     @property
@@ -71,10 +75,12 @@ class ServerAddress(HostPort):
 
     __slots__ = ()
 
+    EXAMPLES = "cloud.example.com:7443 or [2001:db8::1]:7443"
+
     @classmethod
-    def from_config(cls, value: object) -> ServerAddress:
+    def from_config(cls, value: object) -> Self:
         """Check a value of a configuration or of a command line."""
-        address = cls(HostPort.from_config(value))
+        address = super().from_config(value)
         if not address.port:
             raise ValueError(f"{_shown(value)} needs a port of 1 to {MAX_PORT}")
         return address
@@ -167,7 +173,20 @@ def _read(path: Path) -> tuple[str, dict[str, Any]]:
     except UnicodeDecodeError as error:
         raise ConfigError([f"{path}: is not UTF-8"]) from error
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError([f"{path}: is not TOML: {error}"]) from error
+        raise ConfigError([_not_toml(path, error)]) from error
+
+
+def _not_toml(path: Path, error: tomllib.TOMLDecodeError) -> str:
+    """Its words, with the line in front as for every other fault."""
+    text = str(error)
+    if place := _PLACE.search(text):
+        path_and_line, text = f"{path}:{place[1]}", text[: place.start()]
+    else:
+        path_and_line = f"{path}"
+    if twice := _TWICE.fullmatch(text):
+        table = ".".join(re.findall(r"'([^']*)'", twice[1]))
+        text = f"[{table}] is there already: add to that one"
+    return f"{path_and_line}: is not TOML: {text}"
 
 
 def _converter(folder: Path) -> cattrs.Converter:
