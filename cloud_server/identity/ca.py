@@ -88,8 +88,13 @@ class CertificateAuthority:
         try:
             certificate = x509.load_pem_x509_certificate((folder / CERTIFICATE_FILE).read_bytes())
             key = serialization.load_pem_private_key((folder / KEY_FILE).read_bytes(), None)
-        except (OSError, ValueError, TypeError) as error:
-            raise CaMissing(f"no usable certificate authority in {folder}: run cloud-server init ({error})") from error
+        except FileNotFoundError as error:
+            raise CaMissing(f"{error.filename} does not exist: run cloud-server init first") from error
+        except OSError as error:
+            raise CaMissing(f"{error.filename} cannot be read: {error.strerror}") from error
+        except (ValueError, TypeError) as error:
+            names = f"{CERTIFICATE_FILE} and {KEY_FILE}"
+            raise CaMissing(f"no usable certificate authority in {folder}: bring its {names} back ({error})") from error
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             raise CaMissing(f"{folder / KEY_FILE} is not a key that cloud-server init made")
         if key.public_key() != certificate.public_key():

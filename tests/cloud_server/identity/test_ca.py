@@ -118,6 +118,9 @@ def test_a_folder_without_a_usable_authority(tmp_path: Path, authority: Certific
         return str(caught.value)
 
     assert "run cloud-server init" in refused()
+    (tmp_path / "ca.crt").mkdir()
+    assert refused() == f"{tmp_path}/ca.crt cannot be read: Is a directory"
+    (tmp_path / "ca.crt").rmdir()
     write_together(authority.files(tmp_path))
     (tmp_path / "ca.key").write_text("rubbish")
     assert "no usable certificate authority" in refused()
