@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
 from httpx2 import HTTPError, Timeout
 from lightkube import AsyncClient
 from lightkube.config.kubeconfig import KubeConfig
@@ -51,12 +52,19 @@ class LightkubeAccess:
             KubeconfigUnusable: the file, or what it names, cannot be used.
         """
         try:
+            path.open("rb").close()  # for the system's own words; lightkube says "not found" to whatever it is
             config = KubeConfig.from_file(path).get()
             if config is None:
                 raise ConfigError("it has no current context")
             # Not the environment's proxies: they are for what the agents' side of the world reaches.
             return cls(AsyncClient(config, timeout=Timeout(REQUEST_TIMEOUT_S), trust_env=False))
-        except (ConfigError, OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError) as fault:
+        except OSError as fault:
+            raise KubeconfigUnusable(f"{fault.filename or path}: {fault.strerror or fault}") from fault
+        except KeyError as fault:
+            raise KubeconfigUnusable(f"{path} is no kubeconfig: it has no {fault.args[0]}") from fault
+        except yaml.YAMLError as fault:
+            raise KubeconfigUnusable(f"{path} is no kubeconfig: it is not YAML") from fault
+        except (ConfigError, ValueError, TypeError, AttributeError, AssertionError) as fault:
             raise KubeconfigUnusable(f"{path}: {str(fault) or type(fault).__name__}") from fault
 
     async def list_all(self, kind: type[KubernetesObject]) -> Snapshot:
