@@ -91,9 +91,10 @@ def test_a_server_that_leaves_before_its_answer(tmp_path: Path, authority: Autho
 
 
 @both_ways
-def test_a_server_of_something_else(tmp_path: Path, authority: Authority, way: str) -> None:
+@pytest.mark.parametrize("answer", [b"SSH-2.0-OpenSSH_9.6\r\n\r\n", b"HTTP/1.1 405 Method Not Allowed\r\n\r\n"])
+def test_a_server_of_something_else(tmp_path: Path, authority: Authority, way: str, answer: bytes) -> None:
     def banner(peer: Peer) -> None:
-        peer.sock.sendall(b"SSH-2.0-OpenSSH_9.6\r\n\r\n")
+        peer.sock.sendall(answer)
         peer.over.wait()
 
     with proxy(tmp_path, way, banner, authority) as made:
@@ -133,7 +134,7 @@ def test_a_server_without_tls(tmp_path: Path, authority: Authority) -> None:
             [*command, "box-7:22"], input=b"", capture_output=True, env=environment(), timeout=scaled_s(LIMIT_S)
         )
         thread.join()
-    failed(done, f"{address}: TLS failed: wrong version number")
+    failed(done, f"{address}: what listens there does not speak TLS")
 
 
 def test_a_client_certificate_that_the_server_does_not_take(tmp_path: Path, authority: Authority) -> None:

@@ -96,7 +96,7 @@ def dial_tls(address: str, context: ssl.SSLContext, patience: Patience) -> Proxy
     except TimeoutError:
         raise patience.over(address) from None
     except OSError as error:
-        raise ConnectFailed(f"{address}: {error.strerror or error}") from error
+        raise ConnectFailed(f"{address}: {reason(error)}") from error
     except ValueError as error:  # no host name: empty labels, or longer than names are
         raise ConnectFailed(f"--via {address}: {host} is no host") from error
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -133,6 +133,8 @@ def _failure(proxy: Proxy, error: OSError, patience: Patience) -> ConnectFailed:
             return ConnectFailed(f"{proxy.name}: its certificate is not trusted: {error.verify_message}")
         case ssl.SSLEOFError() | ConnectionResetError() | BrokenPipeError():
             return _left(proxy)
+        case ssl.SSLError(reason="WRONG_VERSION_NUMBER" | "HTTP_REQUEST"):
+            return ConnectFailed(f"{proxy.name}: what listens there does not speak TLS")
         case ssl.SSLError():
             return ConnectFailed(f"{proxy.name}: TLS failed: {reason(error)}")
         case _:
@@ -162,6 +164,8 @@ def _ask(proxy: Proxy, target: str, patience: Patience) -> Joined:
     status = _STATUS_LINE.match(head)
     if status is None:
         raise _no_proxy(proxy)
+    if status[1] == b"405":
+        raise _no_proxy(proxy)
     if status[1] != b"200":
         # What it says goes to a terminal.
         told = "".join(char for char in status[2].decode("ascii", "replace") if char.isprintable())
@@ -182,4 +186,4 @@ def _left(proxy: Proxy) -> ConnectFailed:
 
 
 def _no_proxy(proxy: Proxy) -> ConnectFailed:
-    return ConnectFailed(f"{proxy.name}: the answer is not that of a CONNECT proxy")
+    return ConnectFailed(f"{proxy.name}: the answer is not that of a CONNECT proxy, which is [connect] of the server")
