@@ -143,7 +143,7 @@ class HostKubelet:
                 self._container(namespace, pod, container)
                 raise KubeletError(400, "nothing on a plain box can be attached to: use exec or logs")
             case ["portForward", *_]:
-                raise KubeletError(400, "a plain box forwards no ports here: use a forward of the cloud server")
+                raise KubeletError(400, "a plain box forwards no ports here: use longline connect or a [[forward]]")
             case _:
                 raise KubeletError(404, "the kubelet of a plain box serves /pods, /exec, /containerLogs and /healthz")
         return True

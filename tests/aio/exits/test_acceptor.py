@@ -192,7 +192,7 @@ async def test_a_service_that_the_box_does_not_offer() -> None:
     async with box("0.0.0.0/0:*") as (both, logs):
         refusal = await refused(both, ServiceTarget("kubelet"))
         assert refusal.code is Code.NO_SERVICE
-        assert "offers no kubelet" in str(refusal)
+        assert "offers no kubelet: see [host]" in str(refusal)
     assert [record["target"] for record in records(logs)] == ["kubelet"]
 
 

@@ -109,7 +109,7 @@ def test_a_user_that_does_not_exist_is_refused_at_the_start() -> None:
         (exec_target(POD, ["echo", "a\0b"]), 400, "a command must be given"),
         (f"/exec/default/{POD}/host?command=true", 400, "at least one of stdin, stdout and stderr"),
         (f"/attach/default/{POD}/host?output=1", 400, "nothing on a plain box can be attached to"),
-        (f"/portForward/default/{POD}", 400, "forwards no ports here"),
+        (f"/portForward/default/{POD}", 400, "use longline connect or a [[forward]]"),
         ("/", 404, "serves /pods, /exec, /containerLogs and /healthz"),
         ("/exec", 404, "serves /pods"),
         (f"/run/default/{POD}/host", 404, "serves /pods"),

@@ -68,7 +68,7 @@ class StreamAcceptor:
         named: Mapping[str, TcpTarget] | None = None,
         *,
         principal: str = "",
-        offered_by: str = "this box offers no {}: its edge-agent.toml does not",
+        offered_by: str = "this box offers no {}: see [host], [kubelet] and [[allow]] service in its edge-agent.toml",
     ) -> None:
         """The policy is above all.
 
