@@ -25,7 +25,7 @@ from tunnel.core.target_rule import is_dns_name
 
 ADMIN = "admin"
 FLEET_LISTEN = HostPort("127.0.0.1:7445")
-"""Keeps the names given to init, one a line: kubeconfigs made later point at the first."""
+"""Where the first configuration has the fleet API."""
 
 _CONFIG = f"""\
 # What this cloud-server does. Check a change with: cloud-server check --config FILE
