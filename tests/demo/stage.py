@@ -68,8 +68,8 @@ class Stage:
 
     def show(self, text: str) -> None:
         """Output of a command."""
-        if text.strip("\n"):
-            print(text.rstrip("\n"), flush=True)
+        if shown := text.strip("\n"):
+            print(shown, flush=True)
 
     def show_command(self, command: str, *, where: str = "") -> None:
         print(self._bold(f"{where}$ {command}"), flush=True)
