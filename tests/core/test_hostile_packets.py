@@ -249,6 +249,13 @@ def test_pong_that_nobody_asked_for_is_ignored() -> None:
     assert victim.session.statistics().pacing.rtt_s == 0.0
 
 
+def test_farewells_are_told_once() -> None:
+    victim = Victim()
+    victim.receive(*(Frame.go_away(text=f"farewell {number}", reconnect_after_ms=1000) for number in range(1000)))
+    victim.receive(Frame.go_away(text="and again"))
+    assert victim.events() == [ev.PeerGoingAway(Code.SHUTTING_DOWN, "farewell 0", 1.0)]
+
+
 def test_peer_that_reads_no_answers_is_cut_off() -> None:
     victim = Victim(Limits(max_streams=0))
 

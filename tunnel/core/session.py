@@ -376,7 +376,7 @@ class Session:
                 case _ if packet.seq == 0:
                     raise RemoteProtocolError(f"{type(frame).__name__} in an unsequenced packet")
                 case f.GoAway():
-                    self._receive_go_away(frame)
+                    self._streams.receive_go_away(frame)
                 case _:
                     self._streams.receive(frame, now)
         if len(self._scheduler.control) > MAX_CONTROL_FRAMES:
@@ -393,8 +393,3 @@ class Session:
         self._pacer.acknowledged(newest.seq, acked, before, self._outbox.last_seq, now)
         self._streams.rtt_s = self._pacer.rtt_s
         self._streams.acknowledged(packet.ack.seq)
-
-    def _receive_go_away(self, frame: f.GoAway) -> None:
-        if self._streams.refusing is None:
-            self._streams.refusing = OpenRefused(frame.text or "the other side is shutting down", frame.code)
-        self._events.append(ev.PeerGoingAway(frame.code, frame.text, frame.reconnect_after_ms / 1000))

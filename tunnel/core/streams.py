@@ -61,6 +61,7 @@ class StreamTable:
         self.peer_max_streams = limits.max_streams
         self.refusing: OpenRefused | None = None
         """Set while draining: why new streams are refused, in both directions."""
+        self._peer_goes_away = False
         self.rtt_s = DEFAULT_RTT_S
 
     def __len__(self) -> int:
@@ -203,6 +204,15 @@ class StreamTable:
                 self._end(stream, (OpenRefused if refused else StreamReset)(frame.text, frame.code))
             case _:
                 self._receive_stop_sending(stream, frame, now)
+
+    def receive_go_away(self, frame: f.GoAway) -> None:
+        """The peer takes no new streams, nor do we open any; once said, it says nothing new (PROTO 8.1)."""
+        if self._peer_goes_away:
+            return
+        self._peer_goes_away = True
+        if self.refusing is None:
+            self.refusing = OpenRefused(frame.text or "the other side is shutting down", frame.code)
+        self._events.append(ev.PeerGoingAway(frame.code, frame.text, frame.reconnect_after_ms / 1000))
 
     def stamp(self, frames: Sequence[f.Frame], seq: int, now: float) -> list[f.Frame]:
         """Last touch before frames leave in packet `seq`: time left of OPENs, and which packet carries each FIN."""
