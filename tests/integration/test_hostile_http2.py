@@ -136,7 +136,7 @@ async def test_another_verb_is_no_call(cloud: Cluster, verb: str) -> None:
 
 async def test_headers_name_nobody(cloud: Cluster) -> None:
     """Whatever a header claims, the certificate decides."""
-    claims = {name: "spiffe://longline/agent/box-7" for name in ("x-forwarded-client-cert", "x-spiffe-id", "agent")}
+    claims = dict.fromkeys(("x-forwarded-client-cert", "x-spiffe-id", "agent"), "spiffe://longline/agent/box-7")
     answer, data = await ask(cloud, headers(**claims))
     assert b"not a Hello" in data
     refused = [line for line in cloud.server.log_text().splitlines() if "not a Hello" in line]
