@@ -111,6 +111,24 @@ def test_a_folder_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         check_writable(tmp_path / "folder")
 
 
+def test_two_that_make_one_folder_at_a_time_both_have_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.mkdir
+
+    def mkdir(path: Path, mode: int = 0o777) -> None:
+        real(path, mode)  # the other one, just before us
+        real(path, mode)
+
+    monkeypatch.setattr(os, "mkdir", mkdir)
+    make_folder(tmp_path / "tokens")
+    assert stat.S_IMODE((tmp_path / "tokens").stat().st_mode) == 0o700
+
+
+def test_a_file_in_the_way_of_a_folder_is_said(tmp_path: Path) -> None:
+    (tmp_path / "tokens").write_text("")
+    with pytest.raises(FileExistsError):
+        make_folder(tmp_path / "tokens")
+
+
 def test_a_file_that_is_there_is_not_made_again(tmp_path: Path) -> None:
     path = tmp_path / "once"
     write_once(path, b"first", SECRET)

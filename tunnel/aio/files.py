@@ -80,14 +80,19 @@ def check_writable(folder: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder for its owner only, owned as its parent is.
+    """Make a folder for its owner only, owned as its parent is, unless it is there.
+
+    Asking first would lose the race of two commands that both find no folder.
 
     Raises:
         OSError: it cannot be made.
     """
-    if path.is_dir():
-        return
-    path.mkdir(mode=0o700, parents=True)
+    try:
+        path.mkdir(mode=0o700, parents=True)
+    except FileExistsError:
+        if path.is_dir():
+            return
+        raise
     owner = path.parent.stat()
     if os.geteuid() == 0 and owner.st_uid != 0:
         os.chown(path, owner.st_uid, owner.st_gid)
