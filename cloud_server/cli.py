@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from tunnel.aio.command import VERSION, Failed, command_line, config_option
+from tunnel.aio.process.command import VERSION, Failed, command_line, config_option
 
 MAX_LIFE = timedelta(days=365)
 _LIFE = re.compile(r"([1-9][0-9]{0,7})([smhd])")
@@ -61,7 +61,7 @@ made {made.config} and {made.kubeconfig}
 def run(config: Path) -> None:
     """Run in the foreground, as the service does."""
     from cloud_server.config import load_server_config
-    from tunnel.aio.native_log import enable_handshake_trace
+    from tunnel.aio.carriers.native_log import enable_handshake_trace
 
     enable_handshake_trace()  # before anything imports grpc
     from cloud_server.daemon import run as run_server

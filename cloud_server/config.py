@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from cloud_server.routing.router import RoutePolicy
-from tunnel.aio.config import Fault, HostPort, LogConfig, Seconds, ServerAddress, TargetPattern, Validated, load
+from tunnel.aio.process.config import Fault, HostPort, LogConfig, Seconds, ServerAddress, TargetPattern, Validated, load
 from tunnel.core.names import AGENT_NAME_RULE, is_agent_name, is_service_name
 from tunnel.core.target import TcpTarget
 

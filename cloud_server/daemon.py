@@ -22,16 +22,16 @@ from cloud_server.registry import Registry
 from cloud_server.routing.cluster import ClusterIndex
 from cloud_server.sessions import SessionAcceptor
 from cloud_server.setup import state_of
-from tunnel.aio import malloc
-from tunnel.aio.carrier_server import CarrierServer
-from tunnel.aio.command import VERSION
-from tunnel.aio.credentials import CredentialsUnusable, ServerTls
-from tunnel.aio.lifecycle import EXIT_FAILED, EXIT_OK, Stop, run_daemon
-from tunnel.aio.listener import ListenFailed
-from tunnel.aio.logs import configure_logs
-from tunnel.aio.native_log import HandshakeFailed, NativeEvent, Suppressed, capture
-from tunnel.aio.sd_notify import notify
-from tunnel.aio.tasks import TaskOwner
+from tunnel.aio.carriers.carrier_server import CarrierServer
+from tunnel.aio.carriers.native_log import HandshakeFailed, NativeEvent, Suppressed, capture
+from tunnel.aio.identity.tls_material import CredentialsUnusable, ServerTls
+from tunnel.aio.process import malloc
+from tunnel.aio.process.command import VERSION
+from tunnel.aio.process.lifecycle import EXIT_FAILED, EXIT_OK, Stop, run_daemon
+from tunnel.aio.process.logs import configure_logs
+from tunnel.aio.process.sd_notify import notify
+from tunnel.aio.process.tasks import TaskOwner
+from tunnel.aio.sockets.listener import ListenFailed
 from tunnel.core.budget import Budget
 from tunnel.core.errors import Code, SessionRefused
 from tunnel.core.limits import MIB, Limits, Timing

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from cloud_server.config import ExposeConfig
 from tunnel.aio.exits.acceptor import StreamAcceptor
 from tunnel.aio.exits.policy import Policy
-from tunnel.aio.incoming import Acceptor
+from tunnel.aio.sessions.incoming import Acceptor
 
 
 class Exposed:

@@ -19,11 +19,11 @@ from cloud_server.routing.attempt import Dials
 from cloud_server.routing.cluster import ClusterIndex
 from cloud_server.routing.router import Router
 from cloud_server.setup import state_of
-from tunnel.aio.command import VERSION
-from tunnel.aio.credentials import ServerTls
-from tunnel.aio.listener import Handler, Listener
-from tunnel.aio.metrics_endpoint import MetricsEndpoint
-from tunnel.aio.tls_context import server_context
+from tunnel.aio.identity.tls_material import ServerTls
+from tunnel.aio.process.command import VERSION
+from tunnel.aio.sockets.listener import Handler, Listener
+from tunnel.aio.sockets.metrics_endpoint import MetricsEndpoint
+from tunnel.aio.sockets.tls_context import server_context
 
 METRICS = "metrics"
 CONNECT_UNIX = "connect-unix"

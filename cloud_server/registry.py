@@ -10,8 +10,8 @@ from enum import Enum
 from typing import Protocol
 
 from protos import tunnel_pb2
-from tunnel.aio.session import TunnelSession
-from tunnel.aio.stream import Stream
+from tunnel.aio.sessions.session import TunnelSession
+from tunnel.aio.sessions.stream import Stream
 from tunnel.core.errors import Code, OpenRefused, TunnelError
 from tunnel.core.frames import TrafficClass
 from tunnel.core.target import Target

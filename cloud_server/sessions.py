@@ -13,9 +13,9 @@ import structlog
 from cloud_server.exposed import Exposed
 from cloud_server.registry import Registry
 from protos import tunnel_pb2
-from tunnel.aio.carrier import Carrier, CarrierLost
-from tunnel.aio.incoming import Acceptor
-from tunnel.aio.session import TunnelSession
+from tunnel.aio.carriers.carrier import Carrier, CarrierLost
+from tunnel.aio.sessions.incoming import Acceptor
+from tunnel.aio.sessions.session import TunnelSession
 from tunnel.core import events as ev
 from tunnel.core.budget import Budget
 from tunnel.core.errors import Code, RemoteProtocolError, SessionLost, SessionRefused, TunnelError

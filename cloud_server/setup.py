@@ -18,8 +18,8 @@ from cloud_server.identity.site_kubeconfig import SiteUnusable, Through, check_n
 from cloud_server.identity.site_proxy import site_proxy_certificate
 from cloud_server.identity.tokens import TokenStore
 from cloud_server.identity.users import USER_NAME, USER_NAME_RULE, Users
-from tunnel.aio.config import HostPort
-from tunnel.aio.files import PUBLIC, SECRET, NewFile, make_folder, write_together
+from tunnel.aio.process.config import HostPort
+from tunnel.aio.process.files import PUBLIC, SECRET, NewFile, make_folder, write_together
 from tunnel.core.names import AGENT_NAME_RULE, is_agent_name
 from tunnel.core.target_rule import is_dns_name
 

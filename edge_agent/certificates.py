@@ -14,9 +14,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from edge_agent.identity import Identity, IdentityUnusable
-from tunnel.aio.files import PUBLIC, SECRET, NewFile, write_together
-from tunnel.aio.peer_identity import identify_certificate
-from tunnel.aio.spiffe import IdentityUnclear
+from tunnel.aio.identity.peer_identity import identify_certificate
+from tunnel.aio.identity.spiffe import IdentityUnclear
+from tunnel.aio.process.files import PUBLIC, SECRET, NewFile, write_together
 from tunnel.core.names import is_agent_name
 
 

@@ -8,8 +8,8 @@ from typing import BinaryIO
 
 import click
 
-from tunnel.aio.command import VERSION, AddressParameter, Failed, command_line, config_option
-from tunnel.aio.config import ServerAddress
+from tunnel.aio.process.command import VERSION, AddressParameter, Failed, command_line, config_option
+from tunnel.aio.process.config import ServerAddress
 
 MAX_TOKEN_BYTES = 64 * 1024
 
@@ -33,12 +33,12 @@ def join(server: ServerAddress, token_file: BinaryIO, state: Path) -> None:
     """Make a key on this box and get a certificate for it."""
     import asyncio
 
-    from tunnel.aio.native_log import silence_core
+    from tunnel.aio.carriers.native_log import silence_core
 
     silence_core()  # before anything imports grpc
     from edge_agent.join import JoinFailed
     from edge_agent.join import join as join_cloud
-    from tunnel.aio.join_token import JoinToken, TokenUnusable
+    from tunnel.aio.identity.join_token import JoinToken, TokenUnusable
 
     try:
         token = JoinToken.decode(token_file.read(MAX_TOKEN_BYTES).decode("ascii", "replace"))
@@ -57,7 +57,7 @@ def join(server: ServerAddress, token_file: BinaryIO, state: Path) -> None:
 @config_option
 def run(config: Path) -> None:
     """Run in the foreground, as the service does."""
-    from tunnel.aio.native_log import silence_core
+    from tunnel.aio.carriers.native_log import silence_core
 
     silence_core()  # before anything imports grpc
     from edge_agent.config import load_agent_config

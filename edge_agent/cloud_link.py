@@ -10,12 +10,12 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from protos import tunnel_pb2
-from tunnel.aio.carrier import Carrier, CarrierLost, DialOptions, dial_carrier
-from tunnel.aio.credentials import ClientTls
-from tunnel.aio.incoming import Acceptor
-from tunnel.aio.session import TunnelSession
-from tunnel.aio.stream import Stream
-from tunnel.aio.tasks import TaskOwner
+from tunnel.aio.carriers.carrier import Carrier, CarrierLost, DialOptions, dial_carrier
+from tunnel.aio.identity.tls_material import ClientTls
+from tunnel.aio.process.tasks import TaskOwner
+from tunnel.aio.sessions.incoming import Acceptor
+from tunnel.aio.sessions.session import TunnelSession
+from tunnel.aio.sessions.stream import Stream
 from tunnel.core import events as ev
 from tunnel.core.backoff import Backoff
 from tunnel.core.errors import Code, OpenRefused, RemoteProtocolError, SessionLost, SessionRefused, TunnelError

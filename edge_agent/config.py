@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from edge_agent.hostkubelet.settings import HostSettings, SettingsError
-from tunnel.aio.channel import proxy_options
-from tunnel.aio.config import Fault, HostPort, LogConfig, Seconds, ServerAddress, TargetPattern, Validated, load
+from tunnel.aio.carriers.channel import proxy_options
+from tunnel.aio.process.config import Fault, HostPort, LogConfig, Seconds, ServerAddress, TargetPattern, Validated, load
 from tunnel.core.names import AGENT_NAME_RULE, KUBELET, is_service_name
 from tunnel.core.target import ServiceTarget, Target, TcpTarget
 from tunnel.core.target_rule import TargetRule

@@ -12,16 +12,16 @@ from edge_agent.identity import Identity, IdentityUnusable
 from edge_agent.listen import LocalListen
 from edge_agent.real_kubelet import dial_kubelet
 from edge_agent.renewal import keep_fresh
-from tunnel.aio import malloc
-from tunnel.aio.carrier import DialOptions
-from tunnel.aio.command import VERSION
+from tunnel.aio.carriers.carrier import DialOptions
 from tunnel.aio.exits.acceptor import Request, Service, StreamAcceptor
 from tunnel.aio.exits.policy import Policy
-from tunnel.aio.lifecycle import EXIT_FAILED, EXIT_OK, Stop, run_daemon
-from tunnel.aio.listener import Listener, ListenFailed
-from tunnel.aio.logs import configure_logs
-from tunnel.aio.sd_notify import notify
-from tunnel.aio.tasks import TaskOwner
+from tunnel.aio.process import malloc
+from tunnel.aio.process.command import VERSION
+from tunnel.aio.process.lifecycle import EXIT_FAILED, EXIT_OK, Stop, run_daemon
+from tunnel.aio.process.logs import configure_logs
+from tunnel.aio.process.sd_notify import notify
+from tunnel.aio.process.tasks import TaskOwner
+from tunnel.aio.sockets.listener import Listener, ListenFailed
 from tunnel.core.limits import Limits
 from tunnel.core.names import KUBELET
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from tunnel.aio.credentials import ClientTls
-from tunnel.aio.openssl import OwnCertificate, read_own
-from tunnel.aio.spiffe import IdentityUnclear, only_uri, split_uri
+from tunnel.aio.identity.openssl import OwnCertificate, read_own
+from tunnel.aio.identity.spiffe import IdentityUnclear, only_uri, split_uri
+from tunnel.aio.identity.tls_material import ClientTls
 from tunnel.core.names import is_agent_name
 
 RENEW_AFTER = 2 / 3

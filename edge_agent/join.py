@@ -12,12 +12,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from edge_agent.certificates import Answer, check_answer, new_key, replace, request_for
 from edge_agent.identity import Identity
 from protos import tunnel_pb2
-from tunnel.aio.carrier_errors import CarrierLost, EnrollmentRefused
-from tunnel.aio.config import ServerAddress
-from tunnel.aio.credentials import ClientTls
-from tunnel.aio.enrollment import call_join
-from tunnel.aio.files import PUBLIC, check_writable, make_folder, write_atomic
-from tunnel.aio.join_token import JoinToken
+from tunnel.aio.carriers.carrier_errors import CarrierLost, EnrollmentRefused
+from tunnel.aio.carriers.enrollment import call_join
+from tunnel.aio.identity.join_token import JoinToken
+from tunnel.aio.identity.tls_material import ClientTls
+from tunnel.aio.process.config import ServerAddress
+from tunnel.aio.process.files import PUBLIC, check_writable, make_folder, write_atomic
 
 TIMEOUT_S = 20.0
 

@@ -6,10 +6,10 @@ from typing import Protocol
 
 import structlog
 
-from tunnel.aio.conn import Conn
-from tunnel.aio.pending import open_unless_gone
-from tunnel.aio.splice import splice
-from tunnel.aio.stream import Stream
+from tunnel.aio.sessions.pending import open_unless_gone
+from tunnel.aio.sessions.splice import splice
+from tunnel.aio.sessions.stream import Stream
+from tunnel.aio.sockets.conn import Conn
 from tunnel.core.errors import Code, OpenRefused
 from tunnel.core.target import Target
 

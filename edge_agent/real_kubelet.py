@@ -12,9 +12,9 @@ import os
 import ssl
 
 from edge_agent.config import KubeletConfig
-from tunnel.aio.conn import Conn
-from tunnel.aio.credentials import ClientTls, CredentialsUnusable
-from tunnel.aio.tls_client import dial_tls
+from tunnel.aio.identity.tls_material import ClientTls, CredentialsUnusable
+from tunnel.aio.sockets.conn import Conn
+from tunnel.aio.sockets.tls_client import dial_tls
 from tunnel.core.errors import Code, OpenRefused
 
 

@@ -11,7 +11,7 @@ import structlog
 
 from edge_agent.identity import Identity, IdentityUnusable
 from protos import tunnel_pb2
-from tunnel.aio.carrier_errors import CarrierLost, EnrollmentRefused
+from tunnel.aio.carriers.carrier_errors import CarrierLost, EnrollmentRefused
 
 TIMEOUT_S = 20.0
 LOOK_EVERY_S = 300.0
@@ -47,7 +47,7 @@ async def keep_fresh(
 async def _renew(identity: Identity, server: str, proxy: str | None) -> None:
     # Here and not above: they bring the X.509 library, which an agent at rest does without.
     from edge_agent.certificates import check_answer, load_key, replace, request_for
-    from tunnel.aio.enrollment import call_renew
+    from tunnel.aio.carriers.enrollment import call_renew
 
     key = await asyncio.to_thread(load_key, identity)
     request = tunnel_pb2.RenewRequest(csr_der=request_for(key))

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import structlog
 
-from tunnel.aio.splice import SpliceResult
-from tunnel.aio.stream import Stream
+from tunnel.aio.sessions.splice import SpliceResult
+from tunnel.aio.sessions.stream import Stream
 from tunnel.core.errors import Code, OpenRefused
 from tunnel.core.target import Target
 

@@ -21,10 +21,10 @@ from cloud_server.frontends.audit import OpenRecord, audited
 from cloud_server.frontends.status import http_status, reason_phrase
 from cloud_server.routing.attempt import Dials
 from cloud_server.routing.names import SUFFIX
-from tunnel.aio.conn import Conn
-from tunnel.aio.http1 import Request, ServerConnection
-from tunnel.aio.pending import open_unless_gone
-from tunnel.aio.splice import splice
+from tunnel.aio.sessions.pending import open_unless_gone
+from tunnel.aio.sessions.splice import splice
+from tunnel.aio.sockets.conn import Conn
+from tunnel.aio.sockets.http1 import Request, ServerConnection
 from tunnel.core.errors import Code, OpenRefused
 from tunnel.core.names import is_agent_name
 

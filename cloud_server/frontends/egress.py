@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from tunnel.aio.conn import Conn
-from tunnel.aio.listener import Handler
+from tunnel.aio.sockets.conn import Conn
+from tunnel.aio.sockets.listener import Handler
 
 PREFACE = b"PRI * HTTP/2.0"
 """How HTTP/2 begins; no request of HTTP/1 does."""

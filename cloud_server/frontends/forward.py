@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from cloud_server.frontends.audit import OpenRecord, audited
 from cloud_server.frontends.opener import Opener
-from tunnel.aio.conn import Conn
-from tunnel.aio.pending import open_unless_gone
-from tunnel.aio.splice import splice
+from tunnel.aio.sessions.pending import open_unless_gone
+from tunnel.aio.sessions.splice import splice
+from tunnel.aio.sockets.conn import Conn
 from tunnel.core.errors import Code, OpenRefused
 from tunnel.core.target import TcpTarget
 

@@ -7,7 +7,7 @@ import time
 
 from cloud_server.frontends.opener import Opener
 from cloud_server.metrics import Metrics
-from tunnel.aio.stream import Stream
+from tunnel.aio.sessions.stream import Stream
 from tunnel.core.errors import Code, OpenRefused
 from tunnel.core.target import Target
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from tunnel.aio.stream import Stream
+from tunnel.aio.sessions.stream import Stream
 from tunnel.core.target import Target
 
 

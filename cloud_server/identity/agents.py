@@ -12,7 +12,7 @@ from pathlib import Path
 
 import structlog
 
-from tunnel.aio.files import SECRET, make_folder, write_atomic
+from tunnel.aio.process.files import SECRET, make_folder, write_atomic
 from tunnel.core.errors import Code, TunnelError
 from tunnel.core.names import is_agent_name
 

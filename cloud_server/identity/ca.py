@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from cloud_server.identity.hosts import general_name
-from tunnel.aio.files import PUBLIC, SECRET, NewFile
+from tunnel.aio.process.files import PUBLIC, SECRET, NewFile
 
 CA_LIFE = timedelta(days=3650)
 SERVER_LIFE = timedelta(days=825)

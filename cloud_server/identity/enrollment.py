@@ -15,8 +15,8 @@ from cloud_server.identity.agents import AgentStore, IdentityRejected
 from cloud_server.identity.ca import CertificateAuthority, PublicKey
 from cloud_server.identity.tokens import TokenRefused, TokenStore
 from protos import tunnel_pb2
-from tunnel.aio.carrier_errors import EnrollmentRefused
-from tunnel.aio.peer_identity import spki_sha256
+from tunnel.aio.carriers.carrier_errors import EnrollmentRefused
+from tunnel.aio.identity.peer_identity import spki_sha256
 from tunnel.core.errors import TunnelError
 
 _log = structlog.get_logger("audit")
@@ -25,7 +25,7 @@ CURVES = (ec.SECP256R1, ec.SECP384R1)
 
 
 class Enrollment:
-    """Answers both calls; see `tunnel.aio.enrollment.EnrollmentHandler`."""
+    """Answers both calls; see `tunnel.aio.carriers.enrollment.EnrollmentHandler`."""
 
     def __init__(
         self,

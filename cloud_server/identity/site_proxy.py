@@ -17,9 +17,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from cloud_server.identity.ca import CLOCK_SKEW, key_pem
 from cloud_server.identity.hosts import HostsMissing, general_name, is_loopback, read_hosts
-from tunnel.aio.credentials import CredentialsUnusable
-from tunnel.aio.files import SECRET, write_once
-from tunnel.aio.tls_context import anonymous_context
+from tunnel.aio.identity.tls_material import CredentialsUnusable
+from tunnel.aio.process.files import SECRET, write_once
+from tunnel.aio.sockets.tls_context import anonymous_context
 
 FILE = "site-proxy.pem"
 LIFE = timedelta(days=3650)

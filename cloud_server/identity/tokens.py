@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cloud_server.identity.ca import CertificateAuthority
-from tunnel.aio.files import SECRET, make_folder, write_atomic
-from tunnel.aio.join_token import JoinToken
+from tunnel.aio.identity.join_token import JoinToken
+from tunnel.aio.process.files import SECRET, make_folder, write_atomic
 
 DEFAULT_LIFE = timedelta(hours=24)
 GRACE = timedelta(days=30)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import structlog
 
-from tunnel.aio.files import SECRET, make_folder, write_atomic
+from tunnel.aio.process.files import SECRET, make_folder, write_atomic
 
 USER_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._@-]{0,62}[A-Za-z0-9])?")
 FOLLOW_S = 1.0

@@ -9,7 +9,7 @@ from cloud_server.frontends.opener import Opener
 from cloud_server.routing.names import parse_target
 from cloud_server.routing.route import Route
 from cloud_server.routing.router import Router
-from tunnel.aio.stream import Stream
+from tunnel.aio.sessions.stream import Stream
 from tunnel.core.errors import OpenRefused
 from tunnel.core.target import Target
 

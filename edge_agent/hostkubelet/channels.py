@@ -18,8 +18,8 @@ from wsproto.frame_protocol import CloseReason, ParseFailed
 from wsproto.utilities import generate_accept_token
 
 from edge_agent.hostkubelet.status import KubeletError
-from tunnel.aio.duplex import Duplex
-from tunnel.aio.http1 import Request
+from tunnel.aio.sockets.duplex import Duplex
+from tunnel.aio.sockets.http1 import Request
 
 PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
 """Best first."""

@@ -13,7 +13,7 @@ from edge_agent.hostkubelet.log_file import LogFile
 from edge_agent.hostkubelet.log_options import LogOptions
 from edge_agent.hostkubelet.pod import Container, Kind
 from edge_agent.hostkubelet.status import KubeletError
-from tunnel.aio.http1 import ServerConnection
+from tunnel.aio.sockets.http1 import ServerConnection
 
 
 class OpenLog(Protocol):

@@ -26,8 +26,8 @@ from edge_agent.hostkubelet.settings import HostSettings
 from edge_agent.hostkubelet.spawn import CommandSpec
 from edge_agent.hostkubelet.status import JSON_TYPE, KubeletError
 from edge_agent.hostkubelet.units import ContainerState, Units, kubernetes_time
-from tunnel.aio.duplex import Duplex
-from tunnel.aio.http1 import Request, ServerConnection
+from tunnel.aio.sockets.duplex import Duplex
+from tunnel.aio.sockets.http1 import Request, ServerConnection
 from tunnel.core.errors import Code, StreamError
 
 MAX_EXECS = 128

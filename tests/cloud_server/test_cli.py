@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from cloud_server.cli import Life, cli
 from cloud_server.setup import agent_store
 from tests.support.processes import command_result
-from tunnel.aio.join_token import JoinToken
+from tunnel.aio.identity.join_token import JoinToken
 
 KEY = b"\x01" * 32
 

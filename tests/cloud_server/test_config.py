@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cloud_server.config import load_server_config
-from tunnel.aio.config import ConfigError
+from tunnel.aio.process.config import ConfigError
 from tunnel.core.target import TcpTarget
 
 EXAMPLE = """\

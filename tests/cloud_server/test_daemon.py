@@ -18,8 +18,8 @@ from cloud_server.setup import init_state
 from tests.support.cluster import edit_toml
 from tests.support.processes import command_result
 from tests.support.waits import eventually
-from tunnel.aio.lifecycle import EXIT_FAILED, Stop
-from tunnel.aio.listener import ListenFailed
+from tunnel.aio.process.lifecycle import EXIT_FAILED, Stop
+from tunnel.aio.sockets.listener import ListenFailed
 
 ANY_PORT = "127.0.0.1:0"
 

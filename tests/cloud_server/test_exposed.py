@@ -11,7 +11,7 @@ from cloud_server.config import AgentName, ExposeConfig
 from cloud_server.exposed import Exposed
 from tests.support.joined import joined
 from tests.support.waits import eventually
-from tunnel.aio.config import TargetPattern
+from tunnel.aio.process.config import TargetPattern
 from tunnel.core.errors import Code, OpenRefused
 from tunnel.core.target import ServiceTarget, Target, TcpTarget
 

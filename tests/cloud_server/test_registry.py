@@ -13,8 +13,8 @@ from cloud_server.identity.agents import IdentityRejected
 from cloud_server.registry import MAX_LAG, Change, Registry, SubscriberTooSlow
 from tests.support.session_server import BOX, RawBox, SessionServer, session_server
 from tests.support.waits import eventually
-from tunnel.aio.incoming import IncomingStream
-from tunnel.aio.stream import Stream
+from tunnel.aio.sessions.incoming import IncomingStream
+from tunnel.aio.sessions.stream import Stream
 from tunnel.core.errors import Code, OpenRefused, SessionLost
 from tunnel.core.limits import Timing
 from tunnel.core.target import TcpTarget

@@ -18,7 +18,7 @@ from protos import tunnel_pb2
 from tests.support.memory_carrier import MemoryCarrier, carrier_pair
 from tests.support.session_server import BOX, RawBox, SessionServer, session_server
 from tests.support.waits import eventually
-from tunnel.aio.stream import Stream
+from tunnel.aio.sessions.stream import Stream
 from tunnel.core.budget import Budget
 from tunnel.core.errors import Code, OpenRefused, SessionLost, SessionRefused
 from tunnel.core.handshake import decode_answer, encode_hello

@@ -24,9 +24,9 @@ from cloud_server.setup import (
     init_state,
     user_kubeconfig,
 )
-from tunnel.aio.config import ConfigError, HostPort
-from tunnel.aio.join_token import JoinToken
-from tunnel.aio.peer_identity import identify_certificate
+from tunnel.aio.identity.join_token import JoinToken
+from tunnel.aio.identity.peer_identity import identify_certificate
+from tunnel.aio.process.config import ConfigError, HostPort
 
 HOUR = timedelta(hours=1)
 

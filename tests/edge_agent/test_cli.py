@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from edge_agent.cli import cli
 from tests.support.enrolling import Office, office, open_office
 from tests.support.processes import BIN, command_result, environment
-from tunnel.aio.command import VERSION
+from tunnel.aio.process.command import VERSION
 
 
 def typed(*words: str, stdin: bytes = b"") -> Result:

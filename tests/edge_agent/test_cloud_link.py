@@ -19,10 +19,10 @@ from protos import tunnel_pb2
 from tests.support.carriers import DIRECT, Cloud, cloud
 from tests.support.session_server import BOX, SessionServer, echo, session_server
 from tests.support.waits import eventually
-from tunnel.aio.carrier import Carrier, CarrierLost
-from tunnel.aio.carrier_server import OnCarrier
-from tunnel.aio.session import TunnelSession
-from tunnel.aio.stream import Stream
+from tunnel.aio.carriers.carrier import Carrier, CarrierLost
+from tunnel.aio.carriers.carrier_server import OnCarrier
+from tunnel.aio.sessions.session import TunnelSession
+from tunnel.aio.sessions.stream import Stream
 from tunnel.core.errors import Code, OpenRefused, SessionLost, SessionRefused, StreamReset
 from tunnel.core.handshake import decode_hello, encode_refusal, encode_welcome
 from tunnel.core.limits import SESSION_ID_BYTES, Limits, Timing

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.config import load_agent_config, named_targets
-from tunnel.aio.config import ConfigError
+from tunnel.aio.process.config import ConfigError
 from tunnel.core.target import TcpTarget
 
 EXAMPLE = """\

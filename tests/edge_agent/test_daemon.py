@@ -14,7 +14,7 @@ from edge_agent.config import AgentConfig, load_agent_config
 from edge_agent.hostkubelet import HostKubelet
 from tests.support.pki import Authority
 from tests.support.waits import eventually
-from tunnel.aio.lifecycle import EXIT_FAILED, EXIT_OK, Stop
+from tunnel.aio.process.lifecycle import EXIT_FAILED, EXIT_OK, Stop
 from tunnel.core.names import KUBELET
 
 AUTHORITY = Authority()

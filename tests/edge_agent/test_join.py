@@ -21,9 +21,9 @@ from protos import tunnel_pb2
 from tests.support.carriers import cloud, echo
 from tests.support.enrolling import Office, open_office
 from tests.support.pki import Authority
-from tunnel.aio.config import ServerAddress
-from tunnel.aio.join_token import JoinToken
-from tunnel.aio.peer_identity import spki_sha256
+from tunnel.aio.identity.join_token import JoinToken
+from tunnel.aio.identity.peer_identity import spki_sha256
+from tunnel.aio.process.config import ServerAddress
 
 
 @pytest.fixture(autouse=True)

@@ -13,9 +13,9 @@ from structlog.testing import capture_logs
 from edge_agent.listen import DIAL_TIMEOUT_S, LocalListen
 from tests.support.joined import Pair, joined
 from tests.support.waits import eventually
-from tunnel.aio.incoming import IncomingStream
-from tunnel.aio.listener import Listener
-from tunnel.aio.stream import Stream
+from tunnel.aio.sessions.incoming import IncomingStream
+from tunnel.aio.sessions.stream import Stream
+from tunnel.aio.sockets.listener import Listener
 from tunnel.core.errors import Code, OpenRefused
 from tunnel.core.target import ServiceTarget, Target
 

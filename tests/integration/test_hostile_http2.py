@@ -19,7 +19,7 @@ from tests.support.cluster import Cluster, cluster
 from tests.support.hostile_agent import stolen_context
 from tests.support.targets import Target
 from tests.support.tunnel import exchange
-from tunnel.aio.methods import CONNECT, RENEW
+from tunnel.aio.carriers.methods import CONNECT, RENEW
 
 MIB = 1024 * 1024
 GRACE_S = 10.0

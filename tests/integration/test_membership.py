@@ -17,7 +17,7 @@ from tests.support.pki import Authority
 from tests.support.processes import run_command
 from tests.support.tunnel import BOX, Tunnel, exchange, tunnel, wait_until
 from tests.support.waits import scaled_s
-from tunnel.aio.files import PUBLIC, write_atomic
+from tunnel.aio.process.files import PUBLIC, write_atomic
 
 
 def refused_status(made: Tunnel) -> int:

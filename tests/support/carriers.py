@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
 from tests.support.pki import Authority, Issued
-from tunnel.aio.carrier import Carrier, DialOptions, dial_carrier
-from tunnel.aio.carrier_server import CarrierLimits, CarrierServer, OnCarrier
-from tunnel.aio.credentials import ClientTls, ServerTls
-from tunnel.aio.enrollment import EnrollmentHandler
+from tunnel.aio.carriers.carrier import Carrier, DialOptions, dial_carrier
+from tunnel.aio.carriers.carrier_server import CarrierLimits, CarrierServer, OnCarrier
+from tunnel.aio.carriers.enrollment import EnrollmentHandler
+from tunnel.aio.identity.tls_material import ClientTls, ServerTls
 
 AGENT = "spiffe://longline/agent/box-7"
 DIRECT = DialOptions(timeout_s=10.0, proxy="none")

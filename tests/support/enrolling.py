@@ -14,11 +14,11 @@ from cloud_server.identity.ca import CertificateAuthority
 from cloud_server.identity.enrollment import Enrollment
 from cloud_server.identity.tokens import TokenStore
 from tests.support.carriers import echo
-from tunnel.aio.carrier_server import CarrierServer
-from tunnel.aio.config import ServerAddress
-from tunnel.aio.credentials import ServerTls
-from tunnel.aio.files import write_together
-from tunnel.aio.join_token import JoinToken
+from tunnel.aio.carriers.carrier_server import CarrierServer
+from tunnel.aio.identity.join_token import JoinToken
+from tunnel.aio.identity.tls_material import ServerTls
+from tunnel.aio.process.config import ServerAddress
+from tunnel.aio.process.files import write_together
 from tunnel.core.errors import TunnelError
 
 HOUR = timedelta(hours=1)

@@ -21,11 +21,11 @@ from cloud_server.registry import AgentView, Change
 from protos import tunnel_pb2
 from tests.support.joined import Pair, joined
 from tests.support.pki import Authority
-from tunnel.aio.duplex import Duplex
-from tunnel.aio.incoming import Acceptor, IncomingStream
-from tunnel.aio.listener import Listener
-from tunnel.aio.stream import Stream
-from tunnel.aio.tasks import TaskOwner
+from tunnel.aio.process.tasks import TaskOwner
+from tunnel.aio.sessions.incoming import Acceptor, IncomingStream
+from tunnel.aio.sessions.stream import Stream
+from tunnel.aio.sockets.duplex import Duplex
+from tunnel.aio.sockets.listener import Listener
 from tunnel.core.errors import Code, OpenRefused
 from tunnel.core.target import Target
 

@@ -14,8 +14,9 @@ import grpc
 import grpc.aio
 
 from protos import tunnel_pb2 as pb
-from tunnel.aio.credentials import ClientTls, channel_credentials
-from tunnel.aio.methods import CONNECT
+from tunnel.aio.carriers.credentials import channel_credentials
+from tunnel.aio.carriers.methods import CONNECT
+from tunnel.aio.identity.tls_material import ClientTls
 from tunnel.core.codec import decode_envelope
 from tunnel.core.errors import SessionRefused
 from tunnel.core.handshake import Welcome, decode_answer, decode_refusal, encode_hello

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from tests.support.memory_carrier import MemoryCarrier, carrier_pair
-from tunnel.aio.incoming import Acceptor, IncomingStream
-from tunnel.aio.session import TunnelSession
-from tunnel.aio.tasks import TaskOwner
+from tunnel.aio.process.tasks import TaskOwner
+from tunnel.aio.sessions.incoming import Acceptor, IncomingStream
+from tunnel.aio.sessions.session import TunnelSession
 from tunnel.core.limits import Limits, Timing
 from tunnel.core.session import Session
 from tunnel.core.target import TcpTarget

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from tunnel.aio.carrier import CarrierLost
+from tunnel.aio.carriers.carrier import CarrierLost
 
 
 class MemoryCarrier:

@@ -15,10 +15,10 @@ from cloud_server.sessions import SessionAcceptor
 from protos import tunnel_pb2
 from tests.support.carriers import DIRECT, Cloud, cloud
 from tests.support.pki import Issued
-from tunnel.aio.carrier import Carrier
-from tunnel.aio.incoming import Acceptor, IncomingStream
-from tunnel.aio.session import TunnelSession
-from tunnel.aio.tasks import TaskOwner
+from tunnel.aio.carriers.carrier import Carrier
+from tunnel.aio.process.tasks import TaskOwner
+from tunnel.aio.sessions.incoming import Acceptor, IncomingStream
+from tunnel.aio.sessions.session import TunnelSession
 from tunnel.core.budget import Budget
 from tunnel.core.errors import Code, SessionLost
 from tunnel.core.handshake import Welcome, decode_answer, encode_hello

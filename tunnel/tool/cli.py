@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from tunnel.aio.command import VERSION, Failed, command_line
+from tunnel.aio.process.command import VERSION, Failed, command_line
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -69,7 +69,7 @@ def _context(path: Path) -> ssl.SSLContext:
     """Trust and identity of a kubeconfig's current context."""
     import yaml
 
-    from tunnel.aio.openssl import load_chain
+    from tunnel.aio.identity.openssl import load_chain
 
     try:
         config = yaml.safe_load(path.read_text())

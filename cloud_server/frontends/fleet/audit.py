@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import structlog
 
 from cloud_server.frontends.fleet.status import ApiError
-from tunnel.aio.audit import recorded_command
+from tunnel.aio.process.audit import recorded_command
 from tunnel.core.errors import StreamError
 
 log = structlog.get_logger("audit")

@@ -7,7 +7,7 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from cloud_server.frontends.fleet.status import ApiError
-from tunnel.aio.http1 import ServerConnection
+from tunnel.aio.sockets.http1 import ServerConnection
 from tunnel.core.errors import Code, StreamClosed, StreamError
 
 T = TypeVar("T")

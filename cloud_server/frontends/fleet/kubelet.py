@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from cloud_server.frontends.fleet.encoding import decode
 from cloud_server.frontends.fleet.status import ApiError, from_stream_error
 from cloud_server.frontends.opener import Opener
-from tunnel.aio.http1 import ClientConnection, HeaderItems, Response
-from tunnel.aio.stream import Stream
+from tunnel.aio.sessions.stream import Stream
+from tunnel.aio.sockets.http1 import ClientConnection, HeaderItems, Response
 from tunnel.core.errors import Code, StreamError
 from tunnel.core.names import KUBELET
 from tunnel.core.target import ServiceTarget

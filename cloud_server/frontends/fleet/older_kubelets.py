@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from cloud_server.registry import AgentView
-from tunnel.aio.http1 import Response
+from tunnel.aio.sockets.http1 import Response
 
 NEWEST = frozenset(("v5.channel.k8s.io", "SPDY/3.1+portforward.k8s.io"))
 """Whoever offers nothing else has something else to fall back on."""

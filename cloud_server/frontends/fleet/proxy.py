@@ -21,9 +21,9 @@ from cloud_server.frontends.fleet.routes import ResourceRequest
 from cloud_server.frontends.fleet.status import ApiError, Json, from_stream_error, not_found
 from cloud_server.frontends.fleet.store import ObjectStore
 from cloud_server.frontends.opener import Opener
-from tunnel.aio.conn import Conn
-from tunnel.aio.http1 import Headers, Request, ServerConnection
-from tunnel.aio.splice import splice
+from tunnel.aio.sessions.splice import splice
+from tunnel.aio.sockets.conn import Conn
+from tunnel.aio.sockets.http1 import Headers, Request, ServerConnection
 from tunnel.core.errors import StreamError
 
 MAX_ERROR_BYTES = 64 * 1024

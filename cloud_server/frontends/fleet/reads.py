@@ -18,7 +18,7 @@ from cloud_server.frontends.fleet.status import ApiError, Json, not_found
 from cloud_server.frontends.fleet.store import ObjectStore
 from cloud_server.frontends.fleet.tables import table
 from cloud_server.frontends.fleet.watch import DEFAULT_TIMEOUT_S, MAX_TIMEOUT_S, WatchOptions, serve_watch
-from tunnel.aio.http1 import ServerConnection
+from tunnel.aio.sockets.http1 import ServerConnection
 
 MAX_TOKEN_CHARS = 1024
 _TABLE = {"Table": ("meta.k8s.io", ("v1", "v1beta1"))}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from cloud_server.frontends.fleet.resources import Resource, find
 from cloud_server.frontends.fleet.status import ApiError, no_such_path
-from tunnel.aio.http1 import Request
+from tunnel.aio.sockets.http1 import Request
 
 _FALSE = ("0", "false")
 _WRITE_METHODS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}

@@ -22,8 +22,8 @@ from cloud_server.frontends.fleet.routes import ResourceRequest, parse
 from cloud_server.frontends.fleet.status import ApiError, Json, no_such_path
 from cloud_server.frontends.fleet.store import ObjectStore
 from cloud_server.frontends.opener import Opener
-from tunnel.aio.conn import Conn
-from tunnel.aio.http1 import HttpError, Request, ServerConnection
+from tunnel.aio.sockets.conn import Conn
+from tunnel.aio.sockets.http1 import HttpError, Request, ServerConnection
 from tunnel.core.errors import StreamError
 
 HEAD_TIMEOUT_S = 20.0

@@ -11,7 +11,7 @@ from cloud_server.frontends.fleet.gone import unless_gone
 from cloud_server.frontends.fleet.selectors import Selector
 from cloud_server.frontends.fleet.status import ApiError, Json
 from cloud_server.frontends.fleet.store import Change, ObjectStore
-from tunnel.aio.http1 import ServerConnection
+from tunnel.aio.sockets.http1 import ServerConnection
 
 DEFAULT_TIMEOUT_S = 3600
 MAX_TIMEOUT_S = 24 * 3600

@@ -10,8 +10,8 @@ from cloud_server.frontends.konnectivity.http2 import Http2Connection
 from cloud_server.frontends.konnectivity.http2_stream import Http2Stream
 from cloud_server.frontends.konnectivity.tunnel import Service, Tunnel
 from cloud_server.routing.attempt import Dials
-from tunnel.aio.conn import Conn
-from tunnel.aio.tasks import TaskOwner
+from tunnel.aio.process.tasks import TaskOwner
+from tunnel.aio.sockets.conn import Conn
 from tunnel.core.budget import Budget
 
 PATH = b"/ProxyService/Proxy"

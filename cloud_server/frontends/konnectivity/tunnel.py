@@ -19,9 +19,9 @@ from cloud_server.frontends.konnectivity.messages import CallFailed, Status
 from cloud_server.frontends.status import reason_phrase
 from cloud_server.routing.attempt import Attempt, Dials
 from protos.konnectivity_pb2 import Data, DialRequest, Packet, PacketType
-from tunnel.aio.pending import open_unless_gone
-from tunnel.aio.splice import SpliceResult
-from tunnel.aio.stream import Stream
+from tunnel.aio.sessions.pending import open_unless_gone
+from tunnel.aio.sessions.splice import SpliceResult
+from tunnel.aio.sessions.stream import Stream
 from tunnel.core.errors import Code, OpenRefused, StreamError
 from tunnel.core.limits import MAX_DATA_BYTES
 

@@ -14,12 +14,12 @@ from structlog.testing import capture_logs
 
 from tests.support.joined import Pair, joined
 from tests.support.waits import eventually
-from tunnel.aio.conn import Conn
 from tunnel.aio.exits import acceptor as acceptor_module
 from tunnel.aio.exits.acceptor import Request, Service, StreamAcceptor
 from tunnel.aio.exits.dialer import dial
 from tunnel.aio.exits.policy import Policy
-from tunnel.aio.stream import Stream
+from tunnel.aio.sessions.stream import Stream
+from tunnel.aio.sockets.conn import Conn
 from tunnel.core.errors import Code, OpenRefused, SessionLost, StreamReset
 from tunnel.core.target import ServiceTarget, Target, TcpTarget
 from tunnel.core.target_rule import TargetRule

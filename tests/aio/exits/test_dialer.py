@@ -14,10 +14,10 @@ import pytest
 
 from tests.support.targets import refusing_port, silent_port
 from tests.support.waits import scaled_s
-from tunnel.aio.conn import Conn
 from tunnel.aio.exits import dialer
 from tunnel.aio.exits.dialer import dial
 from tunnel.aio.exits.policy import Policy
+from tunnel.aio.sockets.conn import Conn
 from tunnel.core.errors import Code, OpenRefused
 from tunnel.core.target import TcpTarget
 from tunnel.core.target_rule import Address, TargetRule

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from tests.support.joined import Pair, joined
-from tunnel.aio.incoming import IncomingStream
-from tunnel.aio.stream import Stream
+from tunnel.aio.sessions.incoming import IncomingStream
+from tunnel.aio.sessions.stream import Stream
 from tunnel.core.errors import Code, OpenRefused
 from tunnel.core.target import Target, TcpTarget
 

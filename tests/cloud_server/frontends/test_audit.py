@@ -16,7 +16,7 @@ from cloud_server.frontends.audit import MAX_TARGET_CHARS, OpenRecord, audited
 from cloud_server.frontends.forward import Forward
 from tests.cloud_server.frontends.site import Site, site
 from tests.support.waits import eventually
-from tunnel.aio.listener import Listener
+from tunnel.aio.sockets.listener import Listener
 from tunnel.core.errors import Code, OpenRefused
 from tunnel.core.target import TcpTarget
 

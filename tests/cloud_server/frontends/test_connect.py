@@ -23,9 +23,9 @@ from tests.cloud_server.frontends.site import BANNER, Site, site
 from tests.support.pki import Authority
 from tests.support.tls_client import TlsClient
 from tests.support.waits import eventually, scaled_s
-from tunnel.aio.credentials import ServerTls
-from tunnel.aio.listener import Listener
-from tunnel.aio.tls_context import server_context
+from tunnel.aio.identity.tls_material import ServerTls
+from tunnel.aio.sockets.listener import Listener
+from tunnel.aio.sockets.tls_context import server_context
 from tunnel.core.target import TcpTarget
 
 ESTABLISHED = b"HTTP/1.1 200 Connection Established\r\n\r\n"

@@ -10,7 +10,7 @@ from cloud_server.frontends.connect import proxy_token, proxy_via
 from cloud_server.routing.attempt import Dials
 from cloud_server.routing.router import Router
 from tests.cloud_server.frontends.site import site
-from tunnel.aio.http1 import Headers, Request
+from tunnel.aio.sockets.http1 import Headers, Request
 from tunnel.core.errors import Code, OpenRefused
 from tunnel.core.target import TcpTarget
 

@@ -11,8 +11,8 @@ import pytest
 
 from cloud_server.frontends import egress
 from cloud_server.frontends.egress import PREFACE, EgressFrontend
-from tunnel.aio.conn import Conn
-from tunnel.aio.listener import Listener
+from tunnel.aio.sockets.conn import Conn
+from tunnel.aio.sockets.listener import Listener
 
 
 @asynccontextmanager

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from cloud_server.frontends.forward import Forward
 from tests.cloud_server.frontends.site import BANNER, Site, site
 from tests.support.waits import eventually
-from tunnel.aio.listener import Listener
+from tunnel.aio.sockets.listener import Listener
 from tunnel.core.target import TcpTarget
 
 

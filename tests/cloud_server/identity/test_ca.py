@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID as Usage
 
 from cloud_server.identity.ca import AGENT_LIFE, CaMissing, CertificateAuthority, Issued
-from tunnel.aio.files import write_together
+from tunnel.aio.process.files import write_together
 
 DAY = timedelta(days=1)
 

@@ -16,11 +16,11 @@ from structlog.testing import capture_logs
 from protos import tunnel_pb2
 from tests.support.enrolling import Office, open_office
 from tests.support.pki import Authority
-from tunnel.aio.carrier_errors import CarrierLost, EnrollmentRefused
-from tunnel.aio.credentials import ClientTls
-from tunnel.aio.enrollment import call_join, call_renew
-from tunnel.aio.join_token import JoinToken
-from tunnel.aio.peer_identity import spki_sha256
+from tunnel.aio.carriers.carrier_errors import CarrierLost, EnrollmentRefused
+from tunnel.aio.carriers.enrollment import call_join, call_renew
+from tunnel.aio.identity.join_token import JoinToken
+from tunnel.aio.identity.peer_identity import spki_sha256
+from tunnel.aio.identity.tls_material import ClientTls
 
 Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
 TIMEOUT_S = 10.0

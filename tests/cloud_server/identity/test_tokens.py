@@ -12,8 +12,8 @@ from cryptography import x509
 
 from cloud_server.identity.tokens import TokenRefused, TokenStore
 from tests.support.enrolling import Office, office
-from tunnel.aio.join_token import JoinToken
-from tunnel.aio.peer_identity import identify_certificate
+from tunnel.aio.identity.join_token import JoinToken
+from tunnel.aio.identity.peer_identity import identify_certificate
 
 
 @pytest.fixture

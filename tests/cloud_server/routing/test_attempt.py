@@ -6,7 +6,7 @@ import pytest
 
 from cloud_server.routing.attempt import MAX_TRIES, Attempt
 from cloud_server.routing.route import Route
-from tunnel.aio.stream import Stream
+from tunnel.aio.sessions.stream import Stream
 from tunnel.core.errors import Code, OpenRefused
 from tunnel.core.target import Target, TcpTarget
 

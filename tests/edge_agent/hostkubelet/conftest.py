@@ -14,7 +14,7 @@ from edge_agent.hostkubelet import HostKubelet, HostSettings, unblock_signals_of
 from tests.support.channel_client import ChannelClient, exec_target
 from tests.support.duplex_pair import MemoryDuplex, duplex_pair
 from tests.support.waits import eventually
-from tunnel.aio.http1 import ClientConnection, Headers
+from tunnel.aio.sockets.http1 import ClientConnection, Headers
 
 POD = "box-7"
 

@@ -15,7 +15,7 @@ from edge_agent.hostkubelet.journal import journal_arguments
 from edge_agent.hostkubelet.log_options import LogOptions
 from tests.edge_agent.hostkubelet.conftest import POD, children, serving
 from tests.support.waits import eventually
-from tunnel.aio.http1 import ClientConnection
+from tunnel.aio.sockets.http1 import ClientConnection
 from tunnel.core.errors import StreamReset
 
 UNIT = "nginx.service"

@@ -15,7 +15,7 @@ from edge_agent.hostkubelet import HostKubelet, HostSettings, SettingsError, ser
 from tests.edge_agent.hostkubelet.conftest import POD, Box, serving
 from tests.support.channel_client import ChannelClient, UpgradeRefused, exec_target, upgrade_headers
 from tests.support.waits import eventually
-from tunnel.aio.http1 import ClientConnection
+from tunnel.aio.sockets.http1 import ClientConnection
 
 ME = pwd.getpwuid(os.geteuid()).pw_name
 

@@ -7,12 +7,12 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
 
-from tunnel.aio.conn import Conn
 from tunnel.aio.exits.dialer import dial
 from tunnel.aio.exits.policy import Policy
-from tunnel.aio.incoming import IncomingStream
-from tunnel.aio.splice import splice
-from tunnel.aio.stream import Stream
+from tunnel.aio.sessions.incoming import IncomingStream
+from tunnel.aio.sessions.splice import splice
+from tunnel.aio.sessions.stream import Stream
+from tunnel.aio.sockets.conn import Conn
 from tunnel.core.errors import Code, OpenRefused, StreamError
 from tunnel.core.target import ServiceTarget, TcpTarget
 

@@ -13,8 +13,8 @@ import os
 import socket
 from itertools import chain, zip_longest
 
-from tunnel.aio.conn import Conn
 from tunnel.aio.exits.policy import Policy
+from tunnel.aio.sockets.conn import Conn
 from tunnel.core.errors import Code, OpenRefused
 from tunnel.core.target import TcpTarget
 from tunnel.core.target_rule import Address

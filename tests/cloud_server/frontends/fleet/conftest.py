@@ -13,7 +13,7 @@ from edge_agent.hostkubelet.server import HostKubelet
 from edge_agent.hostkubelet.settings import HostSettings
 from tests.support.fleet import FakeRegistry, Fleet, box, box_node, running_fleet
 from tests.support.waits import eventually
-from tunnel.aio.duplex import Duplex
+from tunnel.aio.sockets.duplex import Duplex
 
 LOG_LINES = 500
 

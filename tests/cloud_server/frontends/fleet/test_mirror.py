@@ -16,8 +16,8 @@ from cloud_server.frontends.fleet.store import ObjectStore
 from tests.support.fleet import START, FakeOpener, FakeRegistry, Kubelet, acceptor, box, pod_list
 from tests.support.joined import joined
 from tests.support.waits import eventually
-from tunnel.aio.duplex import Duplex
-from tunnel.aio.http1 import ServerConnection
+from tunnel.aio.sockets.duplex import Duplex
+from tunnel.aio.sockets.http1 import ServerConnection
 
 pytestmark = pytest.mark.timeout(30)
 

@@ -4,7 +4,7 @@ import pytest
 
 from cloud_server.frontends.fleet.routes import Query, parse
 from cloud_server.frontends.fleet.status import ApiError
-from tunnel.aio.http1 import Headers, Request
+from tunnel.aio.sockets.http1 import Headers, Request
 
 
 def _request(method: str, target: str) -> Request:

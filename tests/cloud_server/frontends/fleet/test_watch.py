@@ -13,8 +13,8 @@ import pytest
 
 from tests.support.fleet import TOKEN, Fleet, box, box_node
 from tests.support.waits import eventually, scaled_s
-from tunnel.aio.conn import Conn
-from tunnel.aio.http1 import ClientConnection, Response
+from tunnel.aio.sockets.conn import Conn
+from tunnel.aio.sockets.http1 import ClientConnection, Response
 
 pytestmark = pytest.mark.timeout(60)
 AUTH = ("authorization", f"Bearer {TOKEN}")

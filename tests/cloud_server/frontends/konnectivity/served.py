@@ -12,9 +12,9 @@ from cloud_server.frontends.konnectivity.frontend import KonnectivityFrontend
 from cloud_server.routing.attempt import Dials
 from cloud_server.routing.router import RoutePolicy, Router
 from tests.support.joined import Pair, joined
-from tunnel.aio.incoming import IncomingStream
-from tunnel.aio.listener import Listener
-from tunnel.aio.stream import Stream
+from tunnel.aio.sessions.incoming import IncomingStream
+from tunnel.aio.sessions.stream import Stream
+from tunnel.aio.sockets.listener import Listener
 from tunnel.core.errors import Code, StreamError
 from tunnel.core.target import Target, TcpTarget
 from tunnel.core.target_rule import TargetRule

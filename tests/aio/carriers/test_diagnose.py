@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime as dt
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.carriers import AGENT, cloud, echo
+from tests.support.connect_proxy import connect_proxy
+from tests.support.pki import Authority, Issued
+from tunnel.aio.carriers.diagnose import diagnose
+from tunnel.aio.identity.tls_material import ClientTls
+from tunnel.aio.sockets.address import split_address
+
+DAY = dt.timedelta(days=1)
+AUTHORITY = Authority()
+BOX = AUTHORITY.issue(uris=[AGENT])
+
+
+def _tls(box: Issued = BOX, trusts: Authority = AUTHORITY) -> ClientTls:
+    return ClientTls(certificate=box.certificate_pem, key=box.key_pem, ca=trusts.pem)
+
+
+@contextlib.asynccontextmanager
+async def _tls_server(tmp_path: Path, shown: Issued, *, alpn: str = "h2") -> AsyncIterator[str]:
+    """A server of Python's own TLS that asks for no certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*shown.write(tmp_path, "server"))
+    context.set_alpn_protocols([alpn])
+
+    async def serve(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"settings")
+        await asyncio.sleep(0)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    try:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+
+
+async def test_nothing_is_wrong() -> None:
+    async with cloud(echo) as server:
+        assert "in order" in await diagnose(server.address, server.tls(), "none")
+
+
+async def test_a_name_that_is_not_in_dns() -> None:
+    assert "no-such-host.invalid, is not found in DNS" in await diagnose("no-such-host.invalid:443", _tls(), "none")
+
+
+async def test_a_port_where_nothing_listens() -> None:
+    said = await diagnose("127.0.0.1:1", _tls(), "none")
+    assert said == "no TCP connection to the server on port 1: 127.0.0.1: connection refused"
+
+
+async def test_a_server_that_speaks_no_tls() -> None:
+    async def greet(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 mail.example.com ready\r\n" * 10)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(greet, "127.0.0.1", 0)
+    said = await diagnose(f"127.0.0.1:{server.sockets[0].getsockname()[1]}", _tls(), "none")
+    assert "does not speak TLS" in said
+    server.close()
+
+
+async def test_a_server_that_hangs_up() -> None:
+    async def hang_up(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.abort()
+
+    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    said = await diagnose(f"127.0.0.1:{server.sockets[0].getsockname()[1]}", _tls(), "none")
+    assert "does it speak TLS?" in said
+    server.close()
+
+
+async def test_another_service_behind_the_port(tmp_path: Path) -> None:
+    async with _tls_server(tmp_path, AUTHORITY.issue(hosts=["127.0.0.1"]), alpn="http/1.1") as address:
+        assert "speaks TLS but not HTTP/2" in await diagnose(address, _tls(), "none")
+
+
+async def test_a_server_certificate_for_other_names(tmp_path: Path) -> None:
+    async with _tls_server(tmp_path, AUTHORITY.issue(hosts=["cloud.example.com", "192.0.2.7"])) as address:
+        said = await diagnose(address, _tls(), "none")
+    assert said == "name of the server is not in its certificate: 127.0.0.1; it has cloud.example.com, 192.0.2.7"
+
+
+async def test_an_expired_server_certificate(tmp_path: Path) -> None:
+    async with _tls_server(tmp_path, AUTHORITY.issue(hosts=["127.0.0.1"], ends_in=-DAY)) as address:
+        assert "the server's certificate expired on 20" in await diagnose(address, _tls(), "none")
+
+
+async def test_a_server_certificate_of_the_future(tmp_path: Path) -> None:
+    shown = AUTHORITY.issue(hosts=["127.0.0.1"], starts_in=DAY, ends_in=3 * DAY)
+    async with _tls_server(tmp_path, shown) as address:
+        assert "check this box's clock" in await diagnose(address, _tls(), "none")
+
+
+async def test_a_server_of_a_foreign_authority(tmp_path: Path) -> None:
+    async with _tls_server(tmp_path, Authority("foreign CA").issue(hosts=["127.0.0.1"])) as address:
+        said = await diagnose(address, _tls(), "none")
+    assert "does not trust the server's certificate" in said
+    assert "CN=foreign CA" in said
+
+
+@pytest.mark.parametrize("tls12", [False, True], ids=["TLS 1.3", "TLS 1.2"])
+async def test_a_server_that_rejects_us_with_an_alert(tmp_path: Path, tls12: bool) -> None:
+    """In TLS 1.3 the alert comes with the first read after the handshake. gRPC never sends it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*AUTHORITY.issue(hosts=["127.0.0.1"]).write(tmp_path, "server"))
+    context.set_alpn_protocols(["h2"])
+    context.load_verify_locations(cadata=Authority("another CA").pem.decode())
+    context.verify_mode = ssl.CERT_REQUIRED
+    if tls12:
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def refuse() -> None:
+        connection, _ = listener.accept()
+        with connection, contextlib.suppress(ssl.SSLError):
+            context.wrap_socket(connection, server_side=True)
+
+    refusing = asyncio.get_running_loop().run_in_executor(None, refuse)
+    said = await diagnose(f"127.0.0.1:{listener.getsockname()[1]}", _tls(), "none")
+    await refusing
+    listener.close()
+    assert said == "the server does not accept this box's certificate (unknown ca): join again"
+
+
+async def test_the_certificate_of_this_box_has_expired() -> None:
+    async with cloud(echo) as server:
+        expired = server.authority.issue(uris=[AGENT], ends_in=-DAY)
+        assert "this box's certificate expired on 20" in await diagnose(server.address, server.tls(expired), "none")
+
+
+async def test_a_missing_certificate_file(tmp_path: Path) -> None:
+    tls = ClientTls(certificate=tmp_path / "agent.crt", key=b"", ca=b"")
+    assert "cannot read" in await diagnose("127.0.0.1:1", tls, "none")
+
+
+async def test_what_is_no_address() -> None:
+    assert "is not an address" in await diagnose("nonsense", _tls(), "none")
+
+
+# Through a proxy
+
+
+async def test_through_a_proxy_and_its_exceptions(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with cloud(echo) as server, connect_proxy() as proxy:
+        monkeypatch.setenv("https_proxy", f"http://user:secret@127.0.0.1:{proxy.port}")
+        assert "in order" in await diagnose(server.address, server.tls(), None)
+        assert proxy.requests == [server.address]
+        assert proxy.credentials == ["Basic dXNlcjpzZWNyZXQ="]
+        for exceptions in ("127.0.0.1", "example.com, 127.0.0.0/8"):
+            monkeypatch.setenv("no_proxy", exceptions)
+            assert "in order" in await diagnose(server.address, server.tls(), None)
+        assert len(proxy.requests) == 1
+
+
+async def test_a_proxy_that_refuses() -> None:
+    async with connect_proxy("407 Proxy Authentication Required") as proxy:
+        said = await diagnose("127.0.0.1:443", _tls(), f"http://127.0.0.1:{proxy.port}")
+    assert said.endswith("refuses CONNECT 127.0.0.1:443: 407 Proxy Authentication Required")
+
+
+async def test_a_proxy_that_is_away() -> None:
+    assert "no TCP connection to the HTTP proxy on port 1" in await diagnose("a:443", _tls(), "http://127.0.0.1:1")
+
+
+@pytest.mark.parametrize(
+    ("address", "split"),
+    [
+        ("cloud.example.com:7443", ("cloud.example.com", 7443)),
+        ("192.0.2.1:1", ("192.0.2.1", 1)),
+        ("[2001:db8::1]:65535", ("2001:db8::1", 65535)),
+    ],
+)
+def test_addresses(address: str, split: tuple[str, int]) -> None:
+    assert split_address(address) == split

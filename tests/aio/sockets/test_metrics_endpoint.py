@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import pytest
+
+from tunnel.aio.sockets.listener import Listener
+from tunnel.aio.sockets.metrics_endpoint import MetricsEndpoint
+
+
+@dataclass
+class Page:
+    """An endpoint and what it is to say."""
+
+    url: str = ""
+    fault: str = ""
+    answers: list[int] = field(default_factory=list)
+
+    async def get(self, path: str, method: str = "GET") -> tuple[int, str, str]:
+        """Status, content type and body, as an ordinary client sees them."""
+
+        def fetch() -> tuple[int, str, str]:
+            try:
+                with urlopen(Request(self.url + path, method=method), timeout=10) as response:
+                    return response.status, response.headers["content-type"], response.read().decode()
+            except HTTPError as error:
+                with error:
+                    return error.code, error.headers["content-type"], error.read().decode()
+
+        return await asyncio.to_thread(fetch)
+
+
+@asynccontextmanager
+async def serving() -> AsyncIterator[Page]:
+    page = Page()
+    listener = Listener("metrics", MetricsEndpoint(lambda: b"longline_up 1\n", lambda: page.fault).handle)
+    await listener.listen_tcp("127.0.0.1:0")
+    page.url = f"http://127.0.0.1:{listener.ports[0]}"
+    try:
+        yield page
+    finally:
+        await listener.aclose()
+
+
+async def test_metrics_are_in_prometheus_text_format() -> None:
+    async with serving() as page:
+        status, content_type, body = await page.get("/metrics")
+    assert (status, body) == (200, "longline_up 1\n")
+    assert content_type == "text/plain; version=0.0.4; charset=utf-8"
+
+
+async def test_ready_says_why_it_is_not() -> None:
+    async with serving() as page:
+        assert (await page.get("/readyz"))[::2] == (200, "ok\n")
+        page.fault = "draining"
+        assert (await page.get("/readyz"))[::2] == (503, "draining\n")
+        assert (await page.get("/livez"))[::2] == (200, "ok\n")
+
+
+@pytest.mark.parametrize(("path", "method", "status"), [("/", "GET", 404), ("/metrics", "POST", 405)])
+async def test_all_else_is_refused(path: str, method: str, status: int) -> None:
+    async with serving() as page:
+        assert (await page.get(path, method))[0] == status
+
+
+async def test_one_connection_takes_many_requests() -> None:
+    async with serving() as page:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(page.url.rpartition(":")[2]))
+        for _ in range(3):
+            writer.write(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200 ")
+            assert await reader.readexactly(3) == b"ok\n"
+        writer.close()
+        await writer.wait_closed()

@@ -1,0 +1,346 @@
+"""The accepting side of the carrier: a gRPC server that answers three methods and hands each carrier to its owner.
+
+It checks the peer's certificate and role, and bounds what a peer may hold before it has said anything. Sessions and
+certificates are the business of the two handlers it is given.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, NoReturn
+
+import grpc
+import grpc.aio
+import structlog
+
+from tunnel.aio.carriers.carrier_errors import GRPC_ERRORS, CarrierLost, lost_from_error
+from tunnel.aio.carriers.channel_options import cloud_options
+from tunnel.aio.carriers.credentials import server_credentials
+from tunnel.aio.carriers.enrollment import EnrollmentHandler, answer_join, answer_renew
+from tunnel.aio.carriers.grpc_runtime import keep_grpc_running
+from tunnel.aio.carriers.methods import ACCEPTED, CONNECT, JOIN, RENEW
+from tunnel.aio.carriers.one_task import OneTask
+from tunnel.aio.identity.peer_identity import PeerIdentity, identify, readable_peer
+from tunnel.aio.identity.spiffe import IdentityUnclear
+from tunnel.aio.identity.tls_material import ServerTls
+from tunnel.aio.process.tasks import TaskOwner
+from tunnel.core.limits import MAX_MESSAGE_BYTES
+
+__all__ = ["CarrierLimits", "CarrierServer", "OnCarrier"]
+
+_Context = grpc.aio.ServicerContext[bytes, bytes]
+OnCarrier = Callable[["AcceptedCarrier", str, bytes], Awaitable[None]]
+"""Called once for each carrier with the peer's URI name and the SHA-256 of its public key; the carrier is closed when
+it returns. It is not cancelled when the peer goes away: reading and writing end with CarrierLost."""
+
+LOOK_AT_CLOCK_S = 60.0
+"""How often the wall clock is asked whether a certificate has ended: it may be set, and a machine may sleep."""
+_FATE_S = 0.05
+_ALL = "all"
+_ROLE_OF_METHOD = {CONNECT: "agent", JOIN: "join", RENEW: "agent"}
+_log = structlog.get_logger("tunnel.carrier")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CarrierLimits:
+    """What peers with a good certificate may hold before their first message. A silent carrier costs about 40 KB."""
+
+    first_message_timeout_s: float = 10.0
+    max_silent: int = 1024
+    """All together: 40 MB."""
+    max_silent_per_address: int = 128
+    """From one IP address; a site behind one NAT may have many boxes that dial at once."""
+    max_silent_per_identity: int = 8
+    """Of one name, so that no box takes what its address may have. A box needs one; over a bad link, some more."""
+
+
+class CarrierServer:
+    """Listens for agents. `start` once, `stop` once."""
+
+    def __init__(
+        self,
+        listen: Sequence[str],
+        tls: ServerTls,
+        on_carrier: OnCarrier,
+        enrollment: EnrollmentHandler | None,
+        *,
+        trust_domain: str = "longline",
+        limits: CarrierLimits | None = None,
+    ) -> None:
+        self._listen = list(listen)
+        self._tls = tls
+        self._on_carrier = on_carrier
+        self._enrollment = enrollment
+        self._trust_domain = trust_domain
+        self._limits = limits or CarrierLimits()
+        self._server: grpc.aio.Server | None = None
+        self._ports: list[int] = []
+        self._stopping = False
+        self._carriers: set[AcceptedCarrier] = set()
+        self._tasks = TaskOwner("carrier")
+        self._owners: set[asyncio.Task[None]] = set()
+        self._silent: Counter[str] = Counter()
+        """Carriers without a first message: all, and by address and by name."""
+
+    # Public
+
+    @property
+    def ports(self) -> list[int]:
+        """The bound ports, in the order of `listen`."""
+        return list(self._ports)
+
+    async def start(self) -> None:
+        """Bind and accept.
+
+        Raises:
+            CredentialsUnusable: the certificate, key or CA cannot be used.
+            OSError: an address cannot be bound.
+        """
+        keep_grpc_running()
+        server = grpc.aio.server(
+            handlers=[_Methods(self)], options=cloud_options(), compression=grpc.Compression.NoCompression
+        )
+        for address in self._listen:
+            # One for each port: gRPC takes the first certificate out of such an object only once.
+            credentials = await asyncio.to_thread(server_credentials, self._tls)
+            try:
+                self._ports.append(server.add_secure_port(address, credentials))
+            except RuntimeError as fault:
+                await server.stop(None)
+                raise OSError(f"cannot listen on {address}: in use, or not an address of this machine") from fault
+        await server.start()
+        self._server = server
+
+    async def stop(self, grace_s: float) -> None:
+        """Close every carrier and the listeners. Carriers that were told GOAWAY get `grace_s` to have it delivered."""
+        self._stopping = True
+        for carrier in tuple(self._carriers):
+            carrier.close()
+        if self._server is not None:
+            await self._server.stop(grace_s)
+            # It and its handlers hold each other: let it go now, not when the garbage collector comes by.
+            self._server = None
+        if owners := tuple(self._owners):
+            await asyncio.wait(owners, timeout=grace_s)
+        await self._tasks.aclose()
+
+    # Internal
+
+    async def connect(self, _requests: object, context: _Context) -> None:
+        """One Connect call, from its headers to its status."""
+        identity = await self._authorise(CONNECT, context)
+        peer = readable_peer(context.peer())
+        address = peer.rpartition(":")[0]
+        if self._stopping:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is stopping")
+        if self._too_many_silent(address, identity.uri):
+            _log.warning("carrier refused: too many silent ones", peer=peer, identity=identity.uri)
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many connections that said nothing: try later")
+        carrier = AcceptedCarrier(context, peer)
+        with self._counted_while_silent(carrier, address, identity.uri):
+            await context.send_initial_metadata((ACCEPTED,))
+            expired = await self._serve(carrier, identity)
+        if expired:
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, f"the certificate of {identity.uri} has expired")
+
+    async def join(self, request: bytes, context: _Context) -> bytes:
+        """One Join call."""
+        identity = await self._authorise(JOIN, context)
+        return await answer_join(self._enrollment, identity, request, context)
+
+    async def renew(self, request: bytes, context: _Context) -> bytes:
+        """One Renew call."""
+        identity = await self._authorise(RENEW, context)
+        return await answer_renew(self._enrollment, identity, request, context)
+
+    async def _authorise(self, method: str, context: _Context) -> PeerIdentity:
+        wanted = _ROLE_OF_METHOD[method]
+        try:
+            identity = identify(context.auth_context(), self._trust_domain)
+        except IdentityUnclear as fault:
+            await self._deny(context, method, str(fault))
+        if identity.role != wanted:
+            await self._deny(context, method, f"{identity.uri} may not do this: that takes role {wanted!r}")
+        return identity
+
+    async def _deny(self, context: _Context, method: str, reason: str) -> NoReturn:
+        _log.warning("peer refused", peer=readable_peer(context.peer()), method=method, reason=reason)
+        await context.abort(grpc.StatusCode.PERMISSION_DENIED, reason)
+
+    def _too_many_silent(self, address: str, uri: str) -> bool:
+        limits = self._limits
+        return (
+            self._silent[uri] >= limits.max_silent_per_identity
+            or self._silent[address] >= limits.max_silent_per_address
+            or self._silent[_ALL] >= limits.max_silent
+        )
+
+    @contextmanager
+    def _counted_while_silent(self, carrier: AcceptedCarrier, address: str, uri: str) -> Iterator[None]:
+        timeout_s = self._limits.first_message_timeout_s
+        counted = (_ALL, address, uri)
+
+        def spoke() -> None:
+            timer.cancel()
+            self._silent.subtract(counted)
+            for key in counted:
+                if self._silent[key] <= 0:
+                    del self._silent[key]
+
+        def too_late() -> None:
+            _log.warning("carrier closed: it said nothing", peer=carrier.peer, after_s=timeout_s)
+            carrier.end(CarrierLost(f"{carrier.peer}: said nothing within {timeout_s:g} s"))
+
+        self._silent.update(counted)
+        timer = asyncio.get_running_loop().call_later(timeout_s, too_late)
+        carrier.when_first_message(spoke)
+        try:
+            yield
+        finally:
+            carrier.first_message()
+
+    async def _serve(self, carrier: AcceptedCarrier, identity: PeerIdentity) -> bool:
+        """Hold the call until its carrier is over; whether that was because the peer's certificate ended."""
+        self._carriers.add(carrier)
+        # Its own task: gRPC cancels the handler at any await once the peer is gone, and the owner keeps a session.
+        owner = self._tasks.spawn(carrier.peer, self._own(carrier, identity))
+        self._owners.add(owner)
+        owner.add_done_callback(self._owners.discard)
+        try:
+            return await _expired_before_end(carrier, identity.not_after)
+        finally:
+            # From here on nothing of the carrier may touch the context: gRPC frees the call behind it.
+            carrier.end(CarrierLost(f"{carrier.peer}: connection closed"))
+            self._carriers.discard(carrier)
+
+    async def _own(self, carrier: AcceptedCarrier, identity: PeerIdentity) -> None:
+        try:
+            await self._on_carrier(carrier, identity.uri, identity.spki_sha256)
+        except CarrierLost as lost:
+            _log.info("carrier lost", peer=carrier.peer, identity=identity.uri, reason=lost.text)
+        finally:
+            carrier.close()
+
+
+async def _expired_before_end(carrier: AcceptedCarrier, not_after: datetime) -> bool:
+    """Wait for the end of a carrier, or of its certificate, which ends the carrier."""
+    while not carrier.ended.is_set():
+        left_s = (not_after - datetime.now(UTC)).total_seconds()
+        if left_s <= 0:
+            carrier.end(CarrierLost(f"{carrier.peer}: its certificate has expired"))
+            return True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(min(left_s, LOOK_AT_CLOCK_S)):
+                await carrier.ended.wait()
+    return False
+
+
+class AcceptedCarrier:
+    """The accepting side of one carrier. Its gRPC context is used only while the handler of the call runs."""
+
+    def __init__(self, context: _Context, peer: str) -> None:
+        self.peer = peer
+        self.ended = asyncio.Event()
+        """Set when the handler is to return: closed here, or finished."""
+        self._context = context
+        self._reader = OneTask("read")
+        self._writer = OneTask("write")
+        self._lost: CarrierLost | None = None
+        self._peer_finished = False
+        self._on_first_message: Callable[[], None] | None = None
+
+    # Public, as Carrier
+
+    async def read(self) -> bytes | None:
+        if self._peer_finished and self._lost is None:
+            return None
+        with self._operation(self._reader):
+            message: bytes | object = await self._context.read()
+            if not isinstance(message, bytes):
+                await self._fate_of_peer()
+                self._peer_finished = True
+                return None
+        if self._on_first_message is not None:
+            self.first_message()
+        return message
+
+    async def write(self, message: bytes) -> None:
+        if len(message) > MAX_MESSAGE_BYTES:
+            raise ValueError(f"a message of {len(message)} bytes is longer than {MAX_MESSAGE_BYTES}")
+        with self._operation(self._writer):
+            await self._context.write(message)
+
+    async def finish(self) -> None:
+        # The status follows what was written, and a gRPC server has no other way to end its direction.
+        self.close()
+
+    def close(self) -> None:
+        self.end(CarrierLost(f"{self.peer}: closed here"))
+
+    # Internal, for CarrierServer
+
+    def end(self, lost: CarrierLost) -> None:
+        """Close for a reason; the first one stays."""
+        if self._lost is None:
+            self._lost = lost
+        self._reader.cut()
+        self._writer.cut()
+        self.ended.set()
+
+    def when_first_message(self, callback: Callable[[], None]) -> None:
+        """Set what is called once, at the first message or at the end of a carrier that had none."""
+        self._on_first_message = callback
+
+    def first_message(self) -> None:
+        """The peer spoke, or never will."""
+        callback, self._on_first_message = self._on_first_message, None
+        if callback is not None:
+            callback()
+
+    async def _fate_of_peer(self) -> None:
+        """A broken connection reads as an end of messages too; gRPC cancels the handler, and so us, just after it."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_FATE_S):
+                await self.ended.wait()
+
+    @contextmanager
+    def _operation(self, direction: OneTask) -> Iterator[None]:
+        if self._lost is not None:
+            raise self._lost.again()
+        direction.enter()
+        try:
+            yield
+        except asyncio.CancelledError:
+            by_owner = direction.asked_by_owner()
+            direction.leave()
+            self.close()
+            if by_owner:
+                raise
+            assert self._lost is not None
+            raise self._lost.again() from None
+        except GRPC_ERRORS as error:
+            direction.leave()
+            self.end(lost_from_error(error, self.peer))
+            assert self._lost is not None
+            raise self._lost.again() from error
+        finally:
+            direction.leave()
+
+
+class _Methods(grpc.GenericRpcHandler):
+    """Bytes in, bytes out: a message is parsed only after its sender was authorised."""
+
+    def __init__(self, server: CarrierServer) -> None:
+        self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+            CONNECT: grpc.stream_stream_rpc_method_handler(server.connect),
+            JOIN: grpc.unary_unary_rpc_method_handler(server.join),
+            RENEW: grpc.unary_unary_rpc_method_handler(server.renew),
+        }
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
+        return self._handlers.get(handler_call_details.method)

@@ -1,0 +1,151 @@
+"""Join and Renew: the two unary calls by which a box gets its certificate and keeps it fresh.
+
+Here is the transport of both sides. Who may have which certificate is decided by the `EnrollmentHandler`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import NoReturn, Protocol, TypeVar
+
+import grpc
+import grpc.aio
+import structlog
+from google.protobuf.message import DecodeError, Message
+
+from protos import tunnel_pb2
+from tunnel.aio.carriers.carrier_errors import CarrierLost, EnrollmentRefused, lost_from_status
+from tunnel.aio.carriers.channel import DialOptions, explain_failure, open_channel, release
+from tunnel.aio.carriers.methods import JOIN, RENEW
+from tunnel.aio.identity.peer_identity import PeerIdentity, readable_peer
+from tunnel.aio.identity.tls_material import ClientTls
+
+_MAX_REQUEST_BYTES = 64 * 1024
+"""A CSR with the largest RSA key is below 4 KiB."""
+
+_log = structlog.get_logger("tunnel.enrollment")
+_M = TypeVar("_M", bound=Message)
+_Context = grpc.aio.ServicerContext[bytes, bytes]
+
+
+class EnrollmentHandler(Protocol):
+    """Decides on certificates; both methods may raise EnrollmentRefused with a text for the box."""
+
+    async def join(self, peer_spiffe: str, request: tunnel_pb2.JoinRequest) -> tunnel_pb2.JoinResponse:
+        """A box with the join certificate named `peer_spiffe` asks for its first certificate."""
+        ...
+
+    async def renew(
+        self, peer_spiffe: str, peer_spki: bytes, request: tunnel_pb2.RenewRequest
+    ) -> tunnel_pb2.RenewResponse:
+        """An agent asks for a fresh certificate; `peer_spki` is the SHA-256 of the public key it has now."""
+        ...
+
+
+async def call_join(
+    address: str, tls: ClientTls, request: tunnel_pb2.JoinRequest, timeout_s: float, *, proxy: str | None = None
+) -> tunnel_pb2.JoinResponse:
+    """Ask for the first certificate.
+
+    Raises:
+        EnrollmentRefused: the server said no.
+        CarrierLost: the server could not be asked.
+    """
+    options = DialOptions(timeout_s=timeout_s, proxy=proxy)
+    answer = await _call(address, tls, JOIN, request.SerializeToString(), options)
+    return _parse(tunnel_pb2.JoinResponse, answer, address)
+
+
+async def call_renew(
+    address: str, tls: ClientTls, request: tunnel_pb2.RenewRequest, timeout_s: float, *, proxy: str | None = None
+) -> tunnel_pb2.RenewResponse:
+    """Ask for a fresh certificate.
+
+    Raises:
+        EnrollmentRefused: the server said no.
+        CarrierLost: the server could not be asked.
+    """
+    options = DialOptions(timeout_s=timeout_s, proxy=proxy)
+    answer = await _call(address, tls, RENEW, request.SerializeToString(), options)
+    return _parse(tunnel_pb2.RenewResponse, answer, address)
+
+
+async def answer_join(
+    handler: EnrollmentHandler | None, identity: PeerIdentity, raw: bytes, context: _Context
+) -> bytes:
+    """The server's side of Join, for an authorised peer."""
+    request = await _parse_request(tunnel_pb2.JoinRequest, raw, context)
+    if handler is None:
+        await _refuse(context, identity, "this server does not enroll boxes")
+    return await _answer(handler.join(identity.uri, request), identity, context)
+
+
+async def answer_renew(
+    handler: EnrollmentHandler | None, identity: PeerIdentity, raw: bytes, context: _Context
+) -> bytes:
+    """The server's side of Renew, for an authorised peer."""
+    request = await _parse_request(tunnel_pb2.RenewRequest, raw, context)
+    if handler is None:
+        await _refuse(context, identity, "this server does not renew certificates")
+    return await _answer(handler.renew(identity.uri, identity.spki_sha256, request), identity, context)
+
+
+# Internal
+
+
+async def _call(address: str, tls: ClientTls, method: str, request: bytes, options: DialOptions) -> bytes:
+    channel = await open_channel(address, tls, options)
+    lost = CarrierLost(f"{address}: no answer within {options.timeout_s:g} s", vague=True)
+    try:
+        async with asyncio.timeout(options.timeout_s):
+            return await _invoke(channel, method, request)
+    except grpc.aio.AioRpcError as error:
+        lost = lost_from_status(error.code(), error.details(), address)
+        if error.code() in (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.PERMISSION_DENIED):
+            raise EnrollmentRefused(error.details() or "refused") from error
+    except TimeoutError:
+        pass
+    finally:
+        release(channel)
+    try:
+        raise await explain_failure(lost, address, tls, options)
+    finally:
+        # The error holds this frame: it must hold neither the error, nor a channel, which would dial on.
+        del lost, channel
+
+
+async def _invoke(channel: grpc.aio.Channel, method: str, request: bytes) -> bytes:
+    invoke: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(method)
+    return await invoke(request)
+
+
+def _parse(kind: type[_M], raw: bytes, address: str) -> _M:
+    try:
+        return kind.FromString(raw)
+    except DecodeError as fault:
+        raise CarrierLost(f"{address}: the answer cannot be read; is this a Longline server?") from fault
+
+
+async def _parse_request(kind: type[_M], raw: bytes, context: _Context) -> _M:
+    try:
+        if len(raw) > _MAX_REQUEST_BYTES:
+            raise DecodeError("too long")
+        return kind.FromString(raw)
+    except DecodeError:
+        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the request cannot be read")
+
+
+async def _answer(answer: Awaitable[Message], identity: PeerIdentity, context: _Context) -> bytes:
+    try:
+        return (await answer).SerializeToString()
+    except EnrollmentRefused as refusal:
+        await _refuse(context, identity, refusal.text)
+    except Exception:  # noqa: BLE001  # a box must get an answer, and the log the reason
+        _log.exception("enrollment failed", peer=readable_peer(context.peer()), identity=identity.uri)
+        await context.abort(grpc.StatusCode.INTERNAL, "the server failed on this request; its log has the reason")
+
+
+async def _refuse(context: _Context, identity: PeerIdentity, text: str) -> NoReturn:
+    _log.warning("enrollment refused", peer=readable_peer(context.peer()), identity=identity.uri, reason=text)
+    await context.abort(grpc.StatusCode.FAILED_PRECONDITION, text)

@@ -1,0 +1,1 @@
+"""Certificates, names and join tokens, as both ends read them."""

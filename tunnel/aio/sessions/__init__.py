@@ -1,0 +1,1 @@
+"""Sessions and streams over carriers, and streams joined to sockets."""

@@ -1,0 +1,204 @@
+"""One carrier's time with a session: a reader and a writer task, from the attach until the carrier is over.
+
+What the messages do is the core's business; which carrier comes next is the daemons'.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from structlog.typing import FilteringBoundLogger
+
+from tunnel.aio.carriers.carrier import Carrier, CarrierLost
+from tunnel.core.errors import Code, RemoteProtocolError, SessionLost, SessionRefused, TunnelError
+from tunnel.core.handshake import encode_refusal
+from tunnel.core.session import Session
+from tunnel.core.states import Link
+
+LAST_WORDS_S = 1.0
+"""How long either side may take to read why the other ends the session or the carrier."""
+
+
+class RunDriver(Protocol):
+    """What the run of a carrier needs of its session."""
+
+    core: Session
+    peer: str
+    log: FilteringBoundLogger
+
+    def now(self) -> float:
+        """The session's clock."""
+        ...
+
+    def kick(self) -> None:
+        """The core was used: events may wait, or something to send."""
+        ...
+
+    def on_idle(self) -> None:
+        """The writer has nothing to send."""
+        ...
+
+    def close(self, error: TunnelError | None = None) -> None:
+        """End the session."""
+        ...
+
+
+class CarrierRun:
+    """Moves a session's packets over one carrier.
+
+    Attributes:
+        lost: why the carrier is over; None while it is not, and when the peer ended it in order.
+        over: nothing moves over the carrier any more.
+        last_words: what the peer is told before the carrier ends, because the session ends with it.
+    """
+
+    def __init__(self, driver: RunDriver, carrier: Carrier, generation: int, greeting: bytes) -> None:
+        """`generation` is what the core's `attach` gave for this carrier."""
+        self.lost: CarrierLost | None = None
+        self.over = False
+        self.last_words = b""
+        self._driver = driver
+        self._carrier = carrier
+        self._generation = generation
+        self._greeting = greeting
+        self._finishing = False
+        self._idle: asyncio.Future[None] | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether the writer waits for something to send."""
+        return self._idle is not None and not self._idle.done()
+
+    async def run(self) -> CarrierLost | None:
+        """Read and write until the carrier is over; returns `lost`, which is the caller's to log."""
+        try:
+            async with asyncio.TaskGroup() as both:
+                reader = both.create_task(self._read(), name=f"read {self._driver.peer}")
+                both.create_task(self._write(reader), name=f"write {self._driver.peer}")
+        finally:
+            # Both have seen to it, unless they were cancelled.
+            self.lost = self.lost or (None if self.over else CarrierLost("given up by this side"))
+            self._end()
+        return self.lost
+
+    def wake(self) -> None:
+        """Something may be there to send."""
+        if self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
+
+    def finish(self) -> None:
+        """End the carrier in order as soon as nothing is left to send."""
+        self._finishing = True
+        self.wake()
+
+    def give_up(self, reason: str) -> None:
+        """Close the carrier now, for this reason unless there was one before."""
+        self.lost = self.lost or CarrierLost(reason)
+        self.close()
+
+    def close(self) -> None:
+        """Close the carrier now."""
+        self._carrier.close()
+        self.wake()
+
+    # Internal
+
+    @property
+    def _current(self) -> bool:
+        core = self._driver.core
+        return core.generation == self._generation and core.link is Link.ATTACHED
+
+    async def _read(self) -> None:
+        driver = self._driver
+        try:
+            while (message := await self._carrier.read()) is not None:
+                driver.core.receive_message(self._generation, message, driver.now())
+                driver.kick()
+        except CarrierLost as lost:
+            self.lost = self.lost or lost.again()
+        except (RemoteProtocolError, SessionRefused) as error:
+            self._fail(error)
+            await self._read_out()
+        except Exception as fault:  # noqa: BLE001 - whatever it is, the session must not hang on it
+            self._break_down(fault)
+            await self._read_out()
+        self._end()
+
+    async def _write(self, reader: asyncio.Task[None]) -> None:
+        failed: CarrierLost | None = None
+        try:
+            try:
+                await self._send()
+            except CarrierLost:
+                raise
+            except Exception as fault:  # noqa: BLE001 - whatever it is, the session must not hang on it
+                self._break_down(fault)
+            if self.last_words:
+                await self._carrier.write(self.last_words)
+            if self.last_words or self._finishing:
+                await self._carrier.finish()
+        except (CarrierLost, ValueError) as lost:
+            failed = CarrierLost(str(lost))
+        if failed is not None or self.last_words:
+            # A better reason, and what the peer says last, are on their way to the reader.
+            await asyncio.wait({reader}, timeout=LAST_WORDS_S)
+            self.lost = self.lost or failed
+            self._end()
+
+    async def _send(self) -> None:
+        """Write packets until the carrier is not the session's any more, or until all is sent that there will be."""
+        driver, carrier = self._driver, self._carrier
+        if self._greeting:
+            await carrier.write(self._greeting)
+        while self._current:
+            message = driver.core.next_packet(driver.now())
+            if message is not None:
+                await carrier.write(message)
+                driver.kick()
+                continue
+            if self._finishing:
+                return
+            self._idle = asyncio.get_running_loop().create_future()
+            driver.on_idle()
+            await self._idle
+
+    def _end(self) -> None:
+        """The carrier is over: close it, and let the session wait for another, unless it was ended in order."""
+        if self.over:
+            return
+        self.over = True
+        self._carrier.close()
+        driver = self._driver
+        if self.lost is None and self._generation == driver.core.generation and driver.core.going_away:
+            driver.close(SessionLost(f"{driver.peer} has shut down"))
+        else:
+            driver.core.detach(self._generation, driver.now())
+        driver.kick()
+
+    def _fail(self, error: RemoteProtocolError | SessionRefused) -> None:
+        """The peer broke a rule, or ended the session: say so on both sides and end it."""
+        log = self._driver.log
+        self.lost = CarrierLost(str(error))
+        if isinstance(error, SessionRefused):
+            log.warning("the other side ended the session", reason=str(error), code=error.code.label)
+        else:
+            log.error("the other side broke the protocol", reason=str(error), code=error.code.label)
+            self.last_words = encode_refusal(SessionRefused(str(error), error.code))
+        self._driver.close(error)
+
+    def _break_down(self, fault: Exception) -> None:
+        """Our own code failed: nobody knows what state it left, so that the session ends here and at the peer."""
+        self._driver.log.error("a fault in this program ends the session", exc_info=fault)
+        self.lost = CarrierLost("internal error")
+        self.last_words = encode_refusal(SessionRefused("internal error", Code.INTERNAL))
+        self._driver.close(SessionLost("internal error"))
+
+    async def _read_out(self) -> None:
+        """Give the last words a moment to arrive: closing the call would overtake them."""
+        try:
+            async with asyncio.timeout(LAST_WORDS_S):
+                while await self._carrier.read() is not None:
+                    pass
+        except (CarrierLost, TimeoutError):
+            return

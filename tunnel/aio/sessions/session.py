@@ -1,0 +1,384 @@
+"""Drives a core session: its timer, its events, and a Stream object for each stream.
+
+The session outlives its carriers, of which each is a `CarrierRun`; who dials the next one, or accepts it, is the
+daemons' business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+from structlog.typing import FilteringBoundLogger
+
+from tunnel.aio.carriers.carrier import Carrier, CarrierLost
+from tunnel.aio.process.tasks import TaskOwner
+from tunnel.aio.sessions.carrier_run import CarrierRun
+from tunnel.aio.sessions.incoming import Acceptor, IncomingStream
+from tunnel.aio.sessions.stream import Stream
+from tunnel.core import events as ev
+from tunnel.core.errors import Code, OpenRefused, SessionLost, StreamError, StreamReset, TunnelError
+from tunnel.core.frames import TrafficClass
+from tunnel.core.session import Session, SessionStatistics
+from tunnel.core.states import Link
+from tunnel.core.stream import CoreStream
+from tunnel.core.target import Target
+
+_log = structlog.get_logger("tunnel.session")
+
+
+class TunnelSession:
+    """One session, from its first carrier to its end."""
+
+    def __init__(
+        self, core: Session, acceptor: Acceptor, peer: str, *, on_going_away: Callable[[ev.PeerGoingAway], None]
+    ) -> None:
+        """`peer` names the other side in logs. `on_going_away` is told when the peer takes no new streams."""
+        self.core = core
+        self.peer = peer
+        self._acceptor = acceptor
+        self._on_going_away = on_going_away
+        self._loop = asyncio.get_running_loop()
+        self.label = core.session_id.hex()[:8]
+        """How the session is named in logs; the whole id would let a reader of logs resume it."""
+        self.log: FilteringBoundLogger = _log.bind(peer=peer, session=self.label)
+        self._streams: dict[int, Stream] = {}
+        self._opening: dict[int, tuple[CoreStream, asyncio.Future[Stream]]] = {}
+        self._answering: dict[int, asyncio.Task[None]] = {}
+        self._tasks = TaskOwner(f"session {peer}")
+        self._run: CarrierRun | None = None
+        self._conditions: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_s = 0.0
+        self._dispatching = False
+        self._closed = self._loop.create_future()
+
+    # Public
+
+    def now(self) -> float:
+        """The session's clock."""
+        return self._loop.time()
+
+    @property
+    def attached(self) -> bool:
+        """Whether a carrier is up."""
+        return self.core.link is Link.ATTACHED
+
+    @property
+    def going_away(self) -> bool:
+        """Whether one of the sides takes no new streams."""
+        return self.core.going_away
+
+    @property
+    def closed(self) -> asyncio.Future[TunnelError | None]:
+        """Done when the session is over; holds why, None for our own wish. Do not cancel it."""
+        return self._closed
+
+    async def open(
+        self,
+        target: Target,
+        *,
+        deadline_s: float,
+        traffic_class: TrafficClass = TrafficClass.AUTO,
+        principal: str = "",
+        trace_id: str = "",
+    ) -> Stream:
+        """Open a stream and wait for the peer's answer. Cancelling it cancels the dial at the far end.
+
+        Raises:
+            OpenRefused: the peer, a limit, or the deadline said no; `code` says which.
+        """
+        core = self.core.open_stream(
+            target,
+            self.now(),
+            deadline_s=deadline_s,
+            traffic_class=traffic_class,
+            principal=principal,
+            trace_id=trace_id,
+        )
+        answer: asyncio.Future[Stream] = self._loop.create_future()
+        self._opening[core.id] = core, answer
+        self.kick()
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            self.core.reset_stream(core, Code.CANCELLED, "the client gave up")
+            self._streams.pop(core.id, None)
+            self.kick()
+            raise
+        finally:
+            self._opening.pop(core.id, None)
+
+    def accept(self, stream_id: int, resolved_address: str) -> Stream:
+        """Answer a stream that the peer opened; `IncomingStream.accept` is the way to it."""
+        core = self.core.stream(stream_id)
+        if core is None:
+            raise OpenRefused("the other side gave up", Code.CANCELLED)
+        self._answering.pop(stream_id, None)
+        self.core.accept_stream(core, resolved_address)
+        stream = self._streams[stream_id] = Stream(self, core)
+        self.kick()
+        return stream
+
+    def refuse(self, stream_id: int, code: Code, text: str) -> None:
+        """Refuse a stream that the peer opened; `IncomingStream.refuse` is the way to it."""
+        self._answering.pop(stream_id, None)
+        core = self.core.stream(stream_id)
+        if core is not None:
+            self.core.reset_stream(core, code, text)
+            self.kick()
+
+    def go_away(self, code: Code, text: str, reconnect_after_s: float = 0.0) -> None:
+        """Take no new streams, and ask the peer to open none."""
+        self.core.go_away(code, text, reconnect_after_s)
+        self.kick()
+
+    async def drained(self) -> None:
+        """Wait until no stream is left; bound it with `asyncio.timeout`."""
+        await self._until(lambda: self.core.stream_count == 0)
+
+    def fence(self) -> None:
+        """Give up the carrier at once: what still comes over it is ignored. Before `core.last_received` is told."""
+        if self._run is not None:
+            self._run.give_up("another link of this peer took its place")
+        self.core.detach(self.core.generation, self.now())
+        self.kick()
+
+    async def run_carrier(self, carrier: Carrier, peer_received: int, greeting: bytes = b"") -> CarrierLost | None:
+        """Carry the session over a carrier until that is lost; an earlier carrier is closed at once.
+
+        The carrier is attached before anything is awaited, so that nothing can come between what the handshake said
+        of `core.last_received` and the first packet.
+
+        Args:
+            carrier: whose handshake is done but for `greeting`.
+            peer_received: the highest packet that the peer has.
+            greeting: sent before the first packet; empty for none.
+
+        Returns:
+            Why it ended, which the caller logs; None when the peer ended it in order.
+        """
+        if self.core.link is Link.CLOSED:  # while the caller's task was about to begin
+            carrier.close()
+            return CarrierLost("the session has ended")
+        generation = self.core.attach(self.now(), peer_received)
+        if self._run is not None:
+            self._run.close()
+        run = self._run = CarrierRun(self, carrier, generation, greeting)
+        self.kick()
+        try:
+            return await run.run()
+        finally:
+            if self._run is run:
+                self._run = None
+
+    def close(self, error: TunnelError | None = None) -> None:
+        """End the session now: streams end with SessionLost. None: our own wish."""
+        self.core.close(error)
+        self.kick()
+
+    async def aclose(self) -> None:
+        """End the session and wait until nothing of it is left."""
+        self.close()
+        await self._tasks.aclose()
+
+    async def finish(self, deadline_s: float) -> None:
+        """After GOAWAY: reset the streams that are left, deliver what is queued, end the carrier in order, then close.
+
+        Without the reset, the other side would keep these streams for as long as it waits for another carrier.
+        """
+        self._reset_streams(Code.SHUTTING_DOWN, "the other side has stopped")
+        run = self._run
+        if run is not None:
+            try:
+                async with asyncio.timeout(deadline_s):
+                    await self._until(lambda: run.over or (run.idle and not self.core.statistics().kept_bytes))
+                    run.finish()
+                    await self._until(lambda: run.over)
+            except TimeoutError:
+                self.log.info("the other side did not take the end of the session in time")
+        self.close()
+
+    def statistics(self) -> SessionStatistics:
+        """Figures as they stand."""
+        return self.core.statistics()
+
+    # Internal - the pump
+
+    def kick(self) -> None:
+        """Hand out events, wake the writer, keep the timer right. Called after every use of the core."""
+        self._dispatch()
+        if self._run is not None:
+            self._run.wake()
+        self.on_idle()
+
+    def on_idle(self) -> None:
+        """Nothing is left to hand out or to send: keep the timer right, and tell who waits for this moment."""
+        self._arm()
+        for condition, waiter in self._conditions:
+            if not waiter.done() and condition():
+                waiter.set_result(None)
+
+    def forget(self, stream_id: int) -> None:
+        """A stream was reset by this side: no event of it follows."""
+        self._streams.pop(stream_id, None)
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        if condition():
+            return
+        waiter = self._loop.create_future()
+        entry = (condition, waiter)
+        self._conditions.append(entry)
+        try:
+            await waiter
+        finally:
+            self._conditions.remove(entry)
+
+    def _arm(self) -> None:
+        due = self.core.next_timer()
+        if self._timer is not None:
+            if due is not None and self._timer_s <= due:
+                return
+            self._timer.cancel()
+            self._timer = None
+        if due is not None:
+            self._timer_s = due
+            self._timer = self._loop.call_at(due, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        streams = self.core.stream_count
+        try:
+            self.core.on_timer(self.now())
+        except Exception:
+            self.log.exception("a fault in this program ends the session")
+            self.close(SessionLost("internal error"))
+        self.kick()
+        if self._closed.done():
+            self.log.warning("the session is over", reason=str(self._closed.result()), streams=streams)
+
+    # Internal - events
+
+    def _dispatch(self) -> None:
+        if self._dispatching:
+            return
+        self._dispatching = True
+        try:
+            while events := self.core.events():
+                for event in events:
+                    self._hand_out(event)
+        finally:
+            self._dispatching = False
+
+    def _hand_out(self, event: ev.Event) -> None:
+        """Handle an event; a fault in who takes it costs that one's stream, not the events behind it."""
+        try:
+            self._handle(event)
+        except Exception:
+            self.log.exception("a fault in this program", at=type(event).__name__)
+            if isinstance(event, ev.StreamReadable | ev.StreamWritable | ev.StreamFinished):
+                self._reset(event.stream_id, Code.INTERNAL, "internal error")
+
+    def _handle(self, event: ev.Event) -> None:
+        match event:
+            case ev.StreamReadable() | ev.StreamWritable() | ev.StreamFinished():
+                self._tell_stream(event)
+            case ev.StreamAccepted():
+                self._on_accepted(event)
+            case ev.StreamEnded():
+                self._on_ended(event)
+            case ev.StreamOpened():
+                incoming = IncomingStream(self, event)
+                self._answering[event.stream_id] = self._tasks.spawn(
+                    f"stream {event.stream_id}", self._answer(incoming)
+                )
+            case ev.PeerSuspect():
+                self.log.debug("silent peer was asked for a sign of life")
+            case ev.CarrierDead():
+                if self._run is not None:
+                    self._run.give_up(f"no sign of life for {event.silent_s:g} s")
+            case ev.PeerGoingAway():
+                self._on_going_away(event)
+            case ev.SessionClosed():
+                self._on_closed(event)
+
+    def _tell_stream(self, event: ev.StreamReadable | ev.StreamWritable | ev.StreamFinished) -> None:
+        stream = self._streams.get(event.stream_id)
+        if stream is None:  # reset by this side since
+            return
+        match event:
+            case ev.StreamReadable():
+                stream.on_readable()
+            case ev.StreamWritable():
+                stream.on_writable()
+            case ev.StreamFinished():
+                stream.on_eof()
+
+    def _on_accepted(self, event: ev.StreamAccepted) -> None:
+        opening = self._opening.get(event.stream_id)
+        if opening is None:
+            return  # given up meanwhile
+        core, answer = opening
+        # The core may have ended it already: ACCEPT and RESET come in one packet.
+        stream = self._streams[event.stream_id] = Stream(self, core)
+        if not answer.done():
+            answer.set_result(stream)
+
+    def _on_ended(self, event: ev.StreamEnded) -> None:
+        answering = self._answering.pop(event.stream_id, None)
+        if answering is not None:
+            answering.cancel()
+        opening = self._opening.get(event.stream_id)
+        if opening is not None and not opening[1].done():
+            opening[1].set_exception(_as_refusal(event.error))
+        stream = self._streams.pop(event.stream_id, None)
+        if stream is not None:
+            stream.on_ended(event.error)
+
+    def _reset_streams(self, code: Code, text: str) -> None:
+        for stream_id in {*self._streams, *self._opening, *self._answering}:
+            self._reset(stream_id, code, text)
+        self.kick()
+
+    def _reset(self, stream_id: int, code: Code, text: str) -> None:
+        """End a stream for both sides, and tell whoever uses it here."""
+        core = self.core.stream(stream_id)
+        if core is not None:
+            self.core.reset_stream(core, code, text)
+            self._hand_out(ev.StreamEnded(stream_id, StreamReset(text, code)))
+
+    def _on_closed(self, event: ev.SessionClosed) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._run is not None and not self._run.last_words:
+            self._run.close()
+        if not self._closed.done():
+            self._closed.set_result(event.error)
+
+    async def _answer(self, incoming: IncomingStream) -> None:
+        try:
+            await self._acceptor(incoming)
+        except StreamError as error:
+            self._abandon(incoming, error.code, str(error))
+        except Exception:
+            self._abandon(incoming, Code.INTERNAL, "internal error")
+            raise
+        finally:
+            if not incoming.answered:
+                incoming.refuse(Code.INTERNAL, "the far end could not answer")
+
+    def _abandon(self, incoming: IncomingStream, code: Code, text: str) -> None:
+        """The acceptor failed: nobody serves the stream any more, accepted or not."""
+        if incoming.answered:
+            self._reset(incoming.stream_id, code, text)
+            self.kick()
+        else:
+            incoming.refuse(code, text)
+
+
+def _as_refusal(error: StreamError | None) -> OpenRefused:
+    if isinstance(error, OpenRefused):
+        return error
+    return OpenRefused(str(error), error.code) if error is not None else OpenRefused("the stream ended", Code.CANCELLED)

@@ -1,0 +1,336 @@
+"""The data path between a local socket and a stream: no task, no copy that is not needed, back-pressure both ways.
+
+From the socket, up to 256 KiB are read at a time into one buffer that all splices share (a read and its handling are
+one step of the event loop), cut into frames of 64 KiB and queued; a full queue pauses reading. Towards the socket,
+chunks are written as they came, and credit for them is granted only when the socket took them.
+
+An end is passed on as an end, a reset as a reset: a socket whose stream was reset or lost gets RST (`SO_LINGER` 0),
+never FIN, since FIN promises that all bytes arrived.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import select
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Concatenate, NamedTuple, ParamSpec
+
+import structlog
+
+from tunnel.aio.sessions.stream import Stream
+from tunnel.aio.sockets.conn import Detached, abort_with_reset, reset_of, reset_when_closed
+from tunnel.core.errors import Code, StreamError
+from tunnel.core.limits import MAX_DATA_BYTES
+
+READ_BYTES = 256 * 1024
+"""One read of a socket: four full frames."""
+LINGER_S = 10.0
+"""How long a socket may read what it was sent while its own bytes are thrown away."""
+WATCH_S = 5.0
+"""How long a reset, or the full close of a unix socket, may go unseen while the socket is not read from."""
+
+_log = structlog.get_logger("tunnel.splice")
+_P = ParamSpec("_P")
+
+_buffer = memoryview(bytearray(READ_BYTES))
+
+
+class SpliceResult(NamedTuple):
+    """How a splice went."""
+
+    bytes_from_socket: int
+    bytes_to_socket: int
+    duration_s: float
+    reason: str
+    """`closed`, or the label of the code it was reset with."""
+    text: str
+    """More about a reset; may be empty."""
+
+
+async def splice(stream: Stream, detached: Detached) -> SpliceResult:
+    """Join a stream and a socket until both are done. Takes both over, also when cancelled: then both are reset.
+
+    Args:
+        stream: open, and not read from by anyone else.
+        detached: the socket, from `Conn.detach`.
+    """
+    loop = asyncio.get_running_loop()
+    started_s = loop.time()
+    joint = _Joint(stream, detached.transport)
+    try:
+        joint.start(detached.leftover, at_eof=detached.at_eof)
+        await asyncio.shield(joint.done)
+    except asyncio.CancelledError:
+        joint.cut(Code.SHUTTING_DOWN, "the daemon is stopping")
+        raise
+    except Exception:
+        joint.fail()
+        raise
+    counts = stream.statistics()
+    return SpliceResult(
+        counts.bytes_sent, counts.bytes_received, loop.time() - started_s, joint.end.reason, joint.end.text
+    )
+
+
+@dataclass(slots=True)
+class _End:
+    reason: str = "closed"
+    text: str = ""
+
+
+def _guarded(callback: Callable[Concatenate[_Joint, _P], None]) -> Callable[Concatenate[_Joint, _P], None]:
+    """A fault in it resets both ends. Else the event loop would log it and the connection would hang; or, called by the
+    session, it would keep other streams from their events.
+    """
+
+    @functools.wraps(callback)
+    def call(self: _Joint, /, *args: _P.args, **kwargs: _P.kwargs) -> None:
+        try:
+            callback(self, *args, **kwargs)
+        except Exception:  # noqa: BLE001 - whatever it is
+            _log.exception("splice failed", callback=callback.__name__)
+            self.fail()
+
+    return call
+
+
+class _Joint(asyncio.BufferedProtocol):
+    """Protocol of the socket and sink of the stream at once."""
+
+    def __init__(self, stream: Stream, transport: asyncio.Transport) -> None:
+        self._stream = stream
+        self._transport = transport
+        self._tls = transport.get_extra_info("ssl_object") is not None
+        self._reading = False
+        self._socket_eof = False
+        self._stream_eof = False
+        self._wrote_eof = False
+        self._write_paused = False
+        self._ungranted = 0
+        self._socket_gone = False
+        self._stream_ended = False
+        self._linger_timer: asyncio.TimerHandle | None = None
+        self._watch_timer: asyncio.TimerHandle | None = None
+        self.end = _End()
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def start(self, leftover: bytes, *, at_eof: bool) -> None:
+        """Take over."""
+        transport = self._transport
+        if transport.is_closing():  # TLS of asyncio: its peer's end closes it, and nobody would tell us any more
+            self._stream.send_nowait(leftover)
+            self._socket_eof = at_eof
+            self.connection_lost(None)
+            return
+        transport.set_protocol(self)
+        # Whatever the socket does not take at once pauses us, so that credit stands for bytes really taken. Not 0: the
+        # TLS of asyncio and uvloop pauses at >= high, and would pause for ever.
+        transport.set_write_buffer_limits(high=1, low=0)
+        # Until both directions have ended in order, the end of this process is no promise that all bytes arrived.
+        reset_when_closed(transport, yes=True)
+        more = self._stream.send_nowait(leftover) if leftover else True
+        self._stream.attach(self)
+        if self._stream_ended:
+            return
+        if at_eof:
+            self.eof_received()
+        elif more:
+            self.writable()
+
+    def cut(self, code: Code, text: str) -> None:
+        """Reset both."""
+        self._stream.reset(code, text)
+        self._stream_ended = True
+        self._finish(code.label, text)
+        if not self._socket_gone:
+            abort_with_reset(self._transport)
+
+    def fail(self) -> None:
+        """After a fault of ours: reset both, and tell whoever waits."""
+        try:
+            self.cut(Code.INTERNAL, "a fault of the daemon, whose log says more")
+        finally:
+            if not self.done.done():
+                self.done.set_result(None)
+
+    # From the socket
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the event loop's signature
+        """Where the next read goes."""
+        return _buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """A read came in: queue it, in frames, before the buffer is used again."""
+        if self._stream_ended:
+            return  # nobody wants it; reading on keeps the kernel from resetting what the socket was sent
+        more = True
+        send = self._stream.send_nowait
+        for start in range(0, nbytes, MAX_DATA_BYTES):
+            more = send(bytes(_buffer[start : min(start + MAX_DATA_BYTES, nbytes)]))
+        if not more and self._reading:
+            self._reading = False
+            self._transport.pause_reading()
+            self._watch()
+
+    def eof_received(self) -> bool:
+        """The socket's peer finished. Plain sockets stay open for the other direction; asyncio's TLS cannot."""
+        self._socket_eof = True
+        self._reading = False
+        if self._stream_ended:
+            return False
+        self._stream.send_eof_nowait()
+        if self._tls:
+            reset_when_closed(self._transport, yes=False)
+        else:
+            self._watch()
+        return not self._tls
+
+    def pause_writing(self) -> None:
+        """The socket did not take everything."""
+        self._write_paused = True
+
+    @_guarded
+    def resume_writing(self) -> None:
+        """The socket took everything: grant credit for it and go on."""
+        self._write_paused = False
+        if self._ungranted:
+            count, self._ungranted = self._ungranted, 0
+            self._stream.consumed(count)
+        if not self._stream_ended:
+            self.readable()
+
+    @_guarded
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The socket is gone: what its peer sent and finished is still delivered, all else is a reset."""
+        self._socket_gone = True
+        for timer in (self._linger_timer, self._watch_timer):
+            if timer is not None:
+                timer.cancel()
+        if self._stream_ended:
+            self._settle()
+            return
+        if self._socket_eof or (exc is None and self._tls and self._wrote_eof):
+            # A client that wrote and closed resets whatever answers come. That must not reach what it sent before.
+            self._stream.close_nowait()
+            self._stream_ended = True
+            self._settle()
+            return
+        error = reset_of(exc or ConnectionResetError())
+        self._finish(error.code.label, error.text)
+        self._stream.reset(error.code, error.text)
+        self._stream_ended = True
+        self._settle()
+
+    # From the stream (StreamSink)
+
+    @_guarded
+    def readable(self) -> None:
+        """Bytes arrived: write them, unless the socket is behind."""
+        if self._behind() or self._socket_gone:
+            return
+        chunks = self._stream.receive_nowait()
+        if chunks:
+            count = sum(map(len, chunks))
+            if len(chunks) == 1:
+                self._transport.write(chunks[0])
+            else:
+                self._transport.writelines(chunks)
+            if self._behind():
+                self._ungranted += count
+            else:
+                self._stream.consumed(count)
+        if self._stream_eof and not self._wrote_eof:
+            self._write_end()
+
+    @_guarded
+    def eof(self) -> None:
+        """The peer finished: so do we, behind everything that waits."""
+        self._stream_eof = True
+        self.readable()
+
+    @_guarded
+    def writable(self) -> None:
+        """The stream's queue has room: read on."""
+        if not self._reading and not self._socket_eof and not self._transport.is_closing():
+            self._reading = True
+            self._transport.resume_reading()
+
+    @_guarded
+    def ended(self, error: StreamError | None) -> None:
+        """The stream is over: close the socket behind its last bytes, or reset it."""
+        self._stream_ended = True
+        if error is not None:
+            self._finish(error.code.label, str(error))
+            abort_with_reset(self._transport)
+        elif self._socket_eof or self._tls:
+            self._close_in_order()
+        else:
+            self._linger()
+        self._settle()
+
+    # Internal
+
+    def _behind(self) -> bool:
+        """Whether the socket still holds bytes back; every write may change that."""
+        return self._write_paused
+
+    def _write_end(self) -> None:
+        if self._wrote_eof:
+            return
+        self._wrote_eof = True
+        if self._tls:
+            self._close_in_order()  # TLS in asyncio ends both directions; queued bytes and close_notify go out first
+        elif not self._transport.is_closing():
+            self._transport.write_eof()
+
+    def _close_in_order(self) -> None:
+        reset_when_closed(self._transport, yes=False)
+        self._transport.close()
+
+    def _linger(self) -> None:
+        """The other end wants no more, but this socket goes on sending: closing now would reset away what it has yet to
+        read.
+        """
+        reset_when_closed(self._transport, yes=False)
+        self._write_end()
+        if not self._reading and not self._transport.is_closing():
+            self._reading = True
+            self._transport.resume_reading()
+        self._linger_timer = asyncio.get_running_loop().call_later(LINGER_S, self._transport.abort)
+
+    def _watch(self) -> None:
+        """While nothing is read from the socket, nothing tells that its peer is gone: look for it now and then."""
+        if self._watch_timer is None:
+            self._watch_timer = asyncio.get_running_loop().call_later(WATCH_S, self._look)
+
+    def _look(self) -> None:
+        self._watch_timer = None
+        if self._reading or self._socket_gone:
+            return
+        if _has_gone(self._transport, after_eof=self._socket_eof):
+            self._transport.abort()
+        else:
+            self._watch()
+
+    def _finish(self, reason: str, text: str) -> None:
+        self.end = _End(reason, text)
+
+    def _settle(self) -> None:
+        if self._socket_gone and self._stream_ended and not self.done.done():
+            self.done.set_result(None)
+
+
+def _has_gone(transport: asyncio.Transport, *, after_eof: bool) -> bool:
+    """Whether the peer reset the socket; or, on a unix socket behind its end, closed it, which is its only reset."""
+    sock = transport.get_extra_info("socket")
+    if sock is None or sock.fileno() == -1:
+        return False
+    signs = select.POLLERR
+    if after_eof and sock.family == socket.AF_UNIX:
+        signs |= select.POLLHUP
+    poll = select.poll()
+    poll.register(sock.fileno(), 0)  # errors and hang-ups are told without being asked for
+    return any(events & signs for _, events in poll.poll(0))

@@ -1,0 +1,1 @@
+"""TCP, unix and TLS sockets, and what is spoken on them."""

@@ -1,0 +1,381 @@
+"""HTTP/1.1 over any Duplex, both sides: heads, bodies, keep-alive, 100-continue, upgrades that lose no early byte.
+
+The grammar is h11's, which refuses what request smuggling needs (doubled lengths, bad chunk sizes, bare line feeds in
+names). Listening, TLS, timeouts and routing belong to the callers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from email.utils import formatdate
+from http import HTTPStatus
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import h11
+
+from tunnel.aio.sockets.duplex import Duplex
+from tunnel.core.errors import Code, StreamError
+
+MAX_HEAD_BYTES = 64 * 1024
+"""Request or status line with all headers; an exec command rides in the request line."""
+MAX_DRAIN_BYTES = 64 * 1024
+"""Unread request body that is worth reading to keep a connection alive."""
+READ_BYTES = 64 * 1024
+
+
+class HttpError(StreamError):
+    """The other side broke HTTP or a limit of ours.
+
+    Attributes:
+        status: what a server answers.
+    """
+
+    default_code = Code.PROTOCOL_ERROR
+
+    def __init__(self, text: str, status: int = 400) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class Headers:
+    """Header fields in their order; names are lower case and match without regard to case."""
+
+    __slots__ = ("_items",)
+
+    def __init__(self, items: Iterable[tuple[str, str]] = ()) -> None:
+        self._items = [(name.lower(), value) for name, value in items]
+
+    def get(self, name: str) -> str | None:
+        """The first value of a field, None when it is absent."""
+        wanted = name.lower()
+        return next((value for key, value in self._items if key == wanted), None)
+
+    def getlist(self, name: str) -> list[str]:
+        """Every value of a field that may come on several lines."""
+        wanted = name.lower()
+        return [value for key, value in self._items if key == wanted]
+
+    def tokens(self, name: str) -> list[str]:
+        """The members of a comma-separated field, lower case: `Connection: keep-alive, Upgrade`."""
+        return [token for value in self.getlist(name) for part in value.split(",") if (token := part.strip().lower())]
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __repr__(self) -> str:
+        return f"Headers({[name for name, _ in self._items]})"  # values may be credentials
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The head of a request."""
+
+    method: str
+    target: str
+    """As it came: still percent-encoded, with the query."""
+    headers: Headers
+
+    @property
+    def path(self) -> str:
+        """The target without its query, decoded."""
+        return unquote(urlsplit(self.target).path)
+
+    @property
+    def raw_query(self) -> str:
+        """The query as it came, without the question mark."""
+        return urlsplit(self.target).query
+
+    @property
+    def query(self) -> list[tuple[str, str]]:
+        """The decoded query in its order; names may repeat."""
+        return parse_qsl(self.raw_query, keep_blank_values=True)
+
+    @property
+    def upgrade(self) -> str | None:
+        """The protocol that the client wants to switch to, as it wrote it, or None."""
+        return self.headers.get("upgrade") if "upgrade" in self.headers.tokens("connection") else None
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """The head of a response."""
+
+    status: int
+    reason: str
+    headers: Headers
+
+
+HeaderItems = Iterable[tuple[str, str]]
+
+
+class ServerConnection:
+    """The server's side of one connection: a loop of `next_request`, then one answer.
+
+    An answer is `respond` (whole), `start`, `send`..., `finish` (streamed), or `upgrade`.
+    """
+
+    def __init__(self, duplex: Duplex, max_head_bytes: int = MAX_HEAD_BYTES) -> None:
+        self._duplex = duplex
+        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=max_head_bytes)
+        self._head_only = False
+
+    async def next_request(self) -> Request | None:
+        """Wait for a request; None when the connection ends here. A malformed one has been answered with its error.
+
+        Raises:
+            StreamError: the connection was reset.
+        """
+        if not await self._start_next_cycle():
+            return None
+        try:
+            event = await self._next_event()
+        except HttpError as error:
+            await self._refuse(error)
+            return None
+        if not isinstance(event, h11.Request):
+            return None
+        self._head_only = event.method == b"HEAD"
+        return Request(event.method.decode("ascii"), event.target.decode("ascii", "replace"), _headers(event))
+
+    async def read_body(self, max_bytes: int) -> bytes:
+        """The whole body of the request.
+
+        Raises:
+            HttpError: it is longer than `max_bytes` (status 413), broken, or ends early.
+            StreamError: the connection was reset.
+        """
+        if self._h11.they_are_waiting_for_100_continue:
+            await self._send(h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue"))
+        body = bytearray()
+        while self._h11.their_state is h11.SEND_BODY:
+            event = await self._next_event()
+            if isinstance(event, h11.Data):
+                body += event.data
+                if len(body) > max_bytes:
+                    raise HttpError(f"the request's body is longer than {max_bytes} bytes", 413)
+        return bytes(body)
+
+    async def respond(self, status: int, headers: HeaderItems = (), body: bytes = b"", reason: str = "") -> None:
+        """Answer with a whole body; to a HEAD request only its length is sent.
+
+        Raises:
+            StreamError: the client is gone.
+        """
+        bodiless = status == 204 or status == 304
+        lengths = [] if bodiless else [("content-length", str(len(body)))]
+        await self.start(status, [*headers, *lengths], reason)
+        if body and not self._head_only and not bodiless:
+            await self._send(h11.Data(data=body))
+        await self.finish()
+
+    async def start(self, status: int, headers: HeaderItems = (), reason: str = "") -> None:
+        """Begin a streamed answer; without a Content-Length it is chunked.
+
+        Raises:
+            StreamError: the client is gone.
+        """
+        items = [*headers, ("date", formatdate(usegmt=True))]
+        await self._send(h11.Response(status_code=status, headers=_raw(items), reason=_reason(status, reason)))
+
+    async def send(self, chunk: bytes) -> None:
+        """Send a part of the body.
+
+        Raises:
+            StreamError: the client is gone.
+        """
+        if chunk and not self._head_only:
+            await self._send(h11.Data(data=chunk))
+
+    async def finish(self) -> None:
+        """End a streamed answer.
+
+        Raises:
+            StreamError: the client is gone.
+        """
+        await self._send(h11.EndOfMessage())
+
+    async def upgrade(self, headers: HeaderItems, reason: str = "") -> bytes:
+        """Switch protocols; from here on the duplex belongs to the caller.
+
+        Returns:
+            What the client sent behind its request, to be read before the duplex.
+
+        Raises:
+            HttpError: the request has a body that is broken or longer than 64 KiB.
+            StreamError: the client is gone.
+        """
+        await self.read_body(MAX_DRAIN_BYTES)
+        await self._send(
+            h11.InformationalResponse(status_code=101, headers=_raw(headers), reason=_reason(101, reason)),
+        )
+        return self._h11.trailing_data[0]
+
+    async def accept_connect(self) -> bytes:
+        """Answer a CONNECT request with 200 and no header; from here on the duplex belongs to the caller.
+
+        Returns:
+            What the client sent behind its request, to be read before the duplex.
+
+        Raises:
+            StreamError: the client is gone.
+        """
+        await self._send(h11.Response(status_code=200, headers=[], reason=b"Connection Established"))
+        return self._h11.trailing_data[0]
+
+    async def wait_client_gone(self) -> None:
+        """Return when the client ends or resets the connection; for use beside a long answer.
+
+        Bytes of a further request are kept for `next_request`; once these are many, this only waits.
+        """
+        kept = 0
+        while kept <= MAX_DRAIN_BYTES:
+            try:
+                data = await self._duplex.read(READ_BYTES)
+            except StreamError:
+                return
+            self._h11.receive_data(data)
+            if not data:
+                return
+            kept += len(data)
+        await asyncio.get_running_loop().create_future()
+
+    @property
+    def answered(self) -> bool:
+        """Whether the answer to the current request has begun, so that no other can be given."""
+        return self._h11.our_state not in (h11.IDLE, h11.SEND_RESPONSE)
+
+    # Internal
+
+    async def _start_next_cycle(self) -> bool:
+        if self._h11.our_state is h11.IDLE:
+            return True
+        if self._h11.our_state is not h11.DONE or self._h11.they_are_waiting_for_100_continue:
+            return False
+        try:
+            await self.read_body(MAX_DRAIN_BYTES)
+        except HttpError:
+            return False
+        if self._h11.their_state is not h11.DONE:
+            return False
+        self._h11.start_next_cycle()
+        self._head_only = False
+        return True
+
+    async def _next_event(self) -> h11.Event:
+        return await _next_event(self._h11, self._duplex)
+
+    async def _send(self, event: h11.Event) -> None:
+        await _send(self._h11, self._duplex, event)
+
+    async def _refuse(self, error: HttpError) -> None:
+        if self.answered:
+            return
+        headers = [("content-type", "text/plain; charset=utf-8"), ("connection", "close")]
+        await self.respond(error.status, headers, f"{error.text}\n".encode())
+
+
+class ClientConnection:
+    """The client's side of a connection, for one request after the other."""
+
+    def __init__(self, duplex: Duplex, max_head_bytes: int = MAX_HEAD_BYTES) -> None:
+        self._duplex = duplex
+        self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=max_head_bytes)
+
+    async def request(self, method: str, target: str, headers: HeaderItems = (), body: bytes = b"") -> Response:
+        """Send a request and wait for the head of its answer; 101 means that the duplex is the caller's.
+
+        Raises:
+            HttpError: the answer is not HTTP, or the server ended before it.
+            StreamError: the connection was reset.
+        """
+        if self._h11.our_state is h11.DONE:
+            await self.read_body(MAX_DRAIN_BYTES)
+            self._h11.start_next_cycle()
+        items = list(headers)
+        if body or method in ("POST", "PUT", "PATCH"):
+            items.append(("content-length", str(len(body))))
+        # One write for head and body: over a tunnel each write may become a packet of its own.
+        parts = [self._h11.send(h11.Request(method=method, target=target, headers=_raw(items)))]
+        parts += [self._h11.send(h11.Data(data=body)), self._h11.send(h11.EndOfMessage())]
+        await self._duplex.write(b"".join(part for part in parts if part))
+        return await self._read_head()
+
+    async def read_chunk(self) -> bytes:
+        """Wait for a part of the answer's body; `b""` is its proper end.
+
+        Raises:
+            HttpError: the body is broken, or the server ended in the middle of it.
+            StreamError: the connection was reset.
+        """
+        while self._h11.their_state is h11.SEND_BODY:
+            event = await _next_event(self._h11, self._duplex)
+            if isinstance(event, h11.Data) and event.data:
+                return bytes(event.data)
+        return b""
+
+    async def read_body(self, max_bytes: int) -> bytes:
+        """The whole body of the answer.
+
+        Raises:
+            HttpError: it is longer than `max_bytes`, or broken.
+            StreamError: the connection was reset.
+        """
+        body = bytearray()
+        while chunk := await self.read_chunk():
+            body += chunk
+            if len(body) > max_bytes:
+                raise HttpError(f"the answer is longer than {max_bytes} bytes", 502)
+        return bytes(body)
+
+    def trailing_data(self) -> bytes:
+        """After a 101: what the server sent behind its head, to be read before the duplex."""
+        return self._h11.trailing_data[0]
+
+    # Internal
+
+    async def _read_head(self) -> Response:
+        while True:
+            event = await _next_event(self._h11, self._duplex)
+            if isinstance(event, h11.ConnectionClosed):
+                raise HttpError("the server ended the connection before its answer", 502)
+            if isinstance(event, h11.Response) or (
+                isinstance(event, h11.InformationalResponse) and event.status_code == 101
+            ):
+                return Response(event.status_code, event.reason.decode("latin-1"), _headers(event))
+
+
+def _headers(event: h11.Request | h11.Response | h11.InformationalResponse) -> Headers:
+    return Headers((name.decode("latin-1"), value.decode("latin-1")) for name, value in event.headers)
+
+
+def _raw(items: HeaderItems) -> list[tuple[bytes, bytes]]:
+    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in items]
+
+
+def _reason(status: int, reason: str) -> bytes:
+    if not reason and status in HTTPStatus._value2member_map_:
+        reason = HTTPStatus(status).phrase
+    return reason.encode("latin-1", "replace")
+
+
+async def _next_event(connection: h11.Connection, duplex: Duplex) -> h11.Event:
+    while True:
+        try:
+            event = connection.next_event()
+        except h11.RemoteProtocolError as error:
+            raise HttpError(str(error), error.error_status_hint) from error
+        if event is h11.PAUSED:
+            raise HttpError("more was read than the request has")
+        if not isinstance(event, type):
+            return event
+        connection.receive_data(await duplex.read(READ_BYTES))
+
+
+async def _send(connection: h11.Connection, duplex: Duplex, event: h11.Event) -> None:
+    if data := connection.send(event):
+        await duplex.write(data)

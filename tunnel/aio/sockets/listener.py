@@ -1,0 +1,339 @@
+"""Accepts local connections for front ends: TCP, TLS and unix sockets, each connection in a task of its own.
+
+How many there may be is limited here; who they are, and how long they may take to say it, is the handler's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import ipaddress
+import os
+import resource
+import socket
+import ssl
+import stat
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from tunnel.aio.process.tasks import TaskOwner
+from tunnel.aio.sockets.conn import Conn, abort_with_reset
+from tunnel.aio.sockets.tls import HANDSHAKE_TIMEOUT_S, TlsTransport
+from tunnel.core.errors import StreamError
+from tunnel.core.target_rule import MAX_PORT
+
+_log = structlog.get_logger("tunnel.listener")
+
+UNIX_MODE = 0o660
+BACKLOG = 1024
+PROBE_S = 1.0
+"""How long a listener that is there may take to accept, before we believe that it is there all the same."""
+LINGER_S = 2.0
+LINGER_BYTES = 1024 * 1024
+"""What a client may still send after our last word: closing on unread bytes would reset that word away."""
+WARN_EVERY_S = 10.0
+RESERVED_FILES = 32
+"""Descriptors that connections leave to the daemon's own files and dials. Without any left, uvloop would accept and
+close: an end that looks clean, where a reset is due.
+"""
+
+Handler = Callable[[Conn], Awaitable[None]]
+"""Owns a connection; it is closed when the handler returns, and a StreamError that comes out is no fault."""
+
+
+class ListenFailed(Exception):
+    """A listener could not be opened; the text names it and says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one front end takes. Whoever comes above a limit is reset."""
+
+    connections: int = 8192
+    """At once; with two descriptors a connection this stays within a limit of 20,000 files."""
+    per_address: int = 1024
+    """TLS connections of one IPv4 address or IPv6 /64, so that one client cannot take all there are."""
+    handshakes_per_address: int = 64
+    """Of these, how many may be in their handshake: it is what costs us, and strangers can begin it."""
+    handshake_timeout_s: float = HANDSHAKE_TIMEOUT_S
+
+
+class Listener:
+    """The listeners of one front end."""
+
+    def __init__(self, name: str, handler: Handler, limits: Limits | None = None) -> None:
+        """`name` is for logs and error texts. `limits`: None for the usual ones."""
+        self.name = name
+        self._handler = handler
+        self._limits = limits or Limits()
+        self._tasks = TaskOwner(name)
+        self._servers: list[asyncio.Server] = []
+        self._sockets: list[_UnixPath] = []
+        self._removals: list[asyncio.Future[None]] = []
+        self._by_address: Counter[str] = Counter()
+        self._handshakes: Counter[str] = Counter()
+        self._closed = False
+        self._refused = 0
+        self._warned_s = float("-inf")
+        self.ports: list[int] = []
+        """Bound TCP ports, in the order of the calls."""
+
+    @property
+    def connections(self) -> int:
+        """Connections that are being served."""
+        return len(self._tasks)
+
+    async def listen_tcp(self, address: str, tls: ssl.SSLContext | None = None) -> None:
+        """Listen on `host:port`; port 0 takes a free one.
+
+        Raises:
+            ListenFailed: the address cannot be bound.
+        """
+        host, _, port = address.rpartition(":")
+        host = host.removeprefix("[").removesuffix("]")
+        if not (port.isascii() and port.isdigit() and int(port) <= MAX_PORT):
+            raise ListenFailed(f"{self.name}: {address!r} is not host:port, with a port up to {MAX_PORT}")
+        factory = self._plain if tls is None else self._secured(tls)
+        try:
+            server = await asyncio.get_running_loop().create_server(factory, host or None, int(port), backlog=BACKLOG)
+        except OSError as error:
+            raise ListenFailed(f"{self.name}: cannot listen on {address}: {_reason(error)}") from error
+        self._servers.append(server)
+        self.ports.append(server.sockets[0].getsockname()[1])
+
+    async def listen_unix(self, path: Path) -> None:
+        """Listen on a unix socket, mode 0660. A socket that nobody listens on any more is replaced.
+
+        Raises:
+            ListenFailed: the path is in use, is something else, or cannot be made.
+        """
+        try:
+            sock, made = await asyncio.to_thread(_bind_unix, path)
+            server = await asyncio.get_running_loop().create_unix_server(self._plain, sock=sock, backlog=BACKLOG)
+        except (OSError, _PathTaken) as error:
+            raise ListenFailed(f"{self.name}: cannot listen on {path}: {_reason(error)}") from error
+        self._servers.append(server)
+        self._sockets.append(made)
+
+    def close(self) -> None:
+        """Accept no more connections; those that run go on."""
+        for server in self._servers:
+            server.close()
+        loop = asyncio.get_running_loop()
+        self._removals += [loop.run_in_executor(None, made.remove) for made in self._sockets]
+        self._servers.clear()
+        self._sockets.clear()
+
+    async def aclose(self) -> None:
+        """Accept no more, and end the connections that run."""
+        self._closed = True
+        self.close()
+        await self._tasks.aclose()
+        await asyncio.gather(*self._removals)
+
+    # Internal
+
+    def _plain(self) -> Conn:
+        return Conn(self._made)
+
+    def _secured(self, context: ssl.SSLContext) -> Callable[[], TlsTransport]:
+        timeout_s = self._limits.handshake_timeout_s
+
+        def accept() -> TlsTransport:
+            return TlsTransport(context, Conn(self._made), _Visit(self), handshake_timeout_s=timeout_s)
+
+        return accept
+
+    def _made(self, conn: Conn) -> None:
+        if self._closed:  # accepted by the event loop just before
+            conn.reset()
+            return
+        full = len(self._tasks) >= self._limits.connections
+        if refusal := "too many connections" if full else _lack_of_files(conn.transport):
+            self.refuse(conn.transport, refusal)
+            return
+        serving = self._tasks.spawn(f"connection {conn.peer}", self._serve(conn))
+        # Not in _serve: a task that is cancelled before its first step runs nothing of it.
+        serving.add_done_callback(lambda _serving: conn.transport.close())
+
+    async def _serve(self, conn: Conn) -> None:
+        try:
+            await self._handler(conn)
+            if not conn.transport.is_closing():
+                await _linger(conn)
+        except StreamError as error:
+            _log.debug("connection ended", frontend=self.name, peer=conn.peer, reason=str(error))
+
+    # Internal - for _Visit
+
+    def enter(self, address: str) -> str:
+        """Count a TLS connection; returns why it may not come in, or nothing."""
+        limits = self._limits
+        if self._by_address.total() >= limits.connections:
+            return "too many connections"
+        if self._by_address[address] >= limits.per_address:
+            return f"too many connections from {address}"
+        if self._handshakes[address] >= limits.handshakes_per_address:
+            return f"too many unfinished TLS handshakes from {address}"
+        self._by_address[address] += 1
+        self._handshakes[address] += 1
+        return ""
+
+    def secured(self, address: str) -> None:
+        """Its handshake is over, one way or the other."""
+        _decrement(self._handshakes, address)
+
+    def left(self, address: str) -> None:
+        """It is gone."""
+        _decrement(self._by_address, address)
+
+    def failed(self, address: str, reason: str) -> None:
+        """It had no handshake. Anyone who scans ports does that: no matter for an operator's eyes."""
+        _log.debug("no TLS", frontend=self.name, address=address, reason=reason)
+
+    def refuse(self, transport: asyncio.Transport, reason: str) -> None:
+        """Reset a connection above a limit, and say so now and then."""
+        abort_with_reset(transport)
+        self._refused += 1
+        now_s = asyncio.get_running_loop().time()
+        if now_s - self._warned_s >= WARN_EVERY_S:
+            _log.warning("connections refused", frontend=self.name, reason=reason, count=self._refused)
+            self._warned_s = now_s
+            self._refused = 0
+
+
+class _Visit:
+    """One TLS connection at the gate: what it was counted as is taken back once, however it ends."""
+
+    __slots__ = ("_address", "_handshaking", "_listener")
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._address: str | None = None
+        self._handshaking = False
+
+    def admit(self, transport: asyncio.Transport) -> bool:
+        address = _client_of(transport.get_extra_info("peername"))
+        if refusal := _lack_of_files(transport) or self._listener.enter(address):
+            self._listener.refuse(transport, refusal)
+            return False
+        self._address = address
+        self._handshaking = True
+        return True
+
+    def secured(self) -> None:
+        if self._handshaking and self._address is not None:
+            self._handshaking = False
+            self._listener.secured(self._address)
+
+    def failed(self, reason: str) -> None:
+        self._listener.failed(self._address or "", reason)
+        self.secured()
+
+    def left(self) -> None:
+        self.secured()
+        if self._address is not None:
+            self._listener.left(self._address)
+            self._address = None
+
+
+def _lack_of_files(transport: asyncio.Transport) -> str:
+    """Why an accepted connection cannot stay, or nothing: the kernel gives it the lowest number that is free."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if transport.get_extra_info("socket").fileno() < limit - RESERVED_FILES:
+        return ""
+    return f"too few file descriptors: this process may have {limit}"
+
+
+def _client_of(address: object) -> str:
+    """What counts as one client: an IPv4 address, or an IPv6 /64, of which a client has 2^64 addresses."""
+    if not isinstance(address, tuple):
+        return ""
+    host = ipaddress.ip_address(str(address[0]).partition("%")[0])
+    if isinstance(host, ipaddress.IPv6Address):
+        if host.ipv4_mapped is not None:
+            return str(host.ipv4_mapped)
+        return str(ipaddress.IPv6Network((int(host), 64), strict=False))
+    return str(host)
+
+
+def _decrement(counter: Counter[str], key: str) -> None:
+    counter[key] -= 1
+    if counter[key] <= 0:
+        del counter[key]
+
+
+async def _linger(conn: Conn) -> None:
+    """Finish our direction, and let the client finish its own before the socket goes."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_S):
+            await conn.write_eof()
+            taken = 0
+            while taken < LINGER_BYTES and (data := await conn.read()):
+                taken += len(data)
+
+
+class _PathTaken(Exception):
+    """The path of a unix socket is not ours to use."""
+
+
+class _UnixPath:
+    """A socket file that we made."""
+
+    def __init__(self, path: Path) -> None:
+        status = path.stat()
+        self._path = path
+        self._identity = (status.st_dev, status.st_ino)
+
+    def remove(self) -> None:
+        """Remove it, unless somebody else made another one there since."""
+        with contextlib.suppress(FileNotFoundError):
+            status = self._path.stat()
+            if (status.st_dev, status.st_ino) == self._identity:
+                self._path.unlink()
+
+
+def _bind_unix(path: Path) -> tuple[socket.socket, _UnixPath]:
+    _remove_stale(path)
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        # Nobody may connect between bind and chmod: the socket does not listen yet.
+        sock.bind(str(path))
+        path.chmod(UNIX_MODE)
+        return sock, _UnixPath(path)
+    except OSError:
+        sock.close()
+        raise
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove a socket that nobody listens on: one left behind by a process that was killed."""
+    try:
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise _PathTaken("something other than a socket is there")
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(PROBE_S)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+            return
+        except TimeoutError:
+            pass
+    raise _PathTaken("another process listens there")
+
+
+def _reason(error: OSError | _PathTaken) -> str:
+    """The system's words, without numbers and without asyncio's around them."""
+    if isinstance(error, _PathTaken):
+        return str(error)
+    if error.errno is not None and error.errno in errno.errorcode:
+        return os.strerror(error.errno).lower()
+    return str(error.strerror or error).lower()  # resolving has numbers of its own

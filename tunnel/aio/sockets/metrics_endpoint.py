@@ -1,0 +1,54 @@
+"""A daemon's page for machines: `/metrics` for Prometheus, `/livez` and `/readyz` for whoever restarts it.
+
+Plain HTTP, meant for loopback or a network of the operator's own: it tells how busy the daemon is, and no secrets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from tunnel.aio.sockets.conn import Conn
+from tunnel.aio.sockets.http1 import Request, ServerConnection
+
+IDLE_S = 60.0
+"""How long a scraper may keep a connection between two requests."""
+_TEXT = ("content-type", "text/plain; charset=utf-8")
+_METRICS = ("content-type", "text/plain; version=0.0.4; charset=utf-8")
+
+
+class MetricsEndpoint:
+    """Answers a listener's connections."""
+
+    def __init__(self, render: Callable[[], bytes], not_ready: Callable[[], str]) -> None:
+        """`render`: the metrics in Prometheus' text format. `not_ready`: why no work is taken; empty when it is."""
+        self._render = render
+        self._not_ready = not_ready
+
+    async def handle(self, conn: Conn) -> None:
+        """Serve a connection to its end."""
+        http = ServerConnection(conn)
+        try:
+            while True:
+                async with asyncio.timeout(IDLE_S):
+                    request = await http.next_request()
+                if request is None:
+                    return
+                await self._answer(http, request)
+        except TimeoutError:
+            return
+
+    async def _answer(self, http: ServerConnection, request: Request) -> None:
+        if request.method not in ("GET", "HEAD"):
+            await http.respond(405, [_TEXT, ("allow", "GET, HEAD")], b"only GET is served here\n")
+            return
+        match request.path:
+            case "/metrics":
+                await http.respond(200, [_METRICS], self._render())
+            case "/livez" | "/healthz":
+                await http.respond(200, [_TEXT], b"ok\n")
+            case "/readyz":
+                fault = self._not_ready()
+                await http.respond(503 if fault else 200, [_TEXT], f"{fault or 'ok'}\n".encode())
+            case _:
+                await http.respond(404, [_TEXT], b"here are /metrics, /livez and /readyz\n")

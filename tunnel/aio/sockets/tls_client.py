@@ -1,0 +1,67 @@
+"""Dials TLS as `tls.py` speaks it; for one end with a certificate of its own, over a context that the caller made."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+
+from tunnel.aio.sockets.conn import Conn
+from tunnel.aio.sockets.tls import TlsTransport
+
+
+async def dial_tls(
+    host: str, port: int, context: ssl.SSLContext, *, server_name: str | None = None, handshake_timeout_s: float
+) -> Conn:
+    """Connect, and complete the handshake. Cancelled, it leaves no socket behind.
+
+    Args:
+        host: name or address to connect to.
+        port: and the port there.
+        context: a client's.
+        server_name: whose certificate is expected; None: `host`'s.
+        handshake_timeout_s: from the connection to the end of the handshake.
+
+    Raises:
+        ssl.SSLError: TLS failed; ssl.SSLCertVerificationError when the certificate is not good.
+        OSError: there is no way, or the connection was lost before the handshake was over.
+    """
+    handshake = _Handshake()
+    conn = Conn()
+    secured = TlsTransport(
+        context, conn, handshake, server_side=False, server_name=server_name or host,
+        handshake_timeout_s=handshake_timeout_s,
+    )  # fmt: skip
+    raw, _ = await asyncio.get_running_loop().create_connection(lambda: secured, host, port)
+    try:
+        await handshake.over
+    except ConnectionAbortedError:
+        raise secured.handshake_fault or ConnectionAbortedError(handshake.reason) from None
+    finally:
+        if not handshake.succeeded:
+            raw.abort()
+    return conn
+
+
+class _Handshake:
+    """The gate of a connection that this end wanted."""
+
+    def __init__(self) -> None:
+        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.succeeded = False
+        self.reason = ""
+
+    def admit(self, _transport: asyncio.Transport) -> bool:
+        return True
+
+    def secured(self) -> None:
+        if not self.over.done():
+            self.succeeded = True
+            self.over.set_result(None)
+
+    def failed(self, reason: str) -> None:
+        self.reason = reason
+        if not self.over.done():
+            self.over.set_exception(ConnectionAbortedError(reason))
+
+    def left(self) -> None:
+        """Whoever has the connection is told by it."""
