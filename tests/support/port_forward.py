@@ -13,10 +13,10 @@ READ_BYTES = 1024 * 1024
 
 
 @contextmanager
-def forwarding(user: KubectlUser, pod: str, to: int = 8080) -> Iterator[int]:
+def forwarding(user: KubectlUser, pod: str, to: int = 8080, namespace: str = "default") -> Iterator[int]:
     """A port-forward to a pod's port; its port here."""
     (port,) = free_ports(1)
-    with user.follow("port-forward", pod, f"{port}:{to}") as forward:
+    with user.follow("port-forward", "-n", namespace, pod, f"{port}:{to}") as forward:
         assert forward.stdout is not None
         while "Forwarding from 127.0.0.1" not in (line := forward.stdout.readline()):
             assert line, "port-forward ended"

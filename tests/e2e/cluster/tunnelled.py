@@ -8,31 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tests.e2e.cluster import egress, node_config, site, workloads
+from tests.e2e.cluster import deploy, egress, node_config, site, workloads
 from tests.e2e.cluster.api_server import SERVICE_CIDR
 from tests.e2e.cluster.control_plane import POD_CIDR
 from tests.e2e.cluster.kubernetes import SITES, Kubernetes, kubernetes
 from tests.support.cluster import Cluster, cluster
 from tests.support.kubectl_user import KubectlUser
 
-USER = "longline"
-"""What the cloud server is in Kubernetes: it looks up whose the nodes, pods and services are."""
-ROLE = {
-    "apiVersion": "rbac.authorization.k8s.io/v1",
-    "kind": "ClusterRole",
-    "metadata": {"name": USER},
-    "rules": [
-        {"apiGroups": [""], "resources": ["nodes", "services"], "verbs": ["list", "watch"]},
-        {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list", "watch"]},
-    ],
-}
-BINDING = {
-    "apiVersion": "rbac.authorization.k8s.io/v1",
-    "kind": "ClusterRoleBinding",
-    "metadata": {"name": USER},
-    "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": USER},
-    "subjects": [{"kind": "User", "name": USER, "apiGroup": "rbac.authorization.k8s.io"}],
-}
 ALLOW = (f"127.0.0.1:{node_config.KUBELET_PORT}", f"{POD_CIDR}:*", f"{SERVICE_CIDR}:*")
 """What the agents let kube-apiserver reach."""
 API_SERVER = "kube-apiserver"
@@ -90,9 +72,8 @@ def tunnelled(sites: Sequence[str] = SITES) -> Iterator[Tunnelled]:
         routers = stack.enter_context(site.routers(sites))
         cloud = stack.enter_context(cluster(host=site.outside(routers)))
         kube = stack.enter_context(kubernetes(routers, egress.http_over_unix(cloud)))
-        kube.control.api.apply(ROLE, BINDING)
         server = kube.control.api.server
-        own = kube.control.pki.kubeconfig(cloud.config.parent / "kubernetes.kubeconfig", server, USER)
+        own = deploy.account(kube, server, cloud.config.parent)
         exposed = {"target": urlsplit(server).netloc, "name": API_SERVER}
         cloud.configure({"kubernetes": {"kubeconfig": str(own)}, "expose": [exposed]})
         cloud.start()
