@@ -7,6 +7,7 @@ daemons' business.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 
 import structlog
@@ -57,8 +58,10 @@ class TunnelSession:
     # Public
 
     def now(self) -> float:
-        """The session's clock."""
-        return self._loop.time()
+        """The session's clock: the loop's, which stands still within a turn and moves by a millisecond under uvloop, is
+        too coarse to tell a queue from an empty path.
+        """
+        return time.monotonic()
 
     @property
     def attached(self) -> bool:
@@ -244,7 +247,7 @@ class TunnelSession:
             self._timer = None
         if due is not None:
             self._timer_s = due
-            self._timer = self._loop.call_at(due, self._on_timer)
+            self._timer = self._loop.call_later(max(0.0, due - self.now()), self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None
