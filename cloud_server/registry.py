@@ -136,6 +136,7 @@ class Registry:
         frontend: str,
         deadline_s: float = 10.0,
         traffic_class: TrafficClass = TrafficClass.AUTO,
+        early_data: bytes = b"",
     ) -> Stream:
         """Open a stream to something at an agent. While its link is down this waits for it, up to the deadline.
 
@@ -154,10 +155,12 @@ class Registry:
                     deadline_s=max(0.001, give_up_s - loop.time()),
                     traffic_class=traffic_class,
                     principal=f"{frontend}:{principal}",
+                    early_data=early_data,
                 )
             except OpenRefused as refused:
-                # The agent's process was replaced before it answered: the new one is asked, no byte was sent yet.
-                if refused.code is not Code.SESSION_LOST or loop.time() >= give_up_s:
+                # The agent's process was replaced before it answered: the new one is asked, unless bytes may have
+                # reached the target, which would then see them twice.
+                if refused.code is not Code.SESSION_LOST or early_data or loop.time() >= give_up_s:
                     raise _named(refused, agent) from None
 
     # Public - for the accepting of sessions

@@ -97,7 +97,7 @@ class CloudLink:
             self._advised_s = 0.0
             await self._try_once()
 
-    async def open(self, target: Target, *, deadline_s: float) -> Stream:
+    async def open(self, target: Target, *, deadline_s: float, early_data: bytes = b"") -> Stream:
         """Open a stream to something at the cloud; while there is no session this waits for one. Cancelling it
         cancels the dial there.
 
@@ -109,10 +109,11 @@ class CloudLink:
         while True:
             session = await self._session_to_open(give_up_s)
             try:
-                return await session.open(target, deadline_s=max(0.001, give_up_s - loop.time()))
+                return await session.open(target, deadline_s=max(0.001, give_up_s - loop.time()), early_data=early_data)
             except OpenRefused as refused:
-                # The session ended before there was an answer: the next one is asked, no byte was sent yet.
-                if refused.code is not Code.SESSION_LOST or loop.time() >= give_up_s:
+                # The session ended before there was an answer: the next one is asked, unless bytes may have reached the
+                # target, which would then see them twice.
+                if refused.code is not Code.SESSION_LOST or early_data or loop.time() >= give_up_s:
                     raise
 
     def reconnect(self) -> None:

@@ -11,6 +11,7 @@ from tunnel.aio.sessions.splice import splice
 from tunnel.aio.sessions.stream import Stream
 from tunnel.aio.sockets.conn import Conn
 from tunnel.core.errors import Code, OpenRefused
+from tunnel.core.limits import MAX_EARLY_BYTES
 from tunnel.core.target import Target
 
 DIAL_TIMEOUT_S = 10.0
@@ -21,8 +22,10 @@ _log = structlog.get_logger("audit")
 class Link(Protocol):
     """The way up."""
 
-    async def open(self, target: Target, *, deadline_s: float) -> Stream:
+    async def open(self, target: Target, *, deadline_s: float, early_data: bytes = b"") -> Stream:
         """Open a stream to something at the cloud. Cancelling it cancels the dial there.
+
+        `early_data` are its first bytes, up to MAX_EARLY_BYTES: they spare a round trip. Refused, it never had any.
 
         Raises:
             OpenRefused: no, or not within `deadline_s`.
@@ -43,7 +46,8 @@ class LocalListen:
         """Serve a connection; one that cannot be carried is reset, never ended as if that were all."""
         peer = conn.peer
         try:
-            opening = self._link.open(self._target, deadline_s=DIAL_TIMEOUT_S)
+            early = await conn.first_bytes(MAX_EARLY_BYTES)
+            opening = self._link.open(self._target, deadline_s=DIAL_TIMEOUT_S, early_data=early)
             # An end alone is no giving up: a client may send its request and finish before it is connected.
             stream = await open_unless_gone(opening, conn.lost())
             if stream is None:
@@ -60,6 +64,7 @@ class LocalListen:
             conn.reset(refused.code, str(refused))
             return
         try:
+            conn.skip(len(early))
             detached = conn.detach()
         except BaseException:
             stream.reset(Code.CONNECTION_RESET, "the client left before it was connected")

@@ -164,7 +164,7 @@ class Frame(_message.Message):
     def __init__(self, stream_id: _Optional[int] = ..., data: _Optional[bytes] = ..., credit: _Optional[int] = ..., open: _Optional[_Union[Open, _Mapping]] = ..., accept: _Optional[_Union[Accept, _Mapping]] = ..., fin: _Optional[_Union[Fin, _Mapping]] = ..., reset: _Optional[_Union[Reset, _Mapping]] = ..., stop_sending: _Optional[_Union[StopSending, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ..., pong: _Optional[_Union[Pong, _Mapping]] = ..., go_away: _Optional[_Union[GoAway, _Mapping]] = ...) -> None: ...
 
 class Open(_message.Message):
-    __slots__ = ("tcp", "service", "deadline_ms", "traffic_class", "principal", "trace_id", "credit")
+    __slots__ = ("tcp", "service", "deadline_ms", "traffic_class", "principal", "trace_id", "credit", "early_data")
     TCP_FIELD_NUMBER: _ClassVar[int]
     SERVICE_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_MS_FIELD_NUMBER: _ClassVar[int]
@@ -172,6 +172,7 @@ class Open(_message.Message):
     PRINCIPAL_FIELD_NUMBER: _ClassVar[int]
     TRACE_ID_FIELD_NUMBER: _ClassVar[int]
     CREDIT_FIELD_NUMBER: _ClassVar[int]
+    EARLY_DATA_FIELD_NUMBER: _ClassVar[int]
     tcp: TcpTarget
     service: str
     deadline_ms: int
@@ -179,7 +180,8 @@ class Open(_message.Message):
     principal: str
     trace_id: str
     credit: int
-    def __init__(self, tcp: _Optional[_Union[TcpTarget, _Mapping]] = ..., service: _Optional[str] = ..., deadline_ms: _Optional[int] = ..., traffic_class: _Optional[_Union[TrafficClass, str]] = ..., principal: _Optional[str] = ..., trace_id: _Optional[str] = ..., credit: _Optional[int] = ...) -> None: ...
+    early_data: bytes
+    def __init__(self, tcp: _Optional[_Union[TcpTarget, _Mapping]] = ..., service: _Optional[str] = ..., deadline_ms: _Optional[int] = ..., traffic_class: _Optional[_Union[TrafficClass, str]] = ..., principal: _Optional[str] = ..., trace_id: _Optional[str] = ..., credit: _Optional[int] = ..., early_data: _Optional[bytes] = ...) -> None: ...
 
 class TcpTarget(_message.Message):
     __slots__ = ("host", "port")

@@ -38,7 +38,7 @@ def render(overlay: str) -> list[Manifest]:
 
 @functools.cache
 def _rendered(overlay: str) -> str:
-    argv = [find_kubectl(), "kustomize", OVERLAYS / overlay]
+    argv = [str(find_kubectl()), "kustomize", str(OVERLAYS / overlay)]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=30)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -203,10 +203,8 @@ class TestBesideApiserver:
         (units / "cloud-server.service.d").mkdir(parents=True)
         shutil.copy(TOP / "packaging/systemd/cloud-server.service", units)
         shutil.copy(BESIDE / "host-service.conf", units / "cloud-server.service.d")
-        done = subprocess.run(
-            ["systemd-analyze", "verify", f"--root={tmp_path}", "--man=no", "--recursive-errors=no", "cloud-server.service"],
-            capture_output=True, text=True, timeout=30,
-        )  # fmt: skip
+        argv = ["systemd-analyze", "verify", f"--root={tmp_path}", "--man=no", "--recursive-errors=no"]
+        done = subprocess.run([*argv, "cloud-server.service"], capture_output=True, text=True, timeout=30)
         assert "host-service.conf" not in done.stderr
 
 

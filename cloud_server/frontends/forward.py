@@ -8,6 +8,7 @@ from tunnel.aio.sessions.pending import open_unless_gone
 from tunnel.aio.sessions.splice import splice
 from tunnel.aio.sockets.conn import Conn
 from tunnel.core.errors import Code, OpenRefused
+from tunnel.core.limits import MAX_EARLY_BYTES
 from tunnel.core.target import TcpTarget
 
 FRONTEND = "forward"
@@ -43,14 +44,21 @@ class Forward:
     # Internal
 
     async def _carry(self, conn: Conn, record: OpenRecord) -> None:
+        early = await conn.first_bytes(MAX_EARLY_BYTES)
         opening = self._opener.open(
-            self._agent, self._target, principal=self._user, frontend=FRONTEND, deadline_s=self._deadline_s
+            self._agent,
+            self._target,
+            principal=self._user,
+            frontend=FRONTEND,
+            deadline_s=self._deadline_s,
+            early_data=early,
         )
         # An end alone is no giving up here: a client may send its request and finish before it is connected.
         stream = record.stream = await open_unless_gone(opening, conn.lost())
         if stream is None:
             return
         try:
+            conn.skip(len(early))
             detached = conn.detach()
         except BaseException:
             stream.reset(Code.CONNECTION_RESET, "the client left before it was connected")

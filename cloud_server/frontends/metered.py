@@ -20,13 +20,25 @@ class MeteredOpener:
         self._metrics = metrics
 
     async def open(
-        self, agent: str, target: Target, *, principal: str, frontend: str, deadline_s: float = 10.0
+        self,
+        agent: str,
+        target: Target,
+        *,
+        principal: str,
+        frontend: str,
+        deadline_s: float = 10.0,
+        early_data: bytes = b"",
     ) -> Stream:
         """See Opener."""
         with self._metrics.dial(frontend):
             try:
                 stream = await self._opener.open(
-                    agent, target, principal=principal, frontend=frontend, deadline_s=deadline_s
+                    agent,
+                    target,
+                    principal=principal,
+                    frontend=frontend,
+                    deadline_s=deadline_s,
+                    early_data=early_data,
                 )
             except OpenRefused as refused:
                 self._metrics.refused(frontend, refused.code)

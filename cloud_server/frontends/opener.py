@@ -12,9 +12,18 @@ class Opener(Protocol):
     """Opens streams; cancelling it cancels the dial at the agent."""
 
     async def open(
-        self, agent: str, target: Target, *, principal: str, frontend: str, deadline_s: float = 10.0
+        self,
+        agent: str,
+        target: Target,
+        *,
+        principal: str,
+        frontend: str,
+        deadline_s: float = 10.0,
+        early_data: bytes = b"",
     ) -> Stream:
         """Open a stream.
+
+        `early_data` are its first bytes, up to MAX_EARLY_BYTES: they spare a round trip. Refused, it never had any.
 
         Raises:
             OpenRefused: `code` and text say why; an answer comes within `deadline_s`.

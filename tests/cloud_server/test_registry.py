@@ -29,13 +29,15 @@ async def server(tmp_path: Path) -> AsyncIterator[SessionServer]:
         yield made
 
 
-async def opened(server: SessionServer, deadline_s: float = 5.0) -> Stream:
-    return await server.registry.open(BOX, TARGET, principal="ann", frontend="forward", deadline_s=deadline_s)
+async def opened(server: SessionServer, deadline_s: float = 5.0, early_data: bytes = b"") -> Stream:
+    return await server.registry.open(
+        BOX, TARGET, principal="ann", frontend="forward", deadline_s=deadline_s, early_data=early_data
+    )
 
 
-async def refused(server: SessionServer, deadline_s: float = 5.0) -> OpenRefused:
+async def refused(server: SessionServer, deadline_s: float = 5.0, early_data: bytes = b"") -> OpenRefused:
     with pytest.raises(OpenRefused) as caught:
-        await opened(server, deadline_s)
+        await opened(server, deadline_s, early_data)
     return caught.value
 
 
@@ -262,6 +264,19 @@ async def test_an_open_without_an_answer_goes_to_the_process_that_took_over(serv
         stream = opening.result()
         await stream.write(b"x")
         assert await stream.read() == b"x"
+
+
+async def test_bytes_that_went_along_with_an_open_go_to_one_process_only(server: SessionServer) -> None:
+    async def never(_incoming: IncomingStream) -> None:
+        await asyncio.get_running_loop().create_future()
+
+    async with RawBox(server, instance=b"1", acceptor=never) as one, RawBox(server, instance=b"2") as two:
+        await one.connect()
+        async with asyncio.TaskGroup() as tasks:
+            asking = tasks.create_task(refused(server, early_data=b"x"))
+            await eventually(lambda: one.session and one.session.core.stream_count)
+            await two.connect()
+        assert asking.result().code is Code.SESSION_LOST
 
 
 @pytest.mark.parametrize("how", ["revoked", "gone"])

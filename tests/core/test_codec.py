@@ -24,7 +24,17 @@ targets = st.builds(TcpTarget, words, st.integers(1, 65535)) | st.builds(Service
 frames = st.one_of(
     st.builds(f.Data, ids, st.binary(min_size=1, max_size=300)),
     st.builds(f.Credit, ids, offsets),
-    st.builds(f.Open, ids, targets, st.integers(1, 0xFFFFFFFF), offsets, st.sampled_from(f.TrafficClass), texts, texts),
+    st.builds(
+        f.Open,
+        ids,
+        targets,
+        st.integers(1, 0xFFFFFFFF),
+        offsets,
+        st.sampled_from(f.TrafficClass),
+        texts,
+        texts,
+        st.binary(max_size=100),
+    ),
     st.builds(f.Accept, ids, texts, offsets),
     st.builds(f.Fin, ids),
     st.builds(f.Reset, ids, codes, texts),

@@ -8,6 +8,7 @@ from tunnel.core import limits as m
 def test_defaults_fit_together() -> None:
     limits = m.Limits()
     assert limits.max_streams * limits.min_window_bytes <= limits.session_budget_bytes // 4
+    assert limits.min_window_bytes >= m.MAX_EARLY_BYTES
     assert limits.min_window_bytes <= limits.initial_window_bytes <= limits.max_window_bytes
     assert limits.max_data_bytes <= m.MAX_DATA_BYTES <= limits.max_packet_bytes <= m.MAX_MESSAGE_BYTES
     assert m.MIN_PEER_DATA_BYTES < m.MIN_PEER_PACKET_BYTES <= limits.max_packet_bytes

@@ -65,6 +65,7 @@ LIMITS, TIMING = m.Limits(), m.Timing()
         ("4.6", [session.INTERACTIVE_EXTRA, LIMITS.max_in_flight_bytes / m.MIB]),
         ("4.6", [session.MAX_UNACKED_PACKETS, session.MAX_CONTROL_FRAMES]),
         ("5.2", [m.MAX_DATA_BYTES]),
+        ("5.3", [m.MAX_EARLY_BYTES]),
         ("5.7", [LIMITS.opens_burst, LIMITS.opens_per_s]),
         ("6.2", [LIMITS.initial_window_bytes / m.KIB, LIMITS.min_window_bytes / m.KIB]),
         ("6.2", [LIMITS.max_window_bytes / m.MIB, LIMITS.session_budget_bytes / m.MIB]),

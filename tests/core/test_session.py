@@ -203,11 +203,11 @@ def test_limits_of_the_peer_are_kept() -> None:
     pair = Pair(server_limits=Limits(max_in_flight_bytes=1 << 25))
     local, _ = pair.open()
     session = pair.server.session
-    session.set_peer_limits(1, 2000, 5000)
+    session.set_peer_limits(1, 2000, 9000)
     session.send_data(local, b"x" * 200_000, pair.now)
     for packet in pair.transfer():
         assert all(len(frame.data) <= 2000 for frame in packet.frames)
-        assert packet.ByteSize() <= 5000
+        assert packet.ByteSize() <= 9000
     with pytest.raises(OpenRefused, match="1 streams are open already"):
         session.open_stream(TARGET, pair.now, deadline_s=1.0)
 

@@ -25,7 +25,7 @@ from tests.core.wire_check import watch_both
 from tunnel.core import events as ev
 from tunnel.core.errors import Code, OpenRefused, SessionLost
 from tunnel.core.frames import TrafficClass
-from tunnel.core.limits import Limits, Timing
+from tunnel.core.limits import MAX_EARLY_BYTES, Limits, Timing
 from tunnel.core.session import Session
 from tunnel.core.states import Link, Send
 from tunnel.core.stream import CoreStream
@@ -95,6 +95,7 @@ class Sessions(RuleBasedStateMachine):
         self.flying: list[deque[bytes]] = [deque(), deque()]
         self.halves: list[dict[int, Half]] = [{}, {}]
         self.unanswered: list[dict[int, CoreStream]] = [{}, {}]
+        self.next_ids = [1, 2]
         self.closed = [False, False]
         self.checks = watch_both(5000)
         self._attach()
@@ -106,14 +107,21 @@ class Sessions(RuleBasedStateMachine):
         end=st.sampled_from([AGENT, SERVER]),
         deadline_s=st.sampled_from([0.5, 20.0, 1000.0]),
         hint=st.sampled_from(TrafficClass),
+        early=st.sampled_from([0, 0, 1, 100, MAX_EARLY_BYTES]),
     )
-    def open(self, end: int, deadline_s: float, hint: TrafficClass) -> object:
+    def open(self, end: int, deadline_s: float, hint: TrafficClass, early: int) -> object:
         session = self.sessions[end]
+        early = min(early, self.limits.min_window_bytes)
+        data = _pattern(self.next_ids[end], end, 0, early)
         try:
-            core = session.open_stream(TcpTarget("h", 1), self.now, deadline_s=deadline_s, traffic_class=hint)
+            core = session.open_stream(
+                TcpTarget("h", 1), self.now, deadline_s=deadline_s, traffic_class=hint, early_data=data
+            )
         except OpenRefused:
             return multiple()
-        self.halves[end][core.id] = Half(core)
+        assert core.id == self.next_ids[end]
+        self.next_ids[end] += 2
+        self.halves[end][core.id] = Half(core, written=bytearray(data))
         self._handle_events()
         return core.id
 

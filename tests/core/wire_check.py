@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from protos import tunnel_pb2 as pb
 from tunnel.core.codec import decode_envelope
-from tunnel.core.limits import MAX_DATA_BYTES
+from tunnel.core.limits import MAX_DATA_BYTES, MAX_EARLY_BYTES
 
 
 @dataclass
@@ -54,7 +54,8 @@ class WireCheck:
         if kind == "open":
             assert stream_id % 2 == self.parity
             assert stream_id > max((one for one in self.halves if one % 2 == self.parity), default=0)
-            self.halves[stream_id] = _Half(credit_granted=frame.open.credit)
+            assert len(frame.open.early_data) <= MAX_EARLY_BYTES
+            self.halves[stream_id] = _Half(sent_bytes=len(frame.open.early_data), credit_granted=frame.open.credit)
             assert frame.open.deadline_ms >= 1
             return
         half = self.halves.setdefault(stream_id, _Half())
@@ -65,6 +66,7 @@ class WireCheck:
             assert peer is not None
             half.open_to_send = peer.open_to_send = True
             half.credit_granted = frame.accept.credit
+            assert peer.sent_bytes <= half.credit_granted
         elif kind == "reset":
             half.reset = True
         else:

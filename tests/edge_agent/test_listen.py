@@ -32,7 +32,7 @@ class Up:
     given_up: bool = False
     port: int = 0
 
-    async def open(self, target: Target, *, deadline_s: float) -> Stream:
+    async def open(self, target: Target, *, deadline_s: float, early_data: bytes = b"") -> Stream:
         assert (target, deadline_s) == (CLOUD, DIAL_TIMEOUT_S)
         if self.refuses is not None:
             raise self.refuses
@@ -41,7 +41,7 @@ class Up:
                 await asyncio.Event().wait()
             finally:
                 self.given_up = True
-        return await self.pair.server.open(target, deadline_s=deadline_s)
+        return await self.pair.server.open(target, deadline_s=deadline_s, early_data=early_data)
 
 
 async def echo(incoming: IncomingStream) -> None:

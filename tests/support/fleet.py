@@ -112,7 +112,14 @@ class FakeOpener:
     """Agent, target and principal of each stream."""
 
     async def open(
-        self, agent: str, target: Target, *, principal: str, frontend: str, deadline_s: float = 10.0
+        self,
+        agent: str,
+        target: Target,
+        *,
+        principal: str,
+        frontend: str,
+        deadline_s: float = 10.0,
+        early_data: bytes = b"",
     ) -> Stream:
         self.opened.append((agent, str(target), principal))
         if not self.registry[agent].connected:
@@ -120,7 +127,9 @@ class FakeOpener:
         pair = self.pairs.get(agent)
         if pair is None:
             raise OpenRefused("", Code.NO_SERVICE)
-        return await pair.server.open(target, deadline_s=deadline_s, principal=f"{frontend}:{principal}")
+        return await pair.server.open(
+            target, deadline_s=deadline_s, principal=f"{frontend}:{principal}", early_data=early_data
+        )
 
 
 def authenticate(certificate_uri: str | None, bearer: str | None) -> str | None:

@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 from protos import tunnel_pb2 as pb
 from tunnel.core import frames as f
 from tunnel.core.errors import Code, RemoteProtocolError
-from tunnel.core.limits import MAX_DATA_BYTES, MAX_FRAMES, MAX_MESSAGE_BYTES, MAX_TEXT_BYTES
+from tunnel.core.limits import MAX_DATA_BYTES, MAX_EARLY_BYTES, MAX_FRAMES, MAX_MESSAGE_BYTES, MAX_TEXT_BYTES
 from tunnel.core.target import MAX_HOST_BYTES, MAX_SERVICE_BYTES, ServiceTarget, Target, TcpTarget
 
 MAX_OFFSET = 1 << 62
@@ -95,6 +95,7 @@ def _encode_open(frame: pb.Frame, opening: f.Open) -> None:
     message.principal = clip_text(opening.principal)
     message.trace_id = clip_text(opening.trace_id)
     message.credit = opening.credit
+    message.early_data = opening.early_data
 
 
 def _encode_accept(frame: pb.Frame, accept: f.Accept) -> None:
@@ -207,6 +208,8 @@ def _decode_open(frame: pb.Frame) -> f.Open:
     message = frame.open
     if message.deadline_ms == 0:
         raise RemoteProtocolError("OPEN without a deadline")
+    if len(message.early_data) > MAX_EARLY_BYTES:
+        raise RemoteProtocolError(f"OPEN with {len(message.early_data)} bytes, at most {MAX_EARLY_BYTES} are allowed")
     known = message.traffic_class in (0, 1, 2)
     return f.Open(
         stream_id=_stream_id(frame),
@@ -216,6 +219,7 @@ def _decode_open(frame: pb.Frame) -> f.Open:
         traffic_class=f.TrafficClass(message.traffic_class) if known else f.TrafficClass.AUTO,
         principal=_text(message.principal),
         trace_id=_text(message.trace_id),
+        early_data=message.early_data,
     )
 
 

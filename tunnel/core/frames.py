@@ -47,6 +47,8 @@ class Open:
     principal: str = ""
     """Who asked, for the audit record of the accepting side."""
     trace_id: str = ""
+    early_data: bytes = b""
+    """The first bytes of the opening side."""
 
 
 @dataclass(frozen=True, slots=True)

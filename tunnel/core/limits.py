@@ -17,7 +17,9 @@ MAX_DATA_BYTES = 64 * KIB
 """Largest DATA frame (PROTO 5.2): a message costs 70-140 us whatever its size up to here."""
 MIN_PEER_DATA_BYTES = 1024
 """A peer that asks for smaller DATA frames gets these: bytes sent one by one would cost us more than it (PROTO 3.4)."""
-MIN_PEER_PACKET_BYTES = 4 * KIB
+MAX_EARLY_BYTES = 2 * KIB
+"""What OPEN may bring along (PROTO 5.3), below the least window: the hello of TLS or SSH, the head of a request."""
+MIN_PEER_PACKET_BYTES = 8 * KIB
 """The same for packets; the longest control frame, an OPEN, fits in it."""
 SESSION_ID_BYTES = 16
 

@@ -142,7 +142,7 @@ def _control_bytes(frame: f.Frame) -> int:
             return CONTROL_FRAME_BYTES + _text_bytes(frame.text)
         case f.Open():
             texts = (str(frame.target), frame.principal, frame.trace_id)
-            return CONTROL_FRAME_BYTES + sum(map(_text_bytes, texts))
+            return CONTROL_FRAME_BYTES + sum(map(_text_bytes, texts)) + len(frame.early_data)
         case f.Accept():
             return CONTROL_FRAME_BYTES + _text_bytes(frame.resolved_address)
         case _:

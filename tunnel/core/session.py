@@ -185,15 +185,18 @@ class Session:
         traffic_class: f.TrafficClass = f.TrafficClass.AUTO,
         principal: str = "",
         trace_id: str = "",
+        early_data: bytes = b"",
     ) -> CoreStream:
         """Open a stream; StreamAccepted or StreamEnded follows within `deadline_s`, also while suspended.
+
+        `early_data` are its first bytes, up to MAX_EARLY_BYTES, which spare a round trip; gone when it is refused.
 
         Raises:
             OpenRefused: closed, going away, or a limit.
         """
         if self.link is Link.CLOSED:
             raise OpenRefused("the session is closed", Code.SESSION_LOST)
-        return self._streams.open(target, now, deadline_s, traffic_class, principal, trace_id)
+        return self._streams.open(target, now, deadline_s, traffic_class, principal, trace_id, early_data)
 
     def accept_stream(self, stream: CoreStream, resolved_address: str = "") -> None:
         """Answer StreamOpened: connected. A stream that the peer gave up meanwhile is left alone."""

@@ -188,6 +188,12 @@ class ReceiveHalf:
             self._small_run = append_chunk(self.chunks, data, self._small_run)
             self.queued += len(data)
 
+    def start(self, data: bytes) -> None:
+        """Queue what came with OPEN: within any window, and to be read once the stream is connected (PROTO 5.3)."""
+        self.window.receive(len(data))
+        self.chunks.append(data)
+        self.queued = len(data)
+
     def finish(self) -> None:
         """The peer's FIN.
 

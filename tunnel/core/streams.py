@@ -23,7 +23,7 @@ from tunnel.core.errors import (
     StreamError,
     StreamReset,
 )
-from tunnel.core.limits import Limits
+from tunnel.core.limits import MAX_EARLY_BYTES, Limits
 from tunnel.core.rate import TokenBucket
 from tunnel.core.scheduler import Scheduler
 from tunnel.core.states import SEND, Input, Receive, step_local
@@ -85,6 +85,7 @@ class StreamTable:
         traffic_class: f.TrafficClass,
         principal: str,
         trace_id: str,
+        early_data: bytes,
     ) -> CoreStream:
         """Open a stream; the answer is an event.
 
@@ -94,6 +95,8 @@ class StreamTable:
         if self.refusing is not None:
             # A fresh error each time: one that is raised again and again would keep every raiser's frames.
             raise OpenRefused(self.refusing.text, self.refusing.code)
+        if len(early_data) > MAX_EARLY_BYTES:
+            raise LocalProtocolError(f"{len(early_data)} bytes of early data, at most {MAX_EARLY_BYTES} are allowed")
         if len(self._streams) - self._remote_count >= self.peer_max_streams:
             raise OpenRefused(f"{self.peer_max_streams} streams are open already", Code.LIMIT_EXCEEDED)
         window = self._new_window()
@@ -106,7 +109,8 @@ class StreamTable:
         self._next_local_id += 2
         self._streams[stream.id] = stream
         heapq.heappush(self._deadlines, (stream.deadline_s, stream.id))
-        opening = f.Open(stream.id, target, 1, window.granted, traffic_class, principal, trace_id)
+        opening = f.Open(stream.id, target, 1, window.granted, traffic_class, principal, trace_id, early_data)
+        stream.send.offset = stream.send.credit = len(early_data)
         self._scheduler.control.append(opening)
         return stream
 
@@ -121,6 +125,8 @@ class StreamTable:
         stream.open_up()
         stream.resolved_address = resolved_address
         self._scheduler.control.append(f.Accept(stream.id, resolved_address, stream.receive.window.granted))
+        if stream.receive.queued:
+            self._events.append(ev.StreamReadable(stream.id))
 
     def push(self, stream: CoreStream, data: bytes, now: float) -> bool:
         """Queue bytes to send; False asks the writer to wait for StreamWritable."""
@@ -301,6 +307,8 @@ class StreamTable:
         )
         stream.principal, stream.trace_id = frame.principal, frame.trace_id
         stream.send.grant(frame.credit)
+        if frame.early_data:
+            stream.receive.start(frame.early_data)
         self._streams[stream.id] = stream
         self._remote_count += 1
         self._events.append(ev.StreamOpened(stream.id, frame.target, deadline_s, frame.principal, frame.trace_id))

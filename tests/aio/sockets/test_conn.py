@@ -119,6 +119,18 @@ async def test_a_cancelled_read_loses_nothing(ends: Ends) -> None:
     assert await ends.conn.read() == b"hello"
 
 
+async def test_first_bytes_stay_to_be_read_until_they_are_skipped(ends: Ends) -> None:
+    assert await ends.conn.first_bytes(3) == b""
+    await ends.send(b"abcdef")
+    while not (first := await ends.conn.first_bytes(3)):
+        await asyncio.sleep(0)
+    assert first == b"abc"
+    ends.conn.skip(3)
+    ends.conn.skip(0)
+    assert await ends.conn.read() == b"def"
+    ends.conn.skip(0)
+
+
 async def test_a_second_reader_is_told(ends: Ends) -> None:
     reading = _start(ends.conn.read())
     await asyncio.sleep(0)

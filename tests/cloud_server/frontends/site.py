@@ -23,6 +23,7 @@ class Asked:
     principal: str
     frontend: str
     deadline_s: float
+    early_data: bytes = b""
 
 
 @dataclass
@@ -36,14 +37,28 @@ class Site:
     dialling: int = 0
 
     async def open(
-        self, agent: str, target: Target, *, principal: str, frontend: str, deadline_s: float = 10.0
+        self,
+        agent: str,
+        target: Target,
+        *,
+        principal: str,
+        frontend: str,
+        deadline_s: float = 10.0,
+        early_data: bytes = b"",
     ) -> Stream:
         self.asked.append(
-            Asked(agent=agent, target=target, principal=principal, frontend=frontend, deadline_s=deadline_s)
+            Asked(
+                agent=agent,
+                target=target,
+                principal=principal,
+                frontend=frontend,
+                deadline_s=deadline_s,
+                early_data=early_data,
+            )
         )
         if agent != "box-7":
             raise OpenRefused(f"agent {agent} is not known here", Code.UNKNOWN_AGENT)
-        return await self.pair.server.open(target, deadline_s=deadline_s, principal=principal)
+        return await self.pair.server.open(target, deadline_s=deadline_s, principal=principal, early_data=early_data)
 
     def is_known(self, name: str) -> bool:
         return name == "box-7"

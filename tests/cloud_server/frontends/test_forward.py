@@ -16,6 +16,7 @@ from cloud_server.frontends.forward import Forward
 from tests.cloud_server.frontends.site import BANNER, Site, site
 from tests.support.waits import eventually
 from tunnel.aio.sockets.listener import Listener
+from tunnel.core.limits import MAX_EARLY_BYTES
 from tunnel.core.target import TcpTarget
 
 
@@ -53,6 +54,17 @@ async def test_half_close_echo_sent_before_the_connection_is_up() -> None:
             await asyncio.get_running_loop().sock_sendall(sock, blob[50_000:])
             sock.shutdown(socket.SHUT_WR)
             assert await receive_all(sock) == blob
+
+
+async def test_what_a_client_sends_at_once_goes_along_with_the_open_and_arrives_once() -> None:
+    async with forward(7) as (far, port):
+        for hello in (b"hello", bytes(range(256)) * 16):
+            with socket.create_connection(("127.0.0.1", port)) as sock:
+                sock.sendall(hello)  # nothing runs here meanwhile: it waits when the connection is accepted
+                sock.shutdown(socket.SHUT_WR)
+                sock.setblocking(False)
+                assert await receive_all(sock) == hello
+            assert far.asked[-1].early_data == hello[:MAX_EARLY_BYTES]
 
 
 async def test_server_speaks_first() -> None:

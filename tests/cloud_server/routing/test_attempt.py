@@ -23,8 +23,16 @@ class FakeOpener:
         self.deadlines_s: list[float] = []
 
     async def open(
-        self, agent: str, target: Target, *, principal: str, frontend: str, deadline_s: float = 10.0
+        self,
+        agent: str,
+        target: Target,
+        *,
+        principal: str,
+        frontend: str,
+        deadline_s: float = 10.0,
+        early_data: bytes = b"",
     ) -> Stream:
+        assert not early_data
         self.asked.append((agent, target, principal, frontend))
         self.deadlines_s.append(round(deadline_s, 3))
         code = self.refusals.get(agent)

@@ -86,8 +86,11 @@ class TunnelSession:
         traffic_class: TrafficClass = TrafficClass.AUTO,
         principal: str = "",
         trace_id: str = "",
+        early_data: bytes = b"",
     ) -> Stream:
         """Open a stream and wait for the peer's answer. Cancelling it cancels the dial at the far end.
+
+        `early_data` are its first bytes, up to MAX_EARLY_BYTES: the target gets them as soon as it is connected.
 
         Raises:
             OpenRefused: the peer, a limit, or the deadline said no; `code` says which.
@@ -99,6 +102,7 @@ class TunnelSession:
             traffic_class=traffic_class,
             principal=principal,
             trace_id=trace_id,
+            early_data=early_data,
         )
         answer: asyncio.Future[Stream] = self._loop.create_future()
         self._opening[core.id] = core, answer

@@ -102,6 +102,21 @@ class Conn(asyncio.Protocol):
             self.transport.resume_reading()
         return chunk
 
+    async def first_bytes(self, max_bytes: int) -> bytes:
+        """What the other side sent along with its first packet, up to `max_bytes`; it stays to be read.
+
+        Waits for one turn of the event loop and no longer: empty is an answer too.
+        """
+        if not self._chunks:
+            await asyncio.sleep(0)
+        return self._chunks[0][:max_bytes] if self._chunks else b""
+
+    def skip(self, count: int) -> None:
+        """Drop bytes from the start of what waits to be read: `first_bytes` gave them."""
+        if count:
+            self._chunks[0] = self._chunks[0][count:]
+            self._buffered -= count
+
     def unread(self, data: bytes) -> None:
         """Give back what was read: the next read returns it first."""
         self._chunks.appendleft(data)

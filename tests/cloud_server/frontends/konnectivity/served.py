@@ -96,10 +96,17 @@ class Site:
         self.asked: list[tuple[str, Target, str, str, float]] = []
 
     async def open(
-        self, agent: str, target: Target, *, principal: str, frontend: str, deadline_s: float = 10.0
+        self,
+        agent: str,
+        target: Target,
+        *,
+        principal: str,
+        frontend: str,
+        deadline_s: float = 10.0,
+        early_data: bytes = b"",
     ) -> Stream:
         self.asked.append((agent, target, principal, frontend, round(deadline_s, 1)))
-        return await self.pair.server.open(target, principal=principal, deadline_s=deadline_s)
+        return await self.pair.server.open(target, principal=principal, deadline_s=deadline_s, early_data=early_data)
 
     def is_known(self, name: str) -> bool:
         return name == "box-7"
