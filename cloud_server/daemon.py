@@ -25,7 +25,7 @@ from cloud_server.setup import state_of
 from tunnel.aio.carriers.carrier_server import CarrierServer
 from tunnel.aio.carriers.native_log import HandshakeFailed, NativeEvent, Suppressed, capture
 from tunnel.aio.identity.tls_material import CredentialsUnusable, ServerTls
-from tunnel.aio.process import malloc
+from tunnel.aio.process import garbage, malloc
 from tunnel.aio.process.command import VERSION
 from tunnel.aio.process.lifecycle import EXIT_FAILED, EXIT_OK, Stop, run_daemon
 from tunnel.aio.process.logs import configure_logs
@@ -62,6 +62,7 @@ async def _main(config: ServerConfig, stop: Stop) -> int:
             server = CloudServer(config)
             stack.push_async_callback(server.aclose)
             await server.start(stop)
+            garbage.settle()
             _log.info("ready", version=VERSION, ports=server.ports)
             notify("READY=1")
             await stop.wait()

@@ -15,7 +15,7 @@ from edge_agent.renewal import keep_fresh
 from tunnel.aio.carriers.carrier import DialOptions
 from tunnel.aio.exits.acceptor import Request, Service, StreamAcceptor
 from tunnel.aio.exits.policy import Policy
-from tunnel.aio.process import malloc
+from tunnel.aio.process import garbage, malloc
 from tunnel.aio.process.command import VERSION
 from tunnel.aio.process.lifecycle import EXIT_FAILED, EXIT_OK, Stop, run_daemon
 from tunnel.aio.process.logs import configure_logs
@@ -64,6 +64,7 @@ async def _main(config: AgentConfig, stop: Stop) -> int:
     tasks = TaskOwner("edge agent")
     stop.watch(tasks.spawn("link", link.run()))
     stop.watch(tasks.spawn("renewal", keep_fresh(identity, config.cloud.servers, config.cloud.proxy, link.reconnect)))
+    garbage.settle()
     _log.info("started", agent=name, version=VERSION, servers=config.cloud.servers, services=[*services, *named])
     try:
         await stop.wait()

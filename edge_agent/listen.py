@@ -49,7 +49,7 @@ class LocalListen:
             early = await conn.first_bytes(MAX_EARLY_BYTES)
             opening = self._link.open(self._target, deadline_s=DIAL_TIMEOUT_S, early_data=early)
             # An end alone is no giving up: a client may send its request and finish before it is connected.
-            stream = await open_unless_gone(opening, conn.lost())
+            stream = await open_unless_gone(opening, conn.closed)
             if stream is None:
                 raise OpenRefused("the client gave up", Code.CANCELLED)
         except OpenRefused as refused:

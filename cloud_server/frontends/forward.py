@@ -54,7 +54,7 @@ class Forward:
             early_data=early,
         )
         # An end alone is no giving up here: a client may send its request and finish before it is connected.
-        stream = record.stream = await open_unless_gone(opening, conn.lost())
+        stream = record.stream = await open_unless_gone(opening, conn.closed)
         if stream is None:
             return
         try:

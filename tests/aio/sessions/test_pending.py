@@ -96,18 +96,12 @@ async def test_an_answer_for_a_cancelled_front_end_is_reset() -> None:
     """Both in one step of the event loop: the stream must not stay open for nobody."""
     far = Far()
     async with joined(far.accept) as pair:
-        answered: asyncio.Future[Stream] = asyncio.get_running_loop().create_future()
-
-        async def open_late() -> Stream:
-            return await answered
-
-        task = asyncio.get_running_loop().create_task(open_unless_gone(open_late(), never()))
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
+        task = await opening(pair, far, asyncio.Event())
+        core = pair.server.core.stream(2)
+        assert core is not None
         far.answer.set()
-        stream = await pair.server.open(TARGET, deadline_s=5)
-        answered.set_result(stream)
-        await asyncio.sleep(0)
+        while not core.opened:
+            await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -126,6 +120,7 @@ async def test_a_stream_that_just_opened_for_a_cancelled_front_end_is_reset() ->
         stream = await pair.server.open(TARGET, deadline_s=5)
 
         async def opened() -> Stream:
+            await asyncio.sleep(0)
             return stream
 
         async def reluctant() -> None:
@@ -141,6 +136,16 @@ async def test_a_stream_that_just_opened_for_a_cancelled_front_end_is_reset() ->
         async with asyncio.timeout(5):
             await pair.server.drained()
             await pair.agent.drained()
+
+
+async def test_a_connection_that_is_gone_already_cancels_the_dial() -> None:
+    far = Far()
+    closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    async with joined(far.accept) as pair:
+        opening = pair.server.open(TARGET, deadline_s=5)
+        closed.set_result(None)
+        assert await open_unless_gone(opening, closed) is None
+        await pair.server.drained()
 
 
 async def test_both_at_once_is_an_open_stream() -> None:

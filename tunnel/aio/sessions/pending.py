@@ -8,39 +8,40 @@ from typing import Any
 
 from tunnel.aio.sessions.stream import Stream
 
+Gone = asyncio.Future[None] | Coroutine[Any, Any, None]
+"""Done when the client is. A future stays as it is; a coroutine runs in a task, whose end is waited for."""
 
-async def open_unless_gone(opening: Coroutine[Any, Any, Stream], gone: Coroutine[Any, Any, None]) -> Stream | None:
-    """Wait for a stream to open; None, and the dial at the agent is cancelled, when `gone` returns first.
+
+async def open_unless_gone(opening: Coroutine[Any, Any, Stream], gone: Gone) -> Stream | None:
+    """Wait for a stream to open; None, and the dial at the agent is cancelled, when `gone` is done first.
 
     Raises:
         OpenRefused: from `opening`.
     """
     loop = asyncio.get_running_loop()
-    opened = loop.create_task(opening, name="front end: open")
-    watch = loop.create_task(gone, name="front end: watch the client")
+    # Without a deadline until the client is gone: what ends the opening then is what ends any wait at its deadline, and
+    # cannot be mistaken for a cancellation from outside.
+    scope = asyncio.timeout(None)
+    watch = gone if isinstance(gone, asyncio.Future) else loop.create_task(gone, name="front end: watch the client")
+
+    def give_up(_watch: asyncio.Future[None]) -> None:
+        scope.reschedule(loop.time())
+
+    stream: Stream | None = None
     try:
-        await asyncio.wait({opened, watch}, return_when=asyncio.FIRST_COMPLETED)
-        handed_out = opened.done()
-        opened.cancel()
-        watch.cancel()
-        await asyncio.wait({opened, watch})
-    except BaseException:
-        # Cancelled, perhaps in the second wait: what was opened already has no taker either.
-        watch.cancel()
-        _drop(opened)
+        async with scope:
+            watch.add_done_callback(give_up)
+            try:
+                stream = await opening
+            finally:
+                watch.remove_done_callback(give_up)
+                if watch is not gone:
+                    watch.cancel()
+                    await asyncio.wait({watch})
+    except BaseException as error:
+        if stream is not None:  # nobody takes it any more
+            stream.reset(text="the client gave up")
+        if isinstance(error, TimeoutError) and scope.expired():
+            return None
         raise
-    if handed_out:
-        return opened.result()
-    _drop(opened)
-    return None
-
-
-def _drop(opened: asyncio.Task[Stream]) -> None:
-    """Nobody takes the stream, whether it is open already or comes yet."""
-
-    def reset(task: asyncio.Task[Stream]) -> None:
-        if not task.cancelled() and task.exception() is None:
-            task.result().reset(text="the client gave up")
-
-    opened.cancel()
-    opened.add_done_callback(reset)
+    return stream

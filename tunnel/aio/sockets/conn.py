@@ -173,6 +173,11 @@ class Conn(asyncio.Protocol):
         self._chunks.clear()
         return Detached(self.transport, leftover, self._eof)
 
+    @property
+    def closed(self) -> asyncio.Future[None]:
+        """Done when the connection is gone. Do not cancel it."""
+        return self._closed
+
     async def lost(self) -> None:
         """Wait until the connection is gone, without reading."""
         await asyncio.shield(self._closed)
