@@ -11,7 +11,10 @@ from tunnel.core.pacing import (
     INITIAL_WINDOW_BYTES,
     MIN_PACKET_BYTES,
     MIN_WINDOW_BYTES,
+    PACE_GAIN,
+    PACED_BELOW_BYTES_PER_S,
     PACKET_TIME_S,
+    START_PACE_GAIN,
     Pacer,
 )
 
@@ -27,6 +30,8 @@ class FluidLink:
         self.seq = 0
         self.foreign_s = 0.0
         """Delay that is not of our making."""
+        self.late_s = 0.0
+        """How much later every second packet is seen: a processor was busy elsewhere."""
 
     def rounds(self, count: int) -> None:
         for _ in range(count):
@@ -38,8 +43,9 @@ class FluidLink:
                 self.now += (self.rtt_s + queue) / packets
                 if self.blocked:
                     self.pacer.blocked()
-                forward_us = round((self.rtt_s / 2 + queue) * 1e6)
-                self.pacer.sample(self.rtt_s + queue, 0.0, forward_us, self.now)
+                late = self.late_s if one % 2 else 0.0
+                forward_us = round((self.rtt_s / 2 + queue + late) * 1e6)
+                self.pacer.sample(self.rtt_s + queue + late, 0.0, forward_us, self.now)
                 last = self.seq + (packets - 1 - one)
                 self.pacer.acknowledged(self.seq, in_flight // packets, in_flight, last, self.now)
 
@@ -107,13 +113,88 @@ def test_window_never_falls_below_a_few_packets() -> None:
 def test_delay_that_no_cut_takes_away_becomes_the_base() -> None:
     link = FluidLink(_pacer(), rate=1.25e6, rtt_s=0.02)
     link.rounds(40)
-    before = link.pacer.window_bytes
     link.rtt_s = 0.2
-    link.rounds(2)
-    assert link.pacer.window_bytes < before
     link.rounds(20)
     assert link.pacer.statistics().base_rtt_s == pytest.approx(0.2, abs=0.05)
     assert link.pacer.window_bytes >= 0.9 * 1.25e6 * 0.2
+
+
+def test_busy_processor_is_not_a_slow_link() -> None:
+    link = FluidLink(_pacer(), rate=12.5e6, rtt_s=0.05)
+    link.rounds(40)
+    before = link.pacer.window_bytes
+    link.late_s = 0.04
+    link.rounds(40)
+    assert link.pacer.window_bytes >= 0.99 * before
+
+
+def test_queue_far_too_long_is_cut_before_the_round_is_over() -> None:
+    link = FluidLink(_pacer(), rate=1.25e6, rtt_s=0.05)
+    link.rounds(40)
+    pacer, in_flight = link.pacer, link.pacer.window_bytes
+    pacer.acknowledged(link.seq, 0, in_flight, link.seq + 1000, link.now)
+    for one in range(10):  # at a tenth of the rate; nothing that left since comes back yet
+        link.now += 0.01
+        rtt_s = 0.06 + 0.009 * one
+        pacer.blocked()
+        pacer.sample(rtt_s, 0.0, round((rtt_s - 0.025) * 1e6), link.now)
+        pacer.acknowledged(link.seq + one, 1250, in_flight, link.seq + 1000, link.now)
+    assert pacer.window_bytes < 0.7 * in_flight
+
+
+def test_delay_with_next_to_nothing_in_flight_becomes_the_base_and_leaves_the_window() -> None:
+    link = FluidLink(_pacer(), rate=1.25e6, rtt_s=0.02)
+    link.rounds(40)
+    before = link.pacer.window_bytes
+    for _ in range(3):
+        link.seq += 1
+        link.now += 0.2
+        link.pacer.sample(0.2, 0.0, 100_000, link.now)
+        link.pacer.acknowledged(link.seq, 50, 50, link.seq, link.now)
+    assert link.pacer.statistics().base_rtt_s == pytest.approx(0.2)
+    assert link.pacer.window_bytes == before
+
+
+def test_least_window_is_not_kept_for_a_delay_that_is_not_ours() -> None:
+    link = FluidLink(_pacer(), rate=1.25e6, rtt_s=0.05)
+    link.rounds(40)
+    link.rate = 2000
+    link.rounds(20)
+    assert link.pacer.window_bytes == MIN_WINDOW_BYTES
+    link.rate, link.foreign_s = 1.25e6, 0.03
+    link.rounds(100)
+    assert link.pacer.window_bytes >= 0.95 * 1.25e6 * 0.05
+
+
+def test_packets_leave_evenly_spread_and_one_may_catch_up() -> None:
+    link = FluidLink(_pacer(), rate=1.25e6, rtt_s=0.05)
+    link.rounds(40)
+    pacer, size = link.pacer, link.pacer.packet_bytes
+    pacer.sent(size, link.now)
+    gap_s = pacer.release_s - link.now
+    assert gap_s == 0.0  # it has not sent for long
+    pacer.sent(size, link.now)
+    gap_s = pacer.release_s - link.now
+    assert size / gap_s == pytest.approx(PACE_GAIN * 1.25e6, rel=0.1)
+    late = pacer.release_s + 0.75 * gap_s
+    pacer.sent(size, late)
+    assert pacer.release_s == pytest.approx(late + 0.25 * gap_s)
+
+
+def test_start_leaves_twice_as_fast() -> None:
+    pacer = _pacer()
+    pacer.sample(0.05, 0.0, 0, 1.0)
+    for _ in range(2):
+        pacer.sent(1400, 1.0)
+    assert 1400 / (pacer.release_s - 1.0) == pytest.approx(START_PACE_GAIN * INITIAL_WINDOW_BYTES / 0.05)
+
+
+def test_fast_link_is_not_paced() -> None:
+    link = FluidLink(_pacer(), rate=2 * PACED_BELOW_BYTES_PER_S, rtt_s=0.02)
+    link.rounds(60)
+    for _ in range(10):
+        link.pacer.sent(100_000, link.now)
+    assert link.pacer.release_s <= link.now
 
 
 def test_empty_path_is_looked_for_now_and_then() -> None:

@@ -96,6 +96,7 @@ def test_keystrokes_beside_a_copy_on_5_mbit(up: bool) -> None:
 def test_without_pacing_the_same_link_is_seconds_late(monkeypatch: pytest.MonkeyPatch) -> None:
     """The simulation does show what pacing is there for."""
     monkeypatch.setattr(Pacer, "window_bytes", 32 * MIB)
+    monkeypatch.setattr(Pacer, "sent", lambda pacer, count, now: None)
     sim, traffic = _network(5, 0.05)
     _with_router_queue(sim)
     pinger, _ = _beside_bulk(sim, traffic, [False], settle_s=5.0)
@@ -108,11 +109,10 @@ def test_keystrokes_beside_copies_both_ways_on_5_mbit() -> None:
     _with_router_queue(sim)
     pinger, sinks = _beside_bulk(sim, traffic, [False, True], settle_s=2.0)
     sim.run(20.0)
-    assert pinger.percentile(0.5) < 0.05 * 2
-    assert pinger.percentile(1.0) < 0.05 * 3
-    # Neither direction starves the other, though each one's acks wait in the other's queue.
-    assert min(sink.received_bytes for sink in sinks) >= 0.5 * 5 * MBIT * 20.0
-    assert sum(sink.received_bytes for sink in sinks) >= 1.2 * 5 * MBIT * 20.0
+    assert pinger.percentile(0.5) < 0.05 * 1.5
+    assert pinger.percentile(1.0) < 0.05 * 2
+    # Neither direction starves the other, though each one's acks wait in the other's queue, and come in clumps.
+    assert min(sink.received_bytes for sink in sinks) >= 0.85 * 5 * MBIT * 20.0
 
 
 def test_1_mbit_and_200_ms_is_usable() -> None:
@@ -159,7 +159,7 @@ def test_link_that_slows_down_and_speeds_up_finds_its_rate() -> None:
     sim, traffic = _network(10, 0.02)
     pinger, (sink,) = _beside_bulk(sim, traffic, [False], settle_s=3.0)
     _set_rate(sim, 1)
-    sim.run(1.5)
+    sim.run(1.0)
     pinger.round_trips.clear()
     assert _rate(sim, sink, 3.0) >= 0.85 * 1 * MBIT
     assert pinger.percentile(1.0) < 0.15
@@ -174,7 +174,7 @@ def test_path_that_gets_longer_and_shorter_finds_its_rate() -> None:
     sim, traffic = _network(10, 0.02)
     pinger, (sink,) = _beside_bulk(sim, traffic, [False], settle_s=3.0)
     _set_rtt(sim, 0.2)
-    sim.run(4.0)
+    sim.run(2.0)
     pinger.round_trips.clear()
     assert _rate(sim, sink, 3.0) >= 0.9 * 10 * MBIT
     assert pinger.percentile(1.0) < 0.2 * 1.5
@@ -183,6 +183,36 @@ def test_path_that_gets_longer_and_shorter_finds_its_rate() -> None:
     pinger.round_trips.clear()
     assert _rate(sim, sink, 3.0) >= 0.9 * 10 * MBIT
     assert pinger.percentile(1.0) < 0.08
+
+
+def test_path_that_gets_longer_while_nothing_is_sent_is_no_queue() -> None:
+    sim, traffic = _network(100, 0.0004)
+    pinger, (sink,) = _beside_bulk(sim, traffic, [False], settle_s=2.0)
+    sim.server.session.reset_stream(sink.stream, Code.CANCELLED)
+    sim.run(1.0)
+    _set_rtt(sim, 0.05)
+    sim.run(1.0)
+    sink = _bulk(sim, traffic)
+    sim.run(1.0)
+    pinger.round_trips.clear()
+    assert _rate(sim, sink, 2.0) >= 0.9 * 100 * MBIT
+    assert pinger.percentile(1.0) < 0.05 * 2
+
+
+def test_bulk_leaves_evenly_and_a_keystroke_at_once() -> None:
+    sim, traffic = _network(1, 0.2)
+    pinger, _ = _beside_bulk(sim, traffic, [True], settle_s=5.0)
+    gaps: list[float] = []
+    last = 0.0
+    sent = sim.server.session.statistics().packets_sent
+    while len(gaps) < 100:
+        sim.run(0.001)
+        now_sent = sim.server.session.statistics().packets_sent
+        if now_sent > sent:
+            gaps.append(sim.now - last)
+            last, sent = sim.now, now_sent
+    assert max(gaps[1:]) < 0.1  # a round trip's window does not leave at once and then nothing for 0.2 s
+    assert pinger.percentile(0.99) < 0.3
 
 
 def _measured_beside(stalled: int) -> tuple[float, float, int]:

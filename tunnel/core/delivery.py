@@ -25,12 +25,14 @@ def clock_us(now: float) -> int:
 class SentPacket:
     """A packet that waits for its ack."""
 
-    __slots__ = ("message", "sent_s", "seq")
+    __slots__ = ("in_flight_bytes", "message", "sent_s", "seq")
 
-    def __init__(self, seq: int, message: bytes, sent_s: float) -> None:
+    def __init__(self, seq: int, message: bytes, sent_s: float, in_flight_bytes: int) -> None:
+        """`in_flight_bytes`: what was on its way with it, itself included."""
         self.seq = seq
         self.message = message
         self.sent_s = sent_s
+        self.in_flight_bytes = in_flight_bytes
 
 
 class Outbox:
@@ -70,8 +72,8 @@ class Outbox:
 
     def sent(self, seq: int, message: bytes, now: float) -> None:
         """Keep a packet that goes out now."""
-        self._waiting.append(SentPacket(seq, message, now))
         self.in_flight_bytes += len(message)
+        self._waiting.append(SentPacket(seq, message, now, self.in_flight_bytes))
 
     def resend(self, now: float) -> bytes:
         """The next packet of an earlier carrier, as it was: its ack is old, and an old ack is ignored (PROTO 4.4)."""
@@ -79,6 +81,7 @@ class Outbox:
         packet.sent_s = now
         self._waiting.append(packet)
         self.in_flight_bytes += len(packet.message)
+        packet.in_flight_bytes = self.in_flight_bytes
         return packet.message
 
     def acknowledge(self, seq: int) -> SentPacket | None:

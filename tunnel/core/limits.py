@@ -36,8 +36,8 @@ class Limits:
     initial_window_bytes: int = 256 * KIB
     min_window_bytes: int = 4 * KIB
     """What each stream gets at least: 4096 streams of it are 16 MiB, a quarter of the session's budget."""
-    max_window_bytes: int = 16 * MIB
-    """One stream at 50 ms may so move 16 MiB / 0.05 s = 335 MB/s."""
+    max_window_bytes: int = 32 * MIB
+    """One stream at 50 ms may so move 32 MiB / 0.05 s = 671 MB/s."""
     session_budget_bytes: int = 64 * MIB
     max_in_flight_bytes: int = 32 * MIB
     """Packets kept for a resume; reached only by links with more than 32 MiB of bandwidth-delay product."""

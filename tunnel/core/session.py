@@ -97,6 +97,7 @@ class Session:
         self._pings = 0
         self._max_data = self.limits.max_data_bytes
         self._max_packet = self.limits.max_packet_bytes
+        self._paced_until_s: float | None = None
         self._max_kept_bytes = self.limits.max_in_flight_bytes * INTERACTIVE_EXTRA
 
     # Public - the link
@@ -279,6 +280,7 @@ class Session:
         seq = self._outbox.next_seq()
         message = encode_packet(seq, self._inbox.take_ack(now), self._streams.stamp(frames, seq, now))
         self._outbox.sent(seq, message, now)
+        self._pacer.sent(len(message), now)
         return message
 
     def next_timer(self) -> float | None:
@@ -287,7 +289,7 @@ class Session:
         if self.link is Link.SUSPENDED:
             times.append(self._suspended_s + self.timing.resume_window_s)
         elif self._liveness is not None:
-            times += [self._liveness.due_s, self._inbox.ack_timer_s]
+            times += [self._liveness.due_s, self._inbox.ack_timer_s, self._paced_until_s]
         return min((time for time in times if time is not None), default=None)
 
     def on_timer(self, now: float) -> None:
@@ -299,6 +301,8 @@ class Session:
         if self._liveness is None:
             return
         self._inbox.on_timer(now)
+        if self._paced_until_s is not None and self._paced_until_s <= now:
+            self._paced_until_s = None
         match self._liveness.check(now):
             case Verdict.ASK:
                 self._pings += 1
@@ -350,6 +354,9 @@ class Session:
         bulk = room >= packet or in_flight == 0
         if scheduler.has_bulk and not bulk:
             self._pacer.blocked()
+        elif scheduler.has_bulk and self._pacer.release_s > now:
+            self._paced_until_s = self._pacer.release_s
+            bulk = False
         interactive = in_flight < window * INTERACTIVE_EXTRA
         if (
             not scheduler.has_control
@@ -393,6 +400,6 @@ class Session:
         forward_us = packet.ack.received_us - clock_us(newest.sent_s)
         self._pacer.sample(now - newest.sent_s, packet.ack.delay_us / 1e6, forward_us, now)
         acked = before - self._outbox.in_flight_bytes
-        self._pacer.acknowledged(newest.seq, acked, before, self._outbox.last_seq, now)
+        self._pacer.acknowledged(newest.seq, acked, newest.in_flight_bytes, self._outbox.last_seq, now)
         self._streams.rtt_s = self._pacer.rtt_s
         self._streams.acknowledged(packet.ack.seq)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from tunnel.core.budget import Budget
 from tunnel.core.errors import LocalProtocolError
+from tunnel.core.limits import MIB
 
+MAX_GRANT_BYTES = 2 * MIB
+"""Credit is not saved up beyond this: a wide window that gives half of itself at once is as good as half as wide."""
 FAST_REFILL_RTTS = 4.0
 """A window used up within so many round trips is what limits the stream, so it is doubled (HashiCorp yamux, QUIC)."""
 
@@ -35,7 +38,8 @@ class ReceiveWindow:
     def consume(self, count: int, now: float, rtt_s: float) -> int | None:
         """Count bytes that the local reader took; returns the new absolute credit to send, or None for not yet.
 
-        Credit goes out at half a window: later would stall the sender, sooner would cost a frame for every read.
+        Credit goes out at half a window, or `MAX_GRANT_BYTES`: later would stall the sender, sooner would cost a frame
+        for every read.
 
         Raises:
             LocalProtocolError: more than arrived.
@@ -43,9 +47,10 @@ class ReceiveWindow:
         if not 0 <= count <= self.received - self.consumed:
             raise LocalProtocolError(f"{count} bytes consumed of {self.received - self.consumed}")
         self.consumed += count
-        if self.granted - self.consumed > self.size_bytes // 2:
+        grant = min(self.size_bytes // 2, MAX_GRANT_BYTES)
+        if self.granted - self.consumed > self.size_bytes - grant:
             return None
-        self._tune(now, rtt_s)
+        self._tune(grant, now, rtt_s)
         self._last_grant_s = now
         self.granted = self.consumed + self.size_bytes
         return self.granted
@@ -55,10 +60,9 @@ class ReceiveWindow:
         self._budget.release(self.size_bytes)
         self.size_bytes = 0
 
-    def _tune(self, now: float, rtt_s: float) -> None:
+    def _tune(self, grant: int, now: float, rtt_s: float) -> None:
         last = self._last_grant_s
-        # A grant comes every half window, so two of them in 4 RTT are a window used up in that time.
-        fast = last is not None and now - last < FAST_REFILL_RTTS / 2 * rtt_s
+        fast = last is not None and (now - last) * self.size_bytes < FAST_REFILL_RTTS * rtt_s * grant
         extra = min(self.size_bytes, self.max_bytes - self.size_bytes)
         if fast and extra > 0 and self._budget.try_grow(extra):
             self.size_bytes += extra
