@@ -55,6 +55,7 @@ class _Connection:
         self.target: socket.socket | None = None
         self.connecting = False
         self.pipes: list[Pipe] = []
+        self.last_read_s = 0.0
         self.draining = False
         """After a cut by FIN: what still comes is thrown away until both ends have closed."""
         if target is not None:
@@ -103,6 +104,7 @@ class _Connection:
                 pipe.swallow()
                 return True
             if pipe.wants_read(now):
+                self.last_read_s = now
                 pipe.receive(now)
         except OSError:
             return self._failed()
@@ -205,6 +207,10 @@ class Relay:
     def shape(self, *, up: Shape | None = None, down: Shape | None = None) -> None:
         """Change the limits of a direction; None leaves it as it is."""
         self._call(lambda: self._shape(up, down))
+
+    def aim(self, target: Address) -> None:
+        """Lead connections that are accepted from now on to another target, over the same link."""
+        self._call(lambda: setattr(self, "target", target))
 
     def cut(self, how: Cut = "rst") -> int:
         """End all connections, with a reset or a FIN at both ends. Returns how many there were."""
@@ -313,9 +319,7 @@ class Relay:
     def _run(self) -> None:
         while not self._stopping:
             now = time.monotonic()
-            # The listener comes last: a new connection must not get the number of one that ended in the same batch.
-            listener = self._listener.fileno() if self._listener is not None else -1
-            for fd, _events in sorted(self._epoll.poll(self._timeout(now)), key=lambda event: event[0] == listener):
+            for fd, _events in sorted(self._epoll.poll(self._timeout(now)), key=self._turn):
                 self._event(fd, time.monotonic())
             now = time.monotonic()
             for connection in set(self._connections.values()):
@@ -326,6 +330,15 @@ class Relay:
         self._close_listener()
         self._epoll.close()
         os.close(self._wake)
+
+    def _turn(self, event: tuple[int, int]) -> float:
+        """Who waited longest comes first, else the first one would get all the room of a full queue. The listener comes
+        last: a new connection must not get the number of one that ended in the same batch.
+        """
+        if self._listener is not None and event[0] == self._listener.fileno():
+            return float("inf")
+        connection = self._connections.get(event[0])
+        return connection.last_read_s if connection is not None else 0.0
 
     def _event(self, fd: int, now: float) -> None:
         if fd == self._wake:
@@ -400,6 +413,8 @@ def main() -> None:
             method, arguments = json.loads(line)
             if method == "shape":
                 arguments = {way: Shape(**shape) for way, shape in arguments.items() if shape}
+            if method == "aim":
+                arguments = {"target": tuple(arguments["target"])}
             print(json.dumps(getattr(relay, method)(**arguments)), flush=True)
 
 

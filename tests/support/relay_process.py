@@ -41,6 +41,9 @@ class RelayProcess:
     def shape(self, *, up: Shape | None = None, down: Shape | None = None) -> None:
         self._call("shape", up=up and up.as_dict(), down=down and down.as_dict())
 
+    def aim(self, target: Address) -> None:
+        self._call("aim", target=target)
+
     def cut(self, how: Cut = "rst") -> int:
         return int(self._call("cut", how=how))
 

@@ -93,6 +93,41 @@ def test_two_connections_share_the_rate() -> None:
             assert 1.0 <= time.monotonic() - start < 1.6
 
 
+def test_connections_that_keep_the_queue_full_get_the_same_share() -> None:
+    shape = Shape(rate_bytes_s=4 * MIB, queue_bytes=MIB // 4)
+    with listening() as server, Relay(server.getsockname(), up=shape) as relay:
+        with joined(relay, server) as first, joined(relay, server) as second:
+            carried = [0, 0]
+
+            def fill(near: socket.socket) -> None:
+                with contextlib.suppress(OSError):
+                    near.sendall(bytes(16 * MIB))
+
+            def drain(one: int, far: socket.socket) -> None:
+                while sum(carried) < 4 * MIB:
+                    carried[one] += len(far.recv(65536))
+
+            fillers = [threading.Thread(target=fill, args=(near,)) for near, _ in (first, second)]
+            drainers = [threading.Thread(target=drain, args=(one, ends[1])) for one, ends in enumerate((first, second))]
+            for thread in (*fillers, *drainers):
+                thread.start()
+            for thread in drainers:
+                thread.join(30)
+            relay.cut()
+            for thread in fillers:
+                thread.join(30)
+            assert min(carried) > 0.35 * sum(carried)
+
+
+def test_new_connections_may_be_led_elsewhere() -> None:
+    with listening() as server, listening() as other, RelayProcess(server.getsockname()) as relay:
+        with joined(relay, server) as (near, far):
+            relay.aim(other.getsockname())
+            with joined(relay, other) as elsewhere:
+                round_trip_s(*elsewhere)
+            round_trip_s(near, far)
+
+
 def test_a_full_queue_holds_the_sender_back_and_delays_what_follows() -> None:
     shape = Shape(rate_bytes_s=MIB, queue_bytes=MIB // 2)
     with listening() as server, Relay(server.getsockname(), up=shape) as relay, joined(relay, server) as (near, far):
