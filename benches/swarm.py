@@ -1,8 +1,8 @@
 """Thousands of agents: real links of the daemon's own code with certificates of their own, many in one process.
 
-Each dials, greets, answers pings and comes back after a loss as an agent does. What is left out is what an agent does at
-its box: a stream that is opened to one of these is answered here, with an echo. The certificates are made in bulk with the
-server's own authority, and the server finds the names in its state folder, as if each had joined with a token.
+Each dials, greets, answers pings and comes back after a loss as an agent does. What is left out is what an agent does
+at its box: a stream that is opened to one of these is answered here, with an echo. The certificates are made in bulk
+with the server's own authority, and the server finds the names in its state folder, as if each had joined with a token.
 
 `python -m benches.swarm ADDRESS FOLDER FIRST COUNT` takes its orders from standard input and ends with it.
 """
@@ -143,7 +143,10 @@ def swarm(address: str, folder: Path, first: int, count: int) -> Iterator[Swarm]
         for start in range(first, first + count, PER_PROCESS):
             words = [address, str(folder), str(start), str(min(PER_PROCESS, first + count - start))]
             process = subprocess.Popen(
-                [sys.executable, "-m", "benches.swarm", *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+                [sys.executable, "-m", "benches.swarm", *words],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
             )
             stack.callback(_end, process)
             processes.append(process)
