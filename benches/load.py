@@ -69,7 +69,7 @@ def echo(port: int, seconds: float, pause_s: float = 0.0) -> list[float]:
             sock.sendall(MESSAGE)
             got = 0
             while got < len(MESSAGE):
-                got += len(sock.recv(len(MESSAGE) - got)) or _lost()
+                got += len(sock.recv(len(MESSAGE) - got)) or lost()
             times.append((time.perf_counter() - start) * 1e3)
             if pause_s:
                 time.sleep(pause_s)
@@ -82,7 +82,7 @@ def opens(port: int, count: int) -> float:
     for _ in range(count):
         with dial(port) as sock:
             sock.sendall(b"x")
-            sock.recv(1) or _lost()
+            sock.recv(1) or lost()
     return count / (time.perf_counter() - start)
 
 
@@ -91,5 +91,6 @@ def percentile(values: list[float], share: float) -> float:
     return values[min(len(values) - 1, int(len(values) * share))]
 
 
-def _lost() -> int:
+def lost() -> int:
+    """Where no bytes came."""
     raise RuntimeError("the connection ended")

@@ -1,10 +1,12 @@
-"""What is reached through the tunnel while it is measured: a source, a sink and an echo, in a process of their own.
+"""What is reached through a tunnel while it is measured: a source and a sink in one process, an echo in another.
 
-`python -m benches.services` prints its three ports and serves until its standard input ends.
+`python -m benches.services bulk|echo` prints its ports and serves until its standard input ends. The echo is apart so
+that its answers do not wait for an interpreter that is busy with a bulk copy.
 """
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import subprocess
 import sys
@@ -12,8 +14,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import cast
+
+import uvloop
 
 CHUNK_BYTES = 256 * 1024
+BACKLOG = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +35,19 @@ class Services:
 
 @contextmanager
 def services() -> Iterator[Services]:
-    """The process, up."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "benches.services"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
+    """Both processes, up."""
+    with _process("bulk") as (source, sink), _process("echo") as (echo,):
+        yield Services(source, sink, echo)
+
+
+@contextmanager
+def _process(kind: str) -> Iterator[list[int]]:
+    words = [sys.executable, "-m", "benches.services", kind]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdin is not None
         try:
-            yield Services(*map(int, process.stdout.readline().split()))
+            yield [int(word) for word in process.stdout.readline().split()]
         finally:
             process.stdin.close()
             process.wait(10)
@@ -59,12 +70,6 @@ def _sink(conn: socket.socket) -> None:
     conn.sendall(b"%d\n" % received)
 
 
-def _echo(conn: socket.socket) -> None:
-    conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    while data := conn.recv(65536):
-        conn.sendall(data)
-
-
 def _serve(listener: socket.socket, handle: Callable[[socket.socket], None]) -> None:
     def run(conn: socket.socket) -> None:
         with conn:
@@ -78,13 +83,42 @@ def _serve(listener: socket.socket, handle: Callable[[socket.socket], None]) -> 
         threading.Thread(target=run, args=(conn,), daemon=True).start()
 
 
+def _listen() -> socket.socket:
+    return socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
+
+
+def _bulk() -> None:
+    listeners = [_listen(), _listen()]
+    for listener, handle in zip(listeners, (_source, _sink), strict=True):
+        threading.Thread(target=_serve, args=(listener, handle), daemon=True).start()
+    print(*(listener.getsockname()[1] for listener in listeners), flush=True)
+    sys.stdin.read()
+
+
+class _Echo(asyncio.Protocol):
+    """Thousands of connections in one thread."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._transport.write(data)
+
+
+async def _echo() -> None:
+    loop = asyncio.get_running_loop()
+    listener = _listen()
+    async with await loop.create_server(_Echo, sock=listener, backlog=BACKLOG):
+        print(listener.getsockname()[1], flush=True)
+        await loop.run_in_executor(None, sys.stdin.read)
+
+
 def main() -> None:
     """Serve until standard input ends."""
-    listeners = [socket.create_server(("127.0.0.1", 0), backlog=1024) for _ in range(3)]
-    print(*(listener.getsockname()[1] for listener in listeners), flush=True)
-    for listener, handle in zip(listeners, (_source, _sink, _echo), strict=True):
-        threading.Thread(target=_serve, args=(listener, handle), daemon=True).start()
-    sys.stdin.read()
+    if sys.argv[1] == "bulk":
+        _bulk()
+    else:
+        uvloop.run(_echo())
 
 
 if __name__ == "__main__":

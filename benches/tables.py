@@ -27,6 +27,11 @@ class Spread:
         return iter((self.low, self.median, self.high))
 
 
+def figure_of(name: str) -> str:
+    """A sample's name without its subject."""
+    return name.partition(" | ")[0]
+
+
 def by_subject(samples: Samples) -> dict[str, Samples]:
     """Figures with several subjects: the samples of each subject, by figure."""
     figures: dict[str, Samples] = {}
@@ -57,7 +62,8 @@ def number(value: float) -> str:
 def show(result: Result) -> None:
     """Print for people."""
     print(f"{'':52} {'min':>8} {'median':>8} {'max':>8}   longline / this, median")
-    for name, values in result.samples.items():
+    places = {figure: place for place, figure in enumerate(dict.fromkeys(map(figure_of, result.samples)))}
+    for name, values in sorted(result.samples.items(), key=lambda each: places[figure_of(each[0])]):
         figure, _, subject = name.partition(" | ")
         row = " ".join(f"{number(value):>8}" for value in Spread.of(values))
         against = ratio(result.samples, figure, subject) if subject and subject != OURS else None

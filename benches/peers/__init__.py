@@ -1,0 +1,1 @@
+"""Other tunnels, as cargo installs them, started as their own documentation says and measured as ours is."""
