@@ -18,6 +18,9 @@ from tunnel.core.target import Target
 
 MAX_LAG = 1024
 """Changes a subscriber may be behind before it is told to start anew."""
+LINK_WAIT_S = 3.0
+"""How long an open waits for an agent whose link is down. One that lost a connection is back within a second; one that
+is away for longer mostly stays away, and its user wants to know: kubectl asks twice before it says anything."""
 
 
 class Change(Enum):
@@ -138,7 +141,7 @@ class Registry:
         traffic_class: TrafficClass = TrafficClass.AUTO,
         early_data: bytes = b"",
     ) -> Stream:
-        """Open a stream to something at an agent. While its link is down this waits for it, up to the deadline.
+        """Open a stream to something at an agent. While its link is down this waits for it, up to LINK_WAIT_S.
 
         Raises:
             OpenRefused: `code` says why; UNKNOWN_AGENT and AGENT_AWAY are decided here, most others at the agent.
@@ -148,6 +151,9 @@ class Registry:
         while True:
             session = self.session(agent)
             if session is None:
+                raise self._absent(agent)
+            wait_s = min(LINK_WAIT_S, max(0.001, give_up_s - loop.time()))
+            if not session.attached and not await session.attached_within(wait_s) and session is self.session(agent):
                 raise self._absent(agent)
             try:
                 return await session.open(

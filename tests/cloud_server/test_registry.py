@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cloud_server import registry as registry_module
 from cloud_server.identity.agents import IdentityRejected
 from cloud_server.registry import MAX_LAG, Change, Registry, SubscriberTooSlow
 from tests.support.session_server import BOX, RawBox, SessionServer, session_server
@@ -221,20 +222,24 @@ async def test_while_the_link_is_down_it_waits_and_goes_through_when_the_link_is
         box.carriers[-1].close()
         await eventually(lambda: not server.connected())
         opening = tasks.create_task(opened(server))
-        await eventually(lambda: server.session().core.stream_count)
+        await asyncio.sleep(0)  # it has begun
         await box.connect()
         stream = await opening
         await stream.write(b"x")
         assert await stream.read() == b"x"
 
 
-async def test_while_the_link_stays_down_it_is_answered_at_the_deadline(server: SessionServer) -> None:
+@pytest.mark.parametrize(("deadline_s", "wait_s"), [(0.3, 3.0), (5.0, 0.3)])
+async def test_while_the_link_stays_down_it_is_answered_at_the_deadline_or_before(
+    server: SessionServer, monkeypatch: pytest.MonkeyPatch, deadline_s: float, wait_s: float
+) -> None:
+    monkeypatch.setattr(registry_module, "LINK_WAIT_S", wait_s)
     async with RawBox(server) as box:
         await box.connect()
         box.carriers[-1].close()
         await eventually(lambda: not server.connected())
         start = now()
-        refusal = await refused(server, 0.3)
+        refusal = await refused(server, deadline_s)
         assert 0.25 < now() - start < 2
         assert refusal.code is Code.AGENT_AWAY
         assert str(refusal).startswith(f"agent {BOX} is away")
@@ -281,7 +286,7 @@ async def test_bytes_that_went_along_with_an_open_go_to_one_process_only(server:
 
 @pytest.mark.parametrize("how", ["revoked", "gone"])
 async def test_an_open_whose_agent_is_lost_meanwhile_is_answered_at_once(tmp_path: Path, how: str) -> None:
-    timing = Timing(resume_window_s=0.1)
+    timing = Timing(resume_window_s=0.1 if how == "gone" else 120.0)
     async with session_server(tmp_path, timing=timing) as server, RawBox(server) as box:
         await box.connect()
         box.carriers[-1].close()
@@ -290,7 +295,6 @@ async def test_an_open_whose_agent_is_lost_meanwhile_is_answered_at_once(tmp_pat
         async with asyncio.TaskGroup() as tasks:
             opening = tasks.create_task(refused(server, 30))
             if how == "revoked":
-                await eventually(lambda: server.session().core.stream_count)
                 await asyncio.to_thread(server.store.revoke, BOX)
                 server.registry.removed(BOX, IdentityRejected("revoked"))
         assert now() - start < 3
@@ -298,14 +302,30 @@ async def test_an_open_whose_agent_is_lost_meanwhile_is_answered_at_once(tmp_pat
 
 
 async def test_a_cancelled_open_leaves_nothing(server: SessionServer) -> None:
+    async def never(_incoming: IncomingStream) -> None:
+        await asyncio.get_running_loop().create_future()
+
+    async with RawBox(server, acceptor=never) as box:
+        await box.connect()
+        opening = asyncio.get_running_loop().create_task(opened(server))
+        await eventually(lambda: server.session().core.stream_count)
+        opening.cancel()
+        await asyncio.wait([opening])
+        assert server.session().core.stream_count == 0
+        assert box.session is not None
+        await box.session.drained()
+
+
+async def test_an_open_that_is_cancelled_while_it_waits_for_the_link_leaves_nothing(server: SessionServer) -> None:
     async with RawBox(server) as box:
         await box.connect()
         box.carriers[-1].close()
         await eventually(lambda: not server.connected())
         opening = asyncio.get_running_loop().create_task(opened(server))
-        await eventually(lambda: server.session().core.stream_count)
+        await asyncio.sleep(0)  # it has begun
         opening.cancel()
         await asyncio.wait([opening])
+        assert opening.cancelled()
         assert server.session().core.stream_count == 0
 
 

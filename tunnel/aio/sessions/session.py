@@ -145,6 +145,15 @@ class TunnelSession:
         """Wait until no stream is left; bound it with `asyncio.timeout`."""
         await self._until(lambda: self.core.stream_count == 0)
 
+    async def attached_within(self, timeout_s: float) -> bool:
+        """Wait for a carrier, no longer than this; whether there is one now. False at once when the session is over."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._until(lambda: self.attached or self._closed.done())
+        except TimeoutError:
+            pass
+        return self.attached
+
     def fence(self) -> None:
         """Give up the carrier at once: what still comes over it is ignored. Before `core.last_received` is told."""
         if self._run is not None:
