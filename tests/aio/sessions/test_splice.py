@@ -168,6 +168,31 @@ async def test_answers_to_a_client_that_left_do_not_harm_what_it_sent() -> None:
         assert {result.reason for result in await both_done(path)} == {"closed"}
 
 
+async def test_an_endless_target_is_held_back_once_its_client_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(splice_module, "LINGER_S", 1.0)
+    sent = 0
+    over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        with suppress(ConnectionError):
+            while True:
+                writer.write(bytes(65536))
+                await writer.drain()
+                sent += 65536
+        over.set_result(None)
+
+    async with path_to(endless) as path:
+        with await path.client() as sock:
+            await asyncio.get_running_loop().sock_recv(sock, 1)
+            sock.shutdown(socket.SHUT_WR)
+            await eventually(lambda: path.streams[0].statistics().bytes_received > 65536)
+        async with asyncio.timeout(10):
+            await over
+    # What is thrown away, the kernel's buffers, and what the client's window let through.
+    assert splice_module.LINGER_BYTES < sent < 64 * 1024 * 1024
+
+
 async def test_server_speaks_first() -> None:
     async def banner(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"SSH-2.0-banner\r\n")

@@ -29,6 +29,8 @@ READ_BYTES = 256 * 1024
 """One read of a socket: four full frames."""
 LINGER_S = 10.0
 """How long a socket may read what it was sent while its own bytes are thrown away."""
+LINGER_BYTES = 4 * 1024 * 1024
+"""How many are thrown away: what was on its way, not an endless download, which would take a processor meanwhile."""
 WATCH_S = 5.0
 """How long a reset, or the full close of a unix socket, may go unseen while the socket is not read from."""
 
@@ -110,6 +112,7 @@ class _Joint(asyncio.BufferedProtocol):
         self._wrote_eof = False
         self._write_paused = False
         self._ungranted = 0
+        self._thrown_away = 0
         self._socket_gone = False
         self._stream_ended = False
         self._linger_timer: asyncio.TimerHandle | None = None
@@ -165,7 +168,8 @@ class _Joint(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """A read came in: queue it, in frames, before the buffer is used again."""
         if self._stream_ended:
-            return  # nobody wants it; reading on keeps the kernel from resetting what the socket was sent
+            self._throw_away(nbytes)
+            return
         more = True
         send = self._stream.send_nowait
         for start in range(0, nbytes, MAX_DATA_BYTES):
@@ -300,6 +304,15 @@ class _Joint(asyncio.BufferedProtocol):
             self._reading = True
             self._transport.resume_reading()
         self._linger_timer = asyncio.get_running_loop().call_later(LINGER_S, self._transport.abort)
+
+    def _throw_away(self, nbytes: int) -> None:
+        """Nobody wants it: reading on keeps the kernel from resetting what the socket was sent. A socket that goes on
+        and on is held back instead, until its time is over.
+        """
+        self._thrown_away += nbytes
+        if self._thrown_away > LINGER_BYTES and self._reading:
+            self._reading = False
+            self._transport.pause_reading()
 
     def _watch(self) -> None:
         """While nothing is read from the socket, nothing tells that its peer is gone: look for it now and then."""
