@@ -15,6 +15,7 @@ from tunnel.core.pacing import (
     PACED_BELOW_BYTES_PER_S,
     PACKET_TIME_S,
     START_PACE_GAIN,
+    UNUSED_S,
     Pacer,
 )
 
@@ -179,6 +180,17 @@ def test_packets_leave_evenly_spread_and_one_may_catch_up() -> None:
     late = pacer.release_s + 0.75 * gap_s
     pacer.sent(size, late)
     assert pacer.release_s == pytest.approx(late + 0.25 * gap_s)
+
+
+def test_window_that_was_not_needed_for_a_while_starts_anew() -> None:
+    link = FluidLink(_pacer(), rate=12.5e6, rtt_s=0.05)
+    link.rounds(40)
+    before = link.pacer.window_bytes
+    link.pacer.sent(1000, link.now + UNUSED_S / 2)
+    assert link.pacer.window_bytes == before
+    link.pacer.sent(1000, link.now + 2 * UNUSED_S)
+    assert link.pacer.window_bytes == INITIAL_WINDOW_BYTES
+    assert link.pacer.packet_bytes <= INITIAL_WINDOW_BYTES / 4
 
 
 def test_start_leaves_twice_as_fast() -> None:

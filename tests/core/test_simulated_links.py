@@ -199,6 +199,18 @@ def test_path_that_gets_longer_while_nothing_is_sent_is_no_queue() -> None:
     assert pinger.percentile(1.0) < 0.05 * 2
 
 
+def test_link_that_slowed_down_between_two_copies_is_not_flooded() -> None:
+    sim, traffic = _network(1000, 0.05)
+    pinger, (sink,) = _beside_bulk(sim, traffic, [False], settle_s=2.0)
+    sim.server.session.reset_stream(sink.stream, Code.CANCELLED)
+    sim.run(2.0)
+    _set_rate(sim, 10)
+    pinger.round_trips.clear()
+    _bulk(sim, traffic)
+    sim.run(5.0)
+    assert pinger.percentile(1.0) < 0.2
+
+
 def test_bulk_leaves_evenly_and_a_keystroke_at_once() -> None:
     sim, traffic = _network(1, 0.2)
     pinger, _ = _beside_bulk(sim, traffic, [True], settle_s=5.0)

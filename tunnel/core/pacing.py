@@ -14,6 +14,8 @@ holds up some packets, a queue of ours all of them. Then:
 - a queue far too long is cut within `TICK_S`; as the pairs are exact, one cut does, and needs no wait for its effect;
 - else it moves once a round trip, and grows faster the longer no queue is seen;
 - it moves only while it holds data back: a sender with nothing to say learns nothing;
+- when a fraction of it was enough for `UNUSED_S`, it starts anew: what it knew of the link may be long untrue, and it
+  would let all of itself out at once (RFC 2861);
 - below `PACED_BELOW_BYTES_PER_S` packets leave evenly spread over the round trip: acks that come in clumps, as they do
   from behind the bulk of the other direction, would else send the next packets in clumps;
 - every `BASE_AGE_S` the window is halved for one round, to see the empty path again (as ProbeRTT of BBR does);
@@ -51,6 +53,8 @@ SETTLING_ROUNDS = 2
 """After the start, until the bursts are gone that it came in."""
 REAL_CUT = 0.5
 """In flight must have shrunk to so much before a delay that stayed is held against the path."""
+UNUSED_S = 1.0
+UNUSED_SHARE = 0.25
 TESTED = 0.75
 """In flight must have come so near the window before it grows further."""
 PACED_BELOW_BYTES_PER_S = 12.5e6
@@ -134,6 +138,8 @@ class Pacer:
         self._round: _Span | None = None
         self._round_end_seq = 0
         self._settling_rounds = 0
+        self._used_s = 0.0
+        """When the window was last needed."""
         self._blocked = False
         self._was_blocked = False
         self.release_s = 0.0
@@ -165,6 +171,9 @@ class Pacer:
 
     def sent(self, count: int, now: float) -> None:
         """Count a packet that leaves now: how long the next bulk waits for it."""
+        if now - self._used_s > UNUSED_S:
+            self._used_s = now
+            self._start_anew()
         # Once a long queue is gone, the smoothed round trip is still long for a while.
         rtt_s = self._delay.rtt_s if self._delay.rtt_s < self.rtt_s / 2 else self.rtt_s
         rate = self._window / max(rtt_s, 0.001)
@@ -181,6 +190,8 @@ class Pacer:
         """Take an ack of `count` bytes up to `seq`; `in_flight_bytes` were on their way when that packet left,
         `last_sent_seq` is the newest packet on its way now. Its `sample` comes first.
         """
+        if self._blocked or in_flight_bytes > UNUSED_SHARE * self._window:
+            self._used_s = now
         if self._round is None:
             self._start_round(last_sent_seq, now)
             return
@@ -207,6 +218,13 @@ class Pacer:
             self._start_round(last_sent_seq, now)
 
     # Internal
+
+    def _start_anew(self) -> None:
+        self._window = min(self._window, float(INITIAL_WINDOW_BYTES))
+        self._rate = 0.0
+        self._starting = True
+        self._calm_rounds = self._settling_rounds = 0
+        self._cut = self._probe_window = None
 
     def _rate_now(self) -> float:
         return self._rate or self._window / max(self.rtt_s, 0.001)
