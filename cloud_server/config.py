@@ -247,3 +247,9 @@ def load_server_config(path: Path) -> ServerConfig:
     """
     config = load(path, ServerConfig)
     return dataclasses.replace(config, state=config.state or path.parent.absolute())
+
+
+def state_of(config: ServerConfig) -> Path:
+    """The state folder; `load_server_config` has always set it."""
+    assert config.state is not None
+    return config.state

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import structlog
 
-from cloud_server.config import ServerConfig
+from cloud_server.config import ServerConfig, state_of
 from cloud_server.exposed import Exposed
 from cloud_server.front_ends import FrontEnds
 from cloud_server.identity.agents import AgentStore
@@ -21,7 +21,6 @@ from cloud_server.kubernetes.follow import Follower
 from cloud_server.registry import Registry
 from cloud_server.routing.cluster import ClusterIndex
 from cloud_server.sessions import SessionAcceptor
-from cloud_server.setup import state_of
 from tunnel.aio.carriers.carrier_server import CarrierServer
 from tunnel.aio.carriers.native_log import HandshakeFailed, NativeEvent, Suppressed, capture
 from tunnel.aio.identity.tls_material import CredentialsUnusable, ServerTls

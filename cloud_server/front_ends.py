@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from cloud_server.config import ServerConfig
+from cloud_server.config import ServerConfig, state_of
 from cloud_server.frontends.connect import ConnectFrontend
 from cloud_server.frontends.egress import EgressFrontend
 from cloud_server.frontends.fleet.server import FleetServer
@@ -18,7 +18,6 @@ from cloud_server.registry import Registry
 from cloud_server.routing.attempt import Dials
 from cloud_server.routing.cluster import ClusterIndex
 from cloud_server.routing.router import Router
-from cloud_server.setup import state_of
 from tunnel.aio.identity.tls_material import ServerTls
 from tunnel.aio.process.command import VERSION
 from tunnel.aio.sockets.listener import Handler, Listener

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from cloud_server.config import FleetConfig, ServerConfig, load_server_config
+from cloud_server.config import FleetConfig, ServerConfig, load_server_config, state_of
 from cloud_server.identity.agents import AgentStore
 from cloud_server.identity.ca import CaMissing, CertificateAuthority
 from cloud_server.identity.hosts import HOSTS_FILE, HostsMissing, is_loopback, read_hosts
@@ -192,12 +192,6 @@ def agent_store(config_path: Path) -> AgentStore:
     store = AgentStore(state_of(config), pins_unknown=config.tunnel.client_ca is not None)
     store.reload()
     return store
-
-
-def state_of(config: ServerConfig) -> Path:
-    """The state folder; `load_server_config` has always set it."""
-    assert config.state is not None
-    return config.state
 
 
 # Internal

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import platform
 import re
-from importlib.metadata import PackageNotFoundError, version
 
 from cloud_server.frontends.fleet.resources import RESOURCES, Resource, groups
 from cloud_server.frontends.fleet.status import Json, no_such_path
+from tunnel.aio.process.command import VERSION
 
 AGGREGATED_TYPE = "application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList"
 SPOKEN_MINORS = range(28, 100)
@@ -17,17 +17,6 @@ DEFAULT_MINOR = 37
 OPENAPI_V2_TYPE = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
 """`/openapi/v2` is an empty document of this type: without one, `kubectl create` blames its own validation."""
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
-
-
-def _software_version() -> str:
-    try:
-        return version("longline")
-    except PackageNotFoundError:
-        return "0.0.0"  # run from a checkout that is not installed
-
-
-# Read once: it comes from files, and the event loop is not to wait for these.
-_SOFTWARE_VERSION = _software_version()
 _COMPILER = f"python{platform.python_version()}"
 _PLATFORM = f"linux/{_MACHINES.get(platform.machine(), platform.machine())}"
 
@@ -42,7 +31,7 @@ def version_document(user_agent: str | None) -> Json:
     return {
         "major": "1",
         "minor": str(minor),
-        "gitVersion": f"v1.{minor}.0+longline-{_SOFTWARE_VERSION}",
+        "gitVersion": f"v1.{minor}.0+longline-{VERSION}",
         "gitCommit": "",
         "gitTreeState": "clean",
         "buildDate": "1970-01-01T00:00:00Z",
