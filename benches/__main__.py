@@ -12,7 +12,7 @@ import importlib
 import importlib.util
 from typing import Protocol, cast
 
-from benches import results, tables
+from benches import page, results, tables
 from benches.machine import machine, moment
 
 GROUPS = ("fast", "commands", "links", "scale")
@@ -47,6 +47,8 @@ def main() -> None:
         tables.show(done)
         results.keep(name, done, quick=options.quick)
     print(f"\nAll samples: {results.path(quick=options.quick)}")
+    if not options.quick:
+        page.write()
 
 
 if __name__ == "__main__":

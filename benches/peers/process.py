@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benches.load import dial
 
-READY_S = 20.0
+READY_S = 10.0
 
 
 class PeerFailed(Exception):

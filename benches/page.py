@@ -1,0 +1,124 @@
+"""docs/benchmarks.md: the tables between its markers, and the plots beside it. The text around them is written by hand.
+
+`python -m benches.page` makes them again from the samples that are kept.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from benches import results, svg
+from benches.results import Result, Samples
+from benches.tables import OURS, Spread, alone, by_subject, number, ratio
+
+DOCS = Path(__file__).parent.parent / "docs"
+PAGE = DOCS / "benchmarks.md"
+PLOTS = DOCS / "bench"
+MARKED = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def write() -> None:
+    """Bring the page up to what is kept."""
+    kept = results.load(quick=False)
+
+    def fill(match: re.Match[str]) -> str:
+        result = kept.get(match[2])
+        return match[1] + ("\n".join(_group(result)) if result else "Not measured yet.") + "\n" + match[3]
+
+    PAGE.write_text(MARKED.sub(fill, PAGE.read_text()))
+    PLOTS.mkdir(exist_ok=True)
+    for name, picture in _pictures(kept):
+        (PLOTS / f"{name}.svg").write_text(picture)
+
+
+# The tables
+
+
+def _group(result: Result) -> Iterator[str]:
+    yield ""
+    yield _conditions(result)
+    yield ""
+    plain = alone(result.samples)
+    if plain:
+        yield from _table(
+            ["", "min", "median", "max"], [[name, *map(number, Spread.of(plain[name]))] for name in plain]
+        )
+    figures = by_subject(result.samples)
+    if figures:
+        subjects = list(dict.fromkeys(subject for its in figures.values() for subject in its))
+        rows = [[figure, *(_range(its.get(subject)) for subject in subjects)] for figure, its in figures.items()]
+        yield from _table(["median (min to max)", *subjects], rows)
+        others = [subject for subject in subjects if subject != OURS]
+        yield from _table([f"{OURS} / other", *others], _ratios(result.samples, list(figures), others))
+
+
+def _conditions(result: Result) -> str:
+    on, before, after = result.machine, result.before, result.after
+    changed = ", with changes" if on["changed"] else ""
+    return (
+        f"{before['at'][:16].replace('T', ' ')} UTC, commit {on['commit']}{changed}; {on['cpu']}, {on['cpus']} cores, "
+        f"{on['memory_gb']:g} GB, Linux {on['kernel'].split('-')[0]}, CPython {on['python']}, gRPC {on['grpc']}; "
+        f"load average {before['load_average'][0]:g} before, {after['load_average'][0]:g} after."
+    )
+
+
+def _table(head: list[str], rows: Iterable[list[str]]) -> Iterator[str]:
+    for row in (head, ["---"] * len(head), *rows):
+        yield "| " + " | ".join(row) + " |"
+    yield ""
+
+
+def _range(values: list[float] | None) -> str:
+    return _spread(Spread.of(values)) if values else ""
+
+
+def _spread(spread: Spread) -> str:
+    low, median, high = map(number, spread)
+    return median if low == high else f"**{median}** ({low} to {high})"
+
+
+def _ratios(samples: Samples, figures: list[str], others: list[str]) -> Iterator[list[str]]:
+    for figure in figures:
+        spreads = [ratio(samples, figure, other) for other in others]
+        if any(spreads):
+            yield [figure, *(_spread(spread) if spread else "" for spread in spreads)]
+
+
+# The plots
+
+
+def _pictures(kept: dict[str, Result]) -> Iterator[tuple[str, str]]:
+    for name, result in kept.items():
+        panels = [
+            svg.Bars(figure, {subject: Spread.of(values) for subject, values in its.items()})
+            for figure, its in by_subject(result.samples).items()
+        ]
+        if panels:
+            yield name, svg.picture(panels)
+    changes = results.FOLDER / "link-changes.json"
+    if changes.exists():
+        yield "link-changes", svg.picture(_changes(changes))
+
+
+def _changes(file: Path) -> Iterator[svg.Lines]:
+    for name, series in json.loads(file.read_text()).items():
+        rates = [(place * series["bin_s"], rate) for place, rate in enumerate(series["rate_mbit"])]
+        allowed = [(at, link[0]) for at, *link in series["links"]]
+        trips = [(at, round_trip) for at, round_trip in series["rtt_ms"]]
+        end = max(rates[-1][0], trips[-1][0])
+        yield svg.Lines(f"{name}: a copy", "Mbit/s", {"copy": rates, "link": _steps(allowed, end)})
+        least = [(at, link[1] * 1e3) for at, *link in series["links"]]
+        yield svg.Lines(f"{name}: keystrokes beside it", "ms", {"echo": trips, "round trip": _steps(least, end)})
+
+
+def _steps(points: list[svg.Point], end: float) -> list[svg.Point]:
+    """A value that holds until the next."""
+    ends = [*(at for at, _ in points[1:]), end]
+    return [step for (at, value), until in zip(points, ends, strict=True) for step in ((at, value), (until, value))]
+
+
+if __name__ == "__main__":
+    write()
