@@ -295,9 +295,9 @@ class Pacer:
 
     def _end_round(self, span: _Span, now: float) -> None:
         rate = span.bytes / (now - span.start_s)
-        if self._blocked and self._rate > 0.0:
-            self._rate += (rate - self._rate) / 4
-        elif rate > self._rate:
+        if self._blocked:
+            self._rate += (rate - self._rate) / (4 if self._rate > 0.0 else 1)
+        elif 0.0 < self._rate < rate:  # less says only that there was little to send
             self._rate = rate
         if span.acks >= SPREAD_ACKS:
             self._spread_s += (span.spread_s - self._spread_s) / 8
