@@ -183,7 +183,7 @@ def _changes(made: Rig, seconds: float, series: dict[str, object]) -> dict[str, 
             time.sleep(SETTLE_S)
             starts = []
             for link in links:
-                _set(made, link)
+                _set(made, link, under_way=True)
                 starts.append(time.perf_counter())
                 time.sleep(seconds)
         kept = {"bin_s": BIN_S, "rate_mbit": copy.bins(BIN_S, starts[0]), "rtt_ms": pings.after(starts[0])}
@@ -238,7 +238,11 @@ def _burners() -> Iterator[None]:
             burner.wait()
 
 
-def _set(made: Rig, link: Link) -> Link:
+def _set(made: Rig, link: Link, *, under_way: bool = False) -> Link:
+    """Make it another link: under what is under way, or once nothing is left of what was."""
     assert made.link is not None
+    carried: dict[str, int] = {}
+    while not under_way and carried != (carried := made.link.counters()):
+        time.sleep(0.5)
     made.link.shape(up=link.shape, down=link.shape)
     return link
