@@ -1,0 +1,165 @@
+"""What an open and a mebibyte cost, counted and not timed: lines of ours that are run, packets, bytes on the wire.
+
+The clock is virtual and nothing is left to chance, so each count is the same on every machine, busy or idle; releases
+of Python differ by some per cent (noted: 3.11). Nothing may grow by more than `MAX_GROWTH` over what is noted here. Where a
+count grows for a good reason, or shrinks, note the new one: `pytest -s` prints it. What it means in time, `make bench`
+tells.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from tests.core.traffic import App, Echo, Pinger, Sink, Source, Traffic
+from tests.support.joined import TARGET, echo, joined
+from tests.support.simulation import Simulation
+from tunnel.core.limits import MIB
+
+MAX_GROWTH = 0.15
+OURS = str(Path(__file__).parent.parent / "tunnel") + "/"
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Of one open, or of one MiB, on both sides together. 0 is not counted."""
+
+    lines: float
+    packets: float = 0
+    overhead_bytes: float = 0
+    """What the sessions hand to their carriers beside what the streams carry."""
+
+
+class Lines:
+    """How many lines of the sources in `tunnel/` were run."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """While this is entered."""
+        former = sys.gettrace()
+        sys.settrace(self._call)
+        try:
+            yield
+        finally:
+            sys.settrace(former)
+
+    def _call(self, frame: FrameType, event: str, arg: object) -> Callable[..., Any] | None:
+        return self._line if frame.f_code.co_filename.startswith(OURS) else None
+
+    def _line(self, frame: FrameType, event: str, arg: object) -> Callable[..., Any]:
+        self.count += event == "line"
+        return self._line
+
+
+class Rack(Simulation):
+    """A link as between two hosts of one rack, that counts what goes over it."""
+
+    def __init__(self) -> None:
+        self.packets = self.wire_bytes = 0
+        super().__init__(rate_bytes_per_s=1e9, delay_s=0.0001)
+        self.traffic = Traffic(self)
+
+    def _send(self, index: int, message: bytes) -> None:
+        self.packets += 1
+        self.wire_bytes += len(message)
+        super()._send(index, message)
+
+    def cost(self, work: Callable[[], None], units: int, payload_bytes: int) -> Cost:
+        """Of one of `units`, each of which carries so much."""
+        lines, packets, wire_bytes = Lines(), self.packets, self.wire_bytes
+        with lines.counted():
+            work()
+        carried_bytes = (self.wire_bytes - wire_bytes) / units
+        return Cost(lines.count / units, (self.packets - packets) / units, carried_bytes - payload_bytes)
+
+
+class Visitor(Pinger):
+    """Opens, sends a keystroke, hears its echo, and is done."""
+
+    def received(self, chunk: bytes) -> None:
+        self.host.session.send_fin(self.stream, self.sim.now)
+
+
+def opens(rack: Rack, at_once: int, count: int) -> None:
+    for _ in range(count // at_once):
+        visitors = [Visitor() for _ in range(at_once)]
+        for visitor in visitors:
+            rack.traffic.open(rack.server, visitor, Echo())
+        assert rack.run(until=functools.partial(all_over, visitors))
+        assert all(visitor.received_bytes == 64 for visitor in visitors)
+
+
+def all_over(apps: Sequence[App]) -> bool:
+    return all(app.over for app in apps)
+
+
+def copies(rack: Rack, at_once: int, each_bytes: int, *, up: bool) -> None:
+    sinks = [Sink() for _ in range(at_once)]
+    for sink in sinks:
+        source = Source(each_bytes)
+        rack.traffic.open(rack.server, *((source, sink) if up else (sink, source)))
+    assert rack.run(until=functools.partial(all_over, sinks))
+    assert all(sink.received_bytes == each_bytes for sink in sinks)
+
+
+def check(cost: Cost, noted: Cost) -> None:
+    """Compare with what is noted."""
+    print(cost)
+    grown = {
+        name: f"{value:.1f}, noted {limit:.1f}"
+        for (name, value), limit in zip(asdict(cost).items(), asdict(noted).values(), strict=True)
+        if value > limit * (1 + MAX_GROWTH)
+    }
+    assert not grown
+
+
+@pytest.mark.parametrize(
+    ("at_once", "noted"),
+    [(1, Cost(lines=3772, packets=6, overhead_bytes=134)), (64, Cost(lines=3756, packets=6.5, overhead_bytes=132))],
+)
+def test_an_open_with_a_keystroke_and_its_echo(at_once: int, noted: Cost) -> None:
+    rack = Rack()
+    opens(rack, at_once, 64)
+    check(rack.cost(lambda: opens(rack, at_once, 256), 256, 2 * 64), noted)
+
+
+@pytest.mark.parametrize("up", [False, True])
+@pytest.mark.parametrize(
+    ("at_once", "noted"),
+    [
+        (1, Cost(lines=3222, packets=3.25, overhead_bytes=222)),
+        (8, Cost(lines=3716, packets=3.8, overhead_bytes=235)),
+    ],
+)
+def test_a_mebibyte_of_a_copy(at_once: int, up: bool, noted: Cost) -> None:
+    rack = Rack()
+    copies(rack, 1, 16 * MIB, up=up)  # to learn the link's rate
+    total_mib = 64
+    check(rack.cost(lambda: copies(rack, at_once, total_mib * MIB // at_once, up=up), total_mib, MIB), noted)
+
+
+@pytest.mark.looptime
+async def test_an_open_of_a_whole_session() -> None:
+    """With what drives the core: tasks, events, wake-ups."""
+    count = 100
+    lines = Lines()
+    async with joined(echo) as both:
+        with lines.counted():
+            for _ in range(count):
+                stream = await both.server.open(TARGET, deadline_s=5)
+                await stream.write(b"x")
+                assert await stream.read() == b"x"
+                await stream.write_eof()
+                assert await stream.read() == b""
+    check(Cost(lines.count / count), Cost(lines=3473))
