@@ -1,9 +1,9 @@
 """What an open and a mebibyte cost, counted and not timed: lines of ours that are run, packets, bytes on the wire.
 
 The clock is virtual and nothing is left to chance, so each count is the same on every machine, busy or idle; releases
-of Python differ by some per cent (noted: 3.11). Nothing may grow by more than `MAX_GROWTH` over what is noted here. Where a
-count grows for a good reason, or shrinks, note the new one: `pytest -s` prints it. What it means in time, `make bench`
-tells.
+of Python differ by some per cent (noted: 3.11). Nothing may grow by more than `MAX_GROWTH` over what is noted here.
+Where a count grows for a good reason, or shrinks, note the new one: `pytest -s` prints it. What it means in time,
+`make bench` tells.
 """
 
 from __future__ import annotations
