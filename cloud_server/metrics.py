@@ -10,6 +10,7 @@ import collections
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -65,6 +66,7 @@ class Metrics:
             registry=prometheus,
         )
         self._k_failures: collections.Counter[str] = collections.Counter()
+        self._frontends: dict[str, _Frontend] = {}
         prometheus.register(_Now(version, registry, connections, self._pending, self._k_failures))
 
     def render(self) -> bytes:
@@ -74,20 +76,20 @@ class Metrics:
     @contextmanager
     def dial(self, frontend: str) -> Iterator[None]:
         """Count a dial that is made inside the block; a cancelled one has no outcome yet, `refused` may tell it."""
-        pending = self._pending.labels(frontend)
-        pending.inc()
+        figures = self._of(frontend)
+        figures.pending.inc()
         started_s = time.perf_counter()
         try:
             yield
         finally:
-            pending.dec()
+            figures.pending.dec()
             duration_s = time.perf_counter() - started_s
-            self._dial_s.labels(frontend).observe(duration_s)
+            figures.dial_s.observe(duration_s)
             self._k_dial_s.observe(duration_s)
 
     def opened(self, frontend: str) -> None:
         """A dial was answered with a stream."""
-        self._dials.labels(frontend, "ok").inc()
+        self._of(frontend).opened.inc()
 
     def refused(self, frontend: str, code: Code) -> None:
         """A dial failed, or its client gave up."""
@@ -98,11 +100,38 @@ class Metrics:
         self, frontend: str, reason: str, *, to_agent_bytes: int, from_agent_bytes: int, duration_s: float
     ) -> None:
         """A stream is over."""
+        figures = self._of(frontend)
         self._ended.labels(frontend, reason).inc()
-        self._bytes.labels(frontend, "to_agent").inc(to_agent_bytes)
-        self._bytes.labels(frontend, "from_agent").inc(from_agent_bytes)
-        self._stream_s.labels(frontend).observe(duration_s)
+        figures.to_agent_bytes.inc(to_agent_bytes)
+        figures.from_agent_bytes.inc(from_agent_bytes)
+        figures.stream_s.observe(duration_s)
         self._k_stream_s.observe(duration_s)
+
+    # Internal
+
+    def _of(self, frontend: str) -> _Frontend:
+        if (found := self._frontends.get(frontend)) is None:
+            found = self._frontends[frontend] = _Frontend(
+                pending=self._pending.labels(frontend),
+                opened=self._dials.labels(frontend, "ok"),
+                dial_s=self._dial_s.labels(frontend),
+                to_agent_bytes=self._bytes.labels(frontend, "to_agent"),
+                from_agent_bytes=self._bytes.labels(frontend, "from_agent"),
+                stream_s=self._stream_s.labels(frontend),
+            )
+        return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Frontend:
+    """The figures of one front end: to look them up by their labels each time cost as much as to count."""
+
+    pending: Gauge
+    opened: Counter
+    dial_s: Histogram
+    to_agent_bytes: Counter
+    from_agent_bytes: Counter
+    stream_s: Histogram
 
 
 class _Now(Collector):

@@ -285,12 +285,12 @@ class Session:
 
     def next_timer(self) -> float | None:
         """When `on_timer` wants to be called, on the session's clock; None for not at all."""
-        times = [self._streams.next_deadline_s]
+        due = self._streams.next_deadline_s
         if self.link is Link.SUSPENDED:
-            times.append(self._suspended_s + self.timing.resume_window_s)
-        elif self._liveness is not None:
-            times += [self._liveness.due_s, self._inbox.ack_timer_s, self._paced_until_s]
-        return min((time for time in times if time is not None), default=None)
+            return _sooner(due, self._suspended_s + self.timing.resume_window_s)
+        if self._liveness is None:
+            return due
+        return _sooner(_sooner(_sooner(due, self._liveness.due_s), self._inbox.ack_timer_s), self._paced_until_s)
 
     def on_timer(self, now: float) -> None:
         """Time has passed. Early and late calls are harmless."""
@@ -403,3 +403,9 @@ class Session:
         self._pacer.acknowledged(newest.seq, acked, newest.in_flight_bytes, self._outbox.last_seq, now)
         self._streams.rtt_s = self._pacer.rtt_s
         self._streams.acknowledged(packet.ack.seq)
+
+
+def _sooner(one: float | None, other: float | None) -> float | None:
+    if one is None or (other is not None and other < one):
+        return other
+    return one

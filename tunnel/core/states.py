@@ -10,8 +10,14 @@ from typing import TypeVar
 from tunnel.core.errors import LocalProtocolError, RemoteProtocolError
 
 
+class _State(Enum):
+    """A key of the tables below: hashed by what it is, in C, where Enum would hash its name in Python."""
+
+    __hash__ = object.__hash__
+
+
 @unique
-class Send(Enum):
+class Send(_State):
     """Where the sending half of a stream stands."""
 
     OPENING = auto()
@@ -24,7 +30,7 @@ class Send(Enum):
 
 
 @unique
-class Receive(Enum):
+class Receive(_State):
     """Where the receiving half of a stream stands."""
 
     OPENING = auto()
@@ -33,7 +39,7 @@ class Receive(Enum):
 
 
 @unique
-class Link(Enum):
+class Link(_State):
     """Where a session stands."""
 
     ATTACHED = auto()
@@ -43,7 +49,7 @@ class Link(Enum):
 
 
 @unique
-class Input(Enum):
+class Input(_State):
     """What moves the machines."""
 
     ACCEPTED = auto()

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import socket
 from itertools import chain, zip_longest
 
 from tunnel.aio.exits.policy import Policy
@@ -134,11 +133,8 @@ async def _open_connection(where: TcpTarget) -> Conn:
 
 def _is_its_own_peer(conn: Conn) -> bool:
     """A port of this box that nobody listens on may become our own end's, and TCP then connects it to itself."""
-    sock: socket.socket = conn.transport.get_extra_info("socket")
-    try:
-        return bool(sock.getsockname() == sock.getpeername())
-    except OSError:
-        return False  # reset meanwhile: the connection will say so
+    ours, theirs = (conn.transport.get_extra_info(name) for name in ("sockname", "peername"))
+    return theirs is not None and bool(ours == theirs)  # None: reset meanwhile, as the connection will say
 
 
 def _winner(done: set[asyncio.Task[Conn]], failures: list[_Failed]) -> Conn | None:

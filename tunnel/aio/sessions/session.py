@@ -53,6 +53,7 @@ class TunnelSession:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_s = 0.0
         self._dispatching = False
+        self._tidying = False
         self._closed = self._loop.create_future()
 
     # Public
@@ -227,6 +228,13 @@ class TunnelSession:
         self._dispatch()
         if self._run is not None:
             self._run.wake()
+        # The core is used a dozen times for a connection, and by many in one turn of the loop: once a turn will do.
+        if not self._tidying:
+            self._tidying = True
+            self._loop.call_soon(self._tidy)
+
+    def _tidy(self) -> None:
+        self._tidying = False
         self.on_idle()
 
     def on_idle(self) -> None:

@@ -20,7 +20,8 @@ _LINGER_NONE = struct.pack("ii", 1, 0)
 """struct linger {on, 0 s}: close sends RST instead of FIN."""
 _LINGER_OFF = struct.pack("ii", 0, 0)
 """struct linger {off}: close delivers what was written, then FIN; as every socket begins."""
-_KEEPALIVE = (
+_TCP_OPTIONS = (
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),
     (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15),
@@ -272,9 +273,13 @@ def _tune(transport: asyncio.Transport) -> None:
     """Send small writes at once, and notice a TCP peer that vanished."""
     sock = transport.get_extra_info("socket")
     if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for level, option, value in _KEEPALIVE:
-            sock.setsockopt(level, option, value)
+        # The event loop's own stand-in would make a socket object for each option.
+        real = socket.socket(sock.family, sock.type, sock.proto, fileno=sock.fileno())
+        try:
+            for level, option, value in _TCP_OPTIONS:
+                real.setsockopt(level, option, value)
+        finally:
+            real.detach()
 
 
 def format_address(address: object) -> str:
