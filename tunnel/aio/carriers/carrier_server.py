@@ -48,13 +48,14 @@ _log = structlog.get_logger("tunnel.carrier")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CarrierLimits:
-    """What peers with a good certificate may hold before their first message. A silent carrier costs about 40 KB."""
+    """What peers with a good certificate may hold before their first message. A carrier costs about 140 KB."""
 
     first_message_timeout_s: float = 10.0
     max_silent: int = 1024
-    """All together: 40 MB."""
-    max_silent_per_address: int = 128
-    """From one IP address; a site behind one NAT may have many boxes that dial at once."""
+    """All together: 140 MB."""
+    max_silent_per_address: int = 768
+    """From one IP address, which may be a NAT or a balancer with thousands of boxes behind it: when all come back at
+    once, 700 handshakes a second that take a second to their first message are so many. The rest is for others."""
     max_silent_per_identity: int = 8
     """Of one name, so that no box takes what its address may have. A box needs one; over a bad link, some more."""
 
