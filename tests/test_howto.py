@@ -3,37 +3,56 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+import textwrap
 from pathlib import Path
 
 import pytest
 import yaml
 
 from cloud_server.config import load_server_config
+from cloud_server.setup import init_state
 from edge_agent.config import load_agent_config
+from tunnel.aio.identity.tls_material import ServerTls
 
 TOP = Path(__file__).parent.parent
-PAGES = sorted((TOP / "docs" / "howto").glob("*.md"))
+HOWTO = TOP / "docs" / "howto"
+PAGES = sorted(HOWTO.glob("*.md"))
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+LOADERS = {"# cloud-server.toml": load_server_config, "# edge-agent.toml": load_agent_config}
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    """The fenced blocks of a language, or those without one for an empty string."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+    """The fenced blocks of a language, those inside lists too; those without one for an empty string."""
+    found = re.findall(rf"^( *)```{language}\n(.*?)^\1```$", page.read_text(), re.MULTILINE | re.DOTALL)
+    return [textwrap.dedent(text) for _, text in found]
+
+
+def anchors(file: Path) -> set[str]:
+    """What GitHub calls the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", file.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
 
 
 def test_there_are_pages_with_configurations() -> None:
-    assert {page.stem for page in PAGES} >= {"README", "kubeadm", "k3s-sites", "managed", "from-konnectivity"}
+    named = set(re.findall(r"\]\(([\w-]+)\.md\)", (HOWTO / "README.md").read_text()))
+    assert named == {page.stem for page in PAGES} - {"README"}
     assert sum(len(blocks(page, "toml")) for page in PAGES) >= 8
+
+
+@every_page
+def test_every_fence_is_closed(page: Path) -> None:
+    assert len(re.findall(r"^ *```", page.read_text(), re.MULTILINE)) % 2 == 0
 
 
 @every_page
 def test_configurations_load(page: Path, tmp_path: Path) -> None:
     for text in blocks(page, "toml"):
-        name = text.splitlines()[0].removeprefix("# ")
-        path = tmp_path / name
+        title = text.splitlines()[0]
+        path = tmp_path / title.removeprefix("# ")
         path.write_text(text)
-        load = {"cloud-server.toml": load_server_config, "edge-agent.toml": load_agent_config}[name]
-        load(path)
+        LOADERS[title](path)
 
 
 @every_page
@@ -44,43 +63,115 @@ def test_manifests_are_yaml(page: Path) -> None:
 
 @every_page
 def test_files_of_the_repository_are_there(page: Path) -> None:
-    text = page.read_text()
-    named = set(re.findall(r"\b(?:deploy|packaging)/[\w./-]*\w", text))
-    missing = [name for name in named if not (TOP / name).exists()]
-    assert missing == []
+    named = set(re.findall(r"\b(?:deploy|packaging|docs)/[\w./-]*\w", page.read_text()))
+    assert [name for name in named if not (TOP / name).exists()] == []
 
 
 @every_page
 def test_links_lead_somewhere(page: Path) -> None:
-    for target, anchor in re.findall(r"\]\(([^)#]+)(#[^)]*)?\)", page.read_text()):
-        file = page.parent / target
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", page.read_text()):
+        file = page.parent / target if target else page
         assert file.exists(), target
-        if anchor:
-            headings = re.findall(r"^#+ (.*)$", file.read_text(), re.MULTILINE)
-            assert anchor[1:] in {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+        assert not anchor or anchor in anchors(file), anchor
 
 
-def test_what_is_added_to_kube_apiserver_is_what_the_egress_file_needs() -> None:
-    (text,) = blocks(TOP / "docs/howto/kubeadm.md", "yaml")
-    spec = yaml.safe_load(text)["spec"]
-    (container,) = spec["containers"]
-    egress = (TOP / "deploy/egress/http-over-unix.yaml").read_text()
-    for flag in container["command"][1:]:
-        assert flag in egress
-    socket = yaml.safe_load(egress)["egressSelections"][0]["connection"]["transport"]["uds"]["udsName"]
-    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
-    assert str(Path(socket).parent) in mounts.values()
-    assert {volume["name"]: volume["hostPath"]["path"] for volume in spec["volumes"]} == mounts
+@every_page
+def test_commands_are_ours(page: Path) -> None:
+    """Each `cloud-server`, `edge-agent` or `longline` in a block has a subcommand and options that there are."""
+    from cloud_server.cli import cli as server
+    from edge_agent.cli import cli as agent
+    from tunnel.tool.cli import cli as tool
+
+    for text in blocks(page, ""):
+        for line in text.replace("\\\n", " ").splitlines():
+            for program, cli in (("cloud-server", server), ("edge-agent", agent), ("longline", tool)):
+                found = re.search(rf"(?:^|[ (/\"]){program} ([a-z]+)(?: ([a-z]+))?((?: .*)?)$", line)
+                if found is None or found[1] not in cli.commands:
+                    assert not re.search(rf"(?:^|bin/|in_server ){program} [a-z]", line), line
+                    continue
+                command = cli.commands[found[1]]
+                command = getattr(command, "commands", {}).get(found[2], command)
+                known = {option for parameter in command.params for option in parameter.opts}
+                own = re.split(r" [|>]+ | # ", found[3])[0]
+                assert set(re.findall(r"(?<= )--[a-z-]+", own)) <= known, line
+
+
+class TestKubeadm:
+    page = HOWTO / "kubeadm.md"
+    manifest, of_kubeadm = map(yaml.safe_load, blocks(page, "yaml"))
+
+    def test_what_is_added_to_kube_apiserver_is_what_the_egress_file_needs(self) -> None:
+        spec = self.manifest["spec"]
+        (container,) = spec["containers"]
+        egress = (TOP / "deploy/egress/http-over-unix.yaml").read_text()
+        for flag in container["command"][1:]:
+            assert flag in egress
+        socket = yaml.safe_load(egress)["egressSelections"][0]["connection"]["transport"]["uds"]["udsName"]
+        mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+        assert str(Path(socket).parent) in mounts.values()
+        assert {volume["name"]: volume["hostPath"]["path"] for volume in spec["volumes"]} == mounts
+
+    def test_kubeadms_own_configuration_says_the_same(self) -> None:
+        (container,) = self.manifest["spec"]["containers"]
+        server = self.of_kubeadm["apiServer"]
+        assert [f"--{arg['name']}={arg['value']}" for arg in server["extraArgs"]] == container["command"][1:]
+        assert server["extraEnvs"] == container["env"]
+        types = {volume["name"]: volume["hostPath"]["type"] for volume in self.manifest["spec"]["volumes"]}
+        for volume, mount in zip(server["extraVolumes"], container["volumeMounts"], strict=True):
+            assert volume.pop("hostPath") == mount["mountPath"]
+            assert volume.pop("pathType") == types[mount["name"]]
+            assert volume == mount
+
+    def test_the_node_agents_file_is_that_of_the_daemonset(self, tmp_path: Path) -> None:
+        by_hand = tmp_path / "edge-agent.toml"
+        by_hand.write_text(next(text for text in blocks(self.page, "toml") if "127.0.0.1:10250" in text))
+        assert load_agent_config(by_hand).allow == load_agent_config(
+            TOP / "deploy/kustomize/overlays/edge-agent/edge-agent.toml"
+        ).allow  # fmt: skip
+
+    @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+    def test_the_servers_certificate_is_made_anew(self, tmp_path: Path) -> None:
+        version = subprocess.run(["openssl", "version"], capture_output=True, text=True, check=True).stdout
+        if not version.startswith("OpenSSL 3"):
+            pytest.skip(f"{version.strip()} cannot copy extensions")
+        init_state(tmp_path, ["cloud.example.com", "192.0.2.10"])
+        files = ServerTls(
+            certificate=tmp_path / "server.crt", key=tmp_path / "server.key", client_ca=tmp_path / "ca.crt"
+        )
+        before = files.load()
+        same, other = (text for text in blocks(self.page, "") if "openssl" in text)
+        usual = ["DNS:localhost", "IP Address:127.0.0.1", "IP Address:0:0:0:0:0:0:0:1"]
+        run(same, tmp_path)
+        assert files.load().certificate != before.certificate
+        given = ["DNS:cloud.example.com", "IP Address:192.0.2.10"]
+        assert names(tmp_path / "server.crt") == ["URI:spiffe://longline/server", *given, *usual]
+        run(other + same.partition("\n")[2], tmp_path)
+        assert names(tmp_path / "server.crt") == ["URI:spiffe://longline/server", "DNS:new.example.com", *usual]
+        assert files.load().key == before.key
+        verify = ["openssl", "verify", "-purpose", "sslserver", "-CAfile", "ca.crt", "server.crt"]
+        assert subprocess.run(verify, cwd=tmp_path, capture_output=True, timeout=30, check=False).returncode == 0
+
+
+def run(commands: str, folder: Path) -> None:
+    """Run a block of a page, as a user does."""
+    argv = ["sh", "-euc", commands]
+    done = subprocess.run(argv, cwd=folder, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def names(certificate: Path) -> list[str]:
+    """The names in a certificate, as OpenSSL shows them."""
+    show = ["openssl", "x509", "-in", str(certificate), "-noout", "-ext", "subjectAltName"]
+    shown = subprocess.run(show, capture_output=True, text=True, timeout=30, check=True).stdout
+    return [name.strip() for name in shown.splitlines()[1].split(",")]
 
 
 def test_konnectivitys_metrics_are_those_of_the_server() -> None:
     source = (TOP / "cloud_server/metrics.py").read_text()
     told = re.search(
-        r"`konnectivity_network_proxy_server_` with(.*?)\.\n",
-        (TOP / "docs/howto/from-konnectivity.md").read_text(),
-        re.DOTALL,
+        r"`konnectivity_network_proxy_server_`:(.*?)\.\n", (HOWTO / "from-konnectivity.md").read_text(), re.DOTALL
     )
     assert told is not None
-    names = re.findall(r"`(\w+)`", told[1])
-    assert len(names) > 5
-    assert [name for name in names if f'"{name}"' not in source] == []
+    found = re.findall(r"`(\w+)`", told[1])
+    assert len(found) > 5
+    assert [name for name in found if f'"{name}"' not in source] == []
