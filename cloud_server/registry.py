@@ -19,8 +19,13 @@ from tunnel.core.target import Target
 MAX_LAG = 1024
 """Changes a subscriber may be behind before it is told to start anew."""
 LINK_WAIT_S = 3.0
-"""How long an open waits for an agent whose link is down. One that lost a connection is back within a second; one that
-is away for longer mostly stays away, and its user wants to know: kubectl asks twice before it says anything."""
+"""How long an open waits for an agent whose link is down, whatever ended it: a process that was killed, and a router
+that forgot a connection, look alike from here.
+
+An agent that lives dials again within a second, and every 3 s at most for as long as it fails (`Backoff`); one that was
+killed is back 2 s later when systemd restarts it. After that its user is better told: kubectl asks the fleet API twice
+before it says anything.
+"""
 
 
 class Change(Enum):
@@ -153,8 +158,10 @@ class Registry:
             if session is None:
                 raise self._absent(agent)
             wait_s = min(LINK_WAIT_S, max(0.001, give_up_s - loop.time()))
-            if not session.attached and not await session.attached_within(wait_s) and session is self.session(agent):
-                raise self._absent(agent)
+            if not session.attached and not await session.attached_within(wait_s):
+                if session is self.session(agent):
+                    raise self._absent(agent)
+                continue  # it is over, and there may be a new one
             try:
                 return await session.open(
                     target,

@@ -271,6 +271,26 @@ async def test_an_open_without_an_answer_goes_to_the_process_that_took_over(serv
         assert await stream.read() == b"x"
 
 
+@pytest.mark.parametrize("early_data", [b"", b"early"])
+async def test_an_open_that_waits_for_the_link_goes_to_the_process_that_took_over(
+    server: SessionServer, early_data: bytes
+) -> None:
+    async with RawBox(server, instance=b"1") as one, RawBox(server, instance=b"2") as two:
+        await one.connect()
+        one.carriers[-1].close()
+        await eventually(lambda: not server.connected())
+        async with asyncio.TaskGroup() as tasks:
+            opening = tasks.create_task(opened(server, early_data=early_data))
+            await asyncio.sleep(0)  # it has begun
+            await two.connect()
+        stream = opening.result()
+        await stream.write(b"x")
+        received = b""
+        while len(received) < len(early_data) + 1:
+            received += await stream.read()
+        assert received == early_data + b"x"
+
+
 async def test_bytes_that_went_along_with_an_open_go_to_one_process_only(server: SessionServer) -> None:
     async def never(_incoming: IncomingStream) -> None:
         await asyncio.get_running_loop().create_future()
