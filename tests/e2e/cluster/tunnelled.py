@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from tests.e2e.cluster.control_plane import POD_CIDR
 from tests.e2e.cluster.kubernetes import SITES, Kubernetes, kubernetes
 from tests.support.cluster import Cluster, cluster
 from tests.support.kubectl_user import KubectlUser
+from tests.support.netns import BoxNamespace
 
 ALLOW = (f"127.0.0.1:{node_config.KUBELET_PORT}", f"{POD_CIDR}:*", f"{SERVICE_CIDR}:*")
 """What the agents let kube-apiserver reach."""
@@ -21,6 +23,8 @@ API_SERVER = "kube-apiserver"
 """What the cloud server exposes to the agents."""
 LISTEN = "127.0.0.1:6443"
 """Where it is found on each node."""
+ELSEWHERE = "198.51.100.1"
+"""One more address of the cloud server, by its certificate; it leads nowhere until a test says where."""
 
 
 @dataclass(kw_only=True)
@@ -35,16 +39,25 @@ class Tunnelled(KubectlUser):
 
     @contextlib.contextmanager
     def cut(self, where: str) -> Iterator[None]:
-        """Meanwhile nothing passes between a site and the cloud server, and neither of them is told."""
-        rules = [f"FORWARD -p tcp --{end} {self.cluster.tunnel_port} -j DROP".split() for end in ("dport", "sport")]
+        """Meanwhile nothing passes between a site and the cloud server, and neither of them is told.
+
+        Raises:
+            AssertionError: something passed, or nothing wanted to.
+        """
+        port = self.cluster.tunnel_port
+        tunnel = [f"-p tcp --{end} {port}" for end in ("dport", "sport")]
+        drop = [f"-t filter -I FORWARD {packets} -j DROP".split() for packets in tunnel]
+        count = [f"-t mangle -I POSTROUTING {packets}".split() for packets in tunnel]
         router = self.kubernetes.routers[where]
-        for rule in rules:
-            router.run("iptables", "-w", "-I", *rule)
+        for rule in drop + count:
+            router.run("iptables", "-w", *rule)
         try:
             yield
+            assert _packets(router, "filter", "FORWARD", f"{port} -j DROP") > 0, "nothing wanted to pass the cut link"
+            assert _packets(router, "mangle", "POSTROUTING", f"{port}") == 0, "something passed the cut link"
         finally:
-            for rule in rules:
-                router.run("iptables", "-w", "-D", *rule)
+            for rule in drop + count:
+                router.run("iptables", "-w", *("-D" if word == "-I" else word for word in rule))
 
     @contextlib.contextmanager
     def nothing_but_the_tunnel(self, where: str) -> Iterator[None]:
@@ -70,7 +83,7 @@ def tunnelled(sites: Sequence[str] = SITES) -> Iterator[Tunnelled]:
     """A cluster with a pod `app-SITE` on each node, all ready; everything is gone at the end."""
     with contextlib.ExitStack() as stack:
         routers = stack.enter_context(site.routers(sites))
-        cloud = stack.enter_context(cluster(host=site.outside(routers)))
+        cloud = stack.enter_context(cluster(host=site.outside(routers), hosts=[ELSEWHERE]))
         kube = stack.enter_context(kubernetes(routers, egress.http_over_unix(cloud)))
         server = kube.control.api.server
         own = deploy.account(kube, server, cloud.config.parent)
@@ -87,3 +100,10 @@ def tunnelled(sites: Sequence[str] = SITES) -> Iterator[Tunnelled]:
             )
         kube.kubectl("wait", "pod", "--all", "--for=condition=Ready", "--timeout=60s", timeout_s=70)
         yield Tunnelled(kubernetes=kube, cluster=cloud, folder=kube.folder, kubeconfig=kube.kubeconfig)
+
+
+def _packets(router: BoxNamespace, table: str, chain: str, ending: str) -> int:
+    """How many have met the rules of a chain that end so."""
+    counted = re.compile(r"(.*) -c (\d+) \d+(.*)")
+    rules = map(counted.fullmatch, router.run("iptables", "-w", "-t", table, "-vS", chain).splitlines())
+    return sum(int(rule[2]) for rule in rules if rule and f"{rule[1]}{rule[3]}".endswith(ending))
