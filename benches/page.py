@@ -46,13 +46,25 @@ def _group(result: Result) -> Iterator[str]:
         yield from _table(
             ["", "min", "median", "max"], [[name, *map(number, Spread.of(plain[name]))] for name in plain]
         )
-    figures = by_subject(result.samples)
-    if figures:
-        subjects = list(dict.fromkeys(subject for its in figures.values() for subject in its))
-        rows = [[figure, *(_range(its.get(subject)) for subject in subjects)] for figure, its in figures.items()]
+    for subjects, figures in _alike(result.samples).items():
+        its = by_subject(result.samples)
+        rows = [[figure, *(_range(its[figure].get(subject)) for subject in subjects)] for figure in figures]
         yield from _table(["median (min to max)", *subjects], rows)
-        others = [subject for subject in subjects if subject != OURS]
-        yield from _table([f"{OURS} / other", *others], _ratios(result.samples, list(figures), others))
+        if OURS in subjects:
+            others = [subject for subject in subjects if subject != OURS]
+            yield from _table([f"{OURS} / other", *others], _ratios(result.samples, figures, others))
+
+
+def _alike(samples: Samples) -> dict[tuple[str, ...], list[str]]:
+    """Figures that share a table: those whose subjects are among the subjects of the first."""
+    tables: dict[tuple[str, ...], list[str]] = {}
+    figures = by_subject(samples)
+    for figure in sorted(figures, key=lambda each: -len(figures[each])):
+        subjects = tuple(figures[figure])
+        table = next((each for each in tables if set(subjects) <= set(each)), subjects)
+        tables.setdefault(table, []).append(figure)
+    order = list(figures)
+    return {subjects: sorted(each, key=order.index) for subjects, each in tables.items()}
 
 
 def _conditions(result: Result) -> str:

@@ -61,12 +61,13 @@ def number(value: float) -> str:
 
 def show(result: Result) -> None:
     """Print for people."""
-    print(f"{'':52} {'min':>8} {'median':>8} {'max':>8}   longline / this, median")
+    width = max(map(len, result.samples), default=0)
+    print(f"{'':{width}} {'min':>8} {'median':>8} {'max':>8}   longline / this, median")
     places = {figure: place for place, figure in enumerate(dict.fromkeys(map(figure_of, result.samples)))}
     for name, values in sorted(result.samples.items(), key=lambda each: places[figure_of(each[0])]):
         figure, _, subject = name.partition(" | ")
         row = " ".join(f"{number(value):>8}" for value in Spread.of(values))
         against = ratio(result.samples, figure, subject) if subject and subject != OURS else None
-        print(f"{name:52} {row}" + (f"   {number(against.median)}" if against else ""))
+        print(f"{name:{width}} {row}" + (f"   {number(against.median)}" if against else ""))
     loads = result.before["load_average"][0], result.after["load_average"][0]
     print(f"load average {loads[0]} before, {loads[1]} after, on {result.machine['cpus']} cores")
