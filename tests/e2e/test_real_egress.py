@@ -1,7 +1,7 @@
 """The ways from kube-apiserver to a cloud server: konnectivity's protocol, and HTTP CONNECT over TLS.
 
 The third, HTTP CONNECT on the unix socket, is the one of `test_real_cluster.py`. Each is an API server of its own in
-the same cluster. And what a kubectl before 1.31 speaks, SPDY all the way.
+the same cluster. And what a kubectl before 1.30 speaks, SPDY all the way.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.timeout(90, func_only=True)
 
 MIB = 1024 * 1024
 SPDY = {"KUBECTL_REMOTE_COMMAND_WEBSOCKETS": "false", "KUBECTL_PORT_FORWARD_WEBSOCKETS": "false"}
-"""What a kubectl before 1.31 speaks."""
+"""What a kubectl before 1.30 speaks."""
 RECORDED = {
     "konnectivity": '"frontend":"konnectivity"',
     "tls": f'"frontend":"connect","user":"{egress.USER}"',

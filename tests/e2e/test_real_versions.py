@@ -1,4 +1,4 @@
-"""The kubectls that people have, on a real Kubernetes through the tunnel: SPDY up to 1.30, WebSocket from 1.31 on."""
+"""The kubectls that people have, on a real Kubernetes through the tunnel: SPDY up to 1.29, WebSocket from 1.30 on."""
 
 from __future__ import annotations
 

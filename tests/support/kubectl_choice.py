@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 OLDEST = (1, 31)
-"""The first that speaks WebSocket for exec and cp by default."""
+"""The first that speaks WebSocket for everything by default; 1.30 does not for port-forward."""
 
 
 class NoKubectl(Exception):

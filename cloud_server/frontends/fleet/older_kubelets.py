@@ -1,6 +1,6 @@
 """Which kubelets turn down the newest streaming protocols: their clients are told so without another way to the box.
 
-kubectl since 1.31 offers WebSocket alone first, which kube-apiserver translates and most kubelets do not speak. Turned
+kubectl since 1.30 offers WebSocket alone first, which kube-apiserver translates and most kubelets do not speak. Turned
 down, it comes again with SPDY, which they do.
 """
 
