@@ -29,17 +29,17 @@ Figures = dict[str, float]
 
 def measure(quick: bool) -> Samples:
     """Round by round."""
-    rounds, seconds = (1, 0.5) if quick else (5, 2.0)
+    rounds, seconds = (1, 0.3) if quick else (5, 2.0)
     samples: Samples = defaultdict(list)
     with subjects() as them, Clients(MOST_CLIENTS + 1) as clients:
-        for subject in them:
-            _add(samples, subject, {f"RSS idle, {side}, MB": value for side, value in subject.rss_mb().items()})
+        idle = {subject: subject.rss_mb() for subject in them}
         for number in range(rounds):
             for probe in PROBES:
                 for place in range(len(them)):
                     subject = them[(place + number) % len(them)]
                     _add(samples, subject, probe(subject, clients, seconds))
         for subject in them:
+            _add(samples, subject, {f"RSS idle, {side}, MB": value for side, value in idle[subject].items()})
             _add(samples, subject, {f"RSS after, {side}, MB": value for side, value in subject.rss_mb().items()})
     return samples
 
@@ -114,7 +114,7 @@ def opens(subject: Subject, clients: Clients, seconds: float) -> Figures:
     return figures
 
 
-PROBES: tuple[Callable[[Subject, Clients, float], Figures], ...] = (one, many, idle_echo, busy_echo, opens)
+PROBES: tuple[Callable[[Subject, Clients, float], Figures], ...] = (one, idle_echo, busy_echo, many, opens)
 
 
 def _bulk(

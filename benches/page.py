@@ -103,27 +103,28 @@ def _ratios(samples: Samples, figures: list[str], others: list[str]) -> Iterator
 
 
 def _pictures(kept: dict[str, Result]) -> Iterator[tuple[str, str]]:
-    for name, result in kept.items():
+    if (fast := kept.get("fast")) is not None:
+        figures = by_subject(fast.samples)
+        subjects = list(dict.fromkeys(subject for its in figures.values() for subject in its))
         panels = [
-            svg.Bars(figure, {subject: Spread.of(values) for subject, values in its.items()})
-            for figure, its in by_subject(result.samples).items()
+            svg.Bars(figure, {subject: Spread.of(its[subject]) if subject in its else None for subject in subjects})
+            for figure, its in figures.items()
         ]
-        if panels:
-            yield name, svg.picture(panels)
+        yield "fast", svg.picture(panels, columns=2, width=480)
     changes = results.FOLDER / "link-changes.json"
     if changes.exists():
-        yield "link-changes", svg.picture(_changes(changes))
+        yield "link-changes", svg.picture(list(_changes(changes)), columns=1, width=760)
 
 
 def _changes(file: Path) -> Iterator[svg.Lines]:
     for name, series in json.loads(file.read_text()).items():
         rates = [(place * series["bin_s"], rate) for place, rate in enumerate(series["rate_mbit"])]
-        allowed = [(at, link[0]) for at, *link in series["links"]]
         trips = [(at, round_trip) for at, round_trip in series["rtt_ms"]]
         end = max(rates[-1][0], trips[-1][0])
-        yield svg.Lines(f"{name}: a copy", "Mbit/s", {"copy": rates, "link": _steps(allowed, end)})
-        least = [(at, link[1] * 1e3) for at, *link in series["links"]]
-        yield svg.Lines(f"{name}: keystrokes beside it", "ms", {"echo": trips, "round trip": _steps(least, end)})
+        allowed = _steps([(at, link[0]) for at, *link in series["links"]], end)
+        yield svg.Lines(f"{name}: a copy, Mbit/s", {"copy": rates, "link": allowed})
+        least = _steps([(at, link[1] * 1e3) for at, *link in series["links"]], end)
+        yield svg.Lines(f"{name}: keystrokes beside it, ms", {"echo": trips, "link": least})
 
 
 def _steps(points: list[svg.Point], end: float) -> list[svg.Point]:

@@ -1,103 +1,120 @@
-"""Small plots as SVG text: ranges as bars, and lines over time. Panels stand below each other, each with its axes."""
+"""Small plots as SVG text: ranges as bars, and lines over time. Each panel has axes of its own."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Protocol
 
 from benches.tables import Spread, number
 
-WIDTH = 720
-LABEL = 170
-"""What stands to the left of an axis, in pixels like all here."""
+LABEL = 110
+"""What stands to the left of bars, in pixels like all here."""
 ROW = 18
 PLOT = 150
-"""The height of a panel with lines."""
+"""The height of a panel's lines."""
 COLOURS = ("#2563a8", "#9aa0a6", "#c2571a", "#8a4fa3", "#3c8a4a", "#a8892b")
 
 Point = tuple[float, float]
 
 
+class Panel(Protocol):
+    """One plot of a picture."""
+
+    @property
+    def height(self) -> float: ...
+
+    def draw(self, width: float) -> list[str]:
+        """Its elements, from the origin on."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Bars:
-    """One figure of several subjects: the median as a bar, minimum and maximum as a line across its end."""
+    """One figure of several subjects: the median as a bar, minimum and maximum as a line along its end."""
 
     title: str
-    rows: dict[str, Spread]
+    rows: dict[str, Spread | None]
+    """None keeps a subject's place, and so the others' colours."""
 
-    def draw(self, top: float) -> tuple[list[str], float]:
-        """Its elements, and where it ends."""
-        most = max(spread.high for spread in self.rows.values()) or 1.0
-        scale = (WIDTH - LABEL - 90) / most
-        parts = [_text(8, top + 14, self.title, weight="bold")]
+    @property
+    def height(self) -> float:
+        return 38.0 + len(self.rows) * ROW
+
+    def draw(self, width: float) -> list[str]:
+        most = max(spread.high for spread in self.rows.values() if spread) or 1.0
+        scale = (width - LABEL - 60) / most
+        parts = [_text(8, 14, self.title, weight="bold")]
         for place, (subject, spread) in enumerate(self.rows.items()):
-            y = top + 24 + place * ROW
-            middle = y + ROW / 2 - 2
-            low, end, high = (LABEL + value * scale for value in spread)
-            bar = f"M{LABEL} {middle:.1f}H{max(LABEL + 0.5, end):.1f}"
-            parts += [
-                _text(LABEL - 8, middle + 4, subject, anchor="end"),
-                f'<path d="{bar}" stroke-width="{ROW - 4}" {_colour(place)}/>',
-                f'<path d="M{low:.1f} {middle:.1f}H{high:.1f}" stroke="#222" stroke-width="1.5"/>',
-                _text(high + 6, middle + 4, number(spread.median)),
-            ]
-        return parts, top + 24 + len(self.rows) * ROW + 14
+            y = 24.0 + (place + 0.5) * ROW
+            parts.append(_text(LABEL - 6, y + 4, subject, anchor="end"))
+            if spread is not None:
+                low, end, high = (LABEL + value * scale for value in spread)
+                parts += [
+                    _path(f"M{LABEL} {y:.1f}H{max(LABEL + 0.5, end):.1f}", _colour(place), ROW - 4),
+                    _path(f"M{low:.1f} {y:.1f}H{high:.1f}", "#222", 1.5),
+                    _text(high + 6, y + 4, number(spread.median)),
+                ]
+        return parts
 
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """Series over one horizontal axis."""
+    """Series over the same seconds."""
 
     title: str
-    unit: str
     series: dict[str, Sequence[Point]]
-    across: str = "s"
-    """The unit of the horizontal axis."""
 
-    def draw(self, top: float) -> tuple[list[str], float]:
-        """Its elements, and where it ends."""
+    @property
+    def height(self) -> float:
+        return 60.0 + PLOT
+
+    def draw(self, width: float) -> list[str]:
         points = [point for series in self.series.values() for point in series]
         last, most = max(x for x, _ in points) or 1.0, max(y for _, y in points) or 1.0
-        left, width, foot = 60, WIDTH - 80, top + 24 + PLOT
-        parts = [_text(8, top + 14, f"{self.title}, {self.unit}", weight="bold")]
+        left, foot = 60, 24.0 + PLOT
+        across = width - left - 30
+        parts = [_text(8, 14, self.title, weight="bold")]
         for share in (0.0, 0.5, 1.0):
-            y, x = foot - share * PLOT, left + share * width
+            y = foot - share * PLOT
             parts += [
-                f'<path d="M{left} {y:.1f}h{width}" stroke="#ddd"/>',
+                _path(f"M{left} {y:.1f}h{across:.1f}", "#ddd", 1),
                 _text(left - 6, y + 4, number(share * most), anchor="end"),
-                _text(x, foot + 15, f"{number(share * last)} {self.across}", anchor="middle"),
+                _text(left + share * across, foot + 15, f"{number(share * last)} s", anchor="middle"),
             ]
         for place, (name, series) in enumerate(self.series.items()):
-            path = " ".join(f"{left + x / last * width:.1f},{foot - y / most * PLOT:.1f}" for x, y in series)
-            parts.append(f'<polyline points="{path}" fill="none" stroke-width="1.3" {_colour(place)}/>')
-            if name:
-                parts.append(
-                    _text(WIDTH - 24, top + 14 + place * 14, name, anchor="end", colour=COLOURS[place % len(COLOURS)])
-                )
-        return parts, foot + 30
+            line = "L".join(f"{left + x / last * across:.1f} {foot - y / most * PLOT:.1f}" for x, y in series)
+            parts.append(_path(f"M{line}", _colour(place), 1.3))
+            parts.append(_text(width - 30 - 90 * place, 14, name, anchor="end", colour=_colour(place)))
+        return parts
 
 
-def picture(panels: Iterable[Bars | Lines]) -> str:
-    """A whole file."""
+def picture(panels: Sequence[Panel], *, columns: int, width: float) -> str:
+    """A whole file; `width` is a panel's."""
     parts: list[str] = []
-    height = 6.0
-    for panel in panels:
-        drawn, height = panel.draw(height)
-        parts += drawn
+    top = 8.0
+    for first in range(0, len(panels), columns):
+        row = panels[first : first + columns]
+        for column, panel in enumerate(row):
+            parts += [f'<g transform="translate({column * width:.0f} {top:.0f})">', *panel.draw(width), "</g>"]
+        top += max(panel.height for panel in row)
+    size = f'width="{columns * width:.0f}" height="{top:.0f}"'
     head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:.0f}" width="{WIDTH}" '
-        f'height="{height:.0f}" font-family="sans-serif" font-size="12"><rect width="100%" height="100%" fill="#fff"/>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="12">'
+        '<rect width="100%" height="100%" fill="#fff"/>'
     )
     return "\n".join((head, *parts, "</svg>\n"))
 
 
 def _colour(place: int) -> str:
-    return f'stroke="{COLOURS[place % len(COLOURS)]}"'
+    return COLOURS[place % len(COLOURS)]
+
+
+def _path(line: str, colour: str, thick: float) -> str:
+    return f'<path d="{line}" fill="none" stroke="{colour}" stroke-width="{thick:g}"/>'
 
 
 def _text(x: float, y: float, text: str, *, anchor: str = "start", weight: str = "normal", colour: str = "#222") -> str:
-    return (
-        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-weight="{weight}" fill="{colour}">'
-        f"{escape(text)}</text>"
-    )
+    place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"'
+    return f'<text {place} font-weight="{weight}" fill="{colour}">{escape(text)}</text>'
