@@ -23,10 +23,15 @@ every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 LOADERS = {"# cloud-server.toml": load_server_config, "# edge-agent.toml": load_agent_config}
 
 
+def fences(page: Path) -> list[tuple[str, str]]:
+    """The fenced blocks, those inside lists too: language and text."""
+    found = re.findall(r"^( *)```(\w*)\n(.*?)^\1```$", page.read_text(), re.MULTILINE | re.DOTALL)
+    return [(language, textwrap.dedent(text)) for _, language, text in found]
+
+
 def blocks(page: Path, language: str) -> list[str]:
-    """The fenced blocks of a language, those inside lists too; those without one for an empty string."""
-    found = re.findall(rf"^( *)```{language}\n(.*?)^\1```$", page.read_text(), re.MULTILINE | re.DOTALL)
-    return [textwrap.dedent(text) for _, text in found]
+    """The blocks of a language; those without one, mostly commands, for an empty string."""
+    return [text for each, text in fences(page) if each == language]
 
 
 def anchors(file: Path) -> set[str]:
@@ -47,6 +52,16 @@ def test_every_fence_is_closed(page: Path) -> None:
 
 
 @every_page
+def test_commands_are_shell(page: Path) -> None:
+    for text in blocks(page, ""):
+        if "──" not in text and not text.startswith("apiVersion"):  # a picture, a template
+            checked = subprocess.run(
+                ["bash", "-n"], input=text, capture_output=True, text=True, timeout=30, check=False
+            )
+            assert (checked.returncode, checked.stderr) == (0, ""), text
+
+
+@every_page
 def test_configurations_load(page: Path, tmp_path: Path) -> None:
     for text in blocks(page, "toml"):
         title = text.splitlines()[0]
@@ -59,6 +74,20 @@ def test_configurations_load(page: Path, tmp_path: Path) -> None:
 def test_manifests_are_yaml(page: Path) -> None:
     for text in blocks(page, "yaml"):
         assert isinstance(yaml.safe_load(text), dict)
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+@every_page
+def test_systemd_accepts_the_drop_ins(page: Path, tmp_path: Path) -> None:
+    for text in blocks(page, "ini"):
+        drop_in = tmp_path / text.splitlines()[0].removeprefix("# /")
+        drop_in.parent.mkdir(parents=True)
+        drop_in.write_text(text)
+        unit = drop_in.parent.name.removesuffix(".d")
+        shutil.copy(TOP / "packaging" / "systemd" / unit, drop_in.parent.parent)
+        verify = ["systemd-analyze", "verify", f"--root={tmp_path}", "--man=no", "--recursive-errors=no", unit]
+        done = subprocess.run(verify, capture_output=True, text=True, timeout=30, check=False)
+        assert drop_in.name not in done.stderr
 
 
 @every_page
