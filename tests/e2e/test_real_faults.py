@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Self
 
@@ -41,6 +42,8 @@ SPDY_ONLY = "1.29"
 SHELL = ("app-site-a", "-c", "shell")
 MAKE = "head -c {1}000000 /dev/urandom > {0}; sha256sum {0}"
 WEB = ("app-site-a", "-c", "web")
+COUNTER = ("app-site-a", "-c", "counter")
+FOLLOW = [("logs", "-f", "--tail", "0"), ("attach",)]
 
 
 class Download:
@@ -96,6 +99,12 @@ class Copy:
         return self._process.returncode, complaint
 
 
+def numbers(follower: subprocess.Popen[str]) -> Iterator[int]:
+    """Those of the counter's lines."""
+    assert follower.stdout is not None
+    return (int(found[1]) for line in follower.stdout if (found := re.fullmatch(r"line (\d+)\n", line)))
+
+
 def test_a_link_that_is_cut_under_everything(kube: Tunnelled) -> None:
     old = kubectl_of(SPDY_ONLY)
     content = os.urandom(200 * MIB)
@@ -106,9 +115,8 @@ def test_a_link_that_is_cut_under_everything(kube: Tunnelled) -> None:
         shell = stack.enter_context(kube.shell("exec", "-it", *SHELL, "--", "sh"))
         shell.type("echo here $((20 + 22))\n")
         shell.expect("here 42")
-        logs = stack.enter_context(kube.follow("logs", "-f", "app-site-a", "-c", "counter", "--tail", "0"))
-        assert logs.stdout is not None
-        first = int(logs.stdout.readline().removeprefix("line "))
+        counts = [numbers(stack.enter_context(kube.follow(*verb, *COUNTER))) for verb in FOLLOW]
+        first = [next(count) for count in counts]
         port = stack.enter_context(forwarding(kube, "app-site-a"))
         download = stack.enter_context(Download(port, "/big"))
         copies = [stack.enter_context(Copy(kube, "app-site-a:/tmp/down", "down"))]
@@ -124,8 +132,8 @@ def test_a_link_that_is_cut_under_everything(kube: Tunnelled) -> None:
             assert all(copy.running for copy in copies), "the cut came too late"
         shell.expect("still 42", 30)
         assert '"resumed":true' in kube.cluster.server.wait_for_log('"event":"agent connected"', after=logged)
-        numbers = [int(logs.stdout.readline().removeprefix("line ")) for _ in range(int(CUT_S * 10))]
-        assert numbers == list(range(first + 1, first + 1 + len(numbers)))
+        more = range(1, 1 + int(CUT_S * 10))
+        assert [[next(count) for _ in more] for count in counts] == [[begin + n for n in more] for begin in first]
         assert download.rest() == digest
         assert [copy.wait() for copy in copies] == 3 * [(0, "")]
         assert hashlib.sha256((kube.folder / "down").read_bytes()).hexdigest() == down
