@@ -1,11 +1,9 @@
-"""The clients: they move bytes and note times. Blocking sockets, one thread each."""
+"""What clients do: connect, move bytes, read a list of times."""
 
 from __future__ import annotations
 
 import socket
-import threading
 import time
-from collections.abc import Callable
 
 CHUNK_BYTES = 1024 * 1024
 MESSAGE = bytes(64)
@@ -45,45 +43,6 @@ def upload(port: int, size_bytes: int) -> float:
         if int(sock.makefile("rb").readline()) != size_bytes:
             raise RuntimeError("bytes were lost")
         return size_bytes / (time.perf_counter() - start) / 1e6
-
-
-def at_once(count: int, work: Callable[[], float]) -> list[float]:
-    """The same work in several threads."""
-    results: list[float] = []
-    threads = [threading.Thread(target=lambda: results.append(work())) for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if len(results) != count:
-        raise RuntimeError("a client failed")
-    return results
-
-
-def echo(port: int, seconds: float, pause_s: float = 0.0) -> list[float]:
-    """Round trips of 64 bytes for a while, in milliseconds, sorted."""
-    times: list[float] = []
-    with dial(port) as sock:
-        end = time.perf_counter() + seconds
-        while (start := time.perf_counter()) < end:
-            sock.sendall(MESSAGE)
-            got = 0
-            while got < len(MESSAGE):
-                got += len(sock.recv(len(MESSAGE) - got)) or lost()
-            times.append((time.perf_counter() - start) * 1e3)
-            if pause_s:
-                time.sleep(pause_s)
-    return sorted(times)
-
-
-def opens(port: int, count: int) -> float:
-    """Open, exchange a byte and close, one after the other; returns how many a second."""
-    start = time.perf_counter()
-    for _ in range(count):
-        with dial(port) as sock:
-            sock.sendall(b"x")
-            sock.recv(1) or lost()
-    return count / (time.perf_counter() - start)
 
 
 def percentile(values: list[float], share: float) -> float:
