@@ -71,7 +71,7 @@ e2e: $(READY) ## real processes, network namespaces and a real kubectl (root for
 cluster: $(READY) ## run a real Kubernetes behind the tunnel until Ctrl-C, and say how to use it (root; builds it once)
 	@$(PY) -m tests.e2e.cluster up
 
-bench: $(READY) ## throughput, echo latency and memory (short: BENCH=--quick)
+bench: $(READY) ## figures beside other tunnels, into docs/benchmarks.md (half an hour; two minutes: BENCH=--quick)
 	@$(PY) -m benches $(BENCH)
 
 fuzz: $(READY) ## feed the decoder rubbish for FUZZ_SECONDS (60)
