@@ -75,6 +75,13 @@ class ConnectConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class SocksConfig:
+    """The `[socks]` section: SOCKS5 with a user's token as the password, not encrypted."""
+
+    listen: HostPort | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class FleetConfig:
     """The `[fleet]` section: the Kubernetes API for boxes without Kubernetes."""
 
@@ -161,6 +168,7 @@ class ServerConfig(Validated):
 
     tunnel: TunnelConfig = dataclasses.field(default_factory=TunnelConfig)
     connect: ConnectConfig = dataclasses.field(default_factory=ConnectConfig)
+    socks: SocksConfig = dataclasses.field(default_factory=SocksConfig)
     fleet: FleetConfig = dataclasses.field(default_factory=FleetConfig)
     forward: list[ForwardConfig] = dataclasses.field(default_factory=list)
     expose: list[ExposeConfig] = dataclasses.field(default_factory=list)
@@ -230,6 +238,7 @@ class ServerConfig(Validated):
         for key, listen in (
             ("connect.listen", self.connect.listen),
             ("connect.listen_kubectl", self.connect.listen_kubectl),
+            ("socks.listen", self.socks.listen),
             ("fleet.listen", self.fleet.listen),
             ("metrics.listen", self.metrics.listen),
         ):

@@ -11,6 +11,7 @@ from cloud_server.frontends.fleet.server import FleetServer
 from cloud_server.frontends.forward import Forward
 from cloud_server.frontends.konnectivity.frontend import KonnectivityFrontend
 from cloud_server.frontends.metered import MeteredOpener
+from cloud_server.frontends.socks import SocksFrontend
 from cloud_server.identity.site_proxy import site_proxy_context
 from cloud_server.identity.users import Users
 from cloud_server.metrics import Metrics
@@ -68,6 +69,9 @@ class FrontEnds:
         if config.connect.listen_kubectl is not None:
             own = await asyncio.to_thread(site_proxy_context, state_of(config))
             await self._listener("connect-kubectl", connect.handle_tls).listen_tcp(config.connect.listen_kubectl, own)
+        if config.socks.listen is not None:
+            socks = SocksFrontend(self._dials, self._users.authenticate, deadline_s=deadline_s)
+            await self._listener("socks", socks.handle).listen_tcp(config.socks.listen)
         if config.fleet.listen is not None:
             await self._listener("fleet", self._fleet.handle).listen_tcp(config.fleet.listen, context)
         for one in config.forward:

@@ -134,7 +134,7 @@ class TestCloudServer:
         connect = config.connect
         listens = {
             "tunnel": config.tunnel.listen[0], "connect": connect.listen, "kubectl": connect.listen_kubectl,
-            "fleet": config.fleet.listen, "metrics": config.metrics.listen,
+            "socks": config.socks.listen, "fleet": config.fleet.listen, "metrics": config.metrics.listen,
         }  # fmt: skip
         (container,) = one(manifests, "Deployment")["spec"]["template"]["spec"]["containers"]
         ports = {port["name"]: port["containerPort"] for port in container["ports"]}

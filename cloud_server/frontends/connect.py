@@ -20,13 +20,12 @@ from collections.abc import Callable
 from cloud_server.frontends.audit import OpenRecord, audited
 from cloud_server.frontends.status import http_status, reason_phrase
 from cloud_server.routing.attempt import Dials
-from cloud_server.routing.names import SUFFIX
+from cloud_server.routing.names import agent_meant
 from tunnel.aio.sessions.pending import open_unless_gone
 from tunnel.aio.sessions.splice import splice
 from tunnel.aio.sockets.conn import Conn
 from tunnel.aio.sockets.http1 import Request, ServerConnection
 from tunnel.core.errors import Code, OpenRefused
-from tunnel.core.names import is_agent_name
 
 FRONTEND = "connect"
 HEAD_TIMEOUT_S = 10.0
@@ -134,9 +133,7 @@ def proxy_via(request: Request) -> str:
 
     `https://site-a.longline:TOKEN@host` makes the proxy one of site-a's: `127.0.0.1:6443` is that of its box.
     """
-    name = _basic(request)[0].lower()
-    agent = name.removesuffix(SUFFIX)
-    return agent if agent != name and is_agent_name(agent) else ""
+    return agent_meant(_basic(request)[0])
 
 
 def _basic(request: Request) -> tuple[str, str]:

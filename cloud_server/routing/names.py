@@ -31,6 +31,16 @@ class Authority(NamedTuple):
     """Set when the name itself says which agent and what there."""
 
 
+def agent_meant(name: str) -> str:
+    """The agent in whose network a target is meant, from the name that a client gave beside its token.
+
+    `site-a.longline` makes 127.0.0.1:6443 that of site-a's box. Empty for any other name: then the target says it all.
+    """
+    name = name.lower()
+    agent = name.removesuffix(SUFFIX)
+    return agent if agent != name and is_agent_name(agent) else ""
+
+
 def parse_authority(authority: str) -> Authority:
     """Read it.
 

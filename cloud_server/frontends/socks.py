@@ -1,0 +1,162 @@
+"""SOCKS5 (RFC 1928) with a name and password (RFC 1929), for programs that know no HTTP proxy.
+
+Nothing of it is encrypted, neither is the password: it is for loopback, and for networks that are trusted as that. The
+password is a user's token. A name like `site-a.longline` means the target in that agent's network, as in a proxy URL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from typing import NamedTuple
+
+from cloud_server.frontends.audit import OpenRecord, audited
+from cloud_server.frontends.connect import Authenticate
+from cloud_server.routing.attempt import Dials
+from cloud_server.routing.names import agent_meant
+from tunnel.aio.sessions.pending import open_unless_gone
+from tunnel.aio.sessions.splice import splice
+from tunnel.aio.sockets.conn import Conn
+from tunnel.core.errors import Code, OpenRefused
+
+FRONTEND = "socks"
+HEAD_TIMEOUT_S = 10.0
+VERSION = 5
+_PASSWORD = 2
+"""The one method that is served."""
+_NO_METHOD = 0xFF
+_CONNECT = 1
+_IPV4, _NAME, _IPV6 = 1, 3, 4
+
+_GRANTED, _FAILED = 0, 1
+_COMMAND_NOT_SERVED, _ADDRESS_NOT_SERVED = 7, 8
+_REPLIES = {
+    Code.NOT_ALLOWED: 2,
+    Code.AGENT_AWAY: 3,
+    Code.SHUTTING_DOWN: 3,
+    Code.SESSION_LOST: 3,
+    Code.UNKNOWN_AGENT: 4,
+    Code.NO_SERVICE: 4,
+    Code.AMBIGUOUS: 4,
+    Code.NAME_NOT_FOUND: 4,
+    Code.UNREACHABLE: 4,
+    Code.REFUSED: 5,
+    Code.DEADLINE: 6,
+}
+"""RFC 1928 section 6; all else is a general failure. The reason itself has no place there: the audit record has it."""
+
+
+class _Ended(Exception):
+    """The negotiation is over without a connection; holds the answer, empty for none."""
+
+    def __init__(self, answer: bytes = b"") -> None:
+        super().__init__("no connection was asked for in a way that is served")
+        self.answer = answer
+
+
+class _Asked(NamedTuple):
+    user: str
+    via: str
+    authority: str
+
+
+class SocksFrontend:
+    """Serves connections of SOCKS clients."""
+
+    def __init__(self, dials: Dials, authenticate: Authenticate, *, deadline_s: float) -> None:
+        """`deadline_s`: within which every request is answered."""
+        self._dials = dials
+        self._authenticate = authenticate
+        self._deadline_s = deadline_s
+
+    async def handle(self, conn: Conn) -> None:
+        """Serve a connection."""
+        try:
+            async with asyncio.timeout(HEAD_TIMEOUT_S):
+                asked = await self._negotiate(conn)
+        except TimeoutError:
+            return
+        except _Ended as ended:
+            await conn.write(ended.answer)
+            return
+        record = OpenRecord(frontend=FRONTEND, user=asked.user, peer=conn.peer, asked=asked.authority, agent=asked.via)
+        try:
+            with audited(record):
+                await self._carry(conn, record, asked.via)
+        except OpenRefused as refused:
+            await conn.write(_reply(_REPLIES.get(refused.code, _FAILED)))
+
+    # Internal
+
+    async def _negotiate(self, conn: Conn) -> _Asked:
+        version, methods = await _take(conn, 2)
+        if version != VERSION:
+            raise _Ended
+        if _PASSWORD not in await _take(conn, methods):
+            raise _Ended(bytes([VERSION, _NO_METHOD]))
+        await conn.write(bytes([VERSION, _PASSWORD]))
+        name, user = await self._identify(conn)
+        version, command, _, kind = await _take(conn, 4)
+        if version != VERSION:
+            raise _Ended
+        host = await _host(conn, kind)
+        port = int.from_bytes(await _take(conn, 2))
+        if command != _CONNECT:
+            raise _Ended(_reply(_COMMAND_NOT_SERVED))
+        return _Asked(user, agent_meant(name), f"{host}:{port}")
+
+    async def _identify(self, conn: Conn) -> tuple[str, str]:
+        """The name that was given, and the user whose token the password is."""
+        _version, length = await _take(conn, 2)
+        name = (await _take(conn, length)).decode("utf-8", "replace")
+        (length,) = await _take(conn, 1)
+        password = (await _take(conn, length)).decode("utf-8", "replace")
+        user = self._authenticate(None, password)
+        if user is None:
+            raise _Ended(b"\x01\x01")
+        await conn.write(b"\x01\x00")
+        return name, user
+
+    async def _carry(self, conn: Conn, record: OpenRecord, via: str) -> None:
+        attempt = self._dials.attempt(record.asked, via)
+        try:
+            opening = attempt.open(principal=record.user, frontend=FRONTEND, deadline_s=self._deadline_s)
+            stream = record.stream = await open_unless_gone(opening, conn.closed)
+        finally:
+            record.agent, record.target = attempt.agent, attempt.target
+        if stream is None:
+            return
+        try:
+            await conn.write(_reply(_GRANTED))
+            detached = conn.detach()
+        except BaseException:
+            stream.reset(Code.CONNECTION_RESET, "the client left before it was answered")
+            raise
+        await splice(stream, detached)
+
+
+async def _host(conn: Conn, kind: int) -> str:
+    if kind == _IPV4:
+        return str(ipaddress.IPv4Address(await _take(conn, 4)))
+    if kind == _IPV6:
+        return f"[{ipaddress.IPv6Address(await _take(conn, 16))}]"
+    if kind != _NAME:
+        raise _Ended(_reply(_ADDRESS_NOT_SERVED))
+    (length,) = await _take(conn, 1)
+    return (await _take(conn, length)).decode("ascii", "replace")
+
+
+async def _take(conn: Conn, count: int) -> bytes:
+    """Exactly so many bytes."""
+    taken = b""
+    while len(taken) < count:
+        data = await conn.read(count - len(taken))
+        if not data:
+            raise _Ended
+        taken += data
+    return taken
+
+
+def _reply(code: int) -> bytes:
+    """The address of our end, which nobody needs, is left at 0.0.0.0:0."""
+    return bytes([VERSION, code, 0, _IPV4]) + bytes(6)
