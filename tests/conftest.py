@@ -14,6 +14,7 @@ import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 
+import hypothesis
 import pytest
 import uvloop
 from blockbuster import blockbuster_ctx
@@ -30,6 +31,11 @@ LOOP_SHARE = 0.9
 """How much of a test's time limit a coroutine has before its own loop cancels it."""
 SETTLE_S = 3.0
 """How long what was told to close may take: gRPC closes its sockets in threads of its own."""
+
+
+# How long an example takes is the machine's business: a busy one is no finding.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 def pytest_configure(config: pytest.Config) -> None:
