@@ -390,9 +390,11 @@ async def test_an_owner_that_does_not_end_is_cancelled_after_the_grace() -> None
 
 async def test_an_owner_is_not_cancelled_when_the_box_goes_away() -> None:
     seen: list[str] = []
+    begun = asyncio.Event()
 
     async def busy(carrier: Carrier, _uri: str, _spki: bytes) -> None:
         assert await carrier.read() == b"x"
+        begun.set()
         with pytest.raises(CarrierLost):
             await carrier.read()
         await asyncio.sleep(0.05)
@@ -401,6 +403,7 @@ async def test_an_owner_is_not_cancelled_when_the_box_goes_away() -> None:
     async with cloud(busy) as server:
         carrier = await server.dial()
         await carrier.write(b"x")
+        await begun.wait()  # what was only handed over may be lost with a close
         carrier.close()
         await waits.eventually(lambda: seen)
 
