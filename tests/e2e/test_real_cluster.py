@@ -73,8 +73,8 @@ class TestExec:
     @both
     def test_a_shell_on_a_terminal(self, kube: Tunnelled, where: str) -> None:
         with kube.shell("exec", "-it", *shell(where), "--", "sh", size=(30, 101)) as session:
-            session.type("stty size; tty\n")
-            session.expect(r"30 101\s+/dev/pts/\d+")
+            session.type("while [ \"$(stty size)\" != '30 101' ]; do sleep 0.1; done; tty\n")
+            session.expect(r"/dev/pts/\d+")
             session.resize(31, 99)
             session.type("while [ \"$(stty size)\" != '31 99' ]; do sleep 0.1; done; echo resi''zed\n")
             session.expect("resized")

@@ -173,7 +173,7 @@ class TestDaemonSet:
                     connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
                     assert b"HTTP request to an HTTPS server" in connection.recv(4096)
                 return
-            except ConnectionError:
+            except (ConnectionError, ConnectRefused):  # a pod is ready before its agent is connected
                 if deadline.passed():
                     raise
                 time.sleep(0.2)

@@ -43,8 +43,9 @@ def test_exec(user: KubectlUser) -> None:
 
 def test_exec_on_a_terminal(user: KubectlUser) -> None:
     with user.shell("exec", "-it", *SHELL, "--", "sh", size=(30, 101)) as shell:
-        shell.type("stty size\n")
-        shell.expect("30 101")
+        # The size comes a moment behind the shell.
+        shell.type("while [ \"$(stty size)\" != '30 101' ]; do sleep 0.1; done; echo s''ized\n")
+        shell.expect("sized")
         shell.type("exit 7\n")
         assert shell.wait() == 7
 
