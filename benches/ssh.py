@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benches.peers.process import PeerFailed, process, wait_listening
-from tests.support.cluster import free_ports
+from tests.support.ports import free_ports
 
 CONFIG = """ListenAddress 127.0.0.1:{port}
 HostKey {folder}/host

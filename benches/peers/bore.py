@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from benches.peers.process import process, wait_echo, wait_listening
 from benches.services import Services
 from benches.subject import Subject
-from tests.support.cluster import free_ports
+from tests.support.ports import free_ports
 
 HOST = "127.0.0.9"
 """Its control port cannot be chosen: an address of its own keeps clear of a bore that runs here already."""

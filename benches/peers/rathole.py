@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from benches.peers.process import process, wait_echo
 from benches.services import Services
 from benches.subject import Subject
-from tests.support.cluster import free_ports
+from tests.support.ports import free_ports
 
 TOKEN = "bench"
 

@@ -14,11 +14,12 @@ from pathlib import Path
 import yaml
 
 from tests.demo.stage import Stage, StepFailed
-from tests.support.cluster import edit_toml, free_ports
+from tests.support.cluster import edit_toml
 from tests.support.connect_client import connect_through
 from tests.support.kubeconfig_files import client_context, pem_files
 from tests.support.kubectl_choice import find_kubectl
 from tests.support.netns import BoxNamespace, missing_for_namespaces
+from tests.support.ports import free_ports
 from tests.support.processes import environment
 from tests.support.pty_session import PtySession
 from tests.support.relay_process import RelayProcess

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.support.cluster import Cluster, cluster, free_ports
+from tests.support.cluster import Cluster, cluster
 from tests.support.connect_client import ends_in_reset
+from tests.support.ports import free_ports
 from tests.support.processes import Daemon
 from tests.support.relay_process import RelayProcess
 from tests.support.targets import Target

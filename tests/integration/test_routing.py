@@ -10,8 +10,9 @@ from urllib.request import urlopen
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.cluster import Cluster, cluster, free_ports
+from tests.support.cluster import Cluster, cluster
 from tests.support.connect_client import ConnectRefused
+from tests.support.ports import free_ports
 from tests.support.targets import Target
 from tests.support.tunnel import exchange, wait_until
 

@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.support.cluster import Cluster, cluster, free_ports
+from tests.support.cluster import Cluster, cluster
 from tests.support.kubectl_user import KubectlUser
+from tests.support.ports import free_ports
 from tests.support.processes import command_result, run_command
 from tests.support.relay_process import RelayProcess
 from tests.support.tunnel import wait_until

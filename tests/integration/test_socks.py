@@ -11,7 +11,8 @@ from threading import Thread
 
 import pytest
 
-from tests.support.cluster import Cluster, cluster, free_ports
+from tests.support.cluster import Cluster, cluster
+from tests.support.ports import free_ports
 from tests.support.processes import run_command
 
 pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")

@@ -18,27 +18,12 @@ import yaml
 
 from tests.support.connect_client import connect_through
 from tests.support.kubeconfig_files import client_context
+from tests.support.ports import free_ports
 from tests.support.processes import Daemon, run_command
 
 Tables = Mapping[str, Any]
 CLOUD_READY_S = 30.0
 BOX_READY_S = 30.0
-
-
-_given: set[int] = set()
-"""Ports of this process's clusters: those that are not bound yet would be handed out again."""
-
-
-def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
-    """Ports that nothing listens on, and that were not given before."""
-    with contextlib.ExitStack() as stack:
-        ports: list[int] = []
-        while len(ports) < count:
-            port = int(stack.enter_context(socket.create_server((host, 0))).getsockname()[1])
-            if port not in _given:
-                _given.add(port)
-                ports.append(port)
-        return ports
 
 
 def edit_toml(path: Path, changes: Tables) -> None:

@@ -6,8 +6,8 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.support.cluster import free_ports
 from tests.support.kubectl_user import KubectlUser
+from tests.support.ports import free_ports
 
 READ_BYTES = 1024 * 1024
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import edit_toml, free_ports
+from tests.support.cluster import edit_toml
 from tests.support.processes import Daemon, ProcessFailed, command_result, run_command
 
 READY = (
@@ -70,7 +70,3 @@ def test_editing_toml_keeps_what_it_is_not_told_to_change(tmp_path: Path) -> Non
         "host": {"exec": False, "user": "root"},
         "allow": [{"target": "y:2"}, {"target": 'z"\n:3'}],
     }
-
-
-def test_free_ports_differ() -> None:
-    assert len(set(free_ports(20))) == 20

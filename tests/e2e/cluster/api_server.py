@@ -12,8 +12,8 @@ from typing import Any
 from tests.e2e.cluster import site
 from tests.e2e.cluster.namespaces import DIES_WITH_PARENT
 from tests.e2e.cluster.pki import MASTERS, ClusterPki
-from tests.support.cluster import free_ports
 from tests.support.kubectl_user import KubectlUser
+from tests.support.ports import free_ports
 from tests.support.processes import Daemon, ProcessFailed
 from tests.support.waits import Deadline
 

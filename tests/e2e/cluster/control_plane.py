@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from tests.e2e.cluster.api_server import SERVICE_CIDR, ApiServer, Setting
 from tests.e2e.cluster.namespaces import DIES_WITH_PARENT
 from tests.e2e.cluster.pki import ClusterPki
-from tests.support.cluster import free_ports
+from tests.support.ports import free_ports
 from tests.support.processes import Daemon
 
 LOG_LINES = 6

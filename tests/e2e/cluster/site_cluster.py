@@ -10,8 +10,9 @@ from urllib.parse import urlsplit
 
 from tests.e2e.cluster import site, workloads
 from tests.e2e.cluster.kubernetes import Kubernetes, kubernetes
-from tests.support.cluster import Cluster, cluster, free_ports
+from tests.support.cluster import Cluster, cluster
 from tests.support.kubectl_user import KubectlUser
+from tests.support.ports import free_ports
 from tests.support.processes import run_command
 from tests.support.tunnel import wait_until
 
