@@ -97,7 +97,7 @@ class Victim:
         self.receive(FrameFactory.open(stream_id, credit=credit))
         stream = self.session.stream(stream_id)
         assert stream is not None
-        self.session.accept_stream(stream, "10.1.0.9:80")
+        self.session.accept_stream(stream, self.now, "10.1.0.9:80")
         self.answers()
         self.events()
         return stream

@@ -117,7 +117,7 @@ class Pair:
         self.transfer()
         remote = other.session.stream(local.id)
         assert remote is not None
-        other.session.accept_stream(remote, "10.1.0.9:80")
+        other.session.accept_stream(remote, self.now, "10.1.0.9:80")
         self.transfer()
         self.agent.events()
         self.server.events()

@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunnel.core.delivery import Inbox, Outbox
+from tunnel.core.delivery import ACK_AT_BYTES, Inbox, Outbox
 from tunnel.core.errors import RemoteProtocolError
 from tunnel.core.frames import Ack
+
+FULL = 1400
 
 
 def _outbox(count: int) -> Outbox:
@@ -93,7 +95,7 @@ def test_whatever_carriers_do_each_packet_arrives_once_in_order(steps: list[str]
                 outbox.sent(seq, str(seq).encode(), 0.0)
                 flying.append(str(seq).encode())
         elif step == "deliver" and flying:
-            inbox.receive(int(flying[0]), 0.0)
+            inbox.receive(int(flying[0]), FULL, 0.0)
             arrived.append(flying.pop(0))
         elif step == "ack":
             outbox.acknowledge(data.draw(st.integers(0, inbox.last_received)))
@@ -106,7 +108,7 @@ def test_whatever_carriers_do_each_packet_arrives_once_in_order(steps: list[str]
 
 def test_single_packet_waits_a_little_for_its_ack() -> None:
     inbox = Inbox(0.002)
-    inbox.receive(1, 5.0)
+    inbox.receive(1, FULL, 5.0)
     assert (inbox.ack_now, inbox.ack_timer_s) == (False, 5.002)
     inbox.on_timer(5.001)
     assert not inbox.ack_now
@@ -119,38 +121,51 @@ def test_single_packet_waits_a_little_for_its_ack() -> None:
 
 def test_second_packet_is_acknowledged_at_once() -> None:
     inbox = Inbox(0.002)
-    inbox.receive(1, 5.0)
-    inbox.receive(2, 5.001)
+    inbox.receive(1, FULL, 5.0)
+    inbox.receive(2, FULL, 5.001)
     assert (inbox.ack_now, inbox.ack_timer_s) == (True, None)
-    inbox.receive(3, 5.002)
+    inbox.receive(3, FULL, 5.002)
     assert inbox.take_ack(5.003) == Ack(3, 1000, 5_002_000)
+
+
+def test_small_packets_wait_together_as_one_does() -> None:
+    inbox = Inbox(0.002)
+    for seq in range(1, 7):
+        inbox.receive(seq, ACK_AT_BYTES // 7, 5.0 + seq / 1e4)
+    assert (inbox.ack_now, inbox.ack_timer_s) == (False, 5.0001 + 0.002)
+    inbox.receive(7, ACK_AT_BYTES // 7, 5.0009)
+    assert (inbox.ack_now, inbox.ack_timer_s) == (True, None)
+    inbox.take_ack(5.001)
+    inbox.receive(8, 1, 5.001)
+    inbox.receive(9, 1, 5.001)
+    assert not inbox.ack_now
 
 
 def test_ack_that_says_nothing_new_has_no_delay() -> None:
     inbox = Inbox(0.002)
-    inbox.receive(1, 5.0)
+    inbox.receive(1, FULL, 5.0)
     inbox.take_ack(5.0)
     assert inbox.take_ack(99.0) == Ack(1, 0, 5_000_000)
 
 
 def test_delay_fits_its_field() -> None:
     inbox = Inbox(0.002)
-    inbox.receive(1, 0.0)
+    inbox.receive(1, FULL, 0.0)
     assert inbox.take_ack(1e6) == Ack(1, 0xFFFFFFFF, 0)
-    inbox.receive(2, 5000.0)
+    inbox.receive(2, FULL, 5000.0)
     assert inbox.take_ack(5000.0) == Ack(2, 0, 5_000_000_000 - (1 << 32))
 
 
 @pytest.mark.parametrize("seq", [0, 1, 3])
 def test_packet_out_of_order_is_a_fault(seq: int) -> None:
     inbox = Inbox(0.002)
-    inbox.receive(1, 0.0)
+    inbox.receive(1, FULL, 0.0)
     with pytest.raises(RemoteProtocolError, match=f"packet {seq} after 1"):
-        inbox.receive(seq, 0.0)
+        inbox.receive(seq, FULL, 0.0)
 
 
 def test_handshake_has_told_the_peer_everything() -> None:
     inbox = Inbox(0.002)
-    inbox.receive(1, 0.0)
+    inbox.receive(1, FULL, 0.0)
     inbox.restart()
     assert (inbox.ack_now, inbox.ack_timer_s) == (False, None)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tunnel.core import codec, delivery, handshake, session, stream
+from tunnel.core import codec, delivery, handshake, scheduler, session, stream
 from tunnel.core import limits as m
 from tunnel.core.errors import Code
 from tunnel.core.target import MAX_HOST_BYTES, MAX_SERVICE_BYTES
@@ -61,11 +61,11 @@ LIMITS, TIMING = m.Limits(), m.Timing()
         ("3.2", [handshake.PROTOCOL_MIN, handshake.PROTOCOL_MAX]),
         ("3.4", [m.MIN_PEER_DATA_BYTES, m.MIN_PEER_PACKET_BYTES]),
         ("3.4", [LIMITS.max_streams, LIMITS.max_data_bytes, LIMITS.max_packet_bytes]),
-        ("4.5", [TIMING.max_ack_delay_s * 1000]),
+        ("4.5", [TIMING.max_ack_delay_s * 1000, delivery.ACK_AT_BYTES]),
         ("4.6", [session.INTERACTIVE_EXTRA, LIMITS.max_in_flight_bytes / m.MIB]),
         ("4.6", [session.MAX_UNACKED_PACKETS, session.MAX_CONTROL_FRAMES]),
         ("5.2", [m.MAX_DATA_BYTES]),
-        ("5.3", [m.MAX_EARLY_BYTES]),
+        ("5.3", [m.MAX_EARLY_BYTES, scheduler.HOLD_S * 1000]),
         ("5.7", [LIMITS.opens_burst, LIMITS.opens_per_s]),
         ("6.2", [LIMITS.initial_window_bytes / m.KIB, LIMITS.min_window_bytes / m.KIB]),
         ("6.2", [LIMITS.max_window_bytes / m.MIB, LIMITS.session_budget_bytes / m.MIB]),

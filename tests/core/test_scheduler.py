@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import deque
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,7 @@ from tunnel.core.budget import Budget
 from tunnel.core.codec import MAX_OFFSET, encode_packet
 from tunnel.core.errors import Code
 from tunnel.core.limits import MAX_FRAMES
-from tunnel.core.scheduler import Scheduler
+from tunnel.core.scheduler import HOLD_S, Scheduler
 from tunnel.core.stream import CoreStream
 from tunnel.core.target import TcpTarget
 from tunnel.core.window import ReceiveWindow
@@ -52,6 +53,24 @@ def test_newer_credit_takes_the_place_of_one_that_waits() -> None:
     scheduler.add_credit(1, 900)
     assert _take(scheduler, 2000) == [f.Credit(1, 900)]
     assert not scheduler.has_control
+
+
+def test_held_frame_waits_for_company_but_not_long() -> None:
+    scheduler = Scheduler()
+    scheduler.hold(f.Accept(1, "h:1", 9), 5.0)
+    scheduler.hold(f.Accept(3, "h:1", 9), 5.0005)
+    assert (scheduler.control_frames, scheduler.held_until_s) == (2, 5.0 + HOLD_S)
+    scheduler.on_timer(5.0009)
+    assert scheduler.has_control is False
+    scheduler.control.append(f.Reset(1, Code.CANCELLED))
+    frames = _take(scheduler, 2000)
+    assert frames == [f.Accept(1, "h:1", 9), f.Accept(3, "h:1", 9), f.Reset(1, Code.CANCELLED)]
+    assert (scheduler.control_frames, scheduler.held_until_s) == (0, None)
+    scheduler.hold(f.Accept(5, "h:1", 9), 6.0)
+    scheduler.on_timer(6.0 + HOLD_S)
+    assert scheduler.control == deque([f.Accept(5, "h:1", 9)])
+    scheduler.on_timer(99.0)
+    assert scheduler.control_frames == 1
 
 
 def test_what_the_pacer_holds_back_waits() -> None:

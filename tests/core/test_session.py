@@ -297,7 +297,7 @@ def test_stream_that_ended_is_left_alone() -> None:
     session.stop_sending(local, Code.CANCELLED)
     session.consumed(local, 5, pair.now)
     session.reset_stream(local, Code.CANCELLED)
-    pair.agent.session.accept_stream(remote)
+    pair.agent.session.accept_stream(remote, pair.now)
     assert session.take(local) == []
     assert pair.transfer() == []
     assert [end.session.statistics().budget_used_bytes for end in (pair.agent, pair.server)] == [0, 0]

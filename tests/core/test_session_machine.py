@@ -133,7 +133,7 @@ class Sessions(RuleBasedStateMachine):
             return
         if how == "accept":
             self.halves[end][stream_id] = Half(core)
-            self.sessions[end].accept_stream(core, "h:1")
+            self.sessions[end].accept_stream(core, self.now, "h:1")
         else:
             self.sessions[end].reset_stream(core, Code.REFUSED, "no")
         self._handle_events()
@@ -378,8 +378,12 @@ class Sessions(RuleBasedStateMachine):
                     assert half.eof
                     assert other is not None
                     assert half.stopped or half.received == other.written
-                    assert other.eof
-                    assert other.stopped or len(other.received) + other.core.receive.queued == len(half.written)
+                    assert other.eof or other.over  # or it was reset there, and the ack of the FIN overtook the RESET
+                    assert (
+                        other.stopped
+                        or other.over
+                        or len(other.received) + other.core.receive.queued == len(half.written)
+                    )
 
 
 TestSessions = Sessions.TestCase

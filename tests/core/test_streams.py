@@ -6,7 +6,7 @@ import pytest
 
 from tests.core.pair import TARGET, Pair
 from tunnel.core import events as ev
-from tunnel.core.errors import Code, LocalProtocolError, OpenRefused
+from tunnel.core.errors import Code, LocalProtocolError, OpenRefused, StreamReset
 from tunnel.core.frames import TrafficClass
 from tunnel.core.limits import KIB, Limits
 from tunnel.core.target import ServiceTarget
@@ -32,7 +32,7 @@ def test_opening_brings_everything_to_the_other_side() -> None:
     remote = pair.agent.session.stream(2)
     assert remote is not None
     assert (remote.hint, remote.principal, remote.trace_id) == (TrafficClass.INTERACTIVE, "alice", "t-1")
-    pair.agent.session.accept_stream(remote, "unix:kubelet")
+    pair.agent.session.accept_stream(remote, pair.now, "unix:kubelet")
     pair.transfer()
     assert pair.server.event() == ev.StreamAccepted(2, "unix:kubelet")
     assert local.resolved_address == "unix:kubelet"
@@ -111,6 +111,21 @@ def test_reset_forgets_a_fin_that_waits_for_its_ack() -> None:
     pair.server.session.reset_stream(local, Code.CANCELLED)
     pair.transfer()
     assert pair.server.events() == []
+
+
+def test_reset_beats_the_ack_of_a_fin_that_crossed_it() -> None:
+    pair = Pair()
+    local, remote = pair.open()
+    pair.agent.session.send_fin(remote, pair.now)
+    pair.transfer()
+    pair.agent.session.reset_stream(remote, Code.CONNECTION_RESET, "gone")
+    pair.server.session.send_fin(local, pair.now)
+    pair.server.events()
+    pair.deliver(pair.agent, pair.send(pair.server))
+    pair.deliver(pair.server, pair.send(pair.agent))
+    (ended,) = pair.server.events()
+    assert isinstance(ended, ev.StreamEnded)
+    assert isinstance(ended.error, StreamReset)
 
 
 def test_nobody_reads_any_more() -> None:
@@ -203,7 +218,7 @@ def test_openings_end_at_their_deadlines_in_order() -> None:
     pair.transfer()
     remote = pair.agent.session.stream(answered.id)
     assert remote is not None
-    pair.agent.session.accept_stream(remote)
+    pair.agent.session.accept_stream(remote, pair.now)
     pair.pass_time(0.25)
     pair.server.events()
     assert session.next_timer() == pytest.approx(pair.now + 0.75)
@@ -278,10 +293,10 @@ def test_our_own_faults_are_told_apart() -> None:
         with pytest.raises(LocalProtocolError):
             session.stop_sending(stream, Code.CANCELLED)
     with pytest.raises(LocalProtocolError, match="opened by this side"):
-        pair.server.session.accept_stream(opening)
-    pair.agent.session.accept_stream(asked)
+        pair.server.session.accept_stream(opening, pair.now)
+    pair.agent.session.accept_stream(asked, pair.now)
     with pytest.raises(LocalProtocolError):
-        pair.agent.session.accept_stream(asked)
+        pair.agent.session.accept_stream(asked, pair.now)
 
 
 def test_credit_is_not_given_for_a_direction_that_ended() -> None:

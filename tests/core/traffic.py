@@ -174,7 +174,7 @@ class Traffic:
                     stream = session.stream(stream_id)
                     assert stream is not None
                     app.stream = stream
-                    session.accept_stream(stream)
+                    session.accept_stream(stream, self.sim.now)
                     app.connected()
                 case ev.StreamAccepted():
                     app.connected()

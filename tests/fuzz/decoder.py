@@ -262,7 +262,7 @@ def _use(session: Session, dice: random.Random, now: float) -> None:
     for stream in session._streams.all():
         match dice.randrange(8):
             case 0 if not stream.opened and not stream.local:
-                session.accept_stream(stream, "10.1.0.9:80")
+                session.accept_stream(stream, now, "10.1.0.9:80")
             case 1 if stream.opened:
                 session.send_data(stream, bytes(dice.choice((1, 5000))), now)
             case 2 if stream.opened:

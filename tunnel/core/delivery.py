@@ -15,6 +15,10 @@ ACK_EVERY_PACKETS = 2
 """An ack goes out at once for every second packet (RFC 9000 13.2.2); a single one waits a little for something to
 ride on.
 """
+ACK_AT_BYTES = 1400
+"""Packets that have less than this together wait as a single one does: what opens and ends streams needs no ack of its
+own, while nothing that is paced by acks comes in packets so small.
+"""
 
 
 def clock_us(now: float) -> int:
@@ -134,9 +138,10 @@ class Inbox:
         """When an ack becomes due; None when it is already, or when the peer knows everything."""
         self._max_ack_delay_s = max_ack_delay_s
         self._unacked = 0
+        self._unacked_bytes = 0
         self._newest_s = 0.0
 
-    def receive(self, seq: int, now: float) -> None:
+    def receive(self, seq: int, size_bytes: int, now: float) -> None:
         """Count a sequenced packet.
 
         Raises:
@@ -146,11 +151,12 @@ class Inbox:
             raise RemoteProtocolError(f"packet {seq} after {self.last_received}")
         self.last_received = seq
         self._unacked += 1
+        self._unacked_bytes += size_bytes
         self._newest_s = now
-        if self._unacked >= ACK_EVERY_PACKETS:
+        if self._unacked >= ACK_EVERY_PACKETS and self._unacked_bytes >= ACK_AT_BYTES:
             self.ack_now = True
             self.ack_timer_s = None
-        else:
+        elif self._unacked == 1:
             self.ack_timer_s = now + self._max_ack_delay_s
 
     def on_timer(self, now: float) -> None:
@@ -169,4 +175,4 @@ class Inbox:
         """The peer knows everything: an ack goes out, or a handshake has just told it."""
         self.ack_now = False
         self.ack_timer_s = None
-        self._unacked = 0
+        self._unacked = self._unacked_bytes = 0

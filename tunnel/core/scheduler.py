@@ -20,6 +20,10 @@ PACKET_OVERHEAD_BYTES = 32
 FIN_FRAME_BYTES = 16
 TURN_OVERHEAD_BYTES = FRAME_OVERHEAD_BYTES + FIN_FRAME_BYTES
 """What a turn of one stream adds to its bytes at most."""
+HOLD_S = 0.001
+"""How long an ACCEPT may wait for what its target answers to the stream's early data (PROTO 5.3). Nobody waits for the
+ACCEPT alone: the opener's first bytes are with the target. In one packet with the answer, it spares a message.
+"""
 
 
 class Scheduler:
@@ -27,14 +31,27 @@ class Scheduler:
 
     def __init__(self) -> None:
         self.control: deque[f.Frame] = deque()
+        self.held_until_s: float | None = None
+        """When frames that were held are to go out with nothing beside them; None while there are none."""
+        self._held: list[f.Frame] = []
         self._credits: dict[int, int] = {}
         self._interactive: deque[CoreStream] = deque()
         self._bulk: deque[CoreStream] = deque()
 
     @property
+    def control_frames(self) -> int:
+        """How many control frames wait, but for credits, of which a stream has one at most."""
+        return len(self.control) + len(self._held)
+
+    @property
     def has_control(self) -> bool:
-        """Whether a control frame waits."""
+        """Whether a control frame waits, and for nothing else."""
         return bool(self.control or self._credits)
+
+    def on_timer(self, now: float) -> None:
+        """Time has passed: what was held has waited long enough."""
+        if self.held_until_s is not None and self.held_until_s <= now:
+            self._release()
 
     @property
     def has_interactive(self) -> bool:
@@ -45,6 +62,12 @@ class Scheduler:
     def has_bulk(self) -> bool:
         """Whether a bulk stream has something to send."""
         return bool(self._bulk)
+
+    def hold(self, frame: f.Frame, now: float) -> None:
+        """Queue a control frame that goes with the next packet, which need not be made for it within HOLD_S."""
+        self._held.append(frame)
+        if self.held_until_s is None:
+            self.held_until_s = now + HOLD_S
 
     def add_credit(self, stream_id: int, limit: int) -> None:
         """Queue a credit; a newer one for the same stream takes the place of one that still waits."""
@@ -86,6 +109,8 @@ class Scheduler:
         return frames
 
     def _take_control(self, frames: list[f.Frame], room: int) -> int:
+        if self._held:
+            self._release()
         while self.control and len(frames) < MAX_FRAMES:
             size = _control_bytes(self.control[0])
             if size > room and frames:
@@ -97,6 +122,12 @@ class Scheduler:
             frames.append(f.Credit(stream_id, self._credits.pop(stream_id)))
             room -= CONTROL_FRAME_BYTES
         return room
+
+    def _release(self) -> None:
+        """Ahead of all that was queued for their streams since."""
+        self.control.extendleft(reversed(self._held))
+        self._held.clear()
+        self.held_until_s = None
 
     def _take_streams(
         self, queue: deque[CoreStream], frames: list[f.Frame], room: int, quantum: int, now: float

@@ -199,10 +199,10 @@ class Session:
             raise OpenRefused("the session is closed", Code.SESSION_LOST)
         return self._streams.open(target, now, deadline_s, traffic_class, principal, trace_id, early_data)
 
-    def accept_stream(self, stream: CoreStream, resolved_address: str = "") -> None:
+    def accept_stream(self, stream: CoreStream, now: float, resolved_address: str = "") -> None:
         """Answer StreamOpened: connected. A stream that the peer gave up meanwhile is left alone."""
         if self._streams.get(stream.id) is stream:
-            self._streams.accept(stream, resolved_address)
+            self._streams.accept(stream, now, resolved_address)
 
     def reset_stream(self, stream: CoreStream, code: Code, text: str = "") -> None:
         """End a stream at once, or refuse one that the peer opened. No event follows; ended streams are left alone."""
@@ -253,7 +253,7 @@ class Session:
         envelope = decode_envelope(message)
         match envelope.WhichOneof("body"):
             case "packet":
-                self._receive_packet(decode_packet(envelope.packet), now)
+                self._receive_packet(decode_packet(envelope.packet), len(message), now)
             case "refusal":
                 raise decode_refusal(envelope.refusal)
             case "hello" | "welcome":
@@ -290,7 +290,8 @@ class Session:
             return _sooner(due, self._suspended_s + self.timing.resume_window_s)
         if self._liveness is None:
             return due
-        return _sooner(_sooner(_sooner(due, self._liveness.due_s), self._inbox.ack_timer_s), self._paced_until_s)
+        due = _sooner(_sooner(due, self._liveness.due_s), self._scheduler.held_until_s)
+        return _sooner(_sooner(due, self._inbox.ack_timer_s), self._paced_until_s)
 
     def on_timer(self, now: float) -> None:
         """Time has passed. Early and late calls are harmless."""
@@ -301,6 +302,7 @@ class Session:
         if self._liveness is None:
             return
         self._inbox.on_timer(now)
+        self._scheduler.on_timer(now)
         if self._paced_until_s is not None and self._paced_until_s <= now:
             self._paced_until_s = None
         match self._liveness.check(now):
@@ -371,10 +373,9 @@ class Session:
             return None
         return encode_packet(0, self._inbox.take_ack(now), ())
 
-    def _receive_packet(self, packet: f.Packet, now: float) -> None:
-        self._receive_ack(packet, now)
+    def _receive_packet(self, packet: f.Packet, size_bytes: int, now: float) -> None:
         if packet.seq:
-            self._inbox.receive(packet.seq, now)
+            self._inbox.receive(packet.seq, size_bytes, now)
         for frame in packet.frames:
             match frame:
                 case f.Ping():
@@ -389,7 +390,9 @@ class Session:
                     self._streams.receive_go_away(frame)
                 case _:
                     self._streams.receive(frame, now)
-        if len(self._scheduler.control) > MAX_CONTROL_FRAMES:
+        # Behind the frames: a RESET is older than the ack of a FIN that crossed it, which then ended nothing in order.
+        self._receive_ack(packet, now)
+        if self._scheduler.control_frames > MAX_CONTROL_FRAMES:
             raise RemoteProtocolError("answers are not read", Code.LIMIT_EXCEEDED)
 
     def _receive_ack(self, packet: f.Packet, now: float) -> None:

@@ -114,7 +114,7 @@ class StreamTable:
         self._scheduler.control.append(opening)
         return stream
 
-    def accept(self, stream: CoreStream, resolved_address: str) -> None:
+    def accept(self, stream: CoreStream, now: float, resolved_address: str) -> None:
         """Answer the peer's OPEN: connected.
 
         Raises:
@@ -124,8 +124,11 @@ class StreamTable:
             raise LocalProtocolError(f"stream {stream.id} was opened by this side")
         stream.open_up()
         stream.resolved_address = resolved_address
-        self._scheduler.control.append(f.Accept(stream.id, resolved_address, stream.receive.window.granted))
-        if stream.receive.queued:
+        answer = f.Accept(stream.id, resolved_address, stream.receive.window.granted)
+        if not stream.receive.queued:
+            self._scheduler.control.append(answer)
+        else:
+            self._scheduler.hold(answer, now)
             self._events.append(ev.StreamReadable(stream.id))
 
     def push(self, stream: CoreStream, data: bytes, now: float) -> bool:

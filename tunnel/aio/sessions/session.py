@@ -124,7 +124,7 @@ class TunnelSession:
         if core is None:
             raise OpenRefused("the other side gave up", Code.CANCELLED)
         self._answering.pop(stream_id, None)
-        self.core.accept_stream(core, resolved_address)
+        self.core.accept_stream(core, self.now(), resolved_address)
         stream = self._streams[stream_id] = Stream(self, core)
         self.kick()
         return stream
