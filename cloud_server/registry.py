@@ -98,8 +98,15 @@ class Registry:
 
     def agents(self) -> list[AgentView]:
         """Every agent that joined or is connected, by name."""
-        names = set(self._known.names()) | self._entries.keys()
-        return [self._view(name) for name in sorted(names)]
+        return [self._view(name) for name in self.names()]
+
+    def names(self) -> list[str]:
+        """Every agent that joined or is connected, in order."""
+        return sorted(set(self._known.names()) | self._entries.keys())
+
+    def agent(self, name: str) -> AgentView | None:
+        """One agent; None when it never joined, or does no longer belong here."""
+        return self._view(name) if self.is_known(name) else None
 
     def session(self, name: str) -> TunnelSession | None:
         """The session of an agent, attached or waiting; None when it has none."""

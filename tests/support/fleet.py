@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from cloud_server.frontends.fleet.server import FleetServer
-from cloud_server.registry import AgentView, Change
+from cloud_server.registry import AgentView, Change, SubscriberTooSlow
 from protos import tunnel_pb2
 from tests.support.joined import Pair, joined
 from tests.support.pki import Authority
@@ -70,17 +70,21 @@ class FakeRegistry:
 
     def __init__(self, *agents: AgentView) -> None:
         self._agents = {agent.name: agent for agent in agents}
-        self._queues: set[asyncio.Queue[tuple[Change, AgentView]]] = set()
+        self._queues: set[asyncio.Queue[tuple[Change, AgentView] | None]] = set()
 
-    def agents(self) -> Sequence[AgentView]:
-        return list(self._agents.values())
+    def names(self) -> Sequence[str]:
+        return list(self._agents)
+
+    def agent(self, name: str) -> AgentView | None:
+        return self._agents.get(name)
 
     async def subscribe(self) -> AsyncIterator[tuple[Change, AgentView]]:
-        queue: asyncio.Queue[tuple[Change, AgentView]] = asyncio.Queue()
+        queue: asyncio.Queue[tuple[Change, AgentView] | None] = asyncio.Queue()
         self._queues.add(queue)
         try:
-            while True:
-                yield await queue.get()
+            while (change := await queue.get()) is not None:
+                yield change
+            raise SubscriberTooSlow
         finally:
             self._queues.discard(queue)
 
@@ -93,6 +97,12 @@ class FakeRegistry:
 
     def change(self, name: str, **changes: Any) -> None:
         self.put(replace(self._agents[name], **changes))
+
+    def lose(self, agent: AgentView) -> None:
+        """A change that subscribers are too slow for: they learn that they missed something, and not what."""
+        self._agents[agent.name] = agent
+        for queue in self._queues:
+            queue.put_nowait(None)
 
     def remove(self, name: str) -> None:
         self._tell(Change.REMOVED, self._agents.pop(name))

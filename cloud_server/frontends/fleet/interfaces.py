@@ -12,8 +12,12 @@ from cloud_server.registry import AgentView, Change
 class Registry(Protocol):
     """The agents that have joined, connected or not."""
 
-    def agents(self) -> Sequence[AgentView]:
+    def names(self) -> Sequence[str]:
         """All of them."""
+        ...
+
+    def agent(self, name: str) -> AgentView | None:
+        """One of them as it is now; None when it is gone."""
         ...
 
     def subscribe(self) -> AsyncIterator[tuple[Change, AgentView]]:

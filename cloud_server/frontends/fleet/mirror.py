@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import datetime
 
 import structlog
@@ -37,6 +38,8 @@ FRESH_S = 2.0
 """A single pod that is asked for by name is at most this old, if the agent answers soon."""
 FRESHEN_WAIT_S = 1.0
 PARALLEL_FETCHES = 16
+AGENTS_AT_A_TIME = 50
+"""Compared before others have their turn: new ones cost 60 us each, thousands together would hold up every stream."""
 
 log = structlog.get_logger(__name__)
 
@@ -56,6 +59,8 @@ class _Known:
     fetched_at_s: float = float("-inf")
     """Loop time of the last attempt."""
     fetching: asyncio.Task[None] | None = None
+    owned: set[Key] = field(default_factory=set)
+    """Its pods in the store."""
 
 
 class Mirror:
@@ -70,6 +75,7 @@ class Mirror:
         self._owners: dict[Key, str] = {}
         self._fetch_slots = asyncio.Semaphore(PARALLEL_FETCHES)
         self._looked_at_s = float("-inf")
+        self._behind = asyncio.Event()
         self._tasks: asyncio.TaskGroup | None = None
 
     # Public
@@ -85,8 +91,12 @@ class Mirror:
             tasks.create_task(self._refresh(), name="fleet pods")
             try:
                 while True:
-                    self._reconcile()
-                    await asyncio.sleep(RECONCILE_S)
+                    await asyncio.sleep(0)  # changes are followed before they are compared, so that none is missed
+                    self._behind.clear()
+                    await self._reconcile()
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(RECONCILE_S):
+                            await self._behind.wait()
             finally:
                 self._tasks = None
 
@@ -131,7 +141,7 @@ class Mirror:
                     else:
                         self._update(view)
             except SubscriberTooSlow:
-                self._reconcile()
+                self._behind.set()
 
     async def _refresh(self) -> None:
         loop = asyncio.get_running_loop()
@@ -140,12 +150,16 @@ class Mirror:
             if loop.time() - self._looked_at_s < INTEREST_S:
                 self._refresh_stale()
 
-    def _reconcile(self) -> None:
-        views = {view.name: view for view in self._registry.agents()}
-        for view in views.values():
-            self._update(view)
-        for name in self._known.keys() - views.keys():
-            self._forget(name)
+    async def _reconcile(self) -> None:
+        names = {*self._registry.names(), *self._known}
+        for count, name in enumerate(sorted(names), 1):
+            view = self._registry.agent(name)
+            if view is not None:
+                self._update(view)
+            else:
+                self._forget(name)
+            if count % AGENTS_AT_A_TIME == 0:
+                await asyncio.sleep(0)
 
     def _update(self, view: AgentView) -> None:
         known = self._known.get(view.name)
@@ -170,8 +184,8 @@ class Mirror:
         if known.fetching:
             known.fetching.cancel()
         self._store.remove("nodes", ("", name))
-        for key in [key for key, owner in self._owners.items() if owner == name]:
-            self._drop(key)
+        for key in list(known.owned):
+            self._drop(known, key)
 
     def _publish_pods(self, known: _Known) -> None:
         """Put the agent's pods into the store, and take away those that it no longer has."""
@@ -184,12 +198,12 @@ class Mirror:
                 log.warning("fleet.pod_refused", agent=view.name, pod="/".join(key), why="another agent's name")
                 continue
             kept.add(key)
-            self._owners[key] = view.name
+            self._give(known, key)
             if self._store.get("namespaces", ("", key[0])) is None:
                 self._store.put("namespaces", namespace_object(key[0], self._clock()))
             self._store.put("pods", pod if view.connected else away(pod, view))
-        for key in [key for key, owner in self._owners.items() if owner == view.name and key not in kept]:
-            self._drop(key)
+        for key in known.owned - kept:
+            self._drop(known, key)
 
     def _may_own(self, agent: str, key: Key) -> bool:
         """An agent's own name is its own; any other pod belongs to whoever listed it first."""
@@ -198,7 +212,15 @@ class Mirror:
             return pod == agent
         return self._owners.get(key, agent) == agent
 
-    def _drop(self, key: Key) -> None:
+    def _give(self, known: _Known, key: Key) -> None:
+        former = self._known.get(self._owners.get(key, ""))
+        if former is not None:
+            former.owned.discard(key)
+        known.owned.add(key)
+        self._owners[key] = known.view.name
+
+    def _drop(self, known: _Known, key: Key) -> None:
+        known.owned.discard(key)
         del self._owners[key]
         self._store.remove("pods", key)
 

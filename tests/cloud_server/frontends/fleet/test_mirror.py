@@ -7,6 +7,7 @@ import contextlib
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from itertools import pairwise
 
 import pytest
 
@@ -91,6 +92,27 @@ async def test_agents_come_go_and_are_removed() -> None:
         await eventually(lambda: it.store.get("nodes", ("", "a")) is None)
         assert it.pods() == {"default/b": "b"}
         assert it.mirror.owner("default", "a") is None
+
+
+async def test_changes_that_were_lost_are_found_at_once() -> None:
+    registry = FakeRegistry(box("a", connected=False))
+    async with _mirroring(registry) as it:
+        await eventually(lambda: it.store.get("nodes", ("", "a")))
+        registry.lose(box("b"))
+        await eventually(lambda: it.pods() == {"default/a": "a", "default/b": "b"})
+        registry.put(box("c"))
+        await eventually(lambda: it.store.get("nodes", ("", "c")))
+
+
+async def test_thousands_of_agents_do_not_hold_up_the_event_loop() -> None:
+    count = 20 * mirror_module.AGENTS_AT_A_TIME
+    registry = FakeRegistry(*(box(f"box-{number}") for number in range(count)))
+    async with _mirroring(registry) as it:
+        seen = [0]
+        while seen[-1] < count:
+            await asyncio.sleep(0)
+            seen.append(len(it.store.items("nodes")))
+        assert max(after - before for before, after in pairwise(seen)) <= mirror_module.AGENTS_AT_A_TIME
 
 
 async def test_pods_are_asked_for_at_each_connection_and_kept_while_away() -> None:
