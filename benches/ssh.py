@@ -25,6 +25,8 @@ SetEnv SHLVL=1
 """
 """By its last line bash takes itself for nested: else it reads the user's .bashrc, which is not what is measured."""
 
+SEPARATION = Path("/run/sshd")
+
 
 @contextmanager
 def ssh_command() -> Iterator[list[str] | None]:
@@ -41,6 +43,7 @@ def ssh_command() -> Iterator[list[str] | None]:
         for key in ("host", "user"):
             words = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / key)]
             subprocess.run(words, check=True, capture_output=True)
+        stack.enter_context(_privilege_separation())
         (folder / "config").write_text(CONFIG.format(port=port, folder=folder))
         try:
             stack.enter_context(_serving([sshd, "-D", "-e", "-f", str(folder / "config")], folder, port))
@@ -52,6 +55,19 @@ def ssh_command() -> Iterator[list[str] | None]:
         words = ["ssh", "-F", os.devnull, "-i", str(folder / "user"), "-p", str(port)]
         words += [word for option in options for word in ("-o", option)]
         yield [*words, f"{getpass.getuser()}@127.0.0.1"]
+
+
+@contextmanager
+def _privilege_separation() -> Iterator[None]:
+    """The empty folder that root's sshd wants, where no service manager has made it."""
+    if os.geteuid() or SEPARATION.exists():
+        yield
+        return
+    SEPARATION.mkdir(0o755)
+    try:
+        yield
+    finally:
+        SEPARATION.rmdir()
 
 
 @contextmanager
