@@ -294,7 +294,8 @@ async def test_reader_that_stops_holds_a_bounded_amount() -> None:
                 await asyncio.sleep(0.2)
             held = path.pair.server.statistics().budget_used_bytes
             assert sum(result.bytes_to_socket for result in path.results) == 0
-            assert held <= 1024 * 1024
+            # A window grows while the client's kernel takes what it is given: no further than to twice its 4 MiB.
+            assert held <= 8 * 1024 * 1024
             assert sent < 16 * 1024 * 1024
             reset_on_close(sock)
 
