@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Protocol
+from weakref import WeakValueDictionary
 
 from protos import tunnel_pb2
 from tunnel.aio.sessions.session import TunnelSession
@@ -25,6 +28,11 @@ that forgot a connection, look alike from here.
 An agent that lives dials again within a second, and every 3 s at most for as long as it fails (`Backoff`); one that was
 killed is back 2 s later when systemd restarts it. After that its user is better told: kubectl asks the fleet API twice
 before it says anything.
+"""
+
+JUST_STARTED_S = 30.0
+"""For how long after the start of a server an agent that joined, and has not come yet, counts as one whose link is
+down: it was most likely connected to the process before. 5,000 are back after 23-45 s on two cores (`make bench`).
 """
 
 
@@ -93,6 +101,8 @@ class Registry:
         self._known = known
         self._entries: dict[str, _Entry] = {}
         self._subscribers: set[asyncio.Queue[tuple[Change, AgentView] | None]] = set()
+        self._started_s = time.monotonic()
+        self._arrivals: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
 
     # Public
 
@@ -161,10 +171,12 @@ class Registry:
         loop = asyncio.get_running_loop()
         give_up_s = loop.time() + deadline_s
         while True:
+            wait_s = min(LINK_WAIT_S, max(0.001, give_up_s - loop.time()))
             session = self.session(agent)
+            if session is None and self._is_expected(agent):
+                session = await self._arrival(agent, wait_s)
             if session is None:
                 raise self._absent(agent)
-            wait_s = min(LINK_WAIT_S, max(0.001, give_up_s - loop.time()))
             if not session.attached and not await session.attached_within(wait_s):
                 if session is self.session(agent):
                     raise self._absent(agent)
@@ -194,6 +206,8 @@ class Registry:
         entry.node = hello.node
         entry.version = hello.version
         entry.address = address
+        if (arrival := self._arrivals.get(name)) is not None:
+            arrival.set()
         self._tell(Change.CONNECTED, name)
 
     def lost(self, name: str, session: TunnelSession) -> None:
@@ -219,6 +233,18 @@ class Registry:
         self._tell(Change.REMOVED, name)
 
     # Internal
+
+    def _is_expected(self, agent: str) -> bool:
+        just_started = time.monotonic() - self._started_s < JUST_STARTED_S
+        return just_started and agent not in self._entries and self._known.joined(agent) is not None
+
+    async def _arrival(self, agent: str, timeout_s: float) -> TunnelSession | None:
+        """Wait for an agent's first session; None when it did not come."""
+        arrived = self._arrivals.setdefault(agent, asyncio.Event())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await arrived.wait()
+        return self.session(agent)
 
     def _absent(self, agent: str) -> OpenRefused:
         entry = self._entries.get(agent)

@@ -121,6 +121,33 @@ async def test_an_agent_whose_name_went_to_another_key_loses_its_session(server:
         await eventually(lambda: not server.registry.agents()[0].connected)
 
 
+async def test_an_agent_that_was_here_before_a_restart_is_waited_for(server: SessionServer) -> None:
+    async with RawBox(server) as before:
+        await before.connect()
+    server.registry._entries.clear()  # as after a restart: joined, and nothing else is known
+    async with asyncio.TaskGroup() as tasks, RawBox(server) as box:
+        waiting = [tasks.create_task(opened(server)) for _ in range(2)]
+        await eventually(lambda: BOX in server.registry._arrivals)
+        await box.connect()
+        for stream in waiting:
+            assert str((await stream).target) == str(TARGET)
+    assert BOX not in server.registry._arrivals
+
+
+async def test_but_no_longer_than_for_a_link_and_not_for_ever_after_the_start(
+    server: SessionServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await asyncio.to_thread(server.store.record, BOX, b"k" * 32)
+    monkeypatch.setattr(registry_module, "LINK_WAIT_S", 0.1)
+    start = now()
+    assert (await refused(server)).code is Code.AGENT_AWAY
+    assert now() - start >= 0.09
+    monkeypatch.setattr(registry_module, "LINK_WAIT_S", 60.0)
+    monkeypatch.setattr(registry_module, "JUST_STARTED_S", 0.0)
+    assert (await refused(server)).code is Code.AGENT_AWAY
+    assert now() - start < 30.0
+
+
 # Who hears of it
 
 
@@ -206,7 +233,10 @@ async def test_a_stream_says_who_asked_and_by_which_way(server: SessionServer) -
     assert (refusal.code, str(refusal)) == (Code.REFUSED, f"agent {BOX}: 127.0.0.1:7: connection refused")
 
 
-async def test_an_agent_that_nobody_knows_and_one_that_is_away_are_answered_at_once(server: SessionServer) -> None:
+async def test_an_agent_that_nobody_knows_and_one_that_is_away_are_answered_at_once(
+    server: SessionServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry_module, "JUST_STARTED_S", 0.0)
     start = now()
     unknown = await refused(server)
     await asyncio.to_thread(server.store.record, BOX, b"k" * 32)
