@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import structlog
 
 from edge_agent import box
 from edge_agent.cloud_link import CloudLink
 from edge_agent.config import AgentConfig, named_targets
-from edge_agent.hostkubelet import HostKubelet, SettingsError, unblock_signals_of_commands
+from edge_agent.hostkubelet.settings import SettingsError
 from edge_agent.identity import Identity, IdentityUnusable
 from edge_agent.listen import LocalListen
 from edge_agent.real_kubelet import dial_kubelet
@@ -25,6 +27,9 @@ from tunnel.aio.sockets.listener import Listener, ListenFailed
 from tunnel.core.limits import Limits
 from tunnel.core.names import KUBELET
 
+if TYPE_CHECKING:
+    from edge_agent.hostkubelet.server import HostKubelet
+
 _log = structlog.get_logger("edge.agent")
 
 
@@ -32,7 +37,10 @@ def run(config: AgentConfig) -> int:
     """Run until SIGTERM; returns the exit code. A cloud that is away is no reason to end."""
     configure_logs(config.log)
     malloc.tune()
-    unblock_signals_of_commands()
+    if config.host.offered:
+        from edge_agent.hostkubelet.spawn import unblock_signals_of_commands  # see its package
+
+        unblock_signals_of_commands()
     return run_daemon(lambda stop: _main(config, stop))
 
 
@@ -41,7 +49,7 @@ async def _main(config: AgentConfig, stop: Stop) -> int:
     identity = Identity(config.state)
     try:
         name = identity.name()
-        host = HostKubelet(name, config.host.settings) if config.host.offered else None
+        host = _host_kubelet(name, config)
     except (IdentityUnusable, SettingsError) as error:
         _log.error("cannot start", reason=str(error))
         return EXIT_FAILED
@@ -109,6 +117,14 @@ class _Once:
         if self._state:
             notify(self._state)
             self._state = ""
+
+
+def _host_kubelet(name: str, config: AgentConfig) -> HostKubelet | None:
+    if not config.host.offered:
+        return None
+    from edge_agent.hostkubelet.server import HostKubelet  # costs 3 MB with what it needs
+
+    return HostKubelet(name, config.host.settings)
 
 
 def _services(config: AgentConfig, host: HostKubelet | None) -> dict[str, Service]:

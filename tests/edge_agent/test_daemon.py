@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from edge_agent import daemon
 from edge_agent.config import AgentConfig, load_agent_config
-from edge_agent.hostkubelet import HostKubelet
+from edge_agent.hostkubelet.server import HostKubelet
 from tests.support.pki import Authority
 from tests.support.waits import eventually
 from tunnel.aio.process.lifecycle import EXIT_FAILED, EXIT_OK, Stop

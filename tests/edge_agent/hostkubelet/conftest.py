@@ -10,7 +10,9 @@ from contextlib import asynccontextmanager
 import psutil
 import pytest
 
-from edge_agent.hostkubelet import HostKubelet, HostSettings, unblock_signals_of_commands
+from edge_agent.hostkubelet.server import HostKubelet
+from edge_agent.hostkubelet.settings import HostSettings
+from edge_agent.hostkubelet.spawn import unblock_signals_of_commands
 from tests.support.channel_client import ChannelClient, exec_target
 from tests.support.duplex_pair import MemoryDuplex, duplex_pair
 from tests.support.waits import eventually

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.hostkubelet import HostSettings
+from edge_agent.hostkubelet.settings import HostSettings
 from tests.edge_agent.hostkubelet.conftest import POD, Box, serving
 from tests.support.duplex_pair import MemoryDuplex
 from tunnel.aio.sockets.http1 import ClientConnection

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.hostkubelet import HostSettings, journal
+from edge_agent.hostkubelet import journal
 from edge_agent.hostkubelet.journal import journal_arguments
 from edge_agent.hostkubelet.log_options import LogOptions
+from edge_agent.hostkubelet.settings import HostSettings
 from tests.edge_agent.hostkubelet.conftest import POD, children, serving
 from tests.support.waits import eventually
 from tunnel.aio.sockets.http1 import ClientConnection

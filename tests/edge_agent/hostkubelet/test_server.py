@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from edge_agent.hostkubelet import HostKubelet, HostSettings, SettingsError, server
+from edge_agent.hostkubelet import server
+from edge_agent.hostkubelet.server import HostKubelet
+from edge_agent.hostkubelet.settings import HostSettings, SettingsError
 from tests.edge_agent.hostkubelet.conftest import POD, Box, serving
 from tests.support.channel_client import ChannelClient, UpgradeRefused, exec_target, upgrade_headers
 from tests.support.waits import eventually

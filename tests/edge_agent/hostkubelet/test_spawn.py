@@ -15,7 +15,8 @@ from tests.support.waits import scaled_s
 BESIDE_GRPC = """
 import asyncio, sys
 import grpc, grpc.aio, uvloop
-from edge_agent.hostkubelet import HostKubelet, HostSettings
+from edge_agent.hostkubelet.server import HostKubelet
+from edge_agent.hostkubelet.settings import HostSettings
 from tests.support.channel_client import ChannelClient, exec_target
 from tests.support.duplex_pair import duplex_pair
 
