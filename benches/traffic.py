@@ -19,14 +19,20 @@ LOOK_S = 0.1
 ENDLESS_BYTES = 10**12
 
 
+class TrafficDied(Exception):
+    """A connection that should have lasted did not: what was measured beside it, or of it, is worth nothing."""
+
+
 class _Beside:
-    """A thread that uses a connection until the `with` block ends."""
+    """A thread that uses a connection until the `with` block ends, which raises TrafficDied when that failed before."""
 
     def __init__(self, port: int) -> None:
+        self._port = port
+        self._fault: Exception | None = None
         self._sock = dial(port)
         self._sock.settimeout(LOOK_S)
         self._over = False
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread = threading.Thread(target=self._guarded, daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -36,6 +42,19 @@ class _Beside:
         self._over = True
         self._thread.join()
         reset_socket(self._sock)  # not an end: the source must stop, and what waits in the tunnel is dropped
+        if kind is None:
+            self.check()
+
+    def check(self) -> None:
+        """Raise TrafficDied when the connection did not last."""
+        if self._fault is not None:
+            raise TrafficDied(f"{type(self).__name__.lower()} over port {self._port}: {self._fault}") from self._fault
+
+    def _guarded(self) -> None:
+        try:
+            self._run()
+        except Exception as fault:  # noqa: BLE001 - of another thread, where nobody would see it
+            self._fault = fault
 
     def _moved(self, operation: Callable[[], int]) -> int:
         """How many bytes an operation moved; 0 when it is time to end."""
@@ -67,6 +86,7 @@ class Copy(_Beside):
         """Bytes per second between two times since the start; waits for them."""
         while (now := time.perf_counter() - self._start) < until_s:
             time.sleep(until_s - now)
+        self.check()
         count = sum(size for at, size in list(self._marks) if since_s <= at - self._start < until_s)
         return count / (until_s - since_s)
 
