@@ -8,7 +8,17 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from cloud_server.routing.router import RoutePolicy
-from tunnel.aio.process.config import Fault, HostPort, LogConfig, Seconds, ServerAddress, TargetPattern, Validated, load
+from tunnel.aio.process.config import (
+    Fault,
+    HostPort,
+    LogConfig,
+    PerSecond,
+    Seconds,
+    ServerAddress,
+    TargetPattern,
+    Validated,
+    load,
+)
 from tunnel.core.names import AGENT_NAME_RULE, is_agent_name, is_service_name
 from tunnel.core.target import TcpTarget
 
@@ -59,6 +69,8 @@ class TunnelConfig:
     """Authorities whose agents and users are known here."""
     suspect_after_s: Seconds = Seconds(10.0)
     dead_after_s: Seconds = Seconds(15.0)
+    pings_per_s: PerSecond = PerSecond(150.0)
+    """What all idle agents together may ask: beyond 1,500 of them each is asked less often."""
     resume_window_s: Seconds = Seconds(120.0)
 
 

@@ -34,6 +34,7 @@ from tunnel.aio.sockets.listener import ListenFailed
 from tunnel.core.budget import Budget
 from tunnel.core.errors import Code, SessionRefused
 from tunnel.core.limits import MIB, Limits, Timing
+from tunnel.core.probes import PingBudget
 
 PROCESS_BUDGET_BYTES = 1024 * MIB
 """Receive windows of all sessions together."""
@@ -99,6 +100,7 @@ class CloudServer:
                 resume_window_s=tunnel.resume_window_s,
             ),
             process_budget=Budget(total_bytes=PROCESS_BUDGET_BYTES),
+            ping_budget=PingBudget(pings_per_s=tunnel.pings_per_s),
             acceptor=Exposed(config.expose).acceptor,
         )
         self._cluster = ClusterIndex()

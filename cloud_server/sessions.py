@@ -21,6 +21,7 @@ from tunnel.core.budget import Budget
 from tunnel.core.errors import Code, RemoteProtocolError, SessionLost, SessionRefused, TunnelError
 from tunnel.core.handshake import choose_protocol, decode_hello, encode_refusal, encode_welcome
 from tunnel.core.limits import SESSION_ID_BYTES, Limits, Timing
+from tunnel.core.probes import PingBudget
 from tunnel.core.session import Session
 
 _log = structlog.get_logger("cloud.sessions")
@@ -56,6 +57,7 @@ class SessionAcceptor:
         limits: Limits,
         timing: Timing,
         process_budget: Budget,
+        ping_budget: PingBudget,
         acceptor: Callable[[str], Acceptor] = _NOTHING_EXPOSED,
     ) -> None:
         """`acceptor` makes what answers the streams that an agent of this name opens."""
@@ -65,6 +67,7 @@ class SessionAcceptor:
         self._limits = limits
         self._timing = timing
         self._budget = process_budget
+        self._ping_budget = ping_budget
         self._acceptor = acceptor
         self._instances: dict[str, bytes] = {}
         self._replaced: dict[str, deque[bytes]] = {}
@@ -168,6 +171,7 @@ class SessionAcceptor:
             limits=self._limits,
             timing=self._timing,
             process_budget=self._budget,
+            ping_budget=self._ping_budget,
         )
         return TunnelSession(core, self._acceptor(name), name, on_going_away=self._on_going_away(name))
 

@@ -224,10 +224,12 @@ class Ping(_message.Message):
     def __init__(self, nonce: _Optional[int] = ...) -> None: ...
 
 class Pong(_message.Message):
-    __slots__ = ("nonce",)
+    __slots__ = ("nonce", "idle_silence_ms")
     NONCE_FIELD_NUMBER: _ClassVar[int]
+    IDLE_SILENCE_MS_FIELD_NUMBER: _ClassVar[int]
     nonce: int
-    def __init__(self, nonce: _Optional[int] = ...) -> None: ...
+    idle_silence_ms: int
+    def __init__(self, nonce: _Optional[int] = ..., idle_silence_ms: _Optional[int] = ...) -> None: ...
 
 class GoAway(_message.Message):
     __slots__ = ("code", "text", "reconnect_after_ms")

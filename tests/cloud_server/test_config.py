@@ -55,6 +55,7 @@ def test_defaults(tmp_path: Path) -> None:
     tunnel = config.tunnel
     assert tunnel.listen == ["0.0.0.0:7443"]
     assert [tunnel.suspect_after_s, tunnel.dead_after_s, tunnel.resume_window_s] == [10.0, 15.0, 120.0]
+    assert tunnel.pings_per_s == 150.0
     assert [config.drain_s, config.dial_timeout_s] == [30.0, 10.0]
     assert str(tunnel.trust_domain) == "longline"
     assert (config.connect.unix, config.connect.listen, config.fleet.listen, config.forward) == (None, None, None, [])
@@ -116,3 +117,9 @@ def test_forwards_that_lead_nowhere(tmp_path: Path) -> None:
 def test_port_0_may_be_listened_on_twice(tmp_path: Path) -> None:
     text = "[connect]\nlisten = '127.0.0.1:0'\n[fleet]\nlisten = '127.0.0.1:0'\n"
     assert load_server_config(written(tmp_path, text)).fleet.listen == "127.0.0.1:0"
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "true", "'150'"])
+def test_a_rate_that_is_none(tmp_path: Path, value: str) -> None:
+    with pytest.raises(ConfigError, match=r"2: tunnel\.pings_per_s: must be a number per second, 0\.01 or more, not "):
+        load_server_config(written(tmp_path, f"[tunnel]\npings_per_s = {value}"))

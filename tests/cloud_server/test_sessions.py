@@ -23,6 +23,7 @@ from tunnel.core.budget import Budget
 from tunnel.core.errors import Code, OpenRefused, SessionLost, SessionRefused
 from tunnel.core.handshake import decode_answer, encode_hello
 from tunnel.core.limits import MIB, SESSION_ID_BYTES, Limits, Timing
+from tunnel.core.probes import PingBudget
 from tunnel.core.target import TcpTarget
 
 TARGET = TcpTarget("127.0.0.1", 7)
@@ -64,7 +65,13 @@ async def test_a_name_lost_before_hello_came_gets_no_session(tmp_path: Path, tak
     store = AgentStore(tmp_path, pins_unknown=False)
     registry = Registry(store)
     acceptor = SessionAcceptor(
-        registry, store, version="1", limits=Limits(), timing=Timing(), process_budget=Budget(total_bytes=64 * MIB)
+        registry,
+        store,
+        version="1",
+        limits=Limits(),
+        timing=Timing(),
+        process_budget=Budget(total_bytes=64 * MIB),
+        ping_budget=PingBudget(pings_per_s=150),
     )
     await asyncio.to_thread(store.record, BOX, KEY)
     box, server = pair()

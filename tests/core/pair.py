@@ -9,6 +9,7 @@ from tunnel.core import events as ev
 from tunnel.core.codec import decode_envelope
 from tunnel.core.frames import TrafficClass
 from tunnel.core.limits import Limits, Timing
+from tunnel.core.probes import PingBudget
 from tunnel.core.session import Session
 from tunnel.core.stream import CoreStream
 from tunnel.core.target import Target, TcpTarget
@@ -44,11 +45,19 @@ class Pair:
         agent_limits: Limits | None = None,
         server_limits: Limits | None = None,
         timing: Timing | None = None,
+        ping_budget: PingBudget | None = None,
     ) -> None:
         self.now = 100.0
         self.agent = End(Session(session_id=b"s" * 16, dialler=True, now=self.now, limits=agent_limits, timing=timing))
         self.server = End(
-            Session(session_id=b"s" * 16, dialler=False, now=self.now, limits=server_limits, timing=timing)
+            Session(
+                session_id=b"s" * 16,
+                dialler=False,
+                now=self.now,
+                limits=server_limits,
+                timing=timing,
+                ping_budget=ping_budget,
+            )
         )
         self.attach()
 

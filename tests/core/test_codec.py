@@ -40,7 +40,7 @@ frames = st.one_of(
     st.builds(f.Reset, ids, codes, texts),
     st.builds(f.StopSending, ids, codes),
     st.builds(f.Ping, st.integers(0, (1 << 64) - 1)),
-    st.builds(f.Pong, st.integers(0, (1 << 64) - 1)),
+    st.builds(f.Pong, st.integers(0, (1 << 64) - 1), st.integers(0, (1 << 32) - 1)),
     st.builds(f.GoAway, codes, texts, words32),
 )
 

@@ -23,6 +23,7 @@ from tunnel.core.budget import Budget
 from tunnel.core.errors import Code, SessionLost
 from tunnel.core.handshake import Welcome, decode_answer, encode_hello
 from tunnel.core.limits import MIB, SESSION_ID_BYTES, Limits, Timing
+from tunnel.core.probes import PingBudget
 from tunnel.core.session import Session
 
 BOX = "box-7"
@@ -84,6 +85,7 @@ async def session_server(
         limits=Limits(),
         timing=timing or Timing(),
         process_budget=Budget(total_bytes=64 * MIB),
+        ping_budget=PingBudget(pings_per_s=150),
     )
     async with cloud(sessions.on_carrier, listen=[listen]) as made:
         try:

@@ -130,6 +130,7 @@ def _encode_ping(frame: pb.Frame, ping: f.Ping) -> None:
 def _encode_pong(frame: pb.Frame, pong: f.Pong) -> None:
     frame.pong.SetInParent()
     frame.pong.nonce = pong.nonce
+    frame.pong.idle_silence_ms = pong.idle_silence_ms
 
 
 def _encode_go_away(frame: pb.Frame, go_away: f.GoAway) -> None:
@@ -245,7 +246,7 @@ def _decode_ping(frame: pb.Frame) -> f.Ping:
 
 
 def _decode_pong(frame: pb.Frame) -> f.Pong:
-    return f.Pong(frame.pong.nonce)
+    return f.Pong(frame.pong.nonce, frame.pong.idle_silence_ms)
 
 
 def _decode_go_away(frame: pb.Frame) -> f.GoAway:

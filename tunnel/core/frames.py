@@ -98,6 +98,8 @@ class Pong:
     """Answer to a PING."""
 
     nonce: int
+    idle_silence_ms: int = 0
+    """The server's: how long the agent may leave an idle link silent from now on (PROTO 7.3); 0 leaves it as it was."""
 
 
 @dataclass(frozen=True, slots=True)

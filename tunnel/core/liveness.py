@@ -26,32 +26,33 @@ class Liveness:
         """`ask_late`: this side leaves the first question to the other, so that an idle link carries one PING, not
         two.
         """
-        self._timing = timing
-        self._ask_after_s = timing.suspect_after_s
+        self._patience_s = timing.dead_after_s - timing.suspect_after_s
+        self._late_s = 0.0
         if ask_late:
-            self._ask_after_s += (timing.dead_after_s - timing.suspect_after_s) / 4
-        self._heard_s = now
-        self.suspect = False
+            self._late_s = self._patience_s / 4
+            self._patience_s -= self._late_s
+        self.heard_s = now
+        self._give_up_s: float | None = None
 
     @property
-    def due_s(self) -> float:
-        """When `check` is due."""
-        return self._heard_s + (self._timing.dead_after_s if self.suspect else self._ask_after_s)
+    def suspect(self) -> bool:
+        """Whether the peer was asked, and has not been heard since."""
+        return self._give_up_s is not None
+
+    def due_s(self, silence_s: float) -> float:
+        """When `check` is due, if so much silence needs no question."""
+        return self.heard_s + silence_s + self._late_s if self._give_up_s is None else self._give_up_s
 
     def heard(self, now: float) -> None:
         """A message came in."""
-        self._heard_s = now
-        self.suspect = False
+        self.heard_s = now
+        self._give_up_s = None
 
-    def check(self, now: float) -> Verdict:
+    def check(self, now: float, silence_s: float) -> Verdict:
         """Called when `due_s` is reached."""
-        if now < self.due_s:
+        if now < self.due_s(silence_s):
             return Verdict.WELL
-        if now - self.due_s > FROZEN_S:
-            self._heard_s = now - self._ask_after_s
-            self.suspect = True
-            return Verdict.ASK
-        if self.suspect:
+        if self._give_up_s is not None and now - self._give_up_s <= FROZEN_S:
             return Verdict.DEAD
-        self.suspect = True
+        self._give_up_s = now + self._patience_s
         return Verdict.ASK

@@ -26,6 +26,7 @@ from tunnel.core.limits import (
 )
 from tunnel.core.liveness import Liveness, Verdict
 from tunnel.core.pacing import Pacer, PacingStatistics
+from tunnel.core.probes import PingBudget, Probes
 from tunnel.core.scheduler import Scheduler
 from tunnel.core.states import LINK, Input, Link, step_local
 from tunnel.core.stream import CoreStream
@@ -65,6 +66,7 @@ class Session:
         limits: Limits | None = None,
         timing: Timing | None = None,
         process_budget: Budget | None = None,
+        ping_budget: PingBudget | None = None,
     ) -> None:
         """A new session without a carrier yet: call `attach` first.
 
@@ -75,6 +77,7 @@ class Session:
             limits: what this side is ready to hold.
             timing: from Welcome.
             process_budget: pool for receive windows that this session shares with others; None for no other bound.
+            ping_budget: shared likewise by a server's sessions; None: idle links are asked after `suspect_after_s`.
         """
         self.session_id = session_id
         self.limits = limits or Limits()
@@ -90,11 +93,9 @@ class Session:
         self._inbox = Inbox(self.timing.max_ack_delay_s)
         self._pacer = self._new_pacer()
         self._liveness: Liveness | None = None
+        self._ping_budget = ping_budget
+        self._probes = Probes(self.timing.suspect_after_s, ping_budget)
         self._suspended_s = now
-        self._pong: int | None = None
-        self._ping: int | None = None
-        self._ping_sent: tuple[int, float] | None = None
-        self._pings = 0
         self._max_data = self.limits.max_data_bytes
         self._max_packet = self.limits.max_packet_bytes
         self._paced_until_s: float | None = None
@@ -132,21 +133,21 @@ class Session:
         """
         if not self.may_resume(peer_received):
             raise LocalProtocolError(f"cannot attach in state {self.link.name.lower()} at packet {peer_received}")
-        self.link = step_local(LINK, self.link, Input.ATTACH)
+        self._step(Input.ATTACH)
         self.generation += 1
         self._outbox.restart(peer_received)
         self._streams.acknowledged(peer_received)
         self._inbox.restart()
         self._pacer = self._new_pacer()
         self._liveness = Liveness(self.timing, now, ask_late=not self._dialler)
-        self._pong = self._ping = self._ping_sent = None
+        self._probes.restart()
         return self.generation
 
     def detach(self, generation: int, now: float) -> bool:
         """The carrier is gone. False when a newer one has taken its place already, or the session is closed."""
         if generation != self.generation or self.link is not Link.ATTACHED:
             return False
-        self.link = step_local(LINK, self.link, Input.DETACH)
+        self._step(Input.DETACH)
         self._suspended_s = now
         self._liveness = None
         return True
@@ -155,7 +156,7 @@ class Session:
         """End the session: every stream ends with SessionLost, nothing is sent any more. None: our own wish."""
         if self.link is Link.CLOSED:
             return
-        self.link = step_local(LINK, self.link, Input.CLOSE)
+        self._step(Input.CLOSE)
         self._liveness = None
         self._streams.end_all(str(error) if error is not None else "the session was closed")
         self._outbox.clear()
@@ -265,7 +266,7 @@ class Session:
         """The next message for the carrier, or None when nothing may be sent now."""
         if self.link is not Link.ATTACHED:
             return None
-        probes = self._take_probes(now)
+        probes = self._probes.take(now)
         if probes:
             return encode_packet(0, self._inbox.take_ack(now), probes)
         in_flight, window = self._outbox.in_flight_bytes, self._pacer.window_bytes
@@ -290,7 +291,7 @@ class Session:
             return _sooner(due, self._suspended_s + self.timing.resume_window_s)
         if self._liveness is None:
             return due
-        due = _sooner(_sooner(due, self._liveness.due_s), self._scheduler.held_until_s)
+        due = _sooner(_sooner(due, self._liveness.due_s(self._silence_s)), self._scheduler.held_until_s)
         return _sooner(_sooner(due, self._inbox.ack_timer_s), self._paced_until_s)
 
     def on_timer(self, now: float) -> None:
@@ -299,20 +300,20 @@ class Session:
         if self.link is Link.SUSPENDED and now >= self._suspended_s + self.timing.resume_window_s:
             window_s = self.timing.resume_window_s
             self.close(SessionLost(f"the link did not come back within {window_s:.0f} s"))
-        if self._liveness is None:
+        liveness = self._liveness
+        if liveness is None:
             return
         self._inbox.on_timer(now)
         self._scheduler.on_timer(now)
         if self._paced_until_s is not None and self._paced_until_s <= now:
             self._paced_until_s = None
-        match self._liveness.check(now):
+        match liveness.check(now, self._silence_s):
             case Verdict.ASK:
-                self._pings += 1
-                self._ping = self._pings
+                self._probes.ask()
                 self._events.append(ev.PeerSuspect())
             case Verdict.DEAD:
                 self.detach(self.generation, now)
-                self._events.append(ev.CarrierDead(self.timing.dead_after_s))
+                self._events.append(ev.CarrierDead(now - liveness.heard_s))
             case _:
                 pass
 
@@ -331,19 +332,18 @@ class Session:
 
     # Internal
 
+    def _step(self, input_: Input) -> None:
+        before, self.link = self.link, step_local(LINK, self.link, input_)
+        if self._ping_budget is not None:
+            self._ping_budget.links += (self.link is Link.ATTACHED) - (before is Link.ATTACHED)
+
     def _new_pacer(self) -> Pacer:
         return Pacer(self.limits.max_in_flight_bytes, self.limits.max_packet_bytes)
 
-    def _take_probes(self, now: float) -> list[f.Frame]:
-        probes: list[f.Frame] = []
-        if self._pong is not None:
-            probes.append(f.Pong(self._pong))
-            self._pong = None
-        if self._ping is not None:
-            probes.append(f.Ping(self._ping))
-            self._ping_sent = (self._ping, now)
-            self._ping = None
-        return probes
+    @property
+    def _silence_s(self) -> float:
+        """Silence that needs no question: with streams open, failures are noticed soon, and idle links cost little."""
+        return self.timing.suspect_after_s if len(self._streams) else self._probes.idle_silence_s
 
     def _take_frames(self, in_flight: int, window: int, now: float) -> list[f.Frame]:
         """Frames that the pacing window lets out; a small rest of it is not worth a packet, so bulk waits for room."""
@@ -379,11 +379,11 @@ class Session:
         for frame in packet.frames:
             match frame:
                 case f.Ping():
-                    self._pong = frame.nonce
+                    self._probes.answer(frame)
                 case f.Pong():
-                    if self._ping_sent is not None and self._ping_sent[0] == frame.nonce:
-                        self._pacer.sample(now - self._ping_sent[1], 0.0, None, now)
-                        self._ping_sent = None
+                    rtt_s = self._probes.answered(frame, now)
+                    if rtt_s is not None:
+                        self._pacer.sample(rtt_s, 0.0, None, now)
                 case _ if packet.seq == 0:
                     raise RemoteProtocolError(f"{type(frame).__name__} in an unsequenced packet")
                 case f.GoAway():

@@ -63,7 +63,7 @@ async def test_a_lost_link_is_told_to_the_caller_alone() -> None:
 
 async def test_a_silent_peer_is_given_up_with_that_reason() -> None:
     lost: list[CarrierLost | None] = []
-    timing = Timing(suspect_after_s=0.1, dead_after_s=0.15)
+    timing = Timing(suspect_after_s=0.1, dead_after_s=0.2)
 
     async with joined(echo, timing) as both:
         await both.cut()
@@ -72,7 +72,7 @@ async def test_a_silent_peer_is_given_up_with_that_reason() -> None:
             async with asyncio.timeout(5):
                 await _note(lost, both.agent.run_carrier(near, both.server.core.last_received))
         assert not both.agent.attached
-        assert [str(reason) for reason in lost] == ["no sign of life for 0.15 s"]
+        assert [str(reason) for reason in lost] == ["no sign of life for 0.2 s"]
         assert [entry for entry in logs if entry["log_level"] != "debug"] == []
 
 

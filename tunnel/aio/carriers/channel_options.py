@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tunnel.core.limits import MAX_MESSAGE_BYTES, Limits
+from tunnel.core.probes import MAX_IDLE_SILENCE_S
 
 ChannelOptions = list[tuple[str, int | str]]
 
@@ -34,9 +35,9 @@ class Option:
 OPTIONS: tuple[Option, ...] = (
     Option(
         name="grpc.keepalive_time_ms",
-        agent=20_000,
-        cloud=30_000,
-        why="notices a dead path below the session's own PING, and frees what gRPC holds for it",
+        agent=int(1.25 * MAX_IDLE_SILENCE_S) * 1000,
+        cloud=int(1.5 * MAX_IDLE_SILENCE_S) * 1000,
+        why="behind the session's own PING, which is never rarer by itself: else idle links would be asked twice",
     ),
     Option(name="grpc.keepalive_timeout_ms", agent=10_000, cloud=10_000, why="also sets TCP_USER_TIMEOUT"),
     Option(name="grpc.keepalive_permit_without_calls", agent=1, cloud=1, why="both sides must allow it"),

@@ -28,6 +28,7 @@ StructureHook = Callable[[Any, Any], Any]
 
 MAX_SECONDS = 1e7
 """Four months: more is a slip of units."""
+MAX_PER_SECOND = 1e6
 _TYPE_NAMES = {str: "a string", int: "a whole number", float: "a number", bool: "true or false"}
 _TABLE = re.compile(r"\s*(\[\[?)\s*([A-Za-z0-9_.-]+)\s*\]")
 _KEY = re.compile(r"""\s*["']?([A-Za-z0-9_./-]+)["']?\s*=""")
@@ -114,6 +115,19 @@ class Seconds(float):
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= MAX_SECONDS:
             raise ValueError(f"must be a number of seconds above 0, not {_shown(value)}")
         return cls(value)
+
+
+class PerSecond(float):
+    """A rate of events."""
+
+    __slots__ = ()
+
+    @classmethod
+    def from_config(cls, value: object) -> PerSecond:
+        """Check a value of a configuration."""
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0.01 <= value <= MAX_PER_SECOND:
+            return cls(value)
+        raise ValueError(f"must be a number per second, 0.01 or more, not {_shown(value)}")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

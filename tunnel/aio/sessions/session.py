@@ -321,7 +321,7 @@ class TunnelSession:
                 self.log.debug("silent peer was asked for a sign of life")
             case ev.CarrierDead():
                 if self._run is not None:
-                    self._run.give_up(f"no sign of life for {event.silent_s:g} s")
+                    self._run.give_up(f"no sign of life for {round(event.silent_s, 1):g} s")
             case ev.PeerGoingAway():
                 self._on_going_away(event)
             case ev.SessionClosed():
