@@ -24,6 +24,10 @@ GIB = 1 << 30
 SETTLE_S = 3.0
 STORM_S = 120.0
 """A storm that is not over by then failed."""
+CYCLE_S = 60.0
+"""Within which each agent of thousands asks for life once (`tunnel.pings_per_s`)."""
+FIRST_PINGS_S = 12.0
+"""After that the last of them was told so: it asks first 10 s after it has connected."""
 WATCH_S = 5.0
 """How long the agents are watched after a storm: none may lose its link again."""
 ECHOES = 4000
@@ -42,7 +46,7 @@ def measure(quick: bool) -> Samples:
     steps = (10,) if quick else (10, 100, 1000)
     _streams_of_one(samples, steps)
     _streams_of_many(samples, steps)
-    _many_agents(samples, *((200, 0, 3.0) if quick else (5000, 9000, 30.0)))
+    _many_agents(samples, *((200, 0, 3.0) if quick else (5000, 9000, CYCLE_S)))
     return samples
 
 
@@ -149,7 +153,7 @@ def _many_agents(samples: Samples, count: int, more: int, watch_s: float) -> Non
 
 
 def _at_rest(samples: Samples, made: Cluster, alone_mb: float, count: int, watch_s: float) -> None:
-    time.sleep(SETTLE_S)
+    time.sleep(min(FIRST_PINGS_S, watch_s))
     before, start = _cpu_s(made.server.pid), time.perf_counter()
     time.sleep(watch_s)
     used = (_cpu_s(made.server.pid) - before) / (time.perf_counter() - start)

@@ -69,8 +69,8 @@ class TunnelConfig:
     """Authorities whose agents and users are known here."""
     suspect_after_s: Seconds = Seconds(10.0)
     dead_after_s: Seconds = Seconds(15.0)
-    pings_per_s: PerSecond = PerSecond(150.0)
-    """What all idle agents together may ask: beyond 1,500 of them each is asked less often."""
+    pings_per_s: PerSecond = PerSecond(75.0)
+    """What all idle agents together may ask: beyond 750 of them each is asked less often."""
     resume_window_s: Seconds = Seconds(120.0)
 
 

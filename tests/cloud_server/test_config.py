@@ -55,7 +55,7 @@ def test_defaults(tmp_path: Path) -> None:
     tunnel = config.tunnel
     assert tunnel.listen == ["0.0.0.0:7443"]
     assert [tunnel.suspect_after_s, tunnel.dead_after_s, tunnel.resume_window_s] == [10.0, 15.0, 120.0]
-    assert tunnel.pings_per_s == 150.0
+    assert tunnel.pings_per_s == 75.0
     assert [config.drain_s, config.dial_timeout_s] == [30.0, 10.0]
     assert str(tunnel.trust_domain) == "longline"
     assert (config.connect.unix, config.connect.listen, config.fleet.listen, config.forward) == (None, None, None, [])

@@ -6,28 +6,38 @@ import asyncio
 
 import pytest
 
-from tunnel.aio.carriers.one_task import OneTask
+from tunnel.aio.carriers.one_task import OneTask, Operation
 
 
 class Cut(Exception):
     """How a user of OneTask tells that it was taken out."""
 
 
+class Carrier:
+    """Notes what it is told of failures."""
+
+    def __init__(self, *, closed: bool = False) -> None:
+        self.closed = closed
+        self.told: list[tuple[str, bool]] = []
+
+    def begin(self) -> None:
+        if self.closed:
+            raise Cut
+
+    def failed(self, error: BaseException, by_owner: bool) -> None:
+        self.told.append((type(error).__name__, by_owner))
+        if isinstance(error, asyncio.CancelledError) and not by_owner:
+            raise Cut from None
+
+
 async def _operate(direction: OneTask, inside: asyncio.Event, end: asyncio.Event) -> str:
-    direction.enter()
-    try:
+    with Operation(Carrier(), direction):
         inside.set()
         await end.wait()
-    except asyncio.CancelledError:
-        if direction.asked_by_owner():
-            raise
-        raise Cut from None
-    finally:
-        direction.leave()
     return "done"
 
 
-class Operation:
+class Running:
     """One that runs in a task of its own."""
 
     def __init__(self, direction: OneTask) -> None:
@@ -37,7 +47,7 @@ class Operation:
 
 async def test_an_operation_that_ends_by_itself() -> None:
     direction = OneTask("read")
-    operation = Operation(direction)
+    operation = Running(direction)
     await operation.inside.wait()
     assert direction.busy
     operation.end.set()
@@ -47,7 +57,7 @@ async def test_an_operation_that_ends_by_itself() -> None:
 
 async def test_a_cut_is_told_apart_from_a_cancellation_and_leaves_none_behind() -> None:
     direction = OneTask("read")
-    operation = Operation(direction)
+    operation = Running(direction)
     await operation.inside.wait()
     direction.cut()
     direction.cut()
@@ -58,7 +68,7 @@ async def test_a_cut_is_told_apart_from_a_cancellation_and_leaves_none_behind() 
 
 async def test_the_owners_cancellation_goes_through() -> None:
     direction = OneTask("read")
-    operation = Operation(direction)
+    operation = Running(direction)
     await operation.inside.wait()
     operation.task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -69,7 +79,7 @@ async def test_the_owners_cancellation_goes_through() -> None:
 @pytest.mark.parametrize("cut_first", [True, False])
 async def test_the_owners_cancellation_wins_over_a_cut(cut_first: bool) -> None:
     direction = OneTask("read")
-    operation = Operation(direction)
+    operation = Running(direction)
     await operation.inside.wait()
     for step in (direction.cut, operation.task.cancel)[:: 1 if cut_first else -1]:
         step()
@@ -80,7 +90,7 @@ async def test_the_owners_cancellation_wins_over_a_cut(cut_first: bool) -> None:
 
 async def test_a_cut_while_the_result_is_on_its_way_does_not_reach_what_comes_after() -> None:
     direction = OneTask("read")
-    operation = Operation(direction)
+    operation = Running(direction)
     await operation.inside.wait()
     operation.end.set()
     direction.cut()
@@ -106,10 +116,26 @@ async def test_a_cut_with_nobody_inside_does_nothing() -> None:
 
 async def test_a_second_task_is_a_fault_of_the_caller() -> None:
     direction = OneTask("read")
-    operation = Operation(direction)
+    operation = Running(direction)
     await operation.inside.wait()
     with pytest.raises(RuntimeError, match="two tasks read"):
         await _operate(direction, asyncio.Event(), asyncio.Event())
     direction.cut()
     with pytest.raises(Cut):
         await operation.task
+
+
+async def test_no_operation_begins_where_none_may() -> None:
+    direction, carrier = OneTask("read"), Carrier(closed=True)
+    with pytest.raises(Cut), Operation(carrier, direction):
+        raise AssertionError("not reached")
+    assert not direction.busy
+    assert carrier.told == []
+
+
+async def test_a_failure_is_told_and_may_pass() -> None:
+    direction, carrier = OneTask("read"), Carrier()
+    with pytest.raises(ValueError, match="x"), Operation(carrier, direction):
+        raise ValueError("x")
+    assert not direction.busy
+    assert carrier.told == [("ValueError", False)]

@@ -7,8 +7,8 @@ session's business.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncGenerator
+from contextlib import suppress
 from typing import Protocol, cast
 
 import grpc
@@ -17,7 +17,7 @@ import grpc.aio
 from tunnel.aio.carriers.carrier_errors import GRPC_ERRORS, CarrierLost, lost_from_error, lost_from_status
 from tunnel.aio.carriers.channel import DialOptions, explain_failure, open_channel, release
 from tunnel.aio.carriers.methods import ACCEPTED, CONNECT
-from tunnel.aio.carriers.one_task import OneTask
+from tunnel.aio.carriers.one_task import OneTask, Operation
 from tunnel.aio.identity.tls_material import ClientTls
 from tunnel.core.limits import MAX_MESSAGE_BYTES
 
@@ -107,15 +107,16 @@ class _DialledCarrier:
         self.peer = peer
         self._channel = channel
         self._call: _StreamCall | None = channel.stream_stream(CONNECT)()
-        self._reader = OneTask("read")
-        self._writer = OneTask("write")
+        self._reading = OneTask("read")
+        self._writing = OneTask("write")
         self._lost: CarrierLost | None = None
         self._unheard = False
 
     async def refusal(self) -> CarrierLost | None:
         """Wait for the server's word on the certificate: None when it accepts it."""
         try:
-            with self._operation(self._reader) as call:
+            with Operation(self, self._reading):
+                call = self._open_call
                 if ACCEPTED in tuple(await call.initial_metadata()):
                     return None
                 return lost_from_status(await call.code(), await call.details(), self.peer)
@@ -123,10 +124,10 @@ class _DialledCarrier:
             return lost.again()
 
     async def read(self) -> bytes | None:
-        with self._operation(self._reader) as call:
+        with Operation(self, self._reading):
             # Not call.read(): once a write has failed, that leaves unread what the server said before it ended the
             # call.
-            message: object = await anext(aiter(call), None)
+            message: object = await anext(aiter(self._open_call), None)
         if isinstance(message, bytes):
             return message
         self._unheard = True
@@ -135,54 +136,52 @@ class _DialledCarrier:
     async def write(self, message: bytes) -> None:
         if len(message) > MAX_MESSAGE_BYTES:
             raise ValueError(f"a message of {len(message)} bytes is longer than {MAX_MESSAGE_BYTES}")
-        with self._operation(self._writer) as call:
+        with Operation(self, self._writing):
             if self._unheard:
                 raise CarrierLost(f"{self.peer}: the other side ended the call")
             try:
-                await call.write(message)
+                await self._open_call.write(message)
             except GRPC_ERRORS:  # "Internal error from Core": the reason comes to the reader
                 self._unheard = True
 
     async def finish(self) -> None:
-        with self._operation(self._writer) as call, suppress(*GRPC_ERRORS):
-            await call.done_writing()
+        with Operation(self, self._writing), suppress(*GRPC_ERRORS):
+            await self._open_call.done_writing()
 
     def close(self) -> None:
         if self._lost is None:
             self._lost = CarrierLost(f"{self.peer}: closed here")
-        self._reader.cut()
-        self._writer.cut()
+        self._reading.cut()
+        self._writing.cut()
         # Let go, since gRPC keeps the TCP connection until the last reference to the call is gone.
         call, self._call = self._call, None
         if call is None:
             return
         # The call first: closing the channel under a pending read may leave that read waiting for ever.
         call.cancel()
-        if not self._reader.busy:
+        if not self._reading.busy:
             # The call and the iterator of its messages hold each other; a read that was cut ends the iterator itself.
             with suppress(StopIteration):
                 cast(AsyncGenerator[object], aiter(call)).aclose().send(None)
         release(self._channel)
 
-    @contextmanager
-    def _operation(self, direction: OneTask) -> Iterator[_StreamCall]:
+    @property
+    def _open_call(self) -> _StreamCall:
+        """The call, for whoever is inside an operation."""
+        assert self._call is not None
+        return self._call
+
+    def begin(self) -> None:
         if self._lost is not None:
             raise self._lost.again()
-        assert self._call is not None
-        direction.enter()
-        try:
-            yield self._call
-        except asyncio.CancelledError:
-            if direction.asked_by_owner():
-                direction.leave()
-                self.close()
-                raise
-            # gRPC says so to whoever is inside a call that was cancelled on this side.
-            raise self._reason(CarrierLost(f"{self.peer}: closed here")) from None
-        except GRPC_ERRORS as error:
+
+    def failed(self, error: BaseException, by_owner: bool) -> None:
+        if isinstance(error, asyncio.CancelledError):
+            if not by_owner:  # gRPC says so to whoever is inside a call that was cancelled on this side
+                raise self._reason(CarrierLost(f"{self.peer}: closed here")) from None
+            self.close()
+        elif isinstance(error, GRPC_ERRORS):
             raise self._reason(lost_from_error(error, self.peer)) from error
-        finally:
-            direction.leave()
 
     def _reason(self, lost: CarrierLost) -> CarrierLost:
         """Remember the first reason; later failures of either direction only follow from it."""

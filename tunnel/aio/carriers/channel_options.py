@@ -90,8 +90,9 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         name="grpc.max_connection_idle_ms",
         agent=None,
-        cloud=30_000,
-        why="a connection that shook hands and then makes no call is closed",
+        cloud=300_000,
+        why="a connection that shook hands and makes no call then is closed. gRPC looks at those with a call, too, when"
+        " this has passed: with 30 s in place of 300, 5,000 idle agents cost a server 8 % of a core, not 5",
     ),
     Option(
         name="grpc.max_concurrent_streams", agent=None, cloud=8, why="a box needs one carrier and one renewal at a time"

@@ -28,6 +28,10 @@ from tunnel.core.target import Target
 
 _log = structlog.get_logger("tunnel.session")
 
+REARM_S = 1.0
+"""How much too early the loop's timer may fire before it is set anew. Each packet puts the next question off, and each
+change costs; but a link that speaks once in a minute should not be woken in between."""
+
 
 class TunnelSession:
     """One session, from its first carrier to its end."""
@@ -234,11 +238,12 @@ class TunnelSession:
             self._loop.call_soon(self._tidy)
 
     def _tidy(self) -> None:
-        self._tidying = False
-        self.on_idle()
+        if self._tidying:
+            self.on_idle()
 
     def on_idle(self) -> None:
         """Nothing is left to hand out or to send: keep the timer right, and tell who waits for this moment."""
+        self._tidying = False
         self._arm()
         for condition, waiter in self._conditions:
             if not waiter.done() and condition():
@@ -262,7 +267,7 @@ class TunnelSession:
     def _arm(self) -> None:
         due = self.core.next_timer()
         if self._timer is not None:
-            if due is not None and self._timer_s <= due:
+            if due is not None and self._timer_s <= due < self._timer_s + REARM_S:
                 return
             self._timer.cancel()
             self._timer = None
@@ -272,6 +277,10 @@ class TunnelSession:
 
     def _on_timer(self) -> None:
         self._timer = None
+        due = self.core.next_timer()
+        if due is not None and due > self.now():
+            self._arm()  # it was put off since; that is not told to the loop each time
+            return
         streams = self.core.stream_count
         try:
             self.core.on_timer(self.now())
