@@ -20,7 +20,7 @@ NAME = "commands"
 def measure(quick: bool) -> Samples:
     """Round by round."""
     samples: Samples = defaultdict(list)
-    with rig() as made, ssh_command() as ssh:
+    with rig(commands=True) as made, ssh_command() as ssh:
         kubectl, environment = str(find_kubectl()), kubectl_env(made.cluster.kubeconfig())
         for _ in range(3 if quick else 15):
             kubectl_s = _run([kubectl, "exec", made.box.name, "--", "true"], environment)

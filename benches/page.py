@@ -111,9 +111,22 @@ def _pictures(kept: dict[str, Result]) -> Iterator[tuple[str, str]]:
             for figure, its in figures.items()
         ]
         yield "fast", svg.picture(panels, columns=2, width=480)
+    if (tradeoff := kept.get("tradeoff")) is not None:
+        yield "tradeoff", svg.picture(list(_tradeoff(tradeoff.samples)), columns=2, width=480)
     changes = results.FOLDER / "link-changes.json"
     if changes.exists():
         yield "link-changes", svg.picture(list(_changes(changes)), columns=1, width=760)
+
+
+def _tradeoff(samples: Samples) -> Iterator[svg.Curve]:
+    figures = by_subject(samples)
+    across = "download, 1 connection, MB/s"
+    for figure in ("echo beside 4 downloads, p50, ms", "echo beside 4 downloads, p99, ms"):
+        points = {
+            subject: (Spread.of(figures[across][subject]).median, Spread.of(values).median)
+            for subject, values in figures[figure].items()
+        }
+        yield svg.Curve(f"{figure}, by packet size", across, points)
 
 
 def _changes(file: Path) -> Iterator[svg.Lines]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -42,21 +42,29 @@ class Rig:
 
 
 @contextmanager
-def rig(*, relay: bool = False) -> Iterator[Rig]:
-    """Everything up."""
+def rig(*, relay: bool = False, commands: bool = False, through: Sequence[str] = ()) -> Iterator[Rig]:
+    """Everything up.
+
+    Args:
+        relay: the box reaches the server through one.
+        commands: the box offers its shell too, for which an agent holds 3 MB more.
+        through: words before the daemons' commands.
+    """
     with ExitStack() as stack:
         direct = stack.enter_context(services())
         made = stack.enter_context(cluster())
         ports = (direct.source, direct.sink, direct.echo)
         tunnelled = Services(*(made.forward(BOX, f"127.0.0.1:{port}") for port in ports))
+        made.server.go_through(*through)
         made.start()
         link = stack.enter_context(RelayProcess(("127.0.0.1", made.tunnel_port))) if relay else None
         box = made.join(
             BOX,
             address=link.address if link is not None else "",
             allow=[f"127.0.0.1:{port}" for port in ports],
-            host={"exec": True, "user": "root"},
+            host={"exec": commands, "user": "root"},
         )
+        box.agent.go_through(*through)
         made.start_box(BOX)
         yield Rig(direct=direct, tunnelled=tunnelled, cluster=made, box=box, link=link)
 

@@ -90,6 +90,42 @@ class Lines:
         return parts
 
 
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """Named points, joined in their order: what one figure costs of another."""
+
+    title: str
+    across: str
+    """The figure of the horizontal axis, with its unit."""
+    points: dict[str, Point]
+
+    @property
+    def height(self) -> float:
+        return 80.0 + PLOT
+
+    def draw(self, width: float) -> list[str]:
+        last = max(x for x, _ in self.points.values()) * 1.15 or 1.0
+        most = max(y for _, y in self.points.values()) * 1.15 or 1.0
+        left, foot = 60, 24.0 + PLOT
+        wide = width - left - 30
+        parts = [
+            _text(8, 14, self.title, weight="bold"),
+            _text(left + wide / 2, foot + 32, self.across, anchor="middle"),
+        ]
+        for share in (0.0, 0.5, 1.0):
+            y = foot - share * PLOT
+            parts += [
+                _path(f"M{left} {y:.1f}h{wide:.1f}", "#ddd", 1),
+                _text(left - 6, y + 4, number(share * most), anchor="end"),
+                _text(left + share * wide, foot + 15, number(share * last), anchor="middle"),
+            ]
+        places = {name: (left + x / last * wide, foot - y / most * PLOT) for name, (x, y) in self.points.items()}
+        parts.append(_path("M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places.values()), _colour(0), 1.3))
+        for name, (x, y) in places.items():
+            parts += [_path(f"M{x - 3:.1f} {y:.1f}h6", _colour(2), 6), _text(x, y - 8, name, anchor="middle")]
+        return parts
+
+
 def picture(panels: Sequence[Panel], *, columns: int, width: float) -> str:
     """A whole file; `width` is a panel's."""
     parts: list[str] = []

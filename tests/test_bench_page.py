@@ -81,3 +81,23 @@ def test_plots_are_svg_with_every_subject(kept: Path) -> None:
     assert {"longline", "direct", "1 agent", "1,500"} <= set(words)
     titles = [element.text for element in changes.iter("{http://www.w3.org/2000/svg}text")]
     assert "a > b: a copy, Mbit/s" in titles
+
+
+def test_the_trade_off_is_a_curve_over_the_rate(kept: Path) -> None:
+    (kept / "page.md").write_text("")
+    samples = {
+        f"{figure} | {size}": [value]
+        for figure, values in {
+            "download, 1 connection, MB/s": (400.0, 800.0),
+            "echo beside 4 downloads, p50, ms": (1.0, 3.0),
+            "echo beside 4 downloads, p99, ms": (4.0, 9.0),
+        }.items()
+        for size, value in zip(("64 KiB", "512 KiB (default)"), values, strict=True)
+    }
+    results.keep("tradeoff", Result("rate against echo", ON, AT, AT, samples), quick=False)
+    page.write()
+    curve = ET.parse(kept / "plots" / "tradeoff.svg")
+    words = [element.text for element in curve.iter("{http://www.w3.org/2000/svg}text")]
+    assert words.count("512 KiB (default)") == 2
+    assert "echo beside 4 downloads, p99, ms, by packet size" in words
+    assert "download, 1 connection, MB/s" in words

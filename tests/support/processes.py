@@ -109,6 +109,10 @@ class Daemon:
         self._argv = [*prefix, str(BIN / argv[0]), *argv[1:]]
         self._process: subprocess.Popen[bytes] | None = None
 
+    def go_through(self, *words: str) -> None:
+        """Put words before its command, for its next start."""
+        self._argv = [*words, *self._argv]
+
     def __enter__(self) -> Self:
         return self
 
