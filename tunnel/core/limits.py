@@ -32,7 +32,7 @@ class Limits:
     """Streams that the peer may have open; one more is refused with LIMIT_EXCEEDED."""
     max_data_bytes: int = MAX_DATA_BYTES
     max_packet_bytes: int = 512 * KIB
-    """Largest packet we build: past 512 KiB throughput no longer grows and everything behind it waits longer."""
+    """Largest packet we build: past 512 KiB several copies get no faster, and all behind it waits longer."""
     initial_window_bytes: int = 256 * KIB
     min_window_bytes: int = 4 * KIB
     """What each stream gets at least: 4096 streams of it are 16 MiB, a quarter of the session's budget."""
