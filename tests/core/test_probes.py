@@ -6,7 +6,8 @@ import pytest
 
 from tests.core.pair import TARGET, Pair
 from tunnel.core import frames as f
-from tunnel.core.probes import MAX_IDLE_SILENCE_S, PingBudget, Probes
+from tunnel.core.codec import decode_envelope
+from tunnel.core.probes import MAX_IDLE_SILENCE_S, NUDGE_S, PingBudget, Probes
 
 
 @pytest.mark.parametrize(
@@ -109,3 +110,29 @@ def test_only_links_with_a_carrier_count() -> None:
     other.server.session.close(None)
     other.server.session.close(None)
     assert budget.links == 0
+
+
+def test_a_packet_without_an_ack_is_asked_about_once_and_decides_nothing() -> None:
+    pair = Pair()
+    server = pair.server.session
+    server.open_stream(TARGET, pair.now, deadline_s=60.0)
+    assert len(pair.send(pair.server)) == 1
+    assert server.next_timer() == pytest.approx(pair.now + NUDGE_S)
+    pair.now += NUDGE_S
+    server.on_timer(pair.now)
+    (message,) = pair.send(pair.server)
+    (frame,) = decode_envelope(message).packet.frames
+    assert frame.HasField("ping")
+    assert pair.server.events() == []
+    assert server.next_timer() == pytest.approx(pair.now + 10.25)  # the question of 7.3, 11.25 s after the last word
+    server.on_timer(pair.now + 5)
+    assert pair.send(pair.server) == []
+
+
+def test_an_acked_link_is_not_nudged() -> None:
+    pair = Pair()
+    pair.server.session.open_stream(TARGET, pair.now, deadline_s=60.0)
+    pair.transfer()
+    pair.pass_time(0.1)
+    assert [probe for end in (pair.agent, pair.server) for probe in pair.send(end)] == []
+    assert Probes(10.0, None).nudge_s(None, 5.0) is None

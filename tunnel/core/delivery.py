@@ -106,6 +106,11 @@ class Outbox:
         self.acked = seq
         return packet
 
+    @property
+    def oldest_sent_s(self) -> float | None:
+        """When the oldest packet that waits for its ack was sent on this carrier; None: none waits."""
+        return self._waiting[0].sent_s if self._waiting else None
+
     def may_resume_at(self, peer_received: int) -> bool:
         """Whether a peer that received up to there can go on: nothing it lacks was thrown away, nothing is invented."""
         return self.acked <= peer_received <= self.last_seq

@@ -292,6 +292,7 @@ class Session:
         if self._liveness is None:
             return due
         due = _sooner(_sooner(due, self._liveness.due_s(self._silence_s)), self._scheduler.held_until_s)
+        due = _sooner(due, self._probes.nudge_s(self._outbox.oldest_sent_s, self._liveness.heard_s))
         return _sooner(_sooner(due, self._inbox.ack_timer_s), self._paced_until_s)
 
     def on_timer(self, now: float) -> None:
@@ -307,6 +308,9 @@ class Session:
         self._scheduler.on_timer(now)
         if self._paced_until_s is not None and self._paced_until_s <= now:
             self._paced_until_s = None
+        nudge_s = self._probes.nudge_s(self._outbox.oldest_sent_s, liveness.heard_s)
+        if nudge_s is not None and nudge_s <= now:
+            self._probes.nudge(liveness.heard_s)
         match liveness.check(now, self._silence_s):
             case Verdict.ASK:
                 self._probes.ask()
