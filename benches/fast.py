@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from benches.clients import Clients, Window
@@ -25,6 +25,7 @@ GIB = 1 << 30
 MOST_CLIENTS = 8
 
 Figures = dict[str, float]
+Probe = Callable[[Subject, Clients, float], Figures]
 
 
 def measure(quick: bool) -> Samples:
@@ -34,14 +35,21 @@ def measure(quick: bool) -> Samples:
     with subjects() as them, Clients(MOST_CLIENTS + 1) as clients:
         idle = {subject: subject.rss_mb() for subject in them}
         for number in range(rounds):
-            for probe in PROBES:
-                for place in range(len(them)):
-                    subject = them[(place + number) % len(them)]
-                    _add(samples, subject, probe(subject, clients, seconds))
+            one_round(number, PROBES, them, clients, seconds, samples)
         for subject in them:
             _add(samples, subject, {f"RSS idle, {side}, MB": value for side, value in idle[subject].items()})
             _add(samples, subject, {f"RSS after, {side}, MB": value for side, value in subject.rss_mb().items()})
     return samples
+
+
+def one_round(
+    number: int, probes: Sequence[Probe], them: Sequence[Subject], clients: Clients, seconds: float, samples: Samples
+) -> None:
+    """Each probe of all subjects before the next probe; each round begins with another subject."""
+    for probe in probes:
+        for place in range(len(them)):
+            subject = them[(place + number) % len(them)]
+            _add(samples, subject, probe(subject, clients, seconds))
 
 
 @contextmanager
@@ -114,7 +122,7 @@ def opens(subject: Subject, clients: Clients, seconds: float) -> Figures:
     return figures
 
 
-PROBES: tuple[Callable[[Subject, Clients, float], Figures], ...] = (one, idle_echo, busy_echo, many, opens)
+PROBES: tuple[Probe, ...] = (one, idle_echo, busy_echo, many, opens)
 
 
 def _bulk(

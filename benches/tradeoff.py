@@ -11,7 +11,7 @@ from collections import defaultdict
 from contextlib import ExitStack
 
 from benches.clients import Clients
-from benches.fast import busy_echo, one
+from benches.fast import busy_echo, one, one_round
 from benches.results import Samples
 from benches.rig import rig
 from benches.subject import Subject
@@ -41,9 +41,5 @@ def measure(quick: bool) -> Samples:
             pids = (made.cluster.server.pid,), (made.box.agent.pid,)
             them.append(Subject(title(size_bytes), made.tunnelled, *pids))
         for number in range(rounds):
-            for probe in (one, busy_echo):
-                for place in range(len(them)):
-                    subject = them[(place + number) % len(them)]
-                    for name, value in probe(subject, clients, seconds).items():
-                        samples[f"{name} | {subject.name}"].append(value)
+            one_round(number, (one, busy_echo), them, clients, seconds, samples)
     return samples

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tunnel.core.limits import Timing
 from tunnel.core.liveness import Liveness, Verdict
 
 TIMING = Timing(suspect_after_s=10.0, dead_after_s=15.0)
 
 
-def test_silence_is_asked_about_then_given_up_on() -> None:
+@pytest.mark.parametrize("silence_s", [10.0, 33.0])
+def test_silence_is_asked_about_then_given_up_on(silence_s: float) -> None:
     liveness = Liveness(TIMING, 100.0, ask_late=False)
-    assert liveness.due_s(10.0) == 110.0
-    assert liveness.check(109.9, 10.0) is Verdict.WELL
-    assert liveness.check(110.0, 10.0) is Verdict.ASK
-    assert liveness.due_s(10.0) == 115.0
-    assert liveness.check(114.9, 10.0) is Verdict.WELL
-    assert liveness.check(115.0, 10.0) is Verdict.DEAD
+    asked_s = 100.0 + silence_s  # a longer silence moves the question, and not what follows it
+    assert liveness.due_s(silence_s) == asked_s
+    assert liveness.check(asked_s - 0.1, silence_s) is Verdict.WELL
+    assert liveness.check(asked_s, silence_s) is Verdict.ASK
+    assert liveness.due_s(silence_s) == asked_s + 5.0
+    assert liveness.check(asked_s + 4.9, silence_s) is Verdict.WELL
+    assert liveness.check(asked_s + 5.0, silence_s) is Verdict.DEAD
 
 
 def test_any_message_is_life() -> None:
@@ -47,15 +51,6 @@ def test_timer_that_is_a_little_late_is_no_freeze() -> None:
     liveness = Liveness(TIMING, 0.0, ask_late=False)
     liveness.check(11.9, 10.0)
     assert liveness.check(16.9, 10.0) is Verdict.DEAD
-
-
-def test_longer_silence_moves_the_question_and_not_what_follows_it() -> None:
-    liveness = Liveness(TIMING, 0.0, ask_late=False)
-    assert liveness.due_s(33.0) == 33.0
-    assert liveness.check(32.9, 33.0) is Verdict.WELL
-    assert liveness.check(33.0, 33.0) is Verdict.ASK
-    assert liveness.due_s(33.0) == 38.0
-    assert liveness.check(38.0, 33.0) is Verdict.DEAD
 
 
 def test_silence_that_was_well_before_the_first_stream_is_asked_about_and_not_held_against_the_peer() -> None:

@@ -55,15 +55,22 @@ class Probes:
         self._ping = self._asked
 
     def nudge_s(self, waits_since_s: float | None, heard_s: float) -> float | None:
-        """When to `nudge`: `waits_since_s` is when the oldest packet without an ack was sent; None for not at all."""
+        """When `on_timer` has a question, one for each silence; None for not at all.
+
+        Args:
+            waits_since_s: when the oldest packet without an ack was sent; None when none waits.
+            heard_s: when the silence began.
+        """
         if waits_since_s is None or self._nudged_s == heard_s:
             return None
         return max(waits_since_s, heard_s) + NUDGE_S
 
-    def nudge(self, heard_s: float) -> None:
-        """Ask, once for each silence: `heard_s` is when it began."""
-        self._nudged_s = heard_s
-        self.ask()
+    def on_timer(self, waits_since_s: float | None, heard_s: float, now: float) -> None:
+        """Time has passed: see `nudge_s`."""
+        due_s = self.nudge_s(waits_since_s, heard_s)
+        if due_s is not None and due_s <= now:
+            self._nudged_s = heard_s
+            self.ask()
 
     def answer(self, ping: f.Ping) -> None:
         """Send a PONG with the next packet."""

@@ -308,9 +308,7 @@ class Session:
         self._scheduler.on_timer(now)
         if self._paced_until_s is not None and self._paced_until_s <= now:
             self._paced_until_s = None
-        nudge_s = self._probes.nudge_s(self._outbox.oldest_sent_s, liveness.heard_s)
-        if nudge_s is not None and nudge_s <= now:
-            self._probes.nudge(liveness.heard_s)
+        self._probes.on_timer(self._outbox.oldest_sent_s, liveness.heard_s, now)
         match liveness.check(now, self._silence_s):
             case Verdict.ASK:
                 self._probes.ask()
