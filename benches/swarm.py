@@ -24,12 +24,11 @@ import structlog
 import uvloop
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from cloud_server.identity.ca import CertificateAuthority, key_pem
+from cloud_server.identity.ca import CertificateAuthority, key_pem, spki_sha256
 from edge_agent import cloud_link
 from edge_agent.cloud_link import CloudLink
 from protos import tunnel_pb2
 from tunnel.aio.carriers.carrier import Carrier, DialOptions, dial_carrier
-from tunnel.aio.identity.peer_identity import spki_sha256
 from tunnel.aio.identity.tls_material import ClientTls
 from tunnel.aio.process.tasks import TaskOwner
 from tunnel.aio.sessions.incoming import IncomingStream

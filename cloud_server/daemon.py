@@ -12,8 +12,8 @@ from cloud_server.config import ServerConfig, state_of
 from cloud_server.exposed import Exposed
 from cloud_server.front_ends import FrontEnds
 from cloud_server.identity.agents import AgentStore
-from cloud_server.identity.ca import CaMissing, CertificateAuthority
 from cloud_server.identity.enrollment import Enrollment
+from cloud_server.identity.signer import Signer, SignerFailed
 from cloud_server.identity.tokens import TokenStore
 from cloud_server.identity.users import Users
 from cloud_server.kubernetes.access import ClusterAccess
@@ -107,6 +107,7 @@ class CloudServer:
         self._cluster_access: ClusterAccess | None = None
         self._front_ends = FrontEnds(config, self._tls, self._registry, self._users, self._cluster)
         self._carriers: CarrierServer | None = None
+        self._signer: Signer | None = None
         self._tasks = TaskOwner("cloud server")
         self.ports: dict[str, list[int]] = {}
         """Bound ports of each front end."""
@@ -118,7 +119,7 @@ class CloudServer:
             StartFailed, ListenFailed, CredentialsUnusable, OSError: something cannot be opened.
         """
         await asyncio.to_thread(self._load)
-        enrollment = await asyncio.to_thread(self._enrollment)
+        enrollment = await self._enrollment()
         self._carriers = CarrierServer(
             self._config.tunnel.listen,
             self._tls,
@@ -162,6 +163,8 @@ class CloudServer:
             await session.aclose()
         if self._carriers is not None:
             await self._carriers.stop(CARRIER_GRACE_S)
+        if self._signer is not None:
+            await self._signer.aclose()
         await self._tasks.aclose()
         if self._cluster_access is not None:
             await self._cluster_access.aclose()
@@ -172,16 +175,17 @@ class CloudServer:
         self._agents.reload()
         self._users.reload()
 
-    def _enrollment(self) -> Enrollment | None:
+    async def _enrollment(self) -> Enrollment | None:
         """Join and Renew, with an authority of our own; with the user's there is neither."""
         if self._config.tunnel.client_ca is not None:
             return None
         state = state_of(self._config)
+        self._signer = Signer(state, self._config.tunnel.trust_domain)
         try:
-            authority = CertificateAuthority.load(state, self._config.tunnel.trust_domain)
-        except CaMissing as error:
+            await self._signer.check()
+        except SignerFailed as error:
             raise StartFailed(str(error)) from error
-        return Enrollment(authority, TokenStore(state), self._agents, self._registry.rejoined)
+        return Enrollment(self._signer, TokenStore(state), self._agents, self._registry.rejoined)
 
     async def _follow_cluster(self, kubeconfig: Path) -> asyncio.Task[None]:
         """Begin to follow the cluster; a cluster that is away is no reason not to start."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 from cloud_server.config import ServerConfig, state_of
 from cloud_server.frontends.connect import ConnectFrontend
@@ -10,11 +11,9 @@ from cloud_server.frontends.egress import EgressFrontend
 from cloud_server.frontends.fleet.server import FleetServer
 from cloud_server.frontends.forward import Forward
 from cloud_server.frontends.konnectivity.frontend import KonnectivityFrontend
-from cloud_server.frontends.metered import MeteredOpener
+from cloud_server.frontends.opener import Opener
 from cloud_server.frontends.socks import SocksFrontend
-from cloud_server.identity.site_proxy import site_proxy_context
 from cloud_server.identity.users import Users
-from cloud_server.metrics import Metrics
 from cloud_server.registry import Registry
 from cloud_server.routing.attempt import Dials
 from cloud_server.routing.cluster import ClusterIndex
@@ -24,6 +23,9 @@ from tunnel.aio.process.command import VERSION
 from tunnel.aio.sockets.listener import Handler, Listener
 from tunnel.aio.sockets.metrics_endpoint import MetricsEndpoint
 from tunnel.aio.sockets.tls_context import server_context
+
+if TYPE_CHECKING:
+    from cloud_server.metrics import Metrics
 
 METRICS = "metrics"
 CONNECT_UNIX = "connect-unix"
@@ -39,8 +41,14 @@ class FrontEnds:
         self._config = config
         self._tls = tls
         self._users = users
-        self._metrics = Metrics(VERSION, registry, self._connections)
-        self._opener = MeteredOpener(registry, self._metrics)
+        self._opener: Opener = registry
+        self._metrics: Metrics | None = None
+        if config.metrics.listen is not None:  # nothing is counted for nobody; the library costs 3 MB
+            from cloud_server.frontends.metered import MeteredOpener
+            from cloud_server.metrics import Metrics as Counting
+
+            self._metrics = Counting(VERSION, registry, self._connections)
+            self._opener = MeteredOpener(registry, self._metrics)
         self._dials = Dials(self._opener, Router(registry, [route.policy for route in config.route], cluster))
         self._konnectivity = KonnectivityFrontend(self._dials, deadline_s=config.dial_timeout_s)
         self._fleet = FleetServer(registry, self._opener, users.authenticate)
@@ -67,6 +75,8 @@ class FrontEnds:
         if config.connect.listen is not None:
             await self._listener("connect", connect.handle_tls).listen_tcp(config.connect.listen, context)
         if config.connect.listen_kubectl is not None:
+            from cloud_server.identity.site_proxy import site_proxy_context  # costs 12 MB
+
             own = await asyncio.to_thread(site_proxy_context, state_of(config))
             await self._listener("connect-kubectl", connect.handle_tls).listen_tcp(config.connect.listen_kubectl, own)
         if config.socks.listen is not None:
@@ -77,7 +87,7 @@ class FrontEnds:
         for one in config.forward:
             forward = Forward(self._opener, one.listen, one.agent, one.tcp_target, deadline_s=deadline_s)
             await self._listener(f"forward {one.listen}", forward.handle).listen_tcp(one.listen)
-        if config.metrics.listen is not None:
+        if config.metrics.listen is not None and self._metrics is not None:
             metrics = MetricsEndpoint(self._metrics.render, lambda: "draining" if self._draining else "")
             await self._listener(METRICS, metrics.handle).listen_tcp(config.metrics.listen)
 

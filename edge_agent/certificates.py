@@ -102,7 +102,7 @@ def replace(identity: Identity, answer: Answer, key: ec.EllipticCurvePrivateKey 
 
 
 def _agent_name(certificate: x509.Certificate) -> str:
-    identity = identify_certificate(certificate, None)
+    identity = identify_certificate(certificate.public_bytes(serialization.Encoding.DER), None)
     if identity.role != "agent" or not is_agent_name(identity.name):
         raise IdentityUnclear(f"{identity.uri!r} is not the name of an agent")
     return identity.name

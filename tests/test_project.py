@@ -130,6 +130,13 @@ def test_a_box_at_rest_does_without_the_built_in_kubelet_and_the_x509_library() 
     assert not loaded & {"edge_agent.hostkubelet.server", "edge_agent.hostkubelet.spawn", "wsproto", "cryptography"}
 
 
+def test_a_server_at_rest_does_without_the_x509_library_and_metrics_that_nobody_asked_for() -> None:
+    code = "import sys, cloud_server.cli, cloud_server.daemon\nprint(*sys.modules)"
+    loaded = set(_run(sys.executable, "-W", "error", "-c", code).split())
+    assert "cloud_server.identity.signer" in loaded
+    assert not loaded & {"cryptography", "prometheus_client", "lightkube"}
+
+
 @pytest.mark.parametrize("command", ["edge_agent", "cloud_server"])
 def test_what_the_log_library_could_use_and_we_do_not_is_not_loaded(command: str) -> None:
     pytest.importorskip("rich")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -12,7 +14,6 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from cloud_server.identity.hosts import general_name
 from tunnel.aio.process.files import PUBLIC, SECRET, NewFile
 
 CA_LIFE = timedelta(days=3650)
@@ -173,6 +174,20 @@ def key_pem(key: CertificateKey) -> bytes:
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
+
+
+def spki_sha256(key: PublicKey) -> bytes:
+    """The SHA-256 of a public key (SubjectPublicKeyInfo, DER), by which keys are told apart."""
+    der = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(der).digest()
+
+
+def general_name(host: str) -> x509.GeneralName:
+    """A name or address as certificates hold it."""
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
 
 
 def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import ipaddress
 from pathlib import Path
 
-from cryptography import x509
-
 HOSTS_FILE = "hosts"
 
 
@@ -28,14 +26,6 @@ def read_hosts(state: Path) -> list[str]:
     if not hosts:
         raise HostsMissing(f"{path} is empty; it has the names given to init, one a line")
     return hosts
-
-
-def general_name(host: str) -> x509.GeneralName:
-    """A name or address as certificates hold it."""
-    try:
-        return x509.IPAddress(ipaddress.ip_address(host))
-    except ValueError:
-        return x509.DNSName(host)
 
 
 def is_loopback(host: str) -> bool:

@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from cloud_server.identity.ca import CLOCK_SKEW, key_pem
-from cloud_server.identity.hosts import HostsMissing, general_name, is_loopback, read_hosts
+from cloud_server.identity.ca import CLOCK_SKEW, general_name, key_pem
+from cloud_server.identity.hosts import HostsMissing, is_loopback, read_hosts
 from tunnel.aio.identity.tls_material import CredentialsUnusable
 from tunnel.aio.process.files import SECRET, write_once
 from tunnel.aio.sockets.tls_context import anonymous_context

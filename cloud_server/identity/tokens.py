@@ -6,10 +6,13 @@ import json
 import secrets
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cloud_server.identity.ca import CertificateAuthority
 from tunnel.aio.identity.join_token import JoinToken
 from tunnel.aio.process.files import SECRET, make_folder, write_atomic
+
+if TYPE_CHECKING:  # it brings the X.509 library, which using a token up does without
+    from cloud_server.identity.ca import CertificateAuthority
 
 DEFAULT_LIFE = timedelta(hours=24)
 GRACE = timedelta(days=30)

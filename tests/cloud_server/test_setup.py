@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from cloud_server.config import load_server_config
 from cloud_server.identity.users import Users
@@ -77,7 +78,7 @@ def test_the_operators_kubeconfig_is_of_the_authority_that_was_made(state: Path)
     certificate = x509.load_pem_x509_certificate(
         base64.b64decode(config["users"][0]["user"]["client-certificate-data"])
     )
-    identity = identify_certificate(certificate, "longline")
+    identity = identify_certificate(certificate.public_bytes(Encoding.DER), "longline")
     assert (identity.role, identity.name) == ("user", "admin")
 
 
@@ -104,7 +105,7 @@ def test_a_configuration_that_is_there_says_where_and_under_what_name(tmp_path: 
     keys = tmp_path / "keys"
     assert stat.S_IMODE(keys.stat().st_mode) == 0o700
     server = x509.load_pem_x509_certificate((keys / "server.crt").read_bytes())
-    assert identify_certificate(server, "acme.example").role == "server"
+    assert identify_certificate(server.public_bytes(Encoding.DER), "acme.example").role == "server"
     token = JoinToken.decode(create_join_token(path, "box-7", HOUR))
     assert token.ca_pem == (keys / "ca.crt").read_bytes()
     with pytest.raises(SetupFailed, match="keys has a certificate authority already"):

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
+from cloud_server.identity.ca import spki_sha256
 from edge_agent.certificates import load_key
 from edge_agent.config import load_agent_config
 from edge_agent.identity import Identity
@@ -22,7 +23,6 @@ from tests.support.carriers import cloud, echo
 from tests.support.enrolling import Office, open_office
 from tests.support.pki import Authority
 from tunnel.aio.identity.join_token import JoinToken
-from tunnel.aio.identity.peer_identity import spki_sha256
 from tunnel.aio.process.config import ServerAddress
 
 

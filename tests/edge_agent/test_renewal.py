@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 
 from cloud_server.identity import ca
 from edge_agent import renewal
+from edge_agent.certificates import load_key
 from edge_agent.identity import Identity
 from edge_agent.join import join
 from edge_agent.renewal import keep_fresh
@@ -31,13 +32,20 @@ async def place(tmp_path: Path) -> AsyncIterator[Office]:
 
 
 async def box_of(place: Office, folder: Path, life: timedelta, monkeypatch: pytest.MonkeyPatch) -> Identity:
-    """A box that joined and got a certificate of this life."""
+    """A box that joined some time ago: its certificate has this life."""
     with monkeypatch.context() as patch:
         for name in ("grpc_proxy", "https_proxy", "http_proxy"):
             patch.delenv(name, raising=False)
-        patch.setattr(ca, "AGENT_LIFE", life)
         await join(place.address, await asyncio.to_thread(place.token), folder, "1")
+        patch.setattr(ca, "AGENT_LIFE", life)
+        await asyncio.to_thread(grow_old, place, Identity(folder))
     return Identity(folder)
+
+
+def grow_old(place: Office, identity: Identity) -> None:
+    """Another certificate for the key of a box."""
+    certificate = place.authority.issue_agent("box-7", load_key(identity).public_key())
+    identity.certificate_path.write_bytes(certificate)
 
 
 @pytest.fixture

@@ -7,6 +7,8 @@ import socket
 import threading
 import time
 
+import psutil
+
 from tests.support.cluster import Cluster, cluster
 from tests.support.connect_client import ConnectRefused, ends_in_reset
 from tests.support.relay_process import RelayProcess
@@ -47,6 +49,14 @@ def test_the_agent_is_killed_in_a_transfer(own: Tunnel) -> None:
         assert ends_in_reset(sock)
     endings = own.targets["flood"].endings
     wait_until(lambda: endings and endings[0] in ("ConnectionResetError", "BrokenPipeError"), f"a reset: {endings}")
+
+
+def test_the_process_with_the_authoritys_key_goes_with_a_server_that_is_killed(own: Tunnel) -> None:
+    own.cluster.join("box-9")
+    (signing,) = own.cluster.server.children()
+    assert "cloud_server.identity.signing" in signing.cmdline()
+    own.cluster.server.kill()
+    wait_until(lambda: not signing.is_running() or signing.status() == psutil.STATUS_ZOMBIE, "its end")
 
 
 def test_the_server_is_killed_and_started_again(own: Tunnel) -> None:

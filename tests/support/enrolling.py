@@ -12,6 +12,7 @@ from pathlib import Path
 from cloud_server.identity.agents import AgentStore
 from cloud_server.identity.ca import CertificateAuthority
 from cloud_server.identity.enrollment import Enrollment
+from cloud_server.identity.signer import Signer
 from cloud_server.identity.tokens import TokenStore
 from tests.support.carriers import echo
 from tunnel.aio.carriers.carrier_server import CarrierServer
@@ -36,11 +37,8 @@ class Office:
     """Names whose earlier sessions had to end."""
     server: CarrierServer | None = None
 
-    @property
-    def enrollment(self) -> Enrollment:
-        return Enrollment(
-            self.authority, self.tokens, self.agents, lambda name, error: self.ended.append((name, error))
-        )
+    def enrollment(self, signer: Signer) -> Enrollment:
+        return Enrollment(signer, self.tokens, self.agents, lambda name, error: self.ended.append((name, error)))
 
     @property
     def address(self) -> ServerAddress:
@@ -66,9 +64,11 @@ async def open_office(state: Path) -> AsyncIterator[Office]:
     made = await asyncio.to_thread(office, state)
     issued = made.authority.issue_server([])
     tls = ServerTls(certificate=issued.certificate_pem, key=issued.key_pem, client_ca=made.authority.pem)
-    made.server = CarrierServer(["127.0.0.1:0"], tls, echo, made.enrollment)
+    signer = Signer(state, "longline")
+    made.server = CarrierServer(["127.0.0.1:0"], tls, echo, made.enrollment(signer))
     await made.server.start()
     try:
         yield made
     finally:
         await made.server.stop(1.0)
+        await signer.aclose()

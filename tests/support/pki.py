@@ -31,6 +31,11 @@ class Issued:
         """The parsed certificate."""
         return x509.load_pem_x509_certificate(self.certificate_pem)
 
+    @property
+    def der(self) -> bytes:
+        """The certificate as TLS shows it."""
+        return self.certificate.public_bytes(serialization.Encoding.DER)
+
     def write(self, folder: Path, stem: str) -> tuple[Path, Path]:
         """Write `stem.crt` and `stem.key`; returns both paths."""
         certificate, key = folder / f"{stem}.crt", folder / f"{stem}.key"

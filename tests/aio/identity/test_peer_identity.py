@@ -23,8 +23,7 @@ def test_the_identity_is_read_from_the_certificate() -> None:
 
 
 def test_a_server_has_no_name() -> None:
-    leaf = AUTHORITY.issue(uris=["spiffe://longline/server"]).certificate
-    assert identify_certificate(leaf, "longline").name == ""
+    assert identify_certificate(AUTHORITY.issue(uris=["spiffe://longline/server"]).der, "longline").name == ""
 
 
 @pytest.mark.parametrize(
@@ -45,7 +44,12 @@ def test_a_server_has_no_name() -> None:
 )
 def test_names_that_are_not_ours(uri: str) -> None:
     with pytest.raises(IdentityUnclear):
-        identify_certificate(AUTHORITY.issue(uris=[uri]).certificate, "longline")
+        identify_certificate(AUTHORITY.issue(uris=[uri]).der, "longline")
+
+
+def test_rubbish_for_a_certificate() -> None:
+    with pytest.raises(IdentityUnclear, match="cannot be read"):
+        identify_certificate(b"rubbish", "longline")
 
 
 def test_no_certificate() -> None:

@@ -13,13 +13,13 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import NameOID
 from structlog.testing import capture_logs
 
+from cloud_server.identity.ca import spki_sha256
 from protos import tunnel_pb2
 from tests.support.enrolling import Office, open_office
 from tests.support.pki import Authority
 from tunnel.aio.carriers.carrier_errors import CarrierLost, EnrollmentRefused
 from tunnel.aio.carriers.enrollment import call_join, call_renew
 from tunnel.aio.identity.join_token import JoinToken
-from tunnel.aio.identity.peer_identity import spki_sha256
 from tunnel.aio.identity.tls_material import ClientTls
 
 Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -22,7 +23,7 @@ def place(tmp_path: Path) -> Office:
 
 
 def id_of(token: JoinToken) -> str:
-    return identify_certificate(x509.load_pem_x509_certificate(token.certificate_pem), "longline").name
+    return identify_certificate(ssl.PEM_cert_to_DER_cert(token.certificate_pem.decode()), "longline").name
 
 
 def refusal(tokens: TokenStore, token_id: str) -> str:

@@ -6,15 +6,13 @@ The certificate was already checked against the authority by TLS. What a role ma
 from __future__ import annotations
 
 import hashlib
+import ssl
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from urllib.parse import unquote
 
-from cryptography import x509
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
-
+from tunnel.aio.identity.certificate import CertificateUnreadable, read_certificate
 from tunnel.aio.identity.spiffe import IdentityUnclear, only_uri, split_uri
 
 
@@ -40,51 +38,35 @@ def identify(auth_context: Mapping[str, Iterable[bytes]], trust_domain: str) -> 
     Raises:
         IdentityUnclear: there is no certificate, or it does not have exactly one URI name, or that is not one of ours.
     """
-    # gRPC lists names of all kinds in one property, so that a DNS name could pass for a URI: parse the certificate.
+    # gRPC lists names of all kinds in one property, so that a DNS name could pass for a URI: read the certificate.
     pem = next(iter(auth_context.get("x509_pem_cert", ())), None)
     if pem is None:
         raise IdentityUnclear("no certificate was presented")
-    return identify_certificate(x509.load_pem_x509_certificate(pem), trust_domain)
+    return identify_certificate(ssl.PEM_cert_to_DER_cert(pem.decode("ascii")), trust_domain)
 
 
-def identify_certificate(certificate: x509.Certificate, trust_domain: str | None) -> PeerIdentity:
+def identify_certificate(der: bytes, trust_domain: str | None) -> PeerIdentity:
     """Read the identity from a certificate; `trust_domain` None takes any, for a certificate of our own.
 
     Raises:
         IdentityUnclear: it does not have exactly one URI name, or that is not one of ours.
     """
-    uri = _only_uri(certificate)
+    try:
+        certificate = read_certificate(der)
+    except CertificateUnreadable as fault:
+        raise IdentityUnclear(str(fault)) from fault
+    uri = only_uri(certificate.uris)
     role, name = split_uri(uri, trust_domain)
     return PeerIdentity(
         uri=uri,
         role=role,
         name=name,
-        spki_sha256=spki_sha256(certificate.public_key()),
-        not_after=certificate.not_valid_after_utc,
+        spki_sha256=hashlib.sha256(certificate.spki_der).digest(),
+        not_after=certificate.not_after,
     )
-
-
-def spki_sha256(public_key: CertificatePublicKeyTypes) -> bytes:
-    """The SHA-256 of a public key (SubjectPublicKeyInfo, DER), by which keys are told apart."""
-    der = public_key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    return hashlib.sha256(der).digest()
 
 
 def readable_peer(grpc_peer: str) -> str:
     """GRPC's `ipv4:192.0.2.1:443` or `ipv6:%5B::1%5D:443` as people write it."""
     _, _, address = grpc_peer.partition(":")
     return unquote(address)
-
-
-# Internal
-
-
-def _only_uri(certificate: x509.Certificate) -> str:
-    try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        uris = names.get_values_for_type(x509.UniformResourceIdentifier)
-    except x509.ExtensionNotFound:
-        uris = []
-    except ValueError as fault:
-        raise IdentityUnclear("the certificate's alternative names cannot be read") from fault
-    return only_uri(uris)
