@@ -101,3 +101,10 @@ def test_the_trade_off_is_a_curve_over_the_rate(kept: Path) -> None:
     assert words.count("512 KiB (default)") == 2
     assert "echo beside 4 downloads, p99, ms, by packet size" in words
     assert "download, 1 connection, MB/s" in words
+
+
+def test_every_plot_is_on_the_page() -> None:
+    text = page.PAGE.read_text()
+    plots = sorted(path.name for path in page.PLOTS.iterdir())
+    assert plots
+    assert [name for name in plots if f"](bench/{name})" not in text] == []

@@ -185,6 +185,17 @@ def test_path_that_gets_longer_and_shorter_finds_its_rate() -> None:
     assert pinger.percentile(1.0) < 0.08
 
 
+@pytest.mark.parametrize(("up", "mbit", "rtt_s", "share"), [(False, 10, 0.2, 0.94), (True, 5, 0.3, 0.9)])
+def test_looks_at_the_empty_path_cost_a_long_copy_next_to_nothing(
+    up: bool, mbit: float, rtt_s: float, share: float
+) -> None:
+    sim, traffic = _network(mbit, rtt_s)
+    pinger, (sink,) = _beside_bulk(sim, traffic, [up], settle_s=3.0)
+    pinger.round_trips.clear()
+    assert _rate(sim, sink, 25.0) >= share * mbit * MBIT
+    assert pinger.percentile(0.99) < 1.2 * rtt_s
+
+
 def test_path_that_gets_longer_while_nothing_is_sent_is_no_queue() -> None:
     sim, traffic = _network(100, 0.0004)
     pinger, (sink,) = _beside_bulk(sim, traffic, [False], settle_s=2.0)

@@ -19,6 +19,7 @@ holds up some packets, a queue of ours all of them. Then:
 - below `PACED_BELOW_BYTES_PER_S` packets leave evenly spread over the round trip: acks that come in clumps, as they do
   from behind the bulk of the other direction, would else send the next packets in clumps;
 - every `BASE_AGE_S` the window is halved for one round, to see the empty path again (as ProbeRTT of BBR does);
+  then the path is filled no faster than it carries, and what it shows meanwhile moves nothing;
 - a delay that is there with next to nothing in flight, or does not fall though half as much is in flight, is the path's
   or a neighbour's, not ours: it becomes the base.
 """
@@ -178,7 +179,7 @@ class Pacer:
         rtt_s = self._delay.rtt_s if self._delay.rtt_s < self.rtt_s / 2 else self.rtt_s
         rate = self._window / max(rtt_s, 0.001)
         if rate < PACED_BELOW_BYTES_PER_S:
-            gap_s = count / (rate * (START_PACE_GAIN if self._starting else PACE_GAIN))
+            gap_s = count / (rate * self._pace_gain())
             # One that left late is made up for, two are not.
             self.release_s = max(self.release_s, now - gap_s) + gap_s
 
@@ -225,6 +226,12 @@ class Pacer:
         self._starting = True
         self._calm_rounds = self._settling_rounds = 0
         self._cut = self._probe_window = None
+
+    def _pace_gain(self) -> float:
+        if self._starting:
+            return START_PACE_GAIN
+        # What fills a path again faster than it carries meets a queue, for which the window would be cut in the end.
+        return 1.0 if self._settling_rounds > 0 else PACE_GAIN
 
     def _rate_now(self) -> float:
         return self._rate or self._window / max(self.rtt_s, 0.001)
@@ -295,7 +302,7 @@ class Pacer:
 
     def _end_round(self, span: _Span, now: float) -> None:
         rate = span.bytes / (now - span.start_s)
-        if self._blocked:
+        if self._blocked and self._probe_window is None:
             self._rate += (rate - self._rate) / (4 if self._rate > 0.0 else 1)
         elif 0.0 < self._rate < rate:  # less says only that there was little to send
             self._rate = rate
@@ -343,6 +350,7 @@ class Pacer:
         self._delay.rebase(max(0.0, span.queue_s - own_s), span.rtt_s - own_s, now)
         self._set_window(window)
         self._probe_window = None
+        self._settling_rounds = SETTLING_ROUNDS
 
     def _set_window(self, window: float) -> None:
         self._window = min(max(window, float(MIN_WINDOW_BYTES)), self._max_window)
