@@ -196,6 +196,22 @@ def test_looks_at_the_empty_path_cost_a_long_copy_next_to_nothing(
     assert pinger.percentile(0.99) < 1.2 * rtt_s
 
 
+@pytest.mark.parametrize(
+    ("mbit", "before_s", "after_s", "up"),
+    [(10, 0.002, 0.1, False), (10, 0.02, 0.3, True), (5, 0.02, 0.4, False), (1, 0.02, 0.2, True)],
+)
+def test_path_that_gets_many_times_longer_is_filled_within_a_dozen_rounds(
+    mbit: float, before_s: float, after_s: float, up: bool
+) -> None:
+    sim, traffic = _network(mbit, before_s)
+    pinger, (sink,) = _beside_bulk(sim, traffic, [up], settle_s=3.0)
+    _set_rtt(sim, after_s)
+    sim.run(14 * after_s)
+    pinger.round_trips.clear()
+    assert _rate(sim, sink, 10.0) >= 0.8 * mbit * MBIT
+    assert pinger.percentile(0.99) < 1.5 * after_s
+
+
 def test_path_that_gets_longer_while_nothing_is_sent_is_no_queue() -> None:
     sim, traffic = _network(100, 0.0004)
     pinger, (sink,) = _beside_bulk(sim, traffic, [False], settle_s=2.0)

@@ -344,13 +344,18 @@ class Pacer:
         self._probe_rounds -= 1
         if self._probe_rounds > 0:
             return
-        rate = self._rate_now()
-        packet_s = min(self.packet_bytes / rate, PACKET_TIME_S)
-        own_s = max(0.0, span.in_flight_bytes / rate - self._delay.base_rtt_s) + packet_s
-        self._delay.rebase(max(0.0, span.queue_s - own_s), span.rtt_s - own_s, now)
+        own_s = 0.0
+        if span.most_in_flight_bytes > MIN_PACKET_BYTES:
+            rate = self._rate_now()
+            packet_s = min(self.packet_bytes / rate, PACKET_TIME_S)
+            own_s = max(0.0, span.in_flight_bytes / rate - self._delay.base_rtt_s) + packet_s
+        foreign_s = max(0.0, span.queue_s - own_s)
+        # A path that has become longer is another path, for which the window is too small.
+        self._starting = self._starting or foreign_s > self._target()
+        self._delay.rebase(foreign_s, span.rtt_s - own_s, now)
         self._set_window(window)
         self._probe_window = None
-        self._settling_rounds = SETTLING_ROUNDS
+        self._settling_rounds = 0 if self._starting else SETTLING_ROUNDS
 
     def _set_window(self, window: float) -> None:
         self._window = min(max(window, float(MIN_WINDOW_BYTES)), self._max_window)
