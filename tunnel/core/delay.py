@@ -18,6 +18,8 @@ _WRAP = 1 << 32
 class PathDelay:
     """Base and queue of one carrier's path."""
 
+    __slots__ = ("_base_forward_us", "base_rtt_s", "base_seen_s", "queue_s", "rtt_s", "srtt_s")
+
     def __init__(self) -> None:
         self.base_rtt_s = 0.0
         """The least round trip seen; 0.0 before the first."""

@@ -22,6 +22,8 @@ class Verdict(Enum):
 class Liveness:
     """Watches one carrier. Any inbound message is life."""
 
+    __slots__ = ("_give_up_s", "_late_s", "_patience_s", "heard_s")
+
     def __init__(self, timing: Timing, now: float, *, ask_late: bool) -> None:
         """`ask_late`: this side leaves the first question to the other, so that an idle link carries one PING, not
         two.

@@ -120,6 +120,12 @@ class _Span:
 class Pacer:
     """The window of one carrier. A new carrier may be another path: it gets a new Pacer."""
 
+    __slots__ = (
+        "_blocked", "_calm_rounds", "_cut", "_delay", "_grown", "_max_packet", "_max_window", "_probe_rounds",
+        "_probe_window", "_rate", "_round", "_round_end_seq", "_settling_rounds", "_spread_s", "_starting", "_tick",
+        "_used_s", "_was_blocked", "_window", "release_s",
+    )  # fmt: skip
+
     def __init__(self, max_window_bytes: int, max_packet_bytes: int) -> None:
         self._max_window = float(max_window_bytes)
         self._max_packet = max_packet_bytes

@@ -33,6 +33,8 @@ class PingBudget:
 class Probes:
     """One side's questions and answers. Only the newest of each counts."""
 
+    __slots__ = ("_asked", "_budget", "_least_s", "_nudged_s", "_ping", "_ping_sent", "_pong", "idle_silence_s")
+
     def __init__(self, silence_s: float, budget: PingBudget | None) -> None:
         """`budget`: the server's, which sets the silence of idle links; None: this side heeds what the peer sets."""
         self.idle_silence_s = silence_s

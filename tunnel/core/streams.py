@@ -7,9 +7,9 @@ RemoteProtocolError.
 from __future__ import annotations
 
 import heapq
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import takewhile
 
 from tunnel.core import events as ev
 from tunnel.core import frames as f
@@ -40,6 +40,12 @@ MAX_DEADLINE_MS = 0xFFFFFFFF
 class StreamTable:
     """All open streams of one session, from both sides."""
 
+    __slots__ = (
+        "_budget", "_deadlines", "_events", "_last_announced_id", "_last_remote_id", "_limits", "_next_local_id",
+        "_opens", "_peer_goes_away", "_remote_count", "_remote_parity", "_scheduler", "_streams", "_unacked_fins",
+        "peer_max_streams", "refusing", "rtt_s",
+    )  # fmt: skip
+
     def __init__(
         self, limits: Limits, budget: Budget, scheduler: Scheduler, events: list[ev.Event], now: float, *, dialler: bool
     ) -> None:
@@ -57,7 +63,8 @@ class StreamTable:
         self._remote_count = 0
         self._opens = TokenBucket(limits.opens_per_s, limits.opens_burst, now)
         self._deadlines: list[tuple[float, int]] = []
-        self._unacked_fins: deque[CoreStream] = deque()
+        self._unacked_fins: list[CoreStream] = []
+        """In order of the packets that carry them."""
         self.peer_max_streams = limits.max_streams
         self.refusing: OpenRefused | None = None
         """Set while draining: why new streams are refused, in both directions."""
@@ -243,8 +250,9 @@ class StreamTable:
 
     def acknowledged(self, seq: int) -> None:
         """The peer has every packet up to this one: FINs in them have arrived."""
-        while self._unacked_fins and self._unacked_fins[0].fin_seq <= seq:
-            stream = self._unacked_fins.popleft()
+        arrived = list(takewhile(lambda stream: stream.fin_seq <= seq, self._unacked_fins))
+        del self._unacked_fins[: len(arrived)]
+        for stream in arrived:
             if stream.id in self._streams:
                 stream.send.state = step_local(SEND, stream.send.state, Input.FIN_ACKED)
                 self._end_if_finished(stream)
