@@ -131,7 +131,7 @@ class HostileServer:
         """Owns a carrier until it is over."""
         self.dials += 1
         self._waiting.put_nowait(HostileCarrier(carrier))
-        await carrier.ended.wait()
+        await carrier.ended
 
 
 @asynccontextmanager

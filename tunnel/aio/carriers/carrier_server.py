@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NoReturn
@@ -89,8 +89,8 @@ class CarrierServer:
         self._carriers: set[AcceptedCarrier] = set()
         self._soonest_end = _NEVER
         """No certificate of these ends before."""
-        self._tasks = TaskOwner("carrier")
-        self._owners: set[asyncio.Task[None]] = set()
+        self._tasks = TaskOwner("carriers")
+        self._owners = TaskOwner("carrier")
         self._silent: Counter[str] = Counter()
         """Carriers without a first message: all, and by address and by name."""
 
@@ -133,8 +133,10 @@ class CarrierServer:
             await self._server.stop(grace_s)
             # It and its handlers hold each other: let it go now, not when the garbage collector comes by.
             self._server = None
-        if owners := tuple(self._owners):
-            await asyncio.wait(owners, timeout=grace_s)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace_s):
+                await self._owners.finished()
+        await self._owners.aclose()
         await self._tasks.aclose()
 
     # Internal
@@ -150,9 +152,12 @@ class CarrierServer:
             _log.warning("carrier refused: too many silent ones", peer=peer, identity=identity.uri)
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many connections that said nothing: try later")
         carrier = AcceptedCarrier(context, peer, identity.not_after)
-        with self._counted_while_silent(carrier, address, identity.uri):
+        self._count_while_silent(carrier, address, identity.uri)
+        try:
             await context.send_initial_metadata((ACCEPTED,))
             await self._serve(carrier, identity)
+        finally:
+            carrier.first_message()
         if carrier.expired:
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, f"the certificate of {identity.uri} has expired")
 
@@ -188,8 +193,8 @@ class CarrierServer:
             or self._silent[_ALL] >= limits.max_silent
         )
 
-    @contextmanager
-    def _counted_while_silent(self, carrier: AcceptedCarrier, address: str, uri: str) -> Iterator[None]:
+    def _count_while_silent(self, carrier: AcceptedCarrier, address: str, uri: str) -> None:
+        """Until its first message, or its end; nothing of this is kept after that."""
         timeout_s = self._limits.first_message_timeout_s
         counted = (_ALL, address, uri)
 
@@ -207,21 +212,15 @@ class CarrierServer:
         self._silent.update(counted)
         timer = asyncio.get_running_loop().call_later(timeout_s, too_late)
         carrier.when_first_message(spoke)
-        try:
-            yield
-        finally:
-            carrier.first_message()
 
     async def _serve(self, carrier: AcceptedCarrier, identity: PeerIdentity) -> None:
         """Hold the call until its carrier is over."""
         self._carriers.add(carrier)
         self._soonest_end = min(self._soonest_end, carrier.not_after)
         # Its own task: gRPC cancels the handler at any await once the peer is gone, and the owner keeps a session.
-        owner = self._tasks.spawn(carrier.peer, self._own(carrier, identity))
-        self._owners.add(owner)
-        owner.add_done_callback(self._owners.discard)
+        self._owners.spawn(carrier.peer, self._own(carrier, identity))
         try:
-            await carrier.ended.wait()
+            await carrier.ended
         finally:
             # From here on nothing of the carrier may touch the context: gRPC frees the call behind it.
             carrier.end(CarrierLost(f"{carrier.peer}: connection closed"))
@@ -241,7 +240,7 @@ class CarrierServer:
             now = datetime.now(UTC)
             if self._soonest_end <= now:
                 for carrier in [carrier for carrier in self._carriers if carrier.not_after <= now]:
-                    carrier.expired = not carrier.ended.is_set()
+                    carrier.expired = not carrier.ended.done()
                     carrier.end(CarrierLost(f"{carrier.peer}: its certificate has expired"))
                 left = (carrier.not_after for carrier in self._carriers if not carrier.expired)
                 self._soonest_end = min(left, default=_NEVER)
@@ -251,14 +250,20 @@ class CarrierServer:
 class AcceptedCarrier:
     """The accepting side of one carrier. Its gRPC context is used only while the handler of the call runs."""
 
+    __slots__ = (
+        "_context", "_lost", "_on_first_message", "_peer_finished", "_reading", "_writing", "ended", "expired",
+        "not_after", "peer",
+    )  # fmt: skip
+
     def __init__(self, context: _Context, peer: str, not_after: datetime) -> None:
         self.peer = peer
         self.not_after = not_after
         """When the peer's certificate ends."""
         self.expired = False
         """Whether that ended the carrier."""
-        self.ended = asyncio.Event()
-        """Set when the handler is to return: closed here, or finished."""
+        # No Event, which takes a kilobyte with one waiter, and there are thousands of carriers.
+        self.ended = asyncio.get_running_loop().create_future()
+        """Done when the handler is to return: closed here, or finished; cancelled when gRPC cancelled the handler."""
         self._context = context
         self._reading = OneTask("read")
         self._writing = OneTask("write")
@@ -302,7 +307,8 @@ class AcceptedCarrier:
             self._lost = lost
         self._reading.cut()
         self._writing.cut()
-        self.ended.set()
+        if not self.ended.done():
+            self.ended.set_result(None)
 
     def when_first_message(self, callback: Callable[[], None]) -> None:
         """Set what is called once, at the first message or at the end of a carrier that had none."""
@@ -316,9 +322,7 @@ class AcceptedCarrier:
 
     async def _fate_of_peer(self) -> None:
         """A broken connection reads as an end of messages too; gRPC cancels the handler, and so us, just after it."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_FATE_S):
-                await self.ended.wait()
+        await asyncio.wait({self.ended}, timeout=_FATE_S)
 
     def begin(self) -> None:
         if self._lost is not None:

@@ -20,6 +20,8 @@ class TaskOwner:
     For work that comes and goes with the peer (dials, connections); where siblings must fall together, TaskGroup fits.
     """
 
+    __slots__ = ("_closed", "_name", "_tasks")
+
     def __init__(self, name: str) -> None:
         self._name = name
         self._tasks: set[asyncio.Task[None]] = set()
