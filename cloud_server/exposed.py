@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from cloud_server.config import ExposeConfig
 from tunnel.aio.exits.acceptor import StreamAcceptor
 from tunnel.aio.exits.policy import Policy
-from tunnel.aio.sessions.incoming import Acceptor
+from tunnel.aio.sessions.incoming import Acceptor, IncomingStream
 
 
 class Exposed:
@@ -18,6 +19,15 @@ class Exposed:
 
     def acceptor(self, agent: str) -> Acceptor:
         """For streams that this agent opens; whoever it says they are for, they are the agent's."""
+        return partial(self._accept, agent)
+
+    # Internal
+
+    async def _accept(self, agent: str, incoming: IncomingStream) -> None:
+        # What answers is made for each stream: thousands of agents open none.
+        await self._answering(agent).accept(incoming)
+
+    def _answering(self, agent: str) -> StreamAcceptor:
         mine = [one for one in self._expose if not one.agents or agent in one.agents]
         policy = Policy(
             [one.target.rule for one in mine],
@@ -26,4 +36,4 @@ class Exposed:
         )
         named = {one.name: target for one in mine if one.name is not None and (target := one.target.rule.single)}
         offered_by = f"this server exposes no {{}} to {agent}: its cloud-server.toml does not"
-        return StreamAcceptor(policy, {}, named, principal=f"agent:{agent}", offered_by=offered_by).accept
+        return StreamAcceptor(policy, {}, named, principal=f"agent:{agent}", offered_by=offered_by)

@@ -80,11 +80,31 @@ class SessionAcceptor:
     async def on_carrier(self, carrier: Carrier, spiffe_uri: str, spki_sha256: bytes) -> None:
         """Owns a carrier from its first message until it is lost."""
         name = spiffe_uri.rpartition("/")[2]
+        accepted = await self._accept(name, carrier, spki_sha256)
+        if accepted is None:
+            return
+        session, received, welcome = accepted
+        try:
+            lost_reason = await session.run_carrier(carrier, received, welcome)
+        finally:
+            self._registry.lost(name, session)
+        reason = str(lost_reason or "ended by the agent")
+        _log.info("agent disconnected", agent=name, address=carrier.peer, session=session.label, reason=reason)
+
+    # Internal
+
+    async def _accept(self, name: str, carrier: Carrier, spki_sha256: bytes) -> tuple[TunnelSession, int, bytes] | None:
+        """Take an agent's first message: its session, the highest packet that it has of it, and the answer; None when
+        there is no session. What was needed for this alone is gone with this call, while the carrier may stay for days.
+
+        The session must be attached to the carrier before anything is awaited: the answer says what was received, and
+        no packet may come in after that.
+        """
         log = _log.bind(agent=name, address=carrier.peer)
         try:
             message = await carrier.read()
             if message is None:
-                return
+                return None
             # After the wait for Hello, not before: the name may have been revoked or given away meanwhile, and
             # whoever takes it away ends only the sessions that there are.
             await self._identities.check(name, spki_sha256)
@@ -93,13 +113,11 @@ class SessionAcceptor:
             session, resumed = self._session_for(name, hello)
         except CarrierLost as lost:
             log.info("link lost during the handshake", reason=str(lost))
-            return
+            return None
         except TunnelError as error:
             log.warning("agent refused", reason=str(error), code=error.code.label)
             await _refuse(carrier, error)
-            return
-        # From here to the attach inside run_carrier nothing may be awaited: Welcome says what was received, and no
-        # packet may come in after that.
+            return None
         welcome = encode_welcome(
             protocol=protocol,
             version=self._version,
@@ -113,13 +131,7 @@ class SessionAcceptor:
         session.core.set_peer_limits(limits.max_streams, limits.max_data_bytes, limits.max_packet_bytes)
         self._registry.took(name, session, hello, carrier.peer)
         log.info("agent connected", session=session.label, resumed=resumed, version=hello.version)
-        try:
-            lost_reason = await session.run_carrier(carrier, hello.last_received if resumed else 0, welcome)
-        finally:
-            self._registry.lost(name, session)
-        log.info("agent disconnected", session=session.label, reason=str(lost_reason or "ended by the agent"))
-
-    # Internal
+        return session, hello.last_received if resumed else 0, welcome
 
     def _session_for(self, name: str, hello: tunnel_pb2.Hello) -> tuple[TunnelSession, bool]:
         """The session to go on with, fenced, or a new one that ends the old; and whether it is resumed.
@@ -173,10 +185,11 @@ class SessionAcceptor:
             process_budget=self._budget,
             ping_budget=self._ping_budget,
         )
-        return TunnelSession(core, self._acceptor(name), name, on_going_away=self._on_going_away(name))
+        return TunnelSession(core, self._acceptor(name), name, on_going_away=_on_going_away)
 
-    def _on_going_away(self, name: str) -> Callable[[ev.PeerGoingAway], None]:
-        return lambda event: _log.info("agent is going away", agent=name, reason=event.text)
+
+def _on_going_away(session: TunnelSession, event: ev.PeerGoingAway) -> None:
+    _log.info("agent is going away", agent=session.peer, reason=event.text)
 
 
 async def _refuse(carrier: Carrier, error: TunnelError) -> None:

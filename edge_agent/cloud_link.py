@@ -286,10 +286,8 @@ class CloudLink:
         )
         limits = welcome.limits
         core.set_peer_limits(limits.max_streams, limits.max_data_bytes, limits.max_packet_bytes)
-        made = self._session = TunnelSession(
-            core, self._acceptor, server, on_going_away=lambda event: self._going_away(made, event)
-        )
-        return made
+        self._session = TunnelSession(core, self._acceptor, server, on_going_away=self._going_away)
+        return self._session
 
     def _going_away(self, session: TunnelSession, event: ev.PeerGoingAway) -> None:
         _log.info("the server takes no new streams", reason=event.text, reconnect_after_s=event.reconnect_after_s)

@@ -315,7 +315,7 @@ async def test_a_server_that_always_sends_away_fills_nothing() -> None:
     async def sends_away(carrier: Carrier, _uri: str, _spki: bytes) -> None:
         await carrier.read()
         core = Session(session_id=os.urandom(SESSION_ID_BYTES), dialler=False, now=asyncio.get_running_loop().time())
-        session = TunnelSession(core, echo, "box", on_going_away=lambda _event: None)
+        session = TunnelSession(core, echo, "box", on_going_away=lambda _session, _event: None)
         sessions.append(session)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(session.run_carrier(carrier, 0, welcome(session_id=core.session_id)))

@@ -28,7 +28,7 @@ class Pair:
                 Session(session_id=b"s" * 16, dialler=dialler, now=loop_now, timing=timing, limits=limits),
                 acceptor,
                 peer,
-                on_going_away=lambda event: self.went_away.append(event.text),
+                on_going_away=lambda _session, event: self.went_away.append(event.text),
             )
             for dialler, peer in ((True, "server"), (False, "agent"))
         ]

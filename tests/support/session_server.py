@@ -179,7 +179,7 @@ class RawBox:
                 ),
                 self._acceptor,
                 "server",
-                on_going_away=lambda event: self.went_away.append((event.code, event.reconnect_after_s)),
+                on_going_away=lambda _session, event: self.went_away.append((event.code, event.reconnect_after_s)),
             )
         self._runs.spawn("run", self._run(self.session, carrier, welcome))
         return welcome

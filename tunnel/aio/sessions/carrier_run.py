@@ -1,4 +1,4 @@
-"""One carrier's time with a session: a reader and a writer task, from the attach until the carrier is over.
+"""One carrier's time with a session: a reader and a writer, from the attach until the carrier is over.
 
 What the messages do is the core's business; which carrier comes next is the daemons'.
 """
@@ -25,7 +25,11 @@ class RunDriver(Protocol):
 
     core: Session
     peer: str
-    log: FilteringBoundLogger
+
+    @property
+    def log(self) -> FilteringBoundLogger:
+        """For what is to be said of the session."""
+        ...
 
     def now(self) -> float:
         """The session's clock."""
@@ -53,6 +57,8 @@ class CarrierRun:
         last_words: what the peer is told before the carrier ends, because the session ends with it.
     """
 
+    __slots__ = ("_carrier", "_driver", "_finishing", "_generation", "_greeting", "_idle", "last_words", "lost", "over")
+
     def __init__(self, driver: RunDriver, carrier: Carrier, generation: int, greeting: bytes) -> None:
         """`generation` is what the core's `attach` gave for this carrier."""
         self.lost: CarrierLost | None = None
@@ -73,9 +79,9 @@ class CarrierRun:
     async def run(self) -> CarrierLost | None:
         """Read and write until the carrier is over; returns `lost`, which is the caller's to log."""
         try:
-            async with asyncio.TaskGroup() as both:
-                reader = both.create_task(self._read(), name=f"read {self._driver.peer}")
-                both.create_task(self._write(reader), name=f"write {self._driver.peer}")
+            async with asyncio.TaskGroup() as beside:
+                # The writer has the caller's task, since a task more for each of thousands of agents takes memory.
+                await self._write(beside.create_task(self._read(), name=f"read {self._driver.peer}"))
         finally:
             # Both have seen to it, unless they were cancelled.
             self.lost = self.lost or (None if self.over else CarrierLost("given up by this side"))

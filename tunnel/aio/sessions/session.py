@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from typing import cast
 
 import structlog
 from structlog.typing import FilteringBoundLogger
@@ -33,12 +34,18 @@ REARM_S = 1.0
 change costs; but a link that speaks once in a minute should not be woken in between."""
 
 
+OnGoingAway = Callable[["TunnelSession", ev.PeerGoingAway], None]
+
+
 class TunnelSession:
     """One session, from its first carrier to its end."""
 
-    def __init__(
-        self, core: Session, acceptor: Acceptor, peer: str, *, on_going_away: Callable[[ev.PeerGoingAway], None]
-    ) -> None:
+    __slots__ = (
+        "_acceptor", "_answering", "_closed", "_conditions", "_dispatching", "_loop", "_on_going_away", "_opening",
+        "_run", "_streams", "_tasks", "_tidying", "_timer", "_timer_s", "core", "label", "peer",
+    )  # fmt: skip
+
+    def __init__(self, core: Session, acceptor: Acceptor, peer: str, *, on_going_away: OnGoingAway) -> None:
         """`peer` names the other side in logs. `on_going_away` is told when the peer takes no new streams."""
         self.core = core
         self.peer = peer
@@ -47,7 +54,6 @@ class TunnelSession:
         self._loop = asyncio.get_running_loop()
         self.label = core.session_id.hex()[:8]
         """How the session is named in logs; the whole id would let a reader of logs resume it."""
-        self.log: FilteringBoundLogger = _log.bind(peer=peer, session=self.label)
         self._streams: dict[int, Stream] = {}
         self._opening: dict[int, tuple[CoreStream, asyncio.Future[Stream]]] = {}
         self._answering: dict[int, asyncio.Task[None]] = {}
@@ -67,6 +73,11 @@ class TunnelSession:
         too coarse to tell a queue from an empty path.
         """
         return time.monotonic()
+
+    @property
+    def log(self) -> FilteringBoundLogger:
+        """For what this session has to say. Bound anew each time: it seldom says anything, and thousands are kept."""
+        return cast("FilteringBoundLogger", _log.bind(peer=self.peer, session=self.label))
 
     @property
     def attached(self) -> bool:
@@ -332,7 +343,7 @@ class TunnelSession:
                 if self._run is not None:
                     self._run.give_up(f"no sign of life for {round(event.silent_s, 1):g} s")
             case ev.PeerGoingAway():
-                self._on_going_away(event)
+                self._on_going_away(self, event)
             case ev.SessionClosed():
                 self._on_closed(event)
 
