@@ -203,7 +203,9 @@ class Registry:
         entry.session = session
         entry.connected = True
         entry.since = entry.last_seen = datetime.now(UTC)
-        entry.node = hello.node
+        # A copy, since a part of a message holds the memory of the whole.
+        entry.node = tunnel_pb2.Node()
+        entry.node.CopyFrom(hello.node)
         entry.version = hello.version
         entry.address = address
         if (arrival := self._arrivals.get(name)) is not None:

@@ -23,6 +23,7 @@ MAX_CLAIM_CHARS = 256
 MAX_LABELS = 64
 MAX_ADDRESSES = 16
 
+_NO_KUBELET_PORT: Json = {"kubeletEndpoint": {"Port": 0}}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UID_SPACE = uuid.UUID("6f1b0c52-3c3f-5a0e-9f5e-2f8f4f6a7d11")
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "armv6l": "arm", "i686": "386"}
@@ -58,7 +59,7 @@ def node_object(agent: AgentView, created: datetime) -> Json:
         "conditions": conditions,
         "addresses": _addresses(agent),
         "nodeInfo": _node_info(agent),
-        "daemonEndpoints": {"kubeletEndpoint": {"Port": 0}},
+        "daemonEndpoints": _NO_KUBELET_PORT,
     }
     if capacity := _capacity(agent):
         status |= {"capacity": capacity, "allocatable": capacity}

@@ -26,6 +26,18 @@ _CONTAINER_LISTS = ("containers", "initContainers", "ephemeralContainers")
 _STATUS_LISTS = ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses")
 
 
+def _waiting(reason: str, message: str) -> list[Json]:
+    waiting = {"waiting": {"reason": reason, "message": message}}
+    named = {"name": STAND_IN_CONTAINER, "image": STAND_IN_CONTAINER, "imageID": ""}
+    return [{**named, "ready": False, "restartCount": 0, "state": waiting}]
+
+
+# Shared by the stand-ins of thousands of agents: objects of the store are never changed in place.
+_STAND_IN_CONTAINERS: list[Json] = [{"name": STAND_IN_CONTAINER, "image": STAND_IN_CONTAINER}]
+_NOTHING_OFFERED = _waiting("NothingOffered", "the box's edge-agent.toml has neither [host] nor [kubelet]")
+_NOT_KNOWN = _waiting("NotKnown", "the agent has not said what it offers")
+
+
 def pods_from_kubelet(body: object, agent: str) -> list[Json]:
     """The pods of a kubelet's `/pods` answer; entries that are no pods are left out.
 
@@ -45,11 +57,7 @@ def offers_kubelet(agent: AgentView) -> bool:
 
 def stand_in(agent: AgentView, created: datetime) -> Json:
     """The pod of an agent whose kubelet has not been asked yet, or that offers none."""
-    if agent.node is not None and not offers_kubelet(agent):
-        reason, message = "NothingOffered", "the box's edge-agent.toml has neither [host] nor [kubelet]"
-    else:
-        reason, message = "NotKnown", "the agent has not said what it offers"
-    waiting = {"waiting": {"reason": reason, "message": message}}
+    nothing_offered = agent.node is not None and not offers_kubelet(agent)
     return {
         "kind": "Pod",
         "apiVersion": "v1",
@@ -61,20 +69,11 @@ def stand_in(agent: AgentView, created: datetime) -> Json:
         },
         "spec": {
             "nodeName": agent.name,
-            "containers": [{"name": STAND_IN_CONTAINER, "image": STAND_IN_CONTAINER}],
+            "containers": _STAND_IN_CONTAINERS,
         },
         "status": {
             "phase": "Pending",
-            "containerStatuses": [
-                {
-                    "name": STAND_IN_CONTAINER,
-                    "ready": False,
-                    "restartCount": 0,
-                    "image": STAND_IN_CONTAINER,
-                    "imageID": "",
-                    "state": waiting,
-                }
-            ],
+            "containerStatuses": _NOTHING_OFFERED if nothing_offered else _NOT_KNOWN,
         },
     }
 
