@@ -95,6 +95,12 @@ OPTIONS: tuple[Option, ...] = (
         " this has passed: with 30 s in place of 300, 5,000 idle agents cost a server 8 % of a core, not 5",
     ),
     Option(
+        name="grpc.enable_channelz",
+        agent=0,
+        cloud=0,
+        why="figures of each connection that nobody can ask for here: 1 kB of a server for each idle agent",
+    ),
+    Option(
         name="grpc.max_concurrent_streams", agent=None, cloud=8, why="a box needs one carrier and one renewal at a time"
     ),
 )
