@@ -101,6 +101,13 @@ OPTIONS: tuple[Option, ...] = (
         why="figures of each connection that nobody can ask for here: 1 kB of a server for each idle agent",
     ),
     Option(
+        name="grpc.tsi.max_frame_size",
+        agent=None,
+        cloud=8 * 1024,
+        why="each connection keeps a buffer for a TLS frame: 5 kB less than with the default of 16 KiB, and 512 KiB"
+        " messages cost no more CPU; 4 KiB would be 2 kB less, for 14 % more of gRPC's CPU",
+    ),
+    Option(
         name="grpc.max_concurrent_streams", agent=None, cloud=8, why="a box needs one carrier and one renewal at a time"
     ),
 )
