@@ -50,13 +50,13 @@ _log = structlog.get_logger("tunnel.carrier")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CarrierLimits:
-    """What peers with a good certificate may hold before their first message. A carrier with a session costs 135 KB,
+    """What peers with a good certificate may hold before their first message. A carrier with a session costs 116 kB,
     mostly gRPC's buffers for TLS; a silent one was not measured apart.
     """
 
     first_message_timeout_s: float = 10.0
     max_silent: int = 1024
-    """All together: no more than 140 MB."""
+    """All together: no more than 120 MB."""
     max_silent_per_address: int = 768
     """From one IP address, which may be a NAT or a balancer with thousands of boxes behind it: 128 refused
     4,815 dials of 3,000 agents that came back at once, each after a whole handshake. The rest is for others."""
