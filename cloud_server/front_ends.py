@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from cloud_server.config import ServerConfig, state_of
 from cloud_server.frontends.connect import ConnectFrontend
 from cloud_server.frontends.egress import EgressFrontend
-from cloud_server.frontends.fleet.server import FleetServer
 from cloud_server.frontends.forward import Forward
 from cloud_server.frontends.konnectivity.frontend import KonnectivityFrontend
 from cloud_server.frontends.opener import Opener
@@ -25,6 +24,7 @@ from tunnel.aio.sockets.metrics_endpoint import MetricsEndpoint
 from tunnel.aio.sockets.tls_context import server_context
 
 if TYPE_CHECKING:
+    from cloud_server.frontends.fleet.server import FleetServer
     from cloud_server.metrics import Metrics
 
 METRICS = "metrics"
@@ -51,7 +51,11 @@ class FrontEnds:
             self._opener = MeteredOpener(registry, self._metrics)
         self._dials = Dials(self._opener, Router(registry, [route.policy for route in config.route], cluster))
         self._konnectivity = KonnectivityFrontend(self._dials, deadline_s=config.dial_timeout_s)
-        self._fleet = FleetServer(registry, self._opener, users.authenticate)
+        self._fleet: FleetServer | None = None
+        if config.fleet.listen is not None:  # it mirrors all agents, 4 kB each, and its code is 4 MB
+            from cloud_server.frontends.fleet.server import FleetServer as Serving
+
+            self._fleet = Serving(registry, self._opener, users.authenticate)
         self._listeners: list[Listener] = []
         self._draining = False
 
@@ -82,7 +86,7 @@ class FrontEnds:
         if config.socks.listen is not None:
             socks = SocksFrontend(self._dials, self._users.authenticate, deadline_s=deadline_s)
             await self._listener("socks", socks.handle).listen_tcp(config.socks.listen)
-        if config.fleet.listen is not None:
+        if config.fleet.listen is not None and self._fleet is not None:
             await self._listener("fleet", self._fleet.handle).listen_tcp(config.fleet.listen, context)
         for one in config.forward:
             forward = Forward(self._opener, one.listen, one.agent, one.tcp_target, deadline_s=deadline_s)
@@ -92,8 +96,8 @@ class FrontEnds:
             await self._listener(METRICS, metrics.handle).listen_tcp(config.metrics.listen)
 
     async def run(self) -> None:
-        """Follow the agents for the fleet API, until cancelled."""
-        await self._fleet.run()
+        """Follow the agents for the fleet API, if there is one, until cancelled."""
+        await (self._fleet.run() if self._fleet is not None else asyncio.Event().wait())
 
     def close(self) -> None:
         """Take no more connections; those that run go on, and the metrics say so."""

@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+# The daemon imports these two when they are asked for, and reading files in an event loop is an error in tests.
+import cloud_server.frontends.fleet.server
+import cloud_server.metrics  # noqa: F401
 from cloud_server.config import ServerConfig, load_server_config
 from cloud_server.daemon import CloudServer, StartFailed
 from cloud_server.identity.agents import AgentStore

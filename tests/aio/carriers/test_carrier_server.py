@@ -81,7 +81,8 @@ async def test_a_certificate_that_expires_while_its_carrier_is_up(server: Cloud)
     with pytest.raises(CarrierLost, match=f"the certificate of {AGENT} has expired"):
         await carrier.read()
     late_s = (dt.datetime.now(dt.UTC) - ends).total_seconds()
-    assert 0 <= late_s < waits.scaled_s(1)
+    # The clock is looked at once in LOOK_AT_CLOCK_S; the rest is for a busy machine to notice.
+    assert 0 <= late_s < carrier_server.LOOK_AT_CLOCK_S + waits.scaled_s(1)
     await waits.eventually(lambda: not server.server._carriers)
     carrier.close()
 
