@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import itertools
 from collections import deque
 
@@ -102,6 +103,24 @@ def test_copies_share_the_link_evenly() -> None:
     sent = [stream.send.offset for stream in streams]
     assert max(sent) - min(sent) <= 2 * 30_000
     assert min(sent) > 100_000
+
+
+def test_a_packet_is_one_copys_turn() -> None:
+    scheduler = Scheduler()
+    for one in (1, 3):
+        scheduler.add_stream(_stream(one, b"x" * 1_000_000), 0.0)
+    packets = [[frame for frame in _take(scheduler, 300_000) if isinstance(frame, f.Data)] for _ in range(4)]
+    most = [collections.Counter(frame.stream_id for frame in frames).most_common(1) for frames in packets]
+    assert [stream_id for ((stream_id, _),) in most] == [1, 3, 1, 3]
+    assert all(count >= len(frames) - 2 for ((_, count),), frames in zip(most, packets, strict=True))
+
+
+def test_interactive_streams_take_turns_by_frames() -> None:
+    scheduler = Scheduler()
+    for one in (1, 3):
+        scheduler.add_stream(_stream(one, b"x" * 120_000, f.TrafficClass.INTERACTIVE), 0.0)
+    frames = _take(scheduler, 300_000)
+    assert [frame.stream_id for frame in frames if isinstance(frame, f.Data)][:2] == [1, 3]
 
 
 def test_end_follows_the_last_byte_and_leaves_the_queue() -> None:

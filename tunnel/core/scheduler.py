@@ -1,5 +1,9 @@
 """What goes into the next packet: control, then interactive streams, then bulk by deficit round robin (PROTO 6.3).
 
+A turn of bulk is a packet, not a frame. On a fast link it holds eight frames: for one stream they are one write to one
+socket, and whoever reads there wakes once; for eight streams, a write and a wake each. On a slow link a packet is no
+more than a frame. A turn takes as long on each: what `pacing.py` lets a packet take.
+
 Deficit round robin: M. Shreedhar and G. Varghese, "Efficient Fair Queuing Using Deficit Round-Robin", 1996.
 """
 
@@ -100,12 +104,13 @@ class Scheduler:
         """
         frames: list[f.Frame] = []
         room = room_bytes - PACKET_OVERHEAD_BYTES
-        quantum = min(max_data_bytes, room - TURN_OVERHEAD_BYTES)
+        turn = room - TURN_OVERHEAD_BYTES
+        frame = min(max_data_bytes, turn)
         room = self._take_control(frames, room)
         if interactive:
-            room = self._take_streams(self._interactive, frames, room, quantum, now)
+            room = self._take_streams(self._interactive, frames, room, frame, frame, now)
         if bulk:
-            self._take_streams(self._bulk, frames, room, quantum, now)
+            self._take_streams(self._bulk, frames, room, frame, turn, now)
         return frames
 
     def _take_control(self, frames: list[f.Frame], room: int) -> int:
@@ -130,9 +135,11 @@ class Scheduler:
         self.held_until_s = None
 
     def _take_streams(
-        self, queue: deque[CoreStream], frames: list[f.Frame], room: int, quantum: int, now: float
+        self, queue: deque[CoreStream], frames: list[f.Frame], room: int, frame: int, turn: int, now: float
     ) -> int:
-        """Turns of one class, a quantum each; a turn that the packet's room cut short goes on in the next packet."""
+        """Turns of one class, `turn` bytes each in frames of at most `frame`; one that the packet's room cut short goes
+        on in the next packet.
+        """
         while queue and room > TURN_OVERHEAD_BYTES and len(frames) + 1 < MAX_FRAMES:
             stream = queue[0]
             half = stream.send
@@ -141,8 +148,8 @@ class Scheduler:
                 self._bulk.append(stream)
                 continue
             if half.deficit <= 0:
-                half.deficit = quantum
-            count = min(half.deficit, half.ready_bytes, room - TURN_OVERHEAD_BYTES, quantum)
+                half.deficit = turn
+            count = min(half.deficit, half.ready_bytes, room - TURN_OVERHEAD_BYTES, frame)
             if count > 0:
                 frames.append(f.Data(stream.id, half.take(count, now)))
                 half.deficit -= count
