@@ -14,8 +14,14 @@ from tunnel.core import frames as f
 from tunnel.core.budget import Budget
 from tunnel.core.codec import MAX_OFFSET, encode_packet
 from tunnel.core.errors import Code
-from tunnel.core.limits import MAX_FRAMES
-from tunnel.core.scheduler import HOLD_S, Scheduler
+from tunnel.core.limits import CHUNK_BYTES, MAX_FRAMES, Limits
+from tunnel.core.scheduler import (
+    HOLD_S,
+    LEAST_CUT_BYTES,
+    PACKET_OVERHEAD_BYTES,
+    TURN_OVERHEAD_BYTES,
+    Scheduler,
+)
 from tunnel.core.stream import CoreStream
 from tunnel.core.target import TcpTarget
 from tunnel.core.window import ReceiveWindow
@@ -113,6 +119,28 @@ def test_a_packet_is_one_copys_turn() -> None:
     most = [collections.Counter(frame.stream_id for frame in frames).most_common(1) for frames in packets]
     assert [stream_id for ((stream_id, _),) in most] == [1, 3, 1, 3]
     assert all(count >= len(frames) - 2 for ((_, count),), frames in zip(most, packets, strict=True))
+
+
+def test_eight_whole_chunks_make_a_packet() -> None:
+    scheduler = Scheduler()
+    for one in (1, 3):
+        stream = _stream(one, b"")
+        for _ in range(9):
+            stream.send.push(b"x" * CHUNK_BYTES)
+        scheduler.add_stream(stream, 0.0)
+    for one in (1, 3):
+        frames = _take(scheduler, Limits().max_packet_bytes)
+        assert frames == [f.Data(one, b"x" * CHUNK_BYTES)] * 8
+        assert len(encode_packet(MAX_OFFSET - 1, ACK, frames)) <= Limits().max_packet_bytes
+
+
+def test_what_fits_in_part_by_a_sliver_waits_for_the_next_packet() -> None:
+    scheduler = Scheduler()
+    for one, size in ((1, 4000), (3, LEAST_CUT_BYTES), (5, LEAST_CUT_BYTES - 1)):
+        scheduler.add_stream(_stream(one, b"x" * size, f.TrafficClass.INTERACTIVE), 0.0)
+    room = PACKET_OVERHEAD_BYTES + 4000 + 2 * TURN_OVERHEAD_BYTES + LEAST_CUT_BYTES - 1
+    assert [frame.stream_id for frame in _take(scheduler, room) if isinstance(frame, f.Data)] == [1]
+    assert [len(frame.data) for frame in _take(scheduler, room) if isinstance(frame, f.Data)] == [512, 511]
 
 
 def test_interactive_streams_take_turns_by_frames() -> None:

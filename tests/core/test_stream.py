@@ -47,6 +47,15 @@ def test_whole_chunk_is_handed_on_without_a_copy() -> None:
     assert half.take(5000, 0.0) is data
 
 
+def test_large_chunk_is_not_filled_up_from_the_next() -> None:
+    half = _half()
+    chunks = [b"x" * 5000, b"y" * 4000, b"z" * 4500]
+    for data in chunks:
+        half.push(data)
+    assert half.take(8000, 0.0) is chunks[0]
+    assert half.take(8100, 0.0) == b"y" * 4000 + b"z" * 4100
+
+
 def test_credit_bounds_what_is_ready() -> None:
     half = _half(credit=3)
     half.push(b"12345")

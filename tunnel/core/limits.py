@@ -15,6 +15,9 @@ MAX_MESSAGE_BYTES = MIB
 """Largest serialized Envelope (PROTO 2.4)."""
 MAX_DATA_BYTES = 64 * KIB
 """Largest DATA frame (PROTO 5.2): a message costs 70-140 us whatever its size up to here."""
+CHUNK_BYTES = MAX_DATA_BYTES - 64
+"""How bytes are cut that come without end: eight such frames fill a packet of 512 KiB, with what frames and packet add.
+Of eight that are 64 bytes longer, the last one's end would go alone in a packet, and cost as much as the eight."""
 MIN_PEER_DATA_BYTES = 1024
 """A peer that asks for smaller DATA frames gets these: bytes sent one by one would cost us more than it (PROTO 3.4)."""
 MAX_EARLY_BYTES = 2 * KIB

@@ -24,6 +24,8 @@ PACKET_OVERHEAD_BYTES = 32
 FIN_FRAME_BYTES = 16
 TURN_OVERHEAD_BYTES = FRAME_OVERHEAD_BYTES + FIN_FRAME_BYTES
 """What a turn of one stream adds to its bytes at most."""
+LEAST_CUT_BYTES = 512
+"""No frame is cut shorter to fill up a packet or a turn: to cut is to copy both parts, and the rest may go alone."""
 HOLD_S = 0.001
 """How long an ACCEPT may wait for what its target answers to the stream's early data (PROTO 5.3). Nobody waits for the
 ACCEPT alone: the opener's first bytes are with the target. In one packet with the answer, it spares a message.
@@ -147,11 +149,15 @@ class Scheduler:
                 queue.popleft()
                 self._bulk.append(stream)
                 continue
-            if half.deficit <= 0:
+            if half.deficit < LEAST_CUT_BYTES:
                 half.deficit = turn
             count = min(half.deficit, half.ready_bytes, room - TURN_OVERHEAD_BYTES, frame)
+            if frames and count < min(half.ready_bytes, LEAST_CUT_BYTES):
+                break
             if count > 0:
-                frames.append(f.Data(stream.id, half.take(count, now)))
+                data = half.take(count, now)
+                count = len(data)
+                frames.append(f.Data(stream.id, data))
                 half.deficit -= count
             room -= count + TURN_OVERHEAD_BYTES
             self._after_turn(queue, stream, frames)
@@ -160,7 +166,7 @@ class Scheduler:
     def _after_turn(self, queue: deque[CoreStream], stream: CoreStream, frames: list[f.Frame]) -> None:
         half = stream.send
         if half.ready_bytes > 0:
-            if half.deficit <= 0:
+            if half.deficit < LEAST_CUT_BYTES:
                 queue.rotate(-1)
             return
         queue.popleft()

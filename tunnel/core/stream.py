@@ -113,12 +113,16 @@ class SendHalf:
         self.credit = limit
 
     def take(self, max_bytes: int, now: float) -> bytes:
-        """Remove up to `max_bytes` from the queue, within the credit; a whole chunk is handed on without a copy."""
+        """Remove up to `max_bytes` from the queue, within the credit. A whole chunk is handed on without a copy; one of
+        more than half of what was asked for is not filled up from the next, for which both would be copied.
+        """
         count = min(max_bytes, self.ready_bytes)
+        head = self.chunks[0]
+        if len(head) > count // 2:
+            count = min(count, len(head))
         self.offset += count
         self.queued -= count
         self._note_sent(count, now)
-        head = self.chunks[0]
         if len(head) == count:
             self.chunks.popleft()
             return bytes(head)

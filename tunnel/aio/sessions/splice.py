@@ -1,8 +1,8 @@
 """The data path between a local socket and a stream: no task, no copy that is not needed, back-pressure both ways.
 
-From the socket, up to 256 KiB are read at a time into one buffer that all splices share (a read and its handling are
-one step of the event loop), cut into frames of 64 KiB and queued; a full queue pauses reading. Towards the socket,
-chunks are written as they came, and credit for them is granted only when the socket took them.
+From the socket, nearly 256 KiB are read at a time into one buffer that all splices share (a read and its handling are
+one step of the event loop), cut into frames and queued; a full queue pauses reading. Towards the socket, chunks are
+written as they came, and credit for them is granted only when the socket took them.
 
 An end is passed on as an end, a reset as a reset: a socket whose stream was reset or lost gets RST (`SO_LINGER` 0),
 never FIN, since FIN promises that all bytes arrived.
@@ -23,10 +23,10 @@ import structlog
 from tunnel.aio.sessions.stream import Stream
 from tunnel.aio.sockets.conn import Detached, abort_with_reset, reset_of, reset_when_closed
 from tunnel.core.errors import Code, StreamError
-from tunnel.core.limits import MAX_DATA_BYTES
+from tunnel.core.limits import CHUNK_BYTES
 
-READ_BYTES = 256 * 1024
-"""One read of a socket: four full frames."""
+READ_BYTES = 4 * CHUNK_BYTES
+"""One read of a socket: four frames."""
 LINGER_S = 10.0
 """How long a socket may read what it was sent while its own bytes are thrown away."""
 LINGER_BYTES = 4 * 1024 * 1024
@@ -170,10 +170,8 @@ class _Joint(asyncio.BufferedProtocol):
         if self._stream_ended:
             self._throw_away(nbytes)
             return
-        more = True
-        send = self._stream.send_nowait
-        for start in range(0, nbytes, MAX_DATA_BYTES):
-            more = send(bytes(_buffer[start : min(start + MAX_DATA_BYTES, nbytes)]))
+        cuts = range(0, nbytes, CHUNK_BYTES)
+        more = self._stream.send_nowait(*[bytes(_buffer[cut : min(cut + CHUNK_BYTES, nbytes)]) for cut in cuts])
         if not more and self._reading:
             self._reading = False
             self._transport.pause_reading()

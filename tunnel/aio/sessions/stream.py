@@ -192,9 +192,11 @@ class Stream:
         if self._eof and not self._ended:
             sink.eof()
 
-    def send_nowait(self, data: bytes) -> bool:
+    def send_nowait(self, *chunks: bytes) -> bool:
         """Queue bytes; False asks to stop until `writable`. Bytes for an ended stream are dropped."""
-        more = self._driver.core.send_data(self._core, data, self._driver.now())
+        core, now, more = self._driver.core, self._driver.now(), True
+        for chunk in chunks:
+            more = core.send_data(self._core, chunk, now)
         self._driver.kick()
         return more
 
