@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from protos import tunnel_pb2 as pb
 from tunnel.core import frames as f
-from tunnel.core.codec import MAX_OFFSET, clip_text, decode_envelope, decode_packet, encode_packet
+from tunnel.core.codec import LARGE_BYTES, MAX_OFFSET, clip_text, decode_envelope, decode_packet, encode_packet
 from tunnel.core.errors import Code, RemoteProtocolError
 from tunnel.core.limits import MAX_DATA_BYTES, MAX_FRAMES, MAX_MESSAGE_BYTES, MAX_TEXT_BYTES
 from tunnel.core.target import ServiceTarget, TcpTarget
@@ -53,6 +53,16 @@ def _round_trip(message: bytes) -> f.Packet:
 def test_packets_come_back_as_they_were(seq: int, ack: int, delay: int, received: int, packed: list[f.Frame]) -> None:
     told = f.Ack(ack, delay, received)
     assert _round_trip(encode_packet(seq, told, packed)) == f.Packet(seq, told, tuple(packed))
+
+
+large = st.builds(f.Data, ids, st.integers(LARGE_BYTES - 1, LARGE_BYTES + 1).map(bytes))
+
+
+@given(offsets, st.lists(frames | large, max_size=8))
+def test_large_data_is_encoded_as_protobuf_would(seq: int, packed: list[f.Frame]) -> None:
+    message = encode_packet(seq, NO_ACK, packed)
+    assert _round_trip(message) == f.Packet(seq, NO_ACK, tuple(packed))
+    assert len(message) == pb.Envelope.FromString(message).ByteSize()
 
 
 @given(st.integers(0, 2000), st.binary(max_size=400), st.lists(frames, min_size=1, max_size=5))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -18,23 +19,38 @@ MAX_OFFSET = 1 << 62
 
 FRAME_OVERHEAD_BYTES = 24
 """Most that a DATA frame adds to its bytes: tags and varints of Frame, stream id and data."""
+LARGE_BYTES = 4096
+"""From here on, bytes are put into a packet as they are: protobuf would copy them into a message, and out of it."""
+
+_PACKET_TAG = bytes((pb.Envelope.PACKET_FIELD_NUMBER << 3 | 2,))
+_FRAME_TAG = bytes((pb.Packet.FRAMES_FIELD_NUMBER << 3 | 2,))
+_STREAM_ID_TAG = bytes((pb.Frame.STREAM_ID_FIELD_NUMBER << 3,))
+_DATA_TAG = bytes((pb.Frame.DATA_FIELD_NUMBER << 3 | 2,))
 
 
 def encode_packet(seq: int, ack: f.Ack, frames: Sequence[f.Frame]) -> bytes:
-    """One serialized Envelope that holds a Packet."""
+    """One serialized Envelope that holds a Packet. Parts of a message that stand one behind the other are the message,
+    so that protobuf makes what lies between large DATA.
+    """
+    parts: list[bytes] = []
     envelope = pb.Envelope()
     packet = envelope.packet
     packet.seq = seq
     packet.ack = ack.seq
     packet.ack_delay_us = ack.delay_us
     packet.ack_received_us = ack.received_us
-    add = packet.frames.add
     for frame in frames:
-        if type(frame) is f.Data:
-            add(stream_id=frame.stream_id, data=frame.data)
+        if type(frame) is not f.Data:
+            _ENCODERS[type(frame)](packet.frames.add(), frame)
+        elif len(frame.data) < LARGE_BYTES:
+            packet.frames.add(stream_id=frame.stream_id, data=frame.data)
         else:
-            _ENCODERS[type(frame)](add(), frame)
-    return envelope.SerializeToString()
+            parts += packet.SerializeToString(), _data_head(frame.stream_id, len(frame.data)), frame.data
+            packet.Clear()
+    if not parts:
+        return envelope.SerializeToString()
+    parts.append(packet.SerializeToString())
+    return b"".join((_PACKET_TAG, _varint(sum(map(len, parts))), *parts))
 
 
 def decode_envelope(message: bytes, max_bytes: int = MAX_MESSAGE_BYTES) -> pb.Envelope:
@@ -75,6 +91,22 @@ def clip_text(text: str) -> str:
 
 
 # Internal - encoders
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+@functools.lru_cache(maxsize=256)
+def _data_head(stream_id: int, size: int) -> bytes:
+    """A DATA frame up to its bytes. A copy's are nearly all alike."""
+    inner = _STREAM_ID_TAG + _varint(stream_id) + _DATA_TAG + _varint(size)
+    return _FRAME_TAG + _varint(len(inner) + size) + inner
 
 
 def _encode_credit(frame: pb.Frame, credit: f.Credit) -> None:
