@@ -59,6 +59,14 @@ def test_window_used_up_within_four_round_trips_doubles_up_to_its_maximum() -> N
     assert window.granted - window.consumed == 250
 
 
+def test_a_burst_counts_for_all_that_it_used_up() -> None:
+    window = _window(100)
+    for now in (0.0, 0.3):  # a whole window in three round trips, with one credit for it
+        window.receive(100)
+        assert window.consume(100, now, RTT_S)
+    assert window.size_bytes == 200
+
+
 def test_slow_reader_keeps_a_small_window() -> None:
     window = _window(100)
     for now in (0.0, 1.0, 2.0, 3.0):

@@ -50,7 +50,7 @@ class ReceiveWindow:
         grant = min(self.size_bytes // 2, MAX_GRANT_BYTES)
         if self.granted - self.consumed > self.size_bytes - grant:
             return None
-        self._tune(grant, now, rtt_s)
+        self._tune(self.size_bytes - (self.granted - self.consumed), now, rtt_s)
         self._last_grant_s = now
         self.granted = self.consumed + self.size_bytes
         return self.granted
@@ -60,9 +60,12 @@ class ReceiveWindow:
         self._budget.release(self.size_bytes)
         self.size_bytes = 0
 
-    def _tune(self, grant: int, now: float, rtt_s: float) -> None:
+    def _tune(self, used: int, now: float, rtt_s: float) -> None:
+        """Double the window if all of it would be used up fast, as `used` of it were since the last grant: that is more
+        than a grant where bytes come in bursts, which is how each of several streams gets them.
+        """
         last = self._last_grant_s
-        fast = last is not None and (now - last) * self.size_bytes < FAST_REFILL_RTTS * rtt_s * grant
+        fast = last is not None and (now - last) * self.size_bytes < FAST_REFILL_RTTS * rtt_s * used
         extra = min(self.size_bytes, self.max_bytes - self.size_bytes)
         if fast and extra > 0 and self._budget.try_grow(extra):
             self.size_bytes += extra
