@@ -39,10 +39,14 @@ test: $(READY) ## all tests but the end-to-end ones (more words for pytest: ARGS
 	wait $$beside || failed=1; \
 	cat "$$log"; exit $$failed
 
+# Whole links are simulated without counting, which makes them four times slower.
+LINKS := tests/core/test_simulated_links.py
 cover: $(READY) ## tests/core alone must reach every branch of tunnel/core
 	@echo "==> tests: tests/core, with the branches of tunnel/core counted"
-	@$(PY) -m coverage run -m pytest -q tests/core
+	@$(PY) -m coverage run -m pytest -q tests/core --ignore=$(LINKS)
 	@$(PY) -m coverage report
+	@echo "==> tests: simulated links"
+	@$(PY) -m pytest -q -p no:cacheprovider $(LINKS)
 
 lint: $(READY) ## style and format
 	@echo "==> lint"

@@ -33,10 +33,12 @@ class FluidLink:
         """Delay that is not of our making."""
         self.late_s = 0.0
         """How much later every second packet is seen: a processor was busy elsewhere."""
+        self.share = 1.0
+        """Of the window that is in flight."""
 
     def rounds(self, count: int) -> None:
         for _ in range(count):
-            in_flight = self.pacer.window_bytes
+            in_flight = int(self.pacer.window_bytes * self.share)
             queue = max(0.0, in_flight / self.rate - self.rtt_s) + self.foreign_s
             packets = 10
             for one in range(packets):
@@ -86,6 +88,18 @@ def test_sender_with_nothing_to_say_learns_nothing() -> None:
     link = FluidLink(_pacer(), rate=125e6, rtt_s=0.05, blocked=False)
     link.rounds(30)
     assert link.pacer.window_bytes == INITIAL_WINDOW_BYTES
+
+
+def test_window_that_is_not_tried_out_does_not_grow() -> None:
+    link = FluidLink(_pacer(), rate=1.25e6, rtt_s=0.05)
+    link.rounds(40)
+    window = link.pacer.window_bytes
+    link.rate, link.share = 12.5e6, 0.5
+    link.rounds(20)
+    assert link.pacer.window_bytes <= 1.2 * window
+    link.share = 1.0
+    link.rounds(20)
+    assert link.pacer.window_bytes > 3 * window
 
 
 def test_slower_link_empties_its_queue_in_a_few_rounds() -> None:

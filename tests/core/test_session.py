@@ -184,13 +184,20 @@ def test_resends_go_first_and_acks_go_between_them() -> None:
 def test_ack_is_sent_though_resends_wait_for_room() -> None:
     pair = Pair()
     local, remote = pair.open()
+    for _ in range(30):
+        pair.server.session.send_data(local, b"x" * 20_000, pair.now)
+        pair.now += 0.01
+        pair.transfer()
+        pair.agent.session.consumed(remote, sum(map(len, pair.agent.session.take(remote))), pair.now)
+    lost = []
     for one in range(40):
         pair.server.session.send_data(local, bytes([one]) * 1400, pair.now)
-        pair.server.session.next_packet(pair.now)
+        lost += pair.send(pair.server)
     pair.detach()
     pair.attach()
     held = pair.send(pair.server)
-    assert 0 < len(held) < 40
+    assert held == lost[: len(held)]
+    assert 0 < len(held) < len(lost) == 40
     pair.agent.session.send_data(remote, b"a", pair.now)
     pair.deliver(pair.server, pair.send(pair.agent))
     pair.now += 0.002

@@ -129,5 +129,7 @@ async def test_a_refusal_and_missing_files_are_told_and_tried_again(
             await eventually(lambda: [log for log in logs if "edge-agent join" in log.get("reason", "")])
             assert told == []
             # A join while the agent runs puts all in order.
-            await box_of(place, tmp_path / "box", MINUTE, monkeypatch)
+            joined = await box_of(place, tmp_path / "again", MINUTE, monkeypatch)
+            for path in (joined.key_path, joined.ca_path, joined.certificate_path):
+                await asyncio.to_thread(path.rename, tmp_path / "box" / path.name)
             await eventually(lambda: told)
