@@ -69,8 +69,8 @@ protos: $(READY) ## generate protos/*_pb2.py and .pyi again
 
 e2e: $(READY) ## real processes, network namespaces and a real kubectl (root for the namespaces)
 	@$(PY) -m tests.e2e.cluster build
-	@echo "==> tests: tests/e2e"
-	@$(PY) -m pytest -q -m e2e -o faulthandler_timeout=900 tests/e2e $(ARGS)
+	@echo "==> tests: tests/e2e and the slow half of tests/compat"
+	@$(PY) -m pytest -q -m e2e -o faulthandler_timeout=900 tests/e2e tests/compat $(ARGS)
 
 cluster: $(READY) ## run a real Kubernetes behind the tunnel until Ctrl-C, and say how to use it (root; builds it once)
 	@$(PY) -m tests.e2e.cluster up

@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import hypothesis
 import pytest
@@ -21,6 +22,9 @@ from blockbuster import blockbuster_ctx
 
 from tests.support import waits
 from tests.support.leaks import describe, open_descriptors, unfinished_tasks
+
+if TYPE_CHECKING:
+    from tests.e2e.cluster.tunnelled import Tunnelled
 
 TESTS = Path(__file__).parent
 SHELLS = ("aio", "edge_agent", "cloud_server")
@@ -31,6 +35,15 @@ LOOP_SHARE = 0.9
 """How much of a test's time limit a coroutine has before its own loop cancels it."""
 SETTLE_S = 3.0
 """How long what was told to close may take: gRPC closes its sockets in threads of its own."""
+
+
+@runtime_checkable
+class RunsDaemons(Protocol):
+    """What a fixture hands out that has daemons of ours running."""
+
+    def logs(self) -> str:
+        """The last lines of each."""
+        ...
 
 
 # How long an example takes is the machine's business: a busy one is no finding.
@@ -117,3 +130,28 @@ async def leak_watch() -> AsyncIterator[None]:
     while (left := [*unfinished_tasks(), *describe(open_descriptors() - before)]) and not deadline.passed():
         await asyncio.sleep(0.01)
     assert not left, f"left behind by this test: {', '.join(left)}"
+
+
+@pytest.fixture(scope="session")
+def kube() -> Iterator[Tunnelled]:
+    """A Kubernetes whose only way to its nodes is the tunnel, for tests that leave it as they found it."""
+    from tests.e2e.cluster import requirements
+    from tests.e2e.cluster.tunnelled import tunnelled
+
+    if reason := requirements.missing():
+        pytest.skip(reason)
+    with tunnelled() as made:
+        yield made
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Put the daemons' logs beside each failure."""
+    report = yield
+    if report.failed and report.when == "call":
+        for value in getattr(item, "funcargs", {}).values():
+            # A site and a tunnel hold a cluster of daemons; whatever runs daemons can tell their logs.
+            made = getattr(value, "cluster", value)
+            if isinstance(made, RunsDaemons):
+                report.sections.append(("logs of the daemons", made.logs()))
+    return report
