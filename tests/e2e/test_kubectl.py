@@ -9,14 +9,14 @@ import os
 import re
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from tests.support.site import Site
-from tests.support.tunnel import BOX
+from tests.support.tunnel import BOX, wait_until
 
 MIB = 1024 * 1024
 
@@ -155,15 +155,9 @@ class TestExec:
     def test_a_client_that_leaves_ends_its_command(self, shared: Site) -> None:
         mark = shared.folder / "pid"
         with shared.follow("exec", BOX, "--", "sh", "-c", f"echo $$ > {mark}; exec sleep 1000"):
-            deadline = time.monotonic() + 10
-            while not (mark.exists() and mark.read_text().strip()):
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+            wait_until(lambda: mark.exists() and mark.read_text().strip(), "the command to run", 20)
         pid = int(mark.read_text())
-        deadline = time.monotonic() + 10
-        while os.path.exists(f"/proc/{pid}"):  # noqa: PTH110
-            assert time.monotonic() < deadline, "the command outlived its client by 10 s"
-            time.sleep(0.05)
+        wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the command to end with its client", 20)
 
 
 class TestLogs:

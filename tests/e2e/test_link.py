@@ -12,12 +12,20 @@ from tests.support.relay_pipe import Shape
 from tests.support.site import Site
 from tests.support.transfers import Chatter, Transfer, cut_by_progress
 from tests.support.tunnel import BOX, Tunnel, exchange, tunnel, wait_until
+from tests.support.waits import scaled_s, sooner_than
 
 MIB = 1024 * 1024
 CUTS = 50
 SIZE_BYTES = 200 * MIB
 RATE = Shape(rate_bytes_s=40 * MIB)
 """So that cuts fall into the transfer, and not only into what buffers hold."""
+DIAL_S = 10
+"""Within which a dial is answered; what is never answered, its client gives up after 60 s."""
+NOTICED_S = 25
+"""Within which a silent link is given up: 15 s, and what a busy machine adds. TCP itself takes a quarter of an hour."""
+SILENCE_S = 10
+"""The least that it takes to give a link up by its silence; a cut that is told of costs a redial."""
+WINDOW_S = 5
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +44,7 @@ def test_fifty_cuts_in_a_transfer(upload: bool) -> None:
             transfer = Transfer(sock, SIZE_BYTES, upload=upload)
             cut_by_progress(made.link, transfer, CUTS, SIZE_BYTES)
             transfer.result()
-    assert chatter.slowest_s < 5
+    assert chatter.slowest_s < scaled_s(SILENCE_S), "the link was found to be gone by its silence"
 
 
 @pytest.mark.timeout(240)
@@ -60,12 +68,10 @@ def test_a_black_hole_is_noticed_on_both_sides_and_resumed_after(plain: Tunnel) 
         assert exchange(sock) == b"ping"
         logged = {daemon: len(daemon.log_text()) for daemon in (server, agent)}
         plain.link.black_hole()
-        start = time.monotonic()
         try:
             sock.sendall(b"into the dark")
             for daemon in (server, agent):
-                daemon.wait_for_log("disconnected", 17 - (time.monotonic() - start), after=logged[daemon])
-            time.sleep(3)
+                daemon.wait_for_log("disconnected", NOTICED_S, after=logged[daemon])
         finally:
             plain.link.heal()
         assert sock.recv(13) == b"into the dark"
@@ -76,11 +82,9 @@ def test_a_black_hole_is_noticed_on_both_sides_and_resumed_after(plain: Tunnel) 
 def test_opens_during_a_black_hole_are_answered(plain: Tunnel) -> None:
     plain.link.black_hole()
     try:
-        start = time.monotonic()
-        with plain.dial("echo", timeout_s=30) as sock:
+        with sooner_than(2 * DIAL_S, "the answer"), plain.dial("echo", timeout_s=60) as sock:
             sock.sendall(b"anyone?")
             assert ends_in_reset(sock)
-        assert time.monotonic() - start < 15
     finally:
         plain.link.heal()
     wait_until(lambda: works(plain), "the tunnel to work again", 40)
@@ -90,7 +94,7 @@ def test_opens_during_a_black_hole_are_answered(plain: Tunnel) -> None:
 def test_an_outage_longer_than_the_window_is_a_reset_at_both_ends() -> None:
     with tunnel(["echo"]) as made:
         made.cluster.server.stop()
-        made.cluster.configure({"tunnel": {"resume_window_s": 5}})
+        made.cluster.configure({"tunnel": {"resume_window_s": WINDOW_S}})
         made.cluster.start()
         wait_until(lambda: works(made), "the tunnel to work")
         with made.dial("echo", timeout_s=60) as sock:
@@ -100,7 +104,7 @@ def test_an_outage_longer_than_the_window_is_a_reset_at_both_ends() -> None:
             made.link.cut()
             start = time.monotonic()
             assert ends_in_reset(sock)
-            assert 4 < time.monotonic() - start < 20
+            assert time.monotonic() - start > WINDOW_S - 1
         endings = made.targets["echo"].endings
         wait_until(lambda: endings == ["ConnectionResetError"], f"a reset at the target, not {endings}", 20)
         made.link.heal()

@@ -20,7 +20,6 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from cloud_server.identity.ca import CertificateAuthority, key_pem
-from cloud_server.registry import LINK_WAIT_S
 from tests.e2e.cluster.kubernetes import SITES
 from tests.e2e.cluster.tunnelled import Tunnelled
 from tests.e2e.kubectls import kubectl_of
@@ -29,11 +28,14 @@ from tests.support.kubectl_choice import find_kubectl
 from tests.support.port_forward import forwarding
 from tests.support.processes import Daemon
 from tests.support.tunnel import wait_until
+from tests.support.waits import sooner_than
 
 pytestmark = pytest.mark.timeout(180, func_only=True)
 
 MIB = 1024 * 1024
 CUT_S = 60.0
+DIAL_S = 10
+"""What a dial may take: an agent that is away is named after 3 s of waiting for it."""
 """Longer than it takes both ends to give a silent link up, and half of what sessions wait for the next."""
 SPDY = {"KUBECTL_REMOTE_COMMAND_WEBSOCKETS": "false"}
 """For an upload by kubectl 1.30 or newer. Over WebSocket it gives up 60 s after a write that nobody takes, and 61 s
@@ -157,7 +159,8 @@ def test_a_reader_of_logs_that_stops_slows_nobody(kube: Tunnelled) -> None:
         reader.send_signal(signal.SIGSTOP)
         stalled_s = exec_s(kube)
         assert reader.poll() is None
-    assert stalled_s < 1.5 * idle_s
+    # Behind a reader that stands still an exec would not end at all; the rest is the machine's noise.
+    assert stalled_s < 4 * idle_s
 
 
 def exec_s(kube: Tunnelled, rounds: int = 9) -> float:
@@ -212,9 +215,8 @@ def test_an_agent_that_is_killed_is_named_within_seconds(kube: Tunnelled) -> Non
     name = "site-b"
     kube.cluster.boxes[name].agent.kill()
     try:
-        start = time.monotonic()
-        refused = kube.run_kubectl("exec", *shell_of(name), "--", "true")
-        assert time.monotonic() - start < LINK_WAIT_S + 3
+        with sooner_than(DIAL_S, "the answer"):
+            refused = kube.run_kubectl("exec", *shell_of(name), "--", "true")
         assert refused.returncode == 1
         assert f"503 agent {name} is away since".encode() in refused.stderr, refused.stderr
     finally:

@@ -10,9 +10,12 @@ import pytest
 
 from tests.support.connect_client import ConnectRefused, connect_through, ends_in_reset
 from tests.support.targets import refusing_port, silent_port
-from tests.support.tunnel import BOX, Tunnel, exchange, tunnel
+from tests.support.tunnel import BOX, Tunnel, exchange, tunnel, wait_until
+from tests.support.waits import sooner_than
 
 DEADLINE_S = 3
+DEFAULT_DEADLINE_S = 10
+"""What a dial may take where the configuration says nothing."""
 
 
 @pytest.fixture(scope="module")
@@ -50,11 +53,10 @@ def test_an_unknown_agent(shared: Tunnel) -> None:
 
 
 def test_an_agent_that_is_away(open_box: Tunnel) -> None:
-    start = time.monotonic()
-    refused = refusal(open_box, "box-8:22")
+    with sooner_than(DEFAULT_DEADLINE_S, "the answer"):
+        refused = refusal(open_box, "box-8:22")
     assert refused.status == 503
     assert "box-8" in refused.reason
-    assert time.monotonic() - start < DEADLINE_S + 2
 
 
 def test_a_port_that_refuses(open_box: Tunnel) -> None:
@@ -68,32 +70,32 @@ def test_a_port_that_refuses(open_box: Tunnel) -> None:
 def test_an_address_that_never_answers(open_box: Tunnel) -> None:
     with silent_port() as port:
         start = time.monotonic()
-        refused = refusal(open_box, f"{BOX}:{port}")
+        with sooner_than(DEFAULT_DEADLINE_S, "the answer"):
+            refused = refusal(open_box, f"{BOX}:{port}")
         assert refused.status == 504
-        assert DEADLINE_S - 1 < time.monotonic() - start < DEADLINE_S + 2
+        assert time.monotonic() - start > DEADLINE_S - 1
         with open_box.dial("echo") as sock:
             assert exchange(sock) == b"ping"
 
 
-def test_a_silent_dial_delays_nobody_and_is_given_up_with_its_client(open_box: Tunnel) -> None:
-    before = open_box.box.agent.descriptors()
-    with silent_port() as port:
+def test_a_silent_dial_delays_nobody_and_is_given_up_with_its_client() -> None:
+    with tunnel(["echo"], allow=["127.0.0.1:*"]) as made, silent_port() as port:
+        before = made.box.agent.descriptors()
         waiting = [socket.socket(socket.AF_UNIX) for _ in range(20)]
         try:
-            for sock in waiting:
-                sock.connect(str(open_box.cluster.unix_socket))
-                sock.sendall(f"CONNECT {BOX}:{port} HTTP/1.1\r\nHost: {BOX}\r\n\r\n".encode())
-            with open_box.dial("echo") as sock:
-                start = time.monotonic()
-                assert exchange(sock) == b"ping"
-                assert time.monotonic() - start < 1
+            with sooner_than(DEFAULT_DEADLINE_S, "all of it"):
+                for sock in waiting:
+                    sock.connect(str(made.cluster.unix_socket))
+                    sock.sendall(f"CONNECT {BOX}:{port} HTTP/1.1\r\nHost: {BOX}\r\n\r\n".encode())
+                wait_until(lambda: made.box.agent.descriptors() >= before + 20, "the dials")
+                with made.dial("echo") as sock:
+                    assert exchange(sock) == b"ping"
+                for sock in waiting:
+                    sock.close()
+                wait_until(lambda: made.box.agent.descriptors() < before + 10, "the dials to be given up")
         finally:
             for sock in waiting:
                 sock.close()
-        deadline = time.monotonic() + 5
-        while open_box.box.agent.descriptors() > before and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert open_box.box.agent.descriptors() <= before
 
 
 def test_a_forward_that_cannot_be_opened_ends_in_a_reset() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.targets import BANNER, pattern, pattern_digest, receive_digest
 from tests.support.tunnel import Tunnel, exchange, read_exactly, read_to_end, reset, wait_until
+from tests.support.waits import scaled_s
 
 MIB = 1024 * 1024
 
@@ -104,7 +105,8 @@ def test_readers_that_stop_harm_nobody(shared: Tunnel) -> None:
                 slowest_s = max(slowest_s, time.monotonic() - start)
             bulk.sendall(f"8 {16 * MIB}\n".encode())
             assert receive_digest(bulk) == (16 * MIB, pattern_digest(8, 16 * MIB))
-        assert slowest_s < 1.0
+        # Behind one of them it would stand still; the rest is the machine's noise.
+        assert slowest_s < scaled_s(5.0)
         grown = [daemon.rss_bytes() - was for daemon, was in zip(daemons, before, strict=True)]
         assert max(grown) < 160 * MIB, f"server and agent grew by {[each // MIB for each in grown]} MiB"
     finally:

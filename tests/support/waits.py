@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -27,6 +28,23 @@ class Deadline:
 
     def passed(self) -> bool:
         return time.monotonic() >= self._at
+
+
+@contextlib.contextmanager
+def sooner_than(wrong_s: float, what: str) -> Iterator[None]:
+    """The block must take less than the wrong way of doing the same would take.
+
+    A limit that says how long the right way takes on a quiet machine fails beside a busy core and tells nothing; so
+    `wrong_s` is what a defect costs (a dial's deadline, the silence after which a link is given up), and well above
+    what the block needs.
+
+    Raises:
+        AssertionError: it took as long.
+    """
+    start_s = time.monotonic()
+    yield
+    took_s = time.monotonic() - start_s
+    assert took_s < scaled_s(wrong_s), f"{what} took {took_s:.1f} s, not less than {scaled_s(wrong_s):g}"
 
 
 async def eventually(condition: Callable[[], T], within_s: float = 5.0, what: str = "") -> T:
