@@ -7,13 +7,13 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from cloud_server.frontends.fleet.status import ApiError
-from tunnel.aio.sockets.http1 import ServerConnection
+from cloud_server.frontends.http.exchange import Exchange
 from tunnel.core.errors import Code, StreamClosed, StreamError
 
 T = TypeVar("T")
 
 
-async def unless_gone(connection: ServerConnection, work: Coroutine[Any, Any, T]) -> T:
+async def unless_gone(exchange: Exchange, work: Coroutine[Any, Any, T]) -> T:
     """Do the work of an answer, and cancel it when the client goes.
 
     Raises:
@@ -31,7 +31,7 @@ async def unless_gone(connection: ServerConnection, work: Coroutine[Any, Any, T]
 
     async with asyncio.TaskGroup() as tasks:
         working = tasks.create_task(guarded(), name="answer")
-        gone = tasks.create_task(connection.wait_client_gone(), name="client gone")
+        gone = tasks.create_task(exchange.wait_client_gone(), name="client gone")
         await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
         working.cancel()
         gone.cancel()

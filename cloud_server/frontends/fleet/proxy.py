@@ -20,10 +20,10 @@ from cloud_server.frontends.fleet.pods import choose_container, containers
 from cloud_server.frontends.fleet.routes import ResourceRequest
 from cloud_server.frontends.fleet.status import ApiError, Json, from_stream_error, not_found
 from cloud_server.frontends.fleet.store import ObjectStore
+from cloud_server.frontends.http.exchange import Exchange
 from cloud_server.frontends.opener import Opener
 from tunnel.aio.sessions.splice import splice
-from tunnel.aio.sockets.conn import Conn
-from tunnel.aio.sockets.http1 import Headers, Request, ServerConnection
+from tunnel.aio.sockets.http1 import Headers, Request
 from tunnel.core.errors import StreamError
 
 MAX_ERROR_BYTES = 64 * 1024
@@ -55,13 +55,8 @@ class Proxy:
 
     # Public
 
-    async def serve(
-        self, conn: Conn, connection: ServerConnection, request: Request, about: ResourceRequest, user: User
-    ) -> bool:
+    async def serve(self, exchange: Exchange, request: Request, about: ResourceRequest, user: User) -> None:
         """Serve one request.
-
-        Returns:
-            Whether the connection may take another request.
 
         Raises:
             ApiError: it failed, and nothing was answered yet.
@@ -71,7 +66,7 @@ class Proxy:
         record = AuditRecord(
             action=action,
             user=user.name,
-            peer=conn.peer,
+            peer=exchange.peer,
             namespace=about.namespace,
             pod=about.name,
             container="" if action == "portforward" else about.query.text("container"),
@@ -82,10 +77,9 @@ class Proxy:
             if action != "portforward":
                 record.container = await self._container(about, pod)
             if action == "log":
-                await self._log(conn, connection, about, record)
-                return True
-            await self._stream(conn, connection, request, about, record)
-            return False
+                await self._log(exchange, about, record)
+            else:
+                await self._stream(exchange, request, about, record)
 
     # Internal
 
@@ -105,8 +99,7 @@ class Proxy:
 
     async def _stream(
         self,
-        conn: Conn,
-        connection: ServerConnection,
+        exchange: Exchange,
         request: Request,
         about: ResourceRequest,
         record: AuditRecord,
@@ -120,39 +113,37 @@ class Proxy:
         headers = _upgrade_headers(request.headers)
         target = _stream_target(about, record)
         asking = start(self._opener, record.agent, request.method, target, headers, record.user)
-        async with ending(await unless_gone(connection, asking)) as answer:
+        async with ending(await unless_gone(exchange, asking)) as answer:
             if answer.response.status != 101:
                 if view is not None:
                     self._older.note(view, offered, answer.response)
                 raise await _kubelet_error(answer, record)
-            early = await connection.upgrade(_answer_headers(answer.response.headers), answer.response.reason)
+            conn = await exchange.take_over(_answer_headers(answer.response.headers), answer.response.reason)
             if first := answer.connection.trailing_data():
                 await conn.write(first)
-            detached = conn.detach()
-            result = await splice(answer.stream, detached._replace(leftover=early + detached.leftover))
+            result = await splice(answer.stream, conn.detach())
             record.bytes_in, record.bytes_out = result.bytes_from_socket, result.bytes_to_socket
             record.ended = f"{result.reason}: {result.text}" if result.text else result.reason
 
-    async def _log(self, conn: Conn, connection: ServerConnection, about: ResourceRequest, record: AuditRecord) -> None:
+    async def _log(self, exchange: Exchange, about: ResourceRequest, record: AuditRecord) -> None:
         target = _log_target(about, record)
         asking = start(self._opener, record.agent, "GET", target, (), record.user)
-        async with ending(await unless_gone(connection, asking)) as answer:
+        async with ending(await unless_gone(exchange, asking)) as answer:
             if answer.response.status != 200:
                 raise await _kubelet_error(answer, record)
-            await connection.start(200, [("content-type", "text/plain")])
+            await exchange.start(200, [("content-type", "text/plain")])
             try:
-                await unless_gone(connection, _copy_log(connection, answer, record))
+                await unless_gone(exchange, _copy_log(exchange, answer, record))
             except StreamError:
-                # A chunked end would promise that this is all there is.
-                conn.reset()
+                exchange.abort()  # an end would promise that this is all there is
                 raise
 
 
-async def _copy_log(connection: ServerConnection, answer: KubeletCall, record: AuditRecord) -> None:
+async def _copy_log(exchange: Exchange, answer: KubeletCall, record: AuditRecord) -> None:
     while chunk := await answer.connection.read_chunk():
-        await connection.send(chunk)
+        await exchange.send(chunk)
         record.bytes_out += len(chunk)
-    await connection.finish()
+    await exchange.finish()
 
 
 async def _kubelet_error(answer: KubeletCall, record: AuditRecord) -> ApiError:

@@ -18,7 +18,7 @@ from cloud_server.frontends.fleet.status import ApiError, Json, not_found
 from cloud_server.frontends.fleet.store import ObjectStore
 from cloud_server.frontends.fleet.tables import table
 from cloud_server.frontends.fleet.watch import DEFAULT_TIMEOUT_S, MAX_TIMEOUT_S, WatchOptions, serve_watch
-from tunnel.aio.sockets.http1 import ServerConnection
+from cloud_server.frontends.http.exchange import Exchange
 
 MAX_TOKEN_CHARS = 1024
 _TABLE = {"Table": ("meta.k8s.io", ("v1", "v1beta1"))}
@@ -68,7 +68,7 @@ class Reads:
         kind, group_version = about.resource.kind, about.resource.group_version
         return {"kind": f"{kind}List", "apiVersion": group_version, "metadata": metadata, "items": items}
 
-    async def watch(self, connection: ServerConnection, about: ResourceRequest, accept: str | None) -> None:
+    async def watch(self, exchange: Exchange, about: ResourceRequest, accept: str | None) -> None:
         """Answer a watch.
 
         Raises:
@@ -96,7 +96,7 @@ class Reads:
         def to_table(items: list[Json], header: bool) -> Json:
             return self._table(about, items, {"resourceVersion": _version_of(items)}, header)
 
-        await serve_watch(connection, self._store, options, self._present, to_table if as_table else None)
+        await serve_watch(exchange, self._store, options, self._present, to_table if as_table else None)
 
     # Internal
 

@@ -21,9 +21,11 @@ from cloud_server.frontends.fleet.reviews import review
 from cloud_server.frontends.fleet.routes import ResourceRequest, parse
 from cloud_server.frontends.fleet.status import ApiError, Json, no_such_path
 from cloud_server.frontends.fleet.store import ObjectStore
+from cloud_server.frontends.http.exchange import Exchange
+from cloud_server.frontends.http.http1_exchange import Http1Exchange
 from cloud_server.frontends.opener import Opener
 from tunnel.aio.sockets.conn import Conn
-from tunnel.aio.sockets.http1 import HttpError, Request, ServerConnection
+from tunnel.aio.sockets.http1 import HttpError, Request
 from tunnel.core.errors import StreamError
 
 HEAD_TIMEOUT_S = 20.0
@@ -76,12 +78,11 @@ class FleetServer:
 
     async def handle(self, conn: Conn) -> None:
         """Serve a connection to its end."""
-        connection = ServerConnection(conn)
+        exchange = Http1Exchange(conn)
         timeout_s = HEAD_TIMEOUT_S
         try:
-            while request := await _next_request(connection, timeout_s):
-                if not await self._serve(conn, connection, request):
-                    break
+            while request := await _next_request(exchange, timeout_s):
+                await self._serve(conn, exchange, request)
                 timeout_s = IDLE_TIMEOUT_S
         except StreamError as error:
             log.debug("fleet.connection_ended", peer=conn.peer, why=str(error))
@@ -90,8 +91,8 @@ class FleetServer:
 
     # Internal
 
-    async def _serve(self, conn: Conn, connection: ServerConnection, request: Request) -> bool:
-        """Answer one request; whether the connection may take another."""
+    async def _serve(self, conn: Conn, exchange: Exchange, request: Request) -> None:
+        """Answer one request."""
         try:
             name = self._authenticate(conn.tls_peer_spiffe, _bearer(request))
             if name is None:
@@ -99,80 +100,75 @@ class FleetServer:
             user = User(name)
             about = parse(request)
             if about is None:
-                return await self._serve_path(connection, request)
+                await self._serve_path(exchange, request)
+                return
             _check_allowed(user, about)
-            return await self._serve_resource(conn, connection, request, about, user)
+            await self._serve_resource(exchange, request, about, user)
         except HttpError as error:
-            if connection.answered:
+            if exchange.answered:
                 raise
-            await _answer(connection, ApiError(error.status, error.text).body(), error.status)
-            return False
+            await _answer(exchange, ApiError(error.status, error.text).body(), error.status)
         except ApiError as error:
-            await _answer(connection, error.body(), error.code)
-            return True
+            await _answer(exchange, error.body(), error.code)
         except StreamError:
             raise
         except Exception:
             log.exception("fleet.request_failed", peer=conn.peer, method=request.method, path=request.path)
-            if connection.answered:
-                conn.reset()
-                return False
+            if exchange.answered:
+                exchange.abort()
+                return
             failure = ApiError(500, "this server failed to answer the request; its log says why")
-            await _answer(connection, failure.body(), failure.code)
-            return False
+            await _answer(exchange, failure.body(), failure.code)
 
-    async def _serve_path(self, connection: ServerConnection, request: Request) -> bool:
+    async def _serve_path(self, exchange: Exchange, request: Request) -> None:
         if request.method not in ("GET", "HEAD"):
             raise ApiError(405, f"{request.method} is not allowed on {request.path}")
         path = request.path.rstrip("/")
         if path in _HEALTH_PATHS:
-            await connection.respond(200, [_PLAIN], b"ok")
-            return True
+            await exchange.respond(200, [_PLAIN], b"ok")
+            return
         if path == "/openapi/v2":
-            await connection.respond(200, [("content-type", discovery.OPENAPI_V2_TYPE)])
-            return True
+            await exchange.respond(200, [("content-type", discovery.OPENAPI_V2_TYPE)])
+            return
         body, content_type = _document(path, request)
-        await connection.respond(200, [("content-type", content_type)], encode(body))
-        return True
+        await exchange.respond(200, [("content-type", content_type)], encode(body))
 
-    async def _serve_resource(
-        self, conn: Conn, connection: ServerConnection, request: Request, about: ResourceRequest, user: User
-    ) -> bool:
+    async def _serve_resource(self, exchange: Exchange, request: Request, about: ResourceRequest, user: User) -> None:
         accept = request.headers.get("accept")
         if about.resource.subresource:
-            return await self._proxy.serve(conn, connection, request, about, user)
+            await self._proxy.serve(exchange, request, about, user)
+            return
         match about.verb:
             case "watch":
-                await self._reads.watch(connection, about, accept)
+                await self._reads.watch(exchange, about, accept)
             case "list":
-                await _answer(connection, self._reads.page(about, accept))
+                await _answer(exchange, self._reads.page(about, accept))
             case "get":
-                await _answer(connection, await self._reads.get(about, accept))
+                await _answer(exchange, await self._reads.get(about, accept))
             case _:
-                body = await _read_object(connection, request)
-                await _answer(connection, review(about.resource.kind, body, user), 201)
-        return True
+                body = await _read_object(exchange, request)
+                await _answer(exchange, review(about.resource.kind, body, user), 201)
 
 
-async def _next_request(connection: ServerConnection, timeout_s: float) -> Request | None:
+async def _next_request(exchange: Http1Exchange, timeout_s: float) -> Request | None:
     try:
         async with asyncio.timeout(timeout_s):
-            return await connection.next_request()
+            return await exchange.next_request()
     except TimeoutError:
         return None
 
 
-async def _answer(connection: ServerConnection, body: Json, status: int = 200) -> None:
-    await connection.respond(status, [JSON_TYPE], encode(body))
+async def _answer(exchange: Exchange, body: Json, status: int = 200) -> None:
+    await exchange.respond(status, [JSON_TYPE], encode(body))
 
 
-async def _read_object(connection: ServerConnection, request: Request) -> Json:
+async def _read_object(exchange: Exchange, request: Request) -> Json:
     media_type = (request.headers.get("content-type") or JSON_TYPE[1]).partition(";")[0].strip().lower()
     parse_body = _BODY_TYPES.get(media_type)
     if parse_body is None:
         raise ApiError(415, f"a body of type {media_type} is not taken here: only {', '.join(_BODY_TYPES)}")
     try:
-        body = parse_body(await connection.read_body(MAX_BODY_BYTES))
+        body = parse_body(await exchange.read_body(MAX_BODY_BYTES))
     except ValueError as error:
         raise ApiError(400, f"the body cannot be read: {error}") from None
     if not isinstance(body, dict):

@@ -11,7 +11,7 @@ from cloud_server.frontends.fleet.gone import unless_gone
 from cloud_server.frontends.fleet.selectors import Selector
 from cloud_server.frontends.fleet.status import ApiError, Json
 from cloud_server.frontends.fleet.store import Change, ObjectStore
-from tunnel.aio.sockets.http1 import ServerConnection
+from cloud_server.frontends.http.exchange import Exchange
 
 DEFAULT_TIMEOUT_S = 3600
 MAX_TIMEOUT_S = 24 * 3600
@@ -94,7 +94,7 @@ class _Source:
 
 
 async def serve_watch(
-    connection: ServerConnection,
+    exchange: Exchange,
     store: ObjectStore,
     options: WatchOptions,
     present: Callable[[Json], Json],
@@ -103,7 +103,7 @@ async def serve_watch(
     """Answer a watch.
 
     Args:
-        connection: whose request it is; nothing has been answered yet.
+        exchange: whose request it is; nothing has been answered yet.
         store: what is watched.
         options: what is asked for.
         present: the last touch to an object before it is shown.
@@ -113,11 +113,11 @@ async def serve_watch(
         StreamError: the client is gone.
     """
     source = _Source(store, options, present)
-    await connection.start(200, [JSON_TYPE])
+    await exchange.start(200, [JSON_TYPE])
     changed = asyncio.Event()
     unsubscribe = store.subscribe(changed.set)
     try:
-        await unless_gone(connection, _stream(connection, source, options, changed, _Writer(to_table)))
+        await unless_gone(exchange, _stream(exchange, source, options, changed, _Writer(to_table)))
     finally:
         unsubscribe()
 
@@ -143,23 +143,23 @@ class _Writer:
 
 
 async def _stream(
-    connection: ServerConnection, source: _Source, options: WatchOptions, changed: asyncio.Event, writer: _Writer
+    exchange: Exchange, source: _Source, options: WatchOptions, changed: asyncio.Event, writer: _Writer
 ) -> None:
     loop = asyncio.get_running_loop()
     deadline_s = loop.time() + options.timeout_s
-    await connection.send(writer.lines(source.first()))
+    await exchange.send(writer.lines(source.first()))
     while (now_s := loop.time()) < deadline_s:
         changed.clear()
         try:
             events = source.next()
         except ApiError as error:
-            await connection.send(writer.lines([("ERROR", error.body())]))
+            await exchange.send(writer.lines([("ERROR", error.body())]))
             break
         if events:
-            await connection.send(writer.lines(events))
+            await exchange.send(writer.lines(events))
         if not await _wait(changed, min(deadline_s, now_s + BOOKMARK_S)) and options.bookmarks:
-            await connection.send(writer.lines([source.bookmark()]))
-    await connection.finish()
+            await exchange.send(writer.lines([source.bookmark()]))
+    await exchange.finish()
 
 
 async def _wait(changed: asyncio.Event, until_s: float) -> bool:

@@ -1,0 +1,86 @@
+"""A request and its answer, as a front end's handlers see them: they do not know which version of HTTP carries it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from tunnel.aio.sockets.conn import Conn
+from tunnel.aio.sockets.http1 import HeaderItems
+
+
+class Exchange(Protocol):
+    """A request that waits for its answer: `respond` (whole), `start`, `send`..., `finish` (streamed), or `take_over`.
+
+    One task may answer, and beside it one may wait for the client to go.
+    """
+
+    @property
+    def peer(self) -> str:
+        """The client's address, for logs and records."""
+        ...
+
+    @property
+    def answered(self) -> bool:
+        """Whether the answer has begun, so that no other can be given."""
+        ...
+
+    async def read_body(self, max_bytes: int) -> bytes:
+        """The whole body of the request.
+
+        Raises:
+            HttpError: it is longer than `max_bytes` (status 413), broken, or ends early.
+            StreamError: the client is gone.
+        """
+        ...
+
+    async def respond(self, status: int, headers: HeaderItems = (), body: bytes = b"") -> None:
+        """Answer with a whole body; to a HEAD request only its length is sent.
+
+        Raises:
+            StreamError: the client is gone.
+        """
+        ...
+
+    async def start(self, status: int, headers: HeaderItems = ()) -> None:
+        """Begin a streamed answer.
+
+        Raises:
+            StreamError: the client is gone.
+        """
+        ...
+
+    async def send(self, chunk: bytes) -> None:
+        """Send a part of the body, waiting while the client is slow.
+
+        Raises:
+            StreamError: the client is gone.
+        """
+        ...
+
+    async def finish(self) -> None:
+        """End a streamed answer: it was all there is.
+
+        Raises:
+            StreamError: the client is gone.
+        """
+        ...
+
+    def abort(self) -> None:
+        """Cut the answer off, so that the client cannot take what it has for the whole."""
+        ...
+
+    async def take_over(self, headers: HeaderItems, reason: str = "") -> Conn:
+        """Switch protocols, with a 101 of these headers.
+
+        Returns:
+            The connection, which is the caller's from here on; what the client sent behind its request is read first.
+
+        Raises:
+            HttpError: the connection carries other exchanges as well, as in HTTP/2; the request has a bad body.
+            StreamError: the client is gone.
+        """
+        ...
+
+    async def wait_client_gone(self) -> None:
+        """Return when the client has given the request up; for use beside a long answer."""
+        ...
