@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -27,7 +28,8 @@ from tunnel.aio.identity.tls_material import CredentialsUnusable, ServerTls
 from tunnel.aio.process import garbage, malloc
 from tunnel.aio.process.command import VERSION
 from tunnel.aio.process.lifecycle import EXIT_FAILED, EXIT_OK, Stop, run_daemon
-from tunnel.aio.process.logs import configure_logs
+from tunnel.aio.process.log_sink import EXIT_FLUSH_S, LogSink, Lost
+from tunnel.aio.process.logs import start_log
 from tunnel.aio.process.sd_notify import notify
 from tunnel.aio.process.tasks import TaskOwner
 from tunnel.aio.sockets.listener import ListenFailed
@@ -52,14 +54,14 @@ class StartFailed(Exception):
 def run(config: ServerConfig) -> int:
     """Run until SIGTERM; returns the exit code."""
     malloc.tune()
-    return run_daemon(lambda stop: _main(config, stop))
+    log = start_log(config.log)
+    return run_daemon(lambda stop: _main(config, stop, log), lambda: log.flush(EXIT_FLUSH_S))
 
 
-async def _main(config: ServerConfig, stop: Stop) -> int:
+async def _main(config: ServerConfig, stop: Stop, log: LogSink) -> int:
     try:
-        async with capture(_log_native), AsyncExitStack() as stack:
-            configure_logs(config.log)
-            server = CloudServer(config)
+        async with capture(_log_native, log.write), AsyncExitStack() as stack:
+            server = CloudServer(config, lambda: log.lost)
             stack.push_async_callback(server.aclose)
             await server.start(stop)
             garbage.settle()
@@ -77,7 +79,8 @@ async def _main(config: ServerConfig, stop: Stop) -> int:
 class CloudServer:
     """All parts of the daemon."""
 
-    def __init__(self, config: ServerConfig) -> None:
+    def __init__(self, config: ServerConfig, lost_lines: Callable[[], Lost]) -> None:
+        """`lost_lines`: what is missing in the log so far."""
         self._config = config
         state = state_of(config)
         tunnel = config.tunnel
@@ -105,7 +108,7 @@ class CloudServer:
         )
         self._cluster = ClusterIndex()
         self._cluster_access: ClusterAccess | None = None
-        self._front_ends = FrontEnds(config, self._tls, self._registry, self._users, self._cluster)
+        self._front_ends = FrontEnds(config, self._tls, self._registry, self._users, self._cluster, lost_lines)
         self._carriers: CarrierServer | None = None
         self._signer: Signer | None = None
         self._tasks = TaskOwner("cloud server")

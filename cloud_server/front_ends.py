@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from cloud_server.config import ServerConfig, state_of
@@ -19,6 +20,7 @@ from cloud_server.routing.cluster import ClusterIndex
 from cloud_server.routing.router import Router
 from tunnel.aio.identity.tls_material import ServerTls
 from tunnel.aio.process.command import VERSION
+from tunnel.aio.process.log_sink import Lost
 from tunnel.aio.sockets.listener import Handler, Listener
 from tunnel.aio.sockets.metrics_endpoint import MetricsEndpoint
 from tunnel.aio.sockets.tls_context import server_context
@@ -35,9 +37,15 @@ class FrontEnds:
     """All listeners for users; those for agents are the carriers' business."""
 
     def __init__(
-        self, config: ServerConfig, tls: ServerTls, registry: Registry, users: Users, cluster: ClusterIndex
+        self,
+        config: ServerConfig,
+        tls: ServerTls,
+        registry: Registry,
+        users: Users,
+        cluster: ClusterIndex,
+        lost_lines: Callable[[], Lost],
     ) -> None:
-        """`cluster` is looked at for each dial; it is empty without a cluster."""
+        """`cluster` is looked at for each dial; it is empty without a cluster. `lost_lines`: of the log, so far."""
         self._config = config
         self._tls = tls
         self._users = users
@@ -47,7 +55,7 @@ class FrontEnds:
             from cloud_server.frontends.metered import MeteredOpener
             from cloud_server.metrics import Metrics as Counting
 
-            self._metrics = Counting(VERSION, registry, self._connections)
+            self._metrics = Counting(VERSION, registry, self._connections, lost_lines)
             self._opener = MeteredOpener(registry, self._metrics)
         self._dials = Dials(self._opener, Router(registry, [route.policy for route in config.route], cluster))
         self._konnectivity = KonnectivityFrontend(self._dials, deadline_s=config.dial_timeout_s)

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
 from cloud_server.registry import AgentView, Registry
+from tunnel.aio.process.log_sink import Lost
 from tunnel.core.errors import Code
 
 KONNECTIVITY = "konnectivity_network_proxy_server_"
@@ -39,8 +40,14 @@ _REASONS = {
 class Metrics:
     """All figures of one server. Front ends tell it what happens; the rest is read when somebody asks."""
 
-    def __init__(self, version: str, registry: Registry, connections: Callable[[], Mapping[str, int]]) -> None:
-        """`connections`: how many each listener serves."""
+    def __init__(
+        self,
+        version: str,
+        registry: Registry,
+        connections: Callable[[], Mapping[str, int]],
+        lost_lines: Callable[[], Lost],
+    ) -> None:
+        """`connections`: how many each listener serves. `lost_lines`: what is missing in the log so far."""
         self._prometheus = prometheus = CollectorRegistry()
         self._pending = Gauge(
             "longline_pending_dials", "Dials that wait for an answer.", ["frontend"], registry=prometheus
@@ -67,7 +74,7 @@ class Metrics:
         )
         self._k_failures: collections.Counter[str] = collections.Counter()
         self._frontends: dict[str, _Frontend] = {}
-        prometheus.register(_Now(version, registry, connections, self._pending, self._k_failures))
+        prometheus.register(_Now(version, registry, connections, lost_lines, self._pending, self._k_failures))
 
     def render(self) -> bytes:
         """All of it in the text format."""
@@ -142,6 +149,7 @@ class _Now(Collector):
         version: str,
         registry: Registry,
         connections: Callable[[], Mapping[str, int]],
+        lost_lines: Callable[[], Lost],
         pending: Gauge,
         failures: Mapping[str, int],
     ) -> None:
@@ -149,6 +157,7 @@ class _Now(Collector):
         self._failures = failures
         self._registry = registry
         self._connections = connections
+        self._lost_lines = lost_lines
         self._pending = pending
 
     def collect(self) -> Iterator[Metric]:
@@ -160,6 +169,11 @@ class _Now(Collector):
         yield _gauge(
             "longline_connections", "Clients being served.", ["listener"], {(k,): v for k, v in connections.items()}
         )
+        lost = self._lost_lines()
+        lines = CounterMetricFamily("longline_log_lines_lost", "Log lines that could not be written.", labels=["kind"])
+        lines.add_metric(["audit"], lost.audit_records)
+        lines.add_metric(["other"], lost.lines - lost.audit_records)
+        yield lines
         clients = sum(count for name, count in connections.items() if name.startswith("connect"))
         connected = sum(agent.connected for agent in agents)
         streams = sum(session.core.stream_count for session in self._registry.sessions())

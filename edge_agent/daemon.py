@@ -15,12 +15,14 @@ from edge_agent.listen import LocalListen
 from edge_agent.real_kubelet import dial_kubelet
 from edge_agent.renewal import keep_fresh
 from tunnel.aio.carriers.carrier import DialOptions
+from tunnel.aio.carriers.native_log import relay
 from tunnel.aio.exits.acceptor import Request, Service, StreamAcceptor
 from tunnel.aio.exits.policy import Policy
 from tunnel.aio.process import garbage, malloc
 from tunnel.aio.process.command import VERSION
 from tunnel.aio.process.lifecycle import EXIT_FAILED, EXIT_OK, Stop, run_daemon
-from tunnel.aio.process.logs import configure_logs
+from tunnel.aio.process.log_sink import EXIT_FLUSH_S, LogSink
+from tunnel.aio.process.logs import start_log
 from tunnel.aio.process.sd_notify import notify
 from tunnel.aio.process.tasks import TaskOwner
 from tunnel.aio.sockets.listener import Listener, ListenFailed
@@ -35,13 +37,18 @@ _log = structlog.get_logger("edge.agent")
 
 def run(config: AgentConfig) -> int:
     """Run until SIGTERM; returns the exit code. A cloud that is away is no reason to end."""
-    configure_logs(config.log)
     malloc.tune()
+    log = start_log(config.log)
     if config.host.offered:
         from edge_agent.hostkubelet.spawn import unblock_signals_of_commands  # see its package
 
         unblock_signals_of_commands()
-    return run_daemon(lambda stop: _main(config, stop))
+    return run_daemon(lambda stop: _logged(config, stop, log), lambda: log.flush(EXIT_FLUSH_S))
+
+
+async def _logged(config: AgentConfig, stop: Stop, log: LogSink) -> int:
+    async with relay(log.write):
+        return await _main(config, stop)
 
 
 async def _main(config: AgentConfig, stop: Stop) -> int:

@@ -22,6 +22,7 @@ from tests.support.cluster import edit_toml
 from tests.support.processes import command_result
 from tests.support.waits import eventually
 from tunnel.aio.process.lifecycle import EXIT_FAILED, Stop
+from tunnel.aio.process.log_sink import Lost
 from tunnel.aio.sockets.listener import ListenFailed
 
 ANY_PORT = "127.0.0.1:0"
@@ -48,7 +49,7 @@ async def config_of(folder: Path, **changes: object) -> ServerConfig:
 
 @contextlib.asynccontextmanager
 async def open_server(config: ServerConfig) -> AsyncIterator[tuple[CloudServer, Stop]]:
-    server, stop = CloudServer(config), Stop()
+    server, stop = CloudServer(config, lambda: Lost(0, 0)), Stop()
     try:
         await server.start(stop)
         yield server, stop

@@ -8,6 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from cloud_server.metrics import Metrics
 from cloud_server.registry import Registry
+from tunnel.aio.process.log_sink import Lost
 from tunnel.core.errors import Code
 
 K = "konnectivity_network_proxy_server_"
@@ -25,7 +26,7 @@ class Joined:
 
 @pytest.fixture
 def metrics() -> Metrics:
-    return Metrics("1.2.3", Registry(Joined()), lambda: {"connect": 3, "fleet": 1})
+    return Metrics("1.2.3", Registry(Joined()), lambda: {"connect": 3, "fleet": 1}, lambda: Lost(7, 2))
 
 
 def scrape(metrics: Metrics) -> dict[str, float]:
@@ -101,3 +102,9 @@ def test_an_ended_stream(metrics: Metrics) -> None:
     assert now["longline_stream_duration_seconds_sum{frontend=forward}"] == 3.5
     assert now["longline_stream_duration_seconds_bucket{frontend=forward,le=1.0}"] == 1
     assert now[K + "connection_duration_seconds_count"] == 2
+
+
+def test_lines_that_the_log_has_lost(metrics: Metrics) -> None:
+    now = scrape(metrics)
+    assert now["longline_log_lines_lost_total{kind=audit}"] == 2
+    assert now["longline_log_lines_lost_total{kind=other}"] == 5

@@ -128,14 +128,14 @@ class Daemon:
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
-    def start(self) -> Self:
-        """Start it; `wait_ready` tells when it is up."""
+    def start(self, *, stderr: int | None = None) -> Self:
+        """Start it; `wait_ready` tells when it is up. `stderr`: a descriptor in place of its log."""
         assert not self.running, f"{self.name} runs already"
         self.notify.forget()
         own = environment({"NOTIFY_SOCKET": self.notify.path, **self.environment})
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                self._argv, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=own, cwd=self._cwd
+                self._argv, stdin=subprocess.DEVNULL, stdout=log, stderr=stderr or log, env=own, cwd=self._cwd
             )
         return self
 

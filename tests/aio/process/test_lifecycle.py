@@ -37,7 +37,7 @@ async def main(stop: Stop) -> int:
     print("clean", flush=True)
     return 0
 
-raise SystemExit(run_daemon(main))
+raise SystemExit(run_daemon(main, sys.stderr.flush))
 """
 LONG_S = 60
 RUNS_ON = f"await asyncio.sleep({LONG_S})"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,13 +11,22 @@ from pathlib import Path
 import pytest
 import structlog
 
+from tests.support.waits import scaled_s
 from tunnel.aio.process.config import LogConfig
 from tunnel.aio.process.logs import configure_logs
 
 
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
+class Lines:
+    """What would be written."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self.audit: list[bool] = []
+
+    def write(self, line: bytes, *, audit: bool = False) -> None:
+        assert line.endswith(b"\n")
+        self.text += line.decode()
+        self.audit.append(audit)
 
 
 @pytest.fixture(autouse=True)
@@ -26,15 +35,15 @@ def fresh() -> Iterator[None]:
     structlog.reset_defaults()
 
 
-def lines_of(monkeypatch: pytest.MonkeyPatch, stream: io.StringIO, config: LogConfig, level: str = "warning") -> str:
-    monkeypatch.setattr(sys, "stderr", stream)
-    configure_logs(config)
+def lines_of(config: LogConfig, level: str = "warning", *, terminal: bool = False) -> str:
+    lines = Lines()
+    configure_logs(config, lines, terminal=terminal)
     getattr(structlog.get_logger("test"), level)("link lost", agent="box-7", path=Path("/a"), data=b"\xff")
-    return stream.getvalue()
+    return lines.text
 
 
-def test_off_a_terminal_each_line_is_json(monkeypatch: pytest.MonkeyPatch) -> None:
-    text = lines_of(monkeypatch, io.StringIO(), LogConfig())
+def test_off_a_terminal_each_line_is_json() -> None:
+    text = lines_of(LogConfig())
     assert text.count("\n") == 1
     values = json.loads(text)
     assert values.pop("timestamp").endswith("Z")
@@ -47,36 +56,42 @@ def test_off_a_terminal_each_line_is_json(monkeypatch: pytest.MonkeyPatch) -> No
     }
 
 
-def test_on_a_terminal_it_is_for_people(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "\x1b[" in lines_of(monkeypatch, Terminal(), LogConfig())
+def test_on_a_terminal_it_is_for_people() -> None:
+    assert "\x1b[" in lines_of(LogConfig(), terminal=True)
     structlog.reset_defaults()
-    assert json.loads(lines_of(monkeypatch, Terminal(), LogConfig(format="json")))["agent"] == "box-7"
+    assert json.loads(lines_of(LogConfig(format="json"), terminal=True))["agent"] == "box-7"
     structlog.reset_defaults()
-    console = lines_of(monkeypatch, io.StringIO(), LogConfig(format="console"))
+    console = lines_of(LogConfig(format="console"))
     assert "link lost" in console
     assert "\x1b[" not in console
 
 
-@pytest.mark.parametrize(("level", "shown"), [("debug", 4), ("info", 3), ("warning", 2), ("error", 1)])
-def test_levels(monkeypatch: pytest.MonkeyPatch, level: str, shown: int) -> None:
-    stream = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", stream)
-    configure_logs(LogConfig(level=level))  # type: ignore[arg-type]
+@pytest.mark.parametrize(("level", "shown"), [("debug", 5), ("info", 4), ("warning", 3), ("error", 2)])
+def test_levels(level: str, shown: int) -> None:
+    lines = Lines()
+    configure_logs(LogConfig(level=level), lines, terminal=False)  # type: ignore[arg-type]
     log = structlog.get_logger("test")
-    for name in ("debug", "info", "warning", "error"):
+    for name in ("debug", "info", "warning", "error", "critical"):
         getattr(log, name)("x")
-    assert stream.getvalue().count("\n") == shown
+    assert lines.text.count("\n") == shown
 
 
-def test_what_is_bound_to_the_context_is_in_every_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_audit_records_are_known_as_such() -> None:
+    lines = Lines()
+    configure_logs(LogConfig(), lines, terminal=False)
+    structlog.get_logger("audit").info("stream")
+    structlog.get_logger("test").info("other")
+    assert lines.audit == [True, False]
+
+
+def test_what_is_bound_to_the_context_is_in_every_line() -> None:
     with structlog.contextvars.bound_contextvars(session="s-1"):
-        assert json.loads(lines_of(monkeypatch, io.StringIO(), LogConfig()))["session"] == "s-1"
+        assert json.loads(lines_of(LogConfig()))["session"] == "s-1"
 
 
-def test_a_traceback_is_one_line_without_the_values_of_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    stream = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", stream)
-    configure_logs(LogConfig())
+def test_a_traceback_is_one_line_without_the_values_of_variables() -> None:
+    lines = Lines()
+    configure_logs(LogConfig(), lines, terminal=False)
     token = "s3cret"
 
     def fail(secret: str) -> None:
@@ -86,26 +101,36 @@ def test_a_traceback_is_one_line_without_the_values_of_variables(monkeypatch: py
         fail(token)
     except RuntimeError:
         structlog.get_logger("test").exception("broken")
-    text = stream.getvalue()
-    assert text.count("\n") == 1
-    assert "of length 6" in text
-    assert "s3cret" not in text
+    assert lines.text.count("\n") == 1
+    assert "of length 6" in lines.text
+    assert "s3cret" not in lines.text
 
 
-def test_a_line_cannot_be_forged(monkeypatch: pytest.MonkeyPatch) -> None:
-    stream = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", stream)
-    configure_logs(LogConfig())
+def test_a_line_cannot_be_forged() -> None:
+    lines = Lines()
+    configure_logs(LogConfig(), lines, terminal=False)
     structlog.get_logger("test").info("asked", target='a\n{"event": "joined"}')
-    assert stream.getvalue().count("\n") == 1
+    assert lines.text.count("\n") == 1
 
 
-def test_it_goes_to_whatever_standard_error_is_now(monkeypatch: pytest.MonkeyPatch) -> None:
-    first, second = io.StringIO(), io.StringIO()
-    monkeypatch.setattr(sys, "stderr", first)
-    configure_logs(LogConfig())
-    log = structlog.get_logger("test")
-    log.info("one")
-    monkeypatch.setattr(sys, "stderr", second)
-    log.info("two")
-    assert ("one" in first.getvalue(), "two" in second.getvalue()) == (True, True)
+DAEMON = """
+import os, sys, warnings
+import structlog
+from tunnel.aio.process.config import LogConfig
+from tunnel.aio.process.logs import start_log
+start_log(LogConfig())
+structlog.get_logger("test").info("first")
+print("second", file=sys.stderr)
+warnings.warn("third", stacklevel=1)
+structlog.get_logger("test").info("fourth")
+raise ValueError("fifth, a bug at the end")
+"""
+
+
+def test_what_the_interpreter_says_joins_the_log_in_order_up_to_the_last_words() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", DAEMON], stderr=subprocess.PIPE, text=True, timeout=scaled_s(20), check=False
+    )
+    assert done.returncode == 1
+    places = [done.stderr.index(word) for word in ("first", "second", "third", "fourth", "ValueError: fifth")]
+    assert places == sorted(places)

@@ -4,8 +4,9 @@ gRPC tells Python nothing of a client whose certificate it rejects. Its `handsha
 connection, and the one of a failure has the peer's address and the reason. `enable_handshake_trace` switches it on,
 `capture` reads it, and the rest of what the core says is passed on at warning level and above.
 
-Python's own stderr goes on as before: `sys.stderr` is moved to a copy of the old descriptor. What a crash of the C++
-core prints in its last moment may be lost in the pipe; Python's `faulthandler` should be given `sys.stderr`.
+While it is captured, descriptor 2 is a pipe of ours that is always read: the core writes from whichever thread it is
+in, the event loop's too, and none of them waits for whoever reads the log. Python's own words must go elsewhere (see
+`process/log_sink.py`). What a crash of the C++ core prints in its last moment may be lost in the pipe.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ from urllib.parse import unquote
 _PIPE_BYTES = 1024 * 1024
 """About 250 connections of 4 KB that the reader may be late."""
 _MAX_RECORD_BYTES = 64 * 1024
+_PAUSE_S = 0.1
+_SILENT = "NONE"
+"""A verbosity of gRPC's."""
 _QUIET_S = 1.0
 """One record may be reported each time this has passed, after the first few; the rest is counted."""
 _BURST = 20
@@ -105,14 +109,29 @@ def enable_handshake_trace() -> None:
 def silence_core() -> None:
     """Keep the core silent where nothing captures it: it tells of every link that comes, goes or fails, and so do we.
 
-    Only heard when called before anything imports grpc; what the environment asks for stays.
+    Only heard when called before anything imports grpc; what the environment asks for stays, see `relay`.
     """
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    os.environ.setdefault("GRPC_VERBOSITY", _SILENT)
 
 
 @contextlib.asynccontextmanager
-async def capture(on_event: Callable[[NativeEvent], None]) -> AsyncIterator[None]:
-    """Own file descriptor 2 for a while; each event is given to `on_event` in the event loop."""
+async def relay(foreign: Callable[[bytes], None]) -> AsyncIterator[None]:
+    """Where the environment asks a silenced core to speak: own file descriptor 2, and give on all that it says."""
+    if os.environ.get("GRPC_VERBOSITY", _SILENT).upper() == _SILENT:
+        yield
+        return
+    async with _owned(_Pipe(foreign, lambda: None)):
+        yield
+
+
+@contextlib.asynccontextmanager
+async def capture(on_event: Callable[[NativeEvent], None], foreign: Callable[[bytes], None]) -> AsyncIterator[None]:
+    """Own file descriptor 2 for a while.
+
+    Args:
+        on_event: given each event, in the event loop.
+        foreign: given what else is written there, by children of this process for example; in a thread.
+    """
     loop = asyncio.get_running_loop()
 
     def deliver(event: NativeEvent) -> None:
@@ -120,12 +139,9 @@ async def capture(on_event: Callable[[NativeEvent], None]) -> AsyncIterator[None
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(on_event, event)
 
-    reader = _Capture(deliver)
-    reader.start()
-    try:
+    reporter = _Reporter(deliver, foreign)
+    async with _owned(_Pipe(reporter.received, reporter.paused)):
         yield
-    finally:
-        await asyncio.to_thread(reader.stop)
 
 
 class RecordParser:
@@ -171,17 +187,25 @@ class RecordParser:
 # Internal
 
 
-class _Capture:
-    """The pipe behind file descriptor 2 and its reader: a thread, since the loop itself may be the one that writes."""
+@contextlib.asynccontextmanager
+async def _owned(pipe: _Pipe) -> AsyncIterator[None]:
+    pipe.start()
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(pipe.stop)
 
-    def __init__(self, deliver: Callable[[NativeEvent], None]) -> None:
-        self._deliver = deliver
-        self._parser = RecordParser()
-        self._rate = _Rate()
+
+class _Pipe:
+    """What descriptor 2 is meanwhile, and its reader: a thread, since the loop itself may be the one that writes."""
+
+    def __init__(self, received: Callable[[bytes], None], paused: Callable[[], None]) -> None:
+        """Both are called in the thread; `paused` when nothing has come for a moment, and at the end."""
+        self._received = received
+        self._paused = paused
         self._thread = threading.Thread(target=self._run, name="native-log", daemon=True)
 
     def start(self) -> None:
-        sys.stderr.flush()
         self._original = os.dup(2)
         self._read_end, write_end = os.pipe2(os.O_CLOEXEC)
         with contextlib.suppress(OSError):
@@ -190,36 +214,43 @@ class _Capture:
         os.set_blocking(write_end, False)
         os.dup2(write_end, 2)
         os.close(write_end)
-        self._python_stderr = sys.stderr
-        sys.stderr = os.fdopen(os.dup(self._original), "w", buffering=1, encoding="utf-8", errors="backslashreplace")
-        self._moved_stderr = sys.stderr
         self._thread.start()
 
     def stop(self) -> None:
         """Give file descriptor 2 back, which is the end of the pipe for the reader."""
         os.dup2(self._original, 2)
         self._thread.join(5.0)
-        if sys.stderr is self._moved_stderr:
-            sys.stderr = self._python_stderr
-        self._moved_stderr.close()
         os.close(self._original)
 
     def _run(self) -> None:
         try:
             while data := os.read(self._read_end, 65536):
-                self._report(*self._parser.feed(data))
-                if not self._more_within(0.1):
-                    self._report(*self._parser.flush())
-            self._report(*self._parser.flush())
+                self._received(data)
+                if not select.select([self._read_end], [], [], _PAUSE_S)[0]:
+                    self._paused()
+            self._paused()
         finally:
             os.close(self._read_end)
 
-    def _more_within(self, seconds: float) -> bool:
-        return bool(select.select([self._read_end], [], [], seconds)[0])
+
+class _Reporter:
+    """From the core's output to events, not too many of them."""
+
+    def __init__(self, deliver: Callable[[NativeEvent], None], foreign: Callable[[bytes], None]) -> None:
+        self._deliver = deliver
+        self._foreign = foreign
+        self._parser = RecordParser()
+        self._rate = _Rate()
+
+    def received(self, data: bytes) -> None:
+        self._report(*self._parser.feed(data))
+
+    def paused(self) -> None:
+        self._report(*self._parser.flush())
 
     def _report(self, events: list[HandshakeFailed | NativeMessage], foreign: bytes) -> None:
         if foreign.strip():
-            os.write(self._original, foreign)
+            self._foreign(foreign)
         for event in events:
             if self._rate.allows(time.monotonic()):
                 if suppressed := self._rate.take_suppressed():

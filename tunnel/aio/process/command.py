@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import click
 
 from tunnel.aio.process.config import ConfigError, ServerAddress
+from tunnel.aio.process.descriptors import open_missing_descriptors
 
 VERSION = "0.1.0"
 """Of the distribution; `pyproject.toml` reads it here. `importlib.metadata` would cost an agent 2 MB to say the
@@ -49,14 +51,21 @@ class Failed(click.ClickException):
 
 def command_line(group: click.Group) -> None:
     """Run a command and exit: 0, 1 (failed) or 2 (usage or configuration). LONGLINE_DEBUG=1 shows tracebacks."""
+    open_missing_descriptors()
     try:
         group.main(standalone_mode=True)
     except ConfigError as error:
         for fault in error.faults:
-            click.echo(fault, err=True)
+            _say(fault)
         sys.exit(EXIT_USAGE)
     except Exception as error:
         if os.environ.get("LONGLINE_DEBUG"):
             raise
-        click.echo(f"Error: {str(error) or type(error).__name__} (LONGLINE_DEBUG=1 shows where)", err=True)
+        _say(f"Error: {str(error) or type(error).__name__} (LONGLINE_DEBUG=1 shows where)")
         sys.exit(EXIT_FAILED)
+
+
+def _say(text: str) -> None:
+    """Tell whoever reads standard error. That nobody does changes no exit code."""
+    with contextlib.suppress(OSError):
+        click.echo(text, err=True)

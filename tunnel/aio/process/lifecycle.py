@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 from collections.abc import Awaitable, Callable
 
 import structlog
@@ -71,20 +70,21 @@ class Stop:
             self.ask()
 
 
-def run_daemon(main: Callable[[Stop], Awaitable[int]]) -> int:
+def run_daemon(main: Callable[[Stop], Awaitable[int]], last_words: Callable[[], object]) -> int:
     """Run `main` on uvloop until it returns the exit code; it waits for `Stop`, drains through it, and cleans up.
 
     The second signal ends the drain, and the exit code is then 1. One that finds no drain ends the process where it
     stands: clean-up that is stuck must not need `kill -9`, and an interrupted one would only leave tracebacks.
+    `last_words` is called before such an end, to write what was logged; it must not take long.
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        code = runner.run(_guard(main))
+        code = runner.run(_guard(main, last_words))
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)  # all is done; the exit code is to be this one
     return code
 
 
-async def _guard(main: Callable[[Stop], Awaitable[int]]) -> int:
+async def _guard(main: Callable[[Stop], Awaitable[int]], last_words: Callable[[], object]) -> int:
     loop = asyncio.get_running_loop()
     stop = Stop()
 
@@ -96,7 +96,7 @@ async def _guard(main: Callable[[Stop], Awaitable[int]]) -> int:
             _log.warning("second signal: what is still open is reset", signal=number.name)
         else:
             _log.warning("another signal: ending at once", signal=number.name)
-            sys.stderr.flush()
+            last_words()
             os._exit(EXIT_FAILED)
 
     for number in _SIGNALS:

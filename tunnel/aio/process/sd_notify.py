@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 
 import structlog
+
+PATIENCE_S = 60.0
+"""How long a state waits while systemd's queue is full; a start that is not told within 90 s is ended by default."""
 
 _log = structlog.get_logger("tunnel.systemd")
 
@@ -18,8 +22,24 @@ def notify(state: str) -> None:
     if address.startswith("@"):  # in Linux' abstract namespace
         address = "\0" + address[1:]
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+        with _sender() as sender:
             sender.setblocking(False)
+            sender.sendto(state.encode(), address)
+    except BlockingIOError:
+        # A busy systemd: READY=1 must not be lost, and the event loop must not wait.
+        threading.Thread(target=_wait_and_send, args=(state, address), name="sd_notify", daemon=True).start()
+    except OSError as error:
+        _log.warning("systemd could not be told", state=state, reason=str(error))
+
+
+def _wait_and_send(state: str, address: str) -> None:
+    try:
+        with _sender() as sender:
+            sender.settimeout(PATIENCE_S)
             sender.sendto(state.encode(), address)
     except OSError as error:
         _log.warning("systemd could not be told", state=state, reason=str(error))
+
+
+def _sender() -> socket.socket:
+    return socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)

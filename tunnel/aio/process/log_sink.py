@@ -1,0 +1,228 @@
+"""Log lines on their way to standard error. Whoever logs only appends; a thread writes, and it alone may have to wait.
+
+Whoever reads standard error may stop to, or go: a pager, a full disk, a container runtime that hangs. Then the thread
+waits or fails, lines beyond a bound are lost, and how many is told where they are missing, once it writes again.
+
+The descriptor stays as it is: O_NONBLOCK would hold for every process that shares it, and for the shell behind us.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import os
+import select
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+MAX_QUEUED_BYTES = 1024 * 1024
+"""What waits to be written, some 3,500 lines. Beyond it the oldest go: whoever looks again wants to know how things
+stand now, and how it began was written before, or waits in the pipe.
+"""
+BATCH_BYTES = 64 * 1024
+"""One write: as much as a pipe holds by default."""
+RETRY_S = 1.0
+"""After a failed write the next one waits so long: what does not work need not be asked for each line."""
+EXIT_FLUSH_S = 1.0
+"""What a daemon's end may wait for the last lines."""
+_FIRST_OWN_DESCRIPTOR = 3
+
+
+class Lost(NamedTuple):
+    """Lines that nobody will read."""
+
+    lines: int
+    """All of them."""
+    audit_records: int
+    """How many of them were audit records."""
+
+
+class _Line(NamedTuple):
+    data: bytes
+    audit: bool
+
+
+class LogSink:
+    """A bounded queue of lines before a descriptor, and the thread that empties it."""
+
+    def __init__(self, descriptor: int, tell: Callable[[Lost], bytes], max_bytes: int = MAX_QUEUED_BYTES) -> None:
+        """Takes a copy of `descriptor`.
+
+        Args:
+            descriptor: what is written to.
+            tell: makes the line that says how many were lost.
+            max_bytes: how much may wait.
+        """
+        self._descriptor = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _FIRST_OWN_DESCRIPTOR)
+        self._tell = tell
+        self._max_bytes = max_bytes
+        # Reentrant: the garbage collector may run a finalizer that logs inside of `write`.
+        self._changed = threading.Condition(threading.RLock())
+        self._lines: deque[_Line] = deque()
+        self._bytes = 0
+        self._lost = Lost(0, 0)
+        self._told = Lost(0, 0)
+        self._idle = False
+        self._hurry = False
+        """Somebody waits for the end: a pause after a failure is over."""
+        self._closing = False
+        self._not_before_s = 0.0
+        self._mid_line = False
+        """The last write ended inside a line."""
+        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        self._thread.start()
+
+    # Public
+
+    def write(self, line: bytes, *, audit: bool = False) -> None:
+        """Queue one line, its newline included. From any thread; never waits and never fails."""
+        size = len(line)
+        with self._changed:
+            self._lines.append(_Line(line, audit))
+            self._bytes += size
+            while self._bytes > self._max_bytes:
+                dropped = self._lines.popleft()
+                self._bytes -= len(dropped.data)
+                self._count_lost([dropped])
+            if self._idle:
+                self._idle = False
+                self._changed.notify_all()
+
+    @property
+    def lost(self) -> Lost:
+        """All that were lost so far."""
+        return self._lost
+
+    def flush(self, within_s: float) -> bool:
+        """Wait until all is written that can be, for at most so long; whether it was."""
+        with self._changed:
+            self._hurry = True
+            self._changed.notify_all()
+            try:
+                return self._changed.wait_for(lambda: self._idle and not self._lines, within_s)
+            finally:
+                self._hurry = False
+
+    def close(self, within_s: float = EXIT_FLUSH_S) -> None:
+        """Flush, and end the thread. One that is stuck in a write is left to its fate, and the descriptor with it."""
+        self.flush(within_s)
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._thread.join(within_s)
+        if not self._thread.is_alive():
+            os.close(self._descriptor)
+
+    # Internal - the thread
+
+    def _run(self) -> None:
+        while (batch := self._next_batch()) is not None:
+            self._deliver(batch)
+
+    def _next_batch(self) -> list[_Line] | None:
+        """Wait for lines, and for the end of a pause; None at the end."""
+        with self._changed:
+            while True:
+                pause_s = 0.0 if self._hurry else self._not_before_s - time.monotonic()
+                if self._closing:
+                    return None
+                if self._lines and pause_s <= 0:
+                    return self._take()
+                if self._lines:
+                    self._changed.wait(pause_s)
+                else:
+                    self._idle = True
+                    self._changed.notify_all()
+                    self._changed.wait()
+
+    def _take(self) -> list[_Line]:
+        batch = [self._lines.popleft()]
+        size = len(batch[0].data)
+        while self._lines and size + len(self._lines[0].data) <= BATCH_BYTES:
+            batch.append(self._lines.popleft())
+            size += len(batch[-1].data)
+        self._bytes -= size
+        return batch
+
+    def _deliver(self, batch: Sequence[_Line]) -> None:
+        telling = self._lost
+        missing = Lost(telling.lines - self._told.lines, telling.audit_records - self._told.audit_records)
+        head = (b"\n" if self._mid_line else b"") + (self._tell(missing) if missing.lines else b"")
+        data = head + b"".join(line.data for line in batch)
+        written = self._write_all(data)
+        if written:
+            self._mid_line = data[written - 1 : written] != b"\n"
+        if written >= len(head):
+            self._told = telling
+        if written < len(data):
+            end = len(head)
+            ends = [end := end + len(line.data) for line in batch]
+            with self._changed:
+                self._count_lost([line for line, end in zip(batch, ends, strict=True) if end > written])
+                self._not_before_s = time.monotonic() + RETRY_S
+
+    def _write_all(self, data: bytes) -> int:
+        """How many bytes were written: all of them, or those before a failure."""
+        left = memoryview(data)
+        try:
+            while left:
+                try:
+                    left = left[os.write(self._descriptor, left) :]
+                except BlockingIOError:  # somebody who shares it made it non-blocking
+                    self._wait_for_room()
+        except OSError:  # nobody reads any more, a full disk, a terminal that is gone: counted by the caller
+            pass
+        return len(data) - len(left)
+
+    def _wait_for_room(self) -> None:
+        poll = select.poll()
+        poll.register(self._descriptor, select.POLLOUT)
+        poll.poll()
+
+    def _count_lost(self, lines: Sequence[_Line]) -> None:
+        lost, audit = self._lost
+        self._lost = Lost(lost + len(lines), audit + sum(line.audit for line in lines))
+
+
+class SinkStream(io.TextIOBase):
+    """`sys.stderr` for a process whose log is a sink: what the interpreter says joins the lines, in their order."""
+
+    def __init__(self, sink: LogSink, *, terminal: bool) -> None:
+        """`terminal`: what `isatty` answers."""
+        self._sink = sink
+        self._terminal = terminal
+        self._unfinished = ""
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """Of the bytes that are written."""
+        return "utf-8"
+
+    @property
+    def errors(self) -> str:  # type: ignore[override]
+        """What becomes of text that has no such bytes."""
+        return "backslashreplace"
+
+    def isatty(self) -> bool:
+        """Whether a person reads it."""
+        return self._terminal
+
+    def writable(self) -> bool:
+        """Always."""
+        return True
+
+    def write(self, text: str) -> int:
+        """Queue the lines that are finished by this."""
+        *lines, self._unfinished = (self._unfinished + text).split("\n")
+        for line in lines:
+            self._sink.write(f"{line}\n".encode(errors="backslashreplace"))
+        return len(text)
+
+    def flush(self) -> None:
+        """Queue what is not finished."""
+        text, self._unfinished = self._unfinished, ""
+        if text:
+            self._sink.write(text.encode(errors="backslashreplace"))
