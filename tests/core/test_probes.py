@@ -93,7 +93,7 @@ def test_idle_link_of_many_is_silent_for_longer_until_a_stream_is_open() -> None
     server.on_timer(pair.now)
     assert server.next_timer() == pytest.approx(pair.now + 3.75)  # so that a dead link is found soon
     pair.transfer()
-    assert agent.next_timer() == pytest.approx(pair.now + 10.0)
+    assert agent.next_timer() == pytest.approx(pair.now + NUDGE_S)  # by traffic: with a stream it matters again
 
 
 def test_only_links_with_a_carrier_count() -> None:
@@ -129,10 +129,45 @@ def test_a_packet_without_an_ack_is_asked_about_once_and_decides_nothing() -> No
     assert pair.send(pair.server) == []
 
 
-def test_an_acked_link_is_not_nudged() -> None:
+def test_who_dialled_asks_once_when_the_traffic_of_open_streams_stops() -> None:
     pair = Pair()
-    pair.server.session.open_stream(TARGET, pair.now, deadline_s=60.0)
+    local, _ = pair.open()
+    pair.pass_time(1.5)
+    pair.server.session.send_data(local, b"what is nearly the end", pair.now)
     pair.transfer()
-    pair.pass_time(0.1)
-    assert [probe for end in (pair.agent, pair.server) for probe in pair.send(end)] == []
+    pair.pass_time(0.1)  # acked by now: neither side waits for anything
+    stopped_s = pair.now - 0.1
+    agent, server = pair.agent.session, pair.server.session
+    assert agent.next_timer() == pytest.approx(stopped_s + NUDGE_S)
+    assert (server.next_timer() or 0) > stopped_s + 9.0, "it could only wait for a new link"
+    pair.now = stopped_s + NUDGE_S
+    agent.on_timer(pair.now)
+    (message,) = pair.send(pair.agent)
+    assert decode_envelope(message).packet.frames[0].HasField("ping")
+    pair.deliver(pair.server, [message])
+    pair.deliver(pair.agent, pair.send(pair.server))
+    assert agent.next_timer() == pytest.approx(pair.now + 10.0), "the answer is no traffic"
+
+
+def test_who_dialled_asks_once_behind_a_handshake_with_streams_open() -> None:
+    pair = Pair()
+    pair.open()
+    pair.pass_time(5.0)
+    pair.detach()
+    pair.attach()
+    assert pair.agent.session.next_timer() == pytest.approx(pair.now + NUDGE_S)
+
+
+def test_a_quiet_link_is_not_nudged() -> None:
+    pair = Pair()
+    pair.open()
+    pair.pass_time(3.0)
+    assert (pair.agent.session.next_timer() or 0) > pair.now + 2 * NUDGE_S
+    assert (pair.server.session.next_timer() or 0) > pair.now + 2 * NUDGE_S
     assert Probes(10.0, None).nudge_s(None, 5.0) is None
+
+
+def test_a_link_without_streams_is_not_nudged() -> None:
+    pair = Pair()
+    pair.attach()
+    assert pair.agent.session.next_timer() == pytest.approx(pair.now + 10.0)

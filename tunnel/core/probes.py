@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from tunnel.core import frames as f
 
 NUDGE_S = 1.0
-"""Silence while a packet waits for its ack, after which one PING goes out. It decides nothing; but where the end of the
-link was not passed on (one cut in 250 by gRPC, under load), writing fails at once, not `suspect_after_s` later."""
+"""Silence where the peer is expected to speak, after which one PING goes out. It decides nothing; but where the end of
+the link was not passed on (one cut in 250 by gRPC, under load), writing fails at once, not `suspect_after_s` later."""
 MAX_IDLE_SILENCE_S = 60.0
 """However many agents there are: some routers forget a connection that was silent for a few minutes."""
 
@@ -60,7 +60,7 @@ class Probes:
         """When `on_timer` has a question, one for each silence; None for not at all.
 
         Args:
-            waits_since_s: when the oldest packet without an ack was sent; None when none waits.
+            waits_since_s: since when the peer is expected to speak; None when it is not.
             heard_s: when the silence began.
         """
         if waits_since_s is None or self._nudged_s == heard_s:

@@ -96,6 +96,8 @@ class Session:
         self._ping_budget = ping_budget
         self._probes = Probes(self.timing.suspect_after_s, ping_budget)
         self._suspended_s = now
+        self._traffic_s = now
+        """When the peer last began a carrier or sent a sequenced packet."""
         self._max_data = self.limits.max_data_bytes
         self._max_packet = self.limits.max_packet_bytes
         self._paced_until_s: float | None = None
@@ -141,6 +143,7 @@ class Session:
         self._pacer = self._new_pacer()
         self._liveness = Liveness(self.timing, now, ask_late=not self._dialler)
         self._probes.restart()
+        self._traffic_s = now
         return self.generation
 
     def detach(self, generation: int, now: float) -> bool:
@@ -292,7 +295,7 @@ class Session:
         if self._liveness is None:
             return due
         due = _sooner(_sooner(due, self._liveness.due_s(self._silence_s)), self._scheduler.held_until_s)
-        due = _sooner(due, self._probes.nudge_s(self._outbox.oldest_sent_s, self._liveness.heard_s))
+        due = _sooner(due, self._probes.nudge_s(self._waits_since_s, self._liveness.heard_s))
         return _sooner(_sooner(due, self._inbox.ack_timer_s), self._paced_until_s)
 
     def on_timer(self, now: float) -> None:
@@ -308,7 +311,7 @@ class Session:
         self._scheduler.on_timer(now)
         if self._paced_until_s is not None and self._paced_until_s <= now:
             self._paced_until_s = None
-        self._probes.on_timer(self._outbox.oldest_sent_s, liveness.heard_s, now)
+        self._probes.on_timer(self._waits_since_s, liveness.heard_s, now)
         match liveness.check(now, self._silence_s):
             case Verdict.ASK:
                 self._probes.ask()
@@ -347,6 +350,18 @@ class Session:
         """Silence that needs no question: with streams open, failures are noticed soon, and idle links cost little."""
         return self.timing.suspect_after_s if len(self._streams) else self._probes.idle_silence_s
 
+    @property
+    def _waits_since_s(self) -> float | None:
+        """Since when this side has reason to expect the peer to say something; None for no reason.
+
+        A packet of ours waits for its ack; or, on the side that dials, traffic of open streams has just stopped. The
+        other side could do nothing with the knowledge that the link is gone but wait for a new one.
+        """
+        if (oldest_s := self._outbox.oldest_sent_s) is not None:
+            return oldest_s
+        stopped = self._dialler and self._liveness is not None and self._traffic_s == self._liveness.heard_s
+        return self._traffic_s if stopped and len(self._streams) else None
+
     def _take_frames(self, in_flight: int, window: int, now: float) -> list[f.Frame]:
         """Frames that the pacing window lets out; a small rest of it is not worth a packet, so bulk waits for room."""
         scheduler = self._scheduler
@@ -378,6 +393,7 @@ class Session:
     def _receive_packet(self, packet: f.Packet, size_bytes: int, now: float) -> None:
         if packet.seq:
             self._inbox.receive(packet.seq, size_bytes, now)
+            self._traffic_s = now
         for frame in packet.frames:
             match frame:
                 case f.Ping():
