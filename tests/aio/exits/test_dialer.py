@@ -18,6 +18,7 @@ from tunnel.aio.exits import dialer
 from tunnel.aio.exits.dialer import dial
 from tunnel.aio.exits.policy import Policy
 from tunnel.aio.sockets.conn import Conn
+from tunnel.aio.sockets.tcp import connect_tcp
 from tunnel.core.errors import Code, OpenRefused
 from tunnel.core.target import TcpTarget
 from tunnel.core.target_rule import Address, TargetRule
@@ -143,11 +144,9 @@ async def test_a_cancelled_dial_closes_its_sockets() -> None:
 async def test_a_dial_that_is_cancelled_when_one_address_answered_closes_that_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    open_connection = dialer._open_connection
-
-    async def reluctant(where: TcpTarget) -> Conn:
-        if where.host == "127.0.0.1":
-            return await open_connection(where)
+    async def reluctant(factory: type[Conn], host: str, port: int) -> Conn:
+        if host == "127.0.0.1":
+            return await connect_tcp(factory, host, port)
         try:
             await asyncio.Event().wait()
             raise AssertionError
@@ -156,7 +155,7 @@ async def test_a_dial_that_is_cancelled_when_one_address_answered_closes_that_on
             await asyncio.sleep(0)
 
     async with greeter() as port:
-        monkeypatch.setattr(dialer, "_open_connection", reluctant)
+        monkeypatch.setattr(dialer, "connect_tcp", reluctant)
         monkeypatch.setattr(dialer, "ATTEMPT_DELAY_S", 0.0)
         dialling = asyncio.get_running_loop().create_task(
             dial(TcpTarget("name", port), box("127.0.0.2", "127.0.0.1"), 5.0)
@@ -172,7 +171,7 @@ async def test_no_way_to_a_host(monkeypatch: pytest.MonkeyPatch) -> None:
     async def fail(*_: object, **__: object) -> None:
         raise OSError(errno.ENETUNREACH, "Network is unreachable")
 
-    monkeypatch.setattr(dialer, "_open_connection", fail)
+    monkeypatch.setattr(dialer, "connect_tcp", fail)
     refused = await refusal(TcpTarget("192.0.2.1", 80), box())
     assert refused.code is Code.UNREACHABLE
     assert str(refused) == "192.0.2.1:80: network is unreachable"

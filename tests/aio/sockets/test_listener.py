@@ -7,6 +7,7 @@ import resource
 import socket
 import ssl
 import stat
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -205,15 +206,50 @@ async def test_closing_ends_what_runs() -> None:
             await asyncio.open_connection("127.0.0.1", listener.ports[0])
 
 
-async def test_a_failed_connection_is_no_fault_of_the_handler() -> None:
+async def test_a_failed_connection_is_no_fault_of_the_handler_and_no_clean_end() -> None:
     async def fail(conn: Conn) -> None:
         raise StreamReset("gone")
 
     async with listening(fail) as listener:
         await listener.listen_tcp("127.0.0.1:0")
         reader, writer = await asyncio.open_connection("127.0.0.1", listener.ports[0])
-        assert await reader.read() == b""
+        with pytest.raises(ConnectionResetError):
+            await reader.read()
         writer.close()
+
+
+def fetch(port: int, tls: ssl.SSLContext | None) -> bytes:
+    """All that a server says, by a client that is not the event loop's, whose TLS may drop what came before an end."""
+    with socket.create_connection(("127.0.0.1", port), 10) as plain:
+        sock = plain if tls is None else tls.wrap_socket(plain, server_hostname="127.0.0.1")
+        with sock:
+            received = bytearray()
+            while data := sock.recv(1 << 16):
+                received += data
+            return bytes(received)
+
+
+@pytest.mark.parametrize("secured", [False, True])
+async def test_a_slow_reader_gets_all_of_an_answer_whose_connection_was_closed_behind_it(
+    authority: Authority, server_tls: ssl.SSLContext, tmp_path: Path, secured: bool
+) -> None:
+    """Until the very end of it the socket would have been reset; and all is far more than the kernel takes at once."""
+    answer = b"x" * 8 * 1024 * 1024
+    linger: list[bytes] = []
+
+    async def serve(conn: Conn) -> None:
+        sock = conn.transport.get_extra_info("socket")
+        linger.append(sock.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8))
+        writing = asyncio.create_task(conn.write(answer))  # noqa: TID251 - closed while it still waits
+        await asyncio.sleep(0)
+        writing.cancel()
+        await conn.aclose()
+
+    async with listening(serve) as listener:
+        await listener.listen_tcp("127.0.0.1:0", server_tls if secured else None)
+        tls = client_tls(authority, tmp_path) if secured else None
+        assert await asyncio.to_thread(fetch, listener.ports[0], tls) == answer
+    assert linger == [struct.pack("ii", 1, 0)]
 
 
 # Unix sockets

@@ -14,6 +14,7 @@ from itertools import chain, zip_longest
 
 from tunnel.aio.exits.policy import Policy
 from tunnel.aio.sockets.conn import Conn
+from tunnel.aio.sockets.tcp import connect_tcp
 from tunnel.core.errors import Code, OpenRefused
 from tunnel.core.target import TcpTarget
 from tunnel.core.target_rule import Address
@@ -117,17 +118,12 @@ def _start(where: TcpTarget) -> asyncio.Task[Conn]:
 
 async def _connect(where: TcpTarget) -> Conn:
     try:
-        conn = await _open_connection(where)
+        conn = await connect_tcp(Conn, where.host, where.port)
     except OSError as error:
         raise _Failed(where, error.errno or errno.EHOSTUNREACH) from error
     if _is_its_own_peer(conn):
         conn.reset()
         raise _Failed(where, errno.ECONNREFUSED)
-    return conn
-
-
-async def _open_connection(where: TcpTarget) -> Conn:
-    _, conn = await asyncio.get_running_loop().create_connection(Conn, where.host, where.port)
     return conn
 
 

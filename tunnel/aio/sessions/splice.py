@@ -4,8 +4,8 @@ From the socket, nearly 256 KiB are read at a time into one buffer that all spli
 one step of the event loop), cut into frames and queued; a full queue pauses reading. Towards the socket, chunks are
 written as they came, and credit for them is granted only when the socket took them.
 
-An end is passed on as an end, a reset as a reset: a socket whose stream was reset or lost gets RST (`SO_LINGER` 0),
-never FIN, since FIN promises that all bytes arrived.
+An end is passed on as an end, a reset as a reset: a socket whose stream was reset or lost gets RST, never FIN, since
+FIN promises that all bytes arrived (see sockets/tcp.py).
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from typing import Concatenate, NamedTuple, ParamSpec
 import structlog
 
 from tunnel.aio.sessions.stream import Stream
-from tunnel.aio.sockets.conn import Detached, abort_with_reset, reset_of, reset_when_closed
+from tunnel.aio.sockets.conn import Detached, reset_of
+from tunnel.aio.sockets.tcp import abort_with_reset, end_in_order
 from tunnel.core.errors import Code, StreamError
 from tunnel.core.limits import CHUNK_BYTES
 
@@ -115,6 +116,8 @@ class _Joint(asyncio.BufferedProtocol):
         self._thrown_away = 0
         self._socket_gone = False
         self._stream_ended = False
+        self._in_order = False
+        """Both directions have ended, or end with the close of the socket: it is closed with FIN."""
         self._linger_timer: asyncio.TimerHandle | None = None
         self._watch_timer: asyncio.TimerHandle | None = None
         self.end = _End()
@@ -132,8 +135,6 @@ class _Joint(asyncio.BufferedProtocol):
         # Whatever the socket does not take at once pauses us, so that credit stands for bytes really taken. Not 0: the
         # TLS of asyncio and uvloop pauses at >= high, and would pause for ever.
         transport.set_write_buffer_limits(high=1, low=0)
-        # Until both directions have ended in order, the end of this process is no promise that all bytes arrived.
-        reset_when_closed(transport, yes=True)
         more = self._stream.send_nowait(leftover) if leftover else True
         self._stream.attach(self)
         if self._stream_ended:
@@ -149,7 +150,7 @@ class _Joint(asyncio.BufferedProtocol):
         self._stream_ended = True
         self._finish(code.label, text)
         if not self._socket_gone:
-            abort_with_reset(self._transport)
+            self._reset()
 
     def fail(self) -> None:
         """After a fault of ours: reset both, and tell whoever waits."""
@@ -185,7 +186,7 @@ class _Joint(asyncio.BufferedProtocol):
             return False
         self._stream.send_eof_nowait()
         if self._tls:
-            reset_when_closed(self._transport, yes=False)
+            self._in_order = True
         else:
             self._watch()
         return not self._tls
@@ -208,6 +209,8 @@ class _Joint(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is gone: what its peer sent and finished is still delivered, all else is a reset."""
         self._socket_gone = True
+        if exc is None and self._in_order:
+            end_in_order(self._transport)
         for timer in (self._linger_timer, self._watch_timer):
             if timer is not None:
                 timer.cancel()
@@ -266,7 +269,7 @@ class _Joint(asyncio.BufferedProtocol):
         self._stream_ended = True
         if error is not None:
             self._finish(error.code.label, str(error))
-            abort_with_reset(self._transport)
+            self._reset()
         elif self._socket_eof or self._tls:
             self._close_in_order()
         else:
@@ -289,19 +292,30 @@ class _Joint(asyncio.BufferedProtocol):
             self._transport.write_eof()
 
     def _close_in_order(self) -> None:
-        reset_when_closed(self._transport, yes=False)
+        self._in_order = True
         self._transport.close()
+
+    def _reset(self) -> None:
+        self._in_order = False
+        abort_with_reset(self._transport)
 
     def _linger(self) -> None:
         """The other end wants no more, but this socket goes on sending: closing now would reset away what it has yet to
         read.
         """
-        reset_when_closed(self._transport, yes=False)
+        self._in_order = True
         self._write_end()
         if not self._reading and not self._transport.is_closing():
             self._reading = True
             self._transport.resume_reading()
-        self._linger_timer = asyncio.get_running_loop().call_later(LINGER_S, self._transport.abort)
+        self._linger_timer = asyncio.get_running_loop().call_later(LINGER_S, self._stop_lingering)
+
+    def _stop_lingering(self) -> None:
+        """Its time is over. What it has not even taken from us yet is missing there: that is no end."""
+        if self._transport.get_write_buffer_size():
+            self._reset()
+        else:
+            self._transport.abort()
 
     def _throw_away(self, nbytes: int) -> None:
         """Nobody wants it: reading on keeps the kernel from resetting what the socket was sent. A socket that goes on

@@ -12,14 +12,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from tunnel.aio.sockets.tcp import abort_with_reset, end_in_order
 from tunnel.core.errors import Code, StreamBusy, StreamClosed, StreamError, StreamReset
 
 READ_BUFFER_BYTES = 64 * 1024
 """What a connection may send ahead of its reader before reading pauses: a head, and a little of what follows it."""
-_LINGER_NONE = struct.pack("ii", 1, 0)
-"""struct linger {on, 0 s}: close sends RST instead of FIN."""
-_LINGER_OFF = struct.pack("ii", 0, 0)
-"""struct linger {off}: close delivers what was written, then FIN; as every socket begins."""
 _TCP_OPTIONS = (
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -59,6 +56,8 @@ class Conn(asyncio.Protocol):
         self._writer: asyncio.Future[None] | None = None
         self._write_paused = False
         self._read_paused = False
+        self._in_order = False
+        """This side closes it behind its last word: no reset."""
         self._closed = asyncio.get_running_loop().create_future()
         self.peer = ""
         """The other end for logs: `192.0.2.1:5000`, or `uid 1000` on a unix socket. Also when it is gone, which is when
@@ -147,15 +146,22 @@ class Conn(asyncio.Protocol):
             self.transport.write_eof()
         self._sent_eof = True
 
-    async def aclose(self) -> None:
+    def close(self) -> None:
         """Close behind what was written; the rest is done in the background."""
+        if self._error is None:
+            self._in_order = True
         if self._transport is not None:
             self._transport.close()
+
+    async def aclose(self) -> None:
+        """Close, as a Duplex does."""
+        self.close()
 
     def reset(self, code: Code = Code.CANCELLED, text: str = "") -> None:
         """Close at once: the other side sees RST. `code` and `text` stay on this side."""
         if self._error is None:
             self._error = StreamClosed(text or "reset by this side", code)
+        self._in_order = False
         if self._transport is not None and not self._closed.done():  # asyncio fails to abort what is gone
             abort_with_reset(self._transport)
         self._wake()
@@ -220,7 +226,9 @@ class Conn(asyncio.Protocol):
             self._writer.set_result(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection is gone."""
+        """The connection is gone, but for the socket itself."""
+        if exc is None and self._in_order:
+            end_in_order(self.transport)
         if self._error is None and (exc is not None or not self._eof):
             self._error = reset_of(exc) if exc is not None else StreamClosed("the connection was closed")
         self._write_paused = False
@@ -243,22 +251,6 @@ def reset_of(error: Exception) -> StreamReset:
     if isinstance(error, ssl.SSLError):
         return StreamReset("TLS failed on the local connection", Code.CONNECTION_RESET)
     return StreamReset("the local connection was reset", Code.CONNECTION_RESET)
-
-
-def abort_with_reset(transport: asyncio.Transport) -> None:
-    """Close a transport so that its peer sees RST, never a clean end."""
-    reset_when_closed(transport, yes=True)
-    transport.abort()
-
-
-def reset_when_closed(transport: asyncio.Transport, *, yes: bool) -> None:
-    """Whether closing the socket sends RST in place of what is unsent and FIN; also when the process dies.
-
-    Unix sockets have no RST: their peer sees an end.
-    """
-    sock = transport.get_extra_info("socket")
-    if sock is not None and sock.family != socket.AF_UNIX and sock.fileno() != -1:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NONE if yes else _LINGER_OFF)
 
 
 def _peer(transport: asyncio.Transport) -> str:

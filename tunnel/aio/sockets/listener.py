@@ -22,9 +22,10 @@ from pathlib import Path
 import structlog
 
 from tunnel.aio.process.tasks import TaskOwner
-from tunnel.aio.sockets.conn import Conn, abort_with_reset
+from tunnel.aio.sockets.conn import Conn
+from tunnel.aio.sockets.tcp import abort_with_reset, reset_when_closed
 from tunnel.aio.sockets.tls import HANDSHAKE_TIMEOUT_S, TlsTransport
-from tunnel.core.errors import StreamError
+from tunnel.core.errors import Code, StreamError
 from tunnel.core.target_rule import MAX_PORT
 
 _log = structlog.get_logger("tunnel.listener")
@@ -100,9 +101,14 @@ class Listener:
             raise ListenFailed(f"{self.name}: {address!r} is not host:port, with a port up to {MAX_PORT}")
         factory = self._plain if tls is None else self._secured(tls)
         try:
-            server = await asyncio.get_running_loop().create_server(factory, host or None, int(port), backlog=BACKLOG)
+            server = await asyncio.get_running_loop().create_server(
+                factory, host or None, int(port), backlog=BACKLOG, start_serving=False
+            )
         except OSError as error:
             raise ListenFailed(f"{self.name}: cannot listen on {address}: {_reason(error)}") from error
+        for sock in server.sockets:
+            reset_when_closed(sock)
+        await server.start_serving()
         self._servers.append(server)
         self.ports.append(server.sockets[0].getsockname()[1])
 
@@ -159,7 +165,7 @@ class Listener:
             return
         serving = self._tasks.spawn(f"connection {conn.peer}", self._serve(conn))
         # Not in _serve: a task that is cancelled before its first step runs nothing of it.
-        serving.add_done_callback(lambda _serving: conn.transport.close())
+        serving.add_done_callback(lambda _serving: conn.close())
 
     async def _serve(self, conn: Conn) -> None:
         try:
@@ -168,6 +174,10 @@ class Listener:
                 await _linger(conn)
         except StreamError as error:
             _log.debug("connection ended", frontend=self.name, peer=conn.peer, reason=str(error))
+            conn.reset(error.code, str(error))
+        except Exception:
+            conn.reset(Code.INTERNAL)  # who knows what is missing
+            raise
 
     # Internal - for _Visit
 

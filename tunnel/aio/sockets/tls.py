@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, Protocol
 
+from tunnel.aio.sockets.tcp import end_in_order
+
 READ_BYTES = 256 * 1024
 HANDSHAKE_TIMEOUT_S = 10.0
 
@@ -93,6 +95,8 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
         """The application was told."""
         self._sent_eof = False
         self._closing = False
+        self._in_order = False
+        """Closed behind our last word: no reset."""
         self._failure: Exception | None = None
 
     # Public - asyncio.Transport, for the application
@@ -173,13 +177,14 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
             self._sent_eof = True
             self._decrypt_early()
             self._send_close_notify()
-        self._closing = True
+        self._closing = self._in_order = True
         self._early.clear()
         self._lower.close()
 
     def abort(self) -> None:
         """End at once; what was not sent is lost."""
         self._closing = True
+        self._in_order = False
         self._early.clear()
         self._lower.abort()
 
@@ -240,7 +245,9 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
             self._protocol.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The socket is gone."""
+        """The connection is gone, but for the socket itself."""
+        if exc is None and self._in_order:
+            end_in_order(self._lower)
         self._closing = True
         self._early.clear()
         self._stop_timer()
@@ -284,7 +291,7 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
         if self._failure is None:
             self._stop_timer()
             self._failure = ConnectionAbortedError(reason)
-            self._closing = True
+            self._closing = self._in_order = True  # the alert is to arrive
             self._gate.failed(reason)
             self._lower.close()
 

@@ -6,6 +6,7 @@ import asyncio
 import ssl
 
 from tunnel.aio.sockets.conn import Conn
+from tunnel.aio.sockets.tcp import connect_tcp
 from tunnel.aio.sockets.tls import TlsTransport
 
 
@@ -31,14 +32,14 @@ async def dial_tls(
         context, conn, handshake, server_side=False, server_name=server_name or host,
         handshake_timeout_s=handshake_timeout_s,
     )  # fmt: skip
-    raw, _ = await asyncio.get_running_loop().create_connection(lambda: secured, host, port)
+    await connect_tcp(lambda: secured, host, port)
     try:
         await handshake.over
     except ConnectionAbortedError:
         raise secured.handshake_fault or ConnectionAbortedError(handshake.reason) from None
     finally:
         if not handshake.succeeded:
-            raw.abort()
+            secured.abort()
     return conn
 
 
