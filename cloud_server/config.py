@@ -214,7 +214,7 @@ class ServerConfig(Validated):
             if name in names[:index]:
                 yield Fault(f"cluster[{index}].name", f"{name!r} is there already")
         seen: dict[HostPort, str] = {}
-        for key, address in self._listeners():
+        for key, address in self.listeners():
             if address in seen:
                 yield Fault(key, f"{address} is taken by {seen[address]}")
             if address.port:
@@ -243,7 +243,7 @@ class ServerConfig(Validated):
                 yield Fault(key, f"needs a target of one host and one port, not {str(one.target)!r}")
             seen.add(one.name)
 
-    def _listeners(self) -> Iterator[tuple[str, HostPort]]:
+    def listeners(self) -> Iterator[tuple[str, HostPort]]:
         """Every TCP address with its key."""
         for index, address in enumerate(self.tunnel.listen):
             yield f"tunnel.listen[{index}]", address

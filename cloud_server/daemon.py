@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 import structlog
@@ -30,9 +32,9 @@ from tunnel.aio.process.command import VERSION
 from tunnel.aio.process.lifecycle import EXIT_FAILED, EXIT_OK, Stop, run_daemon
 from tunnel.aio.process.log_sink import EXIT_FLUSH_S, LogSink, Lost
 from tunnel.aio.process.logs import start_log
+from tunnel.aio.process.parts import PartFailed, Parts
 from tunnel.aio.process.sd_notify import notify
 from tunnel.aio.process.tasks import TaskOwner
-from tunnel.aio.sockets.listener import ListenFailed
 from tunnel.core.budget import Budget
 from tunnel.core.errors import Code, SessionRefused
 from tunnel.core.limits import MIB, Limits, Timing
@@ -43,6 +45,8 @@ PROCESS_BUDGET_BYTES = 1024 * MIB
 RECONNECT_AFTER_S = 1.0
 """What agents are told to wait when this server stops: a restart takes about as long."""
 CARRIER_GRACE_S = 1.0
+FIRST_TRY_S = 2.0
+"""How long a start waits at most for the parts, so that what is ready has them; agents may dial meanwhile."""
 
 _log = structlog.get_logger("cloud.server")
 
@@ -71,7 +75,7 @@ async def _main(config: ServerConfig, stop: Stop, log: LogSink) -> int:
             notify("STOPPING=1")
             await stop.drain(server.drain())
         return EXIT_OK
-    except (StartFailed, ListenFailed, CredentialsUnusable, OSError) as error:
+    except (StartFailed, CredentialsUnusable, OSError) as error:
         _log.error("cannot start", reason=str(error))
         return EXIT_FAILED
 
@@ -106,20 +110,30 @@ class CloudServer:
             ping_budget=PingBudget(pings_per_s=tunnel.pings_per_s),
             acceptor=Exposed(config.expose).acceptor,
         )
+        self._parts = Parts()
         self._cluster = ClusterIndex()
         self._cluster_access: ClusterAccess | None = None
-        self._front_ends = FrontEnds(config, self._tls, self._registry, self._users, self._cluster, lost_lines)
+        self._front_ends = FrontEnds(
+            config, self._tls, self._registry, self._users, self._cluster, self._parts, lost_lines
+        )
         self._carriers: CarrierServer | None = None
         self._signer: Signer | None = None
         self._tasks = TaskOwner("cloud server")
-        self.ports: dict[str, list[int]] = {}
-        """Bound ports of each front end."""
+
+    @property
+    def ports(self) -> dict[str, list[int]]:
+        """Bound ports by the name of what listens there."""
+        tunnel = self._carriers.ports if self._carriers is not None else []
+        return {"tunnel": tunnel, **self._front_ends.ports}
 
     async def start(self, stop: Stop) -> None:
-        """Open everything; `stop` is asked for should a part that keeps the server right end.
+        """Open everything; `stop` is asked for should a task that keeps the server right end.
+
+        What agents need is a must: the authority, the certificate and one address to dial. The rest are parts, which
+        come up when they can.
 
         Raises:
-            StartFailed, ListenFailed, CredentialsUnusable, OSError: something cannot be opened.
+            StartFailed, CredentialsUnusable, OSError: something that is a must cannot be opened.
         """
         await asyncio.to_thread(self._load)
         enrollment = await self._enrollment()
@@ -130,18 +144,18 @@ class CloudServer:
             enrollment,
             trust_domain=self._config.tunnel.trust_domain,
         )
-        await self._carriers.start()
-        self.ports["tunnel"] = self._carriers.ports
+        await self._listen_for_agents(self._carriers)
         await self._front_ends.open()
-        self.ports |= self._front_ends.ports
-        if self._config.kubernetes.kubeconfig is not None:
-            stop.watch(await self._follow_cluster(self._config.kubernetes.kubeconfig))
+        if (kubeconfig := self._config.kubernetes.kubeconfig) is not None:
+            self._parts.want("kubernetes", lambda: self._follow_cluster(kubeconfig, stop))
+        await self._parts.tried(FIRST_TRY_S)
         stop.watch(self._tasks.spawn("follow agents", self._agents.follow(self._registry.removed)))
         stop.watch(self._tasks.spawn("follow users", self._users.follow()))
         stop.watch(self._tasks.spawn("front ends", self._front_ends.run()))
 
     async def drain(self) -> None:
         """Take nothing new, tell the agents, and let connections go on for a while."""
+        self._parts.stop()
         self._front_ends.close()
         text = "the server is stopping"
         self._sessions.drain(SessionRefused(text, Code.SHUTTING_DOWN, RECONNECT_AFTER_S))
@@ -161,6 +175,7 @@ class CloudServer:
         async with asyncio.TaskGroup() as finishing:
             for session in self._registry.sessions():
                 finishing.create_task(session.finish(CARRIER_GRACE_S))
+        await self._parts.aclose()
         await self._front_ends.aclose()
         for session in self._registry.sessions():
             await session.aclose()
@@ -190,15 +205,29 @@ class CloudServer:
             raise StartFailed(str(error)) from error
         return Enrollment(self._signer, TokenStore(state), self._agents, self._registry.rejoined)
 
-    async def _follow_cluster(self, kubeconfig: Path) -> asyncio.Task[None]:
-        """Begin to follow the cluster; a cluster that is away is no reason not to start."""
+    async def _listen_for_agents(self, carriers: CarrierServer) -> None:
+        """One address is enough to begin with: another may belong to an interface that is not up yet."""
+        failed: dict[str, OSError] = {}
+        for address in self._config.tunnel.listen:
+            try:
+                await carriers.listen(address)
+            except OSError as error:
+                failed[address] = error
+        if not carriers.ports:
+            raise next(iter(failed.values()))
+        for missing in failed:
+            self._parts.want(f"tunnel {missing}", partial(carriers.listen, missing))
+
+    async def _follow_cluster(self, kubeconfig: Path, stop: Stop) -> None:
+        """Begin to follow the cluster; that it is away is the follower's business, not that of this part."""
+        await asyncio.to_thread(import_module, "cloud_server.kubernetes.lightkube_access")  # takes a second
         from cloud_server.kubernetes.lightkube_access import KubeconfigUnusable, LightkubeAccess  # costs 21 MB
 
         try:
-            self._cluster_access = LightkubeAccess.from_kubeconfig(kubeconfig)
+            access = self._cluster_access = LightkubeAccess.from_kubeconfig(kubeconfig)
         except KubeconfigUnusable as fault:
-            raise StartFailed(f"kubernetes.kubeconfig: {fault}") from fault
-        return self._tasks.spawn("follow cluster", Follower(self._cluster_access, self._cluster).run())
+            raise PartFailed(f"kubernetes.kubeconfig: {fault}") from fault
+        stop.watch(self._tasks.spawn("follow cluster", Follower(access, self._cluster).run()))
 
 
 def _log_native(event: NativeEvent) -> None:

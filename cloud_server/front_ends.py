@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cloud_server.config import ServerConfig, state_of
@@ -21,6 +23,7 @@ from cloud_server.routing.router import Router
 from tunnel.aio.identity.tls_material import ServerTls
 from tunnel.aio.process.command import VERSION
 from tunnel.aio.process.log_sink import Lost
+from tunnel.aio.process.parts import Parts
 from tunnel.aio.sockets.listener import Handler, Listener
 from tunnel.aio.sockets.metrics_endpoint import MetricsEndpoint
 from tunnel.aio.sockets.tls_context import server_context
@@ -43,19 +46,31 @@ class FrontEnds:
         registry: Registry,
         users: Users,
         cluster: ClusterIndex,
+        parts: Parts,
         lost_lines: Callable[[], Lost],
     ) -> None:
-        """`cluster` is looked at for each dial; it is empty without a cluster. `lost_lines`: of the log, so far."""
+        """What they need of the rest.
+
+        Args:
+            config: which there are.
+            tls: the server's certificate.
+            registry: of the agents.
+            users: who may use them.
+            cluster: looked at for each dial; empty without a cluster.
+            parts: keeps each of them up.
+            lost_lines: what is missing in the log, for the metrics.
+        """
         self._config = config
         self._tls = tls
         self._users = users
+        self._parts = parts
         self._opener: Opener = registry
         self._metrics: Metrics | None = None
         if config.metrics.listen is not None:  # nothing is counted for nobody; the library costs 3 MB
             from cloud_server.frontends.metered import MeteredOpener
             from cloud_server.metrics import Metrics as Counting
 
-            self._metrics = Counting(VERSION, registry, self._connections, lost_lines)
+            self._metrics = Counting(VERSION, registry, self._connections, lost_lines, parts.up)
             self._opener = MeteredOpener(registry, self._metrics)
         self._dials = Dials(self._opener, Router(registry, [route.policy for route in config.route], cluster))
         self._konnectivity = KonnectivityFrontend(self._dials, deadline_s=config.dial_timeout_s)
@@ -73,35 +88,33 @@ class FrontEnds:
         return {listener.name: listener.ports for listener in self._listeners if listener.ports}
 
     async def open(self) -> None:
-        """Listen.
+        """Begin to listen. Each is a part of its own: one whose address cannot be had is tried again.
 
         Raises:
-            ListenFailed, CredentialsUnusable, OSError: something cannot be opened.
+            CredentialsUnusable: the server's certificate cannot be used.
         """
         config, deadline_s = self._config, self._config.dial_timeout_s
         context = await asyncio.to_thread(server_context, self._tls)
         connect = ConnectFrontend(self._dials, self._users.authenticate, deadline_s=deadline_s)
         if config.connect.unix is not None:
             egress = EgressFrontend(connect.handle_unix, self._konnectivity.handle)
-            await self._listener(CONNECT_UNIX, egress.handle).listen_unix(config.connect.unix)
+            self._want_unix(CONNECT_UNIX, egress.handle, config.connect.unix)
         if config.connect.listen is not None:
-            await self._listener("connect", connect.handle_tls).listen_tcp(config.connect.listen, context)
+            self._want_tcp("connect", connect.handle_tls, config.connect.listen, context)
         if config.connect.listen_kubectl is not None:
-            from cloud_server.identity.site_proxy import site_proxy_context  # costs 12 MB
-
-            own = await asyncio.to_thread(site_proxy_context, state_of(config))
-            await self._listener("connect-kubectl", connect.handle_tls).listen_tcp(config.connect.listen_kubectl, own)
+            self._want_site_proxy(connect.handle_tls, config.connect.listen_kubectl)
         if config.socks.listen is not None:
             socks = SocksFrontend(self._dials, self._users.authenticate, deadline_s=deadline_s)
-            await self._listener("socks", socks.handle).listen_tcp(config.socks.listen)
+            self._want_tcp("socks", socks.handle, config.socks.listen)
         if config.fleet.listen is not None and self._fleet is not None:
-            await self._listener("fleet", self._fleet.handle).listen_tcp(config.fleet.listen, context)
+            self._want_tcp("fleet", self._fleet.handle, config.fleet.listen, context)
         for one in config.forward:
             forward = Forward(self._opener, one.listen, one.agent, one.tcp_target, deadline_s=deadline_s)
-            await self._listener(f"forward {one.listen}", forward.handle).listen_tcp(one.listen)
+            self._want_tcp(f"forward {one.listen}", forward.handle, one.listen)
         if config.metrics.listen is not None and self._metrics is not None:
-            metrics = MetricsEndpoint(self._metrics.render, lambda: "draining" if self._draining else "")
-            await self._listener(METRICS, metrics.handle).listen_tcp(config.metrics.listen)
+            not_ready = lambda: "draining" if self._draining else ""  # noqa: E731
+            metrics = MetricsEndpoint(self._metrics.render, not_ready, self._parts.faults)
+            self._want_tcp(METRICS, metrics.handle, config.metrics.listen)
 
     async def run(self) -> None:
         """Follow the agents for the fleet API, if there is one, until cancelled."""
@@ -128,6 +141,24 @@ class FrontEnds:
             connections[CONNECT_UNIX] -= self._konnectivity.connections
             connections["konnectivity"] = self._konnectivity.calls
         return connections
+
+    def _want_tcp(self, name: str, handler: Handler, address: str, tls: ssl.SSLContext | None = None) -> None:
+        listener = self._listener(name, handler)
+        self._parts.want(name, lambda: listener.listen_tcp(address, tls))
+
+    def _want_unix(self, name: str, handler: Handler, path: Path) -> None:
+        listener = self._listener(name, handler)
+        self._parts.want(name, lambda: listener.listen_unix(path))
+
+    def _want_site_proxy(self, handler: Handler, address: str) -> None:
+        from cloud_server.identity.site_proxy import site_proxy_context  # costs 12 MB
+
+        listener = self._listener("connect-kubectl", handler)
+
+        async def listen() -> None:
+            await listener.listen_tcp(address, await asyncio.to_thread(site_proxy_context, state_of(self._config)))
+
+        self._parts.want(listener.name, listen)
 
     def _listener(self, name: str, handler: Handler) -> Listener:
         listener = Listener(name, handler)

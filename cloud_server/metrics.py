@@ -46,8 +46,17 @@ class Metrics:
         registry: Registry,
         connections: Callable[[], Mapping[str, int]],
         lost_lines: Callable[[], Lost],
+        parts: Callable[[], Mapping[str, bool]],
     ) -> None:
-        """`connections`: how many each listener serves. `lost_lines`: what is missing in the log so far."""
+        """All of these are asked at each scrape.
+
+        Args:
+            version: of this build.
+            registry: of the agents.
+            connections: how many each listener serves.
+            lost_lines: what is missing in the log so far.
+            parts: whether each part of the server is up.
+        """
         self._prometheus = prometheus = CollectorRegistry()
         self._pending = Gauge(
             "longline_pending_dials", "Dials that wait for an answer.", ["frontend"], registry=prometheus
@@ -74,7 +83,7 @@ class Metrics:
         )
         self._k_failures: collections.Counter[str] = collections.Counter()
         self._frontends: dict[str, _Frontend] = {}
-        prometheus.register(_Now(version, registry, connections, lost_lines, self._pending, self._k_failures))
+        prometheus.register(_Now(version, registry, connections, lost_lines, parts, self._pending, self._k_failures))
 
     def render(self) -> bytes:
         """All of it in the text format."""
@@ -150,6 +159,7 @@ class _Now(Collector):
         registry: Registry,
         connections: Callable[[], Mapping[str, int]],
         lost_lines: Callable[[], Lost],
+        parts: Callable[[], Mapping[str, bool]],
         pending: Gauge,
         failures: Mapping[str, int],
     ) -> None:
@@ -158,6 +168,7 @@ class _Now(Collector):
         self._registry = registry
         self._connections = connections
         self._lost_lines = lost_lines
+        self._parts = parts
         self._pending = pending
 
     def collect(self) -> Iterator[Metric]:
@@ -169,6 +180,8 @@ class _Now(Collector):
         yield _gauge(
             "longline_connections", "Clients being served.", ["listener"], {(k,): v for k, v in connections.items()}
         )
+        up = {(name,): float(is_up) for name, is_up in self._parts().items()}
+        yield _gauge("longline_part_up", "Whether a part of the server is up.", ["part"], up)
         lost = self._lost_lines()
         lines = CounterMetricFamily("longline_log_lines_lost", "Log lines that could not be written.", labels=["kind"])
         lines.add_metric(["audit"], lost.audit_records)

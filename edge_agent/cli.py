@@ -69,10 +69,12 @@ def run(config: Path) -> None:
 @cli.command()
 @config_option
 def check(config: Path) -> None:
-    """Check a configuration without running it."""
+    """Check a configuration without running it; what it names and is not there now is a warning."""
     from edge_agent.config import load_agent_config
+    from edge_agent.outlook import outlook
 
-    load_agent_config(config)
+    for warning in outlook(load_agent_config(config)):
+        click.echo(f"{config}: {warning} (it would be down until then)", err=True)
     click.echo(f"{config}: good")
 
 

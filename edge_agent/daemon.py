@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -9,7 +10,6 @@ import structlog
 from edge_agent import box
 from edge_agent.cloud_link import CloudLink
 from edge_agent.config import AgentConfig, named_targets
-from edge_agent.hostkubelet.settings import SettingsError
 from edge_agent.identity import Identity, IdentityUnusable
 from edge_agent.listen import LocalListen
 from edge_agent.real_kubelet import dial_kubelet
@@ -23,9 +23,10 @@ from tunnel.aio.process.command import VERSION
 from tunnel.aio.process.lifecycle import EXIT_FAILED, EXIT_OK, Stop, run_daemon
 from tunnel.aio.process.log_sink import EXIT_FLUSH_S, LogSink
 from tunnel.aio.process.logs import start_log
+from tunnel.aio.process.parts import Parts
 from tunnel.aio.process.sd_notify import notify
 from tunnel.aio.process.tasks import TaskOwner
-from tunnel.aio.sockets.listener import Listener, ListenFailed
+from tunnel.aio.sockets.listener import Listener
 from tunnel.core.limits import Limits
 from tunnel.core.names import KUBELET
 
@@ -56,10 +57,11 @@ async def _main(config: AgentConfig, stop: Stop) -> int:
     identity = Identity(config.state)
     try:
         name = identity.name()
-        host = _host_kubelet(name, config)
-    except (IdentityUnusable, SettingsError) as error:
+    except IdentityUnusable as error:
         _log.error("cannot start", reason=str(error))
         return EXIT_FAILED
+    parts = Parts()
+    host = _host_kubelet(name, config, parts)
     services = _services(config, host)
     named = named_targets(config)
     acceptor = StreamAcceptor(Policy([allow.rule for allow in config.allow]), services, named)
@@ -73,9 +75,7 @@ async def _main(config: AgentConfig, stop: Stop) -> int:
         limits=Limits(),
         on_connected=_Once("READY=1"),
     )
-    listeners = await _listen(config, link)
-    if listeners is None:
-        return EXIT_FAILED
+    listeners = _listen(config, link, parts)
     tasks = TaskOwner("edge agent")
     stop.watch(tasks.spawn("link", link.run()))
     stop.watch(tasks.spawn("renewal", keep_fresh(identity, config.cloud.servers, config.cloud.proxy, link.reconnect)))
@@ -84,11 +84,13 @@ async def _main(config: AgentConfig, stop: Stop) -> int:
     try:
         await stop.wait()
         notify("STOPPING=1")
+        parts.stop()
         for listener in listeners:
             listener.close()
         await stop.drain(link.drain(config.drain_s, f"agent {name} is stopping"))
     finally:
         await link.finish()
+        await parts.aclose()
         for listener in listeners:
             await listener.aclose()
         await tasks.aclose()
@@ -98,19 +100,13 @@ async def _main(config: AgentConfig, stop: Stop) -> int:
     return EXIT_OK
 
 
-async def _listen(config: AgentConfig, link: CloudLink) -> list[Listener] | None:
-    """Open each `[[listen]]`; None, and a line in the log, when one cannot be."""
+def _listen(config: AgentConfig, link: CloudLink, parts: Parts) -> list[Listener]:
+    """Each `[[listen]]`, open as soon as it can be: the way to the box must not hang on a port."""
     listeners: list[Listener] = []
-    try:
-        for one in config.listen:
-            listener = Listener(f"listen {one.listen}", LocalListen(link, one.listen, one.target.target).handle)
-            listeners.append(listener)
-            await listener.listen_tcp(one.listen)
-    except ListenFailed as error:
-        _log.error("cannot start", reason=str(error))
-        for listener in listeners:
-            await listener.aclose()
-        return None
+    for one in config.listen:
+        listener = Listener(f"listen {one.listen}", LocalListen(link, one.listen, one.target.target).handle)
+        listeners.append(listener)
+        parts.want(listener.name, partial(listener.listen_tcp, one.listen))
     return listeners
 
 
@@ -126,12 +122,16 @@ class _Once:
             self._state = ""
 
 
-def _host_kubelet(name: str, config: AgentConfig) -> HostKubelet | None:
+def _host_kubelet(name: str, config: AgentConfig, parts: Parts) -> HostKubelet | None:
+    """The built-in kubelet; commands wait for their account, which may come from a directory that is not there yet."""
     if not config.host.offered:
         return None
     from edge_agent.hostkubelet.server import HostKubelet  # costs 3 MB with what it needs
 
-    return HostKubelet(name, config.host.settings)
+    host = HostKubelet(name, config.host.settings)
+    if config.host.exec:
+        parts.want("host.exec", host.find_account)
+    return host
 
 
 def _services(config: AgentConfig, host: HostKubelet | None) -> dict[str, Service]:

@@ -22,10 +22,11 @@ from edge_agent.hostkubelet.log_options import parse_log_options
 from edge_agent.hostkubelet.log_request import ClientGone, LogBroken, Logs, send_log
 from edge_agent.hostkubelet.pod import HOST, NAMESPACE, Container, Kind, containers, pod_list
 from edge_agent.hostkubelet.running import Running
-from edge_agent.hostkubelet.settings import HostSettings
+from edge_agent.hostkubelet.settings import HostSettings, SettingsError
 from edge_agent.hostkubelet.spawn import CommandSpec
 from edge_agent.hostkubelet.status import JSON_TYPE, KubeletError
 from edge_agent.hostkubelet.units import ContainerState, Units, kubernetes_time
+from tunnel.aio.process.parts import PartFailed
 from tunnel.aio.sockets.duplex import Duplex
 from tunnel.aio.sockets.http1 import Request, ServerConnection
 from tunnel.core.errors import Code, StreamError
@@ -58,7 +59,7 @@ class HostKubelet:
         journalctl: str = "journalctl",
         systemctl: str = "systemctl",
     ) -> None:
-        """Check the settings and look up the account; blocks shortly.
+        """Check the settings. Commands are refused until `find_account` was called.
 
         Args:
             agent_name: name of the pod and of its node.
@@ -67,11 +68,13 @@ class HostKubelet:
             systemctl: program that knows the units' states.
 
         Raises:
-            SettingsError: the settings ask for what this box cannot give.
+            SettingsError: the settings ask for what no box can give.
         """
         settings.check()
         self._name = agent_name
-        self._account: Account | None = find_account(settings.user, settings.shell) if settings.exec else None
+        self._settings = settings
+        self._account: Account | None = None
+        self._account_fault = f'user: "{settings.user}" was not looked up yet'
         self._containers = {container.name: container for container in containers(settings)}
         self._files = {str(file): LogFile(file) for file in settings.files}
         self._running = Running()
@@ -81,6 +84,18 @@ class HostKubelet:
         self._execs = 0
         self._open_logs = 0
         self._closing = False
+
+    async def find_account(self) -> None:
+        """Look up the account that commands run as. It may come from a directory, and later than the agent.
+
+        Raises:
+            PartFailed: this box cannot run commands as that account now; whoever tries one is told why.
+        """
+        try:
+            self._account = await asyncio.to_thread(find_account, self._settings.user, self._settings.shell)
+        except SettingsError as error:
+            self._account_fault = str(error)
+            raise PartFailed(str(error)) from error
 
     async def serve(self, duplex: Duplex, principal: str) -> None:
         """Serve one connection until it ends; owns it.
@@ -151,7 +166,7 @@ class HostKubelet:
     def _container(self, namespace: str, pod: str, name: str) -> Container:
         if (namespace, pod) != (NAMESPACE, self._name):
             raise KubeletError(404, f'pods "{pod}" not found in the namespace "{namespace}" of this box')
-        if name == HOST and self._account is None:
+        if name == HOST and not self._settings.exec:
             raise KubeletError(
                 403, "this box allows no commands: its owner can set exec = true in [host] of edge-agent.toml"
             )
@@ -199,6 +214,8 @@ class HostKubelet:
             raise KubeletError(400, f'commands run on the box itself only: use -c {HOST}, "{container.name}" is a log')
         if not argv or not argv[0] or any("\0" in argument for argument in argv):
             raise KubeletError(400, "a command must be given")
+        if self._account is None:
+            raise KubeletError(503, f"this box runs no commands now: [host] {self._account_fault}")
         wanted = {name for name, value in call.request.query if value in ("1", "true")}
         tty = "tty" in wanted
         spec = CommandSpec(argv=argv, account=self._account, tty=tty, stdin="input" in wanted)

@@ -23,7 +23,6 @@ from tests.support.processes import command_result
 from tests.support.waits import eventually
 from tunnel.aio.process.lifecycle import EXIT_FAILED, Stop
 from tunnel.aio.process.log_sink import Lost
-from tunnel.aio.sockets.listener import ListenFailed
 
 ANY_PORT = "127.0.0.1:0"
 
@@ -74,14 +73,64 @@ async def test_everything_that_the_config_names_is_open_and_then_closed(tmp_path
             await asyncio.open_connection("127.0.0.1", port)
 
 
-@pytest.mark.parametrize("taken", ["tunnel", "connect", "fleet"])
-async def test_a_port_that_is_taken_is_named_and_leaves_nothing_open(tmp_path: Path, taken: str) -> None:
+async def test_without_a_port_for_agents_there_is_no_server(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         address = f"127.0.0.1:{other.getsockname()[1]}"
-        config = await config_of(tmp_path, **{taken: {"listen": [address] if taken == "tunnel" else address}})
-        with pytest.raises((ListenFailed, OSError), match=f"cannot listen on {address}"):
+        config = await config_of(tmp_path, tunnel={"listen": [address]})
+        with pytest.raises(OSError, match=f"cannot listen on {address}"):
             async with open_server(config):
                 pass
+
+
+@pytest.mark.parametrize("taken", ["tunnel", "connect", "fleet", "socks", "metrics", "forward"])
+async def test_one_port_that_is_taken_takes_no_other_with_it_and_is_opened_when_it_is_free(
+    tmp_path: Path, taken: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        listen: dict[str, object] = {"listen": address}
+        if taken == "tunnel":
+            listen = {"listen": [ANY_PORT, address]}
+        section = [{**listen, "agent": "box-7", "target": "127.0.0.1:22"}] if taken == "forward" else listen
+        name = f"{taken} {address}" if taken in ("tunnel", "forward") else taken
+        with capture_logs() as logs:
+            async with open_server(await config_of(tmp_path, **{taken: section})) as (server, stop):
+                assert [(log["part"], log["reason"]) for log in logs if "is down" in log["event"]] == [(name, ANY_TEXT)]
+                assert {"tunnel", "connect", "fleet"} - {taken} < {*server.ports, "connect-unix"}
+                assert not stop.asked
+                other.close()
+                await eventually(lambda: [log for log in logs if log["event"] == "a part is up"], 10)
+                assert int(address.rpartition(":")[2]) in [port for ports in server.ports.values() for port in ports]
+
+
+class _AnyText:
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, str) and bool(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+ANY_TEXT = _AnyText()
+
+
+async def test_a_kubeconfig_that_cannot_be_read_yet(tmp_path: Path) -> None:
+    config = await config_of(tmp_path, kubernetes={"kubeconfig": "cluster.yaml"})
+    with capture_logs() as logs:
+        async with open_server(config) as (_, stop):
+            (told,) = await eventually(
+                lambda: [log for log in logs if log["event"] == "a part is down, trying again"], 10
+            )
+            assert told["part"] == "kubernetes"
+            assert "no such file" in told["reason"].lower()
+            assert not stop.asked
+
+
+async def test_a_server_that_is_closed_while_parts_are_down_leaves_nothing(tmp_path: Path) -> None:
+    config = await config_of(tmp_path, connect={"unix": "missing/c.sock"}, fleet={"listen": "192.0.2.1:1"})
+    async with open_server(config) as (server, _):
+        await server.drain()
+        (tmp_path / "cloud" / "missing").mkdir()
+    assert not (tmp_path / "cloud" / "missing" / "c.sock").exists()
 
 
 async def test_a_state_folder_without_its_authority(tmp_path: Path) -> None:

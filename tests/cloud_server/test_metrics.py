@@ -26,7 +26,8 @@ class Joined:
 
 @pytest.fixture
 def metrics() -> Metrics:
-    return Metrics("1.2.3", Registry(Joined()), lambda: {"connect": 3, "fleet": 1}, lambda: Lost(7, 2))
+    connections, parts = {"connect": 3, "fleet": 1}, {"socks": False, "fleet": True}
+    return Metrics("1.2.3", Registry(Joined()), lambda: connections, lambda: Lost(7, 2), lambda: parts)
 
 
 def scrape(metrics: Metrics) -> dict[str, float]:
@@ -45,6 +46,8 @@ def test_what_is_so_now(metrics: Metrics) -> None:
     assert now["longline_agent_up{agent=box-7}"] == 0
     assert now["longline_agent_up{agent=box-8}"] == 0
     assert now["longline_connections{listener=connect}"] == 3
+    assert now["longline_part_up{part=socks}"] == 0
+    assert now["longline_part_up{part=fleet}"] == 1
     assert now[K + "http_connections"] == 3
     assert now[K + "ready_backend_connections"] == 0
     assert now[K + "established_connections"] == 0

@@ -19,6 +19,7 @@ class Page:
 
     url: str = ""
     fault: str = ""
+    remarks: list[str] = field(default_factory=list)
     answers: list[int] = field(default_factory=list)
 
     async def get(self, path: str, method: str = "GET") -> tuple[int, str, str]:
@@ -38,7 +39,9 @@ class Page:
 @asynccontextmanager
 async def serving() -> AsyncIterator[Page]:
     page = Page()
-    listener = Listener("metrics", MetricsEndpoint(lambda: b"longline_up 1\n", lambda: page.fault).handle)
+    listener = Listener(
+        "metrics", MetricsEndpoint(lambda: b"longline_up 1\n", lambda: page.fault, lambda: page.remarks).handle
+    )
     await listener.listen_tcp("127.0.0.1:0")
     page.url = f"http://127.0.0.1:{listener.ports[0]}"
     try:
@@ -60,6 +63,12 @@ async def test_ready_says_why_it_is_not() -> None:
         page.fault = "draining"
         assert (await page.get("/readyz"))[::2] == (503, "draining\n")
         assert (await page.get("/livez"))[::2] == (200, "ok\n")
+
+
+async def test_what_is_down_is_told_and_does_not_make_it_unready() -> None:
+    async with serving() as page:
+        page.remarks = ["socks is down: address already in use"]
+        assert (await page.get("/readyz"))[::2] == (200, "ok\nsocks is down: address already in use\n")
 
 
 @pytest.mark.parametrize(("path", "method", "status"), [("/", "GET", 404), ("/metrics", "POST", 405)])

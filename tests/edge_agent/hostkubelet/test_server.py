@@ -12,11 +12,13 @@ import pytest
 from structlog.testing import capture_logs
 
 from edge_agent.hostkubelet import server
+from edge_agent.hostkubelet.account import find_account
 from edge_agent.hostkubelet.server import HostKubelet
-from edge_agent.hostkubelet.settings import HostSettings, SettingsError
+from edge_agent.hostkubelet.settings import HostSettings
 from tests.edge_agent.hostkubelet.conftest import POD, Box, serving
 from tests.support.channel_client import ChannelClient, UpgradeRefused, exec_target, upgrade_headers
 from tests.support.waits import eventually
+from tunnel.aio.process.parts import PartFailed
 from tunnel.aio.sockets.http1 import ClientConnection
 
 ME = pwd.getpwuid(os.geteuid()).pw_name
@@ -89,10 +91,25 @@ async def test_without_permission_no_command_runs(tmp_path: Path) -> None:
     assert not (tmp_path / "made").exists()
 
 
-def test_a_user_that_does_not_exist_is_refused_at_the_start() -> None:
-    with pytest.raises(SettingsError, match="no-such-user"):
-        HostKubelet(POD, HostSettings(exec=True, user="no-such-user"))
-    HostKubelet(POD, HostSettings(exec=False, user="no-such-user"))  # nothing would run as it
+async def test_a_user_that_does_not_exist_yet_costs_commands_only() -> None:
+    settings = HostSettings(exec=True, user="no-such-user", files=[Path("/etc/hostname")])
+    async with serving(settings) as box:
+        status, text = await refusal(box, exec_target(POD, ["true"]))
+        assert (await box.get("/pods"))[0] == 200
+        assert (await box.get(f"/containerLogs/default/{POD}/hostname"))[0] == 200
+    assert status == 503
+    assert text.startswith('this box runs no commands now: [host] user: there is no user "no-such-user" on this box')
+
+
+async def test_a_user_is_found_when_it_appears(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = HostSettings(exec=True, user="no-such-user")
+    kubelet = HostKubelet(POD, settings)
+    with pytest.raises(PartFailed, match="no-such-user"):
+        await kubelet.find_account()
+    me = find_account(pwd.getpwuid(os.getuid()).pw_name, "")
+    monkeypatch.setattr("edge_agent.hostkubelet.server.find_account", lambda *_names: me)
+    await kubelet.find_account()
+    assert kubelet._account == me
 
 
 @pytest.mark.parametrize(

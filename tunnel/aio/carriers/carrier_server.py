@@ -83,7 +83,8 @@ class CarrierServer:
         self._enrollment = enrollment
         self._trust_domain = trust_domain
         self._limits = limits or CarrierLimits()
-        self._server: grpc.aio.Server | None = None
+        self._servers: list[grpc.aio.Server] = []
+        """One for each address, since gRPC's takes no more addresses once it runs."""
         self._ports: list[int] = []
         self._stopping = False
         self._carriers: set[AcceptedCarrier] = set()
@@ -98,41 +99,51 @@ class CarrierServer:
 
     @property
     def ports(self) -> list[int]:
-        """The bound ports, in the order of `listen`."""
+        """The bound ports, in the order in which they were."""
         return list(self._ports)
 
     async def start(self) -> None:
-        """Bind and accept.
+        """Bind each address and accept.
 
         Raises:
             CredentialsUnusable: the certificate, key or CA cannot be used.
             OSError: an address cannot be bound.
         """
+        for address in self._listen:
+            await self.listen(address)
+
+    async def listen(self, address: str) -> None:
+        """Bind one address and accept there.
+
+        Raises:
+            CredentialsUnusable, OSError: as above.
+        """
         keep_grpc_running()
         server = grpc.aio.server(
             handlers=[_Methods(self)], options=cloud_options(), compression=grpc.Compression.NoCompression
         )
-        for address in self._listen:
-            # One for each port: gRPC takes the first certificate out of such an object only once.
-            credentials = await asyncio.to_thread(server_credentials, self._tls)
-            try:
-                self._ports.append(server.add_secure_port(address, credentials))
-            except RuntimeError as fault:
-                await server.stop(None)
-                raise OSError(f"cannot listen on {address}: in use, or not an address of this machine") from fault
+        credentials = await asyncio.to_thread(server_credentials, self._tls)
+        try:
+            port = server.add_secure_port(address, credentials)
+        except RuntimeError as fault:
+            await server.stop(None)
+            raise OSError(f"cannot listen on {address}: in use, or not an address of this machine") from fault
         await server.start()
-        self._server = server
-        self._tasks.spawn("certificates", self._end_expired())
+        self._servers.append(server)
+        self._ports.append(port)
+        if len(self._servers) == 1:
+            self._tasks.spawn("certificates", self._end_expired())
 
     async def stop(self, grace_s: float) -> None:
         """Close every carrier and the listeners. Carriers that were told GOAWAY get `grace_s` to have it delivered."""
         self._stopping = True
         for carrier in tuple(self._carriers):
             carrier.close()
-        if self._server is not None:
-            await self._server.stop(grace_s)
-            # It and its handlers hold each other: let it go now, not when the garbage collector comes by.
-            self._server = None
+        async with asyncio.TaskGroup() as stopping:
+            for server in self._servers:
+                stopping.create_task(server.stop(grace_s))
+        # They and their handlers hold each other: let them go now, not when the garbage collector comes by.
+        self._servers.clear()
         with suppress(TimeoutError):
             async with asyncio.timeout(grace_s):
                 await self._owners.finished()

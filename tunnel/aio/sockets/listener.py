@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import ipaddress
-import os
 import resource
 import socket
 import ssl
-import stat
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -21,7 +18,9 @@ from pathlib import Path
 
 import structlog
 
+from tunnel.aio.process.parts import PartFailed
 from tunnel.aio.process.tasks import TaskOwner
+from tunnel.aio.sockets.binding import PathTaken, UnixPath, bind_unix, reason_of
 from tunnel.aio.sockets.conn import Conn
 from tunnel.aio.sockets.tcp import abort_with_reset, reset_when_closed
 from tunnel.aio.sockets.tls import HANDSHAKE_TIMEOUT_S, TlsTransport
@@ -30,10 +29,7 @@ from tunnel.core.target_rule import MAX_PORT
 
 _log = structlog.get_logger("tunnel.listener")
 
-UNIX_MODE = 0o660
 BACKLOG = 1024
-PROBE_S = 1.0
-"""How long a listener that is there may take to accept, before we believe that it is there all the same."""
 LINGER_S = 2.0
 LINGER_BYTES = 1024 * 1024
 """What a client may still send after our last word: closing on unread bytes would reset that word away."""
@@ -47,7 +43,7 @@ Handler = Callable[[Conn], Awaitable[None]]
 """Owns a connection; it is closed when the handler returns, and a StreamError that comes out is no fault."""
 
 
-class ListenFailed(Exception):
+class ListenFailed(PartFailed):
     """A listener could not be opened; the text names it and says why."""
 
 
@@ -74,10 +70,11 @@ class Listener:
         self._limits = limits or Limits()
         self._tasks = TaskOwner(name)
         self._servers: list[asyncio.Server] = []
-        self._sockets: list[_UnixPath] = []
+        self._sockets: list[UnixPath] = []
         self._removals: list[asyncio.Future[None]] = []
         self._by_address: Counter[str] = Counter()
         self._handshakes: Counter[str] = Counter()
+        self._accepting = True
         self._closed = False
         self._refused = 0
         self._warned_s = float("-inf")
@@ -105,11 +102,14 @@ class Listener:
                 factory, host or None, int(port), backlog=BACKLOG, start_serving=False
             )
         except OSError as error:
-            raise ListenFailed(f"{self.name}: cannot listen on {address}: {_reason(error)}") from error
+            raise ListenFailed(f"{self.name}: cannot listen on {address}: {reason_of(error)}") from error
         for sock in server.sockets:
             reset_when_closed(sock)
-        await server.start_serving()
         self._servers.append(server)
+        if not self._accepting:  # closed meanwhile
+            self.close()
+            return
+        await server.start_serving()
         self.ports.append(server.sockets[0].getsockname()[1])
 
     async def listen_unix(self, path: Path) -> None:
@@ -118,16 +118,24 @@ class Listener:
         Raises:
             ListenFailed: the path is in use, is something else, or cannot be made.
         """
+        loop = asyncio.get_running_loop()
+        binding = loop.run_in_executor(None, bind_unix, path)
         try:
-            sock, made = await asyncio.to_thread(_bind_unix, path)
-            server = await asyncio.get_running_loop().create_unix_server(self._plain, sock=sock, backlog=BACKLOG)
-        except (OSError, _PathTaken) as error:
-            raise ListenFailed(f"{self.name}: cannot listen on {path}: {_reason(error)}") from error
+            sock, made = await asyncio.shield(binding)
+        except asyncio.CancelledError:
+            await _undo(binding)
+            raise
+        except (OSError, PathTaken) as error:
+            raise ListenFailed(f"{self.name}: cannot listen on {path}: {reason_of(error, path=True)}") from error
+        server = await loop.create_unix_server(self._plain, sock=sock, backlog=BACKLOG)
         self._servers.append(server)
         self._sockets.append(made)
+        if not self._accepting:  # closed meanwhile
+            self.close()
 
     def close(self) -> None:
-        """Accept no more connections; those that run go on."""
+        """Accept no more connections; those that run go on. What is being opened is closed as soon as it is open."""
+        self._accepting = False
         for server in self._servers:
             server.close()
         loop = asyncio.get_running_loop()
@@ -288,62 +296,9 @@ async def _linger(conn: Conn) -> None:
                 taken += len(data)
 
 
-class _PathTaken(Exception):
-    """The path of a unix socket is not ours to use."""
-
-
-class _UnixPath:
-    """A socket file that we made."""
-
-    def __init__(self, path: Path) -> None:
-        status = path.stat()
-        self._path = path
-        self._identity = (status.st_dev, status.st_ino)
-
-    def remove(self) -> None:
-        """Remove it, unless somebody else made another one there since."""
-        with contextlib.suppress(FileNotFoundError):
-            status = self._path.stat()
-            if (status.st_dev, status.st_ino) == self._identity:
-                self._path.unlink()
-
-
-def _bind_unix(path: Path) -> tuple[socket.socket, _UnixPath]:
-    _remove_stale(path)
-    sock = socket.socket(socket.AF_UNIX)
-    try:
-        # Nobody may connect between bind and chmod: the socket does not listen yet.
-        sock.bind(str(path))
-        path.chmod(UNIX_MODE)
-        return sock, _UnixPath(path)
-    except OSError:
+async def _undo(binding: asyncio.Future[tuple[socket.socket, UnixPath]]) -> None:
+    """Whoever wanted it does not any more, and a thread cannot be called off."""
+    with contextlib.suppress(OSError, PathTaken):
+        sock, made = await binding
         sock.close()
-        raise
-
-
-def _remove_stale(path: Path) -> None:
-    """Remove a socket that nobody listens on: one left behind by a process that was killed."""
-    try:
-        if not stat.S_ISSOCK(path.lstat().st_mode):
-            raise _PathTaken("something other than a socket is there")
-    except FileNotFoundError:
-        return
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.settimeout(PROBE_S)
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            path.unlink(missing_ok=True)
-            return
-        except TimeoutError:
-            pass
-    raise _PathTaken("another process listens there")
-
-
-def _reason(error: OSError | _PathTaken) -> str:
-    """The system's words, without numbers and without asyncio's around them."""
-    if isinstance(error, _PathTaken):
-        return str(error)
-    if error.errno is not None and error.errno in errno.errorcode:
-        return os.strerror(error.errno).lower()
-    return str(error.strerror or error).lower()  # resolving has numbers of its own
+        await asyncio.to_thread(made.remove)

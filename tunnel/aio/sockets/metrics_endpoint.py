@@ -6,7 +6,7 @@ Plain HTTP, meant for loopback or a network of the operator's own: it tells how 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from tunnel.aio.sockets.conn import Conn
 from tunnel.aio.sockets.http1 import Request, ServerConnection
@@ -20,10 +20,19 @@ _METRICS = ("content-type", "text/plain; version=0.0.4; charset=utf-8")
 class MetricsEndpoint:
     """Answers a listener's connections."""
 
-    def __init__(self, render: Callable[[], bytes], not_ready: Callable[[], str]) -> None:
-        """`render`: the metrics in Prometheus' text format. `not_ready`: why no work is taken; empty when it is."""
+    def __init__(
+        self, render: Callable[[], bytes], not_ready: Callable[[], str], remarks: Callable[[], Sequence[str]]
+    ) -> None:
+        """What the pages say.
+
+        Args:
+            render: the metrics in Prometheus' text format.
+            not_ready: why no work is taken; empty when it is.
+            remarks: what else an operator should know of, a line each; it does not count against readiness.
+        """
         self._render = render
         self._not_ready = not_ready
+        self._remarks = remarks
 
     async def handle(self, conn: Conn) -> None:
         """Serve a connection to its end."""
@@ -49,6 +58,7 @@ class MetricsEndpoint:
                 await http.respond(200, [_TEXT], b"ok\n")
             case "/readyz":
                 fault = self._not_ready()
-                await http.respond(503 if fault else 200, [_TEXT], f"{fault or 'ok'}\n".encode())
+                text = "".join(f"{line}\n" for line in (fault or "ok", *self._remarks()))
+                await http.respond(503 if fault else 200, [_TEXT], text.encode())
             case _:
                 await http.respond(404, [_TEXT], b"here are /metrics, /livez and /readyz\n")

@@ -1,0 +1,118 @@
+"""Parts of a daemon that are wanted and may be down: a port in use, an address that is not up yet, a missing file.
+
+None of them is a reason not to run. Each is opened, tried again until it is, and says why it is not in the log, the
+metrics and the page for readiness. What a daemon is nothing without is not a part: it fails the start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from tunnel.aio.process.tasks import TaskOwner
+from tunnel.core.backoff import Backoff
+
+RETRY_S = 1.0
+"""The most that the second attempt waits; the next ones up to 3 s, and after half a minute up to 30 s (see Backoff)."""
+TELL_AGAIN_S = 60.0
+"""After so long a part that is down for the same reason is told again; then after twice as long, and so on."""
+MAX_TELL_AGAIN_S = 3600.0
+
+_log = structlog.get_logger("tunnel.parts")
+
+
+class PartFailed(Exception):
+    """A part cannot be opened now; the text says why."""
+
+
+class Part:
+    """One of them."""
+
+    def __init__(self, name: str, open_: Callable[[], Awaitable[None]]) -> None:
+        """`name` is for people and for metrics. `open_` raises PartFailed or OSError; cancelled, it leaves nothing."""
+        self.name = name
+        self.up = False
+        self.fault = ""
+        """Why it is down; empty while it was not tried yet, too."""
+        self.tried = asyncio.Event()
+        """The first attempt is over."""
+        self._open = open_
+        self._tell_after_s = 0.0
+        self._pause_s = TELL_AGAIN_S
+
+    async def bring_up(self) -> None:
+        """Try until it is up. The first attempt is made at once."""
+        loop = asyncio.get_running_loop()
+        backoff = Backoff(random=random.random, first_s=RETRY_S)
+        began_s = loop.time()
+        while not await self._attempt():  # noqa: ASYNC110 - nothing tells that a port is free
+            await asyncio.sleep(backoff.next_delay())
+        if backoff.attempts:
+            _log.info("a part is up", part=self.name, after_s=round(loop.time() - began_s, 1))
+
+    async def _attempt(self) -> bool:
+        try:
+            await self._open()
+        except (PartFailed, OSError) as error:
+            self._failed(str(error))
+        except Exception:  # noqa: BLE001 - whatever it is, it takes no other part with it
+            _log.exception("a part fails for a fault of the daemon, trying again", part=self.name)
+            self.fault = "a fault of the daemon, whose log says more"
+        else:
+            self.up, self.fault = True, ""
+        self.tried.set()
+        return self.up
+
+    def _failed(self, reason: str) -> None:
+        now_s = asyncio.get_running_loop().time()
+        if reason == self.fault and now_s < self._tell_after_s:
+            return
+        self._pause_s = min(2 * self._pause_s, MAX_TELL_AGAIN_S) if reason == self.fault else TELL_AGAIN_S
+        self._tell_after_s = now_s + self._pause_s
+        self.fault = reason
+        _log.warning("a part is down, trying again", part=self.name, reason=reason)
+
+
+class Parts:
+    """The parts of one daemon. `stop` when it ends, then `aclose`; whoever opened something closes it."""
+
+    def __init__(self) -> None:
+        self._parts: list[Part] = []
+        self._tasks = TaskOwner("parts")
+        self._trying: list[asyncio.Task[None]] = []
+
+    def want(self, name: str, open_: Callable[[], Awaitable[None]]) -> Part:
+        """Bring up a part from now on; see `Part`."""
+        part = Part(name, open_)
+        self._parts.append(part)
+        self._trying.append(self._tasks.spawn(name, part.bring_up()))
+        return part
+
+    async def tried(self, within_s: float) -> None:
+        """Wait until each was tried once, but no longer than that: one whose name resolves slowly holds up no other."""
+        try:
+            async with asyncio.timeout(within_s):
+                for part in self._parts:
+                    await part.tried.wait()
+        except TimeoutError:
+            return
+
+    def up(self) -> dict[str, bool]:
+        """Whether each is up, by name."""
+        return {part.name: part.up for part in self._parts}
+
+    def faults(self) -> list[str]:
+        """What is down, and why, for people."""
+        return [f"{part.name} is down: {part.fault or 'not tried yet'}" for part in self._parts if not part.up]
+
+    def stop(self) -> None:
+        """Try no more."""
+        for task in self._trying:
+            task.cancel()
+
+    async def aclose(self) -> None:
+        """Try no more, and wait for attempts to end."""
+        await self._tasks.aclose()

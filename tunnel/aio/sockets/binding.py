@@ -1,0 +1,114 @@
+"""Addresses and paths to listen on: taking a unix socket's path, and why an address cannot be had, in words."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import stat
+from pathlib import Path
+
+UNIX_MODE = 0o660
+PROBE_S = 1.0
+"""How long a listener that is there may take to accept, before we believe that it is there all the same."""
+_HINTS = {
+    errno.EACCES: "ports below 1024 need root or CAP_NET_BIND_SERVICE",
+    errno.EADDRNOTAVAIL: "no interface of this machine has it now",
+    errno.EAFNOSUPPORT: "is IPv6 switched off here?",
+}
+"""What the system's words mean for an address."""
+_PATH_HINTS = {errno.ENOENT: "its folder does not exist", errno.EACCES: "who runs this may not write to its folder"}
+"""And for a path."""
+
+
+class PathTaken(Exception):
+    """The path of a unix socket is not ours to use."""
+
+
+class UnixPath:
+    """A socket file that we made."""
+
+    def __init__(self, path: Path) -> None:
+        status = path.stat()
+        self._path = path
+        self._identity = (status.st_dev, status.st_ino)
+
+    def remove(self) -> None:
+        """Remove it, unless somebody else made another one there since."""
+        with contextlib.suppress(FileNotFoundError):
+            status = self._path.stat()
+            if (status.st_dev, status.st_ino) == self._identity:
+                self._path.unlink()
+
+
+def bind_unix(path: Path) -> tuple[socket.socket, UnixPath]:
+    """A unix socket at a path, mode 0660, that does not listen yet. One that nobody listens on is replaced. Blocks.
+
+    Raises:
+        PathTaken: somebody listens there, or it is something else.
+        OSError: it cannot be made.
+    """
+    _remove_stale(path)
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        # Nobody may connect between bind and chmod: the socket does not listen yet.
+        sock.bind(str(path))
+        path.chmod(UNIX_MODE)
+        return sock, UnixPath(path)
+    except OSError:
+        sock.close()
+        raise
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove a socket that nobody listens on: one left behind by a process that was killed."""
+    try:
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise PathTaken("something other than a socket is there")
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(PROBE_S)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+            return
+        except TimeoutError:
+            pass
+    raise PathTaken("another process listens there")
+
+
+def reason_of(error: OSError | PathTaken, *, path: bool = False) -> str:
+    """Why an address, or a path, cannot be listened on: the system's words, without numbers and without asyncio's."""
+    if isinstance(error, PathTaken):
+        return str(error)
+    if error.errno is None or error.errno not in errno.errorcode:
+        return str(error.strerror or error).lower()  # resolving has numbers of its own
+    text = os.strerror(error.errno).lower()
+    hint = (_PATH_HINTS if path else _HINTS).get(error.errno)
+    return f"{text}: {hint}" if hint else text
+
+
+def address_fault(address: str) -> str:
+    """Why this machine cannot listen on `host:port` whatever the port; empty when it can. Takes no port for that.
+
+    Blocks while a name is resolved.
+    """
+    host = address.rpartition(":")[0].removeprefix("[").removesuffix("]")
+    try:
+        found = socket.getaddrinfo(host or None, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, proto, _, where in found:
+            with socket.socket(family, kind, proto) as probe:
+                probe.bind(where)
+    except OSError as error:
+        return reason_of(error)
+    return ""
+
+
+def path_fault(path: Path) -> str:
+    """Why no unix socket can be made at a path whatever is there now; empty when it can."""
+    if not path.parent.is_dir():
+        return _PATH_HINTS[errno.ENOENT]
+    return "" if os.access(path.parent, os.W_OK | os.X_OK) else _PATH_HINTS[errno.EACCES]
