@@ -60,6 +60,19 @@ async def test_a_box_that_has_not_joined_is_told_what_to_do(tmp_path: Path) -> N
 
 
 @STARTS
+async def test_a_port_that_is_taken_keeps_it_from_nothing_and_not_from_its_end(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, capture_logs() as logs:
+        listen = f'[[listen]]\nlisten = "127.0.0.1:{taken.getsockname()[1]}"\ntarget = "127.0.0.1:22"\n'
+        config, stop = await asyncio.to_thread(prepared, tmp_path, listen), Stop()
+        running = asyncio.get_running_loop().create_task(daemon._main(config, stop))
+        await eventually(lambda: [log for log in logs if log["event"].startswith("cannot connect")])
+        (down,) = [log for log in logs if log["event"].startswith("a part is down")]
+        assert down["part"].startswith("listen 127.0.0.1:")
+        stop.ask()
+        assert await running == EXIT_OK
+
+
+@STARTS
 @pytest.mark.parametrize("part", ["edge_agent.daemon.keep_fresh", "edge_agent.daemon.CloudLink.run"])
 async def test_an_agent_that_would_no_longer_dial_or_renew_stops(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
