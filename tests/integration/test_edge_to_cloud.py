@@ -150,17 +150,6 @@ def test_a_server_that_restarts_is_used_again(up: Upwards) -> None:
         assert exchange(sock) == b"ping"
 
 
-def test_a_port_in_use_is_told(up: Upwards) -> None:
-    box = up.cluster.boxes[BOX]
-    daemon = Daemon("second", ["edge-agent", "run", "--config", str(box.config)], up.cluster.folder / "second.log")
-    try:
-        daemon.start()
-        assert daemon.wait() == 1
-        assert "cannot listen on" in daemon.log.read_text()
-    finally:
-        daemon.close()
-
-
 def _closed_by(act: Callable[[], object]) -> bool:
     try:
         act()

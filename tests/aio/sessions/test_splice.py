@@ -23,6 +23,7 @@ from tunnel.aio.sessions.incoming import IncomingStream
 from tunnel.aio.sessions.splice import SpliceResult, splice
 from tunnel.aio.sessions.stream import Stream
 from tunnel.aio.sockets.conn import Conn
+from tunnel.aio.sockets.tcp import reset_when_closed
 from tunnel.core.errors import StreamReset
 from tunnel.core.states import Send
 from tunnel.core.target import TcpTarget
@@ -124,6 +125,44 @@ async def test_half_close_echo() -> None:
         assert {result.bytes_from_socket for result in results} == {len(blob)}
 
 
+async def test_until_all_is_with_the_kernel_the_socket_would_reset_if_the_process_died() -> None:
+    """Both directions have ended, and much of it still waits in the process for a client that reads slowly."""
+    blob = os.urandom(12_000_000)
+    entered: list[Conn] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.write(blob)
+
+    async with path_to(answer) as path:
+        loop = asyncio.get_running_loop()
+        enter = path.enter
+
+        def remember(conn: Conn) -> None:
+            entered.append(conn)
+            enter(conn)
+
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            reset_when_closed(listener)
+            listener.setblocking(False)
+            entry = await loop.create_server(lambda: Conn(remember), sock=listener)
+            path.address = listener.getsockname()
+            with await path.client() as sock:
+                sock.shutdown(socket.SHUT_WR)
+                got = bytearray()
+                while len(got) < len(blob) - 1_000_000:  # windows grow while it reads
+                    got += await loop.sock_recv(sock, 65536)
+                await eventually(lambda: path.streams[0].statistics().bytes_received == len(blob))
+                await eventually(lambda: path.streams[0].error is None)
+                transport = entered[0].transport
+                while not transport.is_closing():
+                    lingers = transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8)
+                    assert lingers == struct.pack("ii", 1, 0)
+                    got += await loop.sock_recv(sock, 65536)
+                assert bytes(got + await receive_all(sock)) == blob
+            entry.close()
+
+
 async def test_write_then_close_delivers_everything() -> None:
     blob = os.urandom(5_000_000)
     got: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
@@ -221,6 +260,63 @@ async def test_reset_of_the_target_reaches_the_client_as_a_reset() -> None:
                 await receive_all(sock)
         results = await both_done(path)
         assert {result.reason for result in results} == {"connection_reset"}
+
+
+@pytest.mark.parametrize("talks", [True, False])
+async def test_on_a_unix_socket_a_reset_reaches_a_client_that_goes_on_talking(tmp_path: Path, talks: bool) -> None:
+    """It has no other reset; one that is silent gets an end, as it always was."""
+    reset = asyncio.Event()
+
+    async def resetting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(1)
+        writer.write(b"half of an ans")
+        await reset.wait()
+        reset_on_close(writer.get_extra_info("socket"))
+        writer.transport.abort()
+
+    loop = asyncio.get_running_loop()
+    async with path_to(resetting) as path:
+        entry = await loop.create_unix_server(lambda: Conn(path.enter), str(tmp_path / "s"))
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.setblocking(False)
+            await loop.sock_connect(sock, str(tmp_path / "s"))
+            await loop.sock_sendall(sock, b"x")
+            assert await loop.sock_recv(sock, 100) == b"half of an ans"
+            reset.set()
+            while talks and len(path.results) < 2:
+                with suppress(BrokenPipeError):
+                    sock.send(b"more")
+                await asyncio.sleep(0.005)
+            if talks:
+                with pytest.raises(ConnectionResetError):
+                    await receive_all(sock)
+            else:
+                assert await receive_all(sock) == b""
+        results = await both_done(path)
+        entry.close()
+    assert {result.reason for result in results} == {"connection_reset"}
+
+
+@pytest.mark.parametrize("left", ["closes", "finishes"])
+async def test_a_unix_client_that_leaves_while_it_is_reset(tmp_path: Path, left: str) -> None:
+    async def resetting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(1)
+        reset_on_close(writer.get_extra_info("socket"))
+        writer.transport.abort()
+
+    loop = asyncio.get_running_loop()
+    async with path_to(resetting) as path:
+        entry = await loop.create_unix_server(lambda: Conn(path.enter), str(tmp_path / "s"))
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.setblocking(False)
+            await loop.sock_connect(sock, str(tmp_path / "s"))
+            await loop.sock_sendall(sock, b"x")
+            if left == "closes":
+                sock.close()
+            else:
+                sock.shutdown(socket.SHUT_WR)
+            assert len(await both_done(path)) == 2
+        entry.close()
 
 
 async def test_reset_of_the_client_reaches_the_target_as_a_reset() -> None:

@@ -5,7 +5,7 @@ one step of the event loop), cut into frames and queued; a full queue pauses rea
 written as they came, and credit for them is granted only when the socket took them.
 
 An end is passed on as an end, a reset as a reset: a socket whose stream was reset or lost gets RST, never FIN, since
-FIN promises that all bytes arrived (see sockets/tcp.py).
+FIN promises that all bytes arrived (see sockets/tcp.py, and sockets/last_word.py for unix sockets).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import structlog
 
 from tunnel.aio.sessions.stream import Stream
 from tunnel.aio.sockets.conn import Detached, reset_of
+from tunnel.aio.sockets.last_word import LastWord, is_unix
 from tunnel.aio.sockets.tcp import abort_with_reset, end_in_order
 from tunnel.core.errors import Code, StreamError
 from tunnel.core.limits import CHUNK_BYTES
@@ -120,6 +121,7 @@ class _Joint(asyncio.BufferedProtocol):
         """Both directions have ended, or end with the close of the socket: it is closed with FIN."""
         self._linger_timer: asyncio.TimerHandle | None = None
         self._watch_timer: asyncio.TimerHandle | None = None
+        self._last_word: LastWord | None = None
         self.end = _End()
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -211,7 +213,7 @@ class _Joint(asyncio.BufferedProtocol):
         self._socket_gone = True
         if exc is None and self._in_order:
             end_in_order(self._transport)
-        for timer in (self._linger_timer, self._watch_timer):
+        for timer in (self._linger_timer, self._watch_timer, self._last_word):
             if timer is not None:
                 timer.cancel()
         if self._stream_ended:
@@ -269,7 +271,10 @@ class _Joint(asyncio.BufferedProtocol):
         self._stream_ended = True
         if error is not None:
             self._finish(error.code.label, str(error))
-            self._reset()
+            if is_unix(self._transport) and not self._socket_eof and not self._transport.is_closing():
+                self._last_word = LastWord(self._transport)
+            else:
+                self._reset()
         elif self._socket_eof or self._tls:
             self._close_in_order()
         else:

@@ -44,7 +44,7 @@ Handler = Callable[[Conn], Awaitable[None]]
 
 
 class ListenFailed(PartFailed):
-    """A listener could not be opened; the text names it and says why."""
+    """A listener could not be opened; the text says where, and why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +64,7 @@ class Listener:
     """The listeners of one front end."""
 
     def __init__(self, name: str, handler: Handler, limits: Limits | None = None) -> None:
-        """`name` is for logs and error texts. `limits`: None for the usual ones."""
+        """`name` is for logs. `limits`: None for the usual ones."""
         self.name = name
         self._handler = handler
         self._limits = limits or Limits()
@@ -95,14 +95,14 @@ class Listener:
         host, _, port = address.rpartition(":")
         host = host.removeprefix("[").removesuffix("]")
         if not (port.isascii() and port.isdigit() and int(port) <= MAX_PORT):
-            raise ListenFailed(f"{self.name}: {address!r} is not host:port, with a port up to {MAX_PORT}")
+            raise ListenFailed(f"{address!r} is not host:port, with a port up to {MAX_PORT}")
         factory = self._plain if tls is None else self._secured(tls)
         try:
             server = await asyncio.get_running_loop().create_server(
                 factory, host or None, int(port), backlog=BACKLOG, start_serving=False
             )
         except OSError as error:
-            raise ListenFailed(f"{self.name}: cannot listen on {address}: {reason_of(error)}") from error
+            raise ListenFailed(f"cannot listen on {address}: {reason_of(error)}") from error
         for sock in server.sockets:
             reset_when_closed(sock)
         self._servers.append(server)
@@ -126,7 +126,7 @@ class Listener:
             await _undo(binding)
             raise
         except (OSError, PathTaken) as error:
-            raise ListenFailed(f"{self.name}: cannot listen on {path}: {reason_of(error, path=True)}") from error
+            raise ListenFailed(f"cannot listen on {path}: {reason_of(error, path=True)}") from error
         server = await loop.create_unix_server(self._plain, sock=sock, backlog=BACKLOG)
         self._servers.append(server)
         self._sockets.append(made)
