@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from cloud_server.routing.router import RoutePolicy
+from cloud_server.routing.claims import RoutePolicy
 from tunnel.aio.process.config import (
     Fault,
     HostPort,

@@ -229,7 +229,7 @@ def test_the_server_may_see_three_kinds_and_change_nothing() -> None:
             for resource in rule["resources"]
             for verb in rule["verbs"]
         }
-        kinds = [("", "nodes"), ("", "services"), ("discovery.k8s.io", "endpointslices")]
+        kinds = [("", "nodes"), ("", "services"), ("", "pods"), ("discovery.k8s.io", "endpointslices")]
         assert granted == {(*kind, verb) for kind in kinds for verb in ("list", "watch")}
         assert binding["roleRef"]["name"] == role["metadata"]["name"]
         account = one(manifests, "ServiceAccount")["metadata"]

@@ -1,1 +1,1 @@
-"""Optional access to a Kubernetes cluster: the nodes, services and endpoints that dials are routed by."""
+"""Optional access to a Kubernetes cluster: the nodes, services, endpoints and pods that dials are routed by."""

@@ -12,6 +12,10 @@ class ClusterUnavailable(Exception):
     """The API did not answer, or refused; the text says why. Worth another try."""
 
 
+class NotPermitted(ClusterUnavailable):
+    """403 Forbidden: the account may not read that kind; the text is the API's."""
+
+
 class VersionTooOld(Exception):
     """410 Gone: the changes since that version are forgotten. All objects are to be listed anew."""
 
@@ -45,7 +49,7 @@ class ClusterAccess(Protocol):
         """All objects of a kind, in all namespaces.
 
         Raises:
-            ClusterUnavailable
+            ClusterUnavailable, NotPermitted
         """
         ...
 
@@ -56,7 +60,7 @@ class ClusterAccess(Protocol):
         connection that went dead in silence is not noticed here.
 
         Raises:
-            ClusterUnavailable, VersionTooOld
+            ClusterUnavailable, NotPermitted, VersionTooOld
         """
         ...
 

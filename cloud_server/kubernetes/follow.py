@@ -4,23 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from contextlib import aclosing, suppress
 from typing import Protocol
 
 import structlog
 
-from cloud_server.kubernetes.access import Changed, ClusterAccess, ClusterUnavailable, VersionTooOld
-from cloud_server.kubernetes.objects import EndpointSlice, Key, KubernetesObject, Node, Service
+from cloud_server.kubernetes.access import Changed, ClusterAccess, ClusterUnavailable, NotPermitted, VersionTooOld
+from cloud_server.kubernetes.objects import EndpointSlice, Key, KubernetesObject, Node, Pod, Service
 from tunnel.core.backoff import Backoff
 
-KINDS: tuple[type[KubernetesObject], ...] = (Node, Service, EndpointSlice)
+KINDS: tuple[type[KubernetesObject], ...] = (Node, Service, EndpointSlice, Pod)
 WATCH_S = 240
 """How long the API is asked to keep a watch; kube-apiserver's own default is 30 to 60 minutes."""
 GRACE_S = 15.0
 """What a watch may last beyond that. Only the client's own clock notices a connection that went dead in silence."""
-LIST_S = 30.0
-"""How long a list may take, all its pages together."""
+LIST_S = 180.0
+"""How long a list may take, all its pages together: 10,000 pods took 3 to 12 s on a busy machine
+(docs/kubernetes-routing.md), and a cluster is made for 150,000. An API that hangs is given up sooner, at a page.
+"""
+PUT_AT_ONCE = 500
+"""Objects of a list that are taken into the index before others have their turn: some 2.5 ms of work."""
+WITHOUT: dict[type[KubernetesObject], str] = {
+    Node: "no dial is routed by nodes or their pod networks",
+    Service: "no dial is routed by services",
+    EndpointSlice: "no dial is routed by services or their endpoints",
+    Pod: "pods are found by the endpoints of services and by the nodes' podCIDR alone, which a CNI that hands out "
+    "addresses itself does not keep to",
+}
+"""What is lost without the right to list and watch a kind; deploy/kustomize/base/rbac.yaml gives them all."""
 
 _log = structlog.get_logger("cloud.kubernetes")
 
@@ -28,8 +40,12 @@ _log = structlog.get_logger("cloud.kubernetes")
 class Index(Protocol):
     """Where the objects go."""
 
-    def replace(self, kind: type[KubernetesObject], objects: Iterable[KubernetesObject]) -> None:
-        """These are all objects of a kind."""
+    def not_permitted(self, kind: type[KubernetesObject]) -> None:
+        """That kind may not be read: what was known of it is out of date from now on."""
+        ...
+
+    def keep_only(self, kind: type[KubernetesObject], keys: AbstractSet[Key]) -> None:
+        """All other objects of a kind are gone."""
         ...
 
     def put(self, one: KubernetesObject) -> None:
@@ -42,7 +58,7 @@ class Index(Protocol):
 
 
 class Follower:
-    """Follows the kinds that routing needs."""
+    """Follows the kinds that routing needs; one that may not be read is no loss to the others."""
 
     def __init__(self, access: ClusterAccess, index: Index) -> None:
         self._access = access
@@ -71,6 +87,8 @@ class Follower:
                     backoff.connected_for(loop.time() - started_s)
             except VersionTooOld:
                 _log.debug("listing anew: the cluster forgot the changes since", kind=kind.__name__)
+            except NotPermitted as refusal:
+                self._refused(kind, str(refusal))
             except (ClusterUnavailable, TimeoutError) as error:
                 self._lost(kind, str(error) or "no answer in time")
             await asyncio.sleep(backoff.next_delay())
@@ -78,7 +96,11 @@ class Follower:
     async def _list(self, kind: type[KubernetesObject]) -> str:
         async with asyncio.timeout(LIST_S):
             snapshot = await self._access.list_all(kind)
-        self._index.replace(kind, snapshot.objects)
+        for number, one in enumerate(snapshot.objects):
+            if number % PUT_AT_ONCE == PUT_AT_ONCE - 1:
+                await asyncio.sleep(0)
+            self._index.put(one)
+        self._index.keep_only(kind, {one.key for one in snapshot.objects})
         level = _log.info if kind.__name__ in self._down else _log.debug
         level("read from the cluster", kind=kind.__name__, objects=len(snapshot.objects))
         self._down.discard(kind.__name__)
@@ -95,6 +117,12 @@ class Follower:
                     else:
                         self._index.remove(kind, change.key)
         return version
+
+    def _refused(self, kind: type[KubernetesObject], reason: str) -> None:
+        self._index.not_permitted(kind)
+        level = _log.debug if kind.__name__ in self._down else _log.warning
+        level(f"the cluster's API lets this account read none: {WITHOUT[kind]}", kind=kind.__name__, reason=reason)
+        self._down.add(kind.__name__)
 
     def _lost(self, kind: type[KubernetesObject], reason: str) -> None:
         level = _log.debug if kind.__name__ in self._down else _log.warning

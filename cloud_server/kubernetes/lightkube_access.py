@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import sys
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,10 +14,19 @@ from httpx2 import HTTPError, Timeout
 from lightkube import AsyncClient
 from lightkube.config.kubeconfig import KubeConfig
 from lightkube.core.exceptions import ApiError, ConfigError
+from lightkube.models import discovery_v1 as discovery_v1_models
 from lightkube.models.core_v1 import NodeAddress
+from lightkube.operators import not_in
 from lightkube.resources import core_v1, discovery_v1
 
-from cloud_server.kubernetes.access import Changed, ClusterUnavailable, Deleted, Snapshot, VersionTooOld
+from cloud_server.kubernetes.access import (
+    Changed,
+    ClusterUnavailable,
+    Deleted,
+    NotPermitted,
+    Snapshot,
+    VersionTooOld,
+)
 from cloud_server.kubernetes.objects import (
     Address,
     Endpoint,
@@ -25,10 +35,16 @@ from cloud_server.kubernetes.objects import (
     KubernetesObject,
     Network,
     Node,
+    Pod,
     Service,
+    as_address,
 )
+from cloud_server.kubernetes.thin_pod import ThinPod
 
+FORBIDDEN = 403
 GONE = 410
+PAGE_OBJECTS = 100
+"""Of a list, at a time: they are decoded in one go, and nothing else runs meanwhile."""
 REQUEST_TIMEOUT_S = 10.0
 SERVICE_LABEL = "kubernetes.io/service-name"
 
@@ -71,7 +87,7 @@ class LightkubeAccess:
         """See ClusterAccess."""
         resource, convert = _KINDS[kind]
         with _mapped():
-            items = self._client.list(resource, **_everywhere(resource), chunk_size=500)
+            items = self._client.list(resource, **_which(resource), chunk_size=PAGE_OBJECTS)
             objects = [convert(item) async for item in items]
             return Snapshot(objects, items.resourceVersion)
 
@@ -82,7 +98,7 @@ class LightkubeAccess:
         resource, convert = _KINDS[kind]
         with _mapped():
             async for event, item in self._client.watch(
-                resource, **_everywhere(resource), server_timeout=timeout_s, resource_version=version
+                resource, **_which(resource), server_timeout=timeout_s, resource_version=version
             ):
                 item_version = item.metadata.resourceVersion
                 if event == "DELETED":
@@ -102,17 +118,26 @@ def _mapped() -> Iterator[None]:
     except ApiError as error:
         if error.status.code == GONE:
             raise VersionTooOld from error
+        if error.status.code == FORBIDDEN:
+            raise NotPermitted(error.status.message or "forbidden") from error
         raise ClusterUnavailable(error.status.message or f"status {error.status.code}") from error
     except (HTTPError, OSError, ConfigError) as error:
         raise ClusterUnavailable(str(error) or type(error).__name__) from error
+    except ValueError as error:  # of a decoder: a proxy's page for people, or half an object
+        raise ClusterUnavailable(f"not what a Kubernetes API says: {error}") from error
 
 
-def _everywhere(resource: Any) -> dict[str, str]:
-    return {} if resource is core_v1.Node else {"namespace": "*"}
+def _which(resource: Any) -> dict[str, Any]:
+    """Of all namespaces; of pods, those that have not ended: the API tells of one that ends as of a deleted one."""
+    if resource is core_v1.Node:
+        return {}
+    if resource is ThinPod:
+        return {"namespace": "*", "fields": {"status.phase": not_in(["Succeeded", "Failed"])}}
+    return {"namespace": "*"}
 
 
 def _key(item: Any) -> Key:
-    return Key(item.metadata.namespace or "", item.metadata.name)
+    return Key(sys.intern(item.metadata.namespace or ""), item.metadata.name)
 
 
 def _node(item: core_v1.Node) -> Node:
@@ -142,18 +167,38 @@ def _service(item: core_v1.Service) -> Service:
 def _slice(item: discovery_v1.EndpointSlice) -> EndpointSlice:
     key = _key(item)
     labels = item.metadata.labels if item.metadata is not None else None
-    ready = [
-        Endpoint(endpoint.addresses[0], endpoint.nodeName)
-        for endpoint in item.endpoints or []
-        # None means unknown, which consumers are to take as ready (EndpointConditions in the API's reference).
-        if endpoint.addresses and (endpoint.conditions is None or endpoint.conditions.ready is not False)
-    ]
     ports = [port for port in item.ports or [] if port.port is not None and (port.protocol or "TCP") == "TCP"]
     return EndpointSlice(
         key=key,
         service=Key(key.namespace, (labels or {}).get(SERVICE_LABEL, "")),
         ports={port.name or "": port.port for port in ports if port.port is not None},
-        ready=tuple(ready),
+        endpoints=tuple(_endpoint(one) for one in item.endpoints or [] if one.addresses),
+    )
+
+
+def _endpoint(item: discovery_v1_models.Endpoint) -> Endpoint:
+    said = item.conditions
+    # None means unknown, which consumers are to take as ready, and serving as ready (EndpointConditions in the API's
+    # reference).
+    ready = said is None or said.ready is not False
+    serving = said.serving if said is not None else None
+    return Endpoint(
+        tuple(item.addresses),
+        item.nodeName,
+        ready=ready,
+        serving=ready if serving is None else serving,
+        of_pod=item.targetRef is not None and item.targetRef.kind == "Pod",
+    )
+
+
+def _pod(item: ThinPod) -> Pod:
+    spec, status = item.spec, item.status
+    own = [] if spec is None or spec.hostNetwork or status is None else status.podIPs or []
+    return Pod(
+        key=_key(item),
+        node=sys.intern((spec.nodeName if spec is not None else None) or ""),
+        addresses=tuple(_addresses(one.ip for one in own if one.ip)),
+        leaving=item.metadata.deletionTimestamp is not None,
     )
 
 
@@ -161,15 +206,14 @@ _KINDS: dict[type[KubernetesObject], tuple[Any, Callable[[Any], KubernetesObject
     Node: (core_v1.Node, _node),
     Service: (core_v1.Service, _service),
     EndpointSlice: (discovery_v1.EndpointSlice, _slice),
+    Pod: (ThinPod, _pod),
 }
 
 
 def _addresses(texts: Iterator[str]) -> Iterator[Address]:
     for text in texts:
-        try:
-            yield ipaddress.ip_address(text)
-        except ValueError:
-            continue  # "None" of a headless service, or a name
+        if (address := as_address(text)) is not None:
+            yield address
 
 
 def _networks(texts: list[str]) -> Iterator[Network]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterator
+from collections.abc import Set as AbstractSet
 
 from cloud_server.kubernetes.objects import (
     Address,
@@ -14,20 +15,24 @@ from cloud_server.kubernetes.objects import (
     KubernetesObject,
     Network,
     Node,
+    Pod,
     Service,
+    as_address,
 )
+from cloud_server.routing.found_by import FoundBy
 
 Kind = type[KubernetesObject]
 
 
 class ClusterIndex:
-    """Nodes, services and endpoints by what a dial may name. Empty until the cluster was read."""
+    """Nodes, services, endpoints and pods by what a dial may name. Empty until the cluster was read."""
 
     def __init__(self) -> None:
         self._objects: dict[Kind, dict[Key, KubernetesObject]] = defaultdict(dict)
-        self._found_by: dict[tuple[Kind, Hashable], set[Key]] = defaultdict(set)
+        self._found_by: dict[Kind, FoundBy] = defaultdict(FoundBy)
         self._prefixes: Counter[tuple[int, int]] = Counter()
         """How many nodes have a pod network of this IP version and prefix length."""
+        self._not_permitted: set[Kind] = set()
 
     # Public - what is there
 
@@ -39,7 +44,28 @@ class ClusterIndex:
         """Nodes with this address: several, when sites use the same addresses."""
         return self._nodes(address)
 
-    def nodes_by_pod(self, address: Address) -> tuple[list[Node], int]:
+    def pods_by_address(self, address: Address) -> list[Pod]:
+        """Pods with this address: several, when sites use the same addresses. One that is being deleted counts only
+        when no other has it: its address may have been handed on.
+        """
+        found = [pod for key in self._found_by[Pod].get(address) if isinstance(pod := self._objects[Pod].get(key), Pod)]
+        return [pod for pod in found if not pod.leaving] or found
+
+    def endpoints_by_address(self, address: Address) -> list[tuple[EndpointSlice, Endpoint]]:
+        """Endpoints with this among their addresses, ready or not, each with its slice."""
+        return [
+            (one, endpoint)
+            for key in self._found_by[EndpointSlice].get(address)
+            if isinstance(one := self._objects[EndpointSlice].get(key), EndpointSlice)
+            for endpoint in one.endpoints
+            if address in map(as_address, endpoint.addresses)
+        ]
+
+    def may_read(self, kind: Kind) -> bool:
+        """Whether the API lets us read a kind, as far as is known."""
+        return kind not in self._not_permitted
+
+    def nodes_by_network(self, address: Address) -> tuple[list[Node], int]:
         """Nodes with the narrowest pod network around an address, and the length of its prefix."""
         lengths = sorted((length for version, length in self._prefixes if version == address.version), reverse=True)
         for length in lengths:
@@ -49,7 +75,7 @@ class ClusterIndex:
 
     def service_by_address(self, address: Address) -> Service | None:
         """The service with this cluster IP."""
-        for key in self._found_by.get((Service, address), ()):
+        for key in self._found_by[Service].get(address):
             return self.service(key)
         return None
 
@@ -59,33 +85,42 @@ class ClusterIndex:
         return found if isinstance(found, Service) else None
 
     def endpoints(self, service: Service, port: int) -> list[tuple[Endpoint, int]]:
-        """The ready endpoints behind a port of a service, each with its own port."""
+        """The endpoints behind a port of a service, each with its own port: those that are ready, and when none is,
+        those that still serve while they end, as kube-proxy has it.
+        """
         name = service.ports.get(port)
         if name is None:
             return []
-        return [
+        all_ = [
             (endpoint, one.ports[name])
-            for key in sorted(self._found_by.get((EndpointSlice, service.key), ()))
+            for key in self._found_by[EndpointSlice].get(service.key)
             if isinstance(one := self._objects[EndpointSlice].get(key), EndpointSlice) and name in one.ports
-            for endpoint in one.ready
+            for endpoint in one.endpoints
         ]
+        return [one for one in all_ if one[0].ready] or [one for one in all_ if one[0].serving]
 
     # Public - keeping it up to date (kubernetes.follow.Index)
 
-    def replace(self, kind: Kind, objects: Iterable[KubernetesObject]) -> None:
-        """These are all objects of a kind."""
-        for key in [*self._objects[kind]]:
+    def keep_only(self, kind: Kind, keys: AbstractSet[Key]) -> None:
+        """All other objects of a kind are gone."""
+        self._not_permitted.discard(kind)
+        for key in self._objects[kind].keys() - keys:
             self.remove(kind, key)
-        for one in objects:
-            self.put(one)
+
+    def not_permitted(self, kind: Kind) -> None:
+        """That kind may not be read: nothing of it is known any more."""
+        self.keep_only(kind, set())
+        self._not_permitted.add(kind)
 
     def put(self, one: KubernetesObject) -> None:
-        """An object is new or different."""
+        """An object is new or different; most news of a pod is of what is not kept here."""
         kind = type(one)
+        if self._objects[kind].get(one.key) == one:
+            return
         self.remove(kind, one.key)
         self._objects[kind][one.key] = one
         for name in _names(one):
-            self._found_by[kind, name].add(one.key)
+            self._found_by[kind].add(name, one.key)
         self._prefixes.update(_prefixes(one))
 
     def remove(self, kind: Kind, key: Key) -> None:
@@ -94,10 +129,7 @@ class ClusterIndex:
         if old is None:
             return
         for name in _names(old):
-            keys = self._found_by[kind, name]
-            keys.discard(key)
-            if not keys:
-                del self._found_by[kind, name]
+            self._found_by[kind].discard(name, key)
         for prefix in _prefixes(old):
             self._prefixes[prefix] -= 1
             if not self._prefixes[prefix]:
@@ -106,7 +138,7 @@ class ClusterIndex:
     # Internal
 
     def _nodes(self, name: Hashable) -> list[Node]:
-        found = (self._objects[Node][key] for key in sorted(self._found_by.get((Node, name), ())))
+        found = (self._objects[Node][key] for key in self._found_by[Node].get(name))
         return [node for node in found if isinstance(node, Node)]
 
 
@@ -117,7 +149,10 @@ def _names(one: KubernetesObject) -> Iterator[Hashable]:
         case Service():
             yield from one.addresses
         case EndpointSlice():
-            yield one.service
+            addresses = (as_address(text) for each in one.endpoints for text in each.addresses)
+            yield from {one.service, *(address for address in addresses if address is not None)}
+        case Pod():
+            yield from one.addresses
 
 
 def _prefixes(one: KubernetesObject) -> Iterator[tuple[int, int]]:

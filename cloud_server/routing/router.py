@@ -1,9 +1,21 @@
 """Decides which agent reaches what a client asked for.
 
-Names come first: an agent's, a node's, a service's, one of a `[[route]]`. An address belongs to whoever claims it most
-narrowly: a `[[route]]`, a node with that address, a service's cluster IP, a node's pod network; of claims that are as
-narrow, the `[[route]]`. What nobody claims goes to the agents that are a default route. Between two agents with the
-same claim nobody guesses: sites often use the same private addresses.
+**A name** is an agent's; a node's; a service's; one of a `[[route]]`, in this order.
+
+**An address** belongs to the first of these that there is:
+
+1. the `[[route]]` that has just this address;
+2. the service with this cluster IP, and so to one of its endpoints;
+3. who has this very address: a node, a pod, or an endpoint of a service, which says its node. A pod that ended has
+   none, one that is being deleted only while no other has it, and an endpoint that is a copy of a pod counts only where
+   no pod with the address is known: so of an old holder and a new one the new one has it;
+4. the narrowest `[[route]]` or pod network of a node (podCIDR) around it; of two that are as narrow, the `[[route]]`.
+   That networks come after pods is no detail: a CNI that hands out addresses itself keeps to no podCIDR;
+5. the agents that are a default route.
+
+**An endpoint** is reached at its own node, whatever else has its address; one whose node is not known, where its
+address leads. Between two agents with the same claim nobody guesses: sites often use the same private addresses, for
+nodes and for pods.
 """
 
 from __future__ import annotations
@@ -11,58 +23,17 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
 
-from cloud_server.kubernetes.objects import Address, Key, Node, Service
+from cloud_server.kubernetes.objects import Address, Endpoint, Key, Node, Pod, Service, as_address
+from cloud_server.routing.claims import Agents, Claimants, Claims, RoutePolicy, ambiguous
 from cloud_server.routing.cluster import ClusterIndex
-from cloud_server.routing.names import FORMS, parse_authority
+from cloud_server.routing.names import FORMS, SUFFIX, parse_authority
 from cloud_server.routing.route import LOCALHOST, Route
 from tunnel.core.errors import Code, OpenRefused
 from tunnel.core.target import TcpTarget
-from tunnel.core.target_rule import TargetRule, normal_address
+from tunnel.core.target_rule import normal_address
 
 _SERVICE_NAME = re.compile(r"([a-z0-9-]+)\.([a-z0-9-]+)\.svc(\..+)?")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RoutePolicy:
-    """What the operator says one agent reaches: a `[[route]]`."""
-
-    agent: str
-    nodes: frozenset[str] = frozenset()
-    """Names of Nodes that are reached through it; a Node with the agent's own name always is."""
-    targets: tuple[TargetRule, ...] = ()
-    default: bool = False
-    """Whether it takes what nobody claims."""
-
-
-class Agents(Protocol):
-    """Which agents there are."""
-
-    def is_known(self, name: str) -> bool:
-        """Whether an agent of that name has joined or is connected."""
-        ...
-
-    def is_connected(self, name: str) -> bool:
-        """Whether its link is up."""
-        ...
-
-
-@dataclass(slots=True)
-class _Claims:
-    """The narrowest claims of one address that were found so far."""
-
-    narrowness: int = -1
-    agents: set[str] = field(default_factory=set)
-    what: list[str] = field(default_factory=list)
-
-    def add(self, narrowness: int, agent: str, what: str) -> None:
-        if narrowness > self.narrowness:
-            self.narrowness, self.agents, self.what = narrowness, set(), []
-        if narrowness == self.narrowness:
-            self.agents.add(agent)
-            self.what.append(what)
 
 
 class Router:
@@ -79,8 +50,8 @@ class Router:
         """`cluster`: None when there is no kubeconfig. `shuffle` spreads dials over agents that are as good."""
         self._agents = agents
         self._policies = policies
-        self._agent_of_node = {node: policy.agent for policy in policies for node in policy.nodes}
         self._cluster = cluster or ClusterIndex()
+        self._claimants = Claimants(agents, policies, self._cluster)
         self._shuffle = shuffle
 
     def routes(self, authority: str) -> list[Route]:
@@ -94,10 +65,11 @@ class Router:
         if asked.route is not None:
             return [asked.route]
         if asked.address is not None:
-            return self._by_address(normal_address(asked.address), asked.port)
-        return self._by_name(asked.host, asked.port)
+            address = normal_address(asked.address)
+            return self._best_first(self._by_address(address, asked.port), address.version)
+        return self._best_first(self._by_name(asked.host, asked.port))
 
-    # Internal
+    # Internal - names
 
     def _by_name(self, host: str, port: int) -> list[Route]:
         if self._agents.is_known(host):
@@ -107,55 +79,21 @@ class Router:
         service = _SERVICE_NAME.fullmatch(host)
         if service is not None and (found := self._cluster.service(Key(service[2], service[1]))) is not None:
             return self._to_service(found, port)
+        return self._by_name_in_policies(host, port)
+
+    def _by_name_in_policies(self, host: str, port: int) -> list[Route]:
         agents = {policy.agent for policy in self._policies if any(r.matches_name(host, port) for r in policy.targets)}
         if len(agents) > 1:
-            raise _ambiguous(f"{host} is in the [[route]] of {_listed(agents)}", "leave it to one of them")
+            raise ambiguous(f"{host} is in the [[route]] of {_listed(agents)}", "leave it to one of them")
         if agents:
             return [Route(agents.pop(), TcpTarget(host, port))]
         return self._by_default(host, port)
 
-    def _by_address(self, address: Address, port: int) -> list[Route]:
-        service = self._cluster.service_by_address(address)
-        claims = self._claims_of_policies(address, port)
-        if service is not None and claims.narrowness < address.max_prefixlen:
-            return self._to_service(service, port)
-        if not claims.agents or claims.narrowness < address.max_prefixlen:
-            self._add_claims_of_nodes(claims, address)
-        if len(claims.agents) > 1:
-            raise _ambiguous(
-                f"{address} is {_listed(claims.what)}",
-                f"dial a name, such as {min(claims.agents)}:{port} (for kube-apiserver: "
-                "--kubelet-preferred-address-types=Hostname), or give it to one agent by a [[route]]",
-            )
-        if claims.agents:
-            return [Route(claims.agents.pop(), TcpTarget(str(address), port))]
-        return self._by_default(str(address), port)
-
-    def _claims_of_policies(self, address: Address, port: int) -> _Claims:
-        claims = _Claims()
-        for policy in self._policies:
-            for rule in policy.targets:
-                if rule.network is not None and rule.matches_address(address, port):
-                    claims.add(rule.network.prefixlen, policy.agent, f"in the [[route]] of {policy.agent}")
-        return claims
-
-    def _add_claims_of_nodes(self, claims: _Claims, address: Address) -> None:
-        of_policies = claims.narrowness
-        pods, length = self._cluster.nodes_by_pod(address)
-        for nodes, narrowness, what in (
-            (self._cluster.nodes_by_address(address), address.max_prefixlen, "the address of node"),
-            (pods, length, "a pod of node"),
-        ):
-            for node in nodes:
-                agent = self._agent_for(node.key.name)
-                if agent is not None and narrowness > of_policies:
-                    claims.add(narrowness, agent, f"{what} {node.key.name}")
-
     def _to_node(self, host: str, nodes: list[Node], port: int) -> Route:
         if len(nodes) > 1:
-            raise _ambiguous(f"{host} names the nodes {_listed(n.key.name for n in nodes)}", "use the Node's own name")
+            raise ambiguous(f"{host} names the nodes {_listed(n.key.name for n in nodes)}", "use the Node's own name")
         node = nodes[0]
-        agent = self._agent_for(node.key.name)
+        agent = self._claimants.agent_for(node.key.name)
         if agent is None:
             raise OpenRefused(
                 f"no agent for node {node.key.name}: join one with that name, or name the node in a [[route]]",
@@ -165,6 +103,36 @@ class Router:
             return Route(agent, TcpTarget(LOCALHOST, port))
         return Route(agent, TcpTarget(str(min(node.addresses, key=lambda a: (a.version, a))), port))
 
+    # Internal - addresses
+
+    def _by_address(self, address: Address, port: int) -> list[Route]:
+        claims = self._claimants.of_policies(address, port)
+        if claims.narrowness < address.max_prefixlen:
+            if (service := self._cluster.service_by_address(address)) is not None:
+                return self._to_service(service, port)
+            return self._by_claims(address, port, claims)
+        return self._to_claimant(address, port, claims)
+
+    def _by_claims(self, address: Address, port: int, of_policies: Claims, what: str = "") -> list[Route]:
+        """Where an address leads that is no service's, and in no `[[route]]` of its own; `what` it is, for people."""
+        holders = self._claimants.of_holders(address)
+        if holders.agents == {None}:
+            # Not the pod network around it: this pod is elsewhere.
+            return self._to_claimant(address, port, of_policies, f"{what or address}, {holders.listed()}")
+        if holders.agents:
+            return self._to_claimant(address, port, holders)
+        return self._to_claimant(address, port, self._claimants.of_networks(address, of_policies), what)
+
+    def _to_claimant(self, address: Address, port: int, claims: Claims, what: str = "") -> list[Route]:
+        if len(claims.agents) > 1:
+            raise ambiguous(f"{address} is {claims.listed()}", _advice(address, port, claims))
+        for agent in claims.agents:
+            if agent is not None:
+                return [Route(agent, TcpTarget(str(address), port))]
+        return self._by_default(str(address), port, what)
+
+    # Internal - services
+
     def _to_service(self, service: Service, port: int) -> list[Route]:
         name = f"service {service.key.namespace}/{service.key.name}"
         if port not in service.ports:
@@ -172,36 +140,67 @@ class Router:
         endpoints = self._cluster.endpoints(service, port)
         if not endpoints:
             raise OpenRefused(f"{name} has no ready endpoint", Code.UNREACHABLE)
-        routes = []
+        routes: list[Route] = []
+        first: OpenRefused | None = None
         for endpoint, endpoint_port in endpoints:
-            agent = self._agent_for(endpoint.node) if endpoint.node is not None else None
-            if agent is not None:
-                routes.append(Route(agent, TcpTarget(endpoint.address, endpoint_port)))
-        if routes:
-            return self._best_first(routes)
-        endpoint, endpoint_port = endpoints[0]
-        return self._by_default(endpoint.address, endpoint_port, f"{name} at {endpoint.address}")
+            try:
+                routes += self._to_endpoint(endpoint, endpoint_port, f"{name} at {endpoint.addresses[0]}")
+            except OpenRefused as refused:
+                first = first or refused
+        if first is not None and not routes:
+            raise first
+        return list(dict.fromkeys(routes))  # while slices are rearranged, an endpoint may be in two
+
+    def _to_endpoint(self, endpoint: Endpoint, port: int, what: str) -> list[Route]:
+        host = endpoint.addresses[0]
+        agent = self._claimants.agent_for(endpoint.node) if endpoint.node is not None else None
+        if agent is not None:
+            return [Route(agent, TcpTarget(host, port))]
+        address = as_address(host)
+        if address is None:  # not an agent's or a node's name: whoever wrote it may not say that
+            return self._by_name_in_policies(host, port)
+        claims = self._claimants.of_policies(address, port)
+        if endpoint.node is None and claims.narrowness < address.max_prefixlen:
+            return self._by_claims(address, port, claims, what)
+        at = f"{what}, on node {endpoint.node}" if endpoint.node is not None else what
+        return self._to_claimant(address, port, claims, at)
+
+    # Internal - the rest
 
     def _by_default(self, host: str, port: int, what: str = "") -> list[Route]:
         routes = [Route(policy.agent, TcpTarget(host, port)) for policy in self._policies if policy.default]
-        if not routes:
+        if routes:
+            return routes
+        if what:
             raise OpenRefused(
-                f"no agent for {what or host}: it is no agent, node, service or [[route]] known here; {FORMS}",
+                f"no agent for {what}: join one with the node's name, or name the node or the address in a [[route]]",
                 Code.UNKNOWN_AGENT,
             )
-        return self._best_first(routes)
+        hint = "" if self._cluster.may_read(Pod) else "; pods are not known: the account may not list and watch them"
+        raise OpenRefused(
+            f"no agent for {host}: it is no agent, node, pod, service or [[route]] known here{hint}; {FORMS}",
+            Code.UNKNOWN_AGENT,
+        )
 
-    def _best_first(self, routes: list[Route]) -> list[Route]:
+    def _best_first(self, routes: list[Route], version: int = 0) -> list[Route]:
+        """In any order, but those first whose agent is connected, and of them those of an IP version; 0: of any."""
         self._shuffle(routes)
-        return sorted(routes, key=lambda route: not self._agents.is_connected(route.agent))
 
-    def _agent_for(self, node: str) -> str | None:
-        agent = self._agent_of_node.get(node)
-        return agent or (node if self._agents.is_known(node) else None)
+        def worse(route: Route) -> tuple[bool, bool]:
+            of_version = isinstance(route.target, TcpTarget) and (":" in route.target.host) == (version == 6)
+            return not self._agents.is_connected(route.agent), bool(version) and not of_version
+
+        return sorted(routes, key=worse)
 
 
-def _ambiguous(what: str, advice: str) -> OpenRefused:
-    return OpenRefused(f"{what}: {advice}", Code.AMBIGUOUS)
+def _advice(address: Address, port: int, claims: Claims) -> str:
+    agent = min(agent for agent in claims.agents if agent is not None)
+    if claims.of_pods:
+        behind = str(address).replace(":", "-")
+        dial = f"dial {behind}.{agent}{SUFFIX}:{port}, or a service of it by cluster IP or name"
+    else:
+        dial = f"dial a name, such as {agent}:{port} (for kube-apiserver: --kubelet-preferred-address-types=Hostname)"
+    return f"{dial}, or give it to one agent by a [[route]]"
 
 
 def _listed(names: Iterable[str]) -> str:

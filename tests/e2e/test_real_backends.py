@@ -5,13 +5,12 @@ It dials a service's cluster IP; the cloud server finds the pod behind it, and T
 
 from __future__ import annotations
 
-import json
-import subprocess
 from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.cluster.backend import CHECKED, FORBIDDEN, Backend
+from tests.e2e.cluster.backend import FORBIDDEN, KNOWN_S, Backend, available, create, wait_until_asked
+from tests.e2e.cluster.backend import backend as running_backend
 from tests.e2e.cluster.kubernetes import SITES
 from tests.e2e.cluster.tunnelled import Tunnelled
 from tests.support.tunnel import wait_until
@@ -19,18 +18,11 @@ from tests.support.tunnel import wait_until
 # Only of the test itself: when Kubernetes has to be built first, that takes minutes.
 pytestmark = pytest.mark.timeout(90, func_only=True)
 
-BACK_S = 30.0
-
 
 @pytest.fixture(scope="module", params=SITES)
 def backend(request: pytest.FixtureRequest, kube: Tunnelled) -> Iterator[Backend]:
-    made = Backend(request.param, kube.kubernetes.control.pki)
-    kube.kubernetes.control.api.apply(*made.manifests(), made.pod())
-    try:
-        kube.kubectl("wait", "pod", made.name, "--for=condition=Ready", "--timeout=30s", timeout_s=40)
+    with running_backend(kube, request.param, kube.kubernetes.control) as made:
         yield made
-    finally:
-        kube.kubectl("delete", *made.kinds(), "--ignore-not-found")
 
 
 @pytest.fixture
@@ -39,27 +31,6 @@ def name(backend: Backend, kube: Tunnelled) -> Iterator[str]:
     made = f"asked-{backend.where}"
     yield made
     kube.kubectl("delete", "configmap", made, "--ignore-not-found")
-
-
-def create(kube: Tunnelled, name: str, where: str, **labels: str) -> subprocess.CompletedProcess[bytes]:
-    """Create an object that the webhook of a site is asked about."""
-    metadata = {"name": name, "labels": {CHECKED: where, **labels}}
-    manifest = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}
-    return kube.run_kubectl("create", "-f", "-", stdin=json.dumps(manifest).encode())
-
-
-def wait_until_asked(kube: Tunnelled, backend: Backend) -> None:
-    """Wait until the webhook is asked, and answers: kube-apiserver takes a moment to know of either."""
-
-    def denied() -> bool:
-        return f"{backend.name} forbids it".encode() in create(kube, "x", backend.where, **{FORBIDDEN: ""}).stderr
-
-    wait_until(denied, "the webhook is asked", BACK_S)
-
-
-def available(kube: Tunnelled, backend: Backend) -> str:
-    path = 'jsonpath={.status.conditions[?(@.type=="Available")].status}'
-    return kube.kubectl("get", "apiservice", f"v1.{backend.group}", "-o", path)
 
 
 class TestWebhook:
@@ -79,11 +50,11 @@ class TestWebhook:
 
 class TestAggregatedApi:
     def test_available(self, kube: Tunnelled, backend: Backend) -> None:
-        wait_until(lambda: available(kube, backend) == "True", "the API is available", BACK_S)
+        wait_until(lambda: available(kube, backend), "the API is available", KNOWN_S)
         assert "readings" in kube.kubectl("api-resources", "--api-group", backend.group)
 
     def test_get(self, kube: Tunnelled, backend: Backend) -> None:
-        wait_until(lambda: available(kube, backend) == "True", "the API is available", BACK_S)
+        wait_until(lambda: available(kube, backend), "the API is available", KNOWN_S)
         resource = f"readings.{backend.group}"
         assert kube.kubectl("get", resource, "-o", "name") == f"reading.{backend.group}/{backend.name}\n"
         # Who asks is told by kube-apiserver's own certificate, which came through the tunnel as it is.
@@ -96,9 +67,9 @@ def test_a_pod_that_is_gone_and_comes_back(kube: Tunnelled, backend: Backend, na
     refused = create(kube, name, backend.where)
     assert refused.returncode == 1
     assert f'failed calling webhook "validate.{backend.group}"'.encode() in refused.stderr
-    wait_until(lambda: available(kube, backend) == "False", "the API is missed", BACK_S)
+    wait_until(lambda: not available(kube, backend), "the API is missed", KNOWN_S)
     kube.kubernetes.control.api.apply(backend.pod())
     wait_until_asked(kube, backend)
-    wait_until(lambda: available(kube, backend) == "True", "the API is back", BACK_S)
+    wait_until(lambda: available(kube, backend), "the API is back", KNOWN_S)
     assert backend.name in kube.kubectl("get", f"readings.{backend.group}")
     assert create(kube, name, backend.where).returncode == 0

@@ -118,13 +118,13 @@ class TestItsAccount:
         asked = kube.run_kubectl("auth", "can-i", verb, resource, *subresource, "--all-namespaces", "--as", account)
         return asked.stdout.startswith(b"yes")
 
-    @pytest.mark.parametrize("what", ["nodes", "services", "endpointslices.discovery.k8s.io"])
+    @pytest.mark.parametrize("what", ["nodes", "services", "pods", "endpointslices.discovery.k8s.io"])
     def test_it_may_look(self, kube: Tunnelled, what: str) -> None:
         assert self.may(kube, "list", what)
         assert self.may(kube, "watch", what)
         assert not self.may(kube, "update", what)
 
-    @pytest.mark.parametrize("what", ["secrets", "configmaps", "pods", "pods/exec", "nodes/proxy"])
+    @pytest.mark.parametrize("what", ["secrets", "configmaps", "pods/exec", "pods/log", "nodes/proxy"])
     def test_it_may_not_see_the_rest(self, kube: Tunnelled, what: str) -> None:
         assert not any(self.may(kube, verb, what) for verb in ("get", "list", "watch", "create"))
 

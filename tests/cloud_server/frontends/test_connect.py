@@ -236,7 +236,7 @@ async def test_a_client_that_never_reads_its_answer_still_gets_the_banner(front:
         ("box-8:22", b"HTTP/1.1 404 no agent for box-8: "),
         (
             "example.com:443",
-            b"HTTP/1.1 404 no agent for example.com: it is no agent, node, service or [[route]] ",
+            b"HTTP/1.1 404 no agent for example.com: it is no agent, node, pod, service or [[route]] ",
         ),
         ("box-7", b"HTTP/1.1 404 no port in the name; write <agent>:<port>, <agent>:<service>, or"),
     ],

@@ -14,7 +14,8 @@ from structlog.testing import capture_logs
 from cloud_server.frontends import socks as socks_module
 from cloud_server.frontends.socks import SocksFrontend
 from cloud_server.routing.attempt import Dials
-from cloud_server.routing.router import RoutePolicy, Router
+from cloud_server.routing.claims import RoutePolicy
+from cloud_server.routing.router import Router
 from tests.cloud_server.frontends.site import Site, site
 from tunnel.aio.sockets.listener import Listener
 from tunnel.core.target_rule import TargetRule

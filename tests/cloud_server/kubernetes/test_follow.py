@@ -8,10 +8,18 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+from structlog.testing import capture_logs
 
-from cloud_server.kubernetes.access import Changed, ClusterUnavailable, Deleted, Snapshot, VersionTooOld
+from cloud_server.kubernetes.access import (
+    Changed,
+    ClusterUnavailable,
+    Deleted,
+    NotPermitted,
+    Snapshot,
+    VersionTooOld,
+)
 from cloud_server.kubernetes.follow import GRACE_S, LIST_S, WATCH_S, Follower
-from cloud_server.kubernetes.objects import Key, KubernetesObject, Node
+from cloud_server.kubernetes.objects import Key, KubernetesObject, Node, Pod
 from cloud_server.routing.cluster import ClusterIndex
 from tests.support.waits import eventually
 
@@ -31,10 +39,16 @@ class FakeCluster:
         self.lists = 0
         self.watched_from: list[str] = []
         self.steps: asyncio.Queue[Step] = asyncio.Queue()
+        self.pods: list[Pod] | None = []
+        """None: they may not be seen."""
+        self.pods_watched = asyncio.Event()
+        """Ends a watch of them."""
 
     async def list_all(self, kind: type[KubernetesObject]) -> Snapshot:
+        if kind is Pod and self.pods is None:
+            raise NotPermitted("pods is forbidden")
         if kind is not Node:
-            return Snapshot([], "1")
+            return Snapshot((self.pods or []) if kind is Pod else [], "1")
         self.lists += 1
         if self.list_hangs:
             await asyncio.Event().wait()
@@ -46,6 +60,9 @@ class FakeCluster:
         self, kind: type[KubernetesObject], version: str, timeout_s: int
     ) -> AsyncGenerator[Changed | Deleted, None]:
         assert timeout_s == WATCH_S
+        if kind is Pod:
+            await self.pods_watched.wait()
+            raise NotPermitted("pods is forbidden")
         if kind is not Node:
             await asyncio.Event().wait()
         self.watched_from.append(version)
@@ -148,3 +165,26 @@ async def test_a_watch_that_went_dead_is_replaced_from_where_it_stood() -> None:
         await asyncio.sleep(WATCH_S + GRACE_S + 1)
         assert one.cluster.watched_from == ["1", "7"]
         assert one.cluster.lists == 1
+
+
+async def test_pods_that_may_not_be_seen_are_told_of_once_and_are_no_loss_to_the_rest() -> None:
+    address = ipaddress.ip_address("10.88.1.37")
+    with capture_logs() as lines:
+        async with following("n1") as one:
+            one.cluster.pods = [Pod(key=Key("shop", "one"), node="n1", addresses=(address,))]
+            await one.until("n1")
+            await eventually(lambda: one.index.pods_by_address(address), 10, "the pod is known")
+            # The right is taken away: what was known goes out of date, and pods change their addresses often.
+            pods, one.cluster.pods = one.cluster.pods, None
+            one.cluster.pods_watched.set()
+            await eventually(lambda: not one.index.pods_by_address(address), 60, "the pod is forgotten")
+            assert not one.index.may_read(Pod)
+            await asyncio.sleep(600)
+            assert one.names() == {"n1"}
+            said = [line["event"] for line in lines if line["log_level"] == "warning"]
+            assert [text for text in said if "pods are found by the endpoints of services" in text] == said
+            assert len(said) == 1
+            one.cluster.pods = pods
+            one.cluster.pods_watched.clear()
+            await eventually(lambda: one.index.pods_by_address(address), 60, "the right is back, and used")
+            assert one.index.may_read(Pod)

@@ -4,68 +4,21 @@ import ipaddress
 
 import pytest
 
-from cloud_server.kubernetes.objects import Endpoint, EndpointSlice, Key, Node, Service
-from cloud_server.routing.cluster import ClusterIndex
-from cloud_server.routing.route import Route
-from cloud_server.routing.router import RoutePolicy, Router
-from tunnel.core.errors import Code, OpenRefused
+from cloud_server.kubernetes.objects import Endpoint, Service
+from cloud_server.routing.router import Router
+from tests.cloud_server.routing.samples import (
+    AGENTS,
+    WEB,
+    cluster,
+    node,
+    policy,
+    refused,
+    router,
+    to,
+    web,
+)
+from tunnel.core.errors import Code
 from tunnel.core.target import TcpTarget
-from tunnel.core.target_rule import TargetRule
-
-
-class FakeAgents:
-    """Agents by name, and whether they are connected."""
-
-    def __init__(self, **connected: bool) -> None:
-        self.connected = {name.replace("_", "-"): up for name, up in connected.items()}
-
-    def is_known(self, name: str) -> bool:
-        return name in self.connected
-
-    def is_connected(self, name: str) -> bool:
-        return self.connected.get(name, False)
-
-
-AGENTS = FakeAgents(site_a=True, site_b=True, gateway=True, spare=False)
-
-
-def node(name: str, *addresses: str, pods: str = "", host: str = "") -> Node:
-    return Node(
-        key=Key("", name),
-        addresses=frozenset(map(ipaddress.ip_address, addresses)),
-        host_names=frozenset({host} - {""}),
-        pod_networks=frozenset(map(ipaddress.ip_network, filter(None, [pods]))),
-    )
-
-
-def cluster(*objects: Node | Service | EndpointSlice) -> ClusterIndex:
-    index = ClusterIndex()
-    for one in objects:
-        index.put(one)
-    return index
-
-
-def policy(agent: str, *targets: str, nodes: str = "", default: bool = False) -> RoutePolicy:
-    return RoutePolicy(
-        agent=agent,
-        nodes=frozenset(nodes.split()),
-        targets=tuple(map(TargetRule.parse, targets)),
-        default=default,
-    )
-
-
-def router(*policies: RoutePolicy, index: ClusterIndex | None = None) -> Router:
-    return Router(AGENTS, policies, index, shuffle=lambda routes: None)
-
-
-def to(agent: str, host: str, port: int) -> list[Route]:
-    return [Route(agent, TcpTarget(host, port))]
-
-
-def refused(subject: Router, authority: str) -> tuple[Code, str]:
-    with pytest.raises(OpenRefused) as caught:
-        subject.routes(authority)
-    return caught.value.code, str(caught.value)
 
 
 def test_an_agents_name_is_its_own_box() -> None:
@@ -181,29 +134,16 @@ def test_a_route_by_name() -> None:
     assert refused(both, "db.internal:5432")[0] is Code.AMBIGUOUS
 
 
-WEB = Service(
-    key=Key("shop", "web"),
-    addresses=frozenset({ipaddress.ip_address("10.96.0.7")}),
-    ports={443: "https", 80: "http"},
-)
-
-
-def web(*ready: Endpoint, name: str = "web-1", **ports: int) -> EndpointSlice:
-    return EndpointSlice(
-        key=Key("shop", name), service=WEB.key, ports=ports or {"https": 8443, "http": 8080}, ready=ready
-    )
-
-
 @pytest.mark.parametrize(
     "authority", ["10.96.0.7:443", "web.shop.svc:443", "web.shop.svc.cluster.local:443", "WEB.shop.svc.:443"]
 )
 def test_a_service_leads_to_a_pod_behind_it_on_its_own_node(authority: str) -> None:
-    subject = router(index=cluster(WEB, web(Endpoint("10.244.1.5", "site-a"))))
+    subject = router(index=cluster(WEB, web(Endpoint(("10.244.1.5",), "site-a"))))
     assert subject.routes(authority) == to("site-a", "10.244.1.5", 8443)
 
 
 def test_a_service_comes_before_a_wide_route_and_behind_an_exact_one() -> None:
-    index = cluster(WEB, web(Endpoint("10.244.1.5", "site-a")))
+    index = cluster(WEB, web(Endpoint(("10.244.1.5",), "site-a")))
     wide, exact = policy("gateway", "10.96.0.0/12:*"), policy("gateway", "10.96.0.7:443")
     assert router(wide, index=index).routes("10.96.0.7:443") == to("site-a", "10.244.1.5", 8443)
     assert router(exact, index=index).routes("10.96.0.7:443") == to("gateway", "10.96.0.7", 443)
@@ -212,8 +152,12 @@ def test_a_service_comes_before_a_wide_route_and_behind_an_exact_one() -> None:
 def test_all_endpoints_of_a_service_are_ways_there_connected_ones_first() -> None:
     index = cluster(
         WEB,
-        web(Endpoint("10.244.9.5", "spare"), Endpoint("10.244.1.5", "site-a"), Endpoint("10.244.7.5", "no-agent-here")),
-        web(Endpoint("10.244.2.5", "site-b"), name="web-2"),
+        web(
+            Endpoint(("10.244.9.5",), "spare"),
+            Endpoint(("10.244.1.5",), "site-a"),
+            Endpoint(("10.244.7.5",), "no-agent-here"),
+        ),
+        web(Endpoint(("10.244.2.5",), "site-b"), name="web-2"),
     )
     assert router(index=index).routes("web.shop.svc:443") == [
         *to("site-a", "10.244.1.5", 8443),
@@ -233,13 +177,40 @@ def test_a_service_without_endpoints_or_without_that_port() -> None:
 
 
 def test_a_service_on_nodes_without_an_agent() -> None:
-    index = cluster(WEB, web(Endpoint("10.244.1.5", "n1"), Endpoint("10.9.9.9", None)))
+    index = cluster(WEB, web(Endpoint(("10.244.1.5",), "n1"), Endpoint(("10.9.9.9",))))
     code, text = refused(router(index=index), "web.shop.svc:443")
     assert code is Code.UNKNOWN_AGENT
-    assert "shop/web" in text
-    assert router(policy("gateway", default=True), index=index).routes("web.shop.svc:443") == to(
-        "gateway", "10.244.1.5", 8443
+    assert "shop/web at 10.244.1.5, on node n1" in text
+    assert router(policy("gateway", default=True), index=index).routes("web.shop.svc:443") == [
+        *to("gateway", "10.244.1.5", 8443),
+        *to("gateway", "10.9.9.9", 8443),
+    ]
+
+
+def test_a_service_without_ready_endpoints_leads_to_those_that_end() -> None:
+    ending = Endpoint(("10.244.1.5",), "site-a", ready=False, serving=True)
+    index = cluster(WEB, web(ending, Endpoint(("10.244.1.6",), "site-a", ready=False, serving=False)))
+    assert router(index=index).routes("web.shop.svc:443") == to("site-a", "10.244.1.5", 8443)
+
+
+def test_a_cluster_ip_leads_first_to_endpoints_of_its_own_ip_version() -> None:
+    both = Service(key=WEB.key, addresses=WEB.addresses | {ipaddress.ip_address("fd00:96::7")}, ports=WEB.ports)
+    index = cluster(
+        both,
+        web(Endpoint(("fd00:1::5",), "site-a"), name="web-6"),
+        web(Endpoint(("10.244.1.5",), "site-a"), name="web-4"),
     )
+    four, six = to("site-a", "10.244.1.5", 8443), to("site-a", "fd00:1::5", 8443)
+    subject = Router(AGENTS, (), index)
+    for _ in range(20):
+        assert subject.routes("10.96.0.7:443") == four + six
+        assert subject.routes("[fd00:96::7]:443") == six + four
+
+
+def test_an_endpoint_that_two_slices_have_is_tried_once() -> None:
+    one = Endpoint(("10.244.1.5",), "site-a")
+    index = cluster(WEB, web(one), web(one, name="web-2"))
+    assert router(index=index).routes("web.shop.svc:443") == to("site-a", "10.244.1.5", 8443)
 
 
 def test_what_nobody_claims_goes_to_default_routes_connected_ones_first() -> None:

@@ -38,6 +38,8 @@ class Setting:
     nodes: Iterable[str]
     prefix: Sequence[str] = ()
     """What comes before each of its programs: what enters the network that they are in."""
+    endpoint_routing: bool = False
+    """Whether it dials an endpoint of a webhook's or API's service in place of the service's cluster IP."""
 
 
 class ApiServer(KubectlUser):
@@ -111,6 +113,7 @@ class ApiServer(KubectlUser):
             "client-ca-file": pki.ca,
             "authorization-mode": "Node,RBAC",
             "enable-admission-plugins": "NodeRestriction",
+            "enable-aggregator-routing": str(setting.endpoint_routing).lower(),
             "service-cluster-ip-range": SERVICE_CIDR,
             "service-account-issuer": "https://kubernetes.default.svc",
             "service-account-key-file": setting.service_account_key,

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import json
+import subprocess
+from collections.abc import Iterator
 
 from tests.e2e.cluster import images, workloads
+from tests.e2e.cluster.control_plane import ControlPlane
 from tests.e2e.cluster.pki import ClusterPki
 from tests.e2e.cluster.workloads import Manifest
+from tests.support.kubectl_user import KubectlUser
+from tests.support.tunnel import wait_until
 
 NAMESPACE = "default"
 PORT = 8443
@@ -14,6 +21,8 @@ CHECKED = "checked-by"
 """Label of the objects that a webhook is asked about; its value is the site's name."""
 FORBIDDEN = "forbidden"
 """Label of those that it denies."""
+KNOWN_S = 30.0
+"""Until kube-apiserver knows that one has come or gone."""
 
 
 class Backend:
@@ -101,6 +110,40 @@ class Backend:
                 "versionPriority": 10,
             },
         }
+
+
+def create(user: KubectlUser, name: str, where: str, **labels: str) -> subprocess.CompletedProcess[bytes]:
+    """Create an object that the webhook of a site is asked about."""
+    metadata = {"name": name, "labels": {CHECKED: where, **labels}}
+    manifest = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}
+    return user.run_kubectl("create", "-f", "-", stdin=json.dumps(manifest).encode())
+
+
+def wait_until_asked(user: KubectlUser, backend: Backend) -> None:
+    """Wait until the webhook is asked, and answers: kube-apiserver takes a moment to know of either."""
+
+    def denied() -> bool:
+        return f"{backend.name} forbids it".encode() in create(user, "x", backend.where, **{FORBIDDEN: ""}).stderr
+
+    wait_until(denied, "the webhook is asked", KNOWN_S)
+
+
+def available(user: KubectlUser, backend: Backend) -> bool:
+    """Whether kube-apiserver reaches the API."""
+    path = 'jsonpath={.status.conditions[?(@.type=="Available")].status}'
+    return user.kubectl("get", "apiservice", f"v1.{backend.group}", "-o", path) == "True"
+
+
+@contextlib.contextmanager
+def backend(user: KubectlUser, where: str, control: ControlPlane) -> Iterator[Backend]:
+    """One that is ready; nothing of it is left at the end."""
+    made = Backend(where, control.pki)
+    control.api.apply(*made.manifests(), made.pod())
+    try:
+        user.kubectl("wait", "pod", made.name, "--for=condition=Ready", "--timeout=30s", timeout_s=40)
+        yield made
+    finally:
+        user.kubectl("delete", *made.kinds(), "--ignore-not-found")
 
 
 def _base64(content: bytes) -> str:

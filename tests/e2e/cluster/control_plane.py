@@ -25,11 +25,12 @@ ALONE = ("--leader-elect=false", "--secure-port=0")
 class ControlPlane:
     """Use `control_plane()`, which ends it and removes everything."""
 
-    def __init__(self, folder: Path, setting: Setting, egress: str | None) -> None:
+    def __init__(self, folder: Path, setting: Setting, egress: str | None, *, pod_cidrs: bool) -> None:
         self.folder = folder
         self.setting = setting
         self.pki = setting.pki
         self.api = ApiServer(folder / "api", setting, egress)
+        self._pod_cidrs = pod_cidrs
         self._etcd = self._daemon("etcd", *self._etcd_flags())
         self._controllers = [
             self._daemon("kube-controller-manager", *self._controller_manager_flags()),
@@ -100,8 +101,7 @@ class ControlPlane:
             "root-ca-file": self.pki.ca,
             "cluster-signing-cert-file": self.pki.ca,
             "cluster-signing-key-file": self.pki.ca_key,
-            "allocate-node-cidrs": "true",
-            "cluster-cidr": POD_CIDR,
+            **({"allocate-node-cidrs": "true", "cluster-cidr": POD_CIDR} if self._pod_cidrs else {}),
             "service-cluster-ip-range": SERVICE_CIDR,
         }
         return [*(f"--{name}={value}" for name, value in flags.items()), *ALONE]
@@ -110,7 +110,8 @@ class ControlPlane:
 @contextlib.contextmanager
 def control_plane(
     folder: Path, programs: Path, pki: ClusterPki, *,
-    address: str, nodes: Iterable[str], prefix: Sequence[str] = (), egress: str | None = None,
+    address: str, nodes: Iterable[str], prefix: Sequence[str] = (), egress: str | None = None, pod_cidrs: bool = True,
+    endpoint_routing: bool = False,
 ) -> Iterator[ControlPlane]:  # fmt: skip
     """A control plane that is not started yet; it is ended at the end.
 
@@ -122,6 +123,8 @@ def control_plane(
         nodes: Their names.
         prefix: See `Setting`.
         egress: See `ApiServer`.
+        pod_cidrs: Whether nodes are given a `podCIDR` each.
+        endpoint_routing: See `Setting`.
     """
     folder.mkdir()
     (folder / "service-account.key").write_bytes(_rsa_key())
@@ -129,8 +132,9 @@ def control_plane(
     setting = Setting(
         programs=programs, pki=pki, address=address, etcd=f"http://127.0.0.1:{port}",
         service_account_key=folder / "service-account.key", nodes=tuple(nodes), prefix=prefix,
+        endpoint_routing=endpoint_routing,
     )  # fmt: skip
-    made = ControlPlane(folder, setting, egress)
+    made = ControlPlane(folder, setting, egress, pod_cidrs=pod_cidrs)
     try:
         yield made
     finally:

@@ -17,6 +17,7 @@ from tests.support.netns import BoxNamespace
 from tests.support.tunnel import wait_until
 
 SITES = ("site-a", "site-b")
+POD_CIDRS = {name: POD_CIDR.replace("0.0/16", f"{index}.0/24") for index, name in enumerate(SITES, 1)}
 READY_S = 60.0
 
 
@@ -39,16 +40,38 @@ class Kubernetes(KubectlUser):
         return "\n".join([self.control.logs(), *(node.logs() for node in self.nodes.values())])
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodNetworks:
+    """Which addresses the pods of each site get, and who knows that."""
+
+    cidrs: Mapping[str, str]
+    """By the name of the site."""
+    in_nodes: bool = True
+    """Whether each node's is its `podCIDR`; else it is known to the node's CNI alone."""
+    endpoint_routing: bool = False
+    """See `Setting`."""
+
+    @property
+    def cluster_cidr(self) -> str | None:
+        """What kube-proxy is told of them all; None for nothing."""
+        return POD_CIDR if self.in_nodes else None
+
+
+OF_NODES = PodNetworks(cidrs=POD_CIDRS)
+
+
 @contextlib.contextmanager
 def kubernetes(
-    routers: Mapping[str, BoxNamespace], egress: str | None = None, *, at: str | None = None
-) -> Iterator[Kubernetes]:
+    routers: Mapping[str, BoxNamespace], egress: str | None = None, *, at: str | None = None,
+    pods: PodNetworks = OF_NODES,
+) -> Iterator[Kubernetes]:  # fmt: skip
     """A cluster whose nodes are ready; everything is gone at the end.
 
     Args:
         routers: Of the sites, from `site.routers`; each gets a node of that name.
         egress: See `ApiServer`.
         at: The site that has the control plane too, in its node's network and on its loopback; None: this machine.
+        pods: Their networks.
     """
     programs = build.programs()
     with contextlib.ExitStack() as stack:
@@ -64,7 +87,8 @@ def kubernetes(
         address = "127.0.0.1" if at else site.outside(routers)
         control = stack.enter_context(
             control_plane(
-                folder / "cloud", programs, pki, address=address, nodes=routers, prefix=prefix, egress=egress
+                folder / "cloud", programs, pki, address=address, nodes=routers, prefix=prefix, egress=egress,
+                pod_cidrs=pods.in_nodes, endpoint_routing=pods.endpoint_routing,
             )
         )  # fmt: skip
         control.start()
@@ -75,28 +99,27 @@ def kubernetes(
             routers=dict(routers),
         )  # fmt: skip
         try:
-            _bring_up(made, pki, archive)
+            _bring_up(made, pki, archive, pods)
             yield made
         except BaseException as error:
             error.add_note(made.logs())
             raise
 
 
-def _bring_up(made: Kubernetes, pki: ClusterPki, archive: Path) -> None:
+def _bring_up(made: Kubernetes, pki: ClusterPki, archive: Path, pods: PodNetworks) -> None:
     for each in made.nodes.values():
         each.start(archive)
     made.control.wait_ready()
-    for index, each in enumerate(made.nodes.values(), 1):
-        pod_cidr = POD_CIDR.replace("0.0/16", f"{index}.0/24")
+    for each in made.nodes.values():
+        pod_cidr = pods.cidrs[each.name]
         each.set_pod_cidr(pod_cidr)
+        spec = {"podCIDR": pod_cidr} if pods.in_nodes else {}
         # Known before it comes: so nobody has to wait until its pods are given a network.
-        made.control.api.apply(
-            {"apiVersion": "v1", "kind": "Node", "metadata": {"name": each.name}, "spec": {"podCIDR": pod_cidr}}
-        )
+        made.control.api.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": each.name}, "spec": spec})
         user = f"system:node:{each.name}"
         own = made.control.folder / f"{each.name}.kubeconfig"
         each.start_kubelet(kubeconfig=pki.kubeconfig(own, made.control.api.server, user, group="system:nodes"))
-        each.start_proxy(pki.kubeconfig(own, made.control.api.server, "system:kube-proxy"), POD_CIDR)
+        each.start_proxy(pki.kubeconfig(own, made.control.api.server, "system:kube-proxy"), pods.cluster_cidr)
     wait_until(lambda: _all_ready(made), "the nodes are ready", READY_S)
     account = ("get", "serviceaccount", "default")
     wait_until(lambda: made.run_kubectl(*account).returncode == 0, "pods may be created", READY_S)

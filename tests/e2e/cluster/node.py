@@ -65,12 +65,17 @@ class Node:
             argv += ["--kubeconfig", node_config.KUBECONFIG]
         self.kubelet = self._start("kubelet", *argv)
 
-    def start_proxy(self, kubeconfig: Path, cluster_cidr: str) -> None:
-        """Start kube-proxy, which makes service addresses work on the node."""
+    def start_proxy(self, kubeconfig: Path, cluster_cidr: str | None) -> None:
+        """Start kube-proxy, which makes service addresses work on the node.
+
+        Args:
+            kubeconfig: Its own.
+            cluster_cidr: The network of all pods; None: there is no such thing.
+        """
         self._write("kube-proxy.kubeconfig", kubeconfig.read_text())
         self.proxy = self._start(
             "kube-proxy", "--kubeconfig", f"{node_config.HOME}/kube-proxy.kubeconfig", "--proxy-mode", "iptables",
-            "--hostname-override", self.name, "--cluster-cidr", cluster_cidr,
+            "--hostname-override", self.name, *(("--cluster-cidr", cluster_cidr) if cluster_cidr else ()),
             # These are the whole machine's, not the node's.
             "--conntrack-max-per-core", "0", "--conntrack-tcp-timeout-established", "0s",
             "--conntrack-tcp-timeout-close-wait", "0s",

@@ -11,14 +11,11 @@ from urllib.parse import urlsplit
 
 from tests.e2e.cluster import deploy, egress, node_config, site, workloads
 from tests.e2e.cluster.api_server import SERVICE_CIDR
-from tests.e2e.cluster.control_plane import POD_CIDR
-from tests.e2e.cluster.kubernetes import SITES, Kubernetes, kubernetes
+from tests.e2e.cluster.kubernetes import OF_NODES, SITES, Kubernetes, PodNetworks, kubernetes
 from tests.support.cluster import Cluster, cluster
 from tests.support.kubectl_user import KubectlUser
 from tests.support.netns import BoxNamespace
 
-ALLOW = (f"127.0.0.1:{node_config.KUBELET_PORT}", f"{POD_CIDR}:*", f"{SERVICE_CIDR}:*")
-"""What the agents let kube-apiserver reach."""
 API_SERVER = "kube-apiserver"
 """What the cloud server exposes to the agents."""
 LISTEN = "127.0.0.1:6443"
@@ -79,19 +76,19 @@ class Tunnelled(KubectlUser):
 
 
 @contextlib.contextmanager
-def tunnelled(sites: Sequence[str] = SITES) -> Iterator[Tunnelled]:
+def tunnelled(sites: Sequence[str] = SITES, pods: PodNetworks = OF_NODES) -> Iterator[Tunnelled]:
     """A cluster with a pod `app-SITE` on each node, all ready; everything is gone at the end."""
     with contextlib.ExitStack() as stack:
         routers = stack.enter_context(site.routers(sites))
         cloud = stack.enter_context(cluster(host=site.outside(routers), hosts=[ELSEWHERE]))
-        kube = stack.enter_context(kubernetes(routers, egress.http_over_unix(cloud)))
+        kube = stack.enter_context(kubernetes(routers, egress.http_over_unix(cloud), pods=pods))
         server = kube.control.api.server
         own = deploy.account(kube, server, cloud.config.parent)
         exposed = {"target": urlsplit(server).netloc, "name": API_SERVER}
         cloud.configure({"kubernetes": {"kubeconfig": str(own)}, "expose": [exposed]})
         cloud.start()
         for name, node in kube.nodes.items():
-            box = cloud.join(name, allow=ALLOW, prefix=node.namespaces.enter_network)
+            box = cloud.join(name, allow=_allowed(pods.cidrs[name]), prefix=node.namespaces.enter_network)
             box.configure({"listen": [{"listen": LISTEN, "target": API_SERVER}]})
             cloud.start_box(name)
             containers = (workloads.shell(), workloads.counter(), workloads.web(page=f"hello from {name}"))
@@ -100,6 +97,11 @@ def tunnelled(sites: Sequence[str] = SITES) -> Iterator[Tunnelled]:
             )
         kube.kubectl("wait", "pod", "--all", "--for=condition=Ready", "--timeout=60s", timeout_s=70)
         yield Tunnelled(kubernetes=kube, cluster=cloud, folder=kube.folder, kubeconfig=kube.kubeconfig)
+
+
+def _allowed(pods: str) -> list[str]:
+    """What an agent lets kube-apiserver reach."""
+    return [f"127.0.0.1:{node_config.KUBELET_PORT}", f"{pods}:*", f"{SERVICE_CIDR}:*"]
 
 
 def _packets(router: BoxNamespace, table: str, chain: str, ending: str) -> int:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from cloud_server.frontends.konnectivity.frontend import KonnectivityFrontend
 from cloud_server.routing.attempt import Dials
-from cloud_server.routing.router import RoutePolicy, Router
+from cloud_server.routing.claims import RoutePolicy
+from cloud_server.routing.router import Router
 from tests.support.joined import Pair, joined
 from tunnel.aio.sessions.incoming import IncomingStream
 from tunnel.aio.sessions.stream import Stream
