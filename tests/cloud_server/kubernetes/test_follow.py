@@ -18,7 +18,7 @@ from cloud_server.kubernetes.access import (
     Snapshot,
     VersionTooOld,
 )
-from cloud_server.kubernetes.follow import GRACE_S, LIST_S, WATCH_S, Follower
+from cloud_server.kubernetes.follow import GRACE_S, LIST_S, PUT_AT_ONCE, WATCH_S, Follower
 from cloud_server.kubernetes.objects import Key, KubernetesObject, Node, Pod
 from cloud_server.routing.cluster import ClusterIndex
 from tests.support.waits import eventually
@@ -155,6 +155,25 @@ async def test_a_list_that_hangs_is_given_up() -> None:
         started_s = asyncio.get_running_loop().time()
         await one.until("n1")
         assert asyncio.get_running_loop().time() - started_s <= LIST_S + 5
+
+
+async def test_others_have_their_turn_while_a_long_list_is_taken_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = 0
+    put_in_turn: list[int] = []
+
+    async def others() -> None:
+        nonlocal turns
+        while len(put_in_turn) < 4 * PUT_AT_ONCE:
+            turns += 1
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(ClusterIndex, "put", lambda _index, _one: put_in_turn.append(turns))
+    beside = asyncio.get_running_loop().create_task(others())
+    async with following(*(f"n{number}" for number in range(4 * PUT_AT_ONCE))) as one:
+        await eventually(lambda: one.cluster.watched_from, 10, "all are taken in")
+    await beside
+    assert len(put_in_turn) == 4 * PUT_AT_ONCE
+    assert max(map(put_in_turn.count, set(put_in_turn))) <= PUT_AT_ONCE
 
 
 async def test_a_watch_that_went_dead_is_replaced_from_where_it_stood() -> None:
