@@ -34,6 +34,11 @@ WITHOUT: dict[type[KubernetesObject], str] = {
 }
 """What is lost without the right to list and watch a kind; deploy/kustomize/base/rbac.yaml gives them all."""
 
+FORGET_PODS_S = 60.0
+"""How long pods may be refused before those that are known are forgotten: they give their addresses away. An API server
+that is just starting refuses for some seconds what it allows later. Other kinds stay, having nothing in their place.
+"""
+
 _log = structlog.get_logger("cloud.kubernetes")
 
 
@@ -41,7 +46,7 @@ class Index(Protocol):
     """Where the objects go."""
 
     def not_permitted(self, kind: type[KubernetesObject]) -> None:
-        """That kind may not be read: what was known of it is out of date from now on."""
+        """That kind may not be read, for now; what is known of it stays."""
         ...
 
     def keep_only(self, kind: type[KubernetesObject], keys: AbstractSet[Key]) -> None:
@@ -64,6 +69,7 @@ class Follower:
         self._access = access
         self._index = index
         self._down: set[str] = set()
+        self._refused_since_s: dict[type[KubernetesObject], float] = {}
 
     async def run(self) -> None:
         """Follow until cancelled. What is known stays in use while the API is away."""
@@ -104,6 +110,7 @@ class Follower:
         level = _log.info if kind.__name__ in self._down else _log.debug
         level("read from the cluster", kind=kind.__name__, objects=len(snapshot.objects))
         self._down.discard(kind.__name__)
+        self._refused_since_s.pop(kind, None)
         return snapshot.version
 
     async def _watch(self, kind: type[KubernetesObject], version: str) -> str:
@@ -119,6 +126,10 @@ class Follower:
         return version
 
     def _refused(self, kind: type[KubernetesObject], reason: str) -> None:
+        now_s = asyncio.get_running_loop().time()
+        since_s = self._refused_since_s.setdefault(kind, now_s)
+        if kind is Pod and now_s - since_s >= FORGET_PODS_S:
+            self._index.keep_only(kind, frozenset())
         self._index.not_permitted(kind)
         level = _log.debug if kind.__name__ in self._down else _log.warning
         level(f"the cluster's API lets this account read none: {WITHOUT[kind]}", kind=kind.__name__, reason=reason)

@@ -108,8 +108,7 @@ class ClusterIndex:
             self.remove(kind, key)
 
     def not_permitted(self, kind: Kind) -> None:
-        """That kind may not be read: nothing of it is known any more."""
-        self.keep_only(kind, set())
+        """That kind may not be read, for now; what is known of it stays."""
         self._not_permitted.add(kind)
 
     def put(self, one: KubernetesObject) -> None:

@@ -18,7 +18,7 @@ from cloud_server.kubernetes.access import (
     Snapshot,
     VersionTooOld,
 )
-from cloud_server.kubernetes.follow import GRACE_S, LIST_S, PUT_AT_ONCE, WATCH_S, Follower
+from cloud_server.kubernetes.follow import FORGET_PODS_S, GRACE_S, LIST_S, PUT_AT_ONCE, WATCH_S, Follower
 from cloud_server.kubernetes.objects import Key, KubernetesObject, Node, Pod
 from cloud_server.routing.cluster import ClusterIndex
 from tests.support.waits import eventually
@@ -196,6 +196,9 @@ async def test_pods_that_may_not_be_seen_are_told_of_once_and_are_no_loss_to_the
             # The right is taken away: what was known goes out of date, and pods change their addresses often.
             pods, one.cluster.pods = one.cluster.pods, None
             one.cluster.pods_watched.set()
+            await eventually(lambda: not one.index.may_read(Pod), 60, "it is refused")
+            await asyncio.sleep(FORGET_PODS_S / 2)  # an API server that is just starting does no more than this
+            assert one.index.pods_by_address(address)
             await eventually(lambda: not one.index.pods_by_address(address), 60, "the pod is forgotten")
             assert not one.index.may_read(Pod)
             await asyncio.sleep(600)
