@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
+import threading
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
+from typing import Any
 
 import pytest
 
+from tests.support.waits import scaled_s
 from tunnel.aio.exits.policy import Policy, system_resolve
 from tunnel.core.errors import Code, OpenRefused
 from tunnel.core.target import TcpTarget
@@ -168,3 +172,26 @@ async def test_an_empty_answer_is_no_name() -> None:
 
 async def test_the_system_knows_its_loopback() -> None:
     assert ip_address("127.0.0.1") in await system_resolve("127.0.0.1", 80)
+
+
+async def test_names_whose_servers_are_silent_hold_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    silent = threading.Event()
+    real = socket.getaddrinfo
+
+    def getaddrinfo(host: str, *args: Any, **kwargs: Any) -> Any:
+        if host.startswith("silent"):
+            silent.wait()
+            raise socket.gaierror(socket.EAI_AGAIN, "no answer")
+        return real(host, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    create_task = asyncio.get_running_loop().create_task
+    waiting = [create_task(system_resolve(f"silent-{number}", 1)) for number in range(30)]
+    try:
+        async with asyncio.timeout(scaled_s(10)):
+            assert ip_address("127.0.0.1") in await system_resolve("localhost", 1)
+            assert await asyncio.to_thread(lambda: True)
+    finally:
+        silent.set()
+    answers = await asyncio.gather(*waiting, return_exceptions=True)
+    assert {type(answer) for answer in answers} == {socket.gaierror}

@@ -5,11 +5,12 @@ Names are resolved here, and what is returned are addresses to dial as they are:
 
 from __future__ import annotations
 
-import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
+from tunnel.aio.process.blocking import BlockingCalls, NotAnswering
 from tunnel.core.errors import Code, OpenRefused
 from tunnel.core.target import TcpTarget
 from tunnel.core.target_rule import Address, TargetRule, is_dns_name, normal_address
@@ -19,13 +20,24 @@ LOOPBACK: tuple[Address, ...] = (IPv4Address("127.0.0.1"), IPv6Address("::1"))
 """What `localhost` always is (RFC 6761 6.3), whatever the box's files and DNS say."""
 _BROADCAST = IPv4Address("255.255.255.255")
 
+LOOKUPS = 32
+"""At once. A name whose servers are silent holds a thread for 10 to 30 s, the C library's limit (resolv.conf(5))."""
+LOOKUP_S = 35.0
+"""More than that: who asked has a deadline of its own, and a lookup that only takes long must not pass for one that
+never ends."""
+_lookups = BlockingCalls("dns", threads=LOOKUPS, wait_s=LOOKUP_S)
+
 Resolve = Callable[[str, int], Awaitable[list[Address]]]
 """Addresses of a host name, in the order in which the system prefers them; OSError when there are none."""
 
 
 async def system_resolve(host: str, port: int) -> list[Address]:
     """Ask the system's resolver, as any program on the box would."""
-    infos = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    # Not through the loop: asyncio's pool is needed for more, and uvloop looks up two names at a time.
+    try:
+        infos = await _lookups.run(partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM))
+    except NotAnswering:
+        raise socket.gaierror(socket.EAI_AGAIN, "the system's resolver does not answer") from None
     addresses = [ip_address(info[4][0].split("%")[0]) for info in infos if isinstance(info[4][0], str)]
     return list(dict.fromkeys(addresses))
 
