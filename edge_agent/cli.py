@@ -73,7 +73,8 @@ def check(config: Path) -> None:
     from edge_agent.config import load_agent_config
     from edge_agent.outlook import outlook
 
-    for warning in outlook(load_agent_config(config)):
+    loaded = load_agent_config(config)
+    for warning in outlook(loaded):
         click.echo(f"{config}: {warning} (it would be down until then)", err=True)
     click.echo(f"{config}: good")
 

@@ -8,10 +8,14 @@ import pwd
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from edge_agent.hostkubelet.settings import SettingsError
+from tunnel.aio.process.blocking import BlockingCalls, NotAnswering
 
+HOME_WAIT_S = 2.0
+"""A home that is on a file system which is gone must not keep anybody from the shell that could mend it."""
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEFAULT_SHELL = "/bin/sh"
 _NO_LOGIN = ("nologin", "false")
@@ -41,10 +45,6 @@ class Account:
             return list(argv)
         groups = ",".join(map(str, self.groups))
         return [self.setpriv, f"--reuid={self.uid}", f"--regid={self.gid}", f"--groups={groups}", "--", *argv]
-
-    def working_directory(self) -> str:
-        """Where commands start: the home, or `/` for an account that has none."""
-        return self.home if Path(self.home).is_dir() else "/"
 
     def environment(self, tty: bool) -> dict[str, str]:
         """Variables of a command; nothing of the agent's own leaks into it but the language."""
@@ -85,6 +85,45 @@ def find_account(user: str, shell: str) -> Account:
     setpriv = _find_setpriv(user) if _needs_switch(entry.pw_uid, entry.pw_gid, groups) else ""
     shell = shell or _login_shell(entry.pw_shell)
     return Account(user, entry.pw_uid, entry.pw_gid, groups, entry.pw_dir or "/", shell, setpriv)
+
+
+class AccountLookup:
+    """Finds the account when it is needed: users may come from a directory service that is late, or never answers."""
+
+    def __init__(self, user: str, shell: str) -> None:
+        """As `find_account`."""
+        self._user = user
+        self._shell = shell
+        self._found: Account | None = None
+        self._calls = BlockingCalls(f"account {user}")
+        self._home = BlockingCalls(f"home of {user}", wait_s=HOME_WAIT_S)
+
+    async def account(self) -> Account:
+        """The account; looked up until it was found once.
+
+        Raises:
+            SettingsError: there is none yet, it cannot be used, or nothing answers.
+        """
+        if self._found is None:
+            try:
+                self._found = await self._calls.run(partial(find_account, self._user, self._shell))
+            except NotAnswering:
+                raise SettingsError(
+                    f'user: looking up "{self._user}" takes too long: see to the name services of this box'
+                ) from None
+        return self._found
+
+    async def working_directory(self) -> str:
+        """Where its commands start: the home, or `/` where it has none that answers.
+
+        Raises:
+            SettingsError: as `account`.
+        """
+        home = (await self.account()).home
+        try:
+            return home if await self._home.run(Path(home).is_dir) else "/"
+        except NotAnswering:
+            return "/"
 
 
 def terminal_group() -> int:

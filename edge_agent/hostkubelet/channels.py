@@ -23,6 +23,9 @@ from tunnel.aio.sockets.http1 import Request
 
 PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
 """Best first."""
+MAX_MESSAGE_BYTES = 32 * 1024
+"""Of a message that we send, its first byte included: what a kubelet copies at a time. Clients take no more than twice
+that as one."""
 MAX_RESIZE_BYTES = 256
 """One JSON object with two numbers."""
 PING_INTERVAL_S = 30.0
@@ -129,13 +132,15 @@ class ChannelSocket:
             self._websocket.receive_data(data)
 
     async def send(self, channel: Channel, data: bytes) -> None:
-        """Send bytes on a channel, waiting while the client is slow.
+        """Send bytes on a channel, in as many messages as it takes, waiting while the client is slow.
 
         Raises:
             StreamError: the client is gone.
         """
+        head, part_bytes = bytes((channel,)), MAX_MESSAGE_BYTES - 1
+        parts = [data[start : start + part_bytes] for start in range(0, len(data), part_bytes)] or [b""]
         async with self._sending:
-            await self._write(BytesMessage(data=bytes((channel,)) + data))
+            await self._write(*(BytesMessage(data=head + part) for part in parts))
 
     async def keep_alive(self) -> None:
         """Answer pings and send some; runs until it is cancelled.
@@ -170,9 +175,9 @@ class ChannelSocket:
 
     # Internal
 
-    async def _write(self, event: Event) -> None:
+    async def _write(self, *events: Event) -> None:
         if self._websocket.state is ConnectionState.OPEN:
-            await self._duplex.write(self._websocket.send(event))
+            await self._duplex.write(b"".join(map(self._websocket.send, events)))
 
     def _take(self, event: Event) -> ChannelEvent | None:
         if isinstance(event, Ping):

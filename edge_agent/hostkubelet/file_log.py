@@ -1,80 +1,122 @@
-"""Logs that are files, for a client: which options a file can honour, and the loop that reads it in threads.
+"""Logs that are files, for a client: what a file can tell of what is asked for, and the loop that reads it.
 
-A file does not say when its lines were written. So `--since` is refused, and `--timestamps` works only where the
-time is known: for lines that arrive while we follow (`--follow --tail=0`), to a quarter of a second.
+A file does not say when its lines were written. Lines that arrive while it is followed have the time at which they were
+seen; those that are there already the time that they say themselves, else that of the line before them, else that of
+the file. `--since` goes by the same (line_times.py).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+import contextlib
+from collections.abc import AsyncGenerator, Callable
 from datetime import UTC, datetime
+from functools import partial
+from typing import TypeVar
 
+from edge_agent.hostkubelet.change_watch import ChangeWatch
+from edge_agent.hostkubelet.followed_file import READ_BYTES, FollowedFile
+from edge_agent.hostkubelet.line_times import LineTimes
 from edge_agent.hostkubelet.lines import LineStamper
-from edge_agent.hostkubelet.log_file import READ_BYTES, FollowedFile, LogFile
+from edge_agent.hostkubelet.log_file import LogFile
 from edge_agent.hostkubelet.log_options import LogOptions
 from edge_agent.hostkubelet.status import KubeletError
+from tunnel.aio.process.blocking import NotAnswering
+
+T = TypeVar("T")
 
 POLL_S = 0.25
-"""How late a line may come; looking costs two system calls."""
-
-
-def check_file_options(file: LogFile, options: LogOptions) -> None:
-    """Refuse what a file cannot honour rather than answer something else.
-
-    Raises:
-        KubeletError: it is asked for times or for a previous run.
-    """
-    if options.previous:
-        raise KubeletError(
-            400, f"{file.path} is a file: it has no previous run, name a rotated file in [host] files instead"
-        )
-    if options.since is not None:
-        raise KubeletError(
-            400, f"{file.path} is a file: when its lines were written is not known, use --tail instead of --since"
-        )
-    if options.timestamps and not (options.follow and options.tail_lines == 0):
-        raise KubeletError(
-            400,
-            f"{file.path} is a file: when its lines were written is not known, "
-            "--timestamps works only with --follow --tail=0",
-        )
+"""How late a line may come where a file system does not tell of changes; a new file is noticed so late everywhere."""
 
 
 class FileLog:
     """A log file that is being read for a client."""
 
     def __init__(self, file: LogFile, options: LogOptions) -> None:
-        self._followed = FollowedFile(file)
+        """Needs the running loop; `close` is to be called."""
+        self._loop = asyncio.get_running_loop()
         self._file = file
         self._options = options
+        self._watch = ChangeWatch() if options.follow else None
+        self._followed = FollowedFile(file, self._watch)
         self._present_bytes = 0
-        self._closing: asyncio.Future[None] | None = None
 
     async def open(self) -> None:
         """Open the file.
 
         Raises:
-            KubeletError: it cannot be opened, or cannot honour the options.
+            KubeletError: it cannot be opened, its file system does not answer, or it is asked for a previous run.
         """
-        check_file_options(self._file, self._options)
-        self._present_bytes = await asyncio.to_thread(self._followed.open, self._options.tail_lines)
+        if self._options.previous:
+            raise KubeletError(
+                400, f"{self._file.path} is a file: it has no previous run, name a rotated file in [host] files instead"
+            )
+        options = self._options
+        self._present_bytes = await self._call(lambda: self._followed.open(options.tail_lines, options.since))
 
     async def chunks(self) -> AsyncGenerator[bytes]:
-        """The log: what is in the file now and, where asked for, all that comes."""
+        """The log: what is in the file now and, where asked for, all that comes.
+
+        Raises:
+            KubeletError: its file system does not answer any more.
+        """
         stamper = LineStamper() if self._options.timestamps else None
-        while True:
-            wanted = READ_BYTES if self._options.follow else min(READ_BYTES, self._present_bytes)
-            chunk = await asyncio.to_thread(self._followed.read, wanted) if wanted else b""
-            self._present_bytes -= len(chunk)
+        async with contextlib.aclosing(self._present()) as present:
+            times = _PresentTimes(self._followed.times, self._followed.first_time)
+            async for chunk in present:
+                yield chunk if stamper is None else stamper.stamp(chunk, times.of)
+        while self._watch is not None:
+            chunk = await self._call(self._followed.read)
             if chunk:
-                yield chunk if stamper is None else stamper.stamp(chunk, datetime.now(UTC))
-            elif self._options.follow:
-                await asyncio.sleep(POLL_S)
+                yield chunk if stamper is None else stamper.stamp(chunk, lambda _: datetime.now(UTC))
             else:
-                return
+                await self._watch.changed(POLL_S)
 
     def close(self) -> None:
         """Stop reading."""
-        # In a thread: a read that hangs (network file system) holds it.
-        self._closing = asyncio.get_running_loop().run_in_executor(None, self._followed.close)
+        self._file.calls.post(self._close)  # behind a read that hangs: it uses what is closed
+
+    # Internal
+
+    async def _present(self) -> AsyncGenerator[bytes]:
+        """What there was at the start; with times wanted in whole lines, whose times may else be cut."""
+        left_bytes, rest = self._present_bytes, b""
+        while left_bytes > 0:
+            wanted = min(READ_BYTES, left_bytes)
+            chunk = await self._call(partial(self._followed.read, wanted))
+            if not chunk:
+                break  # emptied meanwhile
+            left_bytes -= len(chunk)
+            if self._options.timestamps:
+                chunk = rest + chunk
+                end = chunk.rfind(b"\n") + 1 if left_bytes > 0 else len(chunk)
+                end = end or len(chunk)  # a line longer than all that is read at a time
+                chunk, rest = chunk[:end], chunk[end:]
+            yield chunk
+        if rest:
+            yield rest
+
+    async def _call(self, work: Callable[[], T]) -> T:
+        try:
+            return await self._file.calls.run(work)
+        except NotAnswering:
+            raise self._file.hanging from None
+
+    def _close(self) -> None:
+        self._followed.close()
+        if self._watch is not None:
+            with contextlib.suppress(RuntimeError):  # the loop was closed before
+                self._loop.call_soon_threadsafe(self._watch.close)
+
+
+class _PresentTimes:
+    """The times of lines that were there before anybody looked."""
+
+    def __init__(self, times: LineTimes, first: datetime) -> None:
+        self._times = times
+        self._last = first
+
+    def of(self, line: bytes) -> datetime:
+        """A line's own time, else the one before, else the file's."""
+        self._last = self._times.of(line) or self._last
+        return self._last

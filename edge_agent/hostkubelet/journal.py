@@ -19,6 +19,8 @@ from edge_agent.hostkubelet.status import KubeletError
 
 FIRST_OUTPUT_WAIT_S = 0.5
 """How long a followed log may be silent before its answer starts; a failure of journalctl comes sooner."""
+ANSWER_WAIT_S = 25.0
+"""How long journalctl may look for the first line of a log; the cloud server gives up after 30 s."""
 PREVIOUS_WAIT_S = 15.0
 """For finding where the invocation before the latest one is; reading backwards takes long below a chatty service."""
 _INVOCATION = re.compile(rb'"(?:_SYSTEMD_)?INVOCATION_ID"\s*:\s*"([0-9a-f]{32})"')
@@ -68,7 +70,9 @@ class Journal:
         command = await self._start(journal_arguments(unit, options, invocation))
         log = JournalLog(command, parse=options.timestamps)
         try:
-            await log.wait_for_first(FIRST_OUTPUT_WAIT_S if options.follow else None)
+            await log.wait_for_first(FIRST_OUTPUT_WAIT_S if options.follow else ANSWER_WAIT_S)
+            if log.waiting and not options.follow:
+                raise KubeletError(504, f"journalctl has not answered within {ANSWER_WAIT_S:g} s")
         except BaseException:
             log.close()
             raise
@@ -114,7 +118,17 @@ class JournalLog:
         self._parse = parse
         self._first: bytes | None = None
 
-    async def wait_for_first(self, wait_s: float | None) -> None:
+    @property
+    def waiting(self) -> bool:
+        """Nothing has come from journalctl yet, not even its end."""
+        return self._first is None
+
+    @property
+    def silent(self) -> bool:
+        """There is no line in it so far."""
+        return not self._first
+
+    async def wait_for_first(self, wait_s: float) -> None:
         """Wait for output, at most this long, so that a failure can still be an answer of its own.
 
         Raises:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 
 MAX_LINE_BYTES = 1024 * 1024
@@ -43,13 +43,21 @@ class LineStamper:
     def __init__(self) -> None:
         self._at_start = True
 
-    def stamp(self, chunk: bytes, time: datetime) -> bytes:
-        """The chunk with `time` in front of each line that begins in it."""
-        if not chunk:
-            return b""
-        prefix = rfc3339(time)
-        ended = chunk.endswith(b"\n")
-        body = chunk[:-1] if ended else chunk
-        stamped = (prefix if self._at_start else b"") + body.replace(b"\n", b"\n" + prefix)
-        self._at_start = ended
-        return stamped + b"\n" if ended else stamped
+    def stamp(self, chunk: bytes, time_of: Callable[[bytes], datetime]) -> bytes:
+        """The chunk with the time of each line in front of it; the end of a line that began before stays as it is.
+
+        Args:
+            chunk: what comes next.
+            time_of: the time of a line, whole or what there is of it.
+        """
+        stamped: list[bytes] = []
+        for line in with_ends(chunk):
+            stamped.append(rfc3339(time_of(line)) + line if self._at_start else line)
+            self._at_start = line.endswith(b"\n")
+        return b"".join(stamped)
+
+
+def with_ends(chunk: bytes) -> list[bytes]:
+    """Lines with their line feeds, and with nothing else taken for the end of one."""
+    *whole, rest = chunk.split(b"\n")
+    return [part + b"\n" for part in whole] + ([rest] if rest else [])

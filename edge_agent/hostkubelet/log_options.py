@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from edge_agent.hostkubelet.status import KubeletError
 
-_TRUE, _FALSE = ("true", "1"), ("false", "0", "")
+_STREAMS = ("All", "Stdout", "Stderr")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +24,8 @@ class LogOptions:
     previous: bool = False
     limit_bytes: int | None = None
     """None: no limit."""
+    errors_only: bool = False
+    """Only what was written to stderr (`stream=Stderr`): nothing here, where all is one stream."""
 
 
 def parse_log_options(query: Iterable[tuple[str, str]], now: datetime) -> LogOptions:
@@ -32,7 +34,9 @@ def parse_log_options(query: Iterable[tuple[str, str]], now: datetime) -> LogOpt
     Raises:
         KubeletError: a value makes no sense.
     """
-    values = dict(query)
+    values: dict[str, str] = {}
+    for name, value in query:
+        values.setdefault(name, value)
     since = _time(values, "sinceTime")
     if (since_s := _number(values, "sinceSeconds", least=1)) is not None:
         if since is not None:
@@ -45,14 +49,20 @@ def parse_log_options(query: Iterable[tuple[str, str]], now: datetime) -> LogOpt
         timestamps=_flag(values, "timestamps"),
         previous=_flag(values, "previous"),
         limit_bytes=_number(values, "limitBytes", least=1),
+        errors_only=_stream(values) == "Stderr",
     )
 
 
+def _stream(values: dict[str, str]) -> str:
+    stream = values.get("stream") or "All"
+    if stream not in _STREAMS:
+        raise KubeletError(400, f"stream must be one of {', '.join(_STREAMS)}")
+    return stream
+
+
 def _flag(values: dict[str, str], name: str) -> bool:
-    value = values.get(name, "").lower()
-    if value not in _TRUE + _FALSE:
-        raise KubeletError(400, f"{name} must be true or false")
-    return value in _TRUE
+    # As Kubernetes reads them (Convert_Slice_string_To_bool): whatever is not false is true, `?follow` too.
+    return name in values and values[name].lower() not in ("false", "0")
 
 
 def _number(values: dict[str, str], name: str, least: int) -> int | None:

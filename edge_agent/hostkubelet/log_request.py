@@ -13,6 +13,7 @@ from edge_agent.hostkubelet.log_file import LogFile
 from edge_agent.hostkubelet.log_options import LogOptions
 from edge_agent.hostkubelet.pod import Container, Kind
 from edge_agent.hostkubelet.status import KubeletError
+from edge_agent.hostkubelet.units import Units
 from tunnel.aio.sockets.http1 import ServerConnection
 
 
@@ -28,6 +29,25 @@ class OpenLog(Protocol):
         ...
 
 
+class EmptyLog:
+    """A log without a line, as of a container that runs and is silent."""
+
+    def __init__(self, follow: bool) -> None:
+        """Ends at once, or never when it is followed."""
+        self._follow = follow
+
+    async def chunks(self) -> AsyncGenerator[bytes]:
+        """Nothing."""
+        if self._follow:
+            await asyncio.Event().wait()
+        nothing: tuple[bytes, ...] = ()
+        for chunk in nothing:
+            yield chunk
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
 class ClientGone(Exception):
     """The client of a followed log left; nothing else would tell while the log is silent."""
 
@@ -39,35 +59,50 @@ class LogBroken(Exception):
 class Logs:
     """The logs that the box offers."""
 
-    def __init__(self, journal: Journal, files: dict[str, LogFile]) -> None:
+    def __init__(self, journal: Journal, units: Units, files: dict[str, LogFile]) -> None:
         """Take the sources.
 
         Args:
             journal: for units.
+            units: which know whether there is such a one.
             files: by the path that was configured.
         """
         self._journal = journal
+        self._units = units
         self._files = files
 
     async def open(self, container: Container, options: LogOptions) -> OpenLog:
         """Begin to read a container's log.
 
         Raises:
-            KubeletError: it has none, or not what the options want.
+            KubeletError: there is no such unit or file, or it has not what the options want.
         """
-        match container.kind:
-            case Kind.UNIT:
-                return await self._journal.open(container.source, options)
-            case Kind.FILE:
-                log = FileLog(self._files[container.source], options)
-                try:
-                    await log.open()
-                except BaseException:
-                    log.close()
-                    raise
-                return log
-            case Kind.HOST:
-                raise KubeletError(400, "the host itself has no log: choose a unit or a file of this box with -c")
+        if container.kind is Kind.HOST and options.previous:
+            raise KubeletError(400, "the host itself has no previous run: choose a unit of this box with -c")
+        if container.kind is Kind.HOST or options.errors_only:
+            return EmptyLog(options.follow)
+        if container.kind is Kind.UNIT:
+            return await self._open_journal(container.source, options)
+        log = FileLog(self._files[container.source], options)
+        try:
+            await log.open()
+        except BaseException:
+            log.close()
+            raise
+        return log
+
+    # Internal
+
+    async def _open_journal(self, unit: str, options: LogOptions) -> OpenLog:
+        log = await self._journal.open(unit, options)
+        try:
+            # The journal may still have what a unit wrote that is gone; without a line of it, it is a wrong name.
+            if log.silent and await self._units.is_unknown(unit):
+                raise KubeletError(404, f"systemd knows no unit {unit} on this box, and the journal has nothing of it")
+        except BaseException:
+            log.close()
+            raise
+        return log
 
 
 async def send_log(

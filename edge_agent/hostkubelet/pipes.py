@@ -9,7 +9,7 @@ import asyncio
 import os
 
 READ_BYTES = 64 * 1024
-"""Also the most that one message to the client carries."""
+"""As much as a pipe holds."""
 PIPE_BYTES = 64 * 1024
 """What a pipe of ours can hold (pipe(7)); a terminal holds less."""
 

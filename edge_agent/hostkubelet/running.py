@@ -6,10 +6,15 @@ import asyncio
 import contextlib
 
 from edge_agent.hostkubelet.command import HANGUP_GRACE_S, STRAGGLER_GRACE_S, Command
-from edge_agent.hostkubelet.spawn import CommandSpec, Started, spawn
+from edge_agent.hostkubelet.spawn import CommandSpec, Started, StartError, spawn
+from tunnel.aio.process.blocking import BlockingCalls, NotAnswering
 
 END_WAIT_S = HANGUP_GRACE_S + STRAGGLER_GRACE_S + 1.0
 """After this only processes that the kernel itself cannot end are left (dead network file systems)."""
+START_WAIT_S = 10.0
+"""A program that is not executed by then is on a file system that does not answer."""
+STARTING = 8
+"""Commands that are being started at once; it takes milliseconds."""
 
 
 class Running:
@@ -17,8 +22,12 @@ class Running:
 
     def __init__(self) -> None:
         self._commands: set[Command] = set()
-        self._starting: set[asyncio.Future[Started]] = set()
+        self._starting: set[object] = set()
+        self._started = asyncio.Event()
         self._closing = False
+        # Users can name programs that hang; the agent's own (journalctl, systemctl) must not wait behind them.
+        self._users = BlockingCalls("start", threads=STARTING, wait_s=START_WAIT_S)
+        self._own = BlockingCalls("start own", threads=STARTING, wait_s=START_WAIT_S)
 
     async def start(self, spec: CommandSpec) -> Command:
         """Start a command; cancelling this leaves nothing running.
@@ -26,14 +35,34 @@ class Running:
         Raises:
             StartError: the program does not exist or cannot be executed.
         """
-        starting = asyncio.get_running_loop().run_in_executor(None, spawn, spec)
-        self._starting.add(starting)
-        starting.add_done_callback(self._starting.discard)
+        token = object()
+
+        def work() -> Started | StartError:
+            self._starting.add(token)
+            try:
+                return spawn(spec)
+            except StartError as error:
+                return error
+
+        def settled() -> None:
+            self._starting.discard(token)
+            self._started.set()
+
+        def unwanted(started: Started | StartError) -> None:
+            settled()
+            if isinstance(started, Started):
+                self._adopt(started).end()
+
         try:
-            return self._adopt(await asyncio.shield(starting))
-        except asyncio.CancelledError:
-            starting.add_done_callback(self._end_unwanted)
-            raise
+            started = await (self._own if spec.account is None else self._users).run(work, unwanted=unwanted)
+        except NotAnswering:
+            raise StartError(
+                126, f'exec: "{spec.argv[0]}": not started within {START_WAIT_S:g} s: a file system does not answer'
+            ) from None
+        settled()
+        if isinstance(started, StartError):
+            raise started
+        return self._adopt(started)
 
     async def aclose(self) -> None:
         """End all of them, those that are just being started too; takes up to `END_WAIT_S` where one is stubborn."""
@@ -43,8 +72,9 @@ class Running:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(END_WAIT_S):
                 while self._starting:
-                    await asyncio.wait(self._starting)
-                    await asyncio.sleep(0)  # whoever asked for it takes it over
+                    self._started.clear()
+                    await self._started.wait()
+                await asyncio.sleep(0)  # whoever asked for it takes it over
                 for command in tuple(self._commands):
                     await command.wait_gone()
 
@@ -56,8 +86,3 @@ class Running:
         if self._closing:
             command.hang_up()
         return command
-
-    def _end_unwanted(self, starting: asyncio.Future[Started]) -> None:
-        """Who wanted the command was cancelled while it was being started."""
-        if not starting.cancelled() and starting.exception() is None:
-            self._adopt(starting.result()).end()

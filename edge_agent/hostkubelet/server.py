@@ -6,26 +6,26 @@ unit or an account.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import unquote, urlsplit
 
-from edge_agent.hostkubelet.account import Account, find_account
+from edge_agent.hostkubelet.account import AccountLookup
 from edge_agent.hostkubelet.audit import RequestRecord, audited
 from edge_agent.hostkubelet.channels import Channel, ChannelSocket, negotiate
+from edge_agent.hostkubelet.container_states import ContainerStates
 from edge_agent.hostkubelet.exec_session import ExecSession
 from edge_agent.hostkubelet.journal import Journal
 from edge_agent.hostkubelet.log_file import LogFile
 from edge_agent.hostkubelet.log_options import parse_log_options
 from edge_agent.hostkubelet.log_request import ClientGone, LogBroken, Logs, send_log
-from edge_agent.hostkubelet.pod import HOST, NAMESPACE, Container, Kind, containers, pod_list
+from edge_agent.hostkubelet.pod import HOST, NAMESPACE, Container, Kind, Transitions, containers, pod_list
 from edge_agent.hostkubelet.running import Running
 from edge_agent.hostkubelet.settings import HostSettings, SettingsError
 from edge_agent.hostkubelet.spawn import CommandSpec
 from edge_agent.hostkubelet.status import JSON_TYPE, KubeletError
-from edge_agent.hostkubelet.units import ContainerState, Units, kubernetes_time
+from edge_agent.hostkubelet.units import ContainerState, Units
 from tunnel.aio.process.parts import PartFailed
 from tunnel.aio.sockets.duplex import Duplex
 from tunnel.aio.sockets.http1 import Request, ServerConnection
@@ -35,7 +35,6 @@ MAX_EXECS = 128
 """Commands at once: each may hold 0.5 MiB here and a process group on the box."""
 MAX_LOGS = 128
 """Logs being read at once: each may hold 0.2 MiB here and, for a unit, a journalctl."""
-FILE_MISSING = ContainerState({"waiting": {"reason": "FileNotFound", "message": "the log file cannot be read"}})
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +58,7 @@ class HostKubelet:
         journalctl: str = "journalctl",
         systemctl: str = "systemctl",
     ) -> None:
-        """Check the settings. Commands are refused until `find_account` was called.
+        """Check the settings. What they name is looked at when it is asked for, in threads of its own.
 
         Args:
             agent_name: name of the pod and of its node.
@@ -72,30 +71,32 @@ class HostKubelet:
         """
         settings.check()
         self._name = agent_name
-        self._settings = settings
-        self._account: Account | None = None
-        self._account_fault = f'user: "{settings.user}" was not looked up yet'
+        self._account = AccountLookup(settings.user, settings.shell) if settings.exec else None
         self._containers = {container.name: container for container in containers(settings)}
         self._files = {str(file): LogFile(file) for file in settings.files}
+        for file in self._files.values():
+            file.calls.post(file.pin)
         self._running = Running()
-        self._units = Units(self._running, list(dict.fromkeys(settings.units)), systemctl)
-        self._logs = Logs(Journal(self._running, journalctl), self._files)
+        units = Units(self._running, list(dict.fromkeys(settings.units)), systemctl)
+        self._logs = Logs(Journal(self._running, journalctl), units, self._files)
         self._since = datetime.now(UTC)
+        self._states = ContainerStates([*self._containers.values()], self._account, units, self._files, self._since)
+        self._transitions = Transitions(self._since)
         self._execs = 0
         self._open_logs = 0
         self._closing = False
 
     async def find_account(self) -> None:
-        """Look up the account that commands run as. It may come from a directory, and later than the agent.
+        """Look up the account that commands run as before anybody wants one. It may come from a directory, and later.
 
         Raises:
             PartFailed: this box cannot run commands as that account now; whoever tries one is told why.
         """
-        try:
-            self._account = await asyncio.to_thread(find_account, self._settings.user, self._settings.shell)
-        except SettingsError as error:
-            self._account_fault = str(error)
-            raise PartFailed(str(error)) from error
+        if self._account is not None:
+            try:
+                await self._account.account()
+            except SettingsError as error:
+                raise PartFailed(str(error)) from error
 
     async def serve(self, duplex: Duplex, principal: str) -> None:
         """Serve one connection until it ends; owns it.
@@ -120,6 +121,10 @@ class HostKubelet:
             raise
         await duplex.aclose()
 
+    async def states(self) -> dict[str, ContainerState]:
+        """How everything that is offered fares, by the name of its container."""
+        return await self._states.read()
+
     async def aclose(self) -> None:
         """Refuse what comes and end all commands, with SIGKILL after a grace of 5 s where they do not obey."""
         self._closing = True
@@ -143,8 +148,7 @@ class HostKubelet:
             case ["healthz"]:
                 await call.connection.respond(200, [("content-type", "text/plain")], b"ok")
             case ["pods"]:
-                body = json.dumps(pod_list(self._name, [*self._containers.values()], await self._states(), self._since))
-                await call.connection.respond(200, [JSON_TYPE], body.encode())
+                await call.connection.respond(200, [JSON_TYPE], await self._pods())
             case ["containerLogs", namespace, pod, container]:
                 with audited(RequestRecord(action="log", user=call.principal, container=container)) as record:
                     await self._send_log(call, self._container(namespace, pod, container), record)
@@ -166,7 +170,7 @@ class HostKubelet:
     def _container(self, namespace: str, pod: str, name: str) -> Container:
         if (namespace, pod) != (NAMESPACE, self._name):
             raise KubeletError(404, f'pods "{pod}" not found in the namespace "{namespace}" of this box')
-        if name == HOST and not self._settings.exec:
+        if name == HOST and self._account is None:
             raise KubeletError(
                 403, "this box allows no commands: its owner can set exec = true in [host] of edge-agent.toml"
             )
@@ -176,18 +180,10 @@ class HostKubelet:
             raise KubeletError(404, f'this box offers no container "{name}", only: {names}')
         return container
 
-    async def _states(self) -> dict[str, ContainerState]:
-        states = dict(await self._units.states())
-        for container in self._containers.values():
-            if container.kind is Kind.HOST:
-                states[container.name] = self._running_since_start()
-            elif container.kind is Kind.FILE:
-                present = await asyncio.to_thread(self._files[container.source].exists)
-                states[container.name] = self._running_since_start() if present else FILE_MISSING
-        return states
-
-    def _running_since_start(self) -> ContainerState:
-        return ContainerState({"running": {"startedAt": kubernetes_time(self._since)}}, running=True)
+    async def _pods(self) -> bytes:
+        states, now = await self._states.read(), datetime.now(UTC)
+        offered = [*self._containers.values()]
+        return json.dumps(pod_list(self._name, offered, states, self._since, self._transitions, now)).encode()
 
     async def _send_log(self, call: _Call, container: Container, record: RequestRecord) -> None:
         def sent(count: int) -> None:
@@ -214,25 +210,31 @@ class HostKubelet:
             raise KubeletError(400, f'commands run on the box itself only: use -c {HOST}, "{container.name}" is a log')
         if not argv or not argv[0] or any("\0" in argument for argument in argv):
             raise KubeletError(400, "a command must be given")
-        if self._account is None:
-            raise KubeletError(503, f"this box runs no commands now: [host] {self._account_fault}")
         wanted = {name for name, value in call.request.query if value in ("1", "true")}
         tty = "tty" in wanted
-        spec = CommandSpec(argv=argv, account=self._account, tty=tty, stdin="input" in wanted)
         outputs = {Channel.STDOUT} if "output" in wanted else set()
         if "error" in wanted and not tty:
             outputs.add(Channel.STDERR)
-        if not outputs and not spec.stdin:
+        if not outputs and "input" not in wanted:
             raise KubeletError(400, "at least one of stdin, stdout and stderr must be wanted")
         if self._execs >= MAX_EXECS:
             raise KubeletError(429, f"{MAX_EXECS} commands run on this box already: try again when some have ended")
         headers = negotiate(call.request)
         self._execs += 1
         try:
+            spec = await self._spec(argv, tty=tty, stdin="input" in wanted)
             early = await call.connection.upgrade(headers)
             await _run(ExecSession(ChannelSocket(call.duplex, early), spec, outputs, self._running), record)
         finally:
             self._execs -= 1
+
+    async def _spec(self, argv: list[str], *, tty: bool, stdin: bool) -> CommandSpec:
+        assert self._account is not None
+        try:
+            account, directory = await self._account.account(), await self._account.working_directory()
+        except SettingsError as error:
+            raise KubeletError(503, f"this box runs no commands now: [host] {error}") from error
+        return CommandSpec(argv=argv, account=account, directory=directory, tty=tty, stdin=stdin)
 
 
 async def _run(session: ExecSession, record: RequestRecord) -> None:

@@ -10,6 +10,7 @@ _UNIT = re.compile(
     r"[A-Za-z0-9:_.\\-]+(@[A-Za-z0-9:_.\\-]*)?"
     r"\.(service|socket|timer|mount|automount|swap|target|path|slice|scope|device)"
 )
+_PATTERN = re.compile(r"[*?]")
 MAX_UNIT_CHARACTERS = 255
 """systemd's own limit (UNIT_NAME_MAX)."""
 
@@ -37,12 +38,25 @@ class HostSettings:
         """Refuse what could never work or would reach more than it says.
 
         Raises:
-            SettingsError: a unit is not the full name of one unit, or a file is not an absolute path.
+            SettingsError: a unit is not the full name of one unit, or a file is not the absolute path of one file.
         """
         for unit in self.units:
             # A pattern would match units that nobody listed.
             if not _UNIT.fullmatch(unit) or unit.startswith("-") or len(unit) > MAX_UNIT_CHARACTERS:
                 raise SettingsError(f'units: "{unit}" is not the name of a systemd unit such as "nginx.service"')
+            if "@." in unit:
+                raise SettingsError(f'units: "{unit}" is a template: name an instance of it such as {_instance(unit)}')
         for file in self.files:
             if not file.is_absolute():
                 raise SettingsError(f'files: "{file}" must be an absolute path')
+            if not file.name:
+                raise SettingsError(f'files: "{file}" is a folder: name a file')
+            if _PATTERN.search(str(file)):
+                raise SettingsError(f'files: "{file}" is a pattern: name each file')
+            if not str(file).isprintable():
+                raise SettingsError(f"files: {str(file)!r} has characters that cannot be shown")
+
+
+def _instance(template: str) -> str:
+    name, suffix = template.split("@", 1)
+    return f'"{name}@1{suffix}"'

@@ -39,6 +39,8 @@ class CommandSpec:
     argv: Sequence[str]
     account: Account | None = None
     """None runs it as the agent itself, with the agent's environment."""
+    directory: str = "/"
+    """Where it starts."""
     tty: bool = False
     """On a terminal of its own, which then is stdin, stdout and stderr."""
     columns: int = 80
@@ -128,7 +130,7 @@ def _popen(spec: CommandSpec, argv: Sequence[str], stdin: int, stdout: int, stde
         stdout=stdout,
         stderr=stderr,
         start_new_session=True,
-        cwd=account.working_directory() if account else "/",
+        cwd=spec.directory,
         env=account.environment(spec.tty) if account else None,
         umask=0o022,
     )

@@ -38,6 +38,8 @@ class ContainerState:
     """A v1.ContainerState."""
     running: bool = False
     restarts: int = 0
+    exists: bool = True
+    """False: there is no such thing, or it cannot be read."""
 
 
 UNKNOWN = ContainerState({"waiting": {"reason": "Unknown", "message": "systemd does not answer on this box"}})
@@ -64,6 +66,10 @@ class Units:
                 self._states = await self._ask()
                 self._asked_at = now
             return self._states
+
+    async def is_unknown(self, name: str) -> bool:
+        """Whether systemd says that there is no such unit; not so where it does not answer."""
+        return not (await self.states())[name].exists
 
     # Internal
 
@@ -110,7 +116,7 @@ def _state(unit: Mapping[str, str], booted_at: datetime) -> ContainerState:
         return ContainerState({"waiting": {"reason": "Activating", "message": f"the unit is {sub}"}}, False, restarts)
     if unit.get("LoadState") not in ("loaded", "masked"):
         text = "systemd knows no such unit on this box"
-        return ContainerState({"waiting": {"reason": "UnitNotFound", "message": text}})
+        return ContainerState({"waiting": {"reason": "UnitNotFound", "message": text}}, exists=False)
     finished = _time(unit, "InactiveEnterTimestampMonotonic", booted_at)
     if active == "inactive" and finished is None:
         return ContainerState({"waiting": {"reason": "Inactive", "message": "the unit was not started since boot"}})

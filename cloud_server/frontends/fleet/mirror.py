@@ -17,7 +17,14 @@ import structlog
 from cloud_server.frontends.fleet.interfaces import Registry
 from cloud_server.frontends.fleet.kubelet import fetch_pods
 from cloud_server.frontends.fleet.objects import namespace_object, node_object
-from cloud_server.frontends.fleet.pods import away, is_settled, offers_kubelet, pods_from_kubelet, stand_in
+from cloud_server.frontends.fleet.pods import (
+    away,
+    is_settled,
+    offers_kubelet,
+    pods_from_kubelet,
+    sources_missing,
+    stand_in,
+)
 from cloud_server.frontends.fleet.resources import DEFAULT_NAMESPACE, NAMESPACES
 from cloud_server.frontends.fleet.status import ApiError, Json
 from cloud_server.frontends.fleet.store import Key, ObjectStore
@@ -170,8 +177,7 @@ class Mirror:
         if shown == known.shown:
             return
         known.shown = shown
-        self._store.put("nodes", node_object(view, known.created))
-        self._publish_pods(known)
+        self._publish(known)
         connection = view.since if view.connected else None
         if connection != known.connection and view.connected:
             self._start_fetch(known)
@@ -186,6 +192,13 @@ class Mirror:
         self._store.remove("nodes", ("", name))
         for key in list(known.owned):
             self._drop(known, key)
+
+    def _publish(self, known: _Known) -> None:
+        """Put the agent's objects into the store."""
+        view = known.view
+        sources = sources_missing(known.pods or (), view.name) if view.connected else None
+        self._store.put("nodes", node_object(view, known.created, sources))
+        self._publish_pods(known)
 
     def _publish_pods(self, known: _Known) -> None:
         """Put the agent's pods into the store, and take away those that it no longer has."""
@@ -244,7 +257,7 @@ class Mirror:
             async with self._fetch_slots:
                 known.fetched_at_s = asyncio.get_running_loop().time()
                 known.pods = pods_from_kubelet(await fetch_pods(self._opener, name), name)
-            self._publish_pods(known)
+            self._publish(known)
         except ApiError as error:
             log.info("fleet.pods_unknown", agent=name, why=error.message)
         except Exception:

@@ -47,14 +47,17 @@ def claim(text: str) -> str:
     return _UNPRINTABLE.sub("", text)[:MAX_CLAIM_CHARS]
 
 
-def node_object(agent: AgentView, created: datetime) -> Json:
-    """The Node of an agent.
+def node_object(agent: AgentView, created: datetime, sources: Json | None = None) -> Json:
+    """The Node of an agent. It is Ready while the agent is connected, whatever the box lacks.
 
     Args:
         agent: what is known of it.
         created: when it was first seen.
+        sources: the condition that tells what the box lacks of its logs; None: it is not known, or it has none.
     """
     conditions = [_ready_condition(agent, created)]
+    if sources is not None:
+        conditions.append(sources | {"lastHeartbeatTime": timestamp(agent.since or created)})
     status: Json = {
         "conditions": conditions,
         "addresses": _addresses(agent),

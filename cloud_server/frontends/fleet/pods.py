@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
@@ -15,6 +15,11 @@ from tunnel.core.names import KUBELET
 
 MAX_PODS = 512
 """From one agent; a real kubelet stops at 110 by default."""
+SOURCES_MISSING = "SourcesMissing"
+"""Condition of a box's own pod: a unit has failed, or a file that it offers cannot be read. Its Node has it too."""
+_READY_TYPES = ("ContainersReady", "Ready")
+_BEGINNING = frozenset({"Activating", "ContainerCreating", "PodInitializing"})
+"""Reasons of a container that will run soon."""
 DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
 STAND_IN_CONTAINER = "host"
 
@@ -90,18 +95,33 @@ def away(pod: Json, agent: AgentView) -> Json:
     for name in _STATUS_LISTS:
         if name in status:
             status[name] = [item | {"ready": False} for item in status[name]]
-    conditions = [item for item in dicts(status.get("conditions")) if item.get("type") != "Ready"]
-    ready = {"type": "Ready", "status": "False", "reason": "AgentAway"}
-    status["conditions"] = [*conditions, ready | ({"lastTransitionTime": since} if since else {})]
+    conditions = [item for item in dicts(status.get("conditions")) if item.get("type") not in _READY_TYPES]
+    gone = {"status": "False", "reason": "AgentAway"} | ({"lastTransitionTime": since} if since else {})
+    status["conditions"] = [*conditions, *({"type": kind, **gone} for kind in _READY_TYPES)]
     return pod | {"status": status}
 
 
+def sources_missing(pods: Iterable[Json], agent: str) -> Json | None:
+    """The condition of a box's own pod that tells what it lacks, as its Node shows it; None where it has none."""
+    for pod in pods:
+        if (pod["metadata"]["namespace"], pod["metadata"]["name"]) != (DEFAULT_NAMESPACE, agent):
+            continue
+        for item in dicts(pod["status"].get("conditions")):
+            if item.get("type") == SOURCES_MISSING and item.get("status") in ("True", "False"):
+                texts = {name: claim(str(item.get(name, ""))) for name in ("reason", "message")}
+                return {"type": SOURCES_MISSING, "status": item["status"], **texts, **_since(item)}
+    return None
+
+
 def is_settled(pod: Json) -> bool:
-    """Whether a pod is where it is meant to be: it runs and is ready, or has ended."""
+    """Whether a pod is where it is meant to be: it is ready, with no container about to run, or has ended."""
     status = pod["status"]
     if status["phase"] != "Running":
         return status["phase"] in ("Succeeded", "Failed")
-    return all(item.get("ready") is True for item in status.get("containerStatuses", ()))
+    ready = any(
+        item.get("type") == "Ready" and item.get("status") == "True" for item in dicts(status.get("conditions"))
+    )
+    return ready and not any(_waits_for(item) in _BEGINNING for item in dicts(status.get("containerStatuses")))
 
 
 def containers(pod: Json) -> list[str]:
@@ -133,6 +153,21 @@ def dicts(value: object) -> list[dict[str, Any]]:
 
 
 # Internal
+
+
+def _since(condition: Json) -> Json:
+    """When it changed last, unless that is no time: a client could read no Node any more."""
+    try:
+        moment = datetime.fromisoformat(str(condition.get("lastTransitionTime")))
+        return {"lastTransitionTime": timestamp(moment if moment.tzinfo else None)}
+    except (ValueError, OverflowError):
+        return {}
+
+
+def _waits_for(container_status: Json) -> str:
+    state = container_status.get("state")
+    waiting = state.get("waiting") if isinstance(state, dict) else None
+    return str(waiting.get("reason")) if isinstance(waiting, dict) else ""
 
 
 def _clean(raw: Json, agent: str) -> Json | None:

@@ -112,6 +112,31 @@ async def test_a_cancelled_caller_gets_it_back_too() -> None:
     await eventually(lambda: late == ["it"], what="the late result")
 
 
+async def test_one_that_is_cancelled_while_the_result_is_on_its_way_gets_it_back() -> None:
+    calls = BlockingCalls("test")
+    late: list[int] = []
+    made: set[int] = set()
+
+    def make(number: int) -> int:
+        made.add(number)
+        return number
+
+    loop = asyncio.get_running_loop()
+    cancelled = 0
+    for number in range(200):
+        caller = loop.create_task(calls.run(partial(make, number), unwanted=late.append))
+        for _ in range(number % 20):
+            await asyncio.sleep(0)
+        caller.cancel()
+        try:
+            late.append(await caller)
+        except asyncio.CancelledError:
+            cancelled += 1
+    assert cancelled
+    # What was not even begun has no result; of all others none is lost.
+    await eventually(lambda: sorted(late) == sorted(made), what="all results")
+
+
 async def test_what_is_posted_is_done_in_its_turn() -> None:
     calls = BlockingCalls("test", wait_s=0.05)
     done: list[str] = []

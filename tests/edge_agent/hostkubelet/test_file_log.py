@@ -1,9 +1,10 @@
-"""Files as logs, through the API: what is in them, what comes, and what a file cannot tell."""
+"""Files as logs, through the API: what is in them, what comes, and when their lines were written."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import shutil
 from collections.abc import AsyncIterator
@@ -96,7 +97,6 @@ async def test_following_across_a_rotation_and_a_truncation(logs: Box, path: Pat
     await follower.until(b"five\n")
     shutil.copy(path, path.with_suffix(".2"))
     path.write_bytes(b"")
-    await asyncio.sleep(0.6)  # two looks
     append(path, b"six\n")
     assert await follower.until(b"six\n") == b"three\nfour\nfive\nsix\n"
 
@@ -120,21 +120,60 @@ async def test_times_are_given_where_they_are_known(logs: Box, path: Path) -> No
     assert re.fullmatch(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z new\n", line)
 
 
-@pytest.mark.parametrize(
-    ("query", "text"),
-    [
-        ("timestamps=true", "--timestamps works only with --follow --tail=0"),
-        ("timestamps=true&follow=true", "--timestamps works only with --follow --tail=0"),
-        ("sinceSeconds=60", "use --tail instead of --since"),
-        ("sinceTime=2026-01-31T12:00:00Z", "use --tail instead of --since"),
-        ("previous=true", "no previous run"),
-    ],
-)
-async def test_what_a_file_cannot_tell(logs: Box, path: Path, query: str, text: str) -> None:
-    status, _, body = await logs.get(f"{LOG}?{query}")
+TIMED = b"2026-01-31 12:00:00 +0000 first\n  and more of it\n2026-01-31 12:00:05 +0000 second\n"
+
+
+async def test_lines_that_were_there_have_the_time_that_they_tell_or_that_of_the_one_before(
+    logs: Box, path: Path
+) -> None:
+    path.write_bytes(TIMED)
+    lines = (await logs.get(f"{LOG}?timestamps=true"))[2].splitlines()
+    assert [line.split(b" ", 1)[0] for line in lines] == [
+        b"2026-01-31T12:00:00.000000Z", b"2026-01-31T12:00:00.000000Z", b"2026-01-31T12:00:05.000000Z",
+    ]  # fmt: skip
+    assert b"\n".join(line.split(b" ", 1)[1] for line in lines) + b"\n" == TIMED
+    tail = (await logs.get(f"{LOG}?timestamps=true&tailLines=2"))[2]
+    assert tail.startswith(b"2026-01-31T12:00:05.000000Z   and more of it\n")  # at the latest
+
+
+async def test_lines_without_any_time_have_the_time_of_the_file(logs: Box, path: Path) -> None:
+    os.utime(path, (1_769_860_800, 1_769_860_800))
+    assert (await logs.get(f"{LOG}?timestamps=true"))[2] == b"".join(
+        b"2026-01-31T12:00:00.000000Z " + line for line in (b"one\n", b"two\n", b"three\n")
+    )
+
+
+async def test_times_where_reads_end_in_the_middle_of_one(logs: Box, path: Path) -> None:
+    data = b"".join(b"2026-01-31T12:%02d:%02dZ line\n" % divmod(number % 3600, 60) for number in range(10_000))
+    path.write_bytes(data)
+    stamped = (await logs.get(f"{LOG}?timestamps=true"))[2].splitlines(keepends=True)
+    assert b"".join(line.split(b" ", 1)[1] for line in stamped) == data
+    assert all(line[:19] == line.split(b" ", 1)[1][:19] for line in stamped)
+
+
+async def test_since_gives_what_was_written_since(logs: Box, path: Path) -> None:
+    path.write_bytes(TIMED)
+    assert (await logs.get(f"{LOG}?sinceTime=2026-01-31T12:00:03Z"))[2].endswith(b"12:00:05 +0000 second\n")
+    assert (await logs.get(f"{LOG}?sinceTime=2026-01-31T12:00:03Z"))[2].count(b"\n") == 1
+    assert (await logs.get(f"{LOG}?sinceTime=2026-01-31T11:00:00Z&tailLines=1"))[2].count(b"\n") == 1
+
+
+async def test_since_on_a_file_without_times_is_decided_by_its_own(logs: Box, path: Path) -> None:
+    assert (await logs.get(f"{LOG}?sinceSeconds=60"))[2] == b"one\ntwo\nthree\n"
+    os.utime(path, (1_769_860_800, 1_769_860_800))
+    assert (await logs.get(f"{LOG}?sinceSeconds=60"))[2] == b""
+
+
+async def test_a_file_has_no_previous_run(logs: Box, path: Path) -> None:
+    status, _, body = await logs.get(f"{LOG}?previous=true")
     assert status == 400
-    assert text in json.loads(body)["message"]
+    assert "no previous run" in json.loads(body)["message"]
     assert str(path) in json.loads(body)["message"]
+
+
+async def test_all_of_a_file_is_one_stream(logs: Box) -> None:
+    assert (await logs.get(f"{LOG}?stream=All"))[2] == (await logs.get(f"{LOG}?stream=Stdout"))[2] != b""
+    assert (await logs.get(f"{LOG}?stream=Stderr"))[2] == b""
 
 
 async def test_a_file_that_is_not_there(logs: Box, path: Path) -> None:

@@ -25,7 +25,7 @@ def test_lines_do_not_depend_on_chunks(chunks: list[bytes]) -> None:
 @given(CHUNKS)
 def test_stamps_do_not_depend_on_chunks(chunks: list[bytes]) -> None:
     stamper = LineStamper()
-    stamped = b"".join(stamper.stamp(chunk, NOON) for chunk in chunks)
+    stamped = b"".join(stamper.stamp(chunk, lambda _: NOON) for chunk in chunks)
     assert stamped == b"".join(STAMP + line for line in b"".join(chunks).splitlines(keepends=True))
 
 

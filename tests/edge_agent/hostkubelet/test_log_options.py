@@ -18,7 +18,10 @@ def parse(**query: str) -> LogOptions:
 
 def test_nothing_asked_is_everything() -> None:
     assert parse() == LogOptions()
-    assert parse(pretty="true", insecureSkipTLSVerifyBackend="1", tailLines="", follow="") == LogOptions()
+    assert (
+        parse(pretty="true", insecureSkipTLSVerifyBackend="1", tailLines="", follow="false", previous="0")
+        == LogOptions()
+    )
 
 
 def test_all_of_it() -> None:
@@ -32,6 +35,21 @@ def test_all_of_it() -> None:
         previous=True,
         limit_bytes=10,
     )
+
+
+@pytest.mark.parametrize("value", ["true", "True", "1", "yes", ""])
+def test_a_flag_is_set_unless_it_says_false(value: str) -> None:
+    assert parse(follow=value).follow
+
+
+def test_the_first_of_several_counts() -> None:
+    assert parse_log_options([("tailLines", "3"), ("tailLines", "4")], NOW).tail_lines == 3
+
+
+def test_only_errors() -> None:
+    assert parse(stream="Stderr").errors_only
+    assert not parse(stream="All").errors_only
+    assert not parse(stream="Stdout").errors_only
 
 
 def test_since_a_time() -> None:
@@ -58,7 +76,7 @@ def test_since_before_all_time() -> None:
         ("limitBytes", "0", "limitBytes must be a whole number of at least 1"),
         ("sinceTime", "yesterday", "sinceTime must be a time such as"),
         ("sinceTime", "2026-01-31T10:00:00", "sinceTime must be a time such as"),
-        ("follow", "perhaps", "follow must be true or false"),
+        ("stream", "stdout", "stream must be one of All, Stdout, Stderr"),
     ],
 )
 def test_values_that_make_no_sense(name: str, value: str, text: str) -> None:

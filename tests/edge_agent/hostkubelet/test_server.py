@@ -95,21 +95,24 @@ async def test_a_user_that_does_not_exist_yet_costs_commands_only() -> None:
     settings = HostSettings(exec=True, user="no-such-user", files=[Path("/etc/hostname")])
     async with serving(settings) as box:
         status, text = await refusal(box, exec_target(POD, ["true"]))
-        assert (await box.get("/pods"))[0] == 200
+        (pod,) = json.loads((await box.get("/pods"))[2])["items"]
         assert (await box.get(f"/containerLogs/default/{POD}/hostname"))[0] == 200
-    assert status == 503
-    assert text.startswith('this box runs no commands now: [host] user: there is no user "no-such-user" on this box')
+    fault = 'user: there is no user "no-such-user" on this box; create it or name another one'
+    assert (status, text) == (503, f"this box runs no commands now: [host] {fault}")
+    host, file = pod["status"]["containerStatuses"]
+    assert host["state"]["waiting"] == {"reason": "AccountUnusable", "message": fault}
+    assert file["ready"]
 
 
 async def test_a_user_is_found_when_it_appears(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = HostSettings(exec=True, user="no-such-user")
-    kubelet = HostKubelet(POD, settings)
-    with pytest.raises(PartFailed, match="no-such-user"):
-        await kubelet.find_account()
-    me = find_account(pwd.getpwuid(os.getuid()).pw_name, "")
-    monkeypatch.setattr("edge_agent.hostkubelet.server.find_account", lambda *_names: me)
-    await kubelet.find_account()
-    assert kubelet._account == me
+    async with serving(settings) as box:
+        with pytest.raises(PartFailed, match="no-such-user"):
+            await box.kubelet.find_account()
+        me = await asyncio.to_thread(find_account, ME, "")
+        monkeypatch.setattr("edge_agent.hostkubelet.account.find_account", lambda *_names: me)
+        await box.kubelet.find_account()
+        assert await box.run("echo", "hello") == (0, b"hello\n", b"")
 
 
 @pytest.mark.parametrize(
@@ -143,7 +146,7 @@ async def test_refusals(target: str, status: int, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("container", "status"),
-    [("host", 400), ("other.service", 404), ("%2Fetc%2Fpasswd", 404), ("..%2F..%2Fetc%2Fpasswd", 404), ("passwd", 404)],
+    [("other.service", 404), ("%2Fetc%2Fpasswd", 404), ("..%2F..%2Fetc%2Fpasswd", 404), ("passwd", 404)],
 )
 async def test_only_what_is_configured_can_be_read(container: str, status: int) -> None:
     async with serving(HostSettings(exec=True, user=ME, units=["nginx.service"])) as box:
@@ -211,6 +214,23 @@ async def test_too_many_logs(monkeypatch: pytest.MonkeyPatch) -> None:
         http = ClientConnection(box.connect())
         await http.request("GET", f"{target}?follow=true", [("host", "kubelet")])
         assert (await message(box, target))[0] == 429
+
+
+async def test_the_host_has_an_empty_log(box: Box) -> None:
+    status, _, body = await box.get(f"/containerLogs/default/{POD}/host?timestamps=true&sinceSeconds=60&tailLines=5")
+    assert (status, body) == (200, b"")
+
+
+async def test_the_empty_log_is_followed_until_the_client_goes(box: Box) -> None:
+    http = ClientConnection(duplex := box.connect())
+    response = await http.request("GET", f"/containerLogs/default/{POD}/host?follow=true", [("host", "kubelet")])
+    assert response.status == 200
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.2):
+            await http.read_chunk()
+    await duplex.aclose()
+    async with asyncio.timeout(5):
+        await box.serving
 
 
 # ------------------------------------------------------------------------------------------------------ audit, stopping

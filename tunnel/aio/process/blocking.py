@@ -88,7 +88,12 @@ class BlockingCalls:
         limit = asyncio.timeout(self._wait_s)
         try:
             async with limit:
-                return await future
+                try:
+                    return await future
+                except asyncio.CancelledError:
+                    if future.done() and not future.cancelled() and future.exception() is None:
+                        settled(future.result(), None)  # it came in the very turn in which it was given up
+                    raise
         except TimeoutError:
             if limit.expired():
                 raise NotAnswering(f"{self._name}: no answer within {self._wait_s:g} s") from None

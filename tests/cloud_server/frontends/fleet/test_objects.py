@@ -79,3 +79,10 @@ def test_a_heartbeat_changes_its_time_and_no_more() -> None:
     later = with_heartbeat(node, START.replace(hour=9))
     assert later["status"]["conditions"][0]["lastHeartbeatTime"] == "2026-01-02T09:04:05Z"
     assert node["status"]["conditions"][0]["lastHeartbeatTime"] == "2026-01-02T03:04:05Z"
+
+
+def test_what_a_box_lacks_leaves_its_node_ready() -> None:
+    lacks = {"type": "SourcesMissing", "status": "True", "reason": "FileNotFound", "message": "b.log"}
+    ready, sources = node_object(box("box-7"), START, lacks)["status"]["conditions"]
+    assert (ready["type"], ready["status"]) == ("Ready", "True")
+    assert sources == lacks | {"lastHeartbeatTime": "2026-01-02T03:04:05Z"}

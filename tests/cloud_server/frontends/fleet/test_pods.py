@@ -11,6 +11,7 @@ from cloud_server.frontends.fleet.pods import (
     containers,
     is_settled,
     pods_from_kubelet,
+    sources_missing,
     stand_in,
 )
 from cloud_server.frontends.fleet.status import ApiError
@@ -81,21 +82,59 @@ def test_a_static_pod_is_as_old_as_its_start(dates: tuple[object, object], creat
 
 
 @pytest.mark.parametrize(
-    ("phase", "ready", "settled"),
+    ("phase", "ready", "waiting", "settled"),
     [
-        ("Running", [True, True], True),
-        ("Running", [True, False], False),
-        ("Running", [None], False),
-        ("Pending", [], False),
-        ("Unknown", [], False),
-        ("Succeeded", [False], True),
-        ("Failed", [False], True),
+        ("Running", "True", "", True),
+        ("Running", "True", "FileNotFound", True),
+        ("Running", "True", "Activating", False),
+        ("Running", "False", "", False),
+        ("Running", None, "", False),
+        ("Pending", None, "", False),
+        ("Unknown", "True", "", False),
+        ("Succeeded", "False", "", True),
+        ("Failed", "False", "", True),
     ],
 )
-def test_a_pod_is_settled_when_it_is_ready_or_has_ended(phase: str, ready: list[object], settled: bool) -> None:
-    statuses = [{"name": f"c{index}", "ready": value} for index, value in enumerate(ready)]
-    (pod,) = pods_from_kubelet(_listed(status={"phase": phase, "containerStatuses": statuses}), "box-7")
+def test_a_pod_is_settled_when_it_is_ready_with_nothing_about_to_run_or_has_ended(
+    phase: str, ready: str | None, waiting: str, settled: bool
+) -> None:
+    state: dict[str, object] = {"waiting": {"reason": waiting}} if waiting else {"running": {}}
+    status = {
+        "phase": phase,
+        "conditions": [{"type": "Ready", "status": ready}] if ready else [],
+        "containerStatuses": [{"name": "c0", "state": {"running": {}}}, {"name": "c1", "state": state}],
+    }
+    (pod,) = pods_from_kubelet(_listed(status=status), "box-7")
     assert is_settled(pod) is settled
+
+
+MISSING = {
+    "type": "SourcesMissing",
+    "status": "True",
+    "reason": "FileNotFound",
+    "message": "b.log: it does not exist",
+    "lastTransitionTime": "2026-01-31T12:00:00Z",
+}
+
+
+def _with_condition(**changes: object) -> list[Any]:
+    return pods_from_kubelet(_listed(status={"phase": "Running", "conditions": [{**MISSING, **changes}]}), "box-7")
+
+
+def test_what_a_box_lacks_is_a_condition_of_its_node() -> None:
+    name = _with_condition()[0]["metadata"]["name"]
+    assert sources_missing(_with_condition(), name) == MISSING
+    assert sources_missing(_with_condition(), "box-8") is None  # another pod on that box
+    assert sources_missing([], name) is None
+
+
+def test_a_box_cannot_make_its_node_unreadable_with_it() -> None:
+    name = _with_condition()[0]["metadata"]["name"]
+    found = sources_missing(_with_condition(lastTransitionTime="yesterday", message="\x1b[2J" + "x" * 9999), name)
+    assert found is not None
+    assert "lastTransitionTime" not in found
+    assert (found["message"][:3], len(found["message"])) == ("[2J", 256)
+    assert sources_missing(_with_condition(status={"a": 1}), name) is None
 
 
 def test_at_most_so_many_pods_are_taken() -> None:
@@ -125,7 +164,10 @@ def test_away_says_so_and_keeps_the_rest() -> None:
     assert marked["status"]["phase"] == "Unknown"
     assert marked["status"]["reason"] == "AgentAway"
     assert [each["ready"] for each in marked["status"]["containerStatuses"]] == [False, False]
-    assert [each["status"] for each in marked["status"]["conditions"]] == ["False"]
+    assert {each["type"]: each["status"] for each in marked["status"]["conditions"]} == {
+        "ContainersReady": "False",
+        "Ready": "False",
+    }
     assert pod["status"]["phase"] == "Running"
     assert away(stand_in(view, START), view)["status"]["message"].startswith("agent box-7 is not connected since 2026")
 

@@ -1,0 +1,77 @@
+"""How everything that the box offers fares: the account for commands, units, files; none of them waits for another."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from edge_agent.hostkubelet.account import AccountLookup
+from edge_agent.hostkubelet.log_file import LogFile
+from edge_agent.hostkubelet.pod import Container, Kind
+from edge_agent.hostkubelet.settings import SettingsError
+from edge_agent.hostkubelet.units import ContainerState, Units, kubernetes_time
+from tunnel.aio.process.blocking import NotAnswering
+
+
+class ContainerStates:
+    """Looks at what containers stand for."""
+
+    def __init__(
+        self,
+        offered: Sequence[Container],
+        account: AccountLookup | None,
+        units: Units,
+        files: Mapping[str, LogFile],
+        since: datetime,
+    ) -> None:
+        """Take the sources.
+
+        Args:
+            offered: the containers.
+            account: of commands; None: there is no container for them.
+            units: all that are offered.
+            files: by path.
+            since: when the agent began to offer them.
+        """
+        self._offered = offered
+        self._account = account
+        self._units = units
+        self._files = files
+        self._running = ContainerState({"running": {"startedAt": kubernetes_time(since)}}, running=True)
+
+    async def read(self) -> dict[str, ContainerState]:
+        """The state of each by the name of its container."""
+        async with asyncio.TaskGroup() as tasks:
+            asked = {container.name: tasks.create_task(self._state(container)) for container in self._offered}
+        return {name: task.result() for name, task in asked.items()}
+
+    # Internal
+
+    async def _state(self, container: Container) -> ContainerState:
+        match container.kind:
+            case Kind.UNIT:
+                return (await self._units.states())[container.source]
+            case Kind.FILE:
+                return await self._file(self._files[container.source])
+            case Kind.HOST:
+                return await self._host()
+
+    async def _file(self, file: LogFile) -> ContainerState:
+        try:
+            fault = await file.calls.run(file.look)
+        except NotAnswering:
+            fault = file.hanging
+        return self._running if fault is None else _absent(fault.reason, fault.text)
+
+    async def _host(self) -> ContainerState:
+        assert self._account is not None
+        try:
+            await self._account.account()
+        except SettingsError as error:
+            return _absent("AccountUnusable", str(error))
+        return self._running
+
+
+def _absent(reason: str, text: str) -> ContainerState:
+    return ContainerState({"waiting": {"reason": reason, "message": text}}, exists=False)
