@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import os
 
-READ_BYTES = 64 * 1024
-"""As much as a pipe holds."""
+READ_BYTES = 2 * (32 * 1024 - 1)
+"""What two messages of an exec carry, and but for two bytes what a pipe holds."""
 PIPE_BYTES = 64 * 1024
 """What a pipe of ours can hold (pipe(7)); a terminal holds less."""
 

@@ -64,6 +64,9 @@ class ChannelClient:
         self.pongs: list[bytes] = []
         self.pings = 0
         self.closed = False
+        self.message_bytes: list[int] = []
+        """How long each message was, its channel included."""
+        self._message_bytes = 0
         self._websocket = Connection(ConnectionType.CLIENT, trailing_data=early)
 
     @classmethod
@@ -147,6 +150,10 @@ class ChannelClient:
             self.closed = True
         elif isinstance(event, Message):
             assert not isinstance(event, TextMessage)
+            self._message_bytes += len(event.data)
+            if event.message_finished:
+                self.message_bytes.append(self._message_bytes)
+                self._message_bytes = 0
             self._take_part(bytes(event.data), event.message_finished)
 
     _channel: int | None = None

@@ -25,6 +25,7 @@ def main(argv: list[str]) -> int:
         else:
             build.programs()
             build.backend()
+            build.stern()
     except build.BuildFailed as failed:
         return _fail(str(failed))
     return 0

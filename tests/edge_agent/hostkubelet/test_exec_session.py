@@ -54,6 +54,13 @@ async def test_a_program_that_does_not_exist_or_cannot_run(box: Box, tmp_path: P
     assert b"permission denied" in stderr
 
 
+async def test_no_message_is_longer_than_a_kubelets(box: Box) -> None:
+    client = await box.exec("head", "-c", "200000", "/dev/zero")
+    await client.finish()
+    assert len(client.stdout) == 200_000
+    assert max(client.message_bytes) == channels.MAX_MESSAGE_BYTES == 32 * 1024
+
+
 async def test_arguments_arrive_as_they_are(box: Box) -> None:
     odd = ["", "a b", "'", '"', "$HOME", "*", "\n", "ä€", "-n", "%41", "&=?#+"]
     _, stdout, _ = await box.run("printf", "[%s]", *odd)

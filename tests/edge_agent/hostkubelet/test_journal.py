@@ -230,3 +230,48 @@ async def test_a_previous_run_that_is_too_far_back(stub: Stub, monkeypatch: pyte
         status, _, body = await box.get(f"{LOG}?previous=true")
         assert status == 400
         assert "use --since instead of --previous" in json.loads(body)["message"]
+
+
+# ------------------------------------------------------------------------------------------- no such unit, no answer
+
+NO_UNIT = "printf 'LoadState=not-found\\nActiveState=inactive\\n'"
+
+
+@pytest.fixture
+def systemctl(tmp_path: Path) -> Stub:
+    """Writes a systemctl that runs a script."""
+
+    def write(script: str) -> str:
+        program = tmp_path / "systemctl"
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+        return str(program)
+
+    return write
+
+
+@pytest.mark.parametrize("query", ["", "?follow=true", "?timestamps=true"])
+async def test_a_unit_that_does_not_exist_is_not_found(stub: Stub, systemctl: Stub, query: str) -> None:
+    script = "exec sleep 60" if "follow" in query else "true"
+    async with serving(SETTINGS, journalctl=stub(script), systemctl=systemctl(NO_UNIT)) as box:
+        status, _, body = await box.get(LOG + query)
+    assert (status, json.loads(body)["reason"]) == (404, "NotFound")
+    assert "systemd knows no unit nginx.service on this box" in json.loads(body)["message"]
+
+
+async def test_what_the_journal_has_of_a_unit_that_is_gone_is_shown(stub: Stub, systemctl: Stub) -> None:
+    async with serving(SETTINGS, journalctl=stub("echo last words"), systemctl=systemctl(NO_UNIT)) as box:
+        assert (await box.get(LOG))[::2] == (200, b"last words\n")
+
+
+async def test_an_empty_log_of_a_unit_that_systemd_knows_or_does_not_tell_of(stub: Stub, systemctl: Stub) -> None:
+    for script in ("printf 'LoadState=loaded\\nActiveState=active\\n'", "exit 1"):
+        async with serving(SETTINGS, journalctl=stub("true"), systemctl=systemctl(script)) as box:
+            assert (await box.get(LOG))[::2] == (200, b"")
+
+
+async def test_a_journalctl_that_never_answers(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "ANSWER_WAIT_S", 0.1)
+    async with serving(SETTINGS, journalctl=stub("exec sleep 60")) as box:
+        status, _, body = await box.get(LOG)
+    assert (status, json.loads(body)["message"]) == (504, "journalctl has not answered within 0.1 s")
