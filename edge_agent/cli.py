@@ -73,9 +73,8 @@ def check(config: Path) -> None:
     from edge_agent.config import load_agent_config
     from edge_agent.outlook import outlook
 
-    loaded = load_agent_config(config)
-    for warning in outlook(loaded):
-        click.echo(f"{config}: {warning} (it would be down until then)", err=True)
+    for warning in outlook(load_agent_config(config)):
+        click.echo(f"{config}: {warning}", err=True)
     click.echo(f"{config}: good")
 
 

@@ -15,6 +15,8 @@ from tunnel.core.target import ServiceTarget, Target, TcpTarget
 from tunnel.core.target_rule import TargetRule
 
 _LABEL = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+MAX_LABELS = 64
+"""More are not shown by the cloud server."""
 _LABEL_RULE = "1 to 63 of letters, digits, '-', '_' and '.', not at the ends"
 
 
@@ -135,6 +137,8 @@ class AgentConfig(Validated):
                 section.check()
             except SettingsError as error:
                 yield Fault("host", str(error))
+        if len(self.labels) > MAX_LABELS:
+            yield Fault("labels", f"{len(self.labels)} are too many: a node shows {MAX_LABELS}")
         for name, value in self.labels.items():
             if not _LABEL.fullmatch(name):
                 yield Fault("labels", f"{name[:80]!r} cannot name a label: {_LABEL_RULE}")

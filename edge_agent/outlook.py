@@ -1,26 +1,40 @@
-"""What of a configuration would be down if the agent ran now: for `edge-agent check`, which touches nothing."""
+"""What of a configuration would be down if the agent ran now, or has no effect: for `edge-agent check`, which changes
+nothing.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
 
-from edge_agent.config import AgentConfig
-from edge_agent.hostkubelet.account import find_account
-from edge_agent.hostkubelet.settings import SettingsError
+from edge_agent.config import AgentConfig, HostConfig
 from tunnel.aio.sockets.binding import address_fault
 
 
 def outlook(config: AgentConfig) -> Iterator[str]:
-    """A line for each part that could not come up. Whether a port is free is not asked: the agent may have it."""
+    """A line for each part that could not come up, or does nothing. Whether a port is free is not asked: the agent may
+    have it. What does not answer is waited for some seconds.
+    """
+    yield from (f"{fault} (it would be down until then)" for fault in _down(config))
+    if config.host == HostConfig():
+        return
+    if not config.host.offered:
+        yield "host: nothing is offered: set exec = true, or name units or files"
+    if not config.host.exec and (config.host.user, config.host.shell) != (HostConfig.user, HostConfig.shell):
+        yield "host: user and shell are for commands, and there are none without exec = true"
+
+
+# Internal
+
+
+def _down(config: AgentConfig) -> Iterator[str]:
     for index, one in enumerate(config.listen):
         if fault := address_fault(one.listen):
             yield f"listen[{index}].listen: {one.listen}: {fault}"
-    if config.host.exec:
-        try:
-            find_account(config.host.user, config.host.shell)
-        except SettingsError as error:
-            yield f"host.{error}"
+    if config.host.offered:
+        from edge_agent.hostkubelet.doubts import doubts  # see its package
+
+        yield from (f"host.{doubt}" for doubt in doubts(config.host.settings))
     if config.kubelet is not None:
         for key, path in (
             ("client_cert", config.kubelet.client_cert),

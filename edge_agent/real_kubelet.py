@@ -10,12 +10,17 @@ import errno
 import ipaddress
 import os
 import ssl
+from functools import partial
 
 from edge_agent.config import KubeletConfig
 from tunnel.aio.identity.tls_material import ClientTls, CredentialsUnusable
+from tunnel.aio.process.blocking import BlockingCalls, NotAnswering
 from tunnel.aio.sockets.conn import Conn
 from tunnel.aio.sockets.tls_client import dial_tls
 from tunnel.core.errors import Code, OpenRefused
+
+_files = BlockingCalls("kubelet files", threads=4)
+"""Where they are is the configuration's choice, and asked at every dial."""
 
 
 async def dial_kubelet(settings: KubeletConfig, deadline_s: float) -> Conn:
@@ -31,8 +36,13 @@ async def dial_kubelet(settings: KubeletConfig, deadline_s: float) -> Conn:
     address = settings.address
     try:
         async with asyncio.timeout(deadline_s):
-            context = await asyncio.to_thread(_context, settings)
+            context = await _files.run(partial(_context, settings))
             return await dial_tls(address.host, address.port, context, handshake_timeout_s=deadline_s)
+    except NotAnswering:
+        text = (
+            f"{settings.client_cert}, {settings.client_key} or {settings.ca} is on a file system that does not answer"
+        )
+        raise OpenRefused(f"kubelet at {address}: {text}", Code.DEADLINE) from None
     except TimeoutError:
         raise OpenRefused(f"kubelet at {address}: no answer within {deadline_s:g} s", Code.DEADLINE) from None
     except CredentialsUnusable as error:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
+from edge_agent.hostkubelet.pod import Container, Kind
 from edge_agent.hostkubelet.server import HostKubelet
 from edge_agent.hostkubelet.settings import HostSettings
+from edge_agent.hostkubelet.units import ContainerState
 
 
 def doubts(settings: HostSettings) -> list[str]:
-    """What is missing on this box now, in words; seconds pass where something does not answer.
+    """What is missing on this box now, each behind its key of `[host]`; seconds pass where something does not answer.
 
     A box whose systemd cannot be asked, as in an image that is being built, has no doubtful units.
     """
@@ -22,4 +24,15 @@ async def _doubts(settings: HostSettings) -> list[str]:
         states = await kubelet.states()
     finally:
         await kubelet.aclose()
-    return [f"{name}: {state.state['waiting']['message']}" for name, state in states.items() if not state.exists]
+    return [_doubt(container, state) for container, state in states.items() if not state.exists]
+
+
+def _doubt(container: Container, state: ContainerState) -> str:
+    text: str = state.state["waiting"]["message"]
+    match container.kind:
+        case Kind.HOST:
+            return text  # which says itself whether it is `user` or another key
+        case Kind.UNIT:
+            return f"units: {container.source}: {text}"
+        case Kind.FILE:
+            return f"files: {text}"

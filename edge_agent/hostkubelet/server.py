@@ -121,9 +121,10 @@ class HostKubelet:
             raise
         await duplex.aclose()
 
-    async def states(self) -> dict[str, ContainerState]:
-        """How everything that is offered fares, by the name of its container."""
-        return await self._states.read()
+    async def states(self) -> dict[Container, ContainerState]:
+        """How everything that is offered fares."""
+        states = await self._states.read()
+        return {container: states[name] for name, container in self._containers.items()}
 
     async def aclose(self) -> None:
         """Refuse what comes and end all commands, with SIGKILL after a grace of 5 s where they do not obey."""

@@ -48,5 +48,5 @@ def test_what_is_not_there_yet_is_a_warning(tmp_path: Path) -> None:
     with one_box({"files": [str(tmp_path / "later.log"), str(tmp_path)]}, start=False) as box:
         checked = command_result("edge-agent", "check", "--config", str(box.box.config))
     assert (checked.returncode, checked.stdout.endswith(": good\n")) == (0, True)
-    assert "warning: host: later.log: the log file" in checked.stderr
+    assert "host.files: the log file" in checked.stderr
     assert "is no regular file" in checked.stderr

@@ -84,7 +84,7 @@ def test_check_warns_of_it_where_systemd_can_be_asked(made: OneBox) -> None:
     argv = ["edge-agent", "check", "--config", str(made.box.config)]
     warned = command_result(*argv, prefix=["env", f"PATH={systemd}:{os.environ['PATH']}"])
     assert (warned.returncode, warned.stdout.endswith(": good\n")) == (0, True)
-    assert "warning: host: none.service: systemd knows no such unit on this box" in warned.stderr
+    assert "host.units: none.service: systemd knows no such unit on this box" in warned.stderr
     silent = command_result(*argv, prefix=["env", "PATH=/nowhere"])
     assert silent.returncode == 0
     assert "none.service" not in silent.stderr

@@ -127,6 +127,12 @@ def test_labels(tmp_path: Path) -> None:
     assert config.labels == {"site": "north", "spare": ""}
 
 
+def test_more_labels_than_a_node_shows(tmp_path: Path) -> None:
+    labels = "".join(f"l{number} = 'x'\n" for number in range(65))
+    (fault,) = faults_of(tmp_path, f"{CLOUD}[labels]\n{labels}")
+    assert fault.endswith("labels: 65 are too many: a node shows 64")
+
+
 def test_services(tmp_path: Path) -> None:
     config = load_agent_config(
         written(

@@ -20,9 +20,9 @@ def test_what_is_missing_is_told_and_what_is_there_is_not(tmp_path: Path, monkey
         exec=True, user="no-such-user", units=["a.service"], files=[tmp_path / "there.log", tmp_path / "none.log"]
     )
     account, unit, file = doubts(settings)
-    assert account.startswith('host: user: there is no user "no-such-user" on this box')
-    assert unit == "a.service: systemd knows no such unit on this box"
-    assert file == f"none.log: the log file {tmp_path}/none.log does not exist"
+    assert account.startswith('user: there is no user "no-such-user" on this box')
+    assert unit == "units: a.service: systemd knows no such unit on this box"
+    assert file == f"files: the log file {tmp_path}/none.log does not exist"
 
 
 def test_without_systemd_units_are_not_doubted(monkeypatch: pytest.MonkeyPatch) -> None:

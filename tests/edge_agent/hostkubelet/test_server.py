@@ -13,7 +13,6 @@ from structlog.testing import capture_logs
 
 from edge_agent.hostkubelet import server
 from edge_agent.hostkubelet.account import find_account
-from edge_agent.hostkubelet.server import HostKubelet
 from edge_agent.hostkubelet.settings import HostSettings
 from tests.edge_agent.hostkubelet.conftest import POD, Box, serving
 from tests.support.channel_client import ChannelClient, UpgradeRefused, exec_target, upgrade_headers
