@@ -107,7 +107,8 @@ class FrontEnds:
             socks = SocksFrontend(self._dials, self._users.authenticate, deadline_s=deadline_s)
             self._want_tcp("socks", socks.handle, config.socks.listen)
         if config.fleet.listen is not None and self._fleet is not None:
-            self._want_tcp("fleet", self._fleet.handle, config.fleet.listen, context)
+            either = await asyncio.to_thread(server_context, self._tls, self._fleet.alpn_protocols)
+            self._want_tcp("fleet", self._fleet.handle, config.fleet.listen, either)
         for one in config.forward:
             forward = Forward(self._opener, one.listen, one.agent, one.tcp_target, deadline_s=deadline_s)
             self._want_tcp(f"forward {one.listen}", forward.handle, one.listen)
@@ -124,6 +125,8 @@ class FrontEnds:
         """Take no more connections; those that run go on, and the metrics say so."""
         self._draining = True
         self._konnectivity.drain()
+        if self._fleet is not None:
+            self._fleet.drain()
         for listener in self._listeners:
             if listener.name != METRICS:
                 listener.close()

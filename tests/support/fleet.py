@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from cloud_server.frontends.fleet.server import FleetServer
+from cloud_server.frontends.http.server import ALPN_PROTOCOLS
 from cloud_server.registry import AgentView, Change, SubscriberTooSlow
 from protos import tunnel_pb2
 from tests.support.joined import Pair, joined
@@ -176,7 +177,7 @@ async def running_fleet(folder: Path, registry: FakeRegistry, kubelets: dict[str
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(folder / "ca.crt"))
     context.load_cert_chain(*server_side)
     context.verify_mode = ssl.CERT_OPTIONAL
-    context.set_alpn_protocols(["http/1.1"])
+    context.set_alpn_protocols(list(ALPN_PROTOCOLS))
     opener = FakeOpener(registry)
     fleet = FleetServer(registry, opener, authenticate)
     tasks = TaskOwner("fleet")

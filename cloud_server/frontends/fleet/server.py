@@ -1,9 +1,8 @@
-"""The fleet front end: serves client connections, request by request, from authentication to the answer."""
+"""The fleet front end: serves clients' requests, from authentication to the answer."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 import structlog
@@ -22,15 +21,12 @@ from cloud_server.frontends.fleet.routes import ResourceRequest, parse
 from cloud_server.frontends.fleet.status import ApiError, Json, no_such_path
 from cloud_server.frontends.fleet.store import ObjectStore
 from cloud_server.frontends.http.exchange import Exchange
-from cloud_server.frontends.http.http1_exchange import Http1Exchange
+from cloud_server.frontends.http.server import ALPN_PROTOCOLS, HttpServer
 from cloud_server.frontends.opener import Opener
 from tunnel.aio.sockets.conn import Conn
 from tunnel.aio.sockets.http1 import HttpError, Request
 from tunnel.core.errors import StreamError
 
-HEAD_TIMEOUT_S = 20.0
-"""For the first request of a connection, which may still be anybody's."""
-IDLE_TIMEOUT_S = 300.0
 MAX_BODY_BYTES = 64 * 1024
 """Reviews are all that is taken."""
 _DISCOVERY = {"APIGroupDiscoveryList": ("apidiscovery.k8s.io", ("v2", "v2beta1"))}
@@ -69,8 +65,14 @@ class FleetServer:
         self._mirror = Mirror(registry, opener, store, clock)
         self._reads = Reads(self._mirror, store, clock)
         self._proxy = Proxy(self._mirror, store, opener)
+        self._http = HttpServer(self._serve, _refusal)
 
     # Public
+
+    @property
+    def alpn_protocols(self) -> Sequence[str]:
+        """What its listener is to offer in the TLS handshake."""
+        return ALPN_PROTOCOLS
 
     async def run(self) -> None:
         """Follow the registry until cancelled."""
@@ -78,16 +80,11 @@ class FleetServer:
 
     async def handle(self, conn: Conn) -> None:
         """Serve a connection to its end."""
-        exchange = Http1Exchange(conn)
-        timeout_s = HEAD_TIMEOUT_S
-        try:
-            while request := await _next_request(exchange, timeout_s):
-                await self._serve(conn, exchange, request)
-                timeout_s = IDLE_TIMEOUT_S
-        except StreamError as error:
-            log.debug("fleet.connection_ended", peer=conn.peer, why=str(error))
-        finally:
-            await conn.aclose()
+        await self._http.handle(conn)
+
+    def drain(self) -> None:
+        """Ask clients to make their next requests on other connections."""
+        self._http.drain()
 
     # Internal
 
@@ -97,6 +94,7 @@ class FleetServer:
             name = self._authenticate(conn.tls_peer_spiffe, _bearer(request))
             if name is None:
                 raise ApiError(401, "Unauthorized: a client certificate of a user or a bearer token is needed")
+            exchange.trust()
             user = User(name)
             about = parse(request)
             if about is None:
@@ -150,12 +148,9 @@ class FleetServer:
                 await _answer(exchange, review(about.resource.kind, body, user), 201)
 
 
-async def _next_request(exchange: Http1Exchange, timeout_s: float) -> Request | None:
-    try:
-        async with asyncio.timeout(timeout_s):
-            return await exchange.next_request()
-    except TimeoutError:
-        return None
+def _refusal(error: HttpError) -> tuple[str, bytes]:
+    """The answer to what is no request, or too long for one."""
+    return JSON_TYPE[1], encode(ApiError(error.status, error.text).body())
 
 
 async def _answer(exchange: Exchange, body: Json, status: int = 200) -> None:

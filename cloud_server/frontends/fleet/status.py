@@ -20,6 +20,7 @@ _REASONS = {
     413: "RequestEntityTooLarge",
     415: "UnsupportedMediaType",
     422: "Invalid",
+    431: "RequestHeaderFieldsTooLarge",
     500: "InternalError",
     501: "NotImplemented",
     502: "BadGateway",

@@ -24,6 +24,10 @@ class Exchange(Protocol):
         """Whether the answer has begun, so that no other can be given."""
         ...
 
+    def trust(self) -> None:
+        """The request is a user's: from here on this connection may have heads as long as users may send."""
+        ...
+
     async def read_body(self, max_bytes: int) -> bytes:
         """The whole body of the request.
 

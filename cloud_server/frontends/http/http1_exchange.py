@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from cloud_server.frontends.http.long_heads import LongHeads
 from tunnel.aio.sockets.conn import Conn
-from tunnel.aio.sockets.http1 import HeaderItems, ServerConnection
+from tunnel.aio.sockets.http1 import MAX_LONG_HEAD_BYTES, HeaderItems, HttpError, ServerConnection
 
 
 class Http1Exchange(ServerConnection):
     """The exchange that a connection is at; `next_request` makes it the next one."""
 
-    def __init__(self, conn: Conn) -> None:
-        super().__init__(conn)
+    def __init__(self, conn: Conn, heads: LongHeads, render: Callable[[HttpError], tuple[str, bytes]]) -> None:
+        """Take a connection over.
+
+        Args:
+            conn: the connection.
+            heads: what long heads take.
+            render: content type and body of the answer to what is no request.
+        """
+        super().__init__(conn, MAX_LONG_HEAD_BYTES, heads.of(trusted=conn.tls_peer_spiffe is not None))
         self._conn = conn
+        self._heads = heads
+        self._render = render
 
     @property
     def peer(self) -> str:
         """The client's address, for logs and records."""
         return self._conn.peer
+
+    def trust(self) -> None:
+        """The request is a user's; see `Exchange.trust`."""
+        self._long_heads = self._heads.of(trusted=True)
 
     def abort(self) -> None:
         """Reset the connection: a chunked end, or a clean end of the socket, would promise that this is all."""
@@ -27,3 +43,8 @@ class Http1Exchange(ServerConnection):
         if early := await self.upgrade(headers, reason):
             self._conn.unread(early)
         return self._conn
+
+    # Internal
+
+    def _fault_body(self, error: HttpError) -> tuple[str, bytes]:
+        return self._render(error)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from cloud_server.frontends.konnectivity.http2_stream import WINDOW_BYTES, Http2Stream
+from cloud_server.frontends.http.http2_stream import Headers, Http2Stream
 from cloud_server.frontends.konnectivity.messages import (
     RESPONSE_HEADERS,
     CallFailed,
-    Headers,
     MessageReader,
     Status,
     framed,
@@ -55,7 +54,7 @@ class Call:
         self._stream = stream
         self._assembly = assembly
         self._reserved = 0
-        self._reader = MessageReader(stream.headers.get(b"grpc-encoding", b""))
+        self._reader = MessageReader(dict(stream.headers).get(b"grpc-encoding", b""))
         self._handler: CallHandler | None = None
         self._held = False
         self._untaken = 0
@@ -133,7 +132,7 @@ class Call:
         """A message that is longer than the window gets more of it as it comes, if there is memory for it."""
         self._release()
         wanted = self._reader.wanted_bytes
-        if wanted <= WINDOW_BYTES:
+        if wanted <= self._stream.window_bytes:
             return
         if wanted > self._assembly.available_bytes:
             raise CallFailed(Status.RESOURCE_EXHAUSTED, "too many long messages on one connection")
@@ -155,8 +154,9 @@ class Call:
             handler.lost(str(fault))
 
 
-def refusal_of(headers: dict[bytes, bytes], path: bytes) -> Headers | None:
+def refusal_of(request: Headers, path: bytes) -> Headers | None:
     """The whole answer to a request that is no call of the method at `path`; None when it is one."""
+    headers = dict(request)
     if headers.get(b":method") != b"POST":
         return [(b":status", b"405"), (b"allow", b"POST")]
     if not is_grpc(headers.get(b"content-type", b"")):

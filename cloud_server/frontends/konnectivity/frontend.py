@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 
+from cloud_server.frontends.http.http2_connection import Http2Connection
+from cloud_server.frontends.http.http2_limits import Http2Limits
+from cloud_server.frontends.http.http2_stream import Http2Stream
 from cloud_server.frontends.konnectivity.call import ASSEMBLY_BYTES, Call, refusal_of
-from cloud_server.frontends.konnectivity.http2 import Http2Connection
-from cloud_server.frontends.konnectivity.http2_stream import Http2Stream
 from cloud_server.frontends.konnectivity.tunnel import Service, Tunnel
 from cloud_server.routing.attempt import Dials
 from tunnel.aio.process.tasks import TaskOwner
@@ -15,6 +16,16 @@ from tunnel.aio.sockets.conn import Conn
 from tunnel.core.budget import Budget
 
 PATH = b"/ProxyService/Proxy"
+LIMITS = Http2Limits(
+    max_streams=200,
+    window_bytes=256 * 1024,
+    head_bytes=16 * 1024,
+    heads_bytes=200 * 16 * 1024,
+    first_s=30.0,
+    idle_s=30.0,
+    ping_s=None,  # nothing forgets a quiet unix socket
+)
+"""A client may leave 50 MiB here in its windows."""
 
 
 class KonnectivityFrontend:
@@ -53,7 +64,7 @@ class KonnectivityFrontend:
             call.begin(tunnel)  # now: what comes in the same breath as the request is the tunnel's already
             tunnels.spawn("tunnel", tunnel.run())
 
-        connection = Http2Connection(detached.transport, user, on_request)
+        connection = Http2Connection(detached.transport, user, LIMITS, on_request)
         self._connections.add(connection)
         try:
             connection.start(detached.leftover, at_eof=detached.at_eof)

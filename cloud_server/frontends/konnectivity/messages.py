@@ -5,11 +5,11 @@ from __future__ import annotations
 import struct
 from enum import IntEnum
 
+from cloud_server.frontends.http.http2_stream import Headers
+
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 """What gRPC takes by default; kube-apiserver's own messages are a TLS record or two."""
 _PREFIX = struct.Struct(">BI")
-
-Headers = list[tuple[bytes, bytes]]
 
 
 class Status(IntEnum):

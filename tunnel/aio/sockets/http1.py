@@ -7,7 +7,7 @@ names). Listening, TLS, timeouts and routing belong to the callers.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
@@ -16,10 +16,14 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import h11
 
 from tunnel.aio.sockets.duplex import Duplex
+from tunnel.core.budget import Budget
 from tunnel.core.errors import Code, StreamError
 
 MAX_HEAD_BYTES = 64 * 1024
-"""Request or status line with all headers; an exec command rides in the request line."""
+"""Request or status line with all headers."""
+MAX_LONG_HEAD_BYTES = 1024 * 1024
+"""The same, where an exec's command rides in the request line: what Kubernetes' servers take (Go's
+DefaultMaxHeaderBytes)."""
 MAX_DRAIN_BYTES = 64 * 1024
 """Unread request body that is worth reading to keep a connection alive."""
 READ_BYTES = 64 * 1024
@@ -119,9 +123,20 @@ class ServerConnection:
     An answer is `respond` (whole), `start`, `send`..., `finish` (streamed), or `upgrade`.
     """
 
-    def __init__(self, duplex: Duplex, max_head_bytes: int = MAX_HEAD_BYTES) -> None:
+    def __init__(self, duplex: Duplex, max_head_bytes: int = MAX_HEAD_BYTES, long_heads: Budget | None = None) -> None:
+        """Take a connection over.
+
+        Args:
+            duplex: the connection.
+            max_head_bytes: of a request; a longer one is answered with 431.
+            long_heads: what heads take that are longer than MAX_HEAD_BYTES, while they come and as long as their
+                requests are served; those of all connections together. The caller must `release` at the end.
+        """
         self._duplex = duplex
-        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=max_head_bytes)
+        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=max_head_bytes + READ_BYTES)
+        self._max_head_bytes = max_head_bytes
+        self._long_heads = long_heads
+        self._taken: tuple[Budget, int] | None = None
         self._head_only = False
 
     async def next_request(self) -> Request | None:
@@ -130,10 +145,11 @@ class ServerConnection:
         Raises:
             StreamError: the connection was reset.
         """
+        self.release()
         if not await self._start_next_cycle():
             return None
         try:
-            event = await self._next_event()
+            event = await _next_event(self._h11, self._duplex, self._check_head)
         except HttpError as error:
             await self._refuse(error)
             return None
@@ -244,6 +260,13 @@ class ServerConnection:
             kept += len(data)
         await asyncio.get_running_loop().create_future()
 
+    def release(self) -> None:
+        """Give back what the head of the last request took of `long_heads`."""
+        if self._taken is not None:
+            budget, count = self._taken
+            budget.release(count)
+            self._taken = None
+
     @property
     def answered(self) -> bool:
         """Whether the answer to the current request has begun, so that no other can be given."""
@@ -272,11 +295,28 @@ class ServerConnection:
     async def _send(self, event: h11.Event) -> None:
         await _send(self._h11, self._duplex, event)
 
+    def _check_head(self, head_bytes: int) -> None:
+        """A head is `head_bytes` long so far, and not complete."""
+        if head_bytes > self._max_head_bytes:
+            raise HttpError(f"the request's head is longer than {self._max_head_bytes} bytes", 431)
+        if self._long_heads is None or head_bytes <= MAX_HEAD_BYTES:
+            return
+        budget, taken = self._taken or (self._long_heads, 0)
+        more = head_bytes - taken
+        if more > budget.available_bytes:
+            raise HttpError("too many requests with long heads are being served: try again", 503)
+        budget.reserve(more)
+        self._taken = budget, head_bytes
+
     async def _refuse(self, error: HttpError) -> None:
         if self.answered:
             return
-        headers = [("content-type", "text/plain; charset=utf-8"), ("connection", "close")]
-        await self.respond(error.status, headers, f"{error.text}\n".encode())
+        content_type, body = self._fault_body(error)
+        await self.respond(error.status, [("content-type", content_type), ("connection", "close")], body)
+
+    def _fault_body(self, error: HttpError) -> tuple[str, bytes]:
+        """How a request that cannot be read is answered: content type and body."""
+        return "text/plain; charset=utf-8", f"{error.text}\n".encode()
 
 
 class ClientConnection:
@@ -363,7 +403,11 @@ def _reason(status: int, reason: str) -> bytes:
     return reason.encode("latin-1", "replace")
 
 
-async def _next_event(connection: h11.Connection, duplex: Duplex) -> h11.Event:
+async def _next_event(
+    connection: h11.Connection, duplex: Duplex, check_head: Callable[[int], None] | None = None
+) -> h11.Event:
+    """`check_head` is told how long the event is so far, each time that it is not complete."""
+    waiting = len(connection.trailing_data[0])
     while True:
         try:
             event = connection.next_event()
@@ -373,7 +417,11 @@ async def _next_event(connection: h11.Connection, duplex: Duplex) -> h11.Event:
             raise HttpError("more was read than the request has")
         if not isinstance(event, type):
             return event
-        connection.receive_data(await duplex.read(READ_BYTES))
+        if check_head is not None:
+            check_head(waiting)
+        data = await duplex.read(READ_BYTES)
+        waiting += len(data)
+        connection.receive_data(data)
 
 
 async def _send(connection: h11.Connection, duplex: Duplex, event: h11.Event) -> None:

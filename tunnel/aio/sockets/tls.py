@@ -45,9 +45,9 @@ class Gate(Protocol):
 class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
     """One end of a TLS connection: the raw transport's protocol and the application protocol's transport.
 
-    The application's `connection_made` follows the handshake. `get_extra_info` knows `peercert` and
-    `peercert_der` beside what the raw transport knows; `ssl_object` stays unknown, since that name makes others
-    believe that there is no half-close.
+    The application's `connection_made` follows the handshake. `get_extra_info` knows `peercert`, `peercert_der` and
+    `alpn_protocol` (None when none was agreed on) beside what the raw transport knows; `ssl_object` stays unknown,
+    since that name makes others believe that there is no half-close.
     """
 
     def __init__(
@@ -109,6 +109,8 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
             return self._tls.getpeercert()
         if name == "peercert_der":
             return self._tls.getpeercert(binary_form=True)
+        if name == "alpn_protocol":
+            return self._tls.selected_alpn_protocol() or default
         return self._lower.get_extra_info(name, default)
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Sequence
 from pathlib import Path
 
 from tunnel.aio.identity.openssl import load_chain
 from tunnel.aio.identity.tls_material import CredentialsUnusable, ServerTls
 
+HTTP1 = "http/1.1"
 
-def server_context(tls: ServerTls) -> ssl.SSLContext:
+
+def server_context(tls: ServerTls, alpn_protocols: Sequence[str] = (HTTP1,)) -> ssl.SSLContext:
     """A context that asks for a client certificate of `tls.client_ca`, and lets clients without one in.
+
+    `alpn_protocols`: what is offered, best first; a client that names none speaks HTTP/1.1.
 
     Blocking. New material for a running server is a new context.
 
@@ -18,7 +23,7 @@ def server_context(tls: ServerTls) -> ssl.SSLContext:
         CredentialsUnusable: the material cannot be read or does not fit together.
     """
     loaded = tls.load()
-    context = _bare_context()
+    context = _bare_context(alpn_protocols)
     context.verify_mode = ssl.CERT_OPTIONAL
     try:
         context.load_verify_locations(cadata=loaded.ca.decode("ascii"))
@@ -36,7 +41,7 @@ def anonymous_context(chain_and_key: Path) -> ssl.SSLContext:
     Raises:
         CredentialsUnusable: the file cannot be used.
     """
-    context = _bare_context()
+    context = _bare_context((HTTP1,))
     try:
         context.load_cert_chain(chain_and_key)
     except (ssl.SSLError, OSError) as fault:
@@ -47,11 +52,11 @@ def anonymous_context(chain_and_key: Path) -> ssl.SSLContext:
 # Internal
 
 
-def _bare_context() -> ssl.SSLContext:
+def _bare_context(alpn_protocols: Sequence[str]) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     # A resumed session would carry a certificate over its end or its revocation.
     context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
     context.num_tickets = 0
-    context.set_alpn_protocols(["http/1.1"])
+    context.set_alpn_protocols(list(alpn_protocols))
     return context

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cloud_server.frontends.konnectivity.flood import BURST_BYTES, REFILL_BYTES_PER_S, RESET_BYTES, FloodGuard
+from cloud_server.frontends.http.flood import BURST_BYTES, REFILL_BYTES_PER_S, RESET_BYTES, FloodGuard
 
 PING_BYTES = 17
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections import deque
 from typing import Protocol
 
-from cloud_server.frontends.konnectivity.messages import Headers
-
-WINDOW_BYTES = 256 * 1024
-"""What a client may send on a stream ahead of whoever takes it."""
-_CREDIT_BYTES = WINDOW_BYTES // 4
-"""Window updates smaller than this wait for more."""
+Headers = list[tuple[bytes, bytes]]
+"""In their order, and with those of a name as often as they came."""
+_CREDIT_SHARE = 4
+"""Window updates smaller than this part of the window wait for more."""
 
 
 class StreamHandler(Protocol):
@@ -44,10 +42,22 @@ class StreamOwner(Protocol):
 class Http2Stream:
     """A request and its response."""
 
-    def __init__(self, owner: StreamOwner, stream_id: int, headers: dict[bytes, bytes]) -> None:
-        """`headers`: the request's, with `:path` and the like."""
+    def __init__(
+        self, owner: StreamOwner, stream_id: int, headers: Headers, head_bytes: int, window_bytes: int
+    ) -> None:
+        """Take a request.
+
+        Args:
+            owner: its connection.
+            stream_id: its number there.
+            headers: the request's, with `:path` and the like.
+            head_bytes: what they count.
+            window_bytes: what the client may send ahead of `taken`.
+        """
         self.id = stream_id
         self.headers = headers
+        self.head_bytes = head_bytes
+        self.window_bytes = window_bytes
         self.handler: StreamHandler | None = None
         self.client_finished = False
         self._owner = owner
@@ -78,7 +88,10 @@ class Http2Stream:
         self._owner.wants_to_send(self)
 
     def finish(self, trailers: Headers) -> None:
-        """End the response behind what is queued. No event follows, and what still comes is dropped."""
+        """End the response behind what is queued. No event follows, and what still comes is dropped.
+
+        `trailers`: the whole response, when there was none before; none: the last data is the end.
+        """
         self._trailers = trailers
         self.handler = None
         self._owner.wants_to_send(self)
@@ -92,7 +105,7 @@ class Http2Stream:
     def taken(self, count: int) -> None:
         """Bytes are dealt with: the client may send as many more."""
         self._taken += count
-        if self._taken >= _CREDIT_BYTES:
+        if self._taken >= self.window_bytes // _CREDIT_SHARE:
             self._owner.wants_to_send(self)
 
     # Internal - for the connection, in the order in which it asks
@@ -108,7 +121,7 @@ class Http2Stream:
 
     def take_credit(self) -> int:
         """By how much to open the window; 0 for nothing yet."""
-        if self._taken < _CREDIT_BYTES:
+        if self._taken < self.window_bytes // _CREDIT_SHARE:
             return 0
         credit, self._taken = self._taken, 0
         return credit

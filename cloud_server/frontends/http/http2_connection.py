@@ -1,5 +1,5 @@
 """HTTP/2 for a server over one socket: many streams, windows both ways, and no more patience with a client than its
-streams are worth. It knows nothing of gRPC.
+streams are worth. It knows neither gRPC nor exchanges.
 
 The protocol itself is the library's (h2). What it says of received bytes is handled as a whole before anything is sent,
 so that a stream which the client has reset in the same breath is not written to any more.
@@ -14,22 +14,20 @@ from collections.abc import Callable
 
 import structlog
 from h2 import events
-from h2.config import H2Configuration
-from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError
-from h2.settings import SettingCodes, Settings
+from h2.settings import SettingCodes
 
-from cloud_server.frontends.konnectivity.flood import FloodGuard
-from cloud_server.frontends.konnectivity.http2_stream import WINDOW_BYTES, Http2Stream
+from cloud_server.frontends.http.flood import BURST_BYTES, FloodGuard
+from cloud_server.frontends.http.http2_limits import Http2Limits, new_h2
+from cloud_server.frontends.http.http2_stream import Http2Stream
+from cloud_server.frontends.http.keepalive import KeepAlive, host_silent_s
 
 CONNECTION_WINDOW_BYTES = 1024 * 1024
 """Given back as soon as bytes come in, so that no stalled stream stops the others: their own windows bound them."""
-MAX_STREAMS = 200
-"""At once. With WINDOW_BYTES each, a client may leave 50 MiB here."""
-FRAME_BYTES = 16 * 1024
-"""Nobody has to take larger frames, and Go's gRPC takes none."""
-WRITE_BYTES = 4 * FRAME_BYTES
+MAX_FRAME_BYTES = 64 * 1024
+"""Of the frames that we send, where a client takes so large ones: Go's gRPC takes 16 KiB, its HTTP client too."""
+WRITE_BYTES = 64 * 1024
 """What goes into the socket at a time."""
 TURN_BYTES = 1024 * 1024
 """What one connection sends before the rest of the server has its turn."""
@@ -37,14 +35,16 @@ RECEIVE_BYTES = 16 * 1024
 """What is looked at between two looks at the flood guard: a thousand pings."""
 MAX_UNSENT_BYTES = 256 * 1024
 """With so much unread by the client, mostly our answers to its pings and the like, nothing more is read from it."""
-MAX_HEADER_LIST_BYTES = 16 * 1024
 HEADER_TABLE_BYTES = 4096
-IDLE_S = 30.0
-"""How long a connection may be without a stream; also, how long it may take to ask for its first."""
+HEADER_OVERHEAD_BYTES = 32
+"""What each field of a header list counts beside its name and value (RFC 9113 6.5.2)."""
 CLOSE_S = 5.0
 """How long a client may take to read our last words."""
 
-_log = structlog.get_logger("cloud.konnectivity")
+_PING = b"longline"
+"""Eight bytes, as a PING has."""
+
+_log = structlog.get_logger("cloud.http2")
 
 OnRequest = Callable[[Http2Stream], None]
 """Is to set `handler`, or to end the stream."""
@@ -53,15 +53,19 @@ OnRequest = Callable[[Http2Stream], None]
 class Http2Connection(asyncio.Protocol):
     """One connection; takes the socket over."""
 
-    def __init__(self, transport: asyncio.Transport, peer: str, on_request: OnRequest) -> None:
+    def __init__(self, transport: asyncio.Transport, peer: str, limits: Http2Limits, on_request: OnRequest) -> None:
         """`peer` is for logs."""
         self._loop = asyncio.get_running_loop()
         self._transport = transport
         self._peer = peer
         self._on_request = on_request
-        self._h2 = _new_h2()
-        self._guard = FloodGuard(self._loop.time())
+        self._limits = limits
+        self._h2 = new_h2(limits)
+        self._guard = FloodGuard(self._loop.time(), BURST_BYTES + limits.head_bytes)
+        self._keepalive: KeepAlive | None = None
         self._streams: dict[int, Http2Stream] = {}
+        self._heads_bytes = 0
+        self._asked_before = False
         self._ready: deque[Http2Stream] = deque()
         self._received = 0
         self._busy = False
@@ -88,6 +92,8 @@ class Http2Connection(asyncio.Protocol):
         self._h2.initiate_connection()
         self._h2.increment_flow_control_window(CONNECTION_WINDOW_BYTES - 65535)
         self._watch_idle()
+        if self._limits.ping_s is not None:
+            self._keepalive = KeepAlive(self, self._limits.ping_s)
         self._flush()
         if self._transport.is_closing():
             self.connection_lost(None)
@@ -98,6 +104,15 @@ class Http2Connection(asyncio.Protocol):
             self.eof_received()
         elif not self._read_paused:
             self._transport.resume_reading()
+
+    def take_long_heads(self, head_bytes: int) -> None:
+        """Let a client that turned out to be a user have longer header lists, as its settings say from now on."""
+        if self._over or head_bytes <= self._h2.decoder.max_header_list_size:
+            return
+        self._h2.update_settings({SettingCodes.MAX_HEADER_LIST_SIZE: head_bytes})
+        self._h2.decoder.max_header_list_size = head_bytes
+        self._guard.widen(BURST_BYTES + head_bytes)
+        self._pump()
 
     def drain(self) -> None:
         """Take no more streams; those that run go on, and the connection ends behind the last."""
@@ -122,10 +137,29 @@ class Http2Connection(asyncio.Protocol):
             self._ready.append(stream)
         self._pump()
 
+    # Internal - called by the keepalive
+
+    def ping(self) -> None:
+        """Ask the client for life."""
+        if not self._over:
+            self._h2.ping(_PING)
+            self._pump()
+
+    def host_silent_s(self) -> float:
+        """How long the client's kernel has said nothing."""
+        return host_silent_s(self._transport)
+
+    def client_dead(self) -> None:
+        """Nobody is there for last words."""
+        _log.info("client is gone", peer=self._peer)
+        self._transport.abort()
+
     # Internal - called by the event loop
 
     def data_received(self, data: bytes) -> None:
         """Bytes came."""
+        if self._keepalive is not None:
+            self._keepalive.heard()
         self._busy = True
         view = memoryview(data)
         for start in range(0, len(data), RECEIVE_BYTES):
@@ -162,6 +196,8 @@ class Http2Connection(asyncio.Protocol):
         for handle in (self._idle_timer, self._abort_timer, self._pump_later):
             if handle is not None:
                 handle.cancel()
+        if self._keepalive is not None:
+            self._keepalive.stop()
         if not self.done.done():
             self.done.set_result(None)
 
@@ -212,10 +248,14 @@ class Http2Connection(asyncio.Protocol):
                 pass
 
     def _on_headers(self, event: events.RequestReceived) -> None:
-        stream = Http2Stream(self, event.stream_id, {bytes(name): bytes(value) for name, value in event.headers})
+        headers = [(bytes(name), bytes(value)) for name, value in event.headers]
+        head_bytes = sum(len(name) + len(value) + HEADER_OVERHEAD_BYTES for name, value in headers)
+        stream = Http2Stream(self, event.stream_id, headers, head_bytes, self._limits.window_bytes)
         self._streams[stream.id] = stream
+        self._heads_bytes += head_bytes
+        self._asked_before = True
         self._watch_idle()
-        if self._draining:
+        if self._draining or self._heads_bytes > self._limits.heads_bytes:
             stream.reset(ErrorCodes.REFUSED_STREAM)
         else:
             self._on_request(stream)
@@ -291,7 +331,7 @@ class Http2Connection(asyncio.Protocol):
         return count
 
     def _send_data(self, stream: Http2Stream) -> int:
-        room = min(self._h2.local_flow_control_window(stream.id), FRAME_BYTES)
+        room = min(self._h2.local_flow_control_window(stream.id), self._h2.max_outbound_frame_size, MAX_FRAME_BYTES)
         if room <= 0:
             return 0
         data = stream.take_data(room)
@@ -300,7 +340,10 @@ class Http2Connection(asyncio.Protocol):
         return len(data)
 
     def _finish(self, stream: Http2Stream, trailers: list[tuple[bytes, bytes]]) -> None:
-        self._h2.send_headers(stream.id, trailers, end_stream=True)
+        if trailers:
+            self._h2.send_headers(stream.id, trailers, end_stream=True)
+        else:
+            self._h2.end_stream(stream.id)
         if not stream.client_finished:
             self._h2.reset_stream(stream.id, ErrorCodes.NO_ERROR)
         self._forget(stream)
@@ -314,11 +357,14 @@ class Http2Connection(asyncio.Protocol):
         data = self._h2.data_to_send()
         if data and not self._transport.is_closing():
             self._transport.write(data)
+            if self._keepalive is not None:
+                self._keepalive.said()
 
     # Internal - ending
 
     def _forget(self, stream: Http2Stream) -> None:
-        self._streams.pop(stream.id, None)
+        if self._streams.pop(stream.id, None) is not None:
+            self._heads_bytes -= stream.head_bytes
         self._watch_idle()
         self._close_if_drained()
 
@@ -365,20 +411,5 @@ class Http2Connection(asyncio.Protocol):
             self._idle_timer.cancel()
             self._idle_timer = None
         if not self._streams and not self._over:
-            self._idle_timer = self._loop.call_later(IDLE_S, self.close)
-
-
-def _new_h2() -> H2Connection:
-    h2 = H2Connection(H2Configuration(client_side=False, header_encoding=None))
-    h2.local_settings = Settings(
-        client=False,
-        initial_values={
-            SettingCodes.ENABLE_PUSH: 0,
-            SettingCodes.INITIAL_WINDOW_SIZE: WINDOW_BYTES,
-            SettingCodes.MAX_CONCURRENT_STREAMS: MAX_STREAMS,
-            SettingCodes.MAX_FRAME_SIZE: FRAME_BYTES,
-            SettingCodes.MAX_HEADER_LIST_SIZE: MAX_HEADER_LIST_BYTES,
-        },
-    )
-    h2.decoder.max_header_list_size = MAX_HEADER_LIST_BYTES
-    return h2
+            idle_s = self._limits.idle_s if self._asked_before else self._limits.first_s
+            self._idle_timer = self._loop.call_later(idle_s, self.close)

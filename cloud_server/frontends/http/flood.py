@@ -16,16 +16,23 @@ EARNED_SHARE = 16
 class FloodGuard:
     """An allowance, in bytes of frames that are no payload: it fills with time and with payload that is moved."""
 
-    def __init__(self, now_s: float) -> None:
-        self._left = float(BURST_BYTES)
+    def __init__(self, now_s: float, burst_bytes: int = BURST_BYTES) -> None:
+        """`burst_bytes`: what may come at once, which a long head has to fit into."""
+        self._burst_bytes = burst_bytes
+        self._left = float(burst_bytes)
         self._at_s = now_s
+
+    def widen(self, burst_bytes: int) -> None:
+        """Let more come at once from now on."""
+        self._left += burst_bytes - self._burst_bytes
+        self._burst_bytes = burst_bytes
 
     def received(self, total_bytes: int, payload_bytes: int, resets: int, now_s: float) -> bool:
         """Account for what came in; False when the allowance is used up."""
         refilled = (now_s - self._at_s) * REFILL_BYTES_PER_S
         self._at_s = now_s
         overhead = total_bytes - 2 * payload_bytes + resets * RESET_BYTES
-        self._left = min(min(self._left + refilled, BURST_BYTES) - overhead, BURST_BYTES)
+        self._left = min(min(self._left + refilled, self._burst_bytes) - overhead, self._burst_bytes)
         return self._left >= 0
 
     def sent(self, payload_bytes: int) -> None:

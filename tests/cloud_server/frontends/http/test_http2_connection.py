@@ -9,6 +9,7 @@ import socket
 import struct
 import termios
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,9 @@ from h2.settings import SettingCodes
 from hpack import Encoder
 from structlog.testing import capture_logs
 
-from cloud_server.frontends.konnectivity import flood, http2
-from cloud_server.frontends.konnectivity.http2_stream import WINDOW_BYTES
+from cloud_server.frontends.http import flood, http2_connection
+from cloud_server.frontends.http.http2_limits import FRAME_BYTES
+from cloud_server.frontends.konnectivity import frontend
 from protos.konnectivity_pb2 import Packet, PacketType
 from tests.cloud_server.frontends.konnectivity.raw_http2 import (
     CONTINUATION,
@@ -85,8 +87,8 @@ async def test_settings_come_before_anything_is_asked(site: Served) -> None:
     async with raw(site.path) as client:
         payload = await client.until(SETTINGS)
         settings = dict(struct.iter_unpack(">HI", payload))
-        assert settings[SettingCodes.MAX_CONCURRENT_STREAMS] == http2.MAX_STREAMS
-        assert settings[SettingCodes.INITIAL_WINDOW_SIZE] == WINDOW_BYTES
+        assert settings[SettingCodes.MAX_CONCURRENT_STREAMS] == frontend.LIMITS.max_streams
+        assert settings[SettingCodes.INITIAL_WINDOW_SIZE] == frontend.LIMITS.window_bytes
 
 
 async def test_all_in_one_piece(site: Served) -> None:
@@ -111,7 +113,7 @@ async def test_a_preface_that_goes_wrong(site: Served) -> None:
 async def test_a_connection_that_asks_for_nothing_is_closed(
     site: Served, said: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http2, "IDLE_S", 0.02)
+    monkeypatch.setattr(frontend, "LIMITS", replace(frontend.LIMITS, first_s=0.02))
     async with raw(site.path, said) as client:
         assert await client.goaway() == ErrorCodes.NO_ERROR
 
@@ -119,7 +121,7 @@ async def test_a_connection_that_asks_for_nothing_is_closed(
 async def test_a_connection_is_idle_again_when_its_last_call_is_over(
     site: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http2, "IDLE_S", 0.05)
+    monkeypatch.setattr(frontend, "LIMITS", replace(frontend.LIMITS, idle_s=0.05))
     async with connected(site.path) as client:
         call = await client.tunnel(f"10.0.0.1:{ECHO}")
         for _ in range(10):
@@ -229,7 +231,7 @@ async def test_no_more_headers_are_remembered_for_a_client_than_there_is_memory_
 
 async def test_more_streams_than_there_may_be(site: Served) -> None:
     async with raw(site.path) as client:
-        await client.send(b"".join(request(2 * n + 1) for n in range(http2.MAX_STREAMS + 1)))
+        await client.send(b"".join(request(2 * n + 1) for n in range(frontend.LIMITS.max_streams + 1)))
         assert await client.goaway() != ErrorCodes.NO_ERROR
 
 
@@ -250,7 +252,7 @@ async def test_rapid_resets_are_limited_and_leave_no_dial(site: Served) -> None:
 
 async def test_two_hundred_calls_may_be_cancelled_at_once(site: Served) -> None:
     async with connected(site.path) as client:
-        calls = [await client.call() for _ in range(http2.MAX_STREAMS)]
+        calls = [await client.call() for _ in range(frontend.LIMITS.max_streams)]
         for call in calls:
             client.h2.reset_stream(call.id, ErrorCodes.CANCEL)
         await client.flush()
@@ -303,7 +305,7 @@ async def test_a_stop_ends_all_tunnels(site: Served) -> None:
 async def test_last_words_that_nobody_reads_keep_neither_a_connection_nor_its_tunnels(
     site: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http2, "CLOSE_S", 0.05)
+    monkeypatch.setattr(http2_connection, "CLOSE_S", 0.05)
     site.far.payload = bytes(8 * 1024 * 1024)
     with socket.socket(socket.AF_UNIX) as sock:
         sock.setblocking(False)
@@ -319,7 +321,7 @@ async def test_last_words_that_nobody_reads_keep_neither_a_connection_nor_its_tu
 async def test_a_tunnel_ends_with_its_connection_whatever_is_unread(
     site: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http2, "CLOSE_S", 3600.0)
+    monkeypatch.setattr(http2_connection, "CLOSE_S", 3600.0)
     site.far.payload = bytes(8 * 1024 * 1024)
     async with raw(site.path, DOWNLOAD) as client:
         client.writer.transport.pause_reading()  # type: ignore[attr-defined]
@@ -341,7 +343,7 @@ def hung_up(sock: socket.socket) -> bool:
 
 
 async def test_no_connection_has_the_server_for_itself(site: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http2, "TURN_BYTES", http2.FRAME_BYTES)
+    monkeypatch.setattr(http2_connection, "TURN_BYTES", FRAME_BYTES)
     site.far.payload = bytes(1024 * 1024)
     async with raw(site.path, DOWNLOAD) as client:
         # Nothing that the client says makes the server go on: it does so by itself.

@@ -1,0 +1,144 @@
+"""Exchanges over HTTP/2: each a stream, many at once on their connection."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from email.utils import formatdate
+from http import HTTPStatus
+
+from h2.errors import ErrorCodes
+
+from cloud_server.frontends.http.http2_stream import Http2Stream
+from tunnel.aio.sockets.conn import Conn
+from tunnel.aio.sockets.http1 import HeaderItems, Headers, HttpError, Request
+from tunnel.core.errors import Code, StreamClosed
+
+_BODILESS = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
+
+
+class Http2Exchange:
+    """One stream; see `Exchange`. It is the stream's handler."""
+
+    def __init__(self, stream: Http2Stream, peer: str, trust: Callable[[], None]) -> None:
+        """`trust`: tells the stream's connection that a request was a user's."""
+        self.peer = peer
+        self.trust = trust
+        self.answered = False
+        self._stream = stream
+        self._body: deque[bytes] = deque()
+        self._body_ended = False
+        self._body_came = asyncio.Event()
+        self._all_sent = asyncio.Event()
+        self._gone: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._head_only = dict(stream.headers).get(b":method") == b"HEAD"
+        stream.handler = self
+
+    # Public
+
+    async def read_body(self, max_bytes: int) -> bytes:
+        """The whole body of the request; see `Exchange.read_body`."""
+        body = bytearray()
+        while True:
+            self._check()
+            while self._body:
+                chunk = self._body.popleft()
+                self._stream.taken(len(chunk))
+                body += chunk
+            if len(body) > max_bytes:
+                raise HttpError(f"the request's body is longer than {max_bytes} bytes", 413)
+            if self._body_ended:
+                return bytes(body)
+            self._body_came.clear()
+            await self._body_came.wait()
+
+    async def respond(self, status: int, headers: HeaderItems = (), body: bytes = b"") -> None:
+        """Answer with a whole body; see `Exchange.respond`."""
+        bodiless = status in _BODILESS
+        lengths = [] if bodiless else [("content-length", str(len(body)))]
+        await self.start(status, [*headers, *lengths])
+        if not bodiless:
+            await self.send(body)
+        await self.finish()
+
+    async def start(self, status: int, headers: HeaderItems = ()) -> None:
+        """Begin a streamed answer; see `Exchange.start`."""
+        self._check()
+        self.answered = True
+        fields = [(":status", str(status)), *headers, ("date", formatdate(usegmt=True))]
+        self._stream.respond([(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in fields])
+
+    async def send(self, chunk: bytes) -> None:
+        """Send a part of the body, waiting while the client is slow; see `Exchange.send`."""
+        self._check()
+        if not chunk or self._head_only:
+            return
+        self._all_sent.clear()
+        self._stream.send(chunk)
+        await self._all_sent.wait()
+        self._check()
+
+    async def finish(self) -> None:
+        """End a streamed answer; see `Exchange.finish`."""
+        self._check()
+        self._stream.finish([])
+
+    def abort(self) -> None:
+        """Reset the stream: the client has an error in place of an end."""
+        self._stream.reset(ErrorCodes.INTERNAL_ERROR)
+        self.lost("the answer was cut off")
+
+    async def take_over(self, headers: HeaderItems, reason: str = "") -> Conn:  # noqa: ARG002 - the interface
+        """There is nothing to switch to: the connection is not this exchange's alone.
+
+        Raises:
+            HttpError: always.
+        """
+        raise HttpError("HTTP/2 has no upgrades: ask by HTTP/1.1")
+
+    async def wait_client_gone(self) -> None:
+        """Return when the client has given the request up."""
+        await asyncio.shield(self._gone)
+
+    # Internal - called by the stream; none of this is called any more once it was finished or reset
+
+    def data_received(self, data: bytes) -> None:
+        """A part of the body came; what nobody reads is bounded by the stream's window."""
+        self._body.append(data)
+        self._body_came.set()
+
+    def eof_received(self) -> None:
+        """The body is whole."""
+        self._body_ended = True
+        self._body_came.set()
+
+    def sent(self) -> None:
+        """All that was queued has gone to the client."""
+        self._all_sent.set()
+
+    def lost(self, text: str) -> None:
+        """The client has given the request up."""
+        if not self._gone.done():
+            self._gone.set_result(text)
+        self._body_came.set()
+        self._all_sent.set()
+
+    # Internal
+
+    def _check(self) -> None:
+        if self._gone.done():
+            raise StreamClosed(self._gone.result(), Code.CANCELLED)
+
+
+def request_of(stream: Http2Stream) -> Request:
+    """The head of a stream's request.
+
+    Raises:
+        HttpError: it has none that can be answered (CONNECT has no path).
+    """
+    fields = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in stream.headers]
+    pseudo = dict(item for item in fields if item[0].startswith(":"))
+    if ":path" not in pseudo:
+        raise HttpError(f"{pseudo.get(':method')} is not served here", 405)
+    return Request(pseudo[":method"], pseudo[":path"], Headers(item for item in fields if not item[0].startswith(":")))

@@ -1,0 +1,52 @@
+"""What one HTTP/2 connection may take of a server, and the library's connection made to hold a client to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.settings import SettingCodes, Settings
+
+FRAME_BYTES = 16 * 1024
+"""Of a frame that a client sends; nobody may send larger ones unasked."""
+PING_S = 20.0
+"""Load balancers and NATs forget a connection that was silent for a minute, some for 30 s (Azure's least is 4 minutes,
+HAProxy's usual 50 s)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Http2Limits:
+    """For one connection. With `max_streams` full windows and heads a client has left all that it can leave here."""
+
+    max_streams: int
+    """At once."""
+    window_bytes: int
+    """What a client may send on a stream ahead of whoever takes it."""
+    head_bytes: int
+    """A request's header list, as RFC 9113 6.5.2 counts it."""
+    heads_bytes: int
+    """Those of all open streams together; a stream beyond is refused, and clients try again by themselves."""
+    first_s: float
+    """How long a connection may take to ask for its first stream."""
+    idle_s: float
+    """How long it may be without a stream later on."""
+    ping_s: float | None
+    """With streams open and silence in either direction for so long, the client is asked for life; None: never."""
+
+
+def new_h2(limits: Http2Limits) -> H2Connection:
+    """A server's connection, whose settings are not sent yet."""
+    h2 = H2Connection(H2Configuration(client_side=False, header_encoding=None))
+    h2.local_settings = Settings(
+        client=False,
+        initial_values={
+            SettingCodes.ENABLE_PUSH: 0,
+            SettingCodes.INITIAL_WINDOW_SIZE: limits.window_bytes,
+            SettingCodes.MAX_CONCURRENT_STREAMS: limits.max_streams,
+            SettingCodes.MAX_FRAME_SIZE: FRAME_BYTES,
+            SettingCodes.MAX_HEADER_LIST_SIZE: limits.head_bytes,
+        },
+    )
+    h2.decoder.max_header_list_size = limits.head_bytes
+    return h2

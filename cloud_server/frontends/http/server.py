@@ -1,0 +1,139 @@
+"""Serves TLS connections of either version of HTTP, as the client chose in the handshake, exchange by exchange."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import structlog
+from h2.errors import ErrorCodes
+
+from cloud_server.frontends.http.exchange import Exchange
+from cloud_server.frontends.http.http1_exchange import Http1Exchange
+from cloud_server.frontends.http.http2_connection import Http2Connection
+from cloud_server.frontends.http.http2_exchange import Http2Exchange, request_of
+from cloud_server.frontends.http.http2_limits import PING_S, Http2Limits
+from cloud_server.frontends.http.http2_stream import Http2Stream
+from cloud_server.frontends.http.long_heads import LongHeads
+from tunnel.aio.process.tasks import TaskOwner
+from tunnel.aio.sockets.conn import Conn
+from tunnel.aio.sockets.http1 import MAX_HEAD_BYTES, MAX_LONG_HEAD_BYTES, HttpError, Request
+from tunnel.core.errors import StreamError
+
+ALPN_PROTOCOLS = ("h2", "http/1.1")
+"""What a listener for this offers, best first."""
+HEAD_TIMEOUT_S = 20.0
+"""For the first request of a connection, which may still be anybody's."""
+IDLE_TIMEOUT_S = 300.0
+"""Between two requests."""
+MAX_STREAMS = 250
+"""Of an HTTP/2 connection at once, as Go's servers have it: a client with more watches makes another connection."""
+MAX_TASKS = 2 * MAX_STREAMS
+"""Streams of a connection with those that were reset while they were served: that ends them soon, not at once."""
+HTTP2_LIMITS = Http2Limits(
+    max_streams=MAX_STREAMS,
+    window_bytes=64 * 1024,
+    head_bytes=MAX_HEAD_BYTES,
+    heads_bytes=4 * MAX_LONG_HEAD_BYTES,
+    first_s=HEAD_TIMEOUT_S,
+    idle_s=IDLE_TIMEOUT_S,
+    ping_s=PING_S,
+)
+"""A client may leave 16 MiB of bodies and 4 MiB of heads here."""
+
+Serve = Callable[[Conn, Exchange, Request], Awaitable[None]]
+"""Answers one exchange of a connection. It may raise a StreamError when the client is gone."""
+Render = Callable[[HttpError], tuple[str, bytes]]
+"""Content type and body of the answer to what is no request, or too long for one."""
+
+_log = structlog.get_logger("cloud.http")
+
+
+class HttpServer:
+    """The connections of one front end."""
+
+    def __init__(self, serve: Serve, render: Render) -> None:
+        self._serve = serve
+        self._render = render
+        self._heads = LongHeads()
+        self._http2: set[Http2Connection] = set()
+
+    # Public
+
+    async def handle(self, conn: Conn) -> None:
+        """Serve a connection to its end."""
+        try:
+            if conn.transport.get_extra_info("alpn_protocol") == "h2":
+                await self._handle_http2(conn)
+            else:
+                await self._handle_http1(conn)
+        except StreamError as error:
+            _log.debug("connection ended", peer=conn.peer, reason=str(error))
+        finally:
+            await conn.aclose()
+
+    def drain(self) -> None:
+        """Ask the clients that can be asked to make their next requests on other connections."""
+        for connection in self._http2:
+            connection.drain()
+
+    # Internal
+
+    async def _handle_http1(self, conn: Conn) -> None:
+        exchange = Http1Exchange(conn, self._heads, self._render)
+        timeout_s = HEAD_TIMEOUT_S
+        try:
+            while (request := await _next_request(exchange, timeout_s)) is not None:
+                await self._serve(conn, exchange, request)
+                timeout_s = IDLE_TIMEOUT_S
+        finally:
+            exchange.release()
+
+    async def _handle_http2(self, conn: Conn) -> None:
+        known = conn.tls_peer_spiffe is not None
+        detached = conn.detach()
+        tasks = TaskOwner("http2")
+
+        def on_request(stream: Http2Stream) -> None:
+            if len(tasks) >= MAX_TASKS:
+                stream.reset(ErrorCodes.REFUSED_STREAM)
+                return
+            exchange = Http2Exchange(stream, conn.peer, lambda: connection.take_long_heads(MAX_LONG_HEAD_BYTES))
+            tasks.spawn(f"stream {stream.id}", self._serve_stream(conn, exchange, stream))
+
+        connection = Http2Connection(detached.transport, conn.peer, HTTP2_LIMITS, on_request)
+        self._http2.add(connection)
+        try:
+            connection.start(detached.leftover, at_eof=detached.at_eof)
+            if known:
+                connection.take_long_heads(MAX_LONG_HEAD_BYTES)
+            await asyncio.shield(connection.done)
+            await tasks.finished()  # all of them were told that their client is gone
+        finally:
+            self._http2.discard(connection)
+            connection.close()
+            await tasks.aclose()
+
+    async def _serve_stream(self, conn: Conn, exchange: Http2Exchange, stream: Http2Stream) -> None:
+        try:
+            try:
+                request = request_of(stream)
+            except HttpError as error:
+                content_type, body = self._render(error)
+                await exchange.respond(error.status, [("content-type", content_type)], body)
+                return
+            await self._serve(conn, exchange, request)
+        except StreamError as error:
+            exchange.abort()
+            _log.debug("stream ended", peer=conn.peer, stream=stream.id, reason=str(error))
+        except BaseException:
+            exchange.abort()
+            raise
+
+
+async def _next_request(exchange: Http1Exchange, timeout_s: float) -> Request | None:
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await exchange.next_request()
+    except TimeoutError:
+        return None
