@@ -135,7 +135,9 @@ class ExecSession:
         try:
             command = self._command = await self._running.start(spec)
         except StartError as error:
-            await self._send(Channel.STDERR, f"{error.text}\n".encode())
+            # A terminal has no stderr of its own, and is not ours to translate line ends.
+            channel, line_end = (Channel.STDOUT, "\r\n") if spec.tty else (Channel.STDERR, "\n")
+            await self._send(channel, f"{error.text}{line_end}".encode())
             await self._deliver(error.exit_code)
             return
         if self._size is not None:

@@ -28,13 +28,16 @@ from edge_agent.hostkubelet.status import JSON_TYPE, KubeletError
 from edge_agent.hostkubelet.units import ContainerState, Units
 from tunnel.aio.process.parts import PartFailed
 from tunnel.aio.sockets.duplex import Duplex
-from tunnel.aio.sockets.http1 import Request, ServerConnection
+from tunnel.aio.sockets.http1 import MAX_LONG_HEAD_BYTES, Request, ServerConnection
+from tunnel.core.budget import Budget
 from tunnel.core.errors import Code, StreamError
 
 MAX_EXECS = 128
 """Commands at once: each may hold 0.5 MiB here and a process group on the box."""
 MAX_LOGS = 128
 """Logs being read at once: each may hold 0.2 MiB here and, for a unit, a journalctl."""
+LONG_HEADS_BYTES = 4 * 1024 * 1024
+"""What the heads of requests take that are longer than usual, all together: a command may be 1 MiB long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,7 @@ class HostKubelet:
         self._files = {str(file): LogFile(file) for file in settings.files}
         for file in self._files.values():
             file.calls.post(file.pin)
+        self._long_heads = Budget(total_bytes=LONG_HEADS_BYTES)
         self._running = Running()
         units = Units(self._running, list(dict.fromkeys(settings.units)), systemctl)
         self._logs = Logs(Journal(self._running, journalctl), units, self._files)
@@ -105,7 +109,7 @@ class HostKubelet:
             duplex: the connection.
             principal: who is at its other end, for the audit record.
         """
-        connection = ServerConnection(duplex)
+        connection = ServerConnection(duplex, MAX_LONG_HEAD_BYTES, self._long_heads)
         try:
             while (request := await connection.next_request()) is not None:
                 if not await self._answer(_Call(connection, duplex, request, principal)):
@@ -119,6 +123,8 @@ class HostKubelet:
         except BaseException:
             duplex.reset(Code.INTERNAL, "the agent gave up the request")
             raise
+        finally:
+            connection.release()
         await duplex.aclose()
 
     async def states(self) -> dict[Container, ContainerState]:

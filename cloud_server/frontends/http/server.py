@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import structlog
 from h2.errors import ErrorCodes
@@ -90,7 +91,9 @@ class HttpServer:
             exchange.release()
 
     async def _handle_http2(self, conn: Conn) -> None:
-        known = conn.tls_peer_spiffe is not None
+        limits = HTTP2_LIMITS
+        if conn.tls_peer_spiffe is not None:
+            limits = replace(limits, head_bytes=MAX_LONG_HEAD_BYTES)
         detached = conn.detach()
         tasks = TaskOwner("http2")
 
@@ -101,12 +104,10 @@ class HttpServer:
             exchange = Http2Exchange(stream, conn.peer, lambda: connection.take_long_heads(MAX_LONG_HEAD_BYTES))
             tasks.spawn(f"stream {stream.id}", self._serve_stream(conn, exchange, stream))
 
-        connection = Http2Connection(detached.transport, conn.peer, HTTP2_LIMITS, on_request)
+        connection = Http2Connection(detached.transport, conn.peer, limits, on_request)
         self._http2.add(connection)
         try:
             connection.start(detached.leftover, at_eof=detached.at_eof)
-            if known:
-                connection.take_long_heads(MAX_LONG_HEAD_BYTES)
             await asyncio.shield(connection.done)
             await tasks.finished()  # all of them were told that their client is gone
         finally:

@@ -45,6 +45,12 @@ async def test_exit_codes(box: Box, script: str, code: int) -> None:
     assert client.status()["reason"] == "NonZeroExitCode"
 
 
+async def test_on_a_terminal_too_it_is_said_why_nothing_started(box: Box) -> None:
+    client = await box.exec("no-such-program", tty=True)
+    assert await client.finish() == 127
+    assert client.stdout == b'exec: "no-such-program": executable file not found\r\n'
+
+
 async def test_a_program_that_does_not_exist_or_cannot_run(box: Box, tmp_path: Path) -> None:
     code, _, stderr = await box.run("no-such-program")
     assert (code, stderr) == (127, b'exec: "no-such-program": executable file not found\n')
