@@ -15,7 +15,11 @@ from cloud_server.frontends.http.exchange import Exchange
 
 DEFAULT_TIMEOUT_S = 3600
 MAX_TIMEOUT_S = 24 * 3600
-BOOKMARK_S = 60.0
+QUIET_S = 30.0
+"""Silence after which a watch says something: load balancers forget a connection that says nothing for a minute."""
+_NOTHING = b" "
+"""What a watch without bookmarks says then. Between two values of JSON blanks mean nothing, in all clients; a line end
+would be an event to some (python `kubernetes`)."""
 
 Event = tuple[str, Json]
 
@@ -157,8 +161,8 @@ async def _stream(
             break
         if events:
             await exchange.send(writer.lines(events))
-        if not await _wait(changed, min(deadline_s, now_s + BOOKMARK_S)) and options.bookmarks:
-            await exchange.send(writer.lines([source.bookmark()]))
+        if not await _wait(changed, min(deadline_s, now_s + QUIET_S)) and loop.time() < deadline_s:
+            await exchange.send(writer.lines([source.bookmark()]) if options.bookmarks else _NOTHING)
     await exchange.finish()
 
 

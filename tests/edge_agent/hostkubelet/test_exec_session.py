@@ -46,9 +46,9 @@ async def test_exit_codes(box: Box, script: str, code: int) -> None:
 
 
 async def test_on_a_terminal_too_it_is_said_why_nothing_started(box: Box) -> None:
-    client = await box.exec("no-such-program", tty=True)
-    assert await client.finish() == 127
-    assert client.stdout == b'exec: "no-such-program": executable file not found\r\n'
+    client = await box.exec("echo", "x" * 200_000, tty=True)
+    assert await client.finish() == 126
+    assert client.stdout == b'exec: "echo": argument list too long\r\n'
 
 
 async def test_a_program_that_does_not_exist_or_cannot_run(box: Box, tmp_path: Path) -> None:

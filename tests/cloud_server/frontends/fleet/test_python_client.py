@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from kubernetes import client, config
+from kubernetes import client, config, watch
 from kubernetes.stream import stream
 
+from cloud_server.frontends.fleet import watch as watch_module
 from tests.support.fleet import Fleet
 
 pytestmark = pytest.mark.timeout(60)
@@ -52,6 +53,16 @@ async def test_lists_and_watches(fleet: Fleet) -> None:
         return nodes, pods, ready
 
     assert await _call(fleet, work) == (["box-7"], ["box-7", "box-8", "box-9"], ["Unknown"])
+
+
+async def test_blanks_in_a_quiet_watch_are_no_events(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch_module, "QUIET_S", 0.05)
+
+    def work(core: Any) -> list[Any]:
+        watching = watch.Watch()  # type: ignore[no-untyped-call]
+        return [event["type"] for event in watching.stream(core.list_node, timeout_seconds=1)]  # type: ignore[no-untyped-call]
+
+    assert await _call(fleet, work) == ["ADDED"] * 3  # and neither an event nor an error for what came after
 
 
 async def test_a_followed_log(fleet: Fleet, log_file: Path) -> None:

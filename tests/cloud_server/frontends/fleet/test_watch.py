@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from cloud_server.frontends.fleet import watch as watch_module
 from tests.support.fleet import TOKEN, Fleet, box, box_node
 from tests.support.waits import eventually, scaled_s
 from tunnel.aio.sockets.conn import Conn
@@ -133,6 +134,26 @@ async def test_initial_events_end_with_a_bookmark(fleet: Fleet) -> None:
     version = bookmark["metadata"]["resourceVersion"]
     async with _asking(fleet, f"/api/v1/nodes?watch=1&timeoutSeconds=1&resourceVersion={version}") as watch:
         await watch.end()
+
+
+async def test_a_quiet_watch_sends_bookmarks_if_they_were_asked_for(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch_module, "QUIET_S", 0.05)
+    version = await _version(fleet)
+    target = f"/api/v1/nodes?watch=1&allowWatchBookmarks=true&resourceVersion={version}"
+    async with _asking(fleet, target) as watch:
+        assert [(await watch.next())[0] for _ in range(3)] == ["BOOKMARK"] * 3
+
+
+async def test_a_quiet_watch_sends_blanks_otherwise(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch_module, "QUIET_S", 0.05)
+    async with _asking(fleet, f"/api/v1/nodes?watch=1&resourceVersion={await _version(fleet)}") as watch:
+        async with asyncio.timeout(scaled_s(10)):
+            quiet = [await watch._http.read_chunk() for _ in range(3)]
+        assert b"".join(quiet).strip(b" ") == b""
+        fleet.registry.change("box-8", connected=True)
+        assert await watch.names(1) == [("MODIFIED", "box-8")]
 
 
 async def test_a_watch_ends_in_time_and_its_connection_goes_on(fleet: Fleet) -> None:
