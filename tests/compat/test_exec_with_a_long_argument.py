@@ -50,7 +50,7 @@ def test_more_than_a_megabyte_is_refused_in_so_many_words(here: Site) -> None:
 
 @pytest.mark.parametrize("tty", [False, True])
 def test_an_argument_that_no_program_can_be_given_is_an_error_of_the_command(here: Site, tty: bool) -> None:
-    api = kubernetes_client.CoreV1Api(kubernetes_config.new_client_from_config(str(here.kubeconfig)))
+    api = kubernetes_client.CoreV1Api(kubernetes_config.new_client_from_config(str(here.kubeconfig)))  # type: ignore[no-untyped-call]
     words = ["echo", "a" * (ARGUMENT_LIMIT + 20_000)]
     session = stream(
         api.connect_get_namespaced_pod_exec, BOX, "default", command=words, container="host",

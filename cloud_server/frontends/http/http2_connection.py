@@ -22,6 +22,7 @@ from cloud_server.frontends.http.flood import BURST_BYTES, FloodGuard
 from cloud_server.frontends.http.http2_limits import Http2Limits, new_h2
 from cloud_server.frontends.http.http2_stream import Http2Stream
 from cloud_server.frontends.http.keepalive import KeepAlive, host_silent_s
+from cloud_server.frontends.http.window_updates import take_window_updates
 
 CONNECTION_WINDOW_BYTES = 1024 * 1024
 """Given back as soon as bytes come in, so that no stalled stream stops the others: their own windows bound them."""
@@ -133,8 +134,7 @@ class Http2Connection(asyncio.Protocol):
     def wants_to_send(self, stream: Http2Stream) -> None:
         """Give a stream its turn."""
         if not stream.ready:
-            stream.ready = True
-            self._ready.append(stream)
+            self._make_ready(stream)
         self._pump()
 
     # Internal - called by the keepalive
@@ -204,6 +204,11 @@ class Http2Connection(asyncio.Protocol):
     # Internal - receiving
 
     def _receive(self, data: memoryview) -> None:
+        if (opened := take_window_updates(self._h2, data)) is not None:
+            for stream_id in opened:
+                self._on_window(stream_id)
+            self._account(len(data), 0, 0)
+            return
         window = self._h2.inbound_flow_control_window
         try:
             happened = self._h2.receive_data(data)
@@ -216,7 +221,10 @@ class Http2Connection(asyncio.Protocol):
         for event in happened:
             resets += isinstance(event, events.StreamReset)
             self._handle(event)
-        if not self._guard.received(len(data), payload, resets, self._loop.time()):
+        self._account(len(data), payload, resets)
+
+    def _account(self, total_bytes: int, payload_bytes: int, resets: int) -> None:
+        if not self._guard.received(total_bytes, payload_bytes, resets, self._loop.time()):
             self._end("the client sent too much that is no data", ErrorCodes.ENHANCE_YOUR_CALM)
 
     def _handle(self, event: events.Event) -> None:
@@ -272,8 +280,11 @@ class Http2Connection(asyncio.Protocol):
     def _on_window(self, stream_id: int) -> None:
         for stream in self._streams.values() if stream_id == 0 else [*filter(None, [self._streams.get(stream_id)])]:
             if stream.queued and not stream.ready:
-                stream.ready = True
-                self._ready.append(stream)
+                self._make_ready(stream)
+
+    def _make_ready(self, stream: Http2Stream) -> None:
+        stream.ready = True
+        self._ready.append(stream)
 
     # Internal - sending
 

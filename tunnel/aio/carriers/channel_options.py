@@ -18,6 +18,8 @@ from tunnel.core.probes import MAX_IDLE_SILENCE_S
 ChannelOptions = list[tuple[str, int | str]]
 
 _LOOKAHEAD_BYTES = Limits().max_in_flight_bytes
+MAX_WIRE_SILENCE_S = 20.0
+"""However many agents there are: bytes go both ways on each link at least this often."""
 _IDENTITY_ONLY = 1
 """Bit set of accepted compression algorithms: bit 0, "identity". Mixed-trust data is never compressed."""
 
@@ -35,9 +37,10 @@ class Option:
 OPTIONS: tuple[Option, ...] = (
     Option(
         name="grpc.keepalive_time_ms",
-        agent=int(1.25 * MAX_IDLE_SILENCE_S) * 1000,
+        agent=int(MAX_WIRE_SILENCE_S * 1000),
         cloud=int(1.5 * MAX_IDLE_SILENCE_S) * 1000,
-        why="behind the session's own PING, which is never rarer by itself: else idle links would be asked twice",
+        why="load balancers and NATs forget a silent connection, some after 30 s, and the session's own PING may be as"
+        " rare as once in MAX_IDLE_SILENCE_S. gRPC's is cheaper for a server; from the agent alone, or all ask twice",
     ),
     Option(name="grpc.keepalive_timeout_ms", agent=10_000, cloud=10_000, why="also sets TCP_USER_TIMEOUT"),
     Option(name="grpc.keepalive_permit_without_calls", agent=1, cloud=1, why="both sides must allow it"),
