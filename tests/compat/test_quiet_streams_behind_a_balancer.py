@@ -7,6 +7,7 @@ balancer does end, or this test would show nothing.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import socket
@@ -25,6 +26,7 @@ import yaml
 from kubernetes import client as kubernetes_client
 from kubernetes import config as kubernetes_config
 from kubernetes import watch as kubernetes_watch
+from urllib3.exceptions import ProtocolError
 
 from tests.e2e.kubectls import kubectl_of
 from tests.support.balancer import Balancer, balancer, missing_for_a_balancer
@@ -109,8 +111,9 @@ class PythonWatch(threading.Thread):
         self.watch: Any = kubernetes_watch.Watch()  # type: ignore[no-untyped-call]
 
     def run(self) -> None:
-        for event in self.watch.stream(self.api.list_node, timeout_seconds=200):
-            self.events.append((event["type"], event["object"].metadata.name))
+        with contextlib.suppress(ProtocolError):  # how `stop` ends it
+            for event in self.watch.stream(self.api.list_node, timeout_seconds=200):
+                self.events.append((event["type"], event["object"].metadata.name))
 
     def stop(self) -> None:
         self.watch.stop()
