@@ -30,6 +30,10 @@ MAX_FRAME_BYTES = 64 * 1024
 """Of the frames that we send, where a client takes so large ones: Go's gRPC takes 16 KiB, its HTTP client too."""
 WRITE_BYTES = 64 * 1024
 """What goes into the socket at a time."""
+WIDE_WINDOW_BYTES = 1024 * 1024
+REST_S = 0.003
+"""How long nothing is read from a client with windows so wide (Go's have 4 MiB) that had nothing to say but how much it
+took. kubectl says so for every 4 KiB, and to be woken up by each is half the work of a download."""
 TURN_BYTES = 1024 * 1024
 """What one connection sends before the rest of the server has its turn."""
 RECEIVE_BYTES = 16 * 1024
@@ -75,6 +79,7 @@ class Http2Connection(asyncio.Protocol):
         self._draining = False
         self._over = False
         self._pump_later: asyncio.Handle | None = None
+        self._rest_later: asyncio.Handle | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
         self._abort_timer: asyncio.TimerHandle | None = None
         self.done: asyncio.Future[None] = self._loop.create_future()
@@ -162,12 +167,15 @@ class Http2Connection(asyncio.Protocol):
             self._keepalive.heard()
         self._busy = True
         view = memoryview(data)
+        only_updates = True
         for start in range(0, len(data), RECEIVE_BYTES):
             if self._over:
                 break
-            self._receive(view[start : start + RECEIVE_BYTES])
+            only_updates &= self._receive(view[start : start + RECEIVE_BYTES])
         self._busy = False
         self._pump()
+        if only_updates and self._rest_later is None:
+            self._rest_later = self._loop.call_soon(self._rest)  # not now: more may have been decrypted already
         if not self._over and not self._read_paused and self._transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
             self._read_paused = True
             self._transport.pause_reading()
@@ -186,14 +194,14 @@ class Http2Connection(asyncio.Protocol):
         self._write_paused = False
         if self._read_paused:
             self._read_paused = False
-            self._transport.resume_reading()
+            self._read_on()
         self._pump()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the event loop's signature
         """The socket is gone."""
         self._over = True
         self._lose_streams("the client closed the connection")
-        for handle in (self._idle_timer, self._abort_timer, self._pump_later):
+        for handle in (self._idle_timer, self._abort_timer, self._pump_later, self._rest_later):
             if handle is not None:
                 handle.cancel()
         if self._keepalive is not None:
@@ -203,18 +211,31 @@ class Http2Connection(asyncio.Protocol):
 
     # Internal - receiving
 
-    def _receive(self, data: memoryview) -> None:
+    def _rest(self) -> None:
+        self._rest_later = None
+        wide = self._h2.remote_settings.initial_window_size >= WIDE_WINDOW_BYTES
+        if wide and not self._over and not self._read_paused:
+            self._transport.pause_reading()
+            self._rest_later = self._loop.call_later(REST_S, self._read_on)
+
+    def _read_on(self) -> None:
+        self._rest_later = None
+        if not self._over and not self._read_paused:
+            self._transport.resume_reading()
+
+    def _receive(self, data: memoryview) -> bool:
+        """Whether it was nothing but window updates."""
         if (opened := take_window_updates(self._h2, data)) is not None:
             for stream_id in opened:
                 self._on_window(stream_id)
             self._account(len(data), 0, 0)
-            return
+            return True
         window = self._h2.inbound_flow_control_window
         try:
             happened = self._h2.receive_data(data)
         except ProtocolError as error:
             self._fault(str(error))
-            return
+            return False
         # Not from the events: there are none for what comes late, for a stream that we have ended.
         payload = max(0, window - self._h2.inbound_flow_control_window)
         resets = 0
@@ -222,6 +243,7 @@ class Http2Connection(asyncio.Protocol):
             resets += isinstance(event, events.StreamReset)
             self._handle(event)
         self._account(len(data), payload, resets)
+        return False
 
     def _account(self, total_bytes: int, payload_bytes: int, resets: int) -> None:
         if not self._guard.received(total_bytes, payload_bytes, resets, self._loop.time()):

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 from h2.errors import ErrorCodes
+from h2.settings import SettingCodes
 
 from cloud_server.frontends.http.server import HTTP2_LIMITS
 from tests.cloud_server.frontends.http.conftest import BIG, HttpSite
@@ -96,6 +97,22 @@ async def test_a_slow_reader_stops_its_own_stream_and_no_other(http_site: HttpSi
         assert http_site.ended == []
         client.h2.increment_flow_control_window(len(BIG), client.number(big))
         await client.flush()
+        await client.until(lambda: big.ended)
+        assert big.body == BIG
+
+
+async def test_a_client_with_wide_windows_that_opens_them_bit_by_bit_is_read_in_turns(http_site: HttpSite) -> None:
+    async with http2_client(http_site.port, http_site.context()) as client:
+        client.crediting = False
+        client.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 1024 * 1024})
+        client.h2.increment_flow_control_window(1 << 30)
+        big = await client.ask("/big")
+        await client.until(lambda: len(big.body) == 1024 * 1024)
+        while not big.ended and len(big.body) < len(BIG):
+            client.h2.increment_flow_control_window(16384, client.number(big))
+            await client.flush()
+            await asyncio.sleep(0)
+        assert (await client.get("/echo")).body == b"/echo"
         await client.until(lambda: big.ended)
         assert big.body == BIG
 
