@@ -11,8 +11,8 @@ from h2.settings import SettingCodes, Settings
 FRAME_BYTES = 16 * 1024
 """Of a frame that a client sends; nobody may send larger ones unasked."""
 PING_S = 20.0
-"""Load balancers and NATs forget a connection that was silent for a minute, some for 30 s (Azure's least is 4 minutes,
-HAProxy's usual 50 s)."""
+"""Load balancers and NATs forget a connection that was silent for a minute, HAProxy's usual settings for 50 s, some for
+30 s."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
