@@ -1,4 +1,4 @@
-"""What `edge-agent check` warns of: what a good file names and this box has not got now."""
+"""What `edge-agent check` warns of: what a good file names and this box has not got now, and what does nothing."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 import pwd
 import socket
 from pathlib import Path
+
+import pytest
 
 from edge_agent.config import load_agent_config
 from edge_agent.outlook import outlook
@@ -36,6 +38,19 @@ def test_files_of_a_kubelet(tmp_path: Path) -> None:
     (tmp_path / "ca.crt").touch()
     files = 'client_cert = "a.crt"\nclient_key = "a.key"\nca = "ca.crt"\n'
     assert told(tmp_path, f"[kubelet]\n{files}") == [
-        f"kubelet.client_{name}: {tmp_path}/{file}: no such file or directory"
+        f"kubelet.client_{name}: {tmp_path}/{file}: no such file or directory (it would be down until then)"
         for name, file in (("cert", "a.crt"), ("key", "a.key"))
+    ]
+
+
+def test_a_log_that_is_not_there_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")  # and no systemd to ask
+    (line,) = told(tmp_path, f'[host]\nunits = ["a.service"]\nfiles = ["{tmp_path}/none.log"]\n')
+    assert line == f"host.files: the log file {tmp_path}/none.log does not exist (it would be down until then)"
+
+
+def test_what_has_no_effect(tmp_path: Path) -> None:
+    assert told(tmp_path, '[host]\nshell = "/bin/bash"\n') == [
+        "host: nothing is offered: set exec = true, or name units or files",
+        "host: user and shell are for commands, and there are none without exec = true",
     ]
