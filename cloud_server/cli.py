@@ -72,13 +72,44 @@ def run(config: Path) -> None:
 @cli.command()
 @config_option
 def check(config: Path) -> None:
-    """Check a configuration without running it; what it names and is not there now is a warning."""
-    from cloud_server.config import load_server_config
-    from cloud_server.outlook import outlook
+    """Check a configuration without running it; what it names and is not there now is a warning.
 
-    for warning in outlook(load_server_config(config)):
+    Says how long each certificate is good, too: one that has expired, and that nothing renews, is a failure.
+    """
+    from datetime import UTC, datetime
+
+    from cloud_server.config import load_server_config, state_of
+    from cloud_server.identity.expiries import operators_certificate, watched
+    from cloud_server.outlook import outlook
+    from tunnel.aio.identity.validity import check as check_certificates
+
+    loaded = load_server_config(config)
+    for warning in outlook(loaded):
         click.echo(f"{config}: {warning} (it would be down until then)", err=True)
+    found = [*watched(loaded), operators_certificate(state_of(loaded) / "admin.kubeconfig")]
+    lines, faults = check_certificates([one for one in found if one is not None], datetime.now(UTC))
+    for line in lines:
+        click.echo(line)
+    if faults:
+        raise Failed("\n".join(faults))
     click.echo(f"{config}: good")
+
+
+@cli.command()
+@config_option
+@click.option("--all", "all_of_them", is_flag=True, help="Also when they are not due: the server's key leaked, say.")
+def renew(config: Path, all_of_them: bool) -> None:
+    """Renew the server's certificate and its authority's, if they are due. A running server does so by itself."""
+    from cloud_server.setup import SetupFailed, renew_certificates
+
+    try:
+        renewed = renew_certificates(config, all_of_them=all_of_them)
+    except SetupFailed as error:
+        raise Failed(str(error)) from error
+    for path in renewed:
+        click.echo(f"renewed {path}")
+    if not renewed:
+        click.echo("nothing is due")
 
 
 @cli.group()
@@ -129,13 +160,22 @@ def agent() -> None:
 @agent.command("list")
 @config_option
 def agent_list(config: Path) -> None:
-    """Print every agent that joined."""
+    """Print every agent that joined, and until when the certificate is good that it was given last."""
+    from datetime import UTC, datetime
+
     from cloud_server.setup import agent_store
+    from tunnel.aio.identity.validity import Standing, date
 
     store = agent_store(config)
+    now = datetime.now(UTC)
     for name in sorted(store.names()):
-        joined = store.joined(name)
-        click.echo(f"{name}\tjoined {joined:%Y-%m-%d %H:%M} UTC" if joined is not None else name)
+        record = store.get(name)
+        assert record is not None
+        words = [name, f"joined {date(record.joined)}"]
+        if record.validity is not None:
+            over = record.validity.standing(now) is Standing.OVER
+            words.append(f"certificate {'expired' if over else 'until'} {date(record.validity.not_after)}")
+        click.echo("\t".join(words))
 
 
 @agent.command("revoke")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import structlog
 
+from cloud_server.certificates import Certificates
 from cloud_server.config import ServerConfig, state_of
 from cloud_server.exposed import Exposed
 from cloud_server.front_ends import FrontEnds
@@ -113,8 +114,16 @@ class CloudServer:
         self._parts = Parts()
         self._cluster = ClusterIndex()
         self._cluster_access: ClusterAccess | None = None
+        self._certificates = Certificates(config, self._registry.agents)
         self._front_ends = FrontEnds(
-            config, self._tls, self._registry, self._users, self._cluster, self._parts, lost_lines
+            config,
+            self._tls,
+            self._registry,
+            self._users,
+            self._cluster,
+            self._parts,
+            lost_lines,
+            self._certificates.ends,
         )
         self._carriers: CarrierServer | None = None
         self._signer: Signer | None = None
@@ -152,6 +161,8 @@ class CloudServer:
         stop.watch(self._tasks.spawn("follow agents", self._agents.follow(self._registry.removed)))
         stop.watch(self._tasks.spawn("follow users", self._users.follow()))
         stop.watch(self._tasks.spawn("front ends", self._front_ends.run()))
+        following = self._certificates.follow(self._signer, self._front_ends.reload_certificate)
+        stop.watch(self._tasks.spawn("follow certificates", following))
 
     async def drain(self) -> None:
         """Take nothing new, tell the agents, and let connections go on for a while."""
@@ -203,6 +214,8 @@ class CloudServer:
             await self._signer.check()
         except SignerFailed as error:
             raise StartFailed(str(error)) from error
+        # Before anything shows it: what has run out is a reason to start, not one to fail.
+        await self._certificates.renew(self._signer)
         return Enrollment(self._signer, TokenStore(state), self._agents, self._registry.rejoined)
 
     async def _listen_for_agents(self, carriers: CarrierServer) -> None:

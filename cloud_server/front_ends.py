@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,13 +15,15 @@ from cloud_server.frontends.egress import EgressFrontend
 from cloud_server.frontends.forward import Forward
 from cloud_server.frontends.konnectivity.frontend import KonnectivityFrontend
 from cloud_server.frontends.opener import Opener
+from cloud_server.frontends.presented import PresentedCertificates
 from cloud_server.frontends.socks import SocksFrontend
 from cloud_server.identity.users import Users
 from cloud_server.registry import Registry
 from cloud_server.routing.attempt import Dials
 from cloud_server.routing.cluster import ClusterIndex
 from cloud_server.routing.router import Router
-from tunnel.aio.identity.tls_material import ServerTls
+from tunnel.aio.identity.tls_follow import TlsFollower
+from tunnel.aio.identity.tls_material import LoadedTls, ServerTls
 from tunnel.aio.process.command import VERSION
 from tunnel.aio.process.log_sink import Lost
 from tunnel.aio.process.parts import Parts
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
 
 METRICS = "metrics"
 CONNECT_UNIX = "connect-unix"
+CONNECT = "connect"
+FLEET = "fleet"
 
 
 class FrontEnds:
@@ -48,6 +53,7 @@ class FrontEnds:
         cluster: ClusterIndex,
         parts: Parts,
         lost_lines: Callable[[], Lost],
+        expiries: Callable[[], Mapping[str, datetime]],
     ) -> None:
         """What they need of the rest.
 
@@ -59,6 +65,7 @@ class FrontEnds:
             cluster: looked at for each dial; empty without a cluster.
             parts: keeps each of them up.
             lost_lines: what is missing in the log, for the metrics.
+            expiries: when certificates end, for the metrics.
         """
         self._config = config
         self._tls = tls
@@ -70,7 +77,7 @@ class FrontEnds:
             from cloud_server.frontends.metered import MeteredOpener
             from cloud_server.metrics import Metrics as Counting
 
-            self._metrics = Counting(VERSION, registry, self._connections, lost_lines, parts.up)
+            self._metrics = Counting(VERSION, registry, self._connections, lost_lines, parts.up, expiries)
             self._opener = MeteredOpener(registry, self._metrics)
         self._dials = Dials(self._opener, Router(registry, [route.policy for route in config.route], cluster))
         self._konnectivity = KonnectivityFrontend(self._dials, deadline_s=config.dial_timeout_s)
@@ -80,6 +87,10 @@ class FrontEnds:
 
             self._fleet = Serving(registry, self._opener, users.authenticate)
         self._listeners: list[Listener] = []
+        self._shown: TlsFollower | None = None
+        self._contexts: dict[str, ssl.SSLContext] = {}
+        """By the names of their listeners."""
+        self._presented = PresentedCertificates()
         self._draining = False
 
     @property
@@ -94,21 +105,21 @@ class FrontEnds:
             CredentialsUnusable: the server's certificate cannot be used.
         """
         config, deadline_s = self._config, self._config.dial_timeout_s
-        context = await asyncio.to_thread(server_context, self._tls)
+        self._shown = await asyncio.to_thread(TlsFollower, self._tls, "users")
+        self._contexts = await asyncio.to_thread(self._contexts_for, self._shown.loaded)
         connect = ConnectFrontend(self._dials, self._users.authenticate, deadline_s=deadline_s)
         if config.connect.unix is not None:
             egress = EgressFrontend(connect.handle_unix, self._konnectivity.handle)
             self._want_unix(CONNECT_UNIX, egress.handle, config.connect.unix)
         if config.connect.listen is not None:
-            self._want_tcp("connect", connect.handle_tls, config.connect.listen, context)
+            self._want_tls(CONNECT, connect.handle_tls, config.connect.listen)
         if config.connect.listen_kubectl is not None:
             self._want_site_proxy(connect.handle_tls, config.connect.listen_kubectl)
         if config.socks.listen is not None:
             socks = SocksFrontend(self._dials, self._users.authenticate, deadline_s=deadline_s)
             self._want_tcp("socks", socks.handle, config.socks.listen)
         if config.fleet.listen is not None and self._fleet is not None:
-            either = await asyncio.to_thread(server_context, self._tls, self._fleet.alpn_protocols)
-            self._want_tcp("fleet", self._fleet.handle, config.fleet.listen, either)
+            self._want_tls(FLEET, self._fleet.handle, config.fleet.listen)
         for one in config.forward:
             forward = Forward(self._opener, one.listen, one.agent, one.tcp_target, deadline_s=deadline_s)
             self._want_tcp(f"forward {one.listen}", forward.handle, one.listen)
@@ -120,6 +131,16 @@ class FrontEnds:
     async def run(self) -> None:
         """Follow the agents for the fleet API, if there is one, until cancelled."""
         await (self._fleet.run() if self._fleet is not None else asyncio.Event().wait())
+
+    async def reload_certificate(self) -> None:
+        """Show new connections what the certificate's files hold now, if that can be used."""
+        loaded = await asyncio.to_thread(self._shown.poll) if self._shown is not None else None
+        if loaded is None:
+            return
+        self._contexts = await asyncio.to_thread(self._contexts_for, loaded)
+        for listener in self._listeners:
+            if listener.name in self._contexts:
+                listener.renew_context(self._contexts[listener.name])
 
     def close(self) -> None:
         """Take no more connections; those that run go on, and the metrics say so."""
@@ -145,9 +166,21 @@ class FrontEnds:
             connections["konnectivity"] = self._konnectivity.calls
         return connections
 
-    def _want_tcp(self, name: str, handler: Handler, address: str, tls: ssl.SSLContext | None = None) -> None:
+    def _contexts_for(self, loaded: LoadedTls) -> dict[str, ssl.SSLContext]:
+        """For the listeners that show the server's certificate. Blocking."""
+        contexts = {CONNECT: server_context(loaded)}
+        if self._fleet is not None:
+            contexts[FLEET] = server_context(loaded, self._fleet.alpn_protocols)
+        return contexts
+
+    def _want_tcp(self, name: str, handler: Handler, address: str) -> None:
         listener = self._listener(name, handler)
-        self._parts.want(name, lambda: listener.listen_tcp(address, tls))
+        self._parts.want(name, lambda: listener.listen_tcp(address))
+
+    def _want_tls(self, name: str, handler: Handler, address: str) -> None:
+        listener = self._listener(name, self._presented.seen_by(handler))
+        # The context of the moment: the certificate may be renewed before the address can be had.
+        self._parts.want(name, lambda: listener.listen_tcp(address, self._contexts[name]))
 
     def _want_unix(self, name: str, handler: Handler, path: Path) -> None:
         listener = self._listener(name, handler)

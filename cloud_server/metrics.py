@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -47,6 +48,7 @@ class Metrics:
         connections: Callable[[], Mapping[str, int]],
         lost_lines: Callable[[], Lost],
         parts: Callable[[], Mapping[str, bool]],
+        expiries: Callable[[], Mapping[str, datetime]],
     ) -> None:
         """All of these are asked at each scrape.
 
@@ -56,6 +58,7 @@ class Metrics:
             connections: how many each listener serves.
             lost_lines: what is missing in the log so far.
             parts: whether each part of the server is up.
+            expiries: when the server's certificates end.
         """
         self._prometheus = prometheus = CollectorRegistry()
         self._pending = Gauge(
@@ -83,7 +86,8 @@ class Metrics:
         )
         self._k_failures: collections.Counter[str] = collections.Counter()
         self._frontends: dict[str, _Frontend] = {}
-        prometheus.register(_Now(version, registry, connections, lost_lines, parts, self._pending, self._k_failures))
+        now = _Now(version, registry, connections, lost_lines, parts, expiries, self._pending, self._k_failures)
+        prometheus.register(now)
 
     def render(self) -> bytes:
         """All of it in the text format."""
@@ -160,6 +164,7 @@ class _Now(Collector):
         connections: Callable[[], Mapping[str, int]],
         lost_lines: Callable[[], Lost],
         parts: Callable[[], Mapping[str, bool]],
+        expiries: Callable[[], Mapping[str, datetime]],
         pending: Gauge,
         failures: Mapping[str, int],
     ) -> None:
@@ -169,6 +174,7 @@ class _Now(Collector):
         self._connections = connections
         self._lost_lines = lost_lines
         self._parts = parts
+        self._expiries = expiries
         self._pending = pending
 
     def collect(self) -> Iterator[Metric]:
@@ -176,6 +182,8 @@ class _Now(Collector):
         yield _gauge("longline_build_info", "Which build this is.", ["version"], {(self._version,): 1.0})
         agents = self._registry.agents()
         yield from self._agents(agents)
+        ends = {(name,): end.timestamp() for name, end in self._expiries().items()}
+        yield _gauge("longline_certificate_expiry_seconds", "Unix time of its end.", ["certificate"], ends)
         connections = self._connections()
         yield _gauge(
             "longline_connections", "Clients being served.", ["listener"], {(k,): v for k, v in connections.items()}
@@ -219,6 +227,9 @@ class _Now(Collector):
     def _agents(self, agents: list[AgentView]) -> Iterator[Metric]:
         up = {(agent.name,): float(agent.connected) for agent in agents}
         yield _gauge("longline_agent_up", "Whether an agent's link is up.", ["agent"], up)
+        ends = {(agent.name,): agent.certificate.not_after.timestamp() for agent in agents if agent.certificate}
+        text = "Unix time of the end of its certificate, which it renews by itself."
+        yield _gauge("longline_agent_certificate_expiry_seconds", text, ["agent"], ends)
         streams: dict[tuple[str, ...], float] = {}
         rtt_s: dict[tuple[str, ...], float] = {}
         kept: dict[tuple[str, ...], float] = {}

@@ -13,6 +13,7 @@ from typing import Protocol
 from weakref import WeakValueDictionary
 
 from protos import tunnel_pb2
+from tunnel.aio.identity.validity import Validity
 from tunnel.aio.sessions.session import TunnelSession
 from tunnel.aio.sessions.stream import Stream
 from tunnel.core.errors import Code, OpenRefused, TunnelError
@@ -58,6 +59,8 @@ class AgentView:
     node: tunnel_pb2.Node | None = None
     """What it said of its box when it last connected: claims, not facts."""
     version: str = ""
+    certificate: Validity | None = None
+    """None when it is not known: it is not of our making."""
     address: str = ""
     """`ip:port` that its carrier comes from."""
 
@@ -71,6 +74,10 @@ class KnownAgents(Protocol):
 
     def joined(self, name: str) -> datetime | None:
         """When an agent joined; None when it did not."""
+        ...
+
+    def validity(self, name: str) -> Validity | None:
+        """Of its certificate; None when that is not known."""
         ...
 
 
@@ -260,6 +267,7 @@ class Registry:
         return AgentView(
             name=name,
             joined=self._known.joined(name),
+            certificate=self._known.validity(name),
             connected=entry.connected,
             since=entry.since,
             last_seen=datetime.now(UTC) if entry.connected else entry.last_seen,

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from cloud_server.config import FleetConfig, ServerConfig, load_server_config, state_of
 from cloud_server.identity.agents import AgentStore
-from cloud_server.identity.ca import CaMissing, CertificateAuthority
+from cloud_server.identity.ca import CERTIFICATE_FILE, CaMissing, CertificateAuthority
 from cloud_server.identity.hosts import HOSTS_FILE, HostsMissing, is_loopback, read_hosts
 from cloud_server.identity.kubeconfig import kubeconfig
+from cloud_server.identity.renewal import SERVER_FILE, SERVER_KEY_FILE, due, renew
 from cloud_server.identity.site_kubeconfig import SiteUnusable, Through, check_names, read_site, site_kubeconfig
 from cloud_server.identity.site_proxy import site_proxy_certificate
 from cloud_server.identity.tokens import TokenStore
@@ -176,6 +177,26 @@ def cluster_kubeconfig(config_path: Path, user: str, cluster: str) -> str:
     return site_kubeconfig(site, cluster, through, create_user_token(config_path, user))
 
 
+def renew_certificates(config_path: Path, *, all_of_them: bool) -> list[Path]:
+    """Renew the server's certificate and the authority's, each if it is due; returns the files that are new.
+
+    `all_of_them`: also when they are not due.
+
+    Raises:
+        ConfigError, SetupFailed: as above.
+    """
+    config = load_server_config(config_path)
+    authority, state = _authority(config), state_of(config)
+    files = [CERTIFICATE_FILE, SERVER_FILE] if all_of_them else due(state)
+    try:
+        renew(state, authority, files)
+    except OSError as error:
+        raise SetupFailed(f"{error.filename or state} cannot be written: {error.strerror or error}") from error
+    except ValueError as error:
+        raise SetupFailed(f"{state / HOSTS_FILE} has a name that no certificate can have: {error}") from error
+    return [state / file for file in files]
+
+
 def fleet_url(listen: HostPort, first_host: str) -> str:
     """Where clients find the fleet API: on this machine when it listens on loopback, else by the first --host."""
     host = listen.host if is_loopback(listen.host) else first_host
@@ -202,8 +223,8 @@ def _state_files(state: Path, authority: CertificateAuthority, hosts: Sequence[s
     server = authority.issue_server(hosts)
     return [
         NewFile(state / HOSTS_FILE, "".join(f"{host}\n" for host in hosts).encode(), PUBLIC),
-        NewFile(state / "server.key", server.key_pem, SECRET),
-        NewFile(state / "server.crt", server.certificate_pem, PUBLIC),
+        NewFile(state / SERVER_KEY_FILE, server.key_pem, SECRET),
+        NewFile(state / SERVER_FILE, server.certificate_pem, PUBLIC),
         *authority.files(state),
     ]
 

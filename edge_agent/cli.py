@@ -69,12 +69,25 @@ def run(config: Path) -> None:
 @cli.command()
 @config_option
 def check(config: Path) -> None:
-    """Check a configuration without running it; what it names and is not there now is a warning."""
-    from edge_agent.config import load_agent_config
-    from edge_agent.outlook import outlook
+    """Check a configuration without running it; what it names and is not there now is a warning.
 
-    for warning in outlook(load_agent_config(config)):
+    Says how long each certificate is good, too: one that has expired is a failure.
+    """
+    from datetime import UTC, datetime
+
+    from edge_agent.config import load_agent_config
+    from edge_agent.expiries import watched
+    from edge_agent.outlook import outlook
+    from tunnel.aio.identity.validity import check as check_certificates
+
+    loaded = load_agent_config(config)
+    for warning in outlook(loaded):
         click.echo(f"{config}: {warning}", err=True)
+    lines, faults = check_certificates(watched(loaded), datetime.now(UTC))
+    for line in lines:
+        click.echo(line)
+    if faults:
+        raise Failed("\n".join(faults))
     click.echo(f"{config}: good")
 
 

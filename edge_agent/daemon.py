@@ -10,6 +10,7 @@ import structlog
 from edge_agent import box
 from edge_agent.cloud_link import CloudLink
 from edge_agent.config import AgentConfig, named_targets
+from edge_agent.expiries import tell_of_ends
 from edge_agent.identity import Identity, IdentityUnusable
 from edge_agent.listen import LocalListen
 from edge_agent.real_kubelet import dial_kubelet
@@ -79,6 +80,7 @@ async def _main(config: AgentConfig, stop: Stop) -> int:
     tasks = TaskOwner("edge agent")
     stop.watch(tasks.spawn("link", link.run()))
     stop.watch(tasks.spawn("renewal", keep_fresh(identity, config.cloud.servers, config.cloud.proxy, link.reconnect)))
+    stop.watch(tasks.spawn("ends of certificates", tell_of_ends(config)))
     garbage.settle()
     _log.info("started", agent=name, version=VERSION, servers=config.cloud.servers, services=[*services, *named])
     try:

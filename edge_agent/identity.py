@@ -86,5 +86,4 @@ class Identity:
         Raises:
             IdentityUnusable: there is no certificate.
         """
-        certificate = self.certificate()
-        return certificate.not_before + (certificate.not_after - certificate.not_before) * RENEW_AFTER
+        return self.certificate().validity.part(RENEW_AFTER)

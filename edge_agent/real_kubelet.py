@@ -10,10 +10,13 @@ import errno
 import ipaddress
 import os
 import ssl
+from datetime import UTC, datetime
 from functools import partial
 
 from edge_agent.config import KubeletConfig
+from tunnel.aio.identity.openssl import read_own
 from tunnel.aio.identity.tls_material import ClientTls, CredentialsUnusable
+from tunnel.aio.identity.validity import TIME_FAULTS, clock_says, date
 from tunnel.aio.process.blocking import BlockingCalls, NotAnswering
 from tunnel.aio.sockets.conn import Conn
 from tunnel.aio.sockets.tls_client import dial_tls
@@ -49,6 +52,8 @@ async def dial_kubelet(settings: KubeletConfig, deadline_s: float) -> Conn:
         raise OpenRefused(f"kubelet at {address}: {error}", Code.NO_SERVICE) from error
     except ssl.SSLCertVerificationError as error:
         text = f"its certificate is not vouched for by {settings.ca}: {error.verify_message}"
+        if error.verify_code in TIME_FAULTS:
+            text = f"{text}; {clock_says()}"
         raise OpenRefused(f"kubelet at {address}: {text}", Code.UNREACHABLE) from error
     except ssl.SSLError as error:
         raise OpenRefused(f"kubelet at {address}: TLS failed: {error.reason or error}", Code.UNREACHABLE) from error
@@ -60,7 +65,10 @@ async def dial_kubelet(settings: KubeletConfig, deadline_s: float) -> Conn:
 
 def _context(settings: KubeletConfig) -> ssl.SSLContext:
     # Loaded once for its checks, whose texts name the file that is at fault.
-    ClientTls(certificate=settings.client_cert, key=settings.client_key, ca=settings.ca).load()
+    loaded = ClientTls(certificate=settings.client_cert, key=settings.client_key, ca=settings.ca).load()
+    end, now = read_own(loaded.certificate, loaded.key).validity.not_after, datetime.now(UTC)
+    if now >= end:
+        raise CredentialsUnusable(f"{settings.client_cert} expired on {date(end)}; {clock_says(now)}")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     # On loopback the name says nothing: a kubelet's certificate names the node, and only this box can listen there.

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import structlog
 
+from tunnel.aio.identity.validity import Validity
 from tunnel.aio.process.files import SECRET, make_folder, write_atomic
 from tunnel.core.errors import Code, TunnelError
 from tunnel.core.names import is_agent_name
@@ -41,6 +42,8 @@ class AgentRecord:
     spki_sha256: str
     """Of the public key that the name belongs to; hexadecimal."""
     revoked: datetime | None = None
+    validity: Validity | None = None
+    """Of the certificate that it was given last; None when that is not known: it is not of our making, say."""
 
 
 class AgentStore:
@@ -65,6 +68,11 @@ class AgentStore:
         """When an agent joined; None when it did not, or was revoked."""
         record = self._records.get(name)
         return record.joined if record is not None and record.revoked is None else None
+
+    def validity(self, name: str) -> Validity | None:
+        """Of an agent's certificate, where that is known and the agent was not revoked."""
+        record = self._records.get(name)
+        return record.validity if record is not None and record.revoked is None else None
 
     # Public - IdentityCheck
 
@@ -101,6 +109,16 @@ class AgentStore:
             record = AgentRecord(name=name, joined=datetime.now(UTC), spki_sha256=spki_sha256.hex())
             self._write(record)
             return record
+
+    def certified(self, name: str, validity: Validity) -> None:
+        """Note how long the certificate is good that an agent was given. Blocks.
+
+        Raises:
+            OSError: the state folder cannot be written; nothing was changed.
+        """
+        with self._changing:
+            if (record := self._records.get(name)) is not None:
+                self._write(replace(record, validity=validity))
 
     def revoke(self, name: str) -> bool:
         """Take a name away; False when nobody has it. Blocks.
@@ -181,6 +199,9 @@ class AgentStore:
             "spki_sha256": record.spki_sha256,
             "revoked": record.revoked.isoformat() if record.revoked is not None else None,
         }
+        if record.validity is not None:
+            ends = (record.validity.not_before, record.validity.not_after)
+            values["certificate_from"], values["certificate_until"] = (moment.isoformat() for moment in ends)
         write_atomic(self._folder / f"{record.name}.json", json.dumps(values).encode(), SECRET)
         self._records = {**self._records, record.name: record}
 
@@ -194,8 +215,15 @@ def _read(path: Path) -> tuple[str, AgentRecord] | None:
             joined=datetime.fromisoformat(values["joined"]),
             spki_sha256=values["spki_sha256"],
             revoked=datetime.fromisoformat(revoked) if revoked is not None else None,
+            validity=_validity(values),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         _log.error("an agent's file cannot be read; the agent is refused", file=str(path), reason=str(error))
         return None
     return record.name, record
+
+
+def _validity(values: dict[str, str]) -> Validity | None:
+    ends = [values.get("certificate_from"), values.get("certificate_until")]
+    begin, end = (datetime.fromisoformat(text) if text is not None else None for text in ends)
+    return Validity(begin, end) if begin is not None and end is not None else None

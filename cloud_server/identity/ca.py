@@ -14,11 +14,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from cloud_server.identity.hosts import names_for
+from cloud_server.identity.renewal import CA_FILE
 from tunnel.aio.process.files import PUBLIC, SECRET, NewFile
 
 CA_LIFE = timedelta(days=3650)
 SERVER_LIFE = timedelta(days=825)
-"""The longest that common TLS clients accept."""
+"""The longest that common TLS clients accept. Like the authority's own, it is renewed at two thirds of that."""
 USER_LIFE = timedelta(days=365)
 AGENT_LIFE = timedelta(days=7)
 """Short, since it is renewed at two thirds of its life without anyone's doing."""
@@ -30,7 +32,7 @@ PublicKey = ec.EllipticCurvePublicKey
 
 
 KEY_FILE = "ca.key"
-CERTIFICATE_FILE = "ca.crt"
+CERTIFICATE_FILE = CA_FILE
 
 
 class CaMissing(Exception):
@@ -57,22 +59,14 @@ class CertificateAuthority:
     def create(cls, trust_domain: str) -> CertificateAuthority:
         """A new authority, which nothing keeps until its `files` are written."""
         key = ec.generate_private_key(ec.SECP256R1())
-        now = datetime.now(UTC)
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Longline CA {trust_domain} {now:%Y-%m-%d}")])
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(name)
-            .issuer_name(name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - CLOCK_SKEW)
-            .not_valid_after(now + CA_LIFE)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(_key_usage(signs_certificates=True), critical=True)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-            .sign(key, hashes.SHA256())
-        )
-        return cls(certificate, key, trust_domain)
+        name = f"Longline CA {trust_domain} {datetime.now(UTC):%Y-%m-%d}"
+        return cls(_self_signed(key, x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])), key, trust_domain)
+
+    def renewed(self) -> CertificateAuthority:
+        """The same authority for another life: with its key and name, all that it ever signed holds under both
+        certificates, so that agents and users may get the new one whenever they renew their own.
+        """
+        return CertificateAuthority(_self_signed(self._key, self.certificate.subject), self._key, self._trust_domain)
 
     @staticmethod
     def exists(folder: Path) -> bool:
@@ -116,7 +110,7 @@ class CertificateAuthority:
 
     def issue_server(self, hosts: Sequence[str]) -> Issued:
         """A server's certificate for these names and addresses, and for the machine itself."""
-        names = [general_name(host) for host in dict.fromkeys([*hosts, "localhost", "127.0.0.1", "::1"])]
+        names = [general_name(host) for host in names_for(hosts)]
         return self._issue_new("server", names, SERVER_LIFE, server=True)
 
     def issue_user(self, name: str) -> Issued:
@@ -167,6 +161,23 @@ class CertificateAuthority:
             .sign(self._key, hashes.SHA256())
         )
         return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def _self_signed(key: CertificateKey, name: x509.Name) -> x509.Certificate:
+    now = datetime.now(UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - CLOCK_SKEW)
+        .not_valid_after(now + CA_LIFE)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_key_usage(signs_certificates=True), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .sign(key, hashes.SHA256())
+    )
 
 
 def key_pem(key: CertificateKey) -> bytes:

@@ -8,10 +8,11 @@ from collections.abc import Callable
 import structlog
 
 from cloud_server.identity.agents import AgentStore, IdentityRejected
-from cloud_server.identity.signer import CsrRefused, Signer, SignerFailed
+from cloud_server.identity.signer import CsrRefused, Signed, Signer, SignerFailed
 from cloud_server.identity.tokens import TokenRefused, TokenStore
 from protos import tunnel_pb2
 from tunnel.aio.carriers.carrier_errors import EnrollmentRefused
+from tunnel.aio.identity.certificate import read_certificate
 from tunnel.core.errors import TunnelError
 
 _log = structlog.get_logger("audit")
@@ -61,6 +62,7 @@ class Enrollment:
         except SignerFailed as error:
             _log.error("join failed", agent=name, token=token_id, reason=str(error))
             raise EnrollmentRefused(f"{CANNOT_SIGN}; the token is used up, make another then") from error
+        await self._note(name, signed)
         _log.info("joined", agent=name, token=token_id, version=request.version)
         return tunnel_pb2.JoinResponse(chain_der=[signed.certificate_der], ca_pem=signed.ca_pem, agent_name=name)
 
@@ -84,5 +86,15 @@ class Enrollment:
         except SignerFailed as error:
             _log.error("renewal failed", agent=name, reason=str(error))
             raise EnrollmentRefused(CANNOT_SIGN) from error
+        await self._note(name, signed)
         _log.info("renewed", agent=name)
         return tunnel_pb2.RenewResponse(chain_der=[signed.certificate_der], ca_pem=signed.ca_pem)
+
+    # Internal
+
+    async def _note(self, name: str, signed: Signed) -> None:
+        """For `agent list` and the figures: an agent that has its certificate is none the worse without."""
+        try:
+            await asyncio.to_thread(self._agents.certified, name, read_certificate(signed.certificate_der).validity)
+        except OSError as error:
+            _log.warning("the end of an agent's certificate cannot be noted", agent=name, reason=str(error))

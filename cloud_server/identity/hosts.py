@@ -1,8 +1,9 @@
-"""The names and addresses of this server, as they were given to `cloud-server init`."""
+"""The names and addresses of this server, as they were given to `cloud-server init`, or written there since."""
 
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterable
 from pathlib import Path
 
 HOSTS_FILE = "hosts"
@@ -28,9 +29,21 @@ def read_hosts(state: Path) -> list[str]:
     return hosts
 
 
+def names_for(hosts: Iterable[str]) -> list[str]:
+    """What the server's certificate is for: these, and the machine itself; each once, as certificates spell them."""
+    return list(dict.fromkeys(map(_spelt, [*hosts, "localhost", "127.0.0.1", "::1"])))
+
+
 def is_loopback(host: str) -> bool:
     """Whether a host is the machine itself, whichever that is."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _spelt(host: str) -> str:
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        return host.lower()

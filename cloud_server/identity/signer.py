@@ -1,4 +1,4 @@
-"""Signing agents' certificates from inside the server, which has neither the authority's key nor the X.509 library.
+"""Signing certificates from inside the server, which has neither the authority's key nor the X.509 library.
 
 Both are in a process of their own (signing.py): whoever takes over the process that faces the network has not got the
 key with it, and a server at rest holds 12 MB less. That process is started when there is something to sign, and ended
@@ -13,7 +13,7 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -82,6 +82,14 @@ class Signer:
         said = await self._ask({"csr": base64.b64encode(csr_der).decode(), "name": name})
         return Signed(base64.b64decode(said["certificate"]), said["ca"].encode())
 
+    async def renew(self, files: Sequence[str]) -> None:
+        """Renew these files of the state folder (`renewal.due` names them).
+
+        Raises:
+            SignerFailed: not all of them; the text says why.
+        """
+        await self._ask({"renew": " ".join(files)})
+
     async def aclose(self) -> None:
         """End the process."""
         if self._idle is not None:
@@ -100,6 +108,8 @@ class Signer:
         said = await loop.run_in_executor(self._thread, self._process.ask, question)
         if "refused" in said:
             raise CsrRefused(said["refused"])
+        if "failed" in said:
+            raise SignerFailed(said["failed"])
         return said
 
 

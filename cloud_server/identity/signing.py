@@ -1,4 +1,5 @@
-"""The process that signs agents' certificates: the only one that holds the authority's key while the server runs.
+"""The process that signs: agents' certificates, the server's and the authority's own. It is the only one that holds the
+authority's key while the server runs.
 
 `cloud_server.identity.signer` starts it, and asks it line by line (JSON) over its standard input and output. It ends
 with its input, so that it cannot outlive the server.
@@ -19,6 +20,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from cloud_server.identity.ca import CaMissing, CertificateAuthority, PublicKey, spki_sha256
+from cloud_server.identity.renewal import renew
 
 CURVES = (ec.SECP256R1, ec.SECP384R1)
 
@@ -72,7 +74,22 @@ def main() -> None:
         return
     _say({})
     for line in sys.stdin.buffer:
-        _say(answer(authority, json.loads(line)))
+        question = json.loads(line)
+        if "renew" in question:
+            authority, said = _renewed(authority, Path(folder), question["renew"].split())
+            _say(said)
+        else:
+            _say(answer(authority, question))
+
+
+def _renewed(
+    authority: CertificateAuthority, state: Path, files: list[str]
+) -> tuple[CertificateAuthority, dict[str, str]]:
+    """Renew these files of the state folder; the authority to go on with, and the answer."""
+    try:
+        return renew(state, authority, files), {}
+    except (OSError, ValueError) as error:
+        return authority, {"failed": str(error)}
 
 
 def _say(what: dict[str, str]) -> None:

@@ -16,12 +16,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from cloud_server.identity.ca import CLOCK_SKEW, general_name, key_pem
+from cloud_server.identity.expiries import SITE_PROXY_FILE
 from cloud_server.identity.hosts import HostsMissing, is_loopback, read_hosts
 from tunnel.aio.identity.tls_material import CredentialsUnusable
 from tunnel.aio.process.files import SECRET, write_once
 from tunnel.aio.sockets.tls_context import anonymous_context
 
-FILE = "site-proxy.pem"
+FILE = SITE_PROXY_FILE
 LIFE = timedelta(days=3650)
 """Nobody else relies on it, and taking it away is deleting the file."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
@@ -13,6 +13,7 @@ from cloud_server.cli import Life, cli
 from cloud_server.setup import agent_store
 from tests.support.processes import command_result
 from tunnel.aio.identity.join_token import JoinToken
+from tunnel.aio.identity.validity import Validity
 
 KEY = b"\x01" * 32
 
@@ -117,7 +118,11 @@ def test_agents_are_listed_revoked_and_forgotten(state: Path, config: str) -> No
         "box-8",
     ]
     assert typed("agent", "revoke", "--config", config, "box-8").stdout == "box-8 is revoked\n"
-    assert typed("agent", "list", "--config", config).stdout.startswith("box-7\tjoined 20")
+    ends = datetime(2026, 1, 2, tzinfo=UTC)
+    store.certified("box-7", Validity(ends - timedelta(days=7), ends))
+    listed = typed("agent", "list", "--config", config).stdout
+    assert listed.startswith("box-7\tjoined 20")
+    assert listed.endswith("\tcertificate expired 2026-01-02 00:00 UTC\n")
     assert typed("agent", "forget", "--config", config, "box-7").stdout == "box-7 is forgotten\n"
     assert typed("agent", "list", "--config", config).stdout == ""
     for command in ("revoke", "forget"):
@@ -137,7 +142,20 @@ def test_faults_of_a_configuration_are_all_told_with_exit_code_2(tmp_path: Path,
 
 
 def test_check_says_when_all_is_well(config: str) -> None:
-    assert typed("check", "--config", config).stdout == f"{config}: good\n"
+    *certificates, last = typed("check", "--config", config).stdout.splitlines()
+    assert last == f"{config}: good"
+    assert [line.partition(" is good for ")[2] for line in certificates] == ["824 days", "3649 days", "364 days"]
+
+
+def test_renew_when_nothing_is_due_and_when_it_must_be(state: Path, config: str) -> None:
+    before = (state / "server.key").read_bytes()
+    assert typed("renew", "--config", config).stdout == "nothing is due\n"
+    assert typed("renew", "--config", config, "--all").stdout == (
+        f"renewed {state / 'ca.crt'}\nrenewed {state / 'server.crt'}\n"
+    )
+    assert (state / "server.key").read_bytes() != before
+    (state / "ca.key").unlink()
+    assert typed("renew", "--config", config).exit_code == 1
 
 
 def test_a_server_that_cannot_start_says_why_without_a_traceback(tmp_path: Path) -> None:

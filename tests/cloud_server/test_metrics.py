@@ -8,9 +8,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from cloud_server.metrics import Metrics
 from cloud_server.registry import Registry
+from tunnel.aio.identity.validity import Validity
 from tunnel.aio.process.log_sink import Lost
 from tunnel.core.errors import Code
 
+END = datetime(2026, 1, 2, tzinfo=UTC)
 K = "konnectivity_network_proxy_server_"
 
 
@@ -23,11 +25,16 @@ class Joined:
     def joined(self, name: str) -> datetime | None:
         return datetime(2026, 1, 1, tzinfo=UTC) if name in self.names() else None
 
+    def validity(self, name: str) -> Validity | None:
+        return Validity(END, END) if name == "box-7" else None
+
 
 @pytest.fixture
 def metrics() -> Metrics:
     connections, parts = {"connect": 3, "fleet": 1}, {"socks": False, "fleet": True}
-    return Metrics("1.2.3", Registry(Joined()), lambda: connections, lambda: Lost(7, 2), lambda: parts)
+    return Metrics(
+        "1.2.3", Registry(Joined()), lambda: connections, lambda: Lost(7, 2), lambda: parts, lambda: {"server": END}
+    )
 
 
 def scrape(metrics: Metrics) -> dict[str, float]:
@@ -48,6 +55,9 @@ def test_what_is_so_now(metrics: Metrics) -> None:
     assert now["longline_connections{listener=connect}"] == 3
     assert now["longline_part_up{part=socks}"] == 0
     assert now["longline_part_up{part=fleet}"] == 1
+    assert now["longline_certificate_expiry_seconds{certificate=server}"] == END.timestamp()
+    assert now["longline_agent_certificate_expiry_seconds{agent=box-7}"] == END.timestamp()
+    assert "longline_agent_certificate_expiry_seconds{agent=box-8}" not in now
     assert now[K + "http_connections"] == 3
     assert now[K + "ready_backend_connections"] == 0
     assert now[K + "established_connections"] == 0

@@ -14,6 +14,7 @@ from cloud_server.identity.agents import IdentityRejected
 from cloud_server.registry import MAX_LAG, Change, Registry, SubscriberTooSlow
 from tests.support.session_server import BOX, RawBox, SessionServer, session_server
 from tests.support.waits import eventually
+from tunnel.aio.identity.validity import Validity
 from tunnel.aio.sessions.incoming import IncomingStream
 from tunnel.aio.sessions.stream import Stream
 from tunnel.core.errors import Code, OpenRefused, SessionLost
@@ -54,6 +55,9 @@ class Known:
 
     def names(self) -> tuple[str, ...]:
         return self._names
+
+    def validity(self, name: str) -> Validity | None:
+        return None
 
     def joined(self, name: str) -> datetime | None:
         return JOINED if name in self._names else None

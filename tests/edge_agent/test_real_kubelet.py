@@ -6,6 +6,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,17 @@ async def test_a_kubelet_of_another_cluster_is_refused(cluster: Cluster) -> None
         refused = await refusal(cluster.config(port))
     assert refused.code is Code.UNREACHABLE
     assert f"its certificate is not vouched for by {cluster.ca}" in refused.text
+
+
+async def test_certificates_that_are_over_are_named_with_the_clock_of_the_box(cluster: Cluster) -> None:
+    over = timedelta(days=-1)
+    async with kubelet(cluster.server_context(cluster.authority.issue(hosts=["node-7"], ends_in=over))) as port:
+        text = (await refusal(cluster.config(port))).text
+        assert "certificate has expired; this machine's clock says 20" in text
+        cluster.authority.issue(ends_in=over).write(cluster.folder, "client")
+        text = (await refusal(cluster.config(port))).text
+    assert f"{cluster.client_cert} expired on 20" in text
+    assert "this machine's clock says 20" in text
 
 
 async def test_beyond_loopback_the_name_counts(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,7 +86,7 @@ async def test_a_certificate_that_is_due_is_replaced_under_the_same_key(
         await eventually(lambda: told)
         await eventually(lambda: sleeps)
     after = await asyncio.to_thread(identity.certificate)
-    assert after.not_after - before.not_after > timedelta(days=6)
+    assert after.validity.not_after - before.validity.not_after > timedelta(days=6)
     assert await asyncio.to_thread(identity.key_path.read_bytes) == key
     assert await asyncio.to_thread(identity.name) == "box-7"
     assert sleeps == [renewal.AT_MOST_EVERY_S]

@@ -76,7 +76,7 @@ def test_a_renewal_drops_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
             made.box.agent.wait_for_log('"resumed":true', after=seen)
             assert exchange(sock) == b"ping"
         assert identity.certificate_path.read_bytes() != due
-        assert identity.certificate().not_after > dt.datetime.now(dt.UTC) + dt.timedelta(days=6)
+        assert identity.certificate().validity.not_after > dt.datetime.now(dt.UTC) + dt.timedelta(days=6)
 
 
 def test_a_link_ends_with_its_certificate() -> None:

@@ -103,11 +103,11 @@ class Cluster:
     def tunnel_address(self) -> str:
         return f"{self.host}:{self.tunnel_port}"
 
-    def init(self, *, hosts: Sequence[str] = ()) -> None:
-        """`cloud-server init`, and the ports of this test in its config."""
+    def init(self, *, hosts: Sequence[str] = (), prefix: Sequence[str] = ()) -> None:
+        """`cloud-server init`, behind these words, and the ports of this test in its config."""
         wanted = dict.fromkeys([self.host, "127.0.0.1", "localhost", *hosts])
         names = [word for name in wanted for word in ("--host", name)]
-        run_command("cloud-server", "init", "--state", str(self.config.parent), *names)
+        run_command("cloud-server", "init", "--state", str(self.config.parent), *names, prefix=prefix)
         self.configure(
             {
                 "tunnel": {"listen": [f"{self.host}:{self.tunnel_port}"]},
@@ -207,8 +207,8 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def cluster(*, host: str = "127.0.0.1", hosts: Sequence[str] = ()) -> Iterator[Cluster]:
-    """An initialised server that is not started yet; everything is gone at the end."""
+def cluster(*, host: str = "127.0.0.1", hosts: Sequence[str] = (), prefix: Sequence[str] = ()) -> Iterator[Cluster]:
+    """An initialised server that is not started yet; everything is gone at the end. `prefix`: see `Cluster.init`."""
     # A short folder: the path of a unix socket has no room for a test's.
     folder = Path(tempfile.mkdtemp(prefix="longline-"))
     tunnel, connect, fleet = free_ports(3)
@@ -218,7 +218,7 @@ def cluster(*, host: str = "127.0.0.1", hosts: Sequence[str] = ()) -> Iterator[C
         folder=folder, host=host, tunnel_port=tunnel, connect_port=connect, fleet_port=fleet, server=server
     )  # fmt: skip
     try:
-        made.init(hosts=hosts)
+        made.init(hosts=hosts, prefix=prefix)
         yield made
     except BaseException as error:
         error.add_note(made.logs())

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from tests.support.pki import Authority
-from tunnel.aio.carriers.credentials import _Reloader as Reloader
 from tunnel.aio.carriers.credentials import channel_credentials, server_credentials
 from tunnel.aio.identity.tls_material import ClientTls, CredentialsUnusable, ServerTls
 
@@ -25,25 +24,3 @@ def test_pem_and_files_load_alike(tmp_path: Path) -> None:
 def test_a_server_does_not_start_with_what_cannot_be_used() -> None:
     with pytest.raises(CredentialsUnusable, match="does not belong to"):
         server_credentials(ServerTls(certificate=LEAF.certificate_pem, key=OTHER.key_pem, client_ca=AUTHORITY.pem))
-
-
-def test_a_change_is_seen_once_and_a_half_change_is_waited_out(tmp_path: Path) -> None:
-    certificate, key = LEAF.write(tmp_path, "leaf")
-    reloader = Reloader(ServerTls(certificate=certificate, key=key, client_ca=AUTHORITY.pem))
-    assert reloader.fetch() is None
-    new = AUTHORITY.issue(hosts=["127.0.0.1"])
-    _replace(certificate, new.certificate_pem)
-    assert reloader.fetch() is None, "the certificate is new, its key is not"
-    _replace(key, new.key_pem)
-    assert reloader.fetch() is not None
-    assert reloader.fetch() is None
-    certificate.unlink()
-    assert reloader.fetch() is None, "the old one stays"
-    _replace(certificate, new.certificate_pem)
-    assert reloader.fetch() is None, "it is back, and the same"
-
-
-def _replace(path: Path, content: bytes) -> None:
-    fresh = path.with_suffix(".new")
-    fresh.write_bytes(content)
-    fresh.replace(path)

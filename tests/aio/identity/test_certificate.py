@@ -73,7 +73,7 @@ def test_no_names() -> None:
 @pytest.mark.parametrize("year", [1950, 1968, 1999, 2000, 2049, 2050, 9999])
 def test_ends_of_both_kinds_of_time(year: int) -> None:
     end = dt.datetime(year, 12, 31, 23, 59, 59, tzinfo=dt.UTC)
-    assert read_certificate(made(end=end).public_bytes(Encoding.DER)).not_after == end
+    assert read_certificate(made(end=end).public_bytes(Encoding.DER)).validity.not_after == end
 
 
 def test_names_twice() -> None:

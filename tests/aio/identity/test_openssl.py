@@ -22,8 +22,8 @@ def test_our_own_certificate_is_read(ends_in: dt.timedelta) -> None:
     seen = read_own(issued.certificate_pem, issued.key_pem)
     known = x509.load_pem_x509_certificate(issued.certificate_pem)
     assert seen.uris == (NAME,)
-    assert seen.not_before == known.not_valid_before_utc
-    assert seen.not_after == known.not_valid_after_utc
+    assert seen.validity.not_before == known.not_valid_before_utc
+    assert seen.validity.not_after == known.not_valid_after_utc
 
 
 def test_what_does_not_fit_is_refused() -> None:

@@ -82,7 +82,9 @@ def authority() -> Authority:
 @pytest.fixture(scope="module")
 def context(authority: Authority) -> ssl.SSLContext:
     server = authority.issue(hosts=["127.0.0.1"])
-    return server_context(ServerTls(certificate=server.certificate_pem, key=server.key_pem, client_ca=authority.pem))
+    return server_context(
+        ServerTls(certificate=server.certificate_pem, key=server.key_pem, client_ca=authority.pem).load()
+    )
 
 
 @asynccontextmanager

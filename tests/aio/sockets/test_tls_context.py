@@ -46,7 +46,9 @@ def client(authority: Authority, folder: Path, certificate: Issued | None = None
 
 
 def asking(authority: Authority, issued: Issued) -> ssl.SSLContext:
-    return server_context(ServerTls(certificate=issued.certificate_pem, key=issued.key_pem, client_ca=authority.pem))
+    return server_context(
+        ServerTls(certificate=issued.certificate_pem, key=issued.key_pem, client_ca=authority.pem).load()
+    )
 
 
 def test_a_certificate_is_asked_for_and_may_be_missing(authority: Authority, issued: Issued, tmp_path: Path) -> None:
@@ -85,6 +87,6 @@ def test_material_that_cannot_be_used_is_told(tmp_path: Path) -> None:
 def test_material_that_does_not_fit_is_told(authority: Authority, tmp_path: Path) -> None:
     one, other = authority.issue(), authority.issue()
     with pytest.raises(CredentialsUnusable, match="does not belong"):
-        server_context(ServerTls(certificate=one.certificate_pem, key=other.key_pem, client_ca=authority.pem))
+        server_context(ServerTls(certificate=one.certificate_pem, key=other.key_pem, client_ca=authority.pem).load())
     with pytest.raises(CredentialsUnusable, match="cannot read"):
-        server_context(ServerTls(certificate=tmp_path / "no.crt", key=one.key_pem, client_ca=authority.pem))
+        server_context(ServerTls(certificate=tmp_path / "no.crt", key=one.key_pem, client_ca=authority.pem).load())

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from cloud_server.identity.ca import CertificateAuthority, spki_sha256
+from cloud_server.identity.renewal import due
 from cloud_server.identity.signer import CsrRefused, Signer, SignerFailed
 from tests.support.waits import eventually
 from tunnel.aio.process.files import write_together
@@ -62,6 +63,20 @@ async def test_a_certificate_for_the_key_of_a_request(state: Path) -> None:
         certificate.verify_directly_issued_by(authority)
         assert certificate.public_key() == KEY.public_key()
         assert signed.ca_pem == (state / "ca.crt").read_bytes()
+        assert len(processes(state)) == 1
+
+
+async def test_certificates_of_the_state_folder_are_renewed_and_the_new_authority_signs(state: Path) -> None:
+    await asyncio.to_thread((state / "hosts").write_text, "cloud.example.com\n")
+    async with open_signer(state) as signer:
+        await signer.renew(["ca.crt", "server.crt"])
+        assert await asyncio.to_thread(due, state) == []
+        signed = await signer.sign("box-7", CSR)
+        assert signed.ca_pem == (state / "ca.crt").read_bytes()
+        await asyncio.to_thread((state / "hosts").write_text, "b\u00fcro\n")
+        with pytest.raises(SignerFailed, match="DNSName"):
+            await signer.renew(["server.crt"])
+        await signer.sign("box-7", CSR)
         assert len(processes(state)) == 1
 
 

@@ -1,24 +1,30 @@
-"""The three things that we need of a peer's certificate: its URI names, its key and its end.
+"""What we need of a certificate: its names, its key, how long it is good, and who signed it.
 
-TLS has read and checked the certificate before; this only looks them up (RFC 5280, 4.1). The X.509 library would do the
-same and more, and costs a process 12 MB, which a server at rest does without.
+TLS has read and checked a peer's certificate before; this only looks things up (RFC 5280, 4.1). The X.509 library would
+do the same and more, and costs a process 12 MB, which a server at rest does without.
 """
 
 from __future__ import annotations
 
+import ipaddress
+import re
+import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from asn1crypto import parser
 
+from tunnel.aio.identity.validity import Validity
+
 # Classes and tags of X.680 that a certificate uses on the way to them.
 _UNIVERSAL, _CONTEXT = 0, 2
 _BOOLEAN, _OCTETS, _OID, _SEQUENCE, _UTC_TIME, _GENERALIZED_TIME = 1, 4, 6, 16, 23, 24
 _VERSION, _EXTENSIONS = 0, 3
 """Context tags of TBSCertificate."""
-_URI = 6
-"""Context tag of GeneralName."""
+_DNS, _URI, _ADDRESS = 2, 6, 7
+"""Context tags of GeneralName."""
+_PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 _SUBJECT_ALT_NAME = bytes.fromhex("551d11")
 """2.5.29.17"""
 _TIME_FORMAT = "%Y%m%d%H%M%SZ"
@@ -36,8 +42,12 @@ class Certificate:
     """URI names among its alternative names."""
     spki_der: bytes
     """Its public key (SubjectPublicKeyInfo)."""
-    not_after: datetime
-    """Its end, in UTC."""
+    validity: Validity
+    """In UTC."""
+    hosts: frozenset[str]
+    """DNS names, in lower case, and addresses among its alternative names."""
+    issuer_der: bytes
+    subject_der: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +68,35 @@ def read_certificate(der: bytes) -> Certificate:
         (certificate,) = _elements(der)
         to_be_signed = next(_inside(certificate))
         fields = [field for field in _inside(to_be_signed) if field.kind != (_CONTEXT, _VERSION)]
-        _serial, _algorithm, _issuer, validity, _subject, spki = fields[:6]
-        _not_before, not_after = _inside(validity)
+        _serial, _algorithm, issuer, validity, subject, spki = fields[:6]
+        not_before, not_after = map(_time, _inside(validity))
         _expect(spki, _SEQUENCE)
-        return Certificate(_uris(fields[6:]), spki.whole, _time(not_after))
+        names = _names(fields[6:])
+        return Certificate(
+            uris=tuple(_text(name) for name in names if name.kind == (_CONTEXT, _URI)),
+            spki_der=spki.whole,
+            validity=Validity(not_before, not_after),
+            hosts=frozenset(_hosts(names)),
+            issuer_der=issuer.whole,
+            subject_der=subject.whole,
+        )
     except (ValueError, StopIteration, UnicodeDecodeError) as fault:
         raise CertificateUnreadable(f"the certificate cannot be read: {fault}") from fault
+
+
+def read_pem(pem: bytes) -> list[Certificate]:
+    """Every certificate of a PEM file, in its order; at least one.
+
+    Raises:
+        CertificateUnreadable: there is none, or one of them cannot be read.
+    """
+    try:
+        found = [ssl.PEM_cert_to_DER_cert(block.decode("ascii")) for block in _PEM.findall(pem)]
+    except ValueError as fault:
+        raise CertificateUnreadable(f"the certificate cannot be read: {fault}") from fault
+    if not found:
+        raise CertificateUnreadable("there is no PEM certificate")
+    return [read_certificate(der) for der in found]
 
 
 # Internal
@@ -89,8 +122,8 @@ def _expect(element: _Element, tag: int) -> None:
         raise ValueError(f"tag {element.kind} in place of {tag}")
 
 
-def _uris(after_key: list[_Element]) -> tuple[str, ...]:
-    """The URI names among what follows the key: two unique ids that nobody uses, and the extensions."""
+def _names(after_key: list[_Element]) -> list[_Element]:
+    """The alternative names among what follows the key: two unique ids that nobody uses, and the extensions."""
     extensions = [
         extension
         for field in after_key
@@ -98,16 +131,22 @@ def _uris(after_key: list[_Element]) -> tuple[str, ...]:
         for sequence in _elements(field.content)
         for extension in _inside(sequence)
     ]
-    names = [value for oid, value in map(_extension, extensions) if oid == _SUBJECT_ALT_NAME]
-    if len(names) > 1:
+    values = [value for oid, value in map(_extension, extensions) if oid == _SUBJECT_ALT_NAME]
+    if len(values) > 1:
         raise ValueError("it has alternative names twice")
-    return tuple(
-        name.content.decode("ascii")
-        for value in names
-        for sequence in _elements(value)
-        for name in _inside(sequence)
-        if name.kind == (_CONTEXT, _URI)
-    )
+    return [name for value in values for sequence in _elements(value) for name in _inside(sequence)]
+
+
+def _hosts(names: list[_Element]) -> Iterator[str]:
+    for name in names:
+        if name.kind == (_CONTEXT, _DNS):
+            yield _text(name).lower()
+        elif name.kind == (_CONTEXT, _ADDRESS):
+            yield str(ipaddress.ip_address(name.content))
+
+
+def _text(name: _Element) -> str:
+    return name.content.decode("ascii")
 
 
 def _extension(extension: _Element) -> tuple[bytes, bytes]:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from tunnel.aio.identity.validity import Validity
+
 _NO_CHECK_TIME = 0x200000
 """X509_V_FLAG_NO_CHECK_TIME of <openssl/x509_vfy.h>; Python has no name for it."""
 _ROUNDS = 8
@@ -23,8 +25,7 @@ class OwnCertificate:
     """What a certificate of ours says."""
 
     uris: tuple[str, ...]
-    not_before: datetime
-    not_after: datetime
+    validity: Validity
 
 
 def load_chain(context: ssl.SSLContext, pem: bytes) -> None:
@@ -70,7 +71,18 @@ def read_own(certificate: bytes, key: bytes) -> OwnCertificate:
     server.load_verify_locations(cadata=certificate.decode("ascii"))
     seen = _handshake(client, server)
     uris = tuple(value for kind, value in seen.get("subjectAltName", ()) if kind == "URI")
-    return OwnCertificate(uris, _time(seen["notBefore"]), _time(seen["notAfter"]))
+    return OwnCertificate(uris, _validity(seen))
+
+
+def read_authorities(pem: bytes) -> list[Validity]:
+    """How long each authority of a PEM file is good.
+
+    Raises:
+        ssl.SSLError, ValueError: there is no certificate.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(cadata=pem.decode("ascii"))
+    return [_validity(found) for found in context.get_ca_certs()]
 
 
 # Internal
@@ -93,6 +105,10 @@ def _handshake(client: ssl.SSLContext, server: ssl.SSLContext) -> dict[str, Any]
                 return end.getpeercert() or {}
             ends.remove(end)
     raise ssl.SSLError("the handshake with ourselves did not end")
+
+
+def _validity(seen: dict[str, Any]) -> Validity:
+    return Validity(_time(seen["notBefore"]), _time(seen["notAfter"]))
 
 
 def _time(text: str) -> datetime:

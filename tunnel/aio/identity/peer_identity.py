@@ -62,7 +62,7 @@ def identify_certificate(der: bytes, trust_domain: str | None) -> PeerIdentity:
         role=role,
         name=name,
         spki_sha256=hashlib.sha256(certificate.spki_der).digest(),
-        not_after=certificate.not_after,
+        not_after=certificate.validity.not_after,
     )
 
 

@@ -75,6 +75,7 @@ class Listener:
         self._by_address: Counter[str] = Counter()
         self._handshakes: Counter[str] = Counter()
         self._accepting = True
+        self._context: ssl.SSLContext | None = None
         self._closed = False
         self._refused = 0
         self._warned_s = float("-inf")
@@ -87,7 +88,7 @@ class Listener:
         return len(self._tasks)
 
     async def listen_tcp(self, address: str, tls: ssl.SSLContext | None = None) -> None:
-        """Listen on `host:port`; port 0 takes a free one.
+        """Listen on `host:port`; port 0 takes a free one. All TLS of one listener has one context.
 
         Raises:
             ListenFailed: the address cannot be bound.
@@ -96,7 +97,8 @@ class Listener:
         host = host.removeprefix("[").removesuffix("]")
         if not (port.isascii() and port.isdigit() and int(port) <= MAX_PORT):
             raise ListenFailed(f"{address!r} is not host:port, with a port up to {MAX_PORT}")
-        factory = self._plain if tls is None else self._secured(tls)
+        self._context = tls
+        factory = self._plain if tls is None else self._secured
         try:
             server = await asyncio.get_running_loop().create_server(
                 factory, host or None, int(port), backlog=BACKLOG, start_serving=False
@@ -133,6 +135,11 @@ class Listener:
         if not self._accepting:  # closed meanwhile
             self.close()
 
+    def renew_context(self, context: ssl.SSLContext) -> None:
+        """New connections are shown this one's certificate; those that run keep what they were shown."""
+        if self._context is not None:
+            self._context = context
+
     def close(self) -> None:
         """Accept no more connections; those that run go on. What is being opened is closed as soon as it is open."""
         self._accepting = False
@@ -155,13 +162,10 @@ class Listener:
     def _plain(self) -> Conn:
         return Conn(self._made)
 
-    def _secured(self, context: ssl.SSLContext) -> Callable[[], TlsTransport]:
+    def _secured(self) -> TlsTransport:
+        assert self._context is not None
         timeout_s = self._limits.handshake_timeout_s
-
-        def accept() -> TlsTransport:
-            return TlsTransport(context, Conn(self._made), _Visit(self), handshake_timeout_s=timeout_s)
-
-        return accept
+        return TlsTransport(self._context, Conn(self._made), _Visit(self), handshake_timeout_s=timeout_s)
 
     def _made(self, conn: Conn) -> None:
         if self._closed:  # accepted by the event loop just before

@@ -7,22 +7,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tunnel.aio.identity.openssl import load_chain
-from tunnel.aio.identity.tls_material import CredentialsUnusable, ServerTls
+from tunnel.aio.identity.tls_material import CredentialsUnusable, LoadedTls
 
 HTTP1 = "http/1.1"
 
 
-def server_context(tls: ServerTls, alpn_protocols: Sequence[str] = (HTTP1,)) -> ssl.SSLContext:
-    """A context that asks for a client certificate of `tls.client_ca`, and lets clients without one in.
+def server_context(loaded: LoadedTls, alpn_protocols: Sequence[str] = (HTTP1,)) -> ssl.SSLContext:
+    """A context that asks for a client certificate of the authorities, and lets clients without one in. Blocking.
 
     `alpn_protocols`: what is offered, best first; a client that names none speaks HTTP/1.1.
 
-    Blocking. New material for a running server is a new context.
+    New material for a running server is a new context.
 
     Raises:
-        CredentialsUnusable: the material cannot be read or does not fit together.
+        CredentialsUnusable: the material cannot be used.
     """
-    loaded = tls.load()
     context = _bare_context(alpn_protocols)
     context.verify_mode = ssl.CERT_OPTIONAL
     try:

@@ -1,0 +1,94 @@
+"""Keeps the certificates of a running server good: renews its own, shows what changed in files, and tells of ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
+
+import structlog
+
+from cloud_server.config import ServerConfig, state_of
+from cloud_server.identity import expiries
+from cloud_server.identity.renewal import due
+from cloud_server.identity.signer import Signer, SignerFailed
+from cloud_server.registry import AgentView
+from tunnel.aio.identity.validity import TELL_EVERY, ExpiryLog, Standing, Watched
+
+LOOK_S = 5.0
+"""How soon a file that changed counts, and a certificate that is due is renewed."""
+TELL_S = 60.0
+"""How often it is looked for ends that are near; each is told once a day. As often a failed renewal is tried again."""
+MAX_NAMES = 10
+"""Agents that one line names."""
+
+_log = structlog.get_logger("cloud.certificates")
+
+
+class Certificates:
+    """All of them; `renew` before they are used, then `follow`."""
+
+    def __init__(self, config: ServerConfig, agents: Callable[[], Sequence[AgentView]]) -> None:
+        """`agents`: all that there are."""
+        self._config = config
+        self._agents = agents
+        self._log = ExpiryLog()
+        self._watched: list[Watched] = []
+        self._agents_told: datetime | None = None
+
+    def ends(self) -> Mapping[str, datetime]:
+        """When each ends, as seen last; by the names of the figures."""
+        return {one.name: one.validity.not_after for one in self._watched}
+
+    async def renew(self, signer: Signer) -> bool:
+        """Renew what is due; False when it failed, which the log has then."""
+        state = state_of(self._config)
+        files = await asyncio.to_thread(due, state)
+        if not files:
+            return True
+        try:
+            await signer.renew(files)
+        except SignerFailed as error:
+            _log.error("not renewed, trying again", files=files, reason=str(error))
+            return False
+        _log.info("renewed", files=[str(state / file) for file in files])
+        self._watched = await asyncio.to_thread(expiries.watched, self._config)
+        return True
+
+    async def follow(self, signer: Signer | None, reload: Callable[[], Awaitable[None]]) -> None:
+        """Look again and again, until cancelled.
+
+        Args:
+            signer: who renews; None with an authority of the user's own.
+            reload: shows what the files hold now.
+        """
+        loop = asyncio.get_running_loop()
+        tell_s = retry_s = loop.time()
+        while True:
+            now_s = loop.time()
+            if signer is not None and now_s >= retry_s and not await self.renew(signer):
+                retry_s = now_s + TELL_S
+            await reload()
+            if now_s >= tell_s:
+                tell_s = now_s + TELL_S
+                self._watched = await asyncio.to_thread(expiries.watched, self._config)
+                now = datetime.now(UTC)
+                self._log.look(self._watched, now)
+                self._tell_of_agents(now)
+            await asyncio.sleep(LOOK_S)
+
+    # Internal
+
+    def _tell_of_agents(self, now: datetime) -> None:
+        """Of those that are connected and did not renew their certificate in time: they will be locked out."""
+        if self._agents_told is not None and now - self._agents_told < TELL_EVERY:
+            return
+        late = [
+            agent.name
+            for agent in self._agents()
+            if agent.connected and agent.certificate and agent.certificate.standing(now) is not Standing.GOOD
+        ]
+        if late:
+            self._agents_told = now
+            reason = "their certificates are near their end and were not renewed; their own logs say why"
+            _log.warning("agents will be locked out", count=len(late), agents=late[:MAX_NAMES], reason=reason)

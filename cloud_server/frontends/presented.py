@@ -1,0 +1,50 @@
+"""Users whose certificate is near its end: nobody else sees that in time, since it lies in a kubeconfig far away."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from tunnel.aio.identity.validity import ExpiryLog, Validity, Watched
+from tunnel.aio.sockets.conn import Conn
+
+MAX_REMEMBERED = 1024
+"""Users near their end that are remembered for having been told of; beyond that, all are told anew."""
+
+
+class PresentedCertificates:
+    """Looks at the certificate of each connection, and tells the log of each user once a day."""
+
+    def __init__(self) -> None:
+        self._log = ExpiryLog()
+        self._remembered: set[str] = set()
+
+    def seen_by(self, handler: Callable[[Conn], Awaitable[None]]) -> Callable[[Conn], Awaitable[None]]:
+        """The same handler, with a look at the certificate before it."""
+
+        async def handle(conn: Conn) -> None:
+            self._look(conn.tls_peer_spiffe, conn.transport.get_extra_info("peercert"))
+            await handler(conn)
+
+        return handle
+
+    # Internal
+
+    def _look(self, spiffe: str | None, certificate: dict[str, Any] | None) -> None:
+        if spiffe is None or not certificate:
+            return
+        if spiffe not in self._remembered:
+            if len(self._remembered) >= MAX_REMEMBERED:
+                self._remembered.clear()
+                self._log = ExpiryLog()
+            self._remembered.add(spiffe)
+        validity = Validity(_time(certificate["notBefore"]), _time(certificate["notAfter"]))
+        remedy = f"give them another kubeconfig: cloud-server kubeconfig --user {spiffe.rpartition('/')[2]}"
+        what = f"the certificate of {spiffe}, in use just now,"
+        self._log.look([Watched(name=spiffe, what=what, validity=validity, remedy=remedy)], datetime.now(UTC))
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromtimestamp(ssl.cert_time_to_seconds(text), UTC)

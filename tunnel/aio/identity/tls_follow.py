@@ -1,0 +1,66 @@
+"""TLS material that is read again when its files change."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import structlog
+
+from tunnel.aio.identity.openssl import read_own
+from tunnel.aio.identity.tls_material import CredentialsUnusable, LoadedTls, ServerTls
+
+_log = structlog.get_logger("tunnel.credentials")
+
+_Stamp = tuple[tuple[int, int, int], ...]
+
+
+class TlsFollower:
+    """Holds what was loaded last, and looks at the files when it is asked; from any thread."""
+
+    def __init__(self, tls: ServerTls, user: str) -> None:
+        """Blocking. `user` is who shows the certificate, for the log.
+
+        Raises:
+            CredentialsUnusable: what is there now cannot be used.
+        """
+        self._tls = tls
+        self._user = user
+        self._files = [item for item in (tls.certificate, tls.key, tls.client_ca) if isinstance(item, Path)]
+        self._lock = threading.Lock()
+        self._seen = self._stamp()
+        self.loaded = tls.load()
+
+    def poll(self) -> LoadedTls | None:
+        """The new material, or None for no change. What cannot be used is told and keeps the old. Blocking."""
+        with self._lock:
+            stamp = self._stamp()
+            if stamp == self._seen:
+                return None
+            self._seen = stamp
+            try:
+                loaded = self._tls.load()
+            except CredentialsUnusable as fault:
+                # A certificate and its key are two files: between their two renames they do not fit. The next
+                # change, which comes with the second rename, is looked at again.
+                _log.warning("certificate not reloaded, the old one stays", shown_to=self._user, reason=str(fault))
+                return None
+            if loaded == self.loaded:
+                return None
+            self.loaded = loaded
+            expires = read_own(loaded.certificate, loaded.key).validity.not_after
+            _log.info("certificate reloaded", shown_to=self._user, expires=expires.isoformat())
+            return loaded
+
+    # Internal
+
+    def _stamp(self) -> _Stamp:
+        stamps = []
+        for file in self._files:
+            try:
+                status = file.stat()
+            except OSError:
+                stamps.append((0, 0, 0))
+            else:
+                stamps.append((status.st_mtime_ns, status.st_size, status.st_ino))
+        return tuple(stamps)

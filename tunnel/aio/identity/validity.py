@@ -1,0 +1,153 @@
+"""Until when a certificate is good, and how near its end is: the same thresholds and words wherever one is watched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+
+import structlog
+
+_log = structlog.get_logger("tunnel.certificates")
+
+DAY = timedelta(days=1)
+NOT_YET_VALID, HAS_EXPIRED = 9, 10
+"""X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED of <openssl/x509_vfy.h>."""
+TIME_FAULTS = (NOT_YET_VALID, HAS_EXPIRED)
+"""Faults of verification that a wrong clock makes too."""
+TELL_EVERY = DAY
+"""How often the log repeats that an end is near."""
+
+
+class Standing(Enum):
+    """Where a certificate is in its life."""
+
+    NOT_YET = "not valid yet"
+    GOOD = "good"
+    NEAR = "near its end"
+    LAST = "about to end"
+    OVER = "expired"
+
+
+@dataclass(frozen=True, slots=True)
+class Margin:
+    """When an end counts as near: that much before it, but never more than a part of a short life."""
+
+    near: timedelta
+    last: timedelta
+
+
+LEAF = Margin(near=30 * DAY, last=7 * DAY)
+AUTHORITY = Margin(near=825 * DAY, last=90 * DAY)
+"""An authority is replaced in years: from 825 days before its end on, what it signs for servers is cut short."""
+_NEAR_PART, _LAST_PART = 1 / 4, 1 / 10
+"""What renews itself does so at two thirds of its life: with a quarter left, that has failed for a while."""
+
+
+@dataclass(frozen=True, slots=True)
+class Validity:
+    """From when until when."""
+
+    not_before: datetime
+    not_after: datetime
+
+    def standing(self, now: datetime, margin: Margin = LEAF) -> Standing:
+        """Where `now` is."""
+        if now < self.not_before:
+            return Standing.NOT_YET
+        left, life = self.not_after - now, self.not_after - self.not_before
+        if left <= timedelta(0):
+            return Standing.OVER
+        if left < min(margin.last, life * _LAST_PART):
+            return Standing.LAST
+        return Standing.NEAR if left < min(margin.near, life * _NEAR_PART) else Standing.GOOD
+
+    def part(self, fraction: float) -> datetime:
+        """The moment at which so much of its life is over."""
+        return self.not_before + (self.not_after - self.not_before) * fraction
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watched:
+    """A certificate that somebody has to know the end of."""
+
+    name: str
+    """Short: the label of its figure."""
+    what: str
+    """For people, with its file: `the server's certificate /var/lib/cloud-server/server.crt`."""
+    validity: Validity
+    remedy: str
+    """What to do about its end."""
+    margin: Margin = LEAF
+    heals: bool = False
+    """Whether even one that has expired is renewed by itself, at the next start at the latest."""
+
+    def standing(self, now: datetime) -> Standing:
+        """Where `now` is in its life."""
+        return self.validity.standing(now, self.margin)
+
+    def told(self, now: datetime) -> str:
+        """How long it is good, or what is wrong with it, in one line."""
+        match self.standing(now):
+            case Standing.NOT_YET:
+                begin = date(self.validity.not_before)
+                return f"{self.what} is not valid before {begin}, and {clock_says(now)}: is it right?"
+            case Standing.OVER:
+                return f"{self.what} expired on {date(self.validity.not_after)} ({clock_says(now)}): {self.remedy}"
+            case Standing.GOOD:
+                return f"{self.what} is good for {span(self.validity.not_after - now)}"
+        left = span(self.validity.not_after - now)
+        return f"{self.what} expires in {left}, on {date(self.validity.not_after)}: {self.remedy}"
+
+
+class ExpiryLog:
+    """Tells the log of each end that is near: when that is first seen, when it gets worse, and each day."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, tuple[Standing, datetime]] = {}
+
+    def look(self, certificates: Iterable[Watched], now: datetime) -> None:
+        """See what is to be told now."""
+        for one in certificates:
+            standing = one.standing(now)
+            if standing is Standing.GOOD:
+                self._told.pop(one.name, None)
+                continue
+            before = self._told.get(one.name)
+            # A clock that was set back must not silence it.
+            if before is not None and before[0] is standing and timedelta(0) <= now - before[1] < TELL_EVERY:
+                continue
+            self._told[one.name] = (standing, now)
+            level: Callable[..., object] = _log.warning if standing is Standing.NEAR else _log.error
+            level("certificate", certificate=one.name, reason=one.told(now), ends=one.validity.not_after.isoformat())
+
+
+def check(certificates: Iterable[Watched], now: datetime) -> tuple[list[str], list[str]]:
+    """For a command that checks a configuration: a line for each, and the lines of those that cannot be used."""
+    lines: list[str] = []
+    faults: list[str] = []
+    for one in certificates:
+        broken = one.standing(now) in (Standing.NOT_YET, Standing.OVER) and not one.heals
+        (faults if broken else lines).append(one.told(now))
+    return lines, faults
+
+
+def date(moment: datetime) -> str:
+    """A moment for people."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def clock_says(now: datetime | None = None) -> str:
+    """The half sentence that puts this machine's clock beside a date; None: as it is now."""
+    return f"this machine's clock says {date(now or datetime.now(UTC))}"
+
+
+def span(length: timedelta) -> str:
+    """A length of time in its largest unit: `550 days`, `3 days`, `11 hours`, `4 minutes`."""
+    seconds = abs(length.total_seconds())
+    for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= (2 * size if unit == "day" else size):
+            count = int(seconds // size)
+            return f"{count} {unit}{'s' if count != 1 else ''}"
+    return "less than a minute"
