@@ -28,6 +28,7 @@ from cloud_server.sessions import SessionAcceptor
 from tunnel.aio.carriers.carrier_server import CarrierServer
 from tunnel.aio.carriers.native_log import HandshakeFailed, NativeEvent, Suppressed, capture
 from tunnel.aio.identity.tls_material import CredentialsUnusable, ServerTls
+from tunnel.aio.identity.validity import clock_says
 from tunnel.aio.process import garbage, malloc
 from tunnel.aio.process.command import VERSION
 from tunnel.aio.process.lifecycle import EXIT_FAILED, EXIT_OK, Stop, run_daemon
@@ -247,7 +248,9 @@ def _log_native(event: NativeEvent) -> None:
     """What gRPC's own code says; above all, whose certificate was not accepted."""
     if isinstance(event, HandshakeFailed):
         level = _log.warning if event.certificate else _log.debug
-        level("peer refused in the TLS handshake", address=event.peer, reason=event.reason)
+        # Which of the two clocks is wrong is for a person to see.
+        clock = {"clock": clock_says()} if "expired" in event.reason or "not yet valid" in event.reason else {}
+        level("peer refused in the TLS handshake", address=event.peer, reason=event.reason, **clock)
     elif isinstance(event, Suppressed):
         _log.warning("more peers refused in the TLS handshake", count=event.count)
     else:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import BinaryIO
 
 import click
 
-from tunnel.aio.process.command import VERSION, AddressParameter, Failed, command_line, config_option
+from tunnel.aio.process.command import VERSION, AddressParameter, Failed, command_line, config_option, refuse_password
 from tunnel.aio.process.config import ServerAddress
 
 MAX_TOKEN_BYTES = 64 * 1024
@@ -29,7 +30,12 @@ def cli() -> None:
     help="Token of `cloud-server token create`; - is stdin.",
 )
 @click.option("--state", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder for the key.")
-def join(server: ServerAddress, token_file: BinaryIO, state: Path) -> None:
+@click.option(
+    "--proxy",
+    metavar="URL",
+    help="HTTP proxy, http://HOST:PORT, or none; else that of the environment, as curl finds it.",
+)
+def join(server: ServerAddress, token_file: BinaryIO, state: Path, proxy: str | None) -> None:
     """Make a key on this box and get a certificate for it."""
     import asyncio
 
@@ -40,16 +46,20 @@ def join(server: ServerAddress, token_file: BinaryIO, state: Path) -> None:
     from edge_agent.join import join as join_cloud
     from tunnel.aio.identity.join_token import JoinToken, TokenUnusable
 
+    refuse_password(proxy)
     try:
         token = JoinToken.decode(token_file.read(MAX_TOKEN_BYTES).decode("ascii", "replace"))
-        joined = asyncio.run(join_cloud(server, token, state.absolute(), VERSION))
+        joined = asyncio.run(join_cloud(server, token, state.absolute(), VERSION, proxy))
     except (TokenUnusable, JoinFailed) as error:
         raise Failed(str(error)) from error
     click.echo(f"joined as {joined.agent}")
+    if joined.clock_fault is not None:
+        click.echo(f"warning: {joined.clock_fault}", err=True)
     if joined.config_is_new:
         click.echo(f"wrote {joined.config}: list there what may be reached, then")
     else:
-        click.echo(f"kept {joined.config}: see that [cloud] servers names {server}, then")
+        through = f" and [cloud] proxy the {joined.proxy}" if joined.proxy else ""
+        click.echo(f"kept {joined.config}: see that [cloud] servers names {server}{through}, then")
     click.echo(f"  edge-agent run --config {joined.config}")
 
 
@@ -79,11 +89,18 @@ def check(config: Path) -> None:
     from edge_agent.expiries import watched
     from edge_agent.outlook import outlook
     from tunnel.aio.identity.validity import check as check_certificates
+    from tunnel.aio.sockets.http_proxy import ProxyUnusable, proxy_for
 
     loaded = load_agent_config(config)
     for warning in outlook(loaded):
         click.echo(f"{config}: {warning}", err=True)
     lines, faults = check_certificates(watched(loaded), datetime.now(UTC))
+    try:
+        for server in loaded.cloud.servers:
+            if (proxy := proxy_for(server.host, loaded.cloud.proxy, "[cloud] proxy", os.environ)) is not None:
+                lines.append(f"{server} is dialled through the {proxy}")
+    except ProxyUnusable as error:
+        faults.append(str(error))
     for line in lines:
         click.echo(line)
     if faults:

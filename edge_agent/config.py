@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from edge_agent.hostkubelet.settings import HostSettings, SettingsError
-from tunnel.aio.carriers.channel import proxy_options
 from tunnel.aio.process.config import Fault, HostPort, LogConfig, Seconds, ServerAddress, TargetPattern, Validated, load
+from tunnel.aio.sockets.http_proxy import NO_PROXY, ProxyUnusable, parse_proxy
 from tunnel.core.names import AGENT_NAME_RULE, KUBELET, is_service_name
 from tunnel.core.target import ServiceTarget, Target, TcpTarget
 from tunnel.core.target_rule import TargetRule
@@ -26,7 +26,7 @@ class CloudConfig:
 
     servers: list[ServerAddress] = dataclasses.field(default_factory=list)
     proxy: str | None = dataclasses.field(default=None, repr=False)
-    """`http://[user:password@]host:port`, or `none`; None asks the environment (https_proxy, no_proxy)."""
+    """`http://[user:password@]host:port`, or `none`; None asks the environment, as curl does."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -128,10 +128,11 @@ class AgentConfig(Validated):
         """What does not fit together."""
         if not self.cloud.servers:
             yield Fault("cloud.servers", "must name at least one host:port to dial")
-        try:
-            proxy_options(self.cloud.proxy)
-        except ValueError as error:
-            yield Fault("cloud.proxy", str(error))
+        if self.cloud.proxy is not None and self.cloud.proxy != NO_PROXY:
+            try:
+                parse_proxy(self.cloud.proxy, "it")
+            except ProxyUnusable as error:
+                yield Fault("cloud.proxy", str(error))
         for section in self.host.parts():
             try:
                 section.check()

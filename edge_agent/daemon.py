@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from edge_agent import box
+from edge_agent.clock import ClockWatch
 from edge_agent.cloud_link import CloudLink
 from edge_agent.config import AgentConfig, named_targets
 from edge_agent.expiries import tell_of_ends
@@ -66,10 +67,11 @@ async def _main(config: AgentConfig, stop: Stop) -> int:
     services = _services(config, host)
     named = named_targets(config)
     acceptor = StreamAcceptor(Policy([allow.rule for allow in config.allow]), services, named)
+    options = DialOptions(proxy=config.cloud.proxy, on_clock=ClockWatch().look)
     link = CloudLink(
         config.cloud.servers,
         identity.tls,
-        DialOptions(proxy=config.cloud.proxy),
+        options,
         acceptor.accept,
         lambda: box.describe(config.labels, [*services, *named]),
         version=VERSION,
@@ -79,7 +81,7 @@ async def _main(config: AgentConfig, stop: Stop) -> int:
     listeners = _listen(config, link, parts)
     tasks = TaskOwner("edge agent")
     stop.watch(tasks.spawn("link", link.run()))
-    stop.watch(tasks.spawn("renewal", keep_fresh(identity, config.cloud.servers, config.cloud.proxy, link.reconnect)))
+    stop.watch(tasks.spawn("renewal", keep_fresh(identity, config.cloud.servers, options, link.reconnect)))
     stop.watch(tasks.spawn("ends of certificates", tell_of_ends(config)))
     garbage.settle()
     _log.info("started", agent=name, version=VERSION, servers=config.cloud.servers, services=[*services, *named])

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
-from datetime import UTC, datetime
+import json
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from edge_agent.certificates import Answer, check_answer, new_key, replace, request_for
+from edge_agent.certificates import Answer, check_answer, new_key, request_for
+from edge_agent.certificates import replace as replace_identity
 from edge_agent.identity import Identity
 from protos import tunnel_pb2
 from tunnel.aio.carriers.carrier_errors import CarrierLost, EnrollmentRefused
+from tunnel.aio.carriers.channel import DialOptions
 from tunnel.aio.carriers.enrollment import call_join
+from tunnel.aio.identity.clock import clock_fault
 from tunnel.aio.identity.join_token import JoinToken
 from tunnel.aio.identity.tls_material import ClientTls
+from tunnel.aio.identity.validity import clock_says, date
 from tunnel.aio.process.config import ServerAddress
-from tunnel.aio.process.files import PUBLIC, check_writable, make_folder, write_atomic
+from tunnel.aio.process.files import PUBLIC, SECRET, check_writable, make_folder, write_atomic
+from tunnel.aio.sockets.http_proxy import HttpProxy, ProxyUnusable
 
 TIMEOUT_S = 20.0
 
@@ -26,7 +32,7 @@ _CONFIG = """\
 
 [cloud]
 servers = ["{server}"]
-
+{proxy}
 # What may be reached through this box: nothing, unless it is listed. host:ports; a host is an address, a CIDR or a DNS
 # name, ports are 22, 80,443, 8000-8999 or *.
 # [[allow]]
@@ -54,9 +60,13 @@ class Joined:
     config: Path
     config_is_new: bool
     """False: there was a configuration already, and it was left alone."""
+    proxy: str = ""
+    """The proxy that it went through, without its password; empty for none."""
+    clock_fault: str | None = None
+    """What is wrong with the box's clock; None when it agrees with the server's."""
 
 
-async def join(server: ServerAddress, token: JoinToken, folder: Path, version: str) -> Joined:
+async def join(server: ServerAddress, token: JoinToken, folder: Path, version: str, proxy: str | None = None) -> Joined:
     """Join, replacing an earlier identity of the box only once the new one is complete.
 
     Args:
@@ -64,37 +74,59 @@ async def join(server: ServerAddress, token: JoinToken, folder: Path, version: s
         token: from `cloud-server token create`.
         folder: state folder; made when it does not exist.
         version: of this software.
+        proxy: as `DialOptions.proxy`; the configuration gets the one that is used, since a service has another
+            environment than the command.
 
     Raises:
         JoinFailed: with the reason.
     """
-    if datetime.now(UTC) >= token.expires:
-        raise JoinFailed(f"the join token expired at {token.expires:%Y-%m-%d %H:%M} UTC; make another")
+    seen: list[timedelta] = []
+    options = DialOptions(timeout_s=TIMEOUT_S, proxy=proxy, proxy_source="--proxy", on_clock=seen.append)
     try:
+        used = options.proxy_to(server.host)
         await asyncio.to_thread(check_writable, folder)  # before the token is used up
+    except ProxyUnusable as error:
+        raise JoinFailed(str(error)) from error
     except OSError as error:
         raise JoinFailed(f"{folder} cannot be written: {error.strerror}") from error
     key = new_key()
     tls = ClientTls(certificate=token.certificate_pem, key=token.key_pem, ca=token.ca_pem)
     request = tunnel_pb2.JoinRequest(csr_der=request_for(key), version=version)
     try:
-        response = await call_join(server, tls, request, TIMEOUT_S)
+        response = await call_join(server, tls, request, options)
         answer = check_answer(response.chain_der, response.ca_pem, key)
     except EnrollmentRefused as refused:
-        raise JoinFailed(f"{server} refused: {refused}") from refused
+        raise JoinFailed("\n".join(filter(None, [f"{server} refused: {refused}", _clock_fault(seen)]))) from refused
     except (CarrierLost, ValueError) as error:
-        raise JoinFailed(str(error)) from error
-    return await asyncio.to_thread(_keep, server, folder, key, answer)
+        raise JoinFailed("\n".join(filter(None, [str(error), _maybe_expired(token)]))) from error
+    joined = await asyncio.to_thread(_keep, server, folder, key, answer, used)
+    return replace(joined, clock_fault=_clock_fault(seen))
 
 
-def _keep(server: ServerAddress, folder: Path, key: ec.EllipticCurvePrivateKey, answer: Answer) -> Joined:
+def _clock_fault(seen: list[timedelta]) -> str | None:
+    return clock_fault(seen[-1]) if seen else None
+
+
+def _maybe_expired(token: JoinToken) -> str:
+    """For a server that could not be asked: only its clock counts, but a person may know which one is right."""
+    if datetime.now(UTC) < token.expires:
+        return ""
+    return f"by this box's clock the join token expired at {date(token.expires)}, too; {clock_says()}"
+
+
+def _keep(
+    server: ServerAddress, folder: Path, key: ec.EllipticCurvePrivateKey, answer: Answer, proxy: HttpProxy | None
+) -> Joined:
     config = folder / "edge-agent.toml"
+    # As JSON, which writes a string as TOML does.
+    line = f"proxy = {json.dumps(proxy.url)}\n" if proxy is not None else ""
+    mode = SECRET if proxy is not None and proxy.password else PUBLIC
     try:
         make_folder(folder)
-        replace(Identity(folder), answer, key)
+        replace_identity(Identity(folder), answer, key)
         config_is_new = not config.exists()
         if config_is_new:
-            write_atomic(config, _CONFIG.format(server=server).encode(), PUBLIC)
-        return Joined(answer.name, config, config_is_new)
+            write_atomic(config, _CONFIG.format(server=server, proxy=line).encode(), mode)
+        return Joined(answer.name, config, config_is_new, str(proxy or ""))
     except OSError as error:
         raise JoinFailed(f"{folder} cannot be written: {error.strerror}; the token is used up, make another") from error

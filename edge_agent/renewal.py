@@ -11,9 +11,9 @@ import structlog
 
 from edge_agent.identity import Identity, IdentityUnusable
 from protos import tunnel_pb2
+from tunnel.aio.carriers.carrier import DialOptions
 from tunnel.aio.carriers.carrier_errors import CarrierLost, EnrollmentRefused
 
-TIMEOUT_S = 20.0
 LOOK_EVERY_S = 300.0
 """How often the clock is asked: a wall clock may be set, so one long sleep would not do."""
 RETRY_S = 60.0
@@ -24,7 +24,7 @@ _log = structlog.get_logger("edge.renewal")
 
 
 async def keep_fresh(
-    identity: Identity, servers: Sequence[str], proxy: str | None, on_renewed: Callable[[], None]
+    identity: Identity, servers: Sequence[str], options: DialOptions, on_renewed: Callable[[], None]
 ) -> None:
     """Renew for ever; `on_renewed` is told of each new certificate."""
     server_index = 0
@@ -35,7 +35,7 @@ async def keep_fresh(
             if left_s > 0:
                 await asyncio.sleep(min(left_s, LOOK_EVERY_S) * (0.9 + 0.1 * random.random()))  # noqa: S311 - jitter
                 continue
-            await _renew(identity, servers[server_index % len(servers)], proxy)
+            await _renew(identity, servers[server_index % len(servers)], options)
             on_renewed()
             await asyncio.sleep(AT_MOST_EVERY_S)
         except (IdentityUnusable, EnrollmentRefused, CarrierLost, ValueError, OSError) as error:
@@ -44,14 +44,14 @@ async def keep_fresh(
             await asyncio.sleep(RETRY_S * (0.5 + random.random()))  # noqa: S311 - jitter
 
 
-async def _renew(identity: Identity, server: str, proxy: str | None) -> None:
+async def _renew(identity: Identity, server: str, options: DialOptions) -> None:
     # Here and not above: they bring the X.509 library, which an agent at rest does without.
     from edge_agent.certificates import check_answer, load_key, replace, request_for
     from tunnel.aio.carriers.enrollment import call_renew
 
     key = await asyncio.to_thread(load_key, identity)
     request = tunnel_pb2.RenewRequest(csr_der=request_for(key))
-    response = await call_renew(server, identity.tls, request, TIMEOUT_S, proxy=proxy)
+    response = await call_renew(server, identity.tls, request, options)
     answer = check_answer(response.chain_der, response.ca_pem, key)
     await asyncio.to_thread(replace, identity, answer)
     _log.info("certificate renewed", server=server)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunnel.aio.identity.join_token import JoinToken
+from tunnel.aio.identity.validity import date
 from tunnel.aio.process.files import SECRET, make_folder, write_atomic
 
 if TYPE_CHECKING:  # it brings the X.509 library, which using a token up does without
@@ -68,7 +69,8 @@ class TokenStore:
             raise TokenRefused("the join token is not known here; make one: cloud-server token create") from None
         expires = datetime.fromisoformat(record["expires"])
         if datetime.now(UTC) >= expires:
-            raise TokenRefused(f"the join token expired at {expires:%Y-%m-%d %H:%M} UTC; make another")
+            clock = f"the server's clock says {date(datetime.now(UTC))}"
+            raise TokenRefused(f"the join token expired at {date(expires)} ({clock}); make another")
         try:
             path.rename(used)
         except FileNotFoundError:

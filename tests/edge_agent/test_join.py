@@ -22,13 +22,15 @@ from protos import tunnel_pb2
 from tests.support.carriers import cloud, echo
 from tests.support.enrolling import Office, open_office
 from tests.support.pki import Authority
+from tunnel.aio.carriers import channel
 from tunnel.aio.identity.join_token import JoinToken
 from tunnel.aio.process.config import ServerAddress
+from tunnel.aio.sockets.http_proxy import VARIABLES
 
 
 @pytest.fixture(autouse=True)
 def without_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("grpc_proxy", "https_proxy", "http_proxy"):
+    for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
 
 
@@ -123,9 +125,27 @@ async def test_a_join_that_fails_leaves_things_as_they_were(place: Office, box: 
     assert not await asyncio.to_thread((box.parent / "other").exists)
 
 
-async def test_an_expired_token_is_told_without_asking(place: Office, box: Path) -> None:
+async def test_whether_a_token_has_expired_is_the_servers_word(place: Office, box: Path) -> None:
     token = await token_of(place, life=timedelta(seconds=-1))
-    assert "the join token expired at 20" in await failure(ServerAddress("192.0.2.1:1"), token, box)
+    text = await failure(place.address, token, box)
+    assert "refused: the join token expired at 20" in text
+    assert "this machine's clock" not in text, "it is that of the server"
+    away = await failure(ServerAddress("127.0.0.1:1"), token, box)
+    assert "connection refused" in away
+    assert "by this box's clock the join token expired at 20" in away
+
+
+async def test_a_clock_that_is_wrong_is_told_with_the_join(
+    place: Office, box: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ahead = timedelta(days=6)
+    monkeypatch.setattr(channel, "clock_ahead", lambda headers: ahead)
+    result = await joined(place, await token_of(place), box)
+    assert result.clock_fault is not None
+    assert result.clock_fault.startswith("this machine's clock is 6 days ahead of the server's")
+    ahead = timedelta(days=-400)
+    late = await failure(place.address, await token_of(place, life=timedelta(seconds=-1)), box)
+    assert "this machine's clock is 400 days behind the server's" in late
 
 
 async def test_a_folder_that_cannot_be_written_does_not_use_the_token_up(place: Office, box: Path) -> None:

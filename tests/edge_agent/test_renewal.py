@@ -18,8 +18,10 @@ from edge_agent.certificates import load_key
 from edge_agent.identity import Identity
 from edge_agent.join import join
 from edge_agent.renewal import keep_fresh
+from tests.support.carriers import DIRECT
 from tests.support.enrolling import Office, open_office
 from tests.support.waits import eventually
+from tunnel.aio.sockets.http_proxy import VARIABLES
 
 MINUTE = timedelta(minutes=1)
 """A life of which more than two thirds are over at once, since it begins five minutes early."""
@@ -34,7 +36,7 @@ async def place(tmp_path: Path) -> AsyncIterator[Office]:
 async def box_of(place: Office, folder: Path, life: timedelta, monkeypatch: pytest.MonkeyPatch) -> Identity:
     """A box that joined some time ago: its certificate has this life."""
     with monkeypatch.context() as patch:
-        for name in ("grpc_proxy", "https_proxy", "http_proxy"):
+        for name in VARIABLES:
             patch.delenv(name, raising=False)
         await join(place.address, await asyncio.to_thread(place.token), folder, "1")
         patch.setattr(ca, "AGENT_LIFE", life)
@@ -67,7 +69,7 @@ def sleeps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 async def kept_fresh(identity: Identity, servers: list[str]) -> AsyncIterator[list[bytes]]:
     """Runs the loop; yields the certificates that it told of."""
     told: list[bytes] = []
-    work = keep_fresh(identity, servers, "none", lambda: told.append(b"renewed"))
+    work = keep_fresh(identity, servers, DIRECT, lambda: told.append(b"renewed"))
     task = asyncio.get_running_loop().create_task(work)
     try:
         yield told

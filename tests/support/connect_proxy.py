@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Iterator
+
+from tests.support.waits import scaled_s
 
 _Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -115,3 +118,25 @@ async def _listening(middle: Middle, handle: object) -> AsyncIterator[None]:
         for task in tuple(tasks):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@contextlib.contextmanager
+def proxy_beside(status: str = "200 OK") -> Iterator[Middle]:
+    """`connect_proxy` in a thread of its own, for tests of processes."""
+    ready, over = threading.Event(), threading.Event()
+    made: list[Middle] = []
+
+    async def serve() -> None:
+        async with connect_proxy(status) as middle:
+            made.append(middle)
+            ready.set()
+            await asyncio.to_thread(over.wait)
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()), name="proxy")
+    thread.start()
+    try:
+        assert ready.wait(scaled_s(10))
+        yield made[0]
+    finally:
+        over.set()
+        thread.join()

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from tunnel.aio.process.command import VERSION, Failed, command_line
+from tunnel.aio.process.command import VERSION, Failed, command_line, refuse_password
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -43,8 +43,13 @@ def version() -> None:
     metavar="SECONDS",
     help="For the server's answer.",
 )
+@click.option(
+    "--proxy",
+    metavar="URL",
+    help="HTTP proxy to HOST:PORT, http://HOST:PORT, or none; else that of the environment, as curl finds it.",
+)
 @click.argument("target")
-def connect(via: str, kubeconfig: Path | None, timeout_s: float, target: str) -> None:
+def connect(via: str, kubeconfig: Path | None, timeout_s: float, proxy: str | None, target: str) -> None:
     """Join standard input and output to TARGET, such as box-7:22 or printer.box-7.longline:631.
 
     For ssh: -o ProxyCommand='longline connect --via HOST:PORT --kubeconfig FILE %h:%p'
@@ -52,15 +57,16 @@ def connect(via: str, kubeconfig: Path | None, timeout_s: float, target: str) ->
     from tunnel.tool.connect import ConnectFailed, Patience, ask, dial_tls, dial_unix
     from tunnel.tool.relay import relay
 
+    refuse_password(proxy)
     patience = Patience(timeout_s)
     try:
         if "/" in via:
-            proxy = dial_unix(Path(via), patience)
+            server = dial_unix(Path(via), patience)
         elif kubeconfig is None:
             raise click.UsageError("--via HOST:PORT needs --kubeconfig")
         else:
-            proxy = dial_tls(via, _context(kubeconfig), patience)
-        relay(proxy, ask(proxy, target, patience))
+            server = dial_tls(via, _context(kubeconfig), patience, proxy)
+        relay(server, ask(server, target, patience))
     except ConnectFailed as error:
         raise Failed(str(error)) from error
 

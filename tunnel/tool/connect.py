@@ -11,6 +11,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from tunnel.aio.identity.validity import TIME_FAULTS, clock_says
+from tunnel.aio.sockets.http_proxy import MAX_ANSWER_BYTES, HttpProxy, ProxyUnusable, proxy_for
 from tunnel.tool.wire import PlainWire, TlsWire, Wire
 
 MAX_HEAD_BYTES = 64 * 1024
@@ -80,8 +82,8 @@ def dial_unix(path: Path, patience: Patience) -> Proxy:
     return Proxy(str(path), sock, PlainWire())
 
 
-def dial_tls(address: str, context: ssl.SSLContext, patience: Patience) -> Proxy:
-    """To the TLS listener of a server.
+def dial_tls(address: str, context: ssl.SSLContext, patience: Patience, proxy: str | None = None) -> Proxy:
+    """To the TLS listener of a server, through an HTTP proxy where there is one (`http_proxy.proxy_for`).
 
     Raises:
         ConnectFailed: it cannot be reached.
@@ -92,15 +94,48 @@ def dial_tls(address: str, context: ssl.SSLContext, patience: Patience) -> Proxy
         raise ConnectFailed(f"--via {address}: write HOST:PORT, or the path of a unix socket")
     try:
         wire = TlsWire(context, host)
-        sock = socket.create_connection((host, int(port)), patience.left_s())
-    except TimeoutError:
-        raise patience.over(address) from None
-    except OSError as error:
-        raise ConnectFailed(f"{address}: {reason(error)}") from error
+        through = proxy_for(host, proxy, "--proxy", os.environ)
+        hop = (host, int(port)) if through is None else (through.host, through.port)
+    except ProxyUnusable as error:
+        raise ConnectFailed(str(error)) from error
     except ValueError as error:  # no host name: empty labels, or longer than names are
         raise ConnectFailed(f"--via {address}: {host} is no host") from error
+    name = address if through is None else f"{address}: the {through}"
+    try:
+        sock = socket.create_connection(hop, patience.left_s())
+    except TimeoutError:
+        raise patience.over(name) from None
+    except OSError as error:
+        raise ConnectFailed(f"{name}: {reason(error)}") from error
+    except UnicodeError as error:
+        raise ConnectFailed(f"--via {address}: {host} is no host") from error
+    if through is not None:
+        try:
+            _go_through(through, sock, (host, int(port)), patience)
+        except BaseException as error:
+            sock.close()
+            if isinstance(error, TimeoutError):
+                raise patience.over(name) from None
+            if isinstance(error, OSError):
+                raise ConnectFailed(f"{name}: {reason(error)}") from error
+            raise
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return Proxy(address, sock, wire)
+
+
+def _go_through(proxy: HttpProxy, sock: socket.socket, server: tuple[str, int], patience: Patience) -> None:
+    """Have an HTTP proxy connect to the server; what follows its answer is the server's."""
+    sock.settimeout(patience.left_s())
+    sock.sendall(proxy.request(*server))
+    head = b""
+    while b"\r\n\r\n" not in head and len(head) < MAX_ANSWER_BYTES:
+        sock.settimeout(patience.left_s())
+        # One byte at a time: behind the head comes TLS, which reads for itself.
+        if not (byte := sock.recv(1)):
+            break
+        head += byte
+    if refusal := proxy.refusal(head, *server):
+        raise ConnectFailed(refusal)
 
 
 def ask(proxy: Proxy, target: str, patience: Patience) -> Joined:
@@ -130,7 +165,11 @@ def _failure(proxy: Proxy, error: OSError, patience: Patience) -> ConnectFailed:
         case TimeoutError():
             return patience.over(proxy.name)
         case ssl.SSLCertVerificationError():
-            return ConnectFailed(f"{proxy.name}: its certificate is not trusted: {error.verify_message}")
+            clock = f"; {clock_says()}" if error.verify_code in TIME_FAULTS else ""
+            return ConnectFailed(f"{proxy.name}: its certificate is not trusted: {error.verify_message}{clock}")
+        case ssl.SSLError() if "CERTIFICATE_EXPIRED" in (error.reason or ""):
+            text = f"your certificate has expired by the server's clock ({clock_says()}): ask for another kubeconfig"
+            return ConnectFailed(f"{proxy.name}: {text}")
         case ssl.SSLEOFError() | ConnectionResetError() | BrokenPipeError():
             return _left(proxy)
         case ssl.SSLError(reason="WRONG_VERSION_NUMBER" | "HTTP_REQUEST"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from datetime import timedelta
 
 import grpc.aio
 import pytest
@@ -92,23 +93,51 @@ async def test_an_explicit_proxy_is_used() -> None:
         carrier.close()
 
 
-async def test_the_proxy_of_the_environment_is_used_unless_disabled(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_our_own_choice_of_a_proxy_is_the_only_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """gRPC itself would take `grpc_proxy` and `http_proxy`, and has exceptions of another kind."""
     async with cloud(echo) as server, connect_proxy() as proxy:
-        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{proxy.port}")
+        url = f"http://127.0.0.1:{proxy.port}"
+        for name in ("grpc_proxy", "http_proxy"):
+            monkeypatch.setenv(name, url)
+        (await server.dial(options=DialOptions())).close()
+        assert proxy.requests == []
+        monkeypatch.setenv("HTTPS_PROXY", url)
         (await server.dial(options=DialOptions())).close()
         assert proxy.requests == [server.address]
         (await server.dial(options=DialOptions(proxy="none"))).close()
         monkeypatch.setenv("no_proxy", "127.0.0.0/8")
-        (await server.dial(options=DialOptions(proxy=f"http://127.0.0.1:{proxy.port}"))).close()
+        (await server.dial(options=DialOptions(proxy=url))).close()
         (await server.dial(options=DialOptions())).close()
         assert proxy.requests == [server.address]
+        # The end of a text is no name below another one, and an exception of gRPC's.
+        monkeypatch.setenv("no_proxy", ".0.0.1")
+        (await server.dial(options=DialOptions())).close()
+        assert proxy.requests == [server.address] * 2
+
+
+async def test_a_proxy_that_is_away_is_named_and_not_the_server() -> None:
+    async with cloud(echo) as server:
+        lost = await _lost(server.dial(options=DialOptions(proxy="127.0.0.1:1")), within_s=10)
+    hop = "no TCP connection to the proxy 127.0.0.1:1 (from [cloud] proxy): 127.0.0.1: connection refused"
+    assert lost.text == f"{server.address}: {hop}"
+
+
+async def test_the_clock_of_the_server_comes_with_every_answer() -> None:
+    seen: list[timedelta] = []
+    options = DialOptions(proxy="none", on_clock=seen.append)
+    async with cloud(echo) as server:
+        (await server.dial(options=options)).close()
+        with pytest.raises(EnrollmentRefused):
+            await call_renew(server.address, server.tls(), tunnel_pb2.RenewRequest(), options)
+    assert len(seen) == 2
+    assert all(abs(ahead) < timedelta(seconds=5) for ahead in seen)
 
 
 async def test_a_proxy_that_refuses_is_named() -> None:
     async with cloud(echo) as server, connect_proxy("403 Forbidden by policy") as proxy:
         url = f"http://user:secret@127.0.0.1:{proxy.port}"
         lost = await _lost(server.dial(options=DialOptions(proxy=url)), within_s=10)
-        assert f"HTTP proxy 127.0.0.1:{proxy.port} refuses" in lost.text
+        assert f"the proxy 127.0.0.1:{proxy.port} (from [cloud] proxy) refuses" in lost.text
         assert "403 Forbidden by policy" in lost.text
         assert "secret" not in lost.text
 
@@ -116,7 +145,7 @@ async def test_a_proxy_that_refuses_is_named() -> None:
 async def test_a_proxy_of_another_kind_is_refused_without_repeating_it() -> None:
     async with cloud(echo) as server:
         lost = await _lost(server.dial(options=DialOptions(proxy="socks5://user:secret@h:1")))
-        assert "http://host:port" in lost.text
+        assert "[cloud] proxy names a SOCKS proxy (socks5://)" in lost.text
         assert "secret" not in lost.text
 
 
@@ -188,7 +217,7 @@ async def test_a_closed_carrier_leaves_no_connection_though_it_is_still_held() -
 async def test_a_refused_renewal_is_one_connection_and_leaves_none() -> None:
     async with cloud(echo) as server, relay(server.server.ports[0]) as middle:
         with pytest.raises(EnrollmentRefused, match="does not renew certificates"):
-            await call_renew(f"127.0.0.1:{middle.port}", server.tls(), tunnel_pb2.RenewRequest(), 5.0, proxy="none")
+            await call_renew(f"127.0.0.1:{middle.port}", server.tls(), tunnel_pb2.RenewRequest(), DIRECT)
         await waits.eventually(lambda: not middle.open)
         assert middle.joined == 1
 
@@ -198,9 +227,7 @@ async def test_a_renewal_that_fails_leaves_no_connection() -> None:
     async with cloud(echo) as server, relay(server.server.ports[0]) as middle:
         for attempt in range(1, 4):
             with pytest.raises(CarrierLost, match="does not know this box's certificate"):
-                await call_renew(
-                    f"127.0.0.1:{middle.port}", _stranger(server), tunnel_pb2.RenewRequest(), 5.0, proxy="none"
-                )
+                await call_renew(f"127.0.0.1:{middle.port}", _stranger(server), tunnel_pb2.RenewRequest(), DIRECT)
             await waits.eventually(lambda: not middle.open and not _channels())
             assert middle.joined == attempt * 2
 
@@ -210,7 +237,7 @@ def _dial(tls: ClientTls) -> Coroutine[None, None, object]:
 
 
 def _renew(tls: ClientTls) -> Coroutine[None, None, object]:
-    return call_renew("127.0.0.1:1", tls, tunnel_pb2.RenewRequest(), 5.0, proxy="none")
+    return call_renew("127.0.0.1:1", tls, tunnel_pb2.RenewRequest(), DIRECT)
 
 
 @pytest.mark.parametrize("attempt", [_dial, _renew])

@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 
 from cloud_server.identity.ca import spki_sha256
 from protos import tunnel_pb2
+from tests.support.carriers import DIRECT
 from tests.support.enrolling import Office, open_office
 from tests.support.pki import Authority
 from tunnel.aio.carriers.carrier_errors import CarrierLost, EnrollmentRefused
@@ -48,7 +49,7 @@ def csr(key: Key, subject: str = "box") -> bytes:
 
 async def join(place: Office, token: JoinToken, csr_der: bytes) -> tunnel_pb2.JoinResponse:
     tls = ClientTls(certificate=token.certificate_pem, key=token.key_pem, ca=token.ca_pem)
-    return await call_join(place.address, tls, tunnel_pb2.JoinRequest(csr_der=csr_der), TIMEOUT_S, proxy="none")
+    return await call_join(place.address, tls, tunnel_pb2.JoinRequest(csr_der=csr_der), DIRECT)
 
 
 async def renew(
@@ -58,7 +59,7 @@ async def renew(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     tls = ClientTls(certificate=certificate, key=secret, ca=place.authority.pem)
-    return await call_renew(place.address, tls, tunnel_pb2.RenewRequest(csr_der=csr_der), TIMEOUT_S, proxy="none")
+    return await call_renew(place.address, tls, tunnel_pb2.RenewRequest(csr_der=csr_der), DIRECT)
 
 
 async def token_of(place: Office, agent: str = "box-7") -> JoinToken:
@@ -172,14 +173,14 @@ async def test_a_join_certificate_cannot_renew_and_an_agents_cannot_join(
     )
     tls = ClientTls(certificate=pem(certificate), key=secret, ca=place.authority.pem)
     with pytest.raises(EnrollmentRefused, match="takes role 'join'"):
-        await call_join(place.address, tls, tunnel_pb2.JoinRequest(csr_der=csr(key)), TIMEOUT_S, proxy="none")
+        await call_join(place.address, tls, tunnel_pb2.JoinRequest(csr_der=csr(key)), DIRECT)
 
 
 async def test_a_token_that_a_stranger_made(place: Office, key: ec.EllipticCurvePrivateKey) -> None:
     forged = Authority().issue(uris=["spiffe://longline/join/0123"])
     tls = ClientTls(certificate=forged.certificate_pem, key=forged.key_pem, ca=place.authority.pem)
     with pytest.raises(CarrierLost, match="certificate"):
-        await call_join(place.address, tls, tunnel_pb2.JoinRequest(csr_der=csr(key)), TIMEOUT_S, proxy="none")
+        await call_join(place.address, tls, tunnel_pb2.JoinRequest(csr_der=csr(key)), DIRECT)
 
 
 async def test_a_state_folder_that_cannot_be_written(

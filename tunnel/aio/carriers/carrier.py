@@ -78,7 +78,7 @@ async def dial_carrier(address: str, tls: ClientTls, options: DialOptions) -> Ca
         CarrierLost: it could not be made; the text names the hop that failed.
     """
     channel = await open_channel(address, tls, options)
-    carrier = _DialledCarrier(channel, address)
+    carrier = _DialledCarrier(channel, address, options)
     try:
         async with asyncio.timeout(options.timeout_s):
             lost = await carrier.refusal()
@@ -103,8 +103,9 @@ async def dial_carrier(address: str, tls: ClientTls, options: DialOptions) -> Ca
 class _DialledCarrier:
     """The dialling side. The channel belongs to it: one channel, one call, one TCP connection."""
 
-    def __init__(self, channel: grpc.aio.Channel, peer: str) -> None:
+    def __init__(self, channel: grpc.aio.Channel, peer: str, options: DialOptions) -> None:
         self.peer = peer
+        self._options = options
         self._channel = channel
         self._call: _StreamCall | None = channel.stream_stream(CONNECT)()
         self._reading = OneTask("read")
@@ -117,7 +118,9 @@ class _DialledCarrier:
         try:
             with Operation(self, self._reading):
                 call = self._open_call
-                if ACCEPTED in tuple(await call.initial_metadata()):
+                headers = tuple(await call.initial_metadata())
+                self._options.saw(headers)
+                if ACCEPTED in headers:
                     return None
                 return lost_from_status(await call.code(), await call.details(), self.peer)
         except CarrierLost as lost:

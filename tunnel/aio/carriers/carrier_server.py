@@ -23,7 +23,7 @@ from tunnel.aio.carriers.channel_options import cloud_options
 from tunnel.aio.carriers.credentials import server_credentials
 from tunnel.aio.carriers.enrollment import EnrollmentHandler, answer_join, answer_renew
 from tunnel.aio.carriers.grpc_runtime import keep_grpc_running
-from tunnel.aio.carriers.methods import ACCEPTED, CONNECT, JOIN, RENEW
+from tunnel.aio.carriers.methods import ACCEPTED, CONNECT, JOIN, RENEW, time_header
 from tunnel.aio.carriers.one_task import OneTask, Operation
 from tunnel.aio.identity.peer_identity import PeerIdentity, identify, readable_peer
 from tunnel.aio.identity.spiffe import IdentityUnclear
@@ -165,7 +165,7 @@ class CarrierServer:
         carrier = AcceptedCarrier(context, peer, identity.not_after)
         self._count_while_silent(carrier, address, identity.uri)
         try:
-            await context.send_initial_metadata((ACCEPTED,))
+            await context.send_initial_metadata((ACCEPTED, time_header()))
             await self._serve(carrier, identity)
         finally:
             carrier.first_message()
@@ -175,11 +175,13 @@ class CarrierServer:
     async def join(self, request: bytes, context: _Context) -> bytes:
         """One Join call."""
         identity = await self._authorise(JOIN, context)
+        await context.send_initial_metadata((time_header(),))
         return await answer_join(self._enrollment, identity, request, context)
 
     async def renew(self, request: bytes, context: _Context) -> bytes:
         """One Renew call."""
         identity = await self._authorise(RENEW, context)
+        await context.send_initial_metadata((time_header(),))
         return await answer_renew(self._enrollment, identity, request, context)
 
     async def _authorise(self, method: str, context: _Context) -> PeerIdentity:

@@ -6,8 +6,10 @@ What is called over the channel is in `carrier.py` and `enrollment.py`.
 from __future__ import annotations
 
 import asyncio
+import os
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
+from datetime import timedelta
 
 import grpc
 import grpc.aio
@@ -16,10 +18,10 @@ from tunnel.aio.carriers.carrier_errors import CarrierLost
 from tunnel.aio.carriers.channel_options import ChannelOptions, agent_options
 from tunnel.aio.carriers.credentials import channel_credentials
 from tunnel.aio.carriers.grpc_runtime import keep_grpc_running
+from tunnel.aio.carriers.methods import clock_ahead
 from tunnel.aio.identity.tls_material import ClientTls, CredentialsUnusable
 from tunnel.aio.sockets.address import split_address
-
-NO_PROXY = "none"
+from tunnel.aio.sockets.http_proxy import HttpProxy, proxy_for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,8 +31,25 @@ class DialOptions:
     timeout_s: float = 20.0
     """Until the server has answered; the explanation of a failure may take 5 s more."""
     proxy: str | None = field(default=None, repr=False)
-    """`http://[user:password@]host:port` of an HTTP CONNECT proxy, or "none"; None asks the environment
-    (`grpc_proxy`, `https_proxy`, `http_proxy`). The exceptions in `no_grpc_proxy` or `no_proxy` hold for both."""
+    """As `http_proxy.proxy_for` takes it: a URL, "none", or None for what the environment says."""
+    proxy_source: str = "[cloud] proxy"
+    """Where `proxy` stands, for error texts."""
+    on_clock: Callable[[timedelta], None] | None = None
+    """Told by how much this machine's clock is ahead of the server's, each time that the server has said its own."""
+
+    def proxy_to(self, host: str) -> HttpProxy | None:
+        """The proxy that leads to a host; None when there is none.
+
+        Raises:
+            ValueError: the proxy cannot be used; the text says where it is named.
+        """
+        return proxy_for(host, self.proxy, self.proxy_source, os.environ)
+
+    def saw(self, headers: Iterable[tuple[str, str | bytes]] | None) -> None:
+        """The headers of an answer came."""
+        ahead = clock_ahead(headers or ())
+        if ahead is not None and self.on_clock is not None:
+            self.on_clock(ahead)
 
 
 async def open_channel(address: str, tls: ClientTls, options: DialOptions) -> grpc.aio.Channel:
@@ -40,8 +59,8 @@ async def open_channel(address: str, tls: ClientTls, options: DialOptions) -> gr
         CarrierLost: the address, the proxy or the certificate cannot be used.
     """
     try:
-        split_address(address)
-        arguments = agent_options() + proxy_options(options.proxy)
+        host, _ = split_address(address)
+        arguments = agent_options() + proxy_options(options.proxy_to(host))
         loaded = await asyncio.to_thread(tls.load)
     except (ValueError, CredentialsUnusable) as fault:
         raise CarrierLost(str(fault)) from fault
@@ -51,25 +70,11 @@ async def open_channel(address: str, tls: ClientTls, options: DialOptions) -> gr
     )
 
 
-def proxy_options(proxy: str | None) -> ChannelOptions:
-    """The channel arguments for `DialOptions.proxy`.
-
-    Raises:
-        ValueError: it is not an address of an HTTP proxy.
-    """
+def proxy_options(proxy: HttpProxy | None) -> ChannelOptions:
+    """The channel arguments for a proxy, or for none: what gRPC itself would choose plays no part."""
     if proxy is None:
-        return []
-    if proxy == NO_PROXY:
         return [("grpc.enable_http_proxy", 0)]
-    try:
-        parts = urlsplit(proxy)
-        usable = parts.scheme == "http" and parts.hostname and parts.port
-    except ValueError:
-        usable = False
-    if not usable:
-        # The text does not repeat it: there may be a password inside.
-        raise ValueError('the proxy must be "none" or like http://host:port or http://user:password@host:port')
-    return [("grpc.enable_http_proxy", 1), ("grpc.http_proxy", proxy)]
+    return [("grpc.enable_http_proxy", 1), ("grpc.http_proxy", proxy.url)]
 
 
 def release(channel: grpc.aio.Channel) -> None:
@@ -84,12 +89,13 @@ def release(channel: grpc.aio.Channel) -> None:
 
 
 async def explain_failure(lost: CarrierLost, address: str, tls: ClientTls, options: DialOptions) -> CarrierLost:
-    """A better text for a failed dial, where gRPC's own is vague."""
-    if not lost.vague:
+    """A better text for a failed dial, where gRPC's own is vague: through a proxy it takes each hop for the server."""
+    if lost.refused:
         return lost
-    from tunnel.aio.carriers.diagnose import (
-        find_fault,  # brings the X.509 library, 10 MB that an agent at rest does without
-    )
+    proxy = options.proxy_to(split_address(address)[0])
+    if not lost.vague and proxy is None:
+        return lost
+    from tunnel.aio.carriers.diagnose import find_fault  # a long way, that an agent at rest never goes
 
-    fault = await find_fault(address, tls, options.proxy)
+    fault = await find_fault(address, tls, proxy)
     return lost if fault is None else CarrierLost(f"{address}: {fault}")

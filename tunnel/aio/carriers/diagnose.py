@@ -8,46 +8,42 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime as dt
-import ipaddress
 import os
 import socket
 import ssl
-from base64 import b64encode
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from urllib.parse import unquote, urlsplit
+from datetime import UTC, datetime
 
 from cryptography import x509
 
+from tunnel.aio.identity.clock import SET_IT
 from tunnel.aio.identity.tls_material import ClientTls, CredentialsUnusable, LoadedTls
+from tunnel.aio.identity.validity import clock_says, date, span
 from tunnel.aio.sockets.address import split_address
+from tunnel.aio.sockets.http_proxy import HttpProxy
 
 _TIMEOUT_S = 5.0
 _FIRST_BYTES_S = 2.0
 """Wait for the server's HTTP/2 settings, which follow its handshake; silence for so long means that it accepted us."""
-_MAX_PROXY_ANSWER_BYTES = 8192
+_PROXY_ANSWER_S = 2.5
+"""For a proxy's answer to CONNECT, for which it has to connect."""
 
 _Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
-async def diagnose(address: str, tls: ClientTls, proxy: str | None) -> str:
-    """Walk to the server and say in one line which hop is broken and what to do.
+async def find_fault(address: str, tls: ClientTls, proxy: HttpProxy | None) -> str | None:
+    """Walk to the server and say in one line which hop is broken and what to do; None when none is.
 
     Args:
         address: as dialled.
         tls: as dialled.
-        proxy: as in DialOptions: a URL, "none", or None for the environment.
+        proxy: that it was dialled through; None without one.
     """
-    return await find_fault(address, tls, proxy) or "name, TCP, TLS and HTTP/2 are in order: try again"
-
-
-async def find_fault(address: str, tls: ClientTls, proxy: str | None) -> str | None:
-    """As `diagnose`, but None when no hop is broken."""
     try:
         host, port = split_address(address)
         loaded = await asyncio.to_thread(tls.load)
-        walk = _Walk(host=host, port=port, loaded=loaded, proxy=_proxy_for(host, proxy))
+        walk = _Walk(host=host, port=port, loaded=loaded, proxy=proxy)
         async with asyncio.timeout(_TIMEOUT_S):
             await walk.check()
     except _Broken as fault:
@@ -55,9 +51,9 @@ async def find_fault(address: str, tls: ClientTls, proxy: str | None) -> str | N
     except (ValueError, CredentialsUnusable) as fault:
         return str(fault)
     except TimeoutError:
-        return f"no answer within {_TIMEOUT_S:g} s (TCP or TLS): a firewall may drop the packets"
+        return f"no answer within {_TIMEOUT_S:g} s (TCP or TLS){_behind(proxy)}: a firewall may drop the packets"
     except OSError as fault:
-        return f"connection broke: {fault.strerror or fault}"
+        return f"connection broke{_behind(proxy)}: {fault.strerror or fault}"
     return None
 
 
@@ -73,7 +69,7 @@ class _Walk:
     host: str
     port: int
     loaded: LoadedTls
-    proxy: str | None
+    proxy: HttpProxy | None
 
     async def check(self) -> None:
         """Raises _Broken at the first hop that is."""
@@ -86,7 +82,9 @@ class _Walk:
         except ssl.SSLError as fault:
             raise _Broken(self._tls_fault(fault)) from fault
         except ConnectionError as fault:
-            raise _Broken("the server closed the connection during the TLS handshake; does it speak TLS?") from fault
+            where = _behind(self.proxy)
+            text = f"the server closed the connection during the TLS handshake{where}; does it speak TLS?"
+            raise _Broken(text) from fault
 
     @contextlib.asynccontextmanager
     async def _connected(self, context: ssl.SSLContext) -> AsyncIterator[_Streams]:
@@ -99,22 +97,36 @@ class _Walk:
 
     async def _tcp(self) -> _Streams:
         if self.proxy is None:
-            return await _open_tcp(self.host, self.port, "server")
-        parts = urlsplit(self.proxy)
-        if parts.hostname is None:
-            raise _Broken("the HTTP proxy's address cannot be read")
-        reader, writer = await _open_tcp(parts.hostname, parts.port or 80, "HTTP proxy")
+            return await _open_tcp(self.host, self.port, f"server on port {self.port}")
+        reader, writer = await _open_tcp(self.proxy.host, self.proxy.port, str(self.proxy))
         try:
-            await _ask_proxy(reader, writer, self.host, self.port, self.proxy)
+            await self._ask(self.proxy, reader, writer)
         except BaseException:
             writer.transport.abort()
             raise
         return reader, writer
 
+    async def _ask(self, proxy: HttpProxy, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(proxy.request(self.host, self.port))
+        try:
+            async with asyncio.timeout(_PROXY_ANSWER_S):
+                head = await reader.readuntil(b"\r\n\r\n")
+        except TimeoutError:
+            raise _Broken(f"the {proxy} does not answer within {_PROXY_ANSWER_S:g} s") from None
+        except asyncio.IncompleteReadError as fault:
+            head = fault.partial
+        except asyncio.LimitOverrunError:
+            head = b""
+        except ConnectionError as fault:
+            raise _Broken(f"the {proxy} closed the connection before it answered") from fault
+        if refusal := proxy.refusal(head, self.host, self.port):
+            raise _Broken(refusal)
+
     async def _check_http2(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         alpn = writer.get_extra_info("ssl_object").selected_alpn_protocol()
         if alpn != "h2":
             raise _Broken("the server speaks TLS but not HTTP/2: another service listens there, or a TLS proxy between")
+        server_begins = _begin(writer)
         # In TLS 1.3 our side of the handshake is done before the server has seen our certificate.
         try:
             async with asyncio.timeout(_FIRST_BYTES_S):
@@ -122,13 +134,13 @@ class _Walk:
         except TimeoutError:
             return
         except ssl.SSLError as fault:
-            raise _Broken(_own_certificate_fault(self.loaded) or self._tls_fault(fault)) from fault
+            raise _Broken(_own_certificate_fault(self.loaded, server_begins) or self._tls_fault(fault)) from fault
         except ConnectionError:
             first = b""
         if not first:
             raise _Broken(
-                _own_certificate_fault(self.loaded)
-                or "the server does not accept this box's certificate (its log says why): join again"
+                _own_certificate_fault(self.loaded, server_begins)
+                or f"the server does not accept this box's certificate (its log says why; {clock_says()}): join again"
             )
 
     def _tls_fault(self, fault: ssl.SSLError) -> str:
@@ -147,10 +159,18 @@ class _Walk:
             case 62 | 64:
                 return f"name of the server is not in its certificate: {self.host}; it has {names or 'none'}"
             case 10 if certificate:
-                return f"the server's certificate expired on {_date(certificate.not_valid_after_utc)}"
+                end = date(certificate.not_valid_after_utc)
+                return (
+                    f"the server's certificate expired on {end}, and {clock_says()}: if that is wrong, {SET_IT}; "
+                    "if it is right, the server has to be restarted or its certificate renewed (cloud-server renew)"
+                )
             case 9 if certificate:
-                begin = _date(certificate.not_valid_before_utc)
-                return f"the server's certificate is not valid before {begin}: check this box's clock ({_date(_now())})"
+                begin = certificate.not_valid_before_utc
+                behind = span(begin - datetime.now(UTC))
+                return (
+                    f"the server's certificate is not valid before {date(begin)}, and {clock_says()}, "
+                    f"{behind} before that: {SET_IT}"
+                )
             case 18 | 19 | 20 | 21:
                 issuer = certificate.issuer.rfc4514_string() if certificate else "an unknown authority"
                 return f"this box does not trust the server's certificate, which is from {issuer}: join again?"
@@ -184,48 +204,11 @@ async def _open_tcp(host: str, port: int, what: str) -> _Streams:
             tried.append(f"{sockaddr[0]} does not answer (a firewall may drop the packets)")
         except OSError as fault:
             tried.append(f"{sockaddr[0]}: {os.strerror(fault.errno).lower() if fault.errno else fault}")
-    raise _Broken(f"no TCP connection to the {what} on port {port}: {'; '.join(tried)}")
+    raise _Broken(f"no TCP connection to the {what}: {'; '.join(tried)}")
 
 
-async def _ask_proxy(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str, port: int, proxy: str
-) -> None:
-    parts = urlsplit(proxy)
-    target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
-    if parts.username is not None:
-        user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        lines.append(f"Proxy-Authorization: Basic {b64encode(user.encode()).decode()}")
-    writer.write(("\r\n".join(lines) + "\r\n\r\n").encode())
-    try:
-        head = await reader.readuntil(b"\r\n\r\n")
-    except (asyncio.IncompleteReadError, asyncio.LimitOverrunError) as fault:
-        raise _Broken(f"{parts.hostname}:{parts.port} does not answer as an HTTP proxy") from fault
-    status = head[:_MAX_PROXY_ANSWER_BYTES].split(b"\r\n", 1)[0].decode("latin-1")
-    words = status.split(" ", 2)
-    if len(words) < 2 or words[1] != "200":
-        shown = "".join(c if c.isprintable() else "?" for c in " ".join(words[1:]))
-        raise _Broken(f"the HTTP proxy {parts.hostname}:{parts.port} refuses CONNECT {target}: {shown[:120]}")
-
-
-def _proxy_for(host: str, proxy: str | None) -> str | None:
-    if proxy == "none":
-        return None
-    # gRPC reads these three, in this order, in lower case only.
-    found = (os.environ.get(name) for name in ("grpc_proxy", "https_proxy", "http_proxy"))
-    chosen = proxy or next((value for value in found if value), None)
-    exceptions = os.environ.get("no_grpc_proxy") or os.environ.get("no_proxy") or ""  # noqa: SIM112  # as gRPC reads it
-    return None if _is_exception(host, exceptions) else chosen
-
-
-def _is_exception(host: str, exceptions: str) -> bool:
-    for entry in filter(None, map(str.strip, exceptions.split(","))):
-        if host.lower().endswith(entry.lower()):
-            return True
-        with contextlib.suppress(ValueError):
-            if ipaddress.ip_address(host) in ipaddress.ip_network(entry, strict=False):
-                return True
-    return False
+def _behind(proxy: HttpProxy | None) -> str:
+    return f" through the {proxy}" if proxy is not None else ""
 
 
 def _client_context(loaded: LoadedTls) -> ssl.SSLContext:
@@ -246,19 +229,29 @@ def _in_memory_file(content: bytes) -> Iterator[str]:
         yield f"/proc/self/fd/{file.fileno()}"
 
 
-def _own_certificate_fault(loaded: LoadedTls) -> str | None:
-    """What can be seen from here of why the server may have refused our certificate."""
+def _own_certificate_fault(loaded: LoadedTls, server_begins: datetime) -> str | None:
+    """What can be seen from here of why the server may have refused our certificate.
+
+    The server has lived at least since `server_begins`, which a clock that stands still or starts anew does not know.
+    """
     own = x509.load_pem_x509_certificates(loaded.certificate)[0]
-    if own.not_valid_after_utc < _now():
-        return f"this box's certificate expired on {_date(own.not_valid_after_utc)}: join again"
-    if own.not_valid_before_utc > _now():
-        begin = _date(own.not_valid_before_utc)
-        return f"this box's certificate is not valid before {begin}: check this box's clock ({_date(_now())})"
+    now, begin, end = datetime.now(UTC), own.not_valid_before_utc, own.not_valid_after_utc
+    if end < now or end < server_begins:
+        known = clock_says(now) if end < now else f"the server's own begins on {date(server_begins)}"
+        return f"this box's certificate expired on {date(end)} ({known}): join again, with a new token"
+    if begin > now:
+        return f"this box's certificate is not valid before {date(begin)}, and {clock_says(now)}: {SET_IT}"
     authorities = x509.load_pem_x509_certificates(loaded.ca)
     if own.issuer not in {authority.subject for authority in authorities}:
         issuer = own.issuer.rfc4514_string()
         return f"the server does not know this box's certificate (unknown ca: it is from {issuer}): join again"
     return None
+
+
+def _begin(writer: asyncio.StreamWriter) -> datetime:
+    """When the certificate of the server begins, which was found good."""
+    text = writer.get_extra_info("ssl_object").getpeercert()["notBefore"]
+    return datetime.fromtimestamp(ssl.cert_time_to_seconds(text), UTC)
 
 
 def _host_names(certificate: x509.Certificate) -> list[str]:
@@ -268,11 +261,3 @@ def _host_names(certificate: x509.Certificate) -> list[str]:
         return []
     addresses = names.get_values_for_type(x509.IPAddress)
     return [*names.get_values_for_type(x509.DNSName), *map(str, addresses)]
-
-
-def _now() -> dt.datetime:
-    return dt.datetime.now(dt.UTC)
-
-
-def _date(moment: dt.datetime) -> str:
-    return moment.strftime("%Y-%m-%d %H:%M UTC")

@@ -44,7 +44,7 @@ class EnrollmentHandler(Protocol):
 
 
 async def call_join(
-    address: str, tls: ClientTls, request: tunnel_pb2.JoinRequest, timeout_s: float, *, proxy: str | None = None
+    address: str, tls: ClientTls, request: tunnel_pb2.JoinRequest, options: DialOptions
 ) -> tunnel_pb2.JoinResponse:
     """Ask for the first certificate.
 
@@ -52,13 +52,12 @@ async def call_join(
         EnrollmentRefused: the server said no.
         CarrierLost: the server could not be asked.
     """
-    options = DialOptions(timeout_s=timeout_s, proxy=proxy)
     answer = await _call(address, tls, JOIN, request.SerializeToString(), options)
     return _parse(tunnel_pb2.JoinResponse, answer, address)
 
 
 async def call_renew(
-    address: str, tls: ClientTls, request: tunnel_pb2.RenewRequest, timeout_s: float, *, proxy: str | None = None
+    address: str, tls: ClientTls, request: tunnel_pb2.RenewRequest, options: DialOptions
 ) -> tunnel_pb2.RenewResponse:
     """Ask for a fresh certificate.
 
@@ -66,7 +65,6 @@ async def call_renew(
         EnrollmentRefused: the server said no.
         CarrierLost: the server could not be asked.
     """
-    options = DialOptions(timeout_s=timeout_s, proxy=proxy)
     answer = await _call(address, tls, RENEW, request.SerializeToString(), options)
     return _parse(tunnel_pb2.RenewResponse, answer, address)
 
@@ -99,8 +97,9 @@ async def _call(address: str, tls: ClientTls, method: str, request: bytes, optio
     lost = CarrierLost(f"{address}: no answer within {options.timeout_s:g} s", vague=True)
     try:
         async with asyncio.timeout(options.timeout_s):
-            return await _invoke(channel, method, request)
+            return await _invoke(channel, method, request, options)
     except grpc.aio.AioRpcError as error:
+        options.saw(error.initial_metadata())
         lost = lost_from_status(error.code(), error.details(), address)
         if error.code() in (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.PERMISSION_DENIED):
             raise EnrollmentRefused(error.details() or "refused") from error
@@ -115,9 +114,12 @@ async def _call(address: str, tls: ClientTls, method: str, request: bytes, optio
         del lost, channel
 
 
-async def _invoke(channel: grpc.aio.Channel, method: str, request: bytes) -> bytes:
+async def _invoke(channel: grpc.aio.Channel, method: str, request: bytes, options: DialOptions) -> bytes:
     invoke: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(method)
-    return await invoke(request)
+    call = invoke(request)
+    answer = await call
+    options.saw(await call.initial_metadata())
+    return answer
 
 
 def _parse(kind: type[_M], raw: bytes, address: str) -> _M:

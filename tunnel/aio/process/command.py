@@ -49,6 +49,16 @@ class Failed(click.ClickException):
     exit_code = EXIT_FAILED
 
 
+def refuse_password(proxy: str | None) -> None:
+    """A proxy's password does not belong on a command line.
+
+    Raises:
+        click.UsageError: there is one.
+    """
+    if proxy is not None and ":" in proxy.rpartition("@")[0].rpartition("://")[2]:
+        raise click.UsageError("--proxy with a password can be read by everybody here: set https_proxy to it instead")
+
+
 def command_line(group: click.Group) -> None:
     """Run a command and exit: 0, 1 (failed) or 2 (usage or configuration). LONGLINE_DEBUG=1 shows tracebacks."""
     open_missing_descriptors()

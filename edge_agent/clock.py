@@ -1,0 +1,32 @@
+"""Tells the log when the box's clock is not the server's: certificates would seem to have run out, or not begun."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import structlog
+
+from tunnel.aio.identity.clock import clock_fault
+
+TELL_EVERY_S = 86400.0
+
+_log = structlog.get_logger("edge.clock")
+
+
+class ClockWatch:
+    """Is told of each look at the server's clock."""
+
+    def __init__(self) -> None:
+        self._told_s: float | None = None
+
+    def look(self, ahead: timedelta) -> None:
+        """`ahead`: by how much the box's clock is ahead of the server's."""
+        fault, now_s = clock_fault(ahead), asyncio.get_running_loop().time()
+        if fault is None:
+            if self._told_s is not None:
+                _log.info("the clock is right again")
+            self._told_s = None
+        elif self._told_s is None or now_s - self._told_s >= TELL_EVERY_S:
+            self._told_s = now_s
+            _log.warning("the clock is wrong", reason=fault)
