@@ -81,10 +81,11 @@ bench: $(READY) ## figures beside other tunnels, into docs/benchmarks.md (half a
 fuzz: $(READY) ## feed the decoder rubbish for FUZZ_SECONDS (60)
 	@$(PY) -m tests.fuzz.decoder --seconds $(FUZZ_SECONDS)
 
-lock: $(READY) ## bring both lock files up to the newest releases that pyproject.toml allows
+lock: $(READY) ## bring the lock files up to the newest releases that pyproject.toml allows
 	@echo "==> lock"
-	@$(UV_LOCK) --upgrade --output-file requirements.lock
-	@$(UV_LOCK) --upgrade --extra dev --constraints requirements.lock --output-file requirements-dev.lock
+	@$(UV_LOCK) --upgrade --extra server --output-file requirements.lock
+	@$(UV_LOCK) --upgrade --constraints requirements.lock --output-file requirements-agent.lock
+	@$(UV_LOCK) --upgrade --extra server --extra dev --constraints requirements.lock --output-file requirements-dev.lock
 
 clean: ## remove all that was built or cached
 	@rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache \

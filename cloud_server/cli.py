@@ -6,13 +6,17 @@ import re
 import sys
 from collections.abc import Callable
 from datetime import timedelta
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
 
-from tunnel.aio.process.command import VERSION, Failed, command_line, config_option
+from tunnel.aio.process.command import EXIT_FAILED, VERSION, Failed, command_line, config_option
 
 MAX_LIFE = timedelta(days=365)
+SERVER_MODULES = ("cryptography", "h2", "lightkube", "prometheus_client", "yaml")
+"""Of the extra `server`: a plain installation is that of a box."""
+INSTALL = "pip install 'longline[server]'"
 _LIFE = re.compile(r"([1-9][0-9]{0,7})([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
@@ -211,4 +215,8 @@ def _changed(change: Callable[[str], bool], name: str) -> bool:
 
 def main() -> None:
     """Entry point."""
+    missing = [name for name in SERVER_MODULES if find_spec(name) is None]
+    if missing:
+        click.echo(f"Error: cloud-server needs more than is installed ({', '.join(missing)}): {INSTALL}", err=True)
+        sys.exit(EXIT_FAILED)
     command_line(cli)

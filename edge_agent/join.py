@@ -8,11 +8,10 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric import ec
-
-from edge_agent.certificates import Answer, check_answer, new_key, request_for
+from edge_agent.certificates import Answer, check_answer
 from edge_agent.certificates import replace as replace_identity
 from edge_agent.identity import Identity
+from edge_agent.keys import KeysUnavailable, new_key, request_for
 from protos import tunnel_pb2
 from tunnel.aio.carriers.carrier_errors import CarrierLost, EnrollmentRefused
 from tunnel.aio.carriers.channel import DialOptions
@@ -89,17 +88,21 @@ async def join(server: ServerAddress, token: JoinToken, folder: Path, version: s
         raise JoinFailed(str(error)) from error
     except OSError as error:
         raise JoinFailed(f"{folder} cannot be written: {error.strerror}") from error
-    key = new_key()
+    try:
+        key_pem = await asyncio.to_thread(new_key)
+        csr_der = await asyncio.to_thread(request_for, key_pem)
+    except KeysUnavailable as error:
+        raise JoinFailed(str(error)) from error
     tls = ClientTls(certificate=token.certificate_pem, key=token.key_pem, ca=token.ca_pem)
-    request = tunnel_pb2.JoinRequest(csr_der=request_for(key), version=version)
+    request = tunnel_pb2.JoinRequest(csr_der=csr_der, version=version)
     try:
         response = await call_join(server, tls, request, options)
-        answer = check_answer(response.chain_der, response.ca_pem, key)
+        answer = await asyncio.to_thread(check_answer, response.chain_der, response.ca_pem, key_pem)
     except EnrollmentRefused as refused:
         raise JoinFailed("\n".join(filter(None, [f"{server} refused: {refused}", _clock_fault(seen)]))) from refused
     except (CarrierLost, ValueError) as error:
         raise JoinFailed("\n".join(filter(None, [str(error), _maybe_expired(token)]))) from error
-    joined = await asyncio.to_thread(_keep, server, folder, key, answer, used)
+    joined = await asyncio.to_thread(_keep, server, folder, key_pem, answer, used)
     return replace(joined, clock_fault=_clock_fault(seen))
 
 
@@ -114,16 +117,14 @@ def _maybe_expired(token: JoinToken) -> str:
     return f"by this box's clock the join token expired at {date(token.expires)}, too; {clock_says()}"
 
 
-def _keep(
-    server: ServerAddress, folder: Path, key: ec.EllipticCurvePrivateKey, answer: Answer, proxy: HttpProxy | None
-) -> Joined:
+def _keep(server: ServerAddress, folder: Path, key_pem: bytes, answer: Answer, proxy: HttpProxy | None) -> Joined:
     config = folder / "edge-agent.toml"
     # As JSON, which writes a string as TOML does.
     line = f"proxy = {json.dumps(proxy.url)}\n" if proxy is not None else ""
     mode = SECRET if proxy is not None and proxy.password else PUBLIC
     try:
         make_folder(folder)
-        replace_identity(Identity(folder), answer, key)
+        replace_identity(Identity(folder), answer, key_pem)
         config_is_new = not config.exists()
         if config_is_new:
             write_atomic(config, _CONFIG.format(server=server, proxy=line).encode(), mode)

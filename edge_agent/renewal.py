@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 import structlog
 
 from edge_agent.identity import Identity, IdentityUnusable
+from edge_agent.keys import KeysUnavailable
 from protos import tunnel_pb2
 from tunnel.aio.carriers.carrier import DialOptions
 from tunnel.aio.carriers.carrier_errors import CarrierLost, EnrollmentRefused
@@ -38,20 +39,21 @@ async def keep_fresh(
             await _renew(identity, servers[server_index % len(servers)], options)
             on_renewed()
             await asyncio.sleep(AT_MOST_EVERY_S)
-        except (IdentityUnusable, EnrollmentRefused, CarrierLost, ValueError, OSError) as error:
+        except (IdentityUnusable, KeysUnavailable, EnrollmentRefused, CarrierLost, ValueError, OSError) as error:
             server_index += 1
             _log.warning("certificate not renewed, trying again", reason=str(error))
             await asyncio.sleep(RETRY_S * (0.5 + random.random()))  # noqa: S311 - jitter
 
 
 async def _renew(identity: Identity, server: str, options: DialOptions) -> None:
-    # Here and not above: they bring the X.509 library, which an agent at rest does without.
-    from edge_agent.certificates import check_answer, load_key, replace, request_for
+    # Here and not above: they bring what an agent at rest does without.
+    from edge_agent.certificates import check_answer, load_key, replace
+    from edge_agent.keys import request_for
     from tunnel.aio.carriers.enrollment import call_renew
 
     key = await asyncio.to_thread(load_key, identity)
-    request = tunnel_pb2.RenewRequest(csr_der=request_for(key))
+    request = tunnel_pb2.RenewRequest(csr_der=await asyncio.to_thread(request_for, key))
     response = await call_renew(server, identity.tls, request, options)
-    answer = check_answer(response.chain_der, response.ca_pem, key)
+    answer = await asyncio.to_thread(check_answer, response.chain_der, response.ca_pem, key)
     await asyncio.to_thread(replace, identity, answer)
     _log.info("certificate renewed", server=server)

@@ -19,6 +19,8 @@ from packaging.version import Version
 
 TOP = Path(__file__).parent.parent
 PROJECT = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+LOCKS = ["requirements-agent.lock", "requirements.lock", "requirements-dev.lock"]
 PACKAGES = ("tunnel", "protos", "edge_agent", "cloud_server")
 
 PUBLIC_NAMES: dict[str, list[str]] = {}
@@ -56,8 +58,9 @@ def test_commands_are_declared() -> None:
 @pytest.mark.parametrize(
     ("lock", "requirements"),
     [
-        ("requirements.lock", PROJECT["dependencies"]),
-        ("requirements-dev.lock", PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]),
+        ("requirements-agent.lock", PROJECT["dependencies"]),
+        ("requirements.lock", PROJECT["dependencies"] + EXTRAS["server"]),
+        ("requirements-dev.lock", PROJECT["dependencies"] + EXTRAS["server"] + EXTRAS["dev"]),
     ],
 )
 def test_lock_has_every_dependency_as_asked_for(lock: str, requirements: list[str]) -> None:
@@ -69,12 +72,16 @@ def test_lock_has_every_dependency_as_asked_for(lock: str, requirements: list[st
 
 
 def test_what_is_tested_is_what_is_installed() -> None:
-    runtime, dev = _locked("requirements.lock"), _locked("requirements-dev.lock")
-    assert runtime.items() <= dev.items()
+    agent, runtime, dev = map(_locked, ("requirements-agent.lock", "requirements.lock", "requirements-dev.lock"))
+    assert agent.items() < runtime.items() < dev.items()
     assert dev["grpcio"] == dev["grpcio-tools"]
 
 
-@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-dev.lock"])
+def test_a_box_gets_nothing_that_only_a_server_needs() -> None:
+    assert not _locked("requirements-agent.lock").keys() & {"h2", "lightkube", "prometheus-client", "msgspec", "httpx2"}
+
+
+@pytest.mark.parametrize("lock", LOCKS)
 def test_lock_has_a_hash_for_each_package_and_names_no_host(lock: str) -> None:
     text = (TOP / lock).read_text()
     entries = re.split(r"^(?=[a-z0-9-]+==)", text, flags=re.MULTILINE)[1:]

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from cloud_server.identity.ca import CertificateAuthority
-from edge_agent.certificates import Answer, check_answer, load_key, new_key, replace, request_for
+from edge_agent.certificates import Answer, check_answer, load_key, replace
 from edge_agent.identity import Identity, IdentityUnusable
+from edge_agent.keys import new_key
 from tests.support.pki import Authority
 
 DAY = dt.timedelta(days=1)
@@ -33,15 +34,21 @@ def der(pem: bytes) -> bytes:
     return x509.load_pem_x509_certificate(pem).public_bytes(serialization.Encoding.DER)
 
 
-def answer_for(authority: CertificateAuthority, key: ec.EllipticCurvePrivateKey) -> Answer:
-    return check_answer([der(authority.issue_agent("box-7", key.public_key()))], authority.pem, key)
+def public(key_pem: bytes) -> ec.EllipticCurvePublicKey:
+    key = serialization.load_pem_private_key(key_pem, None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    return key.public_key()
+
+
+def answer_for(authority: CertificateAuthority, key: bytes) -> Answer:
+    return check_answer([der(authority.issue_agent("box-7", public(key)))], authority.pem, key)
 
 
 def test_it_is_read_back_as_it_was_taken(identity: Identity, authority: CertificateAuthority) -> None:
     key = new_key()
     replace(identity, answer_for(authority, key), key)
     assert identity.name() == "box-7"
-    assert load_key(identity).public_key() == key.public_key()
+    assert load_key(identity) == key
     identity.tls.load()
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in identity.folder.iterdir()}
     assert modes == {"agent.key": 0o600, "agent.crt": 0o644, "ca.crt": 0o644}
@@ -65,7 +72,7 @@ def test_a_folder_that_cannot_be_written_keeps_what_it_has(identity: Identity, a
     (identity.certificate_path / "file").touch()
     with pytest.raises(OSError, match="directory"):
         replace(identity, answer_for(authority, other))
-    assert load_key(identity).public_key() == key.public_key()
+    assert load_key(identity) == key
     assert sorted(path.name for path in identity.folder.iterdir()) == ["agent.crt", "agent.key", "ca.crt"]
 
 
@@ -112,18 +119,9 @@ def test_a_certificate_that_is_no_agents(identity: Identity, uris: list[str]) ->
     assert "\x1b" not in str(caught.value)
 
 
-def test_a_key_that_is_not_ours(identity: Identity) -> None:
-    key = rsa.generate_private_key(65537, 2048)
-    identity.key_path.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    with pytest.raises(IdentityUnusable, match="is not a key that edge-agent join made"):
-        load_key(identity)
-
-
 def test_answers_that_would_lock_the_box_out(authority: CertificateAuthority) -> None:
     key, other = new_key(), new_key()
-    good, foreign = (der(authority.issue_agent("box-7", each.public_key())) for each in (key, other))
+    good, foreign = (der(authority.issue_agent("box-7", public(each))) for each in (key, other))
     user = der(Authority().issue(uris=["spiffe://longline/user/ann"]).certificate_pem)
     assert check_answer([good, user], authority.pem, key).name == "box-7"
     for chain, ca, said in (
@@ -134,15 +132,7 @@ def test_answers_that_would_lock_the_box_out(authority: CertificateAuthority) ->
         ([good, b""], authority.pem, "cannot be read"),
         ([good], b"", "cannot be read"),
         ([good], b"rubbish", "cannot be read"),
-        ([der(authority.issue_agent("Box", key.public_key()))], authority.pem, "is not the name of an agent"),
+        ([der(authority.issue_agent("Box", public(key)))], authority.pem, "is not the name of an agent"),
     ):
         with pytest.raises(ValueError, match=said):
             check_answer(chain, ca, key)
-
-
-def test_a_request_is_signed_and_asks_for_nothing() -> None:
-    key = new_key()
-    request = x509.load_der_x509_csr(request_for(key))
-    assert request.is_signature_valid
-    assert request.public_key() == key.public_key()
-    assert len(request.extensions) == 0

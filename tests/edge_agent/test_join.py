@@ -14,13 +14,12 @@ import pytest
 from cryptography import x509
 
 from cloud_server.identity.ca import spki_sha256
-from edge_agent.certificates import load_key
 from edge_agent.config import load_agent_config
 from edge_agent.identity import Identity
 from edge_agent.join import Joined, JoinFailed, join
 from protos import tunnel_pb2
 from tests.support.carriers import cloud, echo
-from tests.support.enrolling import Office, open_office
+from tests.support.enrolling import Office, open_office, public_key_of
 from tests.support.pki import Authority
 from tunnel.aio.carriers import channel
 from tunnel.aio.identity.join_token import JoinToken
@@ -75,7 +74,7 @@ async def test_a_box_joins_with_a_key_that_was_made_on_it(place: Office, box: Pa
         assert identity.ca_path.read_bytes() == place.authority.pem
         record = place.agents.get("box-7")
         assert record is not None
-        assert record.spki_sha256 == spki_sha256(load_key(identity).public_key()).hex()
+        assert record.spki_sha256 == spki_sha256(public_key_of(identity)).hex()
         config = load_agent_config(result.config)
         assert config.cloud.servers == [place.address]
         assert (config.allow, config.host.offered, config.state) == ([], False, box)

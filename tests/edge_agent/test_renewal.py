@@ -14,12 +14,11 @@ from structlog.testing import capture_logs
 
 from cloud_server.identity import ca
 from edge_agent import renewal
-from edge_agent.certificates import load_key
 from edge_agent.identity import Identity
 from edge_agent.join import join
 from edge_agent.renewal import keep_fresh
 from tests.support.carriers import DIRECT
-from tests.support.enrolling import Office, open_office
+from tests.support.enrolling import Office, open_office, public_key_of
 from tests.support.waits import eventually
 from tunnel.aio.sockets.http_proxy import VARIABLES
 
@@ -46,7 +45,7 @@ async def box_of(place: Office, folder: Path, life: timedelta, monkeypatch: pyte
 
 def grow_old(place: Office, identity: Identity) -> None:
     """Another certificate for the key of a box."""
-    certificate = place.authority.issue_agent("box-7", load_key(identity).public_key())
+    certificate = place.authority.issue_agent("box-7", public_key_of(identity))
     identity.certificate_path.write_bytes(certificate)
 
 

@@ -9,9 +9,9 @@ import pytest
 
 from cloud_server.identity import ca
 from cloud_server.identity.ca import CertificateAuthority
-from edge_agent.certificates import load_key
 from edge_agent.identity import Identity
 from tests.support.connect_client import ConnectRefused, ends_in_reset
+from tests.support.enrolling import public_key_of
 from tests.support.pki import Authority
 from tests.support.processes import run_command
 from tests.support.tunnel import BOX, Tunnel, exchange, tunnel, wait_until
@@ -66,7 +66,7 @@ def test_a_renewal_drops_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
             # It begins five minutes early, so that two thirds of it are over in some eight seconds.
             patch.setattr(ca, "AGENT_LIFE", dt.timedelta(minutes=7.7) - ca.CLOCK_SKEW)
             authority = CertificateAuthority.load(made.cluster.config.parent, "longline")
-            due = authority.issue_agent(BOX, load_key(identity).public_key())
+            due = authority.issue_agent(BOX, public_key_of(identity))
         write_atomic(identity.certificate_path, due, PUBLIC)
         made.restart_box()
         with made.dial("echo") as sock:

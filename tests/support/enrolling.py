@@ -9,11 +9,16 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
 from cloud_server.identity.agents import AgentStore
 from cloud_server.identity.ca import CertificateAuthority
 from cloud_server.identity.enrollment import Enrollment
 from cloud_server.identity.signer import Signer
 from cloud_server.identity.tokens import TokenStore
+from edge_agent.certificates import load_key
+from edge_agent.identity import Identity
 from tests.support.carriers import echo
 from tunnel.aio.carriers.carrier_server import CarrierServer
 from tunnel.aio.identity.join_token import JoinToken
@@ -23,6 +28,13 @@ from tunnel.aio.process.files import write_together
 from tunnel.core.errors import TunnelError
 
 HOUR = timedelta(hours=1)
+
+
+def public_key_of(identity: Identity) -> ec.EllipticCurvePublicKey:
+    """Of a box that joined. Blocking."""
+    key = serialization.load_pem_private_key(load_key(identity), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    return key.public_key()
 
 
 @dataclass(kw_only=True)

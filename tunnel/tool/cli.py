@@ -73,7 +73,10 @@ def connect(via: str, kubeconfig: Path | None, timeout_s: float, proxy: str | No
 
 def _context(path: Path) -> ssl.SSLContext:
     """Trust and identity of a kubeconfig's current context."""
-    import yaml
+    try:
+        import yaml
+    except ImportError as error:  # it has no wheels for 32-bit ARM
+        raise Failed("--kubeconfig needs PyYAML: pip install pyyaml") from error
 
     from tunnel.aio.identity.openssl import load_chain
 

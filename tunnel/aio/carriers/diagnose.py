@@ -11,13 +11,13 @@ import contextlib
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from cryptography import x509
-
+from tunnel.aio.identity.certificate import Certificate, name_text, read_certificate, read_pem
 from tunnel.aio.identity.clock import SET_IT
+from tunnel.aio.identity.openssl import load_chain
 from tunnel.aio.identity.tls_material import ClientTls, CredentialsUnusable, LoadedTls
 from tunnel.aio.identity.validity import clock_says, date, span
 from tunnel.aio.sockets.address import split_address
@@ -154,29 +154,29 @@ class _Walk:
 
     async def _server_certificate_fault(self, fault: ssl.SSLCertVerificationError) -> str:
         certificate = await self._server_certificate()
-        names = ", ".join(_host_names(certificate)) if certificate else ""
+        names = ", ".join(sorted(certificate.hosts)) if certificate else ""
         match fault.verify_code:
             case 62 | 64:
                 return f"name of the server is not in its certificate: {self.host}; it has {names or 'none'}"
             case 10 if certificate:
-                end = date(certificate.not_valid_after_utc)
+                end = date(certificate.validity.not_after)
                 return (
                     f"the server's certificate expired on {end}, and {clock_says()}: if that is wrong, {SET_IT}; "
                     "if it is right, the server has to be restarted or its certificate renewed (cloud-server renew)"
                 )
             case 9 if certificate:
-                begin = certificate.not_valid_before_utc
+                begin = certificate.validity.not_before
                 behind = span(begin - datetime.now(UTC))
                 return (
                     f"the server's certificate is not valid before {date(begin)}, and {clock_says()}, "
                     f"{behind} before that: {SET_IT}"
                 )
             case 18 | 19 | 20 | 21:
-                issuer = certificate.issuer.rfc4514_string() if certificate else "an unknown authority"
+                issuer = name_text(certificate.issuer_der) if certificate else "an unknown authority"
                 return f"this box does not trust the server's certificate, which is from {issuer}: join again?"
         return f"the server's certificate is not accepted: {fault.verify_message}"
 
-    async def _server_certificate(self) -> x509.Certificate | None:
+    async def _server_certificate(self) -> Certificate | None:
         """The certificate that was not accepted; looked at, never trusted."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
@@ -187,7 +187,7 @@ class _Walk:
                 der = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
         except (OSError, _Broken):
             return None
-        return x509.load_der_x509_certificate(der) if der else None
+        return read_certificate(der) if der else None
 
 
 async def _open_tcp(host: str, port: int, what: str) -> _Streams:
@@ -215,18 +215,8 @@ def _client_context(loaded: LoadedTls) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_verify_locations(cadata=loaded.ca.decode("ascii", "replace"))
     context.set_alpn_protocols(["h2"])
-    with _in_memory_file(loaded.key + b"\n" + loaded.certificate) as path:
-        context.load_cert_chain(path)
+    load_chain(context, loaded.certificate + b"\n" + loaded.key)
     return context
-
-
-@contextlib.contextmanager
-def _in_memory_file(content: bytes) -> Iterator[str]:
-    """A path for an API that takes only paths; the key never touches a disk."""
-    with os.fdopen(os.memfd_create("longline-diagnose"), "wb") as file:
-        file.write(content)
-        file.flush()
-        yield f"/proc/self/fd/{file.fileno()}"
 
 
 def _own_certificate_fault(loaded: LoadedTls, server_begins: datetime) -> str | None:
@@ -234,16 +224,15 @@ def _own_certificate_fault(loaded: LoadedTls, server_begins: datetime) -> str | 
 
     The server has lived at least since `server_begins`, which a clock that stands still or starts anew does not know.
     """
-    own = x509.load_pem_x509_certificates(loaded.certificate)[0]
-    now, begin, end = datetime.now(UTC), own.not_valid_before_utc, own.not_valid_after_utc
+    own = read_pem(loaded.certificate)[0]
+    now, begin, end = datetime.now(UTC), own.validity.not_before, own.validity.not_after
     if end < now or end < server_begins:
         known = clock_says(now) if end < now else f"the server's own begins on {date(server_begins)}"
         return f"this box's certificate expired on {date(end)} ({known}): join again, with a new token"
     if begin > now:
         return f"this box's certificate is not valid before {date(begin)}, and {clock_says(now)}: {SET_IT}"
-    authorities = x509.load_pem_x509_certificates(loaded.ca)
-    if own.issuer not in {authority.subject for authority in authorities}:
-        issuer = own.issuer.rfc4514_string()
+    if own.issuer_der not in {authority.subject_der for authority in read_pem(loaded.ca)}:
+        issuer = name_text(own.issuer_der)
         return f"the server does not know this box's certificate (unknown ca: it is from {issuer}): join again"
     return None
 
@@ -252,12 +241,3 @@ def _begin(writer: asyncio.StreamWriter) -> datetime:
     """When the certificate of the server begins, which was found good."""
     text = writer.get_extra_info("ssl_object").getpeercert()["notBefore"]
     return datetime.fromtimestamp(ssl.cert_time_to_seconds(text), UTC)
-
-
-def _host_names(certificate: x509.Certificate) -> list[str]:
-    try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, ValueError):
-        return []
-    addresses = names.get_values_for_type(x509.IPAddress)
-    return [*names.get_values_for_type(x509.DNSName), *map(str, addresses)]

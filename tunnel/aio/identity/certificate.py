@@ -24,6 +24,7 @@ _VERSION, _EXTENSIONS = 0, 3
 """Context tags of TBSCertificate."""
 _DNS, _URI, _ADDRESS = 2, 6, 7
 """Context tags of GeneralName."""
+_SHORT = {"common_name": "CN", "organization_name": "O", "organizational_unit_name": "OU", "country_name": "C"}
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 _SUBJECT_ALT_NAME = bytes.fromhex("551d11")
 """2.5.29.17"""
@@ -97,6 +98,18 @@ def read_pem(pem: bytes) -> list[Certificate]:
     if not found:
         raise CertificateUnreadable("there is no PEM certificate")
     return [read_certificate(der) for der in found]
+
+
+def name_text(name_der: bytes) -> str:
+    """An issuer or subject for people, the last part first: `CN=box-7,O=Example`."""
+    from asn1crypto.x509 import Name  # more than what at rest is needed
+
+    try:
+        parts = [part for group in Name.load(name_der).chosen for part in group]
+        words = [f"{_SHORT.get(part['type'].native, part['type'].dotted)}={part['value'].native}" for part in parts]
+    except (ValueError, TypeError) as fault:
+        return f"a name that cannot be read ({fault})"
+    return ",".join(reversed(words))
 
 
 # Internal

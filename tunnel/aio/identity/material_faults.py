@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from cryptography import x509
-from cryptography.hazmat.primitives import serialization
+import ssl
+
+from tunnel.aio.identity.certificate import CertificateUnreadable, read_pem
+from tunnel.aio.identity.openssl import load_chain
 
 
 def name_fault(material: tuple[bytes, bytes, bytes], names: tuple[str, str, str]) -> str | None:
@@ -16,13 +18,13 @@ def name_fault(material: tuple[bytes, bytes, bytes], names: tuple[str, str, str]
     (certificate, key, ca), (certificate_name, key_name, ca_name) = material, names
     for pem, name in ((certificate, certificate_name), (ca, ca_name)):
         try:
-            x509.load_pem_x509_certificates(pem)
-        except ValueError:
+            read_pem(pem)
+        except CertificateUnreadable:
             return f"{name} holds no PEM certificate"
     try:
-        private_key = serialization.load_pem_private_key(key, password=None)
-    except (ValueError, TypeError):
+        load_chain(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), certificate + b"\n" + key)
+    except ssl.SSLError as fault:
+        if fault.reason == "KEY_VALUES_MISMATCH" or fault.reason == "KEY_TYPE_MISMATCH":
+            return f"{key_name} does not belong to {certificate_name}"
         return f"{key_name} holds no PEM private key without password"
-    if private_key.public_key() != x509.load_pem_x509_certificates(certificate)[0].public_key():
-        return f"{key_name} does not belong to {certificate_name}"
     return None

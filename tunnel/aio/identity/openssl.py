@@ -6,8 +6,12 @@ certificate has to be renewed.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import ssl
+import sys
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -29,17 +33,13 @@ class OwnCertificate:
 
 
 def load_chain(context: ssl.SSLContext, pem: bytes) -> None:
-    """Give a context a certificate with its key. OpenSSL reads these from files only: this one is memory.
+    """Give a context a certificate with its key. OpenSSL reads these from files only.
 
     Raises:
         ssl.SSLError: no certificate, no key, or they do not fit. A key with a password is none.
     """
-    descriptor = os.memfd_create("certificate", os.MFD_CLOEXEC)
-    try:
-        os.write(descriptor, pem)
-        context.load_cert_chain(f"/proc/self/fd/{descriptor}", password=lambda: "")
-    finally:
-        os.close(descriptor)
+    with _file_of(pem) as path:
+        context.load_cert_chain(path, password=lambda: "")
 
 
 def check_material(certificate: bytes, key: bytes, ca: bytes) -> None:
@@ -86,6 +86,26 @@ def read_authorities(pem: bytes) -> list[Validity]:
 
 
 # Internal
+
+
+@contextlib.contextmanager
+def _file_of(pem: bytes) -> Iterator[str]:
+    """A path for an API that takes only paths: memory where there is such a file, else one that only we may read."""
+    if sys.platform == "linux":
+        descriptor = os.memfd_create("certificate", os.MFD_CLOEXEC)
+        try:
+            os.write(descriptor, pem)
+            yield f"/proc/self/fd/{descriptor}"
+        finally:
+            os.close(descriptor)
+    else:
+        descriptor, path = tempfile.mkstemp(prefix="longline-")  # mode 0600; on Windows in the user's own folder
+        try:
+            os.write(descriptor, pem)
+            os.close(descriptor)
+            yield path
+        finally:
+            os.unlink(path)  # noqa: PTH108
 
 
 def _handshake(client: ssl.SSLContext, server: ssl.SSLContext) -> dict[str, Any]:

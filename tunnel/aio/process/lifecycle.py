@@ -8,7 +8,6 @@ import signal
 from collections.abc import Awaitable, Callable
 
 import structlog
-import uvloop
 
 _log = structlog.get_logger("tunnel.lifecycle")
 
@@ -71,17 +70,26 @@ class Stop:
 
 
 def run_daemon(main: Callable[[Stop], Awaitable[int]], last_words: Callable[[], object]) -> int:
-    """Run `main` on uvloop until it returns the exit code; it waits for `Stop`, drains through it, and cleans up.
+    """Run `main`, on uvloop where it is installed, until it returns the exit code; it waits for `Stop`, drains through
+    it, and cleans up.
 
     The second signal ends the drain, and the exit code is then 1. One that finds no drain ends the process where it
     stands: clean-up that is stuck must not need `kill -9`, and an interrupted one would only leave tracebacks.
     `last_words` is called before such an end, to write what was logged; it must not take long.
     """
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with asyncio.Runner(loop_factory=_new_event_loop) as runner:
         code = runner.run(_guard(main, last_words))
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)  # all is done; the exit code is to be this one
     return code
+
+
+def _new_event_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop
+    except ImportError:  # it has no wheels for 32-bit ARM, and does not know Windows
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
 
 
 async def _guard(main: Callable[[Stop], Awaitable[int]], last_words: Callable[[], object]) -> int:
