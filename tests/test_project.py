@@ -144,6 +144,24 @@ def test_a_server_at_rest_does_without_the_x509_library_and_metrics_that_nobody_
     assert not loaded & {"cryptography", "prometheus_client", "lightkube"}
 
 
+POSIX_ONLY = ("fcntl", "grp", "posix", "pty", "pwd", "resource", "syslog", "termios", "tty", "uvloop")
+
+
+def test_the_operators_tool_needs_no_module_that_windows_lacks() -> None:
+    code = f"""
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name in {POSIX_ONLY!r} or name == "grpc":
+            raise ImportError(f"{{name}} is not on Windows")
+sys.meta_path.insert(0, Refuse())
+import tunnel.tool.cli, tunnel.tool.connect, tunnel.tool.relay, tunnel.tool.wire
+import tunnel.aio.identity.openssl, yaml
+tunnel.tool.cli.cli(["connect", "--help"])
+"""
+    assert "Join standard input and output to TARGET" in _run(sys.executable, "-W", "error", "-c", code)
+
+
 @pytest.mark.parametrize("command", ["edge_agent", "cloud_server"])
 def test_what_the_log_library_could_use_and_we_do_not_is_not_loaded(command: str) -> None:
     pytest.importorskip("rich")

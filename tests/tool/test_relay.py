@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +23,7 @@ from tests.support.connect_server import (
 from tests.support.pki import Authority
 from tests.support.processes import environment
 from tests.support.waits import scaled_s
+from tunnel.tool.relay import pumped
 
 
 @pytest.fixture(scope="module")
@@ -121,3 +124,37 @@ def test_nobody_reads_standard_output(tmp_path: Path, authority: Authority, way:
             assert b"nobody reads standard output" in process.stderr.read()
             assert process.wait(scaled_s(LIMIT_S)) == 1
         assert ended.wait(scaled_s(LIMIT_S))
+
+
+def test_a_socket_stands_for_an_input_that_cannot_be_waited_for() -> None:
+    """As on Windows: all bytes, and then the end."""
+    source, feed = os.pipe()
+    with pumped(source) as sock:
+        sock.settimeout(scaled_s(LIMIT_S))
+        for part in (b"one", b"two" * 50_000):
+            sent = threading.Thread(target=os.write, args=(feed, part))
+            sent.start()
+            received = b""
+            while len(received) < len(part):
+                received += sock.recv(65536)
+            assert received == part
+            sent.join()
+        os.close(feed)
+        assert sock.recv(1) == b""
+    os.close(source)
+
+
+def test_a_relay_with_a_thread_for_its_input(tmp_path: Path, authority: Authority) -> None:
+    def echo(peer: Peer) -> None:
+        peer.head()
+        peer.sock.sendall(ESTABLISHED)
+        received = peer.read_all()
+        peer.sock.sendall(received)
+        peer.finish()
+
+    with proxy(tmp_path, "tls", echo, authority) as made:
+        code = "import tunnel.tool.relay as r, tunnel.tool.cli as c; r.SELECTS_FILES = False; c.main()"
+        words = [sys.executable, "-c", code, *made.command()[1:]]
+        done = subprocess.run(words, input=BLOB, capture_output=True, env=environment(), timeout=scaled_s(LIMIT_S))
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert done.stdout == BLOB

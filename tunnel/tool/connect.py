@@ -68,6 +68,8 @@ def dial_unix(path: Path, patience: Patience) -> Proxy:
     Raises:
         ConnectFailed: nobody listens there.
     """
+    if not hasattr(socket, "AF_UNIX"):
+        raise ConnectFailed(f"{path}: there are no unix sockets here: write --via HOST:PORT")
     sock = socket.socket(socket.AF_UNIX)
     sock.settimeout(patience.left_s())
     try:

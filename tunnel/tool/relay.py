@@ -1,14 +1,21 @@
-"""Carries standard input and output over a connection that `connect.py` made, in one thread, with half-close."""
+"""Carries standard input and output over a connection that `connect.py` made, in one thread, with half-close.
+
+Windows can wait for sockets alone: there a second thread reads standard input into one.
+"""
 
 from __future__ import annotations
 
 import os
 import select
 import socket
+import sys
+import threading
 
 from tunnel.tool.connect import CHUNK_BYTES, ConnectFailed, Joined, Proxy, reason
 
 STDIN, STDOUT = 0, 1
+SELECTS_FILES = os.name != "nt"
+"""Whether select() takes what is no socket."""
 LOOK_S = 1.0
 """How often a unix socket is looked at whose other side has finished: its full close raises no event of its own."""
 
@@ -20,18 +27,41 @@ def relay(proxy: Proxy, joined: Joined) -> None:
         ConnectFailed: the connection broke, or nobody reads standard output: bytes may be missing.
     """
     proxy.sock.setblocking(False)
+    if sys.platform == "win32":
+        import msvcrt
+
+        for descriptor in (STDIN, STDOUT):
+            msvcrt.setmode(descriptor, os.O_BINARY)  # else line ends are translated
     try:
-        _Relay(proxy).run(joined)
+        _Relay(proxy, STDIN if SELECTS_FILES else pumped(STDIN)).run(joined)
     except OSError as error:
         raise ConnectFailed(f"the connection broke: {reason(error)}") from error
     finally:
         proxy.sock.close()
 
 
+def pumped(descriptor: int) -> socket.socket:
+    """A socket that has all that a descriptor is read for, and ends as that does. Nobody waits for its thread."""
+    ours, theirs = socket.socketpair()
+
+    def pump() -> None:
+        with theirs:
+            try:
+                while data := os.read(descriptor, CHUNK_BYTES):
+                    theirs.sendall(data)
+            except OSError:  # nobody reads any more, or there is no input at all: both are its end
+                return
+
+    threading.Thread(target=pump, name="input", daemon=True).start()
+    return ours
+
+
 class _Relay:
     """Standard input to the socket and the socket to standard output."""
 
-    def __init__(self, proxy: Proxy) -> None:
+    def __init__(self, proxy: Proxy, source: int | socket.socket) -> None:
+        """`source`: what stands for standard input."""
+        self._source = source
         self._sock = proxy.sock
         self._wire = proxy.wire
         self._unsent = bytearray()
@@ -49,7 +79,7 @@ class _Relay:
             # select() and not epoll: standard input may be a file.
             writers = [self._sock] if self._unsent else []
             readable, _, _ = select.select(self._readers(), writers, [], LOOK_S if self._peer_ended else None)
-            if STDIN in readable:
+            if self._source in readable:
                 self._read_input()
             if self._sock in readable:
                 self._receive()
@@ -68,12 +98,13 @@ class _Relay:
         if not (self._peer_ended and self._wire.plain):  # a plain socket that ended is readable for ever
             readers.append(self._sock)
         if self._input_open and len(self._unsent) < CHUNK_BYTES:
-            readers.append(STDIN)
+            readers.append(self._source)
         return readers
 
     def _read_input(self) -> None:
         try:
-            data = os.read(STDIN, CHUNK_BYTES)
+            source = self._source
+            data = source.recv(CHUNK_BYTES) if isinstance(source, socket.socket) else os.read(source, CHUNK_BYTES)
         except BlockingIOError:  # shared with a program that wants it so, and that was quicker
             return
         self._input_open = bool(data)
@@ -103,7 +134,7 @@ class _Relay:
     def _on_peer_gone(self) -> None:
         """It closed both directions: an end in order, unless there is more to say."""
         self._peer_gone = True
-        if self._input_open and select.select([STDIN], [], [], 0)[0]:
+        if self._input_open and select.select([self._source], [], [], 0)[0]:
             self._read_input()
         if self._unsent and self._input_open:
             raise ConnectFailed("the connection broke: the other side takes no more")
@@ -121,6 +152,8 @@ class _Relay:
 
 
 def _hung_up(sock: socket.socket) -> bool:
+    if not hasattr(select, "poll"):  # Windows: there are no unix sockets either
+        return False
     poll = select.poll()
     poll.register(sock, 0)  # a hang-up is told without being asked for
     return any(events & select.POLLHUP for _, events in poll.poll(0))
