@@ -28,6 +28,14 @@ class CloudConfig:
     proxy: str | None = dataclasses.field(default=None, repr=False)
     """`http://[user:password@]host:port`, or `none`; None asks the environment, as curl does."""
 
+    def faults(self) -> Iterable[Fault]:
+        """What cannot be used."""
+        if self.proxy is not None and self.proxy != NO_PROXY:
+            try:
+                parse_proxy(self.proxy, "it")
+            except ProxyUnusable as error:
+                yield Fault("cloud.proxy", str(error))
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AllowConfig:
@@ -128,11 +136,7 @@ class AgentConfig(Validated):
         """What does not fit together."""
         if not self.cloud.servers:
             yield Fault("cloud.servers", "must name at least one host:port to dial")
-        if self.cloud.proxy is not None and self.cloud.proxy != NO_PROXY:
-            try:
-                parse_proxy(self.cloud.proxy, "it")
-            except ProxyUnusable as error:
-                yield Fault("cloud.proxy", str(error))
+        yield from self.cloud.faults()
         for section in self.host.parts():
             try:
                 section.check()

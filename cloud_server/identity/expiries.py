@@ -90,7 +90,7 @@ def _authorities(name: str, path: Path, remedy: str, *, heals: bool) -> Watched 
 
 
 def _client(name: str, path: Path) -> Watched | None:
-    remedy = "bring a fresh kubeconfig"
+    remedy = "bring a fresh one; the server reads the file again"
     return _watched(name, "the client certificate in", path, _client_pem(path), remedy)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import sys
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -54,11 +55,19 @@ class KubeconfigUnusable(Exception):
 
 
 class LightkubeAccess:
-    """Reads a cluster's API as a kubeconfig says."""
+    """Reads a cluster's API as a kubeconfig says, which is read again when it changed: certificates in it end."""
 
-    def __init__(self, client: AsyncClient) -> None:
+    def __init__(self, client: AsyncClient, path: Path | None = None, files: Sequence[Path] = ()) -> None:
+        """`path` and `files`: the kubeconfig that the client was made by, and all that is looked at for changes; None
+        and none for a client that stays.
+        """
         # Its methods are overloaded by kinds with and without a namespace, which one table of kinds cannot follow.
         self._client: Any = client
+        self._path = path
+        self._files = files
+        self._seen = _stamp(files)
+        self._before: Any = None
+        """The client before this one, whose watches go on until they end by themselves."""
 
     @classmethod
     def from_kubeconfig(cls, path: Path) -> LightkubeAccess:
@@ -67,24 +76,12 @@ class LightkubeAccess:
         Raises:
             KubeconfigUnusable: the file, or what it names, cannot be used.
         """
-        try:
-            path.open("rb").close()  # for the system's own words; lightkube says "not found" to whatever it is
-            config = KubeConfig.from_file(path).get()
-            if config is None:
-                raise ConfigError("it has no current context")
-            # Not the environment's proxies: they are for what the agents' side of the world reaches.
-            return cls(AsyncClient(config, timeout=Timeout(REQUEST_TIMEOUT_S), trust_env=False))
-        except OSError as fault:
-            raise KubeconfigUnusable(f"{fault.filename or path}: {fault.strerror or fault}") from fault
-        except KeyError as fault:
-            raise KubeconfigUnusable(f"{path} is no kubeconfig: it has no {fault.args[0]}") from fault
-        except yaml.YAMLError as fault:
-            raise KubeconfigUnusable(f"{path} is no kubeconfig: it is not YAML") from fault
-        except (ConfigError, ValueError, TypeError, AttributeError, AssertionError) as fault:
-            raise KubeconfigUnusable(f"{path}: {str(fault) or type(fault).__name__}") from fault
+        client, files = _open(path)
+        return cls(client, path, files)
 
     async def list_all(self, kind: type[KubernetesObject]) -> Snapshot:
         """See ClusterAccess."""
+        await self._read_again()
         resource, convert = _KINDS[kind]
         with _mapped():
             items = self._client.list(resource, **_which(resource), chunk_size=PAGE_OBJECTS)
@@ -108,7 +105,59 @@ class LightkubeAccess:
 
     async def aclose(self) -> None:
         """See ClusterAccess."""
-        await self._client.close()
+        for client in (self._client, self._before):
+            if client is not None:
+                await client.close()
+
+    # Internal
+
+    async def _read_again(self) -> None:
+        """Lists are made when a watch failed, as it does behind the end of a certificate."""
+        stamp = await asyncio.to_thread(_stamp, self._files)
+        if self._path is None or stamp == self._seen:
+            return
+        self._seen = stamp
+        try:
+            client, self._files = _open(self._path)
+        except KubeconfigUnusable as fault:
+            raise ClusterUnavailable(str(fault)) from fault
+        left, self._before, self._client = self._before, self._client, client
+        if left is not None:
+            await left.close()
+
+
+def _open(path: Path) -> tuple[AsyncClient, list[Path]]:
+    """A client, and the files that its credentials are in. Raises: KubeconfigUnusable."""
+    try:
+        path.open("rb").close()  # for the system's own words; lightkube says "not found" to whatever it is
+        config = KubeConfig.from_file(path).get()
+        if config is None:
+            raise ConfigError("it has no current context")
+        # Not the environment's proxies: they are for what the agents' side of the world reaches.
+        client = AsyncClient(config, timeout=Timeout(REQUEST_TIMEOUT_S), trust_env=False)
+    except OSError as fault:
+        raise KubeconfigUnusable(f"{fault.filename or path}: {fault.strerror or fault}") from fault
+    except KeyError as fault:
+        raise KubeconfigUnusable(f"{path} is no kubeconfig: it has no {fault.args[0]}") from fault
+    except yaml.YAMLError as fault:
+        raise KubeconfigUnusable(f"{path} is no kubeconfig: it is not YAML") from fault
+    except (ConfigError, ValueError, TypeError, AttributeError, AssertionError) as fault:
+        raise KubeconfigUnusable(f"{path}: {str(fault) or type(fault).__name__}") from fault
+    user = config.user
+    beside = [user.client_cert, user.client_key] if user is not None else []
+    return client, [path, *(path.parent / name for name in beside if name)]
+
+
+def _stamp(files: Sequence[Path]) -> list[tuple[int, int, int]]:
+    stamps = []
+    for file in files:
+        try:
+            status = file.stat()
+        except OSError:
+            stamps.append((0, 0, 0))
+        else:
+            stamps.append((status.st_mtime_ns, status.st_size, status.st_ino))
+    return stamps
 
 
 @contextmanager

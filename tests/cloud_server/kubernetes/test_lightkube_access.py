@@ -5,13 +5,18 @@ How a cluster is read is tested on real ones too (tests/e2e).
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import ipaddress
 import json
-from collections.abc import Callable
+import ssl
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from httpx2 import MockTransport, Request, Response
 from lightkube import AsyncClient
 from lightkube.config.kubeconfig import KubeConfig
@@ -19,7 +24,8 @@ from lightkube.config.models import Cluster, User
 
 from cloud_server.kubernetes.access import Changed, ClusterUnavailable, Deleted, NotPermitted, VersionTooOld
 from cloud_server.kubernetes.lightkube_access import KubeconfigUnusable, LightkubeAccess
-from cloud_server.kubernetes.objects import Endpoint, EndpointSlice, Key, Pod
+from cloud_server.kubernetes.objects import Endpoint, EndpointSlice, Key, Node, Pod
+from tests.support.pki import Authority
 
 NO_CONTEXT = "clusters: []\nusers: []\ncontexts: []\n"
 
@@ -149,3 +155,57 @@ async def test_an_answer_without_pods(answer: Response, error: type[Exception], 
         await own.list_all(Pod)
     await own.aclose()
     assert type(caught.value) is error
+
+
+@contextlib.asynccontextmanager
+async def api_server(authority: Authority, folder: Path) -> AsyncIterator[str]:
+    """Demands a client certificate, and has no nodes."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*authority.issue(hosts=["127.0.0.1"]).write(folder, "api"))
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(cadata=authority.pem.decode())
+    body = b'{"kind":"NodeList","apiVersion":"v1","metadata":{"resourceVersion":"7"},"items":[]}'
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, OSError):
+            await reader.readuntil(b"\r\n\r\n")
+            head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+            writer.write(head.encode() + body)
+            await writer.drain()
+        writer.transport.abort()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context)
+    try:
+        yield f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+
+
+@pytest.mark.may_block("kubeconfigs are read where the event loop runs")
+async def test_a_client_certificate_that_ended_is_read_again_when_its_file_changed(tmp_path: Path) -> None:
+    authority = Authority()
+    over = timedelta(days=-1)
+    authority.issue(ends_in=over).write(tmp_path, "me")
+    (tmp_path / "ca.crt").write_bytes(authority.pem)
+    async with api_server(authority, tmp_path) as url:
+        config = {
+            "clusters": [{"name": "c", "cluster": {"server": url, "certificate-authority": "ca.crt"}}],
+            "users": [{"name": "u", "user": {"client-certificate": "me.crt", "client-key": "me.key"}}],
+            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+            "current-context": "c",
+        }
+        path = tmp_path / "kubeconfig"
+        path.write_text(yaml.safe_dump(config))
+        own = LightkubeAccess.from_kubeconfig(path)
+        try:
+            with pytest.raises(ClusterUnavailable):
+                await own.list_all(Node)
+            authority.issue().write(tmp_path, "me")
+            assert (await own.list_all(Node)).version == "7"
+            path.write_text("x: 1")
+            with pytest.raises(ClusterUnavailable, match="is no kubeconfig"):
+                await own.list_all(Node)
+            path.write_text(yaml.safe_dump(config))
+            assert (await own.list_all(Node)).objects == []
+        finally:
+            await own.aclose()
