@@ -34,8 +34,8 @@ def watched(config: ServerConfig) -> list[Watched]:
         remedy = "delete the file, restart the server, and make the kubeconfigs of sites anew"
         what = "the certificate that the kubeconfigs of sites trust,"
         found.append(_file("site-proxy", what, state / SITE_PROXY_FILE, remedy, AUTHORITY))
-    for name, path in _kubeconfigs(config):
-        found.append(_client(name, path))
+    for name, path, remedy in _kubeconfigs(config):
+        found.append(_watched(name, "the client certificate in", path, _client_pem(path), remedy))
     return [one for one in found if one is not None]
 
 
@@ -48,11 +48,13 @@ def operators_certificate(kubeconfig: Path) -> Watched | None:
 # Internal
 
 
-def _kubeconfigs(config: ServerConfig) -> Iterator[tuple[str, Path]]:
+def _kubeconfigs(config: ServerConfig) -> Iterator[tuple[str, Path, str]]:
+    """Name, file and remedy of each."""
     if config.kubernetes.kubeconfig is not None:
-        yield "kubernetes", config.kubernetes.kubeconfig
+        yield "kubernetes", config.kubernetes.kubeconfig, "bring a fresh one; the server reads the file again"
     for cluster in config.cluster:
-        yield f"cluster {cluster.name}", cluster.kubeconfig
+        remedy = "bring a fresh one, and make the kubeconfigs of the site anew"
+        yield f"cluster {cluster.name}", cluster.kubeconfig, remedy
 
 
 def _file(
@@ -87,11 +89,6 @@ def _authorities(name: str, path: Path, remedy: str, *, heals: bool) -> Watched 
     validity: Validity = max((certificate.validity for certificate in certificates), key=lambda one: one.not_after)
     what = f"the authority of agents and users {path}"
     return Watched(name=name, what=what, validity=validity, remedy=remedy, margin=AUTHORITY, heals=heals)
-
-
-def _client(name: str, path: Path) -> Watched | None:
-    remedy = "bring a fresh one; the server reads the file again"
-    return _watched(name, "the client certificate in", path, _client_pem(path), remedy)
 
 
 def _client_pem(path: Path) -> bytes | None:
