@@ -5,21 +5,15 @@ Knows nothing of processes. Only the versions that carry an exit status are spok
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from enum import IntEnum
 
-from wsproto.connection import Connection, ConnectionState, ConnectionType
-from wsproto.events import BytesMessage, CloseConnection, Event, Ping, TextMessage
-from wsproto.frame_protocol import CloseReason, ParseFailed
-from wsproto.utilities import generate_accept_token
-
 from edge_agent.hostkubelet.status import KubeletError
 from tunnel.aio.sockets.duplex import Duplex
 from tunnel.aio.sockets.http1 import Request
+from tunnel.aio.sockets.websocket import WebSocket, accept_headers, key_of
 
 PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
 """Best first."""
@@ -28,8 +22,6 @@ MAX_MESSAGE_BYTES = 32 * 1024
 that as one."""
 MAX_RESIZE_BYTES = 256
 """One JSON object with two numbers."""
-PING_INTERVAL_S = 30.0
-"""Keeps an idle shell alive in load balancers and NATs on the way; their usual limit is 60 s."""
 
 
 class Channel(IntEnum):
@@ -79,8 +71,8 @@ def negotiate(request: Request) -> list[tuple[str, str]]:
         raise KubeletError(
             400, "this needs a WebSocket upgrade with the protocol v5.channel.k8s.io or v4.channel.k8s.io"
         )
-    key = request.headers.get("sec-websocket-key")
-    if not key or request.headers.get("sec-websocket-version") != "13":
+    key = key_of(request)
+    if key is None:
         raise KubeletError(400, "the WebSocket upgrade must have a Sec-WebSocket-Key and Sec-WebSocket-Version 13")
     offered = request.headers.tokens("sec-websocket-protocol")
     chosen = next((protocol for protocol in PROTOCOLS if protocol in offered), None)
@@ -88,12 +80,7 @@ def negotiate(request: Request) -> list[tuple[str, str]]:
         raise KubeletError(
             400, f"none of the WebSocket protocols offered is spoken here, only {' and '.join(PROTOCOLS)}"
         )
-    return [
-        ("upgrade", "websocket"),
-        ("connection", "Upgrade"),
-        ("sec-websocket-accept", generate_accept_token(key.encode("latin-1")).decode("ascii")),
-        ("sec-websocket-protocol", chosen),
-    ]
+    return accept_headers(key, chosen)
 
 
 class ChannelSocket:
@@ -103,13 +90,9 @@ class ChannelSocket:
     """
 
     def __init__(self, duplex: Duplex, early: bytes = b"") -> None:
-        self._duplex = duplex
-        self._websocket = Connection(ConnectionType.SERVER, trailing_data=early)
-        self._sending = asyncio.Lock()
+        self._websocket = WebSocket(duplex, early)
         self._message_channel: int | None = None
         self._control = bytearray()
-        self._ponged = asyncio.Event()
-        self._pongs: deque[bytes] = deque(maxlen=1)
 
     async def events(self) -> AsyncIterator[ChannelEvent]:
         """What the client sends, until it closes or breaks the WebSocket protocol.
@@ -117,19 +100,9 @@ class ChannelSocket:
         Raises:
             StreamError: the connection was reset.
         """
-        while True:
-            try:
-                for event in self._websocket.events():
-                    if isinstance(event, CloseConnection):
-                        return
-                    if (received := self._take(event)) is not None:
-                        yield received
-            except ParseFailed:
-                return
-            data = await self._duplex.read()
-            if not data:
-                return
-            self._websocket.receive_data(data)
+        async for part in self._websocket.parts():
+            if (received := self._take_part(part.data, part.finished)) is not None:
+                yield received
 
     async def send(self, channel: Channel, data: bytes) -> None:
         """Send bytes on a channel, in as many messages as it takes, waiting while the client is slow.
@@ -139,29 +112,15 @@ class ChannelSocket:
         """
         head, part_bytes = bytes((channel,)), MAX_MESSAGE_BYTES - 1
         parts = [data[start : start + part_bytes] for start in range(0, len(data), part_bytes)] or [b""]
-        async with self._sending:
-            await self._write(*(BytesMessage(data=head + part) for part in parts))
+        await self._websocket.send_bytes(*(head + part for part in parts))
 
     async def keep_alive(self) -> None:
         """Answer pings and send some; runs until it is cancelled.
 
-        Apart from the receiver, which must go on reading while a client that sends does not take our bytes.
-
         Raises:
             StreamError: the client is gone.
         """
-        while True:
-            event: Event = Ping()
-            try:
-                async with asyncio.timeout(PING_INTERVAL_S):
-                    await self._ponged.wait()
-            except TimeoutError:
-                pass
-            self._ponged.clear()
-            if self._pongs:
-                event = Ping(payload=self._pongs.pop()).response()
-            async with self._sending:
-                await self._write(event)
+        await self._websocket.keep_alive()
 
     async def close(self) -> None:
         """Send the close of the WebSocket and the end of our bytes.
@@ -169,26 +128,9 @@ class ChannelSocket:
         Raises:
             StreamError: the client is gone.
         """
-        async with self._sending:
-            await self._write(CloseConnection(code=CloseReason.NORMAL_CLOSURE))
-            await self._duplex.write_eof()
+        await self._websocket.close()
 
     # Internal
-
-    async def _write(self, *events: Event) -> None:
-        if self._websocket.state is ConnectionState.OPEN:
-            await self._duplex.write(b"".join(map(self._websocket.send, events)))
-
-    def _take(self, event: Event) -> ChannelEvent | None:
-        if isinstance(event, Ping):
-            # Only the last of several unanswered ones needs an answer (RFC 6455 5.5.3), so a flood costs nothing.
-            self._pongs.append(bytes(event.payload))
-            self._ponged.set()
-        elif isinstance(event, BytesMessage):
-            return self._take_part(bytes(event.data), event.message_finished)
-        elif isinstance(event, TextMessage):
-            return self._take_part(event.data.encode(), event.message_finished)
-        return None
 
     def _take_part(self, data: bytes, finished: bool) -> ChannelEvent | None:
         """A message may come in parts; its first byte says where all of them belong."""

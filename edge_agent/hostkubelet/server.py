@@ -26,6 +26,8 @@ from edge_agent.hostkubelet.settings import HostSettings, SettingsError
 from edge_agent.hostkubelet.spawn import CommandSpec
 from edge_agent.hostkubelet.status import JSON_TYPE, KubeletError
 from edge_agent.hostkubelet.units import ContainerState, Units
+from edge_agent.hostkubelet.usage import Usage
+from tunnel.aio.process.blocking import NotAnswering
 from tunnel.aio.process.parts import PartFailed
 from tunnel.aio.sockets.duplex import Duplex
 from tunnel.aio.sockets.http1 import MAX_LONG_HEAD_BYTES, Request, ServerConnection
@@ -83,6 +85,7 @@ class HostKubelet:
         self._running = Running()
         units = Units(self._running, list(dict.fromkeys(settings.units)), systemctl)
         self._logs = Logs(Journal(self._running, journalctl), units, self._files)
+        self._usage = Usage()
         self._since = datetime.now(UTC)
         self._states = ContainerStates([*self._containers.values()], self._account, units, self._files, self._since)
         self._transitions = Transitions(self._since)
@@ -156,6 +159,8 @@ class HostKubelet:
                 await call.connection.respond(200, [("content-type", "text/plain")], b"ok")
             case ["pods"]:
                 await call.connection.respond(200, [JSON_TYPE], await self._pods())
+            case ["stats", "summary"]:
+                await call.connection.respond(200, [JSON_TYPE], json.dumps(await self._summary()).encode())
             case ["containerLogs", namespace, pod, container]:
                 with audited(RequestRecord(action="log", user=call.principal, container=container)) as record:
                     await self._send_log(call, self._container(namespace, pod, container), record)
@@ -171,8 +176,16 @@ class HostKubelet:
             case ["portForward", *_]:
                 raise KubeletError(400, "a plain box forwards no ports here: use longline connect or a [[forward]]")
             case _:
-                raise KubeletError(404, "the kubelet of a plain box serves /pods, /exec, /containerLogs and /healthz")
+                raise KubeletError(
+                    404, "the kubelet of a plain box serves /pods, /exec, /containerLogs, /stats/summary and /healthz"
+                )
         return True
+
+    async def _summary(self) -> dict[str, object]:
+        try:
+            return await self._usage.summary(self._name, HOST if HOST in self._containers else None)
+        except (OSError, ValueError, LookupError, NotAnswering) as error:
+            raise KubeletError(500, f"this box does not tell what it uses: {error}") from None
 
     def _container(self, namespace: str, pod: str, name: str) -> Container:
         if (namespace, pod) != (NAMESPACE, self._name):

@@ -1,4 +1,4 @@
-"""Discovery documents: `/version`, `/api`, `/apis` in their legacy and aggregated forms, and an empty `/openapi/v3`."""
+"""Discovery documents: `/version`, `/api`, `/apis` in their legacy and aggregated forms."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ SPOKEN_MINORS = range(28, 100)
 DEFAULT_MINOR = 37
 
 OPENAPI_V2_TYPE = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
-"""`/openapi/v2` is an empty document of this type: without one, `kubectl create` blames its own validation."""
+"""`/openapi/v2` is an empty document of this type: without one, `kubectl create` blames its own validation. What
+there is to say is in `/openapi/v3`, which every kubectl that is spoken with here reads first."""
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 _COMPILER = f"python{platform.python_version()}"
 _PLATFORM = f"linux/{_MACHINES.get(platform.machine(), platform.machine())}"
@@ -88,11 +89,6 @@ def aggregated(core: bool, version: str) -> Json:
         "metadata": {},
         "items": [_aggregated_group(name) for name in names],
     }
-
-
-def openapi_index() -> Json:
-    """`/openapi/v3`: no schemas, so kubectl checks nothing on its side; this API takes no objects anyway."""
-    return {"paths": {}}
 
 
 # Internal

@@ -84,14 +84,24 @@ async def fetch_pods(opener: Opener, agent: str) -> object:
     """
     try:
         async with asyncio.timeout(PODS_TIMEOUT_S):
-            async with ending(await start(opener, agent, "GET", "/pods", (), FRONTEND)) as answer:
-                body = await answer.connection.read_body(MAX_PODS_BYTES)
-                if answer.response.status != 200:
-                    raise ApiError(502, f"the kubelet of agent {agent} answered /pods with {answer.response.status}")
-                return decode(body)
+            return await fetch_json(opener, agent, "/pods", MAX_PODS_BYTES)
     except TimeoutError:
         raise ApiError(504, f"the kubelet of agent {agent} did not list its pods in time") from None
+
+
+async def fetch_json(opener: Opener, agent: str, path: str, max_bytes: int) -> object:
+    """A decoded document of an agent's kubelet; the caller must bound the time that it takes.
+
+    Raises:
+        ApiError: it could not be had.
+    """
+    try:
+        async with ending(await start(opener, agent, "GET", path, (), FRONTEND)) as answer:
+            body = await answer.connection.read_body(max_bytes)
+            if answer.response.status != 200:
+                raise ApiError(502, f"the kubelet of agent {agent} answered {path} with {answer.response.status}")
+            return decode(body)
     except StreamError as error:
         raise from_stream_error(error, agent) from error
     except ValueError as error:
-        raise ApiError(502, f"the kubelet of agent {agent} answered /pods with broken JSON") from error
+        raise ApiError(502, f"the kubelet of agent {agent} answered {path} with broken JSON") from error

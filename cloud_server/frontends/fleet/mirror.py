@@ -73,7 +73,16 @@ class _Known:
 class Mirror:
     """Follows the registry; `run` must be running."""
 
-    def __init__(self, registry: Registry, opener: Opener, store: ObjectStore, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        opener: Opener,
+        store: ObjectStore,
+        clock: Callable[[], datetime],
+        forgotten: Callable[[str], None] = lambda _agent: None,
+    ) -> None:
+        """`forgotten` is told of each agent that is gone for good."""
+        self._forgotten = forgotten
         self._registry = registry
         self._opener = opener
         self._store = store
@@ -189,6 +198,7 @@ class Mirror:
             return
         if known.fetching:
             known.fetching.cancel()
+        self._forgotten(name)
         self._store.remove("nodes", ("", name))
         for key in list(known.owned):
             self._drop(known, key)

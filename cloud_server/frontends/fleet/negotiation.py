@@ -40,7 +40,7 @@ def negotiate(accept: str | None, transforms: Mapping[str, tuple[str, tuple[str,
         group, versions = transforms.get(kind, ("", ()))
         if parameters.get("g") == group and parameters.get("v") in versions:
             return Accepted(kind, parameters["v"])
-    raise ApiError(406, "only the media type application/json is spoken here")
+    raise ApiError(406, "only the media type application/json is spoken here", details={})
 
 
 def _clauses(accept: str) -> Iterator[tuple[str, dict[str, str]]]:

@@ -24,6 +24,7 @@ MAX_LABELS = 64
 MAX_ADDRESSES = 16
 
 _NO_KUBELET_PORT: Json = {"kubeletEndpoint": {"Port": 0}}
+_NO_IMAGES: list[Json] = []
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UID_SPACE = uuid.UUID("6f1b0c52-3c3f-5a0e-9f5e-2f8f4f6a7d11")
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "armv6l": "arm", "i686": "386"}
@@ -58,14 +59,16 @@ def node_object(agent: AgentView, created: datetime, sources: Json | None = None
     conditions = [_ready_condition(agent, created)]
     if sources is not None:
         conditions.append(sources | {"lastHeartbeatTime": timestamp(agent.since or created)})
+    capacity = _capacity(agent)
     status: Json = {
+        "capacity": capacity,
+        "allocatable": capacity,
         "conditions": conditions,
         "addresses": _addresses(agent),
         "nodeInfo": _node_info(agent),
         "daemonEndpoints": _NO_KUBELET_PORT,
+        "images": _NO_IMAGES,
     }
-    if capacity := _capacity(agent):
-        status |= {"capacity": capacity, "allocatable": capacity}
     spec: Json = {"providerID": f"longline://{agent.name}"}
     if not agent.connected:
         taint = {"key": "node.kubernetes.io/unreachable", "effect": "NoSchedule"}
@@ -92,8 +95,14 @@ def with_heartbeat(node: Json, last_seen: datetime | None) -> Json:
     return node | {"status": node["status"] | {"conditions": conditions}}
 
 
-def lease_object(agent: str, created: datetime, renewed: datetime) -> Json:
-    """The Lease that `kubectl describe node` shows."""
+def internal_address(node: Json) -> str:
+    """The first address of a Node in its own network; empty when it has said none."""
+    addresses = node["status"]["addresses"]
+    return next((item["address"] for item in addresses if item["type"] == "InternalIP"), "")
+
+
+def lease_object(agent: str, created: datetime, renewed: datetime, version: int) -> Json:
+    """The Lease that `kubectl describe node` shows; it is made when asked for, with the version of that moment."""
     return {
         "kind": "Lease",
         "apiVersion": "coordination.k8s.io/v1",
@@ -101,7 +110,11 @@ def lease_object(agent: str, created: datetime, renewed: datetime) -> Json:
             "name": agent,
             "namespace": LEASE_NAMESPACE,
             "uid": uid_of("lease", agent),
+            "resourceVersion": str(version),
             "creationTimestamp": timestamp(created),
+            "ownerReferences": [
+                {"apiVersion": "v1", "kind": "Node", "name": agent, "uid": uid_of("node", agent)},
+            ],
         },
         "spec": {
             "holderIdentity": agent,

@@ -74,6 +74,8 @@ def stand_in(agent: AgentView, created: datetime) -> Json:
         },
         "spec": {
             "nodeName": agent.name,
+            "hostNetwork": True,
+            "restartPolicy": "Always",
             "containers": _STAND_IN_CONTAINERS,
         },
         "status": {

@@ -16,13 +16,17 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _FIXED_SIZES = {_FIXED64: 8, _FIXED32: 4}
 _MAX_VARINT_BYTES = 10
 
-# By field number: a name for a string, a name and the fields inside for a message.
-Fields = Mapping[int, "str | tuple[str, Fields]"]
+# By field number: a name for a string, a list of one name for repeated strings, a name and fields for a message.
+Fields = Mapping[int, "str | list[str] | tuple[str, Fields]"]
 _TYPE: Fields = {1: "apiVersion", 2: "kind"}
 _RESOURCE: Fields = {1: "namespace", 2: "verb", 3: "group", 4: "version", 5: "resource", 6: "subresource", 7: "name"}
 _PATH: Fields = {1: "path", 2: "verb"}
+_ACCESS: Fields = {1: ("resourceAttributes", _RESOURCE), 2: ("nonResourceAttributes", _PATH)}
+_ACCESS_OF: Fields = {**_ACCESS, 3: "user", 4: ["groups"], 6: "uid"}
 _SPECS: dict[str, Fields] = {
-    "SelfSubjectAccessReview": {1: ("resourceAttributes", _RESOURCE), 2: ("nonResourceAttributes", _PATH)},
+    "SelfSubjectAccessReview": _ACCESS,
+    "SubjectAccessReview": _ACCESS_OF,
+    "LocalSubjectAccessReview": _ACCESS_OF,
     "SelfSubjectRulesReview": {1: "namespace"},
     "SelfSubjectReview": {},
 }
@@ -56,7 +60,9 @@ def _message(data: bytes, fields: Fields) -> Json:
         match fields.get(number):
             case str(name):
                 message[name] = value.decode("utf-8")
-            case (name, inner):
+            case [str(name)]:
+                message.setdefault(name, []).append(value.decode("utf-8"))
+            case (str(name), Mapping() as inner):
                 message[name] = _message(value, inner)
     return message
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from urllib.parse import quote, urlencode
 
 from cloud_server.frontends.fleet.audit import AuditRecord, audited
+from cloud_server.frontends.fleet.credentials import offered_protocols
 from cloud_server.frontends.fleet.encoding import decode
 from cloud_server.frontends.fleet.gone import unless_gone
 from cloud_server.frontends.fleet.interfaces import User
@@ -41,7 +42,6 @@ _STREAMS = (("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty
 _REQUEST_HEADERS = ("upgrade", "sec-websocket-key", "sec-websocket-version", "sec-websocket-extensions")
 _RESPONSE_HEADERS = ("upgrade", "sec-websocket-accept", "sec-websocket-protocol", "sec-websocket-extensions")
 _STREAM_PROTOCOL = "x-stream-protocol-version"
-_TOKEN_PROTOCOL = "base64url.bearer.authorization.k8s.io."  # noqa: S105 - how browsers mark a token, not one
 
 
 class Proxy:
@@ -87,7 +87,7 @@ class Proxy:
         pod = self._store.get("pods", (about.namespace, about.name))
         agent = self._mirror.owner(about.namespace, about.name)
         if pod is None or agent is None:
-            raise not_found("pods", about.name)
+            raise not_found("", "pods", about.name)
         return agent, pod
 
     async def _container(self, about: ResourceRequest, pod: Json) -> str:
@@ -106,7 +106,7 @@ class Proxy:
     ) -> None:
         if request.upgrade is None:
             raise ApiError(400, f"{record.action} needs an upgrade to WebSocket or SPDY")
-        offered = _offered_protocols(request.headers)
+        offered = offered_protocols(request.headers)
         view = self._mirror.view(record.agent)
         if view is not None and self._older.turn_down(view, offered):
             raise ApiError(403, f"the kubelet of agent {record.agent} speaks none of {', '.join(offered)}")
@@ -189,15 +189,9 @@ def _upgrade_headers(headers: Headers) -> list[tuple[str, str]]:
     """Only what the upgrade is made of: credentials, cookies and origins end here."""
     passed = [("connection", "Upgrade")]
     passed += [(name, value) for name, value in headers if name in (*_REQUEST_HEADERS, _STREAM_PROTOCOL)]
-    if protocols := _offered_protocols(headers):
+    if protocols := offered_protocols(headers):
         passed.append(("sec-websocket-protocol", ", ".join(protocols)))
     return passed
-
-
-def _offered_protocols(headers: Headers) -> list[str]:
-    """The WebSocket protocols that a client offers; none of one that speaks SPDY."""
-    offered = [part.strip() for value in headers.getlist("sec-websocket-protocol") for part in value.split(",")]
-    return [name for name in offered if name and not name.startswith(_TOKEN_PROTOCOL)]
 
 
 def _answer_headers(headers: Headers) -> list[tuple[str, str]]:

@@ -4,32 +4,40 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from datetime import datetime
+from typing import Any
 
+from cloud_server.frontends.fleet.completion import completed
 from cloud_server.frontends.fleet.encoding import decode, encode
 from cloud_server.frontends.fleet.mirror import Mirror
 from cloud_server.frontends.fleet.negotiation import negotiate
-from cloud_server.frontends.fleet.objects import lease_object, with_heartbeat
+from cloud_server.frontends.fleet.objects import internal_address, lease_object, with_heartbeat
+from cloud_server.frontends.fleet.options import check_list, check_version, check_watch
+from cloud_server.frontends.fleet.pressure import with_usage
 from cloud_server.frontends.fleet.resources import LEASE_NAMESPACE
 from cloud_server.frontends.fleet.routes import ResourceRequest
 from cloud_server.frontends.fleet.selectors import FieldRequirement, Selector, parse
 from cloud_server.frontends.fleet.status import ApiError, Json, not_found
 from cloud_server.frontends.fleet.store import ObjectStore
 from cloud_server.frontends.fleet.tables import table
-from cloud_server.frontends.fleet.watch import DEFAULT_TIMEOUT_S, MAX_TIMEOUT_S, WatchOptions, serve_watch
-from cloud_server.frontends.http.exchange import Exchange
+from cloud_server.frontends.fleet.usage import UsageReader
+from cloud_server.frontends.fleet.watch import DEFAULT_TIMEOUT_S, MAX_TIMEOUT_S, Sink, WatchOptions, serve_watch
 
 MAX_TOKEN_CHARS = 1024
+MEASURE_WAIT_S = 1.5
+"""How long `kubectl describe node` waits for what the box uses: 0.5 s of it are a first look at the processors."""
 _TABLE = {"Table": ("meta.k8s.io", ("v1", "v1beta1"))}
 
 
 class Reads:
     """Reads of all that has objects."""
 
-    def __init__(self, mirror: Mirror, store: ObjectStore, clock: Callable[[], datetime]) -> None:
+    def __init__(self, mirror: Mirror, store: ObjectStore, usage: UsageReader, clock: Callable[[], datetime]) -> None:
         self._mirror = mirror
         self._store = store
+        self._usage = usage
         self._clock = clock
 
     # Public
@@ -41,12 +49,15 @@ class Reads:
             ApiError: there is none, or no accepted form.
         """
         as_table = negotiate(accept, _TABLE).kind == "Table"
+        check_version(about.query, self._store.version)
         resource = about.resource.name
         if resource == "pods":
             await self._mirror.freshen(about.namespace, about.name)
         item = self._find(resource, about.namespace, about.name)
         if item is None:
-            raise not_found(resource, about.name)
+            raise not_found(about.resource.group, resource, about.name)
+        if resource == "nodes" and not as_table:
+            await self._measure(about.name)
         item = self._present(item)
         return self._table(about, [item], {"resourceVersion": str(self._store.version)}) if as_table else item
 
@@ -57,6 +68,7 @@ class Reads:
             ApiError: a bad selector or page, or no accepted form.
         """
         as_table = negotiate(accept, _TABLE).kind == "Table"
+        check_list(about.query, self._store.version)
         if about.resource.name == "pods":
             self._mirror.note_interest()
         selector = _selector(about)
@@ -68,14 +80,14 @@ class Reads:
         kind, group_version = about.resource.kind, about.resource.group_version
         return {"kind": f"{kind}List", "apiVersion": group_version, "metadata": metadata, "items": items}
 
-    async def watch(self, exchange: Exchange, about: ResourceRequest, accept: str | None) -> None:
-        """Answer a watch.
+    def watch(self, sink: Sink, about: ResourceRequest, accept: str | None) -> Coroutine[Any, Any, None]:
+        """Check what a watch asks for; what is returned sends it to its end, and raises StreamError.
 
         Raises:
             ApiError: a bad selector or version, or no accepted form.
-            StreamError: the client is gone.
         """
         as_table = negotiate(accept, _TABLE).kind == "Table"
+        check_watch(about.query)
         if about.resource.name == "pods":
             self._mirror.note_interest()
         query, resource = about.query, about.resource
@@ -90,13 +102,14 @@ class Reads:
             after=None if initial or not after else after,
             bookmarks=query.flag("allowWatchBookmarks"),
             initial_end=initial and query.flag("allowWatchBookmarks"),
+            from_now=not initial and bool(query.text("sendInitialEvents")),
             timeout_s=min(query.number("timeoutSeconds", 0) or DEFAULT_TIMEOUT_S, MAX_TIMEOUT_S),
         )
 
         def to_table(items: list[Json], header: bool) -> Json:
             return self._table(about, items, {"resourceVersion": _version_of(items)}, header)
 
-        await serve_watch(exchange, self._store, options, self._present, to_table if as_table else None)
+        return serve_watch(sink, self._store, options, self._present, to_table if as_table else None)
 
     # Internal
 
@@ -118,16 +131,27 @@ class Reads:
         if view is None:
             return None
         joined = self._mirror.joined(name)
-        return lease_object(name, joined, self._clock() if view.connected else view.last_seen or joined)
+        renewed = self._clock() if view.connected else view.last_seen or joined
+        return lease_object(name, joined, renewed, self._store.version)
+
+    async def _measure(self, name: str) -> None:
+        """Have at hand what a single node's box uses; it does without where that takes long."""
+        if (view := self._mirror.view(name)) is not None:
+            with suppress(ApiError):
+                await self._usage.read(view, MEASURE_WAIT_S)
 
     def _present(self, item: Json) -> Json:
+        if item["kind"] == "Pod":
+            node = self._store.get("nodes", ("", item["spec"]["nodeName"]))
+            return completed(item, internal_address(node) if node is not None else "")
         if item["kind"] != "Node":
             return item
         view = self._mirror.view(item["metadata"]["name"])
         if view is None:
             return item
         # The views that the mirror has are of the last change; a connected agent is one that is heard from now.
-        return with_heartbeat(item, self._clock() if view.connected else view.last_seen)
+        seen = self._clock() if view.connected else view.last_seen
+        return with_usage(with_heartbeat(item, seen), self._usage.latest(view))
 
     def _table(self, about: ResourceRequest, items: list[Json], metadata: Json, header: bool = True) -> Json:
         include = about.query.text("includeObject", "Metadata")
@@ -180,4 +204,4 @@ def _read_token(token: str) -> tuple[int, tuple[str, str]]:
     match parts:
         case {"v": int(version), "after": [str(namespace), str(name)]}:
             return version, (namespace, name)
-    raise ApiError(400, "invalid continue token")
+    raise ApiError(400, "invalid continue token: list again without it")

@@ -1,4 +1,4 @@
-"""The table of what the fleet API offers: discovery, routing and access reviews are all read from it."""
+"""The table of what the fleet API offers: discovery, routing, access reviews and schemas are all read from it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ DEFAULT_NAMESPACE = "default"
 LEASE_NAMESPACE = "kube-node-lease"
 NAMESPACES = (DEFAULT_NAMESPACE, LEASE_NAMESPACE, "kube-system")
 """Namespaces that always exist, with or without pods in them."""
+METRICS_GROUP = "metrics.k8s.io"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +27,8 @@ class Resource:
     verbs: tuple[str, ...] = READ_VERBS
     short_names: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
+    origin: str = "nothing is written through it"
+    """Where its objects come from, for people who try to write one."""
 
     @property
     def group_version(self) -> str:
@@ -40,45 +43,71 @@ class Resource:
 
 # A WebSocket upgrade is a GET and a SPDY upgrade a POST, hence both verbs.
 _STREAM_VERBS = ("create", "get")
+_PODS_ORIGIN = "pods are what boxes offer, as each box's own edge-agent.toml says"
+_NODES_ORIGIN = "nodes are the agents that joined, with the labels of their edge-agent.toml"
+_NONE = "there are none: the fleet API runs no workloads"
+
+
+def _empty(group: str, kind: str, *short_names: str, plural: str = "", everywhere: bool = True) -> Resource:
+    """A kind without any objects: clients that list a whole cluster ask for it, and take an error for a broken one."""
+    singular = kind.lower()
+    return Resource(
+        group=group, name=plural or f"{singular}s", kind=kind, singular=singular, short_names=short_names,
+        categories=("all",) if everywhere else (), origin=_NONE,
+    )  # fmt: skip
+
+
+def _review(group: str, kind: str, *, namespaced: bool = False) -> Resource:
+    singular = kind.lower()
+    return Resource(
+        group=group, name=f"{singular}s", kind=kind, singular=singular, namespaced=namespaced, verbs=("create",)
+    )
+
 
 RESOURCES = (
-    Resource(name="nodes", kind="Node", singular="node", namespaced=False, short_names=("no",)),
-    Resource(name="pods", kind="Pod", singular="pod", short_names=("po",), categories=("all",)),
+    Resource(
+        name="nodes", kind="Node", singular="node", namespaced=False, short_names=("no",), origin=_NODES_ORIGIN
+    ),
+    Resource(
+        name="pods", kind="Pod", singular="pod", short_names=("po",), categories=("all",), origin=_PODS_ORIGIN
+    ),
     Resource(name="pods/exec", kind="PodExecOptions", verbs=_STREAM_VERBS),
     Resource(name="pods/attach", kind="PodAttachOptions", verbs=_STREAM_VERBS),
     Resource(name="pods/portforward", kind="PodPortForwardOptions", verbs=_STREAM_VERBS),
     Resource(name="pods/log", kind="Pod", verbs=("get",)),
-    Resource(name="namespaces", kind="Namespace", singular="namespace", namespaced=False, short_names=("ns",)),
-    # There are none: these two are here because `kubectl describe` and `kubectl cluster-info` ask for them.
-    Resource(name="events", kind="Event", singular="event", short_names=("ev",)),
-    Resource(name="services", kind="Service", singular="service", short_names=("svc",)),
-    Resource(group="events.k8s.io", name="events", kind="Event", singular="event", short_names=("ev",)),
-    Resource(group="coordination.k8s.io", name="leases", kind="Lease", singular="lease", verbs=("get", "list")),
     Resource(
-        group="authorization.k8s.io",
-        name="selfsubjectaccessreviews",
-        kind="SelfSubjectAccessReview",
-        singular="selfsubjectaccessreview",
-        namespaced=False,
-        verbs=("create",),
+        name="namespaces", kind="Namespace", singular="namespace", namespaced=False, short_names=("ns",),
+        origin="namespaces are those that pods of boxes are in",
+    ),
+    # `kubectl describe`, `cluster-info` and `cluster-info dump`, k9s and Headlamp ask for these.
+    _empty("", "Event", "ev", everywhere=False),
+    _empty("", "Service", "svc"),
+    _empty("", "ReplicationController", "rc"),
+    _empty("events.k8s.io", "Event", "ev", everywhere=False),
+    _empty("apps", "DaemonSet", "ds"),
+    _empty("apps", "Deployment", "deploy"),
+    _empty("apps", "ReplicaSet", "rs"),
+    _empty("apps", "StatefulSet", "sts"),
+    _empty("batch", "CronJob", "cj"),
+    _empty("batch", "Job"),
+    Resource(
+        group="coordination.k8s.io", name="leases", kind="Lease", singular="lease", verbs=("get", "list"),
+        origin="a lease says when its agent was last heard of",
     ),
     Resource(
-        group="authorization.k8s.io",
-        name="selfsubjectrulesreviews",
-        kind="SelfSubjectRulesReview",
-        singular="selfsubjectrulesreview",
-        namespaced=False,
-        verbs=("create",),
+        group=METRICS_GROUP, version="v1beta1", name="nodes", kind="NodeMetrics", namespaced=False,
+        verbs=("get", "list"), origin="boxes are measured when somebody asks",
     ),
     Resource(
-        group="authentication.k8s.io",
-        name="selfsubjectreviews",
-        kind="SelfSubjectReview",
-        singular="selfsubjectreview",
-        namespaced=False,
-        verbs=("create",),
+        group=METRICS_GROUP, version="v1beta1", name="pods", kind="PodMetrics", verbs=("get", "list"),
+        origin="boxes are measured when somebody asks",
     ),
-)
+    _review("authorization.k8s.io", "SelfSubjectAccessReview"),
+    _review("authorization.k8s.io", "SelfSubjectRulesReview"),
+    _review("authorization.k8s.io", "SubjectAccessReview"),
+    _review("authorization.k8s.io", "LocalSubjectAccessReview", namespaced=True),
+    _review("authentication.k8s.io", "SelfSubjectReview"),
+)  # fmt: skip
 
 _BY_NAME = {(resource.group, resource.version, resource.name): resource for resource in RESOURCES}
 

@@ -1,18 +1,22 @@
-"""What a user may ask about itself: `kubectl auth can-i`, `auth can-i --list` and `auth whoami`."""
+"""What may be asked about rights: `kubectl auth can-i`, `auth can-i --list`, `auth whoami`, and of other users."""
 
 from __future__ import annotations
 
-from cloud_server.frontends.fleet.access import Action, decide
+from cloud_server.frontends.fleet.access import AUTHENTICATED, PATHS, Action, decide
 from cloud_server.frontends.fleet.interfaces import User
 from cloud_server.frontends.fleet.resources import RESOURCES, find_in_group
-from cloud_server.frontends.fleet.status import ApiError, Json
+from cloud_server.frontends.fleet.status import ApiError, Json, invalid
+
+_GROUP = "authorization.k8s.io"
+
+_OF_OTHERS = ("SubjectAccessReview", "LocalSubjectAccessReview")
 
 
 def review(kind: str, body: Json, user: User) -> Json:
     """Answer a review object with the same object and its status.
 
     Raises:
-        ApiError: 400, the object is not of that kind or says nothing to review.
+        ApiError: 400, the object is not of that kind; 422, it says nothing to review.
     """
     if body.get("kind", kind) != kind:
         raise ApiError(400, f"expected a {kind}")
@@ -20,11 +24,13 @@ def review(kind: str, body: Json, user: User) -> Json:
     if not isinstance(spec, dict):
         raise ApiError(400, "spec must be an object")
     if kind == "SelfSubjectAccessReview":
-        status = _access(spec, user)
+        status = _access(kind, spec, user)
+    elif kind in _OF_OTHERS:
+        status = _access(kind, spec, _other(kind, spec))
     elif kind == "SelfSubjectRulesReview":
         status = _rules()
     else:
-        status = {"userInfo": {"username": user.name, "groups": list(user.groups)}}
+        status = {"userInfo": {"username": user.name, "groups": list(user.groups), "extra": {}}}
     return {
         "kind": kind,
         "apiVersion": body.get("apiVersion", "v1"),
@@ -34,14 +40,25 @@ def review(kind: str, body: Json, user: User) -> Json:
     }
 
 
-def _access(spec: Json, user: User) -> Json:
+def _other(kind: str, spec: Json) -> User:
+    """The user that a review is about; whoever has a credential is an administrator, so any name may be one."""
+    groups = spec.get("groups") or []
+    names = tuple(name for name in groups if isinstance(name, str)) if isinstance(groups, list) else ()
+    name = _text(spec, "user")
+    if not name and not names:
+        raise invalid(kind, _GROUP, "spec.user", 'Invalid value: "": at least one of user or group must be specified')
+    return User(name if name or AUTHENTICATED not in names else AUTHENTICATED, names)
+
+
+def _access(kind: str, spec: Json, user: User) -> Json:
     attributes, path = spec.get("resourceAttributes"), spec.get("nonResourceAttributes")
-    if isinstance(attributes, dict):
+    if isinstance(attributes, dict) and path is None:
         action = _resource_action(attributes)
-    elif isinstance(path, dict):
-        action = Action(verb=_text(path, "verb"))
+    elif isinstance(path, dict) and attributes is None:
+        action = Action(verb=_text(path, "verb"), path=_text(path, "path"))
     else:
-        raise ApiError(400, "spec.resourceAttributes or spec.nonResourceAttributes must be given")
+        message = "Invalid value: exactly one of nonResourceAttributes or resourceAttributes must be specified"
+        raise invalid(kind, _GROUP, "spec.resourceAttributes", message)
     decision = decide(user, action)
     return {"allowed": decision.allowed, "reason": decision.reason}
 
@@ -65,7 +82,7 @@ def _rules() -> Json:
     rules = [{"verbs": list(item.verbs), "apiGroups": [item.group], "resources": [item.name]} for item in RESOURCES]
     return {
         "resourceRules": rules,
-        "nonResourceRules": [{"verbs": ["get"], "nonResourceURLs": ["/api", "/api/*", "/apis", "/apis/*", "/version"]}],
+        "nonResourceRules": [{"verbs": ["get"], "nonResourceURLs": list(PATHS)}],
         "incomplete": False,
     }
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from cloud_server.frontends.fleet.resources import Resource, find
-from cloud_server.frontends.fleet.status import ApiError, no_such_path
+from cloud_server.frontends.fleet.status import ApiError, about, no_such_path
 from tunnel.aio.sockets.http1 import Request
 
 _FALSE = ("0", "false")
@@ -85,11 +85,25 @@ def parse(request: Request) -> ResourceRequest | None:
         raise no_such_path()
     name = rest[1] if len(rest) > 1 else ""
     resource = find(group, version, "/".join([rest[0], *rest[2:]]))
-    if resource is None or (namespace and not resource.namespaced):
+    if resource is None:
+        raise _not_offered(request.method, find(group, version, rest[0]), rest)
+    if namespace and not resource.namespaced:
         raise no_such_path()
     query = Query(request.query)
     verb = _verb(request.method, bool(name), query)
     return ResourceRequest(resource=resource, verb=verb, namespace=namespace, name=name, query=query)
+
+
+def _not_offered(method: str, parent: Resource | None, rest: list[str]) -> ApiError:
+    """There is no such resource. A write to a part of one that is there, though, has a reason of its own.
+
+    `kubectl debug` writes `pods/ephemeralcontainers`, `kubectl drain` `pods/eviction`: told that these were not found,
+    it guesses at what the cluster may lack.
+    """
+    if parent is None or method not in _WRITE_METHODS or len(rest) < 3:
+        return no_such_path()
+    text = f"the server does not allow this on {parent.name}/{rest[2]}: {parent.origin}"
+    return ApiError(405, text, details=about(parent.group, parent.name, rest[1]))
 
 
 def _verb(method: str, named: bool, query: Query) -> str:
@@ -99,5 +113,5 @@ def _verb(method: str, named: bool, query: Query) -> str:
         return "get" if named else "list"
     verb = _WRITE_METHODS.get(method)
     if verb is None:
-        raise ApiError(405, f"the method {method} is not spoken here")
+        raise ApiError(405, f"the method {method} is not spoken here", details={})
     return "deletecollection" if verb == "delete" and not named else verb

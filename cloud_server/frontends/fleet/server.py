@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 import structlog
 
-from cloud_server.frontends.fleet import discovery
+from cloud_server.frontends.fleet import discovery, resources
 from cloud_server.frontends.fleet.access import Action, decide
+from cloud_server.frontends.fleet.credentials import identify
 from cloud_server.frontends.fleet.encoding import JSON_TYPE, decode, encode
 from cloud_server.frontends.fleet.interfaces import Authenticate, Registry, User
+from cloud_server.frontends.fleet.metrics import MetricsApi
 from cloud_server.frontends.fleet.mirror import Mirror
 from cloud_server.frontends.fleet.negotiation import negotiate
 from cloud_server.frontends.fleet.protobuf import MEDIA_TYPE, decode_object
@@ -19,7 +23,10 @@ from cloud_server.frontends.fleet.reads import Reads
 from cloud_server.frontends.fleet.reviews import review
 from cloud_server.frontends.fleet.routes import ResourceRequest, parse
 from cloud_server.frontends.fleet.status import ApiError, Json, no_such_path
+from cloud_server.frontends.fleet.status import about as details_of
 from cloud_server.frontends.fleet.store import ObjectStore
+from cloud_server.frontends.fleet.usage import UsageReader
+from cloud_server.frontends.fleet.watch_sinks import sink_for
 from cloud_server.frontends.http.exchange import Exchange
 from cloud_server.frontends.http.server import ALPN_PROTOCOLS, HttpServer
 from cloud_server.frontends.opener import Opener
@@ -30,6 +37,7 @@ from tunnel.core.errors import StreamError
 MAX_BODY_BYTES = 64 * 1024
 """Reviews are all that is taken."""
 _DISCOVERY = {"APIGroupDiscoveryList": ("apidiscovery.k8s.io", ("v2", "v2beta1"))}
+_FIRST_ASKED = re.compile(r"/(api|apis|version|openapi/.*)/?")
 _HEALTH_PATHS = ("/healthz", "/livez", "/readyz")
 _BODY_TYPES: dict[str, Callable[[bytes], object]] = {JSON_TYPE[1]: decode, MEDIA_TYPE: decode_object}
 _PLAIN = ("content-type", "text/plain; charset=utf-8")
@@ -62,8 +70,10 @@ class FleetServer:
         """
         self._authenticate = authenticate
         store = ObjectStore(int(clock().timestamp() * 1_000_000))
-        self._mirror = Mirror(registry, opener, store, clock)
-        self._reads = Reads(self._mirror, store, clock)
+        self._usage = UsageReader(opener, clock)
+        self._mirror = Mirror(registry, opener, store, clock, self._usage.forget)
+        self._reads = Reads(self._mirror, store, self._usage, clock)
+        self._metrics = MetricsApi(self._mirror, store, self._usage, clock)
         self._proxy = Proxy(self._mirror, store, opener)
         self._http = HttpServer(self._serve, _refusal)
 
@@ -76,7 +86,9 @@ class FleetServer:
 
     async def run(self) -> None:
         """Follow the registry until cancelled."""
-        await self._mirror.run()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._usage.run(), name="fleet usage")
+            tasks.create_task(self._mirror.run(), name="fleet mirror")
 
     async def handle(self, conn: Conn) -> None:
         """Serve a connection to its end."""
@@ -91,11 +103,8 @@ class FleetServer:
     async def _serve(self, conn: Conn, exchange: Exchange, request: Request) -> None:
         """Answer one request."""
         try:
-            name = self._authenticate(conn.tls_peer_spiffe, _bearer(request))
-            if name is None:
-                raise ApiError(401, "Unauthorized: a client certificate of a user or a bearer token is needed")
+            user = identify(self._authenticate, conn.tls_peer_spiffe, request)
             exchange.trust()
-            user = User(name)
             about = parse(request)
             if about is None:
                 await self._serve_path(exchange, request)
@@ -107,7 +116,7 @@ class FleetServer:
                 raise
             await _answer(exchange, ApiError(error.status, error.text).body(), error.status)
         except ApiError as error:
-            await _answer(exchange, error.body(), error.code)
+            await _refuse(exchange, request, error)
         except StreamError:
             raise
         except Exception:
@@ -120,7 +129,7 @@ class FleetServer:
 
     async def _serve_path(self, exchange: Exchange, request: Request) -> None:
         if request.method not in ("GET", "HEAD"):
-            raise ApiError(405, f"{request.method} is not allowed on {request.path}")
+            raise ApiError(405, f"{request.method} is not allowed on {request.path}", details={})
         path = request.path.rstrip("/")
         if path in _HEALTH_PATHS:
             await exchange.respond(200, [_PLAIN], b"ok")
@@ -135,22 +144,41 @@ class FleetServer:
         accept = request.headers.get("accept")
         if about.resource.subresource:
             await self._proxy.serve(exchange, request, about, user)
-            return
-        match about.verb:
-            case "watch":
-                await self._reads.watch(exchange, about, accept)
-            case "list":
-                await _answer(exchange, self._reads.page(about, accept))
-            case "get":
-                await _answer(exchange, await self._reads.get(about, accept))
-            case _:
-                body = await _read_object(exchange, request)
-                await _answer(exchange, review(about.resource.kind, body, user), 201)
+        elif about.verb == "watch":
+            sink = sink_for(exchange, request)
+            await sink.run(self._reads.watch(sink, about, accept))
+        else:
+            await _answer(exchange, *await self._document_of(exchange, request, about, user))
+
+    async def _document_of(
+        self, exchange: Exchange, request: Request, about: ResourceRequest, user: User
+    ) -> tuple[Json, int]:
+        """A whole answer and its status."""
+        accept = request.headers.get("accept")
+        match about.verb, about.resource.group:
+            case "list", resources.METRICS_GROUP:
+                return await self._metrics.page(about, accept), 200
+            case "get", resources.METRICS_GROUP:
+                return await self._metrics.get(about, accept), 200
+            case "list", _:
+                return self._reads.page(about, accept), 200
+            case "get", _:
+                return await self._reads.get(about, accept), 200
+        body = await _read_object(exchange, request)
+        return review(about.resource.kind, body, user), 201
 
 
 def _refusal(error: HttpError) -> tuple[str, bytes]:
     """The answer to what is no request, or too long for one."""
     return JSON_TYPE[1], encode(ApiError(error.status, error.text).body())
+
+
+async def _refuse(exchange: Exchange, request: Request, error: ApiError) -> None:
+    if error.code == 403 and _FIRST_ASKED.fullmatch(request.path):
+        # kubectl begins with these, and prints `unknown` for a Status there: it looks for text.
+        await exchange.respond(error.code, [_PLAIN], error.message.encode())
+    else:
+        await _answer(exchange, error.body(), error.code)
 
 
 async def _answer(exchange: Exchange, body: Json, status: int = 200) -> None:
@@ -171,24 +199,20 @@ async def _read_object(exchange: Exchange, request: Request) -> Json:
     return body
 
 
-def _bearer(request: Request) -> str | None:
-    scheme, _, token = (request.headers.get("authorization") or "").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" and token.strip() else None
-
-
 def _check_allowed(user: User, about: ResourceRequest) -> None:
     resource = about.resource
+    details = details_of(resource.group, resource.name, about.name)
     if about.verb not in resource.verbs:
-        raise ApiError(
-            405,
-            f"the server does not allow {about.verb} on {resource.name}: it offers {', '.join(resource.verbs)}",
-        )
+        offered = ", ".join(resource.verbs)
+        text = f"the server does not allow {about.verb} on {resource.name}, only {offered}: {resource.origin}"
+        raise ApiError(405, text, details=details)
     action = Action(
         verb=about.verb, group=resource.group, resource=resource.name, namespace=about.namespace, name=about.name
     )
     decision = decide(user, action)
     if not decision.allowed:
-        raise ApiError(403, f'user "{user.name}" may not {about.verb} {resource.name}: {decision.reason}')
+        text = f'user "{user.name}" may not {about.verb} {resource.name}: {decision.reason}'
+        raise ApiError(403, text, details=details)
 
 
 def _document(path: str, request: Request) -> tuple[Json, str]:
@@ -208,6 +232,8 @@ def _document(path: str, request: Request) -> tuple[Json, str]:
             return discovery.api_group(group), JSON_TYPE[1]
         case ["apis", group, version]:
             return discovery.api_resource_list(group, version), JSON_TYPE[1]
-        case ["openapi", "v3"]:
-            return discovery.openapi_index(), JSON_TYPE[1]
+        case ["openapi", "v3", *rest]:
+            from cloud_server.frontends.fleet import openapi  # few servers are ever asked
+
+            return (openapi.document("/".join(rest)) if rest else openapi.index()), JSON_TYPE[1]
     raise no_such_path()

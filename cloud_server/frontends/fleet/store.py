@@ -94,7 +94,7 @@ class ObjectStore:
             ApiError: 410, they are no longer kept, or the version is from another run of the server.
         """
         if not self._oldest <= version <= self._version:
-            raise expired(version)
+            raise expired(version, self._oldest)
         found: list[Change] = []
         for change in reversed(self._history):
             if change.version <= version:

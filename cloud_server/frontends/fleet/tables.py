@@ -48,7 +48,7 @@ def table(resource: str, items: Sequence[Json], list_metadata: Json, now: dateti
     """A Table of objects.
 
     Args:
-        resource: such as `pods`.
+        resource: such as `pods`, or the kind where another group has such a resource too.
         items: one row each.
         list_metadata: of the list it stands for.
         now: ages are counted to here.
@@ -202,11 +202,19 @@ def _lease_row(item: Json, now: datetime) -> Row:
     return [item["metadata"]["name"], item["spec"]["holderIdentity"], _age(item, now)]
 
 
+def _metrics_row(item: Json, _now: datetime) -> Row:
+    used = [item["usage"]] if "usage" in item else [part["usage"] for part in item["containers"]]
+    nanocores = sum(int(each["cpu"].removesuffix("n")) for each in used)
+    kib = sum(int(each["memory"].removesuffix("Ki")) for each in used)
+    return [item["metadata"]["name"], f"{nanocores}n", f"{kib}Ki", item["window"]]
+
+
 def _plain_row(item: Json, now: datetime) -> Row:
     return [item["metadata"]["name"], _age(item, now)]
 
 
 _PLAIN = Printer((_NAME, _AGE), _plain_row)
+_METRICS = Printer((_NAME, Column("CPU"), Column("Memory"), Column("Window")), _metrics_row)
 _PRINTERS = {
     "nodes": Printer(
         (
@@ -238,5 +246,7 @@ _PRINTERS = {
         _pod_row,
     ),
     "namespaces": Printer((_NAME, Column("Status"), _AGE), _namespace_row),
+    "NodeMetrics": _METRICS,
+    "PodMetrics": _METRICS,
     "leases": Printer((_NAME, Column("Holder"), _AGE), _lease_row),
 }

@@ -1,27 +1,46 @@
-"""`?watch=true`: changes as they happen, as objects or as Table rows, until the client goes or its time is over."""
+"""`?watch=true`: changes as they happen, as objects or as Table rows, until the client goes or its time is over.
+
+What a watch says is made here; how it reaches the client, as lines of an answer or as messages of a WebSocket, is a
+`Sink`'s business.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from cloud_server.frontends.fleet.encoding import JSON_TYPE, encode
-from cloud_server.frontends.fleet.gone import unless_gone
 from cloud_server.frontends.fleet.selectors import Selector
 from cloud_server.frontends.fleet.status import ApiError, Json
 from cloud_server.frontends.fleet.store import Change, ObjectStore
-from cloud_server.frontends.http.exchange import Exchange
 
 DEFAULT_TIMEOUT_S = 3600
 MAX_TIMEOUT_S = 24 * 3600
 QUIET_S = 30.0
 """Silence after which a watch says something: load balancers forget a connection that says nothing for a minute."""
-_NOTHING = b" "
-"""What a watch without bookmarks says then. Between two values of JSON blanks mean nothing, in all clients; a line end
-would be an event to some (python `kubernetes`)."""
 
 Event = tuple[str, Json]
+
+
+class Sink(Protocol):
+    """The client of a watch."""
+
+    async def send(self, events: Sequence[Json]) -> None:
+        """Send events, waiting while the client is slow.
+
+        Raises:
+            StreamError: the client is gone.
+        """
+        ...
+
+    async def say_nothing(self) -> None:
+        """Send what is no event, to keep the connection in use.
+
+        Raises:
+            StreamError: the client is gone.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +58,8 @@ class WatchOptions:
     bookmarks: bool
     initial_end: bool
     """Mark the end of what there is with a bookmark (`sendInitialEvents`)."""
+    from_now: bool = False
+    """Say nothing of what there is, though there is no version to begin at."""
     timeout_s: float
 
 
@@ -54,7 +75,7 @@ class _Source:
     def first(self) -> list[Event]:
         """What there is, for a watch without a version to begin at."""
         options = self._options
-        if options.after is not None:
+        if options.after is not None or options.from_now:
             return []
         items = self._store.items(options.resource, options.namespace)
         events = [("ADDED", self._present(item)) for item in items if options.selector.matches(item)]
@@ -87,8 +108,8 @@ class _Source:
         if before is None:
             return None
         # The last state carries the version of its end, or a client would go on from too early.
-        metadata = {**before["metadata"], "resourceVersion": str(change.version)}
-        return "DELETED", {**before, "metadata": metadata}
+        last = self._present(before)
+        return "DELETED", {**last, "metadata": {**last["metadata"], "resourceVersion": str(change.version)}}
 
     def _selected(self, item: Json | None) -> Json | None:
         if item is None or not self._options.selector.matches(item):
@@ -98,16 +119,16 @@ class _Source:
 
 
 async def serve_watch(
-    exchange: Exchange,
+    sink: Sink,
     store: ObjectStore,
     options: WatchOptions,
     present: Callable[[Json], Json],
     to_table: Callable[[list[Json], bool], Json] | None,
 ) -> None:
-    """Answer a watch.
+    """Send a watch to its end.
 
     Args:
-        exchange: whose request it is; nothing has been answered yet.
+        sink: where it goes.
         store: what is watched.
         options: what is asked for.
         present: the last touch to an object before it is shown.
@@ -116,28 +137,30 @@ async def serve_watch(
     Raises:
         StreamError: the client is gone.
     """
-    source = _Source(store, options, present)
-    await exchange.start(200, [JSON_TYPE])
+    source, form = _Source(store, options, present), _Form(to_table)
     changed = asyncio.Event()
     unsubscribe = store.subscribe(changed.set)
     try:
-        await unless_gone(exchange, _stream(exchange, source, options, changed, _Writer(to_table)))
+        await _stream(sink, source, options, changed, form)
     finally:
         unsubscribe()
 
 
-class _Writer:
-    """The lines of a watch."""
+# Internal
+
+
+class _Form:
+    """How the events of a watch are written."""
 
     def __init__(self, to_table: Callable[[list[Json], bool], Json] | None) -> None:
         self._to_table = to_table
         self._header = True
 
-    def lines(self, events: Iterable[Event]) -> bytes:
-        """Events, one a line."""
-        return b"".join(encode({"type": kind, "object": self._form(kind, item)}) for kind, item in events)
+    def of(self, events: Iterable[Event]) -> list[Json]:
+        """The events as objects."""
+        return [{"type": kind, "object": self._object(kind, item)} for kind, item in events]
 
-    def _form(self, kind: str, item: Json) -> Json:
+    def _object(self, kind: str, item: Json) -> Json:
         if self._to_table is None or kind == "ERROR":
             return item
         header, self._header = self._header, False
@@ -146,24 +169,21 @@ class _Writer:
         return self._to_table([item], header)
 
 
-async def _stream(
-    exchange: Exchange, source: _Source, options: WatchOptions, changed: asyncio.Event, writer: _Writer
-) -> None:
+async def _stream(sink: Sink, source: _Source, options: WatchOptions, changed: asyncio.Event, form: _Form) -> None:
     loop = asyncio.get_running_loop()
     deadline_s = loop.time() + options.timeout_s
-    await exchange.send(writer.lines(source.first()))
+    await sink.send(form.of(source.first()))
     while (now_s := loop.time()) < deadline_s:
         changed.clear()
         try:
             events = source.next()
         except ApiError as error:
-            await exchange.send(writer.lines([("ERROR", error.body())]))
+            await sink.send(form.of([("ERROR", error.body())]))
             break
         if events:
-            await exchange.send(writer.lines(events))
+            await sink.send(form.of(events))
         if not await _wait(changed, min(deadline_s, now_s + QUIET_S)) and loop.time() < deadline_s:
-            await exchange.send(writer.lines([source.bookmark()]) if options.bookmarks else _NOTHING)
-    await exchange.finish()
+            await (sink.send(form.of([source.bookmark()])) if options.bookmarks else sink.say_nothing())
 
 
 async def _wait(changed: asyncio.Event, until_s: float) -> bool:

@@ -14,10 +14,11 @@ import psutil
 import pytest
 from wsproto.events import CloseConnection, Ping, TextMessage
 
-from edge_agent.hostkubelet import channels, command, exec_session
+from edge_agent.hostkubelet import command, exec_session
 from tests.edge_agent.hostkubelet.conftest import POD, Box, children
 from tests.support.channel_client import ERROR, STDIN, STDOUT, V4, ChannelClient, exec_target, upgrade_headers
 from tests.support.waits import eventually, scaled_s
+from tunnel.aio.sockets import websocket
 
 
 def alive(pid: int) -> bool:
@@ -403,7 +404,7 @@ async def test_a_flood_of_pings_costs_no_memory(box: Box) -> None:
 
 
 async def test_an_idle_shell_is_kept_alive(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(channels, "PING_INTERVAL_S", 0.05)
+    monkeypatch.setattr(websocket, "PING_INTERVAL_S", 0.05)
     client = await box.exec("sleep", "60")
     while client.pings < 3:
         assert await client.receive()

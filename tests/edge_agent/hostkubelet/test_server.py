@@ -131,7 +131,7 @@ async def test_a_user_is_found_when_it_appears(monkeypatch: pytest.MonkeyPatch) 
         (f"/exec/default/{POD}/host?command=true", 400, "at least one of stdin, stdout and stderr"),
         (f"/attach/default/{POD}/host?output=1", 400, "nothing on a plain box can be attached to"),
         (f"/portForward/default/{POD}", 400, "use longline connect or a [[forward]]"),
-        ("/", 404, "serves /pods, /exec, /containerLogs and /healthz"),
+        ("/", 404, "serves /pods, /exec, /containerLogs, /stats/summary and /healthz"),
         ("/exec", 404, "serves /pods"),
         (f"/run/default/{POD}/host", 404, "serves /pods"),
     ],

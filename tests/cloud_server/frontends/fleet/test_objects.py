@@ -41,7 +41,7 @@ def test_an_agent_that_has_never_connected_is_a_node_too() -> None:
     node = node_object(view, START)
     assert node["status"]["conditions"][0]["reason"] == "AgentNeverSeen"
     assert node["status"]["addresses"] == [{"type": "Hostname", "address": "box-7"}]
-    assert "capacity" not in node["status"]
+    assert node["status"]["capacity"] == {}
     assert with_heartbeat(node, None) is node
 
 

@@ -30,7 +30,6 @@ UPGRADE = [
     ("authorization", f"Bearer {TOKEN}"),
     ("cookie", "c"),
     ("origin", "https://evil.example"),
-    ("impersonate-user", "root"),
     ("sec-websocket-protocol", "v5.channel.k8s.io, base64url.bearer.authorization.k8s.io.c2VjcmV0"),
 ]
 REFUSAL = b'{"kind":"Status","message":"not here","reason":"Forbidden"}'

@@ -49,6 +49,7 @@ async def test_lists_and_watches(fleet: Fleet) -> None:
             condition.status
             for node in core.list_node(label_selector="longline/site=south").items
             for condition in node.status.conditions
+            if condition.type == "Ready"
         ]
         return nodes, pods, ready
 

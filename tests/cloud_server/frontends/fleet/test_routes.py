@@ -51,7 +51,7 @@ def test_other_paths_are_left_to_others(target: str) -> None:
     [
         "/api/v1/secrets",
         "/api/v2/nodes",
-        "/apis/apps/v1/deployments",
+        "/apis/apps/v1/widgets",
         "/api/v1/nodes/a/b/c",
         "/api/v1/nodes/box-7/proxy",
         "/api/v1/namespaces/default/nodes",

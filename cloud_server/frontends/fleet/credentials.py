@@ -1,0 +1,91 @@
+"""Who is asking: by a client certificate, else by a token in a header or, as browsers do it, among WebSocket protocols.
+
+A Kubernetes API server looks in the same order: a certificate of a user wins over any token that comes along with it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from urllib.parse import urlsplit
+
+from cloud_server.frontends.fleet.interfaces import Authenticate, User
+from cloud_server.frontends.fleet.status import ApiError, about
+from tunnel.aio.sockets.http1 import Headers, Request
+
+TOKEN_PROTOCOL = "base64url.bearer.authorization.k8s.io."  # noqa: S105 - how browsers mark a token, not one
+_IMPERSONATION = "impersonate-"
+_IMPERSONATED = {"impersonate-user": "users", "impersonate-group": "groups", "impersonate-uid": "uids"}
+
+
+def identify(authenticate: Authenticate, certificate_uri: str | None, request: Request) -> User:
+    """The user whose request it is.
+
+    Raises:
+        ApiError: 401, it is nobody's; 403, the user may not ask in this way.
+    """
+    name = authenticate(certificate_uri, None)
+    if name is not None:
+        _check_origin(request)
+    else:
+        name = authenticate(None, _bearer(request))
+    if name is None:
+        raise ApiError(401, "Unauthorized: a client certificate of a user or a bearer token is needed")
+    _check_impersonation(name, request.headers)
+    return User(name)
+
+
+def offered_protocols(headers: Headers) -> list[str]:
+    """The WebSocket protocols that a client offers, without its token; none of one that speaks SPDY."""
+    return [name for name in _protocols(headers) if not name.startswith(TOKEN_PROTOCOL)]
+
+
+# Internal
+
+
+def _protocols(headers: Headers) -> list[str]:
+    offered = [part.strip() for value in headers.getlist("sec-websocket-protocol") for part in value.split(",")]
+    return [name for name in offered if name]
+
+
+def _bearer(request: Request) -> str | None:
+    scheme, _, token = (request.headers.get("authorization") or "").partition(" ")
+    if scheme.lower() == "bearer" and token.strip():
+        return token.strip()
+    if (request.upgrade or "").lower() != "websocket":
+        return None
+    found = [name for name in _protocols(request.headers) if name.startswith(TOKEN_PROTOCOL)]
+    if len(found) != 1 or not offered_protocols(request.headers):
+        return None  # as a Kubernetes API server: one token, and one more protocol that can be answered with
+    encoded = found[0].removeprefix(TOKEN_PROTOCOL)
+    try:
+        return base64.b64decode(encoded + "=" * (-len(encoded) % 4), b"-_", validate=True).decode()
+    except (ValueError, binascii.Error):
+        return None
+
+
+def _check_origin(request: Request) -> None:
+    """Refuse other sites' pages in a browser that has the certificate: it shows that for any page that asks.
+
+    A token is another matter, since only who knows it can send it.
+    """
+    origin = request.headers.get("origin")
+    if request.upgrade is None or origin is None:
+        return
+    if urlsplit(origin).netloc.lower() != (request.headers.get("host") or "").lower():
+        raise ApiError(403, f"a page of {origin[:256]} may not use your client certificate: it needs a bearer token")
+
+
+def _check_impersonation(user: str, headers: Headers) -> None:
+    """Refuse to act as somebody else: ignored, it would give `kubectl --as=NOBODY` all rights of its user."""
+    for header, value in headers:
+        if not header.startswith(_IMPERSONATION) or not value:
+            continue
+        kind = _IMPERSONATED.get(header, "userextras")
+        shown = value[:256]
+        raise ApiError(
+            403,
+            f'{kind} "{shown}" is forbidden: User "{user}" cannot impersonate resource "{kind}": the fleet API lets'
+            " nobody act as somebody else (kubectl --as, or as: in a kubeconfig)",
+            details=about("", kind, shown),
+        )

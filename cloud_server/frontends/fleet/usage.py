@@ -1,0 +1,247 @@
+"""What boxes use of their processors, memory and disk: asked of their kubelets when somebody wants to know."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from cloud_server.frontends.fleet.kubelet import fetch_json
+from cloud_server.frontends.fleet.pods import dicts, offers_kubelet
+from cloud_server.frontends.fleet.status import ApiError, from_stream_error
+from cloud_server.frontends.opener import Opener
+from cloud_server.registry import AgentView
+from tunnel.core.errors import Code, OpenRefused
+
+FRESH_S = 10.0
+"""How long an answer, or that there was none, is good enough for others who ask."""
+BOX_TIMEOUT_S = 3.0
+"""One box; its kubelet takes 0.5 s for a first look at its processors."""
+ALL_TIMEOUT_S = 10.0
+"""All boxes that somebody asks for; what has not come by then is left out."""
+PARALLEL = 64
+MAX_SUMMARY_BYTES = 4 * 1024 * 1024
+MAX_CONTAINERS = 2048
+"""Of one box."""
+KUBELET_WINDOW_S = 10.0
+"""How long a kubelet, which does not say it, looks at its processors: cAdvisor's housekeeping interval."""
+_LARGEST = 1 << 62
+
+# The defaults of --eviction-hard (kubernetes.io/docs/concepts/scheduling-eviction/node-pressure-eviction).
+LEAST_MEMORY_BYTES = 100 * 1024 * 1024
+LEAST_DISK = 0.10
+LEAST_INODES = 0.05
+LEAST_PROCESSES = 0.05
+"""A kubelet has no default for this one: the same share as of inodes, which run out in the same way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Use of processors and memory."""
+
+    nanocores: int
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Space:
+    """What is left of something, and of how much; None where a box does not say."""
+
+    available: int | None = None
+    capacity: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """One box at one moment."""
+
+    at: datetime
+    window_s: float
+    """How long its processors were looked at."""
+    node: Sample
+    memory: Space
+    disk: Space
+    inodes: Space
+    processes: Space
+    containers: Mapping[tuple[str, str], Mapping[str, Sample]]
+    """By namespace and name of the pod, then by container."""
+    changed: Mapping[str, datetime] = field(default_factory=dict)
+    """Since when each of `lacking` is as it is."""
+
+
+@dataclass(slots=True)
+class _Box:
+    """What is kept of one agent while it is there."""
+
+    usage: Usage | None = None
+    error: ApiError | None = None
+    """Why the last time brought nothing."""
+    asked_s: float = float("-inf")
+    """Loop time of the last answer."""
+    since: datetime | None = None
+    """Which connection of the agent that came by."""
+    asking: asyncio.Task[None] | None = None
+
+
+class UsageReader:
+    """Reads from boxes, a bounded number at a time; whoever asks for the same box waits for the same answer."""
+
+    def __init__(self, opener: Opener, clock: Callable[[], datetime]) -> None:
+        """`run` must be running."""
+        self._opener = opener
+        self._clock = clock
+        self._boxes: dict[str, _Box] = {}
+        self._slots = asyncio.Semaphore(PARALLEL)
+        self._tasks: asyncio.TaskGroup | None = None
+
+    # Public
+
+    async def run(self) -> None:
+        """Own what is read until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self._tasks = None
+
+    def latest(self, agent: AgentView) -> Usage | None:
+        """What was read last; None when nothing was since the agent connected, or it is away."""
+        box = self._boxes.get(agent.name)
+        return box.usage if box is not None and agent.connected and box.since == agent.since else None
+
+    def forget(self, agent: str) -> None:
+        """The agent is gone for good."""
+        box = self._boxes.pop(agent, None)
+        if box is not None and box.asking is not None:
+            box.asking.cancel()
+
+    async def read(self, agent: AgentView, within_s: float = BOX_TIMEOUT_S) -> Usage:
+        """What one box uses now.
+
+        Raises:
+            ApiError: it cannot be had within that time; the text names the agent.
+        """
+        if not agent.connected:
+            raise from_stream_error(OpenRefused("", Code.AGENT_AWAY), agent.name)
+        if not offers_kubelet(agent):
+            raise ApiError(404, f"agent {agent.name} does not say what its box uses: it offers no kubelet")
+        box = self._boxes.setdefault(agent.name, _Box())
+        if (asking := self._ask_if_stale(agent, box)) is not None:
+            await asyncio.wait({asking}, timeout=within_s)
+        usage = self.latest(agent)
+        if usage is None:
+            raise box.error or ApiError(504, f"agent {agent.name} did not say in time what its box uses")
+        return usage
+
+    async def read_all(self, agents: Iterable[AgentView], within_s: float = ALL_TIMEOUT_S) -> dict[str, Usage]:
+        """What several boxes use, by name of the agent; those that do not answer in time are left out."""
+        askable = [agent for agent in agents if agent.connected and offers_kubelet(agent)]
+        boxes = [(agent, self._boxes.setdefault(agent.name, _Box())) for agent in askable]
+        asking = [task for agent, box in boxes if (task := self._ask_if_stale(agent, box))]
+        if asking:
+            await asyncio.wait(asking, timeout=within_s)
+        return {agent.name: usage for agent in askable if (usage := self.latest(agent))}
+
+    # Internal
+
+    def _ask_if_stale(self, agent: AgentView, box: _Box) -> asyncio.Task[None] | None:
+        """What to wait for; None when there is nothing to."""
+        fresh = box.since == agent.since and asyncio.get_running_loop().time() - box.asked_s < FRESH_S
+        if box.asking is None and not fresh and self._tasks is not None:
+            box.asking = self._tasks.create_task(self._ask(agent, box), name=f"fleet usage of {agent.name}")
+        return box.asking
+
+    async def _ask(self, agent: AgentView, box: _Box) -> None:
+        usage, error = None, None
+        try:
+            async with self._slots, asyncio.timeout(BOX_TIMEOUT_S):
+                summary = await fetch_json(self._opener, agent.name, "/stats/summary", MAX_SUMMARY_BYTES)
+            usage = _usage(summary, self._clock(), box.usage)
+        except TimeoutError:
+            error = ApiError(504, f"agent {agent.name} did not say in time what its box uses")
+        except ApiError as failure:
+            error = failure
+        except (AttributeError, KeyError, TypeError, ValueError):  # a box may send anything
+            error = ApiError(502, f"the kubelet of agent {agent.name} sent no usable statistics")
+        finally:
+            box.asking = None
+        box.usage, box.error, box.since = usage, error, agent.since
+        box.asked_s = asyncio.get_running_loop().time()
+
+
+def lacking(usage: Usage) -> dict[str, bool]:
+    """By the type of a Node's condition: whether the box has less left than a kubelet would begin to evict at."""
+    memory = usage.memory.available
+    return {
+        "MemoryPressure": memory is not None and memory < LEAST_MEMORY_BYTES,
+        "DiskPressure": _is_short(usage.disk, LEAST_DISK) or _is_short(usage.inodes, LEAST_INODES),
+        "PIDPressure": _is_short(usage.processes, LEAST_PROCESSES),
+    }
+
+
+# Internal
+
+
+def _usage(summary: Any, now: datetime, before: Usage | None) -> Usage:
+    """Read a kubelet's summary.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is none.
+    """
+    node = summary["node"]
+    window_s = node["cpu"].get("windowSeconds", KUBELET_WINDOW_S)
+    if not isinstance(window_s, int | float) or not 0 < window_s < 3600:
+        raise ValueError("no such window")
+    memory, disk, limits = node["memory"], node.get("fs") or {}, node.get("rlimit") or {}
+    processes, most = _optional(limits, "curproc"), _optional(limits, "maxpid")
+    free = most - processes if processes is not None and most is not None else None
+    usage = Usage(
+        at=now,
+        window_s=float(window_s),
+        node=_sample(node),
+        memory=Space(available=_optional(memory, "availableBytes")),
+        disk=Space(available=_optional(disk, "availableBytes"), capacity=_optional(disk, "capacityBytes")),
+        inodes=Space(available=_optional(disk, "inodesFree"), capacity=_optional(disk, "inodes")),
+        processes=Space(available=free, capacity=most),
+        containers=dict(_pods(summary)),
+    )
+    was = lacking(before) if before is not None else {}
+    changed = {
+        kind: before.changed[kind] if before is not None and was[kind] == is_short else now
+        for kind, is_short in lacking(usage).items()
+    }
+    return replace(usage, changed=changed)
+
+
+def _is_short(space: Space, least: float) -> bool:
+    return space.available is not None and bool(space.capacity) and space.available < least * (space.capacity or 0)
+
+
+def _pods(summary: Any) -> Iterable[tuple[tuple[str, str], dict[str, Sample]]]:
+    left = MAX_CONTAINERS
+    for pod in dicts(summary.get("pods")):
+        reference = pod["podRef"]
+        samples = {}
+        for container in dicts(pod.get("containers"))[:left]:
+            if "cpu" in container and "memory" in container:  # one that has just started has none yet
+                samples[str(container["name"])] = _sample(container)
+        left -= len(samples)
+        yield (str(reference["namespace"]), str(reference["name"])), samples
+
+
+def _sample(part: Any) -> Sample:
+    return Sample(_number(part["cpu"], "usageNanoCores"), _number(part["memory"], "workingSetBytes"))
+
+
+def _number(part: Any, name: str) -> int:
+    value = part[name]
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < _LARGEST:
+        raise ValueError(f"{name} is not a number of anything")
+    return value
+
+
+def _optional(part: Any, name: str) -> int | None:
+    return _number(part, name) if name in part else None
