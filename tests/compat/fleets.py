@@ -78,6 +78,7 @@ def real_fleet() -> Iterator[RealFleet]:
         me = pwd.getpwuid(os.geteuid()).pw_name
         made.join("box-7", host={"exec": True, "user": me, "units": ["nginx.service"], "files": files})
         made.join("box-8")
+        made.start_box("box-8").agent.stop()
         made.start_box("box-7")
         yield RealFleet(cluster=made, kubeconfig=made.kubeconfig(), folder=folder, log=log)
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import http.client
 import json
+import ssl
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -42,7 +45,7 @@ async def ask(
 def _ask(
     fleet: Fleet, path: str, method: str, headers: dict[str, str], body: str, certificate: bool
 ) -> tuple[int, Any]:
-    context = client_context(yaml.safe_load(fleet.kubeconfig.read_text()), certificate=certificate)
+    context = _context(fleet.kubeconfig, certificate)
     connection = http.client.HTTPSConnection(f"127.0.0.1:{fleet.port}", context=context, timeout=scaled_s(TIMEOUT_S))
     try:
         connection.request(method, path, body=body or None, headers=headers)
@@ -54,3 +57,8 @@ def _ask(
         return answer.status, json.loads(data)
     except ValueError:
         return answer.status, data.decode()
+
+
+@functools.lru_cache(maxsize=8)
+def _context(kubeconfig: Path, certificate: bool) -> ssl.SSLContext:
+    return client_context(yaml.safe_load(kubeconfig.read_text()), certificate=certificate)

@@ -26,6 +26,7 @@ def main(argv: list[str]) -> int:
             build.programs()
             build.backend()
             build.stern()
+            build.k9s()
     except build.BuildFailed as failed:
         return _fail(str(failed))
     return 0

@@ -1,8 +1,8 @@
 """Builds what is written in Go, and keeps it outside the checkout.
 
-That is `kubenode/`, the one program that is all of Kubernetes, `backend/`, which a pod of the tests runs, and `stern/`,
-which people read logs with. Each is kept under `${XDG_CACHE_HOME:-~/.cache}/longline/NAME-HASH/`. The hash is of all
-that the result depends on, so a kept one is either right or not there.
+That is `kubenode/`, the one program that is all of Kubernetes, `backend/`, which a pod of the tests runs, and `k9s/` and
+`stern/`, which people use. Each is kept under `${XDG_CACHE_HOME:-~/.cache}/longline/NAME-HASH/`. The hash is of all that
+it depends on, so a kept one is either right or not there.
 """
 
 from __future__ import annotations
@@ -87,6 +87,13 @@ def backend(say: Callable[[str], None] | None = None) -> Path:
     name = "backend"
     source = Source(name=name, files=("go.mod", "main.go"), notice="building a webhook and an API for pods")
     return _built(source, say or _say) / name
+
+
+def k9s(say: Callable[[str], None] | None = None) -> Path:
+    """The pinned k9s; as `programs`."""
+    name = "k9s"
+    notice = "building k9s: once, about 5 minutes on two cores"
+    return _built(Source(name=name, files=("go.mod", "go.sum", "main.go"), notice=notice), say or _say) / name
 
 
 def stern(say: Callable[[str], None] | None = None) -> Path:
