@@ -21,6 +21,7 @@ import yaml
 from tests.compat.fleets import RealFleet
 from tests.support.kubeconfig_files import client_context
 from tests.support.processes import run_command
+from tests.support.tunnel import wait_until
 from tests.support.waits import Deadline, scaled_s
 
 pytestmark = pytest.mark.e2e
@@ -39,8 +40,8 @@ class Tab:
 
     def __init__(self, boxes: RealFleet, folder: Path) -> None:
         config = str(boxes.cluster.config)
-        made = run_command("cloud-server", "user", "token", "--config", config, "--user", "headlamp")
-        self.token = made.strip().split()[-1]
+        made = run_command("cloud-server", "token", "create", "--config", config, "--user", "headlamp")
+        self.token = made.strip()
         self.tls: ssl.SSLContext = client_context(yaml.safe_load(boxes.kubeconfig.read_text()), certificate=False)
         self.netloc = f"127.0.0.1:{boxes.cluster.fleet_port}"
         self.folder = folder
@@ -69,7 +70,9 @@ class Tab:
 
 @pytest.fixture(scope="module")
 def tab(boxes: RealFleet, tmp_path_factory: pytest.TempPathFactory) -> Tab:
-    return Tab(boxes, tmp_path_factory.mktemp("tab"))
+    made = Tab(boxes, tmp_path_factory.mktemp("tab"))
+    wait_until(lambda: made.fetch("/version")[0] == 200, "the server knows the new token", 20)
+    return made
 
 
 def test_who_am_i_and_what_may_i(tab: Tab) -> None:
