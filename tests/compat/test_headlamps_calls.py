@@ -114,8 +114,8 @@ def test_the_live_view_of_a_box_that_comes_and_goes(tab: Tab, boxes: RealFleet) 
 
     def ready() -> str:
         event = json.loads(live.recv())
-        conditions = event["object"]["status"]["conditions"]
-        return f"{event['type']} " + next(item["status"] for item in conditions if item["type"] == "Ready")
+        conditions = {item["type"]: item["status"] for item in event["object"]["status"]["conditions"]}
+        return f"{event['type']} {conditions['Ready']}"
 
     try:
         assert ready() == "MODIFIED True"

@@ -45,7 +45,7 @@ def k9s(boxes: RealFleet) -> Iterator[Screen]:
     folders = {f"XDG_{name}_HOME": str(boxes.folder / "k9s" / name) for name in ("CONFIG", "DATA", "STATE", "CACHE")}
     path = {"PATH": f"{find_kubectl().parent}:/usr/bin:/bin", "TERM": "xterm-256color", "SHELL": "/bin/sh"}
     # It opens its controlling terminal by name, so it must have one.
-    command = ["setsid", "--ctty", "--wait", program, "--kubeconfig", boxes.kubeconfig, "--refresh", "1"]
+    command = ["setsid", "--ctty", "--wait", str(program), "--kubeconfig", str(boxes.kubeconfig), "--refresh", "1"]
     with Screen(
         [*command, "--command", "nodes", "--splashless", "--logoless"],
         env={**boxes.env, **folders, **path}, size=(45, 200), cwd=boxes.folder,
