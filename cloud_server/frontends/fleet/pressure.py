@@ -22,9 +22,8 @@ def with_usage(node: Json, usage: Usage | None) -> Json:
         usage: what was measured last; None when nothing was: its conditions say so.
     """
     status = node["status"]
-    ready = status["conditions"][-1]
     if usage is None:
-        since = ready["lastTransitionTime"]
+        since = node["metadata"]["creationTimestamp"]
         text = "not measured yet: kubectl top node and kubectl describe node measure it"
         found = [_condition(kind, "Unknown", "NotMeasured", text, since, since) for kind in _TEXTS]
     else:
@@ -34,7 +33,10 @@ def with_usage(node: Json, usage: Usage | None) -> Json:
             for kind, short in lacking(usage).items()
         ]
     capacity = _with_disk(status["capacity"], usage)
-    return node | {"status": status | {"conditions": [*found, ready], "capacity": capacity, "allocatable": capacity}}
+    return node | {
+        "status": status
+        | {"conditions": [*found, *status["conditions"]], "capacity": capacity, "allocatable": capacity}
+    }
 
 
 # Internal
