@@ -47,6 +47,10 @@ async def _broken(duplex: Duplex) -> None:
     await _answering(duplex, b'{"node": {"cpu": {"usageNanoCores": "many"}}}')
 
 
+async def _diskless(duplex: Duplex) -> None:
+    await _answering(duplex, b"")
+
+
 async def _hanging(duplex: Duplex) -> None:
     await _answering(duplex, None)
 
@@ -56,6 +60,13 @@ async def _answering(duplex: Duplex, summary: bytes | None) -> None:
     while (request := await connection.next_request()) is not None:
         if request.path == "/pods":
             await connection.respond(200, [("content-type", "application/json")], pod_list("real", "host", "young"))
+        elif summary == b"" and "only_cpu_and_memory" not in request.raw_query:
+            await connection.respond(500, [("content-type", "text/plain")], b"failed to get rootFs stats")
+        elif summary == b"":
+            partial = {name: part for name, part in _summary()["node"].items() if name in ("cpu", "memory")}
+            await connection.respond(
+                200, [("content-type", "application/json")], json.dumps({"node": partial}).encode()
+            )
         elif summary is None:
             await connection.wait_client_gone()
             break
@@ -67,7 +78,7 @@ async def _answering(duplex: Duplex, summary: bytes | None) -> None:
 @pytest.fixture
 async def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Fleet]:
     monkeypatch.setattr(usage, "BOX_TIMEOUT_S", 1.5)
-    async with compat_fleet(tmp_path, real=_real, broken=_broken, hanging=_hanging) as running:
+    async with compat_fleet(tmp_path, real=_real, broken=_broken, hanging=_hanging, diskless=_diskless) as running:
         yield running
 
 
@@ -77,7 +88,8 @@ async def test_boxes_are_measured_and_one_that_hangs_stalls_nobody(fleet: Fleet)
     assert (code, listed["kind"]) == (200, "NodeMetricsList")
     assert time.monotonic() - started < usage.ALL_TIMEOUT_S / 2
     found = {item["metadata"]["name"]: item for item in listed["items"]}
-    assert set(found) == {"box-7", "real"}
+    assert set(found) == {"box-7", "diskless", "real"}
+    assert set(found["diskless"]["usage"]) == {"cpu", "memory"}
     real = found["real"]["usage"]
     assert real == {"cpu": "250000000n", "memory": f"{2 * GIB // 1024}Ki", "ephemeral-storage": f"{15 * GIB // 1024}Ki"}
     assert found["real"]["window"] == "10.000s"

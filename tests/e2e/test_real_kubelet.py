@@ -54,6 +54,24 @@ def test_pods(box: KubeletBox) -> None:
     assert "longline.test/box:1" in box.kubectl("describe", "pod", POD)
 
 
+class TestTop:
+    def test_the_box_and_its_pods(self, box: KubeletBox) -> None:
+        def pods() -> list[str]:
+            return box.run_kubectl("top", "pods", "--containers", "--no-headers").stdout.decode().splitlines()
+
+        # A kubelet measures a container some seconds after its start, and an answer is good for a while.
+        wait_until(lambda: len(pods()) == 3, "the containers are measured", 45)
+        assert [row.split()[:2] for row in sorted(pods())] == [[POD, name] for name in ("counter", "shell", "web")]
+        (node,) = box.kubectl("top", "nodes", "--no-headers").splitlines()
+        name, cpu, _, memory, share = node.split()
+        assert (name, cpu[-1], memory[-2:]) == (BOX, "m", "Mi")
+        assert 0 < int(share.removesuffix("%")) <= 100
+
+    def test_what_it_runs_short_of(self, box: KubeletBox) -> None:
+        described = box.kubectl("describe", "node", BOX)
+        assert re.search(r"MemoryPressure\s+(True|False)", described)
+
+
 class TestExec:
     def test_output_and_exit_code(self, box: KubeletBox) -> None:
         ended = box.run_kubectl("exec", *SHELL, "--", "sh", "-c", "echo out; echo err >&2; exit 42")

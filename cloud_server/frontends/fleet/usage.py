@@ -27,6 +27,7 @@ MAX_CONTAINERS = 2048
 """Of one box."""
 KUBELET_WINDOW_S = 10.0
 """How long a kubelet, which does not say it, looks at its processors: cAdvisor's housekeeping interval."""
+_SUMMARY = "/stats/summary"
 _LARGEST = 1 << 62
 
 # The defaults of --eviction-hard (kubernetes.io/docs/concepts/scheduling-eviction/node-pressure-eviction).
@@ -158,7 +159,7 @@ class UsageReader:
         usage, error = None, None
         try:
             async with self._slots, asyncio.timeout(BOX_TIMEOUT_S):
-                summary = await fetch_json(self._opener, agent.name, "/stats/summary", MAX_SUMMARY_BYTES)
+                summary = await self._summary(agent.name)
             usage = _usage(summary, self._clock(), box.usage)
         except TimeoutError:
             error = ApiError(504, f"agent {agent.name} did not say in time what its box uses")
@@ -170,6 +171,15 @@ class UsageReader:
             box.asking = None
         box.usage, box.error, box.since = usage, error, agent.since
         box.asked_s = asyncio.get_running_loop().time()
+
+    async def _summary(self, agent: str) -> object:
+        try:
+            return await fetch_json(self._opener, agent, _SUMMARY, MAX_SUMMARY_BYTES)
+        except ApiError as error:
+            if error.code != 502:
+                raise
+        # A kubelet that knows nothing of its disk, as in a container, answers 500 to all of it together.
+        return await fetch_json(self._opener, agent, f"{_SUMMARY}?only_cpu_and_memory=true", MAX_SUMMARY_BYTES)
 
 
 def lacking(usage: Usage) -> dict[str, bool]:
