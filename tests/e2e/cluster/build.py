@@ -1,8 +1,8 @@
 """Builds what is written in Go, and keeps it outside the checkout.
 
-That is `kubenode/`, the one program that is all of Kubernetes, `backend/`, which a pod of the tests runs, and `k9s/` and
-`stern/`, which people use. Each is kept under `${XDG_CACHE_HOME:-~/.cache}/longline/NAME-HASH/`. The hash is of all that
-it depends on, so a kept one is either right or not there.
+That is `kubenode/`, the one program that is all of Kubernetes, `backend/`, which a pod of the tests runs, and `k9s/`
+and `stern/`, which people use. Each is kept under `${XDG_CACHE_HOME:-~/.cache}/longline/NAME-HASH/`. The hash is of all
+that the result depends on, so a kept one is either right or not there.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ import psutil
 import pytest
 from wsproto.events import CloseConnection, Ping, TextMessage
 
-from edge_agent.hostkubelet import command, exec_session
+from edge_agent.hostkubelet import channels, command, exec_session
 from tests.edge_agent.hostkubelet.conftest import POD, Box, children
 from tests.support.channel_client import ERROR, STDIN, STDOUT, V4, ChannelClient, exec_target, upgrade_headers
 from tests.support.waits import eventually, scaled_s
