@@ -34,8 +34,6 @@ LEFT_OUT = (
     ".status.containerStatuses[].volumeMounts",
     # How an API server of this minor emulates others.
     ".emulationMajor", ".emulationMinor", ".minCompatibilityMajor", ".minCompatibilityMinor",
-    # Of a container that runs in a container runtime; the boxes' own report says it where there is one.
-    ".status.containerStatuses[].containerID",
     # When a review was made.
     ".metadata.creationTimestamp: not str but None",
 )  # fmt: skip
