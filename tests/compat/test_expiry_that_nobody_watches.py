@@ -19,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.clock import clock_of, needs_faketime
 from tests.support.cluster import Cluster, cluster
+from tests.support.pki import Authority, Issued
 from tests.support.ports import free_ports
 from tests.support.processes import command_result, run_command
 from tests.support.tunnel import Tunnel, exchange, tunnel, wait_until
@@ -106,6 +107,32 @@ def test_a_renewal_under_a_running_server_is_seen_by_all_that_is_new_and_felt_by
         wait_until(lambda: after not in serial_numbers(made), "a command's renewal is seen too", 20)
         made.cluster.join("box-9")
         made.cluster.start_box("box-9")
+
+
+def test_a_certificate_of_ones_own_authority_is_taken_up_when_its_files_change_and_told_when_it_nears_its_end() -> None:
+    own = Authority("own CA")
+
+    def issue(days_left: int) -> Issued:
+        begin, end = timedelta(days=days_left - 90), timedelta(days=days_left)
+        return own.issue(uris=["spiffe://longline/server"], hosts=["127.0.0.1"], starts_in=begin, ends_in=end)
+
+    with cluster() as made:
+        state = made.config.parent
+        near, fresh = issue(5), issue(90)
+        near.write(state, "mine")
+        (state / "mine.ca").write_bytes(own.pem)
+        tls = {"certificate": "mine.crt", "key": "mine.key", "client_ca": "mine.ca"}
+        made.configure({"tunnel": {"listen": [made.tunnel_address], **tls}})
+        made.start()
+        made.server.wait_for_log("mine.crt expires in 4 days", 10)
+        ports = (made.tunnel_port, made.connect_port, made.fleet_port)
+        assert {shown(port).serial_number for port in ports} == {near.certificate.serial_number}
+        fresh.write(state, "mine")
+        expected = {fresh.certificate.serial_number}
+        wait_until(
+            lambda: {shown(port).serial_number for port in ports} == expected, "every port shows the new one", 20
+        )
+        assert made.server.running
 
 
 def lines(path: Path) -> list[dict[str, str]]:

@@ -17,7 +17,7 @@ _TIME: Final = "longline-time"
 
 
 def time_header() -> tuple[str, str]:
-    """The header of every accepted call that tells the server's clock, in seconds since 1970: a box's may be wrong."""
+    """The header of every accepted call that tells the server's clock (PROTO 1.5): a box's may be wrong."""
     return _TIME, str(int(datetime.now(UTC).timestamp()))
 
 
