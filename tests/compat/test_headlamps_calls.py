@@ -1,7 +1,7 @@
-"""The calls that Headlamp 0.3x makes with a user's token, in its order: lists, live views, rights, metrics, a shell.
+"""The calls that Headlamp makes with a user's token: lists, live views, rights, metrics, logs, a shell.
 
-Taken from its front end (`lib/k8s/apiProxy`, `lib/k8s/api/v2`) and from what its browser tab sends at the cluster
-overview, a node, a pod, its logs and its terminal.
+Headlamp itself does not run here. Paths, queries and WebSocket protocols are written down from its front end's source
+(`useKubeObjectList.ts`, `webSocket.ts`, `streamingApi.ts`, `Terminal.tsx` of 2026): its back end passes them on.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ LISTS = (
     "/apis/apps/v1/statefulsets", "/apis/batch/v1/jobs", "/apis/batch/v1/cronjobs",
 )  # fmt: skip
 LIVE = "base64.binary.k8s.io"
-TERMINAL = ("v4.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io", "channel.k8s.io")
+TERMINAL = (LIVE, "v4.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io", "channel.k8s.io")
+"""The first of them is of no terminal, and offered all the same."""
+ITS_USER = "base64url.headlamp.authorization.k8s.io.dXNlcg"
+"""For its back end; whoever does not know it leaves it alone."""
 STDOUT, RESIZE = b"\x01", 4
 
 
@@ -64,7 +67,8 @@ class Tab:
         marked = base64.urlsafe_b64encode(self.token.encode()).decode().rstrip("=")
         return websocket.create_connection(
             f"wss://{self.netloc}{path}", sslopt={"context": self.tls}, origin="app://headlamp",
-            subprotocols=[*protocols, f"base64url.bearer.authorization.k8s.io.{marked}"], timeout=scaled_s(20),
+            subprotocols=[*protocols, ITS_USER, f"base64url.bearer.authorization.k8s.io.{marked}"],
+            timeout=scaled_s(20),
         )  # fmt: skip
 
 
@@ -140,7 +144,7 @@ def test_metrics_and_one_pod(tab: Tab) -> None:
 def test_the_terminal(tab: Tab) -> None:
     query = "container=host&command=sh&stdin=1&stderr=1&stdout=1&tty=1"
     shell = tab.socket(f"/api/v1/namespaces/default/pods/box-7/exec?{query}", *TERMINAL)
-    assert shell.getsubprotocol() == TERMINAL[0]
+    assert shell.getsubprotocol() == TERMINAL[1]
     shell.send_binary(bytes([RESIZE]) + json.dumps({"Width": 91, "Height": 17}).encode())
     shell.send_binary(b"\0stty size; echo seen-$((6 * 7))\n")
     shown, deadline = b"", Deadline(20)
