@@ -33,7 +33,7 @@ demo: $(READY) ## see it work: a box behind NAT, a real kubectl, the link cut (u
 test: $(READY) ## all tests but the end-to-end ones (more words for pytest: ARGS=-x)
 	@log=$$(mktemp); trap 'rm -f "$$log"' EXIT; failed=0; \
 	{ $(MAKE) --no-print-directory cover && echo "==> tests: tests/integration" && \
-		$(PY) -m pytest -q -p no:cacheprovider tests/integration $(ARGS); } >"$$log" 2>&1 & beside=$$!; \
+		$(PY) -m pytest -q -m "not e2e" -p no:cacheprovider tests/integration $(ARGS); } >"$$log" 2>&1 & beside=$$!; \
 	echo "==> tests: the shells, the daemons and the project"; \
 	$(PY) -m pytest -q -m "not e2e" --ignore=tests/core --ignore=tests/integration $(ARGS) || failed=1; \
 	wait $$beside || failed=1; \
@@ -69,8 +69,8 @@ protos: $(READY) ## generate protos/*_pb2.py and .pyi again
 
 e2e: $(READY) ## real processes, network namespaces and a real kubectl (root for the namespaces)
 	@$(PY) -m tests.e2e.cluster build
-	@echo "==> tests: tests/e2e and the slow half of tests/compat"
-	@$(PY) -m pytest -q -m e2e -o faulthandler_timeout=900 tests/e2e tests/compat $(ARGS)
+	@echo "==> tests: tests/e2e, and what is slow of tests/compat and tests/integration"
+	@$(PY) -m pytest -q -m e2e -o faulthandler_timeout=900 tests/e2e tests/compat tests/integration $(ARGS)
 
 cluster: $(READY) ## run a real Kubernetes behind the tunnel until Ctrl-C, and say how to use it (root; builds it once)
 	@$(PY) -m tests.e2e.cluster up

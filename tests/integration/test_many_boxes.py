@@ -16,6 +16,7 @@ BOXES = 20
 MIB = 1024 * 1024
 
 
+@pytest.mark.e2e
 @pytest.mark.timeout(180)
 def test_twenty_boxes() -> None:
     names = [f"box-{number}" for number in range(BOXES)]

@@ -58,6 +58,7 @@ def test_a_join_ends_what_the_earlier_key_holds_and_the_running_agent_goes_on_wi
         wait_until(lambda: not refused_status(made), "the running agent uses its new identity", within_s=30)
 
 
+@pytest.mark.e2e
 def test_a_renewal_drops_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     with tunnel(["echo"]) as made:
         identity = Identity(made.box.state)
@@ -79,6 +80,7 @@ def test_a_renewal_drops_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
         assert identity.certificate().validity.not_after > dt.datetime.now(dt.UTC) + dt.timedelta(days=6)
 
 
+@pytest.mark.e2e
 def test_a_link_ends_with_its_certificate() -> None:
     own, life_s = Authority("own CA"), 8.0
     with tunnel(["echo"]) as made:
@@ -88,9 +90,9 @@ def test_a_link_ends_with_its_certificate() -> None:
         made.restart_box()
         with made.dial("echo") as sock:
             assert exchange(sock) == b"ping"
-            made.box.agent.wait_for_log("has expired", life_s + 3)
+            made.box.agent.wait_for_log("has expired", life_s + 10)
             late_s = (dt.datetime.now(dt.UTC) - box.certificate.not_valid_after_utc).total_seconds()
-            assert 0 <= late_s < scaled_s(1.5)
+            assert 0 <= late_s < scaled_s(5)
             assert refused_status(made) in (503, 504)
             assert ends_in_reset(sock)
         assert made.box.agent.running
