@@ -20,7 +20,10 @@ BENCH ?=
 UV_LOCK := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --quiet \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
-.PHONY: help demo test cover lint types arch protos e2e cluster bench fuzz lock clean
+# What `make test` is made of.
+LANES := test-core test-shell test-daemons
+
+.PHONY: help demo test $(LANES) cover lint types arch protos e2e cluster bench fuzz lock clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## (.*)/\1|\2/' | \
@@ -29,24 +32,31 @@ help: ## this list
 demo: $(READY) ## see it work: a box behind NAT, a real kubectl, the link cut (under two minutes)
 	@$(PY) -m tests.demo $(ARGS)
 
-# Two at a time: tests/core, then those with real processes, which mostly wait, beside all the others.
-test: $(READY) ## all tests but the end-to-end ones (more words for pytest: ARGS=-x)
-	@log=$$(mktemp); trap 'rm -f "$$log"' EXIT; failed=0; \
-	{ $(MAKE) --no-print-directory cover && echo "==> tests: tests/integration" && \
-		$(PY) -m pytest -q -m "not e2e" -p no:cacheprovider tests/integration $(ARGS); } >"$$log" 2>&1 & beside=$$!; \
-	echo "==> tests: the shells, the daemons and the project"; \
-	$(PY) -m pytest -q -m "not e2e" --ignore=tests/core --ignore=tests/integration $(ARGS) || failed=1; \
-	wait $$beside || failed=1; \
-	cat "$$log"; exit $$failed
-
-# Whole links are simulated without counting, which makes them four times slower.
+# Three at a time, since most of them mostly wait; what each says is printed when it has ended.
+NOT_SLOW := -q -m "not e2e" -p no:cacheprovider
+SHELL_TESTS := tests/aio tests/tool tests/support
 LINKS := tests/core/test_simulated_links.py
+test: $(READY) ## all tests but the end-to-end ones (more words for pytest: ARGS=-x)
+	@echo "==> tests: $(words $(LANES)) lanes at a time, each told of when it has ended (four to five minutes on two cores)"
+	@$(MAKE) --no-print-directory --keep-going --jobs=$(words $(LANES)) --output-sync=target $(LANES)
+
+test-core: cover
+	@echo "==> tests: tests/integration"
+	@$(PY) -m pytest $(NOT_SLOW) tests/integration $(ARGS)
+
+test-shell: $(READY)
+	@echo "==> tests: the shell, the operator's command, what tests stand on, simulated links"
+	@$(PY) -m pytest $(NOT_SLOW) $(SHELL_TESTS) $(LINKS) $(ARGS)
+
+test-daemons: $(READY)
+	@echo "==> tests: the daemons, reported cases and the project"
+	@$(PY) -m pytest $(NOT_SLOW) $(addprefix --ignore=,tests/core tests/integration $(SHELL_TESTS)) $(ARGS)
+
+# Whole links are simulated without counting (in test-shell), which makes them four times slower.
 cover: $(READY) ## tests/core alone must reach every branch of tunnel/core
 	@echo "==> tests: tests/core, with the branches of tunnel/core counted"
 	@$(PY) -m coverage run -m pytest -q tests/core --ignore=$(LINKS)
 	@$(PY) -m coverage report
-	@echo "==> tests: simulated links"
-	@$(PY) -m pytest -q -p no:cacheprovider $(LINKS)
 
 lint: $(READY) ## style and format
 	@echo "==> lint"
