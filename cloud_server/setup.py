@@ -11,12 +11,13 @@ from pathlib import Path
 
 from cloud_server.config import FleetConfig, ServerConfig, load_server_config, state_of
 from cloud_server.identity.agents import AgentStore
-from cloud_server.identity.ca import CERTIFICATE_FILE, CaMissing, CertificateAuthority
+from cloud_server.identity.ca import CaMissing, CertificateAuthority
 from cloud_server.identity.hosts import HOSTS_FILE, HostsMissing, is_loopback, read_hosts
 from cloud_server.identity.kubeconfig import kubeconfig
-from cloud_server.identity.renewal import SERVER_FILE, SERVER_KEY_FILE, due, renew
+from cloud_server.identity.renewal import due, renew
 from cloud_server.identity.site_kubeconfig import SiteUnusable, Through, check_names, read_site, site_kubeconfig
 from cloud_server.identity.site_proxy import site_proxy_certificate
+from cloud_server.identity.state_files import CA_FILE, SERVER_FILE, SERVER_KEY_FILE
 from cloud_server.identity.tokens import TokenStore
 from cloud_server.identity.users import USER_NAME, USER_NAME_RULE, Users
 from tunnel.aio.process.config import HostPort
@@ -187,7 +188,7 @@ def renew_certificates(config_path: Path, *, all_of_them: bool) -> list[Path]:
     """
     config = load_server_config(config_path)
     authority, state = _authority(config), state_of(config)
-    files = [CERTIFICATE_FILE, SERVER_FILE] if all_of_them else due(state)
+    files = [CA_FILE, SERVER_FILE] if all_of_them else due(state)
     try:
         renew(state, authority, files)
     except OSError as error:

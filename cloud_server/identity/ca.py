@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from cloud_server.identity.hosts import names_for
-from cloud_server.identity.renewal import CA_FILE
+from cloud_server.identity.state_files import CA_FILE, CA_KEY_FILE
 from tunnel.aio.process.files import PUBLIC, SECRET, NewFile
 
 CA_LIFE = timedelta(days=3650)
@@ -29,10 +29,6 @@ CLOCK_SKEW = timedelta(minutes=5)
 
 CertificateKey = ec.EllipticCurvePrivateKey
 PublicKey = ec.EllipticCurvePublicKey
-
-
-KEY_FILE = "ca.key"
-CERTIFICATE_FILE = CA_FILE
 
 
 class CaMissing(Exception):
@@ -71,7 +67,7 @@ class CertificateAuthority:
     @staticmethod
     def exists(folder: Path) -> bool:
         """Whether a state folder has one: replacing it would lock out every agent."""
-        return (folder / KEY_FILE).exists() or (folder / CERTIFICATE_FILE).exists()
+        return (folder / CA_KEY_FILE).exists() or (folder / CA_FILE).exists()
 
     @classmethod
     def load(cls, folder: Path, trust_domain: str) -> CertificateAuthority:
@@ -81,26 +77,26 @@ class CertificateAuthority:
             CaMissing: there is none, or it cannot be read.
         """
         try:
-            certificate = x509.load_pem_x509_certificate((folder / CERTIFICATE_FILE).read_bytes())
-            key = serialization.load_pem_private_key((folder / KEY_FILE).read_bytes(), None)
+            certificate = x509.load_pem_x509_certificate((folder / CA_FILE).read_bytes())
+            key = serialization.load_pem_private_key((folder / CA_KEY_FILE).read_bytes(), None)
         except FileNotFoundError as error:
             raise CaMissing(f"{error.filename} does not exist: run cloud-server init first") from error
         except OSError as error:
             raise CaMissing(f"{error.filename} cannot be read: {error.strerror}") from error
         except (ValueError, TypeError) as error:
-            names = f"{CERTIFICATE_FILE} and {KEY_FILE}"
+            names = f"{CA_FILE} and {CA_KEY_FILE}"
             raise CaMissing(f"no usable certificate authority in {folder}: bring its {names} back ({error})") from error
         if not isinstance(key, ec.EllipticCurvePrivateKey):
-            raise CaMissing(f"{folder / KEY_FILE} is not a key that cloud-server init made")
+            raise CaMissing(f"{folder / CA_KEY_FILE} is not a key that cloud-server init made")
         if key.public_key() != certificate.public_key():
-            raise CaMissing(f"{folder / KEY_FILE} is not the key of {folder / CERTIFICATE_FILE}")
+            raise CaMissing(f"{folder / CA_KEY_FILE} is not the key of {folder / CA_FILE}")
         return cls(certificate, key, trust_domain)
 
     def files(self, folder: Path) -> list[NewFile]:
         """What `load` reads."""
         return [
-            NewFile(folder / KEY_FILE, key_pem(self._key), SECRET),
-            NewFile(folder / CERTIFICATE_FILE, self.pem, PUBLIC),
+            NewFile(folder / CA_KEY_FILE, key_pem(self._key), SECRET),
+            NewFile(folder / CA_FILE, self.pem, PUBLIC),
         ]
 
     @property

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cloud_server.config import ServerConfig, state_of
-from cloud_server.identity.renewal import CA_FILE, SERVER_FILE
+from cloud_server.identity.state_files import CA_FILE, SERVER_FILE
 from tunnel.aio.identity.certificate import Certificate, CertificateUnreadable, read_pem
 from tunnel.aio.identity.validity import AUTHORITY, LEAF, Margin, Validity, Watched
 

@@ -12,15 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cloud_server.identity.hosts import HostsMissing, names_for, read_hosts
+from cloud_server.identity.state_files import CA_FILE, SERVER_FILE, SERVER_KEY_FILE
 from tunnel.aio.identity.certificate import Certificate, CertificateUnreadable, read_pem
 from tunnel.aio.process.files import PUBLIC, SECRET, NewFile, write_together
 
 if TYPE_CHECKING:  # it brings the X.509 library
     from cloud_server.identity.ca import CertificateAuthority
 
-CA_FILE = "ca.crt"
-SERVER_FILE = "server.crt"
-SERVER_KEY_FILE = "server.key"
 RENEW_AFTER = 2 / 3
 """Of a life. The rest of the authority's is what agents and users have to get its next certificate, with their own."""
 

@@ -41,6 +41,7 @@ from cloud_server.kubernetes.objects import (
     as_address,
 )
 from cloud_server.kubernetes.thin_pod import ThinPod
+from tunnel.aio.process.files import stamp
 
 FORBIDDEN = 403
 GONE = 410
@@ -65,7 +66,7 @@ class LightkubeAccess:
         self._client: Any = client
         self._path = path
         self._files = files
-        self._seen = _stamp(files)
+        self._seen = stamp(files)
         self._before: Any = None
         """The client before this one, whose watches go on until they end by themselves."""
 
@@ -113,10 +114,10 @@ class LightkubeAccess:
 
     async def _read_again(self) -> None:
         """Lists are made when a watch failed, as it does behind the end of a certificate."""
-        stamp = await asyncio.to_thread(_stamp, self._files)
-        if self._path is None or stamp == self._seen:
+        now = await asyncio.to_thread(stamp, self._files)
+        if self._path is None or now == self._seen:
             return
-        self._seen = stamp
+        self._seen = now
         try:
             client, self._files = _open(self._path)
         except KubeconfigUnusable as fault:
@@ -146,18 +147,6 @@ def _open(path: Path) -> tuple[AsyncClient, list[Path]]:
     user = config.user
     beside = [user.client_cert, user.client_key] if user is not None else []
     return client, [path, *(path.parent / name for name in beside if name)]
-
-
-def _stamp(files: Sequence[Path]) -> list[tuple[int, int, int]]:
-    stamps = []
-    for file in files:
-        try:
-            status = file.stat()
-        except OSError:
-            stamps.append((0, 0, 0))
-        else:
-            stamps.append((status.st_mtime_ns, status.st_size, status.st_ino))
-    return stamps
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 
 from cloud_server.frontends.fleet.mirror import Mirror
-from cloud_server.frontends.fleet.negotiation import negotiate
+from cloud_server.frontends.fleet.negotiation import wants_table
 from cloud_server.frontends.fleet.objects import timestamp
 from cloud_server.frontends.fleet.routes import ResourceRequest
 from cloud_server.frontends.fleet.selectors import parse
@@ -15,8 +15,6 @@ from cloud_server.frontends.fleet.store import ObjectStore
 from cloud_server.frontends.fleet.tables import table
 from cloud_server.frontends.fleet.usage import Sample, Usage, UsageReader
 from cloud_server.registry import AgentView
-
-_TABLE = {"Table": ("meta.k8s.io", ("v1", "v1beta1"))}
 
 
 class MetricsApi:
@@ -36,7 +34,7 @@ class MetricsApi:
         Raises:
             ApiError: there is no such one, it cannot be measured, or no form is accepted.
         """
-        as_table = negotiate(accept, _TABLE).kind == "Table"
+        as_table = wants_table(accept)
         item = self._store.get(about.resource.name, (about.namespace, about.name))
         agent = self._agent_of(item) if item is not None else None
         if item is None or agent is None:
@@ -52,7 +50,7 @@ class MetricsApi:
         Raises:
             ApiError: a bad selector, or no accepted form.
         """
-        as_table = negotiate(accept, _TABLE).kind == "Table"
+        as_table = wants_table(accept)
         query = about.query
         selector = parse(about.resource.name, query.text("labelSelector"), query.text("fieldSelector"))
         items = self._store.items(about.resource.name, about.namespace or None)

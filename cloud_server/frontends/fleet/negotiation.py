@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from cloud_server.frontends.fleet.status import ApiError
 
 JSON_TYPES = ("application/json", "application/*", "*/*")
+_TABLE = {"Table": ("meta.k8s.io", ("v1", "v1beta1"))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,15 @@ def negotiate(accept: str | None, transforms: Mapping[str, tuple[str, tuple[str,
         if parameters.get("g") == group and parameters.get("v") in versions:
             return Accepted(kind, parameters["v"])
     raise ApiError(406, "only the media type application/json is spoken here", details={})
+
+
+def wants_table(accept: str | None) -> bool:
+    """Whether an answer that has objects is to be a Table.
+
+    Raises:
+        ApiError: 406, nothing that is accepted is spoken here.
+    """
+    return negotiate(accept, _TABLE).kind == "Table"
 
 
 def _clauses(accept: str) -> Iterator[tuple[str, dict[str, str]]]:

@@ -12,7 +12,7 @@ from typing import Any
 from cloud_server.frontends.fleet.completion import completed
 from cloud_server.frontends.fleet.encoding import decode, encode
 from cloud_server.frontends.fleet.mirror import Mirror
-from cloud_server.frontends.fleet.negotiation import negotiate
+from cloud_server.frontends.fleet.negotiation import wants_table
 from cloud_server.frontends.fleet.objects import internal_address, lease_object, with_heartbeat
 from cloud_server.frontends.fleet.options import check_list, check_version, check_watch
 from cloud_server.frontends.fleet.pressure import with_usage
@@ -28,7 +28,6 @@ from cloud_server.frontends.fleet.watch import DEFAULT_TIMEOUT_S, MAX_TIMEOUT_S,
 MAX_TOKEN_CHARS = 1024
 MEASURE_WAIT_S = 1.5
 """How long `kubectl describe node` waits for what the box uses: 0.5 s of it are a first look at the processors."""
-_TABLE = {"Table": ("meta.k8s.io", ("v1", "v1beta1"))}
 
 
 class Reads:
@@ -48,7 +47,7 @@ class Reads:
         Raises:
             ApiError: there is none, or no accepted form.
         """
-        as_table = negotiate(accept, _TABLE).kind == "Table"
+        as_table = wants_table(accept)
         check_version(about.query, self._store.version)
         resource = about.resource.name
         if resource == "pods":
@@ -67,7 +66,7 @@ class Reads:
         Raises:
             ApiError: a bad selector or page, or no accepted form.
         """
-        as_table = negotiate(accept, _TABLE).kind == "Table"
+        as_table = wants_table(accept)
         check_list(about.query, self._store.version)
         if about.resource.name == "pods":
             self._mirror.note_interest()
@@ -86,7 +85,7 @@ class Reads:
         Raises:
             ApiError: a bad selector or version, or no accepted form.
         """
-        as_table = negotiate(accept, _TABLE).kind == "Table"
+        as_table = wants_table(accept)
         check_watch(about.query)
         if about.resource.name == "pods":
             self._mirror.note_interest()

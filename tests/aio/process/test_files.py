@@ -15,6 +15,7 @@ from tunnel.aio.process.files import (
     NewFile,
     check_writable,
     make_folder,
+    stamp,
     write_atomic,
     write_once,
     write_together,
@@ -136,3 +137,13 @@ def test_a_file_that_is_there_is_not_made_again(tmp_path: Path) -> None:
     assert path.read_bytes() == b"first"
     assert mode_of(path) == SECRET
     assert [one.name for one in tmp_path.iterdir()] == ["once"]
+
+
+def test_a_stamp_changes_with_the_file_and_is_zero_without_one(tmp_path: Path) -> None:
+    file = tmp_path / "certificate"
+    assert stamp([file]) == ((0, 0, 0),)
+    write_atomic(file, b"first", PUBLIC)
+    first = stamp([file])
+    assert first == stamp([file]) != ((0, 0, 0),)
+    write_atomic(file, b"other", PUBLIC)
+    assert stamp([file]) != first

@@ -11,7 +11,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from cloud_server.identity.ca import CertificateAuthority
-from cloud_server.identity.renewal import CA_FILE, SERVER_FILE, SERVER_KEY_FILE, due, renew
+from cloud_server.identity.renewal import due, renew
+from cloud_server.identity.state_files import CA_FILE, SERVER_FILE, SERVER_KEY_FILE
 from cloud_server.setup import init_state
 from tests.support.pki import Authority
 

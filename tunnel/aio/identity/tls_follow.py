@@ -9,10 +9,9 @@ import structlog
 
 from tunnel.aio.identity.openssl import read_own
 from tunnel.aio.identity.tls_material import CredentialsUnusable, LoadedTls, ServerTls
+from tunnel.aio.process.files import stamp
 
 _log = structlog.get_logger("tunnel.credentials")
-
-_Stamp = tuple[tuple[int, int, int], ...]
 
 
 class TlsFollower:
@@ -28,16 +27,16 @@ class TlsFollower:
         self._user = user
         self._files = [item for item in (tls.certificate, tls.key, tls.client_ca) if isinstance(item, Path)]
         self._lock = threading.Lock()
-        self._seen = self._stamp()
+        self._seen = stamp(self._files)
         self.loaded = tls.load()
 
     def poll(self) -> LoadedTls | None:
         """The new material, or None for no change. What cannot be used is told and keeps the old. Blocking."""
         with self._lock:
-            stamp = self._stamp()
-            if stamp == self._seen:
+            now = stamp(self._files)
+            if now == self._seen:
                 return None
-            self._seen = stamp
+            self._seen = now
             try:
                 loaded = self._tls.load()
             except CredentialsUnusable as fault:
@@ -51,16 +50,3 @@ class TlsFollower:
             expires = read_own(loaded.certificate, loaded.key).validity.not_after
             _log.info("certificate reloaded", shown_to=self._user, expires=expires.isoformat())
             return loaded
-
-    # Internal
-
-    def _stamp(self) -> _Stamp:
-        stamps = []
-        for file in self._files:
-            try:
-                status = file.stat()
-            except OSError:
-                stamps.append((0, 0, 0))
-            else:
-                stamps.append((status.st_mtime_ns, status.st_size, status.st_ino))
-        return tuple(stamps)

@@ -66,6 +66,23 @@ def write_once(path: Path, data: bytes, mode: int) -> None:
         _sync(path.parent)
 
 
+Stamp = tuple[tuple[int, int, int], ...]
+"""What changes with the content of files: of each its time, size and inode; zeros for one that cannot be looked at."""
+
+
+def stamp(files: Iterable[Path]) -> Stamp:
+    """What these files are now, to be compared with a later call's. Blocking."""
+    stamps = []
+    for file in files:
+        try:
+            status = file.stat()
+        except OSError:
+            stamps.append((0, 0, 0))
+        else:
+            stamps.append((status.st_mtime_ns, status.st_size, status.st_ino))
+    return tuple(stamps)
+
+
 def check_writable(folder: Path) -> None:
     """Find out whether files can be put into a folder, which may not exist yet, without touching anything.
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from cloud_server.frontends.fleet.negotiation import Accepted, negotiate
+from cloud_server.frontends.fleet.negotiation import Accepted, negotiate, wants_table
 from cloud_server.frontends.fleet.status import ApiError
 
 FORMS = {"Table": ("meta.k8s.io", ("v1", "v1beta1"))}
@@ -32,3 +32,16 @@ def test_nothing_spoken_is_406(accept: str) -> None:
     with pytest.raises(ApiError) as caught:
         negotiate(accept, FORMS)
     assert caught.value.code == 406
+
+
+@pytest.mark.parametrize(
+    ("accept", "table"),
+    [
+        (None, False),
+        ("application/json", False),
+        ("application/json;as=Table;v=v1;g=meta.k8s.io,application/json", True),
+        ("application/json;as=Table;v=v9;g=meta.k8s.io,application/json", False),
+    ],
+)
+def test_a_table_is_for_who_asks_for_one(accept: str | None, table: bool) -> None:
+    assert wants_table(accept) is table
