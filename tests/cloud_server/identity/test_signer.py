@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cloud_server.identity.ca import CertificateAuthority, spki_sha256
 from cloud_server.identity.renewal import due
 from cloud_server.identity.signer import CsrRefused, Signer, SignerFailed
-from tests.support.waits import eventually
+from tests.support.waits import eventually, scaled_s
 from tunnel.aio.process.files import write_together
 
 KEY = ec.generate_private_key(ec.SECP256R1())
@@ -117,7 +117,7 @@ async def test_a_process_that_was_killed_at_rest_is_started_again(state: Path) -
 
 
 async def test_one_that_does_not_answer_is_killed_and_the_next_one_does(state: Path) -> None:
-    async with open_signer(state, answer_s=2.0) as signer:
+    async with open_signer(state, answer_s=scaled_s(5.0)) as signer:  # each process loads its library in that, too
         await signer.check()
         (process,) = processes(state)
         process.send_signal(signal.SIGSTOP)
