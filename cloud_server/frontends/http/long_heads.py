@@ -8,7 +8,7 @@ from tunnel.core.budget import Budget
 
 STRANGERS_BYTES = 16 * 1024 * 1024
 """For all clients together that have not proved yet who they are: whoever comes with a token has it in the head itself.
-When strangers hold all of it, a head of up to 64 KiB still passes."""
+When strangers hold all of it, a head of up to 64 KiB still passes, and one stream of each HTTP/2 connection."""
 USERS_BYTES = 64 * 1024 * 1024
 """For all that have: by a certificate in the handshake, or by an earlier request on their connection."""
 

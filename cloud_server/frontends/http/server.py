@@ -16,6 +16,7 @@ from cloud_server.frontends.http.http2_exchange import Http2Exchange, request_of
 from cloud_server.frontends.http.http2_limits import PING_S, Http2Limits
 from cloud_server.frontends.http.http2_stream import Http2Stream
 from cloud_server.frontends.http.long_heads import LongHeads
+from cloud_server.frontends.http.stranger import Stranger
 from tunnel.aio.process.tasks import TaskOwner
 from tunnel.aio.sockets.conn import Conn
 from tunnel.aio.sockets.http1 import MAX_HEAD_BYTES, MAX_LONG_HEAD_BYTES, HttpError, Request
@@ -24,7 +25,7 @@ from tunnel.core.errors import StreamError
 ALPN_PROTOCOLS = ("h2", "http/1.1")
 """What a listener for this offers, best first."""
 HEAD_TIMEOUT_S = 20.0
-"""For the first request of a connection, which may still be anybody's."""
+"""For the first request of a connection, which may still be anybody's; by HTTP/2 for the first that is a user's."""
 IDLE_TIMEOUT_S = 300.0
 """Between two requests."""
 MAX_STREAMS = 250
@@ -40,7 +41,7 @@ HTTP2_LIMITS = Http2Limits(
     idle_s=IDLE_TIMEOUT_S,
     ping_s=PING_S,
 )
-"""A client may leave 16 MiB of bodies and 4 MiB of heads here."""
+"""A user may leave 16 MiB of bodies and 4 MiB of heads here; strangers: see stranger.py."""
 
 Serve = Callable[[Conn, Exchange, Request], Awaitable[None]]
 """Answers one exchange of a connection. It may raise a StreamError when the client is gone."""
@@ -98,13 +99,19 @@ class HttpServer:
         tasks = TaskOwner("http2")
 
         def on_request(stream: Http2Stream) -> None:
-            if len(tasks) >= MAX_TASKS:
-                stream.reset(ErrorCodes.REFUSED_STREAM)
+            if len(tasks) >= MAX_TASKS or not stranger.admit(stream):
+                stream.reset(ErrorCodes.REFUSED_STREAM)  # clients send it again by themselves
                 return
-            exchange = Http2Exchange(stream, conn.peer, lambda: connection.take_long_heads(MAX_LONG_HEAD_BYTES))
-            tasks.spawn(f"stream {stream.id}", self._serve_stream(conn, exchange, stream))
+            exchange = Http2Exchange(stream, conn.peer, trust)
+            serving = tasks.spawn(f"stream {stream.id}", self._serve_stream(conn, exchange, stream))
+            serving.add_done_callback(lambda _serving: stranger.left(stream))
+
+        def trust() -> None:
+            stranger.known()
+            connection.take_long_heads(MAX_LONG_HEAD_BYTES)
 
         connection = Http2Connection(detached.transport, conn.peer, limits, on_request)
+        stranger = Stranger(self._heads.strangers, HEAD_TIMEOUT_S, connection.close)
         self._http2.add(connection)
         try:
             connection.start(detached.leftover, at_eof=detached.at_eof)
@@ -114,6 +121,7 @@ class HttpServer:
             self._http2.discard(connection)
             connection.close()
             await tasks.aclose()
+            stranger.gone()
 
     async def _serve_stream(self, conn: Conn, exchange: Http2Exchange, stream: Http2Stream) -> None:
         try:

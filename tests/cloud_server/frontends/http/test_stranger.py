@@ -1,0 +1,80 @@
+"""What clients that nobody knows can make a server hold by leaving everything unread."""
+
+from __future__ import annotations
+
+import pytest
+from h2.errors import ErrorCodes
+from h2.settings import SettingCodes
+
+from cloud_server.frontends.http import server
+from cloud_server.frontends.http.long_heads import LongHeads
+from cloud_server.frontends.http.stranger import STREAM_BYTES
+from tests.cloud_server.frontends.http.conftest import HttpSite
+from tests.support.http2_client import Answer, Http2Client, http2_client
+from tests.support.waits import eventually
+from tunnel.core.budget import Budget
+
+pytestmark = pytest.mark.timeout(30)
+GOOD = ("authorization", "Bearer good")
+COST = STREAM_BYTES + server.HTTP2_LIMITS.window_bytes
+
+
+async def leave_unread(client: Http2Client, streams: int) -> list[Answer]:
+    """Ask so often, with no window for any answer's body."""
+    client.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 0})
+    answers = [await client.ask("/echo") for _ in range(streams)]
+    await client.until(lambda: all(answer.headers or answer.reset is not None for answer in answers))
+    return answers
+
+
+async def test_streams_that_strangers_leave_come_out_of_one_pool(http_site: HttpSite) -> None:
+    heads = http_site.server._heads = LongHeads(strangers=Budget(total_bytes=10 * COST))
+    async with (
+        http2_client(http_site.port, http_site.context()) as one,
+        http2_client(http_site.port, http_site.context()) as other,
+    ):
+        left = await leave_unread(one, 30)
+        assert [answer.reset for answer in left].count(None) == 10  # nine of the pool, and the one that each has
+        assert {answer.reset for answer in left} == {None, ErrorCodes.REFUSED_STREAM}
+        assert (await other.get("/echo")).status == 200
+    await eventually(lambda: heads.strangers.used_bytes == 0)
+
+
+async def test_a_user_takes_nothing_of_it_and_gets_in_while_it_is_full(http_site: HttpSite) -> None:
+    heads = http_site.server._heads = LongHeads(strangers=Budget(total_bytes=0))
+    async with http2_client(http_site.port, http_site.context()) as client:
+        assert (await client.get("/echo", GOOD)).status == 200
+        left = await leave_unread(client, 50)
+        assert all(answer.status == 200 for answer in left)
+        assert heads.strangers.used_bytes == 0
+
+
+async def test_many_requests_of_a_user_in_one_packet_are_all_served(http_site: HttpSite) -> None:
+    async with http2_client(http_site.port, http_site.context()) as client:
+        flush, client.flush = client.flush, _nothing  # type: ignore[method-assign]
+        answers = [await client.ask("/echo", GOOD) for _ in range(100)]
+        client.flush = flush  # type: ignore[method-assign]
+        await client.flush()
+        await client.until(lambda: all(answer.ended for answer in answers))
+        assert {answer.status for answer in answers} == {200}
+        assert http_site.server._heads.strangers.used_bytes == 0
+
+
+async def test_a_connection_that_stays_a_strangers_ends(http_site: HttpSite, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "HEAD_TIMEOUT_S", 0.3)
+    async with (
+        http2_client(http_site.port, http_site.context()) as stranger,
+        http2_client(http_site.port, http_site.context()) as user,
+    ):
+        quiet = await user.ask("/quiet", GOOD)
+        await user.until(lambda: quiet.body)
+        await leave_unread(stranger, 3)
+        await stranger.until(lambda: stranger.closed)
+        assert stranger.goaway == ErrorCodes.NO_ERROR
+        assert not user.closed
+        http_site.go_on.set()
+        await user.until(lambda: quiet.ended)
+
+
+async def _nothing() -> None:
+    return None
