@@ -92,6 +92,11 @@ class Http2Connection(asyncio.Protocol):
         """Streams that are open."""
         return len(self._streams)
 
+    @property
+    def unsent_bytes(self) -> int:
+        """What waits for the client to open windows, of all streams together."""
+        return sum(stream.unsent_bytes for stream in self._streams.values())
+
     def start(self, early: bytes, *, at_eof: bool) -> None:
         """Begin, with the bytes that were read already; `at_eof`: no more come."""
         self._transport.set_protocol(self)

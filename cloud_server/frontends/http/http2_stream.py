@@ -77,6 +77,11 @@ class Http2Stream:
         """How many `send`s wait for the client."""
         return len(self._queue)
 
+    @property
+    def unsent_bytes(self) -> int:
+        """How much they are together."""
+        return sum(map(len, self._queue)) - self._offset
+
     def respond(self, headers: Headers) -> None:
         """Begin the response."""
         self._response = headers

@@ -32,6 +32,10 @@ MAX_STREAMS = 250
 """Of an HTTP/2 connection at once, as Go's servers have it: a client with more watches makes another connection."""
 MAX_TASKS = 2 * MAX_STREAMS
 """Streams of a connection with those that were reset while they were served: that ends them soon, not at once."""
+TOO_MANY = 429
+MAX_UNREAD_BYTES = 32 * 1024 * 1024
+"""Answers that a connection has not read, with which it gets no further one: else a client that asks and does not read
+would make us hold one on each stream. By HTTP/1 it has one, and 32 MiB are the nodes of 20,000 boxes."""
 HTTP2_LIMITS = Http2Limits(
     max_streams=MAX_STREAMS,
     window_bytes=64 * 1024,
@@ -103,7 +107,8 @@ class HttpServer:
                 stream.reset(ErrorCodes.REFUSED_STREAM)  # clients send it again by themselves
                 return
             exchange = Http2Exchange(stream, conn.peer, trust)
-            serving = tasks.spawn(f"stream {stream.id}", self._serve_stream(conn, exchange, stream))
+            work = self._serve_stream(conn, connection, exchange, stream)
+            serving = tasks.spawn(f"stream {stream.id}", work)
             serving.add_done_callback(lambda _serving: stranger.left(stream))
 
         def trust() -> None:
@@ -123,13 +128,20 @@ class HttpServer:
             await tasks.aclose()
             stranger.gone()
 
-    async def _serve_stream(self, conn: Conn, exchange: Http2Exchange, stream: Http2Stream) -> None:
+    async def _serve_stream(
+        self, conn: Conn, connection: Http2Connection, exchange: Http2Exchange, stream: Http2Stream
+    ) -> None:
         try:
             try:
+                if connection.unsent_bytes > MAX_UNREAD_BYTES:
+                    raise HttpError(
+                        "this connection has too many answers that it did not read: read them first", TOO_MANY
+                    )
                 request = request_of(stream)
             except HttpError as error:
                 content_type, body = self._render(error)
-                await exchange.respond(error.status, [("content-type", content_type)], body)
+                wait = [("retry-after", "1")] if error.status == TOO_MANY else []
+                await exchange.respond(error.status, [("content-type", content_type), *wait], body)
                 return
             await self._serve(conn, exchange, request)
         except StreamError as error:

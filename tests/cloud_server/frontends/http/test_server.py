@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 
 from cloud_server.frontends.http import server
 from cloud_server.frontends.http.long_heads import LongHeads
-from tests.cloud_server.frontends.http.conftest import HttpSite
+from tests.cloud_server.frontends.http.conftest import BIG, HttpSite
 from tests.support.http2_client import Http2Client, http2_client
 from tests.support.waits import eventually
 from tunnel.aio.sockets.http1 import MAX_HEAD_BYTES, MAX_LONG_HEAD_BYTES
@@ -220,3 +220,19 @@ async def test_what_is_no_http2_is_answered_and_closed(http_site: HttpSite) -> N
         await reader.readuntil(b"HTTP/1.1")
     writer.transport.abort()
     assert http_site.seen == []
+
+
+async def test_who_reads_no_answer_gets_no_more_of_them(http_site: HttpSite, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "MAX_UNREAD_BYTES", 3 * len(BIG))
+    async with http2_client(http_site.port, http_site.context()) as client:
+        client.crediting = False
+        client.h2.increment_flow_control_window(1 << 25)  # the connection's: only those of streams are in the way
+        kept = [await client.ask("/big", GOOD) for _ in range(4)]
+        more = [await client.get("/big", GOOD) for _ in range(20)]
+        assert {(answer.status, answer.headers["retry-after"]) for answer in more} == {(429, "1")}
+        assert not any(answer.ended for answer in kept)
+        for answer in kept:
+            client.h2.increment_flow_control_window(len(BIG), client.number(answer))
+        await client.flush()
+        await client.until(lambda: all(answer.ended for answer in kept))
+        assert (await client.get("/echo", GOOD)).status == 200
