@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from structlog.testing import capture_logs
 
 from tests.support.pki import Authority
@@ -42,6 +43,18 @@ def test_an_authority_that_changes_is_seen(tmp_path: Path) -> None:
     loaded = follower.poll()
     assert loaded is not None
     assert loaded.ca == both
+
+
+def test_a_certificate_for_servers_alone_is_taken(tmp_path: Path) -> None:
+    certificate, key = AUTHORITY.issue(hosts=["127.0.0.1"]).write(tmp_path, "leaf")
+    follower = TlsFollower(ServerTls(certificate=certificate, key=key, client_ca=AUTHORITY.pem), "users")
+    new = AUTHORITY.issue(hosts=["127.0.0.1"], usage=[ExtendedKeyUsageOID.SERVER_AUTH])
+    new.write(tmp_path, "leaf")
+    with capture_logs() as logs:
+        loaded = follower.poll()
+    assert loaded is not None
+    assert loaded.certificate == new.certificate_pem
+    assert [line["expires"] for line in logs] == [new.certificate.not_valid_after_utc.isoformat()]
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import structlog
 
-from tunnel.aio.identity.openssl import read_own
+from tunnel.aio.identity.certificate import CertificateUnreadable, read_pem
 from tunnel.aio.identity.tls_material import CredentialsUnusable, LoadedTls, ServerTls
 from tunnel.aio.process.files import stamp
 
@@ -47,6 +47,15 @@ class TlsFollower:
             if loaded == self.loaded:
                 return None
             self.loaded = loaded
-            expires = read_own(loaded.certificate, loaded.key).validity.not_after
-            _log.info("certificate reloaded", shown_to=self._user, expires=expires.isoformat())
+            _log.info("certificate reloaded", shown_to=self._user, expires=_end_of(loaded))
             return loaded
+
+
+def _end_of(loaded: LoadedTls) -> str | None:
+    """For people; None for one that only OpenSSL can read. Not by a handshake with ourselves: a certificate for
+    servers alone, as public authorities issue them, cannot be shown by a client.
+    """
+    try:
+        return read_pem(loaded.certificate)[0].validity.not_after.isoformat()
+    except CertificateUnreadable:
+        return None
