@@ -24,6 +24,8 @@ def read_hosts(state: Path) -> list[str]:
         hosts = path.read_text().split()
     except OSError as error:
         raise HostsMissing(f"{path} cannot be read: {error.strerror}; it has the names given to init") from error
+    except UnicodeDecodeError as error:
+        raise HostsMissing(f"{path} is no text in UTF-8; it has the names given to init, one a line") from error
     if not hosts:
         raise HostsMissing(f"{path} is empty; it has the names given to init, one a line")
     return hosts
@@ -44,6 +46,7 @@ def is_loopback(host: str) -> bool:
 
 def _spelt(host: str) -> str:
     try:
-        return str(ipaddress.ip_address(host))
+        # Without the interface of a link-local address: that is each machine's own, and no certificate has it.
+        return str(ipaddress.ip_address(host.partition("%")[0]))
     except ValueError:
         return host.lower()

@@ -77,6 +77,22 @@ def test_other_names_in_hosts(state: Path) -> None:
     assert due(state) == []
 
 
+@pytest.mark.parametrize("host", ["fe80::1%eth0", "EXAMPLE.com", "2001:DB8::0001", "::ffff:192.0.2.1", "example.com."])
+def test_however_a_name_is_spelt_nothing_is_due_once_the_certificate_has_it(state: Path, host: str) -> None:
+    (state / "hosts").write_text(f"{host}\n")
+    assert due(state) == [SERVER_FILE]
+    renewed(state, due(state))
+    assert due(state) == []
+
+
+def test_hosts_that_are_no_text_stop_nothing(state: Path) -> None:
+    before = names(server_of(state))
+    (state / "hosts").write_bytes(b"b\xfccher.example\n")
+    assert due(state) == []
+    renewed(state, [SERVER_FILE])
+    assert names(server_of(state)) == before
+
+
 def test_without_hosts_the_names_stay_those_of_the_certificate(state: Path) -> None:
     before = names(server_of(state))
     (state / "hosts").unlink()
