@@ -24,7 +24,9 @@ ALL_TIMEOUT_S = 10.0
 PARALLEL = 64
 MAX_SUMMARY_BYTES = 4 * 1024 * 1024
 MAX_CONTAINERS = 2048
-"""Of one box."""
+"""Of one box; those beyond are left out, and pods with none that is measured."""
+MAX_NAME_CHARS = 253
+"""Of a pod, its namespace, or a container: Kubernetes' own limit."""
 KUBELET_WINDOW_S = 10.0
 """How long a kubelet, which does not say it, looks at its processors: cAdvisor's housekeeping interval."""
 _SUMMARY = "/stats/summary"
@@ -237,13 +239,23 @@ def _pods(summary: Any) -> Iterable[tuple[tuple[str, str], dict[str, Sample]]]:
         samples = {}
         for container in dicts(pod.get("containers"))[:left]:
             if "cpu" in container and "memory" in container:  # one that has just started has none yet
-                samples[str(container["name"])] = _sample(container)
+                samples[_name(container, "name")] = _sample(container)
         left -= len(samples)
-        yield (str(reference["namespace"]), str(reference["name"])), samples
+        if samples:
+            yield (_name(reference, "namespace"), _name(reference, "name")), samples
+        if not left:
+            return
 
 
 def _sample(part: Any) -> Sample:
     return Sample(_number(part["cpu"], "usageNanoCores"), _number(part["memory"], "workingSetBytes"))
+
+
+def _name(part: Any, field: str) -> str:
+    value = part[field]
+    if not isinstance(value, str) or len(value) > MAX_NAME_CHARS:
+        raise ValueError(f"{field} is not a name")
+    return value
 
 
 def _number(part: Any, name: str) -> int:

@@ -1,0 +1,69 @@
+"""What a box that is not trusted may make the server keep of its statistics. The rest is in tests/compat."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from cloud_server.frontends.fleet import usage
+from cloud_server.frontends.fleet.server import wall_clock
+from cloud_server.frontends.fleet.status import ApiError
+from cloud_server.frontends.fleet.usage import UsageReader
+from cloud_server.registry import AgentView
+from protos import tunnel_pb2
+from tunnel.core.names import KUBELET
+
+BOX = AgentView(name="box-7", connected=True, node=tunnel_pb2.Node(services=[KUBELET]))
+SAMPLE = {"cpu": {"usageNanoCores": 1}, "memory": {"workingSetBytes": 1}}
+
+
+def pod(name: object, *containers: object) -> dict[str, Any]:
+    return {
+        "podRef": {"namespace": "shop", "name": name},
+        "containers": [{"name": container, **SAMPLE} for container in containers],
+    }
+
+
+@pytest.fixture
+def pods(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """What the box answers with."""
+    said: list[object] = []
+
+    async def fetch_json(*_: object) -> object:
+        return {"node": SAMPLE, "pods": said}
+
+    monkeypatch.setattr(usage, "fetch_json", fetch_json)
+    return said
+
+
+async def read() -> usage.Usage:
+    reader = UsageReader(None, wall_clock)  # type: ignore[arg-type]  # nothing is opened
+    task = asyncio.get_running_loop().create_task(reader.run())
+    await asyncio.sleep(0)
+    try:
+        return await reader.read(BOX)
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def test_pods_without_anything_measured_are_not_kept(pods: list[object]) -> None:
+    pods += [pod(f"empty-{number}") for number in range(10_000)]
+    pods.append(pod("web", "nginx"))
+    assert (await read()).containers == {("shop", "web"): {"nginx": usage.Sample(1, 1)}}
+
+
+async def test_containers_beyond_a_limit_are_left_out(pods: list[object]) -> None:
+    pods += [pod(f"web-{number}", *map(str, range(10))) for number in range(1000)]
+    kept = (await read()).containers
+    assert sum(map(len, kept.values())) == usage.MAX_CONTAINERS
+
+
+@pytest.mark.parametrize("bad", ["x" * 254, 7, None, ["a"]])
+@pytest.mark.parametrize("of_pod", [True, False])
+async def test_what_is_no_name_makes_all_of_it_unusable(pods: list[object], bad: object, of_pod: bool) -> None:
+    pods.append(pod(bad, "nginx") if of_pod else pod("web", bad))
+    with pytest.raises(ApiError, match="no usable statistics"):
+        await read()
