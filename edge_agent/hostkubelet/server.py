@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from edge_agent.hostkubelet.account import AccountLookup
 from edge_agent.hostkubelet.audit import RequestRecord, audited
@@ -153,7 +153,7 @@ class HostKubelet:
     async def _route(self, call: _Call) -> bool:
         if self._closing:
             raise KubeletError(503, "the agent is stopping")
-        parts = [unquote(part) for part in urlsplit(call.request.target).path.split("/")[1:]]
+        parts = [unquote(part) for part in call.request.raw_path.split("/")[1:]]
         match parts:
             case ["healthz"]:
                 await call.connection.respond(200, [("content-type", "text/plain")], b"ok")

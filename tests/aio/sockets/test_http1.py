@@ -60,6 +60,25 @@ def test_request_splits_and_decodes_its_target() -> None:
     assert request.raw_query == "command=sh&command=-c&command=echo+1%262&tty="
 
 
+@pytest.mark.parametrize(
+    ("target", "path", "query"),
+    [
+        ("http://proxy.example/a%20b?c=http://d/e", "/a b", "c=http://d/e"),
+        ("http://proxy.example", "/", ""),
+        ("/a?b=http://c/d", "/a", "b=http://c/d"),
+        ("/a/https://b", "/a/https://b", ""),
+        ("//[", "//[", ""),
+        ("//a/b", "//a/b", ""),
+        ("http://[/a", "/a", ""),
+        ("*", "*", ""),
+        ("?", "", ""),
+    ],
+)
+def test_whatever_a_target_is_it_has_a_path(target: str, path: str, query: str) -> None:
+    request = Request("GET", target, Headers())
+    assert (request.path, request.raw_query) == (path, query)
+
+
 def test_headers_match_without_case_and_hide_values_in_repr() -> None:
     connection = ("Connection", "keep-alive, Upgrade")
     headers = Headers([connection, ("X-A", "1"), ("x-a", "2"), ("Authorization", "Bearer s3")])

@@ -8,6 +8,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
+from structlog.testing import capture_logs
 
 from tunnel.aio.sockets.listener import Listener
 from tunnel.aio.sockets.metrics_endpoint import MetricsEndpoint
@@ -87,3 +88,15 @@ async def test_one_connection_takes_many_requests() -> None:
             assert await reader.readexactly(3) == b"ok\n"
         writer.close()
         await writer.wait_closed()
+
+
+@pytest.mark.parametrize("target", ["//[", "http://[/metrics/", "*", "/%ff%00"])
+async def test_a_target_that_is_no_path_is_answered_and_not_a_fault_of_ours(target: str) -> None:
+    async with serving() as page:
+        host, _, port = page.url.removeprefix("http://").partition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(f"GET {target} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n".encode())
+        with capture_logs() as logs:
+            assert (await reader.read()).startswith(b"HTTP/1.1 404 ")
+        writer.close()
+        assert logs == []

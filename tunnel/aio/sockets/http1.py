@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 import h11
 
@@ -87,12 +87,18 @@ class Request:
     @property
     def path(self) -> str:
         """The target without its query, decoded."""
-        return unquote(urlsplit(self.target).path)
+        return unquote(self.raw_path)
+
+    @property
+    def raw_path(self) -> str:
+        """The target without its query, as it came; of one with a host in it (RFC 9112 3.2.2) what is behind that."""
+        scheme, has_host, rest = self.target.partition("?")[0].partition("://")
+        return f"/{rest.partition('/')[2]}" if has_host and scheme.isalpha() else self.target.partition("?")[0]
 
     @property
     def raw_query(self) -> str:
         """The query as it came, without the question mark."""
-        return urlsplit(self.target).query
+        return self.target.partition("?")[2]
 
     @property
     def query(self) -> list[tuple[str, str]]:
