@@ -75,7 +75,7 @@ class FleetServer:
         self._reads = Reads(self._mirror, store, self._usage, clock)
         self._metrics = MetricsApi(self._mirror, store, self._usage, clock)
         self._proxy = Proxy(self._mirror, store, opener)
-        self._http = HttpServer(self._serve, _refusal)
+        self._http = HttpServer(self._serve, _refusal, lambda uri: authenticate(uri, None) is not None)
 
     # Public
 

@@ -12,15 +12,18 @@ from tunnel.aio.sockets.http1 import MAX_LONG_HEAD_BYTES, HeaderItems, HttpError
 class Http1Exchange(ServerConnection):
     """The exchange that a connection is at; `next_request` makes it the next one."""
 
-    def __init__(self, conn: Conn, heads: LongHeads, render: Callable[[HttpError], tuple[str, bytes]]) -> None:
+    def __init__(
+        self, conn: Conn, heads: LongHeads, render: Callable[[HttpError], tuple[str, bytes]], *, trusted: bool
+    ) -> None:
         """Take a connection over.
 
         Args:
             conn: the connection.
             heads: what long heads take.
             render: content type and body of the answer to what is no request.
+            trusted: whether the client's certificate is a user's.
         """
-        super().__init__(conn, MAX_LONG_HEAD_BYTES, heads.of(trusted=conn.tls_peer_spiffe is not None))
+        super().__init__(conn, MAX_LONG_HEAD_BYTES, heads.of(trusted=trusted))
         self._conn = conn
         self._heads = heads
         self._render = render

@@ -51,6 +51,9 @@ Serve = Callable[[Conn, Exchange, Request], Awaitable[None]]
 """Answers one exchange of a connection. It may raise a StreamError when the client is gone."""
 Render = Callable[[HttpError], tuple[str, bytes]]
 """Content type and body of the answer to what is no request, or too long for one."""
+IsUser = Callable[[str | None], bool]
+"""Whether the spiffe:// name in a client's certificate is a user's; None is that of no certificate. Boxes have
+certificates of the same authority, and are strangers here."""
 
 _log = structlog.get_logger("cloud.http")
 
@@ -58,9 +61,11 @@ _log = structlog.get_logger("cloud.http")
 class HttpServer:
     """The connections of one front end."""
 
-    def __init__(self, serve: Serve, render: Render) -> None:
+    def __init__(self, serve: Serve, render: Render, is_user: IsUser) -> None:
+        """See the types of each."""
         self._serve = serve
         self._render = render
+        self._is_user = is_user
         self._heads = LongHeads()
         self._http2: set[Http2Connection] = set()
 
@@ -86,7 +91,7 @@ class HttpServer:
     # Internal
 
     async def _handle_http1(self, conn: Conn) -> None:
-        exchange = Http1Exchange(conn, self._heads, self._render)
+        exchange = Http1Exchange(conn, self._heads, self._render, trusted=self._is_user(conn.tls_peer_spiffe))
         timeout_s = HEAD_TIMEOUT_S
         try:
             while (request := await _next_request(exchange, timeout_s)) is not None:
@@ -97,7 +102,7 @@ class HttpServer:
 
     async def _handle_http2(self, conn: Conn) -> None:
         limits = HTTP2_LIMITS
-        if conn.tls_peer_spiffe is not None:
+        if self._is_user(conn.tls_peer_spiffe):
             limits = replace(limits, head_bytes=MAX_LONG_HEAD_BYTES)
         detached = conn.detach()
         tasks = TaskOwner("http2")

@@ -18,6 +18,7 @@ from tunnel.aio.sockets.http1 import HttpError, Request
 from tunnel.aio.sockets.listener import Listener
 from tunnel.core.errors import StreamError
 
+USER = "spiffe://longline/user/ann"
 BIG = bytes(range(256)) * 16 * 1024
 
 
@@ -39,12 +40,12 @@ class HttpSite:
     def port(self) -> int:
         return self.listener.ports[0]
 
-    def context(self, *, user: bool = False) -> ssl.SSLContext:
-        """A client's, with a certificate of a user or without."""
+    def context(self, *, user: bool = False, uri: str = "") -> ssl.SSLContext:
+        """A client's, with a certificate of a user or of this URI name, or without."""
         context = ssl.create_default_context(cadata=self.authority.pem.decode())
-        if user:
-            issued = self.authority.issue(uris=["spiffe://longline/user/ann"])
-            context.load_cert_chain(*issued.write(self.folder, "ann"))
+        if uri := USER if user else uri:
+            issued = self.authority.issue(uris=[uri])
+            context.load_cert_chain(*issued.write(self.folder, "client"))
         return context
 
     async def serve(self, _conn: Conn, exchange: Exchange, request: Request) -> None:
@@ -110,7 +111,7 @@ async def http_site(tmp_path: Path) -> AsyncIterator[HttpSite]:
     async def serve(conn: Conn, exchange: Exchange, request: Request) -> None:
         await made[0].serve(conn, exchange, request)
 
-    server = HttpServer(serve, render)
+    server = HttpServer(serve, render, lambda uri: uri == USER)
     listener = Listener("site", server.handle)
     made.append(HttpSite(server, listener, authority, tmp_path))
     await listener.listen_tcp("127.0.0.1:0", context)

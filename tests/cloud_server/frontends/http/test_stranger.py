@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
@@ -12,6 +14,7 @@ from cloud_server.frontends.http.stranger import STREAM_BYTES
 from tests.cloud_server.frontends.http.conftest import HttpSite
 from tests.support.http2_client import Answer, Http2Client, http2_client
 from tests.support.waits import eventually
+from tunnel.aio.sockets.http1 import MAX_HEAD_BYTES
 from tunnel.core.budget import Budget
 
 pytestmark = pytest.mark.timeout(30)
@@ -74,6 +77,20 @@ async def test_a_connection_that_stays_a_strangers_ends(http_site: HttpSite, mon
         assert not user.closed
         http_site.go_on.set()
         await user.until(lambda: quiet.ended)
+
+
+async def test_a_box_is_a_stranger_whatever_its_certificate(http_site: HttpSite) -> None:
+    heads = http_site.server._heads = LongHeads(strangers=Budget(total_bytes=0))
+    box = http_site.context(uri="spiffe://longline/agent/box-7")
+    async with http2_client(http_site.port, box) as client:
+        assert (await client.get("/echo")).status == 200
+        assert client.h2.remote_settings.max_header_list_size == MAX_HEAD_BYTES
+    box.set_alpn_protocols(["http/1.1"])
+    reader, writer = await asyncio.open_connection("127.0.0.1", http_site.port, ssl=box)
+    writer.write(b"GET /" + b"x" * 2 * MAX_HEAD_BYTES)
+    assert (await reader.readline()).startswith(b"HTTP/1.1 503 ")
+    assert heads.users.used_bytes == 0
+    writer.transport.abort()
 
 
 async def _nothing() -> None:
