@@ -159,7 +159,8 @@ def _mapped() -> Iterator[None]:
         if error.status.code == FORBIDDEN:
             raise NotPermitted(error.status.message or "forbidden") from error
         raise ClusterUnavailable(error.status.message or f"status {error.status.code}") from error
-    except (HTTPError, OSError, ConfigError) as error:
+    except (HTTPError, OSError, ConfigError, RuntimeError) as error:
+        # RuntimeError: of a client that was closed under a watch, since the kubeconfig changed twice meanwhile.
         raise ClusterUnavailable(str(error) or type(error).__name__) from error
     except ValueError as error:  # of a decoder: a proxy's page for people, or half an object
         raise ClusterUnavailable(f"not what a Kubernetes API says: {error}") from error

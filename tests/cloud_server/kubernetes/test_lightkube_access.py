@@ -113,6 +113,16 @@ async def test_a_watch_of_pods() -> None:
     await own.aclose()
 
 
+async def test_a_client_that_was_closed_under_its_user_is_no_fault_of_ours() -> None:
+    own = access(says(metadata={"resourceVersion": "9"}, items=[]))
+    await own.list_all(Pod)
+    await own.aclose()
+    with pytest.raises(ClusterUnavailable, match="closed"):
+        await own.list_all(Pod)
+    with pytest.raises(ClusterUnavailable, match="closed"):
+        await anext(own.watch(Pod, "5", 240))
+
+
 async def test_endpoints_ready_or_not_with_all_their_addresses() -> None:
     ref = {"kind": "Pod", "namespace": "shop", "name": "one"}
     endpoints = [
