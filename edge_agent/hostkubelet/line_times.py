@@ -15,6 +15,8 @@ from edge_agent.hostkubelet.lines import with_ends
 
 MAX_LOOK_BYTES = 4096
 """How much of a line is looked at."""
+LEAST_BYTES = 15
+"""Of a line with a time in it: `Jan 31 12:00:00`."""
 START_BYTES = 64
 """How far from its start a line's own time is; what comes later may be a time that it speaks of."""
 BLOCK_BYTES = 64 * 1024
@@ -72,6 +74,8 @@ class LineTimes:
 
     def of(self, line: bytes) -> datetime | None:
         """When a line says that it was written, in UTC; None where it does not."""
+        if len(line) < LEAST_BYTES:
+            return None
         try:
             return self._parse(line[:MAX_LOOK_BYTES])
         except (ValueError, OverflowError):  # the 31st of February

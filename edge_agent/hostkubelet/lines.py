@@ -42,6 +42,9 @@ class LineStamper:
 
     def __init__(self) -> None:
         self._at_start = True
+        self._time: datetime | None = None
+        self._text = b""
+        """That time as it is written."""
 
     def stamp(self, chunk: bytes, time_of: Callable[[bytes], datetime]) -> bytes:
         """The chunk with the time of each line in front of it; the end of a line that began before stays as it is.
@@ -52,9 +55,19 @@ class LineStamper:
         """
         stamped: list[bytes] = []
         for line in with_ends(chunk):
-            stamped.append(rfc3339(time_of(line)) + line if self._at_start else line)
+            if self._at_start:
+                stamped.append(self._written(time_of(line)))
+            stamped.append(line)
             self._at_start = line.endswith(b"\n")
         return b"".join(stamped)
+
+    # Internal
+
+    def _written(self, time: datetime) -> bytes:
+        """Thousands of lines may have the time of the one before."""
+        if time is not self._time:
+            self._time, self._text = time, rfc3339(time)
+        return self._text
 
 
 def with_ends(chunk: bytes) -> list[bytes]:

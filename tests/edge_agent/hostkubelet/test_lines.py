@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,6 +29,20 @@ def test_stamps_do_not_depend_on_chunks(chunks: list[bytes]) -> None:
     stamper = LineStamper()
     stamped = b"".join(stamper.stamp(chunk, lambda _: NOON) for chunk in chunks)
     assert stamped == b"".join(STAMP + line for line in b"".join(chunks).splitlines(keepends=True))
+
+
+def test_a_time_that_many_lines_have_is_written_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[datetime] = []
+
+    def rfc3339(time: datetime, real: Callable[[datetime], bytes] = lines.rfc3339) -> bytes:
+        written.append(time)
+        return real(time)
+
+    monkeypatch.setattr(lines, "rfc3339", rfc3339)
+    later = NOON + timedelta(seconds=1)
+    stamped = LineStamper().stamp(b"\n" * 1000 + b"x\n" * 2, lambda line: later if line == b"x\n" else NOON)
+    assert written == [NOON, later]
+    assert stamped == (STAMP + b"\n") * 1000 + 2 * b"2026-01-31T12:00:01.000042Z x\n"
 
 
 def test_a_line_beyond_the_limit_is_left_out(monkeypatch: object) -> None:
