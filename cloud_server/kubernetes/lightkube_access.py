@@ -41,6 +41,7 @@ from cloud_server.kubernetes.objects import (
     as_address,
 )
 from cloud_server.kubernetes.thin_pod import ThinPod
+from cloud_server.kubernetes.watch_pace import WatchPace
 from tunnel.aio.process.files import stamp
 
 FORBIDDEN = 403
@@ -64,6 +65,8 @@ class LightkubeAccess:
         """
         # Its methods are overloaded by kinds with and without a namespace, which one table of kinds cannot follow.
         self._client: Any = client
+        self._pace = WatchPace()
+        self._pace.install(client)
         self._path = path
         self._files = files
         self._seen = stamp(files)
@@ -122,6 +125,7 @@ class LightkubeAccess:
             client, self._files = _open(self._path)
         except KubeconfigUnusable as fault:
             raise ClusterUnavailable(str(fault)) from fault
+        self._pace.install(client)
         left, self._before, self._client = self._before, self._client, client
         if left is not None:
             await left.close()
