@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from edge_agent.hostkubelet.change_watch import ChangeWatch
-from edge_agent.hostkubelet.line_times import LineTimes
+from edge_agent.hostkubelet.line_times import LineTimes, is_hole
 from edge_agent.hostkubelet.log_file import FileFault, LogFile
 
 READ_BYTES = 64 * 1024
@@ -163,15 +163,20 @@ def _is_behind(fd: int, offset: int, mark: bytes) -> bool:
 
 
 def tail_offset(fd: int, size: int, lines: int) -> int:
-    """Where the last `lines` lines of a file begin; reads blocks from its end and no more than needed."""
+    """Where the last `lines` lines of a file begin; reads blocks from its end and no more than needed.
+
+    They begin behind a hole at the earliest.
+    """
     if lines == 0 or size == 0:
         return size
     # The line feed at the very end ends the last line and begins none.
     wanted = lines + (os.pread(fd, 1, size - 1) == b"\n")
-    position = size
+    position, block = size, b""
     while position > 0:
         start = max(0, position - READ_BYTES)
-        block = os.pread(fd, position - start, start)
+        before, block = block, os.pread(fd, position - start, start)
+        if is_hole(block):
+            return position + len(before) - len(before.lstrip(b"\0"))
         found = block.count(b"\n")
         if found >= wanted:
             end = len(block)

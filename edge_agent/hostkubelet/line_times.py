@@ -93,7 +93,9 @@ class LineTimes:
         while high - low > BLOCK_BYTES:
             middle = (low + high) // 2
             found = self.first_time(fd, middle, high)
-            if found is None:
+            if found is None and is_hole(os.pread(fd, min(BLOCK_BYTES, high - middle), middle)):
+                low = middle  # what was written comes behind it
+            elif found is None:
                 high = middle  # nothing to go by behind it
             elif found < since:
                 low = middle
@@ -111,8 +113,8 @@ class LineTimes:
     def _scan(self, fd: int, start: int, size: int, since: datetime) -> int:
         """The exact place, within two blocks from about where it is."""
         data = os.pread(fd, 2 * BLOCK_BYTES, start)
-        offset = start
-        if start > 0:  # in the middle of a line
+        offset = start + len(data) - len(data.lstrip(b"\0"))
+        if start > 0 and offset == start:  # in the middle of a line
             offset = start + data.find(b"\n") + 1
         any_time = False
         for line in with_ends(data[offset - start :]):
@@ -154,6 +156,13 @@ class LineTimes:
         if zone is None:
             return moment.astimezone(UTC) + self._skew  # the box's own zone
         return moment.replace(tzinfo=_zone(zone)).astimezone(UTC)
+
+
+def is_hole(block: bytes) -> bool:
+    """Whether nothing was ever written there: a file that is emptied under a writer that keeps its place has a hole of
+    any size in front of what comes next (logrotate's copytruncate makes such files).
+    """
+    return block.count(0) == len(block)
 
 
 def _zone(text: bytes) -> timezone:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -203,3 +204,21 @@ def test_a_rotation_to_a_link_is_not_followed(followed: FollowedFile, path: Path
     path.unlink()
     path.symlink_to("/etc/passwd")
     assert drain(followed) == b""
+
+
+@pytest.mark.parametrize("hole", [100_000, 1 << 40])
+def test_behind_the_hole_of_a_file_that_was_emptied_under_its_writer(path: Path, hole: int) -> None:
+    lines = b"2026-01-31T12:00:00Z one\n2026-01-31T13:00:00Z two\n"
+    with path.open("wb") as file:
+        file.seek(hole + 1)
+        file.write(lines)
+    file_log = FollowedFile(LogFile(path))
+    try:
+        assert file_log.open(tail_lines=1000) == len(lines)
+        assert drain(file_log) == lines
+        file_log.close()
+        assert file_log.open(since=datetime(2026, 1, 31, 11, tzinfo=UTC)) == len(lines)
+        file_log.close()
+        assert file_log.open(since=datetime(2026, 1, 31, 12, 30, tzinfo=UTC)) == len(lines) // 2
+    finally:
+        file_log.close()
