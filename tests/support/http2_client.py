@@ -59,16 +59,23 @@ class Http2Client:
         self._news = asyncio.Condition()
 
     async def ask(
-        self, path: str, *headers: tuple[str, str], method: str = "GET", body: bytes | None = None, end: bool = True
+        self,
+        path: str,
+        *headers: tuple[str, str],
+        method: str = "GET",
+        body: bytes | None = None,
+        end: bool = True,
+        flush: bool = True,
     ) -> Answer:
-        """Send a request, without waiting for its answer."""
+        """Send a request, without waiting for its answer; with `flush` False, along with the next."""
         number = self.h2.get_next_available_stream_id()
         answer = self.answers[number] = Answer()
         head = [(":method", method), (":scheme", "https"), (":authority", "fleet"), (":path", path), *headers]
         self.h2.send_headers(number, head, end_stream=end and body is None)
         if body is not None:
             self.h2.send_data(number, body, end_stream=end)
-        await self.flush()
+        if flush:
+            await self.flush()
         return answer
 
     async def get(self, path: str, *headers: tuple[str, str]) -> Answer:

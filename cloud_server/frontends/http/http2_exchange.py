@@ -15,16 +15,28 @@ from tunnel.aio.sockets.conn import Conn
 from tunnel.aio.sockets.http1 import HeaderItems, Headers, HttpError, Request
 from tunnel.core.errors import Code, StreamClosed
 
+LARGE_BYTES = 64 * 1024
+"""Of a part of an answer, such as the first list of a watch: as much of each stream of a connection is no harm."""
 _BODILESS = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
 
 
 class Http2Exchange:
     """One stream; see `Exchange`. It is the stream's handler."""
 
-    def __init__(self, stream: Http2Stream, peer: str, trust: Callable[[], None]) -> None:
-        """`trust`: tells the stream's connection that a request was a user's."""
+    def __init__(
+        self, stream: Http2Stream, peer: str, trust: Callable[[], None], reads: Callable[[], bool] = lambda: True
+    ) -> None:
+        """Answer a stream.
+
+        Args:
+            stream: the request.
+            peer: for logs.
+            trust: tells the stream's connection that a request was a user's.
+            reads: whether the connection's client reads enough of its answers to get large parts of more.
+        """
         self.peer = peer
         self.trust = trust
+        self._reads = reads
         self.answered = False
         self._stream = stream
         self._body: deque[bytes] = deque()
@@ -74,6 +86,8 @@ class Http2Exchange:
         self._check()
         if not chunk or self._head_only:
             return
+        if len(chunk) > LARGE_BYTES and not self._reads():
+            raise StreamClosed("the client does not read its answers", Code.CANCELLED)
         self._all_sent.clear()
         self._stream.send(chunk)
         await self._all_sent.wait()

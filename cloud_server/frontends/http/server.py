@@ -111,10 +111,13 @@ class HttpServer:
             if len(tasks) >= MAX_TASKS or not stranger.admit(stream):
                 stream.reset(ErrorCodes.REFUSED_STREAM)  # clients send it again by themselves
                 return
-            exchange = Http2Exchange(stream, conn.peer, trust)
-            work = self._serve_stream(conn, connection, exchange, stream)
+            exchange = Http2Exchange(stream, conn.peer, trust, reads)
+            work = self._serve_stream(conn, exchange, stream, reads)
             serving = tasks.spawn(f"stream {stream.id}", work)
             serving.add_done_callback(lambda _serving: stranger.left(stream))
+
+        def reads() -> bool:
+            return connection.unsent_bytes <= MAX_UNREAD_BYTES
 
         def trust() -> None:
             stranger.known()
@@ -134,11 +137,11 @@ class HttpServer:
             stranger.gone()
 
     async def _serve_stream(
-        self, conn: Conn, connection: Http2Connection, exchange: Http2Exchange, stream: Http2Stream
+        self, conn: Conn, exchange: Http2Exchange, stream: Http2Stream, reads: Callable[[], bool]
     ) -> None:
         try:
             try:
-                if connection.unsent_bytes > MAX_UNREAD_BYTES:
+                if not reads():
                     raise HttpError(
                         "this connection has too many answers that it did not read: read them first", TOO_MANY
                     )

@@ -57,6 +57,9 @@ class HttpSite:
                 await self._quiet(exchange)
             case "/big":
                 await self._big(exchange)
+            case "/later":
+                await asyncio.sleep(0)
+                await self._big(exchange)
             case "/body":
                 body = await exchange.read_body(100_000)
                 await exchange.respond(200, [("content-type", "text/plain")], b"%d" % len(body))

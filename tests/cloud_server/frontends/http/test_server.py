@@ -236,3 +236,15 @@ async def test_who_reads_no_answer_gets_no_more_of_them(http_site: HttpSite, mon
         await client.flush()
         await client.until(lambda: all(answer.ended for answer in kept))
         assert (await client.get("/echo", GOOD)).status == 200
+
+
+async def test_large_parts_of_answers_that_began_are_cut_off_too(
+    http_site: HttpSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "MAX_UNREAD_BYTES", 2 * len(BIG))
+    async with http2_client(http_site.port, http_site.context()) as client:
+        client.crediting = False
+        asked = [await client.ask("/later", GOOD, flush=False) for _ in range(20)]
+        await client.flush()
+        await client.until(lambda: sum(answer.reset is not None for answer in asked) == 17)
+        assert http_site.ended == ["the client does not read its answers"] * 17
