@@ -166,7 +166,8 @@ def _mapped() -> Iterator[None]:
     except (HTTPError, OSError, ConfigError, RuntimeError) as error:
         # RuntimeError: of a client that was closed under a watch, since the kubeconfig changed twice meanwhile.
         raise ClusterUnavailable(str(error) or type(error).__name__) from error
-    except ValueError as error:  # of a decoder: a proxy's page for people, or half an object
+    except (ValueError, TypeError, AttributeError) as error:
+        # Of a decoder, or where we look: a proxy's page for people, an object that lacks its metadata.
         raise ClusterUnavailable(f"not what a Kubernetes API says: {error}") from error
 
 

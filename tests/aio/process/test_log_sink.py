@@ -16,7 +16,7 @@ import pytest
 
 from tests.support.waits import Deadline
 from tunnel.aio.process import log_sink
-from tunnel.aio.process.log_sink import LogSink, Lost, SinkStream
+from tunnel.aio.process.log_sink import MAX_UNFINISHED_CHARS, LogSink, Lost, SinkStream
 
 PIPE_BYTES = 4096
 LINE = b"x" * 99 + b"\n"
@@ -157,3 +157,13 @@ def test_what_is_printed_comes_in_whole_lines(tmp_path: Path) -> None:
         assert sink.flush(5)
         assert not stream.isatty()
     assert path.read_text() == '{"event": "x"}\nhalf and half \\udcff\nno end'
+
+
+def test_text_that_never_ends_its_line_is_not_kept_for_long(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    with path.open("wb") as file, sink_to(file.fileno()) as sink:
+        stream = SinkStream(sink, terminal=False)
+        for _ in range(MAX_UNFINISHED_CHARS // 1024 + 1):
+            stream.write("x" * 1024)
+        assert sink.flush(5)
+    assert path.stat().st_size > MAX_UNFINISHED_CHARS

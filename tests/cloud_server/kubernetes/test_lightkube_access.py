@@ -157,6 +157,8 @@ async def test_endpoints_ready_or_not_with_all_their_addresses() -> None:
         (Response(403, json={"kind": "Status", "code": 403, "message": "pods is forbidden"}), NotPermitted, "pods is"),
         (Response(503, json={"kind": "Status", "code": 503, "message": "starting"}), ClusterUnavailable, "starting"),
         (Response(200, content=b"<html>log in</html>"), ClusterUnavailable, "not what a Kubernetes API says"),
+        (Response(200, json={"metadata": {}, "items": [{}]}), ClusterUnavailable, "not what a Kubernetes API says"),
+        (Response(200, json={"metadata": {}, "items": [7]}), ClusterUnavailable, "not what a Kubernetes API says"),
     ],
 )
 async def test_an_answer_without_pods(answer: Response, error: type[Exception], text: str) -> None:

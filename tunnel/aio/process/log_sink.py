@@ -26,6 +26,8 @@ BATCH_BYTES = 64 * 1024
 """One write: as much as a pipe holds by default."""
 RETRY_S = 1.0
 """After a failed write the next one waits so long: what does not work need not be asked for each line."""
+MAX_UNFINISHED_CHARS = 64 * 1024
+"""Of text without a line end that waits for it; only the queue behind has a bound of its own."""
 EXIT_FLUSH_S = 1.0
 """What a daemon's end may wait for the last lines."""
 _FIRST_OWN_DESCRIPTOR = 3
@@ -215,10 +217,12 @@ class SinkStream(io.TextIOBase):
         return True
 
     def write(self, text: str) -> int:
-        """Queue the lines that are finished by this."""
+        """Queue the lines that are finished by this, and an unfinished one that is long."""
         *lines, self._unfinished = (self._unfinished + text).split("\n")
         for line in lines:
             self._sink.write(f"{line}\n".encode(errors="backslashreplace"))
+        if len(self._unfinished) > MAX_UNFINISHED_CHARS:
+            self.flush()
         return len(text)
 
     def flush(self) -> None:
