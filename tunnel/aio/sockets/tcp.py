@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import ipaddress
 import os
 import select
 import socket
@@ -55,8 +56,8 @@ async def connect_tcp(factory: Callable[[], P], host: str, port: int) -> P:
     """
     loop = asyncio.get_running_loop()
     failure = OSError(f"{host} has no address")
-    for family, kind, proto, _, address in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-        sock = socket.socket(family, kind, proto)
+    for family, address in _literal(host, port) or await _looked_up(host, port):
+        sock = socket.socket(family, socket.SOCK_STREAM)
         try:
             sock.setblocking(False)
             reset_when_closed(sock)
@@ -74,6 +75,22 @@ async def connect_tcp(factory: Callable[[], P], host: str, port: int) -> P:
 
 
 # Internal
+
+
+def _literal(host: str, port: int) -> list[tuple[int, object]]:
+    """The family and socket address of a host that is an address; empty for a name, or one with a scope."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return []
+    if address.version == 4:
+        return [(socket.AF_INET, (host, port))]
+    return [(socket.AF_INET6, (host, port, 0, 0))] if "%" not in host else []
+
+
+async def _looked_up(host: str, port: int) -> list[tuple[int, object]]:
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [(family, address) for family, _, _, _, address in found]
 
 
 async def _connect(sock: socket.socket, address: object) -> None:
