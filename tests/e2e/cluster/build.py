@@ -61,12 +61,13 @@ def kubernetes_version() -> str:
 
 def why_not() -> str:
     """Why it is neither there nor can be built, for people; an empty string when it can be had."""
-    wanted = _mod(r"go (\d\S+)")
+    wanted = max((_mod(r"go (\d\S+)", path.parent.name) for path in SOURCES.glob("*/go.mod")), key=_numbers)
     go = _go_version()
+    what_for = f"{wanted} or newer builds Kubernetes and its clients for these tests (https://go.dev/doc/install)"
     if go is None:
-        return f"Go is not installed: {wanted} or newer builds Kubernetes for these tests (https://go.dev/doc/install)"
+        return f"Go is not installed: {what_for}"
     if _numbers(go) < _numbers(wanted):
-        return f"Go {go} is too old: {wanted} or newer builds Kubernetes for these tests (https://go.dev/doc/install)"
+        return f"Go {go} is too old: {what_for}"
     return ""
 
 
@@ -197,8 +198,8 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", version))
 
 
-def _mod(pattern: str) -> str:
-    found = re.search(rf"^\s*{pattern}$", (SOURCES / NAME / "go.mod").read_text(), re.MULTILINE)
+def _mod(pattern: str, of: str = NAME) -> str:
+    found = re.search(rf"^\s*{pattern}$", (SOURCES / of / "go.mod").read_text(), re.MULTILINE)
     assert found is not None, f"{pattern} is not in go.mod"
     return found[1]
 
