@@ -80,6 +80,8 @@ def test_an_address_that_never_answers(open_box: Tunnel) -> None:
 
 def test_a_silent_dial_delays_nobody_and_is_given_up_with_its_client() -> None:
     with tunnel(["echo"], allow=["127.0.0.1:*"]) as made, silent_port() as port:
+        with made.dial("echo") as sock:
+            assert exchange(sock) == b"ping"
         before = made.box.agent.descriptors()
         waiting = [socket.socket(socket.AF_UNIX) for _ in range(20)]
         try:
@@ -87,12 +89,12 @@ def test_a_silent_dial_delays_nobody_and_is_given_up_with_its_client() -> None:
                 for sock in waiting:
                     sock.connect(str(made.cluster.unix_socket))
                     sock.sendall(f"CONNECT {BOX}:{port} HTTP/1.1\r\nHost: {BOX}\r\n\r\n".encode())
-                wait_until(lambda: made.box.agent.descriptors() >= before + 20, "the dials")
+                wait_until(lambda: made.box.agent.descriptors() >= before + 10, "the dials")
                 with made.dial("echo") as sock:
                     assert exchange(sock) == b"ping"
                 for sock in waiting:
                     sock.close()
-                wait_until(lambda: made.box.agent.descriptors() < before + 10, "the dials to be given up")
+                wait_until(lambda: made.box.agent.descriptors() < before + 5, "the dials to be given up")
         finally:
             for sock in waiting:
                 sock.close()
