@@ -24,16 +24,16 @@ import structlog
 import uvloop
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from cloud_server.identity.ca import CertificateAuthority, key_pem, spki_sha256
-from edge_agent import cloud_link
-from edge_agent.cloud_link import CloudLink
+from cloud_server.trust.ca import CertificateAuthority, key_pem, spki_sha256
+from edge_agent.link import cloud_link
+from edge_agent.link.cloud_link import CloudLink
 from protos import tunnel_pb2
 from tunnel.aio.carriers.carrier import Carrier, DialOptions, dial_carrier
 from tunnel.aio.identity.tls_material import ClientTls
 from tunnel.aio.process.tasks import TaskOwner
 from tunnel.aio.sessions.incoming import IncomingStream
-from tunnel.core.errors import StreamError
-from tunnel.core.limits import Limits
+from tunnel.core.wire.errors import StreamError
+from tunnel.core.wire.limits import Limits
 
 PER_PROCESS = 1700
 """So that Python's share of the machine is what these need, and not one interpreter's queue."""

@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 
 import structlog
 
+from cloud_server.agents.registry import AgentView
 from cloud_server.config import ServerConfig, state_of
-from cloud_server.identity import expiries
-from cloud_server.identity.renewal import due
-from cloud_server.identity.signer import Signer, SignerFailed
-from cloud_server.registry import AgentView
+from cloud_server.trust import expiries
+from cloud_server.trust.renewal import due
+from cloud_server.trust.signer import Signer, SignerFailed
 from tunnel.aio.identity.validity import TELL_EVERY, ExpiryLog, Standing, Watched
 
 LOOK_S = 5.0

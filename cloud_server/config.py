@@ -19,8 +19,8 @@ from tunnel.aio.process.config import (
     Validated,
     load,
 )
-from tunnel.core.names import AGENT_NAME_RULE, is_agent_name, is_service_name
-from tunnel.core.target import TcpTarget
+from tunnel.core.wire.names import AGENT_NAME_RULE, is_agent_name, is_service_name
+from tunnel.core.wire.target import TcpTarget
 
 _TRUST_DOMAIN = re.compile(r"[a-z0-9._-]{1,255}")
 

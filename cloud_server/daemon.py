@@ -11,20 +11,20 @@ from pathlib import Path
 
 import structlog
 
+from cloud_server.agents.registry import Registry
+from cloud_server.agents.sessions import SessionAcceptor
 from cloud_server.certificates import Certificates
 from cloud_server.config import ServerConfig, state_of
-from cloud_server.exposed import Exposed
 from cloud_server.front_ends import FrontEnds
-from cloud_server.identity.agents import AgentStore
-from cloud_server.identity.enrollment import Enrollment
-from cloud_server.identity.signer import Signer, SignerFailed
-from cloud_server.identity.tokens import TokenStore
-from cloud_server.identity.users import Users
+from cloud_server.frontends.exposed import Exposed
 from cloud_server.kubernetes.access import ClusterAccess
 from cloud_server.kubernetes.follow import Follower
-from cloud_server.registry import Registry
 from cloud_server.routing.cluster import ClusterIndex
-from cloud_server.sessions import SessionAcceptor
+from cloud_server.trust.agents import AgentStore
+from cloud_server.trust.enrollment import Enrollment
+from cloud_server.trust.signer import Signer, SignerFailed
+from cloud_server.trust.tokens import TokenStore
+from cloud_server.trust.users import Users
 from tunnel.aio.carriers.carrier_server import CarrierServer
 from tunnel.aio.carriers.native_log import HandshakeFailed, NativeEvent, Suppressed, capture
 from tunnel.aio.identity.tls_material import CredentialsUnusable, ServerTls
@@ -37,10 +37,10 @@ from tunnel.aio.process.logs import start_log
 from tunnel.aio.process.parts import PartFailed, Parts
 from tunnel.aio.process.sd_notify import notify
 from tunnel.aio.process.tasks import TaskOwner
-from tunnel.core.budget import Budget
-from tunnel.core.errors import Code, SessionRefused
-from tunnel.core.limits import MIB, Limits, Timing
-from tunnel.core.probes import PingBudget
+from tunnel.core.path.probes import PingBudget
+from tunnel.core.streams.budget import Budget
+from tunnel.core.wire.errors import Code, SessionRefused
+from tunnel.core.wire.limits import MIB, Limits, Timing
 
 PROCESS_BUDGET_BYTES = 1024 * MIB
 """Receive windows of all sessions together."""

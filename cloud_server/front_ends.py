@@ -9,19 +9,19 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cloud_server.agents.registry import Registry
 from cloud_server.config import ServerConfig, state_of
 from cloud_server.frontends.connect import ConnectFrontend
 from cloud_server.frontends.egress import EgressFrontend
 from cloud_server.frontends.forward import Forward
 from cloud_server.frontends.konnectivity.frontend import KonnectivityFrontend
-from cloud_server.frontends.opener import Opener
 from cloud_server.frontends.presented import PresentedCertificates
 from cloud_server.frontends.socks import SocksFrontend
-from cloud_server.identity.users import Users
-from cloud_server.registry import Registry
-from cloud_server.routing.attempt import Dials
+from cloud_server.opens.attempt import Dials
+from cloud_server.opens.opener import Opener
 from cloud_server.routing.cluster import ClusterIndex
 from cloud_server.routing.router import Router
+from cloud_server.trust.users import Users
 from tunnel.aio.identity.tls_follow import TlsFollower
 from tunnel.aio.identity.tls_material import LoadedTls, ServerTls
 from tunnel.aio.process.command import VERSION
@@ -33,7 +33,7 @@ from tunnel.aio.sockets.tls_context import server_context
 
 if TYPE_CHECKING:
     from cloud_server.frontends.fleet.server import FleetServer
-    from cloud_server.metrics import Metrics
+    from cloud_server.operate.metrics import Metrics
 
 METRICS = "metrics"
 CONNECT_UNIX = "connect-unix"
@@ -74,8 +74,8 @@ class FrontEnds:
         self._opener: Opener = registry
         self._metrics: Metrics | None = None
         if config.metrics.listen is not None:  # nothing is counted for nobody; the library costs 3 MB
-            from cloud_server.frontends.metered import MeteredOpener
-            from cloud_server.metrics import Metrics as Counting
+            from cloud_server.opens.metered import MeteredOpener
+            from cloud_server.operate.metrics import Metrics as Counting
 
             self._metrics = Counting(VERSION, registry, self._connections, lost_lines, parts.up, expiries)
             self._opener = MeteredOpener(registry, self._metrics)
@@ -187,7 +187,7 @@ class FrontEnds:
         self._parts.want(name, lambda: listener.listen_unix(path))
 
     def _want_site_proxy(self, handler: Handler, address: str) -> None:
-        from cloud_server.identity.site_proxy import site_proxy_context  # costs 12 MB
+        from cloud_server.trust.site_proxy import site_proxy_context  # costs 12 MB
 
         listener = self._listener("connect-kubectl", handler)
 

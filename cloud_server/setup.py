@@ -10,20 +10,20 @@ from datetime import timedelta
 from pathlib import Path
 
 from cloud_server.config import FleetConfig, ServerConfig, load_server_config, state_of
-from cloud_server.identity.agents import AgentStore
-from cloud_server.identity.ca import CaMissing, CertificateAuthority
-from cloud_server.identity.hosts import HOSTS_FILE, HostsMissing, is_loopback, read_hosts
-from cloud_server.identity.kubeconfig import kubeconfig
-from cloud_server.identity.renewal import due, renew
-from cloud_server.identity.site_kubeconfig import SiteUnusable, Through, check_names, read_site, site_kubeconfig
-from cloud_server.identity.site_proxy import site_proxy_certificate
-from cloud_server.identity.state_files import CA_FILE, SERVER_FILE, SERVER_KEY_FILE
-from cloud_server.identity.tokens import TokenStore
-from cloud_server.identity.users import USER_NAME, USER_NAME_RULE, Users
+from cloud_server.trust.agents import AgentStore
+from cloud_server.trust.ca import CaMissing, CertificateAuthority
+from cloud_server.trust.hosts import HOSTS_FILE, HostsMissing, is_loopback, read_hosts
+from cloud_server.trust.kubeconfig import kubeconfig
+from cloud_server.trust.renewal import due, renew
+from cloud_server.trust.site_kubeconfig import SiteUnusable, Through, check_names, read_site, site_kubeconfig
+from cloud_server.trust.site_proxy import site_proxy_certificate
+from cloud_server.trust.state_files import CA_FILE, SERVER_FILE, SERVER_KEY_FILE
+from cloud_server.trust.tokens import TokenStore
+from cloud_server.trust.users import USER_NAME, USER_NAME_RULE, Users
 from tunnel.aio.process.config import HostPort
 from tunnel.aio.process.files import PUBLIC, SECRET, NewFile, make_folder, write_together
-from tunnel.core.names import AGENT_NAME_RULE, is_agent_name
-from tunnel.core.target_rule import is_dns_name
+from tunnel.core.wire.names import AGENT_NAME_RULE, is_agent_name
+from tunnel.core.wire.target_rule import is_dns_name
 
 ADMIN = "admin"
 FLEET_LISTEN = HostPort("127.0.0.1:7445")

@@ -42,8 +42,8 @@ def join(server: ServerAddress, token_file: BinaryIO, state: Path, proxy: str | 
     from tunnel.aio.carriers.native_log import silence_core
 
     silence_core()  # before anything imports grpc
-    from edge_agent.join import JoinFailed
-    from edge_agent.join import join as join_cloud
+    from edge_agent.identity.join import JoinFailed
+    from edge_agent.identity.join import join as join_cloud
     from tunnel.aio.identity.join_token import JoinToken, TokenUnusable
 
     refuse_password(proxy)
@@ -86,7 +86,7 @@ def check(config: Path) -> None:
     from datetime import UTC, datetime
 
     from edge_agent.config import load_agent_config
-    from edge_agent.expiries import watched
+    from edge_agent.identity.expiries import watched
     from edge_agent.outlook import outlook
     from tunnel.aio.identity.validity import check as check_certificates
     from tunnel.aio.sockets.http_proxy import ProxyUnusable, proxy_for

@@ -10,9 +10,9 @@ from pathlib import Path
 from edge_agent.hostkubelet.settings import HostSettings, SettingsError
 from tunnel.aio.process.config import Fault, HostPort, LogConfig, Seconds, ServerAddress, TargetPattern, Validated, load
 from tunnel.aio.sockets.http_proxy import NO_PROXY, ProxyUnusable, parse_proxy
-from tunnel.core.names import AGENT_NAME_RULE, KUBELET, is_service_name
-from tunnel.core.target import ServiceTarget, Target, TcpTarget
-from tunnel.core.target_rule import TargetRule
+from tunnel.core.wire.names import AGENT_NAME_RULE, KUBELET, is_service_name
+from tunnel.core.wire.target import ServiceTarget, Target, TcpTarget
+from tunnel.core.wire.target_rule import TargetRule
 
 _LABEL = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 MAX_LABELS = 64

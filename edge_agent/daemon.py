@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from edge_agent import box
-from edge_agent.clock import ClockWatch
-from edge_agent.cloud_link import CloudLink
 from edge_agent.config import AgentConfig, named_targets
-from edge_agent.expiries import tell_of_ends
-from edge_agent.identity import Identity, IdentityUnusable
-from edge_agent.listen import LocalListen
+from edge_agent.identity.expiries import tell_of_ends
+from edge_agent.identity.identity import Identity, IdentityUnusable
+from edge_agent.identity.renewal import keep_fresh
+from edge_agent.link import box
+from edge_agent.link.clock import ClockWatch
+from edge_agent.link.cloud_link import CloudLink
+from edge_agent.link.listen import LocalListen
 from edge_agent.real_kubelet import dial_kubelet
-from edge_agent.renewal import keep_fresh
 from tunnel.aio.carriers.carrier import DialOptions
 from tunnel.aio.carriers.native_log import relay
 from tunnel.aio.exits.acceptor import Request, Service, StreamAcceptor
@@ -29,8 +29,8 @@ from tunnel.aio.process.parts import Parts
 from tunnel.aio.process.sd_notify import notify
 from tunnel.aio.process.tasks import TaskOwner
 from tunnel.aio.sockets.listener import Listener
-from tunnel.core.limits import Limits
-from tunnel.core.names import KUBELET
+from tunnel.core.wire.limits import Limits
+from tunnel.core.wire.names import KUBELET
 
 if TYPE_CHECKING:
     from edge_agent.hostkubelet.server import HostKubelet

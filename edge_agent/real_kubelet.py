@@ -20,7 +20,7 @@ from tunnel.aio.identity.validity import TIME_FAULTS, clock_says, date
 from tunnel.aio.process.blocking import BlockingCalls, NotAnswering
 from tunnel.aio.sockets.conn import Conn
 from tunnel.aio.sockets.tls_client import dial_tls
-from tunnel.core.errors import Code, OpenRefused
+from tunnel.core.wire.errors import Code, OpenRefused
 
 _files = BlockingCalls("kubelet files", threads=4)
 """Where they are is the configuration's choice, and asked at every dial."""

@@ -22,7 +22,7 @@ import pytest
 from tests.core.traffic import App, Echo, Pinger, Sink, Source, Traffic
 from tests.support.joined import TARGET, echo, joined
 from tests.support.simulation import Simulation
-from tunnel.core.limits import MIB
+from tunnel.core.wire.limits import MIB
 
 MAX_GROWTH = 0.15
 OURS = str(Path(__file__).parent.parent / "tunnel") + "/"

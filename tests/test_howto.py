@@ -196,7 +196,7 @@ def names(certificate: Path) -> list[str]:
 
 
 def test_konnectivitys_metrics_are_those_of_the_server() -> None:
-    source = (TOP / "cloud_server/metrics.py").read_text()
+    source = (TOP / "cloud_server/operate/metrics.py").read_text()
     told = re.search(
         r"`konnectivity_network_proxy_server_`:(.*?)\.\n", (HOWTO / "from-konnectivity.md").read_text(), re.DOTALL
     )

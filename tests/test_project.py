@@ -140,7 +140,7 @@ def test_a_box_at_rest_does_without_the_built_in_kubelet_and_the_x509_library() 
 def test_a_server_at_rest_does_without_the_x509_library_and_metrics_that_nobody_asked_for() -> None:
     code = "import sys, cloud_server.cli, cloud_server.daemon\nprint(*sys.modules)"
     loaded = set(_run(sys.executable, "-W", "error", "-c", code).split())
-    assert "cloud_server.identity.signer" in loaded
+    assert "cloud_server.trust.signer" in loaded
     assert not loaded & {"cryptography", "prometheus_client", "lightkube"}
 
 

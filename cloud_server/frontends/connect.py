@@ -17,15 +17,15 @@ import struct
 import termios
 from collections.abc import Callable
 
-from cloud_server.frontends.audit import OpenRecord, audited
 from cloud_server.frontends.status import http_status, reason_phrase
-from cloud_server.routing.attempt import Dials
+from cloud_server.opens.attempt import Dials
+from cloud_server.opens.audit import OpenRecord, audited
 from cloud_server.routing.names import agent_meant
 from tunnel.aio.sessions.pending import open_unless_gone
 from tunnel.aio.sessions.splice import splice
 from tunnel.aio.sockets.conn import Conn
 from tunnel.aio.sockets.http1 import Request, ServerConnection
-from tunnel.core.errors import Code, OpenRefused
+from tunnel.core.wire.errors import Code, OpenRefused
 
 FRONTEND = "connect"
 HEAD_TIMEOUT_S = 10.0

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from cloud_server.frontends.audit import OpenRecord, audited
-from cloud_server.frontends.opener import Opener
+from cloud_server.opens.audit import OpenRecord, audited
+from cloud_server.opens.opener import Opener
 from tunnel.aio.sessions.pending import open_unless_gone
 from tunnel.aio.sessions.splice import splice
 from tunnel.aio.sockets.conn import Conn
-from tunnel.core.errors import Code, OpenRefused
-from tunnel.core.limits import MAX_EARLY_BYTES
-from tunnel.core.target import TcpTarget
+from tunnel.core.wire.errors import Code, OpenRefused
+from tunnel.core.wire.limits import MAX_EARLY_BYTES
+from tunnel.core.wire.target import TcpTarget
 
 FRONTEND = "forward"
 

@@ -10,14 +10,14 @@ import asyncio
 import ipaddress
 from typing import NamedTuple
 
-from cloud_server.frontends.audit import OpenRecord, audited
 from cloud_server.frontends.connect import Authenticate
-from cloud_server.routing.attempt import Dials
+from cloud_server.opens.attempt import Dials
+from cloud_server.opens.audit import OpenRecord, audited
 from cloud_server.routing.names import agent_meant
 from tunnel.aio.sessions.pending import open_unless_gone
 from tunnel.aio.sessions.splice import splice
 from tunnel.aio.sockets.conn import Conn
-from tunnel.core.errors import Code, OpenRefused
+from tunnel.core.wire.errors import Code, OpenRefused
 
 FRONTEND = "socks"
 HEAD_TIMEOUT_S = 10.0

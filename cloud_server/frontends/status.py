@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tunnel.core.errors import Code
+from tunnel.core.wire.errors import Code
 
 MAX_REASON_BYTES = 300
 """Reason phrases go into other programs' error lines: kube-apiserver shows the whole status line to kubectl's user."""

@@ -12,7 +12,7 @@ import structlog
 
 from cloud_server.kubernetes.access import Changed, ClusterAccess, ClusterUnavailable, NotPermitted, VersionTooOld
 from cloud_server.kubernetes.objects import EndpointSlice, Key, KubernetesObject, Node, Pod, Service
-from tunnel.core.backoff import Backoff
+from tunnel.core.path.backoff import Backoff
 
 KINDS: tuple[type[KubernetesObject], ...] = (Node, Service, EndpointSlice, Pod)
 WATCH_S = 240

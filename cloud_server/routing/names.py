@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 from cloud_server.kubernetes.objects import Address
 from cloud_server.routing.route import Route
-from tunnel.core.errors import Code, OpenRefused
-from tunnel.core.names import KUBELET, is_agent_name, is_service_name
-from tunnel.core.target import ServiceTarget, TcpTarget
-from tunnel.core.target_rule import MAX_PORT, is_dns_name
+from tunnel.core.wire.errors import Code, OpenRefused
+from tunnel.core.wire.names import KUBELET, is_agent_name, is_service_name
+from tunnel.core.wire.target import ServiceTarget, TcpTarget
+from tunnel.core.wire.target_rule import MAX_PORT, is_dns_name
 
 SUFFIX = ".longline"
 FORMS = "write <agent>:<port>, <agent>:<service>, or <host>.<agent>.longline:<port> for a host behind an agent"

@@ -29,9 +29,9 @@ from cloud_server.routing.claims import Agents, Claimants, Claims, RoutePolicy, 
 from cloud_server.routing.cluster import ClusterIndex
 from cloud_server.routing.names import FORMS, SUFFIX, parse_authority
 from cloud_server.routing.route import LOCALHOST, Route
-from tunnel.core.errors import Code, OpenRefused
-from tunnel.core.target import TcpTarget
-from tunnel.core.target_rule import normal_address
+from tunnel.core.wire.errors import Code, OpenRefused
+from tunnel.core.wire.target import TcpTarget
+from tunnel.core.wire.target_rule import normal_address
 
 _SERVICE_NAME = re.compile(r"([a-z0-9-]+)\.([a-z0-9-]+)\.svc(\..+)?")
 

@@ -12,7 +12,7 @@ import structlog
 from edge_agent.hostkubelet.log_request import ClientGone
 from edge_agent.hostkubelet.status import KubeletError
 from tunnel.aio.process.audit import recorded_command
-from tunnel.core.errors import StreamError
+from tunnel.core.wire.errors import StreamError
 
 MAX_NAME_CHARS = 253
 """A container's name is what the client wrote."""

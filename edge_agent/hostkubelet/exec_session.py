@@ -19,7 +19,7 @@ from edge_agent.hostkubelet.running import Running
 from edge_agent.hostkubelet.spawn import CommandSpec, StartError
 from edge_agent.hostkubelet.status import exit_status
 from edge_agent.hostkubelet.terminal import END_OF_INPUT
-from tunnel.core.errors import StreamError
+from tunnel.core.wire.errors import StreamError
 
 INPUT_BYTES = 256 * 1024
 """Input that may wait for the command before the client is stopped; until then a hang-up or resize is still noticed."""

@@ -31,8 +31,8 @@ from tunnel.aio.process.blocking import NotAnswering
 from tunnel.aio.process.parts import PartFailed
 from tunnel.aio.sockets.duplex import Duplex
 from tunnel.aio.sockets.http1 import MAX_LONG_HEAD_BYTES, Request, ServerConnection
-from tunnel.core.budget import Budget
-from tunnel.core.errors import Code, StreamError
+from tunnel.core.streams.budget import Budget
+from tunnel.core.wire.errors import Code, StreamError
 
 MAX_EXECS = 128
 """Commands at once: each may hold 0.5 MiB here and a process group on the box."""

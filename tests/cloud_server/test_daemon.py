@@ -13,11 +13,11 @@ from structlog.testing import capture_logs
 
 # The daemon imports these two when they are asked for, and reading files in an event loop is an error in tests.
 import cloud_server.frontends.fleet.server
-import cloud_server.metrics  # noqa: F401
+import cloud_server.operate.metrics  # noqa: F401
 from cloud_server.config import ServerConfig, load_server_config
 from cloud_server.daemon import CloudServer, StartFailed
-from cloud_server.identity.agents import AgentStore
 from cloud_server.setup import init_state
+from cloud_server.trust.agents import AgentStore
 from tests.support.cluster import edit_toml
 from tests.support.processes import command_result
 from tests.support.waits import eventually

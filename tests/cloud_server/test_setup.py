@@ -15,7 +15,6 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from cloud_server.config import load_server_config
-from cloud_server.identity.users import Users
 from cloud_server.setup import (
     SetupFailed,
     agent_store,
@@ -25,6 +24,7 @@ from cloud_server.setup import (
     init_state,
     user_kubeconfig,
 )
+from cloud_server.trust.users import Users
 from tunnel.aio.identity.join_token import JoinToken
 from tunnel.aio.identity.peer_identity import identify_certificate
 from tunnel.aio.process.config import ConfigError, HostPort

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 from packaging.markers import Marker
 
-from cloud_server.identity import ca
-from cloud_server.identity.ca import CertificateAuthority
-from edge_agent.identity import Identity
+from cloud_server.trust import ca
+from cloud_server.trust.ca import CertificateAuthority
+from edge_agent.identity.identity import Identity
 from tests.support.cluster import Cluster, cluster
 from tests.support.enrolling import public_key_of
 from tests.support.processes import BIN, environment

@@ -11,10 +11,10 @@ from protos import tunnel_pb2 as pb
 from tests.core.frame_factory import FrameFactory as Frame
 from tests.core.frame_factory import Victim
 from tunnel.core import events as ev
-from tunnel.core.codec import decode_envelope
-from tunnel.core.errors import Code, RemoteProtocolError, SessionRefused
-from tunnel.core.limits import MAX_FRAMES, MAX_MESSAGE_BYTES, Limits
-from tunnel.core.target import ServiceTarget, TcpTarget
+from tunnel.core.wire.codec import decode_envelope
+from tunnel.core.wire.errors import Code, RemoteProtocolError, SessionRefused
+from tunnel.core.wire.limits import MAX_FRAMES, MAX_MESSAGE_BYTES, Limits
+from tunnel.core.wire.target import ServiceTarget, TcpTarget
 
 
 def _field(number: int, content: bytes) -> bytes:

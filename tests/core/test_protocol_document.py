@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from tunnel.core import codec, delivery, handshake, scheduler, session, stream
-from tunnel.core import limits as m
-from tunnel.core.errors import Code
-from tunnel.core.target import MAX_HOST_BYTES, MAX_SERVICE_BYTES
+from tunnel.core import session
+from tunnel.core.path import delivery
+from tunnel.core.streams import scheduler, stream
+from tunnel.core.wire import codec, handshake
+from tunnel.core.wire import limits as m
+from tunnel.core.wire.errors import Code
+from tunnel.core.wire.target import MAX_HOST_BYTES, MAX_SERVICE_BYTES
 
 TOP = Path(__file__).parent.parent.parent
 DOCUMENT = (TOP / "docs" / "protocol.md").read_text(encoding="utf-8")

@@ -14,10 +14,10 @@ import pytest
 from tests.core.traffic import App, Echo, Pinger, Sink, Source, Stalled, Traffic
 from tests.support.simulation import Simulation
 from tunnel.core import events as ev
-from tunnel.core.errors import Code, OpenRefused, SessionLost
-from tunnel.core.limits import MIB, Limits
-from tunnel.core.pacing import Pacer
-from tunnel.core.states import Link
+from tunnel.core.path.pacing import Pacer
+from tunnel.core.streams.states import Link
+from tunnel.core.wire.errors import Code, OpenRefused, SessionLost
+from tunnel.core.wire.limits import MIB, Limits
 
 MBIT = 1e6 / 8
 

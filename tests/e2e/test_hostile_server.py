@@ -18,8 +18,8 @@ from tests.support.targets import Target
 from tests.support.tunnel import BOX, exchange, wait_until
 from tests.support.waits import eventually
 from tunnel.aio.carriers.carrier import CarrierLost
-from tunnel.core.errors import Code, SessionRefused
-from tunnel.core.limits import MAX_FRAMES, Limits
+from tunnel.core.wire.errors import Code, SessionRefused
+from tunnel.core.wire.limits import MAX_FRAMES, Limits
 
 MIB = 1024 * 1024
 GRACE_S = 15.0

@@ -19,7 +19,7 @@ from typing import Self
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from cloud_server.identity.ca import CertificateAuthority, key_pem
+from cloud_server.trust.ca import CertificateAuthority, key_pem
 from tests.e2e.cluster.kubernetes import SITES
 from tests.e2e.cluster.tunnelled import Tunnelled
 from tests.e2e.kubectls import kubectl_of

@@ -15,7 +15,7 @@ from edge_agent.hostkubelet.server import HostKubelet
 from tests.support.pki import Authority
 from tests.support.waits import eventually
 from tunnel.aio.process.lifecycle import EXIT_FAILED, EXIT_OK, Stop
-from tunnel.core.names import KUBELET
+from tunnel.core.wire.names import KUBELET
 
 AUTHORITY = Authority()
 CARD = AUTHORITY.issue(uris=["spiffe://longline/agent/box-7"])

@@ -7,9 +7,9 @@ import shutil
 
 import pytest
 
-from cloud_server.identity import ca
-from cloud_server.identity.ca import CertificateAuthority
-from edge_agent.identity import Identity
+from cloud_server.trust import ca
+from cloud_server.trust.ca import CertificateAuthority
+from edge_agent.identity.identity import Identity
 from tests.support.connect_client import ConnectRefused, ends_in_reset
 from tests.support.enrolling import public_key_of
 from tests.support.pki import Authority

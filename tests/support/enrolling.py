@@ -12,20 +12,20 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from cloud_server.identity.agents import AgentStore
-from cloud_server.identity.ca import CertificateAuthority
-from cloud_server.identity.enrollment import Enrollment
-from cloud_server.identity.signer import Signer
-from cloud_server.identity.tokens import TokenStore
-from edge_agent.certificates import load_key
-from edge_agent.identity import Identity
+from cloud_server.trust.agents import AgentStore
+from cloud_server.trust.ca import CertificateAuthority
+from cloud_server.trust.enrollment import Enrollment
+from cloud_server.trust.signer import Signer
+from cloud_server.trust.tokens import TokenStore
+from edge_agent.identity.certificates import load_key
+from edge_agent.identity.identity import Identity
 from tests.support.carriers import echo
 from tunnel.aio.carriers.carrier_server import CarrierServer
 from tunnel.aio.identity.join_token import JoinToken
 from tunnel.aio.identity.tls_material import ServerTls
 from tunnel.aio.process.config import ServerAddress
 from tunnel.aio.process.files import write_together
-from tunnel.core.errors import TunnelError
+from tunnel.core.wire.errors import TunnelError
 
 HOUR = timedelta(hours=1)
 

@@ -16,9 +16,9 @@ from typing import Any
 
 import yaml
 
+from cloud_server.agents.registry import AgentView, Change, SubscriberTooSlow
 from cloud_server.frontends.fleet.server import FleetServer
 from cloud_server.frontends.http.server import ALPN_PROTOCOLS
-from cloud_server.registry import AgentView, Change, SubscriberTooSlow
 from protos import tunnel_pb2
 from tests.support.joined import Pair, joined
 from tests.support.pki import Authority
@@ -27,8 +27,8 @@ from tunnel.aio.sessions.incoming import Acceptor, IncomingStream
 from tunnel.aio.sessions.stream import Stream
 from tunnel.aio.sockets.duplex import Duplex
 from tunnel.aio.sockets.listener import Listener
-from tunnel.core.errors import Code, OpenRefused
-from tunnel.core.target import Target
+from tunnel.core.wire.errors import Code, OpenRefused
+from tunnel.core.wire.target import Target
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 TOKEN = "s3cret-token"

@@ -10,9 +10,9 @@ from tests.support.memory_carrier import MemoryCarrier, carrier_pair
 from tunnel.aio.process.tasks import TaskOwner
 from tunnel.aio.sessions.incoming import Acceptor, IncomingStream
 from tunnel.aio.sessions.session import TunnelSession
-from tunnel.core.limits import Limits, Timing
 from tunnel.core.session import Session
-from tunnel.core.target import TcpTarget
+from tunnel.core.wire.limits import Limits, Timing
+from tunnel.core.wire.target import TcpTarget
 
 TARGET = TcpTarget("10.0.0.1", 80)
 

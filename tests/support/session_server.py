@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from cloud_server.identity.agents import AgentStore
-from cloud_server.registry import Registry
-from cloud_server.sessions import SessionAcceptor
+from cloud_server.agents.registry import Registry
+from cloud_server.agents.sessions import SessionAcceptor
+from cloud_server.trust.agents import AgentStore
 from protos import tunnel_pb2
 from tests.support.carriers import DIRECT, Cloud, cloud
 from tests.support.pki import Issued
@@ -19,12 +19,12 @@ from tunnel.aio.carriers.carrier import Carrier
 from tunnel.aio.process.tasks import TaskOwner
 from tunnel.aio.sessions.incoming import Acceptor, IncomingStream
 from tunnel.aio.sessions.session import TunnelSession
-from tunnel.core.budget import Budget
-from tunnel.core.errors import Code, SessionLost
-from tunnel.core.handshake import Welcome, decode_answer, encode_hello
-from tunnel.core.limits import MIB, SESSION_ID_BYTES, Limits, Timing
-from tunnel.core.probes import PingBudget
+from tunnel.core.path.probes import PingBudget
 from tunnel.core.session import Session
+from tunnel.core.streams.budget import Budget
+from tunnel.core.wire.errors import Code, SessionLost
+from tunnel.core.wire.handshake import Welcome, decode_answer, encode_hello
+from tunnel.core.wire.limits import MIB, SESSION_ID_BYTES, Limits, Timing
 
 BOX = "box-7"
 """The name in the certificate that boxes of `Cloud` show unless told otherwise."""

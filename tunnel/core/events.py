@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tunnel.core.errors import Code, StreamError, TunnelError
-from tunnel.core.target import Target
+from tunnel.core.wire.errors import Code, StreamError, TunnelError
+from tunnel.core.wire.target import Target
 
 
 @dataclass(frozen=True, slots=True)

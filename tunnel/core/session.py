@@ -10,13 +10,20 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from tunnel.core import events as ev
-from tunnel.core import frames as f
-from tunnel.core.budget import Budget
-from tunnel.core.codec import decode_envelope, decode_packet, encode_packet
-from tunnel.core.delivery import Inbox, Outbox, clock_us
-from tunnel.core.errors import Code, LocalProtocolError, OpenRefused, RemoteProtocolError, SessionLost, TunnelError
-from tunnel.core.handshake import decode_refusal
-from tunnel.core.limits import (
+from tunnel.core.path.delivery import Inbox, Outbox, clock_us
+from tunnel.core.path.liveness import Liveness, Verdict
+from tunnel.core.path.pacing import Pacer, PacingStatistics
+from tunnel.core.path.probes import PingBudget, Probes
+from tunnel.core.streams.budget import Budget
+from tunnel.core.streams.scheduler import Scheduler
+from tunnel.core.streams.states import LINK, Input, Link, step_local
+from tunnel.core.streams.stream import CoreStream
+from tunnel.core.streams.table import StreamTable
+from tunnel.core.wire import frames as f
+from tunnel.core.wire.codec import decode_envelope, decode_packet, encode_packet
+from tunnel.core.wire.errors import Code, LocalProtocolError, OpenRefused, RemoteProtocolError, SessionLost, TunnelError
+from tunnel.core.wire.handshake import decode_refusal
+from tunnel.core.wire.limits import (
     MAX_DATA_BYTES,
     MAX_MESSAGE_BYTES,
     MIN_PEER_DATA_BYTES,
@@ -24,14 +31,7 @@ from tunnel.core.limits import (
     Limits,
     Timing,
 )
-from tunnel.core.liveness import Liveness, Verdict
-from tunnel.core.pacing import Pacer, PacingStatistics
-from tunnel.core.probes import PingBudget, Probes
-from tunnel.core.scheduler import Scheduler
-from tunnel.core.states import LINK, Input, Link, step_local
-from tunnel.core.stream import CoreStream
-from tunnel.core.streams import StreamTable
-from tunnel.core.target import Target
+from tunnel.core.wire.target import Target
 
 MAX_CONTROL_FRAMES = 4 * 4096 + 1024
 """Answers we owe a peer that does not read them: four for each of 4096 streams; beyond that it is an attack."""

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import structlog
 
-from cloud_server.frontends.fleet.status import ApiError
 from tunnel.aio.process.audit import recorded_command
-from tunnel.core.errors import StreamError
+from tunnel.core.wire.errors import StreamError
+from tunnel.kubeapi.status import ApiError
 
 log = structlog.get_logger("audit")
 

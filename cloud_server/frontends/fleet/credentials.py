@@ -9,8 +9,8 @@ import base64
 import binascii
 
 from cloud_server.frontends.fleet.interfaces import Authenticate, User
-from cloud_server.frontends.fleet.status import ApiError, about
 from tunnel.aio.sockets.http1 import Headers, Request
+from tunnel.kubeapi.status import ApiError, about
 
 TOKEN_PROTOCOL = "base64url.bearer.authorization.k8s.io."  # noqa: S105 - how browsers mark a token, not one
 _IMPERSONATION = "impersonate-"

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from cloud_server.frontends.fleet.status import ApiError
 from cloud_server.frontends.http.exchange import Exchange
-from tunnel.core.errors import Code, StreamClosed, StreamError
+from tunnel.core.wire.errors import Code, StreamClosed, StreamError
+from tunnel.kubeapi.status import ApiError
 
 T = TypeVar("T")
 

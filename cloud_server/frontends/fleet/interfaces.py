@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from cloud_server.registry import AgentView, Change
+from cloud_server.agents.registry import AgentView, Change
 
 
 class Registry(Protocol):

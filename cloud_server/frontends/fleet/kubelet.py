@@ -7,14 +7,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from cloud_server.frontends.fleet.encoding import decode
-from cloud_server.frontends.fleet.status import ApiError, from_stream_error
-from cloud_server.frontends.opener import Opener
+from cloud_server.frontends.fleet.stream_errors import from_stream_error
+from cloud_server.opens.opener import Opener
 from tunnel.aio.sessions.stream import Stream
 from tunnel.aio.sockets.http1 import ClientConnection, HeaderItems, Response
-from tunnel.core.errors import Code, StreamError
-from tunnel.core.names import KUBELET
-from tunnel.core.target import ServiceTarget
+from tunnel.core.wire.errors import Code, StreamError
+from tunnel.core.wire.names import KUBELET
+from tunnel.core.wire.target import ServiceTarget
+from tunnel.kubeapi.encoding import decode
+from tunnel.kubeapi.status import ApiError
 
 KUBELET_TARGET = ServiceTarget(KUBELET)
 OPEN_DEADLINE_S = 10.0

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from datetime import datetime
 
+from cloud_server.agents.registry import AgentView
 from cloud_server.frontends.fleet.mirror import Mirror
-from cloud_server.frontends.fleet.negotiation import wants_table
 from cloud_server.frontends.fleet.objects import timestamp
 from cloud_server.frontends.fleet.routes import ResourceRequest
-from cloud_server.frontends.fleet.selectors import parse
-from cloud_server.frontends.fleet.status import ApiError, Json, not_found
-from cloud_server.frontends.fleet.store import ObjectStore
 from cloud_server.frontends.fleet.tables import table
 from cloud_server.frontends.fleet.usage import Sample, Usage, UsageReader
-from cloud_server.registry import AgentView
+from tunnel.kubeapi.negotiation import wants_table
+from tunnel.kubeapi.selectors import parse
+from tunnel.kubeapi.status import ApiError, Json, not_found
+from tunnel.kubeapi.store import ObjectStore
 
 
 class MetricsApi:

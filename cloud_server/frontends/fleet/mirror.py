@@ -14,6 +14,7 @@ from datetime import datetime
 
 import structlog
 
+from cloud_server.agents.registry import AgentView, Change, SubscriberTooSlow
 from cloud_server.frontends.fleet.interfaces import Registry
 from cloud_server.frontends.fleet.kubelet import fetch_pods
 from cloud_server.frontends.fleet.objects import namespace_object, node_object
@@ -26,10 +27,9 @@ from cloud_server.frontends.fleet.pods import (
     stand_in,
 )
 from cloud_server.frontends.fleet.resources import DEFAULT_NAMESPACE, NAMESPACES
-from cloud_server.frontends.fleet.status import ApiError, Json
-from cloud_server.frontends.fleet.store import Key, ObjectStore
-from cloud_server.frontends.opener import Opener
-from cloud_server.registry import AgentView, Change, SubscriberTooSlow
+from cloud_server.opens.opener import Opener
+from tunnel.kubeapi.status import ApiError, Json
+from tunnel.kubeapi.store import Key, ObjectStore
 
 RECONCILE_S = 60.0
 """How often the registry is compared as a whole: it finds agents that joined and have not connected yet."""

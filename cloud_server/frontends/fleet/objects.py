@@ -11,9 +11,9 @@ import uuid
 from contextlib import suppress
 from datetime import UTC, datetime
 
+from cloud_server.agents.registry import AgentView
 from cloud_server.frontends.fleet.resources import LEASE_NAMESPACE
-from cloud_server.frontends.fleet.status import Json
-from cloud_server.registry import AgentView
+from tunnel.kubeapi.status import Json
 
 LABEL_PREFIX = "longline/"
 """An agent's own labels live here, so that none can pretend to be a role or a zone of Kubernetes."""

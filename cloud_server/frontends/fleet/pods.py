@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
+from cloud_server.agents.registry import AgentView
 from cloud_server.frontends.fleet.objects import claim, timestamp, uid_of
 from cloud_server.frontends.fleet.resources import DEFAULT_NAMESPACE
-from cloud_server.frontends.fleet.status import ApiError, Json
-from cloud_server.registry import AgentView
-from tunnel.core.names import KUBELET
+from tunnel.core.wire.names import KUBELET
+from tunnel.kubeapi.status import ApiError, Json
 
 MAX_PODS = 512
 """From one agent; a real kubelet stops at 110 by default."""

@@ -10,7 +10,6 @@ from urllib.parse import quote, urlencode
 
 from cloud_server.frontends.fleet.audit import AuditRecord, audited
 from cloud_server.frontends.fleet.credentials import offered_protocols
-from cloud_server.frontends.fleet.encoding import decode
 from cloud_server.frontends.fleet.gone import unless_gone
 from cloud_server.frontends.fleet.interfaces import User
 from cloud_server.frontends.fleet.kubelet import KubeletCall, ending, start
@@ -19,13 +18,15 @@ from cloud_server.frontends.fleet.objects import claim
 from cloud_server.frontends.fleet.older_kubelets import OlderKubelets
 from cloud_server.frontends.fleet.pods import choose_container, containers
 from cloud_server.frontends.fleet.routes import ResourceRequest
-from cloud_server.frontends.fleet.status import ApiError, Json, from_stream_error, not_found
-from cloud_server.frontends.fleet.store import ObjectStore
+from cloud_server.frontends.fleet.stream_errors import from_stream_error
 from cloud_server.frontends.http.exchange import Exchange
-from cloud_server.frontends.opener import Opener
+from cloud_server.opens.opener import Opener
 from tunnel.aio.sessions.splice import splice
 from tunnel.aio.sockets.http1 import Headers, Request
-from tunnel.core.errors import StreamError
+from tunnel.core.wire.errors import StreamError
+from tunnel.kubeapi.encoding import decode
+from tunnel.kubeapi.status import ApiError, Json, not_found
+from tunnel.kubeapi.store import ObjectStore
 
 MAX_ERROR_BYTES = 64 * 1024
 _LOG_OPTIONS = (

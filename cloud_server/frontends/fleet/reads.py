@@ -10,20 +10,20 @@ from datetime import datetime
 from typing import Any
 
 from cloud_server.frontends.fleet.completion import completed
-from cloud_server.frontends.fleet.encoding import decode, encode
 from cloud_server.frontends.fleet.mirror import Mirror
-from cloud_server.frontends.fleet.negotiation import wants_table
 from cloud_server.frontends.fleet.objects import internal_address, lease_object, with_heartbeat
 from cloud_server.frontends.fleet.options import check_list, check_version, check_watch
 from cloud_server.frontends.fleet.pressure import with_usage
 from cloud_server.frontends.fleet.resources import LEASE_NAMESPACE
 from cloud_server.frontends.fleet.routes import ResourceRequest
-from cloud_server.frontends.fleet.selectors import FieldRequirement, Selector, parse
-from cloud_server.frontends.fleet.status import ApiError, Json, not_found
-from cloud_server.frontends.fleet.store import ObjectStore
 from cloud_server.frontends.fleet.tables import table
 from cloud_server.frontends.fleet.usage import UsageReader
-from cloud_server.frontends.fleet.watch import DEFAULT_TIMEOUT_S, MAX_TIMEOUT_S, Sink, WatchOptions, serve_watch
+from tunnel.kubeapi.encoding import decode, encode
+from tunnel.kubeapi.negotiation import wants_table
+from tunnel.kubeapi.selectors import FieldRequirement, Selector, parse
+from tunnel.kubeapi.status import ApiError, Json, not_found
+from tunnel.kubeapi.store import ObjectStore
+from tunnel.kubeapi.watch import DEFAULT_TIMEOUT_S, MAX_TIMEOUT_S, Sink, WatchOptions, serve_watch
 
 MAX_TOKEN_CHARS = 1024
 MEASURE_WAIT_S = 1.5

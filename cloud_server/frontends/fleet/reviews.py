@@ -5,7 +5,7 @@ from __future__ import annotations
 from cloud_server.frontends.fleet.access import AUTHENTICATED, PATHS, Action, decide
 from cloud_server.frontends.fleet.interfaces import User
 from cloud_server.frontends.fleet.resources import RESOURCES, find_in_group
-from cloud_server.frontends.fleet.status import ApiError, Json, invalid
+from tunnel.kubeapi.status import ApiError, Json, invalid
 
 _GROUP = "authorization.k8s.io"
 

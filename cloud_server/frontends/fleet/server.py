@@ -12,27 +12,27 @@ import structlog
 from cloud_server.frontends.fleet import discovery, resources
 from cloud_server.frontends.fleet.access import Action, decide
 from cloud_server.frontends.fleet.credentials import identify
-from cloud_server.frontends.fleet.encoding import JSON_TYPE, decode, encode
 from cloud_server.frontends.fleet.interfaces import Authenticate, Registry, User
 from cloud_server.frontends.fleet.metrics import MetricsApi
 from cloud_server.frontends.fleet.mirror import Mirror
-from cloud_server.frontends.fleet.negotiation import negotiate
-from cloud_server.frontends.fleet.protobuf import MEDIA_TYPE, decode_object
 from cloud_server.frontends.fleet.proxy import Proxy
 from cloud_server.frontends.fleet.reads import Reads
 from cloud_server.frontends.fleet.reviews import review
 from cloud_server.frontends.fleet.routes import ResourceRequest, parse
-from cloud_server.frontends.fleet.status import ApiError, Json, no_such_path
-from cloud_server.frontends.fleet.status import about as details_of
-from cloud_server.frontends.fleet.store import ObjectStore
 from cloud_server.frontends.fleet.usage import UsageReader
 from cloud_server.frontends.fleet.watch_sinks import sink_for
 from cloud_server.frontends.http.exchange import Exchange
 from cloud_server.frontends.http.server import ALPN_PROTOCOLS, HttpServer
-from cloud_server.frontends.opener import Opener
+from cloud_server.opens.opener import Opener
 from tunnel.aio.sockets.conn import Conn
 from tunnel.aio.sockets.http1 import HttpError, Request
-from tunnel.core.errors import StreamError
+from tunnel.core.wire.errors import StreamError
+from tunnel.kubeapi.encoding import JSON_TYPE, decode, encode
+from tunnel.kubeapi.negotiation import negotiate
+from tunnel.kubeapi.protobuf import MEDIA_TYPE, decode_object
+from tunnel.kubeapi.status import ApiError, Json, no_such_path
+from tunnel.kubeapi.status import about as details_of
+from tunnel.kubeapi.store import ObjectStore
 
 MAX_BODY_BYTES = 64 * 1024
 """Reviews are all that is taken."""

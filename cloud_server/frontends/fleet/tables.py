@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from cloud_server.frontends.fleet.pods import dicts
-from cloud_server.frontends.fleet.status import Json
+from tunnel.kubeapi.status import Json
 
 Row = list[object]
 

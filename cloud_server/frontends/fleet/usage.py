@@ -8,12 +8,13 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
+from cloud_server.agents.registry import AgentView
 from cloud_server.frontends.fleet.kubelet import fetch_json
 from cloud_server.frontends.fleet.pods import dicts, offers_kubelet
-from cloud_server.frontends.fleet.status import ApiError, from_stream_error
-from cloud_server.frontends.opener import Opener
-from cloud_server.registry import AgentView
-from tunnel.core.errors import Code, OpenRefused
+from cloud_server.frontends.fleet.stream_errors import from_stream_error
+from cloud_server.opens.opener import Opener
+from tunnel.core.wire.errors import Code, OpenRefused
+from tunnel.kubeapi.status import ApiError
 
 FRESH_S = 10.0
 """How long an answer, or that there was none, is good enough for others who ask."""

@@ -20,7 +20,7 @@ from cloud_server.frontends.http.stranger import Stranger
 from tunnel.aio.process.tasks import TaskOwner
 from tunnel.aio.sockets.conn import Conn
 from tunnel.aio.sockets.http1 import MAX_HEAD_BYTES, MAX_LONG_HEAD_BYTES, HttpError, Request
-from tunnel.core.errors import StreamError
+from tunnel.core.wire.errors import StreamError
 
 ALPN_PROTOCOLS = ("h2", "http/1.1")
 """What a listener for this offers, best first."""

@@ -10,10 +10,10 @@ from cloud_server.frontends.http.http2_limits import Http2Limits
 from cloud_server.frontends.http.http2_stream import Http2Stream
 from cloud_server.frontends.konnectivity.call import ASSEMBLY_BYTES, Call, refusal_of
 from cloud_server.frontends.konnectivity.tunnel import Service, Tunnel
-from cloud_server.routing.attempt import Dials
+from cloud_server.opens.attempt import Dials
 from tunnel.aio.process.tasks import TaskOwner
 from tunnel.aio.sockets.conn import Conn
-from tunnel.core.budget import Budget
+from tunnel.core.streams.budget import Budget
 
 PATH = b"/ProxyService/Proxy"
 LIMITS = Http2Limits(

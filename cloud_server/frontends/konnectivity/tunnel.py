@@ -12,18 +12,18 @@ from dataclasses import dataclass
 
 from google.protobuf.message import DecodeError
 
-from cloud_server.frontends.audit import log_refused, log_stream
 from cloud_server.frontends.konnectivity import packets
 from cloud_server.frontends.konnectivity.call import Call
 from cloud_server.frontends.konnectivity.messages import CallFailed, Status
 from cloud_server.frontends.status import reason_phrase
-from cloud_server.routing.attempt import Attempt, Dials
+from cloud_server.opens.attempt import Attempt, Dials
+from cloud_server.opens.audit import log_refused, log_stream
 from protos.konnectivity_pb2 import Data, DialRequest, Packet, PacketType
 from tunnel.aio.sessions.pending import open_unless_gone
 from tunnel.aio.sessions.splice import SpliceResult
 from tunnel.aio.sessions.stream import Stream
-from tunnel.core.errors import Code, OpenRefused, StreamError
-from tunnel.core.limits import MAX_DATA_BYTES
+from tunnel.core.wire.errors import Code, OpenRefused, StreamError
+from tunnel.core.wire.limits import MAX_DATA_BYTES
 
 FRONTEND = "konnectivity"
 ASK_S = 10.0

@@ -6,7 +6,7 @@ import grpc
 import pytest
 
 from tunnel.aio.carriers.channel_options import OPTIONS, agent_options, cloud_options
-from tunnel.core.limits import MAX_MESSAGE_BYTES
+from tunnel.core.wire.limits import MAX_MESSAGE_BYTES
 
 
 @pytest.fixture(scope="module")

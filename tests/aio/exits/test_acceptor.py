@@ -20,9 +20,9 @@ from tunnel.aio.exits.dialer import dial
 from tunnel.aio.exits.policy import Policy
 from tunnel.aio.sessions.stream import Stream
 from tunnel.aio.sockets.conn import Conn
-from tunnel.core.errors import Code, OpenRefused, SessionLost, StreamReset
-from tunnel.core.target import ServiceTarget, Target, TcpTarget
-from tunnel.core.target_rule import TargetRule
+from tunnel.core.wire.errors import Code, OpenRefused, SessionLost, StreamReset
+from tunnel.core.wire.target import ServiceTarget, Target, TcpTarget
+from tunnel.core.wire.target_rule import TargetRule
 
 Record = MutableMapping[str, Any]
 

@@ -11,8 +11,8 @@ from structlog.testing import capture_logs
 from tests.support.joined import TARGET, echo, joined
 from tunnel.aio.sessions.incoming import IncomingStream
 from tunnel.aio.sessions.stream import Stream
-from tunnel.core.errors import Code, OpenRefused, SessionLost, StreamClosed, StreamReset
-from tunnel.core.limits import Timing
+from tunnel.core.wire.errors import Code, OpenRefused, SessionLost, StreamClosed, StreamReset
+from tunnel.core.wire.limits import Timing
 
 SHORT = Timing(suspect_after_s=10.0, dead_after_s=15.0, resume_window_s=0.3)
 

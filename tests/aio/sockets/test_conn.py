@@ -18,7 +18,7 @@ from tests.support.pki import Authority
 from tests.support.tls_client import TlsClient
 from tests.support.waits import eventually
 from tunnel.aio.sockets.conn import READ_BUFFER_BYTES, Conn, format_address
-from tunnel.core.errors import Code, StreamBusy, StreamClosed, StreamError, StreamReset
+from tunnel.core.wire.errors import Code, StreamBusy, StreamClosed, StreamError, StreamReset
 
 T = TypeVar("T")
 

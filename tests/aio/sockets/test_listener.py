@@ -21,7 +21,7 @@ from tunnel.aio.identity.tls_material import ServerTls
 from tunnel.aio.sockets.conn import Conn
 from tunnel.aio.sockets.listener import LINGER_S, Limits, Listener, ListenFailed
 from tunnel.aio.sockets.tls_context import server_context
-from tunnel.core.errors import StreamReset
+from tunnel.core.wire.errors import StreamReset
 
 URI = "spiffe://longline/user/ann"
 

@@ -21,7 +21,7 @@ from tunnel.aio.sessions.splice import READ_BYTES
 from tunnel.aio.sockets.conn import Conn
 from tunnel.aio.sockets.tls import TlsTransport
 from tunnel.aio.sockets.tls_context import server_context
-from tunnel.core.errors import StreamError, StreamReset
+from tunnel.core.wire.errors import StreamError, StreamReset
 
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
 

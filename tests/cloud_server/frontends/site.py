@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from tests.support.joined import Pair, joined
 from tunnel.aio.sessions.incoming import IncomingStream
 from tunnel.aio.sessions.stream import Stream
-from tunnel.core.errors import Code, OpenRefused
-from tunnel.core.target import Target, TcpTarget
+from tunnel.core.wire.errors import Code, OpenRefused
+from tunnel.core.wire.target import Target, TcpTarget
 
 
 @dataclass(kw_only=True)

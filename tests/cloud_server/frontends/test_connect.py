@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 
 from cloud_server.frontends import connect
 from cloud_server.frontends.connect import ConnectFrontend
-from cloud_server.routing.attempt import Dials
+from cloud_server.opens.attempt import Dials
 from cloud_server.routing.router import Router
 from tests.cloud_server.frontends.site import BANNER, Site, site
 from tests.support.pki import Authority
@@ -26,7 +26,7 @@ from tests.support.waits import eventually, scaled_s
 from tunnel.aio.identity.tls_material import ServerTls
 from tunnel.aio.sockets.listener import Listener
 from tunnel.aio.sockets.tls_context import server_context
-from tunnel.core.target import TcpTarget
+from tunnel.core.wire.target import TcpTarget
 
 ESTABLISHED = b"HTTP/1.1 200 Connection Established\r\n\r\n"
 KUBE_APISERVER = "CONNECT {} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"

@@ -7,12 +7,12 @@ import base64
 import pytest
 
 from cloud_server.frontends.connect import proxy_token, proxy_via
-from cloud_server.routing.attempt import Dials
+from cloud_server.opens.attempt import Dials
 from cloud_server.routing.router import Router
 from tests.cloud_server.frontends.site import site
 from tunnel.aio.sockets.http1 import Headers, Request
-from tunnel.core.errors import Code, OpenRefused
-from tunnel.core.target import TcpTarget
+from tunnel.core.wire.errors import Code, OpenRefused
+from tunnel.core.wire.target import TcpTarget
 
 
 def request(name: str, password: str = "T0ken") -> Request:

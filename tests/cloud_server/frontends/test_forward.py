@@ -16,8 +16,8 @@ from cloud_server.frontends.forward import Forward
 from tests.cloud_server.frontends.site import BANNER, Site, site
 from tests.support.waits import eventually
 from tunnel.aio.sockets.listener import Listener
-from tunnel.core.limits import MAX_EARLY_BYTES
-from tunnel.core.target import TcpTarget
+from tunnel.core.wire.limits import MAX_EARLY_BYTES
+from tunnel.core.wire.target import TcpTarget
 
 
 @asynccontextmanager

@@ -13,12 +13,12 @@ from structlog.testing import capture_logs
 
 from cloud_server.frontends import socks as socks_module
 from cloud_server.frontends.socks import SocksFrontend
-from cloud_server.routing.attempt import Dials
+from cloud_server.opens.attempt import Dials
 from cloud_server.routing.claims import RoutePolicy
 from cloud_server.routing.router import Router
 from tests.cloud_server.frontends.site import Site, site
 from tunnel.aio.sockets.listener import Listener
-from tunnel.core.target_rule import TargetRule
+from tunnel.core.wire.target_rule import TargetRule
 
 TOKEN = "t0ken"
 GREETING = b"\x05\x01\x02"

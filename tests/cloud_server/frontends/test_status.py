@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from cloud_server.frontends.status import MAX_REASON_BYTES, http_status, reason_phrase
-from tunnel.core.errors import Code
+from tunnel.core.wire.errors import Code
 
 
 @pytest.mark.parametrize(

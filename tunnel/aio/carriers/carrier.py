@@ -19,7 +19,7 @@ from tunnel.aio.carriers.channel import DialOptions, explain_failure, open_chann
 from tunnel.aio.carriers.methods import ACCEPTED, CONNECT
 from tunnel.aio.carriers.one_task import OneTask, Operation
 from tunnel.aio.identity.tls_material import ClientTls
-from tunnel.core.limits import MAX_MESSAGE_BYTES
+from tunnel.core.wire.limits import MAX_MESSAGE_BYTES
 
 __all__ = ["Carrier", "CarrierLost", "DialOptions", "dial_carrier"]
 

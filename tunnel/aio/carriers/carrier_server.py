@@ -29,7 +29,7 @@ from tunnel.aio.identity.peer_identity import PeerIdentity, identify, readable_p
 from tunnel.aio.identity.spiffe import IdentityUnclear
 from tunnel.aio.identity.tls_material import ServerTls
 from tunnel.aio.process.tasks import TaskOwner
-from tunnel.core.limits import MAX_MESSAGE_BYTES
+from tunnel.core.wire.limits import MAX_MESSAGE_BYTES
 
 __all__ = ["CarrierLimits", "CarrierServer", "OnCarrier"]
 

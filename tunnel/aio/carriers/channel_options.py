@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tunnel.core.limits import MAX_MESSAGE_BYTES, Limits
-from tunnel.core.probes import MAX_IDLE_SILENCE_S
+from tunnel.core.path.probes import MAX_IDLE_SILENCE_S
+from tunnel.core.wire.limits import MAX_MESSAGE_BYTES, Limits
 
 ChannelOptions = list[tuple[str, int | str]]
 

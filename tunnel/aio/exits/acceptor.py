@@ -13,8 +13,8 @@ from tunnel.aio.sessions.incoming import IncomingStream
 from tunnel.aio.sessions.splice import splice
 from tunnel.aio.sessions.stream import Stream
 from tunnel.aio.sockets.conn import Conn
-from tunnel.core.errors import Code, OpenRefused, StreamError
-from tunnel.core.target import ServiceTarget, TcpTarget
+from tunnel.core.wire.errors import Code, OpenRefused, StreamError
+from tunnel.core.wire.target import ServiceTarget, TcpTarget
 
 _log = structlog.get_logger("audit")
 

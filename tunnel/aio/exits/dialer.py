@@ -15,9 +15,9 @@ from itertools import chain, zip_longest
 from tunnel.aio.exits.policy import Policy
 from tunnel.aio.sockets.conn import Conn
 from tunnel.aio.sockets.tcp import connect_tcp
-from tunnel.core.errors import Code, OpenRefused
-from tunnel.core.target import TcpTarget
-from tunnel.core.target_rule import Address
+from tunnel.core.wire.errors import Code, OpenRefused
+from tunnel.core.wire.target import TcpTarget
+from tunnel.core.wire.target_rule import Address
 
 ATTEMPT_DELAY_S = 0.25
 """RFC 8305 section 5, "Connection Attempt Delay"."""

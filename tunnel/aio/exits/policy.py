@@ -11,9 +11,9 @@ from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from tunnel.aio.process.blocking import BlockingCalls, NotAnswering
-from tunnel.core.errors import Code, OpenRefused
-from tunnel.core.target import TcpTarget
-from tunnel.core.target_rule import Address, TargetRule, is_dns_name, normal_address
+from tunnel.core.wire.errors import Code, OpenRefused
+from tunnel.core.wire.target import TcpTarget
+from tunnel.core.wire.target_rule import Address, TargetRule, is_dns_name, normal_address
 
 LOCALHOST = "localhost"
 LOOPBACK: tuple[Address, ...] = (IPv4Address("127.0.0.1"), IPv6Address("::1"))

@@ -20,7 +20,7 @@ import cattrs
 from cattrs.cols import list_structure_factory, mapping_structure_factory
 from cattrs.errors import ForbiddenExtraKeysError
 
-from tunnel.core.target_rule import MAX_PORT, TargetRule
+from tunnel.core.wire.target_rule import MAX_PORT, TargetRule
 
 T = TypeVar("T")
 

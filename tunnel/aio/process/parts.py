@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from tunnel.aio.process.tasks import TaskOwner
-from tunnel.core.backoff import Backoff
+from tunnel.core.path.backoff import Backoff
 
 RETRY_S = 1.0
 """The most that the second attempt waits; the next ones up to 3 s, and after half a minute up to 30 s (see Backoff)."""

@@ -11,10 +11,10 @@ from typing import Protocol
 from structlog.typing import FilteringBoundLogger
 
 from tunnel.aio.carriers.carrier import Carrier, CarrierLost
-from tunnel.core.errors import Code, RemoteProtocolError, SessionLost, SessionRefused, TunnelError
-from tunnel.core.handshake import encode_refusal
 from tunnel.core.session import Session
-from tunnel.core.states import Link
+from tunnel.core.streams.states import Link
+from tunnel.core.wire.errors import Code, RemoteProtocolError, SessionLost, SessionRefused, TunnelError
+from tunnel.core.wire.handshake import encode_refusal
 
 LAST_WORDS_S = 1.0
 """How long either side may take to read why the other ends the session or the carrier."""

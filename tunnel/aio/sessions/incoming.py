@@ -7,7 +7,7 @@ from typing import Protocol
 
 from tunnel.aio.sessions.stream import Stream
 from tunnel.core import events as ev
-from tunnel.core.errors import Code
+from tunnel.core.wire.errors import Code
 
 
 class AnswerTaker(Protocol):

@@ -20,12 +20,12 @@ from tunnel.aio.sessions.carrier_run import CarrierRun
 from tunnel.aio.sessions.incoming import Acceptor, IncomingStream
 from tunnel.aio.sessions.stream import Stream
 from tunnel.core import events as ev
-from tunnel.core.errors import Code, OpenRefused, SessionLost, StreamError, StreamReset, TunnelError
-from tunnel.core.frames import TrafficClass
 from tunnel.core.session import Session, SessionStatistics
-from tunnel.core.states import Link
-from tunnel.core.stream import CoreStream
-from tunnel.core.target import Target
+from tunnel.core.streams.states import Link
+from tunnel.core.streams.stream import CoreStream
+from tunnel.core.wire.errors import Code, OpenRefused, SessionLost, StreamError, StreamReset, TunnelError
+from tunnel.core.wire.frames import TrafficClass
+from tunnel.core.wire.target import Target
 
 _log = structlog.get_logger("tunnel.session")
 

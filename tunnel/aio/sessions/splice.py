@@ -24,8 +24,8 @@ from tunnel.aio.sessions.stream import Stream
 from tunnel.aio.sockets.conn import Detached, reset_of
 from tunnel.aio.sockets.last_word import LastWord, is_unix
 from tunnel.aio.sockets.tcp import abort_with_reset, end_in_order
-from tunnel.core.errors import Code, StreamError
-from tunnel.core.limits import CHUNK_BYTES
+from tunnel.core.wire.errors import Code, StreamError
+from tunnel.core.wire.limits import CHUNK_BYTES
 
 READ_BYTES = 4 * CHUNK_BYTES
 """One read of a socket: four frames."""

@@ -9,11 +9,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from tunnel.core.errors import Code, StreamBusy, StreamClosed, StreamError
 from tunnel.core.session import Session
-from tunnel.core.states import Send
-from tunnel.core.stream import CoreStream, StreamStatistics
-from tunnel.core.target import Target
+from tunnel.core.streams.states import Send
+from tunnel.core.streams.stream import CoreStream, StreamStatistics
+from tunnel.core.wire.errors import Code, StreamBusy, StreamClosed, StreamError
+from tunnel.core.wire.target import Target
 
 
 class StreamSink(Protocol):

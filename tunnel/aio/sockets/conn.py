@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from tunnel.aio.sockets.tcp import abort_with_reset, end_in_order
-from tunnel.core.errors import Code, StreamBusy, StreamClosed, StreamError, StreamReset
+from tunnel.core.wire.errors import Code, StreamBusy, StreamClosed, StreamError, StreamReset
 
 READ_BUFFER_BYTES = 64 * 1024
 """What a connection may send ahead of its reader before reading pauses: a head, and a little of what follows it."""

@@ -24,8 +24,8 @@ from tunnel.aio.sockets.binding import PathTaken, UnixPath, bind_unix, reason_of
 from tunnel.aio.sockets.conn import Conn
 from tunnel.aio.sockets.tcp import abort_with_reset, reset_when_closed
 from tunnel.aio.sockets.tls import HANDSHAKE_TIMEOUT_S, TlsTransport
-from tunnel.core.errors import Code, StreamError
-from tunnel.core.target_rule import MAX_PORT
+from tunnel.core.wire.errors import Code, StreamError
+from tunnel.core.wire.target_rule import MAX_PORT
 
 _log = structlog.get_logger("tunnel.listener")
 

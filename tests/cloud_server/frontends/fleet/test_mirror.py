@@ -13,12 +13,12 @@ import pytest
 
 from cloud_server.frontends.fleet import mirror as mirror_module
 from cloud_server.frontends.fleet.mirror import Mirror
-from cloud_server.frontends.fleet.store import ObjectStore
 from tests.support.fleet import START, FakeOpener, FakeRegistry, Kubelet, acceptor, box, pod_list
 from tests.support.joined import joined
 from tests.support.waits import eventually
 from tunnel.aio.sockets.duplex import Duplex
 from tunnel.aio.sockets.http1 import ServerConnection
+from tunnel.kubeapi.store import ObjectStore
 
 pytestmark = pytest.mark.timeout(30)
 

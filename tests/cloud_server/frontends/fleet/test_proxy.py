@@ -17,7 +17,7 @@ from tests.support.waits import eventually, scaled_s
 from tunnel.aio.sockets.conn import Conn
 from tunnel.aio.sockets.duplex import Duplex
 from tunnel.aio.sockets.http1 import ClientConnection, HeaderItems, Request, ServerConnection
-from tunnel.core.errors import StreamError
+from tunnel.core.wire.errors import StreamError
 
 pytestmark = pytest.mark.timeout(30)
 EXEC = "/api/v1/namespaces/default/pods/box-7/exec?command=a%20b&command=c&stdin=true&stdout=1&tty=false&container=host"

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
+from cloud_server.agents.registry import AgentView
 from cloud_server.frontends.fleet import usage
 from cloud_server.frontends.fleet.server import wall_clock
-from cloud_server.frontends.fleet.status import ApiError
 from cloud_server.frontends.fleet.usage import UsageReader
-from cloud_server.registry import AgentView
 from protos import tunnel_pb2
-from tunnel.core.names import KUBELET
+from tunnel.core.wire.names import KUBELET
+from tunnel.kubeapi.status import ApiError
 
 BOX = AgentView(name="box-7", connected=True, node=tunnel_pb2.Node(services=[KUBELET]))
 SAMPLE = {"cpu": {"usageNanoCores": 1}, "memory": {"workingSetBytes": 1}}

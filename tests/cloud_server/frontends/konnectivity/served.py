@@ -9,16 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cloud_server.frontends.konnectivity.frontend import KonnectivityFrontend
-from cloud_server.routing.attempt import Dials
+from cloud_server.opens.attempt import Dials
 from cloud_server.routing.claims import RoutePolicy
 from cloud_server.routing.router import Router
 from tests.support.joined import Pair, joined
 from tunnel.aio.sessions.incoming import IncomingStream
 from tunnel.aio.sessions.stream import Stream
 from tunnel.aio.sockets.listener import Listener
-from tunnel.core.errors import Code, StreamError
-from tunnel.core.target import Target, TcpTarget
-from tunnel.core.target_rule import TargetRule
+from tunnel.core.wire.errors import Code, StreamError
+from tunnel.core.wire.target import Target, TcpTarget
+from tunnel.core.wire.target_rule import TargetRule
 
 REFUSES, NEVER_ANSWERS, ECHO, SINK, NEVER_READS, SOURCE, RESETS = 1, 3, 7, 9, 10, 19, 25
 """Ports, and what listens there."""

@@ -26,7 +26,7 @@ from tests.cloud_server.frontends.konnectivity.served import (
 )
 from tests.support.konnectivity_client import DIAL_EXAMPLE, ProxyClient, connected, framed
 from tests.support.waits import eventually, scaled_s
-from tunnel.core.target import TcpTarget
+from tunnel.core.wire.target import TcpTarget
 
 MIB = 1024 * 1024
 

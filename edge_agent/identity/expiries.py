@@ -1,0 +1,76 @@
+"""The certificates on a box whose end somebody has to know: what each is, until when, and what to do then.
+
+What cannot be read is left out: that is told where it is used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from edge_agent.config import AgentConfig
+from edge_agent.identity.identity import Identity
+from tunnel.aio.identity.openssl import read_authorities, read_own
+from tunnel.aio.identity.validity import AUTHORITY, ExpiryLog, Validity, Watched
+
+LOOK_S = 600.0
+"""How often it is looked for ends that are near; each is told once a day."""
+_RENEWS = (
+    "the agent renews it while it is connected, and the log says what keeps it from that; "
+    "after its end only edge-agent join with a new token helps"
+)
+_COMES_ALONG = "a renewal of the box's certificate brings the server's next one"
+_REPLACE = "replace the file; it is read for each connection"
+
+
+def watched(config: AgentConfig) -> list[Watched]:
+    """All that there are. Blocking."""
+    return list(_watched(config))
+
+
+async def tell_of_ends(config: AgentConfig) -> None:
+    """Tell the log of ends that are near, until cancelled."""
+    log = ExpiryLog()
+    while True:
+        log.look(await asyncio.to_thread(watched, config), datetime.now(UTC))
+        await asyncio.sleep(LOOK_S)
+
+
+# Internal
+
+
+def _watched(config: AgentConfig) -> Iterator[Watched]:
+    assert config.state is not None
+    box = Identity(config.state)
+    if (validity := _own(box.certificate_path, box.key_path)) is not None:
+        what = f"the box's certificate {box.certificate_path}"
+        yield Watched(name="agent", what=what, validity=validity, remedy=_RENEWS)
+    if (validity := _authority(box.ca_path)) is not None:
+        what = f"the authority of the server {box.ca_path}"
+        yield Watched(name="ca", what=what, validity=validity, remedy=_COMES_ALONG, margin=AUTHORITY)
+    if (kubelet := config.kubelet) is None:
+        return
+    if (validity := _own(kubelet.client_cert, kubelet.client_key)) is not None:
+        what = f"the client certificate for the kubelet {kubelet.client_cert}"
+        yield Watched(name="kubelet.client_cert", what=what, validity=validity, remedy=_REPLACE)
+    if (validity := _authority(kubelet.ca)) is not None:
+        what = f"the kubelet's authority {kubelet.ca}"
+        yield Watched(name="kubelet.ca", what=what, validity=validity, remedy=_REPLACE)
+
+
+def _own(certificate: Path, key: Path) -> Validity | None:
+    try:
+        return read_own(certificate.read_bytes(), key.read_bytes()).validity
+    except (OSError, ValueError):
+        return None
+
+
+def _authority(path: Path) -> Validity | None:
+    """Of several the last that ends: old and new stand beside each other while one takes the other's place."""
+    try:
+        found = read_authorities(path.read_bytes())
+    except (OSError, ValueError):  # ssl.SSLError is an OSError
+        return None
+    return max(found, key=lambda one: one.not_after, default=None)
