@@ -22,7 +22,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, Literal, Self, TypeVar
 
@@ -185,6 +185,9 @@ class Relay:
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._stopping = False
         self._accepted = self._cut = 0
+        self._cuts_ahead: deque[int] = deque()
+        """After how many carried bytes, counted both ways from the relay's start, all is cut once more."""
+        self._how_ahead: Cut = "rst"
         self._open_listener()
         self._epoll.register(self._wake, IN)
         self._thread = threading.Thread(target=self._run, name="relay", daemon=True)
@@ -215,6 +218,13 @@ class Relay:
     def cut(self, how: Cut = "rst") -> int:
         """End all connections, with a reset or a FIN at both ends. Returns how many there were."""
         return self._call(lambda: self._cut_all(how))
+
+    def cut_after(self, marks_bytes: Sequence[int], how: Cut = "rst") -> None:
+        """Cut all connections each time that so many bytes more were carried, both ways, from now.
+
+        It is done here and not by whoever watches the counters: on a busy machine the bytes are faster than that one.
+        """
+        self._call(lambda: self._plan_cuts(marks_bytes, how))
 
     def freeze(self) -> None:
         """Nothing moves any more until `heal`; then everything arrives."""
@@ -279,11 +289,25 @@ class Relay:
                 self._forget(connection)
         return len(connections)
 
+    def _plan_cuts(self, marks_bytes: Sequence[int], how: Cut) -> None:
+        begin = self._carried_bytes()
+        self._cuts_ahead = deque(begin + mark for mark in marks_bytes)
+        self._how_ahead = how
+
+    def _carried_bytes(self) -> int:
+        return self.up.carried_bytes + self.down.carried_bytes
+
+    def _cut_if_due(self) -> None:
+        # With nothing to cut, the cut stays ahead until there is.
+        if self._cuts_ahead and self._carried_bytes() >= self._cuts_ahead[0] and self._cut_all(self._how_ahead):
+            self._cuts_ahead.popleft()
+
     def _counters(self) -> dict[str, int]:
         return {
             "accepted": self._accepted,
             "open": len({each for each in self._connections.values() if not each.draining}),
             "cut": self._cut,
+            "cuts_ahead": len(self._cuts_ahead),
             "up_bytes": self.up.carried_bytes,
             "down_bytes": self.down.carried_bytes,
         }
@@ -325,6 +349,7 @@ class Relay:
             for connection in set(self._connections.values()):
                 if not connection.flush(now):
                     self._drop(connection)
+            self._cut_if_due()
         for connection in set(self._connections.values()):
             connection.reset()
         self._close_listener()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -46,6 +47,9 @@ class RelayProcess:
 
     def cut(self, how: Cut = "rst") -> int:
         return int(self._call("cut", how=how))
+
+    def cut_after(self, marks_bytes: Sequence[int], how: Cut = "rst") -> None:
+        self._call("cut_after", marks_bytes=list(marks_bytes), how=how)
 
     def freeze(self) -> None:
         self._call("freeze")

@@ -7,7 +7,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Self
 
 from tests.support.relay import Cut
@@ -111,21 +110,8 @@ def cut_by_progress(link: RelayProcess, transfer: Transfer, cuts: int, size_byte
     Raises:
         AssertionError: the transfer ended, or stood still, before the last cut.
     """
-    begin = _carried_bytes(link)
-    for number in range(1, cuts + 1):
-        mark = begin + size_bytes * number // (cuts + 1)
-        wait_until(partial(_has_carried, link, mark, transfer), f"progress before cut {number}", 30)
-        wait_until(lambda: link.counters()["open"] or transfer.over, f"a carrier before cut {number}", 30)
-        if transfer.over:
-            transfer.result()
-            raise AssertionError(f"the transfer was over before cut {number}")
-        link.cut(how)
-
-
-def _has_carried(link: RelayProcess, size_bytes: int, transfer: Transfer) -> bool:
-    return transfer.over or _carried_bytes(link) >= size_bytes
-
-
-def _carried_bytes(link: RelayProcess) -> int:
-    counters = link.counters()
-    return counters["up_bytes"] + counters["down_bytes"]
+    link.cut_after([size_bytes * number // (cuts + 1) for number in range(1, cuts + 1)], how)
+    wait_until(lambda: transfer.over or not link.counters()["cuts_ahead"], "progress up to the last cut", 60)
+    if left := link.counters()["cuts_ahead"]:
+        transfer.result()
+        raise AssertionError(f"the transfer was over with {left} of {cuts} cuts ahead")
