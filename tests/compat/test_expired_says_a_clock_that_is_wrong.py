@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from tests.support.clock import clock_of, needs_faketime
+from tests.support.clock import clock_of, library, needs_faketime
 from tests.support.cluster import Cluster, cluster
 from tests.support.processes import command_result, run_command
 from tests.support.tunnel import wait_until
@@ -81,15 +81,6 @@ def test_an_agent_that_starts_in_1970_says_so_and_connects_once_the_clock_is_rig
     assert "this machine's clock says 1970-01-02" in text
     rtc.write_text("+0")
     box.agent.wait_ready(60)
-
-
-def library() -> str:
-    """The library that `faketime` preloads."""
-    return run_of("faketime", "-f", "+0", "sh", "-c", "echo $LD_PRELOAD")
-
-
-def run_of(*words: str) -> str:
-    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def test_a_server_with_a_wrong_clock_says_what_it_believes(cloud: Cluster) -> None:

@@ -1,8 +1,10 @@
-"""Processes whose clock is wrong, or that ran long ago: libfaketime in front of a command."""
+"""Processes whose clock is wrong, or that ran long ago: libfaketime in them."""
 
 from __future__ import annotations
 
+import functools
 import shutil
+import subprocess
 
 import pytest
 
@@ -10,5 +12,15 @@ needs_faketime = pytest.mark.skipif(shutil.which("faketime") is None, reason="fa
 
 
 def clock_of(offset: str) -> list[str]:
-    """The words before a command that let it see another wall clock, such as `-830d` or `+6d`; no timer is touched."""
-    return ["env", "FAKETIME_DONT_FAKE_MONOTONIC=1", "faketime", "-f", offset]
+    """The words before a command that let it see another wall clock, such as `-830d` or `+6d`; no timer is touched.
+
+    The command takes the place of these words: `faketime` itself would stay, and leave it behind when it is killed.
+    """
+    return ["env", "FAKETIME_DONT_FAKE_MONOTONIC=1", f"FAKETIME={offset}", f"LD_PRELOAD={library()}"]
+
+
+@functools.cache
+def library() -> str:
+    """The library that `faketime` preloads."""
+    words = ("faketime", "-f", "+0", "sh", "-c", "echo $LD_PRELOAD")
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()

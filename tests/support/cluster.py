@@ -8,22 +8,27 @@ import shutil
 import socket
 import ssl
 import tempfile
+import time
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 
 from tests.support.connect_client import connect_through
 from tests.support.kubeconfig_files import client_context
 from tests.support.ports import free_ports
 from tests.support.processes import Daemon, run_command
+from tests.support.waits import Deadline
 
 Tables = Mapping[str, Any]
 CLOUD_READY_S = 30.0
 BOX_READY_S = 30.0
+LEFT_S = 10.0
+"""How long helpers of a daemon that was killed may take to see it."""
 
 
 def edit_toml(path: Path, changes: Tables) -> None:
@@ -203,7 +208,26 @@ class Cluster:
         for box in self.boxes.values():
             box.agent.close()
         self.server.close()
+        left = self._processes_left()
         shutil.rmtree(self.folder, ignore_errors=True)
+        assert not left, f"left running by this test: {', '.join(left)}"
+
+    def _processes_left(self) -> list[str]:
+        """Processes of ours that outlive their daemons, which are killed here; helpers of a daemon have a moment."""
+        deadline = Deadline(LEFT_S)
+        while (left := self._of_this_folder()) and not deadline.passed():
+            time.sleep(0.02)
+        for process in left:
+            process.kill()
+        return [" ".join(process.info["cmdline"]) for process in left]
+
+    def _of_this_folder(self) -> list[psutil.Process]:
+        state = f"{self.folder}/"
+        return [
+            process
+            for process in psutil.process_iter(["cmdline"])
+            if any(word.startswith(state) for word in process.info["cmdline"] or ())
+        ]
 
 
 @contextlib.contextmanager
