@@ -97,12 +97,29 @@ class Daemon:
     """One daemon, started as often as a test likes. Use as a context manager, or call `close`."""
 
     def __init__(
-        self, name: str, argv: Sequence[str], log: Path, *, prefix: Sequence[str] = (), cwd: Path | None = None
+        self,
+        name: str,
+        argv: Sequence[str],
+        log: Path,
+        *,
+        prefix: Sequence[str] = (),
+        prefix_stays: bool = False,
+        cwd: Path | None = None,
     ) -> None:
-        """`prefix` comes before the command: what enters a namespace."""
+        """Set up what to start.
+
+        Args:
+            name: for people.
+            argv: a command of ours, or a path.
+            log: takes its output.
+            prefix: words before the command: what enters a namespace.
+            prefix_stays: whether they stay as its parent, with which it dies: who enters a PID namespace must fork.
+            cwd: where it runs; None for here.
+        """
         self.name = name
         self.log = log
         self._cwd = cwd
+        self._prefix_stays = prefix_stays
         self.notify = NotifySocket()
         self.environment: dict[str, str] = {}
         """What it gets beside the usual."""
@@ -158,10 +175,13 @@ class Daemon:
         self._process.send_signal(signal_number)
 
     def kill(self) -> None:
-        """As a power cut does: `kill -9`."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+        """As a power cut does: `kill -9`. It has let go of its ports when this returns."""
+        if self._process is None:
+            return
+        under = psutil.Process(self.pid).children() if self._prefix_stays and self.running else []
+        self._process.kill()
+        self._process.wait()
+        psutil.wait_procs(under, timeout=scaled_s(STOP_S))
 
     def stop(self, timeout_s: float = STOP_S) -> int:
         """SIGTERM, and the exit code.

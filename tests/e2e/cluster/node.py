@@ -123,7 +123,11 @@ class Node:
 
     def _daemon(self, name: str, *argv: str) -> Daemon:
         return Daemon(
-            f"{self.name} {name}", ["/usr/bin/env", *argv], self.folder / f"{name}.log", prefix=self.namespaces.enter
+            f"{self.name} {name}",
+            ["/usr/bin/env", *argv],
+            self.folder / f"{name}.log",
+            prefix=self.namespaces.enter,
+            prefix_stays=True,
         )
 
     def _start(self, program: str, *args: str) -> Daemon:
