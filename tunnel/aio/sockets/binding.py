@@ -10,6 +10,7 @@ import stat
 from pathlib import Path
 
 UNIX_MODE = 0o660
+"""Of a socket for others of the daemon's group."""
 PROBE_S = 1.0
 """How long a listener that is there may take to accept, before we believe that it is there all the same."""
 _HINTS = {
@@ -42,8 +43,8 @@ class UnixPath:
                 self._path.unlink()
 
 
-def bind_unix(path: Path) -> tuple[socket.socket, UnixPath]:
-    """A unix socket at a path, mode 0660, that does not listen yet. One that nobody listens on is replaced. Blocks.
+def bind_unix(path: Path, mode: int = UNIX_MODE) -> tuple[socket.socket, UnixPath]:
+    """A unix socket at a path that does not listen yet. One that nobody listens on is replaced. Blocks.
 
     Raises:
         PathTaken: somebody listens there, or it is something else.
@@ -54,7 +55,7 @@ def bind_unix(path: Path) -> tuple[socket.socket, UnixPath]:
     try:
         # Nobody may connect between bind and chmod: the socket does not listen yet.
         sock.bind(str(path))
-        path.chmod(UNIX_MODE)
+        path.chmod(mode)
         return sock, UnixPath(path)
     except OSError:
         sock.close()

@@ -7,11 +7,11 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-import struct
 from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from tunnel.aio.sockets.peer_credentials import peer_credentials
 from tunnel.aio.sockets.tcp import abort_with_reset, end_in_order
 from tunnel.core.wire.errors import Code, StreamBusy, StreamClosed, StreamError, StreamReset
 
@@ -256,8 +256,7 @@ def reset_of(error: Exception) -> StreamReset:
 def _peer(transport: asyncio.Transport) -> str:
     sock = transport.get_extra_info("socket")
     if sock is not None and sock.family == socket.AF_UNIX:
-        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        return f"uid {struct.unpack('3i', credentials)[1]}"
+        return f"uid {peer_credentials(sock).uid}"
     return format_address(transport.get_extra_info("peername"))
 
 

@@ -20,7 +20,7 @@ import structlog
 
 from tunnel.aio.process.parts import PartFailed
 from tunnel.aio.process.tasks import TaskOwner
-from tunnel.aio.sockets.binding import PathTaken, UnixPath, bind_unix, reason_of
+from tunnel.aio.sockets.binding import UNIX_MODE, PathTaken, UnixPath, bind_unix, reason_of
 from tunnel.aio.sockets.conn import Conn
 from tunnel.aio.sockets.tcp import abort_with_reset, reset_when_closed
 from tunnel.aio.sockets.tls import HANDSHAKE_TIMEOUT_S, TlsTransport
@@ -114,14 +114,14 @@ class Listener:
         await server.start_serving()
         self.ports.append(server.sockets[0].getsockname()[1])
 
-    async def listen_unix(self, path: Path) -> None:
-        """Listen on a unix socket, mode 0660. A socket that nobody listens on any more is replaced.
+    async def listen_unix(self, path: Path, mode: int = UNIX_MODE) -> None:
+        """Listen on a unix socket. A socket that nobody listens on any more is replaced.
 
         Raises:
             ListenFailed: the path is in use, is something else, or cannot be made.
         """
         loop = asyncio.get_running_loop()
-        binding = loop.run_in_executor(None, bind_unix, path)
+        binding = loop.run_in_executor(None, bind_unix, path, mode)
         try:
             sock, made = await asyncio.shield(binding)
         except asyncio.CancelledError:
