@@ -1,1 +1,1 @@
-"""What an operator has of a running daemon: its admin socket, its record of what was done, its traces."""
+"""What an operator sees of a running daemon, and does to it."""

@@ -19,10 +19,9 @@ from urllib.parse import unquote
 import orjson
 import structlog
 
-from tunnel.aio.sockets.conn import Conn
+from tunnel.aio.sockets.conn import Conn, UnixPeer
 from tunnel.aio.sockets.http1 import HeaderItems, HttpError, Request, ServerConnection
 from tunnel.aio.sockets.listener import Limits, Listener
-from tunnel.aio.sockets.peer_credentials import PeerCredentials, peer_credentials
 from tunnel.core.wire.errors import StreamError
 from tunnel.core.wire.principal import Principal, PrincipalKind
 
@@ -245,9 +244,10 @@ class AdminServer:
 
     async def _handle(self, conn: Conn) -> None:
         try:
-            peer = peer_credentials(conn.transport.get_extra_info("socket"))
+            peer = conn.unix_peer
         except OSError:  # it is gone
             return
+        assert peer is not None  # no other socket is listened on
         http = ServerConnection(conn)
         while (request := await _next_request(http)) is not None:
             if peer.uid not in (0, os.geteuid()):
@@ -256,7 +256,7 @@ class AdminServer:
             await answer(self._routes, http, request, principal_of(peer), conn.peer)
 
 
-def principal_of(peer: PeerCredentials) -> Principal:
+def principal_of(peer: UnixPeer) -> Principal:
     """Returns a process of this machine as a principal: `local_process:uid:0`."""
     who = f"uid:{peer.uid}"
     return Principal(kind=PrincipalKind.LOCAL_PROCESS, name=who, proof=f"{who} pid:{peer.pid}")
@@ -273,7 +273,7 @@ async def _next_request(http: ServerConnection) -> Request | None:
         return None
 
 
-async def _refuse(http: ServerConnection, peer: PeerCredentials) -> None:
+async def _refuse(http: ServerConnection, peer: UnixPeer) -> None:
     _log.warning("a user who may not was refused at the admin socket", uid=peer.uid, pid=peer.pid)
     text = f"uid {peer.uid} may not command this daemon, only root and uid {os.geteuid()}, whose daemon it is"
     await http.respond(403, [_JSON, ("connection", "close")], _error(text))

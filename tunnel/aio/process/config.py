@@ -148,6 +148,21 @@ class LogConfig:
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AuditConfig:
+    """The `[audit]` section of both daemons."""
+
+    file: Path = Path("-")
+    """Of the audit records; `-` for standard output."""
+    on_failure: Literal["refuse", "alarm"] = "alarm"
+    """What is done while records cannot be written: nothing new is let in, or it is, and people are told."""
+
+    @property
+    def destination(self) -> str:
+        """The file's path, or `-`."""
+        return "-" if self.file.name == "-" else str(self.file)
+
+
 class Validated:
     """A configuration whose values must fit together."""
 
