@@ -9,6 +9,8 @@ import socket
 import stat
 from pathlib import Path
 
+from tunnel.core.wire.faults import CANNOT_LISTEN, FaultError
+
 UNIX_MODE = 0o660
 """Of a socket for others of the daemon's group."""
 PROBE_S = 1.0
@@ -23,8 +25,10 @@ _PATH_HINTS = {errno.ENOENT: "its folder does not exist", errno.EACCES: "who run
 """And for a path."""
 
 
-class PathTaken(Exception):
+class PathTaken(FaultError):
     """The path of a unix socket is not ours to use."""
+
+    default_fault = CANNOT_LISTEN
 
 
 class UnixPath:

@@ -25,6 +25,7 @@ from tunnel.aio.sockets.conn import Conn
 from tunnel.aio.sockets.tcp import abort_with_reset, reset_when_closed
 from tunnel.aio.sockets.tls import HANDSHAKE_TIMEOUT_S, TlsTransport
 from tunnel.core.wire.errors import Code, StreamError
+from tunnel.core.wire.faults import CANNOT_LISTEN, TOO_MANY_CLIENTS
 from tunnel.core.wire.target_rule import MAX_PORT
 
 _log = structlog.get_logger("tunnel.listener")
@@ -45,6 +46,8 @@ Handler = Callable[[Conn], Awaitable[None]]
 
 class ListenFailed(PartFailed):
     """A listener could not be opened; the text says where, and why."""
+
+    default_fault = CANNOT_LISTEN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,7 +227,13 @@ class Listener:
         self._refused += 1
         now_s = asyncio.get_running_loop().time()
         if now_s - self._warned_s >= WARN_EVERY_S:
-            _log.warning("connections refused", frontend=self.name, reason=reason, count=self._refused)
+            _log.warning(
+                "connections refused",
+                code=TOO_MANY_CLIENTS.code,
+                frontend=self.name,
+                reason=reason,
+                count=self._refused,
+            )
             self._warned_s = now_s
             self._refused = 0
 
