@@ -11,7 +11,8 @@ from pathlib import Path
 
 import click
 
-from tunnel.aio.process.command import EXIT_FAILED, VERSION, Failed, command_line, config_option
+from tunnel.aio.process.command import EXIT_FAILED, VERSION, Failed, command_line, config_option, explain_command, told
+from tunnel.core.wire.faults import AGENT_NOT_JOINED, CERTIFICATE_EXPIRED, PACKAGE_MISSING, STATE_NOT_WRITABLE
 
 MAX_LIFE = timedelta(days=365)
 SERVER_MODULES = ("cryptography", "h2", "lightkube", "prometheus_client", "yaml")
@@ -51,7 +52,7 @@ def init(state: Path, hosts: tuple[str, ...]) -> None:
     try:
         made = init_state(state.absolute(), hosts)
     except SetupFailed as error:
-        raise Failed(str(error)) from error
+        raise Failed.of(error) from error
     click.echo(f"""\
 made {made.config} and {made.kubeconfig}
   start:         cloud-server run --config {made.config}
@@ -95,7 +96,7 @@ def check(config: Path) -> None:
     for line in lines:
         click.echo(line)
     if faults:
-        raise Failed("\n".join(faults))
+        raise Failed.of_all([(text, CERTIFICATE_EXPIRED) for text in faults])
     click.echo(f"{config}: good")
 
 
@@ -109,7 +110,7 @@ def renew(config: Path, all_of_them: bool) -> None:
     try:
         renewed = renew_certificates(config, all_of_them=all_of_them)
     except SetupFailed as error:
-        raise Failed(str(error)) from error
+        raise Failed.of(error) from error
     for path in renewed:
         click.echo(f"renewed {path}")
     if not renewed:
@@ -138,7 +139,7 @@ def token_create(config: Path, agent: str | None, user: str | None, expires: tim
         elif user is not None:
             click.echo(create_user_token(config, user))
     except SetupFailed as error:
-        raise Failed(str(error)) from error
+        raise Failed.of(error) from error
 
 
 @cli.command()
@@ -153,7 +154,7 @@ def kubeconfig(config: Path, user: str, cluster: str | None) -> None:
         made = user_kubeconfig(config, user) if cluster is None else cluster_kubeconfig(config, user, cluster)
         click.echo(made, nl=False)
     except SetupFailed as error:
-        raise Failed(str(error)) from error
+        raise Failed.of(error) from error
 
 
 @cli.group()
@@ -190,7 +191,7 @@ def agent_revoke(config: Path, name: str) -> None:
     from cloud_server.setup import agent_store
 
     if not _changed(agent_store(config).revoke, name):
-        raise Failed(f"{name} has not joined")
+        raise Failed(f"{name} has not joined", AGENT_NOT_JOINED)
     click.echo(f"{name} is revoked")
 
 
@@ -202,7 +203,7 @@ def agent_forget(config: Path, name: str) -> None:
     from cloud_server.setup import agent_store
 
     if not _changed(agent_store(config).forget, name):
-        raise Failed(f"{name} has not joined")
+        raise Failed(f"{name} has not joined", AGENT_NOT_JOINED)
     click.echo(f"{name} is forgotten")
 
 
@@ -210,13 +211,17 @@ def _changed(change: Callable[[str], bool], name: str) -> bool:
     try:
         return change(name)
     except OSError as error:
-        raise Failed(f"the state folder cannot be written: {error.strerror}") from error
+        raise Failed(f"the state folder cannot be written: {error.strerror}", STATE_NOT_WRITABLE) from error
+
+
+cli.add_command(explain_command)
 
 
 def main() -> None:
     """Entry point."""
     missing = [name for name in SERVER_MODULES if find_spec(name) is None]
     if missing:
-        click.echo(f"Error: cloud-server needs more than is installed ({', '.join(missing)}): {INSTALL}", err=True)
+        text = f"cloud-server needs more than is installed ({', '.join(missing)}): {INSTALL}"
+        click.echo(told(text, PACKAGE_MISSING), err=True)
         sys.exit(EXIT_FAILED)
     command_line(cli)

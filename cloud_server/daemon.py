@@ -40,6 +40,7 @@ from tunnel.aio.process.tasks import TaskOwner
 from tunnel.core.path.probes import PingBudget
 from tunnel.core.streams.budget import Budget
 from tunnel.core.wire.errors import Code, SessionRefused
+from tunnel.core.wire.faults import SIGNER_FAILED, FaultError
 from tunnel.core.wire.limits import MIB, Limits, Timing
 
 PROCESS_BUDGET_BYTES = 1024 * MIB
@@ -53,8 +54,10 @@ FIRST_TRY_S = 2.0
 _log = structlog.get_logger("cloud.server")
 
 
-class StartFailed(Exception):
+class StartFailed(FaultError):
     """The server cannot start; the text says why and what to do."""
+
+    default_fault = SIGNER_FAILED
 
 
 def run(config: ServerConfig) -> int:

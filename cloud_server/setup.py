@@ -22,6 +22,20 @@ from cloud_server.trust.tokens import TokenStore
 from cloud_server.trust.users import USER_NAME, USER_NAME_RULE, Users
 from tunnel.aio.process.config import HostPort
 from tunnel.aio.process.files import PUBLIC, SECRET, NewFile, make_folder, write_together
+from tunnel.core.wire.faults import (
+    AGENT_NAME_INVALID,
+    AUTHORITY_IS_YOURS,
+    HOST_NAME_INVALID,
+    HOSTS_FILE_UNUSABLE,
+    NO_FLEET_API,
+    NO_KUBECTL_PROXY,
+    NO_SUCH_CLUSTER,
+    SITE_KUBECONFIG_UNUSABLE,
+    STATE_IN_USE,
+    STATE_NOT_WRITABLE,
+    USER_NAME_INVALID,
+    FaultError,
+)
 from tunnel.core.wire.names import AGENT_NAME_RULE, is_agent_name
 from tunnel.core.wire.target_rule import is_dns_name
 
@@ -51,8 +65,10 @@ listen = "{FLEET_LISTEN}"
 """
 
 
-class SetupFailed(Exception):
+class SetupFailed(FaultError):
     """The command cannot do that; the text says why and what to do."""
+
+    default_fault = STATE_NOT_WRITABLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +94,19 @@ def init_state(folder: Path, hosts: Sequence[str]) -> Made:
     """
     for host in hosts:
         if not is_dns_name(host) and not _is_address(host):
-            raise SetupFailed(f"--host {host!r} is neither a DNS name nor an IP address")
+            raise SetupFailed(f"--host {host!r} is neither a DNS name nor an IP address", HOST_NAME_INVALID)
     path = folder / "cloud-server.toml"
     kept = load_server_config(path) if path.exists() else None
     config = kept or ServerConfig(state=folder, fleet=FleetConfig(listen=FLEET_LISTEN))
     state = state_of(config)
     if config.tunnel.client_ca is not None:
-        raise SetupFailed(f"{path} takes certificates of your own authority ([tunnel] client_ca): nothing to make")
+        raise SetupFailed(
+            f"{path} takes certificates of your own authority ([tunnel] client_ca): nothing to make", AUTHORITY_IS_YOURS
+        )
     if CertificateAuthority.exists(state):
-        raise SetupFailed(f"{state} has a certificate authority already; take another folder, or use what is there")
+        raise SetupFailed(
+            f"{state} has a certificate authority already; take another folder, or use what is there", STATE_IN_USE
+        )
     authority = CertificateAuthority.create(config.tunnel.trust_domain)
     made = Made(path, folder / "admin.kubeconfig", f"{_bracketed(hosts[0])}:{config.tunnel.listen[0].port}")
     files = _state_files(state, authority, hosts)
@@ -112,7 +132,7 @@ def create_join_token(config_path: Path, agent: str, life: timedelta) -> str:
         SetupFailed: the name cannot be used, or the state folder cannot be written.
     """
     if not is_agent_name(agent):
-        raise SetupFailed(f"{agent[:80]!r} cannot name an agent: {AGENT_NAME_RULE}")
+        raise SetupFailed(f"{agent[:80]!r} cannot name an agent: {AGENT_NAME_RULE}", AGENT_NAME_INVALID)
     config = load_server_config(config_path)
     try:
         return TokenStore(state_of(config)).create(_authority(config), agent, life).encode()
@@ -145,7 +165,9 @@ def user_kubeconfig(config_path: Path, user: str) -> str:
     _check_user(user)
     config = load_server_config(config_path)
     if config.fleet.listen is None:
-        raise SetupFailed(f"{config_path} has no [fleet] listen: there is no API for a kubeconfig to point at")
+        raise SetupFailed(
+            f"{config_path} has no [fleet] listen: there is no API for a kubeconfig to point at", NO_FLEET_API
+        )
     authority = _authority(config)
     url = fleet_url(config.fleet.listen, _first_host(state_of(config)))
     return kubeconfig(url, authority.pem, user, authority.issue_user(user))
@@ -161,10 +183,13 @@ def cluster_kubeconfig(config_path: Path, user: str, cluster: str) -> str:
     config = load_server_config(config_path)
     found = next((one for one in config.cluster if one.name == cluster), None)
     if found is None:
-        raise SetupFailed(f"{config_path} has no [[cluster]] of the name {cluster[:80]!r}")
+        raise SetupFailed(f"{config_path} has no [[cluster]] of the name {cluster[:80]!r}", NO_SUCH_CLUSTER)
     listen = config.connect.listen_kubectl
     if listen is None:
-        raise SetupFailed(f"{config_path} has no [connect] listen_kubectl: there is no proxy for a kubeconfig to name")
+        raise SetupFailed(
+            f"{config_path} has no [connect] listen_kubectl: there is no proxy for a kubeconfig to name",
+            NO_KUBECTL_PROXY,
+        )
     host = listen.host if is_loopback(listen.host) else _first_host(state_of(config))
     try:
         certificate = site_proxy_certificate(state_of(config))
@@ -172,9 +197,9 @@ def cluster_kubeconfig(config_path: Path, user: str, cluster: str) -> str:
         site = read_site(found.kubeconfig)
         check_names(site, certificate)
     except OSError as error:
-        raise SetupFailed(f"{error.filename}: {error.strerror}") from error
+        raise SetupFailed(f"{error.filename} cannot be read: {error.strerror}", SITE_KUBECONFIG_UNUSABLE) from error
     except (SiteUnusable, HostsMissing) as error:
-        raise SetupFailed(str(error)) from error
+        raise SetupFailed(error.text, error.fault) from error
     return site_kubeconfig(site, cluster, through, create_user_token(config_path, user))
 
 
@@ -194,7 +219,9 @@ def renew_certificates(config_path: Path, *, all_of_them: bool) -> list[Path]:
     except OSError as error:
         raise SetupFailed(f"{error.filename or state} cannot be written: {error.strerror or error}") from error
     except ValueError as error:
-        raise SetupFailed(f"{state / HOSTS_FILE} has a name that no certificate can have: {error}") from error
+        raise SetupFailed(
+            f"{state / HOSTS_FILE} has a name that no certificate can have: {error}", HOSTS_FILE_UNUSABLE
+        ) from error
     return [state / file for file in files]
 
 
@@ -236,23 +263,25 @@ def _bracketed(host: str) -> str:
 
 def _authority(config: ServerConfig) -> CertificateAuthority:
     if config.tunnel.client_ca is not None:
-        raise SetupFailed("certificates come from your own authority ([tunnel] client_ca): make them there")
+        raise SetupFailed(
+            "certificates come from your own authority ([tunnel] client_ca): make them there", AUTHORITY_IS_YOURS
+        )
     try:
         return CertificateAuthority.load(state_of(config), config.tunnel.trust_domain)
     except CaMissing as error:
-        raise SetupFailed(str(error)) from error
+        raise SetupFailed(error.text, error.fault) from error
 
 
 def _check_user(user: str) -> None:
     if not USER_NAME.fullmatch(user):
-        raise SetupFailed(f"{user[:80]!r} cannot name a user: {USER_NAME_RULE}")
+        raise SetupFailed(f"{user[:80]!r} cannot name a user: {USER_NAME_RULE}", USER_NAME_INVALID)
 
 
 def _first_host(state: Path) -> str:
     try:
         return read_hosts(state)[0]
     except HostsMissing as error:
-        raise SetupFailed(str(error)) from error
+        raise SetupFailed(error.text, error.fault) from error
 
 
 def _is_address(host: str) -> bool:

@@ -9,8 +9,17 @@ from typing import BinaryIO
 
 import click
 
-from tunnel.aio.process.command import VERSION, AddressParameter, Failed, command_line, config_option, refuse_password
+from tunnel.aio.process.command import (
+    VERSION,
+    AddressParameter,
+    Failed,
+    command_line,
+    config_option,
+    explain_command,
+    refuse_password,
+)
 from tunnel.aio.process.config import ServerAddress
+from tunnel.core.wire.faults import CERTIFICATE_EXPIRED
 
 MAX_TOKEN_BYTES = 64 * 1024
 
@@ -51,7 +60,7 @@ def join(server: ServerAddress, token_file: BinaryIO, state: Path, proxy: str | 
         token = JoinToken.decode(token_file.read(MAX_TOKEN_BYTES).decode("ascii", "replace"))
         joined = asyncio.run(join_cloud(server, token, state.absolute(), VERSION, proxy))
     except (TokenUnusable, JoinFailed) as error:
-        raise Failed(str(error)) from error
+        raise Failed.of(error) from error
     click.echo(f"joined as {joined.agent}")
     if joined.clock_fault is not None:
         click.echo(f"warning: {joined.clock_fault}", err=True)
@@ -94,18 +103,22 @@ def check(config: Path) -> None:
     loaded = load_agent_config(config)
     for warning in outlook(loaded):
         click.echo(f"{config}: {warning}", err=True)
-    lines, faults = check_certificates(watched(loaded), datetime.now(UTC))
+    lines, expired = check_certificates(watched(loaded), datetime.now(UTC))
+    faults = [(text, CERTIFICATE_EXPIRED) for text in expired]
     try:
         for server in loaded.cloud.servers:
             if (proxy := proxy_for(server.host, loaded.cloud.proxy, "[cloud] proxy", os.environ)) is not None:
                 lines.append(f"{server} is dialled through the {proxy}")
     except ProxyUnusable as error:
-        faults.append(str(error))
+        faults.append((error.text, error.fault))
     for line in lines:
         click.echo(line)
     if faults:
-        raise Failed("\n".join(faults))
+        raise Failed.of_all(faults)
     click.echo(f"{config}: good")
+
+
+cli.add_command(explain_command)
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from cloud_server.trust.hosts import names_for
 from cloud_server.trust.state_files import CA_FILE, CA_KEY_FILE
 from tunnel.aio.process.files import PUBLIC, SECRET, NewFile
+from tunnel.core.wire.faults import AUTHORITY_MISSING, FaultError
 
 CA_LIFE = timedelta(days=3650)
 SERVER_LIFE = timedelta(days=825)
@@ -31,8 +32,10 @@ CertificateKey = ec.EllipticCurvePrivateKey
 PublicKey = ec.EllipticCurvePublicKey
 
 
-class CaMissing(Exception):
+class CaMissing(FaultError):
     """There is no authority in the state folder; the text says how to make one."""
+
+    default_fault = AUTHORITY_MISSING
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,15 @@ import ipaddress
 from collections.abc import Iterable
 from pathlib import Path
 
+from tunnel.core.wire.faults import HOSTS_FILE_UNUSABLE, FaultError
+
 HOSTS_FILE = "hosts"
 
 
-class HostsMissing(Exception):
+class HostsMissing(FaultError):
     """The file cannot be used; the text says what it has to hold."""
+
+    default_fault = HOSTS_FILE_UNUSABLE
 
 
 def read_hosts(state: Path) -> list[str]:

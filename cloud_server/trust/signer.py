@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tunnel.core.wire.faults import REQUEST_REFUSED, SIGNER_FAILED, FaultError
+
 IDLE_S = 30.0
 """The process is ended when it was not used for so long: one serves a whole batch of boxes that join."""
 ANSWER_S = 10.0
@@ -27,12 +29,16 @@ ANSWER_S = 10.0
 _Said = dict[str, str]
 
 
-class SignerFailed(Exception):
+class SignerFailed(FaultError):
     """Nothing can be signed; the text is for the operator."""
 
+    default_fault = SIGNER_FAILED
 
-class CsrRefused(Exception):
+
+class CsrRefused(FaultError):
     """The request is not one that is signed here; the text is for the box's owner."""
+
+    default_fault = REQUEST_REFUSED
 
 
 @dataclass(frozen=True, slots=True)

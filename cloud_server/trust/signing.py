@@ -21,12 +21,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from cloud_server.trust.ca import CaMissing, CertificateAuthority, PublicKey, spki_sha256
 from cloud_server.trust.renewal import renew
+from tunnel.core.wire.faults import REQUEST_REFUSED, FaultError
 
 CURVES = (ec.SECP256R1, ec.SECP384R1)
 
 
-class RequestRefused(Exception):
+class RequestRefused(FaultError):
     """The request is not one that we sign; the text tells the box's owner why."""
+
+    default_fault = REQUEST_REFUSED
 
 
 def key_of(csr_der: bytes) -> PublicKey:

@@ -17,12 +17,16 @@ import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
+from tunnel.core.wire.faults import SITE_KUBECONFIG_UNUSABLE, FaultError
+
 _CLUSTER_FILES = ("certificate-authority",)
 _USER_FILES = ("client-certificate", "client-key")
 
 
-class SiteUnusable(Exception):
+class SiteUnusable(FaultError):
     """The site's kubeconfig cannot be used; the text says why."""
+
+    default_fault = SITE_KUBECONFIG_UNUSABLE
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from tunnel.aio.identity.join_token import JoinToken
 from tunnel.aio.identity.validity import date
 from tunnel.aio.process.files import SECRET, make_folder, write_atomic
+from tunnel.core.wire.faults import TOKEN_UNKNOWN, FaultError
 
 if TYPE_CHECKING:  # it brings the X.509 library, which using a token up does without
     from cloud_server.trust.ca import CertificateAuthority
@@ -20,8 +21,10 @@ GRACE = timedelta(days=30)
 """The certificate inside outlives the token, so that a late box is told what is wrong, not cut off in the handshake."""
 
 
-class TokenRefused(Exception):
+class TokenRefused(FaultError):
     """A token cannot be used; the text is for the box's owner."""
+
+    default_fault = TOKEN_UNKNOWN
 
 
 class TokenStore:

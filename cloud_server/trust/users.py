@@ -11,6 +11,7 @@ from pathlib import Path
 
 import structlog
 
+from cloud_server.trust.authenticator import UserToken
 from tunnel.aio.process.files import SECRET, make_folder, write_atomic
 
 USER_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._@-]{0,62}[A-Za-z0-9])?")
@@ -25,7 +26,7 @@ class Users:
     def __init__(self, state: Path, trust_domain: str) -> None:
         self._folder = state / "users"
         self._prefix = f"spiffe://{trust_domain}/user/"
-        self._by_hash: dict[str, str] = {}
+        self._by_hash: dict[str, UserToken] = {}
         self._damaged: dict[str, str] = {}
         """Files that were complained of, so that each is once."""
 
@@ -66,14 +67,20 @@ class Users:
         if spiffe_uri is not None and spiffe_uri.startswith(self._prefix):
             return spiffe_uri.removeprefix(self._prefix) or None
         # Looked up by hash: how long that takes says nothing of the token.
-        return self._by_hash.get(_digest(bearer)) if bearer else None
+        token = self._by_hash.get(_digest(bearer)) if bearer else None
+        return token.user if token is not None else None
+
+    def user_token(self, sha256: str) -> UserToken | None:
+        """See `authenticator.Credentials`."""
+        return self._by_hash.get(sha256)
 
 
-def _read(path: Path, damaged: dict[str, str]) -> tuple[str, str] | None:
-    """The hash and the user of one file; None, and the reason in `damaged`, when it holds neither."""
+def _read(path: Path, damaged: dict[str, str]) -> tuple[str, UserToken] | None:
+    """The hash and the token of one file; None, and the reason in `damaged`, when it holds neither."""
     try:
         values = json.loads(path.read_text())
-        return str(values["sha256"]), str(values["user"])
+        digest, user = str(values["sha256"]), str(values["user"])
+        return digest, UserToken(user=user, sha256=digest, created=datetime.fromisoformat(values["created"]))
     except FileNotFoundError:
         return None  # taken away since the folder was listed
     except (OSError, ValueError, KeyError, TypeError) as error:

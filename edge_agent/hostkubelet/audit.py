@@ -11,7 +11,7 @@ import structlog
 
 from edge_agent.hostkubelet.log_request import ClientGone
 from edge_agent.hostkubelet.status import KubeletError
-from tunnel.aio.process.audit import recorded_command
+from tunnel.aio.operate.recorded_command import recorded_command
 from tunnel.core.wire.errors import StreamError
 
 MAX_NAME_CHARS = 253

@@ -11,6 +11,7 @@ from tunnel.aio.identity.openssl import check_material
 from tunnel.aio.identity.peer_identity import identify_certificate
 from tunnel.aio.identity.spiffe import IdentityUnclear
 from tunnel.aio.process.files import PUBLIC, SECRET, NewFile, write_together
+from tunnel.core.wire.faults import PEER_ROLE_REFUSED
 from tunnel.core.wire.names import is_agent_name
 
 
@@ -43,7 +44,7 @@ def check_answer(chain_der: Sequence[bytes], ca_pem: bytes, key_pem: bytes) -> A
     try:
         identity = identify_certificate(chain_der[0], None)
         if identity.role != "agent" or not is_agent_name(identity.name):
-            raise IdentityUnclear(f"{identity.uri!r} is not the name of an agent")
+            raise IdentityUnclear(f"{identity.uri!r} is not the name of an agent", PEER_ROLE_REFUSED)
     except IdentityUnclear as error:
         raise ValueError(f"the server sent a certificate of no use: {error}") from error
     return Answer(name=identity.name, certificate_pem=pem, ca_pem=ca_pem)

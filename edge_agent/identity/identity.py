@@ -10,14 +10,17 @@ from pathlib import Path
 from tunnel.aio.identity.openssl import OwnCertificate, read_own
 from tunnel.aio.identity.spiffe import IdentityUnclear, only_uri, split_uri
 from tunnel.aio.identity.tls_material import ClientTls
+from tunnel.core.wire.faults import IDENTITY_MISSING, IDENTITY_UNUSABLE, PEER_ROLE_REFUSED, FaultError
 from tunnel.core.wire.names import is_agent_name
 
 RENEW_AFTER = 2 / 3
 """Of the certificate's life: a third is left for a cloud that is away."""
 
 
-class IdentityUnusable(Exception):
+class IdentityUnusable(FaultError):
     """The box cannot show who it is; the text says what to do."""
+
+    default_fault = IDENTITY_UNUSABLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,9 @@ class Identity:
         try:
             return read_own(self.certificate_path.read_bytes(), self.key_path.read_bytes())
         except FileNotFoundError as error:
-            raise IdentityUnusable(f"{error.filename} does not exist: run edge-agent join first") from None
+            raise IdentityUnusable(
+                f"{error.filename} does not exist: run edge-agent join first", IDENTITY_MISSING
+            ) from None
         except OSError as error:
             reason = error.strerror if not isinstance(error, ssl.SSLError) else "no PEM certificate with its key"
             raise IdentityUnusable(f"{self.certificate_path} cannot be read: {reason}") from error
@@ -75,7 +80,7 @@ class Identity:
             uri = only_uri(self.certificate().uris)
             role, name = split_uri(uri, None)
             if role != "agent" or not is_agent_name(name):
-                raise IdentityUnclear(f"{uri!r} is not the name of an agent")
+                raise IdentityUnclear(f"{uri!r} is not the name of an agent", PEER_ROLE_REFUSED)
         except IdentityUnclear as error:
             raise IdentityUnusable(f"{self.certificate_path}: {error}") from error
         return name

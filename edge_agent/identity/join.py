@@ -23,6 +23,7 @@ from tunnel.aio.identity.validity import clock_says, date
 from tunnel.aio.process.config import ServerAddress
 from tunnel.aio.process.files import PUBLIC, SECRET, check_writable, make_folder, write_atomic
 from tunnel.aio.sockets.http_proxy import HttpProxy, ProxyUnusable
+from tunnel.core.wire.faults import NOT_A_LONGLINE_SERVER, STATE_NOT_WRITABLE, FaultError
 
 TIMEOUT_S = 20.0
 
@@ -47,8 +48,10 @@ servers = ["{server}"]
 """
 
 
-class JoinFailed(Exception):
+class JoinFailed(FaultError):
     """The box did not join and nothing was changed; the text says why and what to do."""
+
+    default_fault = STATE_NOT_WRITABLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,23 +88,26 @@ async def join(server: ServerAddress, token: JoinToken, folder: Path, version: s
         used = options.proxy_to(server.host)
         await asyncio.to_thread(check_writable, folder)  # before the token is used up
     except ProxyUnusable as error:
-        raise JoinFailed(str(error)) from error
+        raise JoinFailed(error.text, error.fault) from error
     except OSError as error:
         raise JoinFailed(f"{folder} cannot be written: {error.strerror}") from error
     try:
         key_pem = await asyncio.to_thread(new_key)
         csr_der = await asyncio.to_thread(request_for, key_pem)
     except KeysUnavailable as error:
-        raise JoinFailed(str(error)) from error
+        raise JoinFailed(error.text, error.fault) from error
     tls = ClientTls(certificate=token.certificate_pem, key=token.key_pem, ca=token.ca_pem)
     request = tunnel_pb2.JoinRequest(csr_der=csr_der, version=version)
     try:
         response = await call_join(server, tls, request, options)
         answer = await asyncio.to_thread(check_answer, response.chain_der, response.ca_pem, key_pem)
     except EnrollmentRefused as refused:
-        raise JoinFailed("\n".join(filter(None, [f"{server} refused: {refused}", _clock_fault(seen)]))) from refused
-    except (CarrierLost, ValueError) as error:
-        raise JoinFailed("\n".join(filter(None, [str(error), _maybe_expired(token)]))) from error
+        text = "; ".join(filter(None, [f"{server} refused: {refused}", _clock_fault(seen)]))
+        raise JoinFailed(text, refused.fault) from refused
+    except CarrierLost as error:
+        raise JoinFailed("; ".join(filter(None, [error.text, _maybe_expired(token)])), error.fault) from error
+    except ValueError as error:
+        raise JoinFailed(f"{server} gave an answer that cannot be used: {error}", NOT_A_LONGLINE_SERVER) from error
     joined = await asyncio.to_thread(_keep, server, folder, key_pem, answer, used)
     return replace(joined, clock_fault=_clock_fault(seen))
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import subprocess
 
+from tunnel.core.wire.faults import KEYS_UNAVAILABLE, FaultError
+
 SUBJECT = "edge-agent"
 """Of requests. It says nothing: the server decides the name."""
 OPENSSL_S = 20.0
@@ -15,8 +17,10 @@ OPENSSL_S = 20.0
 _MISSING = "neither the library cryptography nor the openssl program is here: apt-get install openssl, say"
 
 
-class KeysUnavailable(Exception):
+class KeysUnavailable(FaultError):
     """This box can make no key or request; the text says what to install, or what is wrong with the key."""
+
+    default_fault = KEYS_UNAVAILABLE
 
 
 def new_key() -> bytes:

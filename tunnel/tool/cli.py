@@ -10,7 +10,8 @@ from typing import Any
 
 import click
 
-from tunnel.aio.process.command import VERSION, Failed, command_line, refuse_password
+from tunnel.aio.process.command import VERSION, Failed, command_line, explain_command, refuse_password
+from tunnel.core.wire.faults import KUBECONFIG_UNUSABLE, PACKAGE_MISSING
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -68,7 +69,7 @@ def connect(via: str, kubeconfig: Path | None, timeout_s: float, proxy: str | No
             server = dial_tls(via, _context(kubeconfig), patience, proxy)
         relay(server, ask(server, target, patience))
     except ConnectFailed as error:
-        raise Failed(str(error)) from error
+        raise Failed.of(error) from error
 
 
 def _context(path: Path) -> ssl.SSLContext:
@@ -76,7 +77,7 @@ def _context(path: Path) -> ssl.SSLContext:
     try:
         import yaml
     except ImportError as error:  # it has no wheels for 32-bit ARM
-        raise Failed("--kubeconfig needs PyYAML: pip install pyyaml") from error
+        raise Failed("--kubeconfig needs PyYAML: pip install pyyaml", PACKAGE_MISSING) from error
 
     from tunnel.aio.identity.openssl import load_chain
 
@@ -88,10 +89,11 @@ def _context(path: Path) -> ssl.SSLContext:
         tls = ssl.create_default_context(cadata=_decoded(cluster, "certificate-authority-data").decode())
         load_chain(tls, _decoded(user, "client-certificate-data") + b"\n" + _decoded(user, "client-key-data"))
     except OSError as error:
-        raise Failed(f"{path} cannot be read: {error.strerror or error}") from error
+        raise Failed(f"{path} cannot be read: {error.strerror or error}", KUBECONFIG_UNUSABLE) from error
     except (KeyError, TypeError, StopIteration, binascii.Error, UnicodeDecodeError, yaml.YAMLError) as error:
         raise Failed(
-            f"{path} is no kubeconfig with a certificate inside, as cloud-server kubeconfig makes it"
+            f"{path} is no kubeconfig with a certificate inside, as cloud-server kubeconfig makes it",
+            KUBECONFIG_UNUSABLE,
         ) from error
     tls.set_alpn_protocols(["http/1.1"])
     return tls
@@ -103,6 +105,9 @@ def _named(config: dict[str, Any], kind: str, name: str) -> dict[str, Any]:
 
 def _decoded(section: dict[str, Any], key: str) -> bytes:
     return base64.b64decode(section[key], validate=True)
+
+
+cli.add_command(explain_command)
 
 
 def main() -> None:

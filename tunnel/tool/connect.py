@@ -13,6 +13,19 @@ from pathlib import Path
 
 from tunnel.aio.identity.validity import TIME_FAULTS, clock_says
 from tunnel.aio.sockets.http_proxy import MAX_ANSWER_BYTES, HttpProxy, ProxyUnusable, proxy_for
+from tunnel.core.wire.faults import (
+    CERTIFICATE_EXPIRED,
+    PROXY_REFUSED,
+    TARGET_INVALID,
+    VIA_INVALID,
+    VIA_NO_PROXY,
+    VIA_NOT_TRUSTED,
+    VIA_REFUSED,
+    VIA_SILENT,
+    VIA_UNREACHABLE,
+    FaultError,
+    decoded,
+)
 from tunnel.tool.wire import PlainWire, TlsWire, Wire
 
 MAX_HEAD_BYTES = 64 * 1024
@@ -22,8 +35,10 @@ _STATUS_LINE = re.compile(rb"HTTP/1\.[01] (\d{3}) ?([^\r\n]*)\r\n")
 _PRINTABLE = re.compile(r"[!-~]+")
 
 
-class ConnectFailed(Exception):
+class ConnectFailed(FaultError):
     """There is no connection; the text is for the person at the terminal."""
+
+    default_fault = VIA_UNREACHABLE
 
 
 class Patience:
@@ -39,7 +54,7 @@ class Patience:
 
     def over(self, name: str) -> ConnectFailed:
         """What to say when it is used up."""
-        return ConnectFailed(f"{name}: no answer within {self._timeout_s:g} s")
+        return ConnectFailed(f"{name}: no answer within {self._timeout_s:g} s", VIA_SILENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +84,7 @@ def dial_unix(path: Path, patience: Patience) -> Proxy:
         ConnectFailed: nobody listens there.
     """
     if not hasattr(socket, "AF_UNIX"):
-        raise ConnectFailed(f"{path}: there are no unix sockets here: write --via HOST:PORT")
+        raise ConnectFailed(f"{path}: there are no unix sockets here: write --via HOST:PORT", VIA_INVALID)
     sock = socket.socket(socket.AF_UNIX)
     sock.settimeout(patience.left_s())
     try:
@@ -93,15 +108,15 @@ def dial_tls(address: str, context: ssl.SSLContext, patience: Patience, proxy: s
     host, _, port = address.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not host or not (port.isascii() and port.isdigit() and 0 < int(port) <= MAX_PORT):
-        raise ConnectFailed(f"--via {address}: write HOST:PORT, or the path of a unix socket")
+        raise ConnectFailed(f"--via {address}: write HOST:PORT, or the path of a unix socket", VIA_INVALID)
     try:
         wire = TlsWire(context, host)
         through = proxy_for(host, proxy, "--proxy", os.environ)
         hop = (host, int(port)) if through is None else (through.host, through.port)
     except ProxyUnusable as error:
-        raise ConnectFailed(str(error)) from error
+        raise ConnectFailed(error.text, error.fault) from error
     except ValueError as error:  # no host name: empty labels, or longer than names are
-        raise ConnectFailed(f"--via {address}: {host} is no host") from error
+        raise ConnectFailed(f"--via {address}: {host} is no host", VIA_INVALID) from error
     name = address if through is None else f"{address}: the {through}"
     try:
         sock = socket.create_connection(hop, patience.left_s())
@@ -110,7 +125,7 @@ def dial_tls(address: str, context: ssl.SSLContext, patience: Patience, proxy: s
     except OSError as error:
         raise ConnectFailed(f"{name}: {reason(error)}") from error
     except UnicodeError as error:
-        raise ConnectFailed(f"--via {address}: {host} is no host") from error
+        raise ConnectFailed(f"--via {address}: {host} is no host", VIA_INVALID) from error
     if through is not None:
         try:
             _go_through(through, sock, (host, int(port)), patience)
@@ -137,7 +152,7 @@ def _go_through(proxy: HttpProxy, sock: socket.socket, server: tuple[str, int], 
             break
         head += byte
     if refusal := proxy.refusal(head, *server):
-        raise ConnectFailed(refusal)
+        raise ConnectFailed(refusal, PROXY_REFUSED)
 
 
 def ask(proxy: Proxy, target: str, patience: Patience) -> Joined:
@@ -168,14 +183,16 @@ def _failure(proxy: Proxy, error: OSError, patience: Patience) -> ConnectFailed:
             return patience.over(proxy.name)
         case ssl.SSLCertVerificationError():
             clock = f"; {clock_says()}" if error.verify_code in TIME_FAULTS else ""
-            return ConnectFailed(f"{proxy.name}: its certificate is not trusted: {error.verify_message}{clock}")
+            return ConnectFailed(
+                f"{proxy.name}: its certificate is not trusted: {error.verify_message}{clock}", VIA_NOT_TRUSTED
+            )
         case ssl.SSLError() if "CERTIFICATE_EXPIRED" in (error.reason or ""):
             text = f"your certificate has expired by the server's clock ({clock_says()}): ask for another kubeconfig"
-            return ConnectFailed(f"{proxy.name}: {text}")
+            return ConnectFailed(f"{proxy.name}: {text}", CERTIFICATE_EXPIRED)
         case ssl.SSLEOFError() | ConnectionResetError() | BrokenPipeError():
             return _left(proxy)
         case ssl.SSLError(reason="WRONG_VERSION_NUMBER" | "HTTP_REQUEST"):
-            return ConnectFailed(f"{proxy.name}: what listens there does not speak TLS")
+            return ConnectFailed(f"{proxy.name}: what listens there does not speak TLS", VIA_NO_PROXY)
         case ssl.SSLError():
             return ConnectFailed(f"{proxy.name}: TLS failed: {reason(error)}")
         case _:
@@ -184,7 +201,9 @@ def _failure(proxy: Proxy, error: OSError, patience: Patience) -> ConnectFailed:
 
 def _ask(proxy: Proxy, target: str, patience: Patience) -> Joined:
     if not _PRINTABLE.fullmatch(target):
-        raise ConnectFailed(f"{target!r} is no target: write it like box-7:22 or printer.box-7.longline:631")
+        raise ConnectFailed(
+            f"{target!r} is no target: write it like box-7:22 or printer.box-7.longline:631", TARGET_INVALID
+        )
     request = f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode()
     _send(proxy, proxy.wire.seal(request), patience)
     head = b""
@@ -210,7 +229,9 @@ def _ask(proxy: Proxy, target: str, patience: Patience) -> Joined:
     if status[1] != b"200":
         # What it says goes to a terminal.
         told = "".join(char for char in status[2].decode("ascii", "replace") if char.isprintable())
-        raise ConnectFailed(told or f"{proxy.name}: refused with status {status[1].decode()}")
+        text, fault = decoded(told)
+        text = text or f"{proxy.name}: refused with status {status[1].decode()}"
+        raise ConnectFailed(text, fault or VIA_REFUSED)
     return Joined(head.partition(b"\r\n\r\n")[2], ended)
 
 
@@ -227,4 +248,6 @@ def _left(proxy: Proxy) -> ConnectFailed:
 
 
 def _no_proxy(proxy: Proxy) -> ConnectFailed:
-    return ConnectFailed(f"{proxy.name}: the answer is not that of a CONNECT proxy, which is [connect] of the server")
+    return ConnectFailed(
+        f"{proxy.name}: the answer is not that of a CONNECT proxy, which is [connect] of the server", VIA_NO_PROXY
+    )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from tunnel.aio.process.audit import recorded_command
+from tunnel.aio.operate.recorded_command import recorded_command
 from tunnel.core.wire.errors import StreamError
 from tunnel.kubeapi.status import ApiError
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import structlog
 
 from tests.support.waits import scaled_s
 from tunnel.aio.process.config import LogConfig
-from tunnel.aio.process.logs import configure_logs
+from tunnel.aio.process.logs import configure_logs, level, set_level
 
 
 class Lines:
@@ -134,3 +135,21 @@ def test_what_the_interpreter_says_joins_the_log_in_order_up_to_the_last_words()
     assert done.returncode == 1
     places = [done.stderr.index(word) for word in ("first", "second", "third", "fourth", "ValueError: fifth")]
     assert places == sorted(places)
+
+
+def test_the_level_changes_while_it_runs() -> None:
+    lines = Lines()
+    configure_logs(LogConfig(level="warning"), lines, terminal=False)
+    log = structlog.get_logger("test")
+    bound = log.bind(agent="box-7")
+    log.info("one")
+    set_level("debug")
+    assert level() == "debug"
+    log.debug("two")
+    bound.info("three")
+    set_level("error")
+    assert level() == "error"
+    log.warning("four")
+    bound.error("five")
+    assert [json.loads(line)["event"] for line in lines.text.splitlines()] == ["two", "three", "five"]
+    assert not log.is_enabled_for(logging.INFO)

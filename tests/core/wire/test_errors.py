@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from protos import tunnel_pb2 as pb
+from tunnel.core.wire import faults
 from tunnel.core.wire.errors import (
+    FAULT_OF_CODE,
     Code,
     LocalProtocolError,
     OpenRefused,
@@ -62,3 +64,18 @@ def test_refused_session_says_when_to_come_back() -> None:
     assert (error.text, error.code, error.retry_after_s) == ("full", Code.LIMIT_EXCEEDED, 2.5)
     assert SessionRefused("full", Code.LIMIT_EXCEEDED).retry_after_s == 0.0
     assert error.scope is Scope.SESSION
+
+
+def test_every_code_stands_for_a_cause_and_an_error_may_name_a_closer_one() -> None:
+    assert set(FAULT_OF_CODE) == set(Code)
+    assert OpenRefused("no", Code.NOT_ALLOWED).fault is faults.NOT_ALLOWED
+    assert OpenRefused("no", Code.NOT_ALLOWED, faults.NOT_ALLOWED_BY_BOX).fault is faults.NOT_ALLOWED_BY_BOX
+
+
+def test_a_peer_is_told_the_closer_cause_in_front_of_the_text() -> None:
+    plain = OpenRefused("box-7:22 is not allowed", Code.NOT_ALLOWED)
+    closer = OpenRefused("box-7:22 is not allowed", Code.NOT_ALLOWED, faults.NOT_ALLOWED_BY_BOX)
+    assert (plain.told, closer.told) == ("box-7:22 is not allowed", "LL4102: box-7:22 is not allowed")
+    for error in (plain, closer):
+        heard = OpenRefused.from_peer(error.told, error.code)
+        assert (heard.text, heard.code, heard.fault) == (error.text, error.code, error.fault)

@@ -19,9 +19,10 @@ from tunnel.aio.carriers.channel_options import ChannelOptions, agent_options
 from tunnel.aio.carriers.credentials import channel_credentials
 from tunnel.aio.carriers.grpc_runtime import keep_grpc_running
 from tunnel.aio.carriers.methods import clock_ahead
-from tunnel.aio.identity.tls_material import ClientTls, CredentialsUnusable
+from tunnel.aio.identity.tls_material import ClientTls
 from tunnel.aio.sockets.address import split_address
 from tunnel.aio.sockets.http_proxy import HttpProxy, proxy_for
+from tunnel.core.wire.faults import CONFIG_INVALID, FaultError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,8 +63,10 @@ async def open_channel(address: str, tls: ClientTls, options: DialOptions) -> gr
         host, _ = split_address(address)
         arguments = agent_options() + proxy_options(options.proxy_to(host))
         loaded = await asyncio.to_thread(tls.load)
-    except (ValueError, CredentialsUnusable) as fault:
-        raise CarrierLost(str(fault)) from fault
+    except FaultError as fault:
+        raise CarrierLost(fault.text, fault.fault) from fault
+    except ValueError as fault:
+        raise CarrierLost(str(fault), CONFIG_INVALID) from fault
     keep_grpc_running()
     return grpc.aio.secure_channel(
         address, channel_credentials(loaded), arguments, compression=grpc.Compression.NoCompression
@@ -98,4 +101,4 @@ async def explain_failure(lost: CarrierLost, address: str, tls: ClientTls, optio
     from tunnel.aio.carriers.diagnose import find_fault  # a long way, that an agent at rest never goes
 
     fault = await find_fault(address, tls, proxy)
-    return lost if fault is None else CarrierLost(f"{address}: {fault}")
+    return lost if fault is None else CarrierLost(f"{address}: {fault}", fault.fault)

@@ -100,7 +100,7 @@ class StreamAcceptor:
             if request.stream is None:
                 _record_refused(request, incoming, reason)
             else:
-                request.stream.reset(reason.code, str(reason))
+                request.stream.reset(reason.code, reason.told)
             raise
         finally:
             if request.stream is not None:

@@ -12,6 +12,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from tunnel.aio.process.blocking import BlockingCalls, NotAnswering
 from tunnel.core.wire.errors import Code, OpenRefused
+from tunnel.core.wire.faults import NOT_ALLOWED_BY_BOX, Fault
 from tunnel.core.wire.target import TcpTarget
 from tunnel.core.wire.target_rule import Address, TargetRule, is_dns_name, normal_address
 
@@ -52,12 +53,14 @@ class Policy:
         *,
         list_name: str = "this box's [[allow]] rules",
         place: str = "on this box",
+        fault: Fault = NOT_ALLOWED_BY_BOX,
     ) -> None:
-        """`list_name` and `place` are how refusals call the list and this end."""
+        """`list_name` and `place` are how refusals call the list and this end, `fault` is their cause."""
         self._rules = tuple(rules)
         self._resolve = resolve
         self._list_name = list_name
         self._place = place
+        self._fault = fault
 
     async def permitted(self, target: TcpTarget) -> list[Address]:
         """Resolve a target and keep the addresses that may be dialled: exactly these.
@@ -105,7 +108,7 @@ class Policy:
     def _not_allowed(self, target: TcpTarget, addresses: Sequence[Address]) -> OpenRefused:
         dialled = [str(TcpTarget(str(address), target.port)) for address in addresses]
         what = str(target) if dialled in ([], [str(target)]) else f"{target} ({', '.join(dialled[:4])})"
-        return OpenRefused(f"{what} is not allowed by {self._list_name}", Code.NOT_ALLOWED)
+        return OpenRefused(f"{what} is not allowed by {self._list_name}", Code.NOT_ALLOWED, self._fault)
 
     async def _look_up(self, host: str, port: int) -> list[Address]:
         if not is_dns_name(host):  # the C library would read "a\0b" as another name than our rules do

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from asn1crypto import parser
 
 from tunnel.aio.identity.validity import Validity
+from tunnel.core.wire.faults import CERTIFICATE_UNREADABLE, FaultError
 
 # Classes and tags of X.680 that a certificate uses on the way to them.
 _UNIVERSAL, _CONTEXT = 0, 2
@@ -31,8 +32,10 @@ _SUBJECT_ALT_NAME = bytes.fromhex("551d11")
 _TIME_FORMAT = "%Y%m%d%H%M%SZ"
 
 
-class CertificateUnreadable(ValueError):
+class CertificateUnreadable(FaultError, ValueError):
     """It is not what RFC 5280 calls a certificate."""
+
+    default_fault = CERTIFICATE_UNREADABLE
 
 
 @dataclass(frozen=True, slots=True)

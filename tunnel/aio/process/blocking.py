@@ -16,6 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from tunnel.core.wire.faults import CALL_HANGS, FaultError
+
 T = TypeVar("T")
 
 WAIT_S = 5.0
@@ -24,8 +26,10 @@ IDLE_S = 5.0
 """How long a thread without work is kept."""
 
 
-class NotAnswering(Exception):
+class NotAnswering(FaultError):
     """A call has not returned in time, or there is no thread for it since others do not return."""
+
+    default_fault = CALL_HANGS
 
 
 @dataclass(slots=True, eq=False)

@@ -20,6 +20,8 @@ import cattrs
 from cattrs.cols import list_structure_factory, mapping_structure_factory
 from cattrs.errors import ForbiddenExtraKeysError
 
+from tunnel.core.wire import faults as table
+from tunnel.core.wire.faults import CONFIG_INVALID, CONFIG_NOT_TOML, CONFIG_UNREADABLE, FaultError
 from tunnel.core.wire.target_rule import MAX_PORT, TargetRule
 
 T = TypeVar("T")
@@ -37,11 +39,13 @@ _TWICE = re.compile(r"Cannot declare (\(.*\)) twice")
 _HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
 
 
-class ConfigError(Exception):
+class ConfigError(FaultError):
     """A configuration cannot be used; `faults` has a line for each thing that is wrong."""
 
-    def __init__(self, faults: Sequence[str]) -> None:
-        super().__init__("\n".join(faults))
+    default_fault = CONFIG_INVALID
+
+    def __init__(self, faults: Sequence[str], fault: table.Fault | None = None) -> None:
+        super().__init__("\n".join(faults), fault)
         self.faults = list(faults)
 
 
@@ -148,6 +152,21 @@ class LogConfig:
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AuditConfig:
+    """The `[audit]` section of both daemons."""
+
+    file: Path = Path("-")
+    """Of the audit records; `-` for standard output."""
+    on_failure: Literal["refuse", "alarm"] = "alarm"
+    """What is done while records cannot be written: nothing new is let in, or it is, and people are told."""
+
+    @property
+    def destination(self) -> str:
+        """The file's path, or `-`."""
+        return "-" if self.file.name == "-" else str(self.file)
+
+
 class Validated:
     """A configuration whose values must fit together."""
 
@@ -183,11 +202,11 @@ def _read(path: Path) -> tuple[str, dict[str, Any]]:
         text = path.read_text(encoding="utf-8")
         return text, tomllib.loads(text)
     except OSError as error:
-        raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from error
+        raise ConfigError([f"{path}: cannot be read: {error.strerror}"], CONFIG_UNREADABLE) from error
     except UnicodeDecodeError as error:
-        raise ConfigError([f"{path}: is not UTF-8"]) from error
+        raise ConfigError([f"{path}: is not UTF-8"], CONFIG_NOT_TOML) from error
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError([_not_toml(path, error)]) from error
+        raise ConfigError([_not_toml(path, error)], CONFIG_NOT_TOML) from error
 
 
 def _not_toml(path: Path, error: tomllib.TOMLDecodeError) -> str:

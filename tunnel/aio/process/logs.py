@@ -51,6 +51,7 @@ def configure_logs(config: LogConfig, sink: Sink, *, terminal: bool) -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+    set_level(config.level)
     if _for_people(config, terminal=terminal):
         renderer: list[structlog.typing.Processor] = [structlog.dev.ConsoleRenderer(colors=terminal), _encoded]
     else:
@@ -59,13 +60,39 @@ def configure_logs(config: LogConfig, sink: Sink, *, terminal: bool) -> None:
         renderer = [structlog.processors.ExceptionRenderer(traces), _json]
     structlog.configure(
         processors=[*shared, *renderer],
-        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[config.level]),
+        wrapper_class=_Logger,
         logger_factory=lambda *name: _Lines(sink, audit=name == (AUDIT,)),
         cache_logger_on_first_use=True,
     )
 
 
+def set_level(level: str) -> None:
+    """Log what is of this level (`debug`, `info`, `warning`, `error`) and above from now on, in all loggers."""
+    source = structlog.make_filtering_bound_logger(_LEVELS[level])
+    for name in _METHODS:
+        setattr(_Logger, name, getattr(source, name))
+
+
+def level() -> str:
+    """Returns the level that is logged, and above."""
+    return next(name for name in _LEVELS if getattr(_Logger, name) is not _NOTHING)
+
+
 # Internal
+
+_METHODS = [
+    name for name in vars(structlog.make_filtering_bound_logger(logging.CRITICAL)) if not name.startswith("_")
+]  # fmt: skip
+"""All that a level decides: `debug`, `adebug`, `is_enabled_for`, ..."""
+_NOTHING = structlog.make_filtering_bound_logger(logging.CRITICAL).debug
+"""What the method of a level that is not logged is."""
+
+
+class _Logger(structlog.make_filtering_bound_logger(logging.DEBUG)):  # type: ignore[misc]  # made at run time
+    """What each module's logger becomes at its first line, and stays: binding anew at each line would cost 5 us.
+
+    A level that changes at run time swaps the methods of this class, so that what is not logged costs nothing.
+    """
 
 
 class _Lines:

@@ -14,6 +14,7 @@ import structlog
 
 from tunnel.aio.process.tasks import TaskOwner
 from tunnel.core.path.backoff import Backoff
+from tunnel.core.wire.faults import PART_DOWN, FaultError
 
 RETRY_S = 1.0
 """The most that the second attempt waits; the next ones up to 3 s, and after half a minute up to 30 s (see Backoff)."""
@@ -24,8 +25,10 @@ MAX_TELL_AGAIN_S = 3600.0
 _log = structlog.get_logger("tunnel.parts")
 
 
-class PartFailed(Exception):
+class PartFailed(FaultError):
     """A part cannot be opened now; the text says why."""
+
+    default_fault = PART_DOWN
 
 
 class Part:

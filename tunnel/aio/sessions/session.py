@@ -405,7 +405,7 @@ class TunnelSession:
         try:
             await self._acceptor(incoming)
         except StreamError as error:
-            self._abandon(incoming, error.code, str(error))
+            self._abandon(incoming, error.code, error.told)
         except Exception:
             self._abandon(incoming, Code.INTERNAL, "internal error")
             raise
@@ -425,4 +425,6 @@ class TunnelSession:
 def _as_refusal(error: StreamError | None) -> OpenRefused:
     if isinstance(error, OpenRefused):
         return error
-    return OpenRefused(str(error), error.code) if error is not None else OpenRefused("the stream ended", Code.CANCELLED)
+    if error is None:
+        return OpenRefused("the stream ended", Code.CANCELLED)
+    return OpenRefused(str(error), error.code, error.fault)

@@ -176,7 +176,7 @@ class Stream:
             return
         self._driver.core.reset_stream(self._core, code, text)
         self._driver.forget(self.id)
-        self._end(StreamClosed(text or "reset by this side", code), tell_sink=False)
+        self._end(StreamClosed.from_peer(text or "reset by this side", code), tell_sink=False)
         self._driver.kick()
 
     # Public - splice side

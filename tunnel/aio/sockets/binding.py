@@ -9,7 +9,10 @@ import socket
 import stat
 from pathlib import Path
 
+from tunnel.core.wire.faults import CANNOT_LISTEN, FaultError
+
 UNIX_MODE = 0o660
+"""Of a socket for others of the daemon's group."""
 PROBE_S = 1.0
 """How long a listener that is there may take to accept, before we believe that it is there all the same."""
 _HINTS = {
@@ -22,8 +25,10 @@ _PATH_HINTS = {errno.ENOENT: "its folder does not exist", errno.EACCES: "who run
 """And for a path."""
 
 
-class PathTaken(Exception):
+class PathTaken(FaultError):
     """The path of a unix socket is not ours to use."""
+
+    default_fault = CANNOT_LISTEN
 
 
 class UnixPath:
@@ -42,8 +47,8 @@ class UnixPath:
                 self._path.unlink()
 
 
-def bind_unix(path: Path) -> tuple[socket.socket, UnixPath]:
-    """A unix socket at a path, mode 0660, that does not listen yet. One that nobody listens on is replaced. Blocks.
+def bind_unix(path: Path, mode: int = UNIX_MODE) -> tuple[socket.socket, UnixPath]:
+    """A unix socket at a path that does not listen yet. One that nobody listens on is replaced. Blocks.
 
     Raises:
         PathTaken: somebody listens there, or it is something else.
@@ -54,7 +59,7 @@ def bind_unix(path: Path) -> tuple[socket.socket, UnixPath]:
     try:
         # Nobody may connect between bind and chmod: the socket does not listen yet.
         sock.bind(str(path))
-        path.chmod(UNIX_MODE)
+        path.chmod(mode)
         return sock, UnixPath(path)
     except OSError:
         sock.close()

@@ -20,11 +20,12 @@ import structlog
 
 from tunnel.aio.process.parts import PartFailed
 from tunnel.aio.process.tasks import TaskOwner
-from tunnel.aio.sockets.binding import PathTaken, UnixPath, bind_unix, reason_of
+from tunnel.aio.sockets.binding import UNIX_MODE, PathTaken, UnixPath, bind_unix, reason_of
 from tunnel.aio.sockets.conn import Conn
 from tunnel.aio.sockets.tcp import abort_with_reset, reset_when_closed
 from tunnel.aio.sockets.tls import HANDSHAKE_TIMEOUT_S, TlsTransport
 from tunnel.core.wire.errors import Code, StreamError
+from tunnel.core.wire.faults import CANNOT_LISTEN, TOO_MANY_CLIENTS
 from tunnel.core.wire.target_rule import MAX_PORT
 
 _log = structlog.get_logger("tunnel.listener")
@@ -45,6 +46,8 @@ Handler = Callable[[Conn], Awaitable[None]]
 
 class ListenFailed(PartFailed):
     """A listener could not be opened; the text says where, and why."""
+
+    default_fault = CANNOT_LISTEN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,14 +117,14 @@ class Listener:
         await server.start_serving()
         self.ports.append(server.sockets[0].getsockname()[1])
 
-    async def listen_unix(self, path: Path) -> None:
-        """Listen on a unix socket, mode 0660. A socket that nobody listens on any more is replaced.
+    async def listen_unix(self, path: Path, mode: int = UNIX_MODE) -> None:
+        """Listen on a unix socket. A socket that nobody listens on any more is replaced.
 
         Raises:
             ListenFailed: the path is in use, is something else, or cannot be made.
         """
         loop = asyncio.get_running_loop()
-        binding = loop.run_in_executor(None, bind_unix, path)
+        binding = loop.run_in_executor(None, bind_unix, path, mode)
         try:
             sock, made = await asyncio.shield(binding)
         except asyncio.CancelledError:
@@ -224,7 +227,13 @@ class Listener:
         self._refused += 1
         now_s = asyncio.get_running_loop().time()
         if now_s - self._warned_s >= WARN_EVERY_S:
-            _log.warning("connections refused", frontend=self.name, reason=reason, count=self._refused)
+            _log.warning(
+                "connections refused",
+                code=TOO_MANY_CLIENTS.code,
+                frontend=self.name,
+                reason=reason,
+                count=self._refused,
+            )
             self._warned_s = now_s
             self._refused = 0
 

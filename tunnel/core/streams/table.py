@@ -28,6 +28,7 @@ from tunnel.core.wire.errors import (
     StreamError,
     StreamReset,
 )
+from tunnel.core.wire.faults import NO_MEMORY_FOR_STREAM, OPENS_TOO_FAST
 from tunnel.core.wire.limits import MAX_EARLY_BYTES, Limits
 from tunnel.core.wire.target import Target
 
@@ -101,14 +102,14 @@ class StreamTable:
         """
         if self.refusing is not None:
             # A fresh error each time: one that is raised again and again would keep every raiser's frames.
-            raise OpenRefused(self.refusing.text, self.refusing.code)
+            raise OpenRefused(self.refusing.text, self.refusing.code, self.refusing.fault)
         if len(early_data) > MAX_EARLY_BYTES:
             raise LocalProtocolError(f"{len(early_data)} bytes of early data, at most {MAX_EARLY_BYTES} are allowed")
         if len(self._streams) - self._remote_count >= self.peer_max_streams:
             raise OpenRefused(f"{self.peer_max_streams} streams are open already", Code.LIMIT_EXCEEDED)
         window = self._new_window()
         if window is None:
-            raise OpenRefused("no memory is left for another stream", Code.LIMIT_EXCEEDED)
+            raise OpenRefused("no memory is left for another stream", Code.LIMIT_EXCEEDED, NO_MEMORY_FOR_STREAM)
         stream = CoreStream(
             self._next_local_id, target, local=True, hint=traffic_class, window=window, deadline_s=now + deadline_s
         )
@@ -217,7 +218,7 @@ class StreamTable:
                 self._end_if_finished(stream)
             case f.Reset():
                 refused = stream.local and not stream.opened
-                self._end(stream, (OpenRefused if refused else StreamReset)(frame.text, frame.code))
+                self._end(stream, (OpenRefused if refused else StreamReset).from_peer(frame.text, frame.code))
             case _:
                 self._receive_stop_sending(stream, frame, now)
 
@@ -227,7 +228,7 @@ class StreamTable:
             return
         self._peer_goes_away = True
         if self.refusing is None:
-            self.refusing = OpenRefused(frame.text or "the other side is shutting down", frame.code)
+            self.refusing = OpenRefused.from_peer(frame.text or "the other side is shutting down", frame.code)
         self._events.append(ev.PeerGoingAway(frame.code, frame.text, frame.reconnect_after_ms / 1000))
 
     def stamp(self, frames: Sequence[f.Frame], seq: int, now: float) -> list[f.Frame]:
@@ -307,10 +308,10 @@ class StreamTable:
         refusal = self._refuse(now)
         window = None if refusal is not None else self._new_window()
         if refusal is None and window is None:
-            refusal = OpenRefused("no memory is left for another stream", Code.LIMIT_EXCEEDED)
+            refusal = OpenRefused("no memory is left for another stream", Code.LIMIT_EXCEEDED, NO_MEMORY_FOR_STREAM)
         if window is None or refusal is not None:
             assert refusal is not None
-            self._scheduler.control.append(f.Reset(frame.stream_id, refusal.code, refusal.text))
+            self._scheduler.control.append(f.Reset(frame.stream_id, refusal.code, refusal.told))
             return
         deadline_s = now + frame.deadline_ms / 1000
         stream = CoreStream(
@@ -330,7 +331,7 @@ class StreamTable:
         if self._remote_count >= self._limits.max_streams:
             return OpenRefused(f"{self._limits.max_streams} streams are open already", Code.LIMIT_EXCEEDED)
         if not self._opens.take(now):
-            return OpenRefused("streams are opened too fast", Code.LIMIT_EXCEEDED)
+            return OpenRefused("streams are opened too fast", Code.LIMIT_EXCEEDED, OPENS_TOO_FAST)
         return None
 
     def _receive_accept(self, stream: CoreStream, frame: f.Accept) -> None:

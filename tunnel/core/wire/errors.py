@@ -17,7 +17,10 @@ Nothing of asyncio, grpc or the operating system appears here; the shells map th
 from __future__ import annotations
 
 from enum import Enum, IntEnum, unique
-from typing import ClassVar
+from typing import ClassVar, Final, Self
+
+from tunnel.core.wire import faults
+from tunnel.core.wire.faults import Fault, coded, decoded
 
 
 @unique
@@ -60,6 +63,32 @@ class Code(IntEnum):
         return self.name.lower()
 
 
+FAULT_OF_CODE: Final[dict[Code, Fault]] = {
+    Code.NONE: faults.GIVEN_UP,
+    Code.INTERNAL: faults.BUG,
+    Code.PROTOCOL_ERROR: faults.PROTOCOL_BROKEN,
+    Code.FLOW_CONTROL: faults.PROTOCOL_BROKEN,
+    Code.LIMIT_EXCEEDED: faults.TOO_MANY_STREAMS,
+    Code.CANCELLED: faults.GIVEN_UP,
+    Code.SESSION_LOST: faults.SESSION_LOST,
+    Code.SHUTTING_DOWN: faults.SHUTTING_DOWN,
+    Code.CONNECTION_RESET: faults.CONNECTION_RESET,
+    Code.NOT_ALLOWED: faults.NOT_ALLOWED,
+    Code.UNKNOWN_AGENT: faults.AGENT_NOT_KNOWN,
+    Code.AGENT_AWAY: faults.AGENT_AWAY,
+    Code.DEADLINE: faults.OPEN_TIMED_OUT,
+    Code.REFUSED: faults.TARGET_REFUSED,
+    Code.UNREACHABLE: faults.TARGET_UNREACHABLE,
+    Code.NAME_NOT_FOUND: faults.TARGET_NAME_NOT_FOUND,
+    Code.NO_SERVICE: faults.NO_SERVICE,
+    Code.AMBIGUOUS: faults.AMBIGUOUS,
+    Code.UNSUPPORTED_VERSION: faults.VERSION_NOT_SPOKEN,
+    Code.IDENTITY_REJECTED: faults.AGENT_UNKNOWN,
+    Code.REPLACED: faults.REPLACED,
+}
+"""The cause that a wire code stands for where nothing says it more closely."""
+
+
 class Scope(Enum):
     """How far an error reaches."""
 
@@ -73,18 +102,31 @@ class TunnelError(Exception):
     Attributes:
         code: the wire code; it is what the other side is told.
         text: one line for a person, without secrets; may be empty.
+        fault: the cause, more closely than `code`; see `tunnel/core/wire/faults.py`.
     """
 
     scope: ClassVar[Scope] = Scope.SESSION
     default_code: ClassVar[Code] = Code.INTERNAL
 
-    def __init__(self, text: str = "", code: Code | None = None) -> None:
+    def __init__(self, text: str = "", code: Code | None = None, fault: Fault | None = None) -> None:
         super().__init__(text)
         self.text = text
         self.code = self.default_code if code is None else code
+        self.fault = FAULT_OF_CODE[self.code] if fault is None else fault
 
     def __str__(self) -> str:
         return self.text or self.code.label.replace("_", " ")
+
+    @classmethod
+    def from_peer(cls, text: str, code: Code) -> Self:
+        """The error that a peer tells of; its text may begin with the code of the fault (PROTO 9.3)."""
+        text, fault = decoded(text)
+        return cls(text, code, fault)
+
+    @property
+    def told(self) -> str:
+        """The text as a peer is told it: the code of the fault first, where the wire code does not imply it."""
+        return str(self) if self.fault is FAULT_OF_CODE[self.code] else coded(str(self), self.fault)
 
 
 class LocalProtocolError(TunnelError):
@@ -104,8 +146,8 @@ class SessionRefused(TunnelError):
         retry_after_s: how long the peer asks us to wait; 0.0 means that it gave no advice.
     """
 
-    def __init__(self, text: str, code: Code, retry_after_s: float = 0.0) -> None:
-        super().__init__(text, code)
+    def __init__(self, text: str, code: Code, retry_after_s: float = 0.0, fault: Fault | None = None) -> None:
+        super().__init__(text, code, fault)
         self.retry_after_s = retry_after_s
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from protos import tunnel_pb2 as pb
 from tunnel.core.wire.codec import clip_text, decode_envelope
 from tunnel.core.wire.errors import Code, RemoteProtocolError, SessionRefused
+from tunnel.core.wire.faults import decoded
 from tunnel.core.wire.limits import MAX_TEXT_BYTES, SESSION_ID_BYTES, Limits, Timing
 
 PROTOCOL_MIN = 1
@@ -114,14 +115,14 @@ def encode_welcome(
 
 def encode_refusal(error: SessionRefused) -> bytes:
     """The server's answer to a Hello that it does not take."""
-    refusal = pb.Refusal(code=error.code, text=clip_text(error.text), retry_after_ms=int(error.retry_after_s * 1000))
+    refusal = pb.Refusal(code=error.code, text=clip_text(error.told), retry_after_ms=int(error.retry_after_s * 1000))
     return pb.Envelope(refusal=refusal).SerializeToString()
 
 
 def decode_refusal(refusal: pb.Refusal) -> SessionRefused:
     """The error that a Refusal stands for; it may answer Hello or end a running session (PROTO 3.5 and 7.6)."""
-    text = clip_text(refusal.text) or "refused without a reason"
-    return SessionRefused(text, Code.from_wire(refusal.code), refusal.retry_after_ms / 1000)
+    text, fault = decoded(clip_text(refusal.text) or "refused without a reason")
+    return SessionRefused(text, Code.from_wire(refusal.code), refusal.retry_after_ms / 1000, fault)
 
 
 def decode_answer(message: bytes) -> Welcome:

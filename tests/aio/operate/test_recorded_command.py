@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tunnel.aio.process.audit import MAX_COMMAND_BYTES, recorded_command
+from tunnel.aio.operate.recorded_command import MAX_COMMAND_BYTES, recorded_command
 
 
 @pytest.mark.parametrize("argv", [[], ["ls"], ["sh", "-c", "echo 'a b'\n\x1b[31m", ""], ["x" * MAX_COMMAND_BYTES]])
