@@ -36,7 +36,9 @@ def _index() -> str:
     ]
     for group, title in GROUPS.items():
         lines += ["", f"## {title}", "", "| code | cause |", "|---|---|"]
-        lines += [f"| [{code}]({code}.md) | {fault.title} |" for code, fault in FAULTS.items() if code.startswith(group)]
+        lines += [
+            f"| [{code}]({code}.md) | {fault.title} |" for code, fault in FAULTS.items() if code.startswith(group)
+        ]
     return "\n".join(lines) + "\n"
 
 
