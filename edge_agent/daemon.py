@@ -60,7 +60,7 @@ async def _main(config: AgentConfig, stop: Stop) -> int:
     try:
         name = identity.name()
     except IdentityUnusable as error:
-        _log.error("cannot start", reason=str(error))
+        _log.error("cannot start", code=error.fault.code, reason=str(error))
         return EXIT_FAILED
     parts = Parts()
     host = _host_kubelet(name, config, parts)

@@ -8,6 +8,7 @@ from datetime import timedelta
 import structlog
 
 from tunnel.aio.identity.clock import clock_fault
+from tunnel.core.wire.faults import CLOCK_WRONG
 
 TELL_EVERY_S = 86400.0
 
@@ -29,4 +30,4 @@ class ClockWatch:
             self._told_s = None
         elif self._told_s is None or now_s - self._told_s >= TELL_EVERY_S:
             self._told_s = now_s
-            _log.warning("the clock is wrong", reason=fault)
+            _log.warning("the clock is wrong", code=CLOCK_WRONG.code, reason=fault)

@@ -20,6 +20,7 @@ from tunnel.core import events as ev
 from tunnel.core.path.backoff import Backoff
 from tunnel.core.session import Session
 from tunnel.core.wire.errors import Code, OpenRefused, RemoteProtocolError, SessionLost, SessionRefused, TunnelError
+from tunnel.core.wire.faults import DRAIN_CUT, LINK_DOES_NOT_HOLD, NO_LINK, SERVER_SILENT, SESSION_LOST
 from tunnel.core.wire.handshake import Welcome, decode_answer, encode_hello
 from tunnel.core.wire.limits import SESSION_ID_BYTES, Limits
 from tunnel.core.wire.target import Target
@@ -133,7 +134,12 @@ class CloudLink:
                     await session.drained()
         except TimeoutError:
             left = sum(session.core.stream_count for session in sessions)
-            _log.warning("streams still open at the end of the drain are reset", streams=left, drain_s=drain_s)
+            _log.warning(
+                "streams still open at the end of the drain are reset",
+                code=DRAIN_CUT.code,
+                streams=left,
+                drain_s=drain_s,
+            )
 
     async def finish(self) -> None:
         """End the sessions in order, after `drain` or instead of the rest of it."""
@@ -159,7 +165,7 @@ class CloudLink:
                     self._linked.clear()
                     await self._linked.wait()
         except TimeoutError:
-            raise OpenRefused("no link to the cloud", Code.AGENT_AWAY) from None
+            raise OpenRefused("no link to the cloud", Code.AGENT_AWAY, NO_LINK) from None
         return session
 
     def _sessions(self) -> list[TunnelSession]:
@@ -203,7 +209,7 @@ class CloudLink:
         self._carrier = None
         held_s = loop.time() - started_s
         if held_s < USEFUL_S and session.core.last_received == received:
-            self._failed(server, CarrierLost(f"{server}: the link is lost as soon as it is up"))
+            self._failed(server, CarrierLost(f"{server}: the link is lost as soon as it is up", LINK_DOES_NOT_HOLD))
             return
         self._failures = 0
         self._last_reason = ""
@@ -225,9 +231,11 @@ class CloudLink:
                 await carrier.write(hello)
                 answer = await carrier.read()
         except TimeoutError:
-            raise CarrierLost(f"{carrier.peer}: no answer to Hello within {GREETING_TIMEOUT_S:g} s") from None
+            raise CarrierLost(
+                f"{carrier.peer}: no answer to Hello within {GREETING_TIMEOUT_S:g} s", SERVER_SILENT
+            ) from None
         if answer is None:
-            raise CarrierLost("the server ended the link without an answer")
+            raise CarrierLost("the server ended the link without an answer", SERVER_SILENT)
         return decode_answer(answer)
 
     async def _carry(self, server: str, carrier: Carrier, session: TunnelSession, welcome: Welcome) -> None:
@@ -274,7 +282,9 @@ class CloudLink:
             if welcome.resumed and known and session.core.may_resume(welcome.last_received):
                 return session
             session.close(SessionLost("the server does not know the session any more"))
-            _log.warning("session lost: its streams were reset", session=session.label, server=server)
+            _log.warning(
+                "session lost: its streams were reset", code=SESSION_LOST.code, session=session.label, server=server
+            )
         if welcome.resumed:
             raise RemoteProtocolError("the server resumed a session that cannot go on here")
         core = Session(
@@ -302,7 +312,13 @@ class CloudLink:
         """Log a failed attempt, once for each new reason, and choose the server for the next."""
         reason = str(error)
         level = _log.debug if reason == self._last_reason else _log.warning
-        level("cannot connect, trying again", server=server, reason=reason, attempt=self._backoff.attempts)
+        level(
+            "cannot connect, trying again",
+            code=error.fault.code,
+            server=server,
+            reason=reason,
+            attempt=self._backoff.attempts,
+        )
         self._last_reason = reason
         self._failures += 1
         if isinstance(error, SessionRefused):

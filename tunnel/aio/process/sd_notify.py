@@ -8,6 +8,8 @@ import threading
 
 import structlog
 
+from tunnel.core.wire.faults import SYSTEMD_NOT_TOLD
+
 PATIENCE_S = 60.0
 """How long a state waits while systemd's queue is full; a start that is not told within 90 s is ended by default."""
 
@@ -29,7 +31,7 @@ def notify(state: str) -> None:
         # A busy systemd: READY=1 must not be lost, and the event loop must not wait.
         threading.Thread(target=_wait_and_send, args=(state, address), name="sd_notify", daemon=True).start()
     except OSError as error:
-        _log.warning("systemd could not be told", state=state, reason=str(error))
+        _log.warning("systemd could not be told", code=SYSTEMD_NOT_TOLD.code, state=state, reason=str(error))
 
 
 def _wait_and_send(state: str, address: str) -> None:
@@ -38,7 +40,7 @@ def _wait_and_send(state: str, address: str) -> None:
             sender.settimeout(PATIENCE_S)
             sender.sendto(state.encode(), address)
     except OSError as error:
-        _log.warning("systemd could not be told", state=state, reason=str(error))
+        _log.warning("systemd could not be told", code=SYSTEMD_NOT_TOLD.code, state=state, reason=str(error))
 
 
 def _sender() -> socket.socket:
