@@ -14,7 +14,7 @@ import pytest
 from tests.core.traffic import App, Echo, Pinger, Sink, Source, Stalled, Traffic
 from tests.support.simulation import Simulation
 from tunnel.core import events as ev
-from tunnel.core.path.pacing import Pacer
+from tunnel.core.path.pacing import MIN_WINDOW_BYTES, Pacer
 from tunnel.core.streams.states import Link
 from tunnel.core.wire.errors import Code, OpenRefused, SessionLost
 from tunnel.core.wire.limits import MIB, Limits
@@ -168,6 +168,16 @@ def test_link_that_slows_down_and_speeds_up_finds_its_rate() -> None:
     pinger.round_trips.clear()
     assert _rate(sim, sink, 3.0) >= 0.9 * 10 * MBIT
     assert pinger.percentile(1.0) < 0.08
+
+
+def test_least_window_grows_again_on_a_path_of_a_fraction_of_a_millisecond() -> None:
+    sim, traffic = _network(0.25, 0.0002)
+    sink = _bulk(sim, traffic)
+    sim.run(5.0)
+    assert sim.agent.session.statistics().pacing.window_bytes == MIN_WINDOW_BYTES
+    _set_rate(sim, 200)
+    sim.run(3.0)
+    assert _rate(sim, sink, 1.0) >= 0.9 * 200 * MBIT
 
 
 def test_path_that_gets_longer_and_shorter_finds_its_rate() -> None:

@@ -183,7 +183,8 @@ class Pacer:
             self._start_anew()
         # Once a long queue is gone, the smoothed round trip is still long for a while.
         rtt_s = self._delay.rtt_s if self._delay.rtt_s < self.rtt_s / 2 else self.rtt_s
-        rate = self._window / max(rtt_s, 0.001)
+        # No more than 1 us for the least: a window that pacing holds back is never full, and would never grow.
+        rate = self._window / max(rtt_s, 1e-6)
         if rate < PACED_BELOW_BYTES_PER_S:
             gap_s = count / (rate * self._pace_gain())
             # One that left late is made up for, two are not.
