@@ -305,7 +305,9 @@ class Tunnel:
         """Whether to wait for more: in a stream of bulk data, for a little, so that packets are not small ones."""
         if self._loop.time() - self._sent_at_s > PAUSE_S:
             self._burst = 0
-        full = min(BULK_BYTES, self._batch)
+        assert self._stream is not None
+        # No more than the endpoint may send: with all that it sent consumed, that is at least half of the window.
+        full = min(BULK_BYTES, self._batch, self._stream.statistics().window_bytes // 2)
         if self._burst < BULK_BYTES or self._waiting >= full or self._endpoint_finished:
             return False
         if self._gathering is None:
