@@ -12,7 +12,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.core.traffic import App, Echo, Pinger, Sink, Source, Stalled, Traffic
-from tests.support.simulation import Simulation
+from tests.support.simulation import Host, Simulation
 from tunnel.core import events as ev
 from tunnel.core.path.pacing import MIN_WINDOW_BYTES, Pacer
 from tunnel.core.streams.states import Link
@@ -146,6 +146,26 @@ def test_jitter_of_a_radio_link_is_not_taken_for_a_queue() -> None:
     sim.run(10.0)
     assert sink.received_bytes >= 0.8 * 10 * MBIT * 10.0
     assert pinger.percentile(0.5) < 0.1
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_processors_that_are_busy_elsewhere_do_not_pass_for_a_slow_link(seed: int) -> None:
+    draw = random.Random(seed)
+    sim, traffic = _network(100, 0.0001)
+    sink = _bulk(sim, traffic)
+    sim.run(0.3)
+
+    def rest(host: Host) -> None:
+        host.frozen = True
+        sim.at(draw.uniform(0.02, 0.2), lambda: turn(host))
+
+    def turn(host: Host) -> None:
+        sim.thaw(host)
+        sim.at(draw.uniform(0.001, 0.005), lambda: rest(host))
+
+    for host in sim.hosts:
+        rest(host)
+    assert _rate(sim, sink, 10.0) >= 0.6e6
 
 
 def test_first_second_of_a_copy_does_not_flood_the_link() -> None:

@@ -377,10 +377,13 @@ class Session:
         packet = min(self._pacer.packet_bytes, self._max_packet)
         room = window - in_flight
         bulk = room >= packet or in_flight == 0
-        if scheduler.has_bulk and not bulk:
+        if not scheduler.has_bulk:
+            self._pacer.rests()
+        elif not bulk:
             self._pacer.blocked()
-        elif scheduler.has_bulk and self._pacer.release_s > now:
+        elif self._pacer.release_s > now:
             self._paced_until_s = self._pacer.release_s
+            self._pacer.held()
             bulk = False
         interactive = in_flight < window * INTERACTIVE_EXTRA
         if (
