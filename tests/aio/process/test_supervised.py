@@ -1,4 +1,4 @@
-"""What systemd is told while a daemon runs: a line that changes with it, and signs of life while links are looked after."""
+"""What systemd is told while a daemon runs: a line that changes with it, and signs of life."""
 
 from __future__ import annotations
 
