@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -37,7 +38,9 @@ from tunnel.aio.process.log_sink import EXIT_FLUSH_S, LogSink, Lost
 from tunnel.aio.process.logs import start_log
 from tunnel.aio.process.parts import PartFailed, Parts
 from tunnel.aio.process.sd_notify import notify
+from tunnel.aio.process.supervised import keep_told
 from tunnel.aio.process.tasks import TaskOwner
+from tunnel.aio.sessions.standing import stuck
 from tunnel.core.path.probes import PingBudget
 from tunnel.core.streams.budget import Budget
 from tunnel.core.wire.errors import Code, SessionRefused
@@ -167,6 +170,8 @@ class CloudServer:
         stop.watch(self._tasks.spawn("follow agents", self._agents.follow(self._registry.removed)))
         stop.watch(self._tasks.spawn("follow users", self._users.follow()))
         stop.watch(self._tasks.spawn("front ends", self._front_ends.run()))
+        supervised = keep_told(self._line, lambda: stuck(self._registry.sessions()), os.environ)
+        stop.watch(self._tasks.spawn("systemd", supervised))
         following = self._certificates.follow(self._signer, self._front_ends.reload_certificate)
         stop.watch(self._tasks.spawn("follow certificates", following))
 
@@ -205,6 +210,11 @@ class CloudServer:
             await self._cluster_access.aclose()
 
     # Internal
+
+    def _line(self) -> str:
+        """Returns how the server is, for `systemctl status`."""
+        attached = sum(session.attached for session in self._registry.sessions())
+        return "; ".join([f"{attached} agent{'' if attached == 1 else 's'} connected", *self._parts.faults()])
 
     def _load(self) -> None:
         self._agents.reload()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,9 @@ from tunnel.aio.process.log_sink import EXIT_FLUSH_S, LogSink
 from tunnel.aio.process.logs import start_log
 from tunnel.aio.process.parts import Parts
 from tunnel.aio.process.sd_notify import notify
+from tunnel.aio.process.supervised import keep_told
 from tunnel.aio.process.tasks import TaskOwner
+from tunnel.aio.sessions.standing import linked, stuck
 from tunnel.aio.sockets.listener import Listener
 from tunnel.core.wire.limits import Limits
 from tunnel.core.wire.names import KUBELET, OLD_KUBELET
@@ -83,6 +86,8 @@ async def _main(config: AgentConfig, stop: Stop) -> int:
     stop.watch(tasks.spawn("link", link.run()))
     stop.watch(tasks.spawn("renewal", keep_fresh(identity, config.cloud.servers, options, link.reconnect)))
     stop.watch(tasks.spawn("ends of certificates", tell_of_ends(config)))
+    supervised = keep_told(lambda: linked(link.sessions()), lambda: stuck(link.sessions()), os.environ)
+    stop.watch(tasks.spawn("systemd", supervised))
     garbage.settle()
     _log.info("started", agent=name, version=VERSION, servers=config.cloud.servers, services=[*services, *named])
     try:

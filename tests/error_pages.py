@@ -28,11 +28,11 @@ def _index() -> str:
     lines = [
         "# Error codes",
         "",
-        "Every failure that has a cause of its own has a code, which is never given to another. It stands in failures of",
-        "commands (`Error [LL2012]: ...`), in log lines (`code=`), in the reason of a refused CONNECT, and in the",
-        "`details.causes` of what kubectl is answered. `longline explain LL2012` prints a page of these, as do `edge-agent`",
-        "and `cloud-server` on their machines. Commands exit with 2 for a slip on the command line or in the configuration,",
-        "and with 1 for everything else.",
+        "Every failure that has a cause of its own has a code, which is never given to another. It stands in failures",
+        "of commands (`Error [LL2012]: ...`), in log lines (`code=`), in the reason of a refused CONNECT, and in the",
+        "`details.causes` of what kubectl is answered. `longline explain LL2012` prints a page of these, as do",
+        "`edge-agent` and `cloud-server` on their machines. Commands exit with 2 for a slip on the command line or in",
+        "the configuration, and with 1 for everything else.",
     ]
     for group, title in GROUPS.items():
         lines += ["", f"## {title}", "", "| code | cause |", "|---|---|"]

@@ -117,6 +117,10 @@ class CloudLink:
                 if refused.code is not Code.SESSION_LOST or early_data or loop.time() >= give_up_s:
                     raise
 
+    def sessions(self) -> list[TunnelSession]:
+        """Returns the session to go on with, where there is one, and those that drain beside it."""
+        return [session for session in (self._session, *self._draining) if session is not None]
+
     def reconnect(self) -> None:
         """Use a new carrier, since the certificate is new; the session goes on over it."""
         if self._carrier is not None:
@@ -125,7 +129,7 @@ class CloudLink:
     async def drain(self, drain_s: float, text: str) -> None:
         """Take no new streams, and wait up to `drain_s` for those that run."""
         self._stopping.set()
-        sessions = self._sessions()
+        sessions = self.sessions()
         for session in sessions:
             session.go_away(Code.SHUTTING_DOWN, text)
         try:
@@ -144,13 +148,13 @@ class CloudLink:
     async def finish(self) -> None:
         """End the sessions in order, after `drain` or instead of the rest of it."""
         async with asyncio.TaskGroup() as finishing:
-            for session in self._sessions():
+            for session in self.sessions():
                 finishing.create_task(session.finish(FINISH_S))
 
     async def aclose(self) -> None:
         """End at once what is left."""
         self._stopping.set()
-        for session in self._sessions():
+        for session in self.sessions():
             await session.aclose()
         await self._tasks.aclose()
 
@@ -167,9 +171,6 @@ class CloudLink:
         except TimeoutError:
             raise OpenRefused("no link to the cloud", Code.AGENT_AWAY, NO_LINK) from None
         return session
-
-    def _sessions(self) -> list[TunnelSession]:
-        return [session for session in (self._session, *self._draining) if session is not None]
 
     def _over(self) -> bool:
         """Whether nothing is to be dialled for any more: a drain needs a link too, as long as streams are left."""

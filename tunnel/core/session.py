@@ -304,6 +304,13 @@ class Session:
         due = _sooner(due, self._probes.nudge_s(self._waits_since_s, self._liveness.heard_s))
         return _sooner(_sooner(due, self._inbox.ack_timer_s), self._paced_until_s)
 
+    def overdue_s(self, now: float) -> float:
+        """How long ago `on_timer` should have been called; 0.0 when it is not late. Whoever drives the session stands
+        still when this grows.
+        """
+        due = self.next_timer()
+        return 0.0 if due is None else max(0.0, now - due)
+
     def on_timer(self, now: float) -> None:
         """Time has passed. Early and late calls are harmless."""
         self._streams.expire(now)

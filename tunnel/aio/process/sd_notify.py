@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 
 import structlog
 
@@ -32,6 +33,18 @@ def notify(state: str) -> None:
         threading.Thread(target=_wait_and_send, args=(state, address), name="sd_notify", daemon=True).start()
     except OSError as error:
         _log.warning("systemd could not be told", code=SYSTEMD_NOT_TOLD.code, state=state, reason=str(error))
+
+
+def notify_reloading() -> None:
+    """Say that the configuration is being read again; `READY=1` ends it. With the time that `Type=notify-reload` needs:
+    without it a late message would be taken for the answer to the next reload.
+    """
+    notify(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
+
+
+def extend_timeout(seconds: float) -> None:
+    """Ask for so much more time for the start, the reload or the stop that is going on, from now."""
+    notify(f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}")
 
 
 def _wait_and_send(state: str, address: str) -> None:
