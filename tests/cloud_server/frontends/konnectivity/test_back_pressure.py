@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from tunnel.core.limits import Limits
 
 from cloud_server.frontends.konnectivity import tunnel
 from protos.konnectivity_pb2 import PacketType
@@ -20,6 +19,7 @@ from tests.cloud_server.frontends.konnectivity.served import (
 )
 from tests.support.konnectivity_client import ProxyClient, connected
 from tests.support.waits import eventually, scaled_s
+from tunnel.core.wire.limits import Limits
 
 MIB = 1024 * 1024
 
