@@ -23,6 +23,7 @@ from tunnel.core.wire.errors import Code, OpenRefused, RemoteProtocolError, Sess
 from tunnel.core.wire.faults import DRAIN_CUT, LINK_DOES_NOT_HOLD, NO_LINK, SERVER_SILENT, SESSION_LOST
 from tunnel.core.wire.handshake import Welcome, decode_answer, encode_hello
 from tunnel.core.wire.limits import SESSION_ID_BYTES, Limits
+from tunnel.core.wire.spoken import spoken_s
 from tunnel.core.wire.target import Target
 
 GREETING_TIMEOUT_S = 10.0
@@ -233,7 +234,7 @@ class CloudLink:
                 answer = await carrier.read()
         except TimeoutError:
             raise CarrierLost(
-                f"{carrier.peer}: no answer to Hello within {GREETING_TIMEOUT_S:g} s", SERVER_SILENT
+                f"{carrier.peer}: no answer to Hello within {spoken_s(GREETING_TIMEOUT_S)}", SERVER_SILENT
             ) from None
         if answer is None:
             raise CarrierLost("the server ended the link without an answer", SERVER_SILENT)

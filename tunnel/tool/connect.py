@@ -26,6 +26,7 @@ from tunnel.core.wire.faults import (
     FaultError,
     decoded,
 )
+from tunnel.core.wire.spoken import spoken_s
 from tunnel.tool.wire import PlainWire, TlsWire, Wire
 
 MAX_HEAD_BYTES = 64 * 1024
@@ -54,7 +55,7 @@ class Patience:
 
     def over(self, name: str) -> ConnectFailed:
         """What to say when it is used up."""
-        return ConnectFailed(f"{name}: no answer within {self._timeout_s:g} s", VIA_SILENT)
+        return ConnectFailed(f"{name}: no answer within {spoken_s(self._timeout_s)}", VIA_SILENT)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from tunnel.aio.sockets.http1 import HeaderItems, HttpError, Request, ServerConn
 from tunnel.aio.sockets.listener import Limits, Listener
 from tunnel.core.wire.errors import StreamError
 from tunnel.core.wire.principal import Principal, PrincipalKind
+from tunnel.core.wire.spoken import spoken_s
 
 SOCKET_NAME = "admin.sock"
 """In the daemon's state folder."""
@@ -204,7 +205,7 @@ async def answer(routes: Routes, exchange: Exchange, request: Request, principal
         await exchange.respond(error.status, [_JSON, ("connection", "close")], _error(error.text))
         return
     except TimeoutError:
-        text = f"the daemon has no answer within {ANSWER_S:g} s: its log may say what it waits for"
+        text = f"the daemon has no answer within {spoken_s(ANSWER_S)}: its log may say what it waits for"
         await exchange.respond(504, [_JSON], _error(text))
         return
     except StreamError:
@@ -315,7 +316,7 @@ async def _send_all(exchange: Exchange, feed: Feed) -> StreamError | None:
     except StreamError as error:
         return error
     except TimeoutError:
-        return HttpError(f"the client did not read for {UNREAD_S:g} s")
+        return HttpError(f"the client did not read for {spoken_s(UNREAD_S)}")
     return None
 
 

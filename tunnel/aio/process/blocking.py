@@ -1,4 +1,5 @@
 """Calls that may never return, in daemon threads of their own: a network file system or a name service that is gone.
+from tunnel.core.wire.spoken import spoken_s
 
 asyncio's own pool (`to_thread`) is one for all: calls that hang fill it, and then nothing that needs a thread goes on.
 And the interpreter waits for its threads at exit, so that a process with one that hangs does not end. So what a user's
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from tunnel.core.wire.faults import CALL_HANGS, FaultError
+from tunnel.core.wire.spoken import spoken_s
 
 T = TypeVar("T")
 
@@ -100,7 +102,7 @@ class BlockingCalls:
                     raise
         except TimeoutError:
             if limit.expired():
-                raise NotAnswering(f"{self._name}: no answer within {self._wait_s:g} s") from None
+                raise NotAnswering(f"{self._name}: no answer within {spoken_s(self._wait_s)}") from None
             raise  # the work's own
         finally:
             with self._changed, contextlib.suppress(ValueError):
