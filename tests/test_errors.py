@@ -108,3 +108,18 @@ def test_no_message_says_a_time_with_digits_that_nobody_needs() -> None:
         if raw.search(line)
     ]
     assert found == []
+
+
+def test_every_line_that_should_worry_somebody_names_its_cause() -> None:
+    """Lines of level warning and above: by the name of the method, or of the variable that stands for it (`level`)."""
+    found = []
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call):
+                continue
+            name = ast.unparse(node.func)
+            if re.fullmatch(r"(_log|log|self\._log)\.(warning|error|exception|critical)|level", name):
+                named = {keyword.arg for keyword in node.keywords}
+                if "code" not in named and node.args:
+                    found.append(f"{path.relative_to(TOP)}:{node.lineno}")
+    assert found == []

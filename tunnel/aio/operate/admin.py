@@ -23,6 +23,7 @@ from tunnel.aio.sockets.conn import Conn, UnixPeer
 from tunnel.aio.sockets.http1 import HeaderItems, HttpError, Request, ServerConnection
 from tunnel.aio.sockets.listener import Limits, Listener
 from tunnel.core.wire.errors import StreamError
+from tunnel.core.wire.faults import ADMIN_REFUSED, BUG
 from tunnel.core.wire.principal import Principal, PrincipalKind
 from tunnel.core.wire.spoken import spoken_s
 
@@ -211,7 +212,9 @@ async def answer(routes: Routes, exchange: Exchange, request: Request, principal
     except StreamError:
         raise
     except Exception:  # noqa: BLE001 - whatever it is, the command is told
-        _log.exception("a call of the admin API fails for a fault of the daemon", peer=peer, path=request.raw_path)
+        _log.exception(
+            "a call of the admin API fails for a fault of the daemon", code=BUG.code, peer=peer, path=request.raw_path
+        )
         await exchange.respond(500, [_JSON], _error("a fault of the daemon, whose log says more"))
         return
     if isinstance(result, AsyncGenerator):
@@ -275,7 +278,9 @@ async def _next_request(http: ServerConnection) -> Request | None:
 
 
 async def _refuse(http: ServerConnection, peer: UnixPeer) -> None:
-    _log.warning("a user who may not was refused at the admin socket", uid=peer.uid, pid=peer.pid)
+    _log.warning(
+        "a user who may not was refused at the admin socket", code=ADMIN_REFUSED.code, uid=peer.uid, pid=peer.pid
+    )
     text = f"uid {peer.uid} may not command this daemon, only root and uid {os.geteuid()}, whose daemon it is"
     await http.respond(403, [_JSON, ("connection", "close")], _error(text))
 

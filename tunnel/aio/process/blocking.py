@@ -1,5 +1,4 @@
 """Calls that may never return, in daemon threads of their own: a network file system or a name service that is gone.
-from tunnel.core.wire.spoken import spoken_s
 
 asyncio's own pool (`to_thread`) is one for all: calls that hang fill it, and then nothing that needs a thread goes on.
 And the interpreter waits for its threads at exit, so that a process with one that hangs does not end. So what a user's
