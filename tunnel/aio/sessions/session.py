@@ -361,7 +361,7 @@ class TunnelSession:
                 self.log.debug("silent peer was asked for a sign of life")
             case ev.CarrierDead():
                 if self._run is not None:
-                    self._run.give_up(f"no sign of life for {spoken_s(event.silent_s)}")
+                    self._run.give_up(f"no sign of life for {spoken_s(round(event.silent_s, 1))}")
             case ev.PeerGoingAway():
                 self._on_going_away(self, event)
             case ev.SessionClosed():
