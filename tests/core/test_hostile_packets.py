@@ -102,7 +102,9 @@ def test_stream_forwarded_once_too_often_is_refused_and_the_session_goes_on() ->
     victim.receive(Frame.open(1, hop=2), Frame.open(3, hop=1, agent="box-8"))
     (answer,) = victim.answers()
     assert (answer.stream_id, answer.reset.code) == (1, Code.UNREACHABLE)
-    (opened,) = victim.events()
+    turned_down, opened = victim.events()
+    assert isinstance(turned_down, ev.OpenTurnedDown)
+    assert turned_down.refusal.code is Code.UNREACHABLE
     assert isinstance(opened, ev.StreamOpened)
     assert (opened.stream_id, opened.agent) == (3, "box-8")
 

@@ -343,7 +343,7 @@ class Sessions(RuleBasedStateMachine):
                 self.sessions[1 - end].close(SessionLost("unknown session"))
             case ev.CarrierDead():
                 assert session.link is Link.SUSPENDED
-            case ev.PeerSuspect() | ev.PeerGoingAway():
+            case ev.PeerSuspect() | ev.PeerGoingAway() | ev.OpenTurnedDown():
                 pass
             case _:
                 self._handle_stream_event(end, event)

@@ -326,6 +326,7 @@ class StreamTable:
         if window is None or refusal is not None:
             assert refusal is not None
             self._scheduler.control.append(f.Reset(frame.stream_id, refusal.code, refusal.told))
+            self._events.append(ev.OpenTurnedDown(frame.target, frame.principal, frame.trace_id, refusal))
             return
         deadline_s = now + frame.deadline_ms / 1000
         stream = CoreStream(
