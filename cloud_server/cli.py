@@ -84,8 +84,8 @@ def check(config: Path) -> None:
     from datetime import UTC, datetime
 
     from cloud_server.config import load_server_config, state_of
+    from cloud_server.expiries import operators_certificate, watched
     from cloud_server.outlook import outlook
-    from cloud_server.trust.expiries import operators_certificate, watched
     from tunnel.aio.identity.validity import check as check_certificates
 
     loaded = load_server_config(config)

@@ -7,8 +7,10 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from cloud_server.opens.expose_rule import ExposeRule
 from cloud_server.routing.claims import RoutePolicy
 from tunnel.aio.process.config import (
+    AuditConfig,
     Fault,
     HostPort,
     LogConfig,
@@ -124,6 +126,11 @@ class ExposeConfig:
     agents: list[AgentName] = dataclasses.field(default_factory=list)
     """Who may; empty: all agents."""
 
+    @property
+    def rule(self) -> ExposeRule:
+        """As the front end takes it."""
+        return ExposeRule(target=self.target.rule, name=self.name, agents=frozenset(self.agents))
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RouteConfig:
@@ -189,6 +196,7 @@ class ServerConfig(Validated):
     kubernetes: KubernetesConfig = dataclasses.field(default_factory=KubernetesConfig)
     metrics: MetricsConfig = dataclasses.field(default_factory=MetricsConfig)
     log: LogConfig = dataclasses.field(default_factory=LogConfig)
+    audit: AuditConfig = dataclasses.field(default_factory=AuditConfig)
     state: Path | None = None
     """Folder of keys, tokens and agents; None: the folder of the file."""
     drain_s: Seconds = Seconds(30.0)

@@ -5,24 +5,34 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import signal
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 
-from cloud_server.agents.registry import Registry
-from cloud_server.agents.sessions import SessionAcceptor
+from cloud_server.agents.agents import Agents
+from cloud_server.agents.directory import MemoryDirectory
+from cloud_server.agents.sessions import AgentSessions
 from cloud_server.certificates import Certificates
 from cloud_server.config import ServerConfig, state_of
 from cloud_server.front_ends import FrontEnds
 from cloud_server.frontends.exposed import Exposed
+from cloud_server.frontends.logins import RefusedLogins
 from cloud_server.kubernetes.access import ClusterAccess
 from cloud_server.kubernetes.follow import Follower
+from cloud_server.opens.door import Door
+from cloud_server.opens.live import LiveOpens
+from cloud_server.opens.local import Local
+from cloud_server.opens.policy import EverybodyMayAll
 from cloud_server.routing.cluster import ClusterIndex
+from cloud_server.routing.router import Router
 from cloud_server.trust.agents import AgentStore
+from cloud_server.trust.authenticator import Authenticator
 from cloud_server.trust.enrollment import Enrollment
 from cloud_server.trust.signer import Signer, SignerFailed
 from cloud_server.trust.tokens import TokenStore
@@ -31,6 +41,7 @@ from tunnel.aio.carriers.carrier_server import CarrierServer
 from tunnel.aio.carriers.native_log import HandshakeFailed, NativeEvent, Suppressed, capture
 from tunnel.aio.identity.tls_material import CredentialsUnusable, ServerTls
 from tunnel.aio.identity.validity import clock_says
+from tunnel.aio.operate.audit import AuditLog
 from tunnel.aio.process import garbage, malloc
 from tunnel.aio.process.command import VERSION
 from tunnel.aio.process.lifecycle import EXIT_FAILED, EXIT_OK, Stop, run_daemon
@@ -43,9 +54,12 @@ from tunnel.aio.process.tasks import TaskOwner
 from tunnel.aio.sessions.standing import stuck
 from tunnel.core.path.probes import PingBudget
 from tunnel.core.streams.budget import Budget
-from tunnel.core.wire.errors import Code, SessionRefused
+from tunnel.core.wire.errors import Code, OpenRefused, SessionRefused, TunnelError
 from tunnel.core.wire.faults import DRAIN_CUT, GRPC_SAYS, PEER_CERTIFICATE_REFUSED, SIGNER_FAILED, FaultError, fault_of
 from tunnel.core.wire.limits import MIB, Limits, Timing
+
+if TYPE_CHECKING:
+    from cloud_server.operate.metrics import Metrics
 
 PROCESS_BUDGET_BYTES = 1024 * MIB
 """Receive windows of all sessions together."""
@@ -68,13 +82,22 @@ def run(config: ServerConfig) -> int:
     """Run until SIGTERM; returns the exit code."""
     malloc.tune()
     log = start_log(config.log)
-    return run_daemon(lambda stop: _main(config, stop, log), lambda: log.flush(EXIT_FLUSH_S))
+    audit = AuditLog(config.audit.destination, config.audit.on_failure)
+
+    def last_words() -> None:
+        audit.flush(EXIT_FLUSH_S)
+        log.flush(EXIT_FLUSH_S)
+
+    return run_daemon(lambda stop: _main(config, stop, log, audit), last_words)
 
 
-async def _main(config: ServerConfig, stop: Stop, log: LogSink) -> int:
+async def _main(config: ServerConfig, stop: Stop, log: LogSink, audit: AuditLog) -> int:
     try:
         async with capture(_log_native, log.write), AsyncExitStack() as stack:
-            server = CloudServer(config, lambda: log.lost)
+            stack.push_async_callback(audit.aclose)
+            audit.record("started", version=VERSION, pid=os.getpid())
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, audit.reopen)
+            server = CloudServer(config, audit, lambda: log.lost)
             stack.push_async_callback(server.aclose)
             await server.start(stop)
             garbage.settle()
@@ -82,6 +105,7 @@ async def _main(config: ServerConfig, stop: Stop, log: LogSink) -> int:
             notify("READY=1")
             await stop.wait()
             notify("STOPPING=1")
+            audit.record("stopping")
             await stop.drain(server.drain())
         return EXIT_OK
     except (StartFailed, CredentialsUnusable, OSError) as error:
@@ -92,8 +116,8 @@ async def _main(config: ServerConfig, stop: Stop, log: LogSink) -> int:
 class CloudServer:
     """All parts of the daemon."""
 
-    def __init__(self, config: ServerConfig, lost_lines: Callable[[], Lost]) -> None:
-        """`lost_lines`: what is missing in the log so far."""
+    def __init__(self, config: ServerConfig, audit: AuditLog, lost_lines: Callable[[], Lost]) -> None:
+        """`audit` takes all records; `lost_lines` says what is missing in the log so far."""
         self._config = config
         state = state_of(config)
         tunnel = config.tunnel
@@ -104,9 +128,27 @@ class CloudServer:
         )
         self._agents = AgentStore(state, pins_unknown=tunnel.client_ca is not None)
         self._users = Users(state, tunnel.trust_domain)
-        self._registry = Registry(self._agents)
-        self._sessions = SessionAcceptor(
+        self._directory = MemoryDirectory()
+        self._registry = Agents(self._agents, self._directory)
+        self._live = LiveOpens()
+        self._logins = RefusedLogins(audit)
+        self._parts = Parts()
+        self._cluster = ClusterIndex()
+        self._certificates = Certificates(config, self._registry.agents)
+        self._metrics = self._make_metrics(audit, lost_lines)
+        self._door = Door(
+            self._live,
+            Router(self._registry, [route.policy for route in config.route], self._cluster),
+            EverybodyMayAll(),
+            audit,
+            Local(self._registry, self._directory),
+            self._metrics,
+        )
+        authenticator = Authenticator(tunnel.trust_domain, self._users)
+        exposed = Exposed(self._door, [one.rule for one in config.expose], lambda name: authenticator.agent(name, ""))
+        self._sessions = AgentSessions(
             self._registry,
+            self._directory,
             self._agents,
             version=VERSION,
             limits=Limits(),
@@ -118,21 +160,20 @@ class CloudServer:
             process_budget=Budget(total_bytes=PROCESS_BUDGET_BYTES),
             ping_budget=PingBudget(pings_per_s=tunnel.pings_per_s),
             server_id=secrets.token_hex(8),
-            acceptor=Exposed(config.expose).acceptor,
+            acceptor=exposed.acceptor,
+            turned_down=exposed.turned_down,
         )
-        self._parts = Parts()
-        self._cluster = ClusterIndex()
         self._cluster_access: ClusterAccess | None = None
-        self._certificates = Certificates(config, self._registry.agents)
         self._front_ends = FrontEnds(
             config,
             self._tls,
             self._registry,
-            self._users,
-            self._cluster,
+            self._door,
+            authenticator,
+            self._logins,
+            audit,
             self._parts,
-            lost_lines,
-            self._certificates.ends,
+            self._metrics,
         )
         self._carriers: CarrierServer | None = None
         self._signer: Signer | None = None
@@ -167,10 +208,10 @@ class CloudServer:
         if (kubeconfig := self._config.kubernetes.kubeconfig) is not None:
             self._parts.want("kubernetes", lambda: self._follow_cluster(kubeconfig, stop))
         await self._parts.tried(FIRST_TRY_S)
-        stop.watch(self._tasks.spawn("follow agents", self._agents.follow(self._registry.removed)))
+        stop.watch(self._tasks.spawn("follow agents", self._agents.follow(self._removed)))
         stop.watch(self._tasks.spawn("follow users", self._users.follow()))
         stop.watch(self._tasks.spawn("front ends", self._front_ends.run()))
-        supervised = keep_told(self._line, lambda: stuck(self._registry.sessions()), os.environ)
+        supervised = keep_told(self._line, lambda: stuck(self._directory.sessions()), os.environ)
         stop.watch(self._tasks.spawn("systemd", supervised))
         following = self._certificates.follow(self._signer, self._front_ends.reload_certificate)
         stop.watch(self._tasks.spawn("follow certificates", following))
@@ -181,7 +222,7 @@ class CloudServer:
         self._front_ends.close()
         text = "the server is stopping"
         self._sessions.drain(SessionRefused(text, Code.SHUTTING_DOWN, RECONNECT_AFTER_S))
-        sessions = self._registry.sessions()
+        sessions = self._directory.sessions()
         for session in sessions:
             session.go_away(Code.SHUTTING_DOWN, text, RECONNECT_AFTER_S)
         try:
@@ -195,11 +236,11 @@ class CloudServer:
     async def aclose(self) -> None:
         """Close what is open; agents are told, so that they need not wait for what does not come back."""
         async with asyncio.TaskGroup() as finishing:
-            for session in self._registry.sessions():
+            for session in self._directory.sessions():
                 finishing.create_task(session.finish(CARRIER_GRACE_S))
         await self._parts.aclose()
         await self._front_ends.aclose()
-        for session in self._registry.sessions():
+        for session in self._directory.sessions():
             await session.aclose()
         if self._carriers is not None:
             await self._carriers.stop(CARRIER_GRACE_S)
@@ -213,8 +254,32 @@ class CloudServer:
 
     def _line(self) -> str:
         """Returns how the server is, for `systemctl status`."""
-        attached = sum(session.attached for session in self._registry.sessions())
+        attached = sum(session.attached for session in self._directory.sessions())
         return "; ".join([f"{attached} agent{'' if attached == 1 else 's'} connected", *self._parts.faults()])
+
+    def _make_metrics(self, audit: AuditLog, lost_lines: Callable[[], Lost]) -> Metrics | None:
+        """None when nobody asks for them: nothing is counted for nobody, and the library costs 3 MB."""
+        if self._config.metrics.listen is None:
+            return None
+        from cloud_server.operate.metrics import Metrics, Sources
+
+        sources = Sources(
+            agents=self._registry,
+            live=self._live,
+            logins=self._logins,
+            audit=audit,
+            connections=lambda: self._front_ends.connections(),  # noqa: PLW0108  # they are made later
+            lost_lines=lost_lines,
+            parts=self._parts.up,
+            expiries=self._certificates.ends,
+        )
+        return Metrics(VERSION, sources)
+
+    def _removed(self, name: str, error: TunnelError) -> None:
+        """An agent's membership was taken away: what runs to it ends with that as the reason, and then its session."""
+        lost = OpenRefused(str(error), Code.STANDING_LOST)
+        self._live.end_where(lambda live: live.agent == name, lost)
+        self._registry.removed(name, error)
 
     def _load(self) -> None:
         self._agents.reload()

@@ -4,28 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable, Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cloud_server.agents.registry import Registry
+from cloud_server.agents.agents import Agents
 from cloud_server.config import ServerConfig, state_of
 from cloud_server.frontends.connect import ConnectFrontend
 from cloud_server.frontends.egress import EgressFrontend
 from cloud_server.frontends.forward import Forward
 from cloud_server.frontends.konnectivity.frontend import KonnectivityFrontend
+from cloud_server.frontends.logins import RefusedLogins
 from cloud_server.frontends.presented import PresentedCertificates
 from cloud_server.frontends.socks import SocksFrontend
-from cloud_server.opens.attempt import Dials
-from cloud_server.opens.opener import Opener
-from cloud_server.routing.cluster import ClusterIndex
-from cloud_server.routing.router import Router
-from cloud_server.trust.users import Users
+from cloud_server.opens.door import Door
+from cloud_server.trust.authenticator import Authenticator
 from tunnel.aio.identity.tls_follow import TlsFollower
 from tunnel.aio.identity.tls_material import LoadedTls, ServerTls
-from tunnel.aio.process.command import VERSION
-from tunnel.aio.process.log_sink import Lost
+from tunnel.aio.operate.audit import Audit
 from tunnel.aio.process.parts import Parts
 from tunnel.aio.sockets.listener import Handler, Listener
 from tunnel.aio.sockets.metrics_endpoint import MetricsEndpoint
@@ -48,44 +43,40 @@ class FrontEnds:
         self,
         config: ServerConfig,
         tls: ServerTls,
-        registry: Registry,
-        users: Users,
-        cluster: ClusterIndex,
+        agents: Agents,
+        door: Door,
+        authenticator: Authenticator,
+        logins: RefusedLogins,
+        audit: Audit,
         parts: Parts,
-        lost_lines: Callable[[], Lost],
-        expiries: Callable[[], Mapping[str, datetime]],
+        metrics: Metrics | None,
     ) -> None:
         """What they need of the rest.
 
         Args:
             config: which there are.
             tls: the server's certificate.
-            registry: of the agents.
-            users: who may use them.
-            cluster: looked at for each dial; empty without a cluster.
+            agents: for the fleet API.
+            door: what they open streams through.
+            authenticator: tells who is asking.
+            logins: is told of who could not say that.
+            audit: takes the records of what is read.
             parts: keeps each of them up.
-            lost_lines: what is missing in the log, for the metrics.
-            expiries: when certificates end, for the metrics.
+            metrics: are served, and counted for; None: there are none.
         """
         self._config = config
         self._tls = tls
-        self._users = users
+        self._door = door
+        self._authenticator = authenticator
+        self._logins = logins
         self._parts = parts
-        self._opener: Opener = registry
-        self._metrics: Metrics | None = None
-        if config.metrics.listen is not None:  # nothing is counted for nobody; the library costs 3 MB
-            from cloud_server.opens.metered import MeteredOpener
-            from cloud_server.operate.metrics import Metrics as Counting
-
-            self._metrics = Counting(VERSION, registry, self._connections, lost_lines, parts.up, expiries)
-            self._opener = MeteredOpener(registry, self._metrics)
-        self._dials = Dials(self._opener, Router(registry, [route.policy for route in config.route], cluster))
-        self._konnectivity = KonnectivityFrontend(self._dials, deadline_s=config.dial_timeout_s)
+        self._metrics = metrics
+        self._konnectivity = KonnectivityFrontend(door, authenticator, deadline_s=config.dial_timeout_s)
         self._fleet: FleetServer | None = None
         if config.fleet.listen is not None:  # it mirrors all agents, 4 kB each, and its code is 4 MB
             from cloud_server.frontends.fleet.server import FleetServer as Serving
 
-            self._fleet = Serving(registry, self._opener, users.authenticate)
+            self._fleet = Serving(agents, door, authenticator, logins, audit)
         self._listeners: list[Listener] = []
         self._shown: TlsFollower | None = None
         self._contexts: dict[str, ssl.SSLContext] = {}
@@ -98,6 +89,14 @@ class FrontEnds:
         """Bound ports by the name of each listener that has any."""
         return {listener.name: listener.ports for listener in self._listeners if listener.ports}
 
+    def connections(self) -> dict[str, int]:
+        """How many clients each listener serves, by its name."""
+        connections = {listener.name: listener.connections for listener in self._listeners}
+        if CONNECT_UNIX in connections:
+            connections[CONNECT_UNIX] -= self._konnectivity.connections
+            connections["konnectivity"] = self._konnectivity.calls
+        return connections
+
     async def open(self) -> None:
         """Begin to listen. Each is a part of its own: one whose address cannot be had is tried again.
 
@@ -107,7 +106,8 @@ class FrontEnds:
         config, deadline_s = self._config, self._config.dial_timeout_s
         self._shown = await asyncio.to_thread(TlsFollower, self._tls, "users")
         self._contexts = await asyncio.to_thread(self._contexts_for, self._shown.loaded)
-        connect = ConnectFrontend(self._dials, self._users.authenticate, deadline_s=deadline_s)
+        door, who, logins = self._door, self._authenticator, self._logins
+        connect = ConnectFrontend(door, who, logins, deadline_s=deadline_s)
         if config.connect.unix is not None:
             egress = EgressFrontend(connect.handle_unix, self._konnectivity.handle)
             self._want_unix(CONNECT_UNIX, egress.handle, config.connect.unix)
@@ -116,12 +116,13 @@ class FrontEnds:
         if config.connect.listen_kubectl is not None:
             self._want_site_proxy(connect.handle_tls, config.connect.listen_kubectl)
         if config.socks.listen is not None:
-            socks = SocksFrontend(self._dials, self._users.authenticate, deadline_s=deadline_s)
+            socks = SocksFrontend(door, who, logins, deadline_s=deadline_s)
             self._want_tcp("socks", socks.handle, config.socks.listen)
         if config.fleet.listen is not None and self._fleet is not None:
             self._want_tls(FLEET, self._fleet.handle, config.fleet.listen)
         for one in config.forward:
-            forward = Forward(self._opener, one.listen, one.agent, one.tcp_target, deadline_s=deadline_s)
+            caller = who.static_forward(one.listen)
+            forward = Forward(door, caller, one.agent, one.tcp_target, deadline_s=deadline_s)
             self._want_tcp(f"forward {one.listen}", forward.handle, one.listen)
         if config.metrics.listen is not None and self._metrics is not None:
             not_ready = lambda: "draining" if self._draining else ""  # noqa: E731
@@ -158,13 +159,6 @@ class FrontEnds:
             await listener.aclose()
 
     # Internal
-
-    def _connections(self) -> dict[str, int]:
-        connections = {listener.name: listener.connections for listener in self._listeners}
-        if CONNECT_UNIX in connections:
-            connections[CONNECT_UNIX] -= self._konnectivity.connections
-            connections["konnectivity"] = self._konnectivity.calls
-        return connections
 
     def _contexts_for(self, loaded: LoadedTls) -> dict[str, ssl.SSLContext]:
         """For the listeners that show the server's certificate. Blocking."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cloud_server.config import ServerConfig
+from tunnel.aio.operate.audit_file import STANDARD_OUTPUT
 from tunnel.aio.sockets.binding import address_fault, path_fault
 
 
@@ -15,6 +16,8 @@ def outlook(config: ServerConfig) -> Iterator[str]:
             yield f"{key}: {address}: {fault}"
     if config.connect.unix is not None and (fault := path_fault(config.connect.unix)):
         yield f"connect.unix: {config.connect.unix}: {fault}"
+    if config.audit.destination != STANDARD_OUTPUT and (fault := path_fault(config.audit.file)):
+        yield f"audit.file: {config.audit.file}: {fault}"
     if config.kubernetes.kubeconfig is not None:
         try:
             config.kubernetes.kubeconfig.open("rb").close()

@@ -19,13 +19,27 @@ from typing import Any
 
 import pytest
 
+from cloud_server.agents.agents import Agents
+from cloud_server.agents.directory import MemoryDirectory
+from cloud_server.frontends.logins import RefusedLogins
+from cloud_server.opens.door import Door
+from cloud_server.opens.live import LiveOpens
+from cloud_server.opens.local import Local
+from cloud_server.opens.policy import EverybodyMayAll
+from cloud_server.operate.metrics import Metrics, Sources
+from cloud_server.routing.route import Route
 from tests.core.traffic import App, Echo, Pinger, Sink, Source, Traffic
+from tests.support.doors import Records, asking
 from tests.support.joined import TARGET, echo, joined
 from tests.support.simulation import Simulation
+from tunnel.aio.operate.audit import AuditLog
+from tunnel.aio.process.log_sink import Lost
 from tunnel.core.wire.limits import MIB
 
 MAX_GROWTH = 0.15
-OURS = str(Path(__file__).parent.parent / "tunnel") + "/"
+_TOP = Path(__file__).parent.parent
+OURS = str(_TOP / "tunnel") + "/"
+DOOR = (OURS, str(_TOP / "cloud_server") + "/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +53,10 @@ class Cost:
 
 
 class Lines:
-    """How many lines of the sources in `tunnel/` were run."""
+    """How many lines of our sources were run: of those in `tunnel/`, unless told otherwise."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, of: str | tuple[str, ...] = OURS) -> None:
+        self._of = of
         self.count = 0
 
     @contextmanager
@@ -55,7 +70,7 @@ class Lines:
             sys.settrace(former)
 
     def _call(self, frame: FrameType, event: str, arg: object) -> Callable[..., Any] | None:
-        return self._line if frame.f_code.co_filename.startswith(OURS) else None
+        return self._line if frame.f_code.co_filename.startswith(self._of) else None
 
     def _line(self, frame: FrameType, event: str, arg: object) -> Callable[..., Any]:
         self.count += event == "line"
@@ -163,3 +178,69 @@ async def test_an_open_of_a_whole_session() -> None:
                 await stream.write_eof()
                 assert await stream.read() == b""
     check(Cost(lines.count / count), Cost(lines=3473))
+
+
+class NobodyJoined:
+    """The box is known by its session alone."""
+
+    def names(self) -> Sequence[str]:
+        return ()
+
+    def joined(self, name: str) -> None:
+        return None
+
+    def validity(self, name: str) -> None:
+        return None
+
+
+def sources_of(agents: Agents, live: LiveOpens) -> Sources:
+    """What no open asks."""
+    audit = AuditLog("/dev/null")
+    audit.close()
+    return Sources(
+        agents=agents,
+        live=live,
+        logins=RefusedLogins(Records()),
+        audit=audit,
+        connections=dict,
+        lost_lines=lambda: Lost(0, 0),
+        parts=dict,
+        expiries=dict,
+    )
+
+
+class Ways:
+    """All ways lead to one box."""
+
+    def routes(self, authority: str) -> list[Route]:
+        return [Route("box-7", TARGET)]
+
+
+@pytest.mark.looptime
+async def test_what_the_door_adds_to_an_open() -> None:
+    """Route, policy, both records, the table and the figures: what is beside the session's own work for a stream."""
+    count, audit = 100, Records()
+    live, directory = LiveOpens(), MemoryDirectory()
+    async with joined(echo) as both:
+        directory.put("box-7", both.server)
+        agents = Agents(NobodyJoined(), directory)
+        counts = Metrics("1", sources_of(agents, live))
+        door = Door(live, Ways(), EverybodyMayAll(), audit, Local(agents, directory), counts)
+        costs = []
+        for through_the_door in (False, True):
+            lines = Lines(of=DOOR)
+            with lines.counted():
+                for _ in range(count):
+                    if through_the_door:
+                        opened = await door.open(asking())
+                        assert opened is not None
+                        stream = opened.opened()
+                    else:
+                        stream = await both.server.open(TARGET, deadline_s=5)
+                    await stream.write(b"x")
+                    assert await stream.read() == b"x"
+                    await stream.write_eof()
+                    assert await stream.read() == b""
+            costs.append(lines.count / count)
+    assert [record["event"] for record in audit] == ["open", "end"] * count
+    check(Cost(costs[1] - costs[0]), Cost(lines=300))

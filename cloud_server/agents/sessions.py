@@ -6,12 +6,13 @@ import asyncio
 import secrets
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 import structlog
 
-from cloud_server.agents.registry import Registry
-from cloud_server.frontends.exposed import Exposed
+from cloud_server.agents.agents import Agents
+from cloud_server.agents.directory import Directory
 from protos import tunnel_pb2
 from tunnel.aio.carriers.carrier import Carrier, CarrierLost
 from tunnel.aio.sessions.incoming import Acceptor
@@ -26,7 +27,6 @@ from tunnel.core.wire.handshake import choose_protocol, decode_hello, encode_ref
 from tunnel.core.wire.limits import SESSION_ID_BYTES, Limits, Timing
 
 _log = structlog.get_logger("cloud.sessions")
-_NOTHING_EXPOSED = Exposed([]).acceptor
 
 REPLACED_RETRY_S = 60.0
 """How long a box waits whose identity another process took over: two copies must not fence each other in a loop."""
@@ -46,12 +46,13 @@ class IdentityCheck(Protocol):
         ...
 
 
-class SessionAcceptor:
-    """Turns carriers into sessions in the registry."""
+class AgentSessions:
+    """Turns carriers into sessions of agents."""
 
     def __init__(
         self,
-        registry: Registry,
+        agents: Agents,
+        directory: Directory,
         identities: IdentityCheck,
         *,
         version: str,
@@ -60,14 +61,16 @@ class SessionAcceptor:
         process_budget: Budget,
         ping_budget: PingBudget,
         server_id: str = "",
-        acceptor: Callable[[str], Acceptor] = _NOTHING_EXPOSED,
+        acceptor: Callable[[str], Acceptor],
+        turned_down: Callable[[str, ev.OpenTurnedDown], None],
     ) -> None:
         """A new acceptor without sessions.
 
         `server_id` tells this server from others of its cloud; `acceptor` makes what answers the streams that an agent
-        of this name opens.
+        of this name opens; `turned_down` is told of those that were refused before that.
         """
-        self._registry = registry
+        self._agents = agents
+        self._directory = directory
         self._identities = identities
         self._version = version
         self._limits = limits
@@ -76,6 +79,7 @@ class SessionAcceptor:
         self._ping_budget = ping_budget
         self._server_id = server_id
         self._acceptor = acceptor
+        self._turned_down = turned_down
         self._instances: dict[str, bytes] = {}
         self._replaced: dict[str, deque[bytes]] = {}
         self._draining: SessionRefused | None = None
@@ -91,11 +95,11 @@ class SessionAcceptor:
         if accepted is None:
             return
         session, received, welcome = accepted
+        reason = "the server stopped"
         try:
-            lost_reason = await session.run_carrier(carrier, received, welcome)
+            reason = str(await session.run_carrier(carrier, received, welcome) or "ended by the agent")
         finally:
-            self._registry.lost(name, session)
-        reason = str(lost_reason or "ended by the agent")
+            self._agents.lost(name, session, reason)
         _log.info("agent disconnected", agent=name, address=carrier.peer, session=session.label, reason=reason)
 
     # Internal
@@ -138,7 +142,7 @@ class SessionAcceptor:
         )
         limits = hello.limits
         session.core.set_peer_limits(limits.max_streams, limits.max_data_bytes, limits.max_packet_bytes)
-        self._registry.took(name, session, hello, carrier.peer)
+        self._agents.took(name, session, hello, carrier.peer)
         log.info("agent connected", session=session.label, resumed=resumed, version=hello.version)
         return session, hello.last_received if resumed else 0, welcome
 
@@ -149,7 +153,7 @@ class SessionAcceptor:
             SessionRefused: no new session, since this server is draining or another copy of the agent has one.
         """
         wanted = hello.resume_session_id
-        current = self._registry.session(name)
+        current = self._directory.session(name)
         if current is not None and wanted and wanted == current.core.session_id:
             if self._instances.get(name) == hello.instance_id and current.core.may_resume(hello.last_received):
                 # Also while draining: its streams are among those that may end.
@@ -195,7 +199,9 @@ class SessionAcceptor:
             ping_budget=self._ping_budget,
             features=features,
         )
-        return TunnelSession(core, self._acceptor(name), name, on_going_away=_on_going_away)
+        session = TunnelSession(core, self._acceptor(name), name, on_going_away=_on_going_away)
+        session.on_turned_down = partial(self._turned_down, name)
+        return session
 
 
 def _on_going_away(session: TunnelSession, event: ev.PeerGoingAway) -> None:

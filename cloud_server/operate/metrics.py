@@ -7,19 +7,20 @@ alerts go on working; what has no equal meaning is not offered under its name.
 from __future__ import annotations
 
 import collections
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
-from cloud_server.agents.registry import AgentView, Registry
+from cloud_server.agents.agents import Agents, AgentView
+from cloud_server.frontends.logins import RefusedLogins
+from cloud_server.opens.live import LiveOpens
+from tunnel.aio.operate.audit import AuditLog
 from tunnel.aio.process.log_sink import Lost
 from tunnel.core.wire.errors import Code
 
@@ -38,37 +39,32 @@ _REASONS = {
 """konnectivity's words for why a dial failed; all else is `error_response`."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """What is asked at each scrape."""
+
+    agents: Agents
+    live: LiveOpens
+    logins: RefusedLogins
+    audit: AuditLog
+    connections: Callable[[], Mapping[str, int]]
+    """How many clients each listener serves."""
+    lost_lines: Callable[[], Lost]
+    """What is missing in the log so far."""
+    parts: Callable[[], Mapping[str, bool]]
+    """Whether each part of the server is up."""
+    expiries: Callable[[], Mapping[str, datetime]]
+    """When the server's certificates end."""
+
+
 class Metrics:
-    """All figures of one server. Front ends tell it what happens; the rest is read when somebody asks."""
+    """All figures of one server. The door tells it what happens; the rest is read when somebody asks."""
 
-    def __init__(
-        self,
-        version: str,
-        registry: Registry,
-        connections: Callable[[], Mapping[str, int]],
-        lost_lines: Callable[[], Lost],
-        parts: Callable[[], Mapping[str, bool]],
-        expiries: Callable[[], Mapping[str, datetime]],
-    ) -> None:
-        """All of these are asked at each scrape.
-
-        Args:
-            version: of this build.
-            registry: of the agents.
-            connections: how many each listener serves.
-            lost_lines: what is missing in the log so far.
-            parts: whether each part of the server is up.
-            expiries: when the server's certificates end.
-        """
+    def __init__(self, version: str, sources: Sources) -> None:
+        """`version`: of this build."""
         self._prometheus = prometheus = CollectorRegistry()
-        self._pending = Gauge(
-            "longline_pending_dials", "Dials that wait for an answer.", ["frontend"], registry=prometheus
-        )
         self._dials = Counter("longline_dials", "Dials by outcome.", ["frontend", "code"], registry=prometheus)
         self._dial_s = _histogram("longline_dial_duration_seconds", "Time to an answer.", DIAL_BUCKETS_S, prometheus)
-        self._bytes = Counter(
-            "longline_stream_bytes", "Bytes of ended streams.", ["frontend", "direction"], registry=prometheus
-        )
         self._ended = Counter(
             "longline_streams_ended", "Streams by why they ended.", ["frontend", "reason"], registry=prometheus
         )
@@ -86,57 +82,41 @@ class Metrics:
         )
         self._k_failures: collections.Counter[str] = collections.Counter()
         self._frontends: dict[str, _Frontend] = {}
-        now = _Now(version, registry, connections, lost_lines, parts, expiries, self._pending, self._k_failures)
-        prometheus.register(now)
+        prometheus.register(_Now(version, sources, self._k_failures))
 
     def render(self) -> bytes:
         """All of it in the text format."""
         return generate_latest(self._prometheus)
 
-    @contextmanager
-    def dial(self, frontend: str) -> Iterator[None]:
-        """Count a dial that is made inside the block; a cancelled one has no outcome yet, `refused` may tell it."""
+    def answered(self, frontend: str, code: Code, seconds: float) -> None:
+        """See OpenCounts."""
         figures = self._of(frontend)
-        figures.pending.inc()
-        started_s = time.perf_counter()
-        try:
-            yield
-        finally:
-            figures.pending.dec()
-            duration_s = time.perf_counter() - started_s
-            figures.dial_s.observe(duration_s)
-            self._k_dial_s.observe(duration_s)
+        figures.dial_s.observe(seconds)
+        self._k_dial_s.observe(seconds)
+        if code is Code.NONE:
+            figures.opened.inc()
+        else:
+            self._dials.labels(frontend, code.label).inc()
+            self._k_failures[_REASONS.get(code, "error_response")] += 1
 
-    def opened(self, frontend: str) -> None:
-        """A dial was answered with a stream."""
-        self._of(frontend).opened.inc()
-
-    def refused(self, frontend: str, code: Code) -> None:
-        """A dial failed, or its client gave up."""
-        self._dials.labels(frontend, code.label).inc()
-        self._k_failures[_REASONS.get(code, "error_response")] += 1
-
-    def stream_ended(
-        self, frontend: str, reason: str, *, to_agent_bytes: int, from_agent_bytes: int, duration_s: float
-    ) -> None:
-        """A stream is over."""
+    def ended(self, frontend: str, reason: str, seconds: float) -> None:
+        """See OpenCounts."""
         figures = self._of(frontend)
-        self._ended.labels(frontend, reason).inc()
-        figures.to_agent_bytes.inc(to_agent_bytes)
-        figures.from_agent_bytes.inc(from_agent_bytes)
-        figures.stream_s.observe(duration_s)
-        self._k_stream_s.observe(duration_s)
+        if reason == "closed":
+            figures.closed.inc()
+        else:
+            self._ended.labels(frontend, reason).inc()
+        figures.stream_s.observe(seconds)
+        self._k_stream_s.observe(seconds)
 
     # Internal
 
     def _of(self, frontend: str) -> _Frontend:
         if (found := self._frontends.get(frontend)) is None:
             found = self._frontends[frontend] = _Frontend(
-                pending=self._pending.labels(frontend),
                 opened=self._dials.labels(frontend, "ok"),
                 dial_s=self._dial_s.labels(frontend),
-                to_agent_bytes=self._bytes.labels(frontend, "to_agent"),
-                from_agent_bytes=self._bytes.labels(frontend, "from_agent"),
+                closed=self._ended.labels(frontend, "closed"),
                 stream_s=self._stream_s.labels(frontend),
             )
         return found
@@ -146,62 +126,43 @@ class Metrics:
 class _Frontend:
     """The figures of one front end: to look them up by their labels each time cost as much as to count."""
 
-    pending: Gauge
     opened: Counter
+    closed: Counter
     dial_s: Histogram
-    to_agent_bytes: Counter
-    from_agent_bytes: Counter
     stream_s: Histogram
 
 
 class _Now(Collector):
     """What is so at the moment of a scrape."""
 
-    def __init__(
-        self,
-        version: str,
-        registry: Registry,
-        connections: Callable[[], Mapping[str, int]],
-        lost_lines: Callable[[], Lost],
-        parts: Callable[[], Mapping[str, bool]],
-        expiries: Callable[[], Mapping[str, datetime]],
-        pending: Gauge,
-        failures: Mapping[str, int],
-    ) -> None:
+    def __init__(self, version: str, sources: Sources, failures: Mapping[str, int]) -> None:
         self._version = version
+        self._sources = sources
         self._failures = failures
-        self._registry = registry
-        self._connections = connections
-        self._lost_lines = lost_lines
-        self._parts = parts
-        self._expiries = expiries
-        self._pending = pending
 
     def collect(self) -> Iterator[Metric]:
         """Called by prometheus_client."""
         yield _gauge("longline_build_info", "Which build this is.", ["version"], {(self._version,): 1.0})
-        agents = self._registry.agents()
+        sources = self._sources
+        agents = sources.agents.agents()
         yield from self._agents(agents)
-        ends = {(name,): end.timestamp() for name, end in self._expiries().items()}
+        yield from self._opens()
+        ends = {(name,): end.timestamp() for name, end in sources.expiries().items()}
         yield _gauge("longline_certificate_expiry_seconds", "Unix time of its end.", ["certificate"], ends)
-        connections = self._connections()
+        connections = sources.connections()
         yield _gauge(
             "longline_connections", "Clients being served.", ["listener"], {(k,): v for k, v in connections.items()}
         )
-        up = {(name,): float(is_up) for name, is_up in self._parts().items()}
+        up = {(name,): float(is_up) for name, is_up in sources.parts().items()}
         yield _gauge("longline_part_up", "Whether a part of the server is up.", ["part"], up)
-        lost = self._lost_lines()
-        lines = CounterMetricFamily("longline_log_lines_lost", "Log lines that could not be written.", labels=["kind"])
-        lines.add_metric(["audit"], lost.audit_records)
-        lines.add_metric(["other"], lost.lines - lost.audit_records)
-        yield lines
+        yield from self._records()
         clients = sum(count for name, count in connections.items() if name.startswith("connect"))
         connected = sum(agent.connected for agent in agents)
-        streams = sum(session.core.stream_count for session in self._registry.sessions())
+        dialling = sum(sources.live.dialling_by_frontend().values())
         for name, text, value in (
             ("ready_backend_connections", "Connected agents.", connected),
-            ("established_connections", "Open streams.", streams),
-            ("pending_backend_dials", "Dials that wait for an answer.", self._pending_dials()),
+            ("established_connections", "Open streams.", len(sources.live) - dialling),
+            ("pending_backend_dials", "Dials that wait for an answer.", dialling),
             (
                 "http_connections",
                 "Clients of HTTP CONNECT.",
@@ -234,10 +195,9 @@ class _Now(Collector):
         rtt_s: dict[tuple[str, ...], float] = {}
         kept: dict[tuple[str, ...], float] = {}
         for agent in agents:
-            session = self._registry.session(agent.name)
-            if session is None:
+            statistics = self._sources.agents.statistics(agent.name)
+            if statistics is None:
                 continue
-            statistics = session.statistics()
             streams[agent.name,] = statistics.streams
             kept[agent.name,] = statistics.kept_bytes
             if agent.connected and statistics.pacing.rtt_s > 0:
@@ -246,8 +206,34 @@ class _Now(Collector):
         yield _gauge("longline_agent_unacked_bytes", "Bytes kept until the agent has them.", ["agent"], kept)
         yield _gauge("longline_agent_rtt_seconds", "Round trip of the link, queues included.", ["agent"], rtt_s)
 
-    def _pending_dials(self) -> float:
-        return sum(sample.value for metric in self._pending.collect() for sample in metric.samples)
+    def _opens(self) -> Iterator[Metric]:
+        live = self._sources.live
+        dialling = {(name,): float(count) for name, count in live.dialling_by_frontend().items()}
+        yield _gauge("longline_pending_dials", "Dials that wait for an answer.", ["frontend"], dialling)
+        carried = CounterMetricFamily(
+            "longline_stream_bytes", "Bytes of all streams, of those that run too.", labels=["frontend", "direction"]
+        )
+        for frontend, count in live.bytes_by_frontend().items():
+            carried.add_metric([frontend, "to_agent"], count.to_agent)
+            carried.add_metric([frontend, "from_agent"], count.from_agent)
+        yield carried
+        refused = CounterMetricFamily("longline_logins_refused", "Who could not say who they are.", labels=["frontend"])
+        for frontend, times in self._sources.logins.counts.items():
+            refused.add_metric([frontend], times)
+        yield refused
+
+    def _records(self) -> Iterator[Metric]:
+        lost = self._sources.lost_lines()
+        lines = CounterMetricFamily("longline_log_lines_lost", "Log lines that could not be written.", labels=["kind"])
+        lines.add_metric(["audit"], lost.audit_records)
+        lines.add_metric(["other"], lost.lines - lost.audit_records)
+        yield lines
+        audit = self._sources.audit
+        records = CounterMetricFamily("longline_audit_records_lost", "Audit records that could not be written.")
+        records.add_metric([], audit.lost)
+        yield records
+        yield _gauge("longline_audit_up", "Whether audit records can be written.", [], {(): float(not audit.fault)})
+        yield _gauge("longline_audit_queued_bytes", "What waits to be written.", [], {(): audit.queued_bytes})
 
 
 def _histogram(name: str, text: str, buckets: Sequence[float], registry: CollectorRegistry) -> Histogram:

@@ -97,6 +97,10 @@ class Authenticator:
         """Whoever connects to a port that the configuration forwards: nobody asked them who they are."""
         return Caller(Principal(kind=PrincipalKind.STATIC_FORWARD, name=listen))
 
+    def server(self, name: str) -> Caller:
+        """This server itself, on nobody's behalf; `name` says which part of it."""
+        return Caller(Principal(kind=PrincipalKind.SERVER, name=name))
+
     def agent(self, name: str, serial: str) -> Caller:
         """A box that opens streams of its own on a session; its certificate was checked when that began.
 

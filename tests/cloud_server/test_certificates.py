@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from cloud_server import certificates
-from cloud_server.agents.registry import AgentView
+from cloud_server.agents.agents import AgentView
 from cloud_server.certificates import Certificates
 from cloud_server.config import ServerConfig, load_server_config
 from cloud_server.setup import init_state

@@ -21,6 +21,7 @@ from cloud_server.trust.agents import AgentStore
 from tests.support.cluster import edit_toml
 from tests.support.processes import command_result
 from tests.support.waits import eventually
+from tunnel.aio.operate.audit import AuditLog
 from tunnel.aio.process.lifecycle import EXIT_FAILED, Stop
 from tunnel.aio.process.log_sink import Lost
 
@@ -48,7 +49,7 @@ async def config_of(folder: Path, **changes: object) -> ServerConfig:
 
 @contextlib.asynccontextmanager
 async def open_server(config: ServerConfig) -> AsyncIterator[tuple[CloudServer, Stop]]:
-    server, stop = CloudServer(config, lambda: Lost(0, 0)), Stop()
+    server, stop = CloudServer(config, AuditLog("/dev/null"), lambda: Lost(0, 0)), Stop()
     try:
         await server.start(stop)
         yield server, stop

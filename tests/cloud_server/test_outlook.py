@@ -16,13 +16,18 @@ def told(folder: Path, text: str) -> list[str]:
 
 def test_nothing_where_all_is_there(tmp_path: Path) -> None:
     (tmp_path / "kubeconfig").touch()
-    assert told(tmp_path, '[connect]\nunix = "c.sock"\n[kubernetes]\nkubeconfig = "kubeconfig"\n') == []
+    assert (
+        told(tmp_path, '[connect]\nunix = "c.sock"\n[kubernetes]\nkubeconfig = "kubeconfig"\n[audit]\nfile = "a.log"\n')
+        == []
+    )
 
 
 def test_what_is_not_there(tmp_path: Path) -> None:
     forward = '[[forward]]\nlisten = "192.0.2.1:80"\nagent = "box-7"\ntarget = "127.0.0.1:22"\n'
-    text = f'[connect]\nunix = "missing/c.sock"\n[kubernetes]\nkubeconfig = "kubeconfig"\n{forward}'
-    address, path, kubeconfig = told(tmp_path, text)
+    audit = '[audit]\nfile = "none/audit.log"\n'
+    text = f'[connect]\nunix = "missing/c.sock"\n[kubernetes]\nkubeconfig = "kubeconfig"\n{audit}{forward}'
+    address, path, records, kubeconfig = told(tmp_path, text)
+    assert records == f"audit.file: {tmp_path}/none/audit.log: its folder does not exist"
     assert address.startswith("forward[0].listen: 192.0.2.1:80: cannot assign requested address")
     assert path == f"connect.unix: {tmp_path}/missing/c.sock: its folder does not exist"
     assert kubeconfig == f"kubernetes.kubeconfig: {tmp_path}/kubeconfig: no such file or directory"

@@ -44,6 +44,7 @@ def test_a_revoked_box_loses_its_connections_and_comes_back_with_a_new_token() -
         with sooner_than(10, "the end of its connections"):
             assert ends_in_reset(sock)
             wait_until(lambda: "ConnectionResetError" in endings, f"a reset at the target too, not {endings}")
+        made.cluster.server.wait_for_log('"reason":"standing_lost"')
         assert refused_status(made) == 404
         made.box.agent.wait_for_log("was revoked")
         rejoin(made)

@@ -71,7 +71,7 @@ def test_a_page_of_the_box(site: Site, host: str, user: str) -> None:
     seen = len(site.cluster.server.log_text())
     done = site.curl(host, user, site.token)
     assert (done.returncode, done.stdout) == (0, PAGE), done.stderr
-    site.cluster.server.wait_for_log('"frontend":"socks","user":"ann"', 10, after=seen)
+    site.cluster.server.wait_for_log('"frontend":"socks","kind":"user","who":"ann"', 10, after=seen)
 
 
 def test_nobody_comes_in_without_a_token(site: Site) -> None:
@@ -83,4 +83,4 @@ def test_nobody_comes_in_without_a_token(site: Site) -> None:
 def test_what_the_box_does_not_allow_is_refused(site: Site) -> None:
     refused = site.curl("127.0.0.2.box-7.longline", "me", site.token)
     assert refused.returncode == 97
-    site.cluster.server.wait_for_log('"code":"not_allowed"', 10)
+    site.cluster.server.wait_for_log('"reason":"not_allowed"', 10)

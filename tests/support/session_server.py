@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from cloud_server.agents.registry import Registry
-from cloud_server.agents.sessions import SessionAcceptor
+from cloud_server.agents.agents import Agents
+from cloud_server.agents.directory import MemoryDirectory
+from cloud_server.agents.sessions import AgentSessions
 from cloud_server.trust.agents import AgentStore
 from protos import tunnel_pb2
 from tests.support.carriers import DIRECT, Cloud, cloud
@@ -37,8 +38,9 @@ class SessionServer:
     cloud: Cloud
     state: Path
     store: AgentStore
-    registry: Registry
-    sessions: SessionAcceptor
+    registry: Agents
+    directory: MemoryDirectory
+    sessions: AgentSessions
 
     @property
     def address(self) -> str:
@@ -46,13 +48,13 @@ class SessionServer:
 
     def session(self, name: str = BOX) -> TunnelSession:
         """The session of an agent that must have one."""
-        session = self.registry.session(name)
+        session = self.directory.session(name)
         assert session is not None, f"{name} has no session"
         return session
 
     def connected(self, name: str = BOX) -> bool:
         """Whether an agent has a link."""
-        session = self.registry.session(name)
+        session = self.directory.session(name)
         return session is not None and session.attached
 
     def cut(self) -> None:
@@ -77,22 +79,33 @@ async def session_server(
 ) -> AsyncIterator[SessionServer]:
     """A server that is stopped at the end, as `kill -9` would: nobody is told."""
     store = AgentStore(state, pins_unknown=True)
-    registry = Registry(store)
-    sessions = SessionAcceptor(
+    directory = MemoryDirectory()
+    registry = Agents(store, directory)
+    sessions = AgentSessions(
         registry,
+        directory,
         store,
         version="1",
         limits=Limits(),
         timing=timing or Timing(),
         process_budget=Budget(total_bytes=64 * MIB),
         ping_budget=PingBudget(pings_per_s=150),
+        acceptor=lambda _name: refuse,
+        turned_down=lambda _name, _event: None,
     )
     async with cloud(sessions.on_carrier, listen=[listen]) as made:
         try:
-            yield SessionServer(cloud=made, state=state, store=store, registry=registry, sessions=sessions)
+            yield SessionServer(
+                cloud=made, state=state, store=store, registry=registry, directory=directory, sessions=sessions
+            )
         finally:
-            for session in registry.sessions():
+            for session in directory.sessions():
                 await session.aclose()
+
+
+async def refuse(incoming: IncomingStream) -> None:
+    """Answers every stream that a box opens."""
+    incoming.refuse(Code.NOT_ALLOWED, "nothing is exposed here")
 
 
 async def echo(incoming: IncomingStream) -> None:

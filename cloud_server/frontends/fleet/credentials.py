@@ -9,7 +9,9 @@ import base64
 import binascii
 
 from cloud_server.frontends.fleet.causes import cause
-from cloud_server.frontends.fleet.interfaces import Authenticate, User
+from cloud_server.trust.authenticator import Authenticator
+from cloud_server.trust.caller import Caller
+from tunnel.aio.sockets.conn import TlsPeer
 from tunnel.aio.sockets.http1 import Headers, Request
 from tunnel.core.wire.faults import BROWSER_REFUSED, CREDENTIAL_MISSING
 from tunnel.kubeapi.status import ApiError, about
@@ -19,25 +21,25 @@ _IMPERSONATION = "impersonate-"
 _IMPERSONATED = {"impersonate-user": "users", "impersonate-group": "groups", "impersonate-uid": "uids"}
 
 
-def identify(authenticate: Authenticate, certificate_uri: str | None, request: Request) -> User:
-    """The user whose request it is.
+def identify(authenticator: Authenticator, certificate: TlsPeer, request: Request) -> Caller:
+    """Whose request it is.
 
     Raises:
         ApiError: 401, it is nobody's; 403, the user may not ask in this way.
     """
-    name = authenticate(certificate_uri, None)
-    if name is not None:
+    caller = authenticator.by_certificate(*certificate)
+    if caller is not None:
         _check_origin(request)
     else:
-        name = authenticate(None, _bearer(request))
-    if name is None:
+        caller = authenticator.by_token(_bearer(request))
+    if caller is None:
         raise ApiError(
             401,
             "Unauthorized: a client certificate of a user or a bearer token is needed",
             cause=cause(CREDENTIAL_MISSING),
         )
-    _check_impersonation(name, request.headers)
-    return User(name)
+    _check_impersonation(caller.name, request.headers)
+    return caller
 
 
 def offered_protocols(headers: Headers) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from datetime import datetime
 
-from cloud_server.agents.registry import AgentView
+from cloud_server.agents.agents import AgentView
 from cloud_server.frontends.fleet.causes import cause
 from cloud_server.frontends.fleet.mirror import Mirror
 from cloud_server.frontends.fleet.objects import timestamp

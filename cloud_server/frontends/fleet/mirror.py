@@ -14,9 +14,10 @@ from datetime import datetime
 
 import structlog
 
-from cloud_server.agents.registry import AgentView, Change, SubscriberTooSlow
-from cloud_server.frontends.fleet.interfaces import Registry
-from cloud_server.frontends.fleet.kubelet import fetch_pods
+from cloud_server.agents.agents import AgentView, Change
+from cloud_server.agents.feed import FollowerTooSlow
+from cloud_server.frontends.fleet.interfaces import Agents
+from cloud_server.frontends.fleet.kubelet import KubeletReader
 from cloud_server.frontends.fleet.objects import namespace_object, node_object
 from cloud_server.frontends.fleet.pods import (
     away,
@@ -27,7 +28,6 @@ from cloud_server.frontends.fleet.pods import (
     stand_in,
 )
 from cloud_server.frontends.fleet.resources import DEFAULT_NAMESPACE, NAMESPACES
-from cloud_server.opens.opener import Opener
 from tunnel.core.wire.faults import BUG, POD_REFUSED
 from tunnel.kubeapi.status import ApiError, Json
 from tunnel.kubeapi.store import Key, ObjectStore
@@ -76,16 +76,16 @@ class Mirror:
 
     def __init__(
         self,
-        registry: Registry,
-        opener: Opener,
+        agents: Agents,
+        kubelets: KubeletReader,
         store: ObjectStore,
         clock: Callable[[], datetime],
         forgotten: Callable[[str], None] = lambda _agent: None,
     ) -> None:
         """`forgotten` is told of each agent that is gone for good."""
         self._forgotten = forgotten
-        self._registry = registry
-        self._opener = opener
+        self._agents = agents
+        self._kubelets = kubelets
         self._store = store
         self._clock = clock
         self._known: dict[str, _Known] = {}
@@ -152,12 +152,12 @@ class Mirror:
     async def _follow(self) -> None:
         while True:
             try:
-                async for change, view in self._registry.subscribe():
+                async for change, view in self._agents.subscribe():
                     if change is Change.REMOVED:
                         self._forget(view.name)
                     else:
                         self._update(view)
-            except SubscriberTooSlow:
+            except FollowerTooSlow:
                 self._behind.set()
 
     async def _refresh(self) -> None:
@@ -168,9 +168,9 @@ class Mirror:
                 self._refresh_stale()
 
     async def _reconcile(self) -> None:
-        names = {*self._registry.names(), *self._known}
+        names = {*self._agents.names(), *self._known}
         for count, name in enumerate(sorted(names), 1):
-            view = self._registry.agent(name)
+            view = self._agents.agent(name)
             if view is not None:
                 self._update(view)
             else:
@@ -268,7 +268,7 @@ class Mirror:
         try:
             async with self._fetch_slots:
                 known.fetched_at_s = asyncio.get_running_loop().time()
-                known.pods = pods_from_kubelet(await fetch_pods(self._opener, name), name)
+                known.pods = pods_from_kubelet(await self._kubelets.pods(name), name)
             self._publish(known)
         except ApiError as error:
             log.info("fleet.pods_unknown", agent=name, why=error.message)

@@ -11,7 +11,7 @@ import uuid
 from contextlib import suppress
 from datetime import UTC, datetime
 
-from cloud_server.agents.registry import AgentView
+from cloud_server.agents.agents import AgentView
 from cloud_server.frontends.fleet.resources import LEASE_NAMESPACE
 from tunnel.kubeapi.status import Json
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
-from cloud_server.agents.registry import AgentView
+from cloud_server.agents.agents import AgentView
 from cloud_server.frontends.fleet.causes import cause
 from cloud_server.frontends.fleet.objects import claim, timestamp, uid_of
 from cloud_server.frontends.fleet.resources import DEFAULT_NAMESPACE

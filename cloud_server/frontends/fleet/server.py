@@ -10,21 +10,26 @@ from datetime import UTC, datetime
 import structlog
 
 from cloud_server.frontends.fleet import discovery, resources
-from cloud_server.frontends.fleet.access import Action, decide
 from cloud_server.frontends.fleet.causes import status_body
 from cloud_server.frontends.fleet.credentials import identify
-from cloud_server.frontends.fleet.interfaces import Authenticate, Registry, User
+from cloud_server.frontends.fleet.interfaces import Agents, User
+from cloud_server.frontends.fleet.kubelet import FRONTEND, KubeletReader
 from cloud_server.frontends.fleet.metrics import MetricsApi
 from cloud_server.frontends.fleet.mirror import Mirror
 from cloud_server.frontends.fleet.proxy import Proxy
 from cloud_server.frontends.fleet.reads import Reads
 from cloud_server.frontends.fleet.reviews import review
+from cloud_server.frontends.fleet.rights import AUTHENTICATED, Action, decide
 from cloud_server.frontends.fleet.routes import ResourceRequest, parse
 from cloud_server.frontends.fleet.usage import UsageReader
 from cloud_server.frontends.fleet.watch_sinks import sink_for
 from cloud_server.frontends.http.exchange import Exchange
 from cloud_server.frontends.http.server import ALPN_PROTOCOLS, HttpServer
-from cloud_server.opens.opener import Opener
+from cloud_server.frontends.logins import RefusedLogins
+from cloud_server.opens.door import Door
+from cloud_server.trust.authenticator import Authenticator
+from cloud_server.trust.caller import Caller
+from tunnel.aio.operate.audit import Audit
 from tunnel.aio.sockets.conn import Conn
 from tunnel.aio.sockets.http1 import HttpError, Request
 from tunnel.core.wire.errors import StreamError
@@ -40,6 +45,7 @@ MAX_BODY_BYTES = 64 * 1024
 """Reviews are all that is taken."""
 _DISCOVERY = {"APIGroupDiscoveryList": ("apidiscovery.k8s.io", ("v2", "v2beta1"))}
 _FIRST_ASKED = re.compile(r"/(api|apis|version|openapi/.*)/?")
+_READS = ("get", "list", "watch")
 _HEALTH_PATHS = ("/healthz", "/livez", "/readyz")
 _BODY_TYPES: dict[str, Callable[[bytes], object]] = {JSON_TYPE[1]: decode, MEDIA_TYPE: decode_object}
 _PLAIN = ("content-type", "text/plain; charset=utf-8")
@@ -57,27 +63,34 @@ class FleetServer:
 
     def __init__(
         self,
-        registry: Registry,
-        opener: Opener,
-        authenticate: Authenticate,
+        agents: Agents,
+        door: Door,
+        authenticator: Authenticator,
+        logins: RefusedLogins,
+        audit: Audit,
         clock: Callable[[], datetime] = wall_clock,
     ) -> None:
         """Make a server that has seen nothing yet.
 
         Args:
-            registry: the agents.
-            opener: opens streams to them.
-            authenticate: tells who is asking.
+            agents: all of them.
+            door: opens streams to them.
+            authenticator: tells who is asking.
+            logins: is told of who could not say that.
+            audit: takes the records of what is read.
             clock: the wall clock; versions begin at its microseconds, so that a restarted server counts on upwards.
         """
-        self._authenticate = authenticate
+        self._authenticator = authenticator
+        self._logins = logins
+        self._audit = audit
         store = ObjectStore(int(clock().timestamp() * 1_000_000))
-        self._usage = UsageReader(opener, clock)
-        self._mirror = Mirror(registry, opener, store, clock, self._usage.forget)
+        kubelets = KubeletReader(door, authenticator.server(FRONTEND))
+        self._usage = UsageReader(kubelets, clock)
+        self._mirror = Mirror(agents, kubelets, store, clock, self._usage.forget)
         self._reads = Reads(self._mirror, store, self._usage, clock)
         self._metrics = MetricsApi(self._mirror, store, self._usage, clock)
-        self._proxy = Proxy(self._mirror, store, opener)
-        self._http = HttpServer(self._serve, _refusal, lambda uri: authenticate(uri, None) is not None)
+        self._proxy = Proxy(self._mirror, store, door)
+        self._http = HttpServer(self._serve, _refusal, lambda uri: authenticator.by_certificate(uri, "") is not None)
 
     # Public
 
@@ -105,14 +118,15 @@ class FleetServer:
     async def _serve(self, conn: Conn, exchange: Exchange, request: Request) -> None:
         """Answer one request."""
         try:
-            user = identify(self._authenticate, conn.tls_peer_spiffe, request)
+            caller = self._identify(conn, request)
             exchange.trust()
             about = parse(request)
             if about is None:
                 await self._serve_path(exchange, request)
                 return
-            _check_allowed(user, about)
-            await self._serve_resource(exchange, request, about, user)
+            _check_allowed(_user(caller), about)
+            self._record_read(exchange.peer, caller, about)
+            await self._serve_resource(exchange, request, about, caller)
         except HttpError as error:
             if exchange.answered:
                 raise
@@ -131,6 +145,33 @@ class FleetServer:
             failure = ApiError(500, "this server failed to answer the request; its log says why")
             await _answer(exchange, status_body(failure), failure.code)
 
+    def _identify(self, conn: Conn, request: Request) -> Caller:
+        try:
+            return identify(self._authenticator, conn.tls_peer, request)
+        except ApiError as error:
+            if error.code == 401:
+                self._logins.refused(FRONTEND, conn.peer, "no certificate of a user, and no token that is known")
+            raise
+
+    def _record_read(self, peer: str, caller: Caller, about: ResourceRequest) -> None:
+        """Records what is read, and not each object of it; the same again and again becomes one record."""
+        if about.verb not in _READS or about.resource.subresource:
+            return
+        who, what = caller.principal, about.resource
+        self._audit.record_folded(
+            "read",
+            (who.name, about.verb, what.group, what.name, about.namespace),
+            frontend=FRONTEND,
+            kind=who.kind.label,
+            who=who.name,
+            proof=who.proof,
+            peer=peer.rpartition(":")[0],
+            verb=about.verb,
+            group=what.group,
+            resource=what.name,
+            namespace=about.namespace,
+        )
+
     async def _serve_path(self, exchange: Exchange, request: Request) -> None:
         if request.method not in ("GET", "HEAD"):
             raise ApiError(405, f"{request.method} is not allowed on {request.path}", details={})
@@ -144,15 +185,17 @@ class FleetServer:
         body, content_type = _document(path, request)
         await exchange.respond(200, [("content-type", content_type)], encode(body))
 
-    async def _serve_resource(self, exchange: Exchange, request: Request, about: ResourceRequest, user: User) -> None:
+    async def _serve_resource(
+        self, exchange: Exchange, request: Request, about: ResourceRequest, caller: Caller
+    ) -> None:
         accept = request.headers.get("accept")
         if about.resource.subresource:
-            await self._proxy.serve(exchange, request, about, user)
+            await self._proxy.serve(exchange, request, about, caller)
         elif about.verb == "watch":
             sink = sink_for(exchange, request)
             await sink.run(self._reads.watch(sink, about, accept))
         else:
-            await _answer(exchange, *await self._document_of(exchange, request, about, user))
+            await _answer(exchange, *await self._document_of(exchange, request, about, _user(caller)))
 
     async def _document_of(
         self, exchange: Exchange, request: Request, about: ResourceRequest, user: User
@@ -201,6 +244,11 @@ async def _read_object(exchange: Exchange, request: Request) -> Json:
     if not isinstance(body, dict):
         raise ApiError(400, "the body is not an object")
     return body
+
+
+def _user(caller: Caller) -> User:
+    """Who asks, in the words of the Kubernetes API."""
+    return User(caller.name, (AUTHENTICATED, *caller.principal.groups))
 
 
 def _check_allowed(user: User, about: ResourceRequest) -> None:

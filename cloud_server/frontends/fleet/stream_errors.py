@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cloud_server.frontends.fleet.causes import cause
-from cloud_server.frontends.status import http_status
+from cloud_server.frontends.http_answers import http_status
 from tunnel.core.wire.errors import Code, StreamError
 from tunnel.kubeapi.status import ApiError
 

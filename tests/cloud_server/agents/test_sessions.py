@@ -11,17 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from cloud_server.agents.registry import Registry
-from cloud_server.agents.sessions import REPLACED_RETRY_S, SessionAcceptor
+from cloud_server.agents.agents import Agents
+from cloud_server.agents.directory import MemoryDirectory
+from cloud_server.agents.sessions import REPLACED_RETRY_S, AgentSessions
 from cloud_server.trust.agents import AgentStore
 from protos import tunnel_pb2
 from tests.support.memory_carrier import MemoryCarrier, carrier_pair
-from tests.support.session_server import BOX, RawBox, SessionServer, session_server
+from tests.support.session_server import BOX, RawBox, SessionServer, refuse, session_server
 from tests.support.waits import eventually
 from tunnel.aio.sessions.stream import Stream
 from tunnel.core.path.probes import PingBudget
 from tunnel.core.streams.budget import Budget
-from tunnel.core.wire.errors import Code, OpenRefused, SessionLost, SessionRefused
+from tunnel.core.wire.errors import Code, SessionLost, SessionRefused
 from tunnel.core.wire.handshake import decode_answer, encode_hello
 from tunnel.core.wire.limits import MIB, SESSION_ID_BYTES, Limits, Timing
 from tunnel.core.wire.target import TcpTarget
@@ -63,15 +64,18 @@ def hello() -> bytes:
 @pytest.mark.parametrize("taken", ["revoked", "rejoined"])
 async def test_a_name_lost_before_hello_came_gets_no_session(tmp_path: Path, taken: str) -> None:
     store = AgentStore(tmp_path, pins_unknown=False)
-    registry = Registry(store)
-    acceptor = SessionAcceptor(
-        registry,
+    directory = MemoryDirectory()
+    acceptor = AgentSessions(
+        Agents(store, directory),
+        directory,
         store,
         version="1",
         limits=Limits(),
         timing=Timing(),
         process_budget=Budget(total_bytes=64 * MIB),
         ping_budget=PingBudget(pings_per_s=150),
+        acceptor=lambda _name: refuse,
+        turned_down=lambda _name, _event: None,
     )
     await asyncio.to_thread(store.record, BOX, KEY)
     box, server = pair()
@@ -88,7 +92,7 @@ async def test_a_name_lost_before_hello_came_gets_no_session(tmp_path: Path, tak
         with pytest.raises(SessionRefused) as caught:
             decode_answer(answer)
     assert caught.value.code is Code.IDENTITY_REJECTED
-    assert registry.session(BOX) is None
+    assert directory.session(BOX) is None
 
 
 @pytest.fixture
@@ -99,7 +103,7 @@ async def server(tmp_path: Path) -> AsyncIterator[SessionServer]:
 
 async def opened(server: SessionServer, name: str = BOX, text: bytes = b"ping") -> Stream:
     """A stream that works."""
-    stream = await server.registry.open(name, TARGET, principal="ann", frontend="test", deadline_s=5)
+    stream = await server.session(name).open(TARGET, deadline_s=5)
     await stream.write(text)
     assert await stream.read() == text
     return stream
@@ -196,7 +200,7 @@ async def test_a_draining_server_takes_no_new_box_and_says_when_to_come_back(ser
             await box.greet()
     assert refused.value.code is Code.SHUTTING_DOWN
     assert refused.value.retry_after_s == 7.5
-    assert server.registry.session(BOX) is None
+    assert server.directory.session(BOX) is None
 
 
 async def test_a_session_that_lost_its_link_may_end_its_streams_at_a_draining_server(server: SessionServer) -> None:
@@ -221,10 +225,8 @@ async def test_a_revocation_ends_the_live_session_and_lets_nobody_back_in(server
         await server.revoke(BOX)
         with pytest.raises(SessionLost, match="was revoked"):
             await stream.read()
-        assert server.registry.session(BOX) is None
-        with pytest.raises(OpenRefused) as unknown:
-            await server.registry.open(BOX, TARGET, principal="ann", frontend="test")
-        assert unknown.value.code is Code.UNKNOWN_AGENT
+        assert server.directory.session(BOX) is None
+        assert server.registry.agent(BOX) is None
         with pytest.raises(SessionRefused, match="was revoked") as refused:
             await box.greet()
         assert refused.value.code is Code.IDENTITY_REJECTED
@@ -237,7 +239,7 @@ async def test_a_box_of_another_protocol_is_told_which_is_spoken(server: Session
         with pytest.raises(SessionRefused, match=f"protocol {spoken}-{spoken} is not spoken here, 1-1 is") as refused:
             await box.greet(box.hello(protocol=spoken))
     assert refused.value.code is Code.UNSUPPORTED_VERSION
-    assert server.registry.session(BOX) is None
+    assert server.directory.session(BOX) is None
 
 
 async def test_a_captured_hello_of_another_box_gives_nothing_of_it(server: SessionServer) -> None:
@@ -264,7 +266,7 @@ async def test_what_is_no_hello_is_refused_in_words(server: SessionServer, said:
         with pytest.raises(SessionRefused) as refused:
             decode_answer(answer)
     assert refused.value.code is Code.PROTOCOL_ERROR
-    assert server.registry.session(BOX) is None
+    assert server.directory.session(BOX) is None
 
 
 async def test_a_box_that_leaves_before_its_hello_leaves_nothing(server: SessionServer) -> None:

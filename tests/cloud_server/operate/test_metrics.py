@@ -1,16 +1,27 @@
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import AsyncIterator, Iterable
 from datetime import UTC, datetime
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from cloud_server.agents.registry import Registry
-from cloud_server.operate.metrics import Metrics
+from cloud_server.agents.agents import Agents
+from cloud_server.agents.directory import MemoryDirectory
+from cloud_server.frontends.logins import RefusedLogins
+from cloud_server.opens.live import LiveOpens
+from cloud_server.operate.metrics import Metrics, Sources
+from cloud_server.routing.route import Route
+from tests.cloud_server.frontends.site import Site, site
+from tests.support.doors import Doors, Records, asking
+from tests.support.waits import eventually
 from tunnel.aio.identity.validity import Validity
+from tunnel.aio.operate.audit import AuditLog
 from tunnel.aio.process.log_sink import Lost
+from tunnel.aio.sessions.stream import Stream
 from tunnel.core.wire.errors import Code
+from tunnel.core.wire.target import TcpTarget
 
 END = datetime(2026, 1, 2, tzinfo=UTC)
 K = "konnectivity_network_proxy_server_"
@@ -29,12 +40,43 @@ class Joined:
         return Validity(END, END) if name == "box-7" else None
 
 
+class Far:
+    """An agent's side over a real session, with a server's figures of it."""
+
+    def __init__(self, far: Site, audit: AuditLog) -> None:
+        connections, parts = {"connect": 3, "fleet": 1}, {"socks": False, "fleet": True}
+        live, self.logins = LiveOpens(), RefusedLogins(Records())
+        sources = Sources(
+            agents=Agents(Joined(), MemoryDirectory()),
+            live=live,
+            logins=self.logins,
+            audit=audit,
+            connections=lambda: connections,
+            lost_lines=lambda: Lost(7, 2),
+            parts=lambda: parts,
+            expiries=lambda: {"server": END},
+        )
+        self.metrics = Metrics("1.2.3", sources)
+        self.doors = Doors(far, counts=self.metrics, live=live)
+
+    async def open(self, port: int, frontend: str = "connect") -> Stream:
+        route = Route("box-7", TcpTarget("127.0.0.1", port))
+        live = await self.doors.door.open(asking(route, frontend=frontend))
+        assert live is not None
+        return live.opened()
+
+
 @pytest.fixture
-def metrics() -> Metrics:
-    connections, parts = {"connect": 3, "fleet": 1}, {"socks": False, "fleet": True}
-    return Metrics(
-        "1.2.3", Registry(Joined()), lambda: connections, lambda: Lost(7, 2), lambda: parts, lambda: {"server": END}
-    )
+async def far() -> AsyncIterator[Far]:
+    audit = AuditLog("/dev/null")
+    async with site() as made:
+        yield Far(made, audit)
+    await audit.aclose()
+
+
+@pytest.fixture
+def metrics(far: Far) -> Metrics:
+    return far.metrics
 
 
 def scrape(metrics: Metrics) -> dict[str, float]:
@@ -64,23 +106,16 @@ def test_what_is_so_now(metrics: Metrics) -> None:
     assert now[K + "pending_backend_dials"] == 0
 
 
-def test_a_dial_that_waits_and_is_answered(metrics: Metrics) -> None:
-    with metrics.dial("connect"):
-        waiting = scrape(metrics)
-        metrics.opened("connect")
-    assert waiting["longline_pending_dials{frontend=connect}"] == 1
-    assert waiting[K + "pending_backend_dials"] == 1
-    after = scrape(metrics)
-    assert after["longline_pending_dials{frontend=connect}"] == 0
-    assert after["longline_dials_total{code=ok,frontend=connect}"] == 1
+async def test_a_dial_that_waits_and_is_given_up(far: Far) -> None:
+    opening = asyncio.get_running_loop().create_task(far.open(3))
+    await eventually(lambda: scrape(far.metrics)[K + "pending_backend_dials"] == 1)
+    assert scrape(far.metrics)["longline_pending_dials{frontend=connect}"] == 1
+    opening.cancel()
+    await asyncio.wait([opening])
+    after = scrape(far.metrics)
+    assert after.get("longline_pending_dials{frontend=connect}", 0) == after[K + "pending_backend_dials"] == 0
+    assert after["longline_dials_total{code=shutting_down,frontend=connect}"] == 1
     assert after["longline_dial_duration_seconds_count{frontend=connect}"] == 1
-    assert after[K + "dial_duration_seconds_count"] == 1
-
-
-def test_a_dial_that_raises_is_no_longer_pending(metrics: Metrics) -> None:
-    with pytest.raises(RuntimeError), metrics.dial("connect"):
-        raise RuntimeError
-    assert scrape(metrics)[K + "pending_backend_dials"] == 0
 
 
 @pytest.mark.parametrize(
@@ -97,24 +132,44 @@ def test_a_dial_that_raises_is_no_longer_pending(metrics: Metrics) -> None:
     ],
 )
 def test_a_refused_dial_has_a_reason_in_both_languages(metrics: Metrics, code: Code, reason: str) -> None:
-    metrics.refused("connect", code)
-    metrics.refused("connect", code)
+    metrics.answered("connect", code, 0.1)
+    metrics.answered("connect", code, 0.1)
     now = scrape(metrics)
     assert now[f"longline_dials_total{{code={code.label},frontend=connect}}"] == 2
     assert now[f"{K}dial_failure_count{{reason={reason}}}"] == 2
 
 
-def test_an_ended_stream(metrics: Metrics) -> None:
-    metrics.stream_ended("forward", "closed", to_agent_bytes=10, from_agent_bytes=2000, duration_s=3.0)
-    metrics.stream_ended("forward", "session_lost", to_agent_bytes=1, from_agent_bytes=0, duration_s=0.5)
-    now = scrape(metrics)
+async def test_a_stream_counts_while_it_runs_and_once_when_it_is_over(far: Far) -> None:
+    stream = await far.open(7, "forward")
+    await stream.write(b"1234567890")
+    assert await stream.read() == b"1234567890"
+    running = scrape(far.metrics)
+    assert running["longline_stream_bytes_total{direction=to_agent,frontend=forward}"] == 10
+    assert running["longline_stream_bytes_total{direction=from_agent,frontend=forward}"] == 10
+    assert running["longline_dials_total{code=ok,frontend=forward}"] == 1
+    assert running[K + "established_connections"] == 1
+    assert running["longline_streams_ended_total{frontend=forward,reason=closed}"] == 0
+    await stream.write_eof()
+    await eventually(lambda: not len(far.doors.live))
+    stream = await far.open(7, "forward")
+    await stream.write(b"1")
+    await stream.read()
+    stream.reset(Code.SESSION_LOST, "gone")
+    now = scrape(far.metrics)
     assert now["longline_stream_bytes_total{direction=to_agent,frontend=forward}"] == 11
-    assert now["longline_stream_bytes_total{direction=from_agent,frontend=forward}"] == 2000
+    assert now["longline_stream_bytes_total{direction=from_agent,frontend=forward}"] == 11
     assert now["longline_streams_ended_total{frontend=forward,reason=closed}"] == 1
     assert now["longline_streams_ended_total{frontend=forward,reason=session_lost}"] == 1
-    assert now["longline_stream_duration_seconds_sum{frontend=forward}"] == 3.5
-    assert now["longline_stream_duration_seconds_bucket{frontend=forward,le=1.0}"] == 1
+    assert now["longline_stream_duration_seconds_count{frontend=forward}"] == 2
     assert now[K + "connection_duration_seconds_count"] == 2
+    assert now[K + "established_connections"] == 0
+
+
+async def test_who_could_not_log_in_and_what_could_not_be_recorded(far: Far) -> None:
+    far.logins.refused("socks", "192.0.2.1:5000", "no such token")
+    now = scrape(far.metrics)
+    assert now["longline_logins_refused_total{frontend=socks}"] == 1
+    assert (now["longline_audit_up"], now["longline_audit_records_lost_total"]) == (1, 0)
 
 
 def test_lines_that_the_log_has_lost(metrics: Metrics) -> None:

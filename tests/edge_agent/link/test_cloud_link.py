@@ -96,7 +96,7 @@ def dice(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def opened(server: SessionServer) -> Stream:
-    stream = await server.registry.open(BOX, TARGET, principal="ann", frontend="test", deadline_s=5)
+    stream = await server.session().open(TARGET, deadline_s=5)
     await works(stream)
     return stream
 

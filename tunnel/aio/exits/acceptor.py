@@ -9,8 +9,8 @@ import structlog
 
 from tunnel.aio.exits.dialer import dial
 from tunnel.aio.exits.policy import Policy
+from tunnel.aio.sessions.carry import carry
 from tunnel.aio.sessions.incoming import IncomingStream
-from tunnel.aio.sessions.splice import splice
 from tunnel.aio.sessions.stream import Stream
 from tunnel.aio.sockets.conn import Conn
 from tunnel.core.wire.errors import Code, OpenRefused, StreamError
@@ -23,7 +23,11 @@ _log = structlog.get_logger("audit")
 class Request:
     """A stream that the peer asks for, as the one who serves it sees it."""
 
-    def __init__(self, incoming: IncomingStream, principal: Principal) -> None:
+    def __init__(
+        self, incoming: IncomingStream, principal: Principal, opened: Callable[[Stream], None] = lambda _stream: None
+    ) -> None:
+        """`opened` is told of the stream before the first byte of it moves."""
+        self._opened = opened
         self.principal = principal
         self.trace_id = incoming.trace_id
         self.deadline_s = incoming.deadline_s
@@ -39,6 +43,7 @@ class Request:
             StreamError: the other side gave up meanwhile, or the session ended.
         """
         self.stream = self._incoming.accept(resolved_address)
+        self._opened(self.stream)
         return self.stream
 
     async def join(self, conn: Conn, address: str) -> None:
@@ -49,11 +54,10 @@ class Request:
         """
         try:
             stream = self.accept(address)
-            detached = conn.detach()
         except BaseException:
             conn.reset()
             raise
-        await splice(stream, detached)
+        await carry(stream, conn)
 
 
 Service = Callable[[Request], Awaitable[None]]
@@ -86,6 +90,15 @@ class StreamAcceptor:
         self._named = named or {}
         self._principal = principal
         self._offered_by = offered_by
+
+    async def serve(self, incoming: IncomingStream, opened: Callable[[Stream], None]) -> None:
+        """Serves one stream without a record of its own: who calls this keeps it.
+
+        Raises:
+            StreamError: it may not be connected, or cannot, or nobody waits for it any more. The caller must reset
+                the stream, if `opened` was told of one.
+        """
+        await self._serve(Request(incoming, self._principal or incoming.principal, opened), incoming)
 
     async def accept(self, incoming: IncomingStream) -> None:
         """Serve one stream, from its request to its end.

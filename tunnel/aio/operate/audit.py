@@ -41,9 +41,9 @@ STUCK_S = 5.0
 """After so long without any progress a reader counts as one that has stopped."""
 RETRY_S = 1.0
 """The pause after a write that failed."""
-LINGER_S = 0.005
-"""How long the thread collects records before the next write while they keep coming. It takes the interpreter away from
-the event loop for each write, and so does so 200 times a second at most."""
+LINGER_S = 0.02
+"""How long the thread collects records before the next write while they keep coming: each wake-up
+of it takes the interpreter away from the event loop. `kill -9` loses no more than what was recorded in that time."""
 NOTE_BYTES = 4096
 """So much room is waited for before a `lost` record is queued, lest there be one behind each record that fits."""
 BATCH_BYTES = 64 * 1024
@@ -57,7 +57,8 @@ _log = structlog.get_logger("audit_log")
 class AuditUnavailable(OpenRefused):
     """Nothing is let in, since it could not be recorded."""
 
-    default_code = Code.LIMIT_EXCEEDED
+    def __init__(self, text: str) -> None:
+        super().__init__(text, Code.LIMIT_EXCEEDED, AUDIT_NOT_WRITTEN)
 
 
 class Audit(Protocol):

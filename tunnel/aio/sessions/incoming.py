@@ -9,6 +9,9 @@ from tunnel.aio.sessions.stream import Stream
 from tunnel.core import events as ev
 from tunnel.core.wire.errors import Code
 
+GAVE_UP = "the client gave up"
+"""The message of a cancellation that is the doing of who asked for a stream, not that of a daemon that stops."""
+
 
 class AnswerTaker(Protocol):
     """What an incoming stream needs of its session."""

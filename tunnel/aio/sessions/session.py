@@ -18,7 +18,7 @@ from tunnel.aio.carriers.carrier import Carrier, CarrierLost
 from tunnel.aio.process.tasks import TaskOwner
 from tunnel.aio.sessions.carrier_run import CarrierRun
 from tunnel.aio.sessions.frame_log import FrameLog
-from tunnel.aio.sessions.incoming import Acceptor, IncomingStream
+from tunnel.aio.sessions.incoming import GAVE_UP, Acceptor, IncomingStream
 from tunnel.aio.sessions.stream import Stream
 from tunnel.core import events as ev
 from tunnel.core.session import Session, SessionStatistics
@@ -45,7 +45,8 @@ class TunnelSession:
 
     __slots__ = (
         "_acceptor", "_answering", "_closed", "_conditions", "_dispatching", "_loop", "_on_going_away", "_opening",
-        "_run", "_streams", "_tasks", "_tidying", "_timer", "_timer_s", "core", "frame_log", "label", "peer",
+        "_run", "_streams", "_tasks", "_tidying", "_timer", "_timer_s", "core", "frame_log", "label",
+        "on_turned_down", "peer",
     )  # fmt: skip
 
     def __init__(self, core: Session, acceptor: Acceptor, peer: str, *, on_going_away: OnGoingAway) -> None:
@@ -69,6 +70,8 @@ class TunnelSession:
         self._dispatching = False
         self._tidying = False
         self._closed = self._loop.create_future()
+        self.on_turned_down: Callable[[ev.OpenTurnedDown], None] | None = None
+        """Is told of streams that the peer asked for and that were refused before the acceptor heard of them."""
 
     # Public
 
@@ -357,6 +360,9 @@ class TunnelSession:
                 self._answering[event.stream_id] = self._tasks.spawn(
                     f"stream {event.stream_id}", self._answer(incoming)
                 )
+            case ev.OpenTurnedDown():
+                if self.on_turned_down is not None:
+                    self.on_turned_down(event)
             case ev.PeerSuspect():
                 self.log.debug("silent peer was asked for a sign of life")
             case ev.CarrierDead():
@@ -392,7 +398,8 @@ class TunnelSession:
     def _on_ended(self, event: ev.StreamEnded) -> None:
         answering = self._answering.pop(event.stream_id, None)
         if answering is not None:
-            answering.cancel()
+            # In a later step, so that one that has not run yet begins: it is to leave a record, too.
+            self._loop.call_soon(answering.cancel, GAVE_UP)
         opening = self._opening.get(event.stream_id)
         if opening is not None and not opening[1].done():
             opening[1].set_exception(_as_refusal(event.error))

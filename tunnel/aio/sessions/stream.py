@@ -12,7 +12,7 @@ from typing import Protocol
 from tunnel.core.session import Session
 from tunnel.core.streams.states import Send
 from tunnel.core.streams.stream import CoreStream, StreamStatistics
-from tunnel.core.wire.errors import Code, StreamBusy, StreamClosed, StreamError
+from tunnel.core.wire.errors import Code, StreamBusy, StreamClosed, StreamError, StreamReset
 from tunnel.core.wire.target import Target
 
 
@@ -177,6 +177,15 @@ class Stream:
         self._driver.core.reset_stream(self._core, code, text)
         self._driver.forget(self.id)
         self._end(StreamClosed.from_peer(text or "reset by this side", code), tell_sink=False)
+        self._driver.kick()
+
+    def abort(self, code: Code, text: str) -> None:
+        """Ends both directions at once, for who uses it here too: reads, writes and the sink see StreamReset."""
+        if self._ended:
+            return
+        self._driver.core.reset_stream(self._core, code, text)
+        self._driver.forget(self.id)
+        self._end(StreamReset(text, code), tell_sink=True)
         self._driver.kick()
 
     # Public - splice side

@@ -36,6 +36,8 @@ class Code(IntEnum):
     SESSION_LOST = 6
     SHUTTING_DOWN = 7
     CONNECTION_RESET = 8
+    KILLED = 9
+    STANDING_LOST = 10
     NOT_ALLOWED = 16
     UNKNOWN_AGENT = 17
     AGENT_AWAY = 18
@@ -73,6 +75,8 @@ FAULT_OF_CODE: Final[dict[Code, Fault]] = {
     Code.SESSION_LOST: faults.SESSION_LOST,
     Code.SHUTTING_DOWN: faults.SHUTTING_DOWN,
     Code.CONNECTION_RESET: faults.CONNECTION_RESET,
+    Code.KILLED: faults.KILLED,
+    Code.STANDING_LOST: faults.STANDING_LOST,
     Code.NOT_ALLOWED: faults.NOT_ALLOWED,
     Code.UNKNOWN_AGENT: faults.AGENT_NOT_KNOWN,
     Code.AGENT_AWAY: faults.AGENT_AWAY,

@@ -150,6 +150,8 @@ NO_LINK: Final = Fault("LL4307", "The agent has no link to the cloud")
 ONLY_TCP: Final = Fault("LL4308", "Only TCP is carried")
 CONNECT_INVALID: Final = Fault("LL4309", "The request is not one for a CONNECT front end")
 TOO_MANY_CLIENTS: Final = Fault("LL4310", "A listener refuses connections beyond its limit")
+KILLED: Final = Fault("LL4311", "An operator ended the connection")
+STANDING_LOST: Final = Fault("LL4312", "What allowed the connection does not hold any more")
 
 # The fleet API, kubelets, the cluster's own API
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from cloud_server.agents.registry import AgentView
+from cloud_server.agents.agents import AgentView
 from cloud_server.frontends.fleet.pods import (
     away,
     choose_container,

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cloud_server.frontends.konnectivity.frontend import KonnectivityFrontend
-from cloud_server.opens.attempt import Dials
+from cloud_server.opens.live import LiveOpen
 from cloud_server.routing.claims import RoutePolicy
 from cloud_server.routing.router import Router
+from tests.support.doors import Doors, Records, who
 from tests.support.joined import Pair, joined
-from tests.support.principals import user
 from tunnel.aio.sessions.incoming import IncomingStream
 from tunnel.aio.sessions.stream import Stream
 from tunnel.aio.sockets.listener import Listener
@@ -98,19 +98,13 @@ class Site:
         self.pair = pair
         self.asked: list[tuple[str, Target, str, str, float]] = []
 
-    async def open(
-        self,
-        agent: str,
-        target: Target,
-        *,
-        principal: str,
-        frontend: str,
-        deadline_s: float = 10.0,
-        early_data: bytes = b"",
-    ) -> Stream:
-        self.asked.append((agent, target, principal, frontend, round(deadline_s, 1)))
+    async def open(self, live: LiveOpen) -> Stream:
+        """The last behind the door."""
+        request, (live.agent, live.target) = live.request, live.permitted[0].route
+        about = request.caller.name, request.frontend, round(request.deadline_s, 1)
+        self.asked.append((live.agent, live.target, *about))
         return await self.pair.server.open(
-            target, principal=user(principal), deadline_s=deadline_s, early_data=early_data
+            live.target, principal=request.caller.principal, deadline_s=request.deadline_s
         )
 
     def is_known(self, name: str) -> bool:
@@ -127,6 +121,7 @@ class Served:
     site: Site
     frontend: KonnectivityFrontend
     listener: Listener
+    records: Records
 
     @property
     def streams(self) -> int:
@@ -140,11 +135,12 @@ async def served(folder: Path, deadline_s: float = 5.0, limits: Limits | None = 
     async with joined(far.accept, limits=limits) as pair:
         site = Site(pair)
         policy = RoutePolicy(agent="box-7", targets=(TargetRule.parse("10.0.0.1:*"),))
-        frontend = KonnectivityFrontend(Dials(site, Router(site, [policy])), deadline_s=deadline_s)
+        doors = Doors(site, Router(site, [policy]))
+        frontend = KonnectivityFrontend(doors.door, who(), deadline_s=deadline_s)
         listener = Listener("egress", frontend.handle)
         path = folder / "egress.sock"
         await listener.listen_unix(path)
         try:
-            yield Served(path, far, site, frontend, listener)
+            yield Served(path, far, site, frontend, listener, doors.records)
         finally:
             await listener.aclose()

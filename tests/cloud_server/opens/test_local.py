@@ -1,29 +1,31 @@
-"""The agents of a server: who is there, who hears of it, and opening streams while links come and go."""
+"""Opening streams at agents while links come and go, over the first route that works."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from cloud_server.agents import registry as registry_module
-from cloud_server.agents.registry import MAX_LAG, Change, Registry, SubscriberTooSlow
+from cloud_server.agents import agents as agents_module
+from cloud_server.opens import local as local_module
+from cloud_server.opens.live import LiveOpen, Permitted
+from cloud_server.opens.local import MAX_TRIES, Local
+from cloud_server.routing.route import Route
 from cloud_server.trust.agents import IdentityRejected
+from tests.support.doors import ANN, Doors, asking
 from tests.support.session_server import BOX, RawBox, SessionServer, session_server
 from tests.support.waits import eventually
-from tunnel.aio.identity.validity import Validity
 from tunnel.aio.sessions.incoming import IncomingStream
 from tunnel.aio.sessions.stream import Stream
 from tunnel.core.wire.errors import Code, OpenRefused, SessionLost
 from tunnel.core.wire.limits import Timing
-from tunnel.core.wire.principal import Principal, PrincipalKind
-from tunnel.core.wire.target import TcpTarget
+from tunnel.core.wire.principal import Principal
+from tunnel.core.wire.target import Target, TcpTarget
 
 TARGET = TcpTarget("127.0.0.1", 7)
-JOINED = datetime(2025, 1, 2, tzinfo=UTC)
+DEADLINE_S = 6.0
 
 
 @pytest.fixture
@@ -33,9 +35,11 @@ async def server(tmp_path: Path) -> AsyncIterator[SessionServer]:
 
 
 async def opened(server: SessionServer, deadline_s: float = 5.0, early_data: bytes = b"") -> Stream:
-    return await server.registry.open(
-        BOX, TARGET, principal="ann", frontend="forward", deadline_s=deadline_s, early_data=early_data
-    )
+    door = Doors(Local(server.registry, server.directory)).door
+    request = asking(Route(BOX, TARGET), deadline_s=deadline_s, early_data=early_data, trace_id="c0ffee")
+    live = await door.open(request)
+    assert live is not None
+    return live.opened()
 
 
 async def refused(server: SessionServer, deadline_s: float = 5.0, early_data: bytes = b"") -> OpenRefused:
@@ -48,200 +52,120 @@ def now() -> float:
     return asyncio.get_running_loop().time()
 
 
-class Known:
-    """Agents that joined."""
-
-    def __init__(self, *names: str) -> None:
-        self._names = names
-
-    def names(self) -> tuple[str, ...]:
-        return self._names
-
-    def validity(self, name: str) -> Validity | None:
-        return None
-
-    def joined(self, name: str) -> datetime | None:
-        return JOINED if name in self._names else None
+# Several routes
 
 
-# Who is there
+class Choosy(Local):
+    """Refuses at the agents that it is told to, and takes all the time it has where the code is DEADLINE."""
+
+    def __init__(self, **refusals: Code) -> None:
+        self.refusals = refusals
+        self.shares_s: list[float] = []
+
+    async def _open_at(self, live: LiveOpen, agent: str, target: Target, give_up_s: float) -> Stream:
+        self.shares_s.append(round(give_up_s - now(), 3))
+        code = self.refusals.get(agent)
+        if code is None:
+            return object.__new__(Stream)
+        if code is Code.DEADLINE:
+            await asyncio.sleep(give_up_s - now())
+        raise OpenRefused(f"{agent} said no", code)
 
 
-async def test_an_agent_that_joined_and_one_that_is_connected(server: SessionServer) -> None:
-    await asyncio.to_thread(server.store.record, "box-9", b"k" * 32)
-    async with RawBox(server) as box:
-        await box.connect()
-        here, away = server.registry.agents()
-        assert (here.name, here.connected, here.version) == (BOX, True, "1")
-        assert here.address.startswith("127.0.0.1:")
-        assert (away.name, away.connected, away.since, away.node) == ("box-9", False, None, None)
-        assert away.joined is not None
-        box.carriers[-1].close()
-        await eventually(lambda: not server.registry.agents()[0].connected)
-        gone = server.registry.agents()[0]
-        assert gone.since == gone.last_seen
-        assert gone.address == here.address
-        assert server.registry.session(BOX) is not None, "it waits for the next link"
+def trying(*agents: str) -> LiveOpen:
+    live = LiveOpen(1, asking(deadline_s=DEADLINE_S))
+    live.permitted = [Permitted(Route(agent, TARGET), f"rule of {agent}") for agent in agents]
+    return live
 
 
-async def test_the_late_end_of_an_old_link_harms_neither_the_newer_link_nor_the_newer_session(
-    server: SessionServer,
-) -> None:
-    """Told by hand, in the order that a slow old link would have it."""
-    registry = server.registry
-    async with RawBox(server, instance=b"1") as one, RawBox(server, instance=b"2") as two:
-        await one.connect()
-        old = server.session()
-        await one.connect()
-        assert server.session() is old
-        registry.lost(BOX, old)
-        assert registry.agents()[0].connected, "the session has a newer link"
-        await two.connect()
-        registry.lost(BOX, old)
-        assert registry.agents()[0].connected, "the agent has a newer session"
-        assert server.session() is not old
-        await opened(server)
-        registry.lost("nobody", old)
+async def test_one_route_has_all_the_time() -> None:
+    local, live = Choosy(), trying("a")
+    await local.open(live)
+    assert local.shares_s == [DEADLINE_S]
+    assert (live.agent, live.target, live.rule, live.tried) == ("a", TARGET, "rule of a", [])
 
 
-async def test_an_agent_whose_name_is_taken_away_is_gone_at_once(server: SessionServer) -> None:
-    async with RawBox(server) as box:
-        await box.connect()
-        session = server.session()
-        server.registry.removed(BOX, IdentityRejected(f"{BOX} was revoked"))
-        assert str(await asyncio.shield(session.closed)) == f"{BOX} was revoked"
-        assert server.registry.session(BOX) is None
-        assert server.registry.sessions() == []
-        await eventually(lambda: not server.cloud.server._carriers)
-    server.registry.removed("nobody", IdentityRejected("it was revoked"))
+async def test_the_next_route_is_tried_when_one_refuses() -> None:
+    live = trying("a", "b", "c")
+    await Choosy(a=Code.REFUSED, b=Code.AGENT_AWAY).open(live)
+    assert (live.agent, live.rule) == ("c", "rule of c")
+    assert live.tried == ["a 127.0.0.1:7: refused", "b 127.0.0.1:7: agent_away"]
 
 
-async def test_an_agent_whose_name_went_to_another_key_loses_its_session(server: SessionServer) -> None:
-    server.registry.rejoined(BOX, IdentityRejected("nobody is there yet"))
-    async with RawBox(server) as box:
-        await box.connect()
-        session = server.session()
-        server.registry.rejoined(BOX, IdentityRejected("the name went to a new key"))
-        assert session.closed.done()
-        await eventually(lambda: not server.registry.agents()[0].connected)
+async def test_the_last_refusal_is_the_answer() -> None:
+    live = trying("a", "b")
+    with pytest.raises(OpenRefused, match="b said no") as caught:
+        await Choosy(a=Code.AGENT_AWAY, b=Code.REFUSED).open(live)
+    assert caught.value.code is Code.REFUSED
+    assert live.agent == "b"
+
+
+@pytest.mark.looptime
+async def test_tries_share_the_deadline() -> None:
+    local = Choosy(a=Code.DEADLINE, b=Code.REFUSED, c=Code.DEADLINE)
+    with pytest.raises(OpenRefused, match="c said no"):
+        await local.open(trying("a", "b", "c"))
+    assert local.shares_s == [2.0, 2.0, 4.0]
+    assert now() == pytest.approx(DEADLINE_S)
+
+
+async def test_no_more_than_a_few_are_tried() -> None:
+    names = [f"agent-{number}" for number in range(MAX_TRIES + 2)]
+    local = Choosy(**dict.fromkeys(names, Code.REFUSED))
+    with pytest.raises(OpenRefused):
+        await local.open(trying(*names))
+    assert len(local.shares_s) == MAX_TRIES
+
+
+# Agents that come and go
 
 
 async def test_an_agent_that_was_here_before_a_restart_is_waited_for(server: SessionServer) -> None:
     async with RawBox(server) as before:
         await before.connect()
     server.registry._entries.clear()  # as after a restart: joined, and nothing else is known
+    server.directory._sessions.clear()
     async with asyncio.TaskGroup() as tasks, RawBox(server) as box:
         waiting = [tasks.create_task(opened(server)) for _ in range(2)]
-        await eventually(lambda: BOX in server.registry._arrivals)
+        await eventually(lambda: BOX in server.directory._arrivals)
         await box.connect()
         for stream in waiting:
             assert str((await stream).target) == str(TARGET)
-    assert BOX not in server.registry._arrivals
+    assert BOX not in server.directory._arrivals
 
 
 async def test_but_no_longer_than_for_a_link_and_not_for_ever_after_the_start(
     server: SessionServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await asyncio.to_thread(server.store.record, BOX, b"k" * 32)
-    monkeypatch.setattr(registry_module, "LINK_WAIT_S", 0.1)
+    monkeypatch.setattr(local_module, "LINK_WAIT_S", 0.1)
     start = now()
     assert (await refused(server)).code is Code.AGENT_AWAY
     assert now() - start >= 0.09
-    monkeypatch.setattr(registry_module, "LINK_WAIT_S", 60.0)
-    monkeypatch.setattr(registry_module, "JUST_STARTED_S", 0.0)
+    monkeypatch.setattr(local_module, "LINK_WAIT_S", 60.0)
+    monkeypatch.setattr(agents_module, "JUST_STARTED_S", 0.0)
     assert (await refused(server)).code is Code.AGENT_AWAY
     assert now() - start < 30.0
 
 
-# Who hears of it
-
-
-async def test_changes_come_in_order_to_everybody(server: SessionServer) -> None:
-    heard: list[list[tuple[Change, str, bool]]] = [[], []]
-
-    async def listen(into: list[tuple[Change, str, bool]]) -> None:
-        async for change, view in server.registry.subscribe():
-            into.append((change, view.name, view.connected))
-            if change is Change.REMOVED:
-                return
-
-    async with asyncio.TaskGroup() as tasks, RawBox(server) as box:
-        for into in heard:
-            tasks.create_task(listen(into))
-        await eventually(lambda: len(server.registry._subscribers) == 2)
-        await box.connect()
-        box.carriers[-1].close()
-        await eventually(lambda: not server.connected())
-        await box.connect()
-        server.registry.removed(BOX, IdentityRejected("revoked"))
-    expected = [(Change.CONNECTED, True), (Change.AWAY, False), (Change.CONNECTED, True), (Change.REMOVED, False)]
-    assert heard == [[(change, BOX, connected) for change, connected in expected]] * 2
-
-
-async def test_a_subscriber_that_leaves_is_forgotten() -> None:
-    registry = Registry(Known("box-1"))
-
-    async def listen() -> None:
-        async for _ in registry.subscribe():
-            pass
-
-    task = asyncio.get_running_loop().create_task(listen())
-    await eventually(lambda: registry._subscribers)
-    task.cancel()
-    await asyncio.wait([task])
-    assert not registry._subscribers
-
-
-async def test_a_subscriber_that_is_too_slow_is_told_so_and_holds_up_nobody() -> None:
-    registry = Registry(Known("box-1"))
-    heard: dict[str, int] = {"slow": 0, "quick": 0}
-    go_on = asyncio.Event()
-
-    async def listen(who: str) -> None:
-        async for _ in registry.subscribe():
-            heard[who] += 1
-            if who == "slow":
-                await go_on.wait()
-
-    loop = asyncio.get_running_loop()
-    slow, quick = loop.create_task(listen("slow")), loop.create_task(listen("quick"))
-    await eventually(lambda: len(registry._subscribers) == 2)
-    for _ in range(2 * MAX_LAG):
-        registry.removed("box-1", IdentityRejected("revoked"))
-        await asyncio.sleep(0)
-    await eventually(lambda: heard["quick"] == 2 * MAX_LAG)
-    assert heard["slow"] == 1
-    assert max(queue.qsize() for queue in registry._subscribers) == MAX_LAG + 1
-    go_on.set()
-    with pytest.raises(SubscriberTooSlow):
-        await slow
-    assert heard["slow"] == 1 + MAX_LAG
-    assert len(registry._subscribers) == 1, "it is to subscribe anew"
-    quick.cancel()
-    await asyncio.wait([quick])
-
-
-# Opening
-
-
-async def test_a_stream_says_who_asked_and_by_which_way(server: SessionServer) -> None:
-    asked: list[Principal] = []
+async def test_a_stream_says_who_asked_and_how_it_is_called_in_all_logs(server: SessionServer) -> None:
+    asked: list[tuple[Principal, str]] = []
 
     async def note(incoming: IncomingStream) -> None:
-        asked.append(incoming.principal)
+        asked.append((incoming.principal, incoming.trace_id))
         incoming.refuse(Code.REFUSED, "127.0.0.1:7: connection refused")
 
     async with RawBox(server, acceptor=note) as box:
         await box.connect()
         refusal = await refused(server)
-    assert asked == [Principal(kind=PrincipalKind.STATIC_FORWARD, name="ann")]
+    assert asked == [(ANN.principal, "c0ffee")]
     assert (refusal.code, str(refusal)) == (Code.REFUSED, f"agent {BOX}: 127.0.0.1:7: connection refused")
 
 
 async def test_an_agent_that_nobody_knows_and_one_that_is_away_are_answered_at_once(
     server: SessionServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry_module, "JUST_STARTED_S", 0.0)
+    monkeypatch.setattr(agents_module, "JUST_STARTED_S", 0.0)
     start = now()
     unknown = await refused(server)
     await asyncio.to_thread(server.store.record, BOX, b"k" * 32)
@@ -268,7 +192,7 @@ async def test_while_the_link_is_down_it_waits_and_goes_through_when_the_link_is
 async def test_while_the_link_stays_down_it_is_answered_at_the_deadline_or_before(
     server: SessionServer, monkeypatch: pytest.MonkeyPatch, deadline_s: float, wait_s: float
 ) -> None:
-    monkeypatch.setattr(registry_module, "LINK_WAIT_S", wait_s)
+    monkeypatch.setattr(local_module, "LINK_WAIT_S", wait_s)
     async with RawBox(server) as box:
         await box.connect()
         box.carriers[-1].close()
@@ -393,6 +317,6 @@ async def test_an_agent_that_stops_refuses_in_its_own_words(server: SessionServe
         refusal = await refused(server)
         assert refusal.code is Code.SHUTTING_DOWN
         await box.session.finish(5)
-        await eventually(lambda: server.registry.session(BOX) is None)
+        await eventually(lambda: server.directory.session(BOX) is None)
         assert (await refused(server)).code is Code.AGENT_AWAY
         assert isinstance(box.session.closed.result(), SessionLost | None)

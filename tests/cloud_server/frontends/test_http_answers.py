@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from cloud_server.frontends.status import MAX_REASON_BYTES, http_status, reason_phrase
+from cloud_server.frontends.http_answers import MAX_REASON_BYTES, http_status, reason_phrase
 from tunnel.core.wire.errors import Code
 
 
