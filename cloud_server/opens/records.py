@@ -35,8 +35,10 @@ class OpenRecords:
         live.recorded = True
         request = live.request
         if request.is_read:
-            key = request.caller.principal.name, live.agent
-            self._audit.record_folded("read", key, **_who(live), **_what(live), **request.about)
+            # By no agent: there may be thousands, and a record of each would bury the rest.
+            principal = request.caller.principal
+            about = {"frontend": request.frontend, "kind": _KINDS[principal.kind], "who": principal.name}
+            self._audit.record_folded("read", (principal.name, *request.about.values()), **about, **request.about)
             return
         stream = live.stream
         self._audit.record(

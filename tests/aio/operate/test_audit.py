@@ -229,6 +229,32 @@ def _is_open(log: AuditLog) -> bool:
     return True
 
 
+def test_standard_output_that_nobody_reads_blocks_neither_records_nor_the_end() -> None:
+    code = """
+import sys, time, structlog
+from tunnel.aio.operate import audit
+structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+audit.STUCK_S = 0.2
+log = audit.AuditLog("-", "refuse")
+for _ in range(2000):
+    log.record("open", text="x" * 100)
+while not log.fault:
+    time.sleep(0.01)
+print(log.fault, file=sys.stderr)
+log.close(0.2)
+"""
+    read_end, write_end = os.pipe()
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code], stdout=write_end, stderr=subprocess.PIPE, text=True, timeout=30
+        )
+    finally:
+        os.close(read_end)
+        os.close(write_end)
+    assert done.returncode == 0
+    assert "the audit log standard output has taken nothing for" in done.stderr
+
+
 def test_a_pipe_that_nobody_reads_yet(tmp_path: Path) -> None:
     path = tmp_path / "pipe"
     os.mkfifo(path)
@@ -275,8 +301,12 @@ async def test_more_strangers_than_are_kept_apart_are_counted_together(tmp_path:
     log = AuditLog(str(path))
     for number in range(3000):
         log.record_folded("login_refused", number, peer=str(number))
+    log.record_folded("read", "ann", who="ann")
     await log.aclose()
     found = records(path)
+    reads = [record for record in found if record["event"] == "read"]
+    assert [(record["who"], record["count"]) for record in reads] == [("ann", 1)], "it has a place of its own"
+    found = [record for record in found if record["event"] != "read"]
     assert sum(record["count"] for record in found) == 3000
     assert len(found) == 1024 + 2
     assert found[-1]["others"] == "of more than 1024 sources"

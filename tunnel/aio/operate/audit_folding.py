@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 FOLD_S = 10.0
 """Equal records within so long become one."""
 MAX_KEYS = 1024
-"""Kept apart at a time; all others are counted together, without what tells them apart."""
+"""Kept apart at a time, of each event; all others are counted together, without what tells them apart."""
 
 
 @dataclass(slots=True)
@@ -26,13 +27,15 @@ class Folding:
     def __init__(self, write: Callable[..., None]) -> None:
         """`write` takes an event and its fields."""
         self._write = write
-        self._repeated: dict[Hashable, _Repeated] = {}
+        self._repeated: dict[tuple[str, Hashable], _Repeated] = {}
+        self._kept: Counter[str] = Counter()
+        """How many there are of each event: strangers at the door must not crowd out what users read."""
         self._timer: asyncio.TimerHandle | None = None
 
     def record(self, event: str, key: Hashable, fields: dict[str, object]) -> None:
         """Takes one record. From the thread of an event loop."""
         entry = self._repeated.get((event, key))
-        if entry is None and len(self._repeated) >= MAX_KEYS:
+        if entry is None and self._kept[event] >= MAX_KEYS:
             fields = {"others": f"of more than {MAX_KEYS} sources"}
             entry = self._repeated.get((event, None))
             key = None
@@ -40,6 +43,7 @@ class Folding:
             entry.count += 1
             return
         self._repeated[event, key] = _Repeated(event, fields)
+        self._kept[event] += 1
         self._write(event, **fields, count=1)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(FOLD_S, self._on_timer)
@@ -51,6 +55,7 @@ class Folding:
             self._timer = None
         self._flush()
         self._repeated.clear()
+        self._kept.clear()
 
     # Internal
 
@@ -68,3 +73,4 @@ class Folding:
                 entry.count = 0
             else:
                 del self._repeated[key]
+                self._kept[entry.event] -= 1
