@@ -44,7 +44,15 @@ from tunnel.aio.sessions.standing import stuck
 from tunnel.core.path.probes import PingBudget
 from tunnel.core.streams.budget import Budget
 from tunnel.core.wire.errors import Code, SessionRefused
-from tunnel.core.wire.faults import DRAIN_CUT, GRPC_SAYS, PEER_CERTIFICATE_REFUSED, SIGNER_FAILED, FaultError, fault_of
+from tunnel.core.wire.faults import (
+    CANNOT_LISTEN,
+    DRAIN_CUT,
+    GRPC_SAYS,
+    PEER_CERTIFICATE_REFUSED,
+    SIGNER_FAILED,
+    FaultError,
+    fault_of,
+)
 from tunnel.core.wire.limits import MIB, Limits, Timing
 
 PROCESS_BUDGET_BYTES = 1024 * MIB
@@ -243,7 +251,8 @@ class CloudServer:
             except OSError as error:
                 failed[address] = error
         if not carriers.ports:
-            raise next(iter(failed.values()))
+            first = next(iter(failed.values()))
+            raise StartFailed(str(first), CANNOT_LISTEN) from first
         for missing in failed:
             self._parts.want(f"tunnel {missing}", partial(carriers.listen, missing))
 
