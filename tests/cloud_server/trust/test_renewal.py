@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ssl
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from cloud_server.setup import init_state
@@ -139,3 +141,11 @@ def test_a_name_that_cannot_be_in_a_certificate_is_told(state: Path) -> None:
     (state / "hosts").write_text("b\u00fcro.example.com\n")
     with pytest.raises(ValueError, match="DNSName"):
         renewed(state, [SERVER_FILE])
+
+
+def test_two_that_renew_at_once_leave_a_key_and_its_certificate(state: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        for _ in pool.map(lambda _: renewed(state, [SERVER_FILE]), range(12)):
+            pass
+    key = serialization.load_pem_private_key((state / SERVER_KEY_FILE).read_bytes(), None)
+    assert key.public_key() == server_of(state).public_key()
