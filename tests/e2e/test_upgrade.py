@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
+import json
 import os
 import signal
 import socket
@@ -152,6 +154,25 @@ def test_what_runs_ends_whole_or_is_reset_when_the_drain_is_over(how: str) -> No
         assert made.works()
 
 
+def test_a_watch_ends_before_it_tells_of_agents_that_only_moved() -> None:
+    with managed(drain_s=20.0) as made, made.dial("echo") as kept:
+        assert exchange(kept) == b"ping"
+        tls = made.cluster.operator_tls()
+        connection = http.client.HTTPSConnection("127.0.0.1", made.cluster.fleet_port, timeout=30, context=tls)
+        connection.request("GET", "/api/v1/nodes?watch=true")
+        answer = connection.getresponse()
+        first = answer.readline()
+        assert ready(first) == "True"
+        old = made.manager.main_pid
+        code, said = made.upgrade()
+        assert code == 0, said
+        rest = [line for line in answer.read().splitlines() if line.strip()]  # to a whole end, not to a reset
+        assert running(old)  # it has a stream, and drains
+        assert {ready(line) for line in rest} <= {"True"}
+        connection.close()
+        assert exchange(kept) == b"ping"
+
+
 @pytest.mark.parametrize("fault", ["configuration", "certificate"])
 def test_a_new_process_that_does_not_start_leaves_the_old_one_serving(fault: str) -> None:
     with managed() as made, made.dial("echo") as kept:
@@ -251,6 +272,13 @@ def test_a_second_server_with_the_same_state_is_refused() -> None:
         assert done.returncode == 1
         assert f"process {made.manager.main_pid} runs with" in done.stderr
         assert made.works()
+
+
+def ready(event: bytes) -> str:
+    """The condition of that name of the node in an event of a watch."""
+    conditions = json.loads(event)["object"]["status"]["conditions"]
+    (status,) = [str(one["status"]) for one in conditions if one["type"] == "Ready"]
+    return status
 
 
 def wait_for_calls(callers: Callers, count: int) -> None:
