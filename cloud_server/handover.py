@@ -45,7 +45,7 @@ class Inheritance:
         locks = [one.descriptor for one in handed if one.name == _LOCK]
         self._lock = PidFile(locks[0]) if locks else None
         listening = [one for one in handed if one.name != _LOCK]
-        self.sockets = ListeningSockets(listening, holding=predecessor is not None)
+        self.sockets = ListeningSockets(listening, managed=True, holding=predecessor is not None)
 
     @classmethod
     def take(cls, environ: MutableMapping[str, str]) -> Inheritance:

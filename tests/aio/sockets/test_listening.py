@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from tunnel.aio.process.handed import Handed, descriptor_name
 from tunnel.aio.sockets.conn import Conn
@@ -105,6 +106,18 @@ async def test_one_that_is_bound_elsewhere_or_named_otherwise_is_closed(before: 
     await listener.aclose()
 
 
+async def test_a_socket_that_is_handed_twice_is_taken_once(before: socket.socket) -> None:
+    port = before.getsockname()[1]
+    sockets = ListeningSockets([handed("front", before), handed("front", before)])
+    before.close()
+    with capture_logs() as logs:
+        (taken,) = sockets.bind_tcp("front", [(socket.AF_INET, ("127.0.0.1", port))])
+    assert logs == []
+    taken.close()
+    with pytest.raises(ConnectionRefusedError):
+        await connected(port)
+
+
 async def test_a_socket_that_does_not_listen_is_no_listener() -> None:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
@@ -193,7 +206,7 @@ async def test_a_file_that_somebody_listens_behind_is_not_taken_from_him(tmp_pat
 async def test_a_service_manager_keeps_what_listens_and_nothing_else(
     before: socket.socket, manager: socket.socket
 ) -> None:
-    sockets = ListeningSockets([handed("gone: away", before)])
+    sockets = ListeningSockets([handed("gone: away", before)], managed=True)
     listener = Listener("forward [::1]:80", echo, sockets=sockets)
     await listener.listen_tcp("127.0.0.1:0")
     assert told(manager) == ["FDSTORE=1\nFDNAME=forward [__1]_80 +1"]
@@ -206,7 +219,7 @@ async def test_a_service_manager_keeps_what_listens_and_nothing_else(
 
 
 async def test_a_listener_closed_for_good_is_kept_by_nobody(manager: socket.socket, tmp_path: Path) -> None:
-    listener = Listener("front", echo, sockets=ListeningSockets())
+    listener = Listener("front", echo, sockets=ListeningSockets(managed=True))
     await listener.listen_unix(tmp_path / "front.sock")
     told(manager)
     listener.close(for_good=True)
@@ -218,7 +231,7 @@ async def test_a_listener_closed_for_good_is_kept_by_nobody(manager: socket.sock
 async def test_the_manager_is_told_nothing_while_another_process_is_the_main_one(
     before: socket.socket, manager: socket.socket
 ) -> None:
-    sockets = ListeningSockets([handed("gone", before), handed("front", before)], holding=True)
+    sockets = ListeningSockets([handed("gone", before), handed("front", before)], managed=True, holding=True)
     listener = Listener("front", echo, sockets=sockets)
     await listener.listen_tcp(f"127.0.0.1:{before.getsockname()[1]}")
     sockets.drop_unclaimed([listener.name])
@@ -233,7 +246,14 @@ async def test_a_manager_that_keeps_nothing_is_sent_nothing(
     manager: socket.socket, monkeypatch: pytest.MonkeyPatch, limit: str
 ) -> None:
     monkeypatch.setenv("FDSTORE", limit)
-    listener = Listener("front", echo, sockets=ListeningSockets())
+    listener = Listener("front", echo, sockets=ListeningSockets(managed=True))
+    await listener.listen_tcp("127.0.0.1:0")
+    await listener.aclose()
+    assert told(manager) == []
+
+
+async def test_sockets_that_nobody_takes_back_are_not_kept(manager: socket.socket) -> None:
+    listener = Listener("front", echo)
     await listener.listen_tcp("127.0.0.1:0")
     await listener.aclose()
     assert told(manager) == []

@@ -25,15 +25,17 @@ Address = tuple[int, object]
 class ListeningSockets:
     """See the module."""
 
-    def __init__(self, handed: Iterable[Handed] = (), *, holding: bool = False) -> None:
+    def __init__(self, handed: Iterable[Handed] = (), *, managed: bool = False, holding: bool = False) -> None:
         """Take over what was handed.
 
         Args:
             handed: listening sockets by the names of their listeners.
+            managed: whether the service manager is to keep them, if it does: whoever says so takes what it hands back.
             holding: whether another process still accepts on them; nothing is accepted until `release`.
         """
         self._handed = [(one.name, socket.socket(fileno=one.descriptor)) for one in handed]
         self._open: dict[socket.socket, str] = {}
+        self._managed = managed and keeps_descriptors()
         self._holding = holding
         self._held: list[Callable[[], Awaitable[None]]] = []
         self._gone: set[str] = set()
@@ -45,7 +47,7 @@ class ListeningSockets:
     @property
     def outlive(self) -> bool:
         """Whether somebody has the sockets when this process is gone; the files of unix sockets are theirs, then."""
-        return self._handed_over or self._holding or keeps_descriptors()
+        return self._handed_over or self._holding or self._managed
 
     def open_now(self) -> list[Handed]:
         """What is open, for a process that takes over."""
@@ -131,9 +133,12 @@ class ListeningSockets:
         self._handed = [(handed, sock) for handed, sock in self._handed if handed != name]
         for sock in mine:
             bound = sock.getsockname()
-            fitting = [one for one in addresses if one not in claimed and _fits(sock, bound, one)]
-            if fitting and _listens(sock):
-                claimed[fitting[0]] = sock
+            fitting = [one for one in addresses if _fits(sock, bound, one)] if _listens(sock) else []
+            free = [one for one in fitting if one not in claimed]
+            if free:
+                claimed[free[0]] = sock
+            elif fitting:
+                sock.close()  # the same socket once more: of a socket unit, and kept from the start before
             else:
                 self._drop(name, sock, f"it is bound to {bound}, and the configuration says something else")
         return claimed
@@ -150,11 +155,11 @@ class ListeningSockets:
         self._forget(name)
 
     def _keep(self, name: str, sock: socket.socket) -> None:
-        if keeps_descriptors() and sock.fileno() != -1:
+        if self._managed and sock.fileno() != -1:
             keep_descriptor(name, sock.fileno())
 
     def _forget(self, name: str) -> None:
-        if not keeps_descriptors():
+        if not self._managed:
             return
         if self._holding:
             self._gone.add(name)
