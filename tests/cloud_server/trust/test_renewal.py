@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import ssl
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -9,7 +11,6 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from cloud_server.setup import init_state
@@ -143,9 +144,16 @@ def test_a_name_that_cannot_be_in_a_certificate_is_told(state: Path) -> None:
         renewed(state, [SERVER_FILE])
 
 
-def test_two_that_renew_at_once_leave_a_key_and_its_certificate(state: Path) -> None:
-    with ThreadPoolExecutor(4) as pool:
-        for _ in pool.map(lambda _: renewed(state, [SERVER_FILE]), range(12)):
-            pass
-    key = serialization.load_pem_private_key((state / SERVER_KEY_FILE).read_bytes(), None)
-    assert key.public_key() == server_of(state).public_key()
+def test_whoever_renews_waits_for_another_who_does(state: Path) -> None:
+    """A key of one and a certificate of another would not fit."""
+    before = server_of(state)
+    folder = os.open(state, os.O_RDONLY)
+    with ThreadPoolExecutor(1) as pool:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        renewing = pool.submit(renewed, state, [SERVER_FILE])
+        with pytest.raises(TimeoutError):
+            renewing.result(0.3)
+        assert server_of(state) == before
+        os.close(folder)
+        renewing.result(30)
+    assert server_of(state) != before
