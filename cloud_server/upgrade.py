@@ -14,6 +14,7 @@ from typing import Final
 from cloud_server.handover import PID_FILE, START_S, Outcome
 from tunnel.aio.process.pid_file import running
 from tunnel.core.wire.faults import NO_SERVER_TO_UPGRADE, NOT_UPGRADED, SYSTEM_REFUSED, FaultError
+from tunnel.core.wire.spoken import spoken_s
 
 ANSWER_S = START_S + 10.0
 POLL_S = 0.05
@@ -70,4 +71,4 @@ def _outcome(state: Path, pid: int, before: Outcome | None) -> Outcome:
         if outcome is not None and outcome != before and outcome.of == pid:
             return outcome
         time.sleep(POLL_S)
-    raise UpgradeFailed(f"process {pid} has not said within {ANSWER_S:g} s how it went; its log tells")
+    raise UpgradeFailed(f"process {pid} has not said within {spoken_s(ANSWER_S)} how it went; its log tells")

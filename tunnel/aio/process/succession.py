@@ -19,6 +19,7 @@ from collections.abc import MutableMapping, Sequence
 
 from tunnel.aio.process.handed import Handed
 from tunnel.core.wire.faults import NOT_UPGRADED, FaultError
+from tunnel.core.wire.spoken import spoken_s
 
 ENVIRONMENT = "LONGLINE_SUCCESSION"
 DESCRIPTORS_PER_MESSAGE = 200
@@ -90,7 +91,7 @@ class Successor:
             async with asyncio.timeout(within_s):
                 said = await asyncio.get_running_loop().sock_recv(self._channel, len(_READY))
         except TimeoutError:
-            raise SuccessorFailed(f"it was not ready within {within_s:g} s") from None
+            raise SuccessorFailed(f"it was not ready within {spoken_s(within_s)}") from None
         except ConnectionError:
             said = b""
         if said != _READY:
