@@ -192,6 +192,11 @@ PART_DOWN: Final = Fault("LL6011", "A part of the daemon is down")
 SYSTEM_REFUSED: Final = Fault("LL6012", "The operating system refused what the daemon needs")
 LINKS_STAND_STILL: Final = Fault("LL6013", "Links stand still though they should have been given up")
 AUDIT_NOT_WRITTEN: Final = Fault("LL6014", "Audit records cannot be written")
+STATE_HAS_A_SERVER: Final = Fault("LL6020", "Another server runs with the state folder")
+NOT_UPGRADED: Final = Fault("LL6021", "The running server was not replaced and goes on")
+NO_SERVER_TO_UPGRADE: Final = Fault("LL6022", "No server runs with the state folder")
+HANDED_LISTENER_UNUSED: Final = Fault("LL6023", "A listening socket that was handed over is not used")
+HANDOVER_BROKE: Final = Fault("LL6024", "One of two server processes ended while it handed over")
 
 
 FAULTS: Final[dict[str, Fault]] = {fault.code: fault for fault in list(vars().values()) if isinstance(fault, Fault)}
