@@ -93,7 +93,7 @@ class StreamAcceptor:
         Raises:
             StreamError: it may not be connected, or cannot, or nobody waits for it any more.
         """
-        started_s = asyncio.get_running_loop().time()
+        started_s = incoming.now()
         request = Request(incoming, self._principal or incoming.principal)
         try:
             await self._serve(request, incoming)
@@ -106,7 +106,7 @@ class StreamAcceptor:
             raise
         finally:
             if request.stream is not None:
-                _record_stream(request, incoming, request.stream, asyncio.get_running_loop().time() - started_s)
+                _record_stream(request, incoming, request.stream, incoming.now() - started_s)
 
     # Internal
 

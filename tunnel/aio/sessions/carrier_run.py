@@ -11,6 +11,7 @@ from typing import Protocol
 from structlog.typing import FilteringBoundLogger
 
 from tunnel.aio.carriers.carrier import Carrier, CarrierLost
+from tunnel.aio.process.clock import Clock
 from tunnel.aio.sessions.frame_log import FrameLog
 from tunnel.core.session import Session
 from tunnel.core.streams.states import Link
@@ -26,16 +27,13 @@ class RunDriver(Protocol):
 
     core: Session
     peer: str
+    now: Clock
     frame_log: FrameLog | None
     """None: nobody looks at frames."""
 
     @property
     def log(self) -> FilteringBoundLogger:
         """For what is to be said of the session."""
-        ...
-
-    def now(self) -> float:
-        """The session's clock."""
         ...
 
     def kick(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+from tunnel.aio.process.clock import Clock
 from tunnel.aio.sessions.stream import Stream
 from tunnel.core import events as ev
 from tunnel.core.wire.errors import Code
@@ -13,9 +14,7 @@ from tunnel.core.wire.errors import Code
 class AnswerTaker(Protocol):
     """What an incoming stream needs of its session."""
 
-    def now(self) -> float:
-        """The session's clock."""
-        ...
+    now: Clock
 
     def accept(self, stream_id: int, resolved_address: str) -> Stream:
         """Answer: connected."""
@@ -35,6 +34,7 @@ class IncomingStream:
         trace_id: the peer's name for the connection behind it, for logs; may be empty.
         agent: whose target it is, when a server forwards the stream; empty: this side's.
         deadline_s: time left to answer when the request came in.
+        now: the clock of its session.
     """
 
     def __init__(self, session: AnswerTaker, event: ev.StreamOpened) -> None:
@@ -43,6 +43,7 @@ class IncomingStream:
         self.principal = event.principal
         self.trace_id = event.trace_id
         self.agent = event.agent
+        self.now = session.now
         self.deadline_s = max(0.0, event.deadline_s - session.now())
         self._session = session
         self.answered = False

@@ -7,7 +7,6 @@ daemons' business.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from typing import cast
 
@@ -15,6 +14,7 @@ import structlog
 from structlog.typing import FilteringBoundLogger
 
 from tunnel.aio.carriers.carrier import Carrier, CarrierLost
+from tunnel.aio.process.clock import Clock
 from tunnel.aio.process.tasks import TaskOwner
 from tunnel.aio.sessions.carrier_run import CarrierRun
 from tunnel.aio.sessions.frame_log import FrameLog
@@ -45,12 +45,24 @@ class TunnelSession:
 
     __slots__ = (
         "_acceptor", "_answering", "_closed", "_conditions", "_dispatching", "_loop", "_on_going_away", "_opening",
-        "_run", "_streams", "_tasks", "_tidying", "_timer", "_timer_s", "core", "frame_log", "label", "peer",
+        "_run", "_streams", "_tasks", "_tidying", "_timer", "_timer_s", "core", "frame_log", "label", "now",
+        "peer",
     )  # fmt: skip
 
-    def __init__(self, core: Session, acceptor: Acceptor, peer: str, *, on_going_away: OnGoingAway) -> None:
-        """`peer` names the other side in logs. `on_going_away` is told when the peer takes no new streams."""
+    def __init__(
+        self, core: Session, acceptor: Acceptor, peer: str, *, on_going_away: OnGoingAway, clock: Clock
+    ) -> None:
+        """A session without a carrier yet.
+
+        Args:
+            core: made just now, with a `now` of this clock.
+            acceptor: answers the streams that the peer opens.
+            peer: the other side's name in logs.
+            on_going_away: is told when the peer takes no new streams.
+            clock: the one clock of this session.
+        """
         self.core = core
+        self.now = clock
         self.peer = peer
         self._acceptor = acceptor
         self._on_going_away = on_going_away
@@ -71,12 +83,6 @@ class TunnelSession:
         self._closed = self._loop.create_future()
 
     # Public
-
-    def now(self) -> float:
-        """The session's clock: the loop's, which stands still within a turn and moves by a millisecond under uvloop, is
-        too coarse to tell a queue from an empty path.
-        """
-        return time.monotonic()
 
     @property
     def log(self) -> FilteringBoundLogger:

@@ -62,8 +62,7 @@ async def splice(stream: Stream, detached: Detached) -> SpliceResult:
         stream: open, and not read from by anyone else.
         detached: the socket, from `Conn.detach`.
     """
-    loop = asyncio.get_running_loop()
-    started_s = loop.time()
+    started_s = stream.now()
     joint = _Joint(stream, detached.transport)
     try:
         joint.start(detached.leftover, at_eof=detached.at_eof)
@@ -76,7 +75,7 @@ async def splice(stream: Stream, detached: Detached) -> SpliceResult:
         raise
     counts = stream.statistics()
     return SpliceResult(
-        counts.bytes_sent, counts.bytes_received, loop.time() - started_s, joint.end.reason, joint.end.text
+        counts.bytes_sent, counts.bytes_received, stream.now() - started_s, joint.end.reason, joint.end.text
     )
 
 

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+from tunnel.aio.process.clock import Clock
 from tunnel.core.session import Session
 from tunnel.core.streams.states import Send
 from tunnel.core.streams.stream import CoreStream, StreamStatistics
@@ -42,10 +43,7 @@ class StreamDriver(Protocol):
     """What a stream needs of the session that drives it."""
 
     core: Session
-
-    def now(self) -> float:
-        """The session's clock."""
-        ...
+    now: Clock
 
     def kick(self) -> None:
         """Something may be there to send, or events to hand out."""
@@ -86,12 +84,14 @@ class Stream:
         id: number on the wire.
         target: what it was opened to.
         resolved_address: what the accepting side dialled; empty for a service.
+        now: the clock of its session.
     """
 
     def __init__(self, driver: StreamDriver, core: CoreStream) -> None:
         self.id = core.id
         self.target: Target = core.target
         self.resolved_address = core.resolved_address
+        self.now = driver.now
         self._driver = driver
         self._core = core
         self._sink: StreamSink | None = None
@@ -194,7 +194,7 @@ class Stream:
 
     def send_nowait(self, *chunks: bytes) -> bool:
         """Queue bytes; False asks to stop until `writable`. Bytes for an ended stream are dropped."""
-        core, now, more = self._driver.core, self._driver.now(), True
+        core, now, more = self._driver.core, self.now(), True
         for chunk in chunks:
             more = core.send_data(self._core, chunk, now)
         self._driver.kick()
@@ -202,7 +202,7 @@ class Stream:
 
     def send_eof_nowait(self) -> None:
         """Finish this direction behind what was queued."""
-        self._driver.core.send_fin(self._core, self._driver.now())
+        self._driver.core.send_fin(self._core, self.now())
         self._driver.kick()
 
     def close_nowait(self) -> None:
@@ -210,7 +210,7 @@ class Stream:
         if self._ended:
             return
         core = self._driver.core
-        core.send_fin(self._core, self._driver.now())
+        core.send_fin(self._core, self.now())
         if not self._eof:
             core.stop_sending(self._core, Code.CANCELLED)
         self._chunks.clear()
@@ -230,7 +230,7 @@ class Stream:
 
     def consumed(self, count: int) -> None:
         """The reader is done with bytes: the peer may send more."""
-        self._driver.core.consumed(self._core, count, self._driver.now())
+        self._driver.core.consumed(self._core, count, self.now())
         self._driver.kick()
 
     def statistics(self) -> StreamStatistics:
