@@ -11,7 +11,7 @@ import pytest
 
 from tunnel.core import session
 from tunnel.core.path import delivery
-from tunnel.core.streams import scheduler, stream
+from tunnel.core.streams import scheduler, send_half
 from tunnel.core.wire import codec, features, handshake
 from tunnel.core.wire import limits as m
 from tunnel.core.wire.errors import Code
@@ -78,8 +78,15 @@ LIMITS, TIMING = m.Limits(), m.Timing()
         ("5.11", [MAX_NAME_BYTES, m.MAX_HOP]),
         ("6.2", [LIMITS.initial_window_bytes / m.KIB, LIMITS.min_window_bytes / m.KIB]),
         ("6.2", [LIMITS.max_window_bytes / m.MIB, LIMITS.session_budget_bytes / m.MIB]),
-        ("6.2", [stream.MAX_CREDIT_AHEAD_BYTES / m.MIB / 1024]),
-        ("6.3", [stream.INTERACTIVE_BYTES / m.KIB, stream.INTERACTIVE_HINT_BYTES / m.KIB, stream.RECENT_HALF_LIFE_S]),
+        ("6.2", [send_half.MAX_CREDIT_AHEAD_BYTES / m.MIB / 1024]),
+        (
+            "6.3",
+            [
+                send_half.INTERACTIVE_BYTES / m.KIB,
+                send_half.INTERACTIVE_HINT_BYTES / m.KIB,
+                send_half.RECENT_HALF_LIFE_S,
+            ],
+        ),
         ("7.3", [TIMING.suspect_after_s, TIMING.dead_after_s]),
         ("7.4", [TIMING.resume_window_s]),
     ],

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 from protos import tunnel_pb2 as pb
 from tunnel.core.session import Session
-from tunnel.core.streams.states import Receive
+from tunnel.core.streams.receive_half import Receive
 from tunnel.core.streams.stream import CoreStream
 from tunnel.core.wire import frames as f
 from tunnel.core.wire.codec import decode_envelope, decode_packet, encode_packet

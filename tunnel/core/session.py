@@ -10,13 +10,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from tunnel.core import events as ev
+from tunnel.core.link import LINK, Link, LinkInput
+from tunnel.core.machine import step_local
 from tunnel.core.path.delivery import Inbox, Outbox, clock_us
 from tunnel.core.path.liveness import Liveness, Verdict
 from tunnel.core.path.pacing import Pacer, PacingStatistics
 from tunnel.core.path.probes import PingBudget, Probes
 from tunnel.core.streams.budget import Budget
 from tunnel.core.streams.scheduler import Scheduler
-from tunnel.core.streams.states import LINK, Input, Link, step_local
 from tunnel.core.streams.stream import CoreStream
 from tunnel.core.streams.table import StreamTable
 from tunnel.core.wire import frames as f
@@ -141,7 +142,7 @@ class Session:
         """
         if not self.may_resume(peer_received):
             raise LocalProtocolError(f"cannot attach in state {self.link.name.lower()} at packet {peer_received}")
-        self._step(Input.ATTACH)
+        self._step(LinkInput.ATTACH)
         self.generation += 1
         self._outbox.restart(peer_received)
         self._streams.acknowledged(peer_received)
@@ -156,7 +157,7 @@ class Session:
         """The carrier is gone. False when a newer one has taken its place already, or the session is closed."""
         if generation != self.generation or self.link is not Link.ATTACHED:
             return False
-        self._step(Input.DETACH)
+        self._step(LinkInput.DETACH)
         self._suspended_s = now
         self._liveness = None
         return True
@@ -165,7 +166,7 @@ class Session:
         """End the session: every stream ends with SessionLost, nothing is sent any more. None: our own wish."""
         if self.link is Link.CLOSED:
             return
-        self._step(Input.CLOSE)
+        self._step(LinkInput.CLOSE)
         self._liveness = None
         self._streams.end_all(str(error) if error is not None else "the session was closed")
         self._outbox.clear()
@@ -350,7 +351,7 @@ class Session:
 
     # Internal
 
-    def _step(self, input_: Input) -> None:
+    def _step(self, input_: LinkInput) -> None:
         before, self.link = self.link, step_local(LINK, self.link, input_)
         if self._ping_budget is not None:
             self._ping_budget.links += (self.link is Link.ATTACHED) - (before is Link.ATTACHED)

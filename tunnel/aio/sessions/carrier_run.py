@@ -13,8 +13,8 @@ from structlog.typing import FilteringBoundLogger
 from tunnel.aio.carriers.carrier import Carrier, CarrierLost
 from tunnel.aio.process.clock import Clock
 from tunnel.aio.sessions.frame_log import FrameLog
+from tunnel.core.link import Link
 from tunnel.core.session import Session
-from tunnel.core.streams.states import Link
 from tunnel.core.wire.errors import Code, RemoteProtocolError, SessionLost, SessionRefused, TunnelError
 from tunnel.core.wire.handshake import encode_refusal
 

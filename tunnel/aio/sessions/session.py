@@ -21,8 +21,8 @@ from tunnel.aio.sessions.frame_log import FrameLog
 from tunnel.aio.sessions.incoming import Acceptor, IncomingStream
 from tunnel.aio.sessions.stream import Stream
 from tunnel.core import events as ev
+from tunnel.core.link import Link
 from tunnel.core.session import Session, SessionStatistics
-from tunnel.core.streams.states import Link
 from tunnel.core.streams.stream import CoreStream
 from tunnel.core.wire.errors import Code, OpenRefused, SessionLost, StreamError, StreamReset, TunnelError
 from tunnel.core.wire.frames import TrafficClass

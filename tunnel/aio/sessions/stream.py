@@ -11,7 +11,6 @@ from typing import Protocol
 
 from tunnel.aio.process.clock import Clock
 from tunnel.core.session import Session
-from tunnel.core.streams.states import Send
 from tunnel.core.streams.stream import CoreStream, StreamStatistics
 from tunnel.core.wire.errors import Code, StreamBusy, StreamClosed, StreamError
 from tunnel.core.wire.target import Target
@@ -101,7 +100,6 @@ class Stream:
         self._error: StreamError | None = None
         self._reader = _Waiter("reads")
         self._writer = _Waiter("writes")
-        self._full = False
         self._when_ended: Callable[[], None] | None = None
 
     # Public
@@ -153,12 +151,10 @@ class Stream:
             StreamClosed: `write_eof`, `aclose` or `reset` was called.
             StreamBusy: another task is writing.
         """
-        while self._full:
-            await self._writer.wait()
+        await self._until_room()
         self._check_open()
-        self._full = not self.send_nowait(bytes(data))
-        while self._full:
-            await self._writer.wait()
+        self.send_nowait(bytes(data))
+        await self._until_room()
         if self._error is not None:
             raise self._error
 
@@ -256,7 +252,6 @@ class Stream:
 
     def on_writable(self) -> None:
         """The queue has room again."""
-        self._full = False
         if self._sink is not None:
             self._sink.writable()
         else:
@@ -271,7 +266,6 @@ class Stream:
             return
         self._ended = True
         self._error = error
-        self._full = False
         if error is not None:
             self._chunks.clear()
         self._reader.wake()
@@ -282,8 +276,12 @@ class Stream:
         if self._sink is not None and tell_sink:
             self._sink.ended(error)
 
+    async def _until_room(self) -> None:
+        while self._core.send.full and not self._ended:
+            await self._writer.wait()
+
     def _check_open(self) -> None:
         if self._error is not None:
             raise self._error
-        if self._ended or self._core.send.state is not Send.OPEN:
+        if self._ended or not self._core.send.takes_bytes:
             raise StreamClosed("this side had finished")

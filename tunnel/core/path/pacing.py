@@ -181,7 +181,7 @@ class Pacer:
         self._held = False
 
     def held(self) -> None:
-        """Bulk waits for `release_s`, and for nothing else: by how much later than that it leaves is made up for (9)."""
+        """Bulk waits for `release_s` and for nothing else: by how much later it leaves is made up for (9)."""
         self._held = True
 
     def rests(self) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections import deque
 
-from tunnel.core.streams.states import SEND, Input, step_local
 from tunnel.core.streams.stream import CoreStream
 from tunnel.core.wire import frames as f
 from tunnel.core.wire.codec import FRAME_OVERHEAD_BYTES
@@ -174,7 +173,7 @@ class Scheduler:
         queue.popleft()
         half.scheduled = False
         if half.ready:  # nothing but the end is left
-            half.state = step_local(SEND, half.state, Input.FIN_SENT)
+            half.end_taken()
             frames.append(f.Fin(stream.id))
 
 

@@ -15,7 +15,6 @@ from tunnel.core import events as ev
 from tunnel.core.path.rate import TokenBucket
 from tunnel.core.streams.budget import Budget
 from tunnel.core.streams.scheduler import Scheduler
-from tunnel.core.streams.states import SEND, Input, Receive, step_local
 from tunnel.core.streams.stream import CoreStream
 from tunnel.core.streams.window import ReceiveWindow
 from tunnel.core.wire import frames as f
@@ -157,10 +156,7 @@ class StreamTable:
         """Queue bytes to send; False asks the writer to wait for StreamWritable."""
         stream.send.push(data)
         self._scheduler.add_stream(stream, now)
-        if stream.send.queued < self._send_queue_bytes():
-            return True
-        stream.was_full = True
-        return False
+        return stream.send.has_room(self._send_queue_bytes())
 
     def finish(self, stream: CoreStream, now: float) -> None:
         """Queue the end of this direction."""
@@ -183,10 +179,8 @@ class StreamTable:
         """
         if not stream.opened:
             raise LocalProtocolError(f"stream {stream.id} is not connected yet")
-        if not stream.receive.stopped and stream.receive.state is Receive.OPEN:
+        if stream.receive.stop():
             self._scheduler.control.append(f.StopSending(stream.id, code))
-        stream.receive.stopped = True
-        stream.receive.drop()
         self._end_if_finished(stream)
 
     def take(self, stream: CoreStream) -> list[bytes]:
@@ -198,7 +192,7 @@ class StreamTable:
     def consumed(self, stream: CoreStream, count: int, now: float) -> None:
         """The local reader is done with bytes: the peer may send more."""
         limit = stream.receive.window.consume(count, now, self.rtt_s)
-        if limit is not None and stream.receive.state is Receive.OPEN:
+        if limit is not None and stream.receive.more_may_come:
             self._scheduler.add_credit(stream.id, limit)
 
     # Remote side
@@ -253,7 +247,7 @@ class StreamTable:
                 self._note_writable(self._streams[frame.stream_id])
             elif type(frame) is f.Fin:
                 stream = self._streams[frame.stream_id]
-                stream.fin_seq = seq
+                stream.send.end_carried(seq)
                 self._unacked_fins.append(stream)
             elif type(frame) is f.Open:
                 left_s = self._streams[frame.stream_id].deadline_s - now
@@ -265,11 +259,11 @@ class StreamTable:
 
     def acknowledged(self, seq: int) -> None:
         """The peer has every packet up to this one: FINs in them have arrived."""
-        arrived = list(takewhile(lambda stream: stream.fin_seq <= seq, self._unacked_fins))
+        arrived = list(takewhile(lambda stream: stream.send.fin_seq <= seq, self._unacked_fins))
         del self._unacked_fins[: len(arrived)]
         for stream in arrived:
             if stream.id in self._streams:
-                stream.send.state = step_local(SEND, stream.send.state, Input.FIN_ACKED)
+                stream.send.end_arrived()
                 self._end_if_finished(stream)
 
     @property
@@ -384,8 +378,7 @@ class StreamTable:
         return stream.local and stream.id > self._last_announced_id
 
     def _note_writable(self, stream: CoreStream) -> None:
-        if stream.was_full and stream.send.queued <= self._send_queue_bytes() // 2:
-            stream.was_full = False
+        if stream.send.full and stream.send.drained(self._send_queue_bytes() // 2):
             self._events.append(ev.StreamWritable(stream.id))
 
     def _end_if_finished(self, stream: CoreStream) -> None:

@@ -142,7 +142,7 @@ def _encode_open(frame: pb.Frame, opening: f.Open) -> None:
             message.tcp.port = port
         case ServiceTarget(name):
             message.service = name
-        case UnknownTarget():  # the stream table lets none through
+        case _:  # the stream table lets none through
             raise LocalProtocolError("a stream can be opened to known kinds of target only")
     message.deadline_ms = opening.deadline_ms
     message.traffic_class = cast("pb.TrafficClass", int(opening.traffic_class))
