@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tunnel.core import session
+from tunnel.core import egress, session
 from tunnel.core.path import delivery
 from tunnel.core.streams import scheduler, send_half
 from tunnel.core.wire import codec, features, handshake
@@ -68,8 +68,8 @@ LIMITS, TIMING = m.Limits(), m.Timing()
         ("3.4", [m.MIN_PEER_DATA_BYTES, m.MIN_PEER_PACKET_BYTES]),
         ("3.4", [LIMITS.max_streams, LIMITS.max_data_bytes, LIMITS.max_packet_bytes]),
         ("4.5", [TIMING.max_ack_delay_s * 1000, delivery.ACK_AT_BYTES]),
-        ("4.6", [session.INTERACTIVE_EXTRA, LIMITS.max_in_flight_bytes / m.MIB]),
-        ("4.6", [session.MAX_UNACKED_PACKETS, session.MAX_CONTROL_FRAMES]),
+        ("4.6", [egress.INTERACTIVE_EXTRA, LIMITS.max_in_flight_bytes / m.MIB]),
+        ("4.6", [egress.MAX_UNACKED_PACKETS, session.MAX_CONTROL_FRAMES]),
         ("5.2", [m.MAX_DATA_BYTES]),
         ("5.3", [m.MAX_EARLY_BYTES, scheduler.HOLD_S * 1000]),
         ("5.7", [LIMITS.opens_burst, LIMITS.opens_per_s]),
