@@ -233,6 +233,12 @@ class _Asker:
     def refuse(self, stream_id: int, code: Code, text: str) -> None:
         raise AssertionError("the acceptor raises")
 
+    def reset(self, stream_id: int, code: Code, text: str) -> None:
+        raise AssertionError("nothing was accepted")
+
+    def kick(self) -> None:
+        raise AssertionError("nothing is to be sent")
+
 
 async def test_a_dial_that_nobody_waits_for_is_cancelled_and_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     dialling, cancelled = asyncio.Event(), asyncio.Event()

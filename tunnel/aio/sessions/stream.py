@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from tunnel.aio.process.clock import Clock
+from tunnel.core import events as ev
 from tunnel.core.session import Session
 from tunnel.core.streams.stream import CoreStream, StreamStatistics
 from tunnel.core.wire.errors import Code, StreamBusy, StreamClosed, StreamError
@@ -234,6 +235,16 @@ class Stream:
         return self._core.statistics()
 
     # Internal - called by the session
+
+    def tell(self, event: ev.StreamReadable | ev.StreamWritable | ev.StreamFinished) -> None:
+        """Takes an event of this stream."""
+        match event:
+            case ev.StreamReadable():
+                self.on_readable()
+            case ev.StreamWritable():
+                self.on_writable()
+            case ev.StreamFinished():
+                self.on_eof()
 
     def on_readable(self) -> None:
         """Bytes arrived where none were waiting."""
