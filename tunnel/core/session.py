@@ -111,16 +111,16 @@ class Session:
         return self._streams.refusing is not None
 
     def may_resume(self, peer_received: int) -> bool:
-        """Whether a peer that received up to there can go on with this session."""
+        """Returns whether a peer that received up to there can go on with this session."""
         return self.link is not Link.CLOSED and self._egress.outbox.may_resume_at(peer_received)
 
     def set_peer_limits(self, max_streams: int, max_data_bytes: int, max_packet_bytes: int) -> None:
-        """Take what the peer said it is ready to receive (PROTO 3.4); 0 leaves our own."""
+        """Takes what the peer said it is ready to receive (PROTO 3.4); 0 leaves our own."""
         self._streams.peer_max_streams = max_streams or self.limits.max_streams
         self._egress.set_peer_limits(max_data_bytes, max_packet_bytes)
 
     def attach(self, now: float, peer_received: int = 0) -> int:
-        """Go on over a new carrier, which fences any earlier one; returns its generation (PROTO 7.2).
+        """Goes on over a new carrier, which fences any earlier one; returns its generation (PROTO 7.2).
 
         Raises:
             LocalProtocolError: the session is closed, or `may_resume` was not asked.
@@ -137,7 +137,7 @@ class Session:
         return self.generation
 
     def detach(self, generation: int, now: float) -> bool:
-        """The carrier is gone. False when a newer one has taken its place already, or the session is closed."""
+        """Returns the carrier is gone. False when a newer one has taken its place already, or the session is closed."""
         if generation != self.generation or self.link is not Link.ATTACHED:
             return False
         self._step(LinkInput.DETACH)
@@ -146,7 +146,7 @@ class Session:
         return True
 
     def close(self, error: TunnelError | None) -> None:
-        """End the session: every stream ends with SessionLost, nothing is sent any more. None: our own wish."""
+        """Ends the session: every stream ends with SessionLost, nothing is sent any more. None: our own wish."""
         if self.link is Link.CLOSED:
             return
         self._step(LinkInput.CLOSE)
@@ -156,14 +156,14 @@ class Session:
         self._events.append(ev.SessionClosed(error))
 
     def go_away(self, code: Code, text: str, reconnect_after_s: float = 0.0) -> None:
-        """Take no new streams, and ask the peer to open none."""
+        """Takes no new streams, and ask the peer to open none."""
         self._streams.refusing = OpenRefused(text, code)
         self._scheduler.control.append(f.GoAway(code, text, int(reconnect_after_s * 1000)))
 
     # Public - streams
 
     def stream(self, stream_id: int) -> CoreStream | None:
-        """A stream that has not ended, or None."""
+        """Returns a stream that has not ended, or None."""
         return self._streams.get(stream_id)
 
     @property
@@ -182,7 +182,7 @@ class Session:
         trace_id: str = "",
         early_data: bytes = b"",
     ) -> CoreStream:
-        """Open a stream; StreamAccepted or StreamEnded follows within `deadline_s`, also while suspended.
+        """Opens a stream; StreamAccepted or StreamEnded follows within `deadline_s`, also while suspended.
 
         `early_data` are its first bytes, up to MAX_EARLY_BYTES, which spare a round trip; gone when it is refused.
 
@@ -194,31 +194,31 @@ class Session:
         return self._streams.open(target, now, deadline_s, traffic_class, principal, trace_id, early_data)
 
     def accept_stream(self, stream: CoreStream, now: float, resolved_address: str = "") -> None:
-        """Answer StreamOpened: connected. A stream that the peer gave up meanwhile is left alone."""
+        """Answers StreamOpened: connected. A stream that the peer gave up meanwhile is left alone."""
         if self._streams.get(stream.id) is stream:
             self._streams.accept(stream, now, resolved_address)
 
     def reset_stream(self, stream: CoreStream, code: Code, text: str = "") -> None:
-        """End a stream at once, or refuse one that the peer opened. No event follows; ended streams are left alone."""
+        """Ends a stream at once, or refuse one that the peer opened. No event follows; ended streams are left alone."""
         if self._streams.get(stream.id) is stream:
             self._streams.reset(stream, code, text)
 
     def send_data(self, stream: CoreStream, data: bytes, now: float) -> bool:
-        """Queue bytes; False asks the writer to wait for StreamWritable. Bytes for an ended stream are dropped."""
+        """Queues bytes; False asks the writer to wait for StreamWritable. Bytes for an ended stream are dropped."""
         return self._streams.get(stream.id) is not stream or self._streams.push(stream, data, now)
 
     def send_fin(self, stream: CoreStream, now: float) -> None:
-        """Queue the end of our direction."""
+        """Queues the end of our direction."""
         if self._streams.get(stream.id) is stream:
             self._streams.finish(stream, now)
 
     def stop_sending(self, stream: CoreStream, code: Code) -> None:
-        """Say that nobody reads this stream any more."""
+        """Says that nobody reads this stream any more."""
         if self._streams.get(stream.id) is stream:
             self._streams.stop_sending(stream, code)
 
     def take(self, stream: CoreStream) -> list[bytes]:
-        """Everything that has arrived on a stream, in order, in chunks of up to 64 KiB."""
+        """Returns everything that has arrived on a stream, in order, in chunks of up to 64 KiB."""
         return self._streams.take(stream)
 
     def consumed(self, stream: CoreStream, count: int, now: float) -> None:
@@ -229,13 +229,13 @@ class Session:
     # Public - carrier
 
     def events(self) -> list[ev.Event]:
-        """What happened since the last call."""
+        """Returns what happened since the last call."""
         events = self._events[:]
         self._events.clear()
         return events
 
     def receive_message(self, generation: int, message: bytes, now: float) -> None:
-        """Take one message of a carrier; late ones of a fenced carrier are ignored.
+        """Takes one message of a carrier; late ones of a fenced carrier are ignored.
 
         Raises:
             RemoteProtocolError: the peer broke a rule; the caller closes the session with it.
@@ -256,13 +256,13 @@ class Session:
                 pass
 
     def next_packet(self, now: float) -> bytes | None:
-        """The next message for the carrier, or None when nothing may be sent now."""
+        """Returns the next message for the carrier, or None when nothing may be sent now."""
         if self.link is not Link.ATTACHED:
             return None
         return self._egress.next_packet(now)
 
     def next_timer(self) -> float | None:
-        """When `on_timer` wants to be called, on the session's clock; None for not at all."""
+        """Returns when `on_timer` wants to be called, on the session's clock; None for not at all."""
         due = self._streams.next_deadline_s
         if self.link is Link.SUSPENDED:
             return _sooner(due, self._suspended_s + self.timing.resume_window_s)
@@ -273,8 +273,9 @@ class Session:
         return _sooner(_sooner(due, self._inbox.ack_timer_s), self._egress.paced_until_s)
 
     def overdue_s(self, now: float) -> float:
-        """How long ago `on_timer` should have been called; 0.0 when it is not late. Whoever drives the session stands
-        still when this grows.
+        """Returns how long ago `on_timer` should have been called; 0.0 when it is not late.
+
+        Whoever drives the session stands still when this grows.
         """
         due = self.next_timer()
         return 0.0 if due is None else max(0.0, now - due)

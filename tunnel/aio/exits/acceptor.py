@@ -42,7 +42,7 @@ class Request:
         return self.stream
 
     async def join(self, conn: Conn, address: str) -> None:
-        """Accept for a connection that was made for this, and carry it to its end. It is closed whatever happens.
+        """Accepts for a connection that was made for this, and carry it to its end. It is closed whatever happens.
 
         Raises:
             StreamError: the other side gave up meanwhile, or the session ended.
@@ -88,7 +88,7 @@ class StreamAcceptor:
         self._offered_by = offered_by
 
     async def accept(self, incoming: IncomingStream) -> None:
-        """Serve one stream, from its request to its end.
+        """Serves one stream, from its request to its end.
 
         Raises:
             StreamError: it may not be connected, or cannot, or nobody waits for it any more.

@@ -56,7 +56,7 @@ class SpliceResult(NamedTuple):
 
 
 async def splice(stream: Stream, detached: Detached) -> SpliceResult:
-    """Join a stream and a socket until both are done. Takes both over, also when cancelled: then both are reset.
+    """Joins a stream and a socket until both are done. Takes both over, also when cancelled: then both are reset.
 
     Args:
         stream: open, and not read from by anyone else.
@@ -126,7 +126,7 @@ class _Joint(asyncio.BufferedProtocol):
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def start(self, leftover: bytes, *, at_eof: bool) -> None:
-        """Take over."""
+        """Takes over."""
         transport = self._transport
         if transport.is_closing():  # TLS of asyncio: its peer's end closes it, and nobody would tell us any more
             self._stream.send_nowait(leftover)
@@ -147,7 +147,7 @@ class _Joint(asyncio.BufferedProtocol):
             self.writable()
 
     def cut(self, code: Code, text: str) -> None:
-        """Reset both."""
+        """Resets both."""
         self._stream.reset(code, text)
         self._stream_ended = True
         self._finish(code.label, text)
@@ -181,7 +181,7 @@ class _Joint(asyncio.BufferedProtocol):
             self._watch()
 
     def eof_received(self) -> bool:
-        """The socket's peer finished. Plain sockets stay open for the other direction; asyncio's TLS cannot."""
+        """Returns the socket's peer finished. Plain sockets stay open for the other direction; asyncio's TLS cannot."""
         self._socket_eof = True
         self._reading = False
         if self._stream_ended:

@@ -106,7 +106,7 @@ class Stream:
     # Public
 
     def when_ended(self, callback: Callable[[], None]) -> None:
-        """Set what is called once, when the stream is over; at once when it is already. It may not raise."""
+        """Sets what is called once, when the stream is over; at once when it is already. It may not raise."""
         if self._ended:
             callback()
         else:
@@ -120,7 +120,7 @@ class Stream:
     # Public - plain side
 
     async def read(self, max_bytes: int = 65536) -> bytes:
-        """Wait for up to `max_bytes`; `b""` when the peer finished. A cancelled read loses nothing.
+        """Waits for up to `max_bytes`; `b""` when the peer finished. A cancelled read loses nothing.
 
         Raises:
             StreamReset, SessionLost: the stream ended otherwise.
@@ -145,7 +145,7 @@ class Stream:
         return chunk
 
     async def write(self, data: bytes | memoryview) -> None:
-        """Queue bytes, then wait while the queue is full. Cancelled while waiting, all of them are queued already.
+        """Queues bytes, then wait while the queue is full. Cancelled while waiting, all of them are queued already.
 
         Raises:
             StreamReset, SessionLost: the bytes may not arrive.
@@ -160,15 +160,15 @@ class Stream:
             raise self._error
 
     async def write_eof(self) -> None:
-        """Finish this direction behind what was written."""
+        """Finishes this direction behind what was written."""
         self.send_eof_nowait()
 
     async def aclose(self) -> None:
-        """Finish: what was written is delivered in the background, what still comes is dropped."""
+        """Finishes: what was written is delivered in the background, what still comes is dropped."""
         self.close_nowait()
 
     def reset(self, code: Code = Code.CANCELLED, text: str = "") -> None:
-        """End both directions at once; the peer sees RESET with this code."""
+        """Ends both directions at once; the peer sees RESET with this code."""
         if self._ended:
             return
         self._driver.core.reset_stream(self._core, code, text)
@@ -179,7 +179,7 @@ class Stream:
     # Public - splice side
 
     def attach(self, sink: StreamSink) -> None:
-        """Hand all events from now on to `sink`; those that already happened are told at once."""
+        """Hands all events from now on to `sink`; those that already happened are told at once."""
         self._sink = sink
         if self._ended:
             sink.ended(self._error)
@@ -190,7 +190,7 @@ class Stream:
             sink.eof()
 
     def send_nowait(self, *chunks: bytes) -> bool:
-        """Queue bytes; False asks to stop until `writable`. Bytes for an ended stream are dropped."""
+        """Queues bytes; False asks to stop until `writable`. Bytes for an ended stream are dropped."""
         core, now, more = self._driver.core, self.now(), True
         for chunk in chunks:
             more = core.send_data(self._core, chunk, now)
@@ -198,12 +198,12 @@ class Stream:
         return more
 
     def send_eof_nowait(self) -> None:
-        """Finish this direction behind what was queued."""
+        """Finishes this direction behind what was queued."""
         self._driver.core.send_fin(self._core, self.now())
         self._driver.kick()
 
     def close_nowait(self) -> None:
-        """Finish both directions: queued bytes are delivered, what still comes is dropped."""
+        """Finishes both directions: queued bytes are delivered, what still comes is dropped."""
         if self._ended:
             return
         core = self._driver.core
@@ -216,7 +216,7 @@ class Stream:
         self._driver.kick()
 
     def receive_nowait(self) -> list[bytes]:
-        """Everything that arrived, in order, in chunks of up to 64 KiB; grants no credit.
+        """Returns everything that arrived, in order, in chunks of up to 64 KiB; grants no credit.
 
         These may be the last bytes, after which the stream has ended: the sink is told only at `consumed`, so that its
         owner has them in hand before it hears of the end.

@@ -120,12 +120,7 @@ class Pacer:
     )  # fmt: skip
 
     def __init__(self, max_window_bytes: int, max_packet_bytes: int) -> None:
-        """A pacer of a path of which nothing is known.
-
-        Args:
-            max_window_bytes: the window never gets larger.
-            max_packet_bytes: nor does what `packet_bytes` says.
-        """
+        """Nothing is known of the path. The window stays within one maximum, `packet_bytes` within the other."""
         self._mode = Mode.NEW
         self._rounds_left = 0
         """Of a mode that lasts some rounds: SETTLING and both of PROBING."""

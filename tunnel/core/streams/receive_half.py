@@ -84,7 +84,7 @@ class ReceiveHalf:
         self.state = step_local(RECEIVE, self.state, ReceiveInput.ACCEPTED)
 
     def push(self, data: bytes) -> None:
-        """Queue bytes from the peer.
+        """Queues bytes from the peer.
 
         Raises:
             RemoteProtocolError: they are beyond the credit, before ACCEPT or after FIN.
@@ -99,7 +99,7 @@ class ReceiveHalf:
             self.queued += len(data)
 
     def start(self, data: bytes) -> None:
-        """Queue what came with OPEN: within any window, and to be read once the stream is connected (PROTO 5.3)."""
+        """Queues what came with OPEN: within any window, and to be read once the stream is connected (PROTO 5.3)."""
         self.window.receive(len(data))
         self.chunks.append(data)
         self.queued = len(data)
@@ -120,12 +120,12 @@ class ReceiveHalf:
         return tell
 
     def take(self) -> list[bytes]:
-        """Everything that has arrived, in order. Credit is granted only when it is consumed."""
+        """Returns everything that has arrived, in order. Credit is granted only when it is consumed."""
         chunks = list(self.chunks)
         self.drop()
         return chunks
 
     def drop(self) -> None:
-        """Forget what waits."""
+        """Forgets what waits."""
         self.chunks.clear()
         self.queued = 0

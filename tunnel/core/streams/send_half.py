@@ -137,7 +137,7 @@ class SendHalf:
         self.state = step_local(SEND, self.state, SendInput.ACCEPTED)
 
     def push(self, data: bytes) -> None:
-        """Queue bytes. After a STOP_SENDING or a finish by the peer's wish they are dropped: nobody wants them.
+        """Queues bytes. After a STOP_SENDING or a finish by the peer's wish they are dropped: nobody wants them.
 
         Raises:
             LocalProtocolError: the stream is not connected yet.
@@ -149,7 +149,7 @@ class SendHalf:
                 self.queued += len(data)
 
     def finish(self) -> None:
-        """Queue the end. Saying so twice is allowed, and so is saying it after the peer asked us to stop.
+        """Queues the end. Saying so twice is allowed, and so is saying it after the peer asked us to stop.
 
         Raises:
             LocalProtocolError: the stream is not connected yet.
@@ -193,7 +193,7 @@ class SendHalf:
         return True
 
     def grant(self, limit: int) -> None:
-        """Take the peer's absolute credit.
+        """Takes the peer's absolute credit.
 
         Raises:
             RemoteProtocolError: it went down, or far beyond reason.
@@ -203,8 +203,10 @@ class SendHalf:
         self.credit = limit
 
     def take(self, max_bytes: int, now: float) -> bytes:
-        """Remove up to `max_bytes` from the queue, within the credit. A whole chunk is handed on without a copy; one of
-        more than half of what was asked for is not filled up from the next, for which both would be copied.
+        """Removes up to `max_bytes` from the queue, within the credit.
+
+        A whole chunk is handed on without a copy; one of more than half of what was asked for is not filled up from the
+        next, for which both would be copied.
         """
         count = min(max_bytes, self.ready_bytes)
         head = self.chunks[0]
@@ -223,14 +225,14 @@ class SendHalf:
         return self._join(count)
 
     def interactive(self, now: float) -> bool:
-        """Whether it goes before bulk: little sent lately and little waiting."""
+        """Returns whether it goes before bulk: little sent lately and little waiting."""
         if self.hint is TrafficClass.BULK:
             return False
         bound = INTERACTIVE_HINT_BYTES if self.hint is TrafficClass.INTERACTIVE else INTERACTIVE_BYTES
         return self.queued + self._decayed(now) <= bound
 
     def drop(self) -> None:
-        """Forget what waits."""
+        """Forgets what waits."""
         self.chunks.clear()
         self.queued = 0
 

@@ -86,11 +86,11 @@ class StreamTable:
         return len(self._streams)
 
     def get(self, stream_id: int) -> CoreStream | None:
-        """The stream, or None when it has ended."""
+        """Returns the stream, or None when it has ended."""
         return self._streams.get(stream_id)
 
     def all(self) -> list[CoreStream]:
-        """Every stream that has not ended."""
+        """Returns every stream that has not ended."""
         return list(self._streams.values())
 
     # Local side
@@ -105,7 +105,7 @@ class StreamTable:
         trace_id: str,
         early_data: bytes,
     ) -> CoreStream:
-        """Open a stream; the answer is an event.
+        """Opens a stream; the answer is an event.
 
         Raises:
             OpenRefused: this session takes no more streams.
@@ -136,7 +136,7 @@ class StreamTable:
         return stream
 
     def accept(self, stream: CoreStream, now: float, resolved_address: str) -> None:
-        """Answer the peer's OPEN: connected.
+        """Answers the peer's OPEN: connected.
 
         Raises:
             LocalProtocolError: it was answered already, or is no OPEN of the peer.
@@ -153,18 +153,18 @@ class StreamTable:
             self._events.append(ev.StreamReadable(stream.id))
 
     def push(self, stream: CoreStream, data: bytes, now: float) -> bool:
-        """Queue bytes to send; False asks the writer to wait for StreamWritable."""
+        """Queues bytes to send; False asks the writer to wait for StreamWritable."""
         stream.send.push(data)
         self._scheduler.add_stream(stream, now)
         return stream.send.has_room(self._send_queue_bytes())
 
     def finish(self, stream: CoreStream, now: float) -> None:
-        """Queue the end of this direction."""
+        """Queues the end of this direction."""
         stream.send.finish()
         self._scheduler.add_stream(stream, now)
 
     def reset(self, stream: CoreStream, code: Code, text: str) -> None:
-        """End a stream at once and tell the peer; no event follows."""
+        """Ends a stream at once and tell the peer; no event follows."""
         if self._unsent(stream):
             self._scheduler.remove_opens({stream.id})
         else:
@@ -172,7 +172,7 @@ class StreamTable:
         self._remove(stream)
 
     def stop_sending(self, stream: CoreStream, code: Code) -> None:
-        """Tell the peer that its bytes are not wanted any more; those that come are dropped.
+        """Tells the peer that its bytes are not wanted any more; those that come are dropped.
 
         Raises:
             LocalProtocolError: the stream is not connected yet; it can be reset.
@@ -184,7 +184,7 @@ class StreamTable:
         self._end_if_finished(stream)
 
     def take(self, stream: CoreStream) -> list[bytes]:
-        """Everything that has arrived for the local reader."""
+        """Returns everything that has arrived for the local reader."""
         chunks = stream.receive.take()
         self._end_if_finished(stream)
         return chunks
@@ -198,7 +198,7 @@ class StreamTable:
     # Remote side
 
     def receive(self, frame: f.Frame, now: float) -> None:
-        """Apply a frame of the peer to its stream.
+        """Applies a frame of the peer to its stream.
 
         Raises:
             RemoteProtocolError: the frame is not allowed.
@@ -278,7 +278,7 @@ class StreamTable:
         return None
 
     def expire(self, now: float) -> None:
-        """Give up openings whose deadline is over; a peer that knows of them is told to stop dialling."""
+        """Gives up openings whose deadline is over; a peer that knows of them is told to stop dialling."""
         unsent: set[int] = set()
         while (deadline := self.next_deadline_s) is not None and deadline <= now:
             stream = self._streams[heapq.heappop(self._deadlines)[1]]
