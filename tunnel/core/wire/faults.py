@@ -220,7 +220,7 @@ class FaultError(Exception):
 
 
 def fault_of(error: BaseException) -> Fault:
-    """The cause that an error names. For others it is SYSTEM_REFUSED if the operating system raised them, or BUG."""
+    """Returns the cause that an error names. For others: SYSTEM_REFUSED if the system raised them, or BUG."""
     fault = getattr(error, "fault", None)
     if isinstance(fault, Fault):
         return fault
@@ -228,12 +228,12 @@ def fault_of(error: BaseException) -> Fault:
 
 
 def coded(text: str, fault: Fault) -> str:
-    """A text with its code before it, as clients and peers are told: `LL4201: 127.0.0.1:22: connection refused`."""
+    """Returns a text with its code before it, as clients and peers are told: `LL4201: 10.0.0.9:22: refused`."""
     return f"{fault.code}: {text}"
 
 
 def decoded(text: str) -> tuple[str, Fault | None]:
-    """What `coded` made, taken apart; the text as it is and None where no code is in front that this build knows."""
+    """Returns what `coded` made, taken apart; the text as it is and None where no known code is in front."""
     match = _CODE.match(text)
     fault = FAULTS.get(match[1]) if match is not None else None
     return (text, None) if match is None or fault is None else (text[match.end() :], fault)
