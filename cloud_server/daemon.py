@@ -6,14 +6,15 @@ import asyncio
 import os
 import secrets
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 
 import structlog
 
-from cloud_server.agents.registry import Registry
+from cloud_server.agents.refusals import Refusals
+from cloud_server.agents.registry import Registry, SubscriberTooSlow
 from cloud_server.agents.sessions import SessionAcceptor
 from cloud_server.certificates import Certificates
 from cloud_server.config import ServerConfig, state_of
@@ -22,11 +23,15 @@ from cloud_server.frontends.exposed import Exposed
 from cloud_server.kubernetes.access import ClusterAccess
 from cloud_server.kubernetes.follow import Follower
 from cloud_server.routing.cluster import ClusterIndex
-from cloud_server.trust.agents import AgentStore
+from cloud_server.trust.agents import Agents
+from cloud_server.trust.authenticator import Authenticator
 from cloud_server.trust.enrollment import Enrollment
+from cloud_server.trust.sightings import Sightings
 from cloud_server.trust.signer import Signer, SignerFailed
-from cloud_server.trust.tokens import TokenStore
-from cloud_server.trust.users import Users
+from cloud_server.trust.sqlite_store import SqliteStore
+from cloud_server.trust.state import open_state
+from cloud_server.trust.store import StoreUnavailable
+from cloud_server.trust.tokens import JoinTokens, UserTokens
 from tunnel.aio.carriers.carrier_server import CarrierServer
 from tunnel.aio.carriers.native_log import HandshakeFailed, NativeEvent, Suppressed, capture
 from tunnel.aio.identity.tls_material import CredentialsUnusable, ServerTls
@@ -82,7 +87,9 @@ def run(config: ServerConfig) -> int:
 async def _main(config: ServerConfig, stop: Stop, log: LogSink) -> int:
     try:
         async with capture(_log_native, log.write), AsyncExitStack() as stack:
-            server = CloudServer(config, lambda: log.lost)
+            store = await asyncio.to_thread(open_state, state_of(config))
+            stack.push_async_callback(store.aclose)
+            server = CloudServer(config, store, lambda: log.lost)
             stack.push_async_callback(server.aclose)
             await server.start(stop)
             garbage.settle()
@@ -92,7 +99,7 @@ async def _main(config: ServerConfig, stop: Stop, log: LogSink) -> int:
             notify("STOPPING=1")
             await stop.drain(server.drain())
         return EXIT_OK
-    except (StartFailed, CredentialsUnusable, OSError) as error:
+    except (StartFailed, StoreUnavailable, CredentialsUnusable, OSError) as error:
         _log.error("cannot start", code=fault_of(error).code, reason=str(error))
         return EXIT_FAILED
 
@@ -100,9 +107,16 @@ async def _main(config: ServerConfig, stop: Stop, log: LogSink) -> int:
 class CloudServer:
     """All parts of the daemon."""
 
-    def __init__(self, config: ServerConfig, lost_lines: Callable[[], Lost]) -> None:
-        """`lost_lines`: what is missing in the log so far."""
+    def __init__(self, config: ServerConfig, store: SqliteStore, lost_lines: Callable[[], Lost]) -> None:
+        """Put them together.
+
+        Args:
+            config: what there is to be.
+            store: of the state folder; closed by whoever opened it.
+            lost_lines: what is missing in the log so far.
+        """
         self._config = config
+        self._store = store
         state = state_of(config)
         tunnel = config.tunnel
         self._tls = ServerTls(
@@ -110,9 +124,11 @@ class CloudServer:
             key=tunnel.key or state / "server.key",
             client_ca=tunnel.client_ca or state / "ca.crt",
         )
-        self._agents = AgentStore(state, pins_unknown=tunnel.client_ca is not None)
-        self._users = Users(state, tunnel.trust_domain)
+        self._agents = Agents(store, pins_unknown=tunnel.client_ca is not None)
+        self._authenticator = Authenticator(tunnel.trust_domain, UserTokens(store))
+        self._sightings = Sightings(store)
         self._registry = Registry(self._agents)
+        self._agents.when_lost(self._registry.removed)
         self._sessions = SessionAcceptor(
             self._registry,
             self._agents,
@@ -127,6 +143,7 @@ class CloudServer:
             ping_budget=PingBudget(pings_per_s=tunnel.pings_per_s),
             server_id=secrets.token_hex(8),
             acceptor=Exposed(config.expose).acceptor,
+            refusals=Refusals(self._sightings.replaced),
         )
         self._parts = Parts()
         self._cluster = ClusterIndex()
@@ -136,7 +153,7 @@ class CloudServer:
             config,
             self._tls,
             self._registry,
-            self._users,
+            self._authenticator,
             self._cluster,
             self._parts,
             lost_lines,
@@ -161,7 +178,6 @@ class CloudServer:
         Raises:
             StartFailed, CredentialsUnusable, OSError: something that is a must cannot be opened.
         """
-        await asyncio.to_thread(self._load)
         enrollment = await self._enrollment()
         self._carriers = CarrierServer(
             self._config.tunnel.listen,
@@ -175,8 +191,9 @@ class CloudServer:
         if (kubeconfig := self._config.kubernetes.kubeconfig) is not None:
             self._parts.want("kubernetes", lambda: self._follow_cluster(kubeconfig, stop))
         await self._parts.tried(FIRST_TRY_S)
-        stop.watch(self._tasks.spawn("follow agents", self._agents.follow(self._registry.removed)))
-        stop.watch(self._tasks.spawn("follow users", self._users.follow()))
+        stop.watch(self._tasks.spawn("follow state", self._store.follow()))
+        stop.watch(self._tasks.spawn("see agents", self._see_agents()))
+        stop.watch(self._tasks.spawn("sightings", self._sightings.run()))
         stop.watch(self._tasks.spawn("front ends", self._front_ends.run()))
         supervised = keep_told(self._line, lambda: stuck(self._registry.sessions()), os.environ)
         stop.watch(self._tasks.spawn("systemd", supervised))
@@ -214,6 +231,7 @@ class CloudServer:
         if self._signer is not None:
             await self._signer.aclose()
         await self._tasks.aclose()
+        await self._sightings.write()
         if self._cluster_access is not None:
             await self._cluster_access.aclose()
 
@@ -223,10 +241,6 @@ class CloudServer:
         """Returns how the server is, for `systemctl status`."""
         attached = sum(session.attached for session in self._registry.sessions())
         return "; ".join([f"{attached} agent{'' if attached == 1 else 's'} connected", *self._parts.faults()])
-
-    def _load(self) -> None:
-        self._agents.reload()
-        self._users.reload()
 
     async def _enrollment(self) -> Enrollment | None:
         """Join and Renew, with an authority of our own; with the user's there is neither."""
@@ -240,7 +254,19 @@ class CloudServer:
             raise StartFailed(error.text, error.fault) from error
         # Before anything shows it: what has run out is a reason to start, not one to fail.
         await self._certificates.renew(self._signer)
-        return Enrollment(self._signer, TokenStore(state), self._agents, self._registry.rejoined)
+        try:
+            await JoinTokens(self._store).tidy()
+        except StoreUnavailable as error:
+            _log.warning("old join tokens stay in the list", reason=str(error))
+        return Enrollment(self._signer, self._store, self._agents, self._registry.rejoined)
+
+    async def _see_agents(self) -> None:
+        """Note who comes and goes, for lists, until cancelled."""
+        while True:
+            with suppress(SubscriberTooSlow):
+                async for _, agent in self._registry.subscribe():
+                    if agent.address:
+                        self._sightings.seen(agent.name, agent.address, agent.version)
 
     async def _listen_for_agents(self, carriers: CarrierServer) -> None:
         """One address is enough to begin with: another may belong to an interface that is not up yet."""
