@@ -76,6 +76,7 @@ async def session_server(
     state: Path, *, timing: Timing | None = None, listen: str = "127.0.0.1:0"
 ) -> AsyncIterator[SessionServer]:
     """A server that is stopped at the end, as `kill -9` would: nobody is told."""
+    await asyncio.to_thread(state.mkdir, parents=True, exist_ok=True)
     store = await asyncio.to_thread(open_state, state)
     agents = Agents(store, pins_unknown=True)
     registry = Registry(agents)
