@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from cloud_server.config import ServerConfig, state_of
 from cloud_server.trust.administration import Administration, AdministrationFailed
-from cloud_server.trust.agents import Agents
+from cloud_server.trust.agents import JoinedAgents
 from cloud_server.trust.signer import Signer
 from cloud_server.trust.state import open_state
 from cloud_server.trust.store import StoreUnavailable
@@ -33,7 +33,7 @@ async def _administer(config: ServerConfig, work: Callable[[Administration], Awa
         raise AdministrationFailed.of(error) from error
     signer = None if own_authority else Signer(state, config.tunnel.trust_domain)
     try:
-        return await work(Administration(store, Agents(store, pins_unknown=own_authority), signer))
+        return await work(Administration(store, JoinedAgents(store, pins_unknown=own_authority), signer))
     finally:
         if signer is not None:
             await signer.aclose()

@@ -23,7 +23,7 @@ from cloud_server.frontends.exposed import Exposed
 from cloud_server.kubernetes.access import ClusterAccess
 from cloud_server.kubernetes.follow import Follower
 from cloud_server.routing.cluster import ClusterIndex
-from cloud_server.trust.agents import Agents
+from cloud_server.trust.agents import JoinedAgents
 from cloud_server.trust.authenticator import Authenticator
 from cloud_server.trust.enrollment import Enrollment
 from cloud_server.trust.sightings import Sightings
@@ -124,7 +124,7 @@ class CloudServer:
             key=tunnel.key or state / "server.key",
             client_ca=tunnel.client_ca or state / "ca.crt",
         )
-        self._agents = Agents(store, pins_unknown=tunnel.client_ca is not None)
+        self._agents = JoinedAgents(store, pins_unknown=tunnel.client_ca is not None)
         self._authenticator = Authenticator(tunnel.trust_domain, UserTokens(store))
         self._sightings = Sightings(store)
         self._registry = Registry(self._agents)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from cloud_server.trust.agents import Agents
+from cloud_server.trust.agents import JoinedAgents
 from cloud_server.trust.authenticator import PROOF_DIGITS, UserToken
 from cloud_server.trust.names import USER_NAME_RULE, is_user_name
 from cloud_server.trust.records import (
@@ -81,7 +81,7 @@ class ListedToken:
 class Administration:
     """Changes and lists."""
 
-    def __init__(self, store: Store, agents: Agents, signer: Signer | None) -> None:
+    def __init__(self, store: Store, agents: JoinedAgents, signer: Signer | None) -> None:
         """`signer`: None with an authority of the user's own, which makes all certificates."""
         self._store = store
         self._agents = agents

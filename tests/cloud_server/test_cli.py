@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cloud_server.cli import Life, cli
-from cloud_server.trust.agents import Agents
+from cloud_server.trust.agents import JoinedAgents
 from cloud_server.trust.authenticator import token_digest
 from cloud_server.trust.records import USER_TOKENS
 from cloud_server.trust.state import open_state
@@ -135,7 +135,7 @@ def test_agents_are_listed_revoked_and_forgotten(state: Path, config: str) -> No
         async with opened(state) as store:
             await joined(store, "box-7", KEY)
             await joined(store, "box-8", KEY)
-            await Agents(store, pins_unknown=False).certified("box-7", Validity(ends - timedelta(days=7), ends))
+            await JoinedAgents(store, pins_unknown=False).certified("box-7", Validity(ends - timedelta(days=7), ends))
 
     asyncio.run(join_two())
     seven, eight = fields("agent", "list", "--config", config)

@@ -11,7 +11,7 @@ from typing import Self
 
 from cloud_server.agents.registry import Registry
 from cloud_server.agents.sessions import SessionAcceptor
-from cloud_server.trust.agents import Agents
+from cloud_server.trust.agents import JoinedAgents
 from cloud_server.trust.sqlite_store import SqliteStore
 from cloud_server.trust.state import open_state
 from protos import tunnel_pb2
@@ -66,7 +66,7 @@ class SessionServer:
         """What the command does, beside this server."""
         other = await asyncio.to_thread(open_state, self.state)
         try:
-            assert await Agents(other, pins_unknown=True).revoke(name)
+            assert await JoinedAgents(other, pins_unknown=True).revoke(name)
         finally:
             await other.aclose()
 
@@ -78,7 +78,7 @@ async def session_server(
     """A server that is stopped at the end, as `kill -9` would: nobody is told."""
     await asyncio.to_thread(state.mkdir, parents=True, exist_ok=True)
     store = await asyncio.to_thread(open_state, state)
-    agents = Agents(store, pins_unknown=True)
+    agents = JoinedAgents(store, pins_unknown=True)
     registry = Registry(agents)
     agents.when_lost(registry.removed)
     following = TaskOwner("store")

@@ -14,7 +14,7 @@ import pytest
 from cloud_server.agents.refusals import FIRST_RETRY_S, MENDED_RETRY_S
 from cloud_server.agents.registry import Registry
 from cloud_server.agents.sessions import SessionAcceptor
-from cloud_server.trust.agents import Agents
+from cloud_server.trust.agents import JoinedAgents
 from protos import tunnel_pb2
 from tests.support.memory_carrier import MemoryCarrier, carrier_pair
 from tests.support.session_server import BOX, RawBox, SessionServer, session_server
@@ -66,7 +66,7 @@ def hello() -> bytes:
 @pytest.mark.parametrize("taken", ["revoked", "rejoined"])
 async def test_a_name_lost_before_hello_came_gets_no_session(tmp_path: Path, taken: str) -> None:
     async with opened_state(tmp_path) as store:
-        agents = Agents(store, pins_unknown=False)
+        agents = JoinedAgents(store, pins_unknown=False)
         registry = Registry(agents)
         acceptor = SessionAcceptor(
             registry,
