@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
+
+import structlog
 
 from cloud_server.config import ServerConfig, state_of
 from cloud_server.trust.administration import Administration, AdministrationFailed
@@ -22,6 +25,8 @@ def administer(config: ServerConfig, work: Callable[[Administration], Awaitable[
     Raises:
         AdministrationFailed: it cannot be done; nothing was changed.
     """
+    # What is wrong with the records is for whoever reads standard error: on standard output a token is expected.
+    structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
     return asyncio.run(_administer(config, work))
 
 

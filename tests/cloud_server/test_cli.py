@@ -156,6 +156,18 @@ def test_agents_are_listed_revoked_and_forgotten(state: Path, config: str) -> No
     assert (unknown.exit_code, unknown.stderr) == (1, "Error [LL1015]: box-9 has not joined\n")
 
 
+def test_what_is_wrong_with_records_is_not_said_where_a_token_is_expected(tmp_path: Path) -> None:
+    config = str(tmp_path / "cloud-server.toml")
+    assert typed("init", "--state", str(tmp_path), "--host", "a").exit_code == 0
+    (tmp_path / "agents").mkdir()
+    (tmp_path / "agents" / "box-7.json").write_text("{")  # left by an earlier version
+    done = command_result("cloud-server", "token", "create", "--config", config, "--user", "ann")
+    assert (done.returncode, done.stdout.count("\n")) == (0, 1)
+    assert "a record cannot be read" in done.stderr
+    (line,) = fields("agent", "list", "--config", config)
+    assert (line[0], line[1][:25], line[2]) == ("box-7", "its record cannot be read", "never came")
+
+
 def test_tokens_are_listed_and_revoked(tmp_path: Path) -> None:
     config = str(tmp_path / "cloud-server.toml")
     assert typed("init", "--state", str(tmp_path), "--host", "a").exit_code == 0
