@@ -52,8 +52,10 @@ def test_a_revoked_box_loses_its_connections_and_comes_back_with_a_new_token() -
         assert made.cluster.server.log_text().count('"agent refused"') == 1
 
 
+@pytest.mark.e2e
 def test_a_server_without_descriptors_takes_nobodys_name_away_and_sees_whose_is_taken() -> None:
     with tunnel(["echo"]) as made, made.dial("echo") as sock:
+        assert exchange(sock) == b"ping"  # it is accepted
         process = psutil.Process(made.cluster.server.pid)
         before = process.rlimit(psutil.RLIMIT_NOFILE)
         process.rlimit(psutil.RLIMIT_NOFILE, (3, before[1]))  # none but those that are open
