@@ -257,7 +257,7 @@ class CloudServer:
         try:
             await JoinTokens(self._store).tidy()
         except StoreUnavailable as error:
-            _log.warning("old join tokens stay in the list", reason=str(error))
+            _log.warning("old join tokens stay in the list", code=error.fault.code, reason=str(error))
         return Enrollment(self._signer, self._store, self._agents, self._registry.rejoined)
 
     async def _see_agents(self) -> None:

@@ -229,6 +229,10 @@ def test_a_file_that_cannot_be_made_costs_no_token(state: Path, tmp_path: Path) 
         done = typed("token", "create", "--config", config, "--user", "ann", "--out", str(out))
         assert done.exit_code != 0
     assert tokens_of(state) == before
+    (tmp_path / "folder").mkdir()
+    done = typed("token", "create", "--config", config, "--user", "ann", "--out", str(tmp_path / "folder"), "--force")
+    assert done.exit_code == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
 def tokens_of(state: Path) -> int:
