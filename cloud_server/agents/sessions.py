@@ -12,6 +12,7 @@ import structlog
 
 from cloud_server.agents.agents import Agents
 from cloud_server.agents.directory import Directory
+from cloud_server.agents.refusals import Refusals
 from protos import tunnel_pb2
 from tunnel.aio.carriers.carrier import Carrier, CarrierLost
 from tunnel.aio.process.clock import MONOTONIC, Clock
@@ -28,8 +29,6 @@ from tunnel.core.wire.limits import SESSION_ID_BYTES, Limits, Timing
 
 _log = structlog.get_logger("cloud.sessions")
 
-REPLACED_RETRY_S = 60.0
-"""How long a box waits whose identity another process took over: two copies must not fence each other in a loop."""
 REPLACED_REMEMBERED = 16
 """Replaced processes remembered for each agent."""
 
@@ -63,6 +62,7 @@ class AgentSessions:
         server_id: str = "",
         acceptor: Callable[[str], Acceptor],
         turned_down: Callable[[str, ev.OpenTurnedDown], None],
+        refusals: Refusals | None = None,
         clock: Clock = MONOTONIC,
     ) -> None:
         """A new acceptor without sessions.
@@ -82,6 +82,7 @@ class AgentSessions:
         self._server_id = server_id
         self._acceptor = acceptor
         self._turned_down = turned_down
+        self._refusals = refusals or Refusals()
         self._clock = clock
         self._instances: dict[str, bytes] = {}
         self._replaced: dict[str, deque[bytes]] = {}
@@ -129,9 +130,9 @@ class AgentSessions:
             log.info("link lost during the handshake", reason=str(lost))
             return None
         except TunnelError as error:
-            log.warning("agent refused", reason=str(error), code=error.fault.code)
-            await _refuse(carrier, error)
+            await _refuse(carrier, self._refusals.answer(name, carrier.peer, error))
             return None
+        self._refusals.accepted(name)
         welcome = encode_welcome(
             protocol=protocol,
             version=self._version,
@@ -186,7 +187,6 @@ class AgentSessions:
                 raise SessionRefused(
                     f"another process uses the identity of {name}; give each box its own (edge-agent join)",
                     Code.REPLACED,
-                    REPLACED_RETRY_S,
                 )
             replaced.append(last)
         current.close(SessionLost(f"agent {name} was started anew"))
@@ -211,9 +211,8 @@ def _on_going_away(session: TunnelSession, event: ev.PeerGoingAway) -> None:
     _log.info("agent is going away", agent=session.peer, reason=event.text)
 
 
-async def _refuse(carrier: Carrier, error: TunnelError) -> None:
+async def _refuse(carrier: Carrier, refusal: SessionRefused) -> None:
     """Tell the agent why, and let it read that before the carrier goes."""
-    refusal = error if isinstance(error, SessionRefused) else SessionRefused(str(error), error.code, fault=error.fault)
     try:
         await carrier.write(encode_refusal(refusal))
         await carrier.finish()
