@@ -40,8 +40,9 @@ from tunnel.core.wire.names import AGENT_NAME_RULE, is_agent_name
 from tunnel.core.wire.target_rule import is_dns_name
 
 ADMIN = "admin"
+CONNECT_LISTEN = HostPort("127.0.0.1:7444")
 FLEET_LISTEN = HostPort("127.0.0.1:7445")
-"""Where the first configuration has the fleet API."""
+"""Where the first configuration has the CONNECT proxy over TLS, and the fleet API."""
 
 _CONFIG = f"""\
 # What this cloud-server does. Check a change with: cloud-server check --config FILE
@@ -52,7 +53,7 @@ listen = ["0.0.0.0:7443"]
 
 [connect]                         # HTTP CONNECT: kube-apiserver, curl, ssh
 unix = "connect.sock"
-listen = "127.0.0.1:7444"         # over TLS; client certificate or Proxy-Authorization
+listen = "{CONNECT_LISTEN}"         # over TLS; client certificate or Proxy-Authorization
 
 [fleet]                           # the Kubernetes API for boxes without Kubernetes
 listen = "{FLEET_LISTEN}"
@@ -111,7 +112,8 @@ def init_state(folder: Path, hosts: Sequence[str]) -> Made:
     made = Made(path, folder / "admin.kubeconfig", f"{_bracketed(hosts[0])}:{config.tunnel.listen[0].port}")
     files = _state_files(state, authority, hosts)
     url = fleet_url(config.fleet.listen or FLEET_LISTEN, hosts[0])
-    operator = kubeconfig(url, authority.pem, ADMIN, authority.issue_user(ADMIN))
+    connect = _dialled(config.connect.listen if kept else CONNECT_LISTEN, hosts[0])
+    operator = kubeconfig(url, authority.pem, ADMIN, authority.issue_user(ADMIN), connect)
     files.insert(0, NewFile(made.kubeconfig, operator.encode(), SECRET))
     if kept is None:
         files.insert(0, NewFile(path, _CONFIG.encode(), PUBLIC))
@@ -169,8 +171,9 @@ def user_kubeconfig(config_path: Path, user: str) -> str:
             f"{config_path} has no [fleet] listen: there is no API for a kubeconfig to point at", NO_FLEET_API
         )
     authority = _authority(config)
-    url = fleet_url(config.fleet.listen, _first_host(state_of(config)))
-    return kubeconfig(url, authority.pem, user, authority.issue_user(user))
+    first_host = _first_host(state_of(config))
+    url, connect = fleet_url(config.fleet.listen, first_host), _dialled(config.connect.listen, first_host)
+    return kubeconfig(url, authority.pem, user, authority.issue_user(user), connect)
 
 
 def cluster_kubeconfig(config_path: Path, user: str, cluster: str) -> str:
@@ -227,8 +230,7 @@ def renew_certificates(config_path: Path, *, all_of_them: bool) -> list[Path]:
 
 def fleet_url(listen: HostPort, first_host: str) -> str:
     """Where clients find the fleet API: on this machine when it listens on loopback, else by the first --host."""
-    host = listen.host if is_loopback(listen.host) else first_host
-    return f"https://{_bracketed(host)}:{listen.port}"
+    return f"https://{_dialled(listen, first_host)}"
 
 
 def agent_store(config_path: Path) -> AgentStore:
@@ -255,6 +257,14 @@ def _state_files(state: Path, authority: CertificateAuthority, hosts: Sequence[s
         NewFile(state / SERVER_FILE, server.certificate_pem, PUBLIC),
         *authority.files(state),
     ]
+
+
+def _dialled(listen: HostPort | None, first_host: str) -> str:
+    """HOST:PORT at which clients find a listener; "" for none."""
+    if listen is None:
+        return ""
+    host = listen.host if is_loopback(listen.host) else first_host
+    return f"{_bracketed(host)}:{listen.port}"
 
 
 def _bracketed(host: str) -> str:

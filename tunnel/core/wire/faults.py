@@ -65,6 +65,12 @@ OUTPUT_CLOSED: Final = Fault("LL1027", "Nobody reads the command's output any mo
 PROXY_INVALID: Final = Fault("LL1028", "The HTTP proxy is not written like one")
 NO_SUCH_CODE: Final = Fault("LL1029", "There is no error code of that number")
 HOST_SECTION_INVALID: Final = Fault("LL1030", "The [host] section cannot be used on this box")
+API_REFUSED: Final = Fault("LL1041", "The server's API refused the request or did not answer it")
+COMMAND_LOST: Final = Fault("LL1042", "The connection was lost while a command ran on a box")
+COPY_FAILED: Final = Fault("LL1043", "A file or folder was not copied")
+NOTHING_SELECTED: Final = Fault("LL1044", "No box has the labels")
+MEMORY_UNREADABLE: Final = Fault("LL1045", "What the command remembers cannot be read")
+SSH_MISSING: Final = Fault("LL1046", "There is no ssh program")
 
 # Certificates and identity
 
