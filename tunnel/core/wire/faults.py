@@ -67,6 +67,12 @@ NO_SUCH_CODE: Final = Fault("LL1029", "There is no error code of that number")
 HOST_SECTION_INVALID: Final = Fault("LL1030", "The [host] section cannot be used on this box")
 OUTPUT_UNUSABLE: Final = Fault("LL1031", "The file of --out cannot be made")
 NO_SUCH_TOKEN: Final = Fault("LL1032", "There is no token of that id or user")
+API_REFUSED: Final = Fault("LL1041", "The server's API refused the request or did not answer it")
+COMMAND_LOST: Final = Fault("LL1042", "The connection was lost while a command ran on a box")
+COPY_FAILED: Final = Fault("LL1043", "A file or folder was not copied")
+NOTHING_SELECTED: Final = Fault("LL1044", "No box has the labels")
+MEMORY_UNREADABLE: Final = Fault("LL1045", "What the command remembers cannot be read")
+SSH_MISSING: Final = Fault("LL1046", "There is no ssh program")
 
 # Certificates and identity
 
@@ -170,7 +176,7 @@ TOO_MANY_COMMANDS: Final = Fault("LL5012", "The box runs as many commands as it 
 CONTAINER_UNKNOWN: Final = Fault("LL5013", "The box offers no such container")
 COMMAND_NOT_STARTED: Final = Fault("LL5014", "The command cannot be started on the box")
 NO_PREVIOUS_RUN: Final = Fault("LL5015", "There is no log of a previous run")
-NOT_ON_A_PLAIN_BOX: Final = Fault("LL5016", "A plain box can do neither attach nor port-forward")
+NOT_ON_A_PLAIN_BOX: Final = Fault("LL5016", "A plain box cannot be attached to")
 REAL_KUBELET_UNREACHABLE: Final = Fault("LL5017", "The agent cannot reach the box's kubelet")
 CLUSTER_UNAVAILABLE: Final = Fault("LL5018", "The cluster's API server cannot be reached")
 CLUSTER_KUBECONFIG_UNUSABLE: Final = Fault("LL5019", "The kubeconfig for the cluster cannot be used")
