@@ -203,7 +203,8 @@ class _Session:
         writers = [self._sock] if self._unsent else []
         readable, writable, _ = select.select(readers, writers, [], 0 if always else SILENCE_S)
         if not (readable or writable or always):
-            raise CommandLost(f"{self._box}: nothing was heard for {spoken_s(SILENCE_S)}: the connection is taken for lost")
+            text = f"{self._box}: nothing was heard for {spoken_s(SILENCE_S)}: the connection is taken for lost"
+            raise CommandLost(text)
         if resized is not None and resized in readable:
             resized.recv(4096)
             self._say_size()
