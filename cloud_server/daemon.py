@@ -183,6 +183,7 @@ class CloudServer:
         """
         self._config = config
         self._store = store
+        self._audit = audit
         self._sockets = sockets or ListeningSockets()
         state = state_of(config)
         tunnel = config.tunnel
@@ -192,7 +193,9 @@ class CloudServer:
             client_ca=tunnel.client_ca or state / "ca.crt",
         )
         self._agents = JoinedAgents(store, pins_unknown=tunnel.client_ca is not None)
-        self._authenticator = authenticator = Authenticator(tunnel.trust_domain, UserTokens(store))
+        tokens = UserTokens(store)
+        tokens.when_lost(self._token_lost)
+        self._authenticator = authenticator = Authenticator(tunnel.trust_domain, tokens)
         self._sightings = Sightings(store)
         self._directory = MemoryDirectory()
         self._registry = Agents(self._agents, self._directory)
@@ -383,8 +386,14 @@ class CloudServer:
             lost_lines=lost_lines,
             parts=self._parts.up,
             expiries=self._certificates.ends,
+            unreadable=lambda: len(self._store.unreadable()),
         )
         return Metrics(VERSION, sources)
+
+    def _token_lost(self, proof: str) -> None:
+        """A user's token was revoked: what runs on it ends."""
+        lost = OpenRefused("the token that it was opened with was revoked", Code.STANDING_LOST)
+        self._live.end_where(lambda live: live.request.caller.principal.proof == proof, lost)
 
     def _removed(self, name: str, error: TunnelError) -> None:
         """An agent's membership was taken away: what runs to it ends with that as the reason, and then its session."""
@@ -408,7 +417,7 @@ class CloudServer:
             await JoinTokens(self._store).tidy()
         except StoreUnavailable as error:
             _log.warning("old join tokens stay in the list", code=error.fault.code, reason=str(error))
-        return Enrollment(self._signer, self._store, self._agents, self._registry.rejoined)
+        return Enrollment(self._signer, self._store, self._agents, self._registry.rejoined, self._audit)
 
     async def _see_agents(self) -> None:
         """Note who comes and goes, for lists, until cancelled."""

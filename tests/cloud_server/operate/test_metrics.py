@@ -55,6 +55,7 @@ class Far:
             lost_lines=lambda: Lost(7, 2),
             parts=lambda: parts,
             expiries=lambda: {"server": END},
+            unreadable=lambda: 3,
         )
         self.metrics = Metrics("1.2.3", sources)
         self.doors = Doors(far, counts=self.metrics, live=live)
@@ -97,6 +98,7 @@ def test_what_is_so_now(metrics: Metrics) -> None:
     assert now["longline_connections{listener=connect}"] == 3
     assert now["longline_part_up{part=socks}"] == 0
     assert now["longline_part_up{part=fleet}"] == 1
+    assert now["longline_unreadable_records"] == 3
     assert now["longline_certificate_expiry_seconds{certificate=server}"] == END.timestamp()
     assert now["longline_agent_certificate_expiry_seconds{agent=box-7}"] == END.timestamp()
     assert "longline_agent_certificate_expiry_seconds{agent=box-8}" not in now
