@@ -207,6 +207,7 @@ def sources_of(agents: Agents, live: LiveOpens) -> Sources:
         lost_lines=lambda: Lost(0, 0),
         parts=dict,
         expiries=dict,
+        unreadable=lambda: 0,
     )
 
 
