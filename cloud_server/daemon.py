@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
@@ -113,6 +114,7 @@ class CloudServer:
             ),
             process_budget=Budget(total_bytes=PROCESS_BUDGET_BYTES),
             ping_budget=PingBudget(pings_per_s=tunnel.pings_per_s),
+            server_id=secrets.token_hex(8),
             acceptor=Exposed(config.expose).acceptor,
         )
         self._parts = Parts()

@@ -10,7 +10,7 @@ from pathlib import Path
 from edge_agent.hostkubelet.settings import HostSettings, SettingsError
 from tunnel.aio.process.config import Fault, HostPort, LogConfig, Seconds, ServerAddress, TargetPattern, Validated, load
 from tunnel.aio.sockets.http_proxy import NO_PROXY, ProxyUnusable, parse_proxy
-from tunnel.core.wire.names import AGENT_NAME_RULE, KUBELET, is_service_name
+from tunnel.core.wire.names import AGENT_NAME_RULE, OLD_KUBELET, is_service_name
 from tunnel.core.wire.target import ServiceTarget, Target, TcpTarget
 from tunnel.core.wire.target_rule import TargetRule
 
@@ -165,7 +165,7 @@ class AgentConfig(Validated):
                 continue
             if not is_service_name(service):
                 yield Fault(key, f"{service[:80]!r} cannot name a service: {AGENT_NAME_RULE}, with a letter in it")
-            elif service == KUBELET or service in seen:
+            elif service == OLD_KUBELET or service in seen:
                 yield Fault(key, f"{service!r} is taken: each service has a name of its own")
             elif allow.rule.single is None:
                 yield Fault(key, f"needs a target of one host and one port, not {str(allow.target)!r}")

@@ -30,7 +30,7 @@ from tunnel.aio.process.sd_notify import notify
 from tunnel.aio.process.tasks import TaskOwner
 from tunnel.aio.sockets.listener import Listener
 from tunnel.core.wire.limits import Limits
-from tunnel.core.wire.names import KUBELET
+from tunnel.core.wire.names import KUBELET, OLD_KUBELET
 
 if TYPE_CHECKING:
     from edge_agent.hostkubelet.server import HostKubelet
@@ -143,12 +143,12 @@ def _services(config: AgentConfig, host: HostKubelet | None) -> dict[str, Servic
 
     async def serve_built_in(request: Request) -> None:
         assert host is not None
-        await host.serve(request.accept(), request.principal)
+        await host.serve(request.accept(), str(request.principal), request.trace_id)
 
     async def serve_real(request: Request) -> None:
         assert kubelet is not None
         await request.join(await dial_kubelet(kubelet, request.deadline_s), str(kubelet.address))
 
     if kubelet is not None:
-        return {KUBELET: serve_real}
-    return {KUBELET: serve_built_in} if host is not None else {}
+        return dict.fromkeys((KUBELET, OLD_KUBELET), serve_real)
+    return dict.fromkeys((KUBELET, OLD_KUBELET), serve_built_in) if host is not None else {}

@@ -18,7 +18,9 @@ from tunnel.aio.sessions.session import TunnelSession
 from tunnel.aio.sessions.stream import Stream
 from tunnel.core.wire.errors import Code, OpenRefused, TunnelError
 from tunnel.core.wire.frames import TrafficClass
-from tunnel.core.wire.target import Target
+from tunnel.core.wire.names import as_offered
+from tunnel.core.wire.principal import Principal, PrincipalKind
+from tunnel.core.wire.target import ServiceTarget, Target
 
 MAX_LAG = 1024
 """Changes a subscriber may be behind before it is told to start anew."""
@@ -190,10 +192,10 @@ class Registry:
                 continue  # it is over, and there may be a new one
             try:
                 return await session.open(
-                    target,
+                    self._as_offered(agent, target),
                     deadline_s=max(0.001, give_up_s - loop.time()),
                     traffic_class=traffic_class,
-                    principal=f"{frontend}:{principal}",
+                    principal=_principal(frontend, principal),
                     early_data=early_data,
                 )
             except OpenRefused as refused:
@@ -255,6 +257,13 @@ class Registry:
                 await arrived.wait()
         return self.session(agent)
 
+    def _as_offered(self, agent: str, target: Target) -> Target:
+        """A service of ours by the name that this agent has for it."""
+        node = self._entries[agent].node
+        if node is None or not isinstance(target, ServiceTarget):
+            return target
+        return ServiceTarget(as_offered(target.name, node.services))
+
     def _absent(self, agent: str) -> OpenRefused:
         entry = self._entries.get(agent)
         if entry is None and self._known.joined(agent) is None:
@@ -283,6 +292,11 @@ class Registry:
                 queue.put_nowait((change, view))
             elif queue.qsize() == MAX_LAG:
                 queue.put_nowait(None)
+
+
+def _principal(frontend: str, user: str) -> Principal:
+    kind = PrincipalKind.STATIC_FORWARD if frontend == "forward" else PrincipalKind.USER
+    return Principal(kind=kind, name=user)
 
 
 def _named(refused: OpenRefused, agent: str) -> OpenRefused:

@@ -21,6 +21,7 @@ from tunnel.core.path.probes import PingBudget
 from tunnel.core.session import Session
 from tunnel.core.streams.budget import Budget
 from tunnel.core.wire.errors import Code, RemoteProtocolError, SessionLost, SessionRefused, TunnelError
+from tunnel.core.wire.features import common
 from tunnel.core.wire.handshake import choose_protocol, decode_hello, encode_refusal, encode_welcome
 from tunnel.core.wire.limits import SESSION_ID_BYTES, Limits, Timing
 
@@ -58,9 +59,14 @@ class SessionAcceptor:
         timing: Timing,
         process_budget: Budget,
         ping_budget: PingBudget,
+        server_id: str = "",
         acceptor: Callable[[str], Acceptor] = _NOTHING_EXPOSED,
     ) -> None:
-        """`acceptor` makes what answers the streams that an agent of this name opens."""
+        """A new acceptor without sessions.
+
+        `server_id` tells this server from others of its cloud; `acceptor` makes what answers the streams that an agent
+        of this name opens.
+        """
         self._registry = registry
         self._identities = identities
         self._version = version
@@ -68,6 +74,7 @@ class SessionAcceptor:
         self._timing = timing
         self._budget = process_budget
         self._ping_budget = ping_budget
+        self._server_id = server_id
         self._acceptor = acceptor
         self._instances: dict[str, bytes] = {}
         self._replaced: dict[str, deque[bytes]] = {}
@@ -126,6 +133,8 @@ class SessionAcceptor:
             last_received=session.core.last_received,
             limits=self._limits,
             timing=self._timing,
+            features=session.core.features,
+            server_id=self._server_id,
         )
         limits = hello.limits
         session.core.set_peer_limits(limits.max_streams, limits.max_data_bytes, limits.max_packet_bytes)
@@ -152,7 +161,7 @@ class SessionAcceptor:
         if current is not None and not current.closed.done():
             self._replace(name, current, hello.instance_id)
         self._instances[name] = hello.instance_id
-        return self._new_session(name), False
+        return self._new_session(name, common(hello.features)), False
 
     def _replace(self, name: str, current: TunnelSession, instance_id: bytes) -> None:
         """End a session in favour of a new one.
@@ -175,7 +184,7 @@ class SessionAcceptor:
             replaced.append(last)
         current.close(SessionLost(f"agent {name} was started anew"))
 
-    def _new_session(self, name: str) -> TunnelSession:
+    def _new_session(self, name: str, features: frozenset[str]) -> TunnelSession:
         core = Session(
             session_id=secrets.token_bytes(SESSION_ID_BYTES),
             dialler=False,
@@ -184,6 +193,7 @@ class SessionAcceptor:
             timing=self._timing,
             process_budget=self._budget,
             ping_budget=self._ping_budget,
+            features=features,
         )
         return TunnelSession(core, self._acceptor(name), name, on_going_away=_on_going_away)
 

@@ -9,6 +9,7 @@ from cloud_server.config import ExposeConfig
 from tunnel.aio.exits.acceptor import StreamAcceptor
 from tunnel.aio.exits.policy import Policy
 from tunnel.aio.sessions.incoming import Acceptor, IncomingStream
+from tunnel.core.wire.principal import Principal, PrincipalKind
 
 
 class Exposed:
@@ -36,4 +37,5 @@ class Exposed:
         )
         named = {one.name: target for one in mine if one.name is not None and (target := one.target.rule.single)}
         offered_by = f"this server exposes no {{}} to {agent}: its cloud-server.toml does not"
-        return StreamAcceptor(policy, {}, named, principal=f"agent:{agent}", offered_by=offered_by)
+        who = Principal(kind=PrincipalKind.AGENT, name=agent)
+        return StreamAcceptor(policy, {}, named, principal=who, offered_by=offered_by)

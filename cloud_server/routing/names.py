@@ -9,7 +9,7 @@ from typing import NamedTuple
 from cloud_server.kubernetes.objects import Address
 from cloud_server.routing.route import Route
 from tunnel.core.wire.errors import Code, OpenRefused
-from tunnel.core.wire.names import KUBELET, is_agent_name, is_service_name
+from tunnel.core.wire.names import OLD_KUBELET, is_agent_name, is_service_name
 from tunnel.core.wire.target import ServiceTarget, TcpTarget
 from tunnel.core.wire.target_rule import MAX_PORT, is_dns_name
 
@@ -54,7 +54,7 @@ def parse_authority(authority: str) -> Authority:
     host, _, port_text = authority.rpartition(":")
     host = host.lower().removesuffix(".")
     if is_service_name(port_text) and is_agent_name(host):
-        if port_text == KUBELET:
+        if port_text == OLD_KUBELET:
             raise OpenRefused("a kubelet is reached through the fleet API, not by CONNECT", Code.NOT_ALLOWED)
         return Authority(host, 0, route=Route(host, ServiceTarget(port_text)))
     port = _port(port_text)

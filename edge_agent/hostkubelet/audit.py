@@ -26,6 +26,7 @@ class RequestRecord:
 
     action: str
     user: str
+    trace_id: str = ""
     container: str
     command: list[str] | None = None
     """None: the action runs none."""
@@ -54,6 +55,7 @@ def audited(record: RequestRecord) -> Iterator[RequestRecord]:
             "host",
             action=record.action,
             user=record.user,
+            trace_id=record.trace_id,
             container=record.container[:MAX_NAME_CHARS],
             **ran,
             exit_code=record.exit_code,

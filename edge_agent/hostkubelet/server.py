@@ -50,6 +50,7 @@ class _Call:
     duplex: Duplex
     request: Request
     principal: str
+    trace_id: str
 
 
 class HostKubelet:
@@ -105,17 +106,18 @@ class HostKubelet:
             except SettingsError as error:
                 raise PartFailed(str(error)) from error
 
-    async def serve(self, duplex: Duplex, principal: str) -> None:
+    async def serve(self, duplex: Duplex, principal: str, trace_id: str = "") -> None:
         """Serve one connection until it ends; owns it.
 
         Args:
             duplex: the connection.
             principal: who is at its other end, for the audit record.
+            trace_id: the connection's, for the same; empty when it has none.
         """
         connection = ServerConnection(duplex, MAX_LONG_HEAD_BYTES, self._long_heads)
         try:
             while (request := await connection.next_request()) is not None:
-                if not await self._answer(_Call(connection, duplex, request, principal)):
+                if not await self._answer(_Call(connection, duplex, request, principal, trace_id)):
                     break
         except (StreamError, ClientGone):
             pass  # the client left, which needs no answer
@@ -162,11 +164,14 @@ class HostKubelet:
             case ["stats", "summary"]:
                 await call.connection.respond(200, [JSON_TYPE], json.dumps(await self._summary()).encode())
             case ["containerLogs", namespace, pod, container]:
-                with audited(RequestRecord(action="log", user=call.principal, container=container)) as record:
+                record = RequestRecord(action="log", user=call.principal, trace_id=call.trace_id, container=container)
+                with audited(record):
                     await self._send_log(call, self._container(namespace, pod, container), record)
             case ["exec", namespace, pod, container]:
                 argv = [value for name, value in call.request.query if name == "command"]
-                record = RequestRecord(action="exec", user=call.principal, container=container, command=argv)
+                record = RequestRecord(
+                    action="exec", user=call.principal, trace_id=call.trace_id, container=container, command=argv
+                )
                 with audited(record):
                     await self._exec(call, self._container(namespace, pod, container), argv, record)
                 return False

@@ -283,6 +283,7 @@ class CloudLink:
             now=asyncio.get_running_loop().time(),
             limits=self._limits,
             timing=welcome.timing,
+            features=welcome.features,
         )
         limits = welcome.limits
         core.set_peer_limits(limits.max_streams, limits.max_data_bytes, limits.max_packet_bytes)

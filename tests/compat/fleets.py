@@ -20,6 +20,7 @@ from tests.support.fleet import FakeRegistry, Fleet, Kubelet, box, box_node, run
 from tests.support.kubectl_user import KubectlUser
 from tests.support.waits import eventually
 from tunnel.aio.sockets.duplex import Duplex
+from tunnel.core.wire.names import KUBELET
 
 LOG_LINES = 20
 
@@ -48,7 +49,7 @@ async def compat_fleet(folder: Path, **more: Kubelet) -> AsyncIterator[Fleet]:
     )
     async with running_fleet(folder, registry, {"box-7": serve, **others}) as running:
         asked = running.opener.opened
-        await eventually(lambda: ("box-7", "kubelet", "fleet") in asked, what="the kubelet was asked for its pods")
+        await eventually(lambda: ("box-7", KUBELET, "fleet") in asked, what="the kubelet was asked for its pods")
         link = running.opener.pairs["box-7"].server
         await eventually(lambda: not link.statistics().streams, what="the kubelet has answered")
         yield running

@@ -12,9 +12,10 @@ import pytest
 from tunnel.core import session
 from tunnel.core.path import delivery
 from tunnel.core.streams import scheduler, stream
-from tunnel.core.wire import codec, handshake
+from tunnel.core.wire import codec, features, handshake
 from tunnel.core.wire import limits as m
 from tunnel.core.wire.errors import Code
+from tunnel.core.wire.names import KUBELET, MAX_NAME_BYTES, OLD_KUBELET, OURS, is_service_name
 from tunnel.core.wire.target import MAX_HOST_BYTES, MAX_SERVICE_BYTES
 
 TOP = Path(__file__).parent.parent.parent
@@ -62,6 +63,8 @@ LIMITS, TIMING = m.Limits(), m.Timing()
         ("2.7", [MAX_HOST_BYTES, MAX_SERVICE_BYTES]),
         ("3.1", [m.SESSION_ID_BYTES, handshake.MAX_NODE_ENTRIES, m.MAX_TEXT_BYTES]),
         ("3.2", [handshake.PROTOCOL_MIN, handshake.PROTOCOL_MAX]),
+        ("3.8", [features.MAX_FEATURES, features.MAX_FEATURE_BYTES]),
+        ("3.9", [handshake.MAX_SERVER_ID_BYTES, handshake.MAX_SERVERS, handshake.MAX_SERVER_BYTES]),
         ("3.4", [m.MIN_PEER_DATA_BYTES, m.MIN_PEER_PACKET_BYTES]),
         ("3.4", [LIMITS.max_streams, LIMITS.max_data_bytes, LIMITS.max_packet_bytes]),
         ("4.5", [TIMING.max_ack_delay_s * 1000, delivery.ACK_AT_BYTES]),
@@ -70,6 +73,9 @@ LIMITS, TIMING = m.Limits(), m.Timing()
         ("5.2", [m.MAX_DATA_BYTES]),
         ("5.3", [m.MAX_EARLY_BYTES, scheduler.HOLD_S * 1000]),
         ("5.7", [LIMITS.opens_burst, LIMITS.opens_per_s]),
+        ("5.9", [m.MAX_TEXT_BYTES, m.MAX_GROUPS, m.MAX_GROUPS_BYTES, m.MAX_PROOF_BYTES]),
+        ("5.10", [m.MAX_TRACE_ID_BYTES]),
+        ("5.11", [MAX_NAME_BYTES, m.MAX_HOP]),
         ("6.2", [LIMITS.initial_window_bytes / m.KIB, LIMITS.min_window_bytes / m.KIB]),
         ("6.2", [LIMITS.max_window_bytes / m.MIB, LIMITS.session_budget_bytes / m.MIB]),
         ("6.2", [stream.MAX_CREDIT_AHEAD_BYTES / m.MIB / 1024]),
@@ -88,3 +94,9 @@ def test_ranges_in_words() -> None:
     assert "2^62" in CLAUSES["2.6"]
     assert delivery.ACK_EVERY_PACKETS == 2
     assert "every second packet" in CLAUSES["4.5"]
+
+
+def test_features_and_names_of_ours_are_those_of_the_code() -> None:
+    assert set(re.findall(r"`(\w+)`", CLAUSES["3.8"].partition("This build")[2])) == features.FEATURES
+    assert {OURS, KUBELET, OLD_KUBELET} <= set(re.findall(r"`([^`]+)`", CLAUSES["2.8"]))
+    assert not is_service_name(KUBELET)

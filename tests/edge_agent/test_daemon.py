@@ -15,7 +15,7 @@ from edge_agent.hostkubelet.server import HostKubelet
 from tests.support.pki import Authority
 from tests.support.waits import eventually
 from tunnel.aio.process.lifecycle import EXIT_FAILED, EXIT_OK, Stop
-from tunnel.core.wire.names import KUBELET
+from tunnel.core.wire.names import KUBELET, OLD_KUBELET
 
 AUTHORITY = Authority()
 CARD = AUTHORITY.issue(uris=["spiffe://longline/agent/box-7"])
@@ -93,7 +93,7 @@ async def test_a_real_kubelet_is_served_in_place_of_the_built_in_one(tmp_path: P
     assert not daemon._services(nothing, None)
     host = await asyncio.to_thread(HostKubelet, "box-7", built_in.host.settings)
     try:
-        assert list(daemon._services(built_in, host)) == [KUBELET]
+        assert list(daemon._services(built_in, host)) == [KUBELET, OLD_KUBELET]
     finally:
         await host.aclose()
 

@@ -33,6 +33,7 @@ from tunnel.core.wire.handshake import (
     encode_welcome,
 )
 from tunnel.core.wire.limits import MAX_FRAMES, Limits, Timing
+from tunnel.core.wire.principal import Principal, PrincipalKind
 from tunnel.core.wire.target import ServiceTarget, TcpTarget
 
 EDGES = (0, 1, 2, 3, 127, 128, 255, 65535, 65536, 65537, 2**31, 2**32 - 1, 2**61, 2**62 - 1, 2**62, 2**63, 2**64 - 1)
@@ -119,8 +120,10 @@ class Mutator:
             deadline_ms=1 + dice.getrandbits(20),
             credit=dice.getrandbits(24),
             traffic_class=dice.choice(list(f.TrafficClass)),
-            principal=text,
+            principal=Principal(kind=dice.choice(list(PrincipalKind)), name=text, groups=(text, "g"), proof=text),
             trace_id=text,
+            principal_text=text,
+            hop=dice.choice((0, 0, 1, 2)),
         )
 
     # Internal
@@ -138,6 +141,8 @@ class Mutator:
                 last_received=0,
                 limits=LIMITS,
                 timing=Timing(),
+                features=["principal"],
+                servers=["cloud-2:8443"],
             ),
             lambda: encode_refusal(SessionRefused("no", Code.REPLACED, 1.0)),
             lambda: self.dice.randbytes(self.dice.choice((0, 1, 10, 1000))),

@@ -22,13 +22,15 @@ from cloud_server.frontends.http.server import ALPN_PROTOCOLS
 from protos import tunnel_pb2
 from tests.support.joined import Pair, joined
 from tests.support.pki import Authority
+from tests.support.principals import user
 from tunnel.aio.process.tasks import TaskOwner
 from tunnel.aio.sessions.incoming import Acceptor, IncomingStream
 from tunnel.aio.sessions.stream import Stream
 from tunnel.aio.sockets.duplex import Duplex
 from tunnel.aio.sockets.listener import Listener
 from tunnel.core.wire.errors import Code, OpenRefused
-from tunnel.core.wire.target import Target
+from tunnel.core.wire.names import KUBELET
+from tunnel.core.wire.target import ServiceTarget, Target
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 TOKEN = "s3cret-token"
@@ -60,7 +62,7 @@ def box_node(**labels: str) -> tunnel_pb2.Node:
         architecture="aarch64",
         addresses=["10.1.0.9", "fd00::9"],
         labels=labels,
-        services=["kubelet"],
+        services=[KUBELET],
         cpus=4,
         memory_bytes=8 * 1024**3,
     )
@@ -138,9 +140,7 @@ class FakeOpener:
         pair = self.pairs.get(agent)
         if pair is None:
             raise OpenRefused("", Code.NO_SERVICE)
-        return await pair.server.open(
-            target, deadline_s=deadline_s, principal=f"{frontend}:{principal}", early_data=early_data
-        )
+        return await pair.server.open(target, deadline_s=deadline_s, principal=user(principal), early_data=early_data)
 
 
 def authenticate(certificate_uri: str | None, bearer: str | None) -> str | None:
@@ -210,7 +210,7 @@ def acceptor(kubelet: Kubelet) -> Acceptor:
     """The agent's side of a session that offers nothing but a kubelet."""
 
     async def accept(incoming: IncomingStream) -> None:
-        if str(incoming.target) == "kubelet":
+        if incoming.target == ServiceTarget(KUBELET):
             await kubelet(incoming.accept())
         else:
             incoming.refuse(Code.NO_SERVICE, "only a kubelet is here")

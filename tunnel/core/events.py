@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tunnel.core.wire.errors import Code, StreamError, TunnelError
+from tunnel.core.wire.principal import Principal
 from tunnel.core.wire.target import Target
 
 
@@ -16,8 +17,11 @@ class StreamOpened:
     target: Target
     deadline_s: float
     """When, on the session's clock, the peer gives up."""
-    principal: str
+    principal: Principal
     trace_id: str
+    """Empty when the peer gave none."""
+    agent: str = ""
+    """Whose target it is, when a server forwards the stream; empty: that of this side."""
 
 
 @dataclass(frozen=True, slots=True)

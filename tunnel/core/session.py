@@ -31,6 +31,7 @@ from tunnel.core.wire.limits import (
     Limits,
     Timing,
 )
+from tunnel.core.wire.principal import NOBODY, Principal
 from tunnel.core.wire.target import Target
 
 MAX_CONTROL_FRAMES = 4 * 4096 + 1024
@@ -67,6 +68,7 @@ class Session:
         timing: Timing | None = None,
         process_budget: Budget | None = None,
         ping_budget: PingBudget | None = None,
+        features: frozenset[str] = frozenset(),
     ) -> None:
         """A new session without a carrier yet: call `attach` first.
 
@@ -78,17 +80,21 @@ class Session:
             timing: from Welcome.
             process_budget: pool for receive windows that this session shares with others; None for no other bound.
             ping_budget: shared likewise by a server's sessions; None: idle links are asked after `suspect_after_s`.
+            features: what both sides can do, as the handshake has found (PROTO 3.8).
         """
         self.session_id = session_id
         self.limits = limits or Limits()
         self.timing = timing or Timing()
+        self.features = features
         self.generation = 0
         self.link = Link.SUSPENDED
         self._dialler = dialler
         self._budget = Budget(total_bytes=self.limits.session_budget_bytes, parent=process_budget)
         self._scheduler = Scheduler()
         self._events: list[ev.Event] = []
-        self._streams = StreamTable(self.limits, self._budget, self._scheduler, self._events, now, dialler=dialler)
+        self._streams = StreamTable(
+            self.limits, self._budget, self._scheduler, self._events, now, dialler=dialler, features=features
+        )
         self._outbox = Outbox()
         self._inbox = Inbox(self.timing.max_ack_delay_s)
         self._pacer = self._new_pacer()
@@ -188,7 +194,7 @@ class Session:
         *,
         deadline_s: float,
         traffic_class: f.TrafficClass = f.TrafficClass.AUTO,
-        principal: str = "",
+        principal: Principal = NOBODY,
         trace_id: str = "",
         early_data: bytes = b"",
     ) -> CoreStream:

@@ -10,7 +10,7 @@ from typing import Any
 from cloud_server.agents.registry import AgentView
 from cloud_server.frontends.fleet.objects import claim, timestamp, uid_of
 from cloud_server.frontends.fleet.resources import DEFAULT_NAMESPACE
-from tunnel.core.wire.names import KUBELET
+from tunnel.core.wire.names import KUBELET, as_offered
 from tunnel.kubeapi.status import ApiError, Json
 
 MAX_PODS = 512
@@ -57,7 +57,7 @@ def pods_from_kubelet(body: object, agent: str) -> list[Json]:
 
 def offers_kubelet(agent: AgentView) -> bool:
     """Whether the agent said, when it last connected, that it has a kubelet to ask."""
-    return agent.node is not None and KUBELET in agent.node.services
+    return agent.node is not None and as_offered(KUBELET, agent.node.services) in agent.node.services
 
 
 def stand_in(agent: AgentView, created: datetime) -> Json:

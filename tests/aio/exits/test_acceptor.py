@@ -13,18 +13,22 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.support.joined import Pair, joined
+from tests.support.principals import ANN
 from tests.support.waits import eventually
 from tunnel.aio.exits import acceptor as acceptor_module
 from tunnel.aio.exits.acceptor import Request, Service, StreamAcceptor
 from tunnel.aio.exits.dialer import dial
 from tunnel.aio.exits.policy import Policy
+from tunnel.aio.sessions.incoming import IncomingStream
 from tunnel.aio.sessions.stream import Stream
 from tunnel.aio.sockets.conn import Conn
+from tunnel.core import events as ev
 from tunnel.core.wire.errors import Code, OpenRefused, SessionLost, StreamReset
-from tunnel.core.wire.target import ServiceTarget, Target, TcpTarget
+from tunnel.core.wire.target import ServiceTarget, Target, TcpTarget, UnknownTarget
 from tunnel.core.wire.target_rule import TargetRule
 
 Record = MutableMapping[str, Any]
+TRACE_ID = "5b1ce0ffee0ddba1"
 
 
 @dataclass
@@ -74,7 +78,7 @@ def records(logs: list[Record]) -> list[Record]:
 
 
 async def opened(both: Pair, target: Target) -> Stream:
-    return await both.server.open(target, deadline_s=5, principal="forward:ann")
+    return await both.server.open(target, deadline_s=5, principal=ANN, trace_id=TRACE_ID)
 
 
 async def refused(both: Pair, target: Target) -> OpenRefused:
@@ -99,8 +103,9 @@ async def test_a_connection_is_carried_and_recorded(target: Echo) -> None:
     (record,) = records(logs)
     assert record.pop("duration_s") >= 0
     assert record == {
-        "event": "stream", "log_level": "info", "user": "forward:ann", "target": f"localhost:{target.port}",
-        "resolved": f"127.0.0.1:{target.port}", "bytes_in": 5, "bytes_out": 5, "ended": "closed",
+        "event": "stream", "log_level": "info", "user": "user:ann", "trace_id": TRACE_ID,
+        "target": f"localhost:{target.port}", "resolved": f"127.0.0.1:{target.port}", "bytes_in": 5, "bytes_out": 5,
+        "ended": "closed",
     }  # fmt: skip
 
 
@@ -162,7 +167,8 @@ async def test_what_no_rule_allows_is_refused_and_never_dialled(target: Echo) ->
         {
             "event": "refused",
             "log_level": "info",
-            "user": "forward:ann",
+            "user": "user:ann",
+            "trace_id": TRACE_ID,
             "target": f"127.0.0.1:{target.port}",
             "code": "not_allowed",
             "reason": str(refusal),
@@ -196,6 +202,37 @@ async def test_a_service_that_the_box_does_not_offer() -> None:
     assert [record["target"] for record in records(logs)] == ["kubelet"]
 
 
+@pytest.mark.parametrize(
+    ("opened", "code", "says"),
+    [
+        (ev.StreamOpened(1, UnknownTarget(), 9.0, ANN, TRACE_ID), Code.NO_SERVICE, "too old"),
+        (ev.StreamOpened(1, TcpTarget("127.0.0.1", 7), 9.0, ANN, TRACE_ID, "box-8"), Code.UNREACHABLE, "to box-8"),
+    ],
+)
+async def test_what_this_end_cannot_do_is_never_taken_for_something_else(
+    opened: ev.StreamOpened, code: Code, says: str
+) -> None:
+    anything = StreamAcceptor(Policy([TargetRule.parse("0.0.0.0/0:*")]), {}, {"unknown": TcpTarget("127.0.0.1", 7)})
+    with capture_logs() as logs, pytest.raises(OpenRefused, match=says) as caught:
+        await anything.accept(IncomingStream(_Asker(), opened))
+    assert caught.value.code is code
+    (record,) = records(logs)
+    assert (record["user"], record["trace_id"], record["code"]) == ("user:ann", TRACE_ID, code.label)
+
+
+class _Asker:
+    """A session that is told no answer."""
+
+    def now(self) -> float:
+        return 0.0
+
+    def accept(self, stream_id: int, resolved_address: str) -> Stream:
+        raise AssertionError("nothing is to be connected")
+
+    def refuse(self, stream_id: int, code: Code, text: str) -> None:
+        raise AssertionError("the acceptor raises")
+
+
 async def test_a_dial_that_nobody_waits_for_is_cancelled_and_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     dialling, cancelled = asyncio.Event(), asyncio.Event()
 
@@ -217,7 +254,7 @@ async def test_a_dial_that_nobody_waits_for_is_cancelled_and_recorded(monkeypatc
         await eventually(lambda: records(logs))
         assert both.agent.core.stream_count == 0
     (record,) = records(logs)
-    assert (record["event"], record["code"], record["user"]) == ("refused", "cancelled", "forward:ann")
+    assert (record["event"], record["code"], record["user"]) == ("refused", "cancelled", "user:ann")
 
 
 async def test_a_connection_that_comes_when_nobody_waits_any_more_is_closed(
@@ -255,18 +292,18 @@ async def test_a_service_gets_the_stream_and_its_use_is_recorded() -> None:
     async def shout(request: Request) -> None:
         stream = request.accept("the box itself")
         while data := await stream.read():
-            await stream.write(data.upper() + request.principal.encode())
+            await stream.write(data.upper() + str(request.principal).encode())
         await stream.aclose()
 
     async with box(services={"shout": shout}) as (both, logs):
         stream = await opened(both, ServiceTarget("shout"))
         await stream.write(b"hello ")
-        assert await stream.read() == b"HELLO forward:ann"
+        assert await stream.read() == b"HELLO user:ann"
         await stream.aclose()
         await eventually(lambda: records(logs))
     (record,) = records(logs)
     assert (record["event"], record["target"], record["resolved"]) == ("stream", "shout", "the box itself")
-    assert (record["bytes_in"], record["bytes_out"], record["ended"]) == (6, 17, "closed")
+    assert (record["bytes_in"], record["bytes_out"], record["ended"]) == (6, 14, "closed")
 
 
 async def test_a_service_that_fails_before_it_accepts() -> None:

@@ -9,6 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.support.joined import TARGET, echo, joined
+from tests.support.principals import user
 from tunnel.aio.sessions.incoming import IncomingStream
 from tunnel.aio.sessions.stream import Stream
 from tunnel.core.wire.errors import Code, OpenRefused, SessionLost, StreamClosed, StreamReset
@@ -124,7 +125,7 @@ async def test_stalled_reader_stops_its_writer_and_nobody_else() -> None:
     async def endless(incoming: IncomingStream) -> None:
         nonlocal sent
         stream = incoming.accept()
-        if incoming.principal != "endless":
+        if incoming.principal.name != "endless":
             await echo_on(stream)
             return
         while True:
@@ -137,7 +138,7 @@ async def test_stalled_reader_stops_its_writer_and_nobody_else() -> None:
             await stream.write(data)  # type: ignore[attr-defined]
 
     async with joined(endless) as both:
-        stalled = await both.server.open(TARGET, deadline_s=5, principal="endless")
+        stalled = await both.server.open(TARGET, deadline_s=5, principal=user("endless"))
         other = await both.server.open(TARGET, deadline_s=5)
         for _ in range(50):
             await other.write(b"x" * 1000)
@@ -162,13 +163,13 @@ async def test_what_outlives_the_drain_is_reset_on_both_sides_and_the_session_en
             raise
 
     async def unanswered(incoming: IncomingStream) -> None:
-        if incoming.principal == "unanswered":
+        if incoming.principal.name == "unanswered":
             await asyncio.sleep(60)
         await endless(incoming)
 
     async with joined(unanswered) as both, asyncio.TaskGroup() as tasks:
         stream = await both.server.open(TARGET, deadline_s=5)
-        pending = tasks.create_task(_refusal_of(both.server.open(TARGET, deadline_s=50, principal="unanswered")))
+        pending = tasks.create_task(_refusal_of(both.server.open(TARGET, deadline_s=50, principal=user("unanswered"))))
         while both.agent.core.stream_count < 2:
             await asyncio.sleep(0)
         assert await stream.read()

@@ -19,6 +19,7 @@ from tunnel.aio.sessions.incoming import IncomingStream
 from tunnel.aio.sessions.stream import Stream
 from tunnel.core.wire.errors import Code, OpenRefused, SessionLost
 from tunnel.core.wire.limits import Timing
+from tunnel.core.wire.principal import Principal, PrincipalKind
 from tunnel.core.wire.target import TcpTarget
 
 TARGET = TcpTarget("127.0.0.1", 7)
@@ -224,7 +225,7 @@ async def test_a_subscriber_that_is_too_slow_is_told_so_and_holds_up_nobody() ->
 
 
 async def test_a_stream_says_who_asked_and_by_which_way(server: SessionServer) -> None:
-    asked: list[str] = []
+    asked: list[Principal] = []
 
     async def note(incoming: IncomingStream) -> None:
         asked.append(incoming.principal)
@@ -233,7 +234,7 @@ async def test_a_stream_says_who_asked_and_by_which_way(server: SessionServer) -
     async with RawBox(server, acceptor=note) as box:
         await box.connect()
         refusal = await refused(server)
-    assert asked == ["forward:ann"]
+    assert asked == [Principal(kind=PrincipalKind.STATIC_FORWARD, name="ann")]
     assert (refusal.code, str(refusal)) == (Code.REFUSED, f"agent {BOX}: 127.0.0.1:7: connection refused")
 
 

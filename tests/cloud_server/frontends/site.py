@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from tests.support.joined import Pair, joined
+from tests.support.principals import user
 from tunnel.aio.sessions.incoming import IncomingStream
 from tunnel.aio.sessions.stream import Stream
 from tunnel.core.wire.errors import Code, OpenRefused
@@ -58,7 +59,9 @@ class Site:
         )
         if agent != "box-7":
             raise OpenRefused(f"agent {agent} is not known here", Code.UNKNOWN_AGENT)
-        return await self.pair.server.open(target, deadline_s=deadline_s, principal=principal, early_data=early_data)
+        return await self.pair.server.open(
+            target, deadline_s=deadline_s, principal=user(principal), early_data=early_data
+        )
 
     def is_known(self, name: str) -> bool:
         return name == "box-7"

@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 from cloud_server.config import AgentName, ExposeConfig
 from cloud_server.frontends.exposed import Exposed
 from tests.support.joined import joined
+from tests.support.principals import user
 from tests.support.waits import eventually
 from tunnel.aio.process.config import TargetPattern
 from tunnel.core.wire.errors import Code, OpenRefused
@@ -41,7 +42,7 @@ async def test_an_agent_reaches_what_is_exposed_to_it_and_is_who_its_certificate
         target: Target = ServiceTarget("greeter") if by_name else TcpTarget("127.0.0.1", port)
         with capture_logs() as logs:
             async with joined(exposed(port).acceptor("site-a")) as both:
-                stream = await both.server.open(target, deadline_s=5, principal="fleet:admin")
+                stream = await both.server.open(target, deadline_s=5, principal=user("admin"))
                 assert await stream.read() == b"hello"
                 await stream.aclose()
                 await eventually(lambda: [line for line in logs if line["event"] == "stream"])

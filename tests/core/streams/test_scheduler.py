@@ -24,6 +24,7 @@ from tunnel.core.wire import frames as f
 from tunnel.core.wire.codec import MAX_OFFSET, encode_packet
 from tunnel.core.wire.errors import Code
 from tunnel.core.wire.limits import CHUNK_BYTES, MAX_FRAMES, Limits
+from tunnel.core.wire.principal import Principal, PrincipalKind
 from tunnel.core.wire.target import TcpTarget
 
 ACK = f.Ack(MAX_OFFSET - 1, 0xFFFFFFFF, 0xFFFFFFFF)
@@ -209,8 +210,17 @@ controls = st.one_of(
         st.just(0xFFFFFFFF),
         big,
         st.sampled_from(f.TrafficClass),
+        st.builds(
+            Principal,
+            kind=st.sampled_from(PrincipalKind),
+            name=long_texts,
+            groups=st.lists(st.text("é€x", max_size=20), max_size=32).map(tuple),
+            proof=long_texts,
+        ),
         long_texts,
-        long_texts,
+        principal_text=long_texts,
+        agent=st.text("a", max_size=63),
+        hop=st.just(0xFFFFFFFF),
     ),
     st.builds(f.Accept, big, long_texts, big),
     st.builds(f.Reset, big, st.just(Code.REPLACED), long_texts),

@@ -6,10 +6,16 @@ import pytest
 
 from tests.core.pair import TARGET, Pair
 from tunnel.core import events as ev
+from tunnel.core.session import Session
+from tunnel.core.wire.codec import decode_envelope
 from tunnel.core.wire.errors import Code, LocalProtocolError, OpenRefused, StreamReset
+from tunnel.core.wire.features import FEATURES
 from tunnel.core.wire.frames import TrafficClass
 from tunnel.core.wire.limits import KIB, Limits
-from tunnel.core.wire.target import ServiceTarget
+from tunnel.core.wire.principal import NOBODY, Principal, PrincipalKind
+from tunnel.core.wire.target import ServiceTarget, UnknownTarget
+
+ALICE = Principal(kind=PrincipalKind.USER, name="alice", groups=("ops",), proof="token:9c21")
 
 
 def test_opening_brings_everything_to_the_other_side() -> None:
@@ -19,7 +25,7 @@ def test_opening_brings_everything_to_the_other_side() -> None:
         pair.now,
         deadline_s=2.0,
         traffic_class=TrafficClass.INTERACTIVE,
-        principal="alice",
+        principal=ALICE,
         trace_id="t-1",
     )
     assert local.id == 2
@@ -27,15 +33,40 @@ def test_opening_brings_everything_to_the_other_side() -> None:
     pair.transfer()
     opened = pair.agent.event()
     assert isinstance(opened, ev.StreamOpened)
-    assert (opened.target, opened.principal, opened.trace_id) == (ServiceTarget("kubelet"), "alice", "t-1")
+    assert (opened.target, opened.principal, opened.trace_id) == (ServiceTarget("kubelet"), ALICE, "t-1")
     assert opened.deadline_s == pytest.approx(pair.now + 1.5)
     remote = pair.agent.session.stream(2)
     assert remote is not None
-    assert (remote.hint, remote.principal, remote.trace_id) == (TrafficClass.INTERACTIVE, "alice", "t-1")
+    assert (remote.hint, remote.principal, remote.trace_id) == (TrafficClass.INTERACTIVE, ALICE, "t-1")
     pair.agent.session.accept_stream(remote, pair.now, "unix:kubelet")
     pair.transfer()
     assert pair.server.event() == ev.StreamAccepted(2, "unix:kubelet")
     assert local.resolved_address == "unix:kubelet"
+
+
+@pytest.mark.parametrize(
+    ("features", "principal", "words"),
+    [
+        (FEATURES, ALICE, ""),
+        (frozenset[str](), ALICE, "user:alice"),
+        (frozenset[str](), NOBODY, ""),
+    ],
+)
+def test_an_older_peer_is_told_in_words_who_asks(features: frozenset[str], principal: Principal, words: str) -> None:
+    session = Session(session_id=b"s" * 16, dialler=True, now=0.0, features=features)
+    session.attach(0.0)
+    session.open_stream(TARGET, 0.0, deadline_s=2.0, principal=principal)
+    message = session.next_packet(0.0)
+    assert message is not None
+    (frame,) = decode_envelope(message).packet.frames
+    assert (frame.open.principal.name, frame.open.principal_text) == (principal.name, words)
+
+
+def test_a_target_that_is_not_known_cannot_be_asked_for() -> None:
+    pair = Pair()
+    with pytest.raises(LocalProtocolError, match="known kinds"):
+        pair.agent.session.open_stream(UnknownTarget(), pair.now, deadline_s=1.0)
+    assert pair.agent.session.stream_count == 0
 
 
 def test_each_side_has_numbers_of_its_own() -> None:

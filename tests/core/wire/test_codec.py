@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from protos import tunnel_pb2 as pb
 from tunnel.core.wire import frames as f
 from tunnel.core.wire.codec import LARGE_BYTES, MAX_OFFSET, clip_text, decode_envelope, decode_packet, encode_packet
-from tunnel.core.wire.errors import Code, RemoteProtocolError
+from tunnel.core.wire.errors import Code, LocalProtocolError, RemoteProtocolError
 from tunnel.core.wire.limits import MAX_DATA_BYTES, MAX_FRAMES, MAX_MESSAGE_BYTES, MAX_TEXT_BYTES
-from tunnel.core.wire.target import ServiceTarget, TcpTarget
+from tunnel.core.wire.principal import NOBODY, Principal, PrincipalKind
+from tunnel.core.wire.target import ServiceTarget, TcpTarget, UnknownTarget
 
 NO_ACK = f.Ack(0, 0, 0)
 ids = st.integers(1, MAX_OFFSET - 1)
@@ -21,6 +22,13 @@ codes = st.sampled_from(Code)
 words = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=63)
 texts = st.text(max_size=200).filter(str.isprintable)
 targets = st.builds(TcpTarget, words, st.integers(1, 65535)) | st.builds(ServiceTarget, words)
+principals = st.builds(
+    Principal,
+    kind=st.sampled_from(PrincipalKind),
+    name=texts,
+    groups=st.lists(texts, max_size=3).map(tuple),
+    proof=words,
+)
 frames = st.one_of(
     st.builds(f.Data, ids, st.binary(min_size=1, max_size=300)),
     st.builds(f.Credit, ids, offsets),
@@ -31,9 +39,11 @@ frames = st.one_of(
         st.integers(1, 0xFFFFFFFF),
         offsets,
         st.sampled_from(f.TrafficClass),
-        texts,
-        texts,
+        st.just(NOBODY) | principals,
+        words,
         st.binary(max_size=100),
+        agent=st.just("") | words,
+        hop=st.integers(0, 9),
     ),
     st.builds(f.Accept, ids, texts, offsets),
     st.builds(f.Fin, ids),
@@ -43,6 +53,10 @@ frames = st.one_of(
     st.builds(f.Pong, st.integers(0, (1 << 64) - 1), st.integers(0, (1 << 32) - 1)),
     st.builds(f.GoAway, codes, texts, words32),
 )
+
+
+def _user(name: str, *, groups: tuple[str, ...] = (), proof: str = "") -> Principal:
+    return Principal(kind=PrincipalKind.USER, name=name, groups=groups, proof=proof)
 
 
 def _round_trip(message: bytes) -> f.Packet:
@@ -82,7 +96,7 @@ def test_texts_of_ours_are_cut_to_their_bound() -> None:
         1,
         NO_ACK,
         [
-            f.Open(1, TcpTarget("h", 1), 1, 0, f.TrafficClass.AUTO, long, long),
+            f.Open(1, TcpTarget("h", 1), 1, 0, principal=_user(long, proof=long), trace_id=long),
             f.Accept(2, long, 0),
             f.Reset(1, Code.REFUSED, long),
             f.GoAway(Code.SHUTTING_DOWN, long),
@@ -91,12 +105,50 @@ def test_texts_of_ours_are_cut_to_their_bound() -> None:
     opening, accept, reset, away = _round_trip(message).frames
     short = "é" * (MAX_TEXT_BYTES // 2)
     assert isinstance(opening, f.Open)
-    assert (opening.principal, opening.trace_id) == (short, short)
+    assert opening.principal == _user(short, proof="é" * 128)
+    assert opening.trace_id == "é" * 32
     assert isinstance(accept, f.Accept)
     assert accept.resolved_address == short
     assert isinstance(reset, f.Reset | f.GoAway)
     assert isinstance(away, f.Reset | f.GoAway)
     assert (reset.text, away.text) == (short, short)
+
+
+@pytest.mark.parametrize(
+    ("groups", "told"),
+    [
+        (("g",) * 40, ("g",) * 32),
+        (("a" * 2000, "b" * 48, "c"), ("a" * 2000, "b" * 48)),
+        (("é" * 1025, "b"), ()),
+        (("\udc80",), ("?",)),
+    ],
+)
+def test_groups_beyond_their_bounds_are_left_out(groups: tuple[str, ...], told: tuple[str, ...]) -> None:
+    (opening,) = _round_trip(
+        encode_packet(1, NO_ACK, [f.Open(1, ServiceTarget("s"), 1, 0, principal=_user("ann", groups=groups))])
+    ).frames
+    assert isinstance(opening, f.Open)
+    assert opening.principal.groups == told
+
+
+def test_a_principal_in_words_is_what_an_older_peer_reads() -> None:
+    frame = f.Open(1, ServiceTarget("s"), 1, 0, principal=_user("ann"), principal_text="user:ann")
+    envelope = pb.Envelope.FromString(encode_packet(1, NO_ACK, [frame]))
+    opening = envelope.packet.frames[0].open
+    assert (opening.principal_text, opening.principal.name) == ("user:ann", "ann")
+    opening.ClearField("principal")
+    (read,) = decode_packet(envelope.packet).frames
+    assert isinstance(read, f.Open)
+    assert read.principal == Principal(kind=PrincipalKind.UNKNOWN, name="user:ann")
+    opening.ClearField("principal_text")
+    (read,) = decode_packet(envelope.packet).frames
+    assert isinstance(read, f.Open)
+    assert read.principal is NOBODY
+
+
+def test_a_target_that_is_not_known_cannot_be_sent() -> None:
+    with pytest.raises(LocalProtocolError, match="known kinds"):
+        encode_packet(1, NO_ACK, [f.Open(1, UnknownTarget(), 1, 0)])
 
 
 @given(st.text(st.characters(codec="utf-8"), max_size=600))

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from protos import tunnel_pb2 as pb
 from tunnel.core.wire import handshake as h
 from tunnel.core.wire.errors import Code, RemoteProtocolError, SessionRefused
+from tunnel.core.wire.features import FEATURES, common
 from tunnel.core.wire.limits import Limits, Timing
 
 ID = b"i" * 16
@@ -79,6 +80,10 @@ def test_first_message_must_be_hello(envelope: pb.Envelope) -> None:
         pb.Hello(instance_id=ID, node=pb.Node(labels={"k": "v" * 1025})),
         pb.Hello(instance_id=ID, node=pb.Node(labels={"k" * 1025: "v"})),
         pb.Hello(instance_id=ID, version="v" * 1025),
+        pb.Hello(instance_id=ID, features=["f"] * 65),
+        pb.Hello(instance_id=ID, features=["f" * 64]),
+        pb.Hello(instance_id=ID, features=[""]),
+        pb.Hello(instance_id=ID, features=["a b"]),
     ],
 )
 def test_hello_out_of_bounds_is_a_fault(hello: pb.Hello) -> None:
@@ -88,7 +93,7 @@ def test_hello_out_of_bounds_is_a_fault(hello: pb.Hello) -> None:
 
 def test_hello_at_its_bounds_is_taken() -> None:
     node = pb.Node(hostname="h" * 1024, addresses=["a"] * 256, labels={"k" * 1024: "v" * 1024})
-    assert h.decode_hello(_bytes(pb.Hello(instance_id=ID, node=node))).node == node
+    assert h.decode_hello(_bytes(pb.Hello(instance_id=ID, node=node, features=["f" * 63] * 64))).node == node
 
 
 @pytest.mark.parametrize("decode", [h.decode_hello, h.decode_answer])
@@ -138,6 +143,52 @@ def test_welcome_brings_session_and_times() -> None:
 def test_welcome_out_of_bounds_is_a_fault(changes: dict[str, object]) -> None:
     with pytest.raises(RemoteProtocolError, match="Welcome with"):
         h.decode_answer(_welcome(**changes))
+
+
+def test_welcome_out_of_its_lists_bounds_is_a_fault() -> None:
+    for field, good, bad in (
+        ("features", ["f" * 63] * 64, (["f"] * 65, ["f" * 64], ["a b"])),
+        ("servers", ["h" * 261] * 64, (["h:1"] * 65, ["h" * 262], [""], ["h\n:1"])),
+    ):
+        assert set(good) >= set(getattr(h.decode_answer(_with(field, good)), field))
+        for texts in bad:
+            with pytest.raises(RemoteProtocolError, match="Welcome with"):
+                h.decode_answer(_with(field, texts))
+    assert h.decode_answer(_welcome(server_id="s" * 64)).server_id == "s" * 64
+    for server_id in ("s" * 65, "a b"):
+        with pytest.raises(RemoteProtocolError, match="Welcome with"):
+            h.decode_answer(_welcome(server_id=server_id))
+
+
+def _with(field: str, texts: list[str]) -> bytes:
+    envelope = pb.Envelope.FromString(_welcome())
+    getattr(envelope.welcome, field).extend(texts)
+    return envelope.SerializeToString()
+
+
+def test_features_are_what_both_sides_have() -> None:
+    hello = _hello()
+    assert set(hello.features) == FEATURES
+    hello.features.append("of-a-later-build")
+    assert common(hello.features) == FEATURES
+    assert common(pb.Hello().features) == frozenset()
+    message = h.encode_welcome(
+        protocol=1,
+        version="2.0",
+        session_id=ID,
+        resumed=False,
+        last_received=0,
+        limits=Limits(),
+        timing=Timing(),
+        features=common(hello.features),
+        server_id="a1b2",
+        servers=["cloud-2.example:8443"],
+    )
+    welcome = h.decode_answer(message)
+    assert (welcome.features, welcome.server_id, welcome.servers) == (FEATURES, "a1b2", ("cloud-2.example:8443",))
+    older = h.decode_answer(_welcome())
+    assert (older.features, older.server_id, older.servers) == (frozenset(), "", ())
+    assert h.decode_answer(_with("features", ["never-offered"])).features == frozenset()
 
 
 @pytest.mark.parametrize("envelope", [pb.Envelope(), pb.Envelope(hello=pb.Hello()), pb.Envelope(packet=pb.Packet())])

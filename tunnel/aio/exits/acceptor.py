@@ -14,7 +14,8 @@ from tunnel.aio.sessions.splice import splice
 from tunnel.aio.sessions.stream import Stream
 from tunnel.aio.sockets.conn import Conn
 from tunnel.core.wire.errors import Code, OpenRefused, StreamError
-from tunnel.core.wire.target import ServiceTarget, TcpTarget
+from tunnel.core.wire.principal import Principal
+from tunnel.core.wire.target import ServiceTarget, TcpTarget, UnknownTarget
 
 _log = structlog.get_logger("audit")
 
@@ -22,8 +23,9 @@ _log = structlog.get_logger("audit")
 class Request:
     """A stream that the peer asks for, as the one who serves it sees it."""
 
-    def __init__(self, incoming: IncomingStream, principal: str) -> None:
+    def __init__(self, incoming: IncomingStream, principal: Principal) -> None:
         self.principal = principal
+        self.trace_id = incoming.trace_id
         self.deadline_s = incoming.deadline_s
         """Time left to answer when the request came in."""
         self.stream: Stream | None = None
@@ -67,7 +69,7 @@ class StreamAcceptor:
         services: Mapping[str, Service],
         named: Mapping[str, TcpTarget] | None = None,
         *,
-        principal: str = "",
+        principal: Principal | None = None,
         offered_by: str = "this box offers no {}: see [host], [kubelet] and [[allow]] service in its edge-agent.toml",
     ) -> None:
         """The policy is above all.
@@ -76,7 +78,7 @@ class StreamAcceptor:
             policy: what may be dialled.
             services: what is served here, by name.
             named: targets that may be asked for by a name.
-            principal: who the peer is, where its own word on that does not count; empty where it does.
+            principal: who the peer is, where its own word on that does not count; None where it does.
             offered_by: the refusal of a name that is neither, with {} for it.
         """
         self._policy = policy
@@ -109,7 +111,11 @@ class StreamAcceptor:
     # Internal
 
     async def _serve(self, request: Request, incoming: IncomingStream) -> None:
+        if incoming.agent:
+            raise OpenRefused(f"this end does not forward to {incoming.agent}", Code.UNREACHABLE)
         match incoming.target:
+            case UnknownTarget():
+                raise OpenRefused("this end is too old for what it was asked to connect to", Code.NO_SERVICE)
             case TcpTarget():
                 await self._connect(request, incoming.target)
             case ServiceTarget(name) if name in self._named:
@@ -137,7 +143,8 @@ def _reason(error: BaseException) -> StreamError:
 def _record_refused(request: Request, incoming: IncomingStream, refusal: StreamError) -> None:
     _log.info(
         "refused",
-        user=request.principal,
+        user=str(request.principal),
+        trace_id=request.trace_id,
         target=str(incoming.target),
         code=refusal.code.label,
         reason=str(refusal),
@@ -148,7 +155,8 @@ def _record_stream(request: Request, incoming: IncomingStream, stream: Stream, d
     counts, error = stream.statistics(), stream.error
     _log.info(
         "stream",
-        user=request.principal,
+        user=str(request.principal),
+        trace_id=request.trace_id,
         target=str(incoming.target),
         resolved=stream.resolved_address,
         bytes_in=counts.bytes_received,

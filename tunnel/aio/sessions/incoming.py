@@ -27,15 +27,23 @@ class AnswerTaker(Protocol):
 
 
 class IncomingStream:
-    """A stream that the peer asks for: answer with `accept` or `refuse`, once."""
+    """A stream that the peer asks for: answer with `accept` or `refuse`, once.
+
+    Attributes:
+        target: what it is to be connected to; an UnknownTarget must be refused.
+        principal: who asks, in the peer's words.
+        trace_id: the peer's name for the connection behind it, for logs; may be empty.
+        agent: whose target it is, when a server forwards the stream; empty: this side's.
+        deadline_s: time left to answer when the request came in.
+    """
 
     def __init__(self, session: AnswerTaker, event: ev.StreamOpened) -> None:
         self.stream_id = event.stream_id
         self.target = event.target
         self.principal = event.principal
         self.trace_id = event.trace_id
+        self.agent = event.agent
         self.deadline_s = max(0.0, event.deadline_s - session.now())
-        """Time left to answer when the request came in."""
         self._session = session
         self.answered = False
 

@@ -25,6 +25,7 @@ from tunnel.core.streams.states import Link
 from tunnel.core.streams.stream import CoreStream
 from tunnel.core.wire.errors import Code, OpenRefused, SessionLost, StreamError, StreamReset, TunnelError
 from tunnel.core.wire.frames import TrafficClass
+from tunnel.core.wire.principal import NOBODY, Principal
 from tunnel.core.wire.target import Target
 
 _log = structlog.get_logger("tunnel.session")
@@ -100,13 +101,19 @@ class TunnelSession:
         *,
         deadline_s: float,
         traffic_class: TrafficClass = TrafficClass.AUTO,
-        principal: str = "",
+        principal: Principal = NOBODY,
         trace_id: str = "",
         early_data: bytes = b"",
     ) -> Stream:
         """Open a stream and wait for the peer's answer. Cancelling it cancels the dial at the far end.
 
-        `early_data` are its first bytes, up to MAX_EARLY_BYTES: the target gets them as soon as it is connected.
+        Args:
+            target: what the peer is to connect to.
+            deadline_s: time for the peer's answer, the wait for a carrier included.
+            traffic_class: what is known of the traffic to come.
+            principal: who asks.
+            trace_id: what logs of both sides write beside all that concerns this stream; empty: nothing.
+            early_data: its first bytes, up to MAX_EARLY_BYTES: the target gets them as soon as it is connected.
 
         Raises:
             OpenRefused: the peer, a limit, or the deadline said no; `code` says which.

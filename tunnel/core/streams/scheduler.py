@@ -19,6 +19,8 @@ from tunnel.core.wire.limits import MAX_FRAMES
 
 CONTROL_FRAME_BYTES = 56
 """What a control frame without texts adds to a packet at most: OPEN with every number at its longest."""
+OPEN_TEXTS_BYTES = 24
+"""What protobuf adds to the texts of an OPEN: tags and lengths of a principal, its name and proof, and an agent."""
 PACKET_OVERHEAD_BYTES = 32
 """What Envelope and Packet add to their frames at most."""
 FIN_FRAME_BYTES = 16
@@ -177,7 +179,14 @@ class Scheduler:
 
 
 def _text_bytes(text: str) -> int:
-    return len(text.encode("utf-8", "replace"))
+    return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+
+
+def _open_bytes(frame: f.Open) -> int:
+    who = frame.principal
+    texts = (str(frame.target), who.name, who.proof, *who.groups, frame.principal_text, frame.trace_id, frame.agent)
+    overhead = CONTROL_FRAME_BYTES + OPEN_TEXTS_BYTES + 3 * len(who.groups)
+    return overhead + sum(map(_text_bytes, texts)) + len(frame.early_data)
 
 
 def _control_bytes(frame: f.Frame) -> int:
@@ -185,8 +194,7 @@ def _control_bytes(frame: f.Frame) -> int:
         case f.Reset() | f.GoAway():
             return CONTROL_FRAME_BYTES + _text_bytes(frame.text)
         case f.Open():
-            texts = (str(frame.target), frame.principal, frame.trace_id)
-            return CONTROL_FRAME_BYTES + sum(map(_text_bytes, texts)) + len(frame.early_data)
+            return _open_bytes(frame)
         case f.Accept():
             return CONTROL_FRAME_BYTES + _text_bytes(frame.resolved_address)
         case _:

@@ -12,6 +12,7 @@ from tunnel.core.streams.window import ReceiveWindow
 from tunnel.core.wire.errors import Code, RemoteProtocolError
 from tunnel.core.wire.frames import TrafficClass
 from tunnel.core.wire.limits import MIB
+from tunnel.core.wire.principal import NOBODY
 from tunnel.core.wire.target import Target
 
 MAX_CREDIT_AHEAD_BYTES = 1024 * MIB
@@ -254,7 +255,7 @@ class CoreStream:
         self.receive = ReceiveHalf(window)
         self.deadline_s = deadline_s
         self.opened = False
-        self.principal = ""
+        self.principal = NOBODY
         self.trace_id = ""
         self.resolved_address = ""
         self.was_full = False

@@ -29,8 +29,10 @@ from tunnel.core.wire.errors import (
     StreamReset,
 )
 from tunnel.core.wire.faults import NO_MEMORY_FOR_STREAM, OPENS_TOO_FAST
-from tunnel.core.wire.limits import MAX_EARLY_BYTES, Limits
-from tunnel.core.wire.target import Target
+from tunnel.core.wire.features import PRINCIPAL
+from tunnel.core.wire.limits import MAX_EARLY_BYTES, MAX_HOP, Limits
+from tunnel.core.wire.principal import NOBODY, Principal
+from tunnel.core.wire.target import Target, UnknownTarget
 
 DEFAULT_RTT_S = 0.1
 """Round trip assumed for window growth before one was measured."""
@@ -43,12 +45,20 @@ class StreamTable:
 
     __slots__ = (
         "_budget", "_deadlines", "_events", "_last_announced_id", "_last_remote_id", "_limits", "_next_local_id",
-        "_opens", "_peer_goes_away", "_remote_count", "_remote_parity", "_scheduler", "_streams", "_unacked_fins",
-        "peer_max_streams", "refusing", "rtt_s",
+        "_opens", "_peer_goes_away", "_remote_count", "_remote_parity", "_scheduler", "_streams", "_tells_in_words",
+        "_unacked_fins", "peer_max_streams", "refusing", "rtt_s",
     )  # fmt: skip
 
     def __init__(
-        self, limits: Limits, budget: Budget, scheduler: Scheduler, events: list[ev.Event], now: float, *, dialler: bool
+        self,
+        limits: Limits,
+        budget: Budget,
+        scheduler: Scheduler,
+        events: list[ev.Event],
+        now: float,
+        *,
+        dialler: bool,
+        features: frozenset[str],
     ) -> None:
         """`dialler`: this side dialled the carrier, so its streams have odd ids (PROTO 5.1)."""
         self._limits = limits
@@ -70,6 +80,7 @@ class StreamTable:
         self.refusing: OpenRefused | None = None
         """Set while draining: why new streams are refused, in both directions."""
         self._peer_goes_away = False
+        self._tells_in_words = PRINCIPAL not in features
         self.rtt_s = DEFAULT_RTT_S
 
     def __len__(self) -> int:
@@ -91,7 +102,7 @@ class StreamTable:
         now: float,
         deadline_s: float,
         traffic_class: f.TrafficClass,
-        principal: str,
+        principal: Principal,
         trace_id: str,
         early_data: bytes,
     ) -> CoreStream:
@@ -100,6 +111,8 @@ class StreamTable:
         Raises:
             OpenRefused: this session takes no more streams.
         """
+        if isinstance(target, UnknownTarget):
+            raise LocalProtocolError("a stream can be opened to known kinds of target only")
         if self.refusing is not None:
             # A fresh error each time: one that is raised again and again would keep every raiser's frames.
             raise OpenRefused(self.refusing.text, self.refusing.code, self.refusing.fault)
@@ -117,7 +130,8 @@ class StreamTable:
         self._next_local_id += 2
         self._streams[stream.id] = stream
         heapq.heappush(self._deadlines, (stream.deadline_s, stream.id))
-        opening = f.Open(stream.id, target, 1, window.granted, traffic_class, principal, trace_id, early_data)
+        words = str(principal) if self._tells_in_words and principal is not NOBODY else ""
+        opening = f.Open(stream.id, target, 1, window.granted, traffic_class, principal, trace_id, early_data, words)
         stream.send.offset = stream.send.credit = len(early_data)
         self._scheduler.control.append(opening)
         return stream
@@ -305,7 +319,7 @@ class StreamTable:
         if frame.stream_id % 2 != self._remote_parity or frame.stream_id <= self._last_remote_id:
             raise RemoteProtocolError(f"OPEN of stream {frame.stream_id} after {self._last_remote_id}")
         self._last_remote_id = frame.stream_id
-        refusal = self._refuse(now)
+        refusal = self._refuse(frame, now)
         window = None if refusal is not None else self._new_window()
         if refusal is None and window is None:
             refusal = OpenRefused("no memory is left for another stream", Code.LIMIT_EXCEEDED, NO_MEMORY_FOR_STREAM)
@@ -323,15 +337,18 @@ class StreamTable:
             stream.receive.start(frame.early_data)
         self._streams[stream.id] = stream
         self._remote_count += 1
-        self._events.append(ev.StreamOpened(stream.id, frame.target, deadline_s, frame.principal, frame.trace_id))
+        opened = ev.StreamOpened(stream.id, frame.target, deadline_s, frame.principal, frame.trace_id, frame.agent)
+        self._events.append(opened)
 
-    def _refuse(self, now: float) -> OpenRefused | None:
+    def _refuse(self, frame: f.Open, now: float) -> OpenRefused | None:
         if self.refusing is not None:
             return self.refusing
         if self._remote_count >= self._limits.max_streams:
             return OpenRefused(f"{self._limits.max_streams} streams are open already", Code.LIMIT_EXCEEDED)
         if not self._opens.take(now):
             return OpenRefused("streams are opened too fast", Code.LIMIT_EXCEEDED, OPENS_TOO_FAST)
+        if frame.hop > MAX_HOP:
+            return OpenRefused("the stream was forwarded by one server too many", Code.UNREACHABLE)
         return None
 
     def _receive_accept(self, stream: CoreStream, frame: f.Accept) -> None:

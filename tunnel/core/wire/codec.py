@@ -10,9 +10,21 @@ from google.protobuf.message import DecodeError
 
 from protos import tunnel_pb2 as pb
 from tunnel.core.wire import frames as f
-from tunnel.core.wire.errors import Code, RemoteProtocolError
-from tunnel.core.wire.limits import MAX_DATA_BYTES, MAX_EARLY_BYTES, MAX_FRAMES, MAX_MESSAGE_BYTES, MAX_TEXT_BYTES
-from tunnel.core.wire.target import MAX_HOST_BYTES, MAX_SERVICE_BYTES, ServiceTarget, Target, TcpTarget
+from tunnel.core.wire.errors import Code, LocalProtocolError, RemoteProtocolError
+from tunnel.core.wire.limits import (
+    MAX_DATA_BYTES,
+    MAX_EARLY_BYTES,
+    MAX_FRAMES,
+    MAX_GROUPS,
+    MAX_GROUPS_BYTES,
+    MAX_MESSAGE_BYTES,
+    MAX_PROOF_BYTES,
+    MAX_TEXT_BYTES,
+    MAX_TRACE_ID_BYTES,
+)
+from tunnel.core.wire.names import MAX_NAME_BYTES
+from tunnel.core.wire.principal import NOBODY, Principal, PrincipalKind
+from tunnel.core.wire.target import MAX_HOST_BYTES, MAX_SERVICE_BYTES, ServiceTarget, Target, TcpTarget, UnknownTarget
 
 MAX_OFFSET = 1 << 62
 """Stream offsets and sequence numbers stay below this: sums of two of them still fit 64 bits."""
@@ -85,9 +97,16 @@ def decode_packet(packet: pb.Packet) -> f.Packet:
     return f.Packet(packet.seq, f.Ack(packet.ack, packet.ack_delay_us, packet.ack_received_us), tuple(frames))
 
 
-def clip_text(text: str) -> str:
-    """Cut a text for a person to the bound of PROTO 2.5, without breaking a character."""
-    return text.encode("utf-8", "replace")[:MAX_TEXT_BYTES].decode("utf-8", "ignore")
+def clip_text(text: str, max_bytes: int = MAX_TEXT_BYTES) -> str:
+    """Returns a text cut to the bound of PROTO 2.5, or to another one, without breaking a character."""
+    if len(text) <= max_bytes and text.isascii():
+        return text
+    return text.encode("utf-8", "replace")[:max_bytes].decode("utf-8", "ignore")
+
+
+def is_word(text: str) -> bool:
+    """Returns whether a text is what PROTO 2.7 asks of names: printable ASCII without blanks, and not empty."""
+    return bool(text) and text.isascii() and text.isprintable() and " " not in text
 
 
 # Internal - encoders
@@ -117,17 +136,37 @@ def _encode_credit(frame: pb.Frame, credit: f.Credit) -> None:
 def _encode_open(frame: pb.Frame, opening: f.Open) -> None:
     frame.stream_id = opening.stream_id
     message = frame.open
-    if isinstance(opening.target, TcpTarget):
-        message.tcp.host = opening.target.host
-        message.tcp.port = opening.target.port
-    else:
-        message.service = opening.target.name
+    match opening.target:
+        case TcpTarget(host, port):
+            message.tcp.host = host
+            message.tcp.port = port
+        case ServiceTarget(name):
+            message.service = name
+        case UnknownTarget():  # the stream table lets none through
+            raise LocalProtocolError("a stream can be opened to known kinds of target only")
     message.deadline_ms = opening.deadline_ms
     message.traffic_class = cast("pb.TrafficClass", int(opening.traffic_class))
-    message.principal = clip_text(opening.principal)
-    message.trace_id = clip_text(opening.trace_id)
+    message.trace_id = clip_text(opening.trace_id, MAX_TRACE_ID_BYTES)
     message.credit = opening.credit
     message.early_data = opening.early_data
+    message.agent = opening.agent
+    message.hop = opening.hop
+    if opening.principal is not NOBODY:
+        _encode_principal(message.principal, opening.principal)
+        message.principal_text = clip_text(opening.principal_text)
+
+
+def _encode_principal(message: pb.Principal, principal: Principal) -> None:
+    """Groups beyond the bounds are left out (PROTO 5.9): a group can only allow more."""
+    message.kind = cast("pb.PrincipalKind", int(principal.kind))
+    message.name = clip_text(principal.name)
+    message.proof = clip_text(principal.proof, MAX_PROOF_BYTES)
+    room = MAX_GROUPS_BYTES
+    for group in principal.groups[:MAX_GROUPS]:
+        room -= len(group.encode("utf-8", "replace"))
+        if room < 0:
+            return
+        message.groups.append(clip_text(group, MAX_GROUPS_BYTES))
 
 
 def _encode_accept(frame: pb.Frame, accept: f.Accept) -> None:
@@ -187,9 +226,13 @@ _ENCODERS: dict[type, Callable[[pb.Frame, Any], None]] = {
 # Internal - decoders
 
 
-def _text(text: str) -> str:
-    if len(text) > MAX_TEXT_BYTES or len(text.encode()) > MAX_TEXT_BYTES:
-        raise RemoteProtocolError(f"text of more than {MAX_TEXT_BYTES} bytes")
+def _text(text: str, max_bytes: int = MAX_TEXT_BYTES) -> str:
+    if len(text) > max_bytes or (not text.isascii() and len(text.encode()) > max_bytes):
+        raise RemoteProtocolError(f"text of more than {max_bytes} bytes")
+    return _printable(text)
+
+
+def _printable(text: str) -> str:
     # Texts end up in logs, on terminals and in reason phrases of HTTP: no line breaks or escapes get there (PROTO 2.5).
     return text if text.isprintable() else "".join(char if char.isprintable() else "?" for char in text)
 
@@ -217,24 +260,43 @@ def _decode_credit(frame: pb.Frame) -> f.Credit:
     return f.Credit(_stream_id(frame), _offset(frame.credit))
 
 
-def _is_word(text: str) -> bool:
-    return text.isascii() and text.isprintable() and " " not in text
-
-
 def _decode_target(message: pb.Open) -> Target:
     match message.WhichOneof("target"):
         case "tcp":
             host, port = message.tcp.host, message.tcp.port
-            if not 0 < len(host) <= MAX_HOST_BYTES or not 0 < port < 65536 or not _is_word(host):
+            if not 0 < len(host) <= MAX_HOST_BYTES or not 0 < port < 65536 or not is_word(host):
                 raise RemoteProtocolError("OPEN with a host or port out of range")
             return TcpTarget(host, port)
         case "service":
-            if not 0 < len(message.service) <= MAX_SERVICE_BYTES or not _is_word(message.service):
+            if not 0 < len(message.service) <= MAX_SERVICE_BYTES or not is_word(message.service):
                 raise RemoteProtocolError("OPEN with a service name out of range")
             return ServiceTarget(message.service)
-        case _:
-            # A later build's kind of target: the stream is refused as a service nobody offers, the session goes on.
-            return ServiceTarget("unknown")
+        case _:  # a later build's kind of target: the stream is refused, and the session goes on (PROTO 2.3)
+            return UnknownTarget()
+
+
+_KINDS = {int(kind): kind for kind in PrincipalKind}
+
+
+def _decode_principal(message: pb.Open) -> Principal:
+    if not message.HasField("principal"):  # an older build's says it in words
+        text = _text(message.principal_text)
+        return Principal(kind=PrincipalKind.UNKNOWN, name=text) if text else NOBODY
+    told = message.principal
+    if len(told.groups) > MAX_GROUPS or sum(len(group.encode()) for group in told.groups) > MAX_GROUPS_BYTES:
+        raise RemoteProtocolError(f"principal in more than {MAX_GROUPS} groups, or of too long names")
+    return Principal(
+        kind=_KINDS.get(told.kind, PrincipalKind.UNKNOWN),
+        name=_text(told.name),
+        groups=tuple(map(_printable, told.groups)),
+        proof=_text(told.proof, MAX_PROOF_BYTES),
+    )
+
+
+def _decode_agent(message: pb.Open) -> str:
+    if len(message.agent) > MAX_NAME_BYTES or not is_word(message.agent):
+        raise RemoteProtocolError("OPEN for an agent whose name is out of range")
+    return message.agent
 
 
 def _decode_open(frame: pb.Frame) -> f.Open:
@@ -250,9 +312,11 @@ def _decode_open(frame: pb.Frame) -> f.Open:
         deadline_ms=message.deadline_ms,
         credit=_offset(message.credit),
         traffic_class=f.TrafficClass(message.traffic_class) if known else f.TrafficClass.AUTO,
-        principal=_text(message.principal),
-        trace_id=_text(message.trace_id),
+        principal=_decode_principal(message),
+        trace_id=_text(message.trace_id, MAX_TRACE_ID_BYTES),
         early_data=message.early_data,
+        agent=_decode_agent(message) if message.agent else "",
+        hop=message.hop,
     )
 
 

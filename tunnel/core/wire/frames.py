@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from tunnel.core.wire.errors import Code
+from tunnel.core.wire.principal import NOBODY, Principal
 from tunnel.core.wire.target import Target
 
 
@@ -44,11 +45,18 @@ class Open:
     credit: int
     """Bytes that the accepting side may send."""
     traffic_class: TrafficClass = TrafficClass.AUTO
-    principal: str = ""
-    """Who asked, for the audit record of the accepting side."""
+    principal: Principal = NOBODY
+    """Who asked."""
     trace_id: str = ""
+    """What both sides write beside all that concerns this stream; empty: nothing."""
     early_data: bytes = b""
     """The first bytes of the opening side."""
+    principal_text: str = ""
+    """The principal in words, for a peer without the feature `principal`; empty for one that has it. Never received."""
+    agent: str = ""
+    """Between servers: whose target it is. Empty: the receiver's own."""
+    hop: int = 0
+    """How many servers forwarded it; more than MAX_HOP are refused."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,14 @@ on (PROTO 3).
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from protos import tunnel_pb2 as pb
-from tunnel.core.wire.codec import clip_text, decode_envelope
+from tunnel.core.wire.codec import clip_text, decode_envelope, is_word
 from tunnel.core.wire.errors import Code, RemoteProtocolError, SessionRefused
 from tunnel.core.wire.faults import decoded
+from tunnel.core.wire.features import FEATURES, MAX_FEATURE_BYTES, MAX_FEATURES, common
 from tunnel.core.wire.limits import MAX_TEXT_BYTES, SESSION_ID_BYTES, Limits, Timing
 
 PROTOCOL_MIN = 1
@@ -18,6 +20,10 @@ MAX_HANDSHAKE_BYTES = 64 * 1024
 """Hello comes from a peer that is known but not yet welcome: labels and addresses fit in this many times over."""
 MAX_NODE_ENTRIES = 256
 """Labels, addresses and services in Hello, each."""
+MAX_SERVER_ID_BYTES = 64
+MAX_SERVERS = 64
+MAX_SERVER_BYTES = 261
+"""`[host]:port` with the longest name that DNS has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +37,12 @@ class Welcome:
     last_received: int
     limits: pb.Limits
     timing: Timing
+    features: frozenset[str]
+    """What both sides can do beyond protocol 1."""
+    server_id: str
+    """Tells the server from others of its cloud; empty for an older build."""
+    servers: tuple[str, ...]
+    """`host:port` of other servers of the same cloud."""
 
 
 def encode_hello(
@@ -52,6 +64,7 @@ def encode_hello(
         last_received=last_received,
         limits=_limits(limits),
         node=node,
+        features=sorted(FEATURES),
     )
     return pb.Envelope(hello=hello).SerializeToString()
 
@@ -77,6 +90,7 @@ def decode_hello(message: bytes) -> pb.Hello:
         for text in (*texts, *node.addresses, *node.services, *node.labels, *node.labels.values())
     ):
         raise RemoteProtocolError(f"Hello with a text of more than {MAX_TEXT_BYTES} characters")
+    _check_list("Hello", "features", hello.features, MAX_FEATURES, MAX_FEATURE_BYTES)
     return hello
 
 
@@ -96,9 +110,22 @@ def choose_protocol(hello: pb.Hello) -> int:
 
 
 def encode_welcome(
-    *, protocol: int, version: str, session_id: bytes, resumed: bool, last_received: int, limits: Limits, timing: Timing
+    *,
+    protocol: int,
+    version: str,
+    session_id: bytes,
+    resumed: bool,
+    last_received: int,
+    limits: Limits,
+    timing: Timing,
+    features: Iterable[str] = (),
+    server_id: str = "",
+    servers: Sequence[str] = (),
 ) -> bytes:
-    """The server's answer to a Hello that it takes."""
+    """Returns the server's answer to a Hello that it takes.
+
+    `features` are those of Hello's that this side has too, `servers` the addresses of others of the same cloud.
+    """
     welcome = pb.Welcome(
         protocol=protocol,
         version=version,
@@ -109,6 +136,9 @@ def encode_welcome(
         suspect_after_ms=int(timing.suspect_after_s * 1000),
         dead_after_ms=int(timing.dead_after_s * 1000),
         resume_window_ms=int(timing.resume_window_s * 1000),
+        features=sorted(features),
+        server_id=server_id,
+        servers=servers,
     )
     return pb.Envelope(welcome=welcome).SerializeToString()
 
@@ -149,6 +179,10 @@ def _checked(welcome: pb.Welcome) -> Welcome:
         raise RemoteProtocolError(f"Welcome with protocol {welcome.protocol}, which was not offered")
     if not 0 < welcome.suspect_after_ms < welcome.dead_after_ms:
         raise RemoteProtocolError("Welcome with times of life that make no sense")
+    _check_list("Welcome", "features", welcome.features, MAX_FEATURES, MAX_FEATURE_BYTES)
+    _check_list("Welcome", "servers", welcome.servers, MAX_SERVERS, MAX_SERVER_BYTES)
+    if welcome.server_id:
+        _check_list("Welcome", "server ids", [welcome.server_id], 1, MAX_SERVER_ID_BYTES)
     return Welcome(
         protocol=welcome.protocol,
         version=clip_text(welcome.version),
@@ -161,7 +195,16 @@ def _checked(welcome: pb.Welcome) -> Welcome:
             dead_after_s=welcome.dead_after_ms / 1000,
             resume_window_s=welcome.resume_window_ms / 1000,
         ),
+        features=common(welcome.features),
+        server_id=welcome.server_id,
+        servers=tuple(welcome.servers),
     )
+
+
+def _check_list(message: str, name: str, texts: Sequence[str], max_count: int, max_bytes: int) -> None:
+    """Raises RemoteProtocolError for too many texts, or one that is too long, empty, or no word of printable ASCII."""
+    if len(texts) > max_count or not all(len(text) <= max_bytes and is_word(text) for text in texts):
+        raise RemoteProtocolError(f"{message} with more than {max_count} {name}, or one of more than {max_bytes} bytes")
 
 
 def _limits(limits: Limits) -> pb.Limits:

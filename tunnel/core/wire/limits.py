@@ -23,7 +23,17 @@ MIN_PEER_DATA_BYTES = 1024
 MAX_EARLY_BYTES = 2 * KIB
 """What OPEN may bring along (PROTO 5.3), below the least window: the hello of TLS or SSH, the head of a request."""
 MIN_PEER_PACKET_BYTES = 8 * KIB
-"""The same for packets; the longest control frame, an OPEN, fits in it."""
+"""The same for packets; the longest control frame, an OPEN, fits in it: 253 bytes of a host, twice 1024 of a
+principal's name (one for older peers), 2048 of groups, 256 of a proof, 64 and 63 of the trace id and an agent, 2048 of
+early data make 6780, and what protobuf adds is less than 200."""
+MAX_GROUPS = 32
+MAX_GROUPS_BYTES = 2 * KIB
+"""All groups of a principal together. Active Directory's users are in 30 and more; what is beyond is not told."""
+MAX_PROOF_BYTES = 256
+MAX_TRACE_ID_BYTES = 64
+"""Ours have 16; the ids of W3C's trace context have 32."""
+MAX_HOP = 1
+"""A server hands a stream on to the one that has the agent's link: a second hand-over would begin a circle."""
 SESSION_ID_BYTES = 16
 
 

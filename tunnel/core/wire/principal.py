@@ -1,4 +1,4 @@
-"""Who a stream is opened for, as one end tells the other (PROTO 5.2)."""
+"""Who a stream is opened for, as one end tells the other (PROTO 5.9)."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ class TcpTarget:
 
 @dataclass(frozen=True, slots=True)
 class ServiceTarget:
-    """A service inside the accepting daemon, such as `kubelet`."""
+    """A service inside the accepting daemon, such as `longline/kubelet`."""
 
     name: str
 
@@ -32,4 +32,12 @@ class ServiceTarget:
         return self.name
 
 
-Target = TcpTarget | ServiceTarget
+@dataclass(frozen=True, slots=True)
+class UnknownTarget:
+    """A kind of target that a later build knows. Whoever is asked for it must refuse; it cannot be sent."""
+
+    def __str__(self) -> str:
+        return "(a kind of target that is not known here)"
+
+
+Target = TcpTarget | ServiceTarget | UnknownTarget

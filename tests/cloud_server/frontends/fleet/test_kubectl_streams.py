@@ -16,6 +16,7 @@ from tests.cloud_server.frontends.fleet.conftest import LOG_LINES
 from tests.support.fleet import Fleet
 from tests.support.kubectl import kubectl, start_kubectl
 from tests.support.waits import eventually, scaled_s
+from tunnel.core.wire.names import KUBELET
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -30,7 +31,7 @@ async def test_exec_gives_output_errors_and_the_exit_code(fleet: Fleet) -> None:
         await eventually(lambda: _audit(logs), what="the audit record")
     assert (ran.code, ran.out) == (7, "out\n")
     assert ran.err.startswith("err\n")
-    assert fleet.opener.opened[-1] == ("box-7", "kubelet", "ann")
+    assert fleet.opener.opened[-1] == ("box-7", KUBELET, "ann")
     (record,) = _audit(logs)
     assert (record["action"], record["user"], record["agent"], record["pod"]) == (
         "exec",

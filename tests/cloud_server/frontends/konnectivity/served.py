@@ -13,6 +13,7 @@ from cloud_server.opens.attempt import Dials
 from cloud_server.routing.claims import RoutePolicy
 from cloud_server.routing.router import Router
 from tests.support.joined import Pair, joined
+from tests.support.principals import user
 from tunnel.aio.sessions.incoming import IncomingStream
 from tunnel.aio.sessions.stream import Stream
 from tunnel.aio.sockets.listener import Listener
@@ -107,7 +108,9 @@ class Site:
         early_data: bytes = b"",
     ) -> Stream:
         self.asked.append((agent, target, principal, frontend, round(deadline_s, 1)))
-        return await self.pair.server.open(target, principal=principal, deadline_s=deadline_s, early_data=early_data)
+        return await self.pair.server.open(
+            target, principal=user(principal), deadline_s=deadline_s, early_data=early_data
+        )
 
     def is_known(self, name: str) -> bool:
         return name == "box-7"
