@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -12,8 +13,10 @@ from edge_agent.identity.expiries import tell_of_ends
 from edge_agent.identity.identity import Identity, IdentityUnusable
 from edge_agent.identity.renewal import keep_fresh
 from edge_agent.link import box
+from edge_agent.link.addresses import Addresses
 from edge_agent.link.clock import ClockWatch
-from edge_agent.link.cloud_link import CloudLink
+from edge_agent.link.greeting import Box
+from edge_agent.link.links import Links, Watcher
 from edge_agent.link.listen import LocalListen
 from edge_agent.real_kubelet import dial_kubelet
 from tunnel.aio.carriers.carrier import DialOptions
@@ -28,8 +31,10 @@ from tunnel.aio.process.logs import start_log
 from tunnel.aio.process.parts import Parts
 from tunnel.aio.process.sd_notify import notify
 from tunnel.aio.process.tasks import TaskOwner
+from tunnel.aio.sessions.session import TunnelSession
 from tunnel.aio.sockets.listener import Listener
-from tunnel.core.wire.limits import Limits
+from tunnel.core.wire.handshake import Welcome
+from tunnel.core.wire.limits import SESSION_ID_BYTES, Limits
 from tunnel.core.wire.names import KUBELET, OLD_KUBELET
 
 if TYPE_CHECKING:
@@ -68,15 +73,19 @@ async def _main(config: AgentConfig, stop: Stop) -> int:
     named = named_targets(config)
     acceptor = StreamAcceptor(Policy([allow.rule for allow in config.allow]), services, named)
     options = DialOptions(proxy=config.cloud.proxy, on_clock=ClockWatch().look)
-    link = CloudLink(
+    link = Links(
         config.cloud.servers,
-        identity.tls,
+        Box(
+            tls=identity.tls,
+            addresses=Addresses(config.state, lambda _fault: None),
+            acceptor=acceptor.accept,
+            describe=lambda: box.describe(config.labels, [*services, *named]),
+            version=VERSION,
+            limits=Limits(),
+            instance_id=os.urandom(SESSION_ID_BYTES),
+        ),
         options,
-        acceptor.accept,
-        lambda: box.describe(config.labels, [*services, *named]),
-        version=VERSION,
-        limits=Limits(),
-        on_connected=_Once("READY=1"),
+        _Once("READY=1"),
     )
     listeners = _listen(config, link, parts)
     tasks = TaskOwner("edge agent")
@@ -104,7 +113,7 @@ async def _main(config: AgentConfig, stop: Stop) -> int:
     return EXIT_OK
 
 
-def _listen(config: AgentConfig, link: CloudLink, parts: Parts) -> list[Listener]:
+def _listen(config: AgentConfig, link: Links, parts: Parts) -> list[Listener]:
     """Each `[[listen]]`, open as soon as it can be: the way to the box must not hang on a port."""
     listeners: list[Listener] = []
     for one in config.listen:
@@ -114,13 +123,14 @@ def _listen(config: AgentConfig, link: CloudLink, parts: Parts) -> list[Listener
     return listeners
 
 
-class _Once:
-    """Tells systemd at the first call, and nothing afterwards."""
+class _Once(Watcher):
+    """Tells systemd of the first link, and nothing afterwards."""
 
     def __init__(self, state: str) -> None:
         self._state = state
 
-    def __call__(self) -> None:
+    def up(self, server: str, session: TunnelSession, welcome: Welcome) -> None:
+        """A link is up."""
         if self._state:
             notify(self._state)
             self._state = ""
