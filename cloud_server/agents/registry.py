@@ -12,6 +12,7 @@ from enum import Enum
 from typing import Protocol
 from weakref import WeakValueDictionary
 
+from cloud_server.agents.facts import Fact, facts_of
 from protos import tunnel_pb2
 from tunnel.aio.identity.validity import Validity
 from tunnel.aio.sessions.session import TunnelSession
@@ -45,6 +46,8 @@ class Change(Enum):
     CONNECTED = "connected"
     AWAY = "away"
     REMOVED = "removed"
+    TOLD = "told"
+    """It told its box anew, while it was connected."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +68,11 @@ class AgentView:
     """None when it is not known: it is not of our making."""
     address: str = ""
     """`ip:port` that its carrier comes from."""
+
+    @property
+    def facts(self) -> list[Fact]:
+        """What the box told of itself that only it can know, the latest first."""
+        return facts_of(self.node)
 
 
 class KnownAgents(Protocol):
@@ -220,6 +228,13 @@ class Registry:
         if (arrival := self._arrivals.get(name)) is not None:
             arrival.set()
         self._tell(Change.CONNECTED, name)
+
+    def told(self, name: str, session: TunnelSession, node: tunnel_pb2.Node) -> None:
+        """An agent tells its box anew; nothing happens when another session took the place of this one."""
+        entry = self._entries.get(name)
+        if entry is not None and entry.session is session:
+            entry.node = node
+            self._tell(Change.TOLD, name)
 
     def lost(self, name: str, session: TunnelSession) -> None:
         """A carrier is gone; nothing happens when the agent has another one already."""

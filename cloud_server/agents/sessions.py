@@ -10,6 +10,7 @@ from typing import Protocol
 
 import structlog
 
+from cloud_server.agents.node_service import NodeService
 from cloud_server.agents.registry import Registry
 from cloud_server.frontends.exposed import Exposed
 from protos import tunnel_pb2
@@ -195,7 +196,13 @@ class SessionAcceptor:
             ping_budget=self._ping_budget,
             features=features,
         )
-        return TunnelSession(core, self._acceptor(name), name, on_going_away=_on_going_away)
+        others = self._acceptor(name)
+
+        def took(node: tunnel_pb2.Node) -> None:
+            self._registry.told(name, session, node)
+
+        session = TunnelSession(core, NodeService(took, others).accept, name, on_going_away=_on_going_away)
+        return session
 
 
 def _on_going_away(session: TunnelSession, event: ev.PeerGoingAway) -> None:

@@ -29,20 +29,24 @@ _FINAL = (Code.IDENTITY_REJECTED, Code.REPLACED)
 _log = structlog.get_logger("edge.link")
 
 
-class LinkWatcher(Protocol):
-    """Is told how a link fares."""
+class Watcher(Protocol):
+    """Is told how links fare."""
 
-    def failed(self, server: str, error: CarrierLost | TunnelError) -> None:
+    def failed(self, error: CarrierLost | TunnelError) -> None:
         """A dial came to nothing."""
         ...
 
-    def up(self, server: str, session: TunnelSession, welcome: Welcome) -> None:
+    def up(self, *, resumed: bool) -> None:
         """A carrier is up, with a new session or a resumed one."""
         ...
 
-    def lost(self, server: str, reason: CarrierLost | None) -> None:
+    def lost(self, error: CarrierLost | None) -> None:
         """A carrier is gone; None: the server ended it in order."""
         ...
+
+
+class Owner(Watcher, Protocol):
+    """Who has a link is told a little more."""
 
     def leaves(self, session: TunnelSession) -> None:
         """The server of a session takes no new streams: the link goes on without it."""
@@ -52,13 +56,13 @@ class LinkWatcher(Protocol):
 class Link:
     """Keeps one session to one of the servers."""
 
-    def __init__(self, servers: Servers, box: Box, options: DialOptions, watcher: LinkWatcher) -> None:
+    def __init__(self, servers: Servers, box: Box, options: DialOptions, owner: Owner) -> None:
         """Nothing is dialled before `run`."""
         self.options = options
         """How to dial from now on."""
         self.servers = servers
         self._box = box
-        self._watcher = watcher
+        self._owner = owner
         self._pauses = Pauses()
         self._session: TunnelSession | None = None
         self._tasks = TaskOwner("link")
@@ -168,20 +172,20 @@ class Link:
         self._moved = asyncio.get_running_loop().create_future()
         _log.info("connected", server=server, session=session.label, resumed=welcome.resumed, version=welcome.version)
         self.servers.up(server)
-        self._watcher.up(server, session, welcome)
+        self._owner.up(resumed=welcome.resumed)
         peer_received = welcome.last_received if welcome.resumed else 0
         run = self._tasks.spawn(f"carrier {server}", self._run(session, server, carrier, peer_received))
         await asyncio.wait({run, self._moved}, return_when=asyncio.FIRST_COMPLETED)
         if not run.done() and self._session is session:
             self._session = None
-            self._watcher.leaves(session)
+            self._owner.leaves(session)
 
     async def _run(self, session: TunnelSession, server: str, carrier: Carrier, peer_received: int) -> None:
         lost = await session.run_carrier(carrier, peer_received)
         reason = str(lost or "ended by the server")
         _log.info("disconnected", server=server, session=session.label, reason=reason)
         self.servers.down(server, reason, lost.fault if lost is not None else SHUTTING_DOWN)
-        self._watcher.lost(server, lost)
+        self._owner.lost(lost)
         if self._session is not session:  # it was left, and cannot be resumed
             session.close(SessionLost("the server has shut down"))
 
@@ -229,7 +233,7 @@ class Link:
         )
         self._last_reason = reason
         self.servers.down(server, reason, error.fault)
-        self._watcher.failed(server, error)
+        self._owner.failed(error)
         self._pauses.failed(error)
         session = self.session
         if isinstance(error, SessionRefused) and error.code in _FINAL and session is not None:

@@ -8,14 +8,13 @@ from collections.abc import Sequence
 import structlog
 
 from edge_agent.link.greeting import Box
-from edge_agent.link.link import Link
+from edge_agent.link.link import Link, Watcher
 from edge_agent.link.servers import Servers
 from tunnel.aio.carriers.carrier import CarrierLost, DialOptions
 from tunnel.aio.process.tasks import TaskOwner
 from tunnel.aio.sessions.session import TunnelSession
 from tunnel.aio.sessions.stream import Stream
 from tunnel.core.wire.errors import Code, OpenRefused, SessionLost, TunnelError
-from tunnel.core.wire.handshake import Welcome
 from tunnel.core.wire.target import Target
 
 FINISH_S = 2.0
@@ -24,19 +23,6 @@ MAX_DRAINING = 8
 """Sessions left to drain beside the newest: a server that sends us away again and again must not fill the box."""
 
 _log = structlog.get_logger("edge.link")
-
-
-class Watcher:
-    """Is told how the links fare; does nothing. To be derived from."""
-
-    def failed(self, server: str, error: CarrierLost | TunnelError) -> None:
-        """A dial came to nothing."""
-
-    def up(self, server: str, session: TunnelSession, welcome: Welcome) -> None:
-        """A carrier is up, with a new session or a resumed one."""
-
-    def lost(self, server: str, reason: CarrierLost | None) -> None:
-        """A carrier is gone; None: the server ended it in order."""
 
 
 class Links:
@@ -146,18 +132,18 @@ class Links:
 
     # Public - for the links
 
-    def failed(self, server: str, error: CarrierLost | TunnelError) -> None:
-        """See LinkWatcher."""
-        self._watcher.failed(server, error)
+    def failed(self, error: CarrierLost | TunnelError) -> None:
+        """A dial came to nothing."""
+        self._watcher.failed(error)
 
-    def up(self, server: str, session: TunnelSession, welcome: Welcome) -> None:
-        """See LinkWatcher."""
+    def up(self, *, resumed: bool) -> None:
+        """A carrier is up."""
         self._linked.set()
-        self._watcher.up(server, session, welcome)
+        self._watcher.up(resumed=resumed)
 
-    def lost(self, server: str, reason: CarrierLost | None) -> None:
-        """See LinkWatcher."""
-        self._watcher.lost(server, reason)
+    def lost(self, error: CarrierLost | None) -> None:
+        """A carrier is gone."""
+        self._watcher.lost(error)
 
     def leaves(self, session: TunnelSession) -> None:
         """Let the streams of a session end beside the sessions that follow."""

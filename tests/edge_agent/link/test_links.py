@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from edge_agent.link import link as one_link
 from edge_agent.link.addresses import Addresses
 from edge_agent.link.greeting import Box
-from edge_agent.link.links import MAX_DRAINING, Links, Watcher
+from edge_agent.link.links import MAX_DRAINING, Links
 from edge_agent.link.pauses import MAX_ADVISED_S
 from protos import tunnel_pb2
 from tests.support.carriers import DIRECT, Cloud, cloud
@@ -27,8 +27,8 @@ from tunnel.aio.carriers.carrier_server import OnCarrier
 from tunnel.aio.sessions.session import TunnelSession
 from tunnel.aio.sessions.stream import Stream
 from tunnel.core.session import Session
-from tunnel.core.wire.errors import Code, OpenRefused, SessionLost, SessionRefused, StreamReset
-from tunnel.core.wire.handshake import Welcome, decode_hello, encode_refusal, encode_welcome
+from tunnel.core.wire.errors import Code, OpenRefused, SessionLost, SessionRefused, StreamReset, TunnelError
+from tunnel.core.wire.handshake import decode_hello, encode_refusal, encode_welcome
 from tunnel.core.wire.limits import SESSION_ID_BYTES, Limits, Timing
 from tunnel.core.wire.target import TcpTarget
 
@@ -52,14 +52,18 @@ class Agent:
         return self.running
 
 
-class Ups(Watcher):
+class Ups:
     """Writes down when a link came up."""
 
     def __init__(self) -> None:
         self.at: list[float] = []
 
-    def up(self, server: str, session: TunnelSession, welcome: Welcome) -> None:
+    def up(self, *, resumed: bool) -> None:
         self.at.append(asyncio.get_running_loop().time())
+
+    def failed(self, error: CarrierLost | TunnelError) -> None: ...
+
+    def lost(self, error: CarrierLost | None) -> None: ...
 
 
 @contextlib.asynccontextmanager

@@ -81,6 +81,8 @@ class _Live:
     """What was dialled for it; None for a service, and before the dial is over."""
     address: Address | None = None
     rule: TargetRule | None = None
+    service: Service | None = None
+    """What serves it; None for what is dialled."""
     refusal: OpenRefused | None = None
     """Why it may not go on."""
 
@@ -200,6 +202,7 @@ class StreamAcceptor:
                 service = self._services.get(name)
                 if service is None:
                     raise OpenRefused(self._offered_by.format(name), Code.NO_SERVICE)
+                live.service = service
                 await service(live.request)
             case _:
                 await self._connect(live)
@@ -225,8 +228,8 @@ class StreamAcceptor:
 
     def _allows(self, live: _Live) -> bool:
         """Whether a stream may go on. One that is still being dialled is looked at behind its dial."""
-        if isinstance(live.asked, ServiceTarget) and live.target is None:
-            return live.asked.name in self._services or live.asked.name in self._named
+        if isinstance(live.asked, ServiceTarget) and live.service is not None:
+            return self._services.get(live.asked.name) == live.service
         if live.target is None or live.address is None:
             return True
         same = self._target_of(live.asked) == live.target

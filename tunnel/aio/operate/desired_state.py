@@ -7,7 +7,9 @@ the daemon goes on with what it had, and says so until the file is good again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import signal
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,11 +21,16 @@ from tunnel.aio.process.blocking import BlockingCalls, NotAnswering
 from tunnel.aio.process.config import ConfigError
 from tunnel.aio.process.differences import Difference, differences
 from tunnel.aio.process.file_watch import FileWatch
+from tunnel.aio.process.tasks import TaskOwner
 
 C = TypeVar("C")
 
 MAX_SHOWN = 100
 """Differences that a log line or a status lists; a file with more was generated, and its author knows."""
+
+READ_S = 3.0
+"""How long ago the file may have been read before the daemon got as far as this. A file that is older than that is not
+read again at the start: it would cost an agent 1 MB for nothing."""
 
 _log = structlog.get_logger("tunnel.config")
 
@@ -97,12 +104,24 @@ class DesiredState(Generic[C]):
         watch = FileWatch(lambda: [self.path])
         try:
             await watch.start()
-            while True:
-                # At once, too: the file may have changed since the daemon read it and before it was watched.
+            if await self._calls.run(self._may_have_changed):
                 await self.reload("the file has changed")
+            while True:
                 await watch.changed()
+                await self.reload("the file has changed")
         finally:
             watch.close()
+
+    @contextmanager
+    def reloading_on_hangup(self) -> Iterator[None]:
+        """Read the file anew at each SIGHUP while the block runs; without this the signal would end the process."""
+        loop = asyncio.get_running_loop()
+        tasks = TaskOwner("reload")
+        loop.add_signal_handler(signal.SIGHUP, lambda: tasks.spawn("SIGHUP", self._hung_up()))
+        try:
+            yield
+        finally:
+            loop.add_signal_handler(signal.SIGHUP, lambda: None)  # the end is no moment to be killed by one
 
     async def reload(self, why: str) -> Reloaded:
         """Read the file and apply what is different.
@@ -132,6 +151,16 @@ class DesiredState(Generic[C]):
         }
 
     # Internal
+
+    def _may_have_changed(self) -> bool:
+        """Whether another file came between the daemon's reading it and its being watched. Blocking."""
+        try:
+            return self.path.stat().st_ctime > self.loaded.timestamp() - READ_S
+        except OSError:
+            return True
+
+    async def _hung_up(self) -> None:
+        await self.reload("SIGHUP")
 
     def _keep_old(self, fault: str, why: str) -> Reloaded:
         if fault != self.fault:
