@@ -85,6 +85,7 @@ async def _run(path: Path, agent: Agent, identity: Identity, stop: Stop, ends: E
         load=load_agent_config,
         apply=agent.apply,
         only_at_start=ONLY_AT_START,
+        fault=troubles.fault,
         on_reloaded=troubles.reloaded,
     )
     troubles.follow(desired)

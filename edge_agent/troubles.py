@@ -39,14 +39,20 @@ class Troubles:
                 reason="; ".join(host_faults),
             )
 
+    @property
+    def fault(self) -> str:
+        """Why the file could not be used whole at the start; empty when it could."""
+        return "\n".join(self._host_faults)
+
     def follow(self, desired: DesiredState[AgentConfig]) -> None:
         """Look at how the file fares, too."""
         self._desired = desired
 
     def reloaded(self, told: Reloaded) -> None:
         """The file was read anew: record it, and look at once."""
-        if told.changed:
+        if not told.fault:
             self._host_faults = []
+        if told.changed:
             self._audit.record("config", **told.as_json())
         self.look()
 
@@ -74,7 +80,7 @@ class Troubles:
         if self._host_faults:
             text = f"[host] is left out: {self._host_faults[0]}"
             found.append(("host", (faults.HOST_SECTION_INVALID, text)))
-        if self._desired is not None and self._desired.fault:
+        elif self._desired is not None and self._desired.fault:
             text = f"the configuration file cannot be used, the one before stays: {self._desired.fault}"
             found.append(("config", (faults.CONFIG_INVALID, text)))
         if fault := self._audit.fault:

@@ -8,6 +8,7 @@ more.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import json
 import socket
@@ -25,6 +26,8 @@ from tunnel.aio.sockets.address import split_address
 LOOKUP_S = 3.0
 """A name that takes longer counts as one that does not resolve: an answer comes in milliseconds, or from a second
 server after the 5 s of resolv.conf(5), and the address that is kept is at hand."""
+FIRST_LOOK_S, LAST_LOOK_S = 2.0, 60.0
+"""How long after a name did not resolve it is looked up again, at first and in the end."""
 MAX_ADDRESSES = 8
 """Of a name."""
 FILE_NAME = "addresses.json"
@@ -47,12 +50,14 @@ class Addresses:
         self._on_dns = on_dns
         self._known = _read(self._path)
         self._tasks = TaskOwner("servers' addresses")
+        self._keeping: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
 
     def reached(self, server: str, options: DialOptions) -> None:
         """A dial by name came up: keep what the name leads to now. Returns at once."""
         host = _name_to_look_up(server, options)
-        if host and not len(self._tasks):
-            self._tasks.spawn(host, self._keep(host))
+        if host and (self._keeping is None or self._keeping.done()):
+            self._keeping = self._tasks.spawn(host, self._keep(host))
 
     async def in_place_of_dns(self, server: str, options: DialOptions) -> list[str]:
         """Returns addresses to dial after a dial by name has failed: none while the name does resolve."""
@@ -64,6 +69,7 @@ class Addresses:
         except OSError as error:
             reason = f"{host} does not resolve on this box: {(error.strerror or str(error)).lower()}"
             known = self._known.get(host, [])
+            self._watch(host)
             self._on_dns(f"{reason}; dialled by the address that it had: {', '.join(known)}" if known else reason)
             return known
         self._on_dns("")
@@ -72,6 +78,21 @@ class Addresses:
     async def aclose(self) -> None:
         """End what runs."""
         await self._tasks.aclose()
+
+    def _watch(self, host: str) -> None:
+        if self._watching is None or self._watching.done():
+            self._watching = self._tasks.spawn(f"watch {host}", self._until_it_resolves(host))
+
+    async def _until_it_resolves(self, host: str) -> None:
+        """Nothing else tells that DNS is well again while the link holds."""
+        pause_s = FIRST_LOOK_S
+        while True:
+            await asyncio.sleep(pause_s)
+            with contextlib.suppress(OSError):
+                await _look_up(host)
+                self._on_dns("")
+                return
+            pause_s = min(2 * pause_s, LAST_LOOK_S)
 
     async def _keep(self, host: str) -> None:
         try:

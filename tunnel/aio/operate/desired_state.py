@@ -67,6 +67,7 @@ class DesiredState(Generic[C]):
         load: Callable[[Path], C],
         apply: Callable[[C, C], Awaitable[None]],
         only_at_start: Sequence[str] = (),
+        fault: str = "",
         on_reloaded: Callable[[Reloaded], None] = lambda _reloaded: None,
     ) -> None:
         """The daemon runs with `current` already.
@@ -78,6 +79,7 @@ class DesiredState(Generic[C]):
             apply: makes the daemon match the second of two configurations, where it matches the first. What cannot be
                 had now (a port in use) is no failure: it is brought up later, and told by the daemon's parts.
             only_at_start: keys, or sections, that `apply` leaves alone.
+            fault: why the file cannot be used as it is, for a daemon that started all the same; told by it already.
             on_reloaded: is told how each look went that found something: for metrics and the audit record.
         """
         self.path = path
@@ -85,7 +87,7 @@ class DesiredState(Generic[C]):
         self.generation = 1
         self.loaded = datetime.now(UTC)
         """When the current one was read."""
-        self.fault = ""
+        self.fault = fault
         """Why the file as it is now cannot be used; empty when it can."""
         self.changed: list[str] = []
         """What the last change was."""
@@ -169,15 +171,16 @@ class DesiredState(Generic[C]):
         return self._told(Reloaded(generation=self.generation, needs_restart=self.needs_restart, fault=fault))
 
     async def _take(self, new: C, why: str) -> Reloaded:
-        if self.fault:
+        mended, self.fault = bool(self.fault), ""
+        if mended:
             _log.info("the configuration can be used again", why=why)
-        self.fault = ""
         found = differences(self.current, new)
         self.needs_restart = _shown(
             [one for one in differences(self._started_with, new) if one.is_of(self._only_at_start)]
         )
         if not found:
-            return self._told(Reloaded(generation=self.generation, needs_restart=self.needs_restart))
+            told = Reloaded(generation=self.generation, needs_restart=self.needs_restart)
+            return self._told(told, mended)
         try:
             await self._apply(self.current, new)
         except Exception:  # noqa: BLE001 - whatever it is, the daemon goes on and says so
@@ -197,8 +200,8 @@ class DesiredState(Generic[C]):
             )
         )
 
-    def _told(self, reloaded: Reloaded) -> Reloaded:
-        if reloaded.changed or reloaded.fault:
+    def _told(self, reloaded: Reloaded, mended: bool = False) -> Reloaded:
+        if reloaded.changed or reloaded.fault or mended:
             self._on_reloaded(reloaded)
         return reloaded
 
