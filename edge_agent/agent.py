@@ -29,7 +29,6 @@ from tunnel.aio.exits.policy import Policy
 from tunnel.aio.identity.tls_material import ClientTls
 from tunnel.aio.operate.audit import Audit
 from tunnel.aio.process.command import VERSION
-from tunnel.aio.process.log_sink import Lost
 from tunnel.aio.process.logs import set_level
 from tunnel.aio.process.parts import Part, Parts
 from tunnel.aio.process.sd_notify import notify
@@ -42,9 +41,7 @@ from tunnel.core.wire.target import ServiceTarget, Target
 
 if TYPE_CHECKING:
     from edge_agent.hostkubelet.server import HostKubelet
-    from edge_agent.metrics_page import MetricsPage
     from edge_agent.real_kubelet import RealKubelet
-    from edge_agent.status import Status
 
 CLOCK = "clock"
 _KUBELETS = (KUBELET, OLD_KUBELET)
@@ -61,9 +58,11 @@ class _Open:
 
 
 class Agent:
-    """The parts of one agent. `apply` first, then `run_link` and the rest; `aclose` at the end."""
+    """The parts of one agent. `apply` first, then run `links` and `telling`; `aclose` at the end."""
 
-    def __init__(self, name: str, tls: ClientTls, config: AgentConfig, audit: Audit) -> None:
+    def __init__(
+        self, name: str, tls: ClientTls, config: AgentConfig, audit: Audit, page: Callable[[], Handler]
+    ) -> None:
         """Read what the state folder keeps; nothing is dialled or listened on before `apply`. Blocking.
 
         Args:
@@ -71,6 +70,7 @@ class Agent:
             tls: what it shows to servers.
             config: what holds from the start to the end: the state folder. All else comes by `apply`.
             audit: takes the records.
+            page: makes what serves the page of metrics, when one is wanted.
         """
         assert config.state is not None
         self.name = name
@@ -80,12 +80,6 @@ class Agent:
         self.traffic = Traffic()
         self.book = LinkBook(self.facts, lambda: notify("READY=1"))
         self.clock = ClockWatch(self._clock_said)
-        self.status: Status | None = None
-        """How it all stands, for the page of metrics; None until somebody can tell."""
-        self.lost_lines: Callable[[], Lost] = lambda: Lost(0, 0)
-        """What is missing in the log so far."""
-        self.lost_records: Callable[[], int] = lambda: 0
-        """How many audit records are missing so far."""
         self._audit = audit
         self._addresses = Addresses(config.state, self.book.dns)
         self._host: HostKubelet | None = None
@@ -93,7 +87,8 @@ class Agent:
         self._kubelet: RealKubelet | None = None
         self._acceptor = StreamAcceptor(Policy([]), {})
         self._listeners: dict[ListenConfig, _Open] = {}
-        self._metrics: tuple[MetricsPage, _Open] | None = None
+        self._metrics: _Open | None = None
+        self._page = page
         self._tasks = TaskOwner("agent")
         streams = RecordedStreams(self._acceptor, audit, self.traffic, self._records_itself)
         self.links = Links(
@@ -233,14 +228,10 @@ class Agent:
 
     async def _apply_metrics(self, old: AgentConfig, new: AgentConfig) -> None:
         if self._metrics is not None and old.metrics != new.metrics:
-            _, opened = self._metrics
-            self._metrics = None
+            opened, self._metrics = self._metrics, None
             await self._shut(opened)
         if self._metrics is None and new.metrics.listen is not None:
-            from edge_agent.metrics_page import MetricsPage  # brings what an agent without it does not load
-
-            page = MetricsPage(self)
-            self._metrics = page, self._open("metrics", new.metrics.listen, page.endpoint.handle)
+            self._metrics = self._open("metrics", new.metrics.listen, self._page())
 
     def _open(self, name: str, address: str, handler: Handler) -> _Open:
         listener = Listener(name, handler)
@@ -251,4 +242,4 @@ class Agent:
         await opened.listener.aclose()
 
     def _opened(self) -> list[_Open]:
-        return [*self._listeners.values(), *([self._metrics[1]] if self._metrics is not None else [])]
+        return [*self._listeners.values(), *([self._metrics] if self._metrics is not None else [])]

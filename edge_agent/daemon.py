@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
@@ -28,6 +29,7 @@ from tunnel.aio.process.log_sink import EXIT_FLUSH_S, LogSink
 from tunnel.aio.process.logs import start_log
 from tunnel.aio.process.sd_notify import notify
 from tunnel.aio.process.tasks import TaskOwner
+from tunnel.aio.sockets.listener import Handler
 from tunnel.core.wire.faults import IDENTITY_UNUSABLE
 
 NAME = "name"
@@ -63,22 +65,15 @@ async def _main(path: Path, config: AgentConfig, host_faults: list[str], stop: S
         _log.error("cannot start", code=error.fault.code, reason=str(error))
         return EXIT_FAILED
     audit = AuditLog(config.audit.destination, config.audit.on_failure)
-    agent = await asyncio.to_thread(Agent, name, identity.tls, config, audit)
-    agent.lost_records = lambda: audit.lost
-    if log is not None:
-        agent.lost_lines = lambda: log.lost
+
+    def page() -> Handler:
+        from edge_agent.metrics_page import MetricsPage  # brings 5 MB that an agent without it does without
+
+        return MetricsPage(agent, status, lambda: (_lost_lines(log), audit.lost)).endpoint.handle
+
+    agent = await asyncio.to_thread(Agent, name, identity.tls, config, audit, page)
     ends = Ends(identity.folder, lambda: kubelet_files(agent.config))
-    try:
-        await _run(path, agent, identity, stop, ends, Troubles(agent, audit, ends, host_faults))
-    finally:
-        await agent.aclose()
-        await audit.aclose()
-    return EXIT_OK
-
-
-async def _run(path: Path, agent: Agent, identity: Identity, stop: Stop, ends: Ends, troubles: Troubles) -> None:
-    """From the first `apply` to the end of the drain."""
-    config = agent.config
+    troubles = Troubles(agent, audit, ends, host_faults)
     desired = DesiredState(
         path,
         config,
@@ -89,19 +84,48 @@ async def _run(path: Path, agent: Agent, identity: Identity, stop: Stop, ends: E
         on_reloaded=troubles.reloaded,
     )
     troubles.follow(desired)
-    agent.status = Status(agent, desired, ends)
-    admin = AdminServer(agent.status.routes(), identity.folder / SOCKET_NAME)
+    status = Status(agent, desired, ends)
+
+    try:
+        await _run(_Following(agent, identity, desired, status, ends, troubles), stop)
+    finally:
+        await agent.aclose()
+        await audit.aclose()
+    return EXIT_OK
+
+
+def _lost_lines(log: LogSink | None) -> int:
+    return log.lost.lines if log is not None else 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Following:
+    """An agent, and what looks after it."""
+
+    agent: Agent
+    identity: Identity
+    desired: DesiredState[AgentConfig]
+    status: Status
+    ends: Ends
+    troubles: Troubles
+
+
+async def _run(parts: _Following, stop: Stop) -> None:
+    """From the first `apply` to the end of the drain."""
+    agent, identity, desired = parts.agent, parts.identity, parts.desired
+    config = agent.config
+    admin = AdminServer(parts.status.routes(), identity.folder / SOCKET_NAME)
     await agent.apply(NOTHING, config)
     agent.parts.want("admin socket", admin.open)
     tasks = TaskOwner("edge agent")
     for title, work in (
         ("link", agent.links.run()),
         ("renewal", keep_fresh(identity, lambda: _dialling(agent))),
-        ("ends of certificates", ends.run()),
+        ("ends of certificates", parts.ends.run()),
         ("configuration", desired.run()),
         ("certificates", _follow_identity(agent, identity)),
         ("telling", agent.telling.run()),
-        ("troubles", troubles.run()),
+        ("troubles", parts.troubles.run()),
     ):
         stop.watch(tasks.spawn(title, work))
     garbage.settle()

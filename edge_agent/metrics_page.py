@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -10,6 +10,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
 from edge_agent.agent import Agent
+from edge_agent.status import Status
 from tunnel.aio.process.command import VERSION
 from tunnel.aio.sockets.metrics_endpoint import MetricsEndpoint
 
@@ -19,16 +20,17 @@ PREFIX = "longline_agent_"
 class MetricsPage:
     """Reads the agent when somebody asks, and holds nothing."""
 
-    def __init__(self, agent: Agent) -> None:
+    def __init__(self, agent: Agent, status: Status, lost: Callable[[], tuple[int, int]]) -> None:
+        """`lost` tells how many log lines and how many audit records could not be written so far."""
         self._agent = agent
+        self._status = status
         registry = CollectorRegistry()
-        registry.register(_Figures(agent))
+        registry.register(_Figures(agent, status, lost))
         self.endpoint = MetricsEndpoint(lambda: generate_latest(registry), self._not_ready, self._remarks)
         """Serves the connections of a listener."""
 
     def _not_ready(self) -> str:
-        status = self._agent.status
-        verdict, line = status.verdict() if status is not None else ("bad", "starting")
+        verdict, line = self._status.verdict()
         return line if verdict == "bad" else ""
 
     def _remarks(self) -> list[str]:
@@ -36,8 +38,10 @@ class MetricsPage:
 
 
 class _Figures(Collector):
-    def __init__(self, agent: Agent) -> None:
+    def __init__(self, agent: Agent, status: Status, lost: Callable[[], tuple[int, int]]) -> None:
         self._agent = agent
+        self._status = status
+        self._lost = lost
 
     def describe(self) -> list[Metric]:
         """Nothing, so that a registry need not ask for all figures at once to know their names."""
@@ -93,13 +97,10 @@ class _Figures(Collector):
         for part in agent.parts.all():
             parts.add_metric([part.name], part.up)
         yield from (info, parts)
-        lost = agent.lost_lines()
-        yield CounterMetricFamily(f"{PREFIX}log_lines_lost", "Log lines that could not be written.", value=lost.lines)
-        yield CounterMetricFamily(
-            f"{PREFIX}audit_records_lost", "Audit records that could not be written.", value=agent.lost_records()
-        )
-        if (status := agent.status) is None:
-            return
+        lines, records = self._lost()
+        yield CounterMetricFamily(f"{PREFIX}log_lines_lost", "Log lines that could not be written.", value=lines)
+        yield CounterMetricFamily(f"{PREFIX}audit_records_lost", "Audit records that were not written.", value=records)
+        status = self._status
         yield _gauge("config_generation", "Counts the configurations that were applied.", status.desired.generation)
         yield _gauge("config_fault", "Whether the configuration file cannot be used.", bool(status.desired.fault))
         days = _labelled_gauge("certificate_days_left", "Days until each certificate ends.", "certificate")
