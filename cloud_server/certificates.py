@@ -14,6 +14,7 @@ from cloud_server.trust import expiries
 from cloud_server.trust.renewal import due
 from cloud_server.trust.signer import Signer, SignerFailed
 from tunnel.aio.identity.validity import TELL_EVERY, ExpiryLog, Standing, Watched
+from tunnel.core.wire.faults import AGENTS_LOCKED_OUT, RENEWAL_FAILED
 
 LOOK_S = 5.0
 """How soon a file that changed counts, and a certificate that is due is renewed."""
@@ -49,7 +50,7 @@ class Certificates:
         try:
             await signer.renew(files)
         except SignerFailed as error:
-            _log.error("not renewed, trying again", files=files, reason=str(error))
+            _log.error("not renewed, trying again", code=RENEWAL_FAILED.code, files=files, reason=str(error))
             return False
         _log.info("renewed", files=[str(state / file) for file in files])
         self._watched = await asyncio.to_thread(expiries.watched, self._config)
@@ -91,4 +92,7 @@ class Certificates:
         if late:
             self._agents_told = now
             reason = "their certificates are near their end and were not renewed; their own logs say why"
-            _log.warning("agents will be locked out", count=len(late), agents=late[:MAX_NAMES], reason=reason)
+            names = late[:MAX_NAMES]
+            _log.warning(
+                "agents will be locked out", code=AGENTS_LOCKED_OUT.code, count=len(late), agents=names, reason=reason
+            )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -37,11 +38,13 @@ from tunnel.aio.process.log_sink import EXIT_FLUSH_S, LogSink, Lost
 from tunnel.aio.process.logs import start_log
 from tunnel.aio.process.parts import PartFailed, Parts
 from tunnel.aio.process.sd_notify import notify
+from tunnel.aio.process.supervised import keep_told
 from tunnel.aio.process.tasks import TaskOwner
+from tunnel.aio.sessions.standing import stuck
 from tunnel.core.path.probes import PingBudget
 from tunnel.core.streams.budget import Budget
 from tunnel.core.wire.errors import Code, SessionRefused
-from tunnel.core.wire.faults import SIGNER_FAILED, FaultError
+from tunnel.core.wire.faults import DRAIN_CUT, GRPC_SAYS, PEER_CERTIFICATE_REFUSED, SIGNER_FAILED, FaultError, fault_of
 from tunnel.core.wire.limits import MIB, Limits, Timing
 
 PROCESS_BUDGET_BYTES = 1024 * MIB
@@ -82,7 +85,7 @@ async def _main(config: ServerConfig, stop: Stop, log: LogSink) -> int:
             await stop.drain(server.drain())
         return EXIT_OK
     except (StartFailed, CredentialsUnusable, OSError) as error:
-        _log.error("cannot start", reason=str(error))
+        _log.error("cannot start", code=fault_of(error).code, reason=str(error))
         return EXIT_FAILED
 
 
@@ -167,6 +170,8 @@ class CloudServer:
         stop.watch(self._tasks.spawn("follow agents", self._agents.follow(self._registry.removed)))
         stop.watch(self._tasks.spawn("follow users", self._users.follow()))
         stop.watch(self._tasks.spawn("front ends", self._front_ends.run()))
+        supervised = keep_told(self._line, lambda: stuck(self._registry.sessions()), os.environ)
+        stop.watch(self._tasks.spawn("systemd", supervised))
         following = self._certificates.follow(self._signer, self._front_ends.reload_certificate)
         stop.watch(self._tasks.spawn("follow certificates", following))
 
@@ -185,7 +190,7 @@ class CloudServer:
                     await session.drained()
         except TimeoutError:
             left = sum(session.core.stream_count for session in sessions)
-            _log.warning("connections still open at the end of the drain are reset", streams=left)
+            _log.warning("connections still open at the end of the drain are reset", code=DRAIN_CUT.code, streams=left)
 
     async def aclose(self) -> None:
         """Close what is open; agents are told, so that they need not wait for what does not come back."""
@@ -206,6 +211,11 @@ class CloudServer:
 
     # Internal
 
+    def _line(self) -> str:
+        """Returns how the server is, for `systemctl status`."""
+        attached = sum(session.attached for session in self._registry.sessions())
+        return "; ".join([f"{attached} agent{'' if attached == 1 else 's'} connected", *self._parts.faults()])
+
     def _load(self) -> None:
         self._agents.reload()
         self._users.reload()
@@ -219,7 +229,7 @@ class CloudServer:
         try:
             await self._signer.check()
         except SignerFailed as error:
-            raise StartFailed(str(error)) from error
+            raise StartFailed(error.text, error.fault) from error
         # Before anything shows it: what has run out is a reason to start, not one to fail.
         await self._certificates.renew(self._signer)
         return Enrollment(self._signer, TokenStore(state), self._agents, self._registry.rejoined)
@@ -245,7 +255,7 @@ class CloudServer:
         try:
             access = self._cluster_access = LightkubeAccess.from_kubeconfig(kubeconfig)
         except KubeconfigUnusable as fault:
-            raise PartFailed(f"kubernetes.kubeconfig: {fault}") from fault
+            raise PartFailed(f"kubernetes.kubeconfig: {fault}", fault.fault) from fault
         stop.watch(self._tasks.spawn("follow cluster", Follower(access, self._cluster).run()))
 
 
@@ -255,8 +265,14 @@ def _log_native(event: NativeEvent) -> None:
         level = _log.warning if event.certificate else _log.debug
         # Which of the two clocks is wrong is for a person to see.
         clock = {"clock": clock_says()} if "expired" in event.reason or "not yet valid" in event.reason else {}
-        level("peer refused in the TLS handshake", address=event.peer, reason=event.reason, **clock)
+        level(
+            "peer refused in the TLS handshake",
+            code=PEER_CERTIFICATE_REFUSED.code,
+            address=event.peer,
+            reason=event.reason,
+            **clock,
+        )
     elif isinstance(event, Suppressed):
-        _log.warning("more peers refused in the TLS handshake", count=event.count)
+        _log.warning("more peers refused in the TLS handshake", code=PEER_CERTIFICATE_REFUSED.code, count=event.count)
     else:
-        _log.warning("grpc", text=event.text)
+        _log.warning("grpc", code=GRPC_SAYS.code, text=event.text)

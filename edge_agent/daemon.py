@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +29,9 @@ from tunnel.aio.process.lifecycle import EXIT_FAILED, EXIT_OK, Stop, run_daemon
 from tunnel.aio.process.log_sink import EXIT_FLUSH_S, LogSink
 from tunnel.aio.process.logs import start_log
 from tunnel.aio.process.sd_notify import notify
+from tunnel.aio.process.supervised import keep_told
 from tunnel.aio.process.tasks import TaskOwner
+from tunnel.aio.sessions.standing import linked, stuck
 from tunnel.aio.sockets.listener import Handler
 from tunnel.core.wire.faults import IDENTITY_UNUSABLE
 
@@ -113,7 +116,7 @@ class _Following:
 async def _run(parts: _Following, stop: Stop) -> None:
     """From the first `apply` to the end of the drain."""
     agent, identity, desired = parts.agent, parts.identity, parts.desired
-    config = agent.config
+    config, links = agent.config, agent.links
     admin = AdminServer(parts.status.routes(), identity.folder / SOCKET_NAME)
     await agent.apply(NOTHING, config)
     agent.parts.want("admin socket", admin.open)
@@ -126,6 +129,7 @@ async def _run(parts: _Following, stop: Stop) -> None:
         ("certificates", _follow_identity(agent, identity)),
         ("telling", agent.telling.run()),
         ("troubles", parts.troubles.run()),
+        ("systemd", keep_told(lambda: linked(links.sessions()), lambda: stuck(links.sessions()), os.environ)),
     ):
         stop.watch(tasks.spawn(title, work))
     garbage.settle()

@@ -22,6 +22,7 @@ from tunnel.aio.process.blocking import BlockingCalls, NotAnswering
 from tunnel.aio.sockets.conn import Conn
 from tunnel.aio.sockets.tls_client import dial_tls
 from tunnel.core.wire.errors import Code, OpenRefused
+from tunnel.core.wire.faults import REAL_KUBELET_UNREACHABLE
 
 _files = BlockingCalls("kubelet files", threads=4)
 """Where they are is the configuration's choice, and asked at every dial."""
@@ -63,22 +64,26 @@ async def dial_kubelet(settings: KubeletConfig, deadline_s: float) -> Conn:
         text = (
             f"{settings.client_cert}, {settings.client_key} or {settings.ca} is on a file system that does not answer"
         )
-        raise OpenRefused(f"kubelet at {address}: {text}", Code.DEADLINE) from None
+        raise OpenRefused(f"kubelet at {address}: {text}", Code.DEADLINE, REAL_KUBELET_UNREACHABLE) from None
     except TimeoutError:
-        raise OpenRefused(f"kubelet at {address}: no answer within {deadline_s:g} s", Code.DEADLINE) from None
+        raise OpenRefused(
+            f"kubelet at {address}: no answer within {deadline_s:g} s", Code.DEADLINE, REAL_KUBELET_UNREACHABLE
+        ) from None
     except CredentialsUnusable as error:
-        raise OpenRefused(f"kubelet at {address}: {error}", Code.NO_SERVICE) from error
+        raise OpenRefused(f"kubelet at {address}: {error}", Code.NO_SERVICE, REAL_KUBELET_UNREACHABLE) from error
     except ssl.SSLCertVerificationError as error:
         text = f"its certificate is not vouched for by {settings.ca}: {error.verify_message}"
         if error.verify_code in TIME_FAULTS:
             text = f"{text}; {clock_says()}"
-        raise OpenRefused(f"kubelet at {address}: {text}", Code.UNREACHABLE) from error
+        raise OpenRefused(f"kubelet at {address}: {text}", Code.UNREACHABLE, REAL_KUBELET_UNREACHABLE) from error
     except ssl.SSLError as error:
-        raise OpenRefused(f"kubelet at {address}: TLS failed: {error.reason or error}", Code.UNREACHABLE) from error
+        raise OpenRefused(
+            f"kubelet at {address}: TLS failed: {error.reason or error}", Code.UNREACHABLE, REAL_KUBELET_UNREACHABLE
+        ) from error
     except OSError as error:
         code = Code.REFUSED if error.errno == errno.ECONNREFUSED else Code.UNREACHABLE
         text = os.strerror(error.errno).lower() if error.errno and error.errno > 0 else str(error)
-        raise OpenRefused(f"kubelet at {address}: {text}", code) from error
+        raise OpenRefused(f"kubelet at {address}: {text}", code, REAL_KUBELET_UNREACHABLE) from error
 
 
 def _context(settings: KubeletConfig) -> ssl.SSLContext:

@@ -317,5 +317,5 @@ def _principal(frontend: str, user: str) -> Principal:
 def _named(refused: OpenRefused, agent: str) -> OpenRefused:
     """The same refusal in words that name the agent."""
     if refused.code is Code.AGENT_AWAY:
-        return OpenRefused(f"agent {agent} is away: {refused}", Code.AGENT_AWAY)
-    return OpenRefused(f"agent {agent}: {refused}", refused.code)
+        return OpenRefused(f"agent {agent} is away: {refused}", Code.AGENT_AWAY, refused.fault)
+    return OpenRefused(f"agent {agent}: {refused}", refused.code, refused.fault)

@@ -123,7 +123,7 @@ class SessionAcceptor:
             log.info("link lost during the handshake", reason=str(lost))
             return None
         except TunnelError as error:
-            log.warning("agent refused", reason=str(error), code=error.code.label)
+            log.warning("agent refused", reason=str(error), code=error.fault.code)
             await _refuse(carrier, error)
             return None
         welcome = encode_welcome(
@@ -211,7 +211,7 @@ def _on_going_away(session: TunnelSession, event: ev.PeerGoingAway) -> None:
 
 async def _refuse(carrier: Carrier, error: TunnelError) -> None:
     """Tell the agent why, and let it read that before the carrier goes."""
-    refusal = error if isinstance(error, SessionRefused) else SessionRefused(str(error), error.code)
+    refusal = error if isinstance(error, SessionRefused) else SessionRefused(str(error), error.code, fault=error.fault)
     try:
         await carrier.write(encode_refusal(refusal))
         await carrier.finish()

@@ -26,6 +26,7 @@ from tunnel.aio.sessions.splice import splice
 from tunnel.aio.sockets.conn import Conn
 from tunnel.aio.sockets.http1 import Request, ServerConnection
 from tunnel.core.wire.errors import Code, OpenRefused
+from tunnel.core.wire.faults import CONNECT_INVALID, CREDENTIAL_MISSING, coded
 
 FRONTEND = "connect"
 HEAD_TIMEOUT_S = 10.0
@@ -66,7 +67,7 @@ class ConnectFrontend:
             async with asyncio.timeout(HEAD_TIMEOUT_S):
                 request = await http.next_request()
         except TimeoutError:
-            await _answer(http, 408, "no request came in time")
+            await _answer(http, 408, coded("no request came in time", CONNECT_INVALID))
             return
         if request is None:
             return
@@ -75,16 +76,18 @@ class ConnectFrontend:
             await _answer(
                 http,
                 407,
-                "a client certificate or Proxy-Authorization of a known user is needed",
+                coded("a client certificate or Proxy-Authorization of a known user is needed", CREDENTIAL_MISSING),
                 [("proxy-authenticate", 'Basic realm="longline"'), ("proxy-authenticate", "Bearer")],
             )
         elif _head_bytes(request) > MAX_HEAD_BYTES:  # it came in one piece, so that it was never incomplete
-            await _answer(http, 431, f"the request's head is longer than {MAX_HEAD_BYTES} bytes")
+            text = f"the request's head is longer than {MAX_HEAD_BYTES} bytes"
+            await _answer(http, 431, coded(text, CONNECT_INVALID))
         elif request.method != "CONNECT":
-            await _answer(http, 405, "only CONNECT is served here", [("allow", "CONNECT")])
+            text = coded("only CONNECT is served here", CONNECT_INVALID)
+            await _answer(http, 405, text, [("allow", "CONNECT")])
         elif request.headers.get("transfer-encoding") or request.headers.get("content-length") not in (None, "0"):
             # What follows would be a body to one parser and the tunnel's first bytes to another.
-            await _answer(http, 400, "a CONNECT request has no body")
+            await _answer(http, 400, coded("a CONNECT request has no body", CONNECT_INVALID))
         else:
             await self._connect(conn, http, request, user)
 
@@ -95,7 +98,7 @@ class ConnectFrontend:
             with audited(record):
                 await self._carry(conn, http, record, via)
         except OpenRefused as refused:
-            await _answer(http, http_status(refused.code), str(refused))
+            await _answer(http, http_status(refused.code), coded(str(refused), refused.fault))
 
     async def _carry(self, conn: Conn, http: ServerConnection, record: OpenRecord, via: str) -> None:
         attempt = self._dials.attempt(record.asked, via)

@@ -9,6 +9,7 @@ from cloud_server.config import ExposeConfig
 from tunnel.aio.exits.acceptor import StreamAcceptor
 from tunnel.aio.exits.policy import Policy
 from tunnel.aio.sessions.incoming import Acceptor, IncomingStream
+from tunnel.core.wire.faults import NOT_EXPOSED
 from tunnel.core.wire.principal import Principal, PrincipalKind
 
 
@@ -34,6 +35,7 @@ class Exposed:
             [one.target.rule for one in mine],
             list_name=f"this server's [[expose]] rules for {agent}",
             place="at the server",
+            fault=NOT_EXPOSED,
         )
         named = {one.name: target for one in mine if one.name is not None and (target := one.target.rule.single)}
         offered_by = f"this server exposes no {{}} to {agent}: its cloud-server.toml does not"

@@ -13,6 +13,7 @@ import structlog
 from cloud_server.kubernetes.access import Changed, ClusterAccess, ClusterUnavailable, NotPermitted, VersionTooOld
 from cloud_server.kubernetes.objects import EndpointSlice, Key, KubernetesObject, Node, Pod, Service
 from tunnel.core.path.backoff import Backoff
+from tunnel.core.wire.faults import CLUSTER_FORBIDS, CLUSTER_UNAVAILABLE
 
 KINDS: tuple[type[KubernetesObject], ...] = (Node, Service, EndpointSlice, Pod)
 WATCH_S = 240
@@ -132,10 +133,12 @@ class Follower:
             self._index.keep_only(kind, frozenset())
         self._index.not_permitted(kind)
         level = _log.debug if kind.__name__ in self._down else _log.warning
-        level(f"the cluster's API lets this account read none: {WITHOUT[kind]}", kind=kind.__name__, reason=reason)
+        text = f"the cluster's API lets this account read none: {WITHOUT[kind]}"
+        level(text, code=CLUSTER_FORBIDS.code, kind=kind.__name__, reason=reason)
         self._down.add(kind.__name__)
 
     def _lost(self, kind: type[KubernetesObject], reason: str) -> None:
         level = _log.debug if kind.__name__ in self._down else _log.warning
-        level("the cluster's API is away, going on with what is known", kind=kind.__name__, reason=reason)
+        text = "the cluster's API is away, going on with what is known"
+        level(text, code=CLUSTER_UNAVAILABLE.code, kind=kind.__name__, reason=reason)
         self._down.add(kind.__name__)

@@ -30,6 +30,7 @@ from cloud_server.routing.cluster import ClusterIndex
 from cloud_server.routing.names import FORMS, SUFFIX, parse_authority
 from cloud_server.routing.route import LOCALHOST, Route
 from tunnel.core.wire.errors import Code, OpenRefused
+from tunnel.core.wire.faults import NO_ROUTE, NODE_WITHOUT_AGENT, SERVICE_WITHOUT_ENDPOINT, SERVICE_WITHOUT_PORT
 from tunnel.core.wire.target import TcpTarget
 from tunnel.core.wire.target_rule import normal_address
 
@@ -98,6 +99,7 @@ class Router:
             raise OpenRefused(
                 f"no agent for node {node.key.name}: join one with that name, or name the node in a [[route]]",
                 Code.UNKNOWN_AGENT,
+                NODE_WITHOUT_AGENT,
             )
         if agent == node.key.name or not node.addresses:
             return Route(agent, TcpTarget(LOCALHOST, port))
@@ -136,10 +138,10 @@ class Router:
     def _to_service(self, service: Service, port: int) -> list[Route]:
         name = f"service {service.key.namespace}/{service.key.name}"
         if port not in service.ports:
-            raise OpenRefused(f"{name} has no TCP port {port}", Code.UNREACHABLE)
+            raise OpenRefused(f"{name} has no TCP port {port}", Code.UNREACHABLE, SERVICE_WITHOUT_PORT)
         endpoints = self._cluster.endpoints(service, port)
         if not endpoints:
-            raise OpenRefused(f"{name} has no ready endpoint", Code.UNREACHABLE)
+            raise OpenRefused(f"{name} has no ready endpoint", Code.UNREACHABLE, SERVICE_WITHOUT_ENDPOINT)
         routes: list[Route] = []
         first: OpenRefused | None = None
         for endpoint, endpoint_port in endpoints:
@@ -175,11 +177,13 @@ class Router:
             raise OpenRefused(
                 f"no agent for {what}: join one with the node's name, or name the node or the address in a [[route]]",
                 Code.UNKNOWN_AGENT,
+                NO_ROUTE,
             )
         hint = "" if self._cluster.may_read(Pod) else "; pods are not known: the account may not list and watch them"
         raise OpenRefused(
             f"no agent for {host}: it is no agent, node, pod, service or [[route]] known here{hint}; {FORMS}",
             Code.UNKNOWN_AGENT,
+            NO_ROUTE,
         )
 
     def _best_first(self, routes: list[Route], version: int = 0) -> list[Route]:

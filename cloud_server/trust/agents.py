@@ -15,6 +15,7 @@ import structlog
 from tunnel.aio.identity.validity import Validity
 from tunnel.aio.process.files import SECRET, make_folder, write_atomic
 from tunnel.core.wire.errors import Code, TunnelError
+from tunnel.core.wire.faults import AGENT_KEY_DIFFERS, AGENT_RECORDS_UNREADABLE, AGENT_REVOKED
 from tunnel.core.wire.names import is_agent_name
 
 _log = structlog.get_logger("cloud.agents")
@@ -89,9 +90,12 @@ class AgentStore:
             raise IdentityRejected(f"{name} has not joined here: run edge-agent join with a token of this server")
         way_back = FORGET if self._pins_unknown else "run edge-agent join with a new token"
         if record.revoked is not None:
-            raise IdentityRejected(f"{name} was revoked: {way_back}")
+            raise IdentityRejected(f"{name} was revoked: {way_back}", fault=AGENT_REVOKED)
         if record.spki_sha256 != spki_sha256.hex():
-            raise IdentityRejected(f"{name} belongs to another key: a second box needs its own name; else {way_back}")
+            raise IdentityRejected(
+                f"{name} belongs to another key: a second box needs its own name; else {way_back}",
+                fault=AGENT_KEY_DIFFERS,
+            )
 
     # Public - changes
 
@@ -173,12 +177,16 @@ class AgentStore:
             try:
                 await asyncio.to_thread(self.reload)
             except OSError as error:
-                _log.warning("the agents' files cannot be read, going on with what is known", reason=str(error))
+                _log.warning(
+                    "the agents' files cannot be read, going on with what is known",
+                    code=AGENT_RECORDS_UNREADABLE.code,
+                    reason=str(error),
+                )
                 continue
             for name, record in before.items():
                 now = self._records.get(name)
                 if record.revoked is None and (now is None or now.revoked is not None):
-                    on_revoked(name, IdentityRejected(f"{name} was revoked"))
+                    on_revoked(name, IdentityRejected(f"{name} was revoked", fault=AGENT_REVOKED))
 
     # Internal
 
@@ -188,8 +196,15 @@ class AgentStore:
             try:
                 return self._records.get(name) or self.record(name, spki_sha256)
             except OSError as error:
-                _log.error("the key of a new agent cannot be kept", agent=name, reason=str(error))
-                raise IdentityRejected("the server cannot write its state folder; its log says more") from error
+                _log.error(
+                    "the key of a new agent cannot be kept",
+                    code=AGENT_RECORDS_UNREADABLE.code,
+                    agent=name,
+                    reason=str(error),
+                )
+                raise IdentityRejected(
+                    "the server cannot write its state folder; its log says more", fault=AGENT_RECORDS_UNREADABLE
+                ) from error
 
     def _write(self, record: AgentRecord) -> None:
         make_folder(self._folder)
@@ -218,7 +233,12 @@ def _read(path: Path) -> tuple[str, AgentRecord] | None:
             validity=_validity(values),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        _log.error("an agent's file cannot be read; the agent is refused", file=str(path), reason=str(error))
+        _log.error(
+            "an agent's file cannot be read; the agent is refused",
+            code=AGENT_RECORDS_UNREADABLE.code,
+            file=str(path),
+            reason=str(error),
+        )
         return None
     return record.name, record
 

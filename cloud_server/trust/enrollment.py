@@ -14,6 +14,7 @@ from protos import tunnel_pb2
 from tunnel.aio.carriers.carrier_errors import EnrollmentRefused
 from tunnel.aio.identity.certificate import read_certificate
 from tunnel.core.wire.errors import TunnelError
+from tunnel.core.wire.faults import STATE_NOT_WRITABLE, fault_of
 
 _log = structlog.get_logger("audit")
 
@@ -48,20 +49,22 @@ class Enrollment:
             name = await asyncio.to_thread(self._tokens.use, token_id)
             await asyncio.to_thread(self._agents.record, name, spki_sha256)
         except (TokenRefused, CsrRefused) as refused:
-            _log.warning("join refused", token=token_id, reason=str(refused))
-            raise EnrollmentRefused(str(refused)) from refused
+            _log.warning("join refused", code=refused.fault.code, token=token_id, reason=str(refused))
+            raise EnrollmentRefused(refused.text, refused.fault) from refused
         except SignerFailed as error:
-            _log.error("join failed", token=token_id, reason=str(error))
-            raise EnrollmentRefused(CANNOT_SIGN) from error
+            _log.error("join failed", code=fault_of(error).code, token=token_id, reason=str(error))
+            raise EnrollmentRefused(CANNOT_SIGN, error.fault) from error
         except OSError as error:
-            _log.error("join failed", token=token_id, reason=str(error))
-            raise EnrollmentRefused("the server cannot write its state folder; its log says more") from error
+            _log.error("join failed", code=fault_of(error).code, token=token_id, reason=str(error))
+            raise EnrollmentRefused(
+                "the server cannot write its state folder; its log says more", STATE_NOT_WRITABLE
+            ) from error
         self._on_joined(name, IdentityRejected(f"{name} was joined anew"))
         try:
             signed = await self._signer.sign(name, request.csr_der)
         except SignerFailed as error:
-            _log.error("join failed", agent=name, token=token_id, reason=str(error))
-            raise EnrollmentRefused(f"{CANNOT_SIGN}; the token is used up, make another then") from error
+            _log.error("join failed", code=fault_of(error).code, agent=name, token=token_id, reason=str(error))
+            raise EnrollmentRefused(f"{CANNOT_SIGN}; the token is used up, make another then", error.fault) from error
         await self._note(name, signed)
         _log.info("joined", agent=name, token=token_id, version=request.version)
         return tunnel_pb2.JoinResponse(chain_der=[signed.certificate_der], ca_pem=signed.ca_pem, agent_name=name)
@@ -81,11 +84,11 @@ class Enrollment:
                 raise CsrRefused("the request is for another key; a new key needs a new join token")
             signed = await self._signer.sign(name, request.csr_der)
         except (IdentityRejected, CsrRefused) as refused:
-            _log.warning("renewal refused", agent=name, reason=str(refused))
-            raise EnrollmentRefused(str(refused)) from refused
+            _log.warning("renewal refused", code=refused.fault.code, agent=name, reason=str(refused))
+            raise EnrollmentRefused(refused.text, refused.fault) from refused
         except SignerFailed as error:
-            _log.error("renewal failed", agent=name, reason=str(error))
-            raise EnrollmentRefused(CANNOT_SIGN) from error
+            _log.error("renewal failed", code=fault_of(error).code, agent=name, reason=str(error))
+            raise EnrollmentRefused(CANNOT_SIGN, error.fault) from error
         await self._note(name, signed)
         _log.info("renewed", agent=name)
         return tunnel_pb2.RenewResponse(chain_der=[signed.certificate_der], ca_pem=signed.ca_pem)
@@ -97,4 +100,9 @@ class Enrollment:
         try:
             await asyncio.to_thread(self._agents.certified, name, read_certificate(signed.certificate_der).validity)
         except OSError as error:
-            _log.warning("the end of an agent's certificate cannot be noted", agent=name, reason=str(error))
+            _log.warning(
+                "the end of an agent's certificate cannot be noted",
+                code=STATE_NOT_WRITABLE.code,
+                agent=name,
+                reason=str(error),
+            )

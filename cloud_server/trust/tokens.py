@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from tunnel.aio.identity.join_token import JoinToken
 from tunnel.aio.identity.validity import date
 from tunnel.aio.process.files import SECRET, make_folder, write_atomic
-from tunnel.core.wire.faults import TOKEN_UNKNOWN, FaultError
+from tunnel.core.wire.faults import TOKEN_EXPIRED, TOKEN_UNKNOWN, TOKEN_USED, FaultError
 
 if TYPE_CHECKING:  # it brings the X.509 library, which using a token up does without
     from cloud_server.trust.ca import CertificateAuthority
@@ -68,14 +68,18 @@ class TokenStore:
             record = json.loads(path.read_text())
         except FileNotFoundError:
             if used.exists():
-                raise TokenRefused("the join token was used already; make another: cloud-server token create") from None
+                raise TokenRefused(
+                    "the join token was used already; make another: cloud-server token create", TOKEN_USED
+                ) from None
             raise TokenRefused("the join token is not known here; make one: cloud-server token create") from None
         expires = datetime.fromisoformat(record["expires"])
         if datetime.now(UTC) >= expires:
             clock = f"the server's clock says {date(datetime.now(UTC))}"
-            raise TokenRefused(f"the join token expired at {date(expires)} ({clock}); make another")
+            raise TokenRefused(f"the join token expired at {date(expires)} ({clock}); make another", TOKEN_EXPIRED)
         try:
             path.rename(used)
         except FileNotFoundError:
-            raise TokenRefused("the join token was used already; make another: cloud-server token create") from None
+            raise TokenRefused(
+                "the join token was used already; make another: cloud-server token create", TOKEN_USED
+            ) from None
         return str(record["agent"])

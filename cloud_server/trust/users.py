@@ -13,6 +13,7 @@ import structlog
 
 from cloud_server.trust.authenticator import UserToken
 from tunnel.aio.process.files import SECRET, make_folder, write_atomic
+from tunnel.core.wire.faults import USER_TOKENS_UNREADABLE
 
 USER_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._@-]{0,62}[A-Za-z0-9])?")
 FOLLOW_S = 1.0
@@ -42,7 +43,12 @@ class Users:
         found = dict(filter(None, (_read(path, damaged) for path in self._folder.glob("*.json"))))
         for file, reason in damaged.items():
             if self._damaged.get(file) != reason:
-                _log.error("a user's token file cannot be read; the token is refused", file=file, reason=reason)
+                _log.error(
+                    "a user's token file cannot be read; the token is refused",
+                    code=USER_TOKENS_UNREADABLE.code,
+                    file=file,
+                    reason=reason,
+                )
         self._damaged = damaged
         self._by_hash = found
 
@@ -53,7 +59,11 @@ class Users:
             try:
                 await asyncio.to_thread(self.reload)
             except OSError as error:
-                _log.warning("users' tokens cannot be read, going on with those known", reason=str(error))
+                _log.warning(
+                    "users' tokens cannot be read, going on with those known",
+                    code=USER_TOKENS_UNREADABLE.code,
+                    reason=str(error),
+                )
 
     def add_token(self, user: str, token: str) -> None:
         """Let a bearer token stand for a user, beside those the user has. Blocks."""

@@ -33,6 +33,13 @@ from tunnel.aio.sockets.duplex import Duplex
 from tunnel.aio.sockets.http1 import MAX_LONG_HEAD_BYTES, Request, ServerConnection
 from tunnel.core.streams.budget import Budget
 from tunnel.core.wire.errors import Code, StreamError
+from tunnel.core.wire.faults import (
+    CONTAINER_UNKNOWN,
+    HOST_RUNS_NO_COMMANDS,
+    NOT_ON_A_PLAIN_BOX,
+    TOO_MANY_COMMANDS,
+    USAGE_UNKNOWN,
+)
 from tunnel.core.wire.principal import Principal
 
 MAX_EXECS = 128
@@ -206,9 +213,13 @@ class HostKubelet:
                 return False
             case ["attach", namespace, pod, container]:
                 self._container(namespace, pod, container)
-                raise KubeletError(400, "nothing on a plain box can be attached to: use exec or logs")
+                raise KubeletError(
+                    400, "nothing on a plain box can be attached to: use exec or logs", NOT_ON_A_PLAIN_BOX
+                )
             case ["portForward", *_]:
-                raise KubeletError(400, "a plain box forwards no ports here: use longline connect or a [[forward]]")
+                raise KubeletError(
+                    400, "a plain box forwards no ports here: use longline connect or a [[forward]]", NOT_ON_A_PLAIN_BOX
+                )
             case _:
                 raise KubeletError(
                     404, "the kubelet of a plain box serves /pods, /exec, /containerLogs, /stats/summary and /healthz"
@@ -236,19 +247,23 @@ class HostKubelet:
         try:
             return await self._usage.summary(self._name, HOST if HOST in self._offer.containers else None)
         except (OSError, ValueError, LookupError, NotAnswering) as error:
-            raise KubeletError(500, f"this box does not tell what it uses: {error}") from None
+            raise KubeletError(500, f"this box does not tell what it uses: {error}", USAGE_UNKNOWN) from None
 
     def _container(self, namespace: str, pod: str, name: str) -> Container:
         if (namespace, pod) != (NAMESPACE, self._name):
-            raise KubeletError(404, f'pods "{pod}" not found in the namespace "{namespace}" of this box')
+            raise KubeletError(
+                404, f'pods "{pod}" not found in the namespace "{namespace}" of this box', CONTAINER_UNKNOWN
+            )
         if name == HOST and self._offer.account is None:
             raise KubeletError(
-                403, "this box allows no commands: its owner can set exec = true in [host] of edge-agent.toml"
+                403,
+                "this box allows no commands: its owner can set exec = true in [host] of edge-agent.toml",
+                HOST_RUNS_NO_COMMANDS,
             )
         container = self._offer.containers.get(name)
         if container is None:
             names = ", ".join(self._offer.containers) or "none"
-            raise KubeletError(404, f'this box offers no container "{name}", only: {names}')
+            raise KubeletError(404, f'this box offers no container "{name}", only: {names}', CONTAINER_UNKNOWN)
         return container
 
     async def _pods(self) -> bytes:
@@ -264,7 +279,9 @@ class HostKubelet:
         options = parse_log_options(call.request.query, datetime.now(UTC))
         if self._open_logs >= MAX_LOGS:
             raise KubeletError(
-                429, f"{MAX_LOGS} logs of this box are being read already: try again when some have ended"
+                429,
+                f"{MAX_LOGS} logs of this box are being read already: try again when some have ended",
+                TOO_MANY_COMMANDS,
             )
         self._open_logs += 1
         try:
@@ -280,7 +297,11 @@ class HostKubelet:
     async def _exec(self, call: _Call, container: Container, argv: list[str], record: RequestRecord) -> None:
         """Run a command; the connection is used up afterwards."""
         if container.kind is not Kind.HOST:
-            raise KubeletError(400, f'commands run on the box itself only: use -c {HOST}, "{container.name}" is a log')
+            raise KubeletError(
+                400,
+                f'commands run on the box itself only: use -c {HOST}, "{container.name}" is a log',
+                HOST_RUNS_NO_COMMANDS,
+            )
         if not argv or not argv[0] or any("\0" in argument for argument in argv):
             raise KubeletError(400, "a command must be given")
         wanted = {name for name, value in call.request.query if value in ("1", "true")}
@@ -291,7 +312,9 @@ class HostKubelet:
         if not outputs and "input" not in wanted:
             raise KubeletError(400, "at least one of stdin, stdout and stderr must be wanted")
         if self._execs >= MAX_EXECS:
-            raise KubeletError(429, f"{MAX_EXECS} commands run on this box already: try again when some have ended")
+            raise KubeletError(
+                429, f"{MAX_EXECS} commands run on this box already: try again when some have ended", TOO_MANY_COMMANDS
+            )
         headers = negotiate(call.request)
         self._execs += 1
         try:
@@ -305,11 +328,11 @@ class HostKubelet:
     async def _spec(self, argv: list[str], *, tty: bool, stdin: bool) -> CommandSpec:
         lookup = self._offer.account
         if lookup is None:  # taken away meanwhile
-            raise KubeletError(403, "this box allows no commands any more")
+            raise KubeletError(403, "this box allows no commands any more", HOST_RUNS_NO_COMMANDS)
         try:
             account, directory = await lookup.account(), await lookup.working_directory()
         except SettingsError as error:
-            raise KubeletError(503, f"this box runs no commands now: [host] {error}") from error
+            raise KubeletError(503, f"this box runs no commands now: [host] {error}", HOST_RUNS_NO_COMMANDS) from error
         return CommandSpec(argv=argv, account=account, directory=directory, tty=tty, stdin=stdin)
 
 

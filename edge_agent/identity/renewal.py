@@ -14,6 +14,7 @@ from edge_agent.identity.keys import KeysUnavailable
 from protos import tunnel_pb2
 from tunnel.aio.carriers.carrier import DialOptions
 from tunnel.aio.carriers.carrier_errors import CarrierLost, EnrollmentRefused
+from tunnel.core.wire.faults import RENEWAL_FAILED, fault_of
 
 LOOK_EVERY_S = 300.0
 """How often the clock is asked: a wall clock may be set, so one long sleep would not do."""
@@ -44,7 +45,12 @@ async def keep_fresh(identity: Identity, dialling: Callable[[], tuple[Sequence[s
             await asyncio.sleep(AT_MOST_EVERY_S)
         except (IdentityUnusable, KeysUnavailable, EnrollmentRefused, CarrierLost, ValueError, OSError) as error:
             server_index += 1
-            _log.warning("certificate not renewed, trying again", reason=str(error))
+            _log.warning(
+                "certificate not renewed, trying again",
+                code=RENEWAL_FAILED.code,
+                cause=fault_of(error).code,
+                reason=str(error),
+            )
             await asyncio.sleep(RETRY_S * (0.5 + random.random()))  # noqa: S311 - jitter
 
 

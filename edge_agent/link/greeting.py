@@ -82,5 +82,5 @@ async def greet(carrier: Carrier, box: Box, resume_session_id: bytes, last_recei
         text = f"{carrier.peer}: no answer to Hello within {GREETING_TIMEOUT_S:g} s"
         raise CarrierLost(text, SERVER_SILENT) from None
     if answer is None:
-        raise CarrierLost("the server ended the link without an answer")
+        raise CarrierLost("the server ended the link without an answer", SERVER_SILENT)
     return decode_answer(answer)

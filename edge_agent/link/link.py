@@ -16,7 +16,7 @@ from tunnel.aio.sessions.session import TunnelSession
 from tunnel.core import events as ev
 from tunnel.core.session import Session
 from tunnel.core.wire.errors import Code, RemoteProtocolError, SessionLost, SessionRefused, TunnelError
-from tunnel.core.wire.faults import LINK_DOES_NOT_HOLD, SHUTTING_DOWN
+from tunnel.core.wire.faults import LINK_DOES_NOT_HOLD, SESSION_LOST, SHUTTING_DOWN
 from tunnel.core.wire.handshake import Welcome
 
 STICK_S = 5.0
@@ -196,7 +196,9 @@ class Link:
             if welcome.resumed and known and session.core.may_resume(welcome.last_received):
                 return session
             session.close(SessionLost("the server does not know the session any more"))
-            _log.warning("session lost: its streams were reset", session=session.label, server=server)
+            _log.warning(
+                "session lost: its streams were reset", code=SESSION_LOST.code, session=session.label, server=server
+            )
         if welcome.resumed:
             raise RemoteProtocolError("the server resumed a session that cannot go on here")
         core = Session(

@@ -15,6 +15,7 @@ from tunnel.aio.process.tasks import TaskOwner
 from tunnel.aio.sessions.session import TunnelSession
 from tunnel.aio.sessions.stream import Stream
 from tunnel.core.wire.errors import Code, OpenRefused, SessionLost, TunnelError
+from tunnel.core.wire.faults import DRAIN_CUT, NO_LINK
 from tunnel.core.wire.target import Target
 
 FINISH_S = 2.0
@@ -113,7 +114,12 @@ class Links:
                     await session.drained()
         except TimeoutError:
             left = sum(session.core.stream_count for session in sessions)
-            _log.warning("streams still open at the end of the drain are reset", streams=left, drain_s=drain_s)
+            _log.warning(
+                "streams still open at the end of the drain are reset",
+                code=DRAIN_CUT.code,
+                streams=left,
+                drain_s=drain_s,
+            )
 
     async def finish(self) -> None:
         """End the sessions in order, after `drain` or instead of the rest of it."""
@@ -172,7 +178,7 @@ class Links:
                     self._linked.clear()
                     await self._linked.wait()
         except TimeoutError:
-            raise OpenRefused("no link to the cloud", Code.AGENT_AWAY) from None
+            raise OpenRefused("no link to the cloud", Code.AGENT_AWAY, NO_LINK) from None
         return session
 
     async def _end_drained(self, session: TunnelSession) -> None:

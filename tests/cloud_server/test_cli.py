@@ -127,7 +127,7 @@ def test_agents_are_listed_revoked_and_forgotten(state: Path, config: str) -> No
     assert typed("agent", "list", "--config", config).stdout == ""
     for command in ("revoke", "forget"):
         unknown = typed("agent", command, "--config", config, "box-9")
-        assert (unknown.exit_code, unknown.stderr) == (1, "Error: box-9 has not joined\n")
+        assert (unknown.exit_code, unknown.stderr) == (1, "Error [LL1015]: box-9 has not joined\n")
 
 
 @pytest.mark.parametrize("command", [["check"], ["token", "create", "--agent", "a"], ["agent", "list"], ["run"]])
@@ -137,8 +137,8 @@ def test_faults_of_a_configuration_are_all_told_with_exit_code_2(tmp_path: Path,
     done = command_result("cloud-server", *command, "--config", str(path))
     assert (done.returncode, done.stdout) == (2, "")
     first, second = done.stderr.splitlines()
-    assert first.startswith(f"{path}:2: tunnel.listen[0]: ")
-    assert second.startswith(f"{path}:3: fleeet: is not known, did you mean fleet?")
+    assert first.startswith(f"Error [LL1004]: {path}:2: tunnel.listen[0]: ")
+    assert second.startswith(f"Error [LL1004]: {path}:3: fleeet: is not known, did you mean fleet?")
 
 
 def test_check_says_when_all_is_well(config: str) -> None:

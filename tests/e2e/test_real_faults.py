@@ -113,8 +113,8 @@ def test_a_link_that_is_cut_under_everything(kube: Tunnelled) -> None:
     old = kubectl_of(SPDY_ONLY)
     content = os.urandom(200 * MIB)
     (kube.folder / "up").write_bytes(content)
-    digest = kube.kubectl("exec", *WEB, "--", "sh", "-c", MAKE.format("/www/big", 100)).split()[0]
-    down = kube.kubectl("exec", *SHELL, "--", "sh", "-c", MAKE.format("/tmp/down", 400)).split()[0]
+    digest = kube.kubectl("exec", *WEB, "--", "sh", "-c", MAKE.format("/www/big", 100), timeout_s=120).split()[0]
+    down = kube.kubectl("exec", *SHELL, "--", "sh", "-c", MAKE.format("/tmp/down", 400), timeout_s=120).split()[0]
     with contextlib.ExitStack() as stack:
         shell = stack.enter_context(kube.shell("exec", "-it", *SHELL, "--", "sh"))
         shell.type("echo here $((20 + 22))\n")

@@ -50,7 +50,9 @@ async def test_a_box_joins_and_is_told_what_to_type_next(place: Office, tmp_path
     ]
     used = await run("join", "--server", place.address, "--token-file", str(file), "--state", str(state))
     assert (used.returncode, used.stdout) == (1, "")
-    assert used.stderr.startswith(f"Error: {place.address} refused: the join token was used already; make another")
+    assert used.stderr.startswith(
+        f"Error [LL2012]: {place.address} refused: the join token was used already; make another"
+    )
 
 
 async def test_a_token_may_come_from_standard_input_and_never_shows(place: Office, tmp_path: Path) -> None:
@@ -93,7 +95,7 @@ def test_a_server_that_cannot_be_reached(tmp_path: Path) -> None:
         "--state", str(tmp_path / "box"),
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "Error: 127.0.0.1:1: connection refused: nothing listens there\n"
+    assert done.stderr == "Error [LL3002]: 127.0.0.1:1: connection refused: nothing listens there\n"
     assert not (tmp_path / "box").exists()
 
 
@@ -103,7 +105,7 @@ def test_faults_of_a_configuration_are_all_told_with_exit_code_2(tmp_path: Path,
     path.write_text("[[allow]]\ntarget = 'x'\n[host]\nexek = true\n")
     done = command_result("edge-agent", command, "--config", str(path))
     assert (done.returncode, done.stdout) == (2, "")
-    assert [line.split(": ")[1] for line in done.stderr.splitlines()] == [
+    assert [line.split(": ")[2] for line in done.stderr.splitlines()] == [
         "cloud.servers",
         "allow[0].target",
         "host.exek",

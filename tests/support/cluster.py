@@ -222,9 +222,11 @@ class Cluster:
         deadline = Deadline(LEFT_S)
         while (left := self._of_this_folder()) and not deadline.passed():
             time.sleep(0.02)
+        # What its daemon was about to start a program in, and a file system holds, cannot be ended by anybody.
+        named = [" ".join(process.info["cmdline"]) for process in left if not _has_not_begun(process.pid)]
         for process in left:
             process.kill()
-        return [" ".join(process.info["cmdline"]) for process in left]
+        return named
 
     def _of_this_folder(self) -> list[psutil.Process]:
         state = f"{self.folder}/"
@@ -233,6 +235,15 @@ class Cluster:
             for process in psutil.process_iter(["cmdline"])
             if any(word.startswith(state) for word in process.info["cmdline"] or ())
         ]
+
+
+def _has_not_begun(pid: int) -> bool:
+    """Whether a process was forked and has not executed a program yet: the kernel's PF_FORKNOEXEC."""
+    try:
+        flags = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[6]
+    except OSError:
+        return True  # it is gone meanwhile
+    return bool(int(flags) & 0x40)
 
 
 @contextlib.contextmanager

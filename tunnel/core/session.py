@@ -304,6 +304,13 @@ class Session:
         due = _sooner(due, self._probes.nudge_s(self._waits_since_s, self._liveness.heard_s))
         return _sooner(_sooner(due, self._inbox.ack_timer_s), self._paced_until_s)
 
+    def overdue_s(self, now: float) -> float:
+        """How long ago `on_timer` should have been called; 0.0 when it is not late. Whoever drives the session stands
+        still when this grows.
+        """
+        due = self.next_timer()
+        return 0.0 if due is None else max(0.0, now - due)
+
     def on_timer(self, now: float) -> None:
         """Time has passed. Early and late calls are harmless."""
         self._streams.expire(now)
@@ -377,10 +384,13 @@ class Session:
         packet = min(self._pacer.packet_bytes, self._max_packet)
         room = window - in_flight
         bulk = room >= packet or in_flight == 0
-        if scheduler.has_bulk and not bulk:
+        if not scheduler.has_bulk:
+            self._pacer.rests()
+        elif not bulk:
             self._pacer.blocked()
-        elif scheduler.has_bulk and self._pacer.release_s > now:
+        elif self._pacer.release_s > now:
             self._paced_until_s = self._pacer.release_s
+            self._pacer.held()
             bulk = False
         interactive = in_flight < window * INTERACTIVE_EXTRA
         if (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 Json = dict[str, Any]
 
@@ -28,23 +28,44 @@ _REASONS = {
 }
 
 
+class Cause(NamedTuple):
+    """What is behind an error, for `details.causes`."""
+
+    reason: str
+    """A word for programs."""
+    message: str
+    """The same for people."""
+
+
 class ApiError(Exception):
     """A request that ends in a `Status`.
 
     Attributes:
         code: the HTTP status.
         message: what kubectl prints behind `Error from server (Reason):`.
+        cause: what is behind it; None where only the status tells.
     """
 
-    def __init__(self, code: int, message: str, reason: str = "", details: Json | None = None) -> None:
+    def __init__(
+        self, code: int, message: str, reason: str = "", details: Json | None = None, cause: Cause | None = None
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.reason = reason or _REASONS.get(code, "Unknown")
         self.details = details
+        self.cause = cause
 
-    def body(self) -> Json:
-        """The `Status` object."""
+    def body(self, otherwise: Cause | None = None) -> Json:
+        """The `Status` object.
+
+        Args:
+            otherwise: the cause, where the error itself names none and its details have none.
+        """
+        cause = self.cause or otherwise
+        details = self.details
+        if cause is not None and "causes" not in (details or {}):
+            details = {**(details or {}), "causes": [cause._asdict()]}
         status: Json = {
             "kind": "Status",
             "apiVersion": "v1",
@@ -54,8 +75,8 @@ class ApiError(Exception):
             "reason": self.reason,
             "code": self.code,
         }
-        if self.details is not None:
-            status["details"] = self.details
+        if details is not None:
+            status["details"] = details
         return status
 
 

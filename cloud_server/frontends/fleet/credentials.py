@@ -8,8 +8,10 @@ from __future__ import annotations
 import base64
 import binascii
 
+from cloud_server.frontends.fleet.causes import cause
 from cloud_server.frontends.fleet.interfaces import Authenticate, User
 from tunnel.aio.sockets.http1 import Headers, Request
+from tunnel.core.wire.faults import BROWSER_REFUSED, CREDENTIAL_MISSING
 from tunnel.kubeapi.status import ApiError, about
 
 TOKEN_PROTOCOL = "base64url.bearer.authorization.k8s.io."  # noqa: S105 - how browsers mark a token, not one
@@ -29,7 +31,11 @@ def identify(authenticate: Authenticate, certificate_uri: str | None, request: R
     else:
         name = authenticate(None, _bearer(request))
     if name is None:
-        raise ApiError(401, "Unauthorized: a client certificate of a user or a bearer token is needed")
+        raise ApiError(
+            401,
+            "Unauthorized: a client certificate of a user or a bearer token is needed",
+            cause=cause(CREDENTIAL_MISSING),
+        )
     _check_impersonation(name, request.headers)
     return User(name)
 
@@ -72,7 +78,11 @@ def _check_origin(request: Request) -> None:
     if request.upgrade is None or origin is None:
         return
     if origin.partition("://")[2].lower() != (request.headers.get("host") or "").lower():
-        raise ApiError(403, f"a page of {origin[:256]} may not use your client certificate: it needs a bearer token")
+        raise ApiError(
+            403,
+            f"a page of {origin[:256]} may not use your client certificate: it needs a bearer token",
+            cause=cause(BROWSER_REFUSED),
+        )
 
 
 def _check_impersonation(user: str, headers: Headers) -> None:

@@ -7,11 +7,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from cloud_server.frontends.fleet.causes import cause
 from cloud_server.frontends.fleet.stream_errors import from_stream_error
 from cloud_server.opens.opener import Opener
 from tunnel.aio.sessions.stream import Stream
 from tunnel.aio.sockets.http1 import ClientConnection, HeaderItems, Response
 from tunnel.core.wire.errors import Code, StreamError
+from tunnel.core.wire.faults import KUBELET_BROKEN, KUBELET_SILENT
 from tunnel.core.wire.names import KUBELET
 from tunnel.core.wire.target import ServiceTarget
 from tunnel.kubeapi.encoding import decode
@@ -56,7 +58,9 @@ async def start(
             response = await connection.request(method, target, [("host", "kubelet"), *headers])
     except TimeoutError:
         stream.reset(Code.DEADLINE, "no answer in time")
-        raise ApiError(504, f"the kubelet of agent {agent} did not answer within {HEAD_TIMEOUT_S:g} s") from None
+        raise ApiError(
+            504, f"the kubelet of agent {agent} did not answer within {HEAD_TIMEOUT_S:g} s", cause=cause(KUBELET_SILENT)
+        ) from None
     except StreamError as error:
         stream.reset(error.code, error.text)
         raise from_stream_error(error, agent) from error
@@ -87,7 +91,9 @@ async def fetch_pods(opener: Opener, agent: str) -> object:
         async with asyncio.timeout(PODS_TIMEOUT_S):
             return await fetch_json(opener, agent, "/pods", MAX_PODS_BYTES)
     except TimeoutError:
-        raise ApiError(504, f"the kubelet of agent {agent} did not list its pods in time") from None
+        raise ApiError(
+            504, f"the kubelet of agent {agent} did not list its pods in time", cause=cause(KUBELET_SILENT)
+        ) from None
 
 
 async def fetch_json(opener: Opener, agent: str, path: str, max_bytes: int) -> object:
@@ -100,9 +106,15 @@ async def fetch_json(opener: Opener, agent: str, path: str, max_bytes: int) -> o
         async with ending(await start(opener, agent, "GET", path, (), FRONTEND)) as answer:
             body = await answer.connection.read_body(max_bytes)
             if answer.response.status != 200:
-                raise ApiError(502, f"the kubelet of agent {agent} answered {path} with {answer.response.status}")
+                raise ApiError(
+                    502,
+                    f"the kubelet of agent {agent} answered {path} with {answer.response.status}",
+                    cause=cause(KUBELET_BROKEN),
+                )
             return decode(body)
     except StreamError as error:
         raise from_stream_error(error, agent) from error
     except ValueError as error:
-        raise ApiError(502, f"the kubelet of agent {agent} answered {path} with broken JSON") from error
+        raise ApiError(
+            502, f"the kubelet of agent {agent} answered {path} with broken JSON", cause=cause(KUBELET_BROKEN)
+        ) from error

@@ -8,8 +8,10 @@ from datetime import datetime
 from typing import Any
 
 from cloud_server.agents.registry import AgentView
+from cloud_server.frontends.fleet.causes import cause
 from cloud_server.frontends.fleet.objects import claim, timestamp, uid_of
 from cloud_server.frontends.fleet.resources import DEFAULT_NAMESPACE
+from tunnel.core.wire.faults import CONTAINER_UNKNOWN
 from tunnel.core.wire.names import KUBELET, as_offered
 from tunnel.kubeapi.status import ApiError, Json
 
@@ -141,10 +143,14 @@ def choose_container(pod: Json, wanted: str) -> str:
     name = pod["metadata"]["name"]
     if wanted:
         if wanted not in known:
-            raise ApiError(400, f"container {wanted} is not valid for pod {name}: it has {', '.join(known) or 'none'}")
+            raise ApiError(
+                400,
+                f"container {wanted} is not valid for pod {name}: it has {', '.join(known) or 'none'}",
+                cause=cause(CONTAINER_UNKNOWN),
+            )
         return wanted
     if not known:
-        raise ApiError(400, f"pod {name} has no containers")
+        raise ApiError(400, f"pod {name} has no containers", cause=cause(CONTAINER_UNKNOWN))
     preferred = (pod["metadata"].get("annotations") or {}).get(DEFAULT_CONTAINER)
     return preferred if preferred in known else known[0]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from urllib.parse import quote, urlencode
 
 from cloud_server.frontends.fleet.audit import AuditRecord, audited
+from cloud_server.frontends.fleet.causes import cause
 from cloud_server.frontends.fleet.credentials import offered_protocols
 from cloud_server.frontends.fleet.gone import unless_gone
 from cloud_server.frontends.fleet.interfaces import User
@@ -24,6 +25,7 @@ from cloud_server.opens.opener import Opener
 from tunnel.aio.sessions.splice import splice
 from tunnel.aio.sockets.http1 import Headers, Request
 from tunnel.core.wire.errors import StreamError
+from tunnel.core.wire.faults import UPGRADE_MISSING
 from tunnel.kubeapi.encoding import decode
 from tunnel.kubeapi.status import ApiError, Json, not_found
 from tunnel.kubeapi.store import ObjectStore
@@ -106,11 +108,15 @@ class Proxy:
         record: AuditRecord,
     ) -> None:
         if request.upgrade is None:
-            raise ApiError(400, f"{record.action} needs an upgrade to WebSocket or SPDY")
+            raise ApiError(400, f"{record.action} needs an upgrade to WebSocket or SPDY", cause=cause(UPGRADE_MISSING))
         offered = offered_protocols(request.headers)
         view = self._mirror.view(record.agent)
         if view is not None and self._older.turn_down(view, offered):
-            raise ApiError(403, f"the kubelet of agent {record.agent} speaks none of {', '.join(offered)}")
+            raise ApiError(
+                403,
+                f"the kubelet of agent {record.agent} speaks none of {', '.join(offered)}",
+                cause=cause(UPGRADE_MISSING),
+            )
         headers = _upgrade_headers(request.headers)
         target = _stream_target(about, record)
         asking = start(self._opener, record.agent, request.method, target, headers, record.user)

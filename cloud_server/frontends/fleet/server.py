@@ -11,6 +11,7 @@ import structlog
 
 from cloud_server.frontends.fleet import discovery, resources
 from cloud_server.frontends.fleet.access import Action, decide
+from cloud_server.frontends.fleet.causes import status_body
 from cloud_server.frontends.fleet.credentials import identify
 from cloud_server.frontends.fleet.interfaces import Authenticate, Registry, User
 from cloud_server.frontends.fleet.metrics import MetricsApi
@@ -27,6 +28,7 @@ from cloud_server.opens.opener import Opener
 from tunnel.aio.sockets.conn import Conn
 from tunnel.aio.sockets.http1 import HttpError, Request
 from tunnel.core.wire.errors import StreamError
+from tunnel.core.wire.faults import BUG
 from tunnel.kubeapi.encoding import JSON_TYPE, decode, encode
 from tunnel.kubeapi.negotiation import negotiate
 from tunnel.kubeapi.protobuf import MEDIA_TYPE, decode_object
@@ -114,18 +116,20 @@ class FleetServer:
         except HttpError as error:
             if exchange.answered:
                 raise
-            await _answer(exchange, ApiError(error.status, error.text).body(), error.status)
+            await _answer(exchange, status_body(ApiError(error.status, error.text)), error.status)
         except ApiError as error:
             await _refuse(exchange, request, error)
         except StreamError:
             raise
         except Exception:
-            log.exception("fleet.request_failed", peer=conn.peer, method=request.method, path=request.path)
+            log.exception(
+                "fleet.request_failed", code=BUG.code, peer=conn.peer, method=request.method, path=request.path
+            )
             if exchange.answered:
                 exchange.abort()
                 return
             failure = ApiError(500, "this server failed to answer the request; its log says why")
-            await _answer(exchange, failure.body(), failure.code)
+            await _answer(exchange, status_body(failure), failure.code)
 
     async def _serve_path(self, exchange: Exchange, request: Request) -> None:
         if request.method not in ("GET", "HEAD"):
@@ -170,7 +174,7 @@ class FleetServer:
 
 def _refusal(error: HttpError) -> tuple[str, bytes]:
     """The answer to what is no request, or too long for one."""
-    return JSON_TYPE[1], encode(ApiError(error.status, error.text).body())
+    return JSON_TYPE[1], encode(status_body(ApiError(error.status, error.text)))
 
 
 async def _refuse(exchange: Exchange, request: Request, error: ApiError) -> None:
@@ -178,7 +182,7 @@ async def _refuse(exchange: Exchange, request: Request, error: ApiError) -> None
         # kubectl begins with these, and prints `unknown` for a Status there: it looks for text.
         await exchange.respond(error.code, [_PLAIN], error.message.encode())
     else:
-        await _answer(exchange, error.body(), error.code)
+        await _answer(exchange, status_body(error), error.code)
 
 
 async def _answer(exchange: Exchange, body: Json, status: int = 200) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cloud_server.frontends.fleet.causes import cause
 from cloud_server.frontends.status import http_status
 from tunnel.core.wire.errors import Code, StreamError
 from tunnel.kubeapi.status import ApiError
@@ -24,4 +25,4 @@ def from_stream_error(error: StreamError, agent: str) -> ApiError:
         text = error.text
     elif error.text:
         text = f"{text} ({error.text})"
-    return ApiError(http_status(error.code), text)
+    return ApiError(http_status(error.code), text, cause=cause(error.fault))

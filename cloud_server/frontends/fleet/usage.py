@@ -9,11 +9,13 @@ from datetime import datetime
 from typing import Any
 
 from cloud_server.agents.registry import AgentView
+from cloud_server.frontends.fleet.causes import cause
 from cloud_server.frontends.fleet.kubelet import fetch_json
 from cloud_server.frontends.fleet.pods import dicts, offers_kubelet
 from cloud_server.frontends.fleet.stream_errors import from_stream_error
 from cloud_server.opens.opener import Opener
 from tunnel.core.wire.errors import Code, OpenRefused
+from tunnel.core.wire.faults import USAGE_UNKNOWN
 from tunnel.kubeapi.status import ApiError
 
 FRESH_S = 10.0
@@ -131,7 +133,11 @@ class UsageReader:
         if not agent.connected:
             raise from_stream_error(OpenRefused("", Code.AGENT_AWAY), agent.name)
         if not offers_kubelet(agent):
-            raise ApiError(404, f"agent {agent.name} does not say what its box uses: it offers no kubelet")
+            raise ApiError(
+                404,
+                f"agent {agent.name} does not say what its box uses: it offers no kubelet",
+                cause=cause(USAGE_UNKNOWN),
+            )
         box = self._boxes.setdefault(agent.name, _Box())
         if (asking := self._ask_if_stale(agent, box)) is not None:
             await asyncio.wait({asking}, timeout=within_s)

@@ -23,6 +23,7 @@ from tunnel.aio.sessions.pending import open_unless_gone
 from tunnel.aio.sessions.splice import SpliceResult
 from tunnel.aio.sessions.stream import Stream
 from tunnel.core.wire.errors import Code, OpenRefused, StreamError
+from tunnel.core.wire.faults import ONLY_TCP, coded
 from tunnel.core.wire.limits import MAX_DATA_BYTES
 
 FRONTEND = "konnectivity"
@@ -227,7 +228,9 @@ class Tunnel:
         attempt = None
         try:
             if request.protocol != "tcp":
-                raise OpenRefused(f"only tcp is carried, not {request.protocol or 'nothing'}", Code.UNREACHABLE)
+                raise OpenRefused(
+                    f"only tcp is carried, not {request.protocol or 'nothing'}", Code.UNREACHABLE, ONLY_TCP
+                )
             attempt = self._service.dials.attempt(request.address)
             opening = attempt.open(principal=self._user, frontend=FRONTEND, deadline_s=self._service.deadline_s)
             stream = await open_unless_gone(opening, self._until_given_up())
@@ -237,7 +240,9 @@ class Tunnel:
                 FRONTEND, user=self._user, peer=self._user, agent=agent, target=request.address, refused=refused
             )
             if not self._given_up.done():
-                self._call.send(packets.dial_response(request.random, error=reason_phrase(str(refused))))
+                self._call.send(
+                    packets.dial_response(request.random, error=reason_phrase(coded(str(refused), refused.fault)))
+                )
                 self._call.finish()
             return
         if stream is not None:
@@ -300,7 +305,9 @@ class Tunnel:
         """Whether to wait for more: in a stream of bulk data, for a little, so that packets are not small ones."""
         if self._loop.time() - self._sent_at_s > PAUSE_S:
             self._burst = 0
-        full = min(BULK_BYTES, self._batch)
+        assert self._stream is not None
+        # No more than the endpoint may send: with all that it sent consumed, that is at least half of the window.
+        full = min(BULK_BYTES, self._batch, self._stream.statistics().window_bytes // 2)
         if self._burst < BULK_BYTES or self._waiting >= full or self._endpoint_finished:
             return False
         if self._gathering is None:

@@ -196,6 +196,33 @@ def test_packets_leave_evenly_spread_and_one_may_catch_up() -> None:
     assert pacer.release_s == pytest.approx(late + 0.25 * gap_s)
 
 
+def _sent_at_once(pacer: Pacer, now: float) -> int:
+    """How many packets leave until the next has to wait."""
+    count = 0
+    while pacer.release_s <= now:
+        pacer.sent(pacer.packet_bytes, now)
+        count += 1
+    return count
+
+
+def test_what_a_busy_processor_held_up_is_made_up_for() -> None:
+    link = FluidLink(_pacer(), rate=1.25e6, rtt_s=0.05)
+    link.rounds(40)
+    pacer = link.pacer
+    _sent_at_once(pacer, link.now)
+    gap_s = pacer.packet_bytes / (PACE_GAIN * 1.25e6)
+    late = pacer.release_s + 4.5 * gap_s
+    pacer.held()
+    assert _sent_at_once(pacer, late) == 5
+    late = pacer.release_s + 4.5 * gap_s
+    assert _sent_at_once(pacer, late) == 2, "it was not held"
+    for other_reason in (pacer.blocked, pacer.rests):
+        pacer.held()
+        other_reason()
+        late = pacer.release_s + 4.5 * gap_s
+        assert _sent_at_once(pacer, late) == 2
+
+
 def test_window_that_was_not_needed_for_a_while_starts_anew() -> None:
     link = FluidLink(_pacer(), rate=12.5e6, rtt_s=0.05)
     link.rounds(40)

@@ -9,6 +9,8 @@ from enum import Enum
 
 import structlog
 
+from tunnel.core.wire.faults import CERTIFICATE_ENDS_SOON, CERTIFICATE_EXPIRED
+
 _log = structlog.get_logger("tunnel.certificates")
 
 DAY = timedelta(days=1)
@@ -120,7 +122,14 @@ class ExpiryLog:
                 continue
             self._told[one.name] = (standing, now)
             level: Callable[..., object] = _log.warning if standing is Standing.NEAR else _log.error
-            level("certificate", certificate=one.name, reason=one.told(now), ends=one.validity.not_after.isoformat())
+            fault = CERTIFICATE_EXPIRED if standing in (Standing.OVER, Standing.NOT_YET) else CERTIFICATE_ENDS_SOON
+            level(
+                "certificate",
+                code=fault.code,
+                certificate=one.name,
+                reason=one.told(now),
+                ends=one.validity.not_after.isoformat(),
+            )
 
 
 def check(certificates: Iterable[Watched], now: datetime) -> tuple[list[str], list[str]]:

@@ -72,6 +72,9 @@ class LogSink:
         """Somebody waits for the end: a pause after a failure is over."""
         self._closing = False
         self._not_before_s = 0.0
+        self._due_s: Callable[[], float | None] = lambda: None
+        self._tell_held: Callable[[float | None], None] = lambda _now_s: None
+        self._woken = 0
         self._mid_line = False
         """The last write ended inside a line."""
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
@@ -93,13 +96,29 @@ class LogSink:
                 self._idle = False
                 self._changed.notify_all()
 
+    def hold(self, due_s: Callable[[], float | None], tell: Callable[[float | None], None]) -> None:
+        """Have this thread tell of lines that were held back; call once, before anything is logged.
+
+        Args:
+            due_s: when there is something to tell next, in monotonic time; None: nothing is held.
+            tell: writes what is due at a time, or with None all that is held.
+        """
+        self._due_s, self._tell_held = due_s, tell
+
+    def wake(self) -> None:
+        """Something is held that was not: ask `due_s` again."""
+        with self._changed:
+            self._woken += 1
+            self._changed.notify_all()
+
     @property
     def lost(self) -> Lost:
         """All that were lost so far."""
         return self._lost
 
     def flush(self, within_s: float) -> bool:
-        """Wait until all is written that can be, for at most so long; whether it was."""
+        """Wait until all is written that can be, for at most so long; whether it was. What was held is told first."""
+        self._tell_held(None)
         with self._changed:
             self._hurry = True
             self._changed.notify_all()
@@ -138,7 +157,22 @@ class LogSink:
                 else:
                     self._idle = True
                     self._changed.notify_all()
-                    self._changed.wait()
+                    self._wait_for_lines()
+
+    def _wait_for_lines(self) -> None:
+        """Until there is one, or one that is held is due. Whoever holds lines has a lock that is taken before ours."""
+        woken = self._woken
+        self._changed.release()
+        try:
+            due_s = self._due_s()
+            now_s = time.monotonic()
+            if due_s is not None and due_s <= now_s:
+                self._tell_held(now_s)
+                due_s = self._due_s()
+        finally:
+            self._changed.acquire()
+        if not self._lines and not self._closing and woken == self._woken:
+            self._changed.wait(None if due_s is None else max(0.0, due_s - now_s))
 
     def _take(self) -> list[_Line]:
         batch = [self._lines.popleft()]

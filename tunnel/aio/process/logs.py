@@ -1,4 +1,8 @@
-"""How log lines look, JSON for machines, coloured lines on a terminal, and that all of them go to standard error."""
+"""How log lines look, JSON for machines, coloured lines on a terminal, and that all of them go to standard error.
+
+Where standard error is the journal of systemd, each line begins with its priority, `<4>` for a warning: journald takes
+that away and keeps it, so that `journalctl -p warning` works and `journalctl -o cat` shows pure JSON.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import atexit
 import logging
 import os
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -14,11 +18,15 @@ import orjson
 import structlog
 
 from tunnel.aio.process.config import LogConfig
+from tunnel.aio.process.log_folding import Folding
 from tunnel.aio.process.log_sink import EXIT_FLUSH_S, LogSink, Lost, SinkStream
+from tunnel.core.wire.faults import LOG_LINES_LOST
 
 AUDIT = "audit"
 """The name of the loggers whose lines are audit records."""
 _STDERR = 2
+_PRIORITIES = {"debug": b"<7>", "info": b"<6>", "warning": b"<4>", "error": b"<3>", "critical": b"<2>"}
+"""As sd-daemon(3) has them: those of syslog."""
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
@@ -35,22 +43,34 @@ def start_log(config: LogConfig) -> LogSink:
 
     Call once, before anything is logged. The end of the process waits a moment for the last lines.
     """
-    terminal = os.isatty(_STDERR)
+    terminal, journal = os.isatty(_STDERR), is_journal(_STDERR, os.environ)
     for_people = _for_people(config, terminal=terminal)
-    sink = LogSink(_STDERR, lambda lost: _lost_line(lost, for_people=for_people))
-    atexit.register(sink.flush, EXIT_FLUSH_S)
+    sink = LogSink(_STDERR, lambda lost: _lost_line(lost, for_people=for_people, journal=journal))
     sys.stderr = SinkStream(sink, terminal=terminal)
-    configure_logs(config, sink, terminal=terminal)
+    folding = configure_logs(config, sink, terminal=terminal, journal=journal)
+    sink.hold(folding.due_s, folding.flush)
+    atexit.register(sink.flush, EXIT_FLUSH_S)
     return sink
 
 
-def configure_logs(config: LogConfig, sink: Sink, *, terminal: bool) -> None:
-    """Make every logger of the process write to `sink`; `terminal`: whether a person reads it."""
-    shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
+def is_journal(descriptor: int, environment: Mapping[str, str]) -> bool:
+    """Whether a descriptor leads to journald: systemd names the socket that it made for it (systemd.exec(5))."""
+    there = os.fstat(descriptor)
+    return environment.get("JOURNAL_STREAM") == f"{there.st_dev}:{there.st_ino}"
+
+
+def configure_logs(config: LogConfig, sink: Sink, *, terminal: bool, journal: bool = False) -> Folding:
+    """Make every logger of the process write to `sink`.
+
+    Args:
+        config: the section of the configuration.
+        sink: where finished lines go.
+        terminal: whether a person reads it.
+        journal: whether journald does, which takes a priority from the beginning of each line.
+
+    Returns:
+        What holds lines back that say the same; whoever has it tells it when time has passed.
+    """
     set_level(config.level)
     if _for_people(config, terminal=terminal):
         renderer: list[structlog.typing.Processor] = [structlog.dev.ConsoleRenderer(colors=terminal), _encoded]
@@ -58,12 +78,34 @@ def configure_logs(config: LogConfig, sink: Sink, *, terminal: bool) -> None:
         # Without the values of variables: a token may be among them.
         traces = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
         renderer = [structlog.processors.ExceptionRenderer(traces), _json]
+    last: list[structlog.typing.Processor] = [structlog.processors.TimeStamper(fmt="iso", utc=True), *renderer]
+    if journal:
+        last.append(_with_priority)
+
+    def tell(method: str, event: MutableMapping[str, Any]) -> None:
+        line: Any = event
+        for processor in last:
+            line = processor(None, method, line)
+        sink.write(line)
+
+    folding = Folding(tell, getattr(sink, "wake", lambda: None))
     structlog.configure(
-        processors=[*shared, *renderer],
+        processors=[structlog.contextvars.merge_contextvars, structlog.processors.add_log_level, folding, *last],
         wrapper_class=_Logger,
         logger_factory=lambda *name: _Lines(sink, audit=name == (AUDIT,)),
         cache_logger_on_first_use=True,
     )
+    return folding
+
+
+def at_level(log: Any, level: str) -> Any:
+    """Returns a logger with the name and the bound values of `log` that has a level of its own, whatever the process's.
+
+    For one agent that is looked at closely while all others are quiet: its session is given this in place of `log`.
+    """
+    bound = log.bind()
+    kind: Any = structlog.make_filtering_bound_logger(_LEVELS[level])
+    return kind(bound._logger, bound._processors, bound._context)
 
 
 def set_level(level: str) -> None:
@@ -123,12 +165,25 @@ def _encoded(_logger: object, _method: str, line: Any) -> bytes:
     return f"{line}\n".encode(errors="backslashreplace")
 
 
-def _lost_line(lost: Lost, *, for_people: bool) -> bytes:
+def _with_priority(_logger: object, method: str, line: Any) -> bytes:
+    """A finished line as journald wants it; of a traceback for people each line is one."""
+    priority = _PRIORITIES.get(method, _PRIORITIES["error"])
+    return b"".join(priority + one for one in line.splitlines(keepends=True))
+
+
+def _lost_line(lost: Lost, *, for_people: bool, journal: bool = False) -> bytes:
     """The line that stands where others are missing."""
     records = f", {lost.audit_records} of them audit records" if lost.audit_records else ""
     text = f"{lost.lines} log lines were lost{records}: they could not be written"
     now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    priority = _PRIORITIES["warning"] if journal else b""
     if for_people:
-        return f"{now} [warning  ] {text}\n".encode()
-    values = {"lost": lost.lines, "lost_audit_records": lost.audit_records, "event": text, "level": "warning"}
-    return orjson.dumps({**values, "timestamp": now}, option=orjson.OPT_APPEND_NEWLINE)
+        return priority + f"{now} [warning  ] {text} code={LOG_LINES_LOST.code}\n".encode()
+    values = {
+        "code": LOG_LINES_LOST.code,
+        "lost": lost.lines,
+        "lost_audit_records": lost.audit_records,
+        "event": text,
+        "level": "warning",
+    }
+    return priority + orjson.dumps({**values, "timestamp": now}, option=orjson.OPT_APPEND_NEWLINE)

@@ -14,7 +14,7 @@ import structlog
 
 from tunnel.aio.process.tasks import TaskOwner
 from tunnel.core.path.backoff import Backoff
-from tunnel.core.wire.faults import PART_DOWN, FaultError
+from tunnel.core.wire.faults import BUG, PART_DOWN, Fault, FaultError, fault_of
 
 RETRY_S = 1.0
 """The most that the second attempt waits; the next ones up to 3 s, and after half a minute up to 30 s (see Backoff)."""
@@ -60,23 +60,23 @@ class Part:
         try:
             await self._open()
         except (PartFailed, OSError) as error:
-            self._failed(str(error))
+            self._failed(str(error), fault_of(error))
         except Exception:  # noqa: BLE001 - whatever it is, it takes no other part with it
-            _log.exception("a part fails for a fault of the daemon, trying again", part=self.name)
+            _log.exception("a part fails for a fault of the daemon, trying again", code=BUG.code, part=self.name)
             self.fault = "a fault of the daemon, whose log says more"
         else:
             self.up, self.fault = True, ""
         self.tried.set()
         return self.up
 
-    def _failed(self, reason: str) -> None:
+    def _failed(self, reason: str, fault: Fault) -> None:
         now_s = asyncio.get_running_loop().time()
         if reason == self.fault and now_s < self._tell_after_s:
             return
         self._pause_s = min(2 * self._pause_s, MAX_TELL_AGAIN_S) if reason == self.fault else TELL_AGAIN_S
         self._tell_after_s = now_s + self._pause_s
         self.fault = reason
-        _log.warning("a part is down, trying again", part=self.name, reason=reason)
+        _log.warning("a part is down, trying again", code=fault.code, part=self.name, reason=reason)
 
 
 class Parts:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 
 import structlog
+
+from tunnel.core.wire.faults import SYSTEMD_NOT_TOLD
 
 PATIENCE_S = 60.0
 """How long a state waits while systemd's queue is full; a start that is not told within 90 s is ended by default."""
@@ -29,7 +32,19 @@ def notify(state: str) -> None:
         # A busy systemd: READY=1 must not be lost, and the event loop must not wait.
         threading.Thread(target=_wait_and_send, args=(state, address), name="sd_notify", daemon=True).start()
     except OSError as error:
-        _log.warning("systemd could not be told", state=state, reason=str(error))
+        _log.warning("systemd could not be told", code=SYSTEMD_NOT_TOLD.code, state=state, reason=str(error))
+
+
+def notify_reloading() -> None:
+    """Say that the configuration is being read again; `READY=1` ends it. With the time that `Type=notify-reload` needs:
+    without it a late message would be taken for the answer to the next reload.
+    """
+    notify(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
+
+
+def extend_timeout(seconds: float) -> None:
+    """Ask for so much more time for the start, the reload or the stop that is going on, from now."""
+    notify(f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}")
 
 
 def _wait_and_send(state: str, address: str) -> None:
@@ -38,7 +53,7 @@ def _wait_and_send(state: str, address: str) -> None:
             sender.settimeout(PATIENCE_S)
             sender.sendto(state.encode(), address)
     except OSError as error:
-        _log.warning("systemd could not be told", state=state, reason=str(error))
+        _log.warning("systemd could not be told", code=SYSTEMD_NOT_TOLD.code, state=state, reason=str(error))
 
 
 def _sender() -> socket.socket:

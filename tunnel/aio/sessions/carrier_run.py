@@ -11,6 +11,7 @@ from typing import Protocol
 from structlog.typing import FilteringBoundLogger
 
 from tunnel.aio.carriers.carrier import Carrier, CarrierLost
+from tunnel.aio.sessions.frame_log import FrameLog
 from tunnel.core.session import Session
 from tunnel.core.streams.states import Link
 from tunnel.core.wire.errors import Code, RemoteProtocolError, SessionLost, SessionRefused, TunnelError
@@ -25,6 +26,8 @@ class RunDriver(Protocol):
 
     core: Session
     peer: str
+    frame_log: FrameLog | None
+    """None: nobody looks at frames."""
 
     @property
     def log(self) -> FilteringBoundLogger:
@@ -119,6 +122,8 @@ class CarrierRun:
         driver = self._driver
         try:
             while (message := await self._carrier.read()) is not None:
+                if driver.frame_log is not None:
+                    driver.frame_log.received(message)
                 driver.core.receive_message(self._generation, message, driver.now())
                 driver.kick()
         except CarrierLost as lost:
@@ -160,6 +165,8 @@ class CarrierRun:
         while self._current:
             message = driver.core.next_packet(driver.now())
             if message is not None:
+                if driver.frame_log is not None:
+                    driver.frame_log.sent(message)
                 await carrier.write(message)
                 driver.kick()
                 continue

@@ -17,6 +17,7 @@ from structlog.typing import FilteringBoundLogger
 from tunnel.aio.carriers.carrier import Carrier, CarrierLost
 from tunnel.aio.process.tasks import TaskOwner
 from tunnel.aio.sessions.carrier_run import CarrierRun
+from tunnel.aio.sessions.frame_log import FrameLog
 from tunnel.aio.sessions.incoming import Acceptor, IncomingStream
 from tunnel.aio.sessions.stream import Stream
 from tunnel.core import events as ev
@@ -43,7 +44,7 @@ class TunnelSession:
 
     __slots__ = (
         "_acceptor", "_answering", "_closed", "_conditions", "_dispatching", "_loop", "_on_going_away", "_opening",
-        "_run", "_streams", "_tasks", "_tidying", "_timer", "_timer_s", "core", "label", "peer",
+        "_run", "_streams", "_tasks", "_tidying", "_timer", "_timer_s", "core", "frame_log", "label", "peer",
     )  # fmt: skip
 
     def __init__(self, core: Session, acceptor: Acceptor, peer: str, *, on_going_away: OnGoingAway) -> None:
@@ -55,6 +56,7 @@ class TunnelSession:
         self._loop = asyncio.get_running_loop()
         self.label = core.session_id.hex()[:8]
         """How the session is named in logs; the whole id would let a reader of logs resume it."""
+        self.frame_log: FrameLog | None = None
         self._streams: dict[int, Stream] = {}
         self._opening: dict[int, tuple[CoreStream, asyncio.Future[Stream]]] = {}
         self._answering: dict[int, asyncio.Task[None]] = {}
@@ -94,6 +96,12 @@ class TunnelSession:
     def closed(self) -> asyncio.Future[TunnelError | None]:
         """Done when the session is over; holds why, None for our own wish. Do not cancel it."""
         return self._closed
+
+    def log_frames(self, for_s: float) -> None:
+        """Write each frame to the log from now on, for so many seconds; 0 ends it."""
+        log = self.frame_log = FrameLog(self.log) if for_s > 0 else None
+        if log is not None:
+            self._loop.call_later(for_s, self._end_frame_log, log)
 
     async def open(
         self,
@@ -270,6 +278,10 @@ class TunnelSession:
     def forget(self, stream_id: int) -> None:
         """A stream was reset by this side: no event of it follows."""
         self._streams.pop(stream_id, None)
+
+    def _end_frame_log(self, log: FrameLog) -> None:
+        if self.frame_log is log:
+            self.frame_log = None
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         if condition():

@@ -25,6 +25,7 @@ from tunnel.aio.sockets.conn import Detached, reset_of
 from tunnel.aio.sockets.last_word import LastWord, is_unix
 from tunnel.aio.sockets.tcp import abort_with_reset, end_in_order
 from tunnel.core.wire.errors import Code, StreamError
+from tunnel.core.wire.faults import BUG
 from tunnel.core.wire.limits import CHUNK_BYTES
 
 READ_BYTES = 4 * CHUNK_BYTES
@@ -95,7 +96,7 @@ def _guarded(callback: Callable[Concatenate[_Joint, _P], None]) -> Callable[Conc
         try:
             callback(self, *args, **kwargs)
         except Exception:  # noqa: BLE001 - whatever it is
-            _log.exception("splice failed", callback=callback.__name__)
+            _log.exception("splice failed", code=BUG.code, callback=callback.__name__)
             self.fail()
 
     return call

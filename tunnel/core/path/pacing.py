@@ -121,7 +121,7 @@ class Pacer:
     """The window of one carrier. A new carrier may be another path: it gets a new Pacer."""
 
     __slots__ = (
-        "_blocked", "_calm_rounds", "_cut", "_delay", "_grown", "_max_packet", "_max_window", "_probe_rounds",
+        "_blocked", "_calm_rounds", "_cut", "_delay", "_grown", "_held", "_max_packet", "_max_window", "_probe_rounds",
         "_probe_window", "_rate", "_round", "_round_end_seq", "_settling_rounds", "_spread_s", "_starting", "_tick",
         "_used_s", "_was_blocked", "_window", "release_s",
     )  # fmt: skip
@@ -149,6 +149,8 @@ class Pacer:
         """When the window was last needed."""
         self._blocked = False
         self._was_blocked = False
+        self._held = False
+        """Whether bulk has waited for `release_s` and for nothing else."""
         self.release_s = 0.0
         """When the next bulk may leave."""
 
@@ -175,6 +177,15 @@ class Pacer:
     def blocked(self) -> None:
         """The window held data back: this round tells something of the link."""
         self._blocked = True
+        self._held = False
+
+    def held(self) -> None:
+        """Bulk waits for `release_s`, and for nothing else: by how much later than that it leaves is made up for."""
+        self._held = True
+
+    def rests(self) -> None:
+        """No bulk waits: time that passes now is not made up for."""
+        self._held = False
 
     def sent(self, count: int, now: float) -> None:
         """Count a packet that leaves now: how long the next bulk waits for it."""
@@ -183,11 +194,14 @@ class Pacer:
             self._start_anew()
         # Once a long queue is gone, the smoothed round trip is still long for a while.
         rtt_s = self._delay.rtt_s if self._delay.rtt_s < self.rtt_s / 2 else self.rtt_s
-        rate = self._window / max(rtt_s, 0.001)
+        # No more than 1 us for the least: a window that pacing holds back is never full, and would never grow.
+        rate = self._window / max(rtt_s, 1e-6)
         if rate < PACED_BELOW_BYTES_PER_S:
             gap_s = count / (rate * self._pace_gain())
-            # One that left late is made up for, two are not.
-            self.release_s = max(self.release_s, now - gap_s) + gap_s
+            # One that left late is made up for, two only where a busy processor was all that it was late for: that
+            # packets leave at each of its rare turns, not one, is what keeps it from passing for a slow link.
+            self.release_s = (self.release_s if self._held else max(self.release_s, now - gap_s)) + gap_s
+        self._held = self._held and self.release_s <= now
 
     def sample(self, rtt_s: float, ack_delay_s: float, forward_us: int | None, now: float) -> None:
         """Take a round trip, of a packet or a ping; see `PathDelay.sample`."""

@@ -188,6 +188,7 @@ STOPPED_AT_ONCE: Final = Fault("LL6009", "A further signal ended the daemon befo
 GRPC_SAYS: Final = Fault("LL6010", "A message of the gRPC library")
 PART_DOWN: Final = Fault("LL6011", "A part of the daemon is down")
 SYSTEM_REFUSED: Final = Fault("LL6012", "The operating system refused what the daemon needs")
+LINKS_STAND_STILL: Final = Fault("LL6013", "Links stand still though they should have been given up")
 
 
 FAULTS: Final[dict[str, Fault]] = {fault.code: fault for fault in list(vars().values()) if isinstance(fault, Fault)}

@@ -18,6 +18,7 @@ from tunnel.aio.sessions.incoming import IncomingStream
 from tunnel.aio.sessions.stream import Stream
 from tunnel.aio.sockets.listener import Listener
 from tunnel.core.wire.errors import Code, StreamError
+from tunnel.core.wire.limits import Limits
 from tunnel.core.wire.target import Target, TcpTarget
 from tunnel.core.wire.target_rule import TargetRule
 
@@ -134,9 +135,9 @@ class Served:
 
 
 @asynccontextmanager
-async def served(folder: Path, deadline_s: float = 5.0) -> AsyncIterator[Served]:
+async def served(folder: Path, deadline_s: float = 5.0, limits: Limits | None = None) -> AsyncIterator[Served]:
     far = Far()
-    async with joined(far.accept) as pair:
+    async with joined(far.accept, limits=limits) as pair:
         site = Site(pair)
         policy = RoutePolicy(agent="box-7", targets=(TargetRule.parse("10.0.0.1:*"),))
         frontend = KonnectivityFrontend(Dials(site, Router(site, [policy])), deadline_s=deadline_s)
