@@ -23,6 +23,7 @@ from tunnel.aio.sockets.conn import Conn
 from tunnel.aio.sockets.tls_client import dial_tls
 from tunnel.core.wire.errors import Code, OpenRefused
 from tunnel.core.wire.faults import REAL_KUBELET_UNREACHABLE
+from tunnel.core.wire.spoken import spoken_s
 
 _files = BlockingCalls("kubelet files", threads=4)
 """Where they are is the configuration's choice, and asked at every dial."""
@@ -67,7 +68,7 @@ async def dial_kubelet(settings: KubeletConfig, deadline_s: float) -> Conn:
         raise OpenRefused(f"kubelet at {address}: {text}", Code.DEADLINE, REAL_KUBELET_UNREACHABLE) from None
     except TimeoutError:
         raise OpenRefused(
-            f"kubelet at {address}: no answer within {deadline_s:g} s", Code.DEADLINE, REAL_KUBELET_UNREACHABLE
+            f"kubelet at {address}: no answer within {spoken_s(deadline_s)}", Code.DEADLINE, REAL_KUBELET_UNREACHABLE
         ) from None
     except CredentialsUnusable as error:
         raise OpenRefused(f"kubelet at {address}: {error}", Code.NO_SERVICE, REAL_KUBELET_UNREACHABLE) from error

@@ -117,3 +117,13 @@ def test_links_lead_somewhere(page: Path) -> None:
         file = page.parent / target if target else page
         assert file.exists(), target
         assert not anchor or anchor in anchors(file), anchor
+
+
+def test_every_decision_is_in_the_list_and_says_what_was_decided() -> None:
+    folder = TOP / "docs" / "decisions"
+    listed = set(re.findall(r"\]\((\d{4}-[\w-]+\.md)\)", (folder / "README.md").read_text()))
+    assert listed == {path.name for path in folder.iterdir()} - {"README.md"}
+    for name in listed:
+        text = (folder / name).read_text()
+        assert text.startswith("# ")
+        assert "\n## Decision" in text, name

@@ -95,3 +95,31 @@ def test_every_command_explains_offline(program: str) -> None:
         1,
         "Error [LL1029]: LL9999 is no error code: it is written like LL6001\n",
     )
+
+
+def test_no_message_says_a_time_with_digits_that_nobody_needs() -> None:
+    """`no answer within 9.99887 s`: what is left of a deadline is rounded for people, by `spoken_s`."""
+    raw = re.compile(r"\{[^{}]*(?<!:\.0f)(?<!:\.1f)\} s\b")
+    found = [
+        f"{path.relative_to(TOP)}:{number}"
+        for path in SOURCES
+        if path.name != "spoken.py"
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if raw.search(line)
+    ]
+    assert found == []
+
+
+def test_every_line_that_should_worry_somebody_names_its_cause() -> None:
+    """Lines of level warning and above: by the name of the method, or of the variable that stands for it (`level`)."""
+    found = []
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call):
+                continue
+            name = ast.unparse(node.func)
+            if re.fullmatch(r"(_log|log|self\._log)\.(warning|error|exception|critical)|level", name):
+                named = {keyword.arg for keyword in node.keywords}
+                if "code" not in named and node.args:
+                    found.append(f"{path.relative_to(TOP)}:{node.lineno}")
+    assert found == []

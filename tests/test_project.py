@@ -166,7 +166,8 @@ tunnel.tool.cli.cli(["connect", "--help"])
 @pytest.mark.parametrize("command", ["edge_agent", "cloud_server"])
 def test_what_the_log_library_could_use_and_we_do_not_is_not_loaded(command: str) -> None:
     pytest.importorskip("rich")
-    code = f"import sys, {command}.cli, {command}.daemon\nprint(*sys.modules)"
+    first = "from tunnel.aio.process.command import leave_out_rich\nleave_out_rich()"
+    code = f"{first}\nimport sys, {command}.cli, {command}.daemon\nprint(*sys.modules)"
     loaded = set(_run(sys.executable, "-W", "error", "-c", code).split())
     assert "structlog.dev" in loaded
     assert not loaded & {"rich.console", "pygments"}

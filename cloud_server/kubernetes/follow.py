@@ -108,8 +108,8 @@ class Follower:
                 await asyncio.sleep(0)
             self._index.put(one)
         self._index.keep_only(kind, {one.key for one in snapshot.objects})
-        level = _log.info if kind.__name__ in self._down else _log.debug
-        level("read from the cluster", kind=kind.__name__, objects=len(snapshot.objects))
+        say = _log.info if kind.__name__ in self._down else _log.debug
+        say("read from the cluster", kind=kind.__name__, objects=len(snapshot.objects))
         self._down.discard(kind.__name__)
         self._refused_since_s.pop(kind, None)
         return snapshot.version

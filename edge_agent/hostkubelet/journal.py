@@ -17,6 +17,7 @@ from edge_agent.hostkubelet.running import Running
 from edge_agent.hostkubelet.spawn import CommandSpec, StartError
 from edge_agent.hostkubelet.status import KubeletError
 from tunnel.core.wire.faults import JOURNAL_UNREADABLE, NO_PREVIOUS_RUN
+from tunnel.core.wire.spoken import spoken_s
 
 FIRST_OUTPUT_WAIT_S = 0.5
 """How long a followed log may be silent before its answer starts; a failure of journalctl comes sooner."""
@@ -73,7 +74,9 @@ class Journal:
         try:
             await log.wait_for_first(FIRST_OUTPUT_WAIT_S if options.follow else ANSWER_WAIT_S)
             if log.waiting and not options.follow:
-                raise KubeletError(504, f"journalctl has not answered within {ANSWER_WAIT_S:g} s", JOURNAL_UNREADABLE)
+                raise KubeletError(
+                    504, f"journalctl has not answered within {spoken_s(ANSWER_WAIT_S)}", JOURNAL_UNREADABLE
+                )
         except BaseException:
             log.close()
             raise

@@ -22,6 +22,7 @@ from tunnel.aio.process.blocking import BlockingCalls, NotAnswering
 from tunnel.aio.process.files import PUBLIC, write_atomic
 from tunnel.aio.process.tasks import TaskOwner
 from tunnel.aio.sockets.address import split_address
+from tunnel.core.wire.faults import STATE_NOT_WRITABLE
 
 LOOKUP_S = 3.0
 """A name that takes longer counts as one that does not resolve: an answer comes in milliseconds, or from a second
@@ -107,7 +108,12 @@ class Addresses:
             text = json.dumps(self._known, indent=1)
             await asyncio.to_thread(write_atomic, self._path, f"{text}\n".encode(), PUBLIC)
         except OSError as error:
-            _log.warning("the servers' addresses are not kept for a restart", file=str(self._path), reason=str(error))
+            _log.warning(
+                "the servers' addresses are not kept for a restart",
+                code=STATE_NOT_WRITABLE.code,
+                file=str(self._path),
+                reason=str(error),
+            )
 
 
 # Internal

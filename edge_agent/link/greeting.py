@@ -14,6 +14,7 @@ from tunnel.aio.sessions.incoming import Acceptor
 from tunnel.core.wire.faults import SERVER_SILENT
 from tunnel.core.wire.handshake import Welcome, decode_answer, encode_hello
 from tunnel.core.wire.limits import Limits
+from tunnel.core.wire.spoken import spoken_s
 
 GREETING_TIMEOUT_S = 10.0
 """How long the server may take to answer Hello."""
@@ -79,7 +80,7 @@ async def greet(carrier: Carrier, box: Box, resume_session_id: bytes, last_recei
             await carrier.write(hello)
             answer = await carrier.read()
     except TimeoutError:
-        text = f"{carrier.peer}: no answer to Hello within {GREETING_TIMEOUT_S:g} s"
+        text = f"{carrier.peer}: no answer to Hello within {spoken_s(GREETING_TIMEOUT_S)}"
         raise CarrierLost(text, SERVER_SILENT) from None
     if answer is None:
         raise CarrierLost("the server ended the link without an answer", SERVER_SILENT)

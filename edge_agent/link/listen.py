@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-from edge_agent.operate.records import end_of, new_trace_id
+from edge_agent.operate.records import end_of, new_trace_id, why
 from edge_agent.operate.traffic import LISTEN, Traffic
 from tunnel.aio.operate.audit import Audit
 from tunnel.aio.sessions.pending import open_unless_gone
@@ -58,7 +58,7 @@ class LocalListen:
             stream = await self._open(conn, about["trace_id"], early)
         except OpenRefused as refused:
             self._traffic.refused[LISTEN, refused.code] += 1
-            self._audit.record("refused", **about, code=refused.code.label, reason=str(refused))
+            self._audit.record("refused", **about, **why(refused))
             conn.reset(refused.code, str(refused))
             return
         self._traffic.began(LISTEN, stream)

@@ -85,9 +85,7 @@ class _Record:
         # Of what is asked for by a name, only what was opened is known to be the box's own word.
         asked = OTHER if isinstance(self._incoming.target, ServiceTarget) else TCP
         self._traffic.refused[asked, reason.code] += 1
-        self._audit.record(
-            "refused", **self._about(), seconds=self._seconds(), code=reason.code.label, reason=str(reason)
-        )
+        self._audit.record("refused", **self._about(), seconds=self._seconds(), **why(reason))
 
     def close(self) -> None:
         if self._stream is None:
@@ -114,6 +112,11 @@ class _Record:
 def service_of(target: Target) -> str:
     """Returns what a stream that is served is counted as."""
     return target.name if isinstance(target, ServiceTarget) else TCP
+
+
+def why(refused: StreamError) -> dict[str, object]:
+    """Returns what the record of a refusal says of its cause."""
+    return {"code": refused.fault.code, "outcome": refused.code.label, "reason": str(refused)}
 
 
 def end_of(stream: Stream) -> dict[str, object]:

@@ -131,6 +131,6 @@ def test_a_server_without_its_libraries_says_what_to_install(without: str, tmp_p
     done = subprocess.run([str(BIN / "cloud-server"), "check"], capture_output=True, text=True, env=env, timeout=30)
     assert done.returncode == 1
     assert done.stderr == (
-        "Error [LL1005]: cloud-server needs more than is installed (cryptography, h2, lightkube, prometheus_client, yaml): "
-        "pip install 'longline[server]'\n"
+        "Error [LL1005]: cloud-server needs more than is installed "
+        "(cryptography, h2, lightkube, prometheus_client, yaml): pip install 'longline[server]'\n"
     )

@@ -308,3 +308,13 @@ def test_stream_that_ended_is_left_alone() -> None:
     assert session.take(local) == []
     assert pair.transfer() == []
     assert [end.session.statistics().budget_used_bytes for end in (pair.agent, pair.server)] == [0, 0]
+
+
+def test_a_timer_that_nobody_calls_is_seen() -> None:
+    session = Session(session_id=bytes(16), dialler=True, now=0.0)
+    session.attach(0.0)
+    due = session.next_timer()
+    assert due is not None
+    assert (session.overdue_s(due - 1), session.overdue_s(due + 30)) == (0.0, 30.0)
+    session.close(None)
+    assert session.overdue_s(1e6) == 0.0

@@ -50,9 +50,8 @@ async def test_a_box_joins_and_is_told_what_to_type_next(place: Office, tmp_path
     ]
     used = await run("join", "--server", place.address, "--token-file", str(file), "--state", str(state))
     assert (used.returncode, used.stdout) == (1, "")
-    assert used.stderr.startswith(
-        f"Error [LL2012]: {place.address} refused: the join token was used already; make another"
-    )
+    refused = f"Error [LL2012]: {place.address} refused: the join token was used already; make another"
+    assert used.stderr.startswith(refused)
 
 
 async def test_a_token_may_come_from_standard_input_and_never_shows(place: Office, tmp_path: Path) -> None:

@@ -9,7 +9,11 @@ from pathlib import Path
 
 TOP = Path(__file__).parent.parent.parent
 HOWTO = TOP / "docs" / "howto"
-PAGES = [TOP / "README.md", *(path for path in sorted((TOP / "docs").rglob("*.md")) if path.parent.name != "errors")]
+PAGES = [
+    TOP / "README.md",
+    TOP / "CONTRIBUTING.md",
+    *(path for path in sorted((TOP / "docs").rglob("*.md")) if path.parent.name != "errors"),
+]
 """All of them; those of the error codes are made from a table and have tests of their own."""
 
 _FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w*)\n(?P<text>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)

@@ -77,7 +77,8 @@ def _context(path: Path) -> ssl.SSLContext:
     try:
         import yaml
     except ImportError as error:  # it has no wheels for 32-bit ARM
-        raise Failed("--kubeconfig needs PyYAML: pip install pyyaml", PACKAGE_MISSING) from error
+        text = "--kubeconfig needs PyYAML, which is not installed: pip install pyyaml"
+        raise Failed(text, PACKAGE_MISSING) from error
 
     from tunnel.aio.identity.openssl import load_chain
 

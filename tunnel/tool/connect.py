@@ -15,6 +15,7 @@ from tunnel.aio.identity.validity import TIME_FAULTS, clock_says
 from tunnel.aio.sockets.http_proxy import MAX_ANSWER_BYTES, HttpProxy, ProxyUnusable, proxy_for
 from tunnel.core.wire.faults import (
     CERTIFICATE_EXPIRED,
+    PEER_CERTIFICATE_REFUSED,
     PROXY_REFUSED,
     TARGET_INVALID,
     VIA_INVALID,
@@ -26,6 +27,7 @@ from tunnel.core.wire.faults import (
     FaultError,
     decoded,
 )
+from tunnel.core.wire.spoken import spoken_s
 from tunnel.tool.wire import PlainWire, TlsWire, Wire
 
 MAX_HEAD_BYTES = 64 * 1024
@@ -54,7 +56,7 @@ class Patience:
 
     def over(self, name: str) -> ConnectFailed:
         """What to say when it is used up."""
-        return ConnectFailed(f"{name}: no answer within {self._timeout_s:g} s", VIA_SILENT)
+        return ConnectFailed(f"{name}: no answer within {spoken_s(self._timeout_s)}", VIA_SILENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,9 @@ def dial_unix(path: Path, patience: Patience) -> Proxy:
     except OSError as error:
         sock.close()
         # "AF_UNIX path too long" has no number.
-        raise ConnectFailed(f"{path}: {os.strerror(error.errno).lower() if error.errno else error}") from error
+        why = os.strerror(error.errno).lower() if error.errno else error
+        text = f"cannot connect to {path}: {why}; does the server run, and is this its [connect] unix?"
+        raise ConnectFailed(text) from error
     return Proxy(str(path), sock, PlainWire())
 
 
@@ -123,7 +127,7 @@ def dial_tls(address: str, context: ssl.SSLContext, patience: Patience, proxy: s
     except TimeoutError:
         raise patience.over(name) from None
     except OSError as error:
-        raise ConnectFailed(f"{name}: {reason(error)}") from error
+        raise ConnectFailed(f"cannot connect to {name}: {reason(error)}") from error
     except UnicodeError as error:
         raise ConnectFailed(f"--via {address}: {host} is no host", VIA_INVALID) from error
     if through is not None:
@@ -134,7 +138,7 @@ def dial_tls(address: str, context: ssl.SSLContext, patience: Patience, proxy: s
             if isinstance(error, TimeoutError):
                 raise patience.over(name) from None
             if isinstance(error, OSError):
-                raise ConnectFailed(f"{name}: {reason(error)}") from error
+                raise ConnectFailed(f"cannot connect through {name}: {reason(error)}") from error
             raise
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return Proxy(address, sock, wire)
@@ -192,11 +196,15 @@ def _failure(proxy: Proxy, error: OSError, patience: Patience) -> ConnectFailed:
         case ssl.SSLEOFError() | ConnectionResetError() | BrokenPipeError():
             return _left(proxy)
         case ssl.SSLError(reason="WRONG_VERSION_NUMBER" | "HTTP_REQUEST"):
-            return ConnectFailed(f"{proxy.name}: what listens there does not speak TLS", VIA_NO_PROXY)
+            text = "what listens there does not speak TLS; write the address of [connect] listen"
+            return ConnectFailed(f"{proxy.name}: {text}", VIA_NO_PROXY)
+        case ssl.SSLError() if "ALERT" in (error.reason or ""):
+            text = f"the server does not take your certificate ({reason(error)}): use a kubeconfig that it made"
+            return ConnectFailed(f"{proxy.name}: {text}", PEER_CERTIFICATE_REFUSED)
         case ssl.SSLError():
-            return ConnectFailed(f"{proxy.name}: TLS failed: {reason(error)}")
+            return ConnectFailed(f"TLS with {proxy.name} failed: {reason(error)}")
         case _:
-            return ConnectFailed(f"{proxy.name}: {reason(error)}")
+            return ConnectFailed(f"the connection to {proxy.name} broke: {reason(error)}")
 
 
 def _ask(proxy: Proxy, target: str, patience: Patience) -> Joined:
@@ -244,7 +252,7 @@ def _send(proxy: Proxy, data: bytes, patience: Patience) -> None:
 
 
 def _left(proxy: Proxy) -> ConnectFailed:
-    return ConnectFailed(f"{proxy.name}: the server closed the connection before it answered")
+    return ConnectFailed(f"{proxy.name}: the server closed the connection before it answered; its log may say why")
 
 
 def _no_proxy(proxy: Proxy) -> ConnectFailed:

@@ -15,6 +15,7 @@ from tunnel.aio.sockets.http1 import ClientConnection, HeaderItems, Response
 from tunnel.core.wire.errors import Code, StreamError
 from tunnel.core.wire.faults import KUBELET_BROKEN, KUBELET_SILENT
 from tunnel.core.wire.names import KUBELET
+from tunnel.core.wire.spoken import spoken_s
 from tunnel.core.wire.target import ServiceTarget
 from tunnel.kubeapi.encoding import decode
 from tunnel.kubeapi.status import ApiError
@@ -59,7 +60,9 @@ async def start(
     except TimeoutError:
         stream.reset(Code.DEADLINE, "no answer in time")
         raise ApiError(
-            504, f"the kubelet of agent {agent} did not answer within {HEAD_TIMEOUT_S:g} s", cause=cause(KUBELET_SILENT)
+            504,
+            f"the kubelet of agent {agent} did not answer within {spoken_s(HEAD_TIMEOUT_S)}",
+            cause=cause(KUBELET_SILENT),
         ) from None
     except StreamError as error:
         stream.reset(error.code, error.text)

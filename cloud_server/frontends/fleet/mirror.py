@@ -28,6 +28,7 @@ from cloud_server.frontends.fleet.pods import (
 )
 from cloud_server.frontends.fleet.resources import DEFAULT_NAMESPACE, NAMESPACES
 from cloud_server.opens.opener import Opener
+from tunnel.core.wire.faults import BUG, POD_REFUSED
 from tunnel.kubeapi.status import ApiError, Json
 from tunnel.kubeapi.store import Key, ObjectStore
 
@@ -218,7 +219,8 @@ class Mirror:
         for pod in pods:
             key = (pod["metadata"]["namespace"], pod["metadata"]["name"])
             if not self._may_own(view.name, key):
-                log.warning("fleet.pod_refused", agent=view.name, pod="/".join(key), why="another agent's name")
+                why = "another agent's name"
+                log.warning("fleet.pod_refused", code=POD_REFUSED.code, agent=view.name, pod="/".join(key), why=why)
                 continue
             kept.add(key)
             self._give(known, key)
@@ -271,7 +273,7 @@ class Mirror:
         except ApiError as error:
             log.info("fleet.pods_unknown", agent=name, why=error.message)
         except Exception:
-            log.exception("fleet.pods_failed", agent=name)  # one box must not end the others' mirror
+            log.exception("fleet.pods_failed", code=BUG.code, agent=name)  # one box must not end the others' mirror
         finally:
             known.fetching = None
 

@@ -170,7 +170,8 @@ async def test_what_no_rule_allows_is_refused_and_never_dialled(target: Echo) ->
             "user": "user:ann",
             "trace_id": TRACE_ID,
             "target": f"127.0.0.1:{target.port}",
-            "code": "not_allowed",
+            "code": "LL4102",
+            "outcome": "not_allowed",
             "reason": str(refusal),
         }
     ]
@@ -182,7 +183,7 @@ async def test_the_policy_is_asked_about_the_address_and_not_the_name(target: Ec
     async with box(f"db.example.com:{target.port}", f"10.0.0.0/8:{target.port}") as (both, logs):
         refusal = await refused(both, TcpTarget("localhost", target.port))
         assert refusal.code is Code.NOT_ALLOWED
-    assert [record["code"] for record in records(logs)] == ["not_allowed"]
+    assert [record["outcome"] for record in records(logs)] == ["not_allowed"]
 
 
 async def test_a_target_that_refuses() -> None:
@@ -191,7 +192,7 @@ async def test_a_target_that_refuses() -> None:
     async with box(f"127.0.0.1:{port}") as (both, logs):
         refusal = await refused(both, TcpTarget("127.0.0.1", port))
         assert refusal.code is Code.REFUSED
-    assert [(record["code"], record["reason"]) for record in records(logs)] == [("refused", str(refusal))]
+    assert [(record["outcome"], record["reason"]) for record in records(logs)] == [("refused", str(refusal))]
 
 
 async def test_a_service_that_the_box_does_not_offer() -> None:
@@ -217,7 +218,7 @@ async def test_what_this_end_cannot_do_is_never_taken_for_something_else(
         await anything.accept(IncomingStream(_Asker(), opened))
     assert caught.value.code is code
     (record,) = records(logs)
-    assert (record["user"], record["trace_id"], record["code"]) == ("user:ann", TRACE_ID, code.label)
+    assert (record["user"], record["trace_id"], record["outcome"]) == ("user:ann", TRACE_ID, code.label)
 
 
 class _Asker:
@@ -254,7 +255,7 @@ async def test_a_dial_that_nobody_waits_for_is_cancelled_and_recorded(monkeypatc
         await eventually(lambda: records(logs))
         assert both.agent.core.stream_count == 0
     (record,) = records(logs)
-    assert (record["event"], record["code"], record["user"]) == ("refused", "cancelled", "user:ann")
+    assert (record["event"], record["outcome"], record["user"]) == ("refused", "cancelled", "user:ann")
 
 
 async def test_a_connection_that_comes_when_nobody_waits_any_more_is_closed(
@@ -282,7 +283,7 @@ async def test_a_connection_that_comes_when_nobody_waits_any_more_is_closed(
         gone.set()
         await eventually(lambda: records(logs))
         await eventually(lambda: target.ended == "ConnectionResetError")
-    assert [(record["event"], record["code"]) for record in records(logs)] == [("refused", "cancelled")]
+    assert [(record["event"], record["outcome"]) for record in records(logs)] == [("refused", "cancelled")]
 
 
 # Services
@@ -315,7 +316,7 @@ async def test_a_service_that_fails_before_it_accepts() -> None:
         assert refusal.code is Code.INTERNAL
         assert "secret" not in str(refusal)
         await eventually(lambda: records(logs))
-    assert [(record["event"], record["code"]) for record in records(logs)] == [("refused", "internal")]
+    assert [(record["event"], record["outcome"]) for record in records(logs)] == [("refused", "internal")]
 
 
 async def test_a_service_that_fails_later_resets_its_stream() -> None:
@@ -353,7 +354,7 @@ async def test_a_connection_of_a_service_that_nobody_waits_for_is_closed(target:
         opening.cancel()
         await eventually(lambda: target.ended == "ConnectionResetError")
         await eventually(lambda: records(logs))
-    assert [(record["event"], record["code"]) for record in records(logs)] == [("refused", "cancelled")]
+    assert [(record["event"], record["outcome"]) for record in records(logs)] == [("refused", "cancelled")]
 
 
 async def test_a_named_target_is_under_the_policy_too(target: Echo) -> None:

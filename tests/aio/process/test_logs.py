@@ -171,14 +171,20 @@ def test_one_logger_may_say_more_than_all_others() -> None:
     assert [(one["event"], one["agent"]) for one in seen] == [("seen", "box-7"), ("seen, too", "box-7")]
 
 
-def test_a_line_that_is_not_wanted_costs_next_to_nothing() -> None:
-    """No more than a call of a method that does nothing: some 0.1 us, where a line that is written takes 20."""
+class Empty:
+    def debug(self, event: str, *args: object, **fields: object) -> None:
+        """As cheap as a call can be."""
+
+
+def test_a_line_that_is_not_wanted_costs_what_an_empty_method_does() -> None:
+    """0.13 us each as measured, where a line that is written takes 12. A module's own logger adds structlog's lazy way
+    to it, another 1 us: what logs per frame binds its logger first.
+    """
     configure_logs(LogConfig(level="info"), Lines(), terminal=False)
-    log = structlog.get_logger("test")
-    log.debug("bind it")
-    each_s = min(timeit.repeat(lambda: log.debug("frame", stream=3), number=2000, repeat=20)) / 2000
-    empty_s = min(timeit.repeat(lambda: Lines.write, number=2000, repeat=20)) / 2000
-    assert each_s < 20 * empty_s + 1e-6
+    log, empty = structlog.get_logger("test").bind(), Empty()
+    ours_s = min(timeit.repeat(lambda: log.debug("frame", stream=3), number=2000, repeat=20))
+    least_s = min(timeit.repeat(lambda: empty.debug("frame", stream=3), number=2000, repeat=20))
+    assert ours_s < 4 * least_s
 
 
 def test_the_journal_gets_the_priority_of_each_line_in_front_of_it() -> None:

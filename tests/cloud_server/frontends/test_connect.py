@@ -233,14 +233,14 @@ async def test_a_client_that_never_reads_its_answer_still_gets_the_banner(front:
 @pytest.mark.parametrize(
     ("name", "status_line"),
     [
-        ("box-7:1", b"HTTP/1.1 502 127.0.0.1:1: connection refused"),
-        ("box-7:2", b"HTTP/1.1 403 not"),
-        ("box-8:22", b"HTTP/1.1 404 no agent for box-8: "),
+        ("box-7:1", b"HTTP/1.1 502 LL4201: 127.0.0.1:1: connection refused"),
+        ("box-7:2", b"HTTP/1.1 403 LL4101: not"),
+        ("box-8:22", b"HTTP/1.1 404 LL4003: no agent for box-8: "),
         (
             "example.com:443",
-            b"HTTP/1.1 404 no agent for example.com: it is no agent, node, pod, service or [[route]] ",
+            b"HTTP/1.1 404 LL4003: no agent for example.com: it is no agent, node, pod, service or [[route]] ",
         ),
-        ("box-7", b"HTTP/1.1 404 no port in the name; write <agent>:<port>, <agent>:<service>, or"),
+        ("box-7", b"HTTP/1.1 404 LL4004: no port in the name; write <agent>:<port>, <agent>:<service>, or"),
     ],
 )
 async def test_the_reason_is_in_the_reason_phrase(front: Proxy, name: str, status_line: bytes) -> None:

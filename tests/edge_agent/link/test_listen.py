@@ -111,7 +111,11 @@ async def test_what_is_refused_is_reset_and_recorded() -> None:
             await reader.read()
         writer.close()
     (record,) = up.records.of("refused")
-    assert (record["code"], record["reason"]) == ("no_service", "this server exposes no such thing")
+    assert (record["code"], record["outcome"], record["reason"]) == (
+        "LL4104",
+        "no_service",
+        "this server exposes no such thing",
+    )
     assert up.traffic.refused == {("listen", Code.NO_SERVICE): 1}
 
 
@@ -137,4 +141,4 @@ async def test_a_client_that_gives_up_cancels_the_dial() -> None:
         await eventually(lambda: up.given_up)
         await eventually(lambda: up.records.of("refused"))
     (record,) = up.records.of("refused")
-    assert record["code"] == "cancelled"
+    assert record["outcome"] == "cancelled"

@@ -21,6 +21,7 @@ from tunnel.aio.carriers.one_task import OneTask, Operation
 from tunnel.aio.identity.tls_material import ClientTls
 from tunnel.core.wire.faults import SERVER_SILENT
 from tunnel.core.wire.limits import MAX_MESSAGE_BYTES
+from tunnel.core.wire.spoken import spoken_s
 
 __all__ = ["Carrier", "CarrierLost", "DialOptions", "dial_carrier"]
 
@@ -86,7 +87,9 @@ async def dial_carrier(address: str, tls: ClientTls, options: DialOptions, at: S
         async with asyncio.timeout(options.timeout_s):
             lost = await carrier.refusal()
     except TimeoutError:
-        lost = CarrierLost(f"{address}: no answer within {options.timeout_s:g} s", fault=SERVER_SILENT, vague=True)
+        lost = CarrierLost(
+            f"{address}: no answer within {spoken_s(options.timeout_s)}", fault=SERVER_SILENT, vague=True
+        )
     except BaseException:
         carrier.close()
         raise

@@ -31,6 +31,7 @@ from tunnel.aio.identity.tls_material import ServerTls
 from tunnel.aio.process.tasks import TaskOwner
 from tunnel.core.wire.faults import BOX_CERTIFICATE_TIME, PEER_ROLE_REFUSED, PEER_SAID_NOTHING, coded
 from tunnel.core.wire.limits import MAX_MESSAGE_BYTES
+from tunnel.core.wire.spoken import spoken_s
 
 __all__ = ["CarrierLimits", "CarrierServer", "OnCarrier"]
 
@@ -238,7 +239,7 @@ class CarrierServer:
             _log.warning(
                 "carrier closed: it said nothing", code=PEER_SAID_NOTHING.code, peer=carrier.peer, after_s=timeout_s
             )
-            carrier.end(CarrierLost(f"{carrier.peer}: said nothing within {timeout_s:g} s", PEER_SAID_NOTHING))
+            carrier.end(CarrierLost(f"{carrier.peer}: said nothing within {spoken_s(timeout_s)}", PEER_SAID_NOTHING))
 
         self._silent.update(counted)
         timer = asyncio.get_running_loop().call_later(timeout_s, too_late)

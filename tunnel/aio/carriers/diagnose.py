@@ -38,6 +38,7 @@ from tunnel.core.wire.faults import (
     SERVER_UNREACHABLE,
     FaultError,
 )
+from tunnel.core.wire.spoken import spoken_s
 
 _TIMEOUT_S = 5.0
 _FIRST_BYTES_S = 2.0
@@ -67,7 +68,7 @@ async def find_fault(address: str, tls: ClientTls, proxy: HttpProxy | None) -> F
     except ValueError as fault:
         return _Broken(str(fault), CONFIG_INVALID)
     except TimeoutError:
-        text = f"no answer within {_TIMEOUT_S:g} s (TCP or TLS){_behind(proxy)}: a firewall may drop the packets"
+        text = f"no answer within {spoken_s(_TIMEOUT_S)} (TCP or TLS){_behind(proxy)}: a firewall may drop the packets"
         return _Broken(text, SERVER_SILENT)
     except OSError as fault:
         return _Broken(f"connection broke{_behind(proxy)}: {fault.strerror or fault}", LINK_BROKE)
@@ -129,7 +130,7 @@ class _Walk:
             async with asyncio.timeout(_PROXY_ANSWER_S):
                 head = await reader.readuntil(b"\r\n\r\n")
         except TimeoutError:
-            raise _Broken(f"the {proxy} does not answer within {_PROXY_ANSWER_S:g} s", PROXY_REFUSED) from None
+            raise _Broken(f"the {proxy} does not answer within {spoken_s(_PROXY_ANSWER_S)}", PROXY_REFUSED) from None
         except asyncio.IncompleteReadError as fault:
             head = fault.partial
         except asyncio.LimitOverrunError:

@@ -21,6 +21,7 @@ from tunnel.aio.carriers.methods import JOIN, RENEW
 from tunnel.aio.identity.peer_identity import PeerIdentity, readable_peer
 from tunnel.aio.identity.tls_material import ClientTls
 from tunnel.core.wire.faults import AUTHORITY_IS_YOURS, BUG, NOT_A_LONGLINE_SERVER, SERVER_SILENT, coded, decoded
+from tunnel.core.wire.spoken import spoken_s
 
 _MAX_REQUEST_BYTES = 64 * 1024
 """A CSR with the largest RSA key is below 4 KiB."""
@@ -97,7 +98,7 @@ async def answer_renew(
 
 async def _call(address: str, tls: ClientTls, method: str, request: bytes, options: DialOptions) -> bytes:
     channel = await open_channel(address, tls, options)
-    lost = CarrierLost(f"{address}: no answer within {options.timeout_s:g} s", fault=SERVER_SILENT, vague=True)
+    lost = CarrierLost(f"{address}: no answer within {spoken_s(options.timeout_s)}", fault=SERVER_SILENT, vague=True)
     try:
         async with asyncio.timeout(options.timeout_s):
             return await _invoke(channel, method, request, options)

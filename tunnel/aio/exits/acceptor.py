@@ -259,7 +259,8 @@ def _record_refused(request: Request, incoming: IncomingStream, refusal: StreamE
         user=str(request.principal),
         trace_id=request.trace_id,
         target=str(incoming.target),
-        code=refusal.code.label,
+        code=refusal.fault.code,
+        outcome=refusal.code.label,
         reason=str(refusal),
     )
 

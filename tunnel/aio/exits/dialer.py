@@ -17,6 +17,7 @@ from tunnel.aio.sockets.conn import Conn
 from tunnel.aio.sockets.tcp import connect_tcp
 from tunnel.core.wire.errors import Code, OpenRefused
 from tunnel.core.wire.faults import FAR_END_EXHAUSTED, TARGET_SILENT
+from tunnel.core.wire.spoken import spoken_s
 from tunnel.core.wire.target import TcpTarget
 from tunnel.core.wire.target_rule import Address
 
@@ -57,7 +58,7 @@ async def dial(target: TcpTarget, policy: Policy, deadline_s: float) -> tuple[Co
                 return await _one(addresses[0], target.port)
             return await _race(_interleave(addresses), target.port)
     except TimeoutError:
-        raise OpenRefused(f"{target}: no answer within {deadline_s:g} s", Code.DEADLINE, TARGET_SILENT) from None
+        raise OpenRefused(f"{target}: no answer within {spoken_s(deadline_s)}", Code.DEADLINE, TARGET_SILENT) from None
 
 
 def _interleave(addresses: list[Address]) -> list[Address]:

@@ -22,7 +22,9 @@ import structlog
 from tunnel.aio.sockets.conn import Conn, UnixPeer
 from tunnel.aio.sockets.listener import Limits, Listener
 from tunnel.core.wire.errors import StreamClosed, StreamError
+from tunnel.core.wire.faults import ADMIN_REFUSED, BUG
 from tunnel.core.wire.principal import Principal, PrincipalKind
+from tunnel.core.wire.spoken import spoken_s
 
 SOCKET_NAME = "admin.sock"
 """In the daemon's state folder."""
@@ -209,13 +211,15 @@ async def answer(routes: Routes, exchange: Exchange, request: Request, principal
         await exchange.respond(error.status, [_JSON, ("connection", "close")], _error(error.text))
         return
     except TimeoutError:
-        text = f"the daemon has no answer within {ANSWER_S:g} s: its log may say what it waits for"
+        text = f"the daemon has no answer within {spoken_s(ANSWER_S)}: its log may say what it waits for"
         await exchange.respond(504, [_JSON], _error(text))
         return
     except StreamError:
         raise
     except Exception:  # noqa: BLE001 - whatever it is, the command is told
-        _log.exception("a call of the admin API fails for a fault of the daemon", peer=peer, path=request.raw_path)
+        _log.exception(
+            "a call of the admin API fails for a fault of the daemon", code=BUG.code, peer=peer, path=request.raw_path
+        )
         await exchange.respond(500, [_JSON], _error("a fault of the daemon, whose log says more"))
         return
     if isinstance(result, AsyncGenerator):
@@ -281,7 +285,9 @@ async def _next_request(http: ServerConnection) -> Request | None:
 
 
 async def _refuse(http: ServerConnection, peer: UnixPeer) -> None:
-    _log.warning("a user who may not was refused at the admin socket", uid=peer.uid, pid=peer.pid)
+    _log.warning(
+        "a user who may not was refused at the admin socket", code=ADMIN_REFUSED.code, uid=peer.uid, pid=peer.pid
+    )
     text = f"uid {peer.uid} may not command this daemon, only root and uid {os.geteuid()}, whose daemon it is"
     await http.respond(403, [_JSON, ("connection", "close")], _error(text))
 
@@ -322,7 +328,7 @@ async def _send_all(exchange: Exchange, feed: Feed) -> StreamError | None:
     except StreamError as error:
         return error
     except TimeoutError:
-        return StreamClosed(f"the client did not read for {UNREAD_S:g} s")
+        return StreamClosed(f"the client did not read for {spoken_s(UNREAD_S)}")
     return None
 
 

@@ -28,6 +28,7 @@ import structlog
 from tunnel.aio.operate.audit_file import STANDARD_OUTPUT, AuditFile
 from tunnel.aio.operate.audit_folding import Folding
 from tunnel.core.wire.errors import Code, OpenRefused
+from tunnel.core.wire.faults import AUDIT_NOT_WRITTEN
 
 OnFailure = Literal["refuse", "alarm"]
 """What is done while records cannot be written: nothing new is let in, or it is, and people are told."""
@@ -198,7 +199,12 @@ class AuditLog:
         """
         self._folding.close()
         if not self.flush(within_s):
-            _log.error("audit records were not written before the end", records=len(self._lines), file=self._file.name)
+            _log.error(
+                "audit records were not written before the end",
+                code=AUDIT_NOT_WRITTEN.code,
+                records=len(self._lines),
+                file=self._file.name,
+            )
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -313,13 +319,21 @@ class AuditLog:
         self._error = ""
         if self._told and not self._missing:
             self._told = False
-            _log.warning("audit records are written again", file=self._file.name, lost=self._lost)
+            _log.warning(
+                "audit records are written again", code=AUDIT_NOT_WRITTEN.code, file=self._file.name, lost=self._lost
+            )
 
     def _tell(self, reason: str) -> None:
         if not self._told:
             self._told = True
             advice = {"refuse": "nothing new is let in", "alarm": "what runs goes on"}[self._on_failure]
-            _log.error("audit records cannot be written", file=self._file.name, reason=reason, meanwhile=advice)
+            _log.error(
+                "audit records cannot be written",
+                code=AUDIT_NOT_WRITTEN.code,
+                file=self._file.name,
+                reason=reason,
+                meanwhile=advice,
+            )
 
 
 def _line(seq: int, event: str, fields: dict[str, object]) -> bytes:

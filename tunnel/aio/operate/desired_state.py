@@ -22,6 +22,7 @@ from tunnel.aio.process.config import ConfigError
 from tunnel.aio.process.differences import Difference, differences
 from tunnel.aio.process.file_watch import FileWatch
 from tunnel.aio.process.tasks import TaskOwner
+from tunnel.core.wire.faults import BUG, FaultError
 
 C = TypeVar("C")
 
@@ -138,7 +139,7 @@ class DesiredState(Generic[C]):
             try:
                 new = await self._calls.run(lambda: self._load(self.path))
             except (ConfigError, NotAnswering) as error:
-                return self._keep_old(str(error), why)
+                return self._keep_old(error, why)
             return await self._take(new, why)
 
     def as_json(self) -> dict[str, Any]:
@@ -164,9 +165,11 @@ class DesiredState(Generic[C]):
     async def _hung_up(self) -> None:
         await self.reload("SIGHUP")
 
-    def _keep_old(self, fault: str, why: str) -> Reloaded:
+    def _keep_old(self, error: FaultError, why: str) -> Reloaded:
+        fault = error.text
         if fault != self.fault:
-            _log.error("the configuration cannot be used, the one before stays", why=why, reason=fault)
+            text = "the configuration cannot be used, the one before stays"
+            _log.error(text, code=error.fault.code, why=why, reason=fault)
         self.fault = fault
         return self._told(Reloaded(generation=self.generation, needs_restart=self.needs_restart, fault=fault))
 
@@ -185,7 +188,8 @@ class DesiredState(Generic[C]):
             await self._apply(self.current, new)
         except Exception:  # noqa: BLE001 - whatever it is, the daemon goes on and says so
             self.fault = "a fault of the daemon while it was applied: the log says more, and a restart applies all"
-            _log.exception("the configuration was not applied to its end, for a fault of the daemon", why=why)
+            text = "the configuration was not applied to its end, for a fault of the daemon"
+            _log.exception(text, code=BUG.code, why=why)
         self.current = new
         self.generation += 1
         self.loaded = datetime.now(UTC)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from tunnel.core.wire.faults import CALL_HANGS, FaultError
+from tunnel.core.wire.spoken import spoken_s
 
 T = TypeVar("T")
 
@@ -100,7 +101,7 @@ class BlockingCalls:
                     raise
         except TimeoutError:
             if limit.expired():
-                raise NotAnswering(f"{self._name}: no answer within {self._wait_s:g} s") from None
+                raise NotAnswering(f"{self._name}: no answer within {spoken_s(self._wait_s)}") from None
             raise  # the work's own
         finally:
             with self._changed, contextlib.suppress(ValueError):

@@ -22,9 +22,6 @@ same.
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 
-# structlog imports rich and pygments where it finds them, for tracebacks that we never print: 5 MB.
-sys.modules.setdefault("rich", None)  # type: ignore[arg-type]  # None: an import of it fails
-
 config_option = click.option(
     "--config",
     required=True,
@@ -103,8 +100,16 @@ def refuse_password(proxy: str | None) -> None:
         raise click.UsageError("--proxy with a password can be read by everybody here: set https_proxy to it instead")
 
 
+def leave_out_rich() -> None:
+    """Have structlog do without rich and pygments, which it imports where it finds them, for tracebacks that we never
+    print: 5 MB. To be called before anything imports structlog.
+    """
+    sys.modules.setdefault("rich", None)  # type: ignore[arg-type]  # None: an import of it fails
+
+
 def command_line(group: click.Group) -> None:
     """Run a command and exit: 0, 1 (failed) or 2 (usage or configuration). LONGLINE_DEBUG=1 shows tracebacks."""
+    leave_out_rich()
     open_missing_descriptors()
     sys.exit(_exit_code(group))
 

@@ -15,6 +15,8 @@ from typing import Any
 
 import structlog
 
+from tunnel.core.wire.spoken import spoken_s
+
 WINDOW_S = 10.0
 """For how long equal lines are counted. What goes on is told so often."""
 MAX_KINDS = 256
@@ -112,7 +114,7 @@ class Folding:
             return
         self._waiting -= 1
         fields = {name: value for name, value in kind.last.items() if name != "exc_info"}  # the first line had it
-        fields["event"] = f"{fields['event']}: repeated {kind.repeated} times in {WINDOW_S:g} s"
+        fields["event"] = f"{fields['event']}: repeated {kind.repeated} times in {spoken_s(WINDOW_S)}"
         fields["repeated"] = kind.repeated
         self._tell(kind.method, fields)
 

@@ -194,9 +194,9 @@ class CarrierRun:
         log = self._driver.log
         self.lost = CarrierLost(str(error))
         if isinstance(error, SessionRefused):
-            log.warning("the other side ended the session", reason=str(error), code=error.code.label)
+            log.warning("the other side ended the session", code=error.fault.code, reason=str(error))
         else:
-            log.error("the other side broke the protocol", reason=str(error), code=error.code.label)
+            log.error("the other side broke the protocol", code=error.fault.code, reason=str(error))
             self.last_words = encode_refusal(SessionRefused(str(error), error.code))
         self._driver.close(error)
 

@@ -27,6 +27,7 @@ from tunnel.core.streams.stream import CoreStream
 from tunnel.core.wire.errors import Code, OpenRefused, SessionLost, StreamError, StreamReset, TunnelError
 from tunnel.core.wire.frames import TrafficClass
 from tunnel.core.wire.principal import NOBODY, Principal
+from tunnel.core.wire.spoken import spoken_s
 from tunnel.core.wire.target import Target
 
 _log = structlog.get_logger("tunnel.session")
@@ -360,7 +361,7 @@ class TunnelSession:
                 self.log.debug("silent peer was asked for a sign of life")
             case ev.CarrierDead():
                 if self._run is not None:
-                    self._run.give_up(f"no sign of life for {round(event.silent_s, 1):g} s")
+                    self._run.give_up(f"no sign of life for {spoken_s(round(event.silent_s, 1))}")
             case ev.PeerGoingAway():
                 self._on_going_away(self, event)
             case ev.SessionClosed():

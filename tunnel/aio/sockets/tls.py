@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from tunnel.aio.sockets.tcp import end_in_order
+from tunnel.core.wire.spoken import spoken_s
 
 READ_BYTES = 256 * 1024
 HANDSHAKE_TIMEOUT_S = 10.0
@@ -286,7 +287,7 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
         return True
 
     def _handshake_timed_out(self) -> None:
-        self._handshake_failed(f"no TLS handshake within {self._handshake_timeout_s:g} s")
+        self._handshake_failed(f"no TLS handshake within {spoken_s(self._handshake_timeout_s)}")
         self._lower.abort()
 
     def _handshake_failed(self, reason: str) -> None:

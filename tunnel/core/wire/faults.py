@@ -95,6 +95,7 @@ USER_TOKENS_UNREADABLE: Final = Fault("LL2024", "Users' tokens cannot be read")
 AGENT_RECORDS_UNREADABLE: Final = Fault("LL2025", "What is known of agents cannot be read")
 CERTIFICATE_NOT_RELOADED: Final = Fault("LL2026", "A new certificate cannot be used, the old one stays")
 ENROLLMENT_REFUSED: Final = Fault("LL2027", "The server will not issue a certificate")
+ADMIN_REFUSED: Final = Fault("LL2028", "An account may not administer this daemon")
 
 # The link between agent and server
 
@@ -173,6 +174,7 @@ CLUSTER_UNAVAILABLE: Final = Fault("LL5018", "The cluster's API server cannot be
 CLUSTER_KUBECONFIG_UNUSABLE: Final = Fault("LL5019", "The kubeconfig for the cluster cannot be used")
 CLUSTER_FORBIDS: Final = Fault("LL5020", "The account may not read what routing needs")
 USAGE_UNKNOWN: Final = Fault("LL5021", "It is not known what a box or pod uses")
+POD_REFUSED: Final = Fault("LL5022", "An agent shows a pod under another agent's name")
 
 # The process
 
@@ -189,6 +191,7 @@ GRPC_SAYS: Final = Fault("LL6010", "A message of the gRPC library")
 PART_DOWN: Final = Fault("LL6011", "A part of the daemon is down")
 SYSTEM_REFUSED: Final = Fault("LL6012", "The operating system refused what the daemon needs")
 LINKS_STAND_STILL: Final = Fault("LL6013", "Links stand still though they should have been given up")
+AUDIT_NOT_WRITTEN: Final = Fault("LL6014", "Audit records cannot be written")
 
 
 FAULTS: Final[dict[str, Fault]] = {fault.code: fault for fault in list(vars().values()) if isinstance(fault, Fault)}

@@ -65,7 +65,7 @@ async def test_the_bytes_of_a_real_dial(client: ProxyClient) -> None:
     await call.write(framed(DIAL_EXAMPLE))
     answer = (await call.receive()).dial_response
     assert answer.random == 4690001353539750355
-    assert answer.error.startswith("no agent for 10.1.2.3: ")
+    assert answer.error.startswith("LL4003: no agent for 10.1.2.3: ")
 
 
 async def test_why_a_dial_failed_is_said_in_one_line(client: ProxyClient) -> None:
@@ -73,7 +73,7 @@ async def test_why_a_dial_failed_is_said_in_one_line(client: ProxyClient) -> Non
     with capture_logs() as logs:
         answer = await call.dial(at(REFUSES), random=77)
         assert (answer.random, answer.connect_id) == (77, 0)
-        assert answer.error == "10.0.0.1:1: connection refused"
+        assert answer.error == "LL4201: 10.0.0.1:1: connection refused"
         assert await call.status() == (0, "")
     assert [(line["event"], line["agent"], line["target"], line["code"]) for line in logs] == [
         ("refused", "box-7", at(REFUSES), "refused")
@@ -83,7 +83,7 @@ async def test_why_a_dial_failed_is_said_in_one_line(client: ProxyClient) -> Non
 async def test_only_tcp(client: ProxyClient) -> None:
     call = await client.call()
     await call.ask(at(ECHO), protocol="udp")
-    assert (await call.receive()).dial_response.error == "only tcp is carried, not udp"
+    assert (await call.receive()).dial_response.error == "LL4308: only tcp is carried, not udp"
 
 
 async def test_a_dial_is_answered_within_the_deadline(tmp_path: Path) -> None:
