@@ -28,6 +28,7 @@ from tunnel.aio.process.command import VERSION
 from tunnel.aio.process.log_sink import Lost
 from tunnel.aio.process.parts import Parts
 from tunnel.aio.sockets.listener import Handler, Listener
+from tunnel.aio.sockets.listening import ListeningSockets
 from tunnel.aio.sockets.metrics_endpoint import MetricsEndpoint
 from tunnel.aio.sockets.tls_context import server_context
 
@@ -54,6 +55,7 @@ class FrontEnds:
         parts: Parts,
         lost_lines: Callable[[], Lost],
         expiries: Callable[[], Mapping[str, datetime]],
+        sockets: ListeningSockets,
     ) -> None:
         """What they need of the rest.
 
@@ -66,7 +68,9 @@ class FrontEnds:
             parts: keeps each of them up.
             lost_lines: what is missing in the log, for the metrics.
             expiries: when certificates end, for the metrics.
+            sockets: that another process, or the service manager, may have handed over.
         """
+        self._sockets = sockets
         self._config = config
         self._tls = tls
         self._users = users
@@ -127,6 +131,7 @@ class FrontEnds:
             not_ready = lambda: "draining" if self._draining else ""  # noqa: E731
             metrics = MetricsEndpoint(self._metrics.render, not_ready, self._parts.faults)
             self._want_tcp(METRICS, metrics.handle, config.metrics.listen)
+        self._sockets.drop_unclaimed(listener.name for listener in self._listeners)
 
     async def run(self) -> None:
         """Follow the agents for the fleet API, if there is one, until cancelled."""
@@ -142,14 +147,19 @@ class FrontEnds:
             if listener.name in self._contexts:
                 listener.renew_context(self._contexts[listener.name])
 
-    def close(self) -> None:
-        """Take no more connections; those that run go on, and the metrics say so."""
+    @property
+    def undecided(self) -> int:
+        """Clients that were accepted and have not come to what they want."""
+        return sum(listener.undecided for listener in self._listeners if listener.name != METRICS)
+
+    def close(self, *, everything: bool = False) -> None:
+        """Take no more connections; those that run go on, and the metrics say so, unless `everything` is closed."""
         self._draining = True
         self._konnectivity.drain()
         if self._fleet is not None:
             self._fleet.drain()
         for listener in self._listeners:
-            if listener.name != METRICS:
+            if everything or listener.name != METRICS:
                 listener.close()
 
     async def aclose(self) -> None:
@@ -197,6 +207,6 @@ class FrontEnds:
         self._parts.want(listener.name, listen)
 
     def _listener(self, name: str, handler: Handler) -> Listener:
-        listener = Listener(name, handler)
+        listener = Listener(name, handler, sockets=self._sockets)
         self._listeners.append(listener)
         return listener

@@ -8,6 +8,7 @@ Where a count grows for a good reason, or shrinks, note the new one: `pytest -s`
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -154,7 +155,7 @@ async def test_an_open_of_a_whole_session() -> None:
     """With what drives the core: tasks, events, wake-ups."""
     count = 100
     lines = Lines()
-    async with joined(echo) as both:
+    async with joined(echo, clock=asyncio.get_running_loop().time) as both:
         with lines.counted():
             for _ in range(count):
                 stream = await both.server.open(TARGET, deadline_s=5)

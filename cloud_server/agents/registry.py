@@ -35,8 +35,8 @@ before it says anything.
 """
 
 JUST_STARTED_S = 30.0
-"""For how long after the start of a server an agent that joined, and has not come yet, counts as one whose link is
-down: it was most likely connected to the process before. 5,000 are back after 23-45 s on two cores (`make bench`).
+"""For how long after the start of a server an agent that joined, and has not come yet, counts as one that is on its
+way: it was most likely connected to the process before. 5,000 are back after 23-45 s on two cores (`make bench`).
 """
 
 
@@ -180,7 +180,8 @@ class Registry:
         traffic_class: TrafficClass = TrafficClass.AUTO,
         early_data: bytes = b"",
     ) -> Stream:
-        """Open a stream to something at an agent. While its link is down this waits for it, up to LINK_WAIT_S.
+        """Open a stream to something at an agent. While its link is down this waits for it, up to LINK_WAIT_S; one that
+        is on its way since the server has just started is waited for until the deadline.
 
         Raises:
             OpenRefused: `code` says why; UNKNOWN_AGENT and AGENT_AWAY are decided here, most others at the agent.
@@ -188,10 +189,11 @@ class Registry:
         loop = asyncio.get_running_loop()
         give_up_s = loop.time() + deadline_s
         while True:
-            wait_s = min(LINK_WAIT_S, max(0.001, give_up_s - loop.time()))
+            left_s = max(0.001, give_up_s - loop.time())
+            wait_s = min(LINK_WAIT_S, left_s)
             session = self.session(agent)
             if session is None and self._is_expected(agent):
-                session = await self._arrival(agent, wait_s)
+                session = await self._arrival(agent, left_s)
             if session is None:
                 raise self._absent(agent)
             if not session.attached and not await session.attached_within(wait_s):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections import deque
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from cloud_server.agents.registry import Registry
 from cloud_server.frontends.exposed import Exposed
 from protos import tunnel_pb2
 from tunnel.aio.carriers.carrier import Carrier, CarrierLost
+from tunnel.aio.process.clock import MONOTONIC, Clock
 from tunnel.aio.sessions.incoming import Acceptor
 from tunnel.aio.sessions.session import TunnelSession
 from tunnel.core import events as ev
@@ -62,11 +62,12 @@ class SessionAcceptor:
         ping_budget: PingBudget,
         server_id: str = "",
         acceptor: Callable[[str], Acceptor] = _NOTHING_EXPOSED,
+        clock: Clock = MONOTONIC,
     ) -> None:
         """A new acceptor without sessions.
 
         `server_id` tells this server from others of its cloud; `acceptor` makes what answers the streams that an agent
-        of this name opens.
+        of this name opens; `clock` is that of every session.
         """
         self._registry = registry
         self._identities = identities
@@ -77,6 +78,7 @@ class SessionAcceptor:
         self._ping_budget = ping_budget
         self._server_id = server_id
         self._acceptor = acceptor
+        self._clock = clock
         self._instances: dict[str, bytes] = {}
         self._replaced: dict[str, deque[bytes]] = {}
         self._draining: SessionRefused | None = None
@@ -189,7 +191,7 @@ class SessionAcceptor:
         core = Session(
             session_id=secrets.token_bytes(SESSION_ID_BYTES),
             dialler=False,
-            now=asyncio.get_running_loop().time(),
+            now=self._clock(),
             limits=self._limits,
             timing=self._timing,
             process_budget=self._budget,
@@ -201,7 +203,9 @@ class SessionAcceptor:
         def took(node: tunnel_pb2.Node) -> None:
             self._registry.told(name, session, node)
 
-        session = TunnelSession(core, NodeService(took, others).accept, name, on_going_away=_on_going_away)
+        session = TunnelSession(
+            core, NodeService(took, others).accept, name, on_going_away=_on_going_away, clock=self._clock
+        )
         return session
 
 

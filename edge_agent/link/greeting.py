@@ -10,6 +10,7 @@ from edge_agent.link.addresses import Addresses
 from protos import tunnel_pb2
 from tunnel.aio.carriers.carrier import Carrier, CarrierLost, DialOptions, dial_carrier
 from tunnel.aio.identity.tls_material import ClientTls
+from tunnel.aio.process.clock import MONOTONIC, Clock
 from tunnel.aio.sessions.incoming import Acceptor
 from tunnel.core.wire.faults import SERVER_SILENT
 from tunnel.core.wire.handshake import Welcome, decode_answer, encode_hello
@@ -34,6 +35,8 @@ class Box:
     limits: Limits
     instance_id: bytes
     """Of this process."""
+    clock: Clock = MONOTONIC
+    """Of every session."""
 
 
 async def dial(server: str, box: Box, options: DialOptions) -> Carrier:

@@ -204,14 +204,16 @@ class Link:
         core = Session(
             session_id=welcome.session_id,
             dialler=True,
-            now=asyncio.get_running_loop().time(),
+            now=self._box.clock(),
             limits=self._box.limits,
             timing=welcome.timing,
             features=welcome.features,
         )
         limits = welcome.limits
         core.set_peer_limits(limits.max_streams, limits.max_data_bytes, limits.max_packet_bytes)
-        self._session = TunnelSession(core, self._box.acceptor, server, on_going_away=self._going_away)
+        self._session = TunnelSession(
+            core, self._box.acceptor, server, on_going_away=self._going_away, clock=self._box.clock
+        )
         return self._session
 
     def _going_away(self, session: TunnelSession, event: ev.PeerGoingAway) -> None:

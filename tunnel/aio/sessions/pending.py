@@ -13,7 +13,7 @@ Gone = asyncio.Future[None] | Coroutine[Any, Any, None]
 
 
 async def open_unless_gone(opening: Coroutine[Any, Any, Stream], gone: Gone) -> Stream | None:
-    """Wait for a stream to open; None, and the dial at the agent is cancelled, when `gone` is done first.
+    """Waits for a stream to open; None, and the dial at the agent is cancelled, when `gone` is done first.
 
     Raises:
         OpenRefused: from `opening`.
