@@ -303,6 +303,7 @@ async def test_without_streams_the_next_server_is_tried_and_with_streams_only_la
         await server.cloud.server.stop(0)
         await eventually(other.connected)
         assert asyncio.get_running_loop().time() - lost_s > 0.9
+        await eventually(lambda: stream.error)  # the server knows of the new session a little sooner than the box
         assert isinstance(stream.error, SessionLost)
     tries = len(box.pauses)
     assert tries > 2 + 2
