@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 
 import structlog
 
+from cloud_server import expiries
 from cloud_server.agents.registry import AgentView
 from cloud_server.config import ServerConfig, state_of
-from cloud_server.trust import expiries
 from cloud_server.trust.renewal import due
 from cloud_server.trust.signer import Signer, SignerFailed
 from tunnel.aio.identity.validity import TELL_EVERY, ExpiryLog, Standing, Watched

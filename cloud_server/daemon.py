@@ -8,14 +8,15 @@ import random
 import secrets
 import signal
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 
 import structlog
 
-from cloud_server.agents.registry import Registry
+from cloud_server.agents.refusals import Refusals
+from cloud_server.agents.registry import Registry, SubscriberTooSlow
 from cloud_server.agents.sessions import SessionAcceptor
 from cloud_server.certificates import Certificates
 from cloud_server.config import ServerConfig, state_of
@@ -25,11 +26,15 @@ from cloud_server.handover import Inheritance, Upgrades
 from cloud_server.kubernetes.access import ClusterAccess
 from cloud_server.kubernetes.follow import Follower
 from cloud_server.routing.cluster import ClusterIndex
-from cloud_server.trust.agents import AgentStore
+from cloud_server.trust.agents import JoinedAgents
+from cloud_server.trust.authenticator import Authenticator
 from cloud_server.trust.enrollment import Enrollment
+from cloud_server.trust.sightings import Sightings
 from cloud_server.trust.signer import Signer, SignerFailed
-from cloud_server.trust.tokens import TokenStore
-from cloud_server.trust.users import Users
+from cloud_server.trust.sqlite_store import SqliteStore
+from cloud_server.trust.state import open_state
+from cloud_server.trust.store import StoreUnavailable
+from cloud_server.trust.tokens import JoinTokens, UserTokens
 from tunnel.aio.carriers.carrier_server import CarrierServer
 from tunnel.aio.carriers.native_log import HandshakeFailed, NativeEvent, Suppressed, capture
 from tunnel.aio.identity.tls_material import CredentialsUnusable, ServerTls
@@ -105,7 +110,9 @@ async def _main(config: ServerConfig, stop: Stop, log: LogSink, inheritance: Inh
     try:
         async with capture(_log_native, log.write), AsyncExitStack() as stack:
             lock = await asyncio.to_thread(inheritance.lock, state)
-            server = CloudServer(config, lambda: log.lost, inheritance.sockets)
+            store = await asyncio.to_thread(open_state, state)
+            stack.push_async_callback(store.aclose)
+            server = CloudServer(config, store, lambda: log.lost, inheritance.sockets)
             stack.push_async_callback(server.aclose)
             await server.start(stop, beside_another=inheritance.predecessor is not None)
             await inheritance.take_over()
@@ -126,7 +133,7 @@ async def _main(config: ServerConfig, stop: Stop, log: LogSink, inheritance: Inh
             else:
                 await stop.drain(server.drain(upgrades.let_go))
         return EXIT_OK
-    except (StartFailed, AlreadyRunning, CredentialsUnusable, OSError) as error:
+    except (StartFailed, AlreadyRunning, StoreUnavailable, CredentialsUnusable, OSError) as error:
         _log.error("cannot start", code=fault_of(error).code, reason=str(error))
         return EXIT_FAILED
 
@@ -135,10 +142,22 @@ class CloudServer:
     """All parts of the daemon."""
 
     def __init__(
-        self, config: ServerConfig, lost_lines: Callable[[], Lost], sockets: ListeningSockets | None = None
+        self,
+        config: ServerConfig,
+        store: SqliteStore,
+        lost_lines: Callable[[], Lost],
+        sockets: ListeningSockets | None = None,
     ) -> None:
-        """`lost_lines`: what is missing in the log so far. `sockets`: see `Inheritance`; None without one."""
+        """Put them together.
+
+        Args:
+            config: what there is to be.
+            store: of the state folder; closed by whoever opened it.
+            lost_lines: what is missing in the log so far.
+            sockets: see `Inheritance`; None without one.
+        """
         self._config = config
+        self._store = store
         self._sockets = sockets or ListeningSockets()
         state = state_of(config)
         tunnel = config.tunnel
@@ -147,9 +166,11 @@ class CloudServer:
             key=tunnel.key or state / "server.key",
             client_ca=tunnel.client_ca or state / "ca.crt",
         )
-        self._agents = AgentStore(state, pins_unknown=tunnel.client_ca is not None)
-        self._users = Users(state, tunnel.trust_domain)
+        self._agents = JoinedAgents(store, pins_unknown=tunnel.client_ca is not None)
+        self._authenticator = Authenticator(tunnel.trust_domain, UserTokens(store))
+        self._sightings = Sightings(store)
         self._registry = Registry(self._agents)
+        self._agents.when_lost(self._registry.removed)
         self._sessions = SessionAcceptor(
             self._registry,
             self._agents,
@@ -164,6 +185,7 @@ class CloudServer:
             ping_budget=PingBudget(pings_per_s=tunnel.pings_per_s),
             server_id=secrets.token_hex(8),
             acceptor=Exposed(config.expose).acceptor,
+            refusals=Refusals(self._sightings.replaced),
         )
         self._parts = Parts()
         self._cluster = ClusterIndex()
@@ -173,7 +195,7 @@ class CloudServer:
             config,
             self._tls,
             self._registry,
-            self._users,
+            self._authenticator,
             self._cluster,
             self._parts,
             lost_lines,
@@ -203,7 +225,6 @@ class CloudServer:
         Raises:
             StartFailed, CredentialsUnusable, OSError: something that is a must cannot be opened.
         """
-        await asyncio.to_thread(self._load)
         enrollment = await self._enrollment()
         self._carriers = CarrierServer(
             self._config.tunnel.listen,
@@ -218,8 +239,9 @@ class CloudServer:
         if (kubeconfig := self._config.kubernetes.kubeconfig) is not None:
             self._parts.want("kubernetes", lambda: self._follow_cluster(kubeconfig, stop))
         await self._parts.tried(FIRST_TRY_S)
-        stop.watch(self._tasks.spawn("follow agents", self._agents.follow(self._registry.removed)))
-        stop.watch(self._tasks.spawn("follow users", self._users.follow()))
+        stop.watch(self._tasks.spawn("follow state", self._store.follow()))
+        stop.watch(self._tasks.spawn("see agents", self._see_agents()))
+        stop.watch(self._tasks.spawn("sightings", self._sightings.run()))
         stop.watch(self._tasks.spawn("front ends", self._front_ends.run()))
         following = self._certificates.follow(self._signer, self._front_ends.reload_certificate)
         stop.watch(self._tasks.spawn("follow certificates", following))
@@ -273,6 +295,7 @@ class CloudServer:
         if self._signer is not None:
             await self._signer.aclose()
         await self._tasks.aclose()
+        await self._sightings.write()
         if self._cluster_access is not None:
             await self._cluster_access.aclose()
 
@@ -300,10 +323,6 @@ class CloudServer:
             wait_s = spread_s * random.random() if moves else RECONNECT_AFTER_S  # noqa: S311 - nobody guesses it
             session.go_away(Code.SHUTTING_DOWN, text, wait_s)
 
-    def _load(self) -> None:
-        self._agents.reload()
-        self._users.reload()
-
     async def _enrollment(self) -> Enrollment | None:
         """Join and Renew, with an authority of our own; with the user's there is neither."""
         if self._config.tunnel.client_ca is not None:
@@ -316,7 +335,19 @@ class CloudServer:
             raise StartFailed(error.text, error.fault) from error
         # Before anything shows it: what has run out is a reason to start, not one to fail.
         await self._certificates.renew(self._signer)
-        return Enrollment(self._signer, TokenStore(state), self._agents, self._registry.rejoined)
+        try:
+            await JoinTokens(self._store).tidy()
+        except StoreUnavailable as error:
+            _log.warning("old join tokens stay in the list", code=error.fault.code, reason=str(error))
+        return Enrollment(self._signer, self._store, self._agents, self._registry.rejoined)
+
+    async def _see_agents(self) -> None:
+        """Note who comes and goes, for lists, until cancelled."""
+        while True:
+            with suppress(SubscriberTooSlow):
+                async for _, agent in self._registry.subscribe():
+                    if agent.address:
+                        self._sightings.seen(agent.name, agent.address, agent.version)
 
     async def _listen_for_agents(self, carriers: CarrierServer, *, shared: bool = False) -> None:
         """One address is enough to begin with: another may belong to an interface that is not up yet.

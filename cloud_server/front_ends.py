@@ -21,7 +21,7 @@ from cloud_server.opens.attempt import Dials
 from cloud_server.opens.opener import Opener
 from cloud_server.routing.cluster import ClusterIndex
 from cloud_server.routing.router import Router
-from cloud_server.trust.users import Users
+from cloud_server.trust.authenticator import Authenticator
 from tunnel.aio.identity.tls_follow import TlsFollower
 from tunnel.aio.identity.tls_material import LoadedTls, ServerTls
 from tunnel.aio.process.command import VERSION
@@ -50,7 +50,7 @@ class FrontEnds:
         config: ServerConfig,
         tls: ServerTls,
         registry: Registry,
-        users: Users,
+        authenticator: Authenticator,
         cluster: ClusterIndex,
         parts: Parts,
         lost_lines: Callable[[], Lost],
@@ -63,7 +63,7 @@ class FrontEnds:
             config: which there are.
             tls: the server's certificate.
             registry: of the agents.
-            users: who may use them.
+            authenticator: tells who is asking.
             cluster: looked at for each dial; empty without a cluster.
             parts: keeps each of them up.
             lost_lines: what is missing in the log, for the metrics.
@@ -73,7 +73,7 @@ class FrontEnds:
         self._sockets = sockets
         self._config = config
         self._tls = tls
-        self._users = users
+        self._named = _names_of(authenticator)
         self._parts = parts
         self._opener: Opener = registry
         self._metrics: Metrics | None = None
@@ -89,7 +89,7 @@ class FrontEnds:
         if config.fleet.listen is not None:  # it mirrors all agents, 4 kB each, and its code is 4 MB
             from cloud_server.frontends.fleet.server import FleetServer as Serving
 
-            self._fleet = Serving(registry, self._opener, users.authenticate)
+            self._fleet = Serving(registry, self._opener, self._named)
         self._listeners: list[Listener] = []
         self._shown: TlsFollower | None = None
         self._contexts: dict[str, ssl.SSLContext] = {}
@@ -111,7 +111,7 @@ class FrontEnds:
         config, deadline_s = self._config, self._config.dial_timeout_s
         self._shown = await asyncio.to_thread(TlsFollower, self._tls, "users")
         self._contexts = await asyncio.to_thread(self._contexts_for, self._shown.loaded)
-        connect = ConnectFrontend(self._dials, self._users.authenticate, deadline_s=deadline_s)
+        connect = ConnectFrontend(self._dials, self._named, deadline_s=deadline_s)
         if config.connect.unix is not None:
             egress = EgressFrontend(connect.handle_unix, self._konnectivity.handle)
             self._want_unix(CONNECT_UNIX, egress.handle, config.connect.unix)
@@ -120,7 +120,7 @@ class FrontEnds:
         if config.connect.listen_kubectl is not None:
             self._want_site_proxy(connect.handle_tls, config.connect.listen_kubectl)
         if config.socks.listen is not None:
-            socks = SocksFrontend(self._dials, self._users.authenticate, deadline_s=deadline_s)
+            socks = SocksFrontend(self._dials, self._named, deadline_s=deadline_s)
             self._want_tcp("socks", socks.handle, config.socks.listen)
         if config.fleet.listen is not None and self._fleet is not None:
             self._want_tls(FLEET, self._fleet.handle, config.fleet.listen)
@@ -210,3 +210,13 @@ class FrontEnds:
         listener = Listener(name, handler, sockets=self._sockets)
         self._listeners.append(listener)
         return listener
+
+
+def _names_of(authenticator: Authenticator) -> Callable[[str | None, str | None], str | None]:
+    """As front ends ask: from the URI of a client certificate and a bearer token to the user's name."""
+
+    def authenticate(uri: str | None, token: str | None) -> str | None:
+        caller = authenticator.by_certificate(uri, "") or authenticator.by_token(token)
+        return caller.name if caller is not None else None
+
+    return authenticate

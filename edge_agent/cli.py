@@ -78,7 +78,7 @@ def join(server: ServerAddress, token_file: BinaryIO, state: Path, proxy: str | 
 
 
 @cli.command()
-@config_option
+@config_option("edge-agent")
 def run(config: Path) -> None:
     """Run in the foreground, as the service does."""
     from tunnel.aio.carriers.native_log import silence_core
@@ -92,7 +92,7 @@ def run(config: Path) -> None:
 
 
 @cli.command()
-@config_option
+@config_option("edge-agent")
 def check(config: Path) -> None:
     """Check a configuration without running it; what it names and is not there now is a warning.
 
@@ -131,7 +131,7 @@ def check(config: Path) -> None:
 
 
 @cli.command()
-@config_option
+@config_option("edge-agent")
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def status(config: Path, output: str) -> None:
     """Tell how the running agent stands. The exit code is 0 for good, 1 for a warning, 2 for no link or no agent."""
@@ -151,7 +151,7 @@ def status(config: Path, output: str) -> None:
 
 
 @cli.command()
-@config_option
+@config_option("edge-agent")
 def reload(config: Path) -> None:
     """Have the running agent read its configuration anew, and tell what has changed. It follows the file anyway."""
     from tunnel.aio.operate.admin_client import AdminRefused, AdminUnreachable

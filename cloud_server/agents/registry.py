@@ -19,7 +19,7 @@ from tunnel.aio.sessions.session import TunnelSession
 from tunnel.aio.sessions.stream import Stream
 from tunnel.core.wire.errors import Code, OpenRefused, TunnelError
 from tunnel.core.wire.frames import TrafficClass
-from tunnel.core.wire.names import as_offered
+from tunnel.core.wire.names import as_offered, close_name, meant
 from tunnel.core.wire.principal import Principal, PrincipalKind
 from tunnel.core.wire.target import ServiceTarget, Target
 
@@ -284,7 +284,8 @@ class Registry:
     def _absent(self, agent: str) -> OpenRefused:
         entry = self._entries.get(agent)
         if entry is None and self._known.joined(agent) is None:
-            return OpenRefused(f"agent {agent} is not known here", Code.UNKNOWN_AGENT)
+            close = meant(close_name(agent, self.is_known))
+            return OpenRefused(f"agent {agent} is not known here{close}", Code.UNKNOWN_AGENT)
         since = f" since {entry.since:%Y-%m-%d %H:%M:%S} UTC" if entry is not None and entry.since is not None else ""
         return OpenRefused(f"agent {agent} is away{since}", Code.AGENT_AWAY)
 

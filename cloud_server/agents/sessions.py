@@ -10,6 +10,7 @@ from typing import Protocol
 import structlog
 
 from cloud_server.agents.node_service import NodeService
+from cloud_server.agents.refusals import Refusals
 from cloud_server.agents.registry import Registry
 from cloud_server.frontends.exposed import Exposed
 from protos import tunnel_pb2
@@ -29,8 +30,6 @@ from tunnel.core.wire.limits import SESSION_ID_BYTES, Limits, Timing
 _log = structlog.get_logger("cloud.sessions")
 _NOTHING_EXPOSED = Exposed([]).acceptor
 
-REPLACED_RETRY_S = 60.0
-"""How long a box waits whose identity another process took over: two copies must not fence each other in a loop."""
 REPLACED_REMEMBERED = 16
 """Replaced processes remembered for each agent."""
 
@@ -62,6 +61,7 @@ class SessionAcceptor:
         ping_budget: PingBudget,
         server_id: str = "",
         acceptor: Callable[[str], Acceptor] = _NOTHING_EXPOSED,
+        refusals: Refusals | None = None,
         clock: Clock = MONOTONIC,
     ) -> None:
         """A new acceptor without sessions.
@@ -78,6 +78,7 @@ class SessionAcceptor:
         self._ping_budget = ping_budget
         self._server_id = server_id
         self._acceptor = acceptor
+        self._refusals = refusals or Refusals()
         self._clock = clock
         self._instances: dict[str, bytes] = {}
         self._replaced: dict[str, deque[bytes]] = {}
@@ -125,9 +126,9 @@ class SessionAcceptor:
             log.info("link lost during the handshake", reason=str(lost))
             return None
         except TunnelError as error:
-            log.warning("agent refused", reason=str(error), code=error.fault.code)
-            await _refuse(carrier, error)
+            await _refuse(carrier, self._refusals.answer(name, carrier.peer, error))
             return None
+        self._refusals.accepted(name)
         welcome = encode_welcome(
             protocol=protocol,
             version=self._version,
@@ -182,7 +183,6 @@ class SessionAcceptor:
                 raise SessionRefused(
                     f"another process uses the identity of {name}; give each box its own (edge-agent join)",
                     Code.REPLACED,
-                    REPLACED_RETRY_S,
                 )
             replaced.append(last)
         current.close(SessionLost(f"agent {name} was started anew"))
@@ -213,9 +213,8 @@ def _on_going_away(session: TunnelSession, event: ev.PeerGoingAway) -> None:
     _log.info("agent is going away", agent=session.peer, reason=event.text)
 
 
-async def _refuse(carrier: Carrier, error: TunnelError) -> None:
+async def _refuse(carrier: Carrier, refusal: SessionRefused) -> None:
     """Tell the agent why, and let it read that before the carrier goes."""
-    refusal = error if isinstance(error, SessionRefused) else SessionRefused(str(error), error.code, fault=error.fault)
     try:
         await carrier.write(encode_refusal(refusal))
         await carrier.finish()

@@ -13,6 +13,7 @@ from cloud_server.agents import registry as registry_module
 from cloud_server.agents.registry import MAX_LAG, Change, Registry, SubscriberTooSlow
 from cloud_server.trust.agents import IdentityRejected
 from tests.support.session_server import BOX, RawBox, SessionServer, session_server
+from tests.support.state import joined
 from tests.support.waits import eventually
 from tunnel.aio.identity.validity import Validity
 from tunnel.aio.sessions.incoming import IncomingStream
@@ -68,7 +69,7 @@ class Known:
 
 
 async def test_an_agent_that_joined_and_one_that_is_connected(server: SessionServer) -> None:
-    await asyncio.to_thread(server.store.record, "box-9", b"k" * 32)
+    await joined(server.store, "box-9", b"k" * 32)
     async with RawBox(server) as box:
         await box.connect()
         here, away = server.registry.agents()
@@ -142,7 +143,7 @@ async def test_an_agent_that_was_here_before_a_restart_is_waited_for(server: Ses
 async def test_until_the_deadline_and_not_for_ever_after_the_start(
     server: SessionServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await asyncio.to_thread(server.store.record, BOX, b"k" * 32)
+    await joined(server.store, BOX, b"k" * 32)
     monkeypatch.setattr(registry_module, "LINK_WAIT_S", 0.1)
     start = now()
     assert (await refused(server, deadline_s=0.5)).code is Code.AGENT_AWAY
@@ -244,7 +245,7 @@ async def test_an_agent_that_nobody_knows_and_one_that_is_away_are_answered_at_o
     monkeypatch.setattr(registry_module, "JUST_STARTED_S", 0.0)
     start = now()
     unknown = await refused(server)
-    await asyncio.to_thread(server.store.record, BOX, b"k" * 32)
+    await joined(server.store, BOX, b"k" * 32)
     never_seen = await refused(server)
     assert now() - start < 1
     assert (unknown.code, str(unknown)) == (Code.UNKNOWN_AGENT, f"agent {BOX} is not known here")
@@ -350,8 +351,7 @@ async def test_an_open_whose_agent_is_lost_meanwhile_is_answered_at_once(tmp_pat
         async with asyncio.TaskGroup() as tasks:
             opening = tasks.create_task(refused(server, 30))
             if how == "revoked":
-                await asyncio.to_thread(server.store.revoke, BOX)
-                server.registry.removed(BOX, IdentityRejected("revoked"))
+                await server.revoke(BOX)
         assert now() - start < 3
         assert opening.result().code is (Code.UNKNOWN_AGENT if how == "revoked" else Code.AGENT_AWAY)
 

@@ -65,6 +65,8 @@ OUTPUT_CLOSED: Final = Fault("LL1027", "Nobody reads the command's output any mo
 PROXY_INVALID: Final = Fault("LL1028", "The HTTP proxy is not written like one")
 NO_SUCH_CODE: Final = Fault("LL1029", "There is no error code of that number")
 HOST_SECTION_INVALID: Final = Fault("LL1030", "The [host] section cannot be used on this box")
+OUTPUT_UNUSABLE: Final = Fault("LL1031", "The file of --out cannot be made")
+NO_SUCH_TOKEN: Final = Fault("LL1032", "There is no token of that id or user")
 
 # Certificates and identity
 
@@ -91,8 +93,8 @@ AGENTS_LOCKED_OUT: Final = Fault("LL2020", "Agents will be locked out soon")
 PEER_CERTIFICATE_REFUSED: Final = Fault("LL2021", "A peer's certificate was refused in the TLS handshake")
 PEER_ROLE_REFUSED: Final = Fault("LL2022", "A certificate does not say what it is used for")
 CREDENTIAL_MISSING: Final = Fault("LL2023", "No credential of a known user was given")
-USER_TOKENS_UNREADABLE: Final = Fault("LL2024", "Users' tokens cannot be read")
-AGENT_RECORDS_UNREADABLE: Final = Fault("LL2025", "What is known of agents cannot be read")
+STATE_UNREADABLE: Final = Fault("LL2024", "What is kept of agents, users and tokens cannot be read")
+RECORD_UNREADABLE: Final = Fault("LL2025", "One record of an agent, user or token cannot be read")
 CERTIFICATE_NOT_RELOADED: Final = Fault("LL2026", "A new certificate cannot be used, the old one stays")
 ENROLLMENT_REFUSED: Final = Fault("LL2027", "The server will not issue a certificate")
 ADMIN_REFUSED: Final = Fault("LL2028", "An account may not administer this daemon")

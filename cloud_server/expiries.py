@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from cloud_server.config import ServerConfig, state_of
-from cloud_server.trust.state_files import CA_FILE, SERVER_FILE
+from cloud_server.trust.state_files import CA_FILE, SERVER_FILE, SITE_PROXY_FILE
 from tunnel.aio.identity.certificate import Certificate, CertificateUnreadable, read_pem
 from tunnel.aio.identity.validity import AUTHORITY, LEAF, Margin, Validity, Watched
 
-SITE_PROXY_FILE = "site-proxy.pem"
 _RENEWS = "a running server renews it by itself, and cloud-server renew does when none runs"
 _REPLACE = "replace the file; the server takes it up without a restart"
 

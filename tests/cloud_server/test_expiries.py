@@ -17,8 +17,8 @@ from cloud_server.config import (
     TunnelConfig,
     load_server_config,
 )
+from cloud_server.expiries import operators_certificate, watched
 from cloud_server.setup import init_state
-from cloud_server.trust.expiries import operators_certificate, watched
 from cloud_server.trust.site_proxy import site_proxy_certificate
 from tests.support.pki import Authority, Issued
 from tunnel.aio.identity.validity import Watched
