@@ -146,5 +146,6 @@ def test_the_configuration_is_found_by_the_environment(tmp_path: Path, monkeypat
     assert "no /etc/longline/edge-agent.toml and no /var/lib/edge-agent/edge-agent.toml" in missing.stderr
     path = tmp_path / "e.toml"
     path.write_text("[cloud]\nservers = ['cloud.example.com:7443']\n")
+    Authority().issue(uris=["spiffe://longline/agent/box-7"]).write(tmp_path, "agent")
     monkeypatch.setenv("LONGLINE_EDGE_AGENT_CONFIG", str(path))
     assert f"{path}: good" in typed("check").stdout
