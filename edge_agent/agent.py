@@ -25,6 +25,7 @@ from edge_agent.operate.traffic import Traffic
 from protos import tunnel_pb2
 from tunnel.aio.carriers.carrier import DialOptions
 from tunnel.aio.exits.acceptor import Request, Service, StreamAcceptor
+from tunnel.aio.exits.dialer import dial
 from tunnel.aio.exits.policy import Policy
 from tunnel.aio.identity.tls_material import ClientTls
 from tunnel.aio.operate.audit import Audit
@@ -33,11 +34,12 @@ from tunnel.aio.process.logs import set_level
 from tunnel.aio.process.parts import Part, Parts
 from tunnel.aio.process.sd_notify import notify
 from tunnel.aio.process.tasks import TaskOwner
+from tunnel.aio.sockets.conn import Conn
 from tunnel.aio.sockets.listener import Handler, Listener
 from tunnel.core.wire.faults import CLOCK_WRONG
 from tunnel.core.wire.limits import SESSION_ID_BYTES, Limits
 from tunnel.core.wire.names import KUBELET, OLD_KUBELET
-from tunnel.core.wire.target import ServiceTarget, Target
+from tunnel.core.wire.target import ServiceTarget, Target, TcpTarget
 
 if TYPE_CHECKING:
     from edge_agent.hostkubelet.server import HostKubelet
@@ -85,7 +87,8 @@ class Agent:
         self._host: HostKubelet | None = None
         self._host_part: Part | None = None
         self._kubelet: RealKubelet | None = None
-        self._acceptor = StreamAcceptor(Policy([]), {})
+        self._policy = Policy([])
+        self._acceptor = StreamAcceptor(self._policy, {})
         self._listeners: dict[ListenConfig, _Open] = {}
         self._metrics: _Open | None = None
         self._page = page
@@ -119,11 +122,10 @@ class Agent:
         self.config = new
         if new.log.level != old.log.level:
             set_level(new.log.level)
+        self._policy = Policy([allow.rule for allow in new.allow])
         gone_host = self._apply_host(new)
         self._apply_kubelet(new)
-        ended = self._acceptor.replace(
-            Policy([allow.rule for allow in new.allow]), self._services(), named_targets(new)
-        )
+        ended = self._acceptor.replace(self._policy, self._services(), named_targets(new))
         if ended:
             _log.info("connections ended that are not allowed any more", connections=ended)
         if gone_host is not None:
@@ -187,10 +189,14 @@ class Agent:
             from edge_agent.hostkubelet.spawn import unblock_signals_of_commands
 
             unblock_signals_of_commands()
-            host = self._host = HostKubelet(self.name, settings, self._audit)
+            host = self._host = HostKubelet(self.name, settings, self._audit, self._dial)
         if new.host.exec:
             self._host_part = self.parts.want("host.exec", host.find_account)
         return None
+
+    async def _dial(self, target: TcpTarget, deadline_s: float) -> tuple[Conn, str]:
+        """Connect to a port that kubectl forwards, by the rules of the moment."""
+        return await dial(target, self._policy, deadline_s)
 
     def _apply_kubelet(self, new: AgentConfig) -> None:
         """A real kubelet. One at another address is another one: what leads to the old one ends."""

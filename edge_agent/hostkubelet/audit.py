@@ -29,6 +29,8 @@ class RequestRecord:
     trace_id: str = ""
     command: list[str] | None = None
     """None: the action runs none."""
+    target: str = ""
+    """What a forwarded port leads to; "": the action forwards none."""
     exit_code: int | None = None
     """None: there was none, or nobody was left to be told."""
     bytes_in: int = 0
@@ -47,6 +49,7 @@ class RequestRecord:
 
     def about(self) -> dict[str, object]:
         """Returns what all its records say."""
+        forwarded = {"target": self.target} if self.target else {}
         ran = {} if self.command is None else {"command": recorded_command(self.command)}
         return {
             "trace_id": self.trace_id,
@@ -57,6 +60,7 @@ class RequestRecord:
             "action": self.action,
             "container": self.container[:MAX_NAME_CHARS],
             **ran,
+            **forwarded,
         }
 
 

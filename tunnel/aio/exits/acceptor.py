@@ -18,6 +18,7 @@ from tunnel.aio.sessions.stream import Stream
 from tunnel.aio.sockets.address import split_address
 from tunnel.aio.sockets.conn import Conn
 from tunnel.core.wire.errors import Code, OpenRefused, StreamError
+from tunnel.core.wire.faults import FAR_END_TOO_OLD, NOT_FORWARDED
 from tunnel.core.wire.principal import Principal
 from tunnel.core.wire.target import ServiceTarget, Target, TcpTarget, UnknownTarget
 from tunnel.core.wire.target_rule import Address, TargetRule, normal_address
@@ -179,7 +180,7 @@ class StreamAcceptor:
 
     async def _serve(self, request: Request, incoming: IncomingStream) -> None:
         if incoming.agent:
-            raise OpenRefused(f"this end does not forward to {incoming.agent}", Code.UNREACHABLE)
+            raise OpenRefused(f"this end does not forward to {incoming.agent}", Code.UNREACHABLE, NOT_FORWARDED)
         task = asyncio.current_task()
         assert task is not None
         live = _Live(request, task, incoming.target)
@@ -197,7 +198,9 @@ class StreamAcceptor:
     async def _serve_live(self, live: _Live) -> None:
         match live.asked:
             case UnknownTarget():
-                raise OpenRefused("this end is too old for what it was asked to connect to", Code.NO_SERVICE)
+                raise OpenRefused(
+                    "this end is too old for what it was asked to connect to", Code.NO_SERVICE, FAR_END_TOO_OLD
+                )
             case ServiceTarget(name) if name not in self._named:
                 service = self._services.get(name)
                 if service is None:
