@@ -152,6 +152,8 @@ def test_ports_open_and_close_and_the_page_of_metrics_tells(up: Tunnel) -> None:
         {"metrics": {"listen": f"127.0.0.1:{page}"}, "listen": [{"listen": f"127.0.0.1:{port}", "target": "none"}]}
     )
     wait_until(lambda: all(part["up"] for part in status_of(up.box)[1]["parts"]), "both are open")
+    with up.connect("echo") as sock:
+        assert exchange(sock) == b"ping"
     figures = fetch(page, "/metrics")
     for line in (
         "longline_agent_connected 1.0",
