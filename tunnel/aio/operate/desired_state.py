@@ -7,7 +7,9 @@ the daemon goes on with what it had, and says so until the file is good again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import signal
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,12 +21,17 @@ from tunnel.aio.process.blocking import BlockingCalls, NotAnswering
 from tunnel.aio.process.config import ConfigError
 from tunnel.aio.process.differences import Difference, differences
 from tunnel.aio.process.file_watch import FileWatch
+from tunnel.aio.process.tasks import TaskOwner
 from tunnel.core.wire.faults import BUG, FaultError
 
 C = TypeVar("C")
 
 MAX_SHOWN = 100
 """Differences that a log line or a status lists; a file with more was generated, and its author knows."""
+
+READ_S = 3.0
+"""How long ago the file may have been read before the daemon got as far as this. A file that is older than that is not
+read again at the start: it would cost an agent 1 MB for nothing."""
 
 _log = structlog.get_logger("tunnel.config")
 
@@ -61,6 +68,7 @@ class DesiredState(Generic[C]):
         load: Callable[[Path], C],
         apply: Callable[[C, C], Awaitable[None]],
         only_at_start: Sequence[str] = (),
+        fault: str = "",
         on_reloaded: Callable[[Reloaded], None] = lambda _reloaded: None,
     ) -> None:
         """The daemon runs with `current` already.
@@ -72,6 +80,7 @@ class DesiredState(Generic[C]):
             apply: makes the daemon match the second of two configurations, where it matches the first. What cannot be
                 had now (a port in use) is no failure: it is brought up later, and told by the daemon's parts.
             only_at_start: keys, or sections, that `apply` leaves alone.
+            fault: why the file cannot be used as it is, for a daemon that started all the same; told by it already.
             on_reloaded: is told how each look went that found something: for metrics and the audit record.
         """
         self.path = path
@@ -79,7 +88,7 @@ class DesiredState(Generic[C]):
         self.generation = 1
         self.loaded = datetime.now(UTC)
         """When the current one was read."""
-        self.fault = ""
+        self.fault = fault
         """Why the file as it is now cannot be used; empty when it can."""
         self.changed: list[str] = []
         """What the last change was."""
@@ -98,12 +107,24 @@ class DesiredState(Generic[C]):
         watch = FileWatch(lambda: [self.path])
         try:
             await watch.start()
-            while True:
-                # At once, too: the file may have changed since the daemon read it and before it was watched.
+            if await self._calls.run(self._may_have_changed):
                 await self.reload("the file has changed")
+            while True:
                 await watch.changed()
+                await self.reload("the file has changed")
         finally:
             watch.close()
+
+    @contextmanager
+    def reloading_on_hangup(self) -> Iterator[None]:
+        """Read the file anew at each SIGHUP while the block runs; without this the signal would end the process."""
+        loop = asyncio.get_running_loop()
+        tasks = TaskOwner("reload")
+        loop.add_signal_handler(signal.SIGHUP, lambda: tasks.spawn("SIGHUP", self._hung_up()))
+        try:
+            yield
+        finally:
+            loop.add_signal_handler(signal.SIGHUP, lambda: None)  # the end is no moment to be killed by one
 
     async def reload(self, why: str) -> Reloaded:
         """Read the file and apply what is different.
@@ -134,6 +155,16 @@ class DesiredState(Generic[C]):
 
     # Internal
 
+    def _may_have_changed(self) -> bool:
+        """Whether another file came between the daemon's reading it and its being watched. Blocking."""
+        try:
+            return self.path.stat().st_ctime > self.loaded.timestamp() - READ_S
+        except OSError:
+            return True
+
+    async def _hung_up(self) -> None:
+        await self.reload("SIGHUP")
+
     def _keep_old(self, error: FaultError, why: str) -> Reloaded:
         fault = error.text
         if fault != self.fault:
@@ -143,15 +174,16 @@ class DesiredState(Generic[C]):
         return self._told(Reloaded(generation=self.generation, needs_restart=self.needs_restart, fault=fault))
 
     async def _take(self, new: C, why: str) -> Reloaded:
-        if self.fault:
+        mended, self.fault = bool(self.fault), ""
+        if mended:
             _log.info("the configuration can be used again", why=why)
-        self.fault = ""
         found = differences(self.current, new)
         self.needs_restart = _shown(
             [one for one in differences(self._started_with, new) if one.is_of(self._only_at_start)]
         )
         if not found:
-            return self._told(Reloaded(generation=self.generation, needs_restart=self.needs_restart))
+            told = Reloaded(generation=self.generation, needs_restart=self.needs_restart)
+            return self._told(told, mended)
         try:
             await self._apply(self.current, new)
         except Exception:  # noqa: BLE001 - whatever it is, the daemon goes on and says so
@@ -172,8 +204,8 @@ class DesiredState(Generic[C]):
             )
         )
 
-    def _told(self, reloaded: Reloaded) -> Reloaded:
-        if reloaded.changed or reloaded.fault:
+    def _told(self, reloaded: Reloaded, mended: bool = False) -> Reloaded:
+        if reloaded.changed or reloaded.fault or mended:
             self._on_reloaded(reloaded)
         return reloaded
 

@@ -94,6 +94,12 @@ class Parts:
         self._trying.append(self._tasks.spawn(name, part.bring_up()))
         return part
 
+    def forget(self, part: Part) -> None:
+        """Want a part no more, and try no more to bring it up; whoever opened it closes it."""
+        index = self._parts.index(part)
+        del self._parts[index]
+        self._trying.pop(index).cancel()
+
     async def tried(self, within_s: float) -> None:
         """Wait until each was tried once, but no longer than that: one whose name resolves slowly holds up no other."""
         try:
@@ -102,6 +108,10 @@ class Parts:
                     await part.tried.wait()
         except TimeoutError:
             return
+
+    def all(self) -> list[Part]:
+        """Returns those that are wanted, in the order in which they were."""
+        return list(self._parts)
 
     def up(self) -> dict[str, bool]:
         """Whether each is up, by name."""
