@@ -12,6 +12,7 @@ from tunnel.core.wire.errors import Code, OpenRefused, RemoteProtocolError
 from tunnel.core.wire.handshake import decode_node
 from tunnel.core.wire.limits import MAX_NODE_BYTES
 from tunnel.core.wire.names import NODE
+from tunnel.core.wire.spoken import spoken_s
 from tunnel.core.wire.target import ServiceTarget
 
 PER_S = 1.0
@@ -52,7 +53,7 @@ class NodeService:
                     told += data
             self._took(decode_node(bytes(told)))
         except TimeoutError:
-            raise OpenRefused(f"not all of it came within {READ_S:g} s", Code.DEADLINE) from None
+            raise OpenRefused(f"not all of it came within {spoken_s(READ_S)}", Code.DEADLINE) from None
         except RemoteProtocolError as error:
             raise OpenRefused(str(error), Code.PROTOCOL_ERROR) from error
         await stream.aclose()

@@ -23,6 +23,7 @@ from tunnel.aio.process.files import PUBLIC, write_atomic
 from tunnel.aio.process.tasks import TaskOwner
 from tunnel.aio.sockets.address import split_address
 from tunnel.core.wire.faults import STATE_NOT_WRITABLE
+from tunnel.core.wire.spoken import spoken_s
 
 LOOKUP_S = 3.0
 """A name that takes longer counts as one that does not resolve: an answer comes in milliseconds, or from a second
@@ -138,7 +139,7 @@ async def _look_up(host: str) -> list[str]:
     try:
         found = await _lookups.run(lambda: socket.getaddrinfo(host, None, type=socket.SOCK_STREAM))
     except NotAnswering:
-        raise socket.gaierror(socket.EAI_AGAIN, f"no answer within {LOOKUP_S:g} s") from None
+        raise socket.gaierror(socket.EAI_AGAIN, f"no answer within {spoken_s(LOOKUP_S)}") from None
     return [str(info[4][0]) for info in found][:MAX_ADDRESSES]
 
 
