@@ -10,7 +10,6 @@ import contextlib
 import os
 import ssl
 import sys
-import tempfile
 from collections.abc import Iterator
 
 
@@ -49,6 +48,8 @@ def _file_of(pem: bytes) -> Iterator[str]:
         finally:
             os.close(descriptor)
     else:
+        import tempfile  # brings a dozen modules, which a box does without
+
         descriptor, path = tempfile.mkstemp(prefix="longline-")  # mode 0600; on Windows in the user's own folder
         try:
             os.write(descriptor, pem)
