@@ -73,7 +73,7 @@ def join(server: ServerAddress, token_file: BinaryIO, state: Path, proxy: str | 
 
 
 @cli.command()
-@config_option
+@config_option("edge-agent")
 def run(config: Path) -> None:
     """Run in the foreground, as the service does."""
     from tunnel.aio.carriers.native_log import silence_core
@@ -86,7 +86,7 @@ def run(config: Path) -> None:
 
 
 @cli.command()
-@config_option
+@config_option("edge-agent")
 def check(config: Path) -> None:
     """Check a configuration without running it; what it names and is not there now is a warning.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
@@ -102,6 +102,10 @@ class Agents:
     def agents(self) -> list[AgentView]:
         """Every agent that joined or is connected, by name."""
         return [self._view(name) for name in self.names()]
+
+    def each(self) -> Iterator[AgentView]:
+        """Every agent that joined or is connected, by name, each as it is when it is asked for."""
+        return (self._view(name) for name in self.names())
 
     def names(self) -> list[str]:
         """Every agent that joined or is connected, in order."""

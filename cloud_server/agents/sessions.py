@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from functools import partial
 from typing import Protocol
@@ -13,6 +13,7 @@ import structlog
 
 from cloud_server.agents.agents import Agents
 from cloud_server.agents.directory import Directory
+from cloud_server.agents.refusals import Refusals
 from protos import tunnel_pb2
 from tunnel.aio.carriers.carrier import Carrier, CarrierLost
 from tunnel.aio.sessions.incoming import Acceptor
@@ -22,14 +23,14 @@ from tunnel.core.path.probes import PingBudget
 from tunnel.core.session import Session
 from tunnel.core.streams.budget import Budget
 from tunnel.core.wire.errors import Code, RemoteProtocolError, SessionLost, SessionRefused, TunnelError
+from tunnel.core.wire.faults import SHUTTING_DOWN
 from tunnel.core.wire.features import common
 from tunnel.core.wire.handshake import choose_protocol, decode_hello, encode_refusal, encode_welcome
 from tunnel.core.wire.limits import SESSION_ID_BYTES, Limits, Timing
 
 _log = structlog.get_logger("cloud.sessions")
 
-REPLACED_RETRY_S = 60.0
-"""How long a box waits whose identity another process took over: two copies must not fence each other in a loop."""
+NEW, RESUMED = "new", "resumed"
 REPLACED_REMEMBERED = 16
 """Replaced processes remembered for each agent."""
 
@@ -63,6 +64,7 @@ class AgentSessions:
         server_id: str = "",
         acceptor: Callable[[str], Acceptor],
         turned_down: Callable[[str, ev.OpenTurnedDown], None],
+        refusals: Refusals | None = None,
     ) -> None:
         """A new acceptor without sessions.
 
@@ -80,9 +82,19 @@ class AgentSessions:
         self._server_id = server_id
         self._acceptor = acceptor
         self._turned_down = turned_down
+        self._refusals = refusals or Refusals()
+        self.links: Counter[str] = Counter()
+        """Carriers of agents so far: those that began a session, and those that resumed one."""
+        self.lost: Counter[str] = Counter()
+        """Carriers that ended so far, by the code of the cause."""
         self._instances: dict[str, bytes] = {}
         self._replaced: dict[str, deque[bytes]] = {}
         self._draining: SessionRefused | None = None
+
+    @property
+    def refused(self) -> Counter[str]:
+        """How many agents were turned away so far, by the code of the cause."""
+        return self._refusals.counts
 
     def drain(self, refusal: SessionRefused) -> None:
         """Take no more sessions."""
@@ -95,10 +107,13 @@ class AgentSessions:
         if accepted is None:
             return
         session, received, welcome = accepted
-        reason = "the server stopped"
+        reason, cause = "the server stopped", SHUTTING_DOWN
         try:
-            reason = str(await session.run_carrier(carrier, received, welcome) or "ended by the agent")
+            lost = await session.run_carrier(carrier, received, welcome)
+            reason = str(lost or "ended by the agent")
+            cause = lost.fault if lost is not None else SHUTTING_DOWN
         finally:
+            self.lost[cause.code] += 1
             self._agents.lost(name, session, reason)
         _log.info("agent disconnected", agent=name, address=carrier.peer, session=session.label, reason=reason)
 
@@ -126,9 +141,9 @@ class AgentSessions:
             log.info("link lost during the handshake", reason=str(lost))
             return None
         except TunnelError as error:
-            log.warning("agent refused", reason=str(error), code=error.fault.code)
-            await _refuse(carrier, error)
+            await _refuse(carrier, self._refusals.answer(name, carrier.peer, error))
             return None
+        self._refusals.accepted(name)
         welcome = encode_welcome(
             protocol=protocol,
             version=self._version,
@@ -142,6 +157,7 @@ class AgentSessions:
         )
         limits = hello.limits
         session.core.set_peer_limits(limits.max_streams, limits.max_data_bytes, limits.max_packet_bytes)
+        self.links[RESUMED if resumed else NEW] += 1
         self._agents.took(name, session, hello, carrier.peer)
         log.info("agent connected", session=session.label, resumed=resumed, version=hello.version)
         return session, hello.last_received if resumed else 0, welcome
@@ -183,7 +199,6 @@ class AgentSessions:
                 raise SessionRefused(
                     f"another process uses the identity of {name}; give each box its own (edge-agent join)",
                     Code.REPLACED,
-                    REPLACED_RETRY_S,
                 )
             replaced.append(last)
         current.close(SessionLost(f"agent {name} was started anew"))
@@ -208,9 +223,8 @@ def _on_going_away(session: TunnelSession, event: ev.PeerGoingAway) -> None:
     _log.info("agent is going away", agent=session.peer, reason=event.text)
 
 
-async def _refuse(carrier: Carrier, error: TunnelError) -> None:
+async def _refuse(carrier: Carrier, refusal: SessionRefused) -> None:
     """Tell the agent why, and let it read that before the carrier goes."""
-    refusal = error if isinstance(error, SessionRefused) else SessionRefused(str(error), error.code, fault=error.fault)
     try:
         await carrier.write(encode_refusal(refusal))
         await carrier.finish()

@@ -11,6 +11,7 @@ from tunnel.aio.sessions.reopen import LEAST_S, open_until
 from tunnel.aio.sessions.session import TunnelSession
 from tunnel.aio.sessions.stream import Stream
 from tunnel.core.wire.errors import Code, OpenRefused
+from tunnel.core.wire.names import close_name, meant
 from tunnel.core.wire.target import Target
 
 MAX_TRIES = 3
@@ -91,7 +92,8 @@ class Local:
 
     def _absent(self, agent: str) -> OpenRefused:
         if not self._agents.is_known(agent):
-            return OpenRefused(f"agent {agent} is not known here", Code.UNKNOWN_AGENT)
+            close = meant(close_name(agent, self._agents.is_known))
+            return OpenRefused(f"agent {agent} is not known here{close}", Code.UNKNOWN_AGENT)
         since = self._agents.away_since(agent)
         text = f" since {since:%Y-%m-%d %H:%M:%S} UTC" if since is not None else ""
         return OpenRefused(f"agent {agent} is away{text}", Code.AGENT_AWAY)

@@ -31,6 +31,7 @@ from cloud_server.routing.names import FORMS, SUFFIX, parse_authority
 from cloud_server.routing.route import LOCALHOST, Route
 from tunnel.core.wire.errors import Code, OpenRefused
 from tunnel.core.wire.faults import NO_ROUTE, NODE_WITHOUT_AGENT, SERVICE_WITHOUT_ENDPOINT, SERVICE_WITHOUT_PORT
+from tunnel.core.wire.names import close_name, meant
 from tunnel.core.wire.target import TcpTarget
 from tunnel.core.wire.target_rule import normal_address
 
@@ -180,8 +181,10 @@ class Router:
                 NO_ROUTE,
             )
         hint = "" if self._cluster.may_read(Pod) else "; pods are not known: the account may not list and watch them"
+        close = meant(close_name(host, self._agents.is_known))
         raise OpenRefused(
-            f"no agent for {host}: it is no agent, node, pod, service or [[route]] known here{hint}; {FORMS}",
+            f"no agent for {host}{close or ':'} it is no agent, node, pod, service or [[route]] known here{hint};"
+            f" {FORMS}",
             Code.UNKNOWN_AGENT,
             NO_ROUTE,
         )

@@ -16,10 +16,11 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 
-from tunnel.core.wire.faults import REQUEST_REFUSED, SIGNER_FAILED, FaultError
+from tunnel.core.wire.faults import AUTHORITY_MISSING, REQUEST_REFUSED, SIGNER_FAILED, FaultError
 
 IDLE_S = 30.0
 """The process is ended when it was not used for so long: one serves a whole batch of boxes that join."""
@@ -48,6 +49,16 @@ class Signed:
     certificate_der: bytes
     ca_pem: bytes
     """The authority that signed it."""
+
+
+@dataclass(frozen=True, slots=True)
+class JoinCredential:
+    """What is inside a join token: a certificate that opens nothing but Join, and its key."""
+
+    certificate_pem: bytes
+    key_pem: bytes = field(repr=False)
+    ca_pem: bytes
+    """The authority that signed it, and the server's."""
 
 
 class Signer:
@@ -87,6 +98,15 @@ class Signer:
         """
         said = await self._ask({"csr": base64.b64encode(csr_der).decode(), "name": name})
         return Signed(base64.b64decode(said["certificate"]), said["ca"].encode())
+
+    async def join_credential(self, token_id: str, life: timedelta) -> JoinCredential:
+        """What a box is to show that has the token of this id.
+
+        Raises:
+            SignerFailed: as above.
+        """
+        said = await self._ask({"join": token_id, "life_s": str(life.total_seconds())})
+        return JoinCredential(said["certificate"].encode(), said["key"].encode(), said["ca"].encode())
 
     async def renew(self, files: Sequence[str]) -> None:
         """Renew these files of the state folder (`renewal.due` names them).
@@ -161,7 +181,7 @@ class _Process:
             raise SignerFailed(f"the signing process cannot be started: {error.strerror}") from error
         said = self._exchange(None)
         if "fault" in said:
-            raise SignerFailed(said["fault"])
+            raise SignerFailed(said["fault"], AUTHORITY_MISSING)
 
     def _exchange(self, question: Mapping[str, str] | None) -> _Said:
         process = self._running

@@ -11,6 +11,7 @@ import base64
 import json
 import signal
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -78,11 +79,23 @@ def main() -> None:
     _say({})
     for line in sys.stdin.buffer:
         question = json.loads(line)
-        if "renew" in question:
+        if "join" in question:
+            _say(_join(authority, question["join"], timedelta(seconds=float(question["life_s"]))))
+        elif "renew" in question:
             authority, said = _renewed(authority, Path(folder), question["renew"].split())
             _say(said)
         else:
             _say(answer(authority, question))
+
+
+def _join(authority: CertificateAuthority, token_id: str, life: timedelta) -> dict[str, str]:
+    """The certificate inside a join token, with the key that is made for it."""
+    issued = authority.issue_join(token_id, life)
+    return {
+        "certificate": issued.certificate_pem.decode(),
+        "key": issued.key_pem.decode(),
+        "ca": authority.pem.decode(),
+    }
 
 
 def _renewed(

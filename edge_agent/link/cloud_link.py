@@ -6,12 +6,15 @@ import asyncio
 import os
 import random
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
 
 import structlog
 
 from protos import tunnel_pb2
 from tunnel.aio.carriers.carrier import Carrier, CarrierLost, DialOptions, dial_carrier
 from tunnel.aio.identity.tls_material import ClientTls
+from tunnel.aio.process.files import Stamp, stamp
 from tunnel.aio.process.tasks import TaskOwner
 from tunnel.aio.sessions.incoming import Acceptor
 from tunnel.aio.sessions.session import TunnelSession
@@ -38,6 +41,8 @@ USEFUL_S = 2.0
 """A link that was lost sooner, before anything came over it, was none: dialling went wrong."""
 MAX_ADVISED_S = 300.0
 """The longest wait that a server may ask for; what it could say is 49 days, and nobody can call the box back."""
+LOOK_S = 2.0
+"""How soon a new certificate ends a longer wait: who has just joined the box anew is sitting before it."""
 MAX_DRAINING = 8
 """Sessions left to drain beside the newest: a server that sends us away again and again must not fill the box."""
 _FINAL = (Code.IDENTITY_REJECTED, Code.REPLACED)
@@ -83,6 +88,8 @@ class CloudLink:
         self._failures = 0
         self._lost_s = -STICK_S
         self._last_reason = ""
+        self._shown: Stamp = ()
+        """What the files of the identity were when they were read last."""
         self._moved: asyncio.Future[None] | None = None
 
     # Public
@@ -185,13 +192,23 @@ class CloudLink:
         if self._stopping.is_set():
             await asyncio.sleep(delay_s)
             return
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(delay_s):
-                await self._stopping.wait()
-        except TimeoutError:
-            return
+                await (self._stopping.wait() if delay_s < LOOK_S else self._stopping_or_joined())
+
+    async def _stopping_or_joined(self) -> None:
+        """Wait for the end, or for a certificate that took the place of the one that was refused."""
+        while not self._stopping.is_set() and await self._stamp() == self._shown:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_S):
+                    await self._stopping.wait()
+
+    async def _stamp(self) -> Stamp:
+        files = [pem for pem in (self._tls.certificate, self._tls.key, self._tls.ca) if isinstance(pem, Path)]
+        return await asyncio.to_thread(stamp, files)
 
     async def _try_once(self) -> None:
+        self._shown = await self._stamp()
         server = self._servers[self._server_index]
         loop = asyncio.get_running_loop()
         try:

@@ -37,7 +37,7 @@ async def run(*words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
 
 
 async def test_a_box_joins_and_is_told_what_to_type_next(place: Office, tmp_path: Path) -> None:
-    token = (await asyncio.to_thread(place.token)).encode()
+    token = (await place.token()).encode()
     file, state = tmp_path / "token", tmp_path / "box"
     await asyncio.to_thread(file.write_text, token + "\n")
     first = await run("join", "--server", place.address, "--token-file", str(file), "--state", str(state))
@@ -54,10 +54,10 @@ async def test_a_box_joins_and_is_told_what_to_type_next(place: Office, tmp_path
 
 
 async def test_a_token_may_come_from_standard_input_and_never_shows(place: Office, tmp_path: Path) -> None:
-    token = (await asyncio.to_thread(place.token)).encode()
+    token = (await place.token()).encode()
     where = ["--server", place.address, "--token-file", "-", "--state", str(tmp_path / "box")]
     assert (await run("join", *where, stdin=token)).returncode == 0
-    again = await run("join", *where, stdin=(await asyncio.to_thread(place.token)).encode())
+    again = await run("join", *where, stdin=(await place.token()).encode())
     assert f"kept {tmp_path}/box/edge-agent.toml: see that [cloud] servers names {place.address}" in again.stdout
     assert token[-40:] not in again.stdout + again.stderr
 
@@ -86,8 +86,14 @@ def test_slips(tmp_path: Path, server: str, file: str, text: str) -> None:
 
 
 def test_a_server_that_cannot_be_reached(tmp_path: Path) -> None:
-    token = office(tmp_path / "cloud").token().encode()
-    (tmp_path / "token").write_text(token)
+    async def make_token() -> str:
+        place = await asyncio.to_thread(office, tmp_path / "cloud")
+        try:
+            return (await place.token()).encode()
+        finally:
+            await place.store.aclose()
+
+    (tmp_path / "token").write_text(asyncio.run(make_token()))
     done = command_result(
         "edge-agent", "join", "--server", "127.0.0.1:1", "--token-file", str(tmp_path / "token"),
         "--state", str(tmp_path / "box"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import shutil
 
 import pytest
 
@@ -112,7 +111,8 @@ def use_own_authority(made: Tunnel, own: Authority, **settings: object) -> None:
     (state / "own-ca.crt").write_bytes(own.pem)
     tls = {"certificate": certificate.name, "key": key.name, "client_ca": "own-ca.crt"}
     made.cluster.configure({"tunnel": {"trust_domain": "example.org", **tls, **settings}})
-    shutil.rmtree(state / "agents")
+    for path in state.glob("state.db*"):
+        path.unlink()
     made.cluster.start()
     (made.box.state / "ca.crt").write_bytes(own.pem)
 

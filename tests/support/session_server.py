@@ -12,7 +12,9 @@ from typing import Self
 from cloud_server.agents.agents import Agents
 from cloud_server.agents.directory import MemoryDirectory
 from cloud_server.agents.sessions import AgentSessions
-from cloud_server.trust.agents import AgentStore
+from cloud_server.trust.agents import Agents as JoinedAgents
+from cloud_server.trust.sqlite_store import SqliteStore
+from cloud_server.trust.state import open_state
 from protos import tunnel_pb2
 from tests.support.carriers import DIRECT, Cloud, cloud
 from tests.support.pki import Issued
@@ -37,7 +39,7 @@ class SessionServer:
 
     cloud: Cloud
     state: Path
-    store: AgentStore
+    store: SqliteStore
     registry: Agents
     directory: MemoryDirectory
     sessions: AgentSessions
@@ -62,15 +64,13 @@ class SessionServer:
         for carrier in tuple(self.cloud.server._carriers):
             carrier.close()
 
-    async def follow(self) -> None:
-        """Tell the registry of revocations, as the daemon does; until cancelled."""
-        await self.store.follow(self.registry.removed)
-
     async def revoke(self, name: str) -> None:
         """What the command does, beside this server."""
-        other = AgentStore(self.state, pins_unknown=True)
-        await asyncio.to_thread(other.reload)
-        assert await asyncio.to_thread(other.revoke, name)
+        other = await asyncio.to_thread(open_state, self.state)
+        try:
+            assert await JoinedAgents(other, pins_unknown=True).revoke(name)
+        finally:
+            await other.aclose()
 
 
 @contextlib.asynccontextmanager
@@ -78,13 +78,17 @@ async def session_server(
     state: Path, *, timing: Timing | None = None, listen: str = "127.0.0.1:0"
 ) -> AsyncIterator[SessionServer]:
     """A server that is stopped at the end, as `kill -9` would: nobody is told."""
-    store = AgentStore(state, pins_unknown=True)
+    store = await asyncio.to_thread(open_state, state)
+    agents = JoinedAgents(store, pins_unknown=True)
     directory = MemoryDirectory()
-    registry = Agents(store, directory)
+    registry = Agents(agents, directory)
+    agents.when_lost(registry.removed)
+    following = TaskOwner("store")
+    following.spawn("follow", store.follow())
     sessions = AgentSessions(
         registry,
         directory,
-        store,
+        agents,
         version="1",
         limits=Limits(),
         timing=timing or Timing(),
@@ -101,6 +105,8 @@ async def session_server(
         finally:
             for session in directory.sessions():
                 await session.aclose()
+            await following.aclose()
+            await store.aclose()
 
 
 async def refuse(incoming: IncomingStream) -> None:

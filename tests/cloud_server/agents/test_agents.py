@@ -12,6 +12,7 @@ import pytest
 from cloud_server.agents.agents import Change
 from cloud_server.trust.agents import IdentityRejected
 from tests.support.session_server import BOX, RawBox, SessionServer, session_server
+from tests.support.state import joined
 from tests.support.waits import eventually
 from tunnel.core.wire.target import TcpTarget
 
@@ -29,7 +30,7 @@ async def server(tmp_path: Path) -> AsyncIterator[SessionServer]:
 
 
 async def test_an_agent_that_joined_and_one_that_is_connected(server: SessionServer) -> None:
-    await asyncio.to_thread(server.store.record, "box-9", b"k" * 32)
+    await joined(server.store, "box-9", b"k" * 32)
     async with RawBox(server) as box:
         await box.connect()
         here, away = server.registry.agents()

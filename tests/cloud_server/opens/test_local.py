@@ -13,9 +13,9 @@ from cloud_server.opens import local as local_module
 from cloud_server.opens.live import LiveOpen, Permitted
 from cloud_server.opens.local import MAX_TRIES, Local
 from cloud_server.routing.route import Route
-from cloud_server.trust.agents import IdentityRejected
 from tests.support.doors import ANN, Doors, asking
 from tests.support.session_server import BOX, RawBox, SessionServer, session_server
+from tests.support.state import joined
 from tests.support.waits import eventually
 from tunnel.aio.sessions.incoming import IncomingStream
 from tunnel.aio.sessions.stream import Stream
@@ -137,7 +137,7 @@ async def test_an_agent_that_was_here_before_a_restart_is_waited_for(server: Ses
 async def test_but_no_longer_than_for_a_link_and_not_for_ever_after_the_start(
     server: SessionServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await asyncio.to_thread(server.store.record, BOX, b"k" * 32)
+    await joined(server.store, BOX, b"k" * 32)
     monkeypatch.setattr(local_module, "LINK_WAIT_S", 0.1)
     start = now()
     assert (await refused(server)).code is Code.AGENT_AWAY
@@ -168,7 +168,7 @@ async def test_an_agent_that_nobody_knows_and_one_that_is_away_are_answered_at_o
     monkeypatch.setattr(agents_module, "JUST_STARTED_S", 0.0)
     start = now()
     unknown = await refused(server)
-    await asyncio.to_thread(server.store.record, BOX, b"k" * 32)
+    await joined(server.store, BOX, b"k" * 32)
     never_seen = await refused(server)
     assert now() - start < 1
     assert (unknown.code, str(unknown)) == (Code.UNKNOWN_AGENT, f"agent {BOX} is not known here")
@@ -274,8 +274,7 @@ async def test_an_open_whose_agent_is_lost_meanwhile_is_answered_at_once(tmp_pat
         async with asyncio.TaskGroup() as tasks:
             opening = tasks.create_task(refused(server, 30))
             if how == "revoked":
-                await asyncio.to_thread(server.store.revoke, BOX)
-                server.registry.removed(BOX, IdentityRejected("revoked"))
+                await server.revoke(BOX)
         assert now() - start < 3
         assert opening.result().code is (Code.UNKNOWN_AGENT if how == "revoked" else Code.AGENT_AWAY)
 

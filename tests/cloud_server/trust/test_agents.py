@@ -3,173 +3,215 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import threading
+import sqlite3
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from cloud_server.trust.agents import AgentStore, IdentityRejected
+from cloud_server.trust.agents import Agents, IdentityRejected
+from cloud_server.trust.database import DATABASE_FILE
+from cloud_server.trust.sqlite_store import SqliteStore
+from cloud_server.trust.store import StoreUnavailable
+from tests.support.state import joined, opened
 from tests.support.waits import eventually
-from tunnel.core.wire.errors import Code, TunnelError
+from tunnel.aio.identity.validity import Validity
+from tunnel.core.wire.errors import Code, SessionRefused, TunnelError
 
 KEY, OTHER = b"\x01" * 32, b"\x02" * 32
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> AgentStore:
-    return AgentStore(tmp_path, pins_unknown=False)
+async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
+    async with opened(tmp_path) as made:
+        yield made
 
 
-async def refusal(store: AgentStore, name: str, key: bytes) -> IdentityRejected:
-    with pytest.raises(IdentityRejected) as caught:
-        await store.check(name, key)
+@pytest.fixture
+def agents(store: SqliteStore) -> Agents:
+    return Agents(store, pins_unknown=False)
+
+
+def damage(state: Path, name: str, body: bytes = b"[") -> None:
+    """What a fault of the disk may leave of a record."""
+    with sqlite3.connect(state / DATABASE_FILE) as connection:
+        version = "(SELECT max(version) + 1 FROM records)"
+        done = connection.execute(
+            f"UPDATE records SET body = ?, version = {version} WHERE kind = 'agent' AND key = ?", (body, name)
+        )
+        assert done.rowcount == 1
+    connection.close()
+
+
+async def refusal(agents: Agents, name: str, key: bytes) -> TunnelError:
+    with pytest.raises((IdentityRejected, SessionRefused)) as caught:
+        await agents.check(name, key)
     return caught.value
 
 
-async def test_a_name_belongs_to_the_key_that_joined_last(store: AgentStore) -> None:
-    unknown = await refusal(store, "box-7", KEY)
+async def test_a_name_belongs_to_the_key_that_joined_last(store: SqliteStore, agents: Agents) -> None:
+    unknown = await refusal(agents, "box-7", KEY)
     assert "has not joined here" in str(unknown)
     assert unknown.code is Code.IDENTITY_REJECTED
-    await asyncio.to_thread(store.record, "box-7", KEY)
-    await store.check("box-7", KEY)
-    assert "belongs to another key" in str(await refusal(store, "box-7", OTHER))
-    await asyncio.to_thread(store.record, "box-7", OTHER)
-    await store.check("box-7", OTHER)
-    assert "belongs to another key" in str(await refusal(store, "box-7", KEY))
+    await joined(store, "box-7", KEY)
+    await agents.check("box-7", KEY)
+    assert "belongs to another key" in str(await refusal(agents, "box-7", OTHER))
+    await joined(store, "box-7", OTHER)
+    await agents.check("box-7", OTHER)
+    assert "belongs to another key" in str(await refusal(agents, "box-7", KEY))
 
 
-async def test_a_revoked_name_is_refused_until_it_joins_anew(store: AgentStore) -> None:
-    assert not await asyncio.to_thread(store.revoke, "box-7")
-    await asyncio.to_thread(store.record, "box-7", KEY)
-    assert store.joined("box-7") is not None
-    assert await asyncio.to_thread(store.revoke, "box-7")
-    assert "was revoked" in str(await refusal(store, "box-7", KEY))
-    assert (list(store.names()), store.joined("box-7")) == ([], None)
-    record = store.get("box-7")
+async def test_a_revoked_name_is_refused_until_it_joins_anew(store: SqliteStore, agents: Agents) -> None:
+    assert not await agents.revoke("box-7")
+    await joined(store, "box-7", KEY)
+    assert agents.joined("box-7") is not None
+    assert await agents.revoke("box-7", "stolen")
+    assert "was revoked (stolen)" in str(await refusal(agents, "box-7", KEY))
+    assert (list(agents.names()), agents.joined("box-7")) == ([], None)
+    record = agents.get("box-7")
     assert record is not None
-    assert record.revoked is not None
-    await asyncio.to_thread(store.record, "box-7", KEY)
-    await store.check("box-7", KEY)
-    assert list(store.names()) == ["box-7"]
+    assert (record.revoked is not None, record.reason) == (True, "stolen")
+    await joined(store, "box-7", KEY)
+    await agents.check("box-7", KEY)
+    assert list(agents.names()) == ["box-7"]
 
 
-def test_another_process_sees_the_same(tmp_path: Path, store: AgentStore) -> None:
-    store.record("box-7", KEY)
-    store.record("box-8", OTHER)
-    store.revoke("box-8")
-    other = AgentStore(tmp_path, pins_unknown=False)
-    assert other.get("box-7") is None
-    other.reload()
-    assert other.get("box-7") == store.get("box-7")
-    assert other.get("box-8") == store.get("box-8")
+async def test_another_process_sees_the_same(tmp_path: Path, store: SqliteStore, agents: Agents) -> None:
+    begin = datetime.now(UTC)
+    await joined(store, "box-7", KEY)
+    await agents.certified("box-7", Validity(begin, begin + timedelta(days=7)))
+    await joined(store, "box-8", OTHER)
+    await agents.revoke("box-8")
+    async with opened(tmp_path) as other:
+        seen = Agents(other, pins_unknown=False)
+        assert seen.get("box-7") == agents.get("box-7")
+        assert seen.get("box-8") == agents.get("box-8")
+        assert seen.validity("box-7") == Validity(begin, begin + timedelta(days=7))
 
 
-def test_a_folder_that_did_not_change_is_not_read_again(
-    tmp_path: Path, store: AgentStore, monkeypatch: pytest.MonkeyPatch
+async def test_what_a_command_did_just_now_counts_before_anybody_looked(
+    tmp_path: Path, store: SqliteStore, agents: Agents
 ) -> None:
-    store.record("box-7", KEY)
-    os.utime(tmp_path / "agents", (1, 1))
-    store.reload()
-    reads: list[Path] = []
-    monkeypatch.setattr("cloud_server.trust.agents._read", reads.append)
-    store.reload()
-    assert reads == []
-    assert list(store.names()) == ["box-7"]
+    async with opened(tmp_path) as command:
+        await joined(command, "box-7", KEY)
+    await agents.check("box-7", KEY)
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"\xff", b"[]", b"{}", b'{"name": "box-7", "joined": 1, "spki_sha256": "", "revoked": null}']
-)
-async def test_an_agent_whose_file_is_damaged_is_refused_and_the_others_are_not(
-    tmp_path: Path, store: AgentStore, content: bytes
+async def test_a_forgotten_name_is_unknown(store: SqliteStore, agents: Agents) -> None:
+    await joined(store, "box-7", KEY)
+    assert await agents.forget("box-7")
+    assert not await agents.forget("box-7")
+    assert (agents.get("box-7"), list(agents.names())) == (None, [])
+    assert "has not joined here" in str(await refusal(agents, "box-7", KEY))
+
+
+async def test_a_running_server_hears_of_names_that_are_lost_and_of_no_others(
+    tmp_path: Path, store: SqliteStore, agents: Agents
 ) -> None:
-    await asyncio.to_thread(store.record, "box-7", KEY)
-    await asyncio.to_thread(store.record, "box-8", KEY)
-    await asyncio.to_thread((tmp_path / "agents" / "box-7.json").write_bytes, content)
-    await asyncio.to_thread(store.reload)
-    await refusal(store, "box-7", KEY)
-    await store.check("box-8", KEY)
-
-
-async def test_a_forgotten_name_is_unknown(store: AgentStore) -> None:
-    await asyncio.to_thread(store.record, "box-7", KEY)
-    assert await asyncio.to_thread(store.forget, "box-7")
-    assert (store.get("box-7"), list(store.names())) == (None, [])
-    assert "has not joined here" in str(await refusal(store, "box-7", KEY))
-
-
-async def test_a_running_server_hears_of_revocations_by_commands(tmp_path: Path, store: AgentStore) -> None:
-    for name in ("box-7", "box-8", "box-9"):
-        await asyncio.to_thread(store.record, name, KEY)
-    lost: list[tuple[str, TunnelError]] = []
-    task = asyncio.get_running_loop().create_task(store.follow(lambda name, error: lost.append((name, error))))
+    for name in ("box-5", "box-6", "box-7", "box-8", "box-9"):
+        await joined(store, name, KEY)
+    await agents.revoke("box-5")
+    lost: list[tuple[str, str]] = []
+    agents.when_lost(lambda name, error: lost.append((name, str(error))))
+    task = asyncio.get_running_loop().create_task(store.follow())
     try:
-        command = AgentStore(tmp_path, pins_unknown=False)
-        await asyncio.to_thread(command.reload)
-        await asyncio.to_thread(command.revoke, "box-8")
-        await asyncio.to_thread((tmp_path / "agents" / "box-9.json").unlink)
-        await eventually(lambda: len(lost) == 2)
+        async with opened(tmp_path) as other:
+            command = Agents(other, pins_unknown=False)
+            await joined(other, "box-6", OTHER)
+            await asyncio.to_thread(damage, tmp_path, "box-7")
+            await command.forget("box-5")
+            await command.revoke("box-8")
+            await command.forget("box-9")
+        await eventually(lambda: len(lost) >= 2)
     finally:
         task.cancel()
         await asyncio.wait([task])
-    assert sorted((name, str(error)) for name, error in lost) == [
-        ("box-8", "box-8 was revoked"),
-        ("box-9", "box-9 was revoked"),
-    ]
-    assert list(store.names()) == ["box-7"]
+    assert lost == [("box-8", "box-8 was revoked"), ("box-9", "box-9 was taken off the server's list")]
 
 
-def test_what_was_recorded_is_never_lost_to_a_reader(tmp_path: Path, store: AgentStore) -> None:
-    done = threading.Event()
-
-    def read_on() -> None:
-        while not done.is_set():
-            store.reload()
-
-    reader = threading.Thread(target=read_on)
-    reader.start()
-    try:
-        for number in range(50):
-            store.record(f"box-{number}", KEY)
-            assert store.get(f"box-{number}") is not None
-    finally:
-        done.set()
-        reader.join()
-    assert len(list(store.names())) == 50
+@pytest.mark.parametrize(
+    "body", [b"", b"\xff", b"[]", b"{}", b'{"name": "box-7", "joined": 1, "spki_sha256": "", "revoked": null}']
+)
+async def test_an_agent_whose_record_is_damaged_goes_on_with_what_was_known(
+    tmp_path: Path, store: SqliteStore, agents: Agents, body: bytes
+) -> None:
+    await joined(store, "box-7", KEY)
+    await joined(store, "box-8", KEY)
+    await asyncio.to_thread(damage, tmp_path, "box-7", body)
+    store.catch_up()
+    assert [record.key for _, record in store.unreadable()] == ["box-7"]
+    await agents.check("box-7", KEY)
+    assert "another key" in str(await refusal(agents, "box-7", OTHER))
+    assert list(agents.names()) == ["box-7", "box-8"]
 
 
-async def test_with_ones_own_authority_the_first_key_has_the_name(tmp_path: Path) -> None:
-    store = AgentStore(tmp_path, pins_unknown=True)
+async def test_a_damaged_record_that_was_never_read_is_no_reason_to_give_up(tmp_path: Path, store: SqliteStore) -> None:
+    await joined(store, "box-7", KEY)
+    await joined(store, "box-8", KEY)
+    await asyncio.to_thread(damage, tmp_path, "box-7")
+    async with opened(tmp_path) as other:
+        fresh = Agents(other, pins_unknown=True)
+        refused = await refusal(fresh, "box-7", KEY)
+        assert isinstance(refused, SessionRefused)
+        assert (refused.code, refused.retry_after_s > 0) == (Code.INTERNAL, True)  # no identity that is rejected
+        await fresh.check("box-8", KEY)
+        with pytest.raises(StoreUnavailable, match="box-7 cannot be read"):
+            await fresh.revoke("box-7")
+        assert await fresh.forget("box-7")
+
+
+async def test_two_changes_at_once_both_count(tmp_path: Path, store: SqliteStore, agents: Agents) -> None:
+    await joined(store, "box-7", KEY)
+    begin = datetime.now(UTC)
+    validity = Validity(begin, begin + timedelta(days=7))
+    async with opened(tmp_path) as other:
+        changes = (agents.certified("box-7", validity), Agents(other, pins_unknown=False).revoke("box-7"))
+        await asyncio.gather(*changes)
+    store.catch_up()
+    record = agents.get("box-7")
+    assert record is not None
+    assert (record.validity, record.revoked is not None) == (validity, True)
+
+
+# With the user's own authority
+
+
+async def test_the_first_key_of_a_name_is_pinned(tmp_path: Path, store: SqliteStore) -> None:
+    pinning = Agents(store, pins_unknown=True)
+    await pinning.check("box-7", KEY)
+    assert "belongs to another key" in str(await refusal(pinning, "box-7", OTHER))
+    assert "cloud-server agent forget" in str(await refusal(pinning, "box-7", OTHER))
+    assert "has not joined" in str(await refusal(pinning, "No Name", KEY))
+    async with opened(tmp_path) as other:
+        await Agents(other, pins_unknown=True).forget("box-7")
+    await asyncio.gather(pinning.check("box-9", KEY), pinning.check("box-9", KEY))
+    store.catch_up()
+    await pinning.check("box-7", OTHER)
+
+
+async def test_of_two_keys_that_come_at_once_one_has_the_name(store: SqliteStore) -> None:
+    pinning = Agents(store, pins_unknown=True)
     outcomes = await asyncio.gather(
-        *(store.check("box-7", key) for key in (KEY, OTHER, KEY, OTHER)), return_exceptions=True
-    )
-    refused = [isinstance(outcome, IdentityRejected) for outcome in outcomes]
-    assert refused in ([False, True, False, True], [True, False, True, False])
-    assert "has not joined" in str(await refusal(store, "../evil", KEY))
-    assert [path.name for path in (tmp_path / "agents").iterdir()] == ["box-7.json"]
+        pinning.check("box-7", KEY), pinning.check("box-7", OTHER), return_exceptions=True
+    )  # fmt: skip
+    assert [type(outcome) for outcome in outcomes if outcome is not None] == [IdentityRejected]
 
 
-async def test_with_ones_own_authority_forgetting_is_the_way_back(tmp_path: Path) -> None:
-    store = AgentStore(tmp_path, pins_unknown=True)
-    await store.check("box-7", KEY)
-    assert "else run cloud-server agent forget" in str(await refusal(store, "box-7", OTHER))
-    await asyncio.to_thread(store.revoke, "box-7")
-    assert "was revoked: run cloud-server agent forget" in str(await refusal(store, "box-7", KEY))
-    assert await asyncio.to_thread(store.forget, "box-7")
-    assert not await asyncio.to_thread(store.forget, "box-7")
-    await store.check("box-7", OTHER)
+async def test_a_store_that_cannot_be_written_lets_nobody_new_in(tmp_path: Path, store: SqliteStore) -> None:
+    writer = await asyncio.to_thread(locked, tmp_path)
+    try:
+        pinning = Agents(store, pins_unknown=True)
+        store._database._writer.execute("PRAGMA busy_timeout = 1")  # type: ignore[union-attr]
+        refused = await refusal(pinning, "box-7", KEY)
+    finally:
+        await asyncio.to_thread(writer.close)
+    assert "cannot write its state folder" in str(refused)
+    assert refused.code is Code.INTERNAL
 
 
-async def test_a_state_folder_that_cannot_be_written_lets_nobody_new_in(tmp_path: Path) -> None:
-    (tmp_path / "agents").touch()
-    store = AgentStore(tmp_path, pins_unknown=True)
-    assert "cannot write its state folder" in str(await refusal(store, "box-7", KEY))
-
-
-def test_files_hold_no_more_than_they_must(tmp_path: Path, store: AgentStore) -> None:
-    store.record("box-7", KEY)
-    values = json.loads((tmp_path / "agents" / "box-7.json").read_text())
-    assert set(values) == {"name", "joined", "spki_sha256", "revoked"}
-    assert values["spki_sha256"] == KEY.hex()
+def locked(state: Path) -> sqlite3.Connection:
+    """A connection that keeps all others from writing."""
+    connection = sqlite3.connect(state / DATABASE_FILE, isolation_level=None, check_same_thread=False)
+    connection.execute("BEGIN IMMEDIATE")
+    return connection

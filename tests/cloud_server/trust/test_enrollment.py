@@ -14,6 +14,8 @@ from cryptography.x509.oid import NameOID
 from structlog.testing import capture_logs
 
 from cloud_server.trust.ca import spki_sha256
+from cloud_server.trust.records import JOIN_TOKENS
+from cloud_server.trust.store import Change, Kind, value_of
 from protos import tunnel_pb2
 from tests.support.carriers import DIRECT
 from tests.support.enrolling import Office, open_office
@@ -63,7 +65,7 @@ async def renew(
 
 
 async def token_of(place: Office, agent: str = "box-7") -> JoinToken:
-    return await asyncio.to_thread(place.token, agent)
+    return await place.token(agent)
 
 
 def uris_of(der: bytes) -> list[str]:
@@ -153,7 +155,7 @@ async def test_a_renewal_for_another_key(place: Office, key: ec.EllipticCurvePri
 
 async def test_a_revoked_agent_gets_no_renewal(place: Office, key: ec.EllipticCurvePrivateKey) -> None:
     (first,) = (await join(place, await token_of(place), csr(key))).chain_der
-    await asyncio.to_thread(place.agents.revoke, "box-7")
+    await place.agents.revoke("box-7")
     with capture_logs() as logs, pytest.raises(EnrollmentRefused, match="was revoked"):
         await renew(place, key, pem(first), csr(key))
     assert "renewal refused" in [log["event"] for log in logs]
@@ -183,10 +185,49 @@ async def test_a_token_that_a_stranger_made(place: Office, key: ec.EllipticCurve
         await call_join(place.address, tls, tunnel_pb2.JoinRequest(csr_der=csr(key)), DIRECT)
 
 
-async def test_a_state_folder_that_cannot_be_written(
-    place: Office, key: ec.EllipticCurvePrivateKey, tmp_path: Path
+async def test_a_disk_that_is_full_costs_no_token(place: Office, key: ec.EllipticCurvePrivateKey) -> None:
+    token = await token_of(place)
+    writer = place.store._database._writer
+    assert writer is not None
+    await asyncio.to_thread(writer.execute, "PRAGMA query_only = ON")
+    with pytest.raises(EnrollmentRefused, match=r"cannot write its state folder; .* the token is still good"):
+        await join(place, token, csr(key))
+    assert place.agents.get("box-7") is None
+    await asyncio.to_thread(writer.execute, "PRAGMA query_only = OFF")
+    await join(place, token, csr(key))
+
+
+async def test_an_authority_that_cannot_sign_costs_no_token(place: Office, key: ec.EllipticCurvePrivateKey) -> None:
+    token = await token_of(place)
+    hidden = place.state / "ca.key.hidden"
+    await asyncio.to_thread((place.state / "ca.key").rename, hidden)
+    with pytest.raises(EnrollmentRefused, match=r"cannot sign certificates; .* the token is still good"):
+        await join(place, token, csr(key))
+    await asyncio.to_thread(hidden.rename, place.state / "ca.key")
+    await join(place, token, csr(key))
+
+
+async def test_of_two_boxes_with_one_token_exactly_one_gets_a_certificate_that_works(place: Office) -> None:
+    token = await token_of(place)
+    keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(4)]
+    outcomes = await asyncio.gather(*(join(place, token, csr(key)) for key in keys), return_exceptions=True)
+    joined = [(key, answer) for key, answer in zip(keys, outcomes, strict=True) if not isinstance(answer, Exception)]
+    assert len(joined) == 1
+    assert all("was used already" in str(refused) for refused in outcomes if isinstance(refused, Exception))
+    ((key, answer),) = joined
+    assert not isinstance(answer, BaseException)
+    await renew(place, key, pem(answer.chain_der[0]), csr(key))
+    assert place.agents.validity("box-7") is not None
+
+
+async def test_a_token_whose_record_cannot_be_read_is_not_used_up(
+    place: Office, key: ec.EllipticCurvePrivateKey
 ) -> None:
     token = await token_of(place)
-    (tmp_path / "agents").touch()
-    with pytest.raises(EnrollmentRefused, match="cannot write its state folder"):
+    (record,) = place.store.list(JOIN_TOKENS)
+    rubbish: Kind[bytes] = Kind(JOIN_TOKENS.name, bytes, bytes)
+    await place.store.commit(Change(rubbish, record.key, b"{"))
+    with pytest.raises(EnrollmentRefused, match="the token is still good"):
         await join(place, token, csr(key))
+    await place.store.commit(Change(JOIN_TOKENS, record.key, value_of(record)))
+    await join(place, token, csr(key))

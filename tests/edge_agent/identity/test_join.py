@@ -45,7 +45,7 @@ def box(tmp_path: Path) -> Path:
 
 
 async def token_of(place: Office, agent: str = "box-7", life: timedelta = timedelta(hours=1)) -> JoinToken:
-    return await asyncio.to_thread(place.token, agent, life)
+    return await place.token(agent, life)
 
 
 async def joined(place: Office, token: JoinToken, box: Path) -> Joined:

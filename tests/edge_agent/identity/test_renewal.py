@@ -37,7 +37,7 @@ async def box_of(place: Office, folder: Path, life: timedelta, monkeypatch: pyte
     with monkeypatch.context() as patch:
         for name in VARIABLES:
             patch.delenv(name, raising=False)
-        await join(place.address, await asyncio.to_thread(place.token), folder, "1")
+        await join(place.address, await place.token(), folder, "1")
         patch.setattr(ca, "AGENT_LIFE", life)
         await asyncio.to_thread(grow_old, place, Identity(folder))
     return Identity(folder)
@@ -122,7 +122,7 @@ async def test_a_refusal_and_missing_files_are_told_and_tried_again(
 ) -> None:
     monkeypatch.setattr(renewal, "RETRY_S", 0.01)
     identity = await box_of(place, tmp_path / "box", MINUTE, monkeypatch)
-    await asyncio.to_thread(place.agents.revoke, "box-7")
+    await place.agents.revoke("box-7")
     with capture_logs() as logs:
         async with kept_fresh(identity, [place.address]) as told:
             await eventually(lambda: [log for log in logs if "was revoked" in log.get("reason", "")])

@@ -90,6 +90,36 @@ class Policy:
             raise self._not_allowed(target, addresses)
         return allowed
 
+    @property
+    def rules(self) -> Sequence[TargetRule]:
+        """The list."""
+        return self._rules
+
+    def rule_for(self, target: TcpTarget, address: Address) -> TargetRule | None:
+        """Returns the rule by which an address may be dialled for a target; None when no rule allows it.
+
+        Asks no DNS: of an address that `permitted` has found to be a rule's name's, the rule is the first with a name
+        and this port.
+        """
+        rules = [rule for rule in self._rules if rule.matches_port(target.port)]
+        for rule in rules:
+            if rule.matches_address(address, target.port) or _fits_name(address, target, [rule]):
+                return rule
+        return next((rule for rule in rules if rule.name and _may_be_named(address, rule.name)), None)
+
+    def still_allows(self, target: TcpTarget, address: Address, rule: TargetRule | None) -> bool:
+        """Returns whether a connection that `rule` of an earlier list allowed is allowed by this one.
+
+        A rule that is still there holds; so does any other that covers the address or the very name that was asked for.
+        """
+        if rule in self._rules:
+            return True
+        return any(
+            one.matches_address(address, target.port) or _fits_name(address, target, [one])
+            for one in self._rules
+            if one.matches_port(target.port)
+        )
+
     # Internal
 
     async def _known_by_name(

@@ -7,7 +7,9 @@ the daemon goes on with what it had, and says so until the file is good again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import signal
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +22,8 @@ from tunnel.aio.process.config import ConfigError
 from tunnel.aio.process.differences import Difference, differences
 from tunnel.aio.process.file_watch import FileWatch
 from tunnel.core.wire.faults import BUG, FaultError
+from tunnel.aio.process.sd_notify import notify, notify_reloading
+from tunnel.aio.process.tasks import TaskOwner
 
 C = TypeVar("C")
 
@@ -105,6 +109,26 @@ class DesiredState(Generic[C]):
         finally:
             watch.close()
 
+    @contextmanager
+    def reloading_on_hangup(self, also: Callable[[], object] = lambda: None) -> Iterator[None]:
+        """Read the file anew at each SIGHUP while the block runs; without this the signal would end the process.
+
+        systemd is told when that begins and when it is over. `also` is called at each, before it.
+        """
+        loop = asyncio.get_running_loop()
+        tasks = TaskOwner("reload")
+
+        def hung_up() -> None:
+            also()
+            notify_reloading()
+            tasks.spawn("SIGHUP", self._hung_up())
+
+        loop.add_signal_handler(signal.SIGHUP, hung_up)
+        try:
+            yield
+        finally:
+            loop.add_signal_handler(signal.SIGHUP, lambda: None)  # the end is no moment to be killed by one
+
     async def reload(self, why: str) -> Reloaded:
         """Read the file and apply what is different.
 
@@ -116,10 +140,10 @@ class DesiredState(Generic[C]):
         """
         async with self._one_at_a_time:
             try:
-                new = await self._calls.run(lambda: self._load(self.path))
+                new, found, restart = await self._calls.run(self._look)
             except (ConfigError, NotAnswering) as error:
                 return self._keep_old(error, why)
-            return await self._take(new, why)
+            return await self._take(new, found, restart, why)
 
     def as_json(self) -> dict[str, Any]:
         """Returns how it stands, as `status` of the admin API shows it."""
@@ -134,6 +158,12 @@ class DesiredState(Generic[C]):
 
     # Internal
 
+    async def _hung_up(self) -> None:
+        try:
+            await self.reload("SIGHUP")
+        finally:
+            notify("READY=1")
+
     def _keep_old(self, error: FaultError, why: str) -> Reloaded:
         fault = error.text
         if fault != self.fault:
@@ -142,14 +172,20 @@ class DesiredState(Generic[C]):
         self.fault = fault
         return self._told(Reloaded(generation=self.generation, needs_restart=self.needs_restart, fault=fault))
 
-    async def _take(self, new: C, why: str) -> Reloaded:
+    def _look(self) -> tuple[C, list[Difference], list[Difference]]:
+        """Returns what is in the file, what of it is new, and what of it only a restart applies. Blocking: of a
+        long file also the comparing takes its time.
+        """
+        new = self._load(self.path)
+        found = differences(self.current, new)
+        since_start = found if self.current is self._started_with else differences(self._started_with, new)
+        return new, found, [one for one in since_start if one.is_of(self._only_at_start)]
+
+    async def _take(self, new: C, found: list[Difference], restart: list[Difference], why: str) -> Reloaded:
         if self.fault:
             _log.info("the configuration can be used again", why=why)
         self.fault = ""
-        found = differences(self.current, new)
-        self.needs_restart = _shown(
-            [one for one in differences(self._started_with, new) if one.is_of(self._only_at_start)]
-        )
+        self.needs_restart = _shown(restart)
         if not found:
             return self._told(Reloaded(generation=self.generation, needs_restart=self.needs_restart))
         try:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
+import stat
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import click
 
 from tunnel.aio.process.config import ConfigError, ServerAddress
 from tunnel.aio.process.descriptors import open_missing_descriptors
-from tunnel.core.wire.faults import BUG, NO_SUCH_CODE, USAGE, Fault, FaultError, fault_of
+from tunnel.core.wire.faults import BUG, NO_SUCH_CODE, OUTPUT_UNUSABLE, USAGE, Fault, FaultError, fault_of
 
 VERSION = "0.1.0"
 """Of the distribution; `pyproject.toml` reads it here. `importlib.metadata` would cost an agent 2 MB to say the
@@ -22,12 +23,83 @@ same.
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 
-config_option = click.option(
-    "--config",
-    required=True,
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="The configuration file.",
-)
+F = TypeVar("F", bound=Callable[..., object])
+
+
+def config_option(daemon: str) -> Callable[[F], F]:
+    """`--config`, which need not be given where the file is in one of its usual places, or in the environment."""
+    places = [Path(f"/etc/longline/{daemon}.toml"), Path(f"/var/lib/{daemon}/{daemon}.toml")]
+
+    def given(_ctx: click.Context, _option: click.Parameter, value: Path | None) -> Path:
+        if value is None:
+            raise click.UsageError(f"give --config FILE: there is no {' and no '.join(map(str, places))}")
+        return value
+
+    return click.option(
+        "--config",
+        type=click.Path(dir_okay=False, path_type=Path),
+        default=lambda: next(filter(_is_there, places), None),
+        callback=given,
+        envvar=f"LONGLINE_{daemon.upper().replace('-', '_')}_CONFIG",
+        show_envvar=True,
+        show_default=f"{places[0]}, else {places[1]}",
+        help="The configuration file.",
+    )
+
+
+def out_option(what: str) -> Callable[[F], F]:
+    """`--out` and `--force`, for what must not be read by others; see `deliver`."""
+
+    def add(command: F) -> F:
+        out = click.option(
+            "--out",
+            metavar="FILE",
+            type=click.Path(dir_okay=False, path_type=Path),
+            help=f"Write {what} to a new file that only its owner may read, not to standard output.",
+        )
+        return out(click.option("--force", is_flag=True, help="Replace the file of --out.")(command))
+
+    return add
+
+
+def check_out(out: Path | None, *, force: bool) -> None:
+    """Find out, before something is made, whether it could be written.
+
+    Raises:
+        Failed: it could not.
+    """
+    if out is None:
+        return
+    if not force and (out.exists() or out.is_symlink()):
+        raise Failed(f"{out} is there already: take another name, or --force", OUTPUT_UNUSABLE)
+    if not out.parent.is_dir():
+        raise Failed(f"{out.parent} is no folder", OUTPUT_UNUSABLE)
+
+
+def deliver(text: str, out: Path | None, *, force: bool) -> None:
+    """Write a secret to the file of `--out`, mode 0600, or to standard output.
+
+    Raises:
+        Failed: the file cannot be written.
+    """
+    if out is None:
+        click.echo(text, nl=not text.endswith("\n"))
+        _warn_if_readable()
+        return
+    target = out.with_name(f".{out.name}.new") if force else out
+    try:
+        with suppress(FileNotFoundError):
+            if force:
+                target.unlink()
+        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "w") as opened:
+            opened.write(text if text.endswith("\n") else f"{text}\n")
+            opened.flush()
+            os.fsync(descriptor)
+        if force:
+            target.replace(out)
+    except OSError as error:
+        raise Failed(f"{out} cannot be written: {error.strerror}", OUTPUT_UNUSABLE) from error
 
 
 class AddressParameter(click.ParamType[ServerAddress]):
@@ -123,7 +195,7 @@ def _exit_code(group: click.Group) -> int:
         _say("Aborted!")
         return EXIT_FAILED
     except click.exceptions.NoArgsIsHelpError as error:
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             error.show()
         return error.exit_code
     except Failed as error:
@@ -147,8 +219,27 @@ def _exit_code(group: click.Group) -> int:
         return EXIT_FAILED
 
 
+def _is_there(path: Path) -> bool:
+    """Also when only others may look: reading it then says so."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _warn_if_readable() -> None:
+    """Say so when a secret went into a file that others may read, as a shell's redirection makes it."""
+    with suppress(OSError, ValueError):
+        status = os.fstat(sys.stdout.fileno())
+        if stat.S_ISREG(status.st_mode) and status.st_mode & 0o077:
+            _say("warning: others can read the file that this was written to: --out FILE makes one that they cannot")
+
+
 def _say(*lines: str) -> None:
     """Tell whoever reads standard error. That nobody does changes no exit code."""
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         for line in lines:
             click.echo(line, err=True)

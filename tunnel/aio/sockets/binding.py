@@ -96,6 +96,25 @@ def reason_of(error: OSError | PathTaken, *, path: bool = False) -> str:
     return f"{text}: {hint}" if hint else text
 
 
+def in_use(address: str) -> bool:
+    """Whether somebody listens on an address, or on its port at every address; False when that cannot be found out.
+
+    For sockets that let others in beside them (SO_REUSEPORT): two strangers would share what comes in. Blocks while a
+    name is resolved.
+    """
+    host, _, port = address.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    try:
+        found = socket.getaddrinfo(host or None, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, proto, _, where in found:
+            with socket.socket(family, kind, proto) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(where)
+    except OSError as error:
+        return error.errno == errno.EADDRINUSE
+    return False
+
+
 def address_fault(address: str) -> str:
     """Why this machine cannot listen on `host:port` whatever the port; empty when it can. Takes no port for that.
 

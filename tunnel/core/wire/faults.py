@@ -65,6 +65,7 @@ OUTPUT_CLOSED: Final = Fault("LL1027", "Nobody reads the command's output any mo
 PROXY_INVALID: Final = Fault("LL1028", "The HTTP proxy is not written like one")
 NO_SUCH_CODE: Final = Fault("LL1029", "There is no error code of that number")
 HOST_SECTION_INVALID: Final = Fault("LL1030", "The [host] section cannot be used on this box")
+OUTPUT_UNUSABLE: Final = Fault("LL1031", "The file of --out cannot be made")
 
 # Certificates and identity
 
@@ -91,8 +92,8 @@ AGENTS_LOCKED_OUT: Final = Fault("LL2020", "Agents will be locked out soon")
 PEER_CERTIFICATE_REFUSED: Final = Fault("LL2021", "A peer's certificate was refused in the TLS handshake")
 PEER_ROLE_REFUSED: Final = Fault("LL2022", "A certificate does not say what it is used for")
 CREDENTIAL_MISSING: Final = Fault("LL2023", "No credential of a known user was given")
-USER_TOKENS_UNREADABLE: Final = Fault("LL2024", "Users' tokens cannot be read")
-AGENT_RECORDS_UNREADABLE: Final = Fault("LL2025", "What is known of agents cannot be read")
+STATE_UNREADABLE: Final = Fault("LL2024", "What is kept of agents, users and tokens cannot be read")
+RECORD_UNREADABLE: Final = Fault("LL2025", "One record of an agent, user or token cannot be read")
 CERTIFICATE_NOT_RELOADED: Final = Fault("LL2026", "A new certificate cannot be used, the old one stays")
 ENROLLMENT_REFUSED: Final = Fault("LL2027", "The server will not issue a certificate")
 ADMIN_REFUSED: Final = Fault("LL2028", "An account may not administer this daemon")
@@ -152,6 +153,7 @@ CONNECT_INVALID: Final = Fault("LL4309", "The request is not one for a CONNECT f
 TOO_MANY_CLIENTS: Final = Fault("LL4310", "A listener refuses connections beyond its limit")
 KILLED: Final = Fault("LL4311", "An operator ended the connection")
 STANDING_LOST: Final = Fault("LL4312", "What allowed the connection does not hold any more")
+OPEN_UNKNOWN: Final = Fault("LL4313", "No connection of that id is open")
 
 # The fleet API, kubelets, the cluster's own API
 
@@ -194,6 +196,7 @@ PART_DOWN: Final = Fault("LL6011", "A part of the daemon is down")
 SYSTEM_REFUSED: Final = Fault("LL6012", "The operating system refused what the daemon needs")
 LINKS_STAND_STILL: Final = Fault("LL6013", "Links stand still though they should have been given up")
 AUDIT_NOT_WRITTEN: Final = Fault("LL6014", "Audit records cannot be written")
+RESTART_NEEDED: Final = Fault("LL6015", "The configuration says what only a restart applies")
 
 
 FAULTS: Final[dict[str, Fault]] = {fault.code: fault for fault in list(vars().values()) if isinstance(fault, Fault)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
 
 MAX_NAME_BYTES = 63
 """A DNS label (RFC 1123 2.1)."""
@@ -39,3 +39,31 @@ def is_service_name(text: str) -> bool:
 def is_agent_name(text: str) -> bool:
     """Whether a text may name an agent."""
     return _AGENT_NAME.fullmatch(text) is not None
+
+
+_SIGNS = "-abcdefghijklmnopqrstuvwxyz0123456789"
+
+
+def close_name(text: str, is_known: Callable[[str], bool]) -> str | None:
+    """The known name that a text was most likely meant to be, one slip of the finger away; None when there is none.
+
+    It asks for each name that is that near, some 40 for each character, so that it takes no longer among 10,000 names
+    than among ten. A digit in place of another is the last that is thought of: box-7 and box-8 are two boxes.
+    """
+    text = text.lower().replace("_", "-")[:MAX_NAME_BYTES]
+    return next((name for name in _near(text) if is_known(name)), None)
+
+
+def meant(close: str | None) -> str:
+    """The end of a message about a name that is not known: `, did you mean box-7?`; empty when none is close."""
+    return f", did you mean {close}?" if close is not None else ""
+
+
+def _near(text: str) -> Iterator[str]:
+    yield text
+    cuts = [(text[:at], text[at:]) for at in range(len(text) + 1)]
+    yield from (left + right[1] + right[0] + right[2:] for left, right in cuts if len(right) > 1)
+    yield from (left + right[1:] for left, right in cuts if right)
+    for signs in (_SIGNS[:27], _SIGNS[27:]):
+        yield from (left + sign + right for left, right in cuts for sign in signs)
+        yield from (left + sign + right[1:] for left, right in cuts if right for sign in signs)
