@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+import structlog
+
 from cloud_server.config import ServerConfig, state_of
 from cloud_server.trust.administration import Administration, AdministrationFailed
-from cloud_server.trust.agents import Agents
+from cloud_server.trust.agents import JoinedAgents
 from cloud_server.trust.signer import Signer
 from cloud_server.trust.state import open_state
 from cloud_server.trust.store import StoreUnavailable
@@ -22,6 +25,8 @@ def administer(config: ServerConfig, work: Callable[[Administration], Awaitable[
     Raises:
         AdministrationFailed: it cannot be done; nothing was changed.
     """
+    # What is wrong with the records is for whoever reads standard error: on standard output a token is expected.
+    structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
     return asyncio.run(_administer(config, work))
 
 
@@ -33,7 +38,7 @@ async def _administer(config: ServerConfig, work: Callable[[Administration], Awa
         raise AdministrationFailed.of(error) from error
     signer = None if own_authority else Signer(state, config.tunnel.trust_domain)
     try:
-        return await work(Administration(store, Agents(store, pins_unknown=own_authority), signer))
+        return await work(Administration(store, JoinedAgents(store, pins_unknown=own_authority), signer))
     finally:
         if signer is not None:
             await signer.aclose()

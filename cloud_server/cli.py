@@ -27,7 +27,7 @@ from tunnel.aio.process.command import (
 from tunnel.core.wire.faults import CERTIFICATE_EXPIRED, PACKAGE_MISSING
 
 if TYPE_CHECKING:
-    from cloud_server.trust.administration import Administration, ListedAgent
+    from cloud_server.trust.administration import Administration, ListedAgent, ListedToken
 
 T = TypeVar("T")
 
@@ -175,6 +175,34 @@ def token_create(
     deliver(text, out, force=force)
 
 
+@token.command("list")
+@config_option("cloud-server")
+def token_list(config: Path) -> None:
+    """Print every user's token, and every token to join with: never its text, which nothing keeps."""
+    from datetime import UTC, datetime
+
+    from cloud_server.lists import token_line
+
+    async def listed(records: Administration) -> Sequence[ListedToken]:
+        return records.tokens()
+
+    now = datetime.now(UTC)
+    for one in _administer(config, listed):
+        click.echo(token_line(one, now))
+
+
+@token.command("revoke")
+@config_option("cloud-server")
+@click.option("--user", default="", metavar="NAME", help="All tokens of this user.")
+@click.argument("token_id", metavar="[ID]", default="")
+def token_revoke(config: Path, user: str, token_id: str) -> None:
+    """Take a token away by its ID, as `token list` shows it; a running server knows at once."""
+    if bool(user) == bool(token_id):
+        raise click.UsageError("give one of ID and --user")
+    count = _administer(config, lambda records: records.revoke_tokens(token_id=token_id, user=user))
+    click.echo(f"{count} token{'' if count == 1 else 's'} revoked")
+
+
 @cli.command()
 @config_option("cloud-server")
 @click.option("--user", required=True, metavar="NAME", help="Name that the user's acts are recorded under.")
@@ -205,14 +233,14 @@ def agent_list(config: Path) -> None:
     """Print every agent that joined: until when its certificate is good, and when it was seen last."""
     from datetime import UTC, datetime
 
-    from cloud_server.agent_list import line_of
+    from cloud_server.lists import agent_line
 
     async def listed(records: Administration) -> Sequence[ListedAgent]:
         return records.agents()
 
     now = datetime.now(UTC)
     for one in _administer(config, listed):
-        click.echo(line_of(one, now))
+        click.echo(agent_line(one, now))
 
 
 @agent.command("revoke")

@@ -32,7 +32,7 @@ from cloud_server.operate.agent_book import AgentBook
 from cloud_server.operate.events import LOST, EventBook
 from cloud_server.routing.router import Router
 from cloud_server.trust.administration import Administration
-from cloud_server.trust.agents import Agents as JoinedAgents
+from cloud_server.trust.agents import JoinedAgents
 from cloud_server.trust.authenticator import Authenticator
 from cloud_server.trust.enrollment import Enrollment
 from cloud_server.trust.sightings import Sightings
@@ -55,7 +55,7 @@ from tunnel.aio.sessions.standing import stuck
 from tunnel.core.path.probes import PingBudget
 from tunnel.core.streams.budget import Budget
 from tunnel.core.wire.errors import Code, OpenRefused, SessionRefused, TunnelError
-from tunnel.core.wire.faults import DRAIN_CUT, SIGNER_FAILED, FaultError
+from tunnel.core.wire.faults import CANNOT_LISTEN, DRAIN_CUT, SIGNER_FAILED, FaultError
 from tunnel.core.wire.limits import MIB, Limits, Timing
 
 PROCESS_BUDGET_BYTES = 1024 * MIB
@@ -145,7 +145,7 @@ class CloudServer:
         come up when they can.
 
         Raises:
-            StartFailed, CredentialsUnusable, OSError: something that is a must cannot be opened.
+            StartFailed, CredentialsUnusable: something that is a must cannot be opened.
         """
         self._stop = stop
         config = self.config
@@ -324,6 +324,7 @@ class CloudServer:
             except OSError as error:
                 failed[address] = error
         if not carriers.ports:
-            raise next(iter(failed.values()))
+            first = next(iter(failed.values()))
+            raise StartFailed(str(first), CANNOT_LISTEN) from first
         for missing in failed:
             self.parts.want(f"tunnel {missing}", partial(carriers.listen, missing))

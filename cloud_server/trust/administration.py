@@ -4,18 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Any
 
-from cloud_server.trust.agents import Agents
+from cloud_server.trust.agents import JoinedAgents
+from cloud_server.trust.authenticator import PROOF_DIGITS, UserToken
 from cloud_server.trust.names import USER_NAME_RULE, is_user_name
-from cloud_server.trust.records import AGENTS, SIGHTINGS, AgentRecord, Sighting
+from cloud_server.trust.records import (
+    AGENTS,
+    JOIN_TOKENS,
+    SIGHTINGS,
+    USER_TOKENS,
+    AgentRecord,
+    JoinTokenRecord,
+    Sighting,
+)
 from cloud_server.trust.signer import Signer, SignerFailed
-from cloud_server.trust.store import Store, StoreUnavailable, Unreadable, value_of
+from cloud_server.trust.store import Change, Record, Store, StoreUnavailable, Unreadable, value_of
 from cloud_server.trust.tokens import DEFAULT_LIFE, JoinTokens, UserTokens
 from tunnel.core.wire.faults import (
     AGENT_NAME_INVALID,
     AGENT_NOT_JOINED,
     AUTHORITY_IS_YOURS,
+    NO_SUCH_TOKEN,
     STATE_NOT_WRITABLE,
     USER_NAME_INVALID,
     FaultError,
@@ -47,10 +58,30 @@ class ListedAgent:
     """None: it never came."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedToken:
+    """A token for lists. Nothing of it is secret."""
+
+    token_id: str
+    """What `revoke_tokens` takes; of a user's token the first digits of its hash, as in the proofs of audit records."""
+    user: str
+    """Whose it is; empty for a token to join with."""
+    agent: str
+    """Whom it lets join; empty for a user's."""
+    created: datetime | None
+    """None: it is not known."""
+    expires: datetime | None
+    """None: it does not end."""
+    used: datetime | None
+    """When somebody joined with it; None: nobody did."""
+    unreadable: str
+    """Why its record cannot be read; empty when it can."""
+
+
 class Administration:
     """Changes and lists."""
 
-    def __init__(self, store: Store, agents: Agents, signer: Signer | None) -> None:
+    def __init__(self, store: Store, agents: JoinedAgents, signer: Signer | None) -> None:
         """`signer`: None with an authority of the user's own, which makes all certificates."""
         self._store = store
         self._agents = agents
@@ -109,6 +140,41 @@ class Administration:
         except StoreUnavailable as error:
             raise AdministrationFailed.of(error) from error
 
+    def tokens(self) -> Sequence[ListedToken]:
+        """All tokens of users, and all to join with that a box may still have."""
+        self._store.catch_up()
+        found = [_user_token(record) for record in self._store.list(USER_TOKENS)]
+        return found + [_join_token(record) for record in self._store.list(JOIN_TOKENS)]
+
+    async def revoke_tokens(self, *, token_id: str = "", user: str = "") -> int:
+        """Take away the token whose id begins so, or all tokens of a user; returns how many there were.
+
+        Raises:
+            AdministrationFailed: there is none, several have ids that begin so, or that cannot be kept.
+        """
+        listed = self.tokens()
+        if user:
+            meant_ones = [one for one in listed if one.user == user]
+            near = close_name(user, {one.user for one in listed}.__contains__)
+            missing = f"{user[:80]} has no token{meant(near)}"
+        else:
+            meant_ones = [one for one in listed if one.token_id.startswith(token_id)] if token_id else []
+            missing = f"there is no token {token_id[:80]}: cloud-server token list shows all"
+        if not meant_ones:
+            raise AdministrationFailed(missing, NO_SUCH_TOKEN)
+        if token_id and len(meant_ones) > 1:
+            text = f"{len(meant_ones)} tokens begin with {token_id}: give more of it"
+            raise AdministrationFailed(text, NO_SUCH_TOKEN)
+        ids = tuple(one.token_id for one in meant_ones)
+        gone: list[Change[Any]] = []
+        gone += [Change(USER_TOKENS, one.key, None) for one in self._store.list(USER_TOKENS) if one.key.startswith(ids)]
+        gone += [Change(JOIN_TOKENS, one.key, None) for one in self._store.list(JOIN_TOKENS) if one.key.startswith(ids)]
+        try:
+            await self._store.commit(*gone)
+        except StoreUnavailable as error:
+            raise AdministrationFailed.of(error) from error
+        return len(gone)
+
     async def revoke_agent(self, name: str, reason: str = "") -> None:
         """Take an agent's name away.
 
@@ -149,3 +215,33 @@ def check_user_name(user: str) -> None:
     """
     if not is_user_name(user):
         raise AdministrationFailed(f"{user[:80]!r} cannot name a user: {USER_NAME_RULE}", USER_NAME_INVALID)
+
+
+def _user_token(record: Record[UserToken]) -> ListedToken:
+    token = value_of(record)
+    return ListedToken(
+        token_id=record.key[:PROOF_DIGITS],
+        user=token.user if token is not None else "",
+        agent="",
+        created=token.created if token is not None else None,
+        expires=token.expires if token is not None else None,
+        used=None,
+        unreadable=_fault(record),
+    )
+
+
+def _join_token(record: Record[JoinTokenRecord]) -> ListedToken:
+    token = value_of(record)
+    return ListedToken(
+        token_id=record.key[:PROOF_DIGITS],
+        user="",
+        agent=token.agent if token is not None else "",
+        created=None,
+        expires=token.expires if token is not None else None,
+        used=token.used if token is not None else None,
+        unreadable=_fault(record),
+    )
+
+
+def _fault(record: Record[Any]) -> str:
+    return record.reason if isinstance(record, Unreadable) else ""

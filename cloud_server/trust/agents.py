@@ -40,7 +40,7 @@ class IdentityRejected(TunnelError):
         self.mended_here = mended_here
 
 
-class Agents:
+class JoinedAgents:
     """The agents of a store."""
 
     def __init__(self, store: Store, *, pins_unknown: bool) -> None:

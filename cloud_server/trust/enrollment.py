@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import structlog
 
-from cloud_server.trust.agents import Agents, IdentityRejected
+from cloud_server.trust.agents import IdentityRejected, JoinedAgents
 from cloud_server.trust.records import AGENTS, AgentRecord
 from cloud_server.trust.signer import CsrRefused, Signed, Signer, SignerFailed
 from cloud_server.trust.store import Change, Conflict, Store, StoreUnavailable
@@ -33,7 +33,7 @@ class Enrollment:
         self,
         signer: Signer,
         store: Store,
-        agents: Agents,
+        agents: JoinedAgents,
         on_joined: Callable[[str, TunnelError], None],
     ) -> None:
         """`on_joined` ends what an earlier key of the name still holds; called before the new key has a certificate."""

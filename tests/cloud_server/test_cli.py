@@ -14,7 +14,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cloud_server.cli import Life, cli
-from cloud_server.trust.agents import Agents
+from cloud_server.trust.agents import JoinedAgents
+from cloud_server.trust.authenticator import token_digest
 from cloud_server.trust.records import USER_TOKENS
 from cloud_server.trust.state import open_state
 from tests.support.processes import BIN, command_result
@@ -134,7 +135,7 @@ def test_agents_are_listed_revoked_and_forgotten(state: Path, config: str) -> No
         async with opened(state) as store:
             await joined(store, "box-7", KEY)
             await joined(store, "box-8", KEY)
-            await Agents(store, pins_unknown=False).certified("box-7", Validity(ends - timedelta(days=7), ends))
+            await JoinedAgents(store, pins_unknown=False).certified("box-7", Validity(ends - timedelta(days=7), ends))
 
     asyncio.run(join_two())
     seven, eight = fields("agent", "list", "--config", config)
@@ -153,6 +154,38 @@ def test_agents_are_listed_revoked_and_forgotten(state: Path, config: str) -> No
     assert typed("agent", "list", "--config", config).stdout == ""
     unknown = typed("agent", "revoke", "--config", config, "box-9")
     assert (unknown.exit_code, unknown.stderr) == (1, "Error [LL1015]: box-9 has not joined\n")
+
+
+def test_what_is_wrong_with_records_is_not_said_where_a_token_is_expected(tmp_path: Path) -> None:
+    config = str(tmp_path / "cloud-server.toml")
+    assert typed("init", "--state", str(tmp_path), "--host", "a").exit_code == 0
+    (tmp_path / "agents").mkdir()
+    (tmp_path / "agents" / "box-7.json").write_text("{")  # left by an earlier version
+    done = command_result("cloud-server", "token", "create", "--config", config, "--user", "ann")
+    assert (done.returncode, done.stdout.count("\n")) == (0, 1)
+    assert "a record cannot be read" in done.stderr
+    (line,) = fields("agent", "list", "--config", config)
+    assert (line[0], line[1][:25], line[2]) == ("box-7", "its record cannot be read", "never came")
+
+
+def test_tokens_are_listed_and_revoked(tmp_path: Path) -> None:
+    config = str(tmp_path / "cloud-server.toml")
+    assert typed("init", "--state", str(tmp_path), "--host", "a").exit_code == 0
+    made = [typed("token", "create", "--config", config, "--user", user).stdout for user in ("ann", "ann", "bob")]
+    assert typed("token", "create", "--config", config, "--agent", "box-7").exit_code == 0
+    listed = fields("token", "list", "--config", config)
+    assert sorted(line[1] for line in listed) == ["to join as box-7", "user ann", "user ann", "user bob"]
+    bob = next(line for line in listed if line[1] == "user bob")
+    assert made[2].strip() not in str(listed)
+    assert token_digest(made[2].strip()).startswith(bob[0])
+    assert typed("token", "revoke", "--config", config, bob[0]).stdout == "1 token revoked\n"
+    assert typed("token", "revoke", "--config", config, "--user", "ann").stdout == "2 tokens revoked\n"
+    (join,) = fields("token", "list", "--config", config)
+    assert join[2].startswith("until 20")
+    assert typed("token", "revoke", "--config", config, join[0]).exit_code == 0
+    for words in ([bob[0]], ["--user", "ann"]):
+        assert typed("token", "revoke", "--config", config, *words).stderr.startswith("Error [LL1032]: ")
+    assert typed("token", "revoke", "--config", config).exit_code == 2
 
 
 # Secrets in files
@@ -196,6 +229,10 @@ def test_a_file_that_cannot_be_made_costs_no_token(state: Path, tmp_path: Path) 
         done = typed("token", "create", "--config", config, "--user", "ann", "--out", str(out))
         assert done.exit_code != 0
     assert tokens_of(state) == before
+    (tmp_path / "folder").mkdir()
+    done = typed("token", "create", "--config", config, "--user", "ann", "--out", str(tmp_path / "folder"), "--force")
+    assert done.exit_code == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
 def tokens_of(state: Path) -> int:

@@ -80,7 +80,7 @@ async def test_without_a_port_for_agents_there_is_no_server(tmp_path: Path) -> N
     with socket.create_server(("127.0.0.1", 0)) as other:
         address = f"127.0.0.1:{other.getsockname()[1]}"
         config = await config_of(tmp_path, tunnel={"listen": [address]})
-        with pytest.raises(OSError, match=f"cannot listen on {address}"):
+        with pytest.raises(StartFailed, match=f"cannot listen on {address}"):
             async with open_server(config):
                 pass
 

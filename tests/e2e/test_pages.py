@@ -1,7 +1,7 @@
 """The commands that README and docs tell people to type, typed: against a server, a box and a kubectl of this build.
 
 A block is run as it stands, in bash, with paths of the system led into a folder of the test, and with the programs that
-there are none of here (systemctl, runuser, sshd) replaced by small ones.
+there are none of here (systemctl, sshd) replaced by small ones.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 STUBS = {
     # Of `systemctl enable --now X` the test starts X; the account of a service is that of the test.
     "systemctl": 'echo "$@" >> "$ROOT/systemctl.log"',
-    "runuser": 'while [ "$1" != -- ]; do shift; done; shift; exec "$@"',
     # ssh itself is not under test: what it is given as its way to the box is, with one line each way.
     "ssh": """test "$1" = -o; command=${2#ProxyCommand=}
 command=${command//%h/${3#*@}}; command=${command//%p/$SSH_PORT}
@@ -86,7 +85,14 @@ class Sandbox:
     def env(self) -> dict[str, str]:
         path = f"{self.root / 'stubs'}:{find_kubectl().parent}:{os.environ['PATH']}"
         return environment(
-            {"PATH": path, "ROOT": str(self.root), "HOME": str(self.root), "SSH_PORT": str(self.ports["echo"])}
+            {
+                "PATH": path,
+                "ROOT": str(self.root),
+                "HOME": str(self.root),
+                "SSH_PORT": str(self.ports["echo"]),
+                # Where it is looked for without `--config`, below this folder.
+                "LONGLINE_CLOUD_SERVER_CONFIG": str(self.root / "var/lib/cloud-server/cloud-server.toml"),
+            }
         )
 
     def start(self, name: str, *words: str) -> Daemon:

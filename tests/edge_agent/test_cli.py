@@ -133,3 +133,13 @@ def test_a_box_that_has_not_joined_is_told_to(tmp_path: Path) -> None:
 
 def test_its_version() -> None:
     assert typed("--version").stdout == f"edge-agent, version {VERSION}\n"
+
+
+def test_the_configuration_is_found_by_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = typed("check")
+    assert missing.exit_code == 2
+    assert "no /etc/longline/edge-agent.toml and no /var/lib/edge-agent/edge-agent.toml" in missing.stderr
+    path = tmp_path / "e.toml"
+    path.write_text("[cloud]\nservers = ['cloud.example.com:7443']\n")
+    monkeypatch.setenv("LONGLINE_EDGE_AGENT_CONFIG", str(path))
+    assert f"{path}: good" in typed("check").stdout

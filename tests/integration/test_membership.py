@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 
+import psutil
 import pytest
 
 from cloud_server.trust import ca
@@ -39,7 +40,7 @@ def test_a_revoked_box_loses_its_connections_and_comes_back_with_a_new_token() -
         assert exchange(sock) == b"ping"
         endings = made.targets["echo"].endings
         run_command("cloud-server", "agent", "revoke", "--config", str(made.cluster.config), BOX)
-        # The server looks every two seconds; nobody waits until the link is given up, which takes fifteen.
+        # The server looks five times a second; nobody waits until the link is given up, which takes fifteen.
         with sooner_than(10, "the end of its connections"):
             assert ends_in_reset(sock)
             wait_until(lambda: "ConnectionResetError" in endings, f"a reset at the target too, not {endings}")
@@ -47,7 +48,27 @@ def test_a_revoked_box_loses_its_connections_and_comes_back_with_a_new_token() -
         assert refused_status(made) == 404
         made.box.agent.wait_for_log("was revoked")
         rejoin(made)
-        wait_until(lambda: not refused_status(made), "the running agent uses its new identity", within_s=30)
+        # It was told to wait for a minute.
+        wait_until(lambda: not refused_status(made), "the running agent uses its new identity", within_s=20)
+        assert made.cluster.server.log_text().count('"agent refused"') == 1
+
+
+@pytest.mark.e2e
+def test_a_server_without_descriptors_takes_nobodys_name_away_and_sees_whose_is_taken() -> None:
+    with tunnel(["echo"]) as made, made.dial("echo") as sock:
+        assert exchange(sock) == b"ping"  # it is accepted
+        process = psutil.Process(made.cluster.server.pid)
+        before = process.rlimit(psutil.RLIMIT_NOFILE)
+        process.rlimit(psutil.RLIMIT_NOFILE, (3, before[1]))  # none but those that are open
+        try:
+            for name in ("other", "another"):  # the server looks several times while each of these runs
+                run_command("cloud-server", "token", "create", "--config", str(made.cluster.config), "--agent", name)
+                assert exchange(sock) == b"ping"
+            run_command("cloud-server", "agent", "revoke", "--config", str(made.cluster.config), BOX)
+            assert ends_in_reset(sock)
+        finally:
+            process.rlimit(psutil.RLIMIT_NOFILE, before)
+        assert "cannot be read" not in made.cluster.server.log_text()
 
 
 def test_a_join_ends_what_the_earlier_key_holds_and_the_running_agent_goes_on_with_the_new_one() -> None:

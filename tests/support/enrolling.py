@@ -12,7 +12,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from cloud_server.trust.agents import Agents
+from cloud_server.trust.agents import JoinedAgents
 from cloud_server.trust.ca import CertificateAuthority
 from cloud_server.trust.enrollment import Enrollment
 from cloud_server.trust.signer import JoinCredential, Signer
@@ -57,7 +57,7 @@ class Office:
     state: Path
     authority: CertificateAuthority
     store: SqliteStore
-    agents: Agents
+    agents: JoinedAgents
     tokens: JoinTokens
     ended: list[tuple[str, TunnelError]] = field(default_factory=list)
     """Names whose earlier sessions had to end."""
@@ -82,7 +82,7 @@ def office(state: Path) -> Office:
     authority = CertificateAuthority.create("longline")
     write_together(authority.files(state))
     store = open_state(state)
-    agents = Agents(store, pins_unknown=False)
+    agents = JoinedAgents(store, pins_unknown=False)
     return Office(state=state, authority=authority, store=store, agents=agents, tokens=JoinTokens(store))
 
 

@@ -12,7 +12,7 @@ from typing import Self
 from cloud_server.agents.agents import Agents
 from cloud_server.agents.directory import MemoryDirectory
 from cloud_server.agents.sessions import AgentSessions
-from cloud_server.trust.agents import Agents as JoinedAgents
+from cloud_server.trust.agents import JoinedAgents
 from cloud_server.trust.sqlite_store import SqliteStore
 from cloud_server.trust.state import open_state
 from protos import tunnel_pb2
@@ -78,6 +78,7 @@ async def session_server(
     state: Path, *, timing: Timing | None = None, listen: str = "127.0.0.1:0"
 ) -> AsyncIterator[SessionServer]:
     """A server that is stopped at the end, as `kill -9` would: nobody is told."""
+    await asyncio.to_thread(state.mkdir, parents=True, exist_ok=True)
     store = await asyncio.to_thread(open_state, state)
     agents = JoinedAgents(store, pins_unknown=True)
     directory = MemoryDirectory()

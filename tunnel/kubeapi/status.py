@@ -86,10 +86,10 @@ def about(group: str, resource: str, name: str = "") -> Json:
     return {field: value for field, value in details.items() if value}
 
 
-def not_found(group: str, resource: str, name: str) -> ApiError:
-    """The object does not exist; worded as a Kubernetes API server does, since scripts look for it."""
+def not_found(group: str, resource: str, name: str, meant: str = "") -> ApiError:
+    """The object does not exist; worded as an API server does, since scripts look for it. `meant` is put behind it."""
     qualified = f"{resource}.{group}" if group else resource
-    return ApiError(404, f'{qualified} "{name}" not found', details=about(group, resource, name))
+    return ApiError(404, f'{qualified} "{name}" not found{meant}', details=about(group, resource, name))
 
 
 def no_such_path() -> ApiError:

@@ -18,6 +18,7 @@ from cloud_server.frontends.fleet.resources import LEASE_NAMESPACE
 from cloud_server.frontends.fleet.routes import ResourceRequest
 from cloud_server.frontends.fleet.tables import table
 from cloud_server.frontends.fleet.usage import UsageReader
+from tunnel.core.wire.names import close_name, meant
 from tunnel.kubeapi.encoding import decode, encode
 from tunnel.kubeapi.negotiation import wants_table
 from tunnel.kubeapi.selectors import FieldRequirement, Selector, parse
@@ -54,7 +55,8 @@ class Reads:
             await self._mirror.freshen(about.namespace, about.name)
         item = self._find(resource, about.namespace, about.name)
         if item is None:
-            raise not_found(about.resource.group, resource, about.name)
+            near = close_name(about.name, lambda name: self._find(resource, about.namespace, name) is not None)
+            raise not_found(about.resource.group, resource, about.name, meant(near))
         if resource == "nodes" and not as_table:
             await self._measure(about.name)
         item = self._present(item)

@@ -109,7 +109,7 @@ def test_the_end_of_the_process_tells_what_was_held() -> None:
     watched.log("refused", exc_info=True)
     watched.log("refused", exc_info=True)
     watched.folding.flush()
-    assert watched.told == [("warning", {"event": "refused: repeated 1 times in 10 s", "repeated": 1})]
+    assert watched.told == [("warning", {"event": "refused: repeated once in 10 s", "repeated": 1})]
 
 
 DAEMON = """

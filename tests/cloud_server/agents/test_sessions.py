@@ -15,7 +15,7 @@ from cloud_server.agents.agents import Agents
 from cloud_server.agents.directory import MemoryDirectory
 from cloud_server.agents.refusals import FIRST_RETRY_S, MENDED_RETRY_S
 from cloud_server.agents.sessions import AgentSessions
-from cloud_server.trust.agents import Agents as JoinedAgents
+from cloud_server.trust.agents import JoinedAgents
 from protos import tunnel_pb2
 from tests.support.memory_carrier import MemoryCarrier, carrier_pair
 from tests.support.session_server import BOX, RawBox, SessionServer, refuse, session_server

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cloud_server.trust.agents import Agents
+from cloud_server.trust.agents import JoinedAgents
 from cloud_server.trust.authenticator import Authenticator, token_digest
 from cloud_server.trust.migration import OLD_FOLDERS
 from cloud_server.trust.records import AGENTS, JOIN_TOKENS
@@ -59,7 +59,7 @@ def store(state: Path) -> Iterator[SqliteStore]:
 
 
 def test_everything_is_known(store: SqliteStore) -> None:
-    agents = Agents(store, pins_unknown=False)
+    agents = JoinedAgents(store, pins_unknown=False)
     assert list(agents.names()) == ["box-1", "box-2"]
     assert agents.joined("box-1") == BEGIN
     assert agents.validity("box-2") == Validity(BEGIN, BEGIN + timedelta(days=7))
@@ -100,7 +100,7 @@ def test_a_damaged_file_is_a_record_that_cannot_be_read_and_no_loss(state: Path,
     store = open_state(state)
     unreadable = [(kind, record.key) for kind, record in store.unreadable()]
     assert unreadable == [("agent", "box-9"), ("user token", "bob-1"), ("join token", "89ab")]
-    assert list(Agents(store, pins_unknown=False).names()) == ["box-1", "box-2", "box-9"]
+    assert list(JoinedAgents(store, pins_unknown=False).names()) == ["box-1", "box-2", "box-9"]
     store.close()
     again = open_state(state)
     assert isinstance(again.get(AGENTS, "box-9"), Unreadable)

@@ -21,9 +21,9 @@ from tunnel.aio.process.blocking import BlockingCalls, NotAnswering
 from tunnel.aio.process.config import ConfigError
 from tunnel.aio.process.differences import Difference, differences
 from tunnel.aio.process.file_watch import FileWatch
-from tunnel.core.wire.faults import BUG, FaultError
 from tunnel.aio.process.sd_notify import notify, notify_reloading
 from tunnel.aio.process.tasks import TaskOwner
+from tunnel.core.wire.faults import BUG, FaultError
 
 C = TypeVar("C")
 

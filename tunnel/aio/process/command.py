@@ -98,7 +98,11 @@ def deliver(text: str, out: Path | None, *, force: bool) -> None:
             os.fsync(descriptor)
         if force:
             target.replace(out)
+    except FileExistsError as error:  # somebody was faster
+        raise Failed(f"{out} is there already: take another name, or --force", OUTPUT_UNUSABLE) from error
     except OSError as error:
+        with suppress(OSError):
+            target.unlink()
         raise Failed(f"{out} cannot be written: {error.strerror}", OUTPUT_UNUSABLE) from error
 
 

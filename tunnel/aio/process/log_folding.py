@@ -114,7 +114,8 @@ class Folding:
             return
         self._waiting -= 1
         fields = {name: value for name, value in kind.last.items() if name != "exc_info"}  # the first line had it
-        fields["event"] = f"{fields['event']}: repeated {kind.repeated} times in {spoken_s(WINDOW_S)}"
+        often = "once" if kind.repeated == 1 else f"{kind.repeated} times"
+        fields["event"] = f"{fields['event']}: repeated {often} in {spoken_s(WINDOW_S)}"
         fields["repeated"] = kind.repeated
         self._tell(kind.method, fields)
 

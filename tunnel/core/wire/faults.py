@@ -66,6 +66,7 @@ PROXY_INVALID: Final = Fault("LL1028", "The HTTP proxy is not written like one")
 NO_SUCH_CODE: Final = Fault("LL1029", "There is no error code of that number")
 HOST_SECTION_INVALID: Final = Fault("LL1030", "The [host] section cannot be used on this box")
 OUTPUT_UNUSABLE: Final = Fault("LL1031", "The file of --out cannot be made")
+NO_SUCH_TOKEN: Final = Fault("LL1032", "There is no token of that id or user")
 
 # Certificates and identity
 
