@@ -64,7 +64,7 @@ RECONNECT_AFTER_S = 1.0
 """What agents are told to wait when this server stops: a restart takes about as long."""
 CARRIER_GRACE_S = 1.0
 FIRST_TRY_S = 2.0
-"""How long a start waits at most for the parts, so that what is ready has them; agents may dial meanwhile."""
+"""How long a start, or another configuration, waits at most for the parts, so that what is ready has them."""
 STOPPING = "the server is stopping"
 
 _log = structlog.get_logger("cloud.server")
@@ -159,7 +159,6 @@ class CloudServer:
         )
         await self._listen_for_agents(self._carriers)
         await self.apply(NOTHING, config)
-        await self.parts.tried(FIRST_TRY_S)
         for title, work in (
             ("follow state", self.store.follow()),
             ("see agents", self._see_agents()),
@@ -191,6 +190,7 @@ class CloudServer:
         await self.counting.apply(new)
         self.cluster.follow(new.kubernetes.kubeconfig, self._watch)
         self._tell_ended(await self.front_ends.apply(new))
+        await self.parts.tried(FIRST_TRY_S)
 
     async def drain(self) -> None:
         """Takes nothing new, tells the agents, and lets connections go on for a while."""
