@@ -128,6 +128,24 @@ def check(config: Path) -> None:
 
 @cli.command()
 @config_option("cloud-server")
+def upgrade(config: Path) -> None:
+    """Replace the running server by a new process, with the program and the configuration as they are now.
+
+    Clients that connect meanwhile wait and are not refused; connections that run go on for up to `drain_s`. When the
+    new process does not become ready, the running one goes on as if nothing had been asked.
+    """
+    from cloud_server.config import load_server_config, state_of
+    from cloud_server.upgrade import UpgradeFailed, ask_for_upgrade
+
+    try:
+        successor = ask_for_upgrade(state_of(load_server_config(config)))
+    except UpgradeFailed as error:
+        raise Failed.of(error) from error
+    click.echo(f"process {successor} has taken over")
+
+
+@cli.command()
+@config_option("cloud-server")
 @click.option("--all", "all_of_them", is_flag=True, help="Also when they are not due: the server's key leaked, say.")
 def renew(config: Path, all_of_them: bool) -> None:
     """Renew the server's certificate and its authority's, if they are due. A running server does so by itself."""

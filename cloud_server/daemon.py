@@ -7,11 +7,13 @@ import os
 import signal
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 import structlog
 
 from cloud_server.administered import served_by
 from cloud_server.config import ONLY_AT_START, ServerConfig, load_server_config, state_of
+from cloud_server.handover import Inheritance, Upgrades
 from cloud_server.operate.api import Api
 from cloud_server.server import CloudServer, StartFailed
 from cloud_server.trust.state import open_state
@@ -27,6 +29,7 @@ from tunnel.aio.process.command import VERSION
 from tunnel.aio.process.lifecycle import EXIT_FAILED, EXIT_OK, Stop, run_daemon
 from tunnel.aio.process.log_sink import EXIT_FLUSH_S, LogSink
 from tunnel.aio.process.logs import start_log
+from tunnel.aio.process.pid_file import AlreadyRunning, PidFile
 from tunnel.aio.process.sd_notify import notify
 from tunnel.aio.process.tasks import TaskOwner
 from tunnel.core.wire.faults import GRPC_SAYS, PEER_CERTIFICATE_REFUSED, fault_of
@@ -35,38 +38,55 @@ _log = structlog.get_logger("cloud.server")
 
 
 def run(path: Path, config: ServerConfig) -> int:
-    """Runs until SIGTERM; returns the exit code. `config` is what is in the file at `path`, which is followed."""
+    """Runs until SIGTERM, or until another process has taken over; returns the exit code.
+
+    `config` is what is in the file at `path`, which is followed.
+    """
+    for early in (signal.SIGHUP, signal.SIGUSR2):  # too early for a reload or an upgrade; the default is to end
+        signal.signal(early, signal.SIG_IGN)
+    inheritance = Inheritance.take(os.environ)
     malloc.tune()
     log = start_log(config.log)
     audit = AuditLog(config.audit.destination, config.audit.on_failure)
-
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # too early for a reload, and its default is to end the process
 
     def last_words() -> None:
         audit.flush(EXIT_FLUSH_S)
         log.flush(EXIT_FLUSH_S)
 
-    return run_daemon(lambda stop: _main(path, config, stop, log, audit), last_words)
+    return run_daemon(lambda stop: _main(path, config, stop, log, audit, inheritance), last_words)
 
 
-async def _main(path: Path, config: ServerConfig, stop: Stop, log: LogSink, audit: AuditLog) -> int:
+class Start(NamedTuple):
+    """How this process came to be, and how the next one will."""
+
+    inheritance: Inheritance
+    lock: PidFile | None
+    upgrades: Upgrades
+
+
+async def _main(
+    path: Path, config: ServerConfig, stop: Stop, log: LogSink, audit: AuditLog, inheritance: Inheritance
+) -> int:
     try:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(audit.aclose)
             audit.record("started", version=VERSION, pid=os.getpid())
+            lock = await asyncio.to_thread(inheritance.lock, state_of(config))
             store = await asyncio.to_thread(open_state, state_of(config))
             stack.push_async_callback(store.aclose)
-            server = CloudServer(config, store, audit, lambda: log.lost)
+            server = CloudServer(config, store, audit, lambda: log.lost, inheritance.sockets)
             await stack.enter_async_context(capture(lambda event: _on_native(event, server), log.write))
             stack.push_async_callback(server.aclose)
-            await _run(path, config, stop, server)
+            upgrades = Upgrades(inheritance, lock, state_of(config), stop)
+            stack.push_async_callback(upgrades.aclose)
+            await _run(path, config, stop, server, Start(inheritance, lock, upgrades))
         return EXIT_OK
-    except (StartFailed, StoreUnavailable, CredentialsUnusable, OSError) as error:
+    except (StartFailed, StoreUnavailable, AlreadyRunning, CredentialsUnusable, OSError) as error:
         _log.error("cannot start", code=fault_of(error).code, reason=str(error))
         return EXIT_FAILED
 
 
-async def _run(path: Path, config: ServerConfig, stop: Stop, server: CloudServer) -> None:
+async def _run(path: Path, config: ServerConfig, stop: Stop, server: CloudServer, start: Start) -> None:
     """From the start to the end of the drain."""
 
     def reloaded(one: Reloaded) -> None:
@@ -87,16 +107,27 @@ async def _run(path: Path, config: ServerConfig, stop: Stop, server: CloudServer
     tasks = TaskOwner("daemon")
     server.parts.want("admin socket", admin.open)
     try:
-        await server.start(stop)
+        await server.start(stop, beside_another=start.inheritance.predecessor is not None)
+        await start.inheritance.take_over()
+        if start.lock is not None:
+            await asyncio.to_thread(start.lock.write)
+        upgrades = start.upgrades
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, upgrades.ask)
         stop.watch(tasks.spawn("configuration", desired.run()))
         garbage.settle()
         _log.info("ready", version=VERSION, ports=server.ports)
         with desired.reloading_on_hangup(server.audit.reopen):
             notify("READY=1")
+            server.begin_telling(stop)
             await stop.wait()
-        notify("STOPPING=1")
+            await upgrades.call_off()
         server.audit.record("stopping")
-        await stop.drain(server.drain())
+        if upgrades.successor is None:
+            notify("STOPPING=1")
+            await stop.drain(server.drain())
+        else:
+            await admin.aclose()  # the one that takes over answers there
+            await stop.drain(server.drain(upgrades.let_go))
     finally:
         await tasks.aclose()
         await admin.aclose()

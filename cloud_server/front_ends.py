@@ -32,6 +32,7 @@ from tunnel.aio.operate.audit import Audit
 from tunnel.aio.process.parts import Parts
 from tunnel.aio.process.tasks import TaskOwner
 from tunnel.aio.sockets.listener import Handler
+from tunnel.aio.sockets.listening import ListeningSockets
 from tunnel.aio.sockets.metrics_endpoint import MetricsEndpoint
 from tunnel.aio.sockets.tls_context import server_context
 from tunnel.core.wire.errors import Code, OpenRefused
@@ -54,6 +55,7 @@ class FrontEnds:
         logins: RefusedLogins,
         audit: Audit,
         parts: Parts,
+        sockets: ListeningSockets,
         page: MetricsEndpoint,
         admin: Routes,
         watch: Callable[[asyncio.Task[None]], None],
@@ -70,6 +72,7 @@ class FrontEnds:
             logins: is told of who could not say that.
             audit: takes the records of what is read.
             parts: keeps each of them up.
+            sockets: that another process, or the service manager, may have handed over.
             page: the metrics, for the listener that shows them.
             admin: what users may ask of the server itself, at the fleet API's listener.
             watch: is given each task that may not end by itself.
@@ -85,7 +88,8 @@ class FrontEnds:
         self._page = page
         self._admin = admin
         self._watch = watch
-        self._listeners = Listeners(parts)
+        self._sockets = sockets
+        self._listeners = Listeners(parts, sockets)
         # Their deadlines come with the configuration.
         self._konnectivity = KonnectivityFrontend(door, authenticator, deadline_s=0)
         self._connect = ConnectFrontend(door, authenticator, logins, deadline_s=0)
@@ -120,6 +124,7 @@ class FrontEnds:
         Raises:
             CredentialsUnusable: the server's certificate cannot be used; only at the first call.
         """
+        first = self._shown is None
         if self._shown is None:
             self._shown = await asyncio.to_thread(TlsFollower, self._tls, "users")
         for front_end in (self._connect, self._socks, self._konnectivity):
@@ -127,6 +132,8 @@ class FrontEnds:
         await self._apply_fleet(config)
         gone = self._apply_forwards(config)
         await self._listeners.apply(places(config), self._serving)
+        if first:
+            self._sockets.drop_unclaimed(places(config))
         return self._end_forwards(config) if gone else 0
 
     async def reload_certificate(self) -> None:
@@ -140,12 +147,17 @@ class FrontEnds:
         """Returns certificates of users, seen in use, whose end is near."""
         return self._presented.near_end()
 
-    def close(self) -> None:
-        """Takes no more connections; those that run go on, and the metrics say so."""
+    @property
+    def undecided(self) -> int:
+        """Clients that were accepted and have not come to what they want."""
+        return self._listeners.undecided(but=METRICS)
+
+    def close(self, *, everything: bool = False) -> None:
+        """Takes no more connections; those that run go on, and the metrics say so, unless `everything` is closed."""
         self._konnectivity.drain()
         if self._fleet is not None:
             self._fleet.drain()
-        self._listeners.close(but=METRICS)
+        self._listeners.close(but="" if everything else METRICS)
 
     async def aclose(self) -> None:
         """Closes what is open."""

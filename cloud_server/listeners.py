@@ -17,6 +17,7 @@ import structlog
 
 from tunnel.aio.process.parts import Part, Parts
 from tunnel.aio.sockets.listener import Handler, Listener, ListenFailed
+from tunnel.aio.sockets.listening import ListeningSockets
 
 _log = structlog.get_logger("cloud.listeners")
 
@@ -67,9 +68,10 @@ class _Held:
 class Listeners:
     """All listeners of one kind of peer, by name."""
 
-    def __init__(self, parts: Parts) -> None:
-        """`parts` keeps each of them up."""
+    def __init__(self, parts: Parts, sockets: ListeningSockets) -> None:
+        """`parts` keeps each of them up; `sockets` may have been handed over by another process."""
         self._parts = parts
+        self._sockets = sockets
         self._held: dict[str, _Held] = {}
         self._closed: list[Listener] = []
         """They accept no more, and may still serve."""
@@ -80,6 +82,10 @@ class Listeners:
     def ports(self) -> dict[str, list[int]]:
         """Bound ports by the name of each listener that has any."""
         return {listener.name: listener.ports for listener in self._accepting() if listener.ports}
+
+    def undecided(self, but: str) -> int:
+        """Returns how many clients were accepted and have not come to what they want, those of `but` left out."""
+        return sum(one.undecided for one in [*self._accepting(), *self._closed] if one.name != but)
 
     def connections(self) -> dict[str, int]:
         """Returns how many clients are served, by the names of the listeners that are wanted or still serve."""
@@ -135,7 +141,7 @@ class Listeners:
         """Begins to open a listener in the place of an old one."""
         if old is not None and old.before is not None and old.before[0] == place:
             return self._back_to_before(name, old)
-        held = _Held(place, Listener(name, serving.handler))
+        held = _Held(place, Listener(name, serving.handler, sockets=self._sockets))
         if old is not None:
             assert old.part is not None
             held.before = (old.place, old.listener) if old.up else old.before
@@ -184,7 +190,7 @@ class Listeners:
         self._shut(held.listener)
 
     def _shut(self, listener: Listener) -> None:
-        listener.close()
+        listener.close(for_good=True)
         self._closed.append(listener)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -51,7 +52,9 @@ from tunnel.aio.process.logs import set_level
 from tunnel.aio.process.parts import Parts
 from tunnel.aio.process.supervised import keep_told
 from tunnel.aio.process.tasks import TaskOwner
+from tunnel.aio.sessions.session import TunnelSession
 from tunnel.aio.sessions.standing import stuck
+from tunnel.aio.sockets.listening import ListeningSockets
 from tunnel.core.path.probes import PingBudget
 from tunnel.core.streams.budget import Budget
 from tunnel.core.wire.errors import Code, OpenRefused, SessionRefused, TunnelError
@@ -62,6 +65,19 @@ PROCESS_BUDGET_BYTES = 1024 * MIB
 """Receive windows of all sessions together."""
 RECONNECT_AFTER_S = 1.0
 """What agents are told to wait when this server stops: a restart takes about as long."""
+MOVES_PER_S = 500.0
+"""Agents that are sent to the process that takes over come at this pace, on average: all in one instant would wait for
+each other's TLS handshakes, and a server takes only so many peers that have said nothing yet.
+"""
+MOVE_S = 10.0
+"""The longest that an agent is told to wait for that: a client may be waiting for it."""
+SETTLE_S = 2.0
+"""How long clients that were accepted before a stop have to say what they want; their agents stay for that."""
+SETTLE_POLL_S = 0.02
+KEPT_DRAIN_S = 5.0
+"""The longest drain while the service manager keeps the listeners: whoever connects meanwhile waits for the next start,
+and gives up after 10 s (a TLS handshake of Go's clients).
+"""
 CARRIER_GRACE_S = 1.0
 FIRST_TRY_S = 2.0
 """How long a start, or another configuration, waits at most for the parts, so that what is ready has them."""
@@ -80,7 +96,12 @@ class CloudServer:
     """All parts. `start` first, then `apply` for each other configuration; `drain` and `aclose` at the end."""
 
     def __init__(
-        self, config: ServerConfig, store: SqliteStore, audit: AuditLog, lost_lines: Callable[[], Lost]
+        self,
+        config: ServerConfig,
+        store: SqliteStore,
+        audit: AuditLog,
+        lost_lines: Callable[[], Lost],
+        sockets: ListeningSockets | None = None,
     ) -> None:
         """Puts them together; nothing is opened.
 
@@ -89,8 +110,10 @@ class CloudServer:
             store: of the state folder; closed by whoever opened it.
             audit: takes all records.
             lost_lines: what is missing in the log so far.
+            sockets: see `Inheritance`; None without one.
         """
         self.config = config
+        self._sockets = sockets or ListeningSockets()
         self.since = datetime.now(UTC)
         self.server_id = secrets.token_hex(8)
         self.parts = Parts()
@@ -126,10 +149,11 @@ class CloudServer:
         self.counting = Counting(self, self._door)
         self.front_ends = FrontEnds(
             state, self._tls, self.agents, self._door, self.live, authenticator, self.logins, audit, self.parts,
-            self.counting.page, self.admin, self._watch,
+            self._sockets, self.counting.page, self.admin, self._watch,
         )  # fmt: skip
         self._carriers: CarrierServer | None = None
         self._tasks = TaskOwner("cloud server")
+        self._telling: asyncio.Task[None] | None = None
         self._follow_memberships()
 
     @property
@@ -138,11 +162,14 @@ class CloudServer:
         tunnel = self._carriers.ports if self._carriers is not None else []
         return {"tunnel": tunnel, **self.front_ends.ports}
 
-    async def start(self, stop: Stop) -> None:
+    async def start(self, stop: Stop, *, beside_another: bool = False) -> None:
         """Opens everything; `stop` is asked for should a task that keeps the server right end.
 
         What agents need is a must: the authority, the certificate and one address to dial. The rest are parts, which
         come up when they can.
+
+        `beside_another`: another process serves until this one is ready. Agents are let in last then: one that dials
+        anew comes to either process, and its sessions are in the other.
 
         Raises:
             StartFailed, CredentialsUnusable: something that is a must cannot be opened.
@@ -157,16 +184,24 @@ class CloudServer:
             enrollment,
             trust_domain=config.tunnel.trust_domain,
         )
-        await self._listen_for_agents(self._carriers)
+        if not beside_another:
+            await self._listen_for_agents(self._carriers)
         await self.apply(NOTHING, config)
         for title, work in (
             ("follow state", self.store.follow()),
             ("see agents", self._see_agents()),
             ("sightings", self._sightings.run()),
-            ("systemd", keep_told(self._line, lambda: stuck(self.directory.sessions()), os.environ)),
             ("follow certificates", self.certificates.follow(self._signer, self.front_ends.reload_certificate)),
         ):
             stop.watch(self._tasks.spawn(title, work))
+        if beside_another:
+            await self._listen_for_agents(self._carriers, shared=True)
+
+    def begin_telling(self, stop: Stop) -> None:
+        """Tells systemd how the server is, from now on; it listens to the main process only."""
+        supervised = keep_told(self._line, lambda: stuck(self.directory.sessions()), os.environ)
+        self._telling = self._tasks.spawn("systemd", supervised)
+        stop.watch(self._telling)
 
     async def apply(self, old: ServerConfig, new: ServerConfig) -> None:
         """Makes the running server match another configuration. What that still allows goes on; what it does not ends
@@ -192,17 +227,28 @@ class CloudServer:
         self._tell_ended(await self.front_ends.apply(new))
         await self.parts.tried(FIRST_TRY_S)
 
-    async def drain(self) -> None:
-        """Takes nothing new, tells the agents, and lets connections go on for a while."""
+    async def drain(self, let_go: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Takes nothing new, tells the agents, and lets connections go on for a while.
+
+        `let_go`: called when no client is accepted any more; another process takes over then. None: there is none.
+        """
+        drain_s: float = self.config.drain_s
         self.parts.stop()
         self.counting.draining = True
-        self.front_ends.close()
-        self.sessions.drain(SessionRefused(STOPPING, Code.SHUTTING_DOWN, RECONNECT_AFTER_S))
+        self.front_ends.close(everything=let_go is not None)
+        if let_go is not None:
+            if self._telling is not None:
+                self._telling.cancel()
+            await let_go()
+        elif self._sockets.outlive:
+            drain_s = min(drain_s, KEPT_DRAIN_S)
+        await self._settled()
+        if let_go is not None and self._carriers is not None:
+            self._carriers.stop_listening(drain_s + CARRIER_GRACE_S)
         sessions = self.directory.sessions()
-        for session in sessions:
-            session.go_away(Code.SHUTTING_DOWN, STOPPING, RECONNECT_AFTER_S)
+        self._send_away(sessions, moves=let_go is not None)
         try:
-            async with asyncio.timeout(self.config.drain_s):
+            async with asyncio.timeout(drain_s):
                 for session in sessions:
                     await session.drained()
         except TimeoutError:
@@ -230,6 +276,23 @@ class CloudServer:
         await self.cluster.aclose()
 
     # Internal
+
+    async def _settled(self) -> None:
+        """Waits until whoever was accepted has a stream or an answer, but no longer than SETTLE_S."""
+        loop = asyncio.get_running_loop()
+        give_up_s = loop.time() + SETTLE_S
+        await asyncio.sleep(SETTLE_POLL_S)  # what the event loop has accepted is counted from its next turns on
+        while self.front_ends.undecided and loop.time() < give_up_s:  # noqa: ASYNC110 - many things make it so
+            await asyncio.sleep(SETTLE_POLL_S)
+
+    def _send_away(self, sessions: Sequence[TunnelSession], *, moves: bool) -> None:
+        """Tells the agents to come back: to the process that has taken over, or when there is one."""
+        text = "another process takes over" if moves else STOPPING
+        self.sessions.drain(SessionRefused(text, Code.SHUTTING_DOWN, RECONNECT_AFTER_S))
+        spread_s = min(len(sessions) / MOVES_PER_S, MOVE_S)
+        for session in sessions:
+            wait_s = spread_s * random.random() if moves else RECONNECT_AFTER_S  # noqa: S311 - nobody guesses it
+            session.go_away(Code.SHUTTING_DOWN, text, wait_s)
 
     def _agent_sessions(self, config: ServerConfig) -> AgentSessions:
         tunnel = config.tunnel
@@ -315,16 +378,19 @@ class CloudServer:
                 if agent.connected:
                     self._sightings.seen(agent.name, agent.address, agent.version, agent.reason)
 
-    async def _listen_for_agents(self, carriers: CarrierServer) -> None:
-        """One address is enough to begin with: another may belong to an interface that is not up yet."""
+    async def _listen_for_agents(self, carriers: CarrierServer, *, shared: bool = False) -> None:
+        """One address is enough to begin with: another may belong to an interface that is not up yet.
+
+        `shared`: another process that lets go soon listens there.
+        """
         failed: dict[str, OSError] = {}
         for address in self.config.tunnel.listen:
             try:
-                await carriers.listen(address)
+                await carriers.listen(address, shared=shared)
             except OSError as error:
                 failed[address] = error
         if not carriers.ports:
             first = next(iter(failed.values()))
             raise StartFailed(str(first), CANNOT_LISTEN) from first
         for missing in failed:
-            self.parts.want(f"tunnel {missing}", partial(carriers.listen, missing))
+            self.parts.want(f"tunnel {missing}", partial(carriers.listen, missing, shared=shared))

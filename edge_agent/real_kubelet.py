@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from functools import partial
 
 from edge_agent.config import KubeletConfig
-from tunnel.aio.identity.openssl import read_own
+from tunnel.aio.identity.certificate import read_own
 from tunnel.aio.identity.tls_material import ClientTls, CredentialsUnusable
 from tunnel.aio.identity.validity import TIME_FAULTS, clock_says, date
 from tunnel.aio.process.blocking import BlockingCalls, NotAnswering

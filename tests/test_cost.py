@@ -8,9 +8,10 @@ Where a count grows for a good reason, or shrinks, note the new one: `pytest -s`
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -169,7 +170,7 @@ async def test_an_open_of_a_whole_session() -> None:
     """With what drives the core: tasks, events, wake-ups."""
     count = 100
     lines = Lines()
-    async with joined(echo) as both:
+    async with joined(echo, clock=asyncio.get_running_loop().time) as both:
         with lines.counted():
             for _ in range(count):
                 stream = await both.server.open(TARGET, deadline_s=5)
@@ -193,6 +194,17 @@ class NobodyJoined:
         return None
 
 
+class _NobodyCame:
+    """The links of agents, of which there were none."""
+
+    links: Mapping[str, int] = {}
+    lost: Mapping[str, int] = {}
+    refused: Mapping[str, int] = {}
+
+
+NOBODY_CAME = _NobodyCame()
+
+
 def sources_of(agents: Agents, live: LiveOpens) -> Sources:
     """What no open asks."""
     audit = AuditLog("/dev/null")
@@ -206,6 +218,10 @@ def sources_of(agents: Agents, live: LiveOpens) -> Sources:
         lost_lines=lambda: Lost(0, 0),
         parts=dict,
         expiries=dict,
+        links=NOBODY_CAME,
+        handshakes_failed=dict,
+        config=lambda: None,
+        cluster_ages_s=dict,
     )
 
 

@@ -20,8 +20,8 @@ from tunnel.core.wire.names import as_offered
 from tunnel.core.wire.target import ServiceTarget, Target
 
 JUST_STARTED_S = 30.0
-"""For how long after the start of a server an agent that joined, and has not come yet, counts as one whose link is
-down: it was most likely connected to the process before. 5,000 are back after 23-45 s on two cores (`make bench`).
+"""For how long after the start of a server an agent that joined, and has not come yet, counts as one that is on its
+way: it was most likely connected to the process before. 5,000 are back after 23-45 s on two cores (`make bench`).
 """
 
 

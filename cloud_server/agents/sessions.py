@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections import Counter, deque
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from cloud_server.agents.directory import Directory
 from cloud_server.agents.refusals import Refusals
 from protos import tunnel_pb2
 from tunnel.aio.carriers.carrier import Carrier, CarrierLost
+from tunnel.aio.process.clock import MONOTONIC, Clock
 from tunnel.aio.sessions.incoming import Acceptor
 from tunnel.aio.sessions.session import TunnelSession
 from tunnel.core import events as ev
@@ -65,11 +65,13 @@ class AgentSessions:
         acceptor: Callable[[str], Acceptor],
         turned_down: Callable[[str, ev.OpenTurnedDown], None],
         refusals: Refusals | None = None,
+        clock: Clock = MONOTONIC,
     ) -> None:
         """A new acceptor without sessions.
 
         `server_id` tells this server from others of its cloud; `acceptor` makes what answers the streams that an agent
-        of this name opens; `turned_down` is told of those that were refused before that.
+        of this name opens; `turned_down` is told of those that were refused before that; `clock` is that of every
+        session.
         """
         self._agents = agents
         self._directory = directory
@@ -87,6 +89,7 @@ class AgentSessions:
         """Carriers of agents so far: those that began a session, and those that resumed one."""
         self.lost: Counter[str] = Counter()
         """Carriers that ended so far, by the code of the cause."""
+        self._clock = clock
         self._instances: dict[str, bytes] = {}
         self._replaced: dict[str, deque[bytes]] = {}
         self._draining: SessionRefused | None = None
@@ -207,14 +210,14 @@ class AgentSessions:
         core = Session(
             session_id=secrets.token_bytes(SESSION_ID_BYTES),
             dialler=False,
-            now=asyncio.get_running_loop().time(),
+            now=self._clock(),
             limits=self._limits,
             timing=self._timing,
             process_budget=self._budget,
             ping_budget=self._ping_budget,
             features=features,
         )
-        session = TunnelSession(core, self._acceptor(name), name, on_going_away=_on_going_away)
+        session = TunnelSession(core, self._acceptor(name), name, on_going_away=_on_going_away, clock=self._clock)
         session.on_turned_down = partial(self._turned_down, name)
         return session
 

@@ -75,13 +75,16 @@ class Local:
             raise _named(refused, agent) from None
 
     async def _session(self, agent: str, give_up_s: float) -> TunnelSession:
-        """Waits for a session with a link, for LINK_WAIT_S at most."""
+        """Waits for a session with a link, for LINK_WAIT_S at most; until the deadline for one that is on its way, since
+        the server has just started.
+        """
         loop = asyncio.get_running_loop()
         while True:
-            wait_s = min(LINK_WAIT_S, max(LEAST_S, give_up_s - loop.time()))
+            left_s = max(LEAST_S, give_up_s - loop.time())
+            wait_s = min(LINK_WAIT_S, left_s)
             session = self._directory.session(agent)
             if session is None and self._agents.is_expected(agent):
-                session = await self._directory.arrival(agent, wait_s)
+                session = await self._directory.arrival(agent, left_s)
             if session is None:
                 raise self._absent(agent)
             if session.attached or await session.attached_within(wait_s):

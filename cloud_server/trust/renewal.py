@@ -6,7 +6,10 @@ whoever has the key: the signing process of a running server, or the command whe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,21 +53,35 @@ def renew(state: Path, authority: CertificateAuthority, files: Sequence[str]) ->
         OSError: a file cannot be written.
         ValueError: a name in `hosts` cannot be one of a certificate.
     """
-    if CA_FILE in files:
-        authority = authority.renewed()
-        write_together([NewFile(state / CA_FILE, authority.pem, PUBLIC)])
-    if SERVER_FILE in files:
-        issued = authority.issue_server(_hosts(state))
-        write_together(
-            [
-                NewFile(state / SERVER_KEY_FILE, issued.key_pem, SECRET),
-                NewFile(state / SERVER_FILE, issued.certificate_pem, PUBLIC),
-            ]
-        )
+    with _alone(state):
+        if CA_FILE in files:
+            authority = authority.renewed()
+            write_together([NewFile(state / CA_FILE, authority.pem, PUBLIC)])
+        if SERVER_FILE in files:
+            issued = authority.issue_server(_hosts(state))
+            write_together(
+                [
+                    NewFile(state / SERVER_KEY_FILE, issued.key_pem, SECRET),
+                    NewFile(state / SERVER_FILE, issued.certificate_pem, PUBLIC),
+                ]
+            )
     return authority
 
 
 # Internal
+
+
+@contextlib.contextmanager
+def _alone(state: Path) -> Iterator[None]:
+    """Two servers run while one takes over from the other, and a command may run beside them: a key of one and a
+    certificate of another do not fit.
+    """
+    folder = os.open(state, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 def _read(path: Path) -> Certificate | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from edge_agent.config import AgentConfig
 from edge_agent.identity.identity import Identity
-from tunnel.aio.identity.openssl import read_authorities, read_own
+from tunnel.aio.identity.certificate import read_own, read_pem
 from tunnel.aio.identity.validity import AUTHORITY, ExpiryLog, Validity, Watched
 
 LOOK_S = 600.0
@@ -70,7 +70,7 @@ def _own(certificate: Path, key: Path) -> Validity | None:
 def _authority(path: Path) -> Validity | None:
     """Of several the last that ends: old and new stand beside each other while one takes the other's place."""
     try:
-        found = read_authorities(path.read_bytes())
-    except (OSError, ValueError):  # ssl.SSLError is an OSError
+        found = read_pem(path.read_bytes())
+    except (OSError, ValueError):
         return None
-    return max(found, key=lambda one: one.not_after, default=None)
+    return max((one.validity for one in found), key=lambda one: one.not_after)

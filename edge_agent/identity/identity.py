@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from tunnel.aio.identity.openssl import OwnCertificate, read_own
+from tunnel.aio.identity.certificate import Certificate, read_own
 from tunnel.aio.identity.spiffe import IdentityUnclear, only_uri, split_uri
 from tunnel.aio.identity.tls_material import ClientTls
 from tunnel.core.wire.faults import IDENTITY_MISSING, IDENTITY_UNUSABLE, PEER_ROLE_REFUSED, FaultError
@@ -49,7 +49,7 @@ class Identity:
         """What the box shows and whom it trusts."""
         return ClientTls(certificate=self.certificate_path, key=self.key_path, ca=self.ca_path)
 
-    def certificate(self) -> OwnCertificate:
+    def certificate(self) -> Certificate:
         """What the box's certificate says.
 
         Raises:

@@ -14,6 +14,7 @@ import structlog
 from protos import tunnel_pb2
 from tunnel.aio.carriers.carrier import Carrier, CarrierLost, DialOptions, dial_carrier
 from tunnel.aio.identity.tls_material import ClientTls
+from tunnel.aio.process.clock import MONOTONIC, Clock
 from tunnel.aio.process.files import Stamp, stamp
 from tunnel.aio.process.tasks import TaskOwner
 from tunnel.aio.sessions.incoming import Acceptor
@@ -65,8 +66,12 @@ class CloudLink:
         version: str,
         limits: Limits,
         on_connected: Callable[[], None],
+        clock: Clock = MONOTONIC,
     ) -> None:
-        """`describe` is asked before each Hello; `on_connected` is called at each link that came up."""
+        """`describe` is asked before each Hello; `on_connected` is called at each link that came up.
+
+        `clock` is that of every session.
+        """
         self._servers = list(servers)
         self._tls = tls
         self._dial_options = dial_options
@@ -75,6 +80,7 @@ class CloudLink:
         self._version = version
         self._limits = limits
         self._on_connected = on_connected
+        self._clock = clock
         self._instance_id = os.urandom(SESSION_ID_BYTES)
         self._backoff = Backoff(random=random.random)
         self._session: TunnelSession | None = None
@@ -309,14 +315,14 @@ class CloudLink:
         core = Session(
             session_id=welcome.session_id,
             dialler=True,
-            now=asyncio.get_running_loop().time(),
+            now=self._clock(),
             limits=self._limits,
             timing=welcome.timing,
             features=welcome.features,
         )
         limits = welcome.limits
         core.set_peer_limits(limits.max_streams, limits.max_data_bytes, limits.max_packet_bytes)
-        self._session = TunnelSession(core, self._acceptor, server, on_going_away=self._going_away)
+        self._session = TunnelSession(core, self._acceptor, server, on_going_away=self._going_away, clock=self._clock)
         return self._session
 
     def _going_away(self, session: TunnelSession, event: ev.PeerGoingAway) -> None:

@@ -14,6 +14,7 @@ from tests.support.ports import free_ports
 from tests.support.waits import eventually
 from tunnel.aio.process.parts import Parts
 from tunnel.aio.sockets.conn import Conn
+from tunnel.aio.sockets.listening import ListeningSockets
 
 
 class Doors:
@@ -21,7 +22,7 @@ class Doors:
 
     def __init__(self) -> None:
         self.parts = Parts()
-        self.listeners = Listeners(self.parts)
+        self.listeners = Listeners(self.parts, ListeningSockets())
 
     async def want(self, **places: Place) -> None:
         await self.listeners.apply(places, self._serving)

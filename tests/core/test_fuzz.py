@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.fuzz import decoder
-from tunnel.core.streams.stream import ReceiveHalf
+from tunnel.core.streams.receive_half import ReceiveHalf
 from tunnel.core.wire import handshake
 
 

@@ -322,7 +322,7 @@ def test_peer_that_acknowledges_nothing_is_cut_off_before_it_costs_memory() -> N
 
 
 def test_peer_that_acknowledges_nothing_of_many_small_packets_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tunnel.core.session.MAX_UNACKED_PACKETS", 100)
+    monkeypatch.setattr("tunnel.core.egress.MAX_UNACKED_PACKETS", 100)
     victim = Victim(Limits(max_streams=0))
     sent = 0
     for one in range(1, 401, 2):

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tunnel.core import session
+from tunnel.core import egress, session
 from tunnel.core.path import delivery
-from tunnel.core.streams import scheduler, stream
+from tunnel.core.streams import scheduler, send_half
 from tunnel.core.wire import codec, features, handshake
 from tunnel.core.wire import limits as m
 from tunnel.core.wire.errors import Code
@@ -68,8 +68,8 @@ LIMITS, TIMING = m.Limits(), m.Timing()
         ("3.4", [m.MIN_PEER_DATA_BYTES, m.MIN_PEER_PACKET_BYTES]),
         ("3.4", [LIMITS.max_streams, LIMITS.max_data_bytes, LIMITS.max_packet_bytes]),
         ("4.5", [TIMING.max_ack_delay_s * 1000, delivery.ACK_AT_BYTES]),
-        ("4.6", [session.INTERACTIVE_EXTRA, LIMITS.max_in_flight_bytes / m.MIB]),
-        ("4.6", [session.MAX_UNACKED_PACKETS, session.MAX_CONTROL_FRAMES]),
+        ("4.6", [egress.INTERACTIVE_EXTRA, LIMITS.max_in_flight_bytes / m.MIB]),
+        ("4.6", [egress.MAX_UNACKED_PACKETS, session.MAX_CONTROL_FRAMES]),
         ("5.2", [m.MAX_DATA_BYTES]),
         ("5.3", [m.MAX_EARLY_BYTES, scheduler.HOLD_S * 1000]),
         ("5.7", [LIMITS.opens_burst, LIMITS.opens_per_s]),
@@ -78,8 +78,15 @@ LIMITS, TIMING = m.Limits(), m.Timing()
         ("5.11", [MAX_NAME_BYTES, m.MAX_HOP]),
         ("6.2", [LIMITS.initial_window_bytes / m.KIB, LIMITS.min_window_bytes / m.KIB]),
         ("6.2", [LIMITS.max_window_bytes / m.MIB, LIMITS.session_budget_bytes / m.MIB]),
-        ("6.2", [stream.MAX_CREDIT_AHEAD_BYTES / m.MIB / 1024]),
-        ("6.3", [stream.INTERACTIVE_BYTES / m.KIB, stream.INTERACTIVE_HINT_BYTES / m.KIB, stream.RECENT_HALF_LIFE_S]),
+        ("6.2", [send_half.MAX_CREDIT_AHEAD_BYTES / m.MIB / 1024]),
+        (
+            "6.3",
+            [
+                send_half.INTERACTIVE_BYTES / m.KIB,
+                send_half.INTERACTIVE_HINT_BYTES / m.KIB,
+                send_half.RECENT_HALF_LIFE_S,
+            ],
+        ),
         ("7.3", [TIMING.suspect_after_s, TIMING.dead_after_s]),
         ("7.4", [TIMING.resume_window_s]),
     ],

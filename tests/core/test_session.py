@@ -8,8 +8,8 @@ from tests.core.frame_factory import FrameFactory as Frame
 from tests.core.frame_factory import Victim
 from tests.core.pair import TARGET, Pair
 from tunnel.core import events as ev
+from tunnel.core.link import Link
 from tunnel.core.session import Session
-from tunnel.core.streams.states import Link
 from tunnel.core.wire.codec import decode_envelope
 from tunnel.core.wire.errors import Code, LocalProtocolError, OpenRefused, RemoteProtocolError, SessionLost
 from tunnel.core.wire.limits import MAX_DATA_BYTES, Limits, Timing

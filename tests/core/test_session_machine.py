@@ -23,8 +23,9 @@ from hypothesis.stateful import (
 
 from tests.core.wire_check import watch_both
 from tunnel.core import events as ev
+from tunnel.core.link import Link
 from tunnel.core.session import Session
-from tunnel.core.streams.states import Link, Send
+from tunnel.core.streams.send_half import Send
 from tunnel.core.streams.stream import CoreStream
 from tunnel.core.wire.errors import Code, OpenRefused, SessionLost
 from tunnel.core.wire.frames import TrafficClass

@@ -14,8 +14,8 @@ import pytest
 from tests.core.traffic import App, Echo, Pinger, Sink, Source, Stalled, Traffic
 from tests.support.simulation import Host, Simulation
 from tunnel.core import events as ev
+from tunnel.core.link import Link
 from tunnel.core.path.pacing import MIN_WINDOW_BYTES, Pacer
-from tunnel.core.streams.states import Link
 from tunnel.core.wire.errors import Code, OpenRefused, SessionLost
 from tunnel.core.wire.limits import MIB, Limits
 

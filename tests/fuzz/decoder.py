@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 from protos import tunnel_pb2 as pb
 from tunnel.core.session import Session
-from tunnel.core.streams.states import Receive
+from tunnel.core.streams.receive_half import Receive
 from tunnel.core.streams.stream import CoreStream
 from tunnel.core.wire import frames as f
 from tunnel.core.wire.codec import decode_envelope, decode_packet, encode_packet
@@ -239,7 +239,7 @@ def _likely_packet(mutator: Mutator, session: Session) -> bytes:
             stream = dice.choice(streams)
             touched.add(stream.id)
             frames.append(_likely_frame(dice, stream))
-    outbox = session._outbox
+    outbox = session._egress.outbox
     ack = f.Ack(dice.randint(outbox.acked, outbox.acked + outbox.unacked_packets), dice.getrandbits(20), mutator.word())
     return encode_packet(session.last_received + 1 if frames else 0, ack, frames)
 

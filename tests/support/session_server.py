@@ -19,6 +19,7 @@ from protos import tunnel_pb2
 from tests.support.carriers import DIRECT, Cloud, cloud
 from tests.support.pki import Issued
 from tunnel.aio.carriers.carrier import Carrier
+from tunnel.aio.process.clock import MONOTONIC
 from tunnel.aio.process.tasks import TaskOwner
 from tunnel.aio.sessions.incoming import Acceptor, IncomingStream
 from tunnel.aio.sessions.session import TunnelSession
@@ -194,12 +195,13 @@ class RawBox:
                 Session(
                     session_id=welcome.session_id,
                     dialler=True,
-                    now=asyncio.get_running_loop().time(),
+                    now=MONOTONIC(),
                     timing=welcome.timing,
                 ),
                 self._acceptor,
                 "server",
                 on_going_away=lambda _session, event: self.went_away.append((event.code, event.reconnect_after_s)),
+                clock=MONOTONIC,
             )
         self._runs.spawn("run", self._run(self.session, carrier, welcome))
         return welcome

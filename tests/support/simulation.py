@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tunnel.core import events as ev
+from tunnel.core.link import Link as LinkState
 from tunnel.core.session import Session
-from tunnel.core.streams.states import Link as LinkState
 from tunnel.core.wire.limits import Limits, Timing
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 
 import structlog
@@ -94,6 +94,8 @@ class FleetServer:
         self._reads = Reads(self._mirror, store, self._usage, clock)
         self._metrics = MetricsApi(self._mirror, store, self._usage, clock)
         self._proxy = Proxy(self._mirror, store, door)
+        self._watches: set[asyncio.Timeout] = set()
+        self._draining = False
         self._http = HttpServer(self._serve, _refusal, lambda uri: authenticator.by_certificate(uri, "") is not None)
 
     # Public
@@ -114,8 +116,15 @@ class FleetServer:
         await self._http.handle(conn)
 
     def drain(self) -> None:
-        """Ask clients to make their next requests on other connections."""
+        """Ask clients to make their next requests on other connections, and end their watches.
+
+        Agents go now, and what this server says of them from here on is true of itself only.
+        """
+        self._draining = True
         self._http.drain()
+        now_s = asyncio.get_running_loop().time()
+        for watch in self._watches:
+            watch.reschedule(now_s)
 
     # Internal
 
@@ -205,9 +214,25 @@ class FleetServer:
             await self._proxy.serve(exchange, request, about, caller)
         elif about.verb == "watch":
             sink = sink_for(exchange, request)
-            await sink.run(self._reads.watch(sink, about, accept))
+            watching = self._reads.watch(sink, about, accept)
+            try:
+                await sink.run(self._until_drained(watching))
+            finally:
+                watching.close()  # it may not have begun
         else:
             await _answer(exchange, *await self._document_of(exchange, request, about, _user(caller)))
+
+    async def _until_drained(self, watching: Awaitable[None]) -> None:
+        limit = asyncio.timeout(0 if self._draining else None)
+        self._watches.add(limit)
+        try:
+            async with limit:
+                await watching
+        except TimeoutError:
+            if not limit.expired():
+                raise
+        finally:
+            self._watches.discard(limit)
 
     async def _document_of(
         self, exchange: Exchange, request: Request, about: ResourceRequest, user: User

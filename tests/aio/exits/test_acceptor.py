@@ -19,6 +19,7 @@ from tunnel.aio.exits import acceptor as acceptor_module
 from tunnel.aio.exits.acceptor import Request, Service, StreamAcceptor
 from tunnel.aio.exits.dialer import dial
 from tunnel.aio.exits.policy import Policy
+from tunnel.aio.process.clock import MONOTONIC
 from tunnel.aio.sessions.incoming import IncomingStream
 from tunnel.aio.sessions.stream import Stream
 from tunnel.aio.sockets.conn import Conn
@@ -224,14 +225,19 @@ async def test_what_this_end_cannot_do_is_never_taken_for_something_else(
 class _Asker:
     """A session that is told no answer."""
 
-    def now(self) -> float:
-        return 0.0
+    now = MONOTONIC
 
     def accept(self, stream_id: int, resolved_address: str) -> Stream:
         raise AssertionError("nothing is to be connected")
 
     def refuse(self, stream_id: int, code: Code, text: str) -> None:
         raise AssertionError("the acceptor raises")
+
+    def reset(self, stream_id: int, code: Code, text: str) -> None:
+        raise AssertionError("nothing was accepted")
+
+    def kick(self) -> None:
+        raise AssertionError("nothing is to be sent")
 
 
 async def test_a_dial_that_nobody_waits_for_is_cancelled_and_recorded(monkeypatch: pytest.MonkeyPatch) -> None:

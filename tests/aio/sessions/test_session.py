@@ -217,3 +217,34 @@ async def test_a_fault_at_a_timer_ends_the_session(monkeypatch: pytest.MonkeyPat
             async with asyncio.timeout(5):
                 await stream.read()
         assert [entry["log_level"] for entry in logs if entry["log_level"] == "error"] == ["error"]
+
+
+@pytest.mark.looptime
+async def test_a_session_lives_by_the_clock_that_it_is_given() -> None:
+    loop = asyncio.get_running_loop()
+
+    def clock() -> float:
+        return loop.time() + 5e6
+
+    async with joined(echo, clock=clock) as both:
+        stream = await both.server.open(TARGET, deadline_s=5)
+        assert 0 <= stream.now() - clock() < 1
+        lost_s = loop.time()
+        await both.cut()
+        with pytest.raises(SessionLost):
+            await stream.read()
+        assert loop.time() - lost_s == pytest.approx(Timing().resume_window_s, abs=1)
+
+
+@pytest.mark.looptime
+async def test_time_left_to_answer_is_the_openers() -> None:
+    left_s: list[float] = []
+
+    async def note(incoming: IncomingStream) -> None:
+        left_s.append(incoming.deadline_s)
+        incoming.refuse(Code.REFUSED, "enough")
+
+    async with joined(note, clock=lambda: asyncio.get_running_loop().time() - 5e6) as both:
+        with pytest.raises(OpenRefused):
+            await both.server.open(TARGET, deadline_s=5)
+    assert left_s == [pytest.approx(5, abs=0.1)]

@@ -24,7 +24,7 @@ from tunnel.aio.sessions.splice import SpliceResult, splice
 from tunnel.aio.sessions.stream import Stream
 from tunnel.aio.sockets.conn import Conn
 from tunnel.aio.sockets.tcp import reset_when_closed
-from tunnel.core.streams.states import Send
+from tunnel.core.streams.send_half import Send
 from tunnel.core.wire.errors import StreamReset
 from tunnel.core.wire.target import TcpTarget
 

@@ -265,7 +265,7 @@ async def test_a_writer_is_stopped_by_a_server_that_does_not_read(
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.5):
                 await client.send(blob)
-        assert site.transports[0]._incoming.pending <= READ_BYTES
+        assert site.transports[0]._tls._incoming.pending <= READ_BYTES
         client.cut()
         go_on.set()
         assert isinstance(await site.outcome(), StreamReset)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import ssl
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -139,3 +142,18 @@ def test_a_name_that_cannot_be_in_a_certificate_is_told(state: Path) -> None:
     (state / "hosts").write_text("b\u00fcro.example.com\n")
     with pytest.raises(ValueError, match="DNSName"):
         renewed(state, [SERVER_FILE])
+
+
+def test_whoever_renews_waits_for_another_who_does(state: Path) -> None:
+    """A key of one and a certificate of another would not fit."""
+    before = server_of(state)
+    folder = os.open(state, os.O_RDONLY)
+    with ThreadPoolExecutor(1) as pool:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        renewing = pool.submit(renewed, state, [SERVER_FILE])
+        with pytest.raises(TimeoutError):
+            renewing.result(0.3)
+        assert server_of(state) == before
+        os.close(folder)
+        renewing.result(30)
+    assert server_of(state) != before

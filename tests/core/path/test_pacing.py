@@ -16,6 +16,7 @@ from tunnel.core.path.pacing import (
     PACKET_TIME_S,
     START_PACE_GAIN,
     UNUSED_S,
+    Mode,
     Pacer,
 )
 
@@ -290,3 +291,26 @@ def test_rounds_without_a_sample_move_nothing() -> None:
         pacer.acknowledged(seq, 1000, 1000, seq, now=float(seq))
     assert pacer.window_bytes <= INITIAL_WINDOW_BYTES + 20_000
     assert pacer.statistics().rate_bytes_per_s > 0
+
+
+def test_modes_of_a_carrier_from_its_first_ack_to_a_probe() -> None:
+    link = FluidLink(_pacer(), rate=1.25e6, rtt_s=0.05)
+    modes = [link.pacer.statistics().mode]
+    for _ in range(250):
+        link.rounds(1)
+        if (mode := link.pacer.statistics().mode) is not modes[-1]:
+            modes.append(mode)
+    assert modes[:4] == [Mode.NEW, Mode.STARTING, Mode.SETTLING, Mode.STEERING]
+    assert modes[4:7] == [Mode.PROBING, Mode.SETTLING, Mode.STEERING]
+
+
+def test_path_on_which_no_queue_was_ever_seen_is_probed_and_the_start_goes_on() -> None:
+    link = FluidLink(_pacer(8 * MIN_PACKET_BYTES), rate=125e6, rtt_s=0.05)
+    link.rounds(1)
+    seen = set()
+    link.rtt_s += 0.004
+    for _ in range(250):
+        link.rounds(1)
+        seen.add(link.pacer.statistics().mode)
+    assert Mode.PROBING_START in seen
+    assert seen <= {Mode.STARTING, Mode.PROBING_START}

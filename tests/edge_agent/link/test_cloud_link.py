@@ -21,6 +21,7 @@ from tests.support.session_server import BOX, SessionServer, echo, session_serve
 from tests.support.waits import eventually
 from tunnel.aio.carriers.carrier import Carrier, CarrierLost
 from tunnel.aio.carriers.carrier_server import OnCarrier
+from tunnel.aio.process.clock import MONOTONIC
 from tunnel.aio.sessions.session import TunnelSession
 from tunnel.aio.sessions.stream import Stream
 from tunnel.core.session import Session
@@ -314,8 +315,8 @@ async def test_a_server_that_always_sends_away_fills_nothing() -> None:
 
     async def sends_away(carrier: Carrier, _uri: str, _spki: bytes) -> None:
         await carrier.read()
-        core = Session(session_id=os.urandom(SESSION_ID_BYTES), dialler=False, now=asyncio.get_running_loop().time())
-        session = TunnelSession(core, echo, "box", on_going_away=lambda _session, _event: None)
+        core = Session(session_id=os.urandom(SESSION_ID_BYTES), dialler=False, now=MONOTONIC())
+        session = TunnelSession(core, echo, "box", on_going_away=lambda _session, _event: None, clock=MONOTONIC)
         sessions.append(session)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(session.run_carrier(carrier, 0, welcome(session_id=core.session_id)))

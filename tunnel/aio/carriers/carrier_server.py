@@ -29,6 +29,7 @@ from tunnel.aio.identity.peer_identity import PeerIdentity, identify, readable_p
 from tunnel.aio.identity.spiffe import IdentityUnclear
 from tunnel.aio.identity.tls_material import ServerTls
 from tunnel.aio.process.tasks import TaskOwner
+from tunnel.aio.sockets.binding import in_use
 from tunnel.core.wire.faults import BOX_CERTIFICATE_TIME, PEER_ROLE_REFUSED, PEER_SAID_NOTHING, coded
 from tunnel.core.wire.limits import MAX_MESSAGE_BYTES
 from tunnel.core.wire.spoken import spoken_s
@@ -105,7 +106,7 @@ class CarrierServer:
         return list(self._ports)
 
     async def start(self) -> None:
-        """Bind each address and accept.
+        """Bind each address and accept; for servers that take over from nobody.
 
         Raises:
             CredentialsUnusable: the certificate, key or CA cannot be used.
@@ -114,12 +115,14 @@ class CarrierServer:
         for address in self._listen:
             await self.listen(address)
 
-    async def listen(self, address: str) -> None:
-        """Bind one address and accept there.
+    async def listen(self, address: str, *, shared: bool = False) -> None:
+        """Bind one address and accept there. `shared`: another process that this one takes over from listens there.
 
         Raises:
             CredentialsUnusable, OSError: as above.
         """
+        if not shared and await asyncio.to_thread(in_use, address):
+            raise OSError(f"cannot listen on {address}: another process does")
         keep_grpc_running()
         server = grpc.aio.server(
             handlers=[_Methods(self)], options=cloud_options(), compression=grpc.Compression.NoCompression
@@ -135,6 +138,14 @@ class CarrierServer:
         self._ports.append(port)
         if len(self._servers) == 1:
             self._tasks.spawn("certificates", self._end_expired())
+
+    def stop_listening(self, lasting_s: float) -> None:
+        """Accept no more; carriers go on for up to `lasting_s`, and no new one is made over their connections.
+
+        What the kernel has accepted and gRPC has not is reset, and dialled again.
+        """
+        for server in self._servers:
+            self._tasks.spawn("stop listening", server.stop(lasting_s))
 
     async def stop(self, grace_s: float) -> None:
         """Close every carrier and the listeners. Carriers that were told GOAWAY get `grace_s` to have it delivered."""

@@ -47,7 +47,7 @@ class Request:
         return self.stream
 
     async def join(self, conn: Conn, address: str) -> None:
-        """Accept for a connection that was made for this, and carry it to its end. It is closed whatever happens.
+        """Accepts for a connection that was made for this, and carry it to its end. It is closed whatever happens.
 
         Raises:
             StreamError: the other side gave up meanwhile, or the session ended.
@@ -101,12 +101,12 @@ class StreamAcceptor:
         await self._serve(Request(incoming, self._principal or incoming.principal, opened), incoming)
 
     async def accept(self, incoming: IncomingStream) -> None:
-        """Serve one stream, from its request to its end.
+        """Serves one stream, from its request to its end.
 
         Raises:
             StreamError: it may not be connected, or cannot, or nobody waits for it any more.
         """
-        started_s = asyncio.get_running_loop().time()
+        started_s = incoming.now()
         request = Request(incoming, self._principal or incoming.principal)
         try:
             await self._serve(request, incoming)
@@ -119,7 +119,7 @@ class StreamAcceptor:
             raise
         finally:
             if request.stream is not None:
-                _record_stream(request, incoming, request.stream, asyncio.get_running_loop().time() - started_s)
+                _record_stream(request, incoming, request.stream, incoming.now() - started_s)
 
     # Internal
 

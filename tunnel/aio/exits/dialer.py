@@ -46,7 +46,7 @@ _FAULTS = {Code.DEADLINE: TARGET_SILENT, Code.LIMIT_EXCEEDED: FAR_END_EXHAUSTED}
 
 
 async def dial(target: TcpTarget, policy: Policy, deadline_s: float) -> tuple[Conn, str]:
-    """Connect; returns the connection and the address that answered. Cancelled, it leaves no socket behind.
+    """Connects; returns the connection and the address that answered. Cancelled, it leaves no socket behind.
 
     Raises:
         OpenRefused: NOT_ALLOWED, NAME_NOT_FOUND, REFUSED, UNREACHABLE, LIMIT_EXCEEDED or DEADLINE.

@@ -33,7 +33,7 @@ Resolve = Callable[[str, int], Awaitable[list[Address]]]
 
 
 async def system_resolve(host: str, port: int) -> list[Address]:
-    """Ask the system's resolver, as any program on the box would."""
+    """Asks the system's resolver, as any program on the box would."""
     # Not through the loop: asyncio's pool is needed for more, and uvloop looks up two names at a time.
     try:
         infos = await _lookups.run(partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM))
@@ -63,7 +63,7 @@ class Policy:
         self._fault = fault
 
     async def permitted(self, target: TcpTarget) -> list[Address]:
-        """Resolve a target and keep the addresses that may be dialled: exactly these.
+        """Resolves a target and returns the addresses that may be dialled: exactly these.
 
         A rule with addresses allows what lies in it, however it was named. A rule with a DNS name allows the host of
         that name, and the addresses that the name has now; but never, by an answer of DNS alone, this box itself or

@@ -11,9 +11,10 @@ from typing import Protocol
 from structlog.typing import FilteringBoundLogger
 
 from tunnel.aio.carriers.carrier import Carrier, CarrierLost
+from tunnel.aio.process.clock import Clock
 from tunnel.aio.sessions.frame_log import FrameLog
+from tunnel.core.link import Link
 from tunnel.core.session import Session
-from tunnel.core.streams.states import Link
 from tunnel.core.wire.errors import Code, RemoteProtocolError, SessionLost, SessionRefused, TunnelError
 from tunnel.core.wire.handshake import encode_refusal
 
@@ -26,16 +27,13 @@ class RunDriver(Protocol):
 
     core: Session
     peer: str
+    now: Clock
     frame_log: FrameLog | None
     """None: nobody looks at frames."""
 
     @property
     def log(self) -> FilteringBoundLogger:
         """For what is to be said of the session."""
-        ...
-
-    def now(self) -> float:
-        """The session's clock."""
         ...
 
     def kick(self) -> None:
@@ -47,7 +45,7 @@ class RunDriver(Protocol):
         ...
 
     def close(self, error: TunnelError | None = None) -> None:
-        """End the session."""
+        """Ends the session."""
         ...
 
 
@@ -80,7 +78,7 @@ class CarrierRun:
         return self._idle is not None and not self._idle.done()
 
     async def run(self) -> CarrierLost | None:
-        """Read and write until the carrier is over; returns `lost`, which is the caller's to log."""
+        """Reads and write until the carrier is over; returns `lost`, which is the caller's to log."""
         try:
             async with asyncio.TaskGroup() as beside:
                 # The writer has the caller's task, since a task more for each of thousands of agents takes memory.
@@ -97,17 +95,17 @@ class CarrierRun:
             self._idle.set_result(None)
 
     def finish(self) -> None:
-        """End the carrier in order as soon as nothing is left to send."""
+        """Ends the carrier in order as soon as nothing is left to send."""
         self._finishing = True
         self.wake()
 
     def give_up(self, reason: str) -> None:
-        """Close the carrier now, for this reason unless there was one before."""
+        """Closes the carrier now, for this reason unless there was one before."""
         self.lost = self.lost or CarrierLost(reason)
         self.close()
 
     def close(self) -> None:
-        """Close the carrier now."""
+        """Closes the carrier now."""
         self._carrier.close()
         self.wake()
 

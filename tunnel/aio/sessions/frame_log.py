@@ -23,11 +23,11 @@ class FrameLog:
         self._log = log
 
     def received(self, message: bytes) -> None:
-        """Write what came in."""
+        """Writes what came in."""
         self._write("<", message)
 
     def sent(self, message: bytes) -> None:
-        """Write what goes out."""
+        """Writes what goes out."""
         self._write(">", message)
 
     def _write(self, way: str, message: bytes) -> None:

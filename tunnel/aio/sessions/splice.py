@@ -56,14 +56,13 @@ class SpliceResult(NamedTuple):
 
 
 async def splice(stream: Stream, detached: Detached) -> SpliceResult:
-    """Join a stream and a socket until both are done. Takes both over, also when cancelled: then both are reset.
+    """Joins a stream and a socket until both are done. Takes both over, also when cancelled: then both are reset.
 
     Args:
         stream: open, and not read from by anyone else.
         detached: the socket, from `Conn.detach`.
     """
-    loop = asyncio.get_running_loop()
-    started_s = loop.time()
+    started_s = stream.now()
     joint = _Joint(stream, detached.transport)
     try:
         joint.start(detached.leftover, at_eof=detached.at_eof)
@@ -76,7 +75,7 @@ async def splice(stream: Stream, detached: Detached) -> SpliceResult:
         raise
     counts = stream.statistics()
     return SpliceResult(
-        counts.bytes_sent, counts.bytes_received, loop.time() - started_s, joint.end.reason, joint.end.text
+        counts.bytes_sent, counts.bytes_received, stream.now() - started_s, joint.end.reason, joint.end.text
     )
 
 
@@ -127,7 +126,7 @@ class _Joint(asyncio.BufferedProtocol):
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def start(self, leftover: bytes, *, at_eof: bool) -> None:
-        """Take over."""
+        """Takes over."""
         transport = self._transport
         if transport.is_closing():  # TLS of asyncio: its peer's end closes it, and nobody would tell us any more
             self._stream.send_nowait(leftover)
@@ -148,7 +147,7 @@ class _Joint(asyncio.BufferedProtocol):
             self.writable()
 
     def cut(self, code: Code, text: str) -> None:
-        """Reset both."""
+        """Resets both."""
         self._stream.reset(code, text)
         self._stream_ended = True
         self._finish(code.label, text)
@@ -182,7 +181,7 @@ class _Joint(asyncio.BufferedProtocol):
             self._watch()
 
     def eof_received(self) -> bool:
-        """The socket's peer finished. Plain sockets stay open for the other direction; asyncio's TLS cannot."""
+        """Returns the socket's peer finished. Plain sockets stay open for the other direction; asyncio's TLS cannot."""
         self._socket_eof = True
         self._reading = False
         if self._stream_ended:

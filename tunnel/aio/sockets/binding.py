@@ -47,13 +47,19 @@ class UnixPath:
                 self._path.unlink()
 
 
-def bind_unix(path: Path, mode: int = UNIX_MODE) -> tuple[socket.socket, UnixPath]:
+def bind_unix(path: Path, mode: int = UNIX_MODE, handed: socket.socket | None = None) -> tuple[socket.socket, UnixPath]:
     """A unix socket at a path that does not listen yet. One that nobody listens on is replaced. Blocks.
+
+    `handed` was bound there by another process, and is taken unless its file is gone, without which nobody finds it.
 
     Raises:
         PathTaken: somebody listens there, or it is something else.
         OSError: it cannot be made.
     """
+    if handed is not None:
+        if path.is_socket():
+            return handed, UnixPath(path)
+        handed.close()
     _remove_stale(path)
     sock = socket.socket(socket.AF_UNIX)
     try:

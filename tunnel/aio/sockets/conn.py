@@ -83,6 +83,8 @@ class Conn(asyncio.Protocol):
         self._in_order = False
         """This side closes it behind its last word: no reset."""
         self._closed = asyncio.get_running_loop().create_future()
+        self.settled = False
+        """What it is for is known, and under way: it was detached, or its handler says so."""
         self.peer = ""
         """The other end for logs: `192.0.2.1:5000`, or `uid 1000` on a unix socket. Also when it is gone, which is when
         the socket no longer tells."""
@@ -217,6 +219,7 @@ class Conn(asyncio.Protocol):
             self.transport.pause_reading()
         leftover = b"".join(self._chunks)
         self._chunks.clear()
+        self.settled = True
         return Detached(self.transport, leftover, self._eof)
 
     @property

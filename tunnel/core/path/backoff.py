@@ -52,7 +52,7 @@ class Backoff:
         return min(self.cap_s, self.early_cap_s * 2.0 ** min(late, 16))
 
     def connected_for(self, duration_s: float) -> None:
-        """Tell how long the last link held, after its handshake."""
+        """Tells how long the last link held, after its handshake."""
         if duration_s >= self.stable_s:
             self.quick_left = QUICK_RETRIES
         if self.quick_left > 0:

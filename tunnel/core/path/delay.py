@@ -33,7 +33,7 @@ class PathDelay:
         self._base_forward_us: int | None = None
 
     def sample(self, rtt_s: float, ack_delay_s: float, forward_us: int | None, now: float) -> None:
-        """Take a round trip. `forward_us`: arrival on the peer's clock minus sending on ours, modulo 2^32; None when
+        """Takes a round trip. `forward_us`: arrival on the peer's clock minus sending on ours, modulo 2^32; None when
         that is not known.
         """
         self.rtt_s = rtt_s = max(rtt_s - min(ack_delay_s, MAX_ACK_DELAY_S), 1e-6)

@@ -20,7 +20,7 @@ own, while nothing that is paced by acks comes in packets so small.
 
 
 def clock_us(now: float) -> int:
-    """A time in microseconds as it travels: modulo 2^32."""
+    """Returns a time in microseconds as it travels: modulo 2^32."""
     return int(now * 1e6) & 0xFFFFFFFF
 
 
@@ -73,18 +73,18 @@ class Outbox:
         return self._sent < self.last_seq
 
     def next_seq(self) -> int:
-        """The number of the packet that is being built."""
+        """Returns the number of the packet that is being built."""
         self.last_seq += 1
         return self.last_seq
 
     def sent(self, seq: int, message: bytes, now: float) -> None:
-        """Keep a packet that goes out now."""
+        """Keeps a packet that goes out now."""
         self.in_flight_bytes += len(message)
         self._kept[seq] = SentPacket(seq, message, now, self.in_flight_bytes)
         self._sent = seq
 
     def resend(self, now: float) -> bytes:
-        """The next packet of an earlier carrier, as it was: its ack is old, and an old ack is ignored (PROTO 4.4)."""
+        """Returns the next packet of an earlier carrier, as it was: an old ack is ignored (PROTO 4.4)."""
         self._sent += 1
         packet = self._kept[self._sent]
         packet.sent_s = now
@@ -93,7 +93,7 @@ class Outbox:
         return packet.message
 
     def acknowledge(self, seq: int) -> SentPacket | None:
-        """Take an ack; returns the newest packet it covers, or None when it says nothing new.
+        """Takes an ack; returns the newest packet it covers, or None when it says nothing new.
 
         Raises:
             RemoteProtocolError: it covers what was never sent on this carrier.
@@ -115,7 +115,7 @@ class Outbox:
         return self._kept[self.acked + 1].sent_s if self.acked < self._sent else None
 
     def may_resume_at(self, peer_received: int) -> bool:
-        """Whether a peer that received up to there can go on: nothing it lacks was thrown away, nothing is invented."""
+        """Returns whether a peer that received up to there can go on: all that it lacks is here."""
         return self.acked <= peer_received <= self.last_seq
 
     def restart(self, peer_received: int) -> None:
@@ -151,7 +151,7 @@ class Inbox:
         self._newest_s = 0.0
 
     def receive(self, seq: int, size_bytes: int, now: float) -> None:
-        """Count a sequenced packet.
+        """Counts a sequenced packet.
 
         Raises:
             RemoteProtocolError: it is not the next one; carriers keep order, so the peer lost count or lies.
@@ -175,7 +175,7 @@ class Inbox:
             self.ack_timer_s = None
 
     def take_ack(self, now: float) -> Ack:
-        """The ack for a packet that goes out now."""
+        """Returns the ack for a packet that goes out now."""
         delay_us = int(max(0.0, now - self._newest_s) * 1e6) if self._unacked else 0
         self.restart()
         return Ack(self.last_received, min(delay_us, 0xFFFFFFFF), clock_us(self._newest_s))

@@ -42,7 +42,7 @@ class Liveness:
         return self._give_up_s is not None
 
     def due_s(self, silence_s: float) -> float:
-        """When `check` is due, if so much silence needs no question."""
+        """Returns when `check` is due, if so much silence needs no question."""
         return self.heard_s + silence_s + self._late_s if self._give_up_s is None else self._give_up_s
 
     def heard(self, now: float) -> None:

@@ -52,12 +52,12 @@ class Probes:
         self._ping = self._ping_sent = self._pong = self._nudged_s = None
 
     def ask(self) -> None:
-        """Send a PING with the next packet."""
+        """Sends a PING with the next packet."""
         self._asked += 1
         self._ping = self._asked
 
     def nudge_s(self, waits_since_s: float | None, heard_s: float) -> float | None:
-        """When `on_timer` has a question, one for each silence; None for not at all.
+        """Returns when `on_timer` has a question, one for each silence; None for not at all.
 
         Args:
             waits_since_s: since when the peer is expected to speak; None when it is not.
@@ -75,11 +75,11 @@ class Probes:
             self.ask()
 
     def answer(self, ping: f.Ping) -> None:
-        """Send a PONG with the next packet."""
+        """Sends a PONG with the next packet."""
         self._pong = ping.nonce
 
     def answered(self, pong: f.Pong, now: float) -> float | None:
-        """The round trip in seconds, when this answers our newest question."""
+        """Returns the round trip in seconds, when this answers our newest question."""
         if self._budget is None and pong.idle_silence_ms:
             self.idle_silence_s = max(self._least_s, min(pong.idle_silence_ms / 1000, MAX_IDLE_SILENCE_S))
         if self._ping_sent is None or self._ping_sent[0] != pong.nonce:
@@ -89,7 +89,7 @@ class Probes:
         return rtt_s
 
     def take(self, now: float) -> list[f.Frame]:
-        """What is to be sent now."""
+        """Returns what is to be sent now."""
         probes: list[f.Frame] = []
         if self._pong is not None:
             probes.append(f.Pong(self._pong, self._spread()))

@@ -15,7 +15,7 @@ class TokenBucket:
         self._at_s = now
 
     def take(self, now: float) -> bool:
-        """Use one token; False when there is none."""
+        """Uses one token; returns False when there is none."""
         self._tokens = min(self._burst, self._tokens + (now - self._at_s) * self._rate)
         self._at_s = now
         if self._tokens < 1.0:

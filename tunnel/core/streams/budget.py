@@ -28,7 +28,7 @@ class Budget:
         return own if self.parent is None else min(own, self.parent.available_bytes)
 
     def initial_window(self, wanted_bytes: int, floor_bytes: int) -> int:
-        """Reserve the window of a new stream: what is wanted while the part for new ones lasts, then the floor; 0
+        """Reserves the window of a new stream: what is wanted while the part for new ones lasts, then the floor; 0
         when all is gone.
         """
         window = max(floor_bytes, min(wanted_bytes, self._room_for_new() // 32))
@@ -38,20 +38,20 @@ class Budget:
         return window
 
     def try_grow(self, extra_bytes: int) -> bool:
-        """Reserve more for a stream that used its window up, if that leaves as much again for others."""
+        """Reserves more for a stream that used its window up, if that leaves as much again for others."""
         if extra_bytes > self._room_to_grow() // 2:
             return False
         self.reserve(extra_bytes)
         return True
 
     def reserve(self, count: int) -> None:
-        """Take bytes here and in the pools above."""
+        """Takes bytes here and in the pools above."""
         self.used_bytes += count
         if self.parent is not None:
             self.parent.reserve(count)
 
     def release(self, count: int) -> None:
-        """Give back what was reserved."""
+        """Gives back what was reserved."""
         self.used_bytes -= count
         if self.parent is not None:
             self.parent.release(count)

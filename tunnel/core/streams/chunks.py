@@ -15,7 +15,7 @@ ChunkT = TypeVar("ChunkT", bytes, Chunk)
 
 
 def append_chunk(chunks: deque[ChunkT], data: bytes, small_run: int) -> int:
-    """Append a chunk; `small_run` and the result count the small ones at the end of the queue."""
+    """Appends a chunk; `small_run` and the result count the small ones at the end of the queue."""
     chunks.append(data)
     if len(data) >= SMALL_BYTES:
         return 0

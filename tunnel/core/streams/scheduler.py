@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections import deque
 
-from tunnel.core.streams.states import SEND, Input, step_local
 from tunnel.core.streams.stream import CoreStream
 from tunnel.core.wire import frames as f
 from tunnel.core.wire.codec import FRAME_OVERHEAD_BYTES
@@ -72,17 +71,17 @@ class Scheduler:
         return bool(self._bulk)
 
     def hold(self, frame: f.Frame, now: float) -> None:
-        """Queue a control frame that goes with the next packet, which need not be made for it within HOLD_S."""
+        """Queues a control frame that goes with the next packet, which need not be made for it within HOLD_S."""
         self._held.append(frame)
         if self.held_until_s is None:
             self.held_until_s = now + HOLD_S
 
     def add_credit(self, stream_id: int, limit: int) -> None:
-        """Queue a credit; a newer one for the same stream takes the place of one that still waits."""
+        """Queues a credit; a newer one for the same stream takes the place of one that still waits."""
         self._credits[stream_id] = limit
 
     def add_stream(self, stream: CoreStream, now: float) -> None:
-        """Queue a stream that became ready; nothing happens when it is queued already or not ready."""
+        """Queues a stream that became ready; nothing happens when it is queued already or not ready."""
         if stream.send.scheduled or not stream.send.ready:
             return
         stream.send.scheduled = True
@@ -90,11 +89,11 @@ class Scheduler:
         (self._interactive if stream.send.interactive(now) else self._bulk).append(stream)
 
     def remove_opens(self, stream_ids: set[int]) -> None:
-        """Forget the OPENs of streams that were given up before they could be sent."""
+        """Forgets the OPENs of streams that were given up before they could be sent."""
         self.control = deque(one for one in self.control if type(one) is not f.Open or one.stream_id not in stream_ids)
 
     def remove_stream(self, stream: CoreStream) -> None:
-        """Forget a stream that was reset, with the credit that waits for it."""
+        """Forgets a stream that was reset, with the credit that waits for it."""
         self._credits.pop(stream.id, None)
         if stream.send.scheduled:
             stream.send.scheduled = False
@@ -103,8 +102,10 @@ class Scheduler:
                     queue.remove(stream)
 
     def take(self, room_bytes: int, max_data_bytes: int, now: float, *, interactive: bool, bulk: bool) -> list[f.Frame]:
-        """The frames of the next packet, which is no longer than `room_bytes` (at least 1400) but for a single control
-        frame that does not fit; classes that the pacer holds back are left waiting.
+        """Returns the frames of the next packet.
+
+        It is no longer than `room_bytes` (at least 1400) but for a single control frame that does not fit. Classes that
+        the pacer holds back are left waiting.
         """
         frames: list[f.Frame] = []
         room = room_bytes - PACKET_OVERHEAD_BYTES
@@ -174,7 +175,7 @@ class Scheduler:
         queue.popleft()
         half.scheduled = False
         if half.ready:  # nothing but the end is left
-            half.state = step_local(SEND, half.state, Input.FIN_SENT)
+            half.end_taken()
             frames.append(f.Fin(stream.id))
 
 

@@ -15,7 +15,6 @@ from tunnel.core import events as ev
 from tunnel.core.path.rate import TokenBucket
 from tunnel.core.streams.budget import Budget
 from tunnel.core.streams.scheduler import Scheduler
-from tunnel.core.streams.states import SEND, Input, Receive, step_local
 from tunnel.core.streams.stream import CoreStream
 from tunnel.core.streams.window import ReceiveWindow
 from tunnel.core.wire import frames as f
@@ -87,11 +86,11 @@ class StreamTable:
         return len(self._streams)
 
     def get(self, stream_id: int) -> CoreStream | None:
-        """The stream, or None when it has ended."""
+        """Returns the stream, or None when it has ended."""
         return self._streams.get(stream_id)
 
     def all(self) -> list[CoreStream]:
-        """Every stream that has not ended."""
+        """Returns every stream that has not ended."""
         return list(self._streams.values())
 
     # Local side
@@ -106,7 +105,7 @@ class StreamTable:
         trace_id: str,
         early_data: bytes,
     ) -> CoreStream:
-        """Open a stream; the answer is an event.
+        """Opens a stream; the answer is an event.
 
         Raises:
             OpenRefused: this session takes no more streams.
@@ -137,7 +136,7 @@ class StreamTable:
         return stream
 
     def accept(self, stream: CoreStream, now: float, resolved_address: str) -> None:
-        """Answer the peer's OPEN: connected.
+        """Answers the peer's OPEN: connected.
 
         Raises:
             LocalProtocolError: it was answered already, or is no OPEN of the peer.
@@ -154,21 +153,18 @@ class StreamTable:
             self._events.append(ev.StreamReadable(stream.id))
 
     def push(self, stream: CoreStream, data: bytes, now: float) -> bool:
-        """Queue bytes to send; False asks the writer to wait for StreamWritable."""
+        """Queues bytes to send; False asks the writer to wait for StreamWritable."""
         stream.send.push(data)
         self._scheduler.add_stream(stream, now)
-        if stream.send.queued < self._send_queue_bytes():
-            return True
-        stream.was_full = True
-        return False
+        return stream.send.has_room(self._send_queue_bytes())
 
     def finish(self, stream: CoreStream, now: float) -> None:
-        """Queue the end of this direction."""
+        """Queues the end of this direction."""
         stream.send.finish()
         self._scheduler.add_stream(stream, now)
 
     def reset(self, stream: CoreStream, code: Code, text: str) -> None:
-        """End a stream at once and tell the peer; no event follows."""
+        """Ends a stream at once and tell the peer; no event follows."""
         if self._unsent(stream):
             self._scheduler.remove_opens({stream.id})
         else:
@@ -176,21 +172,19 @@ class StreamTable:
         self._remove(stream)
 
     def stop_sending(self, stream: CoreStream, code: Code) -> None:
-        """Tell the peer that its bytes are not wanted any more; those that come are dropped.
+        """Tells the peer that its bytes are not wanted any more; those that come are dropped.
 
         Raises:
             LocalProtocolError: the stream is not connected yet; it can be reset.
         """
         if not stream.opened:
             raise LocalProtocolError(f"stream {stream.id} is not connected yet")
-        if not stream.receive.stopped and stream.receive.state is Receive.OPEN:
+        if stream.receive.stop():
             self._scheduler.control.append(f.StopSending(stream.id, code))
-        stream.receive.stopped = True
-        stream.receive.drop()
         self._end_if_finished(stream)
 
     def take(self, stream: CoreStream) -> list[bytes]:
-        """Everything that has arrived for the local reader."""
+        """Returns everything that has arrived for the local reader."""
         chunks = stream.receive.take()
         self._end_if_finished(stream)
         return chunks
@@ -198,13 +192,13 @@ class StreamTable:
     def consumed(self, stream: CoreStream, count: int, now: float) -> None:
         """The local reader is done with bytes: the peer may send more."""
         limit = stream.receive.window.consume(count, now, self.rtt_s)
-        if limit is not None and stream.receive.state is Receive.OPEN:
+        if limit is not None and stream.receive.more_may_come:
             self._scheduler.add_credit(stream.id, limit)
 
     # Remote side
 
     def receive(self, frame: f.Frame, now: float) -> None:
-        """Apply a frame of the peer to its stream.
+        """Applies a frame of the peer to its stream.
 
         Raises:
             RemoteProtocolError: the frame is not allowed.
@@ -253,7 +247,7 @@ class StreamTable:
                 self._note_writable(self._streams[frame.stream_id])
             elif type(frame) is f.Fin:
                 stream = self._streams[frame.stream_id]
-                stream.fin_seq = seq
+                stream.send.end_carried(seq)
                 self._unacked_fins.append(stream)
             elif type(frame) is f.Open:
                 left_s = self._streams[frame.stream_id].deadline_s - now
@@ -265,11 +259,11 @@ class StreamTable:
 
     def acknowledged(self, seq: int) -> None:
         """The peer has every packet up to this one: FINs in them have arrived."""
-        arrived = list(takewhile(lambda stream: stream.fin_seq <= seq, self._unacked_fins))
+        arrived = list(takewhile(lambda stream: stream.send.fin_seq <= seq, self._unacked_fins))
         del self._unacked_fins[: len(arrived)]
         for stream in arrived:
             if stream.id in self._streams:
-                stream.send.state = step_local(SEND, stream.send.state, Input.FIN_ACKED)
+                stream.send.end_arrived()
                 self._end_if_finished(stream)
 
     @property
@@ -284,7 +278,7 @@ class StreamTable:
         return None
 
     def expire(self, now: float) -> None:
-        """Give up openings whose deadline is over; a peer that knows of them is told to stop dialling."""
+        """Gives up openings whose deadline is over; a peer that knows of them is told to stop dialling."""
         unsent: set[int] = set()
         while (deadline := self.next_deadline_s) is not None and deadline <= now:
             stream = self._streams[heapq.heappop(self._deadlines)[1]]
@@ -385,8 +379,7 @@ class StreamTable:
         return stream.local and stream.id > self._last_announced_id
 
     def _note_writable(self, stream: CoreStream) -> None:
-        if stream.was_full and stream.send.queued <= self._send_queue_bytes() // 2:
-            stream.was_full = False
+        if stream.send.full and stream.send.drained(self._send_queue_bytes() // 2):
             self._events.append(ev.StreamWritable(stream.id))
 
     def _end_if_finished(self, stream: CoreStream) -> None:

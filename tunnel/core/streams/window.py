@@ -31,12 +31,12 @@ class ReceiveWindow:
         self._last_grant_s: float | None = None
 
     def receive(self, count: int) -> bool:
-        """Count bytes that arrived; False when they lie beyond what was granted."""
+        """Counts bytes that arrived; False when they lie beyond what was granted."""
         self.received += count
         return self.received <= self.granted
 
     def consume(self, count: int, now: float, rtt_s: float) -> int | None:
-        """Count bytes that the local reader took; returns the new absolute credit to send, or None for not yet.
+        """Counts bytes that the local reader took; returns the new absolute credit to send, or None for not yet.
 
         Credit goes out at half a window, or `MAX_GRANT_BYTES`: later would stall the sender, sooner would cost a frame
         for every read.
@@ -56,7 +56,7 @@ class ReceiveWindow:
         return self.granted
 
     def close(self) -> None:
-        """Give the reservation back. The window may not be used after it."""
+        """Gives the reservation back. The window may not be used after it."""
         self._budget.release(self.size_bytes)
         self.size_bytes = 0
 

@@ -41,8 +41,10 @@ _DATA_TAG = bytes((pb.Frame.DATA_FIELD_NUMBER << 3 | 2,))
 
 
 def encode_packet(seq: int, ack: f.Ack, frames: Sequence[f.Frame]) -> bytes:
-    """One serialized Envelope that holds a Packet. Parts of a message that stand one behind the other are the message,
-    so that protobuf makes what lies between large DATA.
+    """Returns one serialized Envelope that holds a Packet.
+
+    Parts of a message that stand one behind the other are the message, so that protobuf makes what lies between large
+    DATA.
     """
     parts: list[bytes] = []
     envelope = pb.Envelope()
@@ -66,7 +68,7 @@ def encode_packet(seq: int, ack: f.Ack, frames: Sequence[f.Frame]) -> bytes:
 
 
 def decode_envelope(message: bytes, max_bytes: int = MAX_MESSAGE_BYTES) -> pb.Envelope:
-    """Parse one message of the carrier.
+    """Parses one message of the carrier.
 
     Raises:
         RemoteProtocolError: it is too long or no Envelope.
@@ -80,7 +82,7 @@ def decode_envelope(message: bytes, max_bytes: int = MAX_MESSAGE_BYTES) -> pb.En
 
 
 def decode_packet(packet: pb.Packet) -> f.Packet:
-    """Check a parsed packet and turn it into frames; frames of unknown kind are left out (PROTO 2.3).
+    """Checks a parsed packet and turn it into frames; frames of unknown kind are left out (PROTO 2.3).
 
     Raises:
         RemoteProtocolError: a bound of PROTO 2 is broken.
@@ -142,18 +144,21 @@ def _encode_open(frame: pb.Frame, opening: f.Open) -> None:
             message.tcp.port = port
         case ServiceTarget(name):
             message.service = name
-        case UnknownTarget():  # the stream table lets none through
+        case _:  # the stream table lets none through
             raise LocalProtocolError("a stream can be opened to known kinds of target only")
     message.deadline_ms = opening.deadline_ms
     message.traffic_class = cast("pb.TrafficClass", int(opening.traffic_class))
     message.trace_id = clip_text(opening.trace_id, MAX_TRACE_ID_BYTES)
     message.credit = opening.credit
     message.early_data = opening.early_data
-    message.agent = opening.agent
-    message.hop = opening.hop
+    if opening.agent:
+        message.agent = opening.agent
+    if opening.hop:
+        message.hop = opening.hop
     if opening.principal is not NOBODY:
         _encode_principal(message.principal, opening.principal)
-        message.principal_text = clip_text(opening.principal_text)
+        if opening.principal_text:
+            message.principal_text = clip_text(opening.principal_text)
 
 
 def _encode_principal(message: pb.Principal, principal: Principal) -> None:

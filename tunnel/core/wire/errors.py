@@ -53,7 +53,7 @@ class Code(IntEnum):
 
     @classmethod
     def from_wire(cls, value: int) -> Code:
-        """The code for a number from a peer; one that this build does not know is INTERNAL (PROTO 9.2)."""
+        """Returns the code for a number from a peer; one that this build does not know is INTERNAL (PROTO 9.2)."""
         try:
             return cls(value)
         except ValueError:
@@ -123,7 +123,7 @@ class TunnelError(Exception):
 
     @classmethod
     def from_peer(cls, text: str, code: Code) -> Self:
-        """The error that a peer tells of; its text may begin with the code of the fault (PROTO 9.3)."""
+        """Returns the error that a peer tells of; its text may begin with the code of the fault (PROTO 9.3)."""
         text, fault = decoded(text)
         return cls(text, code, fault)
 

@@ -198,6 +198,11 @@ SYSTEM_REFUSED: Final = Fault("LL6012", "The operating system refused what the d
 LINKS_STAND_STILL: Final = Fault("LL6013", "Links stand still though they should have been given up")
 AUDIT_NOT_WRITTEN: Final = Fault("LL6014", "Audit records cannot be written")
 RESTART_NEEDED: Final = Fault("LL6015", "The configuration says what only a restart applies")
+STATE_HAS_A_SERVER: Final = Fault("LL6020", "Another server runs with the state folder")
+NOT_UPGRADED: Final = Fault("LL6021", "The running server was not replaced and goes on")
+NO_SERVER_TO_UPGRADE: Final = Fault("LL6022", "No server runs with the state folder")
+HANDED_LISTENER_UNUSED: Final = Fault("LL6023", "A listening socket that was handed over is not used")
+HANDOVER_BROKE: Final = Fault("LL6024", "One of two server processes ended while it handed over")
 
 
 FAULTS: Final[dict[str, Fault]] = {fault.code: fault for fault in list(vars().values()) if isinstance(fault, Fault)}
@@ -221,7 +226,7 @@ class FaultError(Exception):
 
 
 def fault_of(error: BaseException) -> Fault:
-    """The cause that an error names. For others it is SYSTEM_REFUSED if the operating system raised them, or BUG."""
+    """Returns the cause that an error names. For others: SYSTEM_REFUSED if the system raised them, or BUG."""
     fault = getattr(error, "fault", None)
     if isinstance(fault, Fault):
         return fault
@@ -229,12 +234,12 @@ def fault_of(error: BaseException) -> Fault:
 
 
 def coded(text: str, fault: Fault) -> str:
-    """A text with its code before it, as clients and peers are told: `LL4201: 127.0.0.1:22: connection refused`."""
+    """Returns a text with its code before it, as clients and peers are told: `LL4201: 10.0.0.9:22: refused`."""
     return f"{fault.code}: {text}"
 
 
 def decoded(text: str) -> tuple[str, Fault | None]:
-    """What `coded` made, taken apart; the text as it is and None where no code is in front that this build knows."""
+    """Returns what `coded` made, taken apart; the text as it is and None where no known code is in front."""
     match = _CODE.match(text)
     fault = FAULTS.get(match[1]) if match is not None else None
     return (text, None) if match is None or fault is None else (text[match.end() :], fault)

@@ -30,5 +30,5 @@ def frame_text(frame: f.Frame) -> str:
             return f"PING {nonce}"
         case f.Pong(nonce, idle_silence_ms):
             return f"PONG {nonce}" + (f", may be silent for {idle_silence_ms} ms" if idle_silence_ms else "")
-        case f.GoAway(code, text, reconnect_after_ms):
-            return f"GOAWAY {code.label}: {text}, come back after {reconnect_after_ms} ms"
+        case _:
+            return f"GOAWAY {frame.code.label}: {frame.text}, come back after {frame.reconnect_after_ms} ms"

@@ -54,7 +54,7 @@ def encode_hello(
     resume_session_id: bytes = b"",
     last_received: int = 0,
 ) -> bytes:
-    """The agent's first message. `resume_session_id` empty: a new session is wanted."""
+    """Returns the agent's first message. `resume_session_id` empty: a new session is wanted."""
     hello = pb.Hello(
         protocol_min=PROTOCOL_MIN,
         protocol_max=PROTOCOL_MAX,
@@ -70,7 +70,7 @@ def encode_hello(
 
 
 def decode_hello(message: bytes) -> pb.Hello:
-    """Check the agent's first message.
+    """Checks the agent's first message.
 
     Raises:
         RemoteProtocolError: it is no Hello, or breaks a bound of PROTO 3.
@@ -95,7 +95,7 @@ def decode_hello(message: bytes) -> pb.Hello:
 
 
 def choose_protocol(hello: pb.Hello) -> int:
-    """The highest version both sides speak.
+    """Returns the highest version both sides speak.
 
     Raises:
         SessionRefused: there is none.
@@ -144,19 +144,19 @@ def encode_welcome(
 
 
 def encode_refusal(error: SessionRefused) -> bytes:
-    """The server's answer to a Hello that it does not take."""
+    """Returns the server's answer to a Hello that it does not take."""
     refusal = pb.Refusal(code=error.code, text=clip_text(error.told), retry_after_ms=int(error.retry_after_s * 1000))
     return pb.Envelope(refusal=refusal).SerializeToString()
 
 
 def decode_refusal(refusal: pb.Refusal) -> SessionRefused:
-    """The error that a Refusal stands for; it may answer Hello or end a running session (PROTO 3.5 and 7.6)."""
+    """Returns the error that a Refusal stands for; it may answer Hello or end a running session (PROTO 3.5 and 7.6)."""
     text, fault = decoded(clip_text(refusal.text) or "refused without a reason")
     return SessionRefused(text, Code.from_wire(refusal.code), refusal.retry_after_ms / 1000, fault)
 
 
 def decode_answer(message: bytes) -> Welcome:
-    """Check the server's answer.
+    """Checks the server's answer.
 
     Raises:
         SessionRefused: the server does not take this session.

@@ -32,12 +32,12 @@ def as_offered(name: str, offered: Collection[str]) -> str:
 
 
 def is_service_name(text: str) -> bool:
-    """Whether a text may name a service of a box: as an agent's name, but with a letter, so that it is no port."""
+    """Returns whether a text may name a service of a box: as an agent's name, but with a letter: no port."""
     return is_agent_name(text) and not text.isdigit()
 
 
 def is_agent_name(text: str) -> bool:
-    """Whether a text may name an agent."""
+    """Returns whether a text may name an agent."""
     return _AGENT_NAME.fullmatch(text) is not None
 
 

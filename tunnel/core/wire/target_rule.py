@@ -33,7 +33,7 @@ class TargetRule:
 
     @classmethod
     def parse(cls, text: str) -> TargetRule:
-        """Read a rule.
+        """Reads a rule.
 
         Raises:
             ValueError: it is none; the text says what is wrong and what is allowed.
@@ -56,27 +56,27 @@ class TargetRule:
         return TcpTarget(str(self.network.network_address), self.ports[0].start)
 
     def matches_port(self, port: int) -> bool:
-        """Whether the rule covers a port."""
+        """Returns whether the rule covers a port."""
         return any(port in ports for ports in self.ports)
 
     def matches_address(self, address: Address, port: int) -> bool:
-        """Whether the rule covers an address; always False for a rule with a DNS name."""
+        """Returns whether the rule covers an address; always False for a rule with a DNS name."""
         plain = normal_address(address)
         return self.network is not None and plain in self.network and self.matches_port(port)
 
     def matches_name(self, host: str, port: int) -> bool:
-        """Whether the rule is for this very DNS name."""
+        """Returns whether the rule is for this very DNS name."""
         return bool(self.name) and self.name == host.lower().rstrip(".") and self.matches_port(port)
 
 
 def normal_address(address: Address) -> Address:
-    """An IPv4-mapped IPv6 address (`::ffff:10.0.0.1`) as the IPv4 address that the kernel will really dial."""
+    """Returns an IPv4-mapped IPv6 address (`::ffff:10.0.0.1`) as the IPv4 address that the kernel will really dial."""
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return mapped or address
 
 
 def is_dns_name(text: str) -> bool:
-    """Whether a text has the form of a DNS name (RFC 1035 2.3.1, with `_` as service names have it)."""
+    """Returns whether a text has the form of a DNS name (RFC 1035 2.3.1, with `_` as service names have it)."""
     return len(text) <= MAX_HOST_BYTES and _NAME.fullmatch(text) is not None
 
 
