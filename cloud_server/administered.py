@@ -35,7 +35,6 @@ def served_by(server: CloudServer, desired: DesiredState[ServerConfig]) -> Serve
         status=Status(sources),
         book=server.book,
         agents=server.agents,
-        directory=server.directory,
         live=server.live,
         events=server.events,
         administration=server.administration,

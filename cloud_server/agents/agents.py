@@ -120,6 +120,13 @@ class Agents:
         session = self._directory.session(name)
         return session.statistics() if session is not None else None
 
+    def log_frames(self, name: str, for_s: float) -> bool:
+        """Writes each frame of an agent's session to the log for so many seconds, 0: no more; False when it has none."""
+        session = self._directory.session(name)
+        if session is not None:
+            session.log_frames(for_s)
+        return session is not None
+
     def is_known(self, name: str) -> bool:
         """Whether an agent of that name has joined, or has been connected."""
         return name in self._entries or self._known.joined(name) is not None

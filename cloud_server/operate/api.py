@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from cloud_server.agents.agents import Agents
-from cloud_server.agents.directory import MemoryDirectory
 from cloud_server.opens.live import LiveOpens
 from cloud_server.operate import open_list
 from cloud_server.operate.agent_book import AgentBook
@@ -43,7 +42,6 @@ class Served:
     status: Status
     book: AgentBook
     agents: Agents
-    directory: MemoryDirectory
     live: LiveOpens
     events: EventBook
     administration: Administration
@@ -165,10 +163,8 @@ class Api:
     async def _set_frame_log(self, call: AdminCall) -> Done:
         name, enabled = call.values["name"], Body(call.body).flag("enabled")
         self._known(name)
-        session = self._served.directory.session(name)
-        if session is None:
+        if not self._served.agents.log_frames(name, FRAME_LOG_S if enabled else 0):
             raise AdminError(409, f"agent {name} is away: there is nothing to log", code=faults.AGENT_AWAY.code)
-        session.log_frames(FRAME_LOG_S if enabled else 0)
         until = datetime.now(UTC) + timedelta(seconds=FRAME_LOG_S) if enabled else None
         return {"enabled": enabled, "until": until}, {"agent": name, "enabled": enabled}
 
