@@ -121,7 +121,7 @@ class Agents:
         return session.statistics() if session is not None else None
 
     def log_frames(self, name: str, for_s: float) -> bool:
-        """Writes each frame of an agent's session to the log for so many seconds, 0: no more; False when it has none."""
+        """Logs each frame of an agent's session for so many seconds, 0: no more; returns False when it has none."""
         session = self._directory.session(name)
         if session is not None:
             session.log_frames(for_s)
