@@ -54,6 +54,8 @@ def outlook(config: ServerConfig) -> Iterator[str]:
             yield f"{key}: {address}: {fault}"
     if config.connect.unix is not None and (fault := path_fault(config.connect.unix)):
         yield f"connect.unix: {config.connect.unix}: {fault}"
+    if config.audit.destination != STANDARD_OUTPUT and (fault := path_fault(config.audit.file)):
+        yield f"audit.file: {config.audit.file}: {fault}"
     if config.kubernetes.kubeconfig is not None and (fault := _kubeconfig_fault(config.kubernetes.kubeconfig)):
         yield f"kubernetes.kubeconfig: {config.kubernetes.kubeconfig}: {fault}"
     for index, cluster in enumerate(config.cluster):
@@ -61,8 +63,6 @@ def outlook(config: ServerConfig) -> Iterator[str]:
             cluster.kubeconfig.open("rb").close()
         except OSError as error:
             yield f"cluster[{index}].kubeconfig: {cluster.kubeconfig}: {str(error.strerror).lower()}"
-    if config.audit.destination != STANDARD_OUTPUT and (fault := path_fault(config.audit.file)):
-        yield f"audit.file: {config.audit.file}: {fault}"
 
 
 # Internal

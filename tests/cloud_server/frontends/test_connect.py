@@ -227,7 +227,7 @@ async def test_a_client_that_never_reads_its_answer_still_gets_the_banner(front:
     [
         ("box-7:1", b"HTTP/1.1 502 LL4201: 127.0.0.1:1: connection refused"),
         ("box-7:2", b"HTTP/1.1 403 LL4101: not"),
-        ("box-8:22", b"HTTP/1.1 404 LL4003: no agent for box-8: "),
+        ("box-8:22", b"HTTP/1.1 404 LL4003: no agent for box-8, did you mean box-7? "),
         (
             "example.com:443",
             b"HTTP/1.1 404 LL4003: no agent for example.com: it is no agent, node, pod, service or [[route]] ",
