@@ -13,12 +13,14 @@ from typing import Any
 
 import pytest
 
-from tests.support.admin_client import AdminClient, AdminRefused
+from tests.support.admin_client import tls_client
 from tests.support.cluster import edit_toml
 from tests.support.connect_client import ends_in_reset
 from tests.support.ports import free_ports
+from tests.support.processes import command_result, run_command
 from tests.support.targets import Target
 from tests.support.tunnel import BOX, Tunnel, exchange, reset, tunnel, wait_until
+from tunnel.aio.operate.admin_client import AdminRefused, unix_client
 
 ENDS_S = 1.0
 """Within which a connection ends that is not allowed any more."""
@@ -30,7 +32,7 @@ class Server:
     def __init__(self, made: Tunnel) -> None:
         self.tunnel = made
         self.config = made.cluster.config
-        self.admin = AdminClient(self.config.parent / "admin.sock")
+        self.admin = unix_client(self.config.parent / "admin.sock")
 
     def status(self) -> dict[str, Any]:
         status: dict[str, Any] = self.admin.get("status")
@@ -80,7 +82,7 @@ def file_as_before(server: Server) -> Iterator[None]:
         beside.write_text(text)
         beside.replace(server.config)
         with contextlib.suppress(AdminRefused):
-            server.admin.ask("POST", "reload")
+            server.admin.call("POST", "reload")
         assert server.status()["config"]["fault"] is None
 
 
@@ -184,7 +186,7 @@ def test_the_ways_in_are_switched_on_and_off(server: Server) -> None:
         assert refused(server.tunnel.cluster.fleet_port)
     server.change({"fleet": {"listen": f"127.0.0.1:{server.tunnel.cluster.fleet_port}"}})
     wait_until(lambda: not refused(server.tunnel.cluster.fleet_port), "the fleet API is back")
-    user = AdminClient(server.tunnel.cluster.fleet_port, server.tunnel.cluster.operator_tls())
+    user = tls_client(server.tunnel.cluster.fleet_port, server.tunnel.cluster.operator_tls())
     assert [agent["name"] for agent in user.get("agents")["agents"]] == [BOX]
 
 
@@ -259,7 +261,7 @@ def test_the_ways_in_which_a_file_is_replaced(server: Server, tmp_path: Path, ho
         (folder / "other.toml").write_text(changed)
         server.config.unlink()
         server.config.symlink_to("one.toml")
-        assert server.admin.ask("POST", "reload")["changed"] == []
+        assert server.admin.call("POST", "reload")["changed"] == []
         (folder / "next").symlink_to("other.toml")
         (folder / "next").replace(server.config)
     else:
@@ -271,7 +273,7 @@ def test_the_ways_in_which_a_file_is_replaced(server: Server, tmp_path: Path, ho
         server.config.unlink()
         server.config.symlink_to(tmp_path / "cloud-server.toml")
         # What the state folder was by default is the folder of the file, and that is where its path is.
-        assert server.admin.ask("POST", "reload")["changed"] == []
+        assert server.admin.call("POST", "reload")["changed"] == []
         (tmp_path / "..next").symlink_to("..2")
         (tmp_path / "..next").replace(tmp_path / "..data")
     with running(server):
@@ -296,12 +298,16 @@ def test_a_bad_file_changes_nothing_and_says_so_everywhere(server: Server) -> No
         assert "[-]config" in server_page(metrics, "/readyz?verbose")
         assert server_page(metrics, "/readyz/config").startswith("HTTP/1.1 503")
         with pytest.raises(AdminRefused, match="conect") as caught:
-            server.admin.ask("POST", "reload")
+            server.admin.call("POST", "reload")
         assert (caught.value.status, caught.value.code) == (409, "LL1004")
+        done = command_result("cloud-server", "reload", "--config", str(server.config))
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith("Error [LL1004]: ")
     server.config.write_text(good)
     wait_until(lambda: server.status()["config"]["fault"] is None, "the file is good again")
     assert server.generation() == generation
     assert "longline_config_fault 0.0" in server_page(metrics, "/metrics")
+    assert run_command("cloud-server", "reload", "--config", str(server.config)) == "nothing has changed\n"
 
 
 def test_what_only_a_restart_applies_is_named(server: Server) -> None:
