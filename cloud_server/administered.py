@@ -28,6 +28,7 @@ def served_by(server: CloudServer, desired: DesiredState[ServerConfig]) -> Serve
         audit=server.audit,
         lost_lines=server.lost_lines,
         store_fault=lambda: server.store.fault,
+        unreadable=lambda: len(server.store.unreadable()),
         cluster_away=lambda: server.cluster.away,
         cluster_ages_s=server.cluster.ages_s,
     )

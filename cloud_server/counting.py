@@ -68,6 +68,7 @@ class Counting:
             lost_lines=server.lost_lines,
             parts=server.parts.up,
             expiries=server.certificates.ends,
+            unreadable=lambda: len(server.store.unreadable()),
             links=server.sessions,
             handshakes_failed=lambda: self.handshakes_failed,
             config=lambda: self.desired,

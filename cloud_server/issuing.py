@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cloud_server.administer import administer
 from cloud_server.config import ServerConfig, load_server_config, state_of
-from cloud_server.setup import SetupFailed, authority_of, bracketed, fleet_url
+from cloud_server.setup import SetupFailed, authority_of, bracketed, dialled, fleet_url
 from cloud_server.trust.administration import check_user_name
 from cloud_server.trust.hosts import HostsMissing, is_loopback, read_hosts
 from cloud_server.trust.kubeconfig import kubeconfig
@@ -50,8 +50,9 @@ def user_kubeconfig(config_path: Path, user: str) -> str:
             f"{config_path} has no [fleet] listen: there is no API for a kubeconfig to point at", NO_FLEET_API
         )
     authority = authority_of(config)
-    url = fleet_url(config.fleet.listen, _first_host(state_of(config)))
-    return kubeconfig(url, authority.pem, user, authority.issue_user(user))
+    first_host = _first_host(state_of(config))
+    url, connect = fleet_url(config.fleet.listen, first_host), dialled(config.connect.listen, first_host)
+    return kubeconfig(url, authority.pem, user, authority.issue_user(user), connect)
 
 
 def cluster_kubeconfig(config_path: Path, user: str, cluster: str) -> str:

@@ -138,7 +138,9 @@ class CloudServer:
             client_ca=tunnel.client_ca or state / "ca.crt",
         )
         self._sightings = Sightings(store)
-        authenticator = Authenticator(tunnel.trust_domain, UserTokens(store))
+        tokens = UserTokens(store)
+        tokens.when_lost(self._token_lost)
+        authenticator = Authenticator(tunnel.trust_domain, tokens)
         local = Local(self.agents, self.directory)
         self._door = Door(self.live, Router(self.agents), EverybodyMayAll(), audit, local)
         self._exposed = Exposed(self._door, [], lambda name: authenticator.agent(name, ""))
@@ -320,6 +322,11 @@ class CloudServer:
         self.joined.when_lost(self.events.lost_name)
         self.joined.when_joined(self.events.joined)
 
+    def _token_lost(self, proof: str) -> None:
+        """A user's token was revoked: what runs on it ends."""
+        lost = OpenRefused("the token that it was opened with was revoked", Code.STANDING_LOST)
+        self.live.end_where(lambda live: live.request.caller.principal.proof == proof, lost)
+
     def _removed(self, name: str, error: TunnelError) -> None:
         """An agent's membership was taken away: what runs to it ends with that as the reason, and then its session."""
         lost = OpenRefused(str(error), Code.STANDING_LOST)
@@ -360,7 +367,7 @@ class CloudServer:
             await JoinTokens(self.store).tidy()
         except StoreUnavailable as error:
             _log.warning("old join tokens stay in the list", code=error.fault.code, reason=str(error))
-        return Enrollment(self._signer, self.store, self.joined, self.agents.rejoined)
+        return Enrollment(self._signer, self.store, self.joined, self.agents.rejoined, self.audit)
 
     async def _see_agents(self) -> None:
         """Notes who comes and goes, for lists and events, until cancelled."""

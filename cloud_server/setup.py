@@ -26,8 +26,9 @@ from tunnel.core.wire.faults import (
 from tunnel.core.wire.target_rule import is_dns_name
 
 ADMIN = "admin"
+CONNECT_LISTEN = HostPort("127.0.0.1:7444")
 FLEET_LISTEN = HostPort("127.0.0.1:7445")
-"""Where the first configuration has the fleet API."""
+"""Where the first configuration has the CONNECT proxy over TLS, and the fleet API."""
 
 _CONFIG = f"""\
 # What this cloud-server does. Check a change with: cloud-server check --config FILE
@@ -38,7 +39,7 @@ listen = ["0.0.0.0:7443"]
 
 [connect]                         # HTTP CONNECT: kube-apiserver, curl, ssh
 unix = "connect.sock"
-listen = "127.0.0.1:7444"         # over TLS; client certificate or Proxy-Authorization
+listen = "{CONNECT_LISTEN}"         # over TLS; client certificate or Proxy-Authorization
 
 [fleet]                           # the Kubernetes API for boxes without Kubernetes
 listen = "{FLEET_LISTEN}"
@@ -98,7 +99,8 @@ def init_state(folder: Path, hosts: Sequence[str]) -> Made:
     made = Made(path, kept is None, folder / "admin.kubeconfig", server)
     files = _state_files(state, authority, hosts)
     url = fleet_url(config.fleet.listen or FLEET_LISTEN, hosts[0])
-    operator = kubeconfig(url, authority.pem, ADMIN, authority.issue_user(ADMIN))
+    connect = dialled(config.connect.listen if kept else CONNECT_LISTEN, hosts[0])
+    operator = kubeconfig(url, authority.pem, ADMIN, authority.issue_user(ADMIN), connect)
     files.insert(0, NewFile(made.kubeconfig, operator.encode(), SECRET))
     if kept is None:
         files.insert(0, NewFile(path, _CONFIG.encode(), PUBLIC))
@@ -135,8 +137,15 @@ def renew_certificates(config_path: Path, *, all_of_them: bool) -> list[Path]:
 
 def fleet_url(listen: HostPort, first_host: str) -> str:
     """Where clients find the fleet API: on this machine when it listens on loopback, else by the first --host."""
+    return f"https://{dialled(listen, first_host)}"
+
+
+def dialled(listen: HostPort | None, first_host: str) -> str:
+    """Returns HOST:PORT at which clients find a listener; an empty text for none."""
+    if listen is None:
+        return ""
     host = listen.host if is_loopback(listen.host) else first_host
-    return f"https://{bracketed(host)}:{listen.port}"
+    return f"{bracketed(host)}:{listen.port}"
 
 
 def authority_of(config: ServerConfig) -> CertificateAuthority:

@@ -20,6 +20,7 @@ from edge_agent.real_kubelet import dial_kubelet
 from tunnel.aio.carriers.carrier import DialOptions
 from tunnel.aio.carriers.native_log import relay
 from tunnel.aio.exits.acceptor import Request, Service, StreamAcceptor
+from tunnel.aio.exits.dialer import dial
 from tunnel.aio.exits.policy import Policy
 from tunnel.aio.process import garbage, malloc
 from tunnel.aio.process.command import VERSION
@@ -66,10 +67,11 @@ async def _main(config: AgentConfig, stop: Stop) -> int:
         _log.error("cannot start", code=error.fault.code, reason=str(error))
         return EXIT_FAILED
     parts = Parts()
-    host = _host_kubelet(name, config, parts)
+    policy = Policy([allow.rule for allow in config.allow])
+    host = _host_kubelet(name, config, parts, policy)
     services = _services(config, host)
     named = named_targets(config)
-    acceptor = StreamAcceptor(Policy([allow.rule for allow in config.allow]), services, named)
+    acceptor = StreamAcceptor(policy, services, named)
     options = DialOptions(proxy=config.cloud.proxy, on_clock=ClockWatch().look)
     link = CloudLink(
         config.cloud.servers,
@@ -131,13 +133,13 @@ class _Once:
             self._state = ""
 
 
-def _host_kubelet(name: str, config: AgentConfig, parts: Parts) -> HostKubelet | None:
+def _host_kubelet(name: str, config: AgentConfig, parts: Parts, policy: Policy) -> HostKubelet | None:
     """The built-in kubelet; commands wait for their account, which may come from a directory that is not there yet."""
     if not config.host.offered:
         return None
     from edge_agent.hostkubelet.server import HostKubelet  # costs 3 MB with what it needs
 
-    host = HostKubelet(name, config.host.settings)
+    host = HostKubelet(name, config.host.settings, lambda target, deadline_s: dial(target, policy, deadline_s))
     if config.host.exec:
         parts.want("host.exec", host.find_account)
     return host

@@ -155,9 +155,12 @@ class Refuse:
         if name in {POSIX_ONLY!r} or name == "grpc":
             raise ImportError(f"{{name}} is not on Windows")
 sys.meta_path.insert(0, Refuse())
-import tunnel.tool.cli, tunnel.tool.connect, tunnel.tool.relay, tunnel.tool.wire
+import importlib, pkgutil, tunnel.tool
+for module in pkgutil.iter_modules(tunnel.tool.__path__, "tunnel.tool."):
+    importlib.import_module(module.name)
 import tunnel.aio.identity.openssl, yaml
-tunnel.tool.cli.cli(["connect", "--help"])
+for name in tunnel.tool.cli.cli.commands:
+    tunnel.tool.cli.cli([name, "--help"], standalone_mode=False)
 """
     assert "Join standard input and output to TARGET" in _run(sys.executable, "-W", "error", "-c", code)
 

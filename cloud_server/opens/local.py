@@ -75,8 +75,8 @@ class Local:
             raise _named(refused, agent) from None
 
     async def _session(self, agent: str, give_up_s: float) -> TunnelSession:
-        """Waits for a session with a link, for LINK_WAIT_S at most, but until the deadline for one on its way, since
-        the server has just started.
+        """Waits for a session with a link, for LINK_WAIT_S at most; until the end for an agent that is on its way to a
+        server that has just started.
         """
         loop = asyncio.get_running_loop()
         while True:

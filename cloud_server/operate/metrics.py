@@ -55,6 +55,8 @@ class Sources:
     """Whether each part of the server is up."""
     expiries: Callable[[], Mapping[str, datetime]]
     """When the server's certificates end."""
+    unreadable: Callable[[], int]
+    """How many records of agents and tokens cannot be read."""
     links: Links
     handshakes_failed: Callable[[], Mapping[str, int]]
     """TLS handshakes of agents that failed, by kind."""
@@ -184,6 +186,9 @@ class _Now(Collector):
         yield from self._opens()
         ends = {(name,): end.timestamp() for name, end in sources.expiries().items()}
         yield _gauge("longline_certificate_expiry_seconds", "Unix time of its end.", ["certificate"], ends)
+        unreadable = {(): float(sources.unreadable())}
+        text = "Records of agents and tokens that cannot be read."
+        yield _gauge("longline_unreadable_records", text, [], unreadable)
         connections = sources.connections()
         yield _gauge(
             "longline_connections", "Clients being served.", ["listener"], {(k,): v for k, v in connections.items()}

@@ -62,6 +62,8 @@ class Sources:
     audit: AuditLog
     lost_lines: Callable[[], Lost]
     store_fault: Callable[[], str]
+    unreadable: Callable[[], int]
+    """How many records of agents and tokens cannot be read."""
     cluster_away: Callable[[], str]
     cluster_ages_s: Callable[[], Mapping[str, float]]
 
@@ -167,6 +169,9 @@ class Status:
             yield Warned(faults.LOG_LINES_LOST, text, "look at what reads the log: journald, the container's runtime")
         if fault := sources.store_fault():
             yield Warned(faults.STATE_UNREADABLE, fault, "look at the disk of the state folder", bad=True)
+        if count := sources.unreadable():
+            text = f"{count} record{'s' if count > 1 else ''} of agents or tokens cannot be read"
+            yield Warned(faults.RECORD_UNREADABLE, text, "cloud-server agent list")
         if away := sources.cluster_away():
             age_s = max(sources.cluster_ages_s().values(), default=0.0)
             text = f"the cluster's API has given no news for {age_s:.0f} s, going on with what is known: {away}"

@@ -76,7 +76,7 @@ class Authenticator:
         token = self._credentials.user_token(token_digest(text))
         if token is None or (token.expires is not None and datetime.now(UTC) >= token.expires):
             return None
-        proof = f"token:{token.sha256[:PROOF_DIGITS]}"
+        proof = token_proof(token.sha256)
         principal = Principal(kind=PrincipalKind.USER, name=token.user, groups=token.groups, proof=proof)
         return Caller(principal, token.expires, token.scope)
 
@@ -112,6 +112,11 @@ class Authenticator:
 def token_digest(text: str) -> str:
     """The SHA-256 under which a token is kept; hexadecimal."""
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def token_proof(sha256: str) -> str:
+    """The proof in the Caller of a token with this hash."""
+    return f"token:{sha256[:PROOF_DIGITS]}"
 
 
 def _certificate(serial: str) -> str:

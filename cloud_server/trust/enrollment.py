@@ -1,4 +1,4 @@
-"""Join and Renew: who gets an agent's certificate. Every decision is an audit record."""
+"""Join and Renew: who gets an agent's certificate. Every decision is an audit record; what fails here is logged too."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from cloud_server.trust.tokens import USED, JoinTokens, TokenRefused, TokenUnrea
 from protos import tunnel_pb2
 from tunnel.aio.carriers.carrier_errors import EnrollmentRefused
 from tunnel.aio.identity.certificate import read_certificate
+from tunnel.aio.operate.audit import Audit
 from tunnel.core.wire.errors import SessionRefused, TunnelError
 from tunnel.core.wire.faults import TOKEN_USED
 
-_log = structlog.get_logger("audit")
+_log = structlog.get_logger("cloud.enrollment")
 
 CANNOT_SIGN = "the server cannot sign certificates; its log says more"
 CANNOT_KEEP = "the server cannot write its state folder; its log says more"
@@ -35,6 +36,7 @@ class Enrollment:
         store: Store,
         agents: JoinedAgents,
         on_joined: Callable[[str, TunnelError], None],
+        audit: Audit,
     ) -> None:
         """`on_joined` ends what an earlier key of the name still holds; called before the new key has a certificate."""
         self._signer = signer
@@ -42,6 +44,7 @@ class Enrollment:
         self._tokens = JoinTokens(store)
         self._agents = agents
         self._on_joined = on_joined
+        self._audit = audit
 
     async def join(self, peer_spiffe: str, request: tunnel_pb2.JoinRequest) -> tunnel_pb2.JoinResponse:
         """Trade a token for a certificate; a token for a name that is taken gives the name to the new key.
@@ -61,14 +64,17 @@ class Enrollment:
             await self._store.commit(self._tokens.use(token), Change(AGENTS, name, _record(name, signed)))
         except (TokenRefused, CsrRefused, Conflict) as caught:
             refused = TokenRefused(USED, TOKEN_USED) if isinstance(caught, Conflict) else caught
-            _log.warning("join refused", code=refused.fault.code, token=token_id, reason=str(refused))
+            code, text = refused.fault.code, str(refused)
+            # Whoever has any token of ours, used or not, may ask as often as they like.
+            self._audit.record_folded("join_refused", token_id, token=token_id, code=code, text=text)
             raise EnrollmentRefused(refused.text, refused.fault) from caught
         except (SignerFailed, StoreUnavailable, TokenUnreadable) as error:
             _log.error("join failed", code=error.fault.code, token=token_id, reason=str(error))
+            self._audit.record("join_failed", token=token_id, code=error.fault.code, text=str(error))
             what = CANNOT_SIGN if isinstance(error, SignerFailed) else CANNOT_KEEP
             raise EnrollmentRefused(f"{what}; {STILL_GOOD}", error.fault) from error
         self._on_joined(name, IdentityRejected(f"{name} was joined anew"))
-        _log.info("joined", agent=name, token=token_id, version=request.version)
+        self._audit.record("joined", agent=name, token=token_id, version=request.version)
         return tunnel_pb2.JoinResponse(chain_der=[signed.certificate_der], ca_pem=signed.ca_pem, agent_name=name)
 
     async def renew(
@@ -86,13 +92,15 @@ class Enrollment:
                 raise CsrRefused("the request is for another key; a new key needs a new join token")
             signed = await self._signer.sign(name, request.csr_der)
         except (IdentityRejected, SessionRefused, CsrRefused) as refused:
-            _log.warning("renewal refused", code=refused.fault.code, agent=name, reason=str(refused))
+            code, text = refused.fault.code, str(refused)
+            self._audit.record_folded("renewal_refused", name, agent=name, code=code, text=text)
             raise EnrollmentRefused(refused.text, refused.fault) from refused
         except SignerFailed as error:
             _log.error("renewal failed", code=error.fault.code, agent=name, reason=str(error))
+            self._audit.record("renewal_failed", agent=name, code=error.fault.code, text=str(error))
             raise EnrollmentRefused(CANNOT_SIGN, error.fault) from error
         await self._note(name, signed)
-        _log.info("renewed", agent=name)
+        self._audit.record("renewed", agent=name)
         return tunnel_pb2.RenewResponse(chain_der=[signed.certificate_der], ca_pem=signed.ca_pem)
 
     # Internal

@@ -10,9 +10,11 @@ import yaml
 from cloud_server.trust.ca import Issued
 
 CONTEXT = "longline"
+EXTENSION = "longline"
+"""Of the cluster; kubectl keeps it and asks no more. `tunnel/tool/kubeconfig.py` reads it."""
 
 
-def kubeconfig(server: str, ca_pem: bytes, user: str, issued: Issued) -> str:
+def kubeconfig(server: str, ca_pem: bytes, user: str, issued: Issued, connect: str = "") -> str:
     """The file's text.
 
     Args:
@@ -20,11 +22,15 @@ def kubeconfig(server: str, ca_pem: bytes, user: str, issued: Issued) -> str:
         ca_pem: authority that its certificate is checked against.
         user: name shown for the user.
         issued: the user's certificate and key.
+        connect: HOST:PORT of the CONNECT listener, for the `longline` command; "": there is none.
     """
+    cluster: dict[str, Any] = {"server": server, "certificate-authority-data": _base64(ca_pem)}
+    if connect:
+        cluster["extensions"] = [{"name": EXTENSION, "extension": {"connect": connect}}]
     config: dict[str, Any] = {
         "apiVersion": "v1",
         "kind": "Config",
-        "clusters": [{"name": CONTEXT, "cluster": {"server": server, "certificate-authority-data": _base64(ca_pem)}}],
+        "clusters": [{"name": CONTEXT, "cluster": cluster}],
         "users": [
             {
                 "name": user,

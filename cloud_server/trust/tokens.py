@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
-from cloud_server.trust.authenticator import UserToken, token_digest
+from cloud_server.trust.authenticator import UserToken, token_digest, token_proof
 from cloud_server.trust.records import JOIN_TOKENS, USER_TOKENS, JoinTokenRecord
 from cloud_server.trust.signer import JoinCredential
-from cloud_server.trust.store import Change, Good, Store, value_of
+from cloud_server.trust.store import Change, Good, Record, Store, value_of
 from tunnel.aio.identity.join_token import JoinToken
 from tunnel.aio.identity.validity import date
 from tunnel.core.wire.faults import RECORD_UNREADABLE, TOKEN_EXPIRED, TOKEN_UNKNOWN, TOKEN_USED, FaultError
@@ -135,6 +136,15 @@ class UserTokens:
             self._store.catch_up()
             found = self._store.get(USER_TOKENS, sha256)
         return value_of(found)
+
+    def when_lost(self, on_lost: Callable[[str], None]) -> None:
+        """Have `on_lost` called with the proof (see `Principal`) of each token that is revoked from now on."""
+
+        def changed(sha256: str, _before: Record[UserToken] | None, after: Record[UserToken] | None) -> None:
+            if after is None:
+                on_lost(token_proof(sha256))
+
+        self._store.watch(USER_TOKENS, changed)
 
     async def create(self, user: str, life: timedelta | None = None) -> str:
         """A new token, beside those that the user has; only its hash is kept. `life` None: it does not end.

@@ -1,4 +1,7 @@
-"""The box's own audit record of what is done through its kubelet: one line per exec and log, refused ones too."""
+"""The box's own audit record of what is done through its kubelet, refusals too.
+
+One line for each exec, log and forwarded connection.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +33,8 @@ class RequestRecord:
     container: str
     command: list[str] | None = None
     """None: the action runs none."""
+    target: str = ""
+    """What a forwarded port leads to; "": the action forwards none."""
     exit_code: int | None = None
     """None: there was none, or nobody was left to be told."""
     bytes_in: int = 0
@@ -50,6 +55,7 @@ def audited(record: RequestRecord) -> Iterator[RequestRecord]:
         record.ended = _reason(error)
         raise
     finally:
+        forwarded = {"target": record.target} if record.target else {}
         ran = {} if record.command is None else {"command": recorded_command(record.command)}
         _log.info(
             "host",
@@ -58,6 +64,7 @@ def audited(record: RequestRecord) -> Iterator[RequestRecord]:
             trace_id=record.trace_id,
             container=record.container[:MAX_NAME_CHARS],
             **ran,
+            **forwarded,
             exit_code=record.exit_code,
             bytes_in=record.bytes_in,
             bytes_out=record.bytes_out,

@@ -21,6 +21,8 @@ from edge_agent.hostkubelet.log_file import LogFile
 from edge_agent.hostkubelet.log_options import parse_log_options
 from edge_agent.hostkubelet.log_request import ClientGone, LogBroken, Logs, send_log
 from edge_agent.hostkubelet.pod import HOST, NAMESPACE, Container, Kind, Transitions, containers, pod_list
+from edge_agent.hostkubelet.port_forward import Dial, PortForward
+from edge_agent.hostkubelet.port_forward import negotiate as negotiate_forward
 from edge_agent.hostkubelet.running import Running
 from edge_agent.hostkubelet.settings import HostSettings, SettingsError
 from edge_agent.hostkubelet.spawn import CommandSpec
@@ -36,15 +38,19 @@ from tunnel.core.wire.errors import Code, StreamError
 from tunnel.core.wire.faults import (
     CONTAINER_UNKNOWN,
     HOST_RUNS_NO_COMMANDS,
+    NOT_ALLOWED_BY_BOX,
     NOT_ON_A_PLAIN_BOX,
     TOO_MANY_COMMANDS,
     USAGE_UNKNOWN,
 )
+from tunnel.kubeapi.spdy import SpdyError
 
 MAX_EXECS = 128
 """Commands at once: each may hold 0.5 MiB here and a process group on the box."""
 MAX_LOGS = 128
 """Logs being read at once: each may hold 0.2 MiB here and, for a unit, a journalctl."""
+MAX_FORWARDS = 32
+"""Clients that forward ports at once; port_forward.py says what each may hold."""
 LONG_HEADS_BYTES = 4 * 1024 * 1024
 """What the heads of requests take that are longer than usual, all together: a command may be 1 MiB long."""
 
@@ -67,6 +73,7 @@ class HostKubelet:
         self,
         agent_name: str,
         settings: HostSettings,
+        dial: Dial | None = None,
         *,
         journalctl: str = "journalctl",
         systemctl: str = "systemctl",
@@ -76,6 +83,7 @@ class HostKubelet:
         Args:
             agent_name: name of the pod and of its node.
             settings: what the box allows.
+            dial: connects to a port of this box where its policy allows that; None: no port is forwarded.
             journalctl: program that reads the journal.
             systemctl: program that knows the units' states.
 
@@ -97,7 +105,9 @@ class HostKubelet:
         self._since = datetime.now(UTC)
         self._states = ContainerStates([*self._containers.values()], self._account, units, self._files, self._since)
         self._transitions = Transitions(self._since)
+        self._dial = dial
         self._execs = 0
+        self._forwards = 0
         self._open_logs = 0
         self._closing = False
 
@@ -187,13 +197,14 @@ class HostKubelet:
                 raise KubeletError(
                     400, "nothing on a plain box can be attached to: use exec or logs", NOT_ON_A_PLAIN_BOX
                 )
-            case ["portForward", *_]:
-                raise KubeletError(
-                    400, "a plain box forwards no ports here: use longline connect or a [[forward]]", NOT_ON_A_PLAIN_BOX
-                )
+            case ["portForward", namespace, pod]:
+                self._check_pod(namespace, pod)
+                await self._port_forward(call)
+                return False
             case _:
                 raise KubeletError(
-                    404, "the kubelet of a plain box serves /pods, /exec, /containerLogs, /stats/summary and /healthz"
+                    404,
+                    "a plain box serves /pods, /exec, /portForward, /containerLogs, /stats/summary and /healthz",
                 )
         return True
 
@@ -203,11 +214,14 @@ class HostKubelet:
         except (OSError, ValueError, LookupError, NotAnswering) as error:
             raise KubeletError(500, f"this box does not tell what it uses: {error}", USAGE_UNKNOWN) from None
 
-    def _container(self, namespace: str, pod: str, name: str) -> Container:
+    def _check_pod(self, namespace: str, pod: str) -> None:
         if (namespace, pod) != (NAMESPACE, self._name):
             raise KubeletError(
                 404, f'pods "{pod}" not found in the namespace "{namespace}" of this box', CONTAINER_UNKNOWN
             )
+
+    def _container(self, namespace: str, pod: str, name: str) -> Container:
+        self._check_pod(namespace, pod)
         if name == HOST and self._account is None:
             raise KubeletError(
                 403,
@@ -275,6 +289,27 @@ class HostKubelet:
             await _run(ExecSession(ChannelSocket(call.duplex, early), spec, outputs, self._running), record)
         finally:
             self._execs -= 1
+
+    async def _port_forward(self, call: _Call) -> None:
+        """Forward ports for one client; the connection is used up afterwards."""
+        if self._dial is None:
+            raise KubeletError(403, "this box forwards no ports", NOT_ALLOWED_BY_BOX)
+        headers, transport = negotiate_forward(call.request)
+        if self._forwards >= MAX_FORWARDS:
+            raise KubeletError(
+                429, f"{MAX_FORWARDS} clients forward ports of this box already: try again later", TOO_MANY_COMMANDS
+            )
+        self._forwards += 1
+        try:
+            early = await call.connection.upgrade(headers)
+            forward = PortForward(
+                transport(call.duplex, early), self._dial, user=call.principal, trace_id=call.trace_id, pod=self._name
+            )
+            await forward.run()
+        except SpdyError as error:
+            call.duplex.reset(Code.PROTOCOL_ERROR, str(error))
+        finally:
+            self._forwards -= 1
 
     async def _spec(self, argv: list[str], *, tty: bool, stdin: bool) -> CommandSpec:
         assert self._account is not None

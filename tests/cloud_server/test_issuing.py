@@ -70,7 +70,10 @@ def test_names_that_no_user_can_have(state: Path, make: object) -> None:
 def test_kubeconfigs_made_later_point_at_the_first_host(state: Path) -> None:
     path = state / "cloud-server.toml"
     path.write_text("[fleet]\nlisten = '0.0.0.0:7445'\n")
-    assert "https://cloud.example.com:7445" in user_kubeconfig(path, "ann")
+    assert "https://cloud.example.com:7445" in (made := user_kubeconfig(path, "ann"))
+    assert "extensions" not in made
+    path.write_text("[fleet]\nlisten = '0.0.0.0:7445'\n[connect]\nlisten = '0.0.0.0:7444'\n")
+    assert "connect: cloud.example.com:7444" in user_kubeconfig(path, "ann")
     (state / "hosts").write_text("")
     with pytest.raises(SetupFailed, match="hosts is empty"):
         user_kubeconfig(path, "ann")

@@ -21,7 +21,7 @@ from cloud_server.operate.api import Api
 from tests.support.admin_client import tls_client
 from tests.support.cluster import Cluster
 from tests.support.connect_client import ends_in_reset
-from tests.support.processes import run_command
+from tests.support.processes import command_result, run_command
 from tests.support.tunnel import BOX, Tunnel, exchange, tunnel, wait_until
 from tunnel.aio.operate.admin import Routes
 from tunnel.aio.operate.admin_client import AdminClient, AdminRefused, unix_client
@@ -226,6 +226,15 @@ def test_the_socket_is_for_the_daemons_own_user(up: Tunnel) -> None:
     path.parent.chmod(0o700)
     assert "403" in done.stdout, done
     assert "may not command this daemon" in done.stdout
+
+
+def test_the_operators_command_shows_it(up: Tunnel) -> None:
+    socket = ["--socket", str(up.cluster.config.parent / "admin.sock")]
+    told = command_result("longline", "status", *socket)
+    assert (told.returncode, "1 of " in told.stdout) == (0, True), told
+    assert BOX in run_command("longline", "agents", *socket)
+    assert "joined" in run_command("longline", "events", *socket)
+    assert "uid:" in run_command("longline", "whoami", *socket)
 
 
 def test_a_close_name_is_suggested(admin: Checked) -> None:

@@ -72,7 +72,7 @@ def test_the_cause_of_a_refusal_reaches_whoever_asked_from_wherever_it_lies(
     [
         (["--via", "127.0.0.1:1"], 2, "needs --kubeconfig"),
         (["--via", "/nowhere/connect.sock"], 1, "no such file"),
-        ([], 2, "--via"),
+        ([], 1, "name your kubeconfig with --kubeconfig"),
     ],
 )
 def test_slips(words: list[str], code: int, says: str) -> None:

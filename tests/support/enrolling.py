@@ -22,6 +22,7 @@ from cloud_server.trust.tokens import JoinTokens
 from edge_agent.identity.certificates import load_key
 from edge_agent.identity.identity import Identity
 from tests.support.carriers import echo
+from tests.support.doors import Records
 from tunnel.aio.carriers.carrier_server import CarrierServer
 from tunnel.aio.identity.join_token import JoinToken
 from tunnel.aio.identity.tls_material import ServerTls
@@ -61,11 +62,12 @@ class Office:
     tokens: JoinTokens
     ended: list[tuple[str, TunnelError]] = field(default_factory=list)
     """Names whose earlier sessions had to end."""
+    audit: Records = field(default_factory=Records)
     server: CarrierServer | None = None
 
     def enrollment(self, signer: Signer) -> Enrollment:
         ended = self.ended
-        return Enrollment(signer, self.store, self.agents, lambda name, error: ended.append((name, error)))
+        return Enrollment(signer, self.store, self.agents, lambda name, error: ended.append((name, error)), self.audit)
 
     @property
     def address(self) -> ServerAddress:

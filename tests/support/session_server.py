@@ -81,16 +81,16 @@ async def session_server(
     """A server that is stopped at the end, as `kill -9` would: nobody is told."""
     await asyncio.to_thread(state.mkdir, parents=True, exist_ok=True)
     store = await asyncio.to_thread(open_state, state)
-    agents = JoinedAgents(store, pins_unknown=True)
+    joined = JoinedAgents(store, pins_unknown=True)
     directory = MemoryDirectory()
-    registry = Agents(agents, directory)
-    agents.when_lost(registry.removed)
+    registry = Agents(joined, directory)
+    joined.when_lost(registry.removed)
     following = TaskOwner("store")
     following.spawn("follow", store.follow())
     sessions = AgentSessions(
         registry,
         directory,
-        agents,
+        joined,
         version="1",
         limits=Limits(),
         timing=timing or Timing(),

@@ -33,6 +33,8 @@ from tunnel.tool.wire import PlainWire, TlsWire, Wire
 MAX_HEAD_BYTES = 64 * 1024
 CHUNK_BYTES = 64 * 1024
 MAX_PORT = 65535
+KEEPALIVE_S = {"TCP_KEEPIDLE": 30, "TCP_KEEPALIVE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
+"""A server that is gone is noticed in a minute. The second is macOS's name of the first; the last is a number."""
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] (\d{3}) ?([^\r\n]*)\r\n")
 _PRINTABLE = re.compile(r"[!-~]+")
 
@@ -103,8 +105,24 @@ def dial_unix(path: Path, patience: Patience) -> Proxy:
     return Proxy(str(path), sock, PlainWire())
 
 
-def dial_tls(address: str, context: ssl.SSLContext, patience: Patience, proxy: str | None = None) -> Proxy:
-    """To the TLS listener of a server, through an HTTP proxy where there is one (`http_proxy.proxy_for`).
+def dial_tls(
+    address: str,
+    context: ssl.SSLContext,
+    patience: Patience,
+    proxy: str | None = None,
+    *,
+    what: str = "--via",
+    tls_name: str = "",
+) -> Proxy:
+    """To a TLS listener of a server, through an HTTP proxy where there is one (`http_proxy.proxy_for`).
+
+    Args:
+        address: HOST:PORT.
+        context: whom to trust, and as whom.
+        patience: for all of it.
+        proxy: URL of the HTTP proxy; None: what the environment says.
+        what: where the address stands, for error texts.
+        tls_name: that the certificate must have; "" is the host of the address.
 
     Raises:
         ConnectFailed: it cannot be reached.
@@ -112,15 +130,15 @@ def dial_tls(address: str, context: ssl.SSLContext, patience: Patience, proxy: s
     host, _, port = address.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not host or not (port.isascii() and port.isdigit() and 0 < int(port) <= MAX_PORT):
-        raise ConnectFailed(f"--via {address}: write HOST:PORT, or the path of a unix socket", VIA_INVALID)
+        raise ConnectFailed(f"{what} {address}: write HOST:PORT, or the path of a unix socket", VIA_INVALID)
     try:
-        wire = TlsWire(context, host)
+        wire = TlsWire(context, tls_name or host)
         through = proxy_for(host, proxy, "--proxy", os.environ)
         hop = (host, int(port)) if through is None else (through.host, through.port)
     except ProxyUnusable as error:
         raise ConnectFailed(error.text, error.fault) from error
     except ValueError as error:  # no host name: empty labels, or longer than names are
-        raise ConnectFailed(f"--via {address}: {host} is no host", VIA_INVALID) from error
+        raise ConnectFailed(f"{what} {address}: {host} is no host", VIA_INVALID) from error
     name = address if through is None else f"{address}: the {through}"
     try:
         sock = socket.create_connection(hop, patience.left_s())
@@ -129,7 +147,7 @@ def dial_tls(address: str, context: ssl.SSLContext, patience: Patience, proxy: s
     except OSError as error:
         raise ConnectFailed(f"cannot connect to {name}: {reason(error)}") from error
     except UnicodeError as error:
-        raise ConnectFailed(f"--via {address}: {host} is no host", VIA_INVALID) from error
+        raise ConnectFailed(f"{what} {address}: {host} is no host", VIA_INVALID) from error
     if through is not None:
         try:
             _go_through(through, sock, (host, int(port)), patience)
@@ -141,7 +159,16 @@ def dial_tls(address: str, context: ssl.SSLContext, patience: Patience, proxy: s
                 raise ConnectFailed(f"cannot connect through {name}: {reason(error)}") from error
             raise
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    _keep_alive(sock)
     return Proxy(address, sock, wire)
+
+
+def _keep_alive(sock: socket.socket) -> None:
+    """Have the system notice a server that vanished: a log that is followed may be silent for hours."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in KEEPALIVE_S.items():
+        if (option := getattr(socket, name, None)) is not None:  # not every system has all of them
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def _go_through(proxy: HttpProxy, sock: socket.socket, server: tuple[str, int], patience: Patience) -> None:
@@ -159,18 +186,24 @@ def _go_through(proxy: HttpProxy, sock: socket.socket, server: tuple[str, int], 
         raise ConnectFailed(refusal, PROXY_REFUSED)
 
 
-def ask(proxy: Proxy, target: str, patience: Patience) -> Joined:
+def ask(proxy: Proxy, target: str, patience: Patience, token: str = "") -> Joined:
     """Ask for a target; the socket is closed when it is refused.
+
+    Args:
+        proxy: the server.
+        target: what to be connected to.
+        patience: for the answer.
+        token: of the user; "": the certificate says who it is.
 
     Raises:
         ConnectFailed: it was refused, and why.
     """
     try:
-        return _ask(proxy, target, patience)
+        return _ask(proxy, target, patience, token)
     except BaseException as error:
         proxy.sock.close()
         if isinstance(error, OSError):
-            raise _failure(proxy, error, patience) from error
+            raise failure(proxy, error, patience) from error
         raise
 
 
@@ -181,10 +214,13 @@ def reason(error: OSError) -> str:
     return (error.strerror or str(error)).lower()
 
 
-def _failure(proxy: Proxy, error: OSError, patience: Patience) -> ConnectFailed:
+def failure(proxy: Proxy, error: OSError, patience: Patience | None) -> ConnectFailed:
+    """What to say of an error on the connection; `patience` None: nobody waits for an answer any more."""
     match error:
-        case TimeoutError():
+        case TimeoutError() if patience is not None:
             return patience.over(proxy.name)
+        case ConnectionError() | ssl.SSLEOFError() if patience is None:
+            return ConnectFailed(f"{proxy.name}: the connection broke: {reason(error)}")
         case ssl.SSLCertVerificationError():
             clock = f"; {clock_says()}" if error.verify_code in TIME_FAULTS else ""
             return ConnectFailed(
@@ -207,12 +243,13 @@ def _failure(proxy: Proxy, error: OSError, patience: Patience) -> ConnectFailed:
             return ConnectFailed(f"the connection to {proxy.name} broke: {reason(error)}")
 
 
-def _ask(proxy: Proxy, target: str, patience: Patience) -> Joined:
+def _ask(proxy: Proxy, target: str, patience: Patience, token: str) -> Joined:
     if not _PRINTABLE.fullmatch(target):
         raise ConnectFailed(
             f"{target!r} is no target: write it like box-7:22 or printer.box-7.longline:631", TARGET_INVALID
         )
-    request = f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode()
+    shown = f"Proxy-Authorization: Bearer {token}\r\n" if token else ""
+    request = f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{shown}\r\n".encode()
     _send(proxy, proxy.wire.seal(request), patience)
     head = b""
     ended = False

@@ -25,6 +25,7 @@ from tunnel.aio.sessions.stream import Stream
 from tunnel.aio.sockets.conn import Conn
 from tunnel.core import events as ev
 from tunnel.core.wire.errors import Code, OpenRefused, SessionLost, StreamReset
+from tunnel.core.wire.faults import FAR_END_TOO_OLD, NOT_FORWARDED
 from tunnel.core.wire.target import ServiceTarget, Target, TcpTarget, UnknownTarget
 from tunnel.core.wire.target_rule import TargetRule
 
@@ -220,6 +221,7 @@ async def test_what_this_end_cannot_do_is_never_taken_for_something_else(
     assert caught.value.code is code
     (record,) = records(logs)
     assert (record["user"], record["trace_id"], record["outcome"]) == ("user:ann", TRACE_ID, code.label)
+    assert caught.value.fault in (FAR_END_TOO_OLD, NOT_FORWARDED)
 
 
 class _Asker:

@@ -82,6 +82,7 @@ class Far:
             handshakes_failed=lambda: {"certificate": 2, "other": 1},
             config=lambda: CONFIG,
             cluster_ages_s=lambda: {"Node": 4.5},
+            unreadable=lambda: 3,
         )
         self.metrics = Metrics("1.2.3", sources)
         self.doors = Doors(far, counts=self.metrics, live=live)
@@ -124,6 +125,7 @@ def test_what_is_so_now(metrics: Metrics) -> None:
     assert now["longline_connections{listener=connect}"] == 3
     assert now["longline_part_up{part=socks}"] == 0
     assert now["longline_part_up{part=fleet}"] == 1
+    assert now["longline_unreadable_records"] == 3
     assert now["longline_certificate_expiry_seconds{certificate=server}"] == END.timestamp()
     assert now["longline_agent_certificate_expiry_seconds{agent=box-7}"] == END.timestamp()
     assert "longline_agent_certificate_expiry_seconds{agent=box-8}" not in now

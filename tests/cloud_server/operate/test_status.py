@@ -69,6 +69,7 @@ def sources() -> Sources:
         audit=FakeAudit(),  # type: ignore[arg-type]
         lost_lines=lambda: Lost(0, 0),
         store_fault=lambda: "",
+        unreadable=lambda: 0,
         cluster_away=lambda: "",
         cluster_ages_s=dict,
     )
@@ -120,6 +121,7 @@ class _Refusing(_Stuck):
         ({"audit": _Refusing()}, "bad", "LL6014", "the disk is full"),
         ({"lost_lines": lambda: Lost(5, 0)}, "warning", "LL6006", "5 log lines"),
         ({"store_fault": lambda: "it cannot be read"}, "bad", "LL2024", "cannot be read"),
+        ({"unreadable": lambda: 2}, "warning", "LL2025", "2 records"),
         (
             {"cluster_away": lambda: "Node: refused", "cluster_ages_s": lambda: {"Node": 300.0}},
             "warning", "LL5018", "no news for 300 s",

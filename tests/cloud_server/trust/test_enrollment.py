@@ -11,7 +11,6 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import NameOID
-from structlog.testing import capture_logs
 
 from cloud_server.trust.ca import spki_sha256
 from cloud_server.trust.records import JOIN_TOKENS
@@ -77,22 +76,22 @@ async def test_a_token_is_traded_for_a_certificate_with_the_tokens_name(
     place: Office, key: ec.EllipticCurvePrivateKey
 ) -> None:
     token = await token_of(place)
-    with capture_logs() as logs:
-        response = await join(place, token, csr(key, "other"))
+    response = await join(place, token, csr(key, "other"))
     (der,) = response.chain_der
     assert uris_of(der) == ["spiffe://longline/agent/box-7"]
     assert x509.load_der_x509_certificate(der).public_key() == key.public_key()
     assert (response.agent_name, response.ca_pem) == ("box-7", place.authority.pem)
     await place.agents.check("box-7", spki_sha256(key.public_key()))
-    assert [(log["event"], log["agent"]) for log in logs if log["log_level"] == "info"] == [("joined", "box-7")]
+    assert [(record["event"], record["agent"]) for record in place.audit] == [("joined", "box-7")]
 
 
 async def test_a_used_token(place: Office, key: ec.EllipticCurvePrivateKey) -> None:
     token = await token_of(place)
     await join(place, token, csr(key))
-    with capture_logs() as logs, pytest.raises(EnrollmentRefused, match="was used already"):
+    with pytest.raises(EnrollmentRefused, match="was used already"):
         await join(place, token, csr(key))
-    assert "join refused" in [log["event"] for log in logs]
+    (refused,) = place.audit.of("join_refused")
+    assert (refused["code"], refused["folded"]) == ("LL2012", refused["token"])
 
 
 @pytest.mark.parametrize(
@@ -145,6 +144,7 @@ async def test_a_renewal_keeps_name_and_key(place: Office, key: ec.EllipticCurve
     assert uris_of(second) == uris_of(first)
     assert second != first
     await renew(place, key, pem(second), csr(key))
+    assert len(place.audit.of("renewed")) == 2
 
 
 async def test_a_renewal_for_another_key(place: Office, key: ec.EllipticCurvePrivateKey) -> None:
@@ -156,9 +156,9 @@ async def test_a_renewal_for_another_key(place: Office, key: ec.EllipticCurvePri
 async def test_a_revoked_agent_gets_no_renewal(place: Office, key: ec.EllipticCurvePrivateKey) -> None:
     (first,) = (await join(place, await token_of(place), csr(key))).chain_der
     await place.agents.revoke("box-7")
-    with capture_logs() as logs, pytest.raises(EnrollmentRefused, match="was revoked"):
+    with pytest.raises(EnrollmentRefused, match="was revoked"):
         await renew(place, key, pem(first), csr(key))
-    assert "renewal refused" in [log["event"] for log in logs]
+    assert [record["agent"] for record in place.audit.of("renewal_refused")] == ["box-7"]
 
 
 async def test_a_join_certificate_cannot_renew_and_an_agents_cannot_join(

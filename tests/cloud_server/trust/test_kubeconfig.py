@@ -26,6 +26,17 @@ def test_it_has_everything_that_kubectl_needs() -> None:
     assert base64.b64decode(user["user"]["client-key-data"]) == b"the key"
 
 
+def test_it_says_where_the_connect_listener_is() -> None:
+    made = Issued(b"", b"")
+    with_one = yaml.safe_load(kubeconfig("https://a:1", b"", "ann", made, "cloud.example.com:7444"))
+    (cluster,) = with_one["clusters"]
+    assert cluster["cluster"]["extensions"] == [
+        {"name": "longline", "extension": {"connect": "cloud.example.com:7444"}}
+    ]
+    (without,) = yaml.safe_load(kubeconfig("https://a:1", b"", "ann", made))["clusters"]
+    assert "extensions" not in without["cluster"]
+
+
 def test_a_user_whose_name_is_yaml() -> None:
     config = yaml.safe_load(kubeconfig("https://a:1", b"", "1.0", Issued(b"", b"")))
     assert config["users"][0]["name"] == "1.0"

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 import psutil
 import pytest
 
+from edge_agent.hostkubelet.port_forward import Dial
 from edge_agent.hostkubelet.server import HostKubelet
 from edge_agent.hostkubelet.settings import HostSettings
 from edge_agent.hostkubelet.spawn import unblock_signals_of_commands
@@ -71,9 +72,9 @@ def children() -> list[psutil.Process]:
 
 
 @asynccontextmanager
-async def serving(settings: HostSettings, **programs: str) -> AsyncIterator[Box]:
+async def serving(settings: HostSettings, *, dial: Dial | None = None, **programs: str) -> AsyncIterator[Box]:
     """A kubelet that leaves no child behind."""
-    kubelet = await asyncio.to_thread(HostKubelet, POD, settings, **programs)  # looks at files
+    kubelet = await asyncio.to_thread(HostKubelet, POD, settings, dial, **programs)  # looks at files
     if settings.exec:
         with contextlib.suppress(PartFailed):  # its commands say why
             await kubelet.find_account()

@@ -14,6 +14,7 @@ from tunnel.aio.sessions.incoming import IncomingStream
 from tunnel.aio.sessions.stream import Stream
 from tunnel.aio.sockets.conn import Conn
 from tunnel.core.wire.errors import Code, OpenRefused, StreamError
+from tunnel.core.wire.faults import FAR_END_TOO_OLD, NOT_FORWARDED
 from tunnel.core.wire.principal import Principal
 from tunnel.core.wire.target import ServiceTarget, TcpTarget, UnknownTarget
 
@@ -125,10 +126,12 @@ class StreamAcceptor:
 
     async def _serve(self, request: Request, incoming: IncomingStream) -> None:
         if incoming.agent:
-            raise OpenRefused(f"this end does not forward to {incoming.agent}", Code.UNREACHABLE)
+            raise OpenRefused(f"this end does not forward to {incoming.agent}", Code.UNREACHABLE, NOT_FORWARDED)
         match incoming.target:
             case UnknownTarget():
-                raise OpenRefused("this end is too old for what it was asked to connect to", Code.NO_SERVICE)
+                raise OpenRefused(
+                    "this end is too old for what it was asked to connect to", Code.NO_SERVICE, FAR_END_TOO_OLD
+                )
             case TcpTarget():
                 await self._connect(request, incoming.target)
             case ServiceTarget(name) if name in self._named:

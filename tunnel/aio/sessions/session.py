@@ -42,8 +42,8 @@ class TunnelSession:
 
     __slots__ = (
         "_acceptor", "_answering", "_closed", "_conditions", "_dispatching", "_loop", "_on_going_away", "_opening",
-        "_run", "_streams", "_tasks", "_tidying", "_timer", "core", "frame_log", "label", "now", "on_turned_down",
-        "peer",
+        "_run", "_streams", "_tasks", "_tidying", "_timer", "core", "frame_log", "label", "now",
+        "on_turned_down", "peer",
     )  # fmt: skip
 
     def __init__(
@@ -77,7 +77,7 @@ class TunnelSession:
         self._dispatching = False
         self._tidying = False
         self._closed = self._loop.create_future()
-        self.on_turned_down: Callable[[ev.OpenTurnedDown], None] | None = None
+        self.on_turned_down: Callable[[ev.OpenTurnedDown], None] = _nobody_wants_to_know
         """Is told of streams that the peer asked for and that were refused before the acceptor heard of them."""
 
     # Public
@@ -335,8 +335,7 @@ class TunnelSession:
                     f"stream {event.stream_id}", incoming.served_by(self._acceptor)
                 )
             case ev.OpenTurnedDown():
-                if self.on_turned_down is not None:
-                    self.on_turned_down(event)
+                self.on_turned_down(event)
             case ev.PeerSuspect():
                 self.log.debug("silent peer was asked for a sign of life")
             case ev.CarrierDead():
@@ -392,6 +391,10 @@ class TunnelSession:
             self._run.close()
         if not self._closed.done():
             self._closed.set_result(event.error)
+
+
+def _nobody_wants_to_know(event: ev.OpenTurnedDown) -> None:
+    """What an end does about it that keeps no records."""
 
 
 def _as_refusal(error: StreamError | None) -> OpenRefused:

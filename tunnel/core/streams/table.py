@@ -27,7 +27,7 @@ from tunnel.core.wire.errors import (
     StreamError,
     StreamReset,
 )
-from tunnel.core.wire.faults import NO_MEMORY_FOR_STREAM, OPENS_TOO_FAST
+from tunnel.core.wire.faults import NO_MEMORY_FOR_STREAM, NOT_FORWARDED, OPENS_TOO_FAST
 from tunnel.core.wire.features import PRINCIPAL
 from tunnel.core.wire.limits import MAX_EARLY_BYTES, MAX_HOP, Limits
 from tunnel.core.wire.principal import NOBODY, Principal
@@ -343,7 +343,7 @@ class StreamTable:
         if not self._opens.take(now):
             return OpenRefused("streams are opened too fast", Code.LIMIT_EXCEEDED, OPENS_TOO_FAST)
         if frame.hop > MAX_HOP:
-            return OpenRefused("the stream was forwarded by one server too many", Code.UNREACHABLE)
+            return OpenRefused("the stream was forwarded by one server too many", Code.UNREACHABLE, NOT_FORWARDED)
         return None
 
     def _receive_accept(self, stream: CoreStream, frame: f.Accept) -> None:
