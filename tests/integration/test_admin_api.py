@@ -215,7 +215,7 @@ def test_the_socket_is_for_the_daemons_own_user(up: Tunnel) -> None:
     ids = pwd.getpwnam(NOBODY)
     script = (
         "import socket,sys; s=socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]);"
-        "s.sendall(b'GET /longline/v1/status HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n'); print(s.recv(4096).decode())"
+        "s.sendall(b'GET /longline/v1/status HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n'); print(s.makefile().read())"
     )
     python = shutil.which("python3", path="/usr/bin:/bin") or "python3"
     done = subprocess.run(
