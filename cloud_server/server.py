@@ -147,7 +147,7 @@ class CloudServer:
         self.sessions = self._agent_sessions(config)
         self._signer = None if tunnel.client_ca is not None else Signer(state, tunnel.trust_domain)
         self.administration = Administration(store, self.joined, self._signer)
-        self.book = AgentBook(self.agents, self.administration, self._sightings, lambda _name: ())
+        self.book = AgentBook(self.agents, self.administration, self._sightings, self.agents.facts)
         self.counting = Counting(self, self._door)
         self.front_ends = FrontEnds(
             state, self._tls, self.agents, self._door, self.live, authenticator, self.logins, audit, self.parts,
@@ -374,7 +374,7 @@ class CloudServer:
         while True:
             with suppress(FollowerTooSlow):
                 async for change, agent in self.agents.subscribe():
-                    if change is Change.REMOVED:
+                    if change not in (Change.CONNECTED, Change.AWAY):
                         continue
                     first = self._sightings.get(agent.name) is None
                     self._sightings.seen(agent.name, agent.address, agent.version, agent.reason)

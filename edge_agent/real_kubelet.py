@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from functools import partial
 
 from edge_agent.config import KubeletConfig
+from tunnel.aio.exits.acceptor import Request
 from tunnel.aio.identity.certificate import read_own
 from tunnel.aio.identity.tls_material import ClientTls, CredentialsUnusable
 from tunnel.aio.identity.validity import TIME_FAULTS, clock_says, date
@@ -26,6 +27,23 @@ from tunnel.core.wire.spoken import spoken_s
 
 _files = BlockingCalls("kubelet files", threads=4)
 """Where they are is the configuration's choice, and asked at every dial."""
+
+
+class RealKubelet:
+    """The service `kubelet` of a box that has one."""
+
+    def __init__(self, settings: KubeletConfig) -> None:
+        """`settings` may be replaced by others of the same address: they are read for each connection."""
+        self.settings = settings
+
+    async def serve(self, request: Request) -> None:
+        """Carry a stream to it.
+
+        Raises:
+            StreamError: it cannot be reached, or nobody waits for it any more.
+        """
+        conn = await dial_kubelet(self.settings, request.deadline_s)
+        await request.join(conn, str(self.settings.address))
 
 
 async def dial_kubelet(settings: KubeletConfig, deadline_s: float) -> Conn:

@@ -116,7 +116,7 @@ class Limits(_message.Message):
     def __init__(self, max_streams: _Optional[int] = ..., max_data_bytes: _Optional[int] = ..., max_packet_bytes: _Optional[int] = ...) -> None: ...
 
 class Node(_message.Message):
-    __slots__ = ("hostname", "os_image", "kernel", "architecture", "machine_id", "addresses", "labels", "services", "boot_time_s", "cpus", "memory_bytes")
+    __slots__ = ("hostname", "os_image", "kernel", "architecture", "machine_id", "addresses", "labels", "services", "boot_time_s", "cpus", "memory_bytes", "facts")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -135,6 +135,7 @@ class Node(_message.Message):
     BOOT_TIME_S_FIELD_NUMBER: _ClassVar[int]
     CPUS_FIELD_NUMBER: _ClassVar[int]
     MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    FACTS_FIELD_NUMBER: _ClassVar[int]
     hostname: str
     os_image: str
     kernel: str
@@ -146,7 +147,20 @@ class Node(_message.Message):
     boot_time_s: int
     cpus: int
     memory_bytes: int
-    def __init__(self, hostname: _Optional[str] = ..., os_image: _Optional[str] = ..., kernel: _Optional[str] = ..., architecture: _Optional[str] = ..., machine_id: _Optional[str] = ..., addresses: _Optional[_Iterable[str]] = ..., labels: _Optional[_Mapping[str, str]] = ..., services: _Optional[_Iterable[str]] = ..., boot_time_s: _Optional[int] = ..., cpus: _Optional[int] = ..., memory_bytes: _Optional[int] = ...) -> None: ...
+    facts: _containers.RepeatedCompositeFieldContainer[Fact]
+    def __init__(self, hostname: _Optional[str] = ..., os_image: _Optional[str] = ..., kernel: _Optional[str] = ..., architecture: _Optional[str] = ..., machine_id: _Optional[str] = ..., addresses: _Optional[_Iterable[str]] = ..., labels: _Optional[_Mapping[str, str]] = ..., services: _Optional[_Iterable[str]] = ..., boot_time_s: _Optional[int] = ..., cpus: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., facts: _Optional[_Iterable[_Union[Fact, _Mapping]]] = ...) -> None: ...
+
+class Fact(_message.Message):
+    __slots__ = ("code", "text", "since_s", "until_s")
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    SINCE_S_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_S_FIELD_NUMBER: _ClassVar[int]
+    code: str
+    text: str
+    since_s: int
+    until_s: int
+    def __init__(self, code: _Optional[str] = ..., text: _Optional[str] = ..., since_s: _Optional[int] = ..., until_s: _Optional[int] = ...) -> None: ...
 
 class Packet(_message.Message):
     __slots__ = ("seq", "ack", "ack_delay_us", "frames", "ack_received_us")

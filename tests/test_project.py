@@ -26,7 +26,7 @@ PACKAGES = ("tunnel", "protos", "edge_agent", "cloud_server")
 PUBLIC_NAMES: dict[str, list[str]] = {}
 """What `from package import ...` promises, for packages that re-export anything."""
 
-SERVER_ONLY = ("cloud_server", "yaml", "tunnel.tool", "kubernetes", "lightkube", "httpx2", "h2", "prometheus_client")
+SERVER_ONLY = ("cloud_server", "yaml", "tunnel.tool", "kubernetes", "lightkube", "httpx2", "h2")
 
 
 def _packages() -> Iterator[Path]:
@@ -78,7 +78,7 @@ def test_what_is_tested_is_what_is_installed() -> None:
 
 
 def test_a_box_gets_nothing_that_only_a_server_needs() -> None:
-    assert not _locked("requirements-agent.lock").keys() & {"h2", "lightkube", "prometheus-client", "msgspec", "httpx2"}
+    assert not _locked("requirements-agent.lock").keys() & {"h2", "lightkube", "msgspec", "httpx2"}
 
 
 @pytest.mark.parametrize("lock", LOCKS)
@@ -134,7 +134,8 @@ def test_a_box_at_rest_does_without_the_built_in_kubelet_and_the_x509_library() 
     code = "import sys, edge_agent.cli, edge_agent.daemon\nprint(*sys.modules)"
     loaded = set(_run(sys.executable, "-W", "error", "-c", code).split())
     assert "edge_agent.hostkubelet.settings" in loaded
-    assert not loaded & {"edge_agent.hostkubelet.server", "edge_agent.hostkubelet.spawn", "wsproto", "cryptography"}
+    kubelet = {"edge_agent.hostkubelet.server", "edge_agent.hostkubelet.spawn", "wsproto", "h11"}
+    assert not loaded & {*kubelet, "cryptography", "prometheus_client", "edge_agent.metrics_page"}
 
 
 def test_a_server_at_rest_does_without_the_x509_library_and_metrics_that_nobody_asked_for() -> None:

@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Protocol
 
 from cloud_server.agents.directory import MemoryDirectory
+from cloud_server.agents.facts import Fact, facts_of
 from cloud_server.agents.feed import Feed
 from protos import tunnel_pb2
 from tunnel.aio.identity.validity import Validity
@@ -31,6 +32,8 @@ class Change(Enum):
     CONNECTED = "connected"
     AWAY = "away"
     REMOVED = "removed"
+    TOLD = "told"
+    """It told its box anew, while it was connected."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +56,11 @@ class AgentView:
     """`ip:port` that its carrier comes from."""
     reason: str = ""
     """Why its link was lost last; empty when it never was."""
+
+    @property
+    def facts(self) -> list[Fact]:
+        """What the box told of itself that only it can know, the latest first."""
+        return facts_of(self.node)
 
 
 class KnownAgents(Protocol):
@@ -120,6 +128,11 @@ class Agents:
         session = self._directory.session(name)
         return session.statistics() if session is not None else None
 
+    def facts(self, name: str) -> list[Fact]:
+        """Returns what the box of an agent told of itself that only it can know."""
+        entry = self._entries.get(name)
+        return facts_of(entry.node) if entry is not None else []
+
     def log_frames(self, name: str, for_s: float) -> bool:
         """Logs each frame of an agent's session for so many seconds, 0: no more; returns False when it has none."""
         session = self._directory.session(name)
@@ -175,6 +188,13 @@ class Agents:
         entry.address = address
         self._directory.put(name, session)
         self._tell(Change.CONNECTED, name)
+
+    def told(self, name: str, session: TunnelSession, node: tunnel_pb2.Node) -> None:
+        """An agent tells its box anew; nothing happens when another session took the place of this one."""
+        entry = self._entries.get(name)
+        if entry is not None and self._directory.has(name, session):
+            entry.node = node
+            self._tell(Change.TOLD, name)
 
     def lost(self, name: str, session: TunnelSession, reason: str) -> None:
         """A carrier is gone; nothing happens when the agent has another one already."""

@@ -12,6 +12,7 @@ import structlog
 
 from cloud_server.agents.agents import Agents
 from cloud_server.agents.directory import Directory
+from cloud_server.agents.node_service import NodeService
 from cloud_server.agents.refusals import Refusals
 from protos import tunnel_pb2
 from tunnel.aio.carriers.carrier import Carrier, CarrierLost
@@ -217,7 +218,13 @@ class AgentSessions:
             ping_budget=self._ping_budget,
             features=features,
         )
-        session = TunnelSession(core, self._acceptor(name), name, on_going_away=_on_going_away, clock=self._clock)
+        others = self._acceptor(name)
+
+        def took(node: tunnel_pb2.Node) -> None:
+            self._agents.told(name, session, node)
+
+        acceptor = NodeService(took, others).accept
+        session = TunnelSession(core, acceptor, name, on_going_away=_on_going_away, clock=self._clock)
         session.on_turned_down = partial(self._turned_down, name)
         return session
 

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 from cloud_server.agents.agents import Agents, AgentView
+from cloud_server.agents.facts import Fact
 from cloud_server.trust.administration import ListedAgent
 from cloud_server.trust.records import Sighting
 from tunnel.core.wire.faults import REPLACED
@@ -60,16 +61,6 @@ class Tally:
     def joined(self) -> int:
         """How many there are."""
         return self.up + len(self.away) + len(self.never_came)
-
-
-class Fact(Protocol):
-    """What a box told of itself."""
-
-    code: str
-    text: str
-    since: datetime
-    until: datetime | None
-    """None: it is still so."""
 
 
 class AgentBook:

@@ -23,7 +23,7 @@ from tunnel.aio.sockets.conn import Conn
 from tunnel.aio.sockets.duplex import Duplex
 from tunnel.aio.sockets.http1 import Request
 from tunnel.aio.sockets.websocket import WebSocket, accept_headers, key_of
-from tunnel.core.wire.errors import StreamError
+from tunnel.core.wire.errors import Code, OpenRefused, StreamError
 from tunnel.core.wire.faults import API_REQUEST_INVALID
 from tunnel.core.wire.target import TcpTarget
 from tunnel.kubeapi.spdy import (
@@ -166,20 +166,18 @@ class _Pair:
 class PortForward:
     """The streams of one kubectl."""
 
-    def __init__(self, transport: Transport, dial: Dial, *, user: str, trace_id: str, pod: str) -> None:
+    def __init__(self, transport: Transport, dial: Dial, record: Callable[[str], RequestRecord], *, pod: str) -> None:
         """Prepare it.
 
         Args:
             transport: the client.
             dial: connects to a port of this box, or refuses.
-            user: who it is, for the audit record.
-            trace_id: of the client's connection, for the same.
+            record: makes the audit record of a connection to a target.
             pod: name of the pod, for errors.
         """
         self._transport = transport
         self._dial = dial
-        self._user = user
-        self._trace_id = trace_id
+        self._record = record
         self._pod = pod
         self._receiver = SpdyReceiver()
         self._sender = SpdySender()
@@ -267,24 +265,21 @@ class PortForward:
 
     async def _serve(self, pair: _Pair) -> None:
         """Connect, carry, and say how it went."""
-        record = RequestRecord(
-            action="portforward",
-            user=self._user,
-            trace_id=self._trace_id,
-            container="",
-            target=str(TcpTarget(LOCALHOST, pair.port)),
-        )
+        record = self._record(str(TcpTarget(LOCALHOST, pair.port)))
         try:
             with audited(record):
                 await self._connect(pair, record)
         except StreamError as error:
             await self._fail(pair, error)
+        except KubeletError as error:  # it cannot be recorded
+            await self._fail(pair, OpenRefused(error.text, Code.LIMIT_EXCEEDED))
         finally:
             self._forget(pair)
             await pair.input.discard()
 
     async def _connect(self, pair: _Pair, record: RequestRecord) -> None:
         conn, _ = await self._dial(TcpTarget(LOCALHOST, pair.port), DIAL_S)
+        record.begin()
         try:
             feeding = self._tasks.spawn("input", self._feed(pair, conn, record))
             try:

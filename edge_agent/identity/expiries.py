@@ -6,11 +6,11 @@ What cannot be read is left out: that is told where it is used.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from edge_agent.config import AgentConfig
 from edge_agent.identity.identity import Identity
 from tunnel.aio.identity.certificate import read_own, read_pem
 from tunnel.aio.identity.validity import AUTHORITY, ExpiryLog, Validity, Watched
@@ -25,32 +25,51 @@ _COMES_ALONG = "a renewal of the box's certificate brings the server's next one"
 _REPLACE = "replace the file; it is read for each connection"
 
 
-def watched(config: AgentConfig) -> list[Watched]:
-    """All that there are. Blocking."""
-    return list(_watched(config))
+@dataclass(frozen=True, slots=True)
+class KubeletFiles:
+    """The files of a `[kubelet]` section that end."""
+
+    client_cert: Path
+    client_key: Path
+    ca: Path
 
 
-async def tell_of_ends(config: AgentConfig) -> None:
-    """Tell the log of ends that are near, until cancelled."""
-    log = ExpiryLog()
-    while True:
-        log.look(await asyncio.to_thread(watched, config), datetime.now(UTC))
-        await asyncio.sleep(LOOK_S)
+class Ends:
+    """When the certificates of a running agent end: looked at now and then, told to the log, known in between."""
+
+    def __init__(self, state: Path, kubelet: Callable[[], KubeletFiles | None]) -> None:
+        """`kubelet` is asked at each look."""
+        self._state = state
+        self._kubelet = kubelet
+        self.watched: list[Watched] = []
+        """What the last look found."""
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        log = ExpiryLog()
+        while True:
+            self.watched = await asyncio.to_thread(watched, self._state, self._kubelet())
+            log.look(self.watched, datetime.now(UTC))
+            await asyncio.sleep(LOOK_S)
+
+
+def watched(state: Path, kubelet: KubeletFiles | None) -> list[Watched]:
+    """Returns all that there are: those of the state folder, and those for a real kubelet. Blocking."""
+    return list(_watched(state, kubelet))
 
 
 # Internal
 
 
-def _watched(config: AgentConfig) -> Iterator[Watched]:
-    assert config.state is not None
-    box = Identity(config.state)
+def _watched(state: Path, kubelet: KubeletFiles | None) -> Iterator[Watched]:
+    box = Identity(state)
     if (validity := _own(box.certificate_path, box.key_path)) is not None:
         what = f"the box's certificate {box.certificate_path}"
         yield Watched(name="agent", what=what, validity=validity, remedy=_RENEWS)
     if (validity := _authority(box.ca_path)) is not None:
         what = f"the authority of the server {box.ca_path}"
         yield Watched(name="ca", what=what, validity=validity, remedy=_COMES_ALONG, margin=AUTHORITY)
-    if (kubelet := config.kubelet) is None:
+    if kubelet is None:
         return
     if (validity := _own(kubelet.client_cert, kubelet.client_key)) is not None:
         what = f"the client certificate for the kubelet {kubelet.client_cert}"

@@ -25,10 +25,13 @@ AT_MOST_EVERY_S = 3600.0
 _log = structlog.get_logger("edge.renewal")
 
 
-async def keep_fresh(
-    identity: Identity, servers: Sequence[str], options: DialOptions, on_renewed: Callable[[], None]
-) -> None:
-    """Renew for ever; `on_renewed` is told of each new certificate."""
+async def keep_fresh(identity: Identity, dialling: Callable[[], tuple[Sequence[str], DialOptions]]) -> None:
+    """Renew for ever; who uses the certificate sees that its file changes.
+
+    Args:
+        identity: whose files are replaced.
+        dialling: the servers of the moment, and how they are dialled.
+    """
     server_index = 0
     while True:
         try:
@@ -37,8 +40,8 @@ async def keep_fresh(
             if left_s > 0:
                 await asyncio.sleep(min(left_s, LOOK_EVERY_S) * (0.9 + 0.1 * random.random()))  # noqa: S311 - jitter
                 continue
+            servers, options = dialling()
             await _renew(identity, servers[server_index % len(servers)], options)
-            on_renewed()
             await asyncio.sleep(AT_MOST_EVERY_S)
         except (IdentityUnusable, KeysUnavailable, EnrollmentRefused, CarrierLost, ValueError, OSError) as error:
             server_index += 1

@@ -16,7 +16,9 @@ _GO_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i6
 """What Kubernetes calls the machines that `uname` names otherwise."""
 
 
-def describe(labels: Mapping[str, str], services: Iterable[str]) -> tunnel_pb2.Node:
+def describe(
+    labels: Mapping[str, str], services: Iterable[str], facts: Iterable[tunnel_pb2.Fact] = ()
+) -> tunnel_pb2.Node:
     """Read the box; blocking, but only for files of the kernel."""
     uname = platform.uname()
     return tunnel_pb2.Node(
@@ -28,6 +30,7 @@ def describe(labels: Mapping[str, str], services: Iterable[str]) -> tunnel_pb2.N
         addresses=_addresses(),
         labels=dict(labels),
         services=list(services),
+        facts=facts,
         boot_time_s=_boot_time_s(),
         cpus=os.cpu_count() or 0,
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),

@@ -64,6 +64,8 @@ LIMITS, TIMING = m.Limits(), m.Timing()
         ("3.1", [m.SESSION_ID_BYTES, handshake.MAX_NODE_ENTRIES, m.MAX_TEXT_BYTES]),
         ("3.2", [handshake.PROTOCOL_MIN, handshake.PROTOCOL_MAX]),
         ("3.8", [features.MAX_FEATURES, features.MAX_FEATURE_BYTES]),
+        ("3.10", [m.MAX_FACT_CODE_BYTES, m.MAX_FACT_TEXT_BYTES, m.MAX_FACTS]),
+        ("3.11", [m.MAX_NODE_BYTES]),
         ("3.9", [handshake.MAX_SERVER_ID_BYTES, handshake.MAX_SERVERS, handshake.MAX_SERVER_BYTES]),
         ("3.4", [m.MIN_PEER_DATA_BYTES, m.MIN_PEER_PACKET_BYTES]),
         ("3.4", [LIMITS.max_streams, LIMITS.max_data_bytes, LIMITS.max_packet_bytes]),
@@ -104,6 +106,6 @@ def test_ranges_in_words() -> None:
 
 
 def test_features_and_names_of_ours_are_those_of_the_code() -> None:
-    assert set(re.findall(r"`(\w+)`", CLAUSES["3.8"].partition("This build")[2])) == features.FEATURES
+    assert set(re.findall(r"`([\w-]+)`", CLAUSES["3.8"].partition("This build")[2])) == features.FEATURES
     assert {OURS, KUBELET, OLD_KUBELET} <= set(re.findall(r"`([^`]+)`", CLAUSES["2.8"]))
     assert not is_service_name(KUBELET)

@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 
 from edge_agent.cli import cli
 from tests.support.enrolling import Office, office, open_office
+from tests.support.pki import Authority
 from tests.support.processes import BIN, command_result, environment
 from tunnel.aio.process.command import VERSION
 
@@ -119,7 +120,11 @@ def test_faults_of_a_configuration_are_all_told_with_exit_code_2(tmp_path: Path,
 def test_check_says_when_all_is_well(tmp_path: Path) -> None:
     path = tmp_path / "e.toml"
     path.write_text("[cloud]\nservers = ['a:1']\n")
-    assert typed("check", "--config", str(path)).stdout == f"{path}: good\n"
+    not_joined = typed("check", "--config", str(path))
+    assert (not_joined.exit_code, "run edge-agent join first" in not_joined.stderr) == (1, True)  # as a start says
+    Authority().issue(uris=["spiffe://longline/agent/box-7"]).write(tmp_path, "agent")
+    done = typed("check", "--config", str(path))
+    assert (done.exit_code, done.stdout.splitlines()[-1]) == (0, f"{path}: good")
 
 
 def test_a_box_that_has_not_joined_is_told_to(tmp_path: Path) -> None:
@@ -141,5 +146,6 @@ def test_the_configuration_is_found_by_the_environment(tmp_path: Path, monkeypat
     assert "no /etc/longline/edge-agent.toml and no /var/lib/edge-agent/edge-agent.toml" in missing.stderr
     path = tmp_path / "e.toml"
     path.write_text("[cloud]\nservers = ['cloud.example.com:7443']\n")
+    Authority().issue(uris=["spiffe://longline/agent/box-7"]).write(tmp_path, "agent")
     monkeypatch.setenv("LONGLINE_EDGE_AGENT_CONFIG", str(path))
     assert f"{path}: good" in typed("check").stdout

@@ -16,6 +16,7 @@ import structlog
 
 from cloud_server.agents.agents import AgentView, Change
 from cloud_server.agents.feed import FollowerTooSlow
+from cloud_server.frontends.fleet.events import event_objects
 from cloud_server.frontends.fleet.interfaces import Agents
 from cloud_server.frontends.fleet.kubelet import KubeletReader
 from cloud_server.frontends.fleet.objects import namespace_object, node_object
@@ -69,6 +70,8 @@ class _Known:
     fetching: asyncio.Task[None] | None = None
     owned: set[Key] = field(default_factory=set)
     """Its pods in the store."""
+    events: set[Key] = field(default_factory=set)
+    """Its events there."""
 
 
 class Mirror:
@@ -201,6 +204,8 @@ class Mirror:
             known.fetching.cancel()
         self._forgotten(name)
         self._store.remove("nodes", ("", name))
+        for event in known.events:
+            self._store.remove("events", event)
         for key in list(known.owned):
             self._drop(known, key)
 
@@ -209,7 +214,18 @@ class Mirror:
         view = known.view
         sources = sources_missing(known.pods or (), view.name) if view.connected else None
         self._store.put("nodes", node_object(view, known.created, sources))
+        self._publish_events(known)
         self._publish_pods(known)
+
+    def _publish_events(self, known: _Known) -> None:
+        """Put what the box tells of itself into the store, and take away what it tells no more."""
+        events = event_objects(known.view, known.created)
+        told: set[Key] = {(event["metadata"]["namespace"], event["metadata"]["name"]) for event in events}
+        for event in events:
+            self._store.put("events", event)
+        for gone in known.events - told:
+            self._store.remove("events", gone)
+        known.events = told
 
     def _publish_pods(self, known: _Known) -> None:
         """Put the agent's pods into the store, and take away those that it no longer has."""

@@ -50,13 +50,13 @@ class Reads:
         """
         as_table = wants_table(accept)
         check_version(about.query, self._store.version)
-        resource = about.resource.name
+        resource = about.resource.stored
         if resource == "pods":
             await self._mirror.freshen(about.namespace, about.name)
         item = self._find(resource, about.namespace, about.name)
         if item is None:
             near = close_name(about.name, lambda name: self._find(resource, about.namespace, name) is not None)
-            raise not_found(about.resource.group, resource, about.name, meant(near))
+            raise not_found(about.resource.group, about.resource.name, about.name, meant(near))
         if resource == "nodes" and not as_table:
             await self._measure(about.name)
         item = self._present(item)
@@ -95,7 +95,7 @@ class Reads:
         after = query.number("resourceVersion", 0)
         initial = query.flag("sendInitialEvents")
         options = WatchOptions(
-            resource=resource.name,
+            resource=resource.stored,
             kind=resource.kind,
             group_version=resource.group_version,
             namespace=about.namespace or None,
@@ -117,7 +117,7 @@ class Reads:
     def _all(self, about: ResourceRequest) -> list[Json]:
         namespace = about.namespace or None
         if about.resource.name != "leases":
-            return self._store.items(about.resource.name, namespace)
+            return self._store.items(about.resource.stored, namespace)
         if namespace not in (None, LEASE_NAMESPACE):
             return []
         return [item for name in self._mirror.names() if (item := self._lease(name))]

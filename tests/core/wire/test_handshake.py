@@ -10,7 +10,7 @@ from protos import tunnel_pb2 as pb
 from tunnel.core.wire import handshake as h
 from tunnel.core.wire.errors import Code, RemoteProtocolError, SessionRefused
 from tunnel.core.wire.features import FEATURES, common
-from tunnel.core.wire.limits import Limits, Timing
+from tunnel.core.wire.limits import MAX_FACT_CODE_BYTES, MAX_FACT_TEXT_BYTES, MAX_FACTS, MAX_NODE_BYTES, Limits, Timing
 
 ID = b"i" * 16
 
@@ -101,6 +101,30 @@ def test_handshake_is_held_to_64_kib(decode: object) -> None:
     assert callable(decode)
     with pytest.raises(RemoteProtocolError, match="at most 65536"):
         decode(bytes(65537))
+
+
+FACT = pb.Fact(code="A" * MAX_FACT_CODE_BYTES, text="x" * MAX_FACT_TEXT_BYTES)
+
+
+def test_a_node_at_its_bounds_is_taken_by_itself() -> None:
+    node = pb.Node(hostname="box-7", labels={"site": "lyon"}, facts=[FACT] * MAX_FACTS)
+    assert h.decode_node(node.SerializeToString()) == node
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        bytes(MAX_NODE_BYTES + 1),
+        b"\xff\xff\xff",
+        pb.Node(facts=[FACT] * (MAX_FACTS + 1)).SerializeToString(),
+        pb.Node(facts=[pb.Fact(code="A", text="x" * (MAX_FACT_TEXT_BYTES + 1))]).SerializeToString(),
+        pb.Node(facts=[pb.Fact(code="A" * (MAX_FACT_CODE_BYTES + 1))]).SerializeToString(),
+        pb.Node(facts=[pb.Fact(code="no word")]).SerializeToString(),
+    ],
+)
+def test_a_node_out_of_bounds_is_a_fault(data: bytes) -> None:
+    with pytest.raises(RemoteProtocolError):
+        h.decode_node(data)
 
 
 def test_newest_common_protocol_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:

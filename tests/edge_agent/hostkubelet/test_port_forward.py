@@ -8,7 +8,6 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
-from structlog.testing import capture_logs
 
 from edge_agent.hostkubelet import port_forward
 from edge_agent.hostkubelet.settings import HostSettings
@@ -131,15 +130,16 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 async def test_half_close_both_ways_and_the_end_of_both_streams(ports: Ports) -> None:
     port = await ports.serve(late_echo)
     client = await ports.client()
-    with capture_logs() as logs:
-        stream = await client.pair(port, "0")
-        await client.send(data(stream, b"question"), data(stream, b"", finished=True))
-        assert await client.ended(stream) == b"question"
-        assert await client.ended(stream - 2) == b""
-        await eventually(lambda: any(line["event"] == "host" for line in logs))
-    (line,) = (line for line in logs if line["event"] == "host")
-    assert (line["action"], line["target"], line["ended"]) == ("portforward", f"localhost:{port}", "closed")
-    assert (line["bytes_in"], line["bytes_out"]) == (8, 8)
+    records = ports.box.records
+    stream = await client.pair(port, "0")
+    await client.send(data(stream, b"question"), data(stream, b"", finished=True))
+    assert await client.ended(stream) == b"question"
+    assert await client.ended(stream - 2) == b""
+    await eventually(lambda: records.of("end"))
+    (start,), (line,) = records.of("open"), records.of("end")
+    assert (start["action"], start["target"]) == ("portforward", f"localhost:{port}")
+    assert (line["action"], line["target"], line["reason"]) == ("portforward", f"localhost:{port}", "closed")
+    assert (line["bytes_to_agent"], line["bytes_from_agent"]) == (8, 8)
     assert [frame.stream_id for frame in client.seen if frame.kind == SYN_REPLY] == [1, 3]
     await client.leave()
 

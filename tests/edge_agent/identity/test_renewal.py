@@ -13,7 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from cloud_server.trust import ca
-from edge_agent.identity import renewal
+from edge_agent.identity import certificates, renewal
 from edge_agent.identity.identity import Identity
 from edge_agent.identity.join import join
 from edge_agent.identity.renewal import keep_fresh
@@ -66,13 +66,20 @@ def sleeps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 @asynccontextmanager
 async def kept_fresh(identity: Identity, servers: list[str]) -> AsyncIterator[list[bytes]]:
-    """Runs the loop; yields the certificates that it told of."""
+    """Runs the loop; yields the certificates that it put into the folder."""
     told: list[bytes] = []
-    work = keep_fresh(identity, servers, DIRECT, lambda: told.append(b"renewed"))
-    task = asyncio.get_running_loop().create_task(work)
+    task = asyncio.get_running_loop().create_task(keep_fresh(identity, lambda: (servers, DIRECT)))
+    replaced = certificates.replace
+
+    def noted(identity: Identity, answer: certificates.Answer) -> None:
+        replaced(identity, answer)
+        told.append(answer.certificate_pem)
+
+    certificates.replace = noted  # type: ignore[assignment]
     try:
         yield told
     finally:
+        certificates.replace = replaced
         task.cancel()
         await asyncio.wait([task])
 

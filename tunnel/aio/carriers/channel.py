@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -53,14 +53,14 @@ class DialOptions:
             self.on_clock(ahead)
 
 
-async def open_channel(address: str, tls: ClientTls, options: DialOptions) -> grpc.aio.Channel:
-    """A channel that has not connected yet.
+async def open_channel(address: str, tls: ClientTls, options: DialOptions, at: Sequence[str] = ()) -> grpc.aio.Channel:
+    """A channel that has not connected yet; `at` as `dial_carrier` takes it.
 
     Raises:
         CarrierLost: the address, the proxy or the certificate cannot be used.
     """
     try:
-        host, _ = split_address(address)
+        host, port = split_address(address)
         arguments = agent_options() + proxy_options(options.proxy_to(host))
         loaded = await asyncio.to_thread(tls.load)
     except FaultError as fault:
@@ -68,9 +68,21 @@ async def open_channel(address: str, tls: ClientTls, options: DialOptions) -> gr
     except ValueError as fault:
         raise CarrierLost(str(fault), CONFIG_INVALID) from fault
     keep_grpc_running()
+    if at:
+        arguments += [("grpc.ssl_target_name_override", host), ("grpc.default_authority", address)]
     return grpc.aio.secure_channel(
-        address, channel_credentials(loaded), arguments, compression=grpc.Compression.NoCompression
+        _target(at, port) if at else address,
+        channel_credentials(loaded),
+        arguments,
+        compression=grpc.Compression.NoCompression,
     )
+
+
+def _target(addresses: Sequence[str], port: int) -> str:
+    """Addresses of one family as gRPC takes them: it has no way to write both, and the first is what is preferred."""
+    family = "ipv6" if ":" in addresses[0] else "ipv4"
+    written = [f"[{one}]:{port}" if ":" in one else f"{one}:{port}" for one in addresses]
+    return f"{family}:{','.join(one for one in written if one.startswith('[') == (family == 'ipv6'))}"
 
 
 def proxy_options(proxy: HttpProxy | None) -> ChannelOptions:

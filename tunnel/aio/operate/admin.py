@@ -14,16 +14,15 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote
 
 import orjson
 import structlog
 
 from tunnel.aio.sockets.conn import Conn, UnixPeer
-from tunnel.aio.sockets.http1 import HeaderItems, HttpError, Request, ServerConnection
 from tunnel.aio.sockets.listener import Limits, Listener
-from tunnel.core.wire.errors import StreamError
+from tunnel.core.wire.errors import StreamClosed, StreamError
 from tunnel.core.wire.faults import ADMIN_REFUSED, BUG
 from tunnel.core.wire.principal import Principal, PrincipalKind
 from tunnel.core.wire.spoken import spoken_s
@@ -46,6 +45,10 @@ UNREAD_S = 30.0
 _JSON = ("content-type", "application/json")
 _NDJSON = ("content-type", "application/x-ndjson")
 _UNLIMITED: Mapping[str, object] = MappingProxyType({})
+
+if TYPE_CHECKING:
+    # At run time only once somebody calls: h11 costs 1.5 MB, and on most days nobody asks an agent.
+    from tunnel.aio.sockets.http1 import HeaderItems, Request, ServerConnection
 
 _log = structlog.get_logger("tunnel.admin")
 
@@ -215,6 +218,8 @@ async def answer(
     Raises:
         StreamError: the client is gone, broke HTTP, or did not read.
     """
+    from tunnel.aio.sockets.http1 import HttpError
+
     try:
         async with asyncio.timeout(ANSWER_S):
             result = await _result(routes, exchange, request, principal, peer, limits)
@@ -271,6 +276,8 @@ class AdminServer:
         except OSError:  # it is gone
             return
         assert peer is not None  # no other socket is listened on
+        from tunnel.aio.sockets.http1 import ServerConnection
+
         http = ServerConnection(conn)
         while (request := await _next_request(http)) is not None:
             if peer.uid not in (0, os.geteuid()):
@@ -342,7 +349,7 @@ async def _send_all(exchange: Exchange, feed: Feed) -> StreamError | None:
     except StreamError as error:
         return error
     except TimeoutError:
-        return HttpError(f"the client did not read for {spoken_s(UNREAD_S)}")
+        return StreamClosed(f"the client did not read for {spoken_s(UNREAD_S)}")
     return None
 
 

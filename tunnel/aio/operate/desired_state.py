@@ -30,6 +30,10 @@ C = TypeVar("C")
 MAX_SHOWN = 100
 """Differences that a log line or a status lists; a file with more was generated, and its author knows."""
 
+READ_S = 3.0
+"""How long ago the file may have been read before the daemon got as far as this. A file that is older than that is not
+read again at the start: it would cost an agent 1 MB for nothing."""
+
 _log = structlog.get_logger("tunnel.config")
 
 
@@ -65,6 +69,7 @@ class DesiredState(Generic[C]):
         load: Callable[[Path], C],
         apply: Callable[[C, C], Awaitable[None]],
         only_at_start: Sequence[str] = (),
+        fault: str = "",
         on_reloaded: Callable[[Reloaded], None] = lambda _reloaded: None,
     ) -> None:
         """The daemon runs with `current` already.
@@ -76,6 +81,7 @@ class DesiredState(Generic[C]):
             apply: makes the daemon match the second of two configurations, where it matches the first. What cannot be
                 had now (a port in use) is no failure: it is brought up later, and told by the daemon's parts.
             only_at_start: keys, or sections, that `apply` leaves alone.
+            fault: why the file cannot be used as it is, for a daemon that started all the same; told by it already.
             on_reloaded: is told how each look went that found something: for metrics and the audit record.
         """
         self.path = path
@@ -83,7 +89,7 @@ class DesiredState(Generic[C]):
         self.generation = 1
         self.loaded = datetime.now(UTC)
         """When the current one was read."""
-        self.fault = ""
+        self.fault = fault
         """Why the file as it is now cannot be used; empty when it can."""
         self.changed: list[str] = []
         """What the last change was."""
@@ -102,10 +108,11 @@ class DesiredState(Generic[C]):
         watch = FileWatch(lambda: [self.path])
         try:
             await watch.start()
-            while True:
-                # At once, too: the file may have changed since the daemon read it and before it was watched.
+            if await self._calls.run(self._may_have_changed):
                 await self.reload("the file has changed")
+            while True:
                 await watch.changed()
+                await self.reload("the file has changed")
         finally:
             watch.close()
 
@@ -158,6 +165,13 @@ class DesiredState(Generic[C]):
 
     # Internal
 
+    def _may_have_changed(self) -> bool:
+        """Whether another file came between the daemon's reading it and its being watched. Blocking."""
+        try:
+            return self.path.stat().st_ctime > self.loaded.timestamp() - READ_S
+        except OSError:
+            return True
+
     async def _hung_up(self) -> None:
         try:
             await self.reload("SIGHUP")
@@ -182,12 +196,13 @@ class DesiredState(Generic[C]):
         return new, found, [one for one in since_start if one.is_of(self._only_at_start)]
 
     async def _take(self, new: C, found: list[Difference], restart: list[Difference], why: str) -> Reloaded:
-        if self.fault:
+        mended, self.fault = bool(self.fault), ""
+        if mended:
             _log.info("the configuration can be used again", why=why)
-        self.fault = ""
         self.needs_restart = _shown(restart)
         if not found:
-            return self._told(Reloaded(generation=self.generation, needs_restart=self.needs_restart))
+            told = Reloaded(generation=self.generation, needs_restart=self.needs_restart)
+            return self._told(told, mended)
         try:
             await self._apply(self.current, new)
         except Exception:  # noqa: BLE001 - whatever it is, the daemon goes on and says so
@@ -208,8 +223,8 @@ class DesiredState(Generic[C]):
             )
         )
 
-    def _told(self, reloaded: Reloaded) -> Reloaded:
-        if reloaded.changed or reloaded.fault:
+    def _told(self, reloaded: Reloaded, mended: bool = False) -> Reloaded:
+        if reloaded.changed or reloaded.fault or mended:
             self._on_reloaded(reloaded)
         return reloaded
 

@@ -7,12 +7,11 @@ themselves.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import ipaddress
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeVar, get_args, get_origin
 
@@ -194,6 +193,31 @@ def load(path: Path, cls: type[T]) -> T:
     return config
 
 
+def load_tolerant(path: Path, cls: type[T], dispensable: Collection[str]) -> tuple[T, list[str]]:
+    """Read a file as `load` does, but do without sections that are no reason not to run.
+
+    Returns:
+        The configuration, with those of these sections at their defaults that cannot be used; and a line for each fault
+        in them.
+
+    Raises:
+        ConfigError: with every fault found, if any is elsewhere.
+    """
+    try:
+        return load(path, cls), []
+    except ConfigError as error:
+        _, values = _read(path)
+        try:
+            config = _converter(path.parent.absolute()).structure(
+                {name: value for name, value in values.items() if name not in dispensable}, cls
+            )
+        except cattrs.ClassValidationError:
+            raise error from None
+        if isinstance(config, Validated) and list(config.faults()):
+            raise
+        return config, error.faults
+
+
 def state_folder(path: Path) -> Path:
     """Returns the state folder that a file names, whatever else is wrong in it; its own folder where it names none.
 
@@ -327,6 +351,8 @@ def _faults_in(error: BaseException, key: str, kind: type | None = None) -> Iter
 
 
 def _unknown(name: str, allowed: Sequence[str]) -> str:
+    import difflib  # for the faults alone: 0.2 MB
+
     close = difflib.get_close_matches(name, allowed, 1)
     hint = f", did you mean {close[0]}?" if close else ""
     return f"is not known{hint}; allowed: {', '.join(allowed)}"

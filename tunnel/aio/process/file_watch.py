@@ -16,9 +16,9 @@ from tunnel.aio.process.blocking import BlockingCalls, NotAnswering
 from tunnel.aio.process.files import Stamp, stamp
 from tunnel.aio.process.inotify import ATTRIB, CLOSE_WRITE, CREATE, DELETE, MOVED_FROM, MOVED_TO, Inotify
 
-POLL_S = 5.0
+POLL_S = 15.0
 """How often the files are looked at where nothing tells of a change: a network file system, a machine without inotify
-to spare. A stat of each file every 5 s is nothing."""
+to spare. A stat of each file now and then is nothing."""
 SETTLE_S = 0.2
 """How long the files must stay as they are before they count as changed: an editor that empties a file and then writes
 it, and a certificate whose key follows in a second rename, are one change."""

@@ -6,7 +6,9 @@ from collections.abc import Iterable
 
 PRINCIPAL = "principal"
 """OPEN says who asks as a message; nobody needs it in words any more."""
-FEATURES: frozenset[str] = frozenset({PRINCIPAL})
+NODE_SERVICE = "node-service"
+"""The server offers `longline/node`, by which an agent tells its Node anew without a new session."""
+FEATURES: frozenset[str] = frozenset({PRINCIPAL, NODE_SERVICE})
 """Those of this build."""
 MAX_FEATURES = 64
 MAX_FEATURE_BYTES = 63

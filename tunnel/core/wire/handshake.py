@@ -7,12 +7,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from google.protobuf.message import DecodeError
+
 from protos import tunnel_pb2 as pb
 from tunnel.core.wire.codec import clip_text, decode_envelope, is_word
 from tunnel.core.wire.errors import Code, RemoteProtocolError, SessionRefused
 from tunnel.core.wire.faults import decoded
 from tunnel.core.wire.features import FEATURES, MAX_FEATURE_BYTES, MAX_FEATURES, common
-from tunnel.core.wire.limits import MAX_TEXT_BYTES, SESSION_ID_BYTES, Limits, Timing
+from tunnel.core.wire.limits import (
+    MAX_FACT_CODE_BYTES,
+    MAX_FACT_TEXT_BYTES,
+    MAX_FACTS,
+    MAX_NODE_BYTES,
+    MAX_TEXT_BYTES,
+    SESSION_ID_BYTES,
+    Limits,
+    Timing,
+)
 
 PROTOCOL_MIN = 1
 PROTOCOL_MAX = 1
@@ -81,17 +92,47 @@ def decode_hello(message: bytes) -> pb.Hello:
     hello = envelope.hello
     if len(hello.instance_id) != SESSION_ID_BYTES or len(hello.resume_session_id) not in (0, SESSION_ID_BYTES):
         raise RemoteProtocolError("Hello with an id of the wrong length")
-    node = hello.node
+    check_node(hello.node, hello.version)
+    _check_list("Hello", "features", hello.features, MAX_FEATURES, MAX_FEATURE_BYTES)
+    return hello
+
+
+def decode_node(data: bytes) -> pb.Node:
+    """Read what an agent tells of its box anew, outside of Hello.
+
+    Raises:
+        RemoteProtocolError: it is no Node, or breaks a bound of PROTO 3.
+    """
+    if len(data) > MAX_NODE_BYTES:
+        raise RemoteProtocolError(f"Node of more than {MAX_NODE_BYTES} bytes")
+    node = pb.Node()
+    try:
+        node.ParseFromString(data)
+    except DecodeError:
+        raise RemoteProtocolError("what should be a Node cannot be read") from None
+    check_node(node)
+    return node
+
+
+def check_node(node: pb.Node, *others: str) -> None:
+    """Check the bounds of what an agent tells of its box, and of other texts beside it.
+
+    Raises:
+        RemoteProtocolError: it breaks a bound of PROTO 3.
+    """
     if max(len(node.labels), len(node.addresses), len(node.services)) > MAX_NODE_ENTRIES:
         raise RemoteProtocolError(f"Hello with more than {MAX_NODE_ENTRIES} labels, addresses or services")
-    texts = (node.hostname, node.os_image, node.kernel, node.architecture, node.machine_id, hello.version)
+    texts = (node.hostname, node.os_image, node.kernel, node.architecture, node.machine_id, *others)
     if any(
         len(text) > MAX_TEXT_BYTES
         for text in (*texts, *node.addresses, *node.services, *node.labels, *node.labels.values())
     ):
         raise RemoteProtocolError(f"Hello with a text of more than {MAX_TEXT_BYTES} characters")
-    _check_list("Hello", "features", hello.features, MAX_FEATURES, MAX_FEATURE_BYTES)
-    return hello
+    if len(node.facts) > MAX_FACTS or any(
+        len(fact.text) > MAX_FACT_TEXT_BYTES or not is_word(fact.code) or len(fact.code) > MAX_FACT_CODE_BYTES
+        for fact in node.facts
+    ):
+        raise RemoteProtocolError(f"Hello with more than {MAX_FACTS} facts, or one that is too long")
 
 
 def choose_protocol(hello: pb.Hello) -> int:

@@ -35,6 +35,12 @@ MAX_TRACE_ID_BYTES = 64
 MAX_HOP = 1
 """A server hands a stream on to the one that has the agent's link: a second hand-over would begin a circle."""
 SESSION_ID_BYTES = 16
+MAX_FACTS = 32
+"""What a box may tell of itself at once: its clock, its DNS, and a few parts that are down."""
+MAX_FACT_TEXT_BYTES = 512
+MAX_FACT_CODE_BYTES = 16
+MAX_NODE_BYTES = 48 * KIB
+"""A Node by itself; with the rest of Hello it fits in a message of the handshake."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,8 @@ OURS = "longline/"
 """What the names of our own services begin with. No config can write it: `/` is in no service name (PROTO 2.8)."""
 KUBELET = f"{OURS}kubelet"
 """The service that the fleet API asks an agent for."""
+NODE = f"{OURS}node"
+"""The service of a server to which an agent tells its Node anew (PROTO 3.11)."""
 OLD_KUBELET = "kubelet"
 """What it was called before names of ours had their beginning. Agents still offer it, for servers that ask for it, so
 that no other service may have this name."""

@@ -13,8 +13,11 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from edge_agent.link import cloud_link
-from edge_agent.link.cloud_link import MAX_ADVISED_S, MAX_DRAINING, CloudLink
+from edge_agent.link import link as one_link
+from edge_agent.link.addresses import Addresses
+from edge_agent.link.greeting import Box
+from edge_agent.link.links import MAX_DRAINING, Links
+from edge_agent.link.pauses import MAX_ADVISED_S
 from protos import tunnel_pb2
 from tests.support.carriers import DIRECT, Cloud, cloud
 from tests.support.session_server import BOX, SessionServer, echo, session_server
@@ -25,7 +28,7 @@ from tunnel.aio.process.clock import MONOTONIC
 from tunnel.aio.sessions.session import TunnelSession
 from tunnel.aio.sessions.stream import Stream
 from tunnel.core.session import Session
-from tunnel.core.wire.errors import Code, OpenRefused, SessionLost, SessionRefused, StreamReset
+from tunnel.core.wire.errors import Code, OpenRefused, SessionLost, SessionRefused, StreamReset, TunnelError
 from tunnel.core.wire.handshake import decode_hello, encode_refusal, encode_welcome
 from tunnel.core.wire.limits import SESSION_ID_BYTES, Limits, Timing
 from tunnel.core.wire.target import TcpTarget
@@ -36,7 +39,7 @@ TARGET = TcpTarget("127.0.0.1", 7)
 class Agent:
     """A link and the task that keeps it."""
 
-    def __init__(self, link: CloudLink, ups: list[float]) -> None:
+    def __init__(self, link: Links, ups: list[float]) -> None:
         self.link = link
         self.ups = ups
         """When a link came up."""
@@ -50,18 +53,36 @@ class Agent:
         return self.running
 
 
+class Ups:
+    """Writes down when a link came up."""
+
+    def __init__(self) -> None:
+        self.at: list[float] = []
+
+    def up(self, *, resumed: bool) -> None:
+        self.at.append(asyncio.get_running_loop().time())
+
+    def failed(self, error: CarrierLost | TunnelError) -> None: ...
+
+    def lost(self, error: CarrierLost | None) -> None: ...
+
+
 @contextlib.asynccontextmanager
 async def agent(
-    addresses: Sequence[str], tls_of: Cloud, *, describe: Callable[[], tunnel_pb2.Node] = tunnel_pb2.Node
-) -> AsyncIterator[Agent]:
+    addresses: Sequence[str], tls_of: Cloud, *, describe: Callable[[], tunnel_pb2.Node] = tunnel_pb2.Node,
+    known: Addresses | None = None,
+) -> AsyncIterator[Agent]:  # fmt: skip
     """A running link; what it waits between attempts is written down, and cut to nothing."""
     loop = asyncio.get_running_loop()
-    ups: list[float] = []
-    link = CloudLink(
-        addresses, tls_of.tls(), DIRECT, echo, describe, version="1", limits=Limits(),
-        on_connected=lambda: ups.append(loop.time()),
+    ups = Ups()
+    known = known or Addresses(Path("/nowhere"), lambda _fault: None)
+    box = Box(
+        tls=tls_of.tls(), addresses=known, acceptor=echo, describe=describe, version="1", limits=Limits(),
+        instance_id=os.urandom(SESSION_ID_BYTES),
     )  # fmt: skip
-    made = Agent(link, ups)
+    links = Links(addresses, box, DIRECT, ups)
+    made = Agent(links, ups.at)
+    (link,) = links._links
     pause = link._pause
 
     async def noted(delay_s: float) -> None:
@@ -69,13 +90,14 @@ async def agent(
         await pause(min(delay_s, 0.01))
 
     link._pause = noted  # type: ignore[method-assign]
-    made.running = loop.create_task(link.run())
+    made.running = loop.create_task(links.run())
     try:
         yield made
     finally:
         made.running.cancel()
         await asyncio.wait([made.running])
-        await link.aclose()
+        await links.aclose()
+        await known.aclose()
 
 
 @pytest.fixture
@@ -172,7 +194,7 @@ async def test_a_server_that_was_restarted_gets_a_new_session_and_the_old_stream
         async with agent([address], first.cloud) as box:
             await eventually(first.connected)
             await opened(first)
-            session = box.link._session
+            session = box.link.session
             assert session is not None
             (stream,) = session._streams.values()
             await first.cloud.server.stop(0)
@@ -180,7 +202,7 @@ async def test_a_server_that_was_restarted_gets_a_new_session_and_the_old_stream
                 await eventually(second.connected)
                 await opened(second)
                 ended.append(stream.error)
-                assert box.link._session is not session
+                assert box.link.session is not session
     assert isinstance(ended[0], SessionLost)
 
 
@@ -270,17 +292,18 @@ async def test_the_next_server_takes_over_after_two_failures(server: SessionServ
 async def test_without_streams_the_next_server_is_tried_and_with_streams_only_later(
     server: SessionServer, other: SessionServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cloud_link, "STICK_S", 1.0)
+    monkeypatch.setattr(one_link, "STICK_S", 1.0)
     async with agent([server.address, other.address], server.cloud) as box:
         await eventually(server.connected)
         await opened(server)
-        session = box.link._session
+        session = box.link.session
         assert session is not None
         (stream,) = session._streams.values()
         lost_s = asyncio.get_running_loop().time()
         await server.cloud.server.stop(0)
         await eventually(other.connected)
         assert asyncio.get_running_loop().time() - lost_s > 0.9
+        await eventually(lambda: stream.error)  # the server knows of the new session a little sooner than the box
         assert isinstance(stream.error, SessionLost)
     tries = len(box.pauses)
     assert tries > 2 + 2
@@ -340,7 +363,7 @@ async def test_a_refused_identity_ends_its_streams_at_once(server: SessionServer
     async with agent([server.address], server.cloud) as box:
         await eventually(server.connected)
         await opened(server)
-        session = box.link._session
+        session = box.link.session
         assert session is not None
         (stream,) = session._streams.values()
         await server.revoke(BOX)
