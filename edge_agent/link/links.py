@@ -12,6 +12,7 @@ from edge_agent.link.link import Link, Watcher
 from edge_agent.link.servers import Servers
 from tunnel.aio.carriers.carrier import CarrierLost, DialOptions
 from tunnel.aio.process.tasks import TaskOwner
+from tunnel.aio.sessions.reopen import open_until
 from tunnel.aio.sessions.session import TunnelSession
 from tunnel.aio.sessions.stream import Stream
 from tunnel.core.wire.errors import Code, OpenRefused, SessionLost, TunnelError
@@ -67,22 +68,12 @@ class Links:
         Raises:
             OpenRefused: the server, a limit or the deadline said no; AGENT_AWAY, there was no session in time.
         """
-        loop = asyncio.get_running_loop()
-        give_up_s = loop.time() + deadline_s
-        while True:
-            session = await self._session_to_open(give_up_s)
-            try:
-                return await session.open(
-                    target,
-                    deadline_s=max(0.001, give_up_s - loop.time()),
-                    trace_id=trace_id,
-                    early_data=early_data,
-                )
-            except OpenRefused as refused:
-                # The session ended before there was an answer: the next one is asked, unless bytes may have reached the
-                # target, which would then see them twice.
-                if refused.code is not Code.SESSION_LOST or early_data or loop.time() >= give_up_s:
-                    raise
+
+        async def open_at(session: TunnelSession, deadline_s: float) -> Stream:
+            return await session.open(target, deadline_s=deadline_s, trace_id=trace_id, early_data=early_data)
+
+        give_up_s = asyncio.get_running_loop().time() + deadline_s
+        return await open_until(give_up_s, self._session_to_open, open_at, once=bool(early_data))
 
     def reconnect(self) -> None:
         """Use new carriers, as for a new certificate; the sessions go on over them."""
