@@ -24,7 +24,7 @@ from tunnel.aio.process.command import (
     out_option,
     told,
 )
-from tunnel.core.wire.faults import CERTIFICATE_EXPIRED, PACKAGE_MISSING
+from tunnel.core.wire.faults import BUG, CERTIFICATE_EXPIRED, FAULTS, NO_SERVER_TO_UPGRADE, PACKAGE_MISSING
 
 if TYPE_CHECKING:
     from cloud_server.trust.administration import Administration, ListedAgent, ListedToken
@@ -92,21 +92,22 @@ def run(config: Path) -> None:
     enable_handshake_trace()  # before anything imports grpc
     from cloud_server.daemon import run as run_server
 
-    sys.exit(run_server(load_server_config(config)))
+    sys.exit(run_server(config, load_server_config(config)))
 
 
 @cli.command()
 @config_option("cloud-server")
 def check(config: Path) -> None:
-    """Check a configuration without running it; what it names and is not there now is a warning.
+    """Check a configuration without running it, by what a start would do on this machine.
 
-    Says how long each certificate is good, too: one that has expired, and that nothing renews, is a failure.
+    What a server does not start without is a failure; a part that would be down is a warning. Says how long each
+    certificate is good, too: one that has expired, and that nothing renews, is a failure.
     """
     from datetime import UTC, datetime
 
     from cloud_server.config import load_server_config, state_of
     from cloud_server.expiries import operators_certificate, watched
-    from cloud_server.outlook import outlook
+    from cloud_server.outlook import outlook, refusals
     from tunnel.aio.identity.validity import check as check_certificates
 
     loaded = load_server_config(config)
@@ -116,9 +117,38 @@ def check(config: Path) -> None:
     lines, faults = check_certificates([one for one in found if one is not None], datetime.now(UTC))
     for line in lines:
         click.echo(line)
-    if faults:
-        raise Failed.of_all([(text, CERTIFICATE_EXPIRED) for text in faults])
+    failed = [
+        *((error.text, error.fault) for error in refusals(loaded)),
+        *((text, CERTIFICATE_EXPIRED) for text in faults),
+    ]
+    if failed:
+        raise Failed.of_all(failed)
     click.echo(f"{config}: good")
+
+
+@cli.command()
+@config_option("cloud-server")
+def reload(config: Path) -> None:
+    """Have the running server read its configuration anew, and say what has changed. It follows the file anyway.
+
+    When the file cannot be used, the server goes on with what it has, and this fails with the reason.
+    """
+    from tunnel.aio.operate.admin import SOCKET_NAME
+    from tunnel.aio.operate.admin_client import AdminRefused, AdminUnreachable, unix_client
+    from tunnel.aio.process.config import state_folder
+
+    try:
+        done = unix_client(state_folder(config) / SOCKET_NAME).call("POST", "reload")
+    except AdminUnreachable as error:
+        raise Failed(str(error), NO_SERVER_TO_UPGRADE) from error
+    except AdminRefused as error:
+        raise Failed(str(error), FAULTS.get(error.code, BUG)) from error
+    for change in done["changed"]:
+        click.echo(f"changed: {change}")
+    for change in done["needs_restart"]:
+        click.echo(f"needs a restart: {change}")
+    if not done["changed"]:
+        click.echo("nothing has changed")
 
 
 @cli.command()

@@ -6,6 +6,7 @@ import dataclasses
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Final
 
 from cloud_server.opens.expose_rule import ExposeRule
 from cloud_server.routing.claims import RoutePolicy
@@ -266,6 +267,12 @@ class ServerConfig(Validated):
                 yield key, listen
         for index, forward in enumerate(self.forward):
             yield f"forward[{index}].listen", forward.listen
+
+
+NOTHING: Final = ServerConfig()
+"""What a server matches before its first configuration is applied."""
+ONLY_AT_START: Final = ("tunnel", "state", "log.format")
+"""Keys and sections that only a restart of the server applies."""
 
 
 def load_server_config(path: Path) -> ServerConfig:

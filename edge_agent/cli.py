@@ -100,11 +100,12 @@ def check(config: Path) -> None:
     """
     from datetime import UTC, datetime
 
-    from edge_agent.config import kubelet_files, load_agent_config, state_folder
+    from edge_agent.config import kubelet_files, load_agent_config
     from edge_agent.identity.expiries import watched
     from edge_agent.identity.identity import Identity, IdentityUnusable
     from edge_agent.outlook import outlook
     from tunnel.aio.identity.validity import check as check_certificates
+    from tunnel.aio.process.config import state_folder
     from tunnel.aio.sockets.http_proxy import ProxyUnusable, proxy_for
 
     loaded = load_agent_config(config)
@@ -177,9 +178,9 @@ class Unreachable(Failed):
 
 
 def _admin(config: Path) -> AdminClient:
-    from edge_agent.config import state_folder
     from tunnel.aio.operate.admin import SOCKET_NAME
     from tunnel.aio.operate.admin_client import unix_client
+    from tunnel.aio.process.config import state_folder
 
     return unix_client(state_folder(config) / SOCKET_NAME)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -227,15 +226,6 @@ def load_for_start(path: Path) -> tuple[AgentConfig, list[str]]:
     """
     config, faults = load_tolerant(path, AgentConfig, ("host",))
     return _with_state(config, path), faults
-
-
-def state_folder(path: Path) -> Path:
-    """Returns the state folder that a file names, whatever else is wrong in it; its own folder where it names none."""
-    try:
-        named = tomllib.loads(path.read_text(encoding="utf-8")).get("state")
-    except (OSError, ValueError):
-        named = None
-    return path.parent.absolute() / named if isinstance(named, str) else path.parent.absolute()
 
 
 def load_agent_config(path: Path) -> AgentConfig:

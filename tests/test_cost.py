@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -194,6 +194,17 @@ class NobodyJoined:
         return None
 
 
+class _NobodyCame:
+    """The links of agents, of which there were none."""
+
+    links: Mapping[str, int] = {}
+    lost: Mapping[str, int] = {}
+    refused: Mapping[str, int] = {}
+
+
+NOBODY_CAME = _NobodyCame()
+
+
 def sources_of(agents: Agents, live: LiveOpens) -> Sources:
     """What no open asks."""
     audit = AuditLog("/dev/null")
@@ -207,6 +218,10 @@ def sources_of(agents: Agents, live: LiveOpens) -> Sources:
         lost_lines=lambda: Lost(0, 0),
         parts=dict,
         expiries=dict,
+        links=NOBODY_CAME,
+        handshakes_failed=dict,
+        config=lambda: None,
+        cluster_ages_s=dict,
         unreadable=lambda: 0,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
@@ -111,6 +111,10 @@ class Agents:
         """Every agent that joined or is connected, by name."""
         return [self._view(name) for name in self.names()]
 
+    def each(self) -> Iterator[AgentView]:
+        """Every agent that joined or is connected, by name, each as it is when it is asked for."""
+        return (self._view(name) for name in self.names())
+
     def names(self) -> list[str]:
         """Every agent that joined or is connected, in order."""
         return sorted(set(self._known.names()) | self._entries.keys())
@@ -123,6 +127,18 @@ class Agents:
         """Returns figures of an agent's session; None when it has none."""
         session = self._directory.session(name)
         return session.statistics() if session is not None else None
+
+    def facts(self, name: str) -> list[Fact]:
+        """Returns what the box of an agent told of itself that only it can know."""
+        entry = self._entries.get(name)
+        return facts_of(entry.node) if entry is not None else []
+
+    def log_frames(self, name: str, for_s: float) -> bool:
+        """Logs each frame of an agent's session for so many seconds, 0: no more; returns False when it has none."""
+        session = self._directory.session(name)
+        if session is not None:
+            session.log_frames(for_s)
+        return session is not None
 
     def is_known(self, name: str) -> bool:
         """Whether an agent of that name has joined, or has been connected."""

@@ -7,6 +7,7 @@ costs itself and us a TLS handshake each time, and hides what else is in the log
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -41,13 +42,27 @@ class _Refused:
 class Refusals:
     """Remembers who was turned away, and why."""
 
-    def __init__(self, on_replaced: Callable[[str, str], None] = lambda _name, _address: None) -> None:
-        """`on_replaced` is told of the name and address of a process whose place another one has."""
+    def __init__(
+        self,
+        on_replaced: Callable[[str, str], None] = lambda _name, _address: None,
+        on_refused: Callable[[str, str, TunnelError], None] = lambda _name, _address, _error: None,
+    ) -> None:
+        """Remembers nobody yet.
+
+        Args:
+            on_replaced: is told of the name and address of a process whose place another one has.
+            on_refused: is told of everybody who is turned away, by name and address, and why.
+        """
         self._on_replaced = on_replaced
+        self._on_refused = on_refused
+        self.counts: Counter[str] = Counter()
+        """How many were turned away so far, by the code of the cause."""
         self._refused: dict[str, _Refused] = {}
 
     def answer(self, name: str, address: str, error: TunnelError) -> SessionRefused:
         """What an agent is told that cannot have a session, and when it is to ask again."""
+        self.counts[error.fault.code] += 1
+        self._on_refused(name, address, error)
         if error.code is Code.REPLACED:
             self._on_replaced(name, address)
         if error.code not in LASTING:

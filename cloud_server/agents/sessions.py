@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from functools import partial
 from typing import Protocol
@@ -24,12 +24,14 @@ from tunnel.core.path.probes import PingBudget
 from tunnel.core.session import Session
 from tunnel.core.streams.budget import Budget
 from tunnel.core.wire.errors import Code, RemoteProtocolError, SessionLost, SessionRefused, TunnelError
+from tunnel.core.wire.faults import SHUTTING_DOWN
 from tunnel.core.wire.features import common
 from tunnel.core.wire.handshake import choose_protocol, decode_hello, encode_refusal, encode_welcome
 from tunnel.core.wire.limits import SESSION_ID_BYTES, Limits, Timing
 
 _log = structlog.get_logger("cloud.sessions")
 
+NEW, RESUMED = "new", "resumed"
 REPLACED_REMEMBERED = 16
 """Replaced processes remembered for each agent."""
 
@@ -84,10 +86,19 @@ class AgentSessions:
         self._acceptor = acceptor
         self._turned_down = turned_down
         self._refusals = refusals or Refusals()
+        self.links: Counter[str] = Counter()
+        """Carriers of agents so far: those that began a session, and those that resumed one."""
+        self.lost: Counter[str] = Counter()
+        """Carriers that ended so far, by the code of the cause."""
         self._clock = clock
         self._instances: dict[str, bytes] = {}
         self._replaced: dict[str, deque[bytes]] = {}
         self._draining: SessionRefused | None = None
+
+    @property
+    def refused(self) -> Counter[str]:
+        """How many agents were turned away so far, by the code of the cause."""
+        return self._refusals.counts
 
     def drain(self, refusal: SessionRefused) -> None:
         """Take no more sessions."""
@@ -100,10 +111,13 @@ class AgentSessions:
         if accepted is None:
             return
         session, received, welcome = accepted
-        reason = "the server stopped"
+        reason, cause = "the server stopped", SHUTTING_DOWN
         try:
-            reason = str(await session.run_carrier(carrier, received, welcome) or "ended by the agent")
+            lost = await session.run_carrier(carrier, received, welcome)
+            reason = str(lost or "ended by the agent")
+            cause = lost.fault if lost is not None else SHUTTING_DOWN
         finally:
+            self.lost[cause.code] += 1
             self._agents.lost(name, session, reason)
         _log.info("agent disconnected", agent=name, address=carrier.peer, session=session.label, reason=reason)
 
@@ -147,6 +161,7 @@ class AgentSessions:
         )
         limits = hello.limits
         session.core.set_peer_limits(limits.max_streams, limits.max_data_bytes, limits.max_packet_bytes)
+        self.links[RESUMED if resumed else NEW] += 1
         self._agents.took(name, session, hello, carrier.peer)
         log.info("agent connected", session=session.label, resumed=resumed, version=hello.version)
         return session, hello.last_received if resumed else 0, welcome

@@ -43,11 +43,11 @@ class ConnectFrontend:
     """Serves connections that begin with CONNECT."""
 
     def __init__(self, door: Door, authenticator: Authenticator, logins: RefusedLogins, *, deadline_s: float) -> None:
-        """`deadline_s`: within which every request is answered."""
+        """`deadline_s`: within which every request is answered; may be changed for those that come."""
         self._door = door
         self._authenticator = authenticator
         self._logins = logins
-        self._deadline_s = deadline_s
+        self.deadline_s = deadline_s
 
     # Public
 
@@ -108,7 +108,7 @@ class ConnectFrontend:
             peer=conn.peer,
             asked=request.target,
             via=proxy_via(request),
-            deadline_s=self._deadline_s,
+            deadline_s=self.deadline_s,
         )
         try:
             live = await self._door.open(asking, _given_up(conn, http))

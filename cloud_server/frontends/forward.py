@@ -13,28 +13,45 @@ from tunnel.core.wire.limits import MAX_EARLY_BYTES
 from tunnel.core.wire.target import TcpTarget
 
 FRONTEND = "forward"
+DEADLINE_S = 10.0
 
 
 class Forward:
     """One forward."""
 
-    def __init__(self, door: Door, caller: Caller, agent: str, target: TcpTarget, *, deadline_s: float) -> None:
-        """`caller` stands for whoever connects: nobody asks them who they are."""
+    def __init__(
+        self, door: Door, caller: Caller, agent: str, target: TcpTarget, *, deadline_s: float = DEADLINE_S
+    ) -> None:
+        """Leads nowhere else until it is told to.
+
+        Args:
+            door: what it opens streams through.
+            caller: stands for whoever connects: nobody asks them who they are.
+            agent: that it leads to.
+            target: there.
+            deadline_s: within which a connection is made or refused; may be changed for those that come.
+        """
         self._door = door
         self._caller = caller
         self._route = Route(agent, target)
-        self._deadline_s = deadline_s
+        self.deadline_s = deadline_s
+
+    def lead_to(self, agent: str, target: TcpTarget) -> bool:
+        """Leads connections that come from now on there; returns whether that is elsewhere than before."""
+        before, self._route = self._route, Route(agent, target)
+        return self._route != before
 
     async def handle(self, conn: Conn) -> None:
         """Serve a connection; when it cannot be carried, the client gets a reset, never an end that looks clean."""
         early = await conn.first_bytes(MAX_EARLY_BYTES)
+        route = self._route
         asking = OpenRequest(
             caller=self._caller,
             frontend=FRONTEND,
             peer=conn.peer,
-            asked=str(self._route.target),
-            route=self._route,
-            deadline_s=self._deadline_s,
+            asked=str(route.target),
+            route=route,
+            deadline_s=self.deadline_s,
             early_data=early,
         )
         try:

@@ -65,11 +65,11 @@ class SocksFrontend:
     """Serves connections of SOCKS clients."""
 
     def __init__(self, door: Door, authenticator: Authenticator, logins: RefusedLogins, *, deadline_s: float) -> None:
-        """`deadline_s`: within which every request is answered."""
+        """`deadline_s`: within which every request is answered; may be changed for those that come."""
         self._door = door
         self._authenticator = authenticator
         self._logins = logins
-        self._deadline_s = deadline_s
+        self.deadline_s = deadline_s
 
     async def handle(self, conn: Conn) -> None:
         """Serve a connection."""
@@ -87,7 +87,7 @@ class SocksFrontend:
             peer=conn.peer,
             asked=asked.authority,
             via=asked.via,
-            deadline_s=self._deadline_s,
+            deadline_s=self.deadline_s,
         )
         try:
             live = await self._door.open(asking, conn.closed)

@@ -64,12 +64,17 @@ class Door:
             counts: is told what happens; None: nobody wants to know.
         """
         self._live = live
-        self._routing = routing
+        self.routing = routing
+        """May be replaced as a whole; it holds for what is asked for from then on."""
         self._records = OpenRecords(audit)
         self._recorded = Recorded(live, self._records, counts or NoCounts(), local)
         self._policed = Policed(policy, self._recorded)
 
     # Public
+
+    def count_for(self, counts: OpenCounts | None) -> None:
+        """Tells these counts what happens from now on; None: nobody wants to know."""
+        self._recorded.counts = counts or NoCounts()
 
     async def open(self, request: OpenRequest, gone: Gone | None = None) -> LiveOpen | None:
         """Opens a stream for a client. Cancelling it cancels the dial at the agent.
@@ -150,7 +155,7 @@ class Door:
         elif request.via:
             routes = [Route(request.via, parse_target(request.asked))]
         else:
-            routes = self._routing.routes(request.asked)
+            routes = self.routing.routes(request.asked)
         return [Permitted(route, "") for route in routes]
 
     async def _serve(self, live: LiveOpen, serve: Serve) -> None:

@@ -40,7 +40,7 @@ class Recorded:
     def __init__(self, live: LiveOpens, records: OpenRecords, counts: OpenCounts, then: Opener) -> None:
         self._live = live
         self._records = records
-        self._counts = counts
+        self.counts = counts
         self._then = then
 
     async def open(self, live: LiveOpen) -> Stream:
@@ -62,7 +62,7 @@ class Recorded:
         live.stream = stream
         if not live.recorded:
             self._records.opened(live)
-        self._counts.answered(live.request.frontend, Code.NONE, time.monotonic() - live.started_s)
+        self.counts.answered(live.request.frontend, Code.NONE, time.monotonic() - live.started_s)
         self._live.opened(live)
         stream.when_ended(lambda: self._ended(live, stream))
         if live.ended_by is not None:  # while the answer was on its way
@@ -72,7 +72,7 @@ class Recorded:
         """Tells that nothing was opened."""
         self._live.over(live)
         self._records.refused(live, refused)
-        self._counts.answered(live.request.frontend, refused.code, time.monotonic() - live.started_s)
+        self.counts.answered(live.request.frontend, refused.code, time.monotonic() - live.started_s)
 
     # Internal
 
@@ -80,4 +80,4 @@ class Recorded:
         self._live.over(live)
         self._records.ended(live)
         reason = "closed" if stream.error is None else stream.error.code.label
-        self._counts.ended(live.request.frontend, reason, time.monotonic() - live.started_s)
+        self.counts.ended(live.request.frontend, reason, time.monotonic() - live.started_s)

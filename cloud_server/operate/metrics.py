@@ -10,7 +10,7 @@ import collections
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -57,6 +57,41 @@ class Sources:
     """When the server's certificates end."""
     unreadable: Callable[[], int]
     """How many records of agents and tokens cannot be read."""
+    links: Links
+    handshakes_failed: Callable[[], Mapping[str, int]]
+    """TLS handshakes of agents that failed, by kind."""
+    config: Callable[[], Config | None]
+    """How the configuration stands; None while nobody follows a file."""
+    cluster_ages_s: Callable[[], Mapping[str, float]]
+    """How long ago the cluster's API was heard of each kind of object."""
+
+
+class Links(Protocol):
+    """The links of agents so far, counted; see `AgentSessions`."""
+
+    @property
+    def links(self) -> Mapping[str, int]:
+        """By whether they began a session or resumed one."""
+        ...
+
+    @property
+    def lost(self) -> Mapping[str, int]:
+        """Those that ended, by the code of the cause."""
+        ...
+
+    @property
+    def refused(self) -> Mapping[str, int]:
+        """Those that were turned away, by the code of the cause."""
+        ...
+
+
+class Config(Protocol):
+    """How the configuration stands; see `DesiredState`."""
+
+    generation: int
+    fault: str
+    needs_restart: list[str]
+    loaded: datetime
 
 
 class Metrics:
@@ -161,6 +196,11 @@ class _Now(Collector):
         up = {(name,): float(is_up) for name, is_up in sources.parts().items()}
         yield _gauge("longline_part_up", "Whether a part of the server is up.", ["part"], up)
         yield from self._records()
+        yield from self._links()
+        yield from self._config()
+        ages = {(kind,): age_s for kind, age_s in sources.cluster_ages_s().items()}
+        text = "Since the cluster's API was heard of a kind; 255 at most while all is well."
+        yield _gauge("longline_cluster_watch_age_seconds", text, ["kind"], ages)
         clients = sum(count for name, count in connections.items() if name.startswith("connect"))
         connected = sum(agent.connected for agent in agents)
         dialling = sum(sources.live.dialling_by_frontend().values())
@@ -227,6 +267,38 @@ class _Now(Collector):
             refused.add_metric([frontend], times)
         yield refused
 
+    def _links(self) -> Iterator[Metric]:
+        links = self._sources.links
+        yield _counter(
+            "longline_agent_links", "Links of agents: new sessions, and such as were resumed.", "session", links.links
+        )
+        yield _counter("longline_agent_links_lost", "Links that ended, by the code of the cause.", "code", links.lost)
+        text = "Agents turned away, by the code of the cause."
+        yield _counter("longline_agents_refused", text, "code", links.refused)
+        failed = self._sources.handshakes_failed()
+        text = "TLS handshakes of agents that failed: for a certificate, or for something else."
+        yield _counter("longline_handshakes_failed", text, "reason", failed)
+
+    def _config(self) -> Iterator[Metric]:
+        config = self._sources.config()
+        if config is None:
+            return
+        for name, text, value in (
+            (
+                "generation",
+                "Of the configuration in use: 1 at the start, 1 more for each change.",
+                config.generation,
+            ),
+            (
+                "fault",
+                "Whether the file cannot be used: the one before it stays.",
+                bool(config.fault),
+            ),
+            ("needs_restart", "How many differences only a restart applies.", len(config.needs_restart)),
+            ("loaded_seconds", "Unix time at which it was read.", config.loaded.timestamp()),
+        ):
+            yield _gauge(f"longline_config_{name}", text, [], {(): float(value)})
+
     def _records(self) -> Iterator[Metric]:
         lost = self._sources.lost_lines()
         lines = CounterMetricFamily("longline_log_lines_lost", "Log lines that could not be written.", labels=["kind"])
@@ -243,6 +315,13 @@ class _Now(Collector):
 
 def _histogram(name: str, text: str, buckets: Sequence[float], registry: CollectorRegistry) -> Histogram:
     return Histogram(name, text, ["frontend"], buckets=buckets, registry=registry)
+
+
+def _counter(name: str, text: str, label: str, values: Mapping[str, int]) -> CounterMetricFamily:
+    family = CounterMetricFamily(name, text, labels=[label])
+    for key, value in values.items():
+        family.add_metric([key], value)
+    return family
 
 
 def _gauge(name: str, text: str, labels: list[str], values: Mapping[Any, float]) -> GaugeMetricFamily:

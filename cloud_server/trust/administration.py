@@ -93,16 +93,24 @@ class Administration:
 
     def agents(self) -> Sequence[ListedAgent]:
         """All agents, by name."""
+        return [listed for name in self.agent_names() if (listed := self.agent(name)) is not None]
+
+    def agent_names(self) -> Sequence[str]:
+        """The names of all agents, the revoked among them, in order."""
         self._store.catch_up()
-        return [
-            ListedAgent(
-                name=record.key,
-                record=value_of(record),
-                unreadable=record.reason if isinstance(record, Unreadable) else "",
-                sighting=value_of(self._store.get(SIGHTINGS, record.key)),
-            )
-            for record in self._store.list(AGENTS)
-        ]
+        return [record.key for record in self._store.list(AGENTS)]
+
+    def agent(self, name: str) -> ListedAgent | None:
+        """One agent; None when no agent of that name joined."""
+        record = self._store.get(AGENTS, name)
+        if record is None:
+            return None
+        return ListedAgent(
+            name=record.key,
+            record=value_of(record),
+            unreadable=record.reason if isinstance(record, Unreadable) else "",
+            sighting=value_of(self._store.get(SIGHTINGS, record.key)),
+        )
 
     async def create_join_token(self, agent: str, life: timedelta = DEFAULT_LIFE) -> str:
         """A one-time token for a box.

@@ -113,6 +113,18 @@ class JoinedAgents:
 
         self._store.watch(AGENTS, changed)
 
+    def when_joined(self, on_joined: Callable[[str, bool], None]) -> None:
+        """Have `on_joined` called for each agent that joins from now on, and with True if another key had its name."""
+
+        def changed(name: str, before: Record[AgentRecord] | None, after: Record[AgentRecord] | None) -> None:
+            old, new = value_of(before), value_of(after)
+            if new is None or new.revoked is not None:
+                return
+            if old is None or old.spki_sha256 != new.spki_sha256 or old.revoked is not None:
+                on_joined(name, old is not None and old.spki_sha256 != new.spki_sha256)
+
+        self._store.watch(AGENTS, changed)
+
     async def certified(self, name: str, validity: Validity) -> None:
         """Note how long the certificate is good that an agent was given.
 

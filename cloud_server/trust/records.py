@@ -13,6 +13,9 @@ from cloud_server.trust.caller import UNLIMITED, Scope
 from cloud_server.trust.store import Kind
 from tunnel.aio.identity.validity import Validity
 
+MAX_REASON_CHARS = 200
+"""Of why a link was lost: a peer may have put it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentRecord:
@@ -38,6 +41,8 @@ class Sighting:
     """`ip:port` that it came from."""
     version: str
     """Of its software."""
+    reason: str = ""
+    """Why its link was lost last; empty when it never was."""
     replaced: datetime | None = None
     """When a second process with the same identity was turned away last; None: never since it joined."""
     replaced_from: str = ""
@@ -84,6 +89,7 @@ def _sighting_bytes(sighting: Sighting) -> bytes:
         last_seen=sighting.last_seen,
         address=sighting.address,
         version=sighting.version,
+        reason=sighting.reason[:MAX_REASON_CHARS] or None,
         replaced=sighting.replaced,
         replaced_from=sighting.replaced_from or None,
     )
@@ -95,6 +101,7 @@ def _sighting(body: bytes) -> Sighting:
         last_seen=_needed(values, "last_seen"),
         address=_text(values, "address"),
         version=_text(values, "version"),
+        reason=_text(values, "reason", ""),
         replaced=_moment(values, "replaced"),
         replaced_from=_text(values, "replaced_from", ""),
     )

@@ -29,13 +29,14 @@ class Sightings:
         """The last sighting of an agent; None when it never came."""
         return self._unwritten.get(name) or value_of(self._store.get(SIGHTINGS, name))
 
-    def seen(self, name: str, address: str, version: str) -> None:
-        """An agent is there, or just went."""
+    def seen(self, name: str, address: str, version: str, reason: str = "") -> None:
+        """An agent is there, or just went; `reason`: why its link was lost last, empty when that is not known."""
         before = self.get(name)
         self._unwritten[name] = Sighting(
             last_seen=datetime.now(UTC),
             address=address,
             version=version,
+            reason=reason or (before.reason if before is not None else ""),
             replaced=before.replaced if before is not None else None,
             replaced_from=before.replaced_from if before is not None else "",
         )
@@ -48,6 +49,7 @@ class Sightings:
             last_seen=before.last_seen if before is not None else now,
             address=before.address if before is not None else address,
             version=before.version if before is not None else "",
+            reason=before.reason if before is not None else "",
             replaced=now,
             replaced_from=address,
         )

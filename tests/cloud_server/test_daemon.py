@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 import cloud_server.frontends.fleet.server
 import cloud_server.operate.metrics  # noqa: F401
 from cloud_server.config import ServerConfig, load_server_config, state_of
-from cloud_server.daemon import CloudServer, StartFailed
+from cloud_server.server import CloudServer, StartFailed
 from cloud_server.setup import init_state
 from cloud_server.trust.sqlite_store import SqliteStore
 from tests.support.cluster import edit_toml

@@ -52,7 +52,7 @@ def test_a_reset_is_no_success(shared: Tunnel) -> None:
     [
         ("{box}:1", "Error [LL4102]: agent {box}: localhost:1 ("),
         ("{box}:printer", "Error [LL4104]: "),
-        ("box-9:22", "Error [LL4003]: no agent for box-9: "),
+        ("box-9:22", "Error [LL4003]: no agent for box-9, did you mean {box}? "),
         ("{box}", "Error [LL4004]: no port in the name; "),
     ],
 )

@@ -29,6 +29,7 @@ from cloud_server.frontends.logins import RefusedLogins
 from cloud_server.opens.door import Door
 from cloud_server.trust.authenticator import Authenticator
 from cloud_server.trust.caller import Caller
+from tunnel.aio.operate.admin import PREFIX, Routes, answer
 from tunnel.aio.operate.audit import Audit
 from tunnel.aio.sockets.conn import Conn
 from tunnel.aio.sockets.http1 import HttpError, Request
@@ -69,6 +70,7 @@ class FleetServer:
         logins: RefusedLogins,
         audit: Audit,
         clock: Callable[[], datetime] = wall_clock,
+        admin: Routes | None = None,
     ) -> None:
         """Make a server that has seen nothing yet.
 
@@ -79,7 +81,9 @@ class FleetServer:
             logins: is told of who could not say that.
             audit: takes the records of what is read.
             clock: the wall clock; versions begin at its microseconds, so that a restarted server counts on upwards.
+            admin: what users may ask of the server itself, beside the Kubernetes API; None: nothing.
         """
+        self._admin = admin
         self._authenticator = authenticator
         self._logins = logins
         self._audit = audit
@@ -129,6 +133,9 @@ class FleetServer:
         try:
             caller = self._identify(conn, request)
             exchange.trust()
+            if self._admin is not None and request.path.startswith(PREFIX):
+                await self._administer(self._admin, exchange, request, caller)
+                return
             about = parse(request)
             if about is None:
                 await self._serve_path(exchange, request)
@@ -161,6 +168,11 @@ class FleetServer:
             if error.code == 401:
                 self._logins.refused(FRONTEND, conn.peer, "no certificate of a user, and no token that is known")
             raise
+
+    async def _administer(self, routes: Routes, exchange: Exchange, request: Request, caller: Caller) -> None:
+        scope = caller.scope
+        limits = {"until": caller.until, "scope": _scope(scope.frontends, scope.agents, scope.verbs)}
+        await answer(routes, exchange, request, caller.principal, exchange.peer, limits)
 
     def _record_read(self, peer: str, caller: Caller, about: ResourceRequest) -> None:
         """Records what is read, and not each object of it; the same again and again becomes one record."""
@@ -274,6 +286,12 @@ async def _read_object(exchange: Exchange, request: Request) -> Json:
 def _user(caller: Caller) -> User:
     """Who asks, in the words of the Kubernetes API."""
     return User(caller.name, (AUTHENTICATED, *caller.principal.groups))
+
+
+def _scope(*limits: frozenset[str] | None) -> Json:
+    """As the admin API shows it."""
+    shown = [sorted(limit) if limit is not None else None for limit in limits]
+    return dict(zip(("frontends", "agents", "verbs"), shown, strict=True))
 
 
 def _check_allowed(user: User, about: ResourceRequest) -> None:

@@ -33,8 +33,9 @@ class KonnectivityFrontend:
     """Serves connections that begin with HTTP/2's preface."""
 
     def __init__(self, door: Door, authenticator: Authenticator, *, deadline_s: float) -> None:
-        """`deadline_s`: within which every dial is answered."""
-        self._service = Service(door, deadline_s)
+        """`deadline_s`: within which every dial is answered; may be changed for those that come."""
+        self._door = door
+        self.deadline_s = deadline_s
         self._authenticator = authenticator
         self._connections: set[Http2Connection] = set()
         self._connect_ids = itertools.count(1)
@@ -64,7 +65,7 @@ class KonnectivityFrontend:
                 stream.finish(refusal)
                 return
             call = Call(stream, assembly)
-            tunnel = Tunnel(call, self._service, next(self._connect_ids), caller, peer)
+            tunnel = Tunnel(call, Service(self._door, self.deadline_s), next(self._connect_ids), caller, peer)
             call.begin(tunnel)  # now: what comes in the same breath as the request is the tunnel's already
             tunnels.spawn("tunnel", tunnel.run())
 

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -25,6 +29,25 @@ from tunnel.core.wire.target import TcpTarget
 
 END = datetime(2026, 1, 2, tzinfo=UTC)
 K = "konnectivity_network_proxy_server_"
+
+
+@dataclass
+class _Links:
+    links: Counter[str]
+    lost: Counter[str]
+    refused: Counter[str]
+
+
+@dataclass
+class _Config:
+    generation: int
+    fault: str
+    needs_restart: list[str]
+    loaded: datetime
+
+
+LINKS = _Links(Counter(new=5, resumed=3), Counter(LL3012=7), Counter(LL2015=1))
+CONFIG = _Config(4, "not TOML", ["tunnel.listen: changed"], END)
 
 
 class Joined:
@@ -55,6 +78,10 @@ class Far:
             lost_lines=lambda: Lost(7, 2),
             parts=lambda: parts,
             expiries=lambda: {"server": END},
+            links=LINKS,
+            handshakes_failed=lambda: {"certificate": 2, "other": 1},
+            config=lambda: CONFIG,
+            cluster_ages_s=lambda: {"Node": 4.5},
             unreadable=lambda: 3,
         )
         self.metrics = Metrics("1.2.3", sources)
@@ -178,3 +205,29 @@ def test_lines_that_the_log_has_lost(metrics: Metrics) -> None:
     now = scrape(metrics)
     assert now["longline_log_lines_lost_total{kind=audit}"] == 2
     assert now["longline_log_lines_lost_total{kind=other}"] == 5
+
+
+def test_every_figure_stands_in_the_document_and_no_other(far: Far) -> None:
+    text = (Path(__file__).parents[3] / "docs" / "metrics.md").read_text()
+    own, konnectivity = text.split("konnectivity's server")
+    described = set(re.findall(r"`(longline_\w+)` \|", own))
+    described |= {
+        K + name
+        for row in re.findall(r"^\| (`.*?) \|", konnectivity, re.MULTILINE)
+        for name in re.findall(r"`(\w+)`", row)
+    }
+    shown = {family.name for family in text_string_to_metric_families(far.metrics.render().decode())}
+    shown = {name for name in shown if not name.endswith("_created")}
+    assert {name.removesuffix("_total") for name in described} == shown
+
+
+async def test_links_configuration_and_the_cluster(far: Far) -> None:
+    now = scrape(far.metrics)
+    assert now["longline_agent_links_total{session=new}"] == 5
+    assert now["longline_agent_links_total{session=resumed}"] == 3
+    assert now["longline_agent_links_lost_total{code=LL3012}"] == 7
+    assert now["longline_agents_refused_total{code=LL2015}"] == 1
+    assert now["longline_handshakes_failed_total{reason=certificate}"] == 2
+    assert now["longline_config_generation"] == 4
+    assert (now["longline_config_fault"], now["longline_config_needs_restart"]) == (1, 1)
+    assert now["longline_cluster_watch_age_seconds{kind=Node}"] == 4.5

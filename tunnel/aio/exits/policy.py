@@ -90,6 +90,11 @@ class Policy:
             raise self._not_allowed(target, addresses)
         return allowed
 
+    @property
+    def rules(self) -> Sequence[TargetRule]:
+        """The list."""
+        return self._rules
+
     def rule_for(self, target: TcpTarget, address: Address) -> TargetRule | None:
         """Returns the rule by which an address may be dialled for a target; None when no rule allows it.
 

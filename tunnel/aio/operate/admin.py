@@ -13,6 +13,7 @@ import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote
 
@@ -43,6 +44,7 @@ UNREAD_S = 30.0
 """How long a client may leave a line of a stream unread: a pager left open must not hold the daemon's memory."""
 _JSON = ("content-type", "application/json")
 _NDJSON = ("content-type", "application/x-ndjson")
+_UNLIMITED: Mapping[str, object] = MappingProxyType({})
 
 if TYPE_CHECKING:
     # At run time only once somebody calls: h11 costs 1.5 MB, and on most days nobody asks an agent.
@@ -77,6 +79,8 @@ class AdminCall:
     """Who asks; for the record of what was done."""
     peer: str
     """Where from, for logs."""
+    limits: Mapping[str, object]
+    """Of the credential: `until` and `scope`; empty where none was shown."""
     values: Mapping[str, str]
     """What stands in the path for each `{name}` of the route."""
     query: Mapping[str, str]
@@ -191,10 +195,25 @@ class Exchange(Protocol):
         ...
 
 
-async def answer(routes: Routes, exchange: Exchange, request: Request, principal: Principal, peer: str) -> None:
+async def answer(
+    routes: Routes,
+    exchange: Exchange,
+    request: Request,
+    principal: Principal,
+    peer: str,
+    limits: Mapping[str, object] = _UNLIMITED,
+) -> None:
     """Answer one request.
 
     The caller has found out who asks, and whether they may.
+
+    Args:
+        routes: what may be asked.
+        exchange: the request's.
+        request: the request.
+        principal: who asks.
+        peer: where from.
+        limits: see `AdminCall`.
 
     Raises:
         StreamError: the client is gone, broke HTTP, or did not read.
@@ -203,7 +222,7 @@ async def answer(routes: Routes, exchange: Exchange, request: Request, principal
 
     try:
         async with asyncio.timeout(ANSWER_S):
-            result = await _result(routes, exchange, request, principal, peer)
+            result = await _result(routes, exchange, request, principal, peer, limits)
     except AdminError as error:
         await exchange.respond(error.status, [_JSON], _error(error.text, error.code, error.remedy))
         return
@@ -292,14 +311,16 @@ async def _refuse(http: ServerConnection, peer: UnixPeer) -> None:
     await http.respond(403, [_JSON, ("connection", "close")], _error(text))
 
 
-async def _result(routes: Routes, exchange: Exchange, request: Request, principal: Principal, peer: str) -> object:
+async def _result(
+    routes: Routes, exchange: Exchange, request: Request, principal: Principal, peer: str, limits: Mapping[str, object]
+) -> object:
     handler, values = routes.find(request.method, request.raw_path)
     raw = await exchange.read_body(MAX_BODY_BYTES)
     try:
         body = orjson.loads(raw) if raw else None
     except orjson.JSONDecodeError as error:
         raise AdminError(400, f"the request's body is no JSON: {error}") from error
-    call = AdminCall(principal=principal, peer=peer, values=values, query=dict(request.query), body=body)
+    call = AdminCall(principal=principal, peer=peer, limits=limits, values=values, query=dict(request.query), body=body)
     return await handler(call)
 
 

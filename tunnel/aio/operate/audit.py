@@ -97,7 +97,10 @@ class AuditLog:
             on_failure: what `admit` says while records cannot be written.
             max_bytes: how much may wait.
         """
+        self._destination = file
         self._file = AuditFile(file)
+        self._next_file: AuditFile | None = None
+        """Takes the place of the other before the next record."""
         self._on_failure = on_failure
         self._max_bytes = max_bytes
         # Reentrant: the garbage collector may run a finalizer that records inside of `record`.
@@ -168,6 +171,11 @@ class AuditLog:
         return ""
 
     @property
+    def refuses(self) -> bool:
+        """Whether nothing is let in while records cannot be written."""
+        return self._on_failure == "refuse"
+
+    @property
     def lost(self) -> int:
         """How many records were lost so far."""
         return self._lost
@@ -176,6 +184,16 @@ class AuditLog:
     def queued_bytes(self) -> int:
         """How much waits to be written."""
         return self._bytes
+
+    def use(self, file: str, on_failure: OnFailure) -> None:
+        """Writes to another destination from now on, where that is another; what waits goes there, too."""
+        with self._changed:
+            self._on_failure = on_failure
+            if file != self._destination:
+                self._destination = file
+                self._next_file = AuditFile(file)
+                self._reopen = True
+                self._wake()
 
     def reopen(self) -> None:
         """Opens the file anew before the next record; what a rotation by SIGHUP asks for."""
@@ -263,6 +281,9 @@ class AuditLog:
         if self._reopen:
             self._reopen = False
             self._file.close()
+            if self._next_file is not None:
+                self._file, self._next_file = self._next_file, None
+                self._written = 0
         if self._file.follow() or (self._written and self._file.was_emptied()):
             self._written = 0
         data = self._batch()

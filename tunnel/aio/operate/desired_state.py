@@ -21,6 +21,7 @@ from tunnel.aio.process.blocking import BlockingCalls, NotAnswering
 from tunnel.aio.process.config import ConfigError
 from tunnel.aio.process.differences import Difference, differences
 from tunnel.aio.process.file_watch import FileWatch
+from tunnel.aio.process.sd_notify import notify, notify_reloading
 from tunnel.aio.process.tasks import TaskOwner
 from tunnel.core.wire.faults import BUG, FaultError
 
@@ -116,11 +117,20 @@ class DesiredState(Generic[C]):
             watch.close()
 
     @contextmanager
-    def reloading_on_hangup(self) -> Iterator[None]:
-        """Read the file anew at each SIGHUP while the block runs; without this the signal would end the process."""
+    def reloading_on_hangup(self, also: Callable[[], object] = lambda: None) -> Iterator[None]:
+        """Read the file anew at each SIGHUP while the block runs; without this the signal would end the process.
+
+        systemd is told when that begins and when it is over. `also` is called at each, before it.
+        """
         loop = asyncio.get_running_loop()
         tasks = TaskOwner("reload")
-        loop.add_signal_handler(signal.SIGHUP, lambda: tasks.spawn("SIGHUP", self._hung_up()))
+
+        def hung_up() -> None:
+            also()
+            notify_reloading()
+            tasks.spawn("SIGHUP", self._hung_up())
+
+        loop.add_signal_handler(signal.SIGHUP, hung_up)
         try:
             yield
         finally:
@@ -137,10 +147,10 @@ class DesiredState(Generic[C]):
         """
         async with self._one_at_a_time:
             try:
-                new = await self._calls.run(lambda: self._load(self.path))
+                new, found, restart = await self._calls.run(self._look)
             except (ConfigError, NotAnswering) as error:
                 return self._keep_old(error, why)
-            return await self._take(new, why)
+            return await self._take(new, found, restart, why)
 
     def as_json(self) -> dict[str, Any]:
         """Returns how it stands, as `status` of the admin API shows it."""
@@ -163,7 +173,10 @@ class DesiredState(Generic[C]):
             return True
 
     async def _hung_up(self) -> None:
-        await self.reload("SIGHUP")
+        try:
+            await self.reload("SIGHUP")
+        finally:
+            notify("READY=1")
 
     def _keep_old(self, error: FaultError, why: str) -> Reloaded:
         fault = error.text
@@ -173,14 +186,20 @@ class DesiredState(Generic[C]):
         self.fault = fault
         return self._told(Reloaded(generation=self.generation, needs_restart=self.needs_restart, fault=fault))
 
-    async def _take(self, new: C, why: str) -> Reloaded:
+    def _look(self) -> tuple[C, list[Difference], list[Difference]]:
+        """Returns what is in the file, what of it is new, and what of it only a restart applies. Blocking: of a
+        long file also the comparing takes its time.
+        """
+        new = self._load(self.path)
+        found = differences(self.current, new)
+        since_start = found if self.current is self._started_with else differences(self._started_with, new)
+        return new, found, [one for one in since_start if one.is_of(self._only_at_start)]
+
+    async def _take(self, new: C, found: list[Difference], restart: list[Difference], why: str) -> Reloaded:
         mended, self.fault = bool(self.fault), ""
         if mended:
             _log.info("the configuration can be used again", why=why)
-        found = differences(self.current, new)
-        self.needs_restart = _shown(
-            [one for one in differences(self._started_with, new) if one.is_of(self._only_at_start)]
-        )
+        self.needs_restart = _shown(restart)
         if not found:
             told = Reloaded(generation=self.generation, needs_restart=self.needs_restart)
             return self._told(told, mended)

@@ -218,6 +218,18 @@ def load_tolerant(path: Path, cls: type[T], dispensable: Collection[str]) -> tup
         return config, error.faults
 
 
+def state_folder(path: Path) -> Path:
+    """Returns the state folder that a file names, whatever else is wrong in it; its own folder where it names none.
+
+    A running daemon is found by it. Blocking.
+    """
+    try:
+        named = tomllib.loads(path.read_text(encoding="utf-8")).get("state")
+    except (OSError, ValueError):
+        named = None
+    return path.parent.absolute() / named if isinstance(named, str) else path.parent.absolute()
+
+
 # Internal
 
 

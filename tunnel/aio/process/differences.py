@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePath
 from typing import Any
@@ -81,11 +82,19 @@ def _of_list(key: str, old: list[Any], new: list[Any]) -> Iterator[Difference]:
 
 
 def _without(items: list[Any], others: list[Any]) -> list[Any]:
-    left = list(others)
+    """The items that are not among the others, each as often as it is not.
+
+    They cannot be hashed, so that their texts find those that may be equal: of a generated file there may be thousands,
+    and comparing each with each would take seconds.
+    """
+    left: defaultdict[str, list[Any]] = defaultdict(list)
+    for other in others:
+        left[repr(other)].append(other)
     found = []
     for item in items:
-        if item in left:
-            left.remove(item)
+        alike = left[repr(item)]
+        if item in alike:
+            alike.remove(item)
         else:
             found.append(item)
     return found

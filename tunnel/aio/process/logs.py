@@ -27,7 +27,8 @@ AUDIT = "audit"
 _STDERR = 2
 _PRIORITIES = {"debug": b"<7>", "info": b"<6>", "warning": b"<4>", "error": b"<3>", "critical": b"<2>"}
 """As sd-daemon(3) has them: those of syslog."""
-_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+"""From the level that says most to the one that says least."""
 
 
 class Sink(Protocol):
@@ -104,20 +105,20 @@ def at_level(log: Any, level: str) -> Any:
     For one agent that is looked at closely while all others are quiet: its session is given this in place of `log`.
     """
     bound = log.bind()
-    kind: Any = structlog.make_filtering_bound_logger(_LEVELS[level])
+    kind: Any = structlog.make_filtering_bound_logger(LEVELS[level])
     return kind(bound._logger, bound._processors, bound._context)
 
 
 def set_level(level: str) -> None:
     """Log what is of this level (`debug`, `info`, `warning`, `error`) and above from now on, in all loggers."""
-    source = structlog.make_filtering_bound_logger(_LEVELS[level])
+    source = structlog.make_filtering_bound_logger(LEVELS[level])
     for name in _METHODS:
         setattr(_Logger, name, getattr(source, name))
 
 
 def level() -> str:
     """Returns the level that is logged, and above."""
-    return next(name for name in _LEVELS if getattr(_Logger, name) is not _NOTHING)
+    return next(name for name in LEVELS if getattr(_Logger, name) is not _NOTHING)
 
 
 # Internal

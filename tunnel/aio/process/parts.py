@@ -40,6 +40,8 @@ class Part:
         self.up = False
         self.fault = ""
         """Why it is down; empty while it was not tried yet, too."""
+        self.cause = PART_DOWN
+        """The cause of the last fault."""
         self.tried = asyncio.Event()
         """The first attempt is over."""
         self._open = open_
@@ -63,7 +65,7 @@ class Part:
             self._failed(str(error), fault_of(error))
         except Exception:  # noqa: BLE001 - whatever it is, it takes no other part with it
             _log.exception("a part fails for a fault of the daemon, trying again", code=BUG.code, part=self.name)
-            self.fault = "a fault of the daemon, whose log says more"
+            self.fault, self.cause = "a fault of the daemon, whose log says more", BUG
         else:
             self.up, self.fault = True, ""
         self.tried.set()
@@ -75,7 +77,7 @@ class Part:
             return
         self._pause_s = min(2 * self._pause_s, MAX_TELL_AGAIN_S) if reason == self.fault else TELL_AGAIN_S
         self._tell_after_s = now_s + self._pause_s
-        self.fault = reason
+        self.fault, self.cause = reason, fault
         _log.warning("a part is down, trying again", code=fault.code, part=self.name, reason=reason)
 
 

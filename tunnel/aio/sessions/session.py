@@ -324,8 +324,7 @@ class TunnelSession:
     def _handle(self, event: ev.Event) -> None:
         match event:
             case ev.StreamReadable() | ev.StreamWritable() | ev.StreamFinished():
-                if (stream := self._streams.get(event.stream_id)) is not None:  # it was not reset by this side since
-                    stream.tell(event)
+                self._tell_stream(event)
             case ev.StreamAccepted():
                 self._on_accepted(event)
             case ev.StreamEnded():
@@ -346,6 +345,11 @@ class TunnelSession:
                 self._on_going_away(self, event)
             case ev.SessionClosed():
                 self._on_closed(event)
+
+    def _tell_stream(self, event: ev.StreamReadable | ev.StreamWritable | ev.StreamFinished) -> None:
+        stream = self._streams.get(event.stream_id)
+        if stream is not None:  # it was not reset by this side since
+            stream.tell(event)
 
     def _on_accepted(self, event: ev.StreamAccepted) -> None:
         opening = self._opening.get(event.stream_id)

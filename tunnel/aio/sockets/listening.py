@@ -123,6 +123,9 @@ class ListeningSockets:
         name = self._open.pop(sock, None)
         if name is not None and for_good:
             self._forget(name)
+            for other, its in self._open.items():
+                if its == name:  # it was opened in the place of this one, and the manager forgets by name
+                    self._keep(name, other)
 
     # Internal
 

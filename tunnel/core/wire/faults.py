@@ -162,6 +162,7 @@ CONNECT_INVALID: Final = Fault("LL4309", "The request is not one for a CONNECT f
 TOO_MANY_CLIENTS: Final = Fault("LL4310", "A listener refuses connections beyond its limit")
 KILLED: Final = Fault("LL4311", "An operator ended the connection")
 STANDING_LOST: Final = Fault("LL4312", "What allowed the connection does not hold any more")
+OPEN_UNKNOWN: Final = Fault("LL4313", "No connection of that id is open")
 
 # The fleet API, kubelets, the cluster's own API
 
@@ -204,6 +205,7 @@ PART_DOWN: Final = Fault("LL6011", "A part of the daemon is down")
 SYSTEM_REFUSED: Final = Fault("LL6012", "The operating system refused what the daemon needs")
 LINKS_STAND_STILL: Final = Fault("LL6013", "Links stand still though they should have been given up")
 AUDIT_NOT_WRITTEN: Final = Fault("LL6014", "Audit records cannot be written")
+RESTART_NEEDED: Final = Fault("LL6015", "The configuration says what only a restart applies")
 STATE_HAS_A_SERVER: Final = Fault("LL6020", "Another server runs with the state folder")
 NOT_UPGRADED: Final = Fault("LL6021", "The running server was not replaced and goes on")
 NO_SERVER_TO_UPGRADE: Final = Fault("LL6022", "No server runs with the state folder")
