@@ -13,8 +13,9 @@ import pytest
 
 from tunnel.tool import remote_files
 from tunnel.tool.api import Api
-from tunnel.tool.copy_progress import CopyProgress, CopyStopped
+from tunnel.tool.copy_progress import CopyProgress
 from tunnel.tool.copying import CopyFailed, download, upload
+from tunnel.tool.half_files import CopyStopped
 from tunnel.tool.remote_exec import Channel, Output, Source
 from tunnel.tool.remote_files import Kind, RemoteFailed, RemoteFile, RemoteFiles, _parsed
 

@@ -255,8 +255,9 @@ def cp(where: Where, quiet: bool, source: str, destination: str) -> None:
     """  # noqa: D301 - click takes the character itself
     from tunnel.tool.api import ApiFailed
     from tunnel.tool.boxes import unknown_box
-    from tunnel.tool.copy_progress import CopyProgress, CopyStopped, size_text
+    from tunnel.tool.copy_progress import CopyProgress, size_text
     from tunnel.tool.copying import CopyFailed, download, upload
+    from tunnel.tool.half_files import CopyStopped
     from tunnel.tool.remote_files import RemoteFiles
 
     here, there = _BOX_PATH.fullmatch(source), _BOX_PATH.fullmatch(destination)

@@ -10,17 +10,11 @@ from typing import Self
 
 import click
 
-from tunnel.core.wire.faults import COPY_FAILED, FaultError
+from tunnel.tool.half_files import CopyStopped, HalfFiles
 
 SHOW_AFTER_S = 1.0
 """A shorter copy is over before anybody could read of it."""
 WIDTH = 30
-
-
-class CopyStopped(FaultError):
-    """Another part of the same copy failed, or the person gave it up."""
-
-    default_fault = COPY_FAILED
 
 
 class CopyProgress:
@@ -35,6 +29,8 @@ class CopyProgress:
         self._shown_s = 0.0
         self._width = 0
         self._stopped = False
+        self.half_files = HalfFiles()
+        """Of the copies that it counts."""
         self._visible = not hidden and sys.stderr.isatty()
 
     def __enter__(self) -> Self:
@@ -53,8 +49,9 @@ class CopyProgress:
             self._expected += size
 
     def stop(self) -> None:
-        """Whoever adds more is to stop."""
+        """Whoever adds more is to stop, and nothing half is left."""
         self._stopped = True
+        self.half_files.give_up()
 
     def add(self, size: int) -> None:
         """So many more have been.

@@ -193,8 +193,7 @@ def _download_file(
     digest, received = hashlib.sha256(), 0
     part = destination.with_name(f".{destination.name[:200]}.{secrets.token_hex(4)}.part")
     try:
-        # Mode 0600 until it is whole, and never through a link that waits there.
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
+        descriptor = progress.half_files.begin(part)
         try:
             with os.fdopen(descriptor, "wb") as file:
 
@@ -213,8 +212,7 @@ def _download_file(
             part.chmod(found.mode)
             part.replace(destination)
         finally:
-            with contextlib.suppress(OSError):  # it was renamed
-                part.unlink()
+            progress.half_files.end(part)
     except OSError as error:
         raise CopyFailed(f"{destination}: {(error.strerror or str(error)).lower()}") from error
     except ApiFailed as error:

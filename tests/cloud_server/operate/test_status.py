@@ -147,7 +147,7 @@ async def test_what_is_wrong_has_a_code_and_a_remedy(
 
 
 async def test_what_is_no_reason_to_worry() -> None:
-    just_started = {"since": NOW, "agents": counted(up=0, away=["box-7"])}
+    just_started = {"since": datetime.now(UTC), "agents": counted(up=0, away=["box-7"])}
     just_joined = {"agents": counted(never_came=["box-7"]), "joined_at": lambda _name: datetime.now(UTC)}
     for changes in (just_started, just_joined, {"agents": counted(away=["box-7"])}):
         assert (await told(**changes))["verdict"] == "good"
