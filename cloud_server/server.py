@@ -47,7 +47,6 @@ from tunnel.aio.operate.admin import Routes
 from tunnel.aio.operate.audit import AuditLog
 from tunnel.aio.process.command import VERSION
 from tunnel.aio.process.lifecycle import Stop
-from tunnel.aio.process.log_sink import Lost
 from tunnel.aio.process.logs import set_level
 from tunnel.aio.process.parts import Parts
 from tunnel.aio.process.supervised import keep_told
@@ -100,7 +99,7 @@ class CloudServer:
         config: ServerConfig,
         store: SqliteStore,
         audit: AuditLog,
-        lost_lines: Callable[[], Lost],
+        lost_lines: Callable[[], int],
         sockets: ListeningSockets | None = None,
     ) -> None:
         """Puts them together; nothing is opened.

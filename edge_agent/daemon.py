@@ -98,7 +98,7 @@ async def _main(path: Path, config: AgentConfig, host_faults: list[str], stop: S
 
 
 def _lost_lines(log: LogSink | None) -> int:
-    return log.lost.lines if log is not None else 0
+    return log.lost if log is not None else 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,6 @@ from tests.support.doors import Records, asking
 from tests.support.joined import TARGET, echo, joined
 from tests.support.simulation import Simulation
 from tunnel.aio.operate.audit import AuditLog
-from tunnel.aio.process.log_sink import Lost
 from tunnel.core.wire.limits import MIB
 
 MAX_GROWTH = 0.15
@@ -215,7 +214,7 @@ def sources_of(agents: Agents, live: LiveOpens) -> Sources:
         logins=RefusedLogins(Records()),
         audit=audit,
         connections=dict,
-        lost_lines=lambda: Lost(0, 0),
+        lost_lines=lambda: 0,
         parts=dict,
         expiries=dict,
         links=NOBODY_CAME,

@@ -21,7 +21,6 @@ from cloud_server.agents.agents import Agents, AgentView
 from cloud_server.frontends.logins import RefusedLogins
 from cloud_server.opens.live import LiveOpens
 from tunnel.aio.operate.audit import AuditLog
-from tunnel.aio.process.log_sink import Lost
 from tunnel.core.wire.errors import Code
 
 KONNECTIVITY = "konnectivity_network_proxy_server_"
@@ -49,7 +48,7 @@ class Sources:
     audit: AuditLog
     connections: Callable[[], Mapping[str, int]]
     """How many clients each listener serves."""
-    lost_lines: Callable[[], Lost]
+    lost_lines: Callable[[], int]
     """What is missing in the log so far."""
     parts: Callable[[], Mapping[str, bool]]
     """Whether each part of the server is up."""
@@ -300,10 +299,8 @@ class _Now(Collector):
             yield _gauge(f"longline_config_{name}", text, [], {(): float(value)})
 
     def _records(self) -> Iterator[Metric]:
-        lost = self._sources.lost_lines()
-        lines = CounterMetricFamily("longline_log_lines_lost", "Log lines that could not be written.", labels=["kind"])
-        lines.add_metric(["audit"], lost.audit_records)
-        lines.add_metric(["other"], lost.lines - lost.audit_records)
+        lines = CounterMetricFamily("longline_log_lines_lost", "Log lines that could not be written.")
+        lines.add_metric([], self._sources.lost_lines())
         yield lines
         audit = self._sources.audit
         records = CounterMetricFamily("longline_audit_records_lost", "Audit records that could not be written.")

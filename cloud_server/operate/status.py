@@ -10,7 +10,6 @@ from typing import Any, Protocol
 from cloud_server.operate.agent_book import Tally
 from tunnel.aio.identity.validity import Standing, Watched
 from tunnel.aio.operate.audit import AuditLog
-from tunnel.aio.process.log_sink import Lost
 from tunnel.aio.process.parts import Parts
 from tunnel.core.wire import faults
 from tunnel.core.wire.faults import Fault
@@ -60,7 +59,7 @@ class Sources:
     """Agents whose certificate was not renewed in time."""
     config: Config
     audit: AuditLog
-    lost_lines: Callable[[], Lost]
+    lost_lines: Callable[[], int]
     store_fault: Callable[[], str]
     unreadable: Callable[[], int]
     """How many records of agents and tokens cannot be read."""
@@ -164,8 +163,8 @@ class Status:
         elif lost := sources.audit.lost:
             text = f"{lost} audit records could not be written since this start"
             yield Warned(faults.AUDIT_NOT_WRITTEN, text, "the log says when, and why")
-        if (lines := sources.lost_lines()).lines:
-            text = f"{lines.lines} log lines could not be written since this start"
+        if lines := sources.lost_lines():
+            text = f"{lines} log lines could not be written since this start"
             yield Warned(faults.LOG_LINES_LOST, text, "look at what reads the log: journald, the container's runtime")
         if fault := sources.store_fault():
             yield Warned(faults.STATE_UNREADABLE, fault, "look at the disk of the state folder", bad=True)

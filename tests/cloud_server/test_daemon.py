@@ -24,7 +24,6 @@ from tests.support.state import opened
 from tests.support.waits import eventually
 from tunnel.aio.operate.audit import AuditLog
 from tunnel.aio.process.lifecycle import EXIT_FAILED, Stop
-from tunnel.aio.process.log_sink import Lost
 
 ANY_PORT = "127.0.0.1:0"
 
@@ -51,7 +50,7 @@ async def config_of(folder: Path, **changes: object) -> ServerConfig:
 @contextlib.asynccontextmanager
 async def open_server(config: ServerConfig) -> AsyncIterator[tuple[CloudServer, Stop]]:
     async with opened(state_of(config)) as store:
-        server, stop = CloudServer(config, store, AuditLog("/dev/null"), lambda: Lost(0, 0)), Stop()
+        server, stop = CloudServer(config, store, AuditLog("/dev/null"), lambda: 0), Stop()
         try:
             await server.start(stop)
             yield server, stop

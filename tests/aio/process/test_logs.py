@@ -26,12 +26,10 @@ class Lines:
 
     def __init__(self) -> None:
         self.text = ""
-        self.audit: list[bool] = []
 
-    def write(self, line: bytes, *, audit: bool = False) -> None:
+    def write(self, line: bytes) -> None:
         assert line.endswith(b"\n")
         self.text += line.decode()
-        self.audit.append(audit)
 
 
 @pytest.fixture(autouse=True)
@@ -79,14 +77,6 @@ def test_levels(level: str, shown: int) -> None:
     for name in ("debug", "info", "warning", "error", "critical"):
         getattr(log, name)("x")
     assert lines.text.count("\n") == shown
-
-
-def test_audit_records_are_known_as_such() -> None:
-    lines = Lines()
-    configure_logs(LogConfig(), lines, terminal=False)
-    structlog.get_logger("audit").info("stream")
-    structlog.get_logger("test").info("other")
-    assert lines.audit == [True, False]
 
 
 def test_what_is_bound_to_the_context_is_in_every_line() -> None:

@@ -19,7 +19,6 @@ from cloud_server.trust.administration import ListedAgent
 from cloud_server.trust.records import AgentRecord, Sighting
 from protos import tunnel_pb2
 from tunnel.aio.identity.validity import Validity, Watched
-from tunnel.aio.process.log_sink import Lost
 from tunnel.aio.process.parts import Part, Parts
 from tunnel.aio.sessions.session import TunnelSession
 from tunnel.core.wire.faults import CANNOT_LISTEN, FaultError
@@ -67,7 +66,7 @@ def sources() -> Sources:
         late_agents=list,
         config=FakeConfig(),
         audit=FakeAudit(),  # type: ignore[arg-type]
-        lost_lines=lambda: Lost(0, 0),
+        lost_lines=lambda: 0,
         store_fault=lambda: "",
         unreadable=lambda: 0,
         cluster_away=lambda: "",
@@ -119,7 +118,7 @@ class _Refusing(_Stuck):
         ({"audit": _Lossy()}, "warning", "LL6014", "3 audit records"),
         ({"audit": _Stuck()}, "warning", "LL6014", "the disk is full"),
         ({"audit": _Refusing()}, "bad", "LL6014", "the disk is full"),
-        ({"lost_lines": lambda: Lost(5, 0)}, "warning", "LL6006", "5 log lines"),
+        ({"lost_lines": lambda: 5}, "warning", "LL6006", "5 log lines"),
         ({"store_fault": lambda: "it cannot be read"}, "bad", "LL2024", "cannot be read"),
         ({"unreadable": lambda: 2}, "warning", "LL2025", "2 records"),
         (

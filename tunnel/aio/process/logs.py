@@ -19,11 +19,9 @@ import structlog
 
 from tunnel.aio.process.config import LogConfig
 from tunnel.aio.process.log_folding import Folding
-from tunnel.aio.process.log_sink import EXIT_FLUSH_S, LogSink, Lost, SinkStream
+from tunnel.aio.process.log_sink import EXIT_FLUSH_S, LogSink, SinkStream
 from tunnel.core.wire.faults import LOG_LINES_LOST
 
-AUDIT = "audit"
-"""The name of the loggers whose lines are audit records."""
 _STDERR = 2
 _PRIORITIES = {"debug": b"<7>", "info": b"<6>", "warning": b"<4>", "error": b"<3>", "critical": b"<2>"}
 """As sd-daemon(3) has them: those of syslog."""
@@ -34,7 +32,7 @@ LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNI
 class Sink(Protocol):
     """What takes finished lines."""
 
-    def write(self, line: bytes, *, audit: bool = False) -> None:
+    def write(self, line: bytes) -> None:
         """Take one line with its newline, at once."""
         ...
 
@@ -89,11 +87,12 @@ def configure_logs(config: LogConfig, sink: Sink, *, terminal: bool, journal: bo
             line = processor(None, method, line)
         sink.write(line)
 
+    lines = _Lines(sink)
     folding = Folding(tell, getattr(sink, "wake", lambda: None))
     structlog.configure(
         processors=[structlog.contextvars.merge_contextvars, structlog.processors.add_log_level, folding, *last],
         wrapper_class=_Logger,
-        logger_factory=lambda *name: _Lines(sink, audit=name == (AUDIT,)),
+        logger_factory=lambda *_name: lines,
         cache_logger_on_first_use=True,
     )
     return folding
@@ -141,14 +140,13 @@ class _Logger(structlog.make_filtering_bound_logger(logging.DEBUG)):  # type: ig
 class _Lines:
     """What structlog hands a rendered line to, by the name of its level."""
 
-    __slots__ = ("_audit", "_sink")
+    __slots__ = ("_sink",)
 
-    def __init__(self, sink: Sink, *, audit: bool) -> None:
+    def __init__(self, sink: Sink) -> None:
         self._sink = sink
-        self._audit = audit
 
     def msg(self, line: bytes) -> None:
-        self._sink.write(line, audit=self._audit)
+        self._sink.write(line)
 
     debug = info = warning = error = critical = msg
 
@@ -172,19 +170,12 @@ def _with_priority(_logger: object, method: str, line: Any) -> bytes:
     return b"".join(priority + one for one in line.splitlines(keepends=True))
 
 
-def _lost_line(lost: Lost, *, for_people: bool, journal: bool = False) -> bytes:
+def _lost_line(lost: int, *, for_people: bool, journal: bool = False) -> bytes:
     """The line that stands where others are missing."""
-    records = f", {lost.audit_records} of them audit records" if lost.audit_records else ""
-    text = f"{lost.lines} log lines were lost{records}: they could not be written"
+    text = f"{lost} log lines were lost: they could not be written"
     now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
     priority = _PRIORITIES["warning"] if journal else b""
     if for_people:
         return priority + f"{now} [warning  ] {text} code={LOG_LINES_LOST.code}\n".encode()
-    values = {
-        "code": LOG_LINES_LOST.code,
-        "lost": lost.lines,
-        "lost_audit_records": lost.audit_records,
-        "event": text,
-        "level": "warning",
-    }
+    values = {"code": LOG_LINES_LOST.code, "lost": lost, "event": text, "level": "warning"}
     return priority + orjson.dumps({**values, "timestamp": now}, option=orjson.OPT_APPEND_NEWLINE)
