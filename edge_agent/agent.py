@@ -100,7 +100,7 @@ class Agent:
                 tls=tls,
                 addresses=self._addresses,
                 acceptor=streams.accept,
-                describe=self._describe,
+                describe=lambda: self.telling.for_hello(),
                 version=VERSION,
                 limits=Limits(),
                 instance_id=os.urandom(SESSION_ID_BYTES),

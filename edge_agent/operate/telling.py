@@ -44,6 +44,14 @@ class Telling:
         self._greet_anew = greet_anew
         self._woken = asyncio.Event()
         self._must_greet = False
+        self._greeted_with: tuple[dict[str, str], list[str]] | None = None
+        """Labels and services of the last Hello; None before the first."""
+
+    def for_hello(self) -> tunnel_pb2.Node:
+        """Reads the box for a Hello, which then need not be told of it again. Blocks, as `describe` does."""
+        node = self._describe()
+        self._greeted_with = _worth_a_greeting(node)
+        return node
 
     def changed(self, *, must_arrive: bool = False) -> None:
         """Something is not as the server knows it.
@@ -65,7 +73,7 @@ class Telling:
                 continue
             must_greet, self._must_greet = self._must_greet, False
             if NODE_SERVICE not in session.core.features:
-                if must_greet:
+                if must_greet and _worth_a_greeting(await asyncio.to_thread(self._describe)) != self._greeted_with:
                     _log.info("the server is told by a new greeting: it is of an older version")
                     self._greet_anew()
                 continue
@@ -88,3 +96,7 @@ class Telling:
                 stream.reset()
                 raise
             await stream.aclose()
+
+
+def _worth_a_greeting(node: tunnel_pb2.Node) -> tuple[dict[str, str], list[str]]:
+    return dict(node.labels), list(node.services)

@@ -86,3 +86,12 @@ async def test_an_older_server_is_greeted_anew_for_what_must_arrive_and_not_for_
         await asyncio.sleep(0.1)
     assert greeted == ["hello"]
     assert server.took == []
+
+
+async def test_an_older_server_is_not_greeted_anew_for_what_its_hello_said() -> None:
+    async with telling(Server(), frozenset()) as (made, greeted, _both):
+        made.for_hello()
+        made.changed(must_arrive=True)
+        await eventually(lambda: not made._woken.is_set() and not made._must_greet)
+        await asyncio.sleep(0.1)
+    assert greeted == []
