@@ -100,7 +100,7 @@ class Agent:
                 tls=tls,
                 addresses=self._addresses,
                 acceptor=streams.accept,
-                describe=lambda: self.telling.for_hello(),
+                describe=lambda: self.telling.for_hello(),  # noqa: PLW0108 - it is made of the links
                 version=VERSION,
                 limits=Limits(),
                 instance_id=os.urandom(SESSION_ID_BYTES),
