@@ -23,7 +23,7 @@ UV_LOCK := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.1
 # What `make test` is made of.
 LANES := test-core test-shell test-daemons
 
-.PHONY: help demo test $(LANES) cover lint types arch protos e2e cluster bench fuzz lock clean
+.PHONY: help demo test $(LANES) cover lint types arch protos errors e2e cluster bench fuzz lock clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## (.*)/\1|\2/' | \
@@ -76,6 +76,10 @@ arch: $(READY) ## who may import whom, and the size of files and functions
 protos: $(READY) ## generate protos/*_pb2.py and .pyi again
 	@echo "==> protos"
 	@$(PY) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. protos/*.proto
+
+errors: $(READY) ## write docs/errors/*.md again, from the table of error codes and its texts
+	@echo "==> errors"
+	@$(PY) -m tests.error_pages
 
 e2e: $(READY) ## real processes, network namespaces and a real kubectl (root for the namespaces)
 	@$(PY) -m tests.e2e.cluster build

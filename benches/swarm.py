@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,16 +25,18 @@ import structlog
 import uvloop
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from cloud_server.identity.ca import CertificateAuthority, key_pem, spki_sha256
-from edge_agent import cloud_link
-from edge_agent.cloud_link import CloudLink
+from cloud_server.trust.ca import CertificateAuthority, key_pem, spki_sha256
+from edge_agent.link import greeting
+from edge_agent.link.addresses import Addresses
+from edge_agent.link.greeting import Box
+from edge_agent.link.links import Links
 from protos import tunnel_pb2
-from tunnel.aio.carriers.carrier import Carrier, DialOptions, dial_carrier
+from tunnel.aio.carriers.carrier import Carrier, CarrierLost, DialOptions, dial_carrier
 from tunnel.aio.identity.tls_material import ClientTls
 from tunnel.aio.process.tasks import TaskOwner
 from tunnel.aio.sessions.incoming import IncomingStream
-from tunnel.core.errors import StreamError
-from tunnel.core.limits import Limits
+from tunnel.core.wire.errors import StreamError, TunnelError
+from tunnel.core.wire.limits import SESSION_ID_BYTES, Limits
 
 PER_PROCESS = 1700
 """So that Python's share of the machine is what these need, and not one interpreter's queue."""
@@ -185,7 +188,7 @@ class _Agents:
             print(self._mark, *self._counts(), flush=True)
             await asyncio.sleep(REPORT_S)
 
-    def _link(self, address: str, folder: Path, number: int) -> CloudLink:
+    def _link(self, address: str, folder: Path, number: int) -> Links:
         name = name_of(number)
         tls = ClientTls(
             certificate=(folder / f"{name}.crt").read_bytes(),
@@ -193,13 +196,12 @@ class _Agents:
             ca=(folder / "ca.crt").read_bytes(),
         )
 
-        def connected() -> None:
-            self._times[number] += 1
-
-        return CloudLink(
-            [address], tls, DialOptions(proxy="none"), _echo, lambda: tunnel_pb2.Node(hostname=name),
-            version="swarm", limits=Limits(), on_connected=connected,
+        box = Box(
+            tls=tls, addresses=Addresses(folder / name, lambda _fault: None), acceptor=_echo,
+            describe=lambda: tunnel_pb2.Node(hostname=name), version="swarm", limits=Limits(),
+            instance_id=os.urandom(SESSION_ID_BYTES),
         )  # fmt: skip
+        return Links([address], box, DialOptions(proxy="none"), _Ups(lambda: self._times, number))
 
     def _counts(self) -> tuple[int, int]:
         connected = sum(1 for times in self._times.values() if times)
@@ -215,14 +217,29 @@ class _Agents:
         self._times = dict.fromkeys(self._numbers, 0)
 
 
+class _Ups:
+    """Counts the links of one box."""
+
+    def __init__(self, times: Callable[[], dict[int, int]], number: int) -> None:
+        self._times = times
+        self._number = number
+
+    def up(self, *, resumed: bool) -> None:  # noqa: ARG002 - one as good as the other
+        self._times()[self._number] += 1
+
+    def failed(self, error: CarrierLost | TunnelError) -> None: ...
+
+    def lost(self, error: CarrierLost | None) -> None: ...
+
+
 def _take_turns() -> None:
     turns = asyncio.Semaphore(DIALS_AT_ONCE)
 
-    async def dial(address: str, tls: ClientTls, options: DialOptions) -> Carrier:
+    async def dial(address: str, tls: ClientTls, options: DialOptions, at: Sequence[str] = ()) -> Carrier:
         async with turns:
-            return await dial_carrier(address, tls, options)
+            return await dial_carrier(address, tls, options, at)
 
-    cloud_link.dial_carrier = dial  # type: ignore[attr-defined]  # a name that it imported
+    greeting.dial_carrier = dial  # type: ignore[attr-defined]  # a name that it imported
 
 
 async def _echo(incoming: IncomingStream) -> None:

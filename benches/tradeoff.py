@@ -1,7 +1,7 @@
 """What a keystroke pays for the rate of the bulk beside it: the same daemons with packets of other sizes.
 
 A packet is sealed, written and read in one piece, so that all else waits for it; each costs the same whatever its size.
-The queue that pacing allows, the other half of the wait, is a packet's time and 2 ms (`tunnel/core/pacing.py`).
+The queue that pacing allows, the other half of the wait, is a packet's time and 2 ms (`tunnel/core/path/pacing.py`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from benches.fast import busy_echo, one, one_round
 from benches.results import Samples
 from benches.rig import rig
 from benches.subject import Subject
-from tunnel.core.limits import KIB, Limits
+from tunnel.core.wire.limits import KIB, Limits
 
 NAME = "rate against echo: packets of other sizes"
 SIZES_BYTES = tuple(kib * KIB for kib in (64, 128, 256, 512, 768))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import runpy
 import sys
 
-from tunnel.core.limits import Limits
+from tunnel.core.wire.limits import Limits
 
 
 def main() -> None:

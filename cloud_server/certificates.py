@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
 import structlog
 
+from cloud_server import expiries
+from cloud_server.agents.agents import AgentView
 from cloud_server.config import ServerConfig, state_of
-from cloud_server.identity import expiries
-from cloud_server.identity.renewal import due
-from cloud_server.identity.signer import Signer, SignerFailed
-from cloud_server.registry import AgentView
+from cloud_server.trust.renewal import due
+from cloud_server.trust.signer import Signer, SignerFailed
 from tunnel.aio.identity.validity import TELL_EVERY, ExpiryLog, Standing, Watched
+from tunnel.core.wire.faults import AGENTS_LOCKED_OUT, RENEWAL_FAILED
 
 LOOK_S = 5.0
 """How soon a file that changed counts, and a certificate that is due is renewed."""
 TELL_S = 60.0
 """How often it is looked for ends that are near; each is told once a day. As often a failed renewal is tried again."""
 MAX_NAMES = 10
+AT_ONCE = 100
+"""Agents that are looked at before others have their turn."""
 """Agents that one line names."""
 
 _log = structlog.get_logger("cloud.certificates")
@@ -28,13 +31,33 @@ _log = structlog.get_logger("cloud.certificates")
 class Certificates:
     """All of them; `renew` before they are used, then `follow`."""
 
-    def __init__(self, config: ServerConfig, agents: Callable[[], Sequence[AgentView]]) -> None:
-        """`agents`: all that there are."""
-        self._config = config
+    def __init__(
+        self,
+        config: ServerConfig,
+        agents: Callable[[], Iterable[AgentView]],
+        on_near: Callable[[Watched], None] = lambda _certificate: None,
+    ) -> None:
+        """Looks at nothing yet.
+
+        Args:
+            config: says which there are.
+            agents: all that there are.
+            on_near: is told of each whose end is near, when the log is.
+        """
+        self._on_near = on_near
+        self.config = config
+        """May be replaced; the next look is by the new one."""
         self._agents = agents
         self._log = ExpiryLog()
         self._watched: list[Watched] = []
         self._agents_told: datetime | None = None
+        self.late_agents: list[str] = []
+        """Agents that are connected and did not renew their certificate in time, as seen last."""
+
+    @property
+    def watched(self) -> Sequence[Watched]:
+        """All of the server's own, as seen last."""
+        return self._watched
 
     def ends(self) -> Mapping[str, datetime]:
         """When each ends, as seen last; by the names of the figures."""
@@ -42,17 +65,17 @@ class Certificates:
 
     async def renew(self, signer: Signer) -> bool:
         """Renew what is due; False when it failed, which the log has then."""
-        state = state_of(self._config)
+        state = state_of(self.config)
         files = await asyncio.to_thread(due, state)
         if not files:
             return True
         try:
             await signer.renew(files)
         except SignerFailed as error:
-            _log.error("not renewed, trying again", files=files, reason=str(error))
+            _log.error("not renewed, trying again", code=RENEWAL_FAILED.code, files=files, reason=str(error))
             return False
         _log.info("renewed", files=[str(state / file) for file in files])
-        self._watched = await asyncio.to_thread(expiries.watched, self._config)
+        self._watched = await asyncio.to_thread(expiries.watched, self.config)
         return True
 
     async def follow(self, signer: Signer | None, reload: Callable[[], Awaitable[None]]) -> None:
@@ -71,24 +94,28 @@ class Certificates:
             await reload()
             if now_s >= tell_s:
                 tell_s = now_s + TELL_S
-                self._watched = await asyncio.to_thread(expiries.watched, self._config)
+                self._watched = await asyncio.to_thread(expiries.watched, self.config)
                 now = datetime.now(UTC)
-                self._log.look(self._watched, now)
-                self._tell_of_agents(now)
+                for near in self._log.look(self._watched, now):
+                    self._on_near(near)
+                await self._look_at_agents(now)
             await asyncio.sleep(LOOK_S)
 
     # Internal
 
-    def _tell_of_agents(self, now: datetime) -> None:
-        """Of those that are connected and did not renew their certificate in time: they will be locked out."""
-        if self._agents_told is not None and now - self._agents_told < TELL_EVERY:
-            return
-        late = [
-            agent.name
-            for agent in self._agents()
-            if agent.connected and agent.certificate and agent.certificate.standing(now) is not Standing.GOOD
-        ]
-        if late:
+    async def _look_at_agents(self, now: datetime) -> None:
+        """For those that are connected and did not renew their certificate in time: they will be locked out."""
+        late = []
+        for number, agent in enumerate(self._agents()):
+            if number % AT_ONCE == AT_ONCE - 1:
+                await asyncio.sleep(0)
+            if agent.connected and agent.certificate and agent.certificate.standing(now) is not Standing.GOOD:
+                late.append(agent.name)
+        self.late_agents = late
+        if late and (self._agents_told is None or now - self._agents_told >= TELL_EVERY):
             self._agents_told = now
             reason = "their certificates are near their end and were not renewed; their own logs say why"
-            _log.warning("agents will be locked out", count=len(late), agents=late[:MAX_NAMES], reason=reason)
+            names = late[:MAX_NAMES]
+            _log.warning(
+                "agents will be locked out", code=AGENTS_LOCKED_OUT.code, count=len(late), agents=names, reason=reason
+            )

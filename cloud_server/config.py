@@ -6,9 +6,12 @@ import dataclasses
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Final
 
+from cloud_server.opens.expose_rule import ExposeRule
 from cloud_server.routing.claims import RoutePolicy
 from tunnel.aio.process.config import (
+    AuditConfig,
     Fault,
     HostPort,
     LogConfig,
@@ -19,8 +22,8 @@ from tunnel.aio.process.config import (
     Validated,
     load,
 )
-from tunnel.core.names import AGENT_NAME_RULE, is_agent_name, is_service_name
-from tunnel.core.target import TcpTarget
+from tunnel.core.wire.names import AGENT_NAME_RULE, is_agent_name, is_service_name
+from tunnel.core.wire.target import TcpTarget
 
 _TRUST_DOMAIN = re.compile(r"[a-z0-9._-]{1,255}")
 
@@ -124,6 +127,11 @@ class ExposeConfig:
     agents: list[AgentName] = dataclasses.field(default_factory=list)
     """Who may; empty: all agents."""
 
+    @property
+    def rule(self) -> ExposeRule:
+        """As the front end takes it."""
+        return ExposeRule(target=self.target.rule, name=self.name, agents=frozenset(self.agents))
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RouteConfig:
@@ -189,6 +197,7 @@ class ServerConfig(Validated):
     kubernetes: KubernetesConfig = dataclasses.field(default_factory=KubernetesConfig)
     metrics: MetricsConfig = dataclasses.field(default_factory=MetricsConfig)
     log: LogConfig = dataclasses.field(default_factory=LogConfig)
+    audit: AuditConfig = dataclasses.field(default_factory=AuditConfig)
     state: Path | None = None
     """Folder of keys, tokens and agents; None: the folder of the file."""
     drain_s: Seconds = Seconds(30.0)
@@ -258,6 +267,12 @@ class ServerConfig(Validated):
                 yield key, listen
         for index, forward in enumerate(self.forward):
             yield f"forward[{index}].listen", forward.listen
+
+
+NOTHING: Final = ServerConfig()
+"""What a server matches before its first configuration is applied."""
+ONLY_AT_START: Final = ("tunnel", "state", "log.format")
+"""Keys and sections that only a restart of the server applies."""
 
 
 def load_server_config(path: Path) -> ServerConfig:

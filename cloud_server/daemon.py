@@ -1,257 +1,153 @@
-"""The cloud daemon put together: identities, sessions, front ends; started in order, drained on SIGTERM."""
+"""The cloud daemon as a process: it starts, follows its file, answers at its admin socket, is drained on SIGTERM."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import os
+import signal
 from contextlib import AsyncExitStack
-from functools import partial
-from importlib import import_module
 from pathlib import Path
+from typing import NamedTuple
 
 import structlog
 
-from cloud_server.certificates import Certificates
-from cloud_server.config import ServerConfig, state_of
-from cloud_server.exposed import Exposed
-from cloud_server.front_ends import FrontEnds
-from cloud_server.identity.agents import AgentStore
-from cloud_server.identity.enrollment import Enrollment
-from cloud_server.identity.signer import Signer, SignerFailed
-from cloud_server.identity.tokens import TokenStore
-from cloud_server.identity.users import Users
-from cloud_server.kubernetes.access import ClusterAccess
-from cloud_server.kubernetes.follow import Follower
-from cloud_server.registry import Registry
-from cloud_server.routing.cluster import ClusterIndex
-from cloud_server.sessions import SessionAcceptor
-from tunnel.aio.carriers.carrier_server import CarrierServer
+from cloud_server.administered import served_by
+from cloud_server.config import ONLY_AT_START, ServerConfig, load_server_config, state_of
+from cloud_server.handover import Inheritance, Upgrades
+from cloud_server.operate.api import Api
+from cloud_server.server import CloudServer, StartFailed
+from cloud_server.trust.state import open_state
+from cloud_server.trust.store import StoreUnavailable
 from tunnel.aio.carriers.native_log import HandshakeFailed, NativeEvent, Suppressed, capture
-from tunnel.aio.identity.tls_material import CredentialsUnusable, ServerTls
+from tunnel.aio.identity.tls_material import CredentialsUnusable
 from tunnel.aio.identity.validity import clock_says
+from tunnel.aio.operate.admin import SOCKET_NAME, AdminServer
+from tunnel.aio.operate.audit import AuditLog
+from tunnel.aio.operate.desired_state import DesiredState, Reloaded
 from tunnel.aio.process import garbage, malloc
 from tunnel.aio.process.command import VERSION
 from tunnel.aio.process.lifecycle import EXIT_FAILED, EXIT_OK, Stop, run_daemon
-from tunnel.aio.process.log_sink import EXIT_FLUSH_S, LogSink, Lost
+from tunnel.aio.process.log_sink import EXIT_FLUSH_S, LogSink
 from tunnel.aio.process.logs import start_log
-from tunnel.aio.process.parts import PartFailed, Parts
+from tunnel.aio.process.pid_file import AlreadyRunning, PidFile
 from tunnel.aio.process.sd_notify import notify
 from tunnel.aio.process.tasks import TaskOwner
-from tunnel.core.budget import Budget
-from tunnel.core.errors import Code, SessionRefused
-from tunnel.core.limits import MIB, Limits, Timing
-from tunnel.core.probes import PingBudget
-
-PROCESS_BUDGET_BYTES = 1024 * MIB
-"""Receive windows of all sessions together."""
-RECONNECT_AFTER_S = 1.0
-"""What agents are told to wait when this server stops: a restart takes about as long."""
-CARRIER_GRACE_S = 1.0
-FIRST_TRY_S = 2.0
-"""How long a start waits at most for the parts, so that what is ready has them; agents may dial meanwhile."""
+from tunnel.core.wire.faults import GRPC_SAYS, PEER_CERTIFICATE_REFUSED, fault_of
 
 _log = structlog.get_logger("cloud.server")
 
 
-class StartFailed(Exception):
-    """The server cannot start; the text says why and what to do."""
+def run(path: Path, config: ServerConfig) -> int:
+    """Runs until SIGTERM, or until another process has taken over; returns the exit code.
 
-
-def run(config: ServerConfig) -> int:
-    """Run until SIGTERM; returns the exit code."""
+    `config` is what is in the file at `path`, which is followed.
+    """
+    for early in (signal.SIGHUP, signal.SIGUSR2):  # too early for a reload or an upgrade; the default is to end
+        signal.signal(early, signal.SIG_IGN)
+    inheritance = Inheritance.take(os.environ)
     malloc.tune()
     log = start_log(config.log)
-    return run_daemon(lambda stop: _main(config, stop, log), lambda: log.flush(EXIT_FLUSH_S))
+    audit = AuditLog(config.audit.destination, config.audit.on_failure)
+
+    def last_words() -> None:
+        audit.flush(EXIT_FLUSH_S)
+        log.flush(EXIT_FLUSH_S)
+
+    return run_daemon(lambda stop: _main(path, config, stop, log, audit, inheritance), last_words)
 
 
-async def _main(config: ServerConfig, stop: Stop, log: LogSink) -> int:
+class Start(NamedTuple):
+    """How this process came to be, and how the next one will."""
+
+    inheritance: Inheritance
+    lock: PidFile | None
+    upgrades: Upgrades
+
+
+async def _main(
+    path: Path, config: ServerConfig, stop: Stop, log: LogSink, audit: AuditLog, inheritance: Inheritance
+) -> int:
     try:
-        async with capture(_log_native, log.write), AsyncExitStack() as stack:
-            server = CloudServer(config, lambda: log.lost)
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(audit.aclose)
+            audit.record("started", version=VERSION, pid=os.getpid())
+            lock = await asyncio.to_thread(inheritance.lock, state_of(config))
+            store = await asyncio.to_thread(open_state, state_of(config))
+            stack.push_async_callback(store.aclose)
+            server = CloudServer(config, store, audit, lambda: log.lost, inheritance.sockets)
+            await stack.enter_async_context(capture(lambda event: _on_native(event, server), log.write))
             stack.push_async_callback(server.aclose)
-            await server.start(stop)
-            garbage.settle()
-            _log.info("ready", version=VERSION, ports=server.ports)
-            notify("READY=1")
-            await stop.wait()
-            notify("STOPPING=1")
-            await stop.drain(server.drain())
+            upgrades = Upgrades(inheritance, lock, state_of(config), stop)
+            stack.push_async_callback(upgrades.aclose)
+            await _run(path, config, stop, server, Start(inheritance, lock, upgrades))
         return EXIT_OK
-    except (StartFailed, CredentialsUnusable, OSError) as error:
-        _log.error("cannot start", reason=str(error))
+    except (StartFailed, StoreUnavailable, AlreadyRunning, CredentialsUnusable, OSError) as error:
+        _log.error("cannot start", code=fault_of(error).code, reason=str(error))
         return EXIT_FAILED
 
 
-class CloudServer:
-    """All parts of the daemon."""
+async def _run(path: Path, config: ServerConfig, stop: Stop, server: CloudServer, start: Start) -> None:
+    """From the start to the end of the drain."""
 
-    def __init__(self, config: ServerConfig, lost_lines: Callable[[], Lost]) -> None:
-        """`lost_lines`: what is missing in the log so far."""
-        self._config = config
-        state = state_of(config)
-        tunnel = config.tunnel
-        self._tls = ServerTls(
-            certificate=tunnel.certificate or state / "server.crt",
-            key=tunnel.key or state / "server.key",
-            client_ca=tunnel.client_ca or state / "ca.crt",
-        )
-        self._agents = AgentStore(state, pins_unknown=tunnel.client_ca is not None)
-        self._users = Users(state, tunnel.trust_domain)
-        self._registry = Registry(self._agents)
-        self._sessions = SessionAcceptor(
-            self._registry,
-            self._agents,
-            version=VERSION,
-            limits=Limits(),
-            timing=Timing(
-                suspect_after_s=tunnel.suspect_after_s,
-                dead_after_s=tunnel.dead_after_s,
-                resume_window_s=tunnel.resume_window_s,
-            ),
-            process_budget=Budget(total_bytes=PROCESS_BUDGET_BYTES),
-            ping_budget=PingBudget(pings_per_s=tunnel.pings_per_s),
-            acceptor=Exposed(config.expose).acceptor,
-        )
-        self._parts = Parts()
-        self._cluster = ClusterIndex()
-        self._cluster_access: ClusterAccess | None = None
-        self._certificates = Certificates(config, self._registry.agents)
-        self._front_ends = FrontEnds(
-            config,
-            self._tls,
-            self._registry,
-            self._users,
-            self._cluster,
-            self._parts,
-            lost_lines,
-            self._certificates.ends,
-        )
-        self._carriers: CarrierServer | None = None
-        self._signer: Signer | None = None
-        self._tasks = TaskOwner("cloud server")
+    def reloaded(one: Reloaded) -> None:
+        server.audit.record("config", **one.as_json())
+        server.events.reloaded(one)
 
-    @property
-    def ports(self) -> dict[str, list[int]]:
-        """Bound ports by the name of what listens there."""
-        tunnel = self._carriers.ports if self._carriers is not None else []
-        return {"tunnel": tunnel, **self._front_ends.ports}
-
-    async def start(self, stop: Stop) -> None:
-        """Open everything; `stop` is asked for should a task that keeps the server right end.
-
-        What agents need is a must: the authority, the certificate and one address to dial. The rest are parts, which
-        come up when they can.
-
-        Raises:
-            StartFailed, CredentialsUnusable, OSError: something that is a must cannot be opened.
-        """
-        await asyncio.to_thread(self._load)
-        enrollment = await self._enrollment()
-        self._carriers = CarrierServer(
-            self._config.tunnel.listen,
-            self._tls,
-            self._sessions.on_carrier,
-            enrollment,
-            trust_domain=self._config.tunnel.trust_domain,
-        )
-        await self._listen_for_agents(self._carriers)
-        await self._front_ends.open()
-        if (kubeconfig := self._config.kubernetes.kubeconfig) is not None:
-            self._parts.want("kubernetes", lambda: self._follow_cluster(kubeconfig, stop))
-        await self._parts.tried(FIRST_TRY_S)
-        stop.watch(self._tasks.spawn("follow agents", self._agents.follow(self._registry.removed)))
-        stop.watch(self._tasks.spawn("follow users", self._users.follow()))
-        stop.watch(self._tasks.spawn("front ends", self._front_ends.run()))
-        following = self._certificates.follow(self._signer, self._front_ends.reload_certificate)
-        stop.watch(self._tasks.spawn("follow certificates", following))
-
-    async def drain(self) -> None:
-        """Take nothing new, tell the agents, and let connections go on for a while."""
-        self._parts.stop()
-        self._front_ends.close()
-        text = "the server is stopping"
-        self._sessions.drain(SessionRefused(text, Code.SHUTTING_DOWN, RECONNECT_AFTER_S))
-        sessions = self._registry.sessions()
-        for session in sessions:
-            session.go_away(Code.SHUTTING_DOWN, text, RECONNECT_AFTER_S)
-        try:
-            async with asyncio.timeout(self._config.drain_s):
-                for session in sessions:
-                    await session.drained()
-        except TimeoutError:
-            left = sum(session.core.stream_count for session in sessions)
-            _log.warning("connections still open at the end of the drain are reset", streams=left)
-
-    async def aclose(self) -> None:
-        """Close what is open; agents are told, so that they need not wait for what does not come back."""
-        async with asyncio.TaskGroup() as finishing:
-            for session in self._registry.sessions():
-                finishing.create_task(session.finish(CARRIER_GRACE_S))
-        await self._parts.aclose()
-        await self._front_ends.aclose()
-        for session in self._registry.sessions():
-            await session.aclose()
-        if self._carriers is not None:
-            await self._carriers.stop(CARRIER_GRACE_S)
-        if self._signer is not None:
-            await self._signer.aclose()
-        await self._tasks.aclose()
-        if self._cluster_access is not None:
-            await self._cluster_access.aclose()
-
-    # Internal
-
-    def _load(self) -> None:
-        self._agents.reload()
-        self._users.reload()
-
-    async def _enrollment(self) -> Enrollment | None:
-        """Join and Renew, with an authority of our own; with the user's there is neither."""
-        if self._config.tunnel.client_ca is not None:
-            return None
-        state = state_of(self._config)
-        self._signer = Signer(state, self._config.tunnel.trust_domain)
-        try:
-            await self._signer.check()
-        except SignerFailed as error:
-            raise StartFailed(str(error)) from error
-        # Before anything shows it: what has run out is a reason to start, not one to fail.
-        await self._certificates.renew(self._signer)
-        return Enrollment(self._signer, TokenStore(state), self._agents, self._registry.rejoined)
-
-    async def _listen_for_agents(self, carriers: CarrierServer) -> None:
-        """One address is enough to begin with: another may belong to an interface that is not up yet."""
-        failed: dict[str, OSError] = {}
-        for address in self._config.tunnel.listen:
-            try:
-                await carriers.listen(address)
-            except OSError as error:
-                failed[address] = error
-        if not carriers.ports:
-            raise next(iter(failed.values()))
-        for missing in failed:
-            self._parts.want(f"tunnel {missing}", partial(carriers.listen, missing))
-
-    async def _follow_cluster(self, kubeconfig: Path, stop: Stop) -> None:
-        """Begin to follow the cluster; that it is away is the follower's business, not that of this part."""
-        await asyncio.to_thread(import_module, "cloud_server.kubernetes.lightkube_access")  # takes a second
-        from cloud_server.kubernetes.lightkube_access import KubeconfigUnusable, LightkubeAccess  # costs 21 MB
-
-        try:
-            access = self._cluster_access = LightkubeAccess.from_kubeconfig(kubeconfig)
-        except KubeconfigUnusable as fault:
-            raise PartFailed(f"kubernetes.kubeconfig: {fault}") from fault
-        stop.watch(self._tasks.spawn("follow cluster", Follower(access, self._cluster).run()))
+    desired = DesiredState(
+        path,
+        config,
+        load=load_server_config,
+        apply=server.apply,
+        only_at_start=ONLY_AT_START,
+        on_reloaded=reloaded,
+    )
+    server.counting.desired = desired
+    Api(served_by(server, desired), server.admin)
+    admin = AdminServer(server.admin, state_of(config) / SOCKET_NAME)
+    tasks = TaskOwner("daemon")
+    server.parts.want("admin socket", admin.open)
+    try:
+        await server.start(stop, beside_another=start.inheritance.predecessor is not None)
+        await start.inheritance.take_over()
+        if start.lock is not None:
+            await asyncio.to_thread(start.lock.write)
+        upgrades = start.upgrades
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, upgrades.ask)
+        stop.watch(tasks.spawn("configuration", desired.run()))
+        garbage.settle()
+        _log.info("ready", version=VERSION, ports=server.ports)
+        with desired.reloading_on_hangup(server.audit.reopen):
+            notify("READY=1")
+            server.begin_telling(stop)
+            await stop.wait()
+            await upgrades.call_off()
+        server.audit.record("stopping")
+        if upgrades.successor is None:
+            notify("STOPPING=1")
+            await stop.drain(server.drain())
+        else:
+            await admin.aclose()  # the one that takes over answers there
+            await stop.drain(server.drain(upgrades.let_go))
+    finally:
+        await tasks.aclose()
+        await admin.aclose()
 
 
-def _log_native(event: NativeEvent) -> None:
+def _on_native(event: NativeEvent, server: CloudServer) -> None:
     """What gRPC's own code says; above all, whose certificate was not accepted."""
+    server.counting.saw(event)
     if isinstance(event, HandshakeFailed):
         level = _log.warning if event.certificate else _log.debug
         # Which of the two clocks is wrong is for a person to see.
         clock = {"clock": clock_says()} if "expired" in event.reason or "not yet valid" in event.reason else {}
-        level("peer refused in the TLS handshake", address=event.peer, reason=event.reason, **clock)
+        level(
+            "peer refused in the TLS handshake",
+            code=PEER_CERTIFICATE_REFUSED.code,
+            address=event.peer,
+            reason=event.reason,
+            **clock,
+        )
     elif isinstance(event, Suppressed):
-        _log.warning("more peers refused in the TLS handshake", count=event.count)
+        _log.warning("more peers refused in the TLS handshake", code=PEER_CERTIFICATE_REFUSED.code, count=event.count)
     else:
-        _log.warning("grpc", text=event.text)
+        _log.warning("grpc", code=GRPC_SAYS.code, text=event.text)

@@ -1,202 +1,255 @@
-"""The ways in, put together and listening, as the configuration says."""
+"""The ways in, put together, and made to match a configuration again and again."""
 
 from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable, Mapping
-from datetime import datetime
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cloud_server.config import ServerConfig, state_of
+from cloud_server.agents.agents import Agents
+from cloud_server.config import ServerConfig
 from cloud_server.frontends.connect import ConnectFrontend
 from cloud_server.frontends.egress import EgressFrontend
+from cloud_server.frontends.forward import FRONTEND as FORWARD
 from cloud_server.frontends.forward import Forward
 from cloud_server.frontends.konnectivity.frontend import KonnectivityFrontend
-from cloud_server.frontends.opener import Opener
+from cloud_server.frontends.logins import RefusedLogins
 from cloud_server.frontends.presented import PresentedCertificates
 from cloud_server.frontends.socks import SocksFrontend
-from cloud_server.identity.users import Users
-from cloud_server.registry import Registry
-from cloud_server.routing.attempt import Dials
-from cloud_server.routing.cluster import ClusterIndex
-from cloud_server.routing.router import Router
+from cloud_server.listeners import Listeners, Serving
+from cloud_server.opens.door import Door
+from cloud_server.opens.live import LiveOpen, LiveOpens
+from cloud_server.trust.authenticator import Authenticator
+from cloud_server.wanted import CONNECT, CONNECT_UNIX, FLEET, METRICS, forwards, places
 from tunnel.aio.identity.tls_follow import TlsFollower
 from tunnel.aio.identity.tls_material import LoadedTls, ServerTls
-from tunnel.aio.process.command import VERSION
-from tunnel.aio.process.log_sink import Lost
+from tunnel.aio.identity.validity import Watched
+from tunnel.aio.operate.admin import Routes
+from tunnel.aio.operate.audit import Audit
 from tunnel.aio.process.parts import Parts
-from tunnel.aio.sockets.listener import Handler, Listener
+from tunnel.aio.process.tasks import TaskOwner
+from tunnel.aio.sockets.listener import Handler
+from tunnel.aio.sockets.listening import ListeningSockets
 from tunnel.aio.sockets.metrics_endpoint import MetricsEndpoint
 from tunnel.aio.sockets.tls_context import server_context
+from tunnel.core.wire.errors import Code, OpenRefused
 
 if TYPE_CHECKING:
     from cloud_server.frontends.fleet.server import FleetServer
-    from cloud_server.metrics import Metrics
-
-METRICS = "metrics"
-CONNECT_UNIX = "connect-unix"
-CONNECT = "connect"
-FLEET = "fleet"
 
 
 class FrontEnds:
-    """All listeners for users; those for agents are the carriers' business."""
+    """All that clients come in by; `apply` the first configuration, then any other."""
 
     def __init__(
         self,
-        config: ServerConfig,
+        state: Path,
         tls: ServerTls,
-        registry: Registry,
-        users: Users,
-        cluster: ClusterIndex,
+        agents: Agents,
+        door: Door,
+        live: LiveOpens,
+        authenticator: Authenticator,
+        logins: RefusedLogins,
+        audit: Audit,
         parts: Parts,
-        lost_lines: Callable[[], Lost],
-        expiries: Callable[[], Mapping[str, datetime]],
+        sockets: ListeningSockets,
+        page: MetricsEndpoint,
+        admin: Routes,
+        watch: Callable[[asyncio.Task[None]], None],
     ) -> None:
         """What they need of the rest.
 
         Args:
-            config: which there are.
+            state: the state folder.
             tls: the server's certificate.
-            registry: of the agents.
-            users: who may use them.
-            cluster: looked at for each dial; empty without a cluster.
+            agents: for the fleet API.
+            door: what they open streams through.
+            live: what runs, of which a change may end some.
+            authenticator: tells who is asking.
+            logins: is told of who could not say that.
+            audit: takes the records of what is read.
             parts: keeps each of them up.
-            lost_lines: what is missing in the log, for the metrics.
-            expiries: when certificates end, for the metrics.
+            sockets: that another process, or the service manager, may have handed over.
+            page: the metrics, for the listener that shows them.
+            admin: what users may ask of the server itself, at the fleet API's listener.
+            watch: is given each task that may not end by itself.
         """
-        self._config = config
+        self._state = state
         self._tls = tls
-        self._users = users
-        self._parts = parts
-        self._opener: Opener = registry
-        self._metrics: Metrics | None = None
-        if config.metrics.listen is not None:  # nothing is counted for nobody; the library costs 3 MB
-            from cloud_server.frontends.metered import MeteredOpener
-            from cloud_server.metrics import Metrics as Counting
-
-            self._metrics = Counting(VERSION, registry, self._connections, lost_lines, parts.up, expiries)
-            self._opener = MeteredOpener(registry, self._metrics)
-        self._dials = Dials(self._opener, Router(registry, [route.policy for route in config.route], cluster))
-        self._konnectivity = KonnectivityFrontend(self._dials, deadline_s=config.dial_timeout_s)
+        self._agents = agents
+        self._door = door
+        self._live = live
+        self._authenticator = authenticator
+        self._logins = logins
+        self._audit = audit
+        self._page = page
+        self._admin = admin
+        self._watch = watch
+        self._sockets = sockets
+        self._listeners = Listeners(parts, sockets)
+        # Their deadlines come with the configuration.
+        self._konnectivity = KonnectivityFrontend(door, authenticator, deadline_s=0)
+        self._connect = ConnectFrontend(door, authenticator, logins, deadline_s=0)
+        self._socks = SocksFrontend(door, authenticator, logins, deadline_s=0)
+        self._forwards: dict[str, Forward] = {}
         self._fleet: FleetServer | None = None
-        if config.fleet.listen is not None:  # it mirrors all agents, 4 kB each, and its code is 4 MB
-            from cloud_server.frontends.fleet.server import FleetServer as Serving
-
-            self._fleet = Serving(registry, self._opener, users.authenticate)
-        self._listeners: list[Listener] = []
+        self._fleet_tasks: TaskOwner | None = None
         self._shown: TlsFollower | None = None
-        self._contexts: dict[str, ssl.SSLContext] = {}
-        """By the names of their listeners."""
         self._presented = PresentedCertificates()
-        self._draining = False
 
     @property
     def ports(self) -> dict[str, list[int]]:
         """Bound ports by the name of each listener that has any."""
-        return {listener.name: listener.ports for listener in self._listeners if listener.ports}
+        return self._listeners.ports
 
-    async def open(self) -> None:
-        """Begin to listen. Each is a part of its own: one whose address cannot be had is tried again.
-
-        Raises:
-            CredentialsUnusable: the server's certificate cannot be used.
-        """
-        config, deadline_s = self._config, self._config.dial_timeout_s
-        self._shown = await asyncio.to_thread(TlsFollower, self._tls, "users")
-        self._contexts = await asyncio.to_thread(self._contexts_for, self._shown.loaded)
-        connect = ConnectFrontend(self._dials, self._users.authenticate, deadline_s=deadline_s)
-        if config.connect.unix is not None:
-            egress = EgressFrontend(connect.handle_unix, self._konnectivity.handle)
-            self._want_unix(CONNECT_UNIX, egress.handle, config.connect.unix)
-        if config.connect.listen is not None:
-            self._want_tls(CONNECT, connect.handle_tls, config.connect.listen)
-        if config.connect.listen_kubectl is not None:
-            self._want_site_proxy(connect.handle_tls, config.connect.listen_kubectl)
-        if config.socks.listen is not None:
-            socks = SocksFrontend(self._dials, self._users.authenticate, deadline_s=deadline_s)
-            self._want_tcp("socks", socks.handle, config.socks.listen)
-        if config.fleet.listen is not None and self._fleet is not None:
-            self._want_tls(FLEET, self._fleet.handle, config.fleet.listen)
-        for one in config.forward:
-            forward = Forward(self._opener, one.listen, one.agent, one.tcp_target, deadline_s=deadline_s)
-            self._want_tcp(f"forward {one.listen}", forward.handle, one.listen)
-        if config.metrics.listen is not None and self._metrics is not None:
-            not_ready = lambda: "draining" if self._draining else ""  # noqa: E731
-            metrics = MetricsEndpoint(self._metrics.render, not_ready, self._parts.faults)
-            self._want_tcp(METRICS, metrics.handle, config.metrics.listen)
-
-    async def run(self) -> None:
-        """Follow the agents for the fleet API, if there is one, until cancelled."""
-        await (self._fleet.run() if self._fleet is not None else asyncio.Event().wait())
-
-    async def reload_certificate(self) -> None:
-        """Show new connections what the certificate's files hold now, if that can be used."""
-        loaded = await asyncio.to_thread(self._shown.poll) if self._shown is not None else None
-        if loaded is None:
-            return
-        self._contexts = await asyncio.to_thread(self._contexts_for, loaded)
-        for listener in self._listeners:
-            if listener.name in self._contexts:
-                listener.renew_context(self._contexts[listener.name])
-
-    def close(self) -> None:
-        """Take no more connections; those that run go on, and the metrics say so."""
-        self._draining = True
-        self._konnectivity.drain()
-        if self._fleet is not None:
-            self._fleet.drain()
-        for listener in self._listeners:
-            if listener.name != METRICS:
-                listener.close()
-
-    async def aclose(self) -> None:
-        """Close what is open."""
-        for listener in self._listeners:
-            await listener.aclose()
-
-    # Internal
-
-    def _connections(self) -> dict[str, int]:
-        connections = {listener.name: listener.connections for listener in self._listeners}
+    def connections(self) -> dict[str, int]:
+        """Returns how many clients each listener serves, by its name."""
+        connections = self._listeners.connections()
         if CONNECT_UNIX in connections:
             connections[CONNECT_UNIX] -= self._konnectivity.connections
             connections["konnectivity"] = self._konnectivity.calls
         return connections
 
-    def _contexts_for(self, loaded: LoadedTls) -> dict[str, ssl.SSLContext]:
-        """For the listeners that show the server's certificate. Blocking."""
-        contexts = {CONNECT: server_context(loaded)}
+    async def apply(self, config: ServerConfig) -> int:
+        """Makes the ways in match a configuration. Each listener is a part of its own: it is opened when it can be.
+
+        What runs goes on, but for the connections of a forward that is gone or leads elsewhere.
+
+        Returns:
+            How many were ended.
+
+        Raises:
+            CredentialsUnusable: the server's certificate cannot be used; only at the first call.
+        """
+        first = self._shown is None
+        if self._shown is None:
+            self._shown = await asyncio.to_thread(TlsFollower, self._tls, "users")
+        for front_end in (self._connect, self._socks, self._konnectivity):
+            front_end.deadline_s = config.dial_timeout_s
+        await self._apply_fleet(config)
+        gone = self._apply_forwards(config)
+        await self._listeners.apply(places(config), self._serving)
+        if first:
+            self._sockets.drop_unclaimed(places(config))
+        return self._end_forwards(config) if gone else 0
+
+    async def reload_certificate(self) -> None:
+        """Shows new connections what the certificate's files hold now, if that can be used."""
+        loaded = await asyncio.to_thread(self._shown.poll) if self._shown is not None else None
+        if loaded is not None:
+            contexts = {name: await asyncio.to_thread(self._context, name, loaded) for name in (CONNECT, FLEET)}
+            self._listeners.renew_contexts(contexts)
+
+    def users_near_end(self) -> list[Watched]:
+        """Returns certificates of users, seen in use, whose end is near."""
+        return self._presented.near_end()
+
+    @property
+    def undecided(self) -> int:
+        """Clients that were accepted and have not come to what they want."""
+        return self._listeners.undecided(but=METRICS)
+
+    def close(self, *, everything: bool = False) -> None:
+        """Takes no more connections; those that run go on, and the metrics say so, unless `everything` is closed."""
+        self._konnectivity.drain()
         if self._fleet is not None:
-            contexts[FLEET] = server_context(loaded, self._fleet.alpn_protocols)
-        return contexts
+            self._fleet.drain()
+        self._listeners.close(but="" if everything else METRICS)
 
-    def _want_tcp(self, name: str, handler: Handler, address: str) -> None:
-        listener = self._listener(name, handler)
-        self._parts.want(name, lambda: listener.listen_tcp(address))
+    async def aclose(self) -> None:
+        """Closes what is open."""
+        await self._listeners.aclose()
+        await self._stop_fleet()
 
-    def _want_tls(self, name: str, handler: Handler, address: str) -> None:
-        listener = self._listener(name, self._presented.seen_by(handler))
-        # The context of the moment: the certificate may be renewed before the address can be had.
-        self._parts.want(name, lambda: listener.listen_tcp(address, self._contexts[name]))
+    # Internal - what listeners serve
 
-    def _want_unix(self, name: str, handler: Handler, path: Path) -> None:
-        listener = self._listener(name, handler)
-        self._parts.want(name, lambda: listener.listen_unix(path))
+    def _serving(self, name: str) -> Serving:
+        match name:
+            case "connect-unix":
+                return Serving(EgressFrontend(self._connect.handle_unix, self._konnectivity.handle).handle)
+            case "connect":
+                return self._secured(name, self._connect.handle_tls)
+            case "connect-kubectl":
+                return Serving(self._connect.handle_tls, self._site_proxy_context)
+            case "socks":
+                return Serving(self._socks.handle)
+            case "fleet":
+                assert self._fleet is not None
+                return self._secured(name, self._fleet.handle)
+            case "metrics":
+                return Serving(self._page.handle)
+        return Serving(self._forwards[name].handle)
 
-    def _want_site_proxy(self, handler: Handler, address: str) -> None:
-        from cloud_server.identity.site_proxy import site_proxy_context  # costs 12 MB
+    def _secured(self, name: str, handler: Handler) -> Serving:
+        async def context() -> ssl.SSLContext:
+            # Of the moment: the certificate may be renewed before the address can be had.
+            assert self._shown is not None
+            return await asyncio.to_thread(self._context, name, self._shown.loaded)
 
-        listener = self._listener("connect-kubectl", handler)
+        return Serving(self._presented.seen_by(handler), context)
 
-        async def listen() -> None:
-            await listener.listen_tcp(address, await asyncio.to_thread(site_proxy_context, state_of(self._config)))
+    def _context(self, name: str, loaded: LoadedTls) -> ssl.SSLContext:
+        """For a listener that shows the server's certificate. Blocking."""
+        if name == FLEET and self._fleet is not None:
+            return server_context(loaded, self._fleet.alpn_protocols)
+        return server_context(loaded)
 
-        self._parts.want(listener.name, listen)
+    async def _site_proxy_context(self) -> ssl.SSLContext:
+        from cloud_server.trust.site_proxy import site_proxy_context  # costs 12 MB
 
-    def _listener(self, name: str, handler: Handler) -> Listener:
-        listener = Listener(name, handler)
-        self._listeners.append(listener)
-        return listener
+        return await asyncio.to_thread(site_proxy_context, self._state)
+
+    # Internal - the fleet API
+
+    async def _apply_fleet(self, config: ServerConfig) -> None:
+        if config.fleet.listen is None:
+            await self._stop_fleet()
+        elif self._fleet is None:  # it mirrors all agents, 4 kB each, and its code is 4 MB
+            module = await asyncio.to_thread(import_module, "cloud_server.frontends.fleet.server")
+            fleet = module.FleetServer(
+                self._agents, self._door, self._authenticator, self._logins, self._audit, admin=self._admin
+            )
+            self._fleet = fleet
+            self._fleet_tasks = TaskOwner("fleet")
+            self._watch(self._fleet_tasks.spawn("run", fleet.run()))
+
+    async def _stop_fleet(self) -> None:
+        """Its clients are asked to go; what runs through it goes on."""
+        if self._fleet is not None and self._fleet_tasks is not None:
+            self._fleet.drain()
+            await self._fleet_tasks.aclose()
+            self._fleet = self._fleet_tasks = None
+
+    # Internal - forwards
+
+    def _apply_forwards(self, config: ServerConfig) -> bool:
+        """Points each forward where it is to lead; returns whether any is gone or leads elsewhere."""
+        wanted = forwards(config)
+        gone = bool(self._forwards.keys() - wanted.keys())
+        for name in self._forwards.keys() - wanted.keys():
+            del self._forwards[name]
+        for name, one in wanted.items():
+            forward = self._forwards.get(name)
+            if forward is None:
+                caller = self._authenticator.static_forward(one.listen)
+                forward = self._forwards[name] = Forward(self._door, caller, one.agent, one.tcp_target)
+            gone |= forward.lead_to(one.agent, one.tcp_target)
+            forward.deadline_s = config.dial_timeout_s
+        return gone
+
+    def _end_forwards(self, config: ServerConfig) -> int:
+        """Nobody is asked who they are at a forward: where it leads is all that they may."""
+        wanted = {(str(one.listen), one.agent, one.tcp_target) for one in config.forward}
+
+        def is_gone(live: LiveOpen) -> bool:
+            request = live.request
+            if request.frontend != FORWARD or request.route is None:
+                return False
+            return (request.caller.name, *request.route) not in wanted
+
+        return self._live.end_where(
+            is_gone, OpenRefused("the forward is gone, or leads elsewhere now", Code.NOT_ALLOWED)
+        )

@@ -1,22 +1,109 @@
-"""What of a configuration would be down if the server ran now: for `cloud-server check`, which touches nothing."""
+"""What would become of a configuration if the server ran now: for `cloud-server check`, which changes nothing."""
 
 from __future__ import annotations
 
+import asyncio
+import os
+import socket
 from collections.abc import Iterator
+from pathlib import Path
 
-from cloud_server.config import ServerConfig
-from tunnel.aio.sockets.binding import address_fault, path_fault
+from cloud_server.config import ServerConfig, state_of
+from cloud_server.trust.ca import CaMissing, CertificateAuthority
+from cloud_server.trust.database import DATABASE_FILE
+from cloud_server.trust.state import open_state
+from cloud_server.trust.store import StoreUnavailable
+from tunnel.aio.identity.tls_material import CredentialsUnusable, ServerTls
+from tunnel.aio.operate.admin import SOCKET_NAME
+from tunnel.aio.operate.audit_file import STANDARD_OUTPUT
+from tunnel.aio.sockets.binding import address_fault, in_use, path_fault
+from tunnel.core.wire.faults import CANNOT_LISTEN, STATE_NOT_WRITABLE, FaultError
+
+
+def refusals(config: ServerConfig) -> Iterator[FaultError]:
+    """Yields each reason for which the server would not start: it asks the machine what a start asks. Blocking."""
+    state, tunnel = state_of(config), config.tunnel
+    tls = ServerTls(
+        certificate=tunnel.certificate or state / "server.crt",
+        key=tunnel.key or state / "server.key",
+        client_ca=tunnel.client_ca or state / "ca.crt",
+    )
+    try:
+        if tunnel.client_ca is None:
+            CertificateAuthority.load(state, tunnel.trust_domain)
+        tls.load()
+    except (CaMissing, CredentialsUnusable) as error:
+        yield error
+    try:
+        _look_at_records(state)
+    except StoreUnavailable as error:
+        yield error
+    # The ports of a server that runs are its own, and so free for the next start.
+    own = _runs(state)
+    faults = {address: address_fault(address) or _taken(address, own=own) for address in tunnel.listen}
+    if all(faults.values()):
+        told = "; ".join(f"{address}: {fault}" for address, fault in faults.items())
+        yield FaultError(f"tunnel.listen: none of the addresses can be had: {told}", CANNOT_LISTEN)
 
 
 def outlook(config: ServerConfig) -> Iterator[str]:
-    """A line for each part that could not come up. Whether a port is free is not asked: the server may have it."""
+    """Yields a line for each part that could not come up, without which the server runs all the same. Blocking."""
+    own = _runs(state_of(config))
     for key, address in config.listeners():
-        if fault := address_fault(address):
+        if fault := address_fault(address) or _taken(address, own=own):
             yield f"{key}: {address}: {fault}"
     if config.connect.unix is not None and (fault := path_fault(config.connect.unix)):
         yield f"connect.unix: {config.connect.unix}: {fault}"
-    if config.kubernetes.kubeconfig is not None:
+    if config.audit.destination != STANDARD_OUTPUT and (fault := path_fault(config.audit.file)):
+        yield f"audit.file: {config.audit.file}: {fault}"
+    if config.kubernetes.kubeconfig is not None and (fault := _kubeconfig_fault(config.kubernetes.kubeconfig)):
+        yield f"kubernetes.kubeconfig: {config.kubernetes.kubeconfig}: {fault}"
+    for index, cluster in enumerate(config.cluster):
         try:
-            config.kubernetes.kubeconfig.open("rb").close()
+            cluster.kubeconfig.open("rb").close()
         except OSError as error:
-            yield f"kubernetes.kubeconfig: {config.kubernetes.kubeconfig}: {str(error.strerror).lower()}"
+            yield f"cluster[{index}].kubeconfig: {cluster.kubeconfig}: {str(error.strerror).lower()}"
+
+
+# Internal
+
+
+def _look_at_records(state: Path) -> None:
+    """Raises StoreUnavailable where a start could not use the records."""
+    if not os.access(state, os.W_OK | os.X_OK):
+        raise StoreUnavailable(f"{state} is no folder that may be written", STATE_NOT_WRITABLE)
+    if (state / DATABASE_FILE).exists():
+        open_state(state).close()
+
+
+def _runs(state: Path) -> bool:
+    """Whether a server with this state folder runs now."""
+    with socket.socket(socket.AF_UNIX) as asking:
+        try:
+            asking.connect(str(state / SOCKET_NAME))
+        except OSError:
+            return False
+    return True
+
+
+def _taken(address: str, *, own: bool) -> str:
+    return "" if own or not in_use(address) else "somebody else listens there"
+
+
+def _kubeconfig_fault(path: Path) -> str:
+    """Why a cluster cannot be followed by a kubeconfig; empty when it can, whether or not its API answers."""
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        return str(error.strerror).lower()
+    from cloud_server.kubernetes.lightkube_access import KubeconfigUnusable, LightkubeAccess  # costs 21 MB
+
+    async def read() -> str:
+        try:
+            access = LightkubeAccess.from_kubeconfig(path)
+        except KubeconfigUnusable as error:
+            return error.text
+        await access.aclose()
+        return ""
+
+    return asyncio.run(read())

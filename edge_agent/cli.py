@@ -5,14 +5,28 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
-from tunnel.aio.process.command import VERSION, AddressParameter, Failed, command_line, config_option, refuse_password
+from tunnel.aio.process.command import (
+    VERSION,
+    AddressParameter,
+    Failed,
+    command_line,
+    config_option,
+    explain_command,
+    refuse_password,
+)
 from tunnel.aio.process.config import ServerAddress
+from tunnel.core.wire.faults import BUG, CERTIFICATE_EXPIRED, CONFIG_INVALID, NO_LINK
+
+if TYPE_CHECKING:
+    from tunnel.aio.operate.admin_client import AdminClient
 
 MAX_TOKEN_BYTES = 64 * 1024
+EXIT_BAD = 2
+"""Of `status`: nobody reaches this box."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -42,8 +56,8 @@ def join(server: ServerAddress, token_file: BinaryIO, state: Path, proxy: str | 
     from tunnel.aio.carriers.native_log import silence_core
 
     silence_core()  # before anything imports grpc
-    from edge_agent.join import JoinFailed
-    from edge_agent.join import join as join_cloud
+    from edge_agent.identity.join import JoinFailed
+    from edge_agent.identity.join import join as join_cloud
     from tunnel.aio.identity.join_token import JoinToken, TokenUnusable
 
     refuse_password(proxy)
@@ -51,7 +65,7 @@ def join(server: ServerAddress, token_file: BinaryIO, state: Path, proxy: str | 
         token = JoinToken.decode(token_file.read(MAX_TOKEN_BYTES).decode("ascii", "replace"))
         joined = asyncio.run(join_cloud(server, token, state.absolute(), VERSION, proxy))
     except (TokenUnusable, JoinFailed) as error:
-        raise Failed(str(error)) from error
+        raise Failed.of(error) from error
     click.echo(f"joined as {joined.agent}")
     if joined.clock_fault is not None:
         click.echo(f"warning: {joined.clock_fault}", err=True)
@@ -64,20 +78,21 @@ def join(server: ServerAddress, token_file: BinaryIO, state: Path, proxy: str | 
 
 
 @cli.command()
-@config_option
+@config_option("edge-agent")
 def run(config: Path) -> None:
     """Run in the foreground, as the service does."""
     from tunnel.aio.carriers.native_log import silence_core
 
     silence_core()  # before anything imports grpc
-    from edge_agent.config import load_agent_config
+    from edge_agent.config import load_for_start
     from edge_agent.daemon import run as run_agent
 
-    sys.exit(run_agent(load_agent_config(config)))
+    path = config.absolute()
+    sys.exit(run_agent(path, *load_for_start(path)))
 
 
 @cli.command()
-@config_option
+@config_option("edge-agent")
 def check(config: Path) -> None:
     """Check a configuration without running it; what it names and is not there now is a warning.
 
@@ -85,27 +100,92 @@ def check(config: Path) -> None:
     """
     from datetime import UTC, datetime
 
-    from edge_agent.config import load_agent_config
-    from edge_agent.expiries import watched
+    from edge_agent.config import kubelet_files, load_agent_config
+    from edge_agent.identity.expiries import watched
+    from edge_agent.identity.identity import Identity, IdentityUnusable
     from edge_agent.outlook import outlook
     from tunnel.aio.identity.validity import check as check_certificates
+    from tunnel.aio.process.config import state_folder
     from tunnel.aio.sockets.http_proxy import ProxyUnusable, proxy_for
 
     loaded = load_agent_config(config)
     for warning in outlook(loaded):
         click.echo(f"{config}: {warning}", err=True)
-    lines, faults = check_certificates(watched(loaded), datetime.now(UTC))
+    state = state_folder(config)
+    lines, expired = check_certificates(watched(state, kubelet_files(loaded)), datetime.now(UTC))
+    faults = [(text, CERTIFICATE_EXPIRED) for text in expired]
+    try:
+        Identity(state).name()  # without one, the agent does not start
+    except IdentityUnusable as error:
+        faults.append((error.text, error.fault))
     try:
         for server in loaded.cloud.servers:
             if (proxy := proxy_for(server.host, loaded.cloud.proxy, "[cloud] proxy", os.environ)) is not None:
                 lines.append(f"{server} is dialled through the {proxy}")
     except ProxyUnusable as error:
-        faults.append(str(error))
+        faults.append((error.text, error.fault))
     for line in lines:
         click.echo(line)
     if faults:
-        raise Failed("\n".join(faults))
+        raise Failed.of_all(faults)
     click.echo(f"{config}: good")
+
+
+@cli.command()
+@config_option("edge-agent")
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def status(config: Path, output: str) -> None:
+    """Tell how the running agent stands. The exit code is 0 for good, 1 for a warning, 2 for no link or no agent."""
+    import json
+
+    from edge_agent.operate.status_text import EXIT_CODES, lines
+    from tunnel.aio.operate.admin_client import AdminRefused, AdminUnreachable
+
+    try:
+        answer = _admin(config).get("status")
+    except AdminUnreachable as error:
+        raise Unreachable(str(error), NO_LINK) from error
+    except AdminRefused as error:
+        raise Unreachable(str(error), BUG) from error
+    click.echo(json.dumps(answer, indent=2) if output == "json" else "\n".join(lines(answer)))
+    sys.exit(EXIT_CODES.get(answer["verdict"], EXIT_BAD))
+
+
+@cli.command()
+@config_option("edge-agent")
+def reload(config: Path) -> None:
+    """Have the running agent read its configuration anew, and tell what has changed. It follows the file anyway."""
+    from tunnel.aio.operate.admin_client import AdminRefused, AdminUnreachable
+
+    try:
+        told = _admin(config).call("POST", "reload")
+    except (AdminUnreachable, AdminRefused) as error:
+        raise Failed(str(error), NO_LINK) from error
+    for change in told["changed"]:
+        click.echo(f"changed: {change}")
+    for change in told["needs_restart"]:
+        click.echo(f"needs a restart: {change}")
+    if told["fault"]:
+        raise Failed(f"the configuration before stays: {told['fault']}", CONFIG_INVALID)
+    if not told["changed"]:
+        click.echo("nothing has changed")
+
+
+class Unreachable(Failed):
+    """There is no agent to ask: as bad as one without a link."""
+
+    exit_code = EXIT_BAD
+
+
+def _admin(config: Path) -> AdminClient:
+    from tunnel.aio.operate.admin import SOCKET_NAME
+    from tunnel.aio.operate.admin_client import unix_client
+    from tunnel.aio.process.config import state_folder
+
+    return unix_client(state_folder(config) / SOCKET_NAME)
+
+
+cli.add_command(explain_command)
 
 
 def main() -> None:

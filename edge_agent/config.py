@@ -8,11 +8,23 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from edge_agent.hostkubelet.settings import HostSettings, SettingsError
-from tunnel.aio.process.config import Fault, HostPort, LogConfig, Seconds, ServerAddress, TargetPattern, Validated, load
+from edge_agent.identity.expiries import KubeletFiles
+from tunnel.aio.process.config import (
+    AuditConfig,
+    Fault,
+    HostPort,
+    LogConfig,
+    Seconds,
+    ServerAddress,
+    TargetPattern,
+    Validated,
+    load,
+    load_tolerant,
+)
 from tunnel.aio.sockets.http_proxy import NO_PROXY, ProxyUnusable, parse_proxy
-from tunnel.core.names import AGENT_NAME_RULE, KUBELET, is_service_name
-from tunnel.core.target import ServiceTarget, Target, TcpTarget
-from tunnel.core.target_rule import TargetRule
+from tunnel.core.wire.names import AGENT_NAME_RULE, OLD_KUBELET, is_service_name
+from tunnel.core.wire.target import ServiceTarget, Target, TcpTarget
+from tunnel.core.wire.target_rule import TargetRule
 
 _LABEL = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 MAX_LABELS = 64
@@ -117,6 +129,14 @@ class KubeletConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class MetricsConfig:
+    """The `[metrics]` section: a page for Prometheus, and for whoever restarts the agent."""
+
+    listen: HostPort | None = None
+    """Plain HTTP; None: there is none."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class AgentConfig(Validated):
     """The whole file."""
 
@@ -127,6 +147,8 @@ class AgentConfig(Validated):
     kubelet: KubeletConfig | None = None
     labels: dict[str, str] = dataclasses.field(default_factory=dict)
     """Shown on the node, under the prefix of Longline's own labels."""
+    audit: AuditConfig = dataclasses.field(default_factory=AuditConfig)
+    metrics: MetricsConfig = dataclasses.field(default_factory=MetricsConfig)
     log: LogConfig = dataclasses.field(default_factory=LogConfig)
     state: Path | None = None
     """Folder of the box's key and certificate; None: the folder of the file."""
@@ -165,7 +187,7 @@ class AgentConfig(Validated):
                 continue
             if not is_service_name(service):
                 yield Fault(key, f"{service[:80]!r} cannot name a service: {AGENT_NAME_RULE}, with a letter in it")
-            elif service == KUBELET or service in seen:
+            elif service == OLD_KUBELET or service in seen:
                 yield Fault(key, f"{service!r} is taken: each service has a name of its own")
             elif allow.rule.single is None:
                 yield Fault(key, f"needs a target of one host and one port, not {str(allow.target)!r}")
@@ -181,11 +203,39 @@ def named_targets(config: AgentConfig) -> dict[str, TcpTarget]:
     }
 
 
+ONLY_AT_START = ("state", "audit", "log.format")
+"""What a running agent does not change."""
+NOTHING = AgentConfig()
+"""What an agent matches before it begins: its start is the change from this to its file."""
+
+
+def kubelet_files(config: AgentConfig) -> KubeletFiles | None:
+    """Returns the files of a `[kubelet]` section that end; None without one."""
+    kubelet = config.kubelet
+    return None if kubelet is None else KubeletFiles(kubelet.client_cert, kubelet.client_key, kubelet.ca)
+
+
+def load_for_start(path: Path) -> tuple[AgentConfig, list[str]]:
+    """Read edge-agent.toml for a start, at which a bad `[host]` is no reason to have no link.
+
+    Returns:
+        The configuration, and the faults of a `[host]` that was left out.
+
+    Raises:
+        ConfigError: with every fault found.
+    """
+    config, faults = load_tolerant(path, AgentConfig, ("host",))
+    return _with_state(config, path), faults
+
+
 def load_agent_config(path: Path) -> AgentConfig:
     """Read edge-agent.toml.
 
     Raises:
         ConfigError: with every fault found.
     """
-    config = load(path, AgentConfig)
+    return _with_state(load(path, AgentConfig), path)
+
+
+def _with_state(config: AgentConfig, path: Path) -> AgentConfig:
     return dataclasses.replace(config, state=config.state or path.parent.absolute())

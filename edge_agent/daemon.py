@@ -1,154 +1,175 @@
-"""The edge daemon put together: policy, services, the link to the cloud; drained on SIGTERM."""
+"""The edge daemon as a process: it starts, follows its file, is drained on SIGTERM, and answers on its admin socket."""
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING
+import asyncio
+import os
+from dataclasses import dataclass
+from pathlib import Path
 
 import structlog
 
-from edge_agent import box
-from edge_agent.clock import ClockWatch
-from edge_agent.cloud_link import CloudLink
-from edge_agent.config import AgentConfig, named_targets
-from edge_agent.expiries import tell_of_ends
-from edge_agent.identity import Identity, IdentityUnusable
-from edge_agent.listen import LocalListen
-from edge_agent.real_kubelet import dial_kubelet
-from edge_agent.renewal import keep_fresh
+from edge_agent.agent import Agent
+from edge_agent.config import NOTHING, ONLY_AT_START, AgentConfig, kubelet_files, load_agent_config
+from edge_agent.identity.expiries import Ends
+from edge_agent.identity.identity import Identity, IdentityUnusable
+from edge_agent.identity.renewal import keep_fresh
+from edge_agent.status import Status
+from edge_agent.troubles import Troubles
 from tunnel.aio.carriers.carrier import DialOptions
 from tunnel.aio.carriers.native_log import relay
-from tunnel.aio.exits.acceptor import Request, Service, StreamAcceptor
-from tunnel.aio.exits.policy import Policy
+from tunnel.aio.operate.admin import SOCKET_NAME, AdminServer
+from tunnel.aio.operate.audit import AuditLog
+from tunnel.aio.operate.desired_state import DesiredState
 from tunnel.aio.process import garbage, malloc
 from tunnel.aio.process.command import VERSION
+from tunnel.aio.process.config import ServerAddress
+from tunnel.aio.process.file_watch import FileWatch
 from tunnel.aio.process.lifecycle import EXIT_FAILED, EXIT_OK, Stop, run_daemon
 from tunnel.aio.process.log_sink import EXIT_FLUSH_S, LogSink
 from tunnel.aio.process.logs import start_log
-from tunnel.aio.process.parts import Parts
 from tunnel.aio.process.sd_notify import notify
+from tunnel.aio.process.supervised import keep_told
 from tunnel.aio.process.tasks import TaskOwner
-from tunnel.aio.sockets.listener import Listener
-from tunnel.core.limits import Limits
-from tunnel.core.names import KUBELET
+from tunnel.aio.sessions.standing import linked, stuck
+from tunnel.aio.sockets.listener import Handler
+from tunnel.core.wire.faults import IDENTITY_UNUSABLE
 
-if TYPE_CHECKING:
-    from edge_agent.hostkubelet.server import HostKubelet
+NAME = "name"
+"""The topic of the fact that the box was joined anew under another name."""
 
 _log = structlog.get_logger("edge.agent")
 
 
-def run(config: AgentConfig) -> int:
-    """Run until SIGTERM; returns the exit code. A cloud that is away is no reason to end."""
+def run(path: Path, config: AgentConfig, host_faults: list[str]) -> int:
+    """Run until SIGTERM; returns the exit code. A cloud that is away is no reason to end.
+
+    Args:
+        path: of the file, which is followed.
+        config: what is in it.
+        host_faults: why its `[host]` was left out; empty when it was not.
+    """
     malloc.tune()
     log = start_log(config.log)
-    if config.host.offered:
-        from edge_agent.hostkubelet.spawn import unblock_signals_of_commands  # see its package
-
-        unblock_signals_of_commands()
-    return run_daemon(lambda stop: _logged(config, stop, log), lambda: log.flush(EXIT_FLUSH_S))
+    return run_daemon(lambda stop: _logged(path, config, host_faults, stop, log), lambda: log.flush(EXIT_FLUSH_S))
 
 
-async def _logged(config: AgentConfig, stop: Stop, log: LogSink) -> int:
+async def _logged(path: Path, config: AgentConfig, host_faults: list[str], stop: Stop, log: LogSink) -> int:
     async with relay(log.write):
-        return await _main(config, stop)
+        return await _main(path, config, host_faults, stop, log)
 
 
-async def _main(config: AgentConfig, stop: Stop) -> int:
+async def _main(path: Path, config: AgentConfig, host_faults: list[str], stop: Stop, log: LogSink | None = None) -> int:
     assert config.state is not None
     identity = Identity(config.state)
     try:
         name = identity.name()
     except IdentityUnusable as error:
-        _log.error("cannot start", reason=str(error))
+        _log.error("cannot start", code=error.fault.code, reason=str(error))
         return EXIT_FAILED
-    parts = Parts()
-    host = _host_kubelet(name, config, parts)
-    services = _services(config, host)
-    named = named_targets(config)
-    acceptor = StreamAcceptor(Policy([allow.rule for allow in config.allow]), services, named)
-    options = DialOptions(proxy=config.cloud.proxy, on_clock=ClockWatch().look)
-    link = CloudLink(
-        config.cloud.servers,
-        identity.tls,
-        options,
-        acceptor.accept,
-        lambda: box.describe(config.labels, [*services, *named]),
-        version=VERSION,
-        limits=Limits(),
-        on_connected=_Once("READY=1"),
+    audit = AuditLog(config.audit.destination, config.audit.on_failure)
+
+    def page() -> Handler:
+        from edge_agent.metrics_page import MetricsPage  # brings 5 MB that an agent without it does without
+
+        return MetricsPage(agent, status, lambda: (_lost_lines(log), audit.lost)).endpoint.handle
+
+    agent = await asyncio.to_thread(Agent, name, identity.tls, config, audit, page)
+    ends = Ends(identity.folder, lambda: kubelet_files(agent.config))
+    troubles = Troubles(agent, audit, ends, host_faults)
+    desired = DesiredState(
+        path,
+        config,
+        load=load_agent_config,
+        apply=agent.apply,
+        only_at_start=ONLY_AT_START,
+        fault=troubles.fault,
+        on_reloaded=troubles.reloaded,
     )
-    listeners = _listen(config, link, parts)
-    tasks = TaskOwner("edge agent")
-    stop.watch(tasks.spawn("link", link.run()))
-    stop.watch(tasks.spawn("renewal", keep_fresh(identity, config.cloud.servers, options, link.reconnect)))
-    stop.watch(tasks.spawn("ends of certificates", tell_of_ends(config)))
-    garbage.settle()
-    _log.info("started", agent=name, version=VERSION, servers=config.cloud.servers, services=[*services, *named])
+    troubles.follow(desired)
+    status = Status(agent, desired, ends)
+
     try:
-        await stop.wait()
-        notify("STOPPING=1")
-        parts.stop()
-        for listener in listeners:
-            listener.close()
-        await stop.drain(link.drain(config.drain_s, f"agent {name} is stopping"))
+        await _run(_Following(agent, identity, desired, status, ends, troubles), stop)
     finally:
-        await link.finish()
-        await parts.aclose()
-        for listener in listeners:
-            await listener.aclose()
-        await tasks.aclose()
-        await link.aclose()
-        if host is not None:
-            await host.aclose()
+        await agent.aclose()
+        await audit.aclose()
     return EXIT_OK
 
 
-def _listen(config: AgentConfig, link: CloudLink, parts: Parts) -> list[Listener]:
-    """Each `[[listen]]`, open as soon as it can be: the way to the box must not hang on a port."""
-    listeners: list[Listener] = []
-    for one in config.listen:
-        listener = Listener(f"listen {one.listen}", LocalListen(link, one.listen, one.target.target).handle)
-        listeners.append(listener)
-        parts.want(listener.name, partial(listener.listen_tcp, one.listen))
-    return listeners
+def _lost_lines(log: LogSink | None) -> int:
+    return log.lost if log is not None else 0
 
 
-class _Once:
-    """Tells systemd at the first call, and nothing afterwards."""
+@dataclass(frozen=True, slots=True)
+class _Following:
+    """An agent, and what looks after it."""
 
-    def __init__(self, state: str) -> None:
-        self._state = state
-
-    def __call__(self) -> None:
-        if self._state:
-            notify(self._state)
-            self._state = ""
-
-
-def _host_kubelet(name: str, config: AgentConfig, parts: Parts) -> HostKubelet | None:
-    """The built-in kubelet; commands wait for their account, which may come from a directory that is not there yet."""
-    if not config.host.offered:
-        return None
-    from edge_agent.hostkubelet.server import HostKubelet  # costs 3 MB with what it needs
-
-    host = HostKubelet(name, config.host.settings)
-    if config.host.exec:
-        parts.want("host.exec", host.find_account)
-    return host
+    agent: Agent
+    identity: Identity
+    desired: DesiredState[AgentConfig]
+    status: Status
+    ends: Ends
+    troubles: Troubles
 
 
-def _services(config: AgentConfig, host: HostKubelet | None) -> dict[str, Service]:
-    kubelet = config.kubelet
+async def _run(parts: _Following, stop: Stop) -> None:
+    """From the first `apply` to the end of the drain."""
+    agent, identity, desired = parts.agent, parts.identity, parts.desired
+    config, links = agent.config, agent.links
+    admin = AdminServer(parts.status.routes(), identity.folder / SOCKET_NAME)
+    await agent.apply(NOTHING, config)
+    agent.parts.want("admin socket", admin.open)
+    tasks = TaskOwner("edge agent")
+    for title, work in (
+        ("link", agent.links.run()),
+        ("renewal", keep_fresh(identity, lambda: _dialling(agent))),
+        ("ends of certificates", parts.ends.run()),
+        ("configuration", desired.run()),
+        ("certificates", _follow_identity(agent, identity)),
+        ("telling", agent.telling.run()),
+        ("troubles", parts.troubles.run()),
+        ("systemd", keep_told(lambda: linked(links.sessions()), lambda: stuck(links.sessions()), os.environ)),
+    ):
+        stop.watch(tasks.spawn(title, work))
+    garbage.settle()
+    servers = config.cloud.servers
+    _log.info("started", agent=agent.name, version=VERSION, servers=servers, services=agent.services)
+    try:
+        with desired.reloading_on_hangup():
+            await stop.wait()
+        notify("STOPPING=1")
+        agent.stop()
+        await stop.drain(agent.links.drain(agent.config.drain_s, f"agent {agent.name} is stopping"))
+    finally:
+        await agent.links.finish()
+        await admin.aclose()
+        await tasks.aclose()
 
-    async def serve_built_in(request: Request) -> None:
-        assert host is not None
-        await host.serve(request.accept(), request.principal)
 
-    async def serve_real(request: Request) -> None:
-        assert kubelet is not None
-        await request.join(await dial_kubelet(kubelet, request.deadline_s), str(kubelet.address))
+def _dialling(agent: Agent) -> tuple[list[ServerAddress], DialOptions]:
+    return agent.config.cloud.servers, agent.dial_options(agent.config)
 
-    if kubelet is not None:
-        return {KUBELET: serve_real}
-    return {KUBELET: serve_built_in} if host is not None else {}
+
+async def _follow_identity(agent: Agent, identity: Identity) -> None:
+    """Use another certificate as soon as it lies there, whoever put it there: a renewal, a new join, cert-manager."""
+    watch = FileWatch(lambda: [identity.certificate_path, identity.key_path, identity.ca_path])
+    try:
+        await watch.start()
+        while True:
+            await watch.changed()
+            try:
+                name = await asyncio.to_thread(identity.name)
+            except IdentityUnusable as error:
+                _log.warning("the box's new certificate cannot be used", code=error.fault.code, reason=str(error))
+                continue
+            if name != agent.name:
+                text = f"this box joined anew as {name} and runs as {agent.name}: restart edge-agent"
+                _log.warning("the box has another name now", code=IDENTITY_UNUSABLE.code, reason=text)
+                agent.facts.set(NAME, IDENTITY_UNUSABLE, text)
+                continue
+            agent.facts.clear(NAME)
+            _log.info("the box's certificate has changed: dialling with it")
+            agent.links.reconnect()
+    finally:
+        watch.close()

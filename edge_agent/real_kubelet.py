@@ -14,16 +14,36 @@ from datetime import UTC, datetime
 from functools import partial
 
 from edge_agent.config import KubeletConfig
-from tunnel.aio.identity.openssl import read_own
+from tunnel.aio.exits.acceptor import Request
+from tunnel.aio.identity.certificate import read_own
 from tunnel.aio.identity.tls_material import ClientTls, CredentialsUnusable
 from tunnel.aio.identity.validity import TIME_FAULTS, clock_says, date
 from tunnel.aio.process.blocking import BlockingCalls, NotAnswering
 from tunnel.aio.sockets.conn import Conn
 from tunnel.aio.sockets.tls_client import dial_tls
-from tunnel.core.errors import Code, OpenRefused
+from tunnel.core.wire.errors import Code, OpenRefused
+from tunnel.core.wire.faults import REAL_KUBELET_UNREACHABLE
+from tunnel.core.wire.spoken import spoken_s
 
 _files = BlockingCalls("kubelet files", threads=4)
 """Where they are is the configuration's choice, and asked at every dial."""
+
+
+class RealKubelet:
+    """The service `kubelet` of a box that has one."""
+
+    def __init__(self, settings: KubeletConfig) -> None:
+        """`settings` may be replaced by others of the same address: they are read for each connection."""
+        self.settings = settings
+
+    async def serve(self, request: Request) -> None:
+        """Carry a stream to it.
+
+        Raises:
+            StreamError: it cannot be reached, or nobody waits for it any more.
+        """
+        conn = await dial_kubelet(self.settings, request.deadline_s)
+        await request.join(conn, str(self.settings.address))
 
 
 async def dial_kubelet(settings: KubeletConfig, deadline_s: float) -> Conn:
@@ -45,22 +65,26 @@ async def dial_kubelet(settings: KubeletConfig, deadline_s: float) -> Conn:
         text = (
             f"{settings.client_cert}, {settings.client_key} or {settings.ca} is on a file system that does not answer"
         )
-        raise OpenRefused(f"kubelet at {address}: {text}", Code.DEADLINE) from None
+        raise OpenRefused(f"kubelet at {address}: {text}", Code.DEADLINE, REAL_KUBELET_UNREACHABLE) from None
     except TimeoutError:
-        raise OpenRefused(f"kubelet at {address}: no answer within {deadline_s:g} s", Code.DEADLINE) from None
+        raise OpenRefused(
+            f"kubelet at {address}: no answer within {spoken_s(deadline_s)}", Code.DEADLINE, REAL_KUBELET_UNREACHABLE
+        ) from None
     except CredentialsUnusable as error:
-        raise OpenRefused(f"kubelet at {address}: {error}", Code.NO_SERVICE) from error
+        raise OpenRefused(f"kubelet at {address}: {error}", Code.NO_SERVICE, REAL_KUBELET_UNREACHABLE) from error
     except ssl.SSLCertVerificationError as error:
         text = f"its certificate is not vouched for by {settings.ca}: {error.verify_message}"
         if error.verify_code in TIME_FAULTS:
             text = f"{text}; {clock_says()}"
-        raise OpenRefused(f"kubelet at {address}: {text}", Code.UNREACHABLE) from error
+        raise OpenRefused(f"kubelet at {address}: {text}", Code.UNREACHABLE, REAL_KUBELET_UNREACHABLE) from error
     except ssl.SSLError as error:
-        raise OpenRefused(f"kubelet at {address}: TLS failed: {error.reason or error}", Code.UNREACHABLE) from error
+        raise OpenRefused(
+            f"kubelet at {address}: TLS failed: {error.reason or error}", Code.UNREACHABLE, REAL_KUBELET_UNREACHABLE
+        ) from error
     except OSError as error:
         code = Code.REFUSED if error.errno == errno.ECONNREFUSED else Code.UNREACHABLE
         text = os.strerror(error.errno).lower() if error.errno and error.errno > 0 else str(error)
-        raise OpenRefused(f"kubelet at {address}: {text}", code) from error
+        raise OpenRefused(f"kubelet at {address}: {text}", code, REAL_KUBELET_UNREACHABLE) from error
 
 
 def _context(settings: KubeletConfig) -> ssl.SSLContext:

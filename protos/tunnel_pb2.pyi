@@ -7,11 +7,28 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class PrincipalKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PRINCIPAL_KIND_UNKNOWN: _ClassVar[PrincipalKind]
+    PRINCIPAL_KIND_USER: _ClassVar[PrincipalKind]
+    PRINCIPAL_KIND_AGENT: _ClassVar[PrincipalKind]
+    PRINCIPAL_KIND_SERVER: _ClassVar[PrincipalKind]
+    PRINCIPAL_KIND_KUBE_APISERVER: _ClassVar[PrincipalKind]
+    PRINCIPAL_KIND_LOCAL_PROCESS: _ClassVar[PrincipalKind]
+    PRINCIPAL_KIND_STATIC_FORWARD: _ClassVar[PrincipalKind]
+
 class TrafficClass(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     TRAFFIC_CLASS_AUTO: _ClassVar[TrafficClass]
     TRAFFIC_CLASS_INTERACTIVE: _ClassVar[TrafficClass]
     TRAFFIC_CLASS_BULK: _ClassVar[TrafficClass]
+PRINCIPAL_KIND_UNKNOWN: PrincipalKind
+PRINCIPAL_KIND_USER: PrincipalKind
+PRINCIPAL_KIND_AGENT: PrincipalKind
+PRINCIPAL_KIND_SERVER: PrincipalKind
+PRINCIPAL_KIND_KUBE_APISERVER: PrincipalKind
+PRINCIPAL_KIND_LOCAL_PROCESS: PrincipalKind
+PRINCIPAL_KIND_STATIC_FORWARD: PrincipalKind
 TRAFFIC_CLASS_AUTO: TrafficClass
 TRAFFIC_CLASS_INTERACTIVE: TrafficClass
 TRAFFIC_CLASS_BULK: TrafficClass
@@ -29,7 +46,7 @@ class Envelope(_message.Message):
     def __init__(self, packet: _Optional[_Union[Packet, _Mapping]] = ..., hello: _Optional[_Union[Hello, _Mapping]] = ..., welcome: _Optional[_Union[Welcome, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("protocol_min", "protocol_max", "version", "instance_id", "resume_session_id", "last_received", "limits", "node")
+    __slots__ = ("protocol_min", "protocol_max", "version", "instance_id", "resume_session_id", "last_received", "limits", "node", "features")
     PROTOCOL_MIN_FIELD_NUMBER: _ClassVar[int]
     PROTOCOL_MAX_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -38,6 +55,7 @@ class Hello(_message.Message):
     LAST_RECEIVED_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     NODE_FIELD_NUMBER: _ClassVar[int]
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
     protocol_min: int
     protocol_max: int
     version: str
@@ -46,10 +64,11 @@ class Hello(_message.Message):
     last_received: int
     limits: Limits
     node: Node
-    def __init__(self, protocol_min: _Optional[int] = ..., protocol_max: _Optional[int] = ..., version: _Optional[str] = ..., instance_id: _Optional[bytes] = ..., resume_session_id: _Optional[bytes] = ..., last_received: _Optional[int] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., node: _Optional[_Union[Node, _Mapping]] = ...) -> None: ...
+    features: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, protocol_min: _Optional[int] = ..., protocol_max: _Optional[int] = ..., version: _Optional[str] = ..., instance_id: _Optional[bytes] = ..., resume_session_id: _Optional[bytes] = ..., last_received: _Optional[int] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., node: _Optional[_Union[Node, _Mapping]] = ..., features: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("protocol", "version", "session_id", "resumed", "last_received", "limits", "suspect_after_ms", "dead_after_ms", "resume_window_ms")
+    __slots__ = ("protocol", "version", "session_id", "resumed", "last_received", "limits", "suspect_after_ms", "dead_after_ms", "resume_window_ms", "features", "server_id", "servers")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
@@ -59,6 +78,9 @@ class Welcome(_message.Message):
     SUSPECT_AFTER_MS_FIELD_NUMBER: _ClassVar[int]
     DEAD_AFTER_MS_FIELD_NUMBER: _ClassVar[int]
     RESUME_WINDOW_MS_FIELD_NUMBER: _ClassVar[int]
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
+    SERVER_ID_FIELD_NUMBER: _ClassVar[int]
+    SERVERS_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     version: str
     session_id: bytes
@@ -68,7 +90,10 @@ class Welcome(_message.Message):
     suspect_after_ms: int
     dead_after_ms: int
     resume_window_ms: int
-    def __init__(self, protocol: _Optional[int] = ..., version: _Optional[str] = ..., session_id: _Optional[bytes] = ..., resumed: _Optional[bool] = ..., last_received: _Optional[int] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., suspect_after_ms: _Optional[int] = ..., dead_after_ms: _Optional[int] = ..., resume_window_ms: _Optional[int] = ...) -> None: ...
+    features: _containers.RepeatedScalarFieldContainer[str]
+    server_id: str
+    servers: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, protocol: _Optional[int] = ..., version: _Optional[str] = ..., session_id: _Optional[bytes] = ..., resumed: _Optional[bool] = ..., last_received: _Optional[int] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., suspect_after_ms: _Optional[int] = ..., dead_after_ms: _Optional[int] = ..., resume_window_ms: _Optional[int] = ..., features: _Optional[_Iterable[str]] = ..., server_id: _Optional[str] = ..., servers: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Refusal(_message.Message):
     __slots__ = ("code", "text", "retry_after_ms")
@@ -91,7 +116,7 @@ class Limits(_message.Message):
     def __init__(self, max_streams: _Optional[int] = ..., max_data_bytes: _Optional[int] = ..., max_packet_bytes: _Optional[int] = ...) -> None: ...
 
 class Node(_message.Message):
-    __slots__ = ("hostname", "os_image", "kernel", "architecture", "machine_id", "addresses", "labels", "services", "boot_time_s", "cpus", "memory_bytes")
+    __slots__ = ("hostname", "os_image", "kernel", "architecture", "machine_id", "addresses", "labels", "services", "boot_time_s", "cpus", "memory_bytes", "facts")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -110,6 +135,7 @@ class Node(_message.Message):
     BOOT_TIME_S_FIELD_NUMBER: _ClassVar[int]
     CPUS_FIELD_NUMBER: _ClassVar[int]
     MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    FACTS_FIELD_NUMBER: _ClassVar[int]
     hostname: str
     os_image: str
     kernel: str
@@ -121,7 +147,20 @@ class Node(_message.Message):
     boot_time_s: int
     cpus: int
     memory_bytes: int
-    def __init__(self, hostname: _Optional[str] = ..., os_image: _Optional[str] = ..., kernel: _Optional[str] = ..., architecture: _Optional[str] = ..., machine_id: _Optional[str] = ..., addresses: _Optional[_Iterable[str]] = ..., labels: _Optional[_Mapping[str, str]] = ..., services: _Optional[_Iterable[str]] = ..., boot_time_s: _Optional[int] = ..., cpus: _Optional[int] = ..., memory_bytes: _Optional[int] = ...) -> None: ...
+    facts: _containers.RepeatedCompositeFieldContainer[Fact]
+    def __init__(self, hostname: _Optional[str] = ..., os_image: _Optional[str] = ..., kernel: _Optional[str] = ..., architecture: _Optional[str] = ..., machine_id: _Optional[str] = ..., addresses: _Optional[_Iterable[str]] = ..., labels: _Optional[_Mapping[str, str]] = ..., services: _Optional[_Iterable[str]] = ..., boot_time_s: _Optional[int] = ..., cpus: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., facts: _Optional[_Iterable[_Union[Fact, _Mapping]]] = ...) -> None: ...
+
+class Fact(_message.Message):
+    __slots__ = ("code", "text", "since_s", "until_s")
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    SINCE_S_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_S_FIELD_NUMBER: _ClassVar[int]
+    code: str
+    text: str
+    since_s: int
+    until_s: int
+    def __init__(self, code: _Optional[str] = ..., text: _Optional[str] = ..., since_s: _Optional[int] = ..., until_s: _Optional[int] = ...) -> None: ...
 
 class Packet(_message.Message):
     __slots__ = ("seq", "ack", "ack_delay_us", "frames", "ack_received_us")
@@ -164,24 +203,42 @@ class Frame(_message.Message):
     def __init__(self, stream_id: _Optional[int] = ..., data: _Optional[bytes] = ..., credit: _Optional[int] = ..., open: _Optional[_Union[Open, _Mapping]] = ..., accept: _Optional[_Union[Accept, _Mapping]] = ..., fin: _Optional[_Union[Fin, _Mapping]] = ..., reset: _Optional[_Union[Reset, _Mapping]] = ..., stop_sending: _Optional[_Union[StopSending, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ..., pong: _Optional[_Union[Pong, _Mapping]] = ..., go_away: _Optional[_Union[GoAway, _Mapping]] = ...) -> None: ...
 
 class Open(_message.Message):
-    __slots__ = ("tcp", "service", "deadline_ms", "traffic_class", "principal", "trace_id", "credit", "early_data")
+    __slots__ = ("tcp", "service", "deadline_ms", "traffic_class", "principal_text", "trace_id", "credit", "early_data", "principal", "agent", "hop")
     TCP_FIELD_NUMBER: _ClassVar[int]
     SERVICE_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_MS_FIELD_NUMBER: _ClassVar[int]
     TRAFFIC_CLASS_FIELD_NUMBER: _ClassVar[int]
-    PRINCIPAL_FIELD_NUMBER: _ClassVar[int]
+    PRINCIPAL_TEXT_FIELD_NUMBER: _ClassVar[int]
     TRACE_ID_FIELD_NUMBER: _ClassVar[int]
     CREDIT_FIELD_NUMBER: _ClassVar[int]
     EARLY_DATA_FIELD_NUMBER: _ClassVar[int]
+    PRINCIPAL_FIELD_NUMBER: _ClassVar[int]
+    AGENT_FIELD_NUMBER: _ClassVar[int]
+    HOP_FIELD_NUMBER: _ClassVar[int]
     tcp: TcpTarget
     service: str
     deadline_ms: int
     traffic_class: TrafficClass
-    principal: str
+    principal_text: str
     trace_id: str
     credit: int
     early_data: bytes
-    def __init__(self, tcp: _Optional[_Union[TcpTarget, _Mapping]] = ..., service: _Optional[str] = ..., deadline_ms: _Optional[int] = ..., traffic_class: _Optional[_Union[TrafficClass, str]] = ..., principal: _Optional[str] = ..., trace_id: _Optional[str] = ..., credit: _Optional[int] = ..., early_data: _Optional[bytes] = ...) -> None: ...
+    principal: Principal
+    agent: str
+    hop: int
+    def __init__(self, tcp: _Optional[_Union[TcpTarget, _Mapping]] = ..., service: _Optional[str] = ..., deadline_ms: _Optional[int] = ..., traffic_class: _Optional[_Union[TrafficClass, str]] = ..., principal_text: _Optional[str] = ..., trace_id: _Optional[str] = ..., credit: _Optional[int] = ..., early_data: _Optional[bytes] = ..., principal: _Optional[_Union[Principal, _Mapping]] = ..., agent: _Optional[str] = ..., hop: _Optional[int] = ...) -> None: ...
+
+class Principal(_message.Message):
+    __slots__ = ("kind", "name", "groups", "proof")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
+    PROOF_FIELD_NUMBER: _ClassVar[int]
+    kind: PrincipalKind
+    name: str
+    groups: _containers.RepeatedScalarFieldContainer[str]
+    proof: str
+    def __init__(self, kind: _Optional[_Union[PrincipalKind, str]] = ..., name: _Optional[str] = ..., groups: _Optional[_Iterable[str]] = ..., proof: _Optional[str] = ...) -> None: ...
 
 class TcpTarget(_message.Message):
     __slots__ = ("host", "port")

@@ -61,7 +61,7 @@ def _function_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
 
 
 def check_mirrored(top: Path, path: Path) -> Iterator[Finding]:
-    """A warning when `tunnel/core/pacing.py` has no `tests/core/test_pacing.py`."""
+    """A warning when `tunnel/core/path/pacing.py` has no `tests/core/path/test_pacing.py`."""
     if path.parts[0] not in PACKAGES_WITH_TESTS or path.name.startswith("__"):
         return
     # `tunnel` itself is no level in tests: its two layers stand there beside the daemons.

@@ -29,7 +29,12 @@ def test_function_size_leaves_out_the_docstring() -> None:
 
 
 def test_a_source_without_its_test_is_a_warning(tmp_path: Path) -> None:
-    for name in ("tunnel/core/pacing.py", "tunnel/core/frames.py", "edge_agent/cli.py", "tests/core/test_pacing.py"):
+    for name in (
+        "tunnel/core/path/pacing.py",
+        "tunnel/core/wire/frames.py",
+        "edge_agent/cli.py",
+        "tests/core/path/test_pacing.py",
+    ):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
@@ -39,7 +44,7 @@ def test_a_source_without_its_test_is_a_warning(tmp_path: Path) -> None:
 
     assert [(finding.where, finding.text, finding.fatal) for finding in findings] == [
         ("edge_agent/cli.py", "no tests/edge_agent/test_cli.py", False),
-        ("tunnel/core/frames.py", "no tests/core/test_frames.py", False),
+        ("tunnel/core/wire/frames.py", "no tests/core/wire/test_frames.py", False),
     ]
 
 

@@ -71,6 +71,13 @@ def test_a_fault_in_a_unit_would_be_seen(tmp_path: Path) -> None:
     assert any("perhaps" in line for line in _faults(root, "edge-agent"))
 
 
+def test_systemd_keeps_the_listeners_of_the_server_and_their_files() -> None:
+    settings = _settings(PACKAGING / "systemd" / "cloud-server.service")
+    assert settings["Environment"] == [f"FDSTORE={settings['FileDescriptorStoreMax'][0]}"]
+    assert settings["RuntimeDirectoryPreserve"] == ["restart"]
+    assert settings["NotifyAccess"] == ["main"]  # which may hand itself over to another process (MAINPID=)
+
+
 @pytest.mark.parametrize("unit", UNITS)
 def test_unit_waits_for_readiness_and_for_the_drain(unit: str) -> None:
     settings = _settings(PACKAGING / "systemd" / f"{unit}.service")

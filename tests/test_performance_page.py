@@ -29,4 +29,4 @@ def test_the_table_was_found() -> None:
 def test_metrics_exist() -> None:
     named = set(re.findall(r"`(longline_\w+)`", PAGE))
     assert named
-    assert named <= set(re.findall(r'"(longline_\w+)"', (ROOT / "cloud_server" / "metrics.py").read_text()))
+    assert named <= set(re.findall(r'"(longline_\w+)"', (ROOT / "cloud_server" / "operate" / "metrics.py").read_text()))

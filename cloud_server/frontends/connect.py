@@ -17,15 +17,18 @@ import struct
 import termios
 from collections.abc import Callable
 
-from cloud_server.frontends.audit import OpenRecord, audited
-from cloud_server.frontends.status import http_status, reason_phrase
-from cloud_server.routing.attempt import Dials
+from cloud_server.frontends.http_answers import http_status, reason_phrase
+from cloud_server.frontends.logins import RefusedLogins
+from cloud_server.opens.door import Door
+from cloud_server.opens.request import OpenRequest
 from cloud_server.routing.names import agent_meant
-from tunnel.aio.sessions.pending import open_unless_gone
-from tunnel.aio.sessions.splice import splice
+from cloud_server.trust.authenticator import Authenticator
+from cloud_server.trust.caller import Caller
+from tunnel.aio.sessions.carry import carry
 from tunnel.aio.sockets.conn import Conn
 from tunnel.aio.sockets.http1 import Request, ServerConnection
-from tunnel.core.errors import Code, OpenRefused
+from tunnel.core.wire.errors import OpenRefused
+from tunnel.core.wire.faults import CONNECT_INVALID, CREDENTIAL_MISSING, coded
 
 FRONTEND = "connect"
 HEAD_TIMEOUT_S = 10.0
@@ -35,85 +38,91 @@ TAKEN_S = 0.05
 CLOSE_POLL_S = 0.1
 """How often a half-closed unix socket is looked at: its full close raises no event of its own."""
 
-Authenticate = Callable[[str | None, str | None], str | None]
-"""From the URI of a client certificate and a bearer token to the user's name; None for nobody we know."""
-
 
 class ConnectFrontend:
     """Serves connections that begin with CONNECT."""
 
-    def __init__(self, dials: Dials, authenticate: Authenticate, *, deadline_s: float) -> None:
-        """`deadline_s`: within which every request is answered."""
-        self._dials = dials
-        self._authenticate = authenticate
-        self._deadline_s = deadline_s
+    def __init__(self, door: Door, authenticator: Authenticator, logins: RefusedLogins, *, deadline_s: float) -> None:
+        """`deadline_s`: within which every request is answered; may be changed for those that come."""
+        self._door = door
+        self._authenticator = authenticator
+        self._logins = logins
+        self.deadline_s = deadline_s
 
     # Public
 
     async def handle_unix(self, conn: Conn) -> None:
         """Serve a connection to the unix socket."""
-        await self._handle(conn, lambda _: conn.peer)
+        await self._handle(conn, lambda _: self._by_socket(conn))
 
     async def handle_tls(self, conn: Conn) -> None:
         """Serve a TLS connection."""
-        await self._handle(conn, lambda request: self._authenticate(conn.tls_peer_spiffe, proxy_token(request)))
+        await self._handle(conn, lambda request: self._by_credential(conn, request))
 
     # Internal
 
-    async def _handle(self, conn: Conn, identify: Callable[[Request], str | None]) -> None:
+    def _by_socket(self, conn: Conn) -> Caller | None:
+        peer = conn.unix_peer
+        return peer and self._authenticator.by_unix_peer(peer.uid, peer.pid, konnectivity=False)
+
+    def _by_credential(self, conn: Conn, request: Request) -> Caller | None:
+        """A certificate of a user wins over any token that comes along with it."""
+        caller = self._authenticator.by_certificate(*conn.tls_peer)
+        return caller or self._authenticator.by_token(proxy_token(request))
+
+    async def _handle(self, conn: Conn, identify: Callable[[Request], Caller | None]) -> None:
         http = ServerConnection(conn, MAX_HEAD_BYTES)
         try:
             async with asyncio.timeout(HEAD_TIMEOUT_S):
                 request = await http.next_request()
         except TimeoutError:
-            await _answer(http, 408, "no request came in time")
+            await _answer(http, 408, coded("no request came in time", CONNECT_INVALID))
             return
         if request is None:
             return
-        user = identify(request)
-        if user is None:
+        caller = identify(request)
+        if caller is None:
+            self._logins.refused(FRONTEND, conn.peer, "no certificate of a user, and no token that is known")
             await _answer(
                 http,
                 407,
-                "a client certificate or Proxy-Authorization of a known user is needed",
+                coded("a client certificate or Proxy-Authorization of a known user is needed", CREDENTIAL_MISSING),
                 [("proxy-authenticate", 'Basic realm="longline"'), ("proxy-authenticate", "Bearer")],
             )
         elif _head_bytes(request) > MAX_HEAD_BYTES:  # it came in one piece, so that it was never incomplete
-            await _answer(http, 431, f"the request's head is longer than {MAX_HEAD_BYTES} bytes")
+            text = f"the request's head is longer than {MAX_HEAD_BYTES} bytes"
+            await _answer(http, 431, coded(text, CONNECT_INVALID))
         elif request.method != "CONNECT":
-            await _answer(http, 405, "only CONNECT is served here", [("allow", "CONNECT")])
+            text = coded("only CONNECT is served here", CONNECT_INVALID)
+            await _answer(http, 405, text, [("allow", "CONNECT")])
         elif request.headers.get("transfer-encoding") or request.headers.get("content-length") not in (None, "0"):
             # What follows would be a body to one parser and the tunnel's first bytes to another.
-            await _answer(http, 400, "a CONNECT request has no body")
+            await _answer(http, 400, coded("a CONNECT request has no body", CONNECT_INVALID))
         else:
-            await self._connect(conn, http, request, user)
+            await self._connect(conn, http, request, caller)
 
-    async def _connect(self, conn: Conn, http: ServerConnection, request: Request, user: str) -> None:
-        record = OpenRecord(frontend=FRONTEND, user=user, peer=conn.peer, asked=request.target)
-        record.agent = via = proxy_via(request)
+    async def _connect(self, conn: Conn, http: ServerConnection, request: Request, caller: Caller) -> None:
+        asking = OpenRequest(
+            caller=caller,
+            frontend=FRONTEND,
+            peer=conn.peer,
+            asked=request.target,
+            via=proxy_via(request),
+            deadline_s=self.deadline_s,
+        )
         try:
-            with audited(record):
-                await self._carry(conn, http, record, via)
+            live = await self._door.open(asking, _given_up(conn, http))
         except OpenRefused as refused:
-            await _answer(http, http_status(refused.code), str(refused))
-
-    async def _carry(self, conn: Conn, http: ServerConnection, record: OpenRecord, via: str) -> None:
-        attempt = self._dials.attempt(record.asked, via)
-        try:
-            opening = attempt.open(principal=record.user, frontend=FRONTEND, deadline_s=self._deadline_s)
-            stream = record.stream = await open_unless_gone(opening, _given_up(conn, http))
-        finally:
-            record.agent, record.target = attempt.agent, attempt.target
-        if stream is None:
+            await _answer(http, http_status(refused.code), coded(str(refused), refused.fault))
             return
-        try:
-            early = await http.accept_connect()
-            await _until_taken(conn)
-            detached = conn.detach()
-        except BaseException as error:
-            stream.reset(*_left(error))
-            raise
-        await splice(stream, detached._replace(leftover=early + detached.leftover))
+        if live is not None:
+            await carry(live.opened(), conn, lambda: _accept(conn, http))
+
+
+async def _accept(conn: Conn, http: ServerConnection) -> bytes:
+    early = await http.accept_connect()
+    await _until_taken(conn)
+    return early
 
 
 def proxy_token(request: Request) -> str | None:
@@ -150,13 +159,6 @@ def _basic(request: Request) -> tuple[str, str]:
 
 def _head_bytes(request: Request) -> int:
     return len(request.target) + sum(len(name) + len(value) + 4 for name, value in request.headers)
-
-
-def _left(error: BaseException) -> tuple[Code, str]:
-    """Why a stream is reset that was opened and could not be joined to its client."""
-    if isinstance(error, asyncio.CancelledError):
-        return Code.SHUTTING_DOWN, "the server is stopping"
-    return Code.CONNECTION_RESET, "the client left before it was answered"
 
 
 async def _given_up(conn: Conn, http: ServerConnection) -> None:

@@ -2,65 +2,63 @@
 
 from __future__ import annotations
 
-from cloud_server.frontends.audit import OpenRecord, audited
-from cloud_server.frontends.opener import Opener
-from tunnel.aio.sessions.pending import open_unless_gone
-from tunnel.aio.sessions.splice import splice
+from cloud_server.opens.door import Door
+from cloud_server.opens.request import OpenRequest
+from cloud_server.routing.route import Route
+from cloud_server.trust.caller import Caller
+from tunnel.aio.sessions.carry import carry
 from tunnel.aio.sockets.conn import Conn
-from tunnel.core.errors import Code, OpenRefused
-from tunnel.core.limits import MAX_EARLY_BYTES
-from tunnel.core.target import TcpTarget
+from tunnel.core.wire.errors import OpenRefused
+from tunnel.core.wire.limits import MAX_EARLY_BYTES
+from tunnel.core.wire.target import TcpTarget
 
 FRONTEND = "forward"
+DEADLINE_S = 10.0
 
 
 class Forward:
     """One forward."""
 
-    def __init__(self, opener: Opener, listen: str, agent: str, target: TcpTarget, *, deadline_s: float) -> None:
-        """`listen` names the forward in the audit record; there is no user to name."""
-        self._opener = opener
-        self._user = f"forward {listen}"
-        self._agent = agent
-        self._target = target
-        self._deadline_s = deadline_s
+    def __init__(
+        self, door: Door, caller: Caller, agent: str, target: TcpTarget, *, deadline_s: float = DEADLINE_S
+    ) -> None:
+        """Leads nowhere else until it is told to.
+
+        Args:
+            door: what it opens streams through.
+            caller: stands for whoever connects: nobody asks them who they are.
+            agent: that it leads to.
+            target: there.
+            deadline_s: within which a connection is made or refused; may be changed for those that come.
+        """
+        self._door = door
+        self._caller = caller
+        self._route = Route(agent, target)
+        self.deadline_s = deadline_s
+
+    def lead_to(self, agent: str, target: TcpTarget) -> bool:
+        """Leads connections that come from now on there; returns whether that is elsewhere than before."""
+        before, self._route = self._route, Route(agent, target)
+        return self._route != before
 
     async def handle(self, conn: Conn) -> None:
         """Serve a connection; when it cannot be carried, the client gets a reset, never an end that looks clean."""
-        record = OpenRecord(
-            frontend=FRONTEND,
-            user=self._user,
-            peer=conn.peer,
-            asked=str(self._target),
-            agent=self._agent,
-            target=self._target,
-        )
-        try:
-            with audited(record):
-                await self._carry(conn, record)
-        except OpenRefused as refused:
-            conn.reset(refused.code, str(refused))
-
-    # Internal
-
-    async def _carry(self, conn: Conn, record: OpenRecord) -> None:
         early = await conn.first_bytes(MAX_EARLY_BYTES)
-        opening = self._opener.open(
-            self._agent,
-            self._target,
-            principal=self._user,
+        route = self._route
+        asking = OpenRequest(
+            caller=self._caller,
             frontend=FRONTEND,
-            deadline_s=self._deadline_s,
+            peer=conn.peer,
+            asked=str(route.target),
+            route=route,
+            deadline_s=self.deadline_s,
             early_data=early,
         )
-        # An end alone is no giving up here: a client may send its request and finish before it is connected.
-        stream = record.stream = await open_unless_gone(opening, conn.closed)
-        if stream is None:
-            return
         try:
-            conn.skip(len(early))
-            detached = conn.detach()
-        except BaseException:
-            stream.reset(Code.CONNECTION_RESET, "the client left before it was connected")
-            raise
-        await splice(stream, detached)
+            # An end alone is no giving up here: a client may send its request and finish before it is connected.
+            live = await self._door.open(asking, conn.closed)
+        except OpenRefused as refused:
+            conn.reset(refused.code, str(refused))
+            return
+        if live is not None:
+            await carry(live.opened(), conn, sent_bytes=len(early))

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from tunnel.aio.identity.validity import ExpiryLog, Validity, Watched
+from tunnel.aio.identity.validity import ExpiryLog, Standing, Validity, Watched
 from tunnel.aio.sockets.conn import Conn
 
 MAX_REMEMBERED = 1024
@@ -19,7 +19,7 @@ class PresentedCertificates:
 
     def __init__(self) -> None:
         self._log = ExpiryLog()
-        self._remembered: set[str] = set()
+        self._remembered: dict[str, Watched] = {}
 
     def seen_by(self, handler: Callable[[Conn], Awaitable[None]]) -> Callable[[Conn], Awaitable[None]]:
         """The same handler, with a look at the certificate before it."""
@@ -30,20 +30,24 @@ class PresentedCertificates:
 
         return handle
 
+    def near_end(self) -> list[Watched]:
+        """Returns those that were seen last of each user and are near their end, or past it."""
+        now = datetime.now(UTC)
+        return [one for one in self._remembered.values() if one.standing(now) is not Standing.GOOD]
+
     # Internal
 
     def _look(self, spiffe: str | None, certificate: dict[str, Any] | None) -> None:
         if spiffe is None or not certificate:
             return
-        if spiffe not in self._remembered:
-            if len(self._remembered) >= MAX_REMEMBERED:
-                self._remembered.clear()
-                self._log = ExpiryLog()
-            self._remembered.add(spiffe)
+        if spiffe not in self._remembered and len(self._remembered) >= MAX_REMEMBERED:
+            self._remembered.clear()
+            self._log = ExpiryLog()
         validity = Validity(_time(certificate["notBefore"]), _time(certificate["notAfter"]))
         remedy = f"give them another kubeconfig: cloud-server kubeconfig --user {spiffe.rpartition('/')[2]}"
         what = f"the certificate of {spiffe}, in use just now,"
-        self._log.look([Watched(name=spiffe, what=what, validity=validity, remedy=remedy)], datetime.now(UTC))
+        self._remembered[spiffe] = watched = Watched(name=spiffe, what=what, validity=validity, remedy=remedy)
+        self._log.look([watched], datetime.now(UTC))
 
 
 def _time(text: str) -> datetime:

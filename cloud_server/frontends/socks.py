@@ -10,14 +10,15 @@ import asyncio
 import ipaddress
 from typing import NamedTuple
 
-from cloud_server.frontends.audit import OpenRecord, audited
-from cloud_server.frontends.connect import Authenticate
-from cloud_server.routing.attempt import Dials
+from cloud_server.frontends.logins import RefusedLogins
+from cloud_server.opens.door import Door
+from cloud_server.opens.request import OpenRequest
 from cloud_server.routing.names import agent_meant
-from tunnel.aio.sessions.pending import open_unless_gone
-from tunnel.aio.sessions.splice import splice
+from cloud_server.trust.authenticator import Authenticator
+from cloud_server.trust.caller import Caller
+from tunnel.aio.sessions.carry import carry
 from tunnel.aio.sockets.conn import Conn
-from tunnel.core.errors import Code, OpenRefused
+from tunnel.core.wire.errors import Code, OpenRefused
 
 FRONTEND = "socks"
 HEAD_TIMEOUT_S = 10.0
@@ -55,7 +56,7 @@ class _Ended(Exception):
 
 
 class _Asked(NamedTuple):
-    user: str
+    caller: Caller
     via: str
     authority: str
 
@@ -63,11 +64,12 @@ class _Asked(NamedTuple):
 class SocksFrontend:
     """Serves connections of SOCKS clients."""
 
-    def __init__(self, dials: Dials, authenticate: Authenticate, *, deadline_s: float) -> None:
-        """`deadline_s`: within which every request is answered."""
-        self._dials = dials
-        self._authenticate = authenticate
-        self._deadline_s = deadline_s
+    def __init__(self, door: Door, authenticator: Authenticator, logins: RefusedLogins, *, deadline_s: float) -> None:
+        """`deadline_s`: within which every request is answered; may be changed for those that come."""
+        self._door = door
+        self._authenticator = authenticator
+        self._logins = logins
+        self.deadline_s = deadline_s
 
     async def handle(self, conn: Conn) -> None:
         """Serve a connection."""
@@ -79,12 +81,21 @@ class SocksFrontend:
         except _Ended as ended:
             await conn.write(ended.answer)
             return
-        record = OpenRecord(frontend=FRONTEND, user=asked.user, peer=conn.peer, asked=asked.authority, agent=asked.via)
+        asking = OpenRequest(
+            caller=asked.caller,
+            frontend=FRONTEND,
+            peer=conn.peer,
+            asked=asked.authority,
+            via=asked.via,
+            deadline_s=self.deadline_s,
+        )
         try:
-            with audited(record):
-                await self._carry(conn, record, asked.via)
+            live = await self._door.open(asking, conn.closed)
         except OpenRefused as refused:
             await conn.write(_reply(_REPLIES.get(refused.code, _FAILED)))
+            return
+        if live is not None:
+            await carry(live.opened(), conn, lambda: _grant(conn))
 
     # Internal
 
@@ -95,7 +106,7 @@ class SocksFrontend:
         if _PASSWORD not in await _take(conn, methods):
             raise _Ended(bytes([VERSION, _NO_METHOD]))
         await conn.write(bytes([VERSION, _PASSWORD]))
-        name, user = await self._identify(conn)
+        name, caller = await self._identify(conn)
         version, command, _, kind = await _take(conn, 4)
         if version != VERSION:
             raise _Ended
@@ -103,36 +114,25 @@ class SocksFrontend:
         port = int.from_bytes(await _take(conn, 2))
         if command != _CONNECT:
             raise _Ended(_reply(_COMMAND_NOT_SERVED))
-        return _Asked(user, agent_meant(name), f"{host}:{port}")
+        return _Asked(caller, agent_meant(name), f"{host}:{port}")
 
-    async def _identify(self, conn: Conn) -> tuple[str, str]:
-        """The name that was given, and the user whose token the password is."""
+    async def _identify(self, conn: Conn) -> tuple[str, Caller]:
+        """The name that was given, and whose token the password is."""
         _version, length = await _take(conn, 2)
         name = (await _take(conn, length)).decode("utf-8", "replace")
         (length,) = await _take(conn, 1)
         password = (await _take(conn, length)).decode("utf-8", "replace")
-        user = self._authenticate(None, password)
-        if user is None:
+        caller = self._authenticator.by_token(password)
+        if caller is None:
+            self._logins.refused(FRONTEND, conn.peer, "the password is no token that is known")
             raise _Ended(b"\x01\x01")
         await conn.write(b"\x01\x00")
-        return name, user
+        return name, caller
 
-    async def _carry(self, conn: Conn, record: OpenRecord, via: str) -> None:
-        attempt = self._dials.attempt(record.asked, via)
-        try:
-            opening = attempt.open(principal=record.user, frontend=FRONTEND, deadline_s=self._deadline_s)
-            stream = record.stream = await open_unless_gone(opening, conn.closed)
-        finally:
-            record.agent, record.target = attempt.agent, attempt.target
-        if stream is None:
-            return
-        try:
-            await conn.write(_reply(_GRANTED))
-            detached = conn.detach()
-        except BaseException:
-            stream.reset(Code.CONNECTION_RESET, "the client left before it was answered")
-            raise
-        await splice(stream, detached)
+
+async def _grant(conn: Conn) -> bytes:
+    await conn.write(_reply(_GRANTED))
+    return b""
 
 
 async def _host(conn: Conn, kind: int) -> str:

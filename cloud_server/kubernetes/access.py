@@ -6,10 +6,13 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import NamedTuple, Protocol
 
 from cloud_server.kubernetes.objects import Key, KubernetesObject
+from tunnel.core.wire.faults import CLUSTER_UNAVAILABLE, FaultError
 
 
-class ClusterUnavailable(Exception):
+class ClusterUnavailable(FaultError):
     """The API did not answer, or refused; the text says why. Worth another try."""
+
+    default_fault = CLUSTER_UNAVAILABLE
 
 
 class NotPermitted(ClusterUnavailable):

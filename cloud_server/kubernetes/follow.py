@@ -12,7 +12,8 @@ import structlog
 
 from cloud_server.kubernetes.access import Changed, ClusterAccess, ClusterUnavailable, NotPermitted, VersionTooOld
 from cloud_server.kubernetes.objects import EndpointSlice, Key, KubernetesObject, Node, Pod, Service
-from tunnel.core.backoff import Backoff
+from tunnel.core.path.backoff import Backoff
+from tunnel.core.wire.faults import CLUSTER_FORBIDS, CLUSTER_UNAVAILABLE
 
 KINDS: tuple[type[KubernetesObject], ...] = (Node, Service, EndpointSlice, Pod)
 WATCH_S = 240
@@ -69,6 +70,11 @@ class Follower:
         self._access = access
         self._index = index
         self._down: set[str] = set()
+        self._began_s = asyncio.get_running_loop().time()
+        self._heard_s: dict[type[KubernetesObject], float] = {}
+        """When the API was heard of a kind last; none for one that may not be read."""
+        self.away: dict[str, str] = {}
+        """Kinds of which the API gives no news now, and why not."""
         self._refused_since_s: dict[type[KubernetesObject], float] = {}
 
     async def run(self) -> None:
@@ -76,6 +82,13 @@ class Follower:
         async with asyncio.TaskGroup() as kinds:
             for kind in KINDS:
                 kinds.create_task(self._follow(kind), name=f"follow {kind.__name__}")
+
+    def ages_s(self) -> dict[str, float]:
+        """Returns how long ago each kind was heard of, by name: up to WATCH_S + GRACE_S while all is well and nothing
+        happens in the cluster.
+        """
+        now_s = asyncio.get_running_loop().time()
+        return {kind.__name__: now_s - heard_s for kind, heard_s in self._heard_s.items()}
 
     # Internal
 
@@ -107,8 +120,9 @@ class Follower:
                 await asyncio.sleep(0)
             self._index.put(one)
         self._index.keep_only(kind, {one.key for one in snapshot.objects})
-        level = _log.info if kind.__name__ in self._down else _log.debug
-        level("read from the cluster", kind=kind.__name__, objects=len(snapshot.objects))
+        say = _log.info if kind.__name__ in self._down else _log.debug
+        say("read from the cluster", kind=kind.__name__, objects=len(snapshot.objects))
+        self._heard(kind)
         self._down.discard(kind.__name__)
         self._refused_since_s.pop(kind, None)
         return snapshot.version
@@ -119,11 +133,17 @@ class Follower:
             async with asyncio.timeout(WATCH_S + GRACE_S), aclosing(self._access.watch(kind, version, WATCH_S)) as all_:
                 async for change in all_:
                     version = change.version
+                    self._heard(kind)
                     if isinstance(change, Changed):
                         self._index.put(change.object)
                     else:
                         self._index.remove(kind, change.key)
+                self._heard(kind)
         return version
+
+    def _heard(self, kind: type[KubernetesObject]) -> None:
+        self._heard_s[kind] = asyncio.get_running_loop().time()
+        self.away.pop(kind.__name__, None)
 
     def _refused(self, kind: type[KubernetesObject], reason: str) -> None:
         now_s = asyncio.get_running_loop().time()
@@ -131,11 +151,17 @@ class Follower:
         if kind is Pod and now_s - since_s >= FORGET_PODS_S:
             self._index.keep_only(kind, frozenset())
         self._index.not_permitted(kind)
+        self._heard_s.pop(kind, None)
+        self.away.pop(kind.__name__, None)
         level = _log.debug if kind.__name__ in self._down else _log.warning
-        level(f"the cluster's API lets this account read none: {WITHOUT[kind]}", kind=kind.__name__, reason=reason)
+        text = f"the cluster's API lets this account read none: {WITHOUT[kind]}"
+        level(text, code=CLUSTER_FORBIDS.code, kind=kind.__name__, reason=reason)
         self._down.add(kind.__name__)
 
     def _lost(self, kind: type[KubernetesObject], reason: str) -> None:
+        self._heard_s.setdefault(kind, self._began_s)
+        self.away[kind.__name__] = reason
         level = _log.debug if kind.__name__ in self._down else _log.warning
-        level("the cluster's API is away, going on with what is known", kind=kind.__name__, reason=reason)
+        text = "the cluster's API is away, going on with what is known"
+        level(text, code=CLUSTER_UNAVAILABLE.code, kind=kind.__name__, reason=reason)
         self._down.add(kind.__name__)

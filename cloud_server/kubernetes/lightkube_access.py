@@ -43,6 +43,7 @@ from cloud_server.kubernetes.objects import (
 from cloud_server.kubernetes.thin_pod import ThinPod
 from cloud_server.kubernetes.watch_pace import WatchPace
 from tunnel.aio.process.files import stamp
+from tunnel.core.wire.faults import CLUSTER_KUBECONFIG_UNUSABLE, FaultError
 
 FORBIDDEN = 403
 GONE = 410
@@ -52,8 +53,10 @@ REQUEST_TIMEOUT_S = 10.0
 SERVICE_LABEL = "kubernetes.io/service-name"
 
 
-class KubeconfigUnusable(Exception):
+class KubeconfigUnusable(FaultError):
     """The kubeconfig cannot be used; the text says why."""
+
+    default_fault = CLUSTER_KUBECONFIG_UNUSABLE
 
 
 class LightkubeAccess:

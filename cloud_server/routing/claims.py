@@ -8,8 +8,8 @@ from typing import Protocol
 
 from cloud_server.kubernetes.objects import Address, Key
 from cloud_server.routing.cluster import ClusterIndex
-from tunnel.core.errors import Code, OpenRefused
-from tunnel.core.target_rule import TargetRule
+from tunnel.core.wire.errors import Code, OpenRefused
+from tunnel.core.wire.target_rule import TargetRule
 
 MAX_LISTED = 3
 """Claims that a text names; one address may be that of a thousand sites."""

@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 from cloud_server.kubernetes.objects import Address
 from cloud_server.routing.route import Route
-from tunnel.core.errors import Code, OpenRefused
-from tunnel.core.names import KUBELET, is_agent_name, is_service_name
-from tunnel.core.target import ServiceTarget, TcpTarget
-from tunnel.core.target_rule import MAX_PORT, is_dns_name
+from tunnel.core.wire.errors import Code, OpenRefused
+from tunnel.core.wire.faults import KUBELET_BY_CONNECT, NAME_INVALID
+from tunnel.core.wire.names import OLD_KUBELET, is_agent_name, is_service_name
+from tunnel.core.wire.target import ServiceTarget, TcpTarget
+from tunnel.core.wire.target_rule import MAX_PORT, is_dns_name
 
 SUFFIX = ".longline"
 FORMS = "write <agent>:<port>, <agent>:<service>, or <host>.<agent>.longline:<port> for a host behind an agent"
@@ -54,8 +55,10 @@ def parse_authority(authority: str) -> Authority:
     host, _, port_text = authority.rpartition(":")
     host = host.lower().removesuffix(".")
     if is_service_name(port_text) and is_agent_name(host):
-        if port_text == KUBELET:
-            raise OpenRefused("a kubelet is reached through the fleet API, not by CONNECT", Code.NOT_ALLOWED)
+        if port_text == OLD_KUBELET:
+            raise OpenRefused(
+                "a kubelet is reached through the fleet API, not by CONNECT", Code.NOT_ALLOWED, KUBELET_BY_CONNECT
+            )
         return Authority(host, 0, route=Route(host, ServiceTarget(port_text)))
     port = _port(port_text)
     if (address := _address(host)) is not None:
@@ -64,7 +67,7 @@ def parse_authority(authority: str) -> Authority:
     if host.endswith(SUFFIX) and behind and is_agent_name(agent):
         return Authority(host, port, route=Route(agent, TcpTarget(_host_behind(behind), port)))
     if host.endswith(SUFFIX) or not is_dns_name(host):
-        raise OpenRefused(f"no host of that name; {FORMS}", Code.UNKNOWN_AGENT)
+        raise OpenRefused(f"no host of that name; {FORMS}", Code.UNKNOWN_AGENT, NAME_INVALID)
     return Authority(host, port)
 
 
@@ -80,13 +83,13 @@ def parse_target(authority: str) -> TcpTarget:
     if (address := _address(host)) is not None:
         return TcpTarget(str(address), port)
     if not is_dns_name(host):
-        raise OpenRefused("no host of that name", Code.UNKNOWN_AGENT)
+        raise OpenRefused("no host of that name", Code.UNKNOWN_AGENT, NAME_INVALID)
     return TcpTarget(host, port)
 
 
 def _port(text: str) -> int:
     if not _PORT.fullmatch(text) or not 0 < int(text) <= MAX_PORT:
-        raise OpenRefused(f"no port in the name; {FORMS}", Code.UNKNOWN_AGENT)
+        raise OpenRefused(f"no port in the name; {FORMS}", Code.UNKNOWN_AGENT, NAME_INVALID)
     return int(text)
 
 
@@ -107,5 +110,5 @@ def _host_behind(text: str) -> str:
         except ValueError:
             pass
     if not is_dns_name(text):
-        raise OpenRefused(f"no host of that name; {FORMS}", Code.UNKNOWN_AGENT)
+        raise OpenRefused(f"no host of that name; {FORMS}", Code.UNKNOWN_AGENT, NAME_INVALID)
     return text

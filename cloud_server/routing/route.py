@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from tunnel.core.target import Target
+from tunnel.core.wire.target import Target
 
 LOCALHOST = "localhost"
 

@@ -29,9 +29,11 @@ from cloud_server.routing.claims import Agents, Claimants, Claims, RoutePolicy, 
 from cloud_server.routing.cluster import ClusterIndex
 from cloud_server.routing.names import FORMS, SUFFIX, parse_authority
 from cloud_server.routing.route import LOCALHOST, Route
-from tunnel.core.errors import Code, OpenRefused
-from tunnel.core.target import TcpTarget
-from tunnel.core.target_rule import normal_address
+from tunnel.core.wire.errors import Code, OpenRefused
+from tunnel.core.wire.faults import NO_ROUTE, NODE_WITHOUT_AGENT, SERVICE_WITHOUT_ENDPOINT, SERVICE_WITHOUT_PORT
+from tunnel.core.wire.names import close_name, meant
+from tunnel.core.wire.target import TcpTarget
+from tunnel.core.wire.target_rule import normal_address
 
 _SERVICE_NAME = re.compile(r"([a-z0-9-]+)\.([a-z0-9-]+)\.svc(\..+)?")
 
@@ -98,6 +100,7 @@ class Router:
             raise OpenRefused(
                 f"no agent for node {node.key.name}: join one with that name, or name the node in a [[route]]",
                 Code.UNKNOWN_AGENT,
+                NODE_WITHOUT_AGENT,
             )
         if agent == node.key.name or not node.addresses:
             return Route(agent, TcpTarget(LOCALHOST, port))
@@ -136,10 +139,10 @@ class Router:
     def _to_service(self, service: Service, port: int) -> list[Route]:
         name = f"service {service.key.namespace}/{service.key.name}"
         if port not in service.ports:
-            raise OpenRefused(f"{name} has no TCP port {port}", Code.UNREACHABLE)
+            raise OpenRefused(f"{name} has no TCP port {port}", Code.UNREACHABLE, SERVICE_WITHOUT_PORT)
         endpoints = self._cluster.endpoints(service, port)
         if not endpoints:
-            raise OpenRefused(f"{name} has no ready endpoint", Code.UNREACHABLE)
+            raise OpenRefused(f"{name} has no ready endpoint", Code.UNREACHABLE, SERVICE_WITHOUT_ENDPOINT)
         routes: list[Route] = []
         first: OpenRefused | None = None
         for endpoint, endpoint_port in endpoints:
@@ -175,11 +178,15 @@ class Router:
             raise OpenRefused(
                 f"no agent for {what}: join one with the node's name, or name the node or the address in a [[route]]",
                 Code.UNKNOWN_AGENT,
+                NO_ROUTE,
             )
         hint = "" if self._cluster.may_read(Pod) else "; pods are not known: the account may not list and watch them"
+        close = meant(close_name(host, self._agents.is_known))
         raise OpenRefused(
-            f"no agent for {host}: it is no agent, node, pod, service or [[route]] known here{hint}; {FORMS}",
+            f"no agent for {host}{close or ':'} it is no agent, node, pod, service or [[route]] known here{hint};"
+            f" {FORMS}",
             Code.UNKNOWN_AGENT,
+            NO_ROUTE,
         )
 
     def _best_first(self, routes: list[Route], version: int = 0) -> list[Route]:

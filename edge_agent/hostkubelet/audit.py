@@ -1,4 +1,4 @@
-"""The box's own audit record of what is done through its kubelet: one line per exec and log, refused ones too."""
+"""The box's own audit record of what is done through its kubelet: of each exec and log a start and an end."""
 
 from __future__ import annotations
 
@@ -7,28 +7,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import structlog
-
 from edge_agent.hostkubelet.log_request import ClientGone
 from edge_agent.hostkubelet.status import KubeletError
-from tunnel.aio.process.audit import recorded_command
-from tunnel.core.errors import StreamError
+from tunnel.aio.operate.audit import Audit, AuditUnavailable
+from tunnel.aio.operate.recorded_command import recorded_command
+from tunnel.core.wire.errors import StreamError
+from tunnel.core.wire.principal import Principal
 
 MAX_NAME_CHARS = 253
 """A container's name is what the client wrote."""
-
-_log = structlog.get_logger("audit")
 
 
 @dataclass(slots=True, kw_only=True)
 class RequestRecord:
     """What happened, filled while it happens."""
 
+    audit: Audit
     action: str
-    user: str
+    principal: Principal
     container: str
+    trace_id: str = ""
     command: list[str] | None = None
     """None: the action runs none."""
+    target: str = ""
+    """What a forwarded port leads to; "": the action forwards none."""
     exit_code: int | None = None
     """None: there was none, or nobody was left to be told."""
     bytes_in: int = 0
@@ -36,32 +38,64 @@ class RequestRecord:
     bytes_out: int = 0
     """To the client."""
     ended: str = "closed"
+    cut: str = ""
+    """Why the box itself ended it; empty when it did not."""
+    begun: bool = False
+
+    def begin(self) -> None:
+        """Write that it begins. To be called before the first byte moves."""
+        self.begun = True
+        self.audit.record("open", **self.about())
+
+    def about(self) -> dict[str, object]:
+        """Returns what all its records say."""
+        forwarded = {"target": self.target} if self.target else {}
+        ran = {} if self.command is None else {"command": recorded_command(self.command)}
+        return {
+            "trace_id": self.trace_id,
+            "frontend": "kubelet",
+            "kind": self.principal.kind.label,
+            "who": self.principal.name,
+            "proof": self.principal.proof,
+            "action": self.action,
+            "container": self.container[:MAX_NAME_CHARS],
+            **ran,
+            **forwarded,
+        }
 
 
 @contextmanager
 def audited(record: RequestRecord) -> Iterator[RequestRecord]:
-    """Write the record when the block ends, however it does."""
+    """Write the record when the block ends, however it does.
+
+    Raises:
+        KubeletError: nothing may be done that cannot be recorded.
+    """
     loop = asyncio.get_running_loop()
     started_s = loop.time()
     try:
+        record.audit.admit()
         yield record
+    except AuditUnavailable as error:
+        record.ended = str(error)
+        raise KubeletError(503, str(error)) from error
     except BaseException as error:
         record.ended = _reason(error)
         raise
     finally:
-        ran = {} if record.command is None else {"command": recorded_command(record.command)}
-        _log.info(
-            "host",
-            action=record.action,
-            user=record.user,
-            container=record.container[:MAX_NAME_CHARS],
-            **ran,
-            exit_code=record.exit_code,
-            bytes_in=record.bytes_in,
-            bytes_out=record.bytes_out,
-            duration_s=round(loop.time() - started_s, 3),
-            ended=record.ended,
-        )
+        seconds = round(loop.time() - started_s, 3)
+        if record.begun:
+            record.audit.record(
+                "end",
+                **record.about(),
+                exit_code=record.exit_code,
+                bytes_to_agent=record.bytes_in,
+                bytes_from_agent=record.bytes_out,
+                seconds=seconds,
+                reason=record.cut or record.ended,
+            )
+        else:
+            record.audit.record("refused", **record.about(), seconds=seconds, reason=record.ended)
 
 
 def _reason(error: BaseException) -> str:

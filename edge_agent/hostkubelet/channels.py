@@ -14,6 +14,7 @@ from edge_agent.hostkubelet.status import KubeletError
 from tunnel.aio.sockets.duplex import Duplex
 from tunnel.aio.sockets.http1 import Request
 from tunnel.aio.sockets.websocket import WebSocket, accept_headers, key_of
+from tunnel.core.wire.faults import UPGRADE_MISSING
 
 PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
 """Best first."""
@@ -66,19 +67,27 @@ def negotiate(request: Request) -> list[tuple[str, str]]:
     """
     upgrade = (request.upgrade or "").lower()
     if upgrade.startswith("spdy/"):
-        raise KubeletError(400, "SPDY is not supported here, only WebSocket: use kubectl 1.31 or newer")
+        raise KubeletError(
+            400, "SPDY is not supported here, only WebSocket: use kubectl 1.31 or newer", UPGRADE_MISSING
+        )
     if upgrade != "websocket":
         raise KubeletError(
-            400, "this needs a WebSocket upgrade with the protocol v5.channel.k8s.io or v4.channel.k8s.io"
+            400,
+            "this needs a WebSocket upgrade with the protocol v5.channel.k8s.io or v4.channel.k8s.io",
+            UPGRADE_MISSING,
         )
     key = key_of(request)
     if key is None:
-        raise KubeletError(400, "the WebSocket upgrade must have a Sec-WebSocket-Key and Sec-WebSocket-Version 13")
+        raise KubeletError(
+            400, "the WebSocket upgrade must have a Sec-WebSocket-Key and Sec-WebSocket-Version 13", UPGRADE_MISSING
+        )
     offered = request.headers.tokens("sec-websocket-protocol")
     chosen = next((protocol for protocol in PROTOCOLS if protocol in offered), None)
     if chosen is None:
         raise KubeletError(
-            400, f"none of the WebSocket protocols offered is spoken here, only {' and '.join(PROTOCOLS)}"
+            400,
+            f"none of the WebSocket protocols offered is spoken here, only {' and '.join(PROTOCOLS)}",
+            UPGRADE_MISSING,
         )
     return accept_headers(key, chosen)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 
+from edge_agent.hostkubelet.offer import Offer
 from edge_agent.hostkubelet.pod import Container, Kind
-from edge_agent.hostkubelet.server import HostKubelet
+from edge_agent.hostkubelet.running import Running
 from edge_agent.hostkubelet.settings import HostSettings
 from edge_agent.hostkubelet.units import ContainerState
 
@@ -19,12 +21,13 @@ def doubts(settings: HostSettings) -> list[str]:
 
 
 async def _doubts(settings: HostSettings) -> list[str]:
-    kubelet = HostKubelet("check", settings)
+    running = Running()
     try:
-        states = await kubelet.states()
+        offer = Offer(settings, running, datetime.now(UTC))
+        states = await offer.states.read()
     finally:
-        await kubelet.aclose()
-    return [_doubt(container, state) for container, state in states.items() if not state.exists]
+        await running.aclose()
+    return [_doubt(offer.containers[name], state) for name, state in states.items() if not state.exists]
 
 
 def _doubt(container: Container, state: ContainerState) -> str:

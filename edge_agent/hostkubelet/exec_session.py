@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from edge_agent.hostkubelet.channels import Channel, ChannelSocket, Input, InputEnd, Resize
 from edge_agent.hostkubelet.command import Command
+from edge_agent.hostkubelet.input_queue import InputQueue
 from edge_agent.hostkubelet.pipes import PipeReader
 from edge_agent.hostkubelet.running import Running
 from edge_agent.hostkubelet.spawn import CommandSpec, StartError
 from edge_agent.hostkubelet.status import exit_status
 from edge_agent.hostkubelet.terminal import END_OF_INPUT
-from tunnel.core.errors import StreamError
+from tunnel.core.wire.errors import StreamError
 
 INPUT_BYTES = 256 * 1024
 """Input that may wait for the command before the client is stopped; until then a hang-up or resize is still noticed."""
@@ -45,48 +45,6 @@ class ExecResult:
     sent_bytes: int = 0
 
 
-class _InputQueue:
-    """Input on its way to the command, bounded."""
-
-    def __init__(self) -> None:
-        self._chunks: deque[bytes] = deque()
-        self._buffered = 0
-        self._ended = False
-        self._discarding = False
-        self._changed = asyncio.Condition()
-
-    async def put(self, data: bytes) -> None:
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._buffered < INPUT_BYTES or self._discarding)
-            if not self._discarding:
-                self._chunks.append(data)
-                self._buffered += len(data)
-                self._changed.notify_all()
-
-    async def end(self) -> None:
-        async with self._changed:
-            self._ended = True
-            self._changed.notify_all()
-
-    async def discard(self) -> None:
-        """Nobody reads it any more: drop what is here and what comes."""
-        async with self._changed:
-            self._discarding = True
-            self._chunks.clear()
-            self._changed.notify_all()
-
-    async def get(self) -> bytes:
-        """The next bytes; `b""` at the end."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._chunks or self._ended)
-            if not self._chunks:
-                return b""
-            data = self._chunks.popleft()
-            self._buffered -= len(data)
-            self._changed.notify_all()
-            return data
-
-
 class ExecSession:
     """Runs one command for one client."""
 
@@ -106,7 +64,7 @@ class ExecSession:
         self._spec = spec
         self._outputs = outputs
         self._running = running
-        self._input = _InputQueue()
+        self._input = InputQueue(INPUT_BYTES)
         self._size: Resize | None = None
         self._client_awake = asyncio.Event()
         self._client_ended = asyncio.Event()

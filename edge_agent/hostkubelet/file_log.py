@@ -22,6 +22,7 @@ from edge_agent.hostkubelet.log_file import LogFile
 from edge_agent.hostkubelet.log_options import LogOptions
 from edge_agent.hostkubelet.status import KubeletError
 from tunnel.aio.process.blocking import NotAnswering
+from tunnel.core.wire.faults import NO_PREVIOUS_RUN
 
 T = TypeVar("T")
 
@@ -49,7 +50,9 @@ class FileLog:
         """
         if self._options.previous:
             raise KubeletError(
-                400, f"{self._file.path} is a file: it has no previous run, name a rotated file in [host] files instead"
+                400,
+                f"{self._file.path} is a file: it has no previous run, name a rotated file in [host] files instead",
+                NO_PREVIOUS_RUN,
             )
         options = self._options
         self._present_bytes = await self._call(lambda: self._followed.open(options.tail_lines, options.since))

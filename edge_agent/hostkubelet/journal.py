@@ -16,6 +16,8 @@ from edge_agent.hostkubelet.log_options import LogOptions
 from edge_agent.hostkubelet.running import Running
 from edge_agent.hostkubelet.spawn import CommandSpec, StartError
 from edge_agent.hostkubelet.status import KubeletError
+from tunnel.core.wire.faults import JOURNAL_UNREADABLE, NO_PREVIOUS_RUN
+from tunnel.core.wire.spoken import spoken_s
 
 FIRST_OUTPUT_WAIT_S = 0.5
 """How long a followed log may be silent before its answer starts; a failure of journalctl comes sooner."""
@@ -72,7 +74,9 @@ class Journal:
         try:
             await log.wait_for_first(FIRST_OUTPUT_WAIT_S if options.follow else ANSWER_WAIT_S)
             if log.waiting and not options.follow:
-                raise KubeletError(504, f"journalctl has not answered within {ANSWER_WAIT_S:g} s")
+                raise KubeletError(
+                    504, f"journalctl has not answered within {spoken_s(ANSWER_WAIT_S)}", JOURNAL_UNREADABLE
+                )
         except BaseException:
             log.close()
             raise
@@ -84,7 +88,9 @@ class Journal:
         try:
             return await self._running.start(CommandSpec(argv=[self._program, *arguments]))
         except StartError as error:
-            raise KubeletError(503, f"this box has no journal that can be read: {error.text}") from error
+            raise KubeletError(
+                503, f"this box has no journal that can be read: {error.text}", JOURNAL_UNREADABLE
+            ) from error
 
     async def _previous_invocation(self, unit: str) -> str:
         """The run of a unit before its latest one."""
@@ -104,10 +110,10 @@ class Journal:
                     await asyncio.sleep(0)
         except TimeoutError:
             text = f"the journal holds too much of {unit} to find its previous run within {PREVIOUS_WAIT_S:.0f} s"
-            raise KubeletError(400, f"{text}; use --since instead of --previous") from None
+            raise KubeletError(400, f"{text}; use --since instead of --previous", NO_PREVIOUS_RUN) from None
         finally:
             command.end()
-        raise KubeletError(400, f"the journal has no previous run of {unit}")
+        raise KubeletError(400, f"the journal has no previous run of {unit}", NO_PREVIOUS_RUN)
 
 
 class JournalLog:
@@ -169,7 +175,9 @@ class JournalLog:
         assert self._command.stderr is not None
         self._command.stderr.wait_no_more()
         text = (await self._command.stderr.read()).decode("utf-8", "replace").strip().partition("\n")[0]
-        raise KubeletError(500, f"journalctl failed with exit code {exit_code}: {text or 'it gave no reason'}")
+        raise KubeletError(
+            500, f"journalctl failed with exit code {exit_code}: {text or 'it gave no reason'}", JOURNAL_UNREADABLE
+        )
 
 
 def _stamped(line: bytes) -> bytes:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from edge_agent.hostkubelet.status import KubeletError
 from tunnel.aio.process.blocking import BlockingCalls
+from tunnel.core.wire.faults import LOG_FILE_UNREADABLE
 
 
 class FileFault(KubeletError):
@@ -25,7 +26,7 @@ class FileFault(KubeletError):
     """
 
     def __init__(self, status: int, reason: str, text: str) -> None:
-        super().__init__(status, text)
+        super().__init__(status, text, LOG_FILE_UNREADABLE)
         self.reason = reason
 
 

@@ -15,6 +15,7 @@ from edge_agent.hostkubelet.pod import Container, Kind
 from edge_agent.hostkubelet.status import KubeletError
 from edge_agent.hostkubelet.units import Units
 from tunnel.aio.sockets.http1 import ServerConnection
+from tunnel.core.wire.faults import NO_PREVIOUS_RUN, UNIT_UNKNOWN
 
 
 class OpenLog(Protocol):
@@ -78,7 +79,9 @@ class Logs:
             KubeletError: there is no such unit or file, or it has not what the options want.
         """
         if container.kind is Kind.HOST and options.previous:
-            raise KubeletError(400, "the host itself has no previous run: choose a unit of this box with -c")
+            raise KubeletError(
+                400, "the host itself has no previous run: choose a unit of this box with -c", NO_PREVIOUS_RUN
+            )
         if container.kind is Kind.HOST or options.errors_only:
             return EmptyLog(options.follow)
         if container.kind is Kind.UNIT:
@@ -98,7 +101,9 @@ class Logs:
         try:
             # The journal may still have what a unit wrote that is gone; without a line of it, it is a wrong name.
             if log.silent and await self._units.is_unknown(unit):
-                raise KubeletError(404, f"systemd knows no unit {unit} on this box, and the journal has nothing of it")
+                raise KubeletError(
+                    404, f"systemd knows no unit {unit} on this box, and the journal has nothing of it", UNIT_UNKNOWN
+                )
         except BaseException:
             log.close()
             raise

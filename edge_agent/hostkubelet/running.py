@@ -8,6 +8,7 @@ import contextlib
 from edge_agent.hostkubelet.command import HANGUP_GRACE_S, STRAGGLER_GRACE_S, Command
 from edge_agent.hostkubelet.spawn import CommandSpec, Started, StartError, spawn
 from tunnel.aio.process.blocking import BlockingCalls, NotAnswering
+from tunnel.core.wire.spoken import spoken_s
 
 END_WAIT_S = HANGUP_GRACE_S + STRAGGLER_GRACE_S + 1.0
 """After this only processes that the kernel itself cannot end are left (dead network file systems)."""
@@ -57,7 +58,8 @@ class Running:
             started = await (self._own if spec.account is None else self._users).run(work, unwanted=unwanted)
         except NotAnswering:
             raise StartError(
-                126, f'exec: "{spec.argv[0]}": not started within {START_WAIT_S:g} s: a file system does not answer'
+                126,
+                f'exec: "{spec.argv[0]}": not started within {spoken_s(START_WAIT_S)}: a file system does not answer',
             ) from None
         settled()
         if isinstance(started, StartError):

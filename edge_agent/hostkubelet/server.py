@@ -7,37 +7,51 @@ unit or an account.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import unquote
 
-from edge_agent.hostkubelet.account import AccountLookup
 from edge_agent.hostkubelet.audit import RequestRecord, audited
 from edge_agent.hostkubelet.channels import Channel, ChannelSocket, negotiate
-from edge_agent.hostkubelet.container_states import ContainerStates
 from edge_agent.hostkubelet.exec_session import ExecSession
-from edge_agent.hostkubelet.journal import Journal
-from edge_agent.hostkubelet.log_file import LogFile
 from edge_agent.hostkubelet.log_options import parse_log_options
-from edge_agent.hostkubelet.log_request import ClientGone, LogBroken, Logs, send_log
-from edge_agent.hostkubelet.pod import HOST, NAMESPACE, Container, Kind, Transitions, containers, pod_list
+from edge_agent.hostkubelet.log_request import ClientGone, LogBroken, send_log
+from edge_agent.hostkubelet.offer import Offer
+from edge_agent.hostkubelet.pod import HOST, NAMESPACE, Container, Kind, Transitions, pod_list
+from edge_agent.hostkubelet.port_forward import Dial, PortForward
+from edge_agent.hostkubelet.port_forward import negotiate as negotiate_forward
 from edge_agent.hostkubelet.running import Running
 from edge_agent.hostkubelet.settings import HostSettings, SettingsError
 from edge_agent.hostkubelet.spawn import CommandSpec
 from edge_agent.hostkubelet.status import JSON_TYPE, KubeletError
-from edge_agent.hostkubelet.units import ContainerState, Units
+from edge_agent.hostkubelet.units import ContainerState
 from edge_agent.hostkubelet.usage import Usage
+from tunnel.aio.operate.audit import Audit
 from tunnel.aio.process.blocking import NotAnswering
 from tunnel.aio.process.parts import PartFailed
 from tunnel.aio.sockets.duplex import Duplex
 from tunnel.aio.sockets.http1 import MAX_LONG_HEAD_BYTES, Request, ServerConnection
-from tunnel.core.budget import Budget
-from tunnel.core.errors import Code, StreamError
+from tunnel.core.streams.budget import Budget
+from tunnel.core.wire.errors import Code, StreamError
+from tunnel.core.wire.faults import (
+    CONTAINER_UNKNOWN,
+    HOST_RUNS_NO_COMMANDS,
+    NOT_ALLOWED_BY_BOX,
+    NOT_ON_A_PLAIN_BOX,
+    TOO_MANY_COMMANDS,
+    USAGE_UNKNOWN,
+)
+from tunnel.core.wire.principal import Principal
+from tunnel.kubeapi.spdy import SpdyError
 
 MAX_EXECS = 128
 """Commands at once: each may hold 0.5 MiB here and a process group on the box."""
 MAX_LOGS = 128
 """Logs being read at once: each may hold 0.2 MiB here and, for a unit, a journalctl."""
+MAX_FORWARDS = 32
+"""Clients that forward ports at once; port_forward.py says what each may hold."""
 LONG_HEADS_BYTES = 4 * 1024 * 1024
 """What the heads of requests take that are longer than usual, all together: a command may be 1 MiB long."""
 
@@ -49,7 +63,18 @@ class _Call:
     connection: ServerConnection
     duplex: Duplex
     request: Request
-    principal: str
+    principal: Principal
+    trace_id: str
+
+
+@dataclass(slots=True, eq=False)
+class _Activity:
+    """A command that runs or a log that is read, and what it was begun under."""
+
+    container: Container
+    settings: HostSettings
+    duplex: Duplex
+    record: RequestRecord
 
 
 class HostKubelet:
@@ -59,6 +84,8 @@ class HostKubelet:
         self,
         agent_name: str,
         settings: HostSettings,
+        audit: Audit,
+        dial: Dial | None = None,
         *,
         journalctl: str = "journalctl",
         systemctl: str = "systemctl",
@@ -68,30 +95,47 @@ class HostKubelet:
         Args:
             agent_name: name of the pod and of its node.
             settings: what the box allows.
+            audit: takes a record of each command and log.
+            dial: connects to a port of this box where its policy allows that; None: no port is forwarded.
             journalctl: program that reads the journal.
             systemctl: program that knows the units' states.
 
         Raises:
             SettingsError: the settings ask for what no box can give.
         """
-        settings.check()
         self._name = agent_name
-        self._account = AccountLookup(settings.user, settings.shell) if settings.exec else None
-        self._containers = {container.name: container for container in containers(settings)}
-        self._files = {str(file): LogFile(file) for file in settings.files}
-        for file in self._files.values():
-            file.calls.post(file.pin)
+        self._audit = audit
+        self._programs = journalctl, systemctl
         self._long_heads = Budget(total_bytes=LONG_HEADS_BYTES)
         self._running = Running()
-        units = Units(self._running, list(dict.fromkeys(settings.units)), systemctl)
-        self._logs = Logs(Journal(self._running, journalctl), units, self._files)
         self._usage = Usage()
         self._since = datetime.now(UTC)
-        self._states = ContainerStates([*self._containers.values()], self._account, units, self._files, self._since)
+        self._offer = self._offered(settings)
+        self._active: set[_Activity] = set()
         self._transitions = Transitions(self._since)
+        self._dial = dial
         self._execs = 0
+        self._forwards = 0
         self._open_logs = 0
         self._closing = False
+
+    def apply(self, settings: HostSettings) -> int:
+        """Offer something else from now on, on connections that are open too.
+
+        What runs and is offered no more ends at once, for both sides; all else goes on.
+
+        Returns:
+            How many commands and logs were ended.
+
+        Raises:
+            SettingsError: the settings ask for what no box can give; nothing was changed.
+        """
+        self._offer = self._offered(settings, self._offer)
+        gone = [one for one in self._active if not self._offer.still_offers(one.container, one.settings)]
+        for one in gone:
+            one.record.cut = f"{one.container.name} is not offered any more by [host] of this box"
+            one.duplex.reset(Code.NOT_ALLOWED, one.record.cut)
+        return len(gone)
 
     async def find_account(self) -> None:
         """Look up the account that commands run as before anybody wants one. It may come from a directory, and later.
@@ -99,23 +143,24 @@ class HostKubelet:
         Raises:
             PartFailed: this box cannot run commands as that account now; whoever tries one is told why.
         """
-        if self._account is not None:
+        if self._offer.account is not None:
             try:
-                await self._account.account()
+                await self._offer.account.account()
             except SettingsError as error:
                 raise PartFailed(str(error)) from error
 
-    async def serve(self, duplex: Duplex, principal: str) -> None:
+    async def serve(self, duplex: Duplex, principal: Principal, trace_id: str = "") -> None:
         """Serve one connection until it ends; owns it.
 
         Args:
             duplex: the connection.
             principal: who is at its other end, for the audit record.
+            trace_id: the connection's, for the same; empty when it has none.
         """
         connection = ServerConnection(duplex, MAX_LONG_HEAD_BYTES, self._long_heads)
         try:
             while (request := await connection.next_request()) is not None:
-                if not await self._answer(_Call(connection, duplex, request, principal)):
+                if not await self._answer(_Call(connection, duplex, request, principal, trace_id)):
                     break
         except (StreamError, ClientGone):
             pass  # the client left, which needs no answer
@@ -132,8 +177,9 @@ class HostKubelet:
 
     async def states(self) -> dict[Container, ContainerState]:
         """How everything that is offered fares."""
-        states = await self._states.read()
-        return {container: states[name] for name, container in self._containers.items()}
+        offer = self._offer
+        states = await offer.states.read()
+        return {container: states[name] for name, container in offer.containers.items()}
 
     async def aclose(self) -> None:
         """Refuse what comes and end all commands, with SIGKILL after a grace of 5 s where they do not obey."""
@@ -141,6 +187,12 @@ class HostKubelet:
         await self._running.aclose()
 
     # Internal
+
+    def _offered(self, settings: HostSettings, before: Offer | None = None) -> Offer:
+        journalctl, systemctl = self._programs
+        return Offer(
+            settings, self._running, self._since, journalctl=journalctl, systemctl=systemctl, before=before
+        )  # fmt: skip
 
     async def _answer(self, call: _Call) -> bool:
         """Answer one request; False when the connection cannot carry another one."""
@@ -162,47 +214,78 @@ class HostKubelet:
             case ["stats", "summary"]:
                 await call.connection.respond(200, [JSON_TYPE], json.dumps(await self._summary()).encode())
             case ["containerLogs", namespace, pod, container]:
-                with audited(RequestRecord(action="log", user=call.principal, container=container)) as record:
+                with audited(self._record(call, "log", container)) as record:
                     await self._send_log(call, self._container(namespace, pod, container), record)
             case ["exec", namespace, pod, container]:
                 argv = [value for name, value in call.request.query if name == "command"]
-                record = RequestRecord(action="exec", user=call.principal, container=container, command=argv)
-                with audited(record):
+                with audited(self._record(call, "exec", container, argv)) as record:
                     await self._exec(call, self._container(namespace, pod, container), argv, record)
                 return False
             case ["attach", namespace, pod, container]:
                 self._container(namespace, pod, container)
-                raise KubeletError(400, "nothing on a plain box can be attached to: use exec or logs")
-            case ["portForward", *_]:
-                raise KubeletError(400, "a plain box forwards no ports here: use longline connect or a [[forward]]")
+                raise KubeletError(
+                    400, "nothing on a plain box can be attached to: use exec or logs", NOT_ON_A_PLAIN_BOX
+                )
+            case ["portForward", namespace, pod]:
+                self._check_pod(namespace, pod)
+                await self._port_forward(call)
+                return False
             case _:
                 raise KubeletError(
-                    404, "the kubelet of a plain box serves /pods, /exec, /containerLogs, /stats/summary and /healthz"
+                    404,
+                    "a plain box serves /pods, /exec, /portForward, /containerLogs, /stats/summary and /healthz",
                 )
         return True
 
+    def _record(
+        self, call: _Call, action: str, container: str, command: list[str] | None = None, target: str = ""
+    ) -> RequestRecord:
+        return RequestRecord(
+            audit=self._audit, action=action, principal=call.principal, trace_id=call.trace_id, container=container,
+            command=command, target=target,
+        )  # fmt: skip
+
+    @contextmanager
+    def _begun(self, call: _Call, container: Container, record: RequestRecord) -> Iterator[None]:
+        """The block does what was asked: it is recorded, and ended when the box offers it no more."""
+        activity = _Activity(container, self._offer.settings, call.duplex, record)
+        record.begin()
+        self._active.add(activity)
+        try:
+            yield
+        finally:
+            self._active.discard(activity)
+
     async def _summary(self) -> dict[str, object]:
         try:
-            return await self._usage.summary(self._name, HOST if HOST in self._containers else None)
+            return await self._usage.summary(self._name, HOST if HOST in self._offer.containers else None)
         except (OSError, ValueError, LookupError, NotAnswering) as error:
-            raise KubeletError(500, f"this box does not tell what it uses: {error}") from None
+            raise KubeletError(500, f"this box does not tell what it uses: {error}", USAGE_UNKNOWN) from None
+
+    def _check_pod(self, namespace: str, pod: str) -> None:
+        if (namespace, pod) != (NAMESPACE, self._name):
+            raise KubeletError(
+                404, f'pods "{pod}" not found in the namespace "{namespace}" of this box', CONTAINER_UNKNOWN
+            )
 
     def _container(self, namespace: str, pod: str, name: str) -> Container:
-        if (namespace, pod) != (NAMESPACE, self._name):
-            raise KubeletError(404, f'pods "{pod}" not found in the namespace "{namespace}" of this box')
-        if name == HOST and self._account is None:
+        self._check_pod(namespace, pod)
+        if name == HOST and self._offer.account is None:
             raise KubeletError(
-                403, "this box allows no commands: its owner can set exec = true in [host] of edge-agent.toml"
+                403,
+                "this box allows no commands: its owner can set exec = true in [host] of edge-agent.toml",
+                HOST_RUNS_NO_COMMANDS,
             )
-        container = self._containers.get(name)
+        container = self._offer.containers.get(name)
         if container is None:
-            names = ", ".join(self._containers) or "none"
-            raise KubeletError(404, f'this box offers no container "{name}", only: {names}')
+            names = ", ".join(self._offer.containers) or "none"
+            raise KubeletError(404, f'this box offers no container "{name}", only: {names}', CONTAINER_UNKNOWN)
         return container
 
     async def _pods(self) -> bytes:
-        states, now = await self._states.read(), datetime.now(UTC)
-        offered = [*self._containers.values()]
+        offer = self._offer
+        states, now = await offer.states.read(), datetime.now(UTC)
+        offered = [*offer.containers.values()]
         return json.dumps(pod_list(self._name, offered, states, self._since, self._transitions, now)).encode()
 
     async def _send_log(self, call: _Call, container: Container, record: RequestRecord) -> None:
@@ -212,13 +295,16 @@ class HostKubelet:
         options = parse_log_options(call.request.query, datetime.now(UTC))
         if self._open_logs >= MAX_LOGS:
             raise KubeletError(
-                429, f"{MAX_LOGS} logs of this box are being read already: try again when some have ended"
+                429,
+                f"{MAX_LOGS} logs of this box are being read already: try again when some have ended",
+                TOO_MANY_COMMANDS,
             )
         self._open_logs += 1
         try:
-            log = await self._logs.open(container, options)
+            log = await self._offer.logs.open(container, options)
             try:
-                await send_log(call.connection, log, options, sent)
+                with self._begun(call, container, record):
+                    await send_log(call.connection, log, options, sent)
             finally:
                 log.close()
         finally:
@@ -227,7 +313,11 @@ class HostKubelet:
     async def _exec(self, call: _Call, container: Container, argv: list[str], record: RequestRecord) -> None:
         """Run a command; the connection is used up afterwards."""
         if container.kind is not Kind.HOST:
-            raise KubeletError(400, f'commands run on the box itself only: use -c {HOST}, "{container.name}" is a log')
+            raise KubeletError(
+                400,
+                f'commands run on the box itself only: use -c {HOST}, "{container.name}" is a log',
+                HOST_RUNS_NO_COMMANDS,
+            )
         if not argv or not argv[0] or any("\0" in argument for argument in argv):
             raise KubeletError(400, "a command must be given")
         wanted = {name for name, value in call.request.query if value in ("1", "true")}
@@ -238,22 +328,51 @@ class HostKubelet:
         if not outputs and "input" not in wanted:
             raise KubeletError(400, "at least one of stdin, stdout and stderr must be wanted")
         if self._execs >= MAX_EXECS:
-            raise KubeletError(429, f"{MAX_EXECS} commands run on this box already: try again when some have ended")
+            raise KubeletError(
+                429, f"{MAX_EXECS} commands run on this box already: try again when some have ended", TOO_MANY_COMMANDS
+            )
         headers = negotiate(call.request)
         self._execs += 1
         try:
             spec = await self._spec(argv, tty=tty, stdin="input" in wanted)
-            early = await call.connection.upgrade(headers)
-            await _run(ExecSession(ChannelSocket(call.duplex, early), spec, outputs, self._running), record)
+            with self._begun(call, container, record):
+                early = await call.connection.upgrade(headers)
+                await _run(ExecSession(ChannelSocket(call.duplex, early), spec, outputs, self._running), record)
         finally:
             self._execs -= 1
 
-    async def _spec(self, argv: list[str], *, tty: bool, stdin: bool) -> CommandSpec:
-        assert self._account is not None
+    async def _port_forward(self, call: _Call) -> None:
+        """Forward ports for one client; the connection is used up afterwards."""
+        if self._dial is None:
+            raise KubeletError(403, "this box forwards no ports", NOT_ALLOWED_BY_BOX)
+        headers, transport = negotiate_forward(call.request)
+        if self._forwards >= MAX_FORWARDS:
+            raise KubeletError(
+                429, f"{MAX_FORWARDS} clients forward ports of this box already: try again later", TOO_MANY_COMMANDS
+            )
+        self._forwards += 1
         try:
-            account, directory = await self._account.account(), await self._account.working_directory()
+            early = await call.connection.upgrade(headers)
+            forward = PortForward(
+                transport(call.duplex, early),
+                self._dial,
+                lambda target: self._record(call, "portforward", "", target=target),
+                pod=self._name,
+            )
+            await forward.run()
+        except SpdyError as error:
+            call.duplex.reset(Code.PROTOCOL_ERROR, str(error))
+        finally:
+            self._forwards -= 1
+
+    async def _spec(self, argv: list[str], *, tty: bool, stdin: bool) -> CommandSpec:
+        lookup = self._offer.account
+        if lookup is None:  # taken away meanwhile
+            raise KubeletError(403, "this box allows no commands any more", HOST_RUNS_NO_COMMANDS)
+        try:
+            account, directory = await lookup.account(), await lookup.working_directory()
         except SettingsError as error:
-            raise KubeletError(503, f"this box runs no commands now: [host] {error}") from error
+            raise KubeletError(503, f"this box runs no commands now: [host] {error}", HOST_RUNS_NO_COMMANDS) from error
         return CommandSpec(argv=argv, account=account, directory=directory, tty=tty, stdin=stdin)
 
 

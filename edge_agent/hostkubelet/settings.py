@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tunnel.core.wire.faults import HOST_SECTION_INVALID, FaultError
+
 _UNIT = re.compile(
     r"[A-Za-z0-9:_.\\-]+(@[A-Za-z0-9:_.\\-]*)?"
     r"\.(service|socket|timer|mount|automount|swap|target|path|slice|scope|device)"
@@ -15,8 +17,10 @@ MAX_UNIT_CHARACTERS = 255
 """systemd's own limit (UNIT_NAME_MAX)."""
 
 
-class SettingsError(ValueError):
+class SettingsError(FaultError, ValueError):
     """The `[host]` section asks for what this box cannot give; the text says what to change."""
+
+    default_fault = HOST_SECTION_INVALID
 
 
 @dataclass(frozen=True, slots=True)

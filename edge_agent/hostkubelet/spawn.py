@@ -16,15 +16,18 @@ from dataclasses import dataclass
 
 from edge_agent.hostkubelet.account import Account
 from edge_agent.hostkubelet.terminal import open_terminal
+from tunnel.core.wire.faults import COMMAND_NOT_STARTED, FaultError
 
 
-class StartError(Exception):
+class StartError(FaultError):
     """The program could not be executed.
 
     Attributes:
         exit_code: what a shell would report: 127 not found, 126 not executable.
         text: one line for the person at the client.
     """
+
+    default_fault = COMMAND_NOT_STARTED
 
     def __init__(self, exit_code: int, text: str) -> None:
         super().__init__(text)

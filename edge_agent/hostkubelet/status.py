@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from tunnel.core.wire.faults import API_NOT_FOUND, API_REQUEST_INVALID, SHUTTING_DOWN, Fault, FaultError
+
 JSON_TYPE = ("content-type", "application/json")
 
 _REASONS = {
@@ -19,22 +21,28 @@ _REASONS = {
 }
 
 
-class KubeletError(Exception):
+_FAULTS = {400: API_REQUEST_INVALID, 404: API_NOT_FOUND, 503: SHUTTING_DOWN}
+"""The cause behind a status where nothing says it more closely."""
+
+
+class KubeletError(FaultError):
     """A request that cannot be served.
 
     Attributes:
         status: the HTTP status code.
         text: one line for the person at the client.
+        fault: the cause.
     """
 
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
+    def __init__(self, status: int, text: str, fault: Fault | None = None) -> None:
+        super().__init__(text, fault or _FAULTS.get(status))
         self.status = status
-        self.text = text
 
     def body(self) -> bytes:
-        """The `Status` object for the answer."""
-        return _encode(failure(self.text, _REASONS[self.status], self.status))
+        """The `Status` object for the answer. kubectl prints the message; the cause is there for whoever looks."""
+        status = failure(self.text, _REASONS[self.status], self.status)
+        status["details"] = {"causes": [{"reason": self.fault.code, "message": self.fault.title}]}
+        return _encode(status)
 
 
 def failure(text: str, reason: str, code: int) -> dict[str, Any]:

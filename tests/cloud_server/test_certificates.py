@@ -12,11 +12,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from cloud_server import certificates
+from cloud_server.agents.agents import AgentView
 from cloud_server.certificates import Certificates
 from cloud_server.config import ServerConfig, load_server_config
-from cloud_server.identity.signer import Signer
-from cloud_server.registry import AgentView
 from cloud_server.setup import init_state
+from cloud_server.trust.signer import Signer
 from tests.support.waits import eventually
 from tunnel.aio.identity.validity import Validity
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import stat
+import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,8 +14,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cloud_server.cli import Life, cli
-from cloud_server.setup import agent_store
-from tests.support.processes import command_result
+from cloud_server.trust.agents import JoinedAgents
+from cloud_server.trust.authenticator import token_digest
+from cloud_server.trust.records import USER_TOKENS
+from cloud_server.trust.state import open_state
+from tests.support.processes import BIN, command_result
+from tests.support.state import joined, opened
 from tunnel.aio.identity.join_token import JoinToken
 from tunnel.aio.identity.validity import Validity
 
@@ -39,7 +47,7 @@ def test_init_says_what_to_type_next(tmp_path: Path) -> None:
     done = typed("init", "--state", str(tmp_path / "new"), "--host", "cloud.example.com")
     for line in (
         f"cloud-server run --config {tmp_path}/new/cloud-server.toml",
-        f"cloud-server token create --config {tmp_path}/new/cloud-server.toml --agent NAME",
+        f"cloud-server token create --config {tmp_path}/new/cloud-server.toml --agent NAME --out token",
         "edge-agent join --server cloud.example.com:7443 --token-file token --state DIR",
         f"kubectl --kubeconfig {tmp_path}/new/admin.kubeconfig get nodes",
     ):
@@ -49,6 +57,13 @@ def test_init_says_what_to_type_next(tmp_path: Path) -> None:
 def test_init_shows_an_address_of_ipv6_as_it_is_typed(tmp_path: Path) -> None:
     done = typed("init", "--state", str(tmp_path / "new"), "--host", "fd00::1")
     assert "--server [fd00::1]:7443 " in done.stdout
+
+
+def test_init_beside_a_configuration_does_not_claim_it(tmp_path: Path) -> None:
+    (tmp_path / "cloud-server.toml").write_text("[fleet]\nlisten = '127.0.0.1:7445'\n")
+    done = typed("init", "--state", str(tmp_path), "--host", "cloud.example.com")
+    first = done.stdout.splitlines()[0]
+    assert first == f"made {tmp_path}/admin.kubeconfig; kept {tmp_path}/cloud-server.toml as it was"
 
 
 def test_init_wants_a_host(tmp_path: Path) -> None:
@@ -109,25 +124,152 @@ def test_a_users_token_and_kubeconfig(config: str) -> None:
     assert typed("kubeconfig", "--config", config, "--user", "a/b").exit_code == 1
 
 
+def fields(*words: str) -> list[list[str]]:
+    return [line.split("\t") for line in typed(*words).stdout.splitlines()]
+
+
 def test_agents_are_listed_revoked_and_forgotten(state: Path, config: str) -> None:
-    store = agent_store(state / "cloud-server.toml")
-    store.record("box-7", KEY)
-    store.record("box-8", KEY)
-    assert [line.split("\t")[0] for line in typed("agent", "list", "--config", config).stdout.splitlines()] == [
-        "box-7",
-        "box-8",
-    ]
-    assert typed("agent", "revoke", "--config", config, "box-8").stdout == "box-8 is revoked\n"
     ends = datetime(2026, 1, 2, tzinfo=UTC)
-    store.certified("box-7", Validity(ends - timedelta(days=7), ends))
-    listed = typed("agent", "list", "--config", config).stdout
-    assert listed.startswith("box-7\tjoined 20")
-    assert listed.endswith("\tcertificate expired 2026-01-02 00:00 UTC\n")
+
+    async def join_two() -> None:
+        async with opened(state) as store:
+            await joined(store, "box-7", KEY)
+            await joined(store, "box-8", KEY)
+            await JoinedAgents(store, pins_unknown=False).certified("box-7", Validity(ends - timedelta(days=7), ends))
+
+    asyncio.run(join_two())
+    seven, eight = fields("agent", "list", "--config", config)
+    assert (seven[0], seven[1][:10], *seven[2:]) == (
+        "box-7", "joined 202", "certificate expired 2026-01-02 00:00 UTC", "never came"
+    )  # fmt: skip
+    assert eight[0] == "box-8"
+    assert typed("agent", "revoke", "--config", config, "box-8", "--reason", "stolen").stdout == "box-8 is revoked\n"
+    (_, revoked) = fields("agent", "list", "--config", config)
+    assert (revoked[2][:10], revoked[2].partition(": ")[2]) == ("revoked 20", "stolen")
     assert typed("agent", "forget", "--config", config, "box-7").stdout == "box-7 is forgotten\n"
-    assert typed("agent", "list", "--config", config).stdout == ""
     for command in ("revoke", "forget"):
-        unknown = typed("agent", command, "--config", config, "box-9")
-        assert (unknown.exit_code, unknown.stderr) == (1, "Error: box-9 has not joined\n")
+        unknown = typed("agent", command, "--config", config, "bxo-8")
+        assert (unknown.exit_code, unknown.stderr) == (1, "Error [LL1015]: bxo-8 has not joined, did you mean box-8?\n")
+    assert typed("agent", "forget", "--config", config, "box-8").exit_code == 0
+    assert typed("agent", "list", "--config", config).stdout == ""
+    unknown = typed("agent", "revoke", "--config", config, "box-9")
+    assert (unknown.exit_code, unknown.stderr) == (1, "Error [LL1015]: box-9 has not joined\n")
+
+
+def test_what_is_wrong_with_records_is_not_said_where_a_token_is_expected(tmp_path: Path) -> None:
+    config = str(tmp_path / "cloud-server.toml")
+    assert typed("init", "--state", str(tmp_path), "--host", "a").exit_code == 0
+    (tmp_path / "agents").mkdir()
+    (tmp_path / "agents" / "box-7.json").write_text("{")  # left by an earlier version
+    done = command_result("cloud-server", "token", "create", "--config", config, "--user", "ann")
+    assert (done.returncode, done.stdout.count("\n")) == (0, 1)
+    assert "a record cannot be read" in done.stderr
+    (line,) = fields("agent", "list", "--config", config)
+    assert (line[0], line[1][:25], line[2]) == ("box-7", "its record cannot be read", "never came")
+
+
+def test_tokens_are_listed_and_revoked(tmp_path: Path) -> None:
+    config = str(tmp_path / "cloud-server.toml")
+    assert typed("init", "--state", str(tmp_path), "--host", "a").exit_code == 0
+    made = [typed("token", "create", "--config", config, "--user", user).stdout for user in ("ann", "ann", "bob")]
+    assert typed("token", "create", "--config", config, "--agent", "box-7").exit_code == 0
+    listed = fields("token", "list", "--config", config)
+    assert sorted(line[1] for line in listed) == ["to join as box-7", "user ann", "user ann", "user bob"]
+    bob = next(line for line in listed if line[1] == "user bob")
+    assert made[2].strip() not in str(listed)
+    assert token_digest(made[2].strip()).startswith(bob[0])
+    assert typed("token", "revoke", "--config", config, bob[0]).stdout == "1 token revoked\n"
+    assert typed("token", "revoke", "--config", config, "--user", "ann").stdout == "2 tokens revoked\n"
+    (join,) = fields("token", "list", "--config", config)
+    assert join[2].startswith("until 20")
+    assert typed("token", "revoke", "--config", config, join[0]).exit_code == 0
+    for words in ([bob[0]], ["--user", "ann"]):
+        assert typed("token", "revoke", "--config", config, *words).stderr.startswith("Error [LL1032]: ")
+    assert typed("token", "revoke", "--config", config).exit_code == 2
+
+
+# Secrets in files
+
+
+@pytest.mark.parametrize(
+    ("words", "begins"),
+    [
+        (["token", "create", "--agent", "box-7"], "longline-join-1."),
+        (["token", "create", "--user", "ann"], ""),
+        (["kubeconfig", "--user", "ann"], "apiVersion: v1\n"),
+    ],
+)
+def test_a_secret_goes_into_a_file_that_only_its_owner_may_read(
+    tmp_path: Path, config: str, words: list[str], begins: str
+) -> None:
+    out = tmp_path / "secret"
+    before = os.umask(0)
+    try:
+        done = typed(*words, "--config", config, "--out", str(out))
+    finally:
+        os.umask(before)
+    assert (done.exit_code, done.stdout, done.stderr) == (0, "", "")
+    assert stat.S_IMODE(out.stat().st_mode) == 0o600
+    first = out.read_text()
+    assert first.startswith(begins)
+    assert first.endswith("\n")
+    refused = typed(*words, "--config", config, "--out", str(out))
+    assert (refused.exit_code, out.read_text()) == (1, first)
+    assert refused.stderr == f"Error [LL1031]: {out} is there already: take another name, or --force\n"
+    out.chmod(0o644)
+    assert typed(*words, "--config", config, "--out", str(out), "--force").exit_code == 0
+    assert (out.read_text() != first, stat.S_IMODE(out.stat().st_mode)) == (True, 0o600)
+    assert [path.name for path in tmp_path.iterdir()] == ["secret"]
+
+
+def test_a_file_that_cannot_be_made_costs_no_token(state: Path, tmp_path: Path) -> None:
+    config = str(state / "cloud-server.toml")
+    before = tokens_of(state)
+    for out in (tmp_path / "missing" / "token", tmp_path):
+        done = typed("token", "create", "--config", config, "--user", "ann", "--out", str(out))
+        assert done.exit_code != 0
+    assert tokens_of(state) == before
+    (tmp_path / "folder").mkdir()
+    done = typed("token", "create", "--config", config, "--user", "ann", "--out", str(tmp_path / "folder"), "--force")
+    assert done.exit_code == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def tokens_of(state: Path) -> int:
+    store = open_state(state)
+    try:
+        return len(store.list(USER_TOKENS))
+    finally:
+        store.close()
+
+
+def test_a_redirection_that_others_can_read_is_warned_of(tmp_path: Path, config: str) -> None:
+    for mode, warned in ((0o644, True), (0o600, False)):
+        path = tmp_path / f"{mode:o}"
+        path.touch()
+        path.chmod(mode)
+        with path.open("w") as redirected:
+            command = [str(BIN / "cloud-server"), "token", "create", "--config", config, "--user", "ann"]
+            done = subprocess.run(command, stdout=redirected, stderr=subprocess.PIPE, text=True, check=True)
+        assert ("others can read the file" in done.stderr) is warned
+
+
+# Where the configuration is
+
+
+def test_the_configuration_is_found_by_the_environment(config: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LONGLINE_CLOUD_SERVER_CONFIG", config)
+    assert typed("check").stdout.endswith(f"{config}: good\n")
+    assert typed("check", "--config", "/nonexistent.toml").exit_code != 0
+
+
+def test_without_one_it_says_where_it_looked() -> None:
+    done = typed("check")
+    places = "no /etc/longline/cloud-server.toml and no /var/lib/cloud-server/cloud-server.toml"
+    assert (done.exit_code, f"give --config FILE: there is {places}" in done.stderr) == (2, True)
+    told = "".join(typed("check", "--help").stdout.split())
+    assert "LONGLINE_CLOUD_SERVER_CONFIG" in told
+    assert "/etc/longline/cloud-server.toml,else/var/lib/cloud-server/cloud-server.toml" in told
 
 
 @pytest.mark.parametrize("command", [["check"], ["token", "create", "--agent", "a"], ["agent", "list"], ["run"]])
@@ -137,8 +279,8 @@ def test_faults_of_a_configuration_are_all_told_with_exit_code_2(tmp_path: Path,
     done = command_result("cloud-server", *command, "--config", str(path))
     assert (done.returncode, done.stdout) == (2, "")
     first, second = done.stderr.splitlines()
-    assert first.startswith(f"{path}:2: tunnel.listen[0]: ")
-    assert second.startswith(f"{path}:3: fleeet: is not known, did you mean fleet?")
+    assert first.startswith(f"Error [LL1004]: {path}:2: tunnel.listen[0]: ")
+    assert second.startswith(f"Error [LL1004]: {path}:3: fleeet: is not known, did you mean fleet?")
 
 
 def test_check_says_when_all_is_well(config: str) -> None:

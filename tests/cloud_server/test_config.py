@@ -8,7 +8,7 @@ import pytest
 
 from cloud_server.config import load_server_config
 from tunnel.aio.process.config import ConfigError
-from tunnel.core.target import TcpTarget
+from tunnel.core.wire.target import TcpTarget
 
 EXAMPLE = """\
 [tunnel]

@@ -13,16 +13,17 @@ from structlog.testing import capture_logs
 
 # The daemon imports these two when they are asked for, and reading files in an event loop is an error in tests.
 import cloud_server.frontends.fleet.server
-import cloud_server.metrics  # noqa: F401
-from cloud_server.config import ServerConfig, load_server_config
-from cloud_server.daemon import CloudServer, StartFailed
-from cloud_server.identity.agents import AgentStore
+import cloud_server.operate.metrics  # noqa: F401
+from cloud_server.config import ServerConfig, load_server_config, state_of
+from cloud_server.server import CloudServer, StartFailed
 from cloud_server.setup import init_state
+from cloud_server.trust.sqlite_store import SqliteStore
 from tests.support.cluster import edit_toml
 from tests.support.processes import command_result
+from tests.support.state import opened
 from tests.support.waits import eventually
+from tunnel.aio.operate.audit import AuditLog
 from tunnel.aio.process.lifecycle import EXIT_FAILED, Stop
-from tunnel.aio.process.log_sink import Lost
 
 ANY_PORT = "127.0.0.1:0"
 
@@ -48,12 +49,13 @@ async def config_of(folder: Path, **changes: object) -> ServerConfig:
 
 @contextlib.asynccontextmanager
 async def open_server(config: ServerConfig) -> AsyncIterator[tuple[CloudServer, Stop]]:
-    server, stop = CloudServer(config, lambda: Lost(0, 0)), Stop()
-    try:
-        await server.start(stop)
-        yield server, stop
-    finally:
-        await server.aclose()
+    async with opened(state_of(config)) as store:
+        server, stop = CloudServer(config, store, AuditLog("/dev/null"), lambda: 0), Stop()
+        try:
+            await server.start(stop)
+            yield server, stop
+        finally:
+            await server.aclose()
 
 
 async def test_everything_that_the_config_names_is_open_and_then_closed(tmp_path: Path) -> None:
@@ -77,7 +79,7 @@ async def test_without_a_port_for_agents_there_is_no_server(tmp_path: Path) -> N
     with socket.create_server(("127.0.0.1", 0)) as other:
         address = f"127.0.0.1:{other.getsockname()[1]}"
         config = await config_of(tmp_path, tunnel={"listen": [address]})
-        with pytest.raises(OSError, match=f"cannot listen on {address}"):
+        with pytest.raises(StartFailed, match=f"cannot listen on {address}"):
             async with open_server(config):
                 pass
 
@@ -157,10 +159,10 @@ async def test_a_server_that_no_longer_hears_of_revocations_stops(
     async def broken(*_arguments: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(AgentStore, "follow", broken)
+    monkeypatch.setattr(SqliteStore, "follow", broken)
     config = await config_of(tmp_path)
     with capture_logs() as logs:
         async with open_server(config) as (_, stop):
             await eventually(lambda: stop.asked)
             assert stop.failed
-    assert [log["task"] for log in logs if "part of the daemon" in log["event"]] == ["cloud server: follow agents"]
+    assert [log["task"] for log in logs if "part of the daemon" in log["event"]] == ["cloud server: follow state"]

@@ -15,16 +15,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from cloud_server.config import load_server_config
-from cloud_server.identity.users import Users
-from cloud_server.setup import (
-    SetupFailed,
-    agent_store,
-    create_join_token,
-    create_user_token,
-    fleet_url,
-    init_state,
-    user_kubeconfig,
-)
+from cloud_server.issuing import create_join_token
+from cloud_server.setup import SetupFailed, fleet_url, init_state
 from tunnel.aio.identity.join_token import JoinToken
 from tunnel.aio.identity.peer_identity import identify_certificate
 from tunnel.aio.process.config import ConfigError, HostPort
@@ -149,38 +141,6 @@ def test_a_disk_that_is_full_leaves_nothing_behind(tmp_path: Path, monkeypatch: 
     init_state(tmp_path, ["cloud.example.com"])
 
 
-def test_a_join_token_says_who_and_until_when(state: Path) -> None:
-    text = create_join_token(state / "cloud-server.toml", "box-7", HOUR)
-    assert "\n" not in text
-    token = JoinToken.decode(text)
-    assert token.agent == "box-7"
-    assert token.ca_pem == (state / "ca.crt").read_bytes()
-
-
-@pytest.mark.parametrize("name", ["", "Box", "a.b", "-a", "a/b", "$(id)", "a\n", "x" * 10_000])
-def test_names_that_no_agent_can_have(state: Path, name: str) -> None:
-    with pytest.raises(SetupFailed, match="cannot name an agent") as caught:
-        create_join_token(state / "cloud-server.toml", name, HOUR)
-    assert len(str(caught.value)) < 300
-    assert not (state / "tokens").exists()
-
-
-def test_a_users_token_is_known_to_the_server_and_kept_by_nobody(state: Path) -> None:
-    token = create_user_token(state / "cloud-server.toml", "ann")
-    users = Users(state, "longline")
-    users.reload()
-    assert users.authenticate(None, token) == "ann"
-    assert all(token.encode() not in path.read_bytes() for path in state.rglob("*") if path.is_file())
-
-
-@pytest.mark.parametrize("make", [create_user_token, user_kubeconfig])
-def test_names_that_no_user_can_have(state: Path, make: object) -> None:
-    assert callable(make)
-    for name in ("", "a/b", "../x", "system:masters", "a\n"):
-        with pytest.raises(SetupFailed, match="cannot name a user"):
-            make(state / "cloud-server.toml", name)
-
-
 @pytest.mark.parametrize(
     ("listen", "url"),
     [
@@ -199,38 +159,6 @@ def test_where_clients_find_the_fleet_api(listen: str, url: str) -> None:
 
 def test_an_address_of_ipv6_as_the_first_host() -> None:
     assert fleet_url(HostPort("0.0.0.0:1"), "fd00::1") == "https://[fd00::1]:1"
-
-
-def test_kubeconfigs_made_later_point_at_the_first_host(state: Path) -> None:
-    path = state / "cloud-server.toml"
-    path.write_text("[fleet]\nlisten = '0.0.0.0:7445'\n")
-    assert "https://cloud.example.com:7445" in user_kubeconfig(path, "ann")
-    (state / "hosts").write_text("")
-    with pytest.raises(SetupFailed, match="hosts is empty"):
-        user_kubeconfig(path, "ann")
-    (state / "hosts").unlink()
-    with pytest.raises(SetupFailed, match="hosts cannot be read"):
-        user_kubeconfig(path, "ann")
-    path.write_text("")
-    with pytest.raises(SetupFailed, match=r"has no \[fleet\] listen"):
-        user_kubeconfig(path, "ann")
-
-
-def test_with_ones_own_authority_certificates_are_made_there(state: Path) -> None:
-    path = state / "cloud-server.toml"
-    path.write_text("[tunnel]\ncertificate = 'a'\nkey = 'b'\nclient_ca = 'c'\n[fleet]\nlisten = '127.0.0.1:1'\n")
-    with pytest.raises(SetupFailed, match="your own authority"):
-        create_join_token(path, "box-7", HOUR)
-    with pytest.raises(SetupFailed, match="your own authority"):
-        user_kubeconfig(path, "ann")
-
-
-def test_without_init_there_is_no_token(tmp_path: Path) -> None:
-    path = tmp_path / "cloud-server.toml"
-    path.write_text("")
-    with pytest.raises(SetupFailed, match="run cloud-server init"):
-        create_join_token(path, "box-7", HOUR)
-    assert list(agent_store(path).names()) == []
 
 
 def test_the_servers_files_are_loaded_by_another_tls(state: Path) -> None:

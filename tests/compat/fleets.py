@@ -18,8 +18,11 @@ from protos import tunnel_pb2
 from tests.support.cluster import Cluster, cluster
 from tests.support.fleet import FakeRegistry, Fleet, Kubelet, box, box_node, running_fleet
 from tests.support.kubectl_user import KubectlUser
+from tests.support.principals import ANN
+from tests.support.records import Records
 from tests.support.waits import eventually
 from tunnel.aio.sockets.duplex import Duplex
+from tunnel.core.wire.names import KUBELET
 
 LOG_LINES = 20
 
@@ -33,11 +36,11 @@ async def compat_fleet(folder: Path, **more: Kubelet) -> AsyncIterator[Fleet]:
     log = folder / "app.log"
     log.write_text("".join(f"line {number}\n" for number in range(LOG_LINES)))
     me = pwd.getpwuid(os.getuid()).pw_name
-    kubelet = HostKubelet("box-7", HostSettings(exec=True, user=me, files=[log]))
+    kubelet = HostKubelet("box-7", HostSettings(exec=True, user=me, files=[log]), Records())
     await kubelet.find_account()
 
     async def serve(duplex: Duplex) -> None:
-        await kubelet.serve(duplex, "test")
+        await kubelet.serve(duplex, ANN)
 
     others = {name.replace("_", "-"): serving for name, serving in more.items()}
     registry = FakeRegistry(
@@ -48,7 +51,7 @@ async def compat_fleet(folder: Path, **more: Kubelet) -> AsyncIterator[Fleet]:
     )
     async with running_fleet(folder, registry, {"box-7": serve, **others}) as running:
         asked = running.opener.opened
-        await eventually(lambda: ("box-7", "kubelet", "fleet") in asked, what="the kubelet was asked for its pods")
+        await eventually(lambda: ("box-7", KUBELET, "fleet") in asked, what="the kubelet was asked for its pods")
         link = running.opener.pairs["box-7"].server
         await eventually(lambda: not link.statistics().streams, what="the kubelet has answered")
         yield running

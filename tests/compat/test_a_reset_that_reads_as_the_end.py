@@ -93,4 +93,4 @@ def test_on_the_unix_socket_who_only_listens_gets_an_end_and_the_record_the_trut
     with made.connect("reset") as sock:
         greeted(sock).sendall(b"b")
         assert sock.recv(1) == b""
-    assert '"ended":"connection_reset: ' in server.wait_for_log('"frontend":"connect"', after=before)
+    assert '"frontend":"connect"' in server.wait_for_log('"reason":"connection_reset"', after=before)

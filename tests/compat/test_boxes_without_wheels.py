@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 from packaging.markers import Marker
 
-from cloud_server.identity import ca
-from cloud_server.identity.ca import CertificateAuthority
-from edge_agent.identity import Identity
+from cloud_server.trust import ca
+from cloud_server.trust.ca import CertificateAuthority
+from edge_agent.identity.identity import Identity
 from tests.support.cluster import Cluster, cluster
 from tests.support.enrolling import public_key_of
 from tests.support.processes import BIN, environment
@@ -131,6 +131,6 @@ def test_a_server_without_its_libraries_says_what_to_install(without: str, tmp_p
     done = subprocess.run([str(BIN / "cloud-server"), "check"], capture_output=True, text=True, env=env, timeout=30)
     assert done.returncode == 1
     assert done.stderr == (
-        "Error: cloud-server needs more than is installed (cryptography, h2, lightkube, prometheus_client, yaml): "
-        "pip install 'longline[server]'\n"
+        "Error [LL1005]: cloud-server needs more than is installed "
+        "(cryptography, h2, lightkube, prometheus_client, yaml): pip install 'longline[server]'\n"
     )

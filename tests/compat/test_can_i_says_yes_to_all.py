@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from cloud_server.frontends.fleet.access import PATHS
 from cloud_server.frontends.fleet.resources import RESOURCES, Resource
+from cloud_server.frontends.fleet.rights import PATHS
 from tests.compat.fleets import RealFleet, compat_fleet
 from tests.support.fleet import Fleet
 from tests.support.fleet_client import ask

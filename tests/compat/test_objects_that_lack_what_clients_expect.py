@@ -155,7 +155,6 @@ def test_kubectl_says_clearly_what_cannot_be_done(boxes: RealFleet, arguments: s
         ("logs box-7 -c nope", "container nope is not valid for pod box-7"),
         ("exec box-7 -c nope -- true", "container nope is not valid for pod box-7"),
         ("attach box-7", "can be attached to"),
-        ("port-forward box-7 18080:80", "no ports here"),
     ],
 )
 @pytest.mark.e2e

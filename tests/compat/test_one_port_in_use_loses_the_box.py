@@ -101,6 +101,7 @@ def test_the_check_tells_what_could_not_be_opened_and_the_rest_is_good() -> None
     assert checked.returncode == 0
     assert checked.stdout.endswith(f"\n{config}: good\n")
     warnings = checked.stderr.splitlines()
-    assert len(warnings) == 2, checked.stderr  # a port in use may be its own
+    assert len(warnings) == 3, checked.stderr
     assert warnings[0].startswith(f"{config}: socks.listen: {NOT_HERE}: cannot assign requested address")
-    assert warnings[1].startswith(f"{config}: connect.unix: {Path(config).parent}/missing/c.sock: its folder does not")
+    assert warnings[1].startswith(f"{config}: fleet.listen: 127.0.0.1:{made.fleet_port}: somebody else listens there")
+    assert warnings[2].startswith(f"{config}: connect.unix: {Path(config).parent}/missing/c.sock: its folder does not")

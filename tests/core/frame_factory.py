@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from protos import tunnel_pb2 as pb
 from tunnel.core import events as ev
-from tunnel.core.codec import decode_envelope
-from tunnel.core.limits import Limits
 from tunnel.core.session import Session
-from tunnel.core.stream import CoreStream
-from tunnel.core.target import TcpTarget
+from tunnel.core.streams.stream import CoreStream
+from tunnel.core.wire.codec import decode_envelope
+from tunnel.core.wire.limits import Limits
+from tunnel.core.wire.target import TcpTarget
 
 
 class FrameFactory:

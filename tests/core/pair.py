@@ -6,13 +6,13 @@ from collections.abc import Iterable
 
 from protos import tunnel_pb2 as pb
 from tunnel.core import events as ev
-from tunnel.core.codec import decode_envelope
-from tunnel.core.frames import TrafficClass
-from tunnel.core.limits import Limits, Timing
-from tunnel.core.probes import PingBudget
+from tunnel.core.path.probes import PingBudget
 from tunnel.core.session import Session
-from tunnel.core.stream import CoreStream
-from tunnel.core.target import Target, TcpTarget
+from tunnel.core.streams.stream import CoreStream
+from tunnel.core.wire.codec import decode_envelope
+from tunnel.core.wire.frames import TrafficClass
+from tunnel.core.wire.limits import Limits, Timing
+from tunnel.core.wire.target import Target, TcpTarget
 
 TARGET = TcpTarget("10.1.0.9", 80)
 

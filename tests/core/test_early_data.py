@@ -8,10 +8,10 @@ from tests.core.frame_factory import FrameFactory as Frame
 from tests.core.frame_factory import Victim
 from tests.core.pair import TARGET, Pair
 from tunnel.core import events as ev
-from tunnel.core.errors import Code, LocalProtocolError, OpenRefused, RemoteProtocolError
-from tunnel.core.limits import MAX_EARLY_BYTES, Limits
-from tunnel.core.scheduler import HOLD_S
-from tunnel.core.stream import CoreStream
+from tunnel.core.streams.scheduler import HOLD_S
+from tunnel.core.streams.stream import CoreStream
+from tunnel.core.wire.errors import Code, LocalProtocolError, OpenRefused, RemoteProtocolError
+from tunnel.core.wire.limits import MAX_EARLY_BYTES, Limits
 
 HELLO = b"\x16\x03\x01 hello"
 

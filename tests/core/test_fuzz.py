@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.fuzz import decoder
-from tunnel.core import handshake
-from tunnel.core.stream import ReceiveHalf
+from tunnel.core.streams.receive_half import ReceiveHalf
+from tunnel.core.wire import handshake
 
 
 def test_short_run_finds_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,10 +11,11 @@ from protos import tunnel_pb2 as pb
 from tests.core.frame_factory import FrameFactory as Frame
 from tests.core.frame_factory import Victim
 from tunnel.core import events as ev
-from tunnel.core.codec import decode_envelope
-from tunnel.core.errors import Code, RemoteProtocolError, SessionRefused
-from tunnel.core.limits import MAX_FRAMES, MAX_MESSAGE_BYTES, Limits
-from tunnel.core.target import ServiceTarget, TcpTarget
+from tunnel.core.wire.codec import decode_envelope
+from tunnel.core.wire.errors import Code, RemoteProtocolError, SessionRefused
+from tunnel.core.wire.limits import MAX_FRAMES, MAX_MESSAGE_BYTES, Limits
+from tunnel.core.wire.principal import Principal, PrincipalKind
+from tunnel.core.wire.target import ServiceTarget, TcpTarget, UnknownTarget
 
 
 def _field(number: int, content: bytes) -> bytes:
@@ -82,14 +83,40 @@ def test_unknown_bodies_frames_and_fields_are_skipped() -> None:
     assert victim.session.take(stream) == [b"a", b"b"]
 
 
-def test_unknown_kind_of_target_is_a_service_that_nobody_offers() -> None:
+def test_unknown_kind_of_target_is_of_a_type_of_its_own() -> None:
     victim = Victim()
     frame = Frame.open(1)
     frame.open.ClearField("target")
     victim.receive(frame)
     opened = victim.events()[0]
     assert isinstance(opened, ev.StreamOpened)
-    assert opened.target == ServiceTarget("unknown")
+    assert opened.target == UnknownTarget()
+    victim.receive(pb.Frame(stream_id=3, open=pb.Open(service="unknown", deadline_ms=1)))
+    assert [event.target for event in victim.events() if isinstance(event, ev.StreamOpened)] == [
+        ServiceTarget("unknown")
+    ]
+
+
+def test_stream_forwarded_once_too_often_is_refused_and_the_session_goes_on() -> None:
+    victim = Victim()
+    victim.receive(Frame.open(1, hop=2), Frame.open(3, hop=1, agent="box-8"))
+    (answer,) = victim.answers()
+    assert (answer.stream_id, answer.reset.code) == (1, Code.UNREACHABLE)
+    turned_down, opened = victim.events()
+    assert isinstance(turned_down, ev.OpenTurnedDown)
+    assert turned_down.refusal.code is Code.UNREACHABLE
+    assert isinstance(opened, ev.StreamOpened)
+    assert (opened.stream_id, opened.agent) == (3, "box-8")
+
+
+def test_principal_of_a_kind_that_is_not_known() -> None:
+    victim = Victim()
+    frame = Frame.open(1)
+    frame.open.principal.kind, frame.open.principal.name = 77, "ann"  # type: ignore[assignment]
+    victim.receive(frame)
+    (opened,) = victim.events()
+    assert isinstance(opened, ev.StreamOpened)
+    assert opened.principal == Principal(kind=PrincipalKind.UNKNOWN, name="ann")
 
 
 def test_unknown_codes_and_classes_have_a_meaning() -> None:
@@ -101,6 +128,10 @@ def test_unknown_codes_and_classes_have_a_meaning() -> None:
     away = victim.events()[1]
     assert isinstance(away, ev.PeerGoingAway)
     assert away.code is Code.INTERNAL
+
+
+def _open(**fields: object) -> pb.Frame:
+    return pb.Frame(stream_id=3, open=pb.Open(service="s", deadline_ms=1, **fields))  # type: ignore[arg-type]
 
 
 BOUNDS: dict[str, pb.Frame] = {
@@ -115,9 +146,16 @@ BOUNDS: dict[str, pb.Frame] = {
     "OPEN with letters outside ASCII": Frame.open(3, host="hé"),
     "OPEN with port 0": Frame.open(3, port=0),
     "OPEN with port 65536": Frame.open(3, port=65536),
-    "OPEN with a long principal": Frame.open(3, principal="p" * 1025),
-    "OPEN with a principal of long letters": Frame.open(3, principal="é" * 513),
-    "OPEN with a long trace id": Frame.open(3, trace_id="t" * 1025),
+    "OPEN with a long principal": _open(principal=pb.Principal(name="p" * 1025)),
+    "OPEN with a principal of long letters": _open(principal=pb.Principal(name="é" * 513)),
+    "OPEN with a long principal in words": Frame.open(3, principal_text="p" * 1025),
+    "OPEN with a long proof": _open(principal=pb.Principal(proof="p" * 257)),
+    "OPEN with many groups": _open(principal=pb.Principal(groups=["g"] * 33)),
+    "OPEN with long groups": _open(principal=pb.Principal(groups=["g" * 1024, "g" * 1025])),
+    "OPEN with groups of long letters": _open(principal=pb.Principal(groups=["é" * 512, "é" * 513])),
+    "OPEN with a long trace id": Frame.open(3, trace_id="t" * 65),
+    "OPEN for a long agent": Frame.open(3, agent="a" * 64),
+    "OPEN for an agent with a blank": Frame.open(3, agent="a b"),
     "OPEN with an empty service": pb.Frame(stream_id=3, open=pb.Open(service="", deadline_ms=1)),
     "OPEN with a long service": pb.Frame(stream_id=3, open=pb.Open(service="s" * 64, deadline_ms=1)),
     "OPEN with a blank in the service": pb.Frame(stream_id=3, open=pb.Open(service="a b", deadline_ms=1)),
@@ -144,7 +182,7 @@ def test_bounds_themselves_are_allowed() -> None:
     stream = victim.accepted(1)
     victim.receive(
         Frame.data(1, b"x" * 65536),
-        Frame.open(3, host="h" * 253, port=65535, principal="é" * 512, trace_id="t" * 1024),
+        Frame.open(3, host="h" * 253, port=65535, principal_text="é" * 512, trace_id="t" * 64, agent="a" * 63),
         pb.Frame(stream_id=5, open=pb.Open(service="s" * 63, deadline_ms=1)),
     )
     assert victim.session.take(stream) == [b"x" * 65536]
@@ -154,10 +192,10 @@ def test_bounds_themselves_are_allowed() -> None:
 
 def test_texts_of_the_peer_hold_no_line_breaks_or_escapes() -> None:
     victim = Victim()
-    victim.receive(Frame.open(1, principal="eve\r\nX: y\x1b[2J"), Frame.reset(1, text="bye\nnow"))
+    victim.receive(Frame.open(1, principal_text="eve\r\nX: y\x1b[2J"), Frame.reset(1, text="bye\nnow"))
     opened, ended = victim.events()
     assert isinstance(opened, ev.StreamOpened)
-    assert opened.principal == "eve??X: y?[2J"
+    assert opened.principal == Principal(kind=PrincipalKind.UNKNOWN, name="eve??X: y?[2J")
     assert isinstance(ended, ev.StreamEnded)
     assert str(ended.error) == "bye?now"
 
@@ -284,7 +322,7 @@ def test_peer_that_acknowledges_nothing_is_cut_off_before_it_costs_memory() -> N
 
 
 def test_peer_that_acknowledges_nothing_of_many_small_packets_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tunnel.core.session.MAX_UNACKED_PACKETS", 100)
+    monkeypatch.setattr("tunnel.core.egress.MAX_UNACKED_PACKETS", 100)
     victim = Victim(Limits(max_streams=0))
     sent = 0
     for one in range(1, 401, 2):

@@ -10,9 +10,9 @@ from protos import tunnel_pb2 as pb
 from tests.core.frame_factory import FrameFactory as Frame
 from tests.core.frame_factory import Victim
 from tunnel.core import events as ev
-from tunnel.core.errors import Code, OpenRefused, RemoteProtocolError, StreamReset
-from tunnel.core.limits import MIB, Limits
-from tunnel.core.target import TcpTarget
+from tunnel.core.wire.errors import Code, OpenRefused, RemoteProtocolError, StreamReset
+from tunnel.core.wire.limits import MIB, Limits
+from tunnel.core.wire.target import TcpTarget
 
 Fault = Callable[[Victim], pb.Frame]
 

@@ -9,10 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from tunnel.core import codec, delivery, handshake, scheduler, session, stream
-from tunnel.core import limits as m
-from tunnel.core.errors import Code
-from tunnel.core.target import MAX_HOST_BYTES, MAX_SERVICE_BYTES
+from tunnel.core import egress, session
+from tunnel.core.path import delivery
+from tunnel.core.streams import scheduler, send_half
+from tunnel.core.wire import codec, features, handshake
+from tunnel.core.wire import limits as m
+from tunnel.core.wire.errors import Code
+from tunnel.core.wire.names import KUBELET, MAX_NAME_BYTES, OLD_KUBELET, OURS, is_service_name
+from tunnel.core.wire.target import MAX_HOST_BYTES, MAX_SERVICE_BYTES
 
 TOP = Path(__file__).parent.parent.parent
 DOCUMENT = (TOP / "docs" / "protocol.md").read_text(encoding="utf-8")
@@ -59,18 +63,32 @@ LIMITS, TIMING = m.Limits(), m.Timing()
         ("2.7", [MAX_HOST_BYTES, MAX_SERVICE_BYTES]),
         ("3.1", [m.SESSION_ID_BYTES, handshake.MAX_NODE_ENTRIES, m.MAX_TEXT_BYTES]),
         ("3.2", [handshake.PROTOCOL_MIN, handshake.PROTOCOL_MAX]),
+        ("3.8", [features.MAX_FEATURES, features.MAX_FEATURE_BYTES]),
+        ("3.10", [m.MAX_FACT_CODE_BYTES, m.MAX_FACT_TEXT_BYTES, m.MAX_FACTS]),
+        ("3.11", [m.MAX_NODE_BYTES]),
+        ("3.9", [handshake.MAX_SERVER_ID_BYTES, handshake.MAX_SERVERS, handshake.MAX_SERVER_BYTES]),
         ("3.4", [m.MIN_PEER_DATA_BYTES, m.MIN_PEER_PACKET_BYTES]),
         ("3.4", [LIMITS.max_streams, LIMITS.max_data_bytes, LIMITS.max_packet_bytes]),
         ("4.5", [TIMING.max_ack_delay_s * 1000, delivery.ACK_AT_BYTES]),
-        ("4.6", [session.INTERACTIVE_EXTRA, LIMITS.max_in_flight_bytes / m.MIB]),
-        ("4.6", [session.MAX_UNACKED_PACKETS, session.MAX_CONTROL_FRAMES]),
+        ("4.6", [egress.INTERACTIVE_EXTRA, LIMITS.max_in_flight_bytes / m.MIB]),
+        ("4.6", [egress.MAX_UNACKED_PACKETS, session.MAX_CONTROL_FRAMES]),
         ("5.2", [m.MAX_DATA_BYTES]),
         ("5.3", [m.MAX_EARLY_BYTES, scheduler.HOLD_S * 1000]),
         ("5.7", [LIMITS.opens_burst, LIMITS.opens_per_s]),
+        ("5.9", [m.MAX_TEXT_BYTES, m.MAX_GROUPS, m.MAX_GROUPS_BYTES, m.MAX_PROOF_BYTES]),
+        ("5.10", [m.MAX_TRACE_ID_BYTES]),
+        ("5.11", [MAX_NAME_BYTES, m.MAX_HOP]),
         ("6.2", [LIMITS.initial_window_bytes / m.KIB, LIMITS.min_window_bytes / m.KIB]),
         ("6.2", [LIMITS.max_window_bytes / m.MIB, LIMITS.session_budget_bytes / m.MIB]),
-        ("6.2", [stream.MAX_CREDIT_AHEAD_BYTES / m.MIB / 1024]),
-        ("6.3", [stream.INTERACTIVE_BYTES / m.KIB, stream.INTERACTIVE_HINT_BYTES / m.KIB, stream.RECENT_HALF_LIFE_S]),
+        ("6.2", [send_half.MAX_CREDIT_AHEAD_BYTES / m.MIB / 1024]),
+        (
+            "6.3",
+            [
+                send_half.INTERACTIVE_BYTES / m.KIB,
+                send_half.INTERACTIVE_HINT_BYTES / m.KIB,
+                send_half.RECENT_HALF_LIFE_S,
+            ],
+        ),
         ("7.3", [TIMING.suspect_after_s, TIMING.dead_after_s]),
         ("7.4", [TIMING.resume_window_s]),
     ],
@@ -85,3 +103,9 @@ def test_ranges_in_words() -> None:
     assert "2^62" in CLAUSES["2.6"]
     assert delivery.ACK_EVERY_PACKETS == 2
     assert "every second packet" in CLAUSES["4.5"]
+
+
+def test_features_and_names_of_ours_are_those_of_the_code() -> None:
+    assert set(re.findall(r"`([\w-]+)`", CLAUSES["3.8"].partition("This build")[2])) == features.FEATURES
+    assert {OURS, KUBELET, OLD_KUBELET} <= set(re.findall(r"`([^`]+)`", CLAUSES["2.8"]))
+    assert not is_service_name(KUBELET)

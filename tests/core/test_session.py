@@ -8,11 +8,11 @@ from tests.core.frame_factory import FrameFactory as Frame
 from tests.core.frame_factory import Victim
 from tests.core.pair import TARGET, Pair
 from tunnel.core import events as ev
-from tunnel.core.codec import decode_envelope
-from tunnel.core.errors import Code, LocalProtocolError, OpenRefused, RemoteProtocolError, SessionLost
-from tunnel.core.limits import MAX_DATA_BYTES, Limits, Timing
+from tunnel.core.link import Link
 from tunnel.core.session import Session
-from tunnel.core.states import Link
+from tunnel.core.wire.codec import decode_envelope
+from tunnel.core.wire.errors import Code, LocalProtocolError, OpenRefused, RemoteProtocolError, SessionLost
+from tunnel.core.wire.limits import MAX_DATA_BYTES, Limits, Timing
 
 
 def _session(**rest: object) -> Session:
@@ -308,3 +308,13 @@ def test_stream_that_ended_is_left_alone() -> None:
     assert session.take(local) == []
     assert pair.transfer() == []
     assert [end.session.statistics().budget_used_bytes for end in (pair.agent, pair.server)] == [0, 0]
+
+
+def test_a_timer_that_nobody_calls_is_seen() -> None:
+    session = Session(session_id=bytes(16), dialler=True, now=0.0)
+    session.attach(0.0)
+    due = session.next_timer()
+    assert due is not None
+    assert (session.overdue_s(due - 1), session.overdue_s(due + 30)) == (0.0, 30.0)
+    session.close(None)
+    assert session.overdue_s(1e6) == 0.0

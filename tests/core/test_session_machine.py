@@ -23,13 +23,14 @@ from hypothesis.stateful import (
 
 from tests.core.wire_check import watch_both
 from tunnel.core import events as ev
-from tunnel.core.errors import Code, OpenRefused, SessionLost
-from tunnel.core.frames import TrafficClass
-from tunnel.core.limits import MAX_EARLY_BYTES, Limits, Timing
+from tunnel.core.link import Link
 from tunnel.core.session import Session
-from tunnel.core.states import Link, Send
-from tunnel.core.stream import CoreStream
-from tunnel.core.target import TcpTarget
+from tunnel.core.streams.send_half import Send
+from tunnel.core.streams.stream import CoreStream
+from tunnel.core.wire.errors import Code, OpenRefused, SessionLost
+from tunnel.core.wire.frames import TrafficClass
+from tunnel.core.wire.limits import MAX_EARLY_BYTES, Limits, Timing
+from tunnel.core.wire.target import TcpTarget
 
 AGENT, SERVER = 0, 1
 RESUME_WINDOW_S = 30.0
@@ -343,7 +344,7 @@ class Sessions(RuleBasedStateMachine):
                 self.sessions[1 - end].close(SessionLost("unknown session"))
             case ev.CarrierDead():
                 assert session.link is Link.SUSPENDED
-            case ev.PeerSuspect() | ev.PeerGoingAway():
+            case ev.PeerSuspect() | ev.PeerGoingAway() | ev.OpenTurnedDown():
                 pass
             case _:
                 self._handle_stream_event(end, event)

@@ -12,12 +12,12 @@ from collections.abc import Callable
 import pytest
 
 from tests.core.traffic import App, Echo, Pinger, Sink, Source, Stalled, Traffic
-from tests.support.simulation import Simulation
+from tests.support.simulation import Host, Simulation
 from tunnel.core import events as ev
-from tunnel.core.errors import Code, OpenRefused, SessionLost
-from tunnel.core.limits import MIB, Limits
-from tunnel.core.pacing import Pacer
-from tunnel.core.states import Link
+from tunnel.core.link import Link
+from tunnel.core.path.pacing import MIN_WINDOW_BYTES, Pacer
+from tunnel.core.wire.errors import Code, OpenRefused, SessionLost
+from tunnel.core.wire.limits import MIB, Limits
 
 MBIT = 1e6 / 8
 
@@ -148,6 +148,26 @@ def test_jitter_of_a_radio_link_is_not_taken_for_a_queue() -> None:
     assert pinger.percentile(0.5) < 0.1
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_processors_that_are_busy_elsewhere_do_not_pass_for_a_slow_link(seed: int) -> None:
+    draw = random.Random(seed)
+    sim, traffic = _network(100, 0.0001)
+    sink = _bulk(sim, traffic)
+    sim.run(0.3)
+
+    def rest(host: Host) -> None:
+        host.frozen = True
+        sim.at(draw.uniform(0.02, 0.2), lambda: turn(host))
+
+    def turn(host: Host) -> None:
+        sim.thaw(host)
+        sim.at(draw.uniform(0.001, 0.005), lambda: rest(host))
+
+    for host in sim.hosts:
+        rest(host)
+    assert _rate(sim, sink, 10.0) >= 0.6e6
+
+
 def test_first_second_of_a_copy_does_not_flood_the_link() -> None:
     sim, traffic = _network(5, 0.05)
     pinger, _ = _beside_bulk(sim, traffic, [False], settle_s=0.0)
@@ -168,6 +188,16 @@ def test_link_that_slows_down_and_speeds_up_finds_its_rate() -> None:
     pinger.round_trips.clear()
     assert _rate(sim, sink, 3.0) >= 0.9 * 10 * MBIT
     assert pinger.percentile(1.0) < 0.08
+
+
+def test_least_window_grows_again_on_a_path_of_a_fraction_of_a_millisecond() -> None:
+    sim, traffic = _network(0.25, 0.0002)
+    sink = _bulk(sim, traffic)
+    sim.run(5.0)
+    assert sim.agent.session.statistics().pacing.window_bytes == MIN_WINDOW_BYTES
+    _set_rate(sim, 200)
+    sim.run(3.0)
+    assert _rate(sim, sink, 1.0) >= 0.9 * 200 * MBIT
 
 
 def test_path_that_gets_longer_and_shorter_finds_its_rate() -> None:

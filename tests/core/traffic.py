@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 from tests.support.simulation import Host, Simulation
 from tunnel.core import events as ev
-from tunnel.core.errors import StreamError
-from tunnel.core.frames import TrafficClass
-from tunnel.core.stream import CoreStream
-from tunnel.core.target import TcpTarget
+from tunnel.core.streams.stream import CoreStream
+from tunnel.core.wire.errors import StreamError
+from tunnel.core.wire.frames import TrafficClass
+from tunnel.core.wire.target import TcpTarget
 
 BLOB = bytes(one * one % 251 for one in range(65536)) * 4
 """What sources send, over and over."""

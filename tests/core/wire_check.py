@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from protos import tunnel_pb2 as pb
-from tunnel.core.codec import decode_envelope
-from tunnel.core.limits import MAX_DATA_BYTES, MAX_EARLY_BYTES
+from tunnel.core.wire.codec import decode_envelope
+from tunnel.core.wire.limits import MAX_DATA_BYTES, MAX_EARLY_BYTES
 
 
 @dataclass

@@ -72,7 +72,7 @@ class Demo:
         )
         stage.say("(The demo puts free ports into cloud/cloud-server.toml, so that it disturbs nothing here.)")
         stage.start("cloud-server run --config cloud/cloud-server.toml", name="cloud-server")
-        stage.run("cloud-server kubeconfig --config cloud/cloud-server.toml --user demo > demo.kubeconfig")
+        stage.run("cloud-server kubeconfig --config cloud/cloud-server.toml --user demo --out demo.kubeconfig")
         stage.env["KUBECONFIG"] = str(stage.folder / "demo.kubeconfig")
 
     def behind_nat(self) -> None:
@@ -95,7 +95,7 @@ class Demo:
     def join(self) -> None:
         stage = self.stage
         stage.step("The box joins: it dials out, with a token that works once")
-        stage.run(f"cloud-server token create --config cloud/cloud-server.toml --agent {BOX} > {BOX}.token")
+        stage.run(f"cloud-server token create --config cloud/cloud-server.toml --agent {BOX} --out {BOX}.token")
         stage.run(
             f"edge-agent join --server {self.link.address} --token-file {BOX}.token --state box",
             where=BOX,

@@ -18,8 +18,8 @@ from tests.support.targets import Target
 from tests.support.tunnel import BOX, exchange, wait_until
 from tests.support.waits import eventually
 from tunnel.aio.carriers.carrier import CarrierLost
-from tunnel.core.errors import Code, SessionRefused
-from tunnel.core.limits import MAX_FRAMES, Limits
+from tunnel.core.wire.errors import Code, SessionRefused
+from tunnel.core.wire.limits import MAX_FRAMES, Limits
 
 MIB = 1024 * 1024
 GRACE_S = 15.0
@@ -68,7 +68,16 @@ def site() -> Iterator[Site]:
         allowed = {"echo": echo, "flood": flood}
         with Target("stalled", receive_buffer_bytes=64 * 1024) as allowed["stalled"]:
             made.start()
-            box = made.join(BOX, allow=[f"127.0.0.1:{target.port}" for target in allowed.values()])
+            box = made.join(BOX)
+            names = {"echo": "unknown"}  # what a kind of target that is not known was once taken for
+            box.configure(
+                {
+                    "allow": [
+                        {"target": f"127.0.0.1:{target.port}"} | ({"service": names[name]} if name in names else {})
+                        for name, target in allowed.items()
+                    ]
+                }
+            )
             yield Site(made=made, box=box, allowed=allowed, forbidden=forbidden)
 
 
@@ -88,6 +97,9 @@ STRANGERS = [
 ]  # fmt: skip
 
 
+REFUSALS = (Code.NOT_ALLOWED, Code.NO_SERVICE, Code.NAME_NOT_FOUND, Code.UNREACHABLE)
+
+
 async def test_it_reaches_nothing_that_the_box_did_not_allow(site: Site) -> None:
     async with site.attacked(flees=True) as server:
         carrier = await server.carrier()
@@ -100,14 +112,17 @@ async def test_it_reaches_nothing_that_the_box_did_not_allow(site: Site) -> None
         asked += [opening(0, site.allowed["echo"], host) for host in STRANGERS]
         asked += [F.open(0, host="127.0.0.1", port=site.made.fleet_port), F.open(0, host="169.254.169.254", port=80)]
         asked += [pb.Frame(open=pb.Open(service=name, deadline_ms=1000)) for name in ("kubelet", "host", "exec", "x")]
+        asked += [pb.Frame(open=pb.Open(service="longline/kubelet", deadline_ms=1000))]
         asked += [pb.Frame(open=pb.Open(deadline_ms=1000))]  # a kind of target that is not known
+        # What is allowed here, but meant for another box, or forwarded once too often.
+        asked += [opening(0, site.allowed["echo"], agent="box-8"), opening(0, site.allowed["echo"], hop=2)]
         for frame in asked:
             stream_id += 2
             frame.stream_id = stream_id
             await carrier.send(frame)
             answer = await carrier.answer(stream_id)
             assert answer.WhichOneof("kind") == "reset", frame
-            assert Code.from_wire(answer.reset.code) in (Code.NOT_ALLOWED, Code.NO_SERVICE, Code.NAME_NOT_FOUND), frame
+            assert Code.from_wire(answer.reset.code) in REFUSALS, frame
         await carrier.send(F.data(2, b"ping"))
         assert await carrier.data(2, 4) == b"ping", "what it did allow goes on"
         assert site.forbidden.accepted == 0

@@ -55,7 +55,7 @@ def test_the_kubelet_goes_on_as_it_was_set_up(kube: Tunnelled) -> None:
     config = (kube.kubernetes.nodes[WHERE].home / "kubelet.kubeconfig").read_text()
     assert kube.kubernetes.control.api.server in config
     wait_until_renewed(kube)
-    kube.cluster.server.wait_for_log(f'"user":"agent:{WHERE}"')
+    kube.cluster.server.wait_for_log(f'"kind":"agent","who":"{WHERE}"')
 
 
 def test_pods_reach_the_api_by_its_service(kube: Tunnelled) -> None:

@@ -62,7 +62,7 @@ def test_nothing_else_leads_out(kube: Tunnelled) -> None:
 def test_the_node_is_ready(kube: Tunnelled) -> None:
     wait_until_renewed(kube)
     assert ready(kube).startswith("True")
-    kube.cluster.server.wait_for_log(f'"user":"agent:{WHERE}"')
+    kube.cluster.server.wait_for_log(f'"kind":"agent","who":"{WHERE}"')
 
 
 def test_pods_run_and_are_reached(kube: Tunnelled) -> None:

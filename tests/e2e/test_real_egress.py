@@ -26,8 +26,8 @@ SPDY = {"KUBECTL_REMOTE_COMMAND_WEBSOCKETS": "false", "KUBECTL_PORT_FORWARD_WEBS
 """What a kubectl before 1.30 speaks."""
 RECORDED = {
     "konnectivity": '"frontend":"konnectivity"',
-    "tls": f'"frontend":"connect","user":"{egress.USER}"',
-    "spdy": '"frontend":"connect","user":"uid 0"',
+    "tls": f'"frontend":"connect","kind":"user","who":"{egress.USER}"',
+    "spdy": '"frontend":"connect","kind":"local_process","who":"uid:0"',
 }
 """The ways, and what the cloud server's audit records say of each."""
 both = pytest.mark.parametrize("where", SITES)

@@ -19,7 +19,7 @@ from typing import Self
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from cloud_server.identity.ca import CertificateAuthority, key_pem
+from cloud_server.trust.ca import CertificateAuthority, key_pem
 from tests.e2e.cluster.kubernetes import SITES
 from tests.e2e.cluster.tunnelled import Tunnelled
 from tests.e2e.kubectls import kubectl_of
@@ -113,8 +113,8 @@ def test_a_link_that_is_cut_under_everything(kube: Tunnelled) -> None:
     old = kubectl_of(SPDY_ONLY)
     content = os.urandom(200 * MIB)
     (kube.folder / "up").write_bytes(content)
-    digest = kube.kubectl("exec", *WEB, "--", "sh", "-c", MAKE.format("/www/big", 100)).split()[0]
-    down = kube.kubectl("exec", *SHELL, "--", "sh", "-c", MAKE.format("/tmp/down", 400)).split()[0]
+    digest = kube.kubectl("exec", *WEB, "--", "sh", "-c", MAKE.format("/www/big", 100), timeout_s=120).split()[0]
+    down = kube.kubectl("exec", *SHELL, "--", "sh", "-c", MAKE.format("/tmp/down", 400), timeout_s=120).split()[0]
     with contextlib.ExitStack() as stack:
         shell = stack.enter_context(kube.shell("exec", "-it", *SHELL, "--", "sh"))
         shell.type("echo here $((20 + 22))\n")
@@ -187,7 +187,7 @@ def test_a_cloud_server_that_is_killed_and_comes_back(kube: Tunnelled) -> None:
 def test_a_second_agent_with_the_name_of_a_node_and_another_key(kube: Tunnelled) -> None:
     cloud, name = kube.cluster, "site-b"
     twin = cloud.boxes[name].state.with_name(f"{name}.twin")
-    shutil.copytree(cloud.boxes[name].state, twin)
+    shutil.copytree(cloud.boxes[name].state, twin, ignore=shutil.ignore_patterns("admin.sock"))
     # With a certificate of the right authority: nothing but the key tells them apart.
     key = ec.generate_private_key(ec.SECP256R1())
     authority = CertificateAuthority.load(cloud.config.parent, "longline")
@@ -218,7 +218,7 @@ def test_an_agent_that_is_killed_is_named_within_seconds(kube: Tunnelled) -> Non
         with sooner_than(DIAL_S, "the answer"):
             refused = kube.run_kubectl("exec", *shell_of(name), "--", "true")
         assert refused.returncode == 1
-        assert f"503 agent {name} is away since".encode() in refused.stderr, refused.stderr
+        assert f"503 LL4002: agent {name} is away since".encode() in refused.stderr, refused.stderr
     finally:
         kube.cluster.start_box(name)
     assert kube.kubectl("exec", *shell_of(name), "--", "echo", "back") == "back\n"

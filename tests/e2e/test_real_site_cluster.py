@@ -47,7 +47,7 @@ def test_who_asks_is_who_the_site_says(here: SiteCluster) -> None:
     who = json.loads(here.kubectl("auth", "whoami", "-o", "json"))
     assert who["status"]["userInfo"]["username"] == "admin"
     # And the cloud's record has the person behind the token.
-    here.cluster.server.wait_for_log('"user":"ann"')
+    here.cluster.server.wait_for_log('"kind":"user","who":"ann"')
 
 
 def test_it_is_not_reached_without_the_tunnel(here: SiteCluster) -> None:

@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 
 from edge_agent.cli import cli
 from tests.support.enrolling import Office, office, open_office
+from tests.support.pki import Authority
 from tests.support.processes import BIN, command_result, environment
 from tunnel.aio.process.command import VERSION
 
@@ -37,7 +38,7 @@ async def run(*words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
 
 
 async def test_a_box_joins_and_is_told_what_to_type_next(place: Office, tmp_path: Path) -> None:
-    token = (await asyncio.to_thread(place.token)).encode()
+    token = (await place.token()).encode()
     file, state = tmp_path / "token", tmp_path / "box"
     await asyncio.to_thread(file.write_text, token + "\n")
     first = await run("join", "--server", place.address, "--token-file", str(file), "--state", str(state))
@@ -49,14 +50,15 @@ async def test_a_box_joins_and_is_told_what_to_type_next(place: Office, tmp_path
     ]
     used = await run("join", "--server", place.address, "--token-file", str(file), "--state", str(state))
     assert (used.returncode, used.stdout) == (1, "")
-    assert used.stderr.startswith(f"Error: {place.address} refused: the join token was used already; make another")
+    refused = f"Error [LL2012]: {place.address} refused: the join token was used already; make another"
+    assert used.stderr.startswith(refused)
 
 
 async def test_a_token_may_come_from_standard_input_and_never_shows(place: Office, tmp_path: Path) -> None:
-    token = (await asyncio.to_thread(place.token)).encode()
+    token = (await place.token()).encode()
     where = ["--server", place.address, "--token-file", "-", "--state", str(tmp_path / "box")]
     assert (await run("join", *where, stdin=token)).returncode == 0
-    again = await run("join", *where, stdin=(await asyncio.to_thread(place.token)).encode())
+    again = await run("join", *where, stdin=(await place.token()).encode())
     assert f"kept {tmp_path}/box/edge-agent.toml: see that [cloud] servers names {place.address}" in again.stdout
     assert token[-40:] not in again.stdout + again.stderr
 
@@ -85,14 +87,20 @@ def test_slips(tmp_path: Path, server: str, file: str, text: str) -> None:
 
 
 def test_a_server_that_cannot_be_reached(tmp_path: Path) -> None:
-    token = office(tmp_path / "cloud").token().encode()
-    (tmp_path / "token").write_text(token)
+    async def make_token() -> str:
+        place = await asyncio.to_thread(office, tmp_path / "cloud")
+        try:
+            return (await place.token()).encode()
+        finally:
+            await place.store.aclose()
+
+    (tmp_path / "token").write_text(asyncio.run(make_token()))
     done = command_result(
         "edge-agent", "join", "--server", "127.0.0.1:1", "--token-file", str(tmp_path / "token"),
         "--state", str(tmp_path / "box"),
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "Error: 127.0.0.1:1: connection refused: nothing listens there\n"
+    assert done.stderr == "Error [LL3002]: 127.0.0.1:1: connection refused: nothing listens there\n"
     assert not (tmp_path / "box").exists()
 
 
@@ -102,7 +110,7 @@ def test_faults_of_a_configuration_are_all_told_with_exit_code_2(tmp_path: Path,
     path.write_text("[[allow]]\ntarget = 'x'\n[host]\nexek = true\n")
     done = command_result("edge-agent", command, "--config", str(path))
     assert (done.returncode, done.stdout) == (2, "")
-    assert [line.split(": ")[1] for line in done.stderr.splitlines()] == [
+    assert [line.split(": ")[2] for line in done.stderr.splitlines()] == [
         "cloud.servers",
         "allow[0].target",
         "host.exek",
@@ -112,7 +120,11 @@ def test_faults_of_a_configuration_are_all_told_with_exit_code_2(tmp_path: Path,
 def test_check_says_when_all_is_well(tmp_path: Path) -> None:
     path = tmp_path / "e.toml"
     path.write_text("[cloud]\nservers = ['a:1']\n")
-    assert typed("check", "--config", str(path)).stdout == f"{path}: good\n"
+    not_joined = typed("check", "--config", str(path))
+    assert (not_joined.exit_code, "run edge-agent join first" in not_joined.stderr) == (1, True)  # as a start says
+    Authority().issue(uris=["spiffe://longline/agent/box-7"]).write(tmp_path, "agent")
+    done = typed("check", "--config", str(path))
+    assert (done.exit_code, done.stdout.splitlines()[-1]) == (0, f"{path}: good")
 
 
 def test_a_box_that_has_not_joined_is_told_to(tmp_path: Path) -> None:
@@ -126,3 +138,14 @@ def test_a_box_that_has_not_joined_is_told_to(tmp_path: Path) -> None:
 
 def test_its_version() -> None:
     assert typed("--version").stdout == f"edge-agent, version {VERSION}\n"
+
+
+def test_the_configuration_is_found_by_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = typed("check")
+    assert missing.exit_code == 2
+    assert "no /etc/longline/edge-agent.toml and no /var/lib/edge-agent/edge-agent.toml" in missing.stderr
+    path = tmp_path / "e.toml"
+    path.write_text("[cloud]\nservers = ['cloud.example.com:7443']\n")
+    Authority().issue(uris=["spiffe://longline/agent/box-7"]).write(tmp_path, "agent")
+    monkeypatch.setenv("LONGLINE_EDGE_AGENT_CONFIG", str(path))
+    assert f"{path}: good" in typed("check").stdout

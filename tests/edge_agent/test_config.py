@@ -8,7 +8,7 @@ import pytest
 
 from edge_agent.config import load_agent_config, named_targets
 from tunnel.aio.process.config import ConfigError
-from tunnel.core.target import TcpTarget
+from tunnel.core.wire.target import TcpTarget
 
 EXAMPLE = """\
 [cloud]

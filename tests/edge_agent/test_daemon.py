@@ -11,15 +11,12 @@ from structlog.testing import capture_logs
 
 from edge_agent import daemon
 from edge_agent.config import AgentConfig, load_agent_config
-from edge_agent.hostkubelet.server import HostKubelet
 from tests.support.pki import Authority
 from tests.support.waits import eventually
 from tunnel.aio.process.lifecycle import EXIT_FAILED, EXIT_OK, Stop
-from tunnel.core.names import KUBELET
 
 AUTHORITY = Authority()
 CARD = AUTHORITY.issue(uris=["spiffe://longline/agent/box-7"])
-HOST = "[host]\nexec = false\nfiles = ['/var/log/app.log']\n"
 
 STARTS = pytest.mark.may_block("it reads its own files before anybody waits for it")
 
@@ -39,7 +36,7 @@ def prepared(folder: Path, more: str = "") -> AgentConfig:
 async def test_a_cloud_that_is_away_is_no_reason_to_end_and_none_to_be_slow_at_the_end(tmp_path: Path) -> None:
     config, stop = await asyncio.to_thread(prepared, tmp_path), Stop()
     with capture_logs() as logs:
-        running = asyncio.get_running_loop().create_task(daemon._main(config, stop))
+        running = asyncio.get_running_loop().create_task(daemon._main(tmp_path / "edge-agent.toml", config, [], stop))
         await eventually(lambda: [log for log in logs if log["event"].startswith("cannot connect")])
         assert not running.done()
         stop.ask()
@@ -53,7 +50,7 @@ async def test_a_box_that_has_not_joined_is_told_what_to_do(tmp_path: Path) -> N
     config = await asyncio.to_thread(prepared, tmp_path)
     (tmp_path / "agent.crt").unlink()
     with capture_logs() as logs:
-        assert await daemon._main(config, Stop()) == EXIT_FAILED
+        assert await daemon._main(tmp_path / "edge-agent.toml", config, [], Stop()) == EXIT_FAILED
     (told,) = logs
     assert told["event"] == "cannot start"
     assert "run edge-agent join first" in told["reason"]
@@ -64,7 +61,7 @@ async def test_a_port_that_is_taken_keeps_it_from_nothing_and_not_from_its_end(t
     with socket.create_server(("127.0.0.1", 0)) as taken, capture_logs() as logs:
         listen = f'[[listen]]\nlisten = "127.0.0.1:{taken.getsockname()[1]}"\ntarget = "127.0.0.1:22"\n'
         config, stop = await asyncio.to_thread(prepared, tmp_path, listen), Stop()
-        running = asyncio.get_running_loop().create_task(daemon._main(config, stop))
+        running = asyncio.get_running_loop().create_task(daemon._main(tmp_path / "edge-agent.toml", config, [], stop))
         await eventually(lambda: [log for log in logs if log["event"].startswith("cannot connect")])
         (down,) = [log for log in logs if log["event"].startswith("a part is down")]
         assert down["part"].startswith("listen 127.0.0.1:")
@@ -73,7 +70,7 @@ async def test_a_port_that_is_taken_keeps_it_from_nothing_and_not_from_its_end(t
 
 
 @STARTS
-@pytest.mark.parametrize("part", ["edge_agent.daemon.keep_fresh", "edge_agent.daemon.CloudLink.run"])
+@pytest.mark.parametrize("part", ["edge_agent.daemon.keep_fresh", "edge_agent.link.links.Links.run"])
 async def test_an_agent_that_would_no_longer_dial_or_renew_stops(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
@@ -82,26 +79,5 @@ async def test_an_agent_that_would_no_longer_dial_or_renew_stops(
 
     monkeypatch.setattr(part, broken)
     config, stop = await asyncio.to_thread(prepared, tmp_path), Stop()
-    await daemon._main(config, stop)
+    await daemon._main(tmp_path / "edge-agent.toml", config, [], stop)
     assert stop.failed
-
-
-async def test_a_real_kubelet_is_served_in_place_of_the_built_in_one(tmp_path: Path) -> None:
-    built_in = await asyncio.to_thread(prepared, tmp_path, HOST)
-    assert built_in.host.offered
-    nothing = await asyncio.to_thread(prepared, tmp_path)
-    assert not daemon._services(nothing, None)
-    host = await asyncio.to_thread(HostKubelet, "box-7", built_in.host.settings)
-    try:
-        assert list(daemon._services(built_in, host)) == [KUBELET]
-    finally:
-        await host.aclose()
-
-
-def test_systemd_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[str] = []
-    monkeypatch.setattr(daemon, "notify", told.append)
-    once = daemon._Once("READY=1")
-    once()
-    once()
-    assert told == ["READY=1"]

@@ -18,10 +18,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from protos import tunnel_pb2 as pb
-from tunnel.core import frames as f
-from tunnel.core.codec import decode_envelope, decode_packet, encode_packet
-from tunnel.core.errors import Code, RemoteProtocolError, SessionRefused
-from tunnel.core.handshake import (
+from tunnel.core.session import Session
+from tunnel.core.streams.receive_half import Receive
+from tunnel.core.streams.stream import CoreStream
+from tunnel.core.wire import frames as f
+from tunnel.core.wire.codec import decode_envelope, decode_packet, encode_packet
+from tunnel.core.wire.errors import Code, RemoteProtocolError, SessionRefused
+from tunnel.core.wire.handshake import (
     choose_protocol,
     decode_answer,
     decode_hello,
@@ -29,11 +32,9 @@ from tunnel.core.handshake import (
     encode_refusal,
     encode_welcome,
 )
-from tunnel.core.limits import MAX_FRAMES, Limits, Timing
-from tunnel.core.session import Session
-from tunnel.core.states import Receive
-from tunnel.core.stream import CoreStream
-from tunnel.core.target import ServiceTarget, TcpTarget
+from tunnel.core.wire.limits import MAX_FRAMES, Limits, Timing
+from tunnel.core.wire.principal import Principal, PrincipalKind
+from tunnel.core.wire.target import ServiceTarget, TcpTarget
 
 EDGES = (0, 1, 2, 3, 127, 128, 255, 65535, 65536, 65537, 2**31, 2**32 - 1, 2**61, 2**62 - 1, 2**62, 2**63, 2**64 - 1)
 LIMITS = Limits(max_streams=50, session_budget_bytes=1 << 20, max_in_flight_bytes=1 << 18, opens_burst=500)
@@ -119,8 +120,10 @@ class Mutator:
             deadline_ms=1 + dice.getrandbits(20),
             credit=dice.getrandbits(24),
             traffic_class=dice.choice(list(f.TrafficClass)),
-            principal=text,
+            principal=Principal(kind=dice.choice(list(PrincipalKind)), name=text, groups=(text, "g"), proof=text),
             trace_id=text,
+            principal_text=text,
+            hop=dice.choice((0, 0, 1, 2)),
         )
 
     # Internal
@@ -138,6 +141,8 @@ class Mutator:
                 last_received=0,
                 limits=LIMITS,
                 timing=Timing(),
+                features=["principal"],
+                servers=["cloud-2:8443"],
             ),
             lambda: encode_refusal(SessionRefused("no", Code.REPLACED, 1.0)),
             lambda: self.dice.randbytes(self.dice.choice((0, 1, 10, 1000))),
@@ -234,7 +239,7 @@ def _likely_packet(mutator: Mutator, session: Session) -> bytes:
             stream = dice.choice(streams)
             touched.add(stream.id)
             frames.append(_likely_frame(dice, stream))
-    outbox = session._outbox
+    outbox = session._egress.outbox
     ack = f.Ack(dice.randint(outbox.acked, outbox.acked + outbox.unacked_packets), dice.getrandbits(20), mutator.word())
     return encode_packet(session.last_received + 1 if frames else 0, ack, frames)
 

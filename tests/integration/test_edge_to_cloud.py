@@ -77,8 +77,10 @@ def test_by_name_and_by_address(up: Upwards, name: str) -> None:
     with up.dial(name) as sock:
         assert exchange(sock) == b"ping"
     port = str(up.targets["echo"].port)
-    up.wait_for_record(up.cluster.server, '"event":"stream"', f'"user":"agent:{BOX}"', port, '"bytes_in":4')
-    up.wait_for_record(up.cluster.boxes[BOX].agent, '"event":"stream"', '"listen"', port, '"bytes_out":4')
+    up.wait_for_record(
+        up.cluster.server, '"event":"end"', '"kind":"agent"', f'"who":"{BOX}"', port, '"bytes_to_agent":4'
+    )
+    up.wait_for_record(up.cluster.boxes[BOX].agent, '"event":"end"', '"listen"', port, '"bytes_to_agent":4')
 
 
 def test_half_close_and_server_speaks_first(up: Upwards) -> None:

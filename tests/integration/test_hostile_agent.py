@@ -18,8 +18,8 @@ from tests.support.hostile_agent import HostileAgent
 from tests.support.targets import Target
 from tests.support.tunnel import BOX, exchange
 from tests.support.waits import eventually
-from tunnel.core.errors import Code, SessionRefused
-from tunnel.core.limits import MAX_FRAMES, Limits
+from tunnel.core.wire.errors import Code, SessionRefused
+from tunnel.core.wire.limits import MAX_FRAMES, Limits
 
 MALLORY = "mallory"
 MIB = 1024 * 1024

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
-import shutil
 
+import psutil
 import pytest
 
-from cloud_server.identity import ca
-from cloud_server.identity.ca import CertificateAuthority
-from edge_agent.identity import Identity
+from cloud_server.trust import ca
+from cloud_server.trust.ca import CertificateAuthority
+from edge_agent.identity.identity import Identity
 from tests.support.connect_client import ConnectRefused, ends_in_reset
 from tests.support.enrolling import public_key_of
 from tests.support.pki import Authority
@@ -40,14 +40,35 @@ def test_a_revoked_box_loses_its_connections_and_comes_back_with_a_new_token() -
         assert exchange(sock) == b"ping"
         endings = made.targets["echo"].endings
         run_command("cloud-server", "agent", "revoke", "--config", str(made.cluster.config), BOX)
-        # The server looks every two seconds; nobody waits until the link is given up, which takes fifteen.
+        # The server looks five times a second; nobody waits until the link is given up, which takes fifteen.
         with sooner_than(10, "the end of its connections"):
             assert ends_in_reset(sock)
             wait_until(lambda: "ConnectionResetError" in endings, f"a reset at the target too, not {endings}")
+        made.cluster.server.wait_for_log('"reason":"standing_lost"')
         assert refused_status(made) == 404
         made.box.agent.wait_for_log("was revoked")
         rejoin(made)
-        wait_until(lambda: not refused_status(made), "the running agent uses its new identity", within_s=30)
+        # It was told to wait for a minute.
+        wait_until(lambda: not refused_status(made), "the running agent uses its new identity", within_s=20)
+        assert made.cluster.server.log_text().count('"agent refused"') == 1
+
+
+@pytest.mark.e2e
+def test_a_server_without_descriptors_takes_nobodys_name_away_and_sees_whose_is_taken() -> None:
+    with tunnel(["echo"]) as made, made.dial("echo") as sock:
+        assert exchange(sock) == b"ping"  # it is accepted
+        process = psutil.Process(made.cluster.server.pid)
+        before = process.rlimit(psutil.RLIMIT_NOFILE)
+        process.rlimit(psutil.RLIMIT_NOFILE, (3, before[1]))  # none but those that are open
+        try:
+            for name in ("other", "another"):  # the server looks several times while each of these runs
+                run_command("cloud-server", "token", "create", "--config", str(made.cluster.config), "--agent", name)
+                assert exchange(sock) == b"ping"
+            run_command("cloud-server", "agent", "revoke", "--config", str(made.cluster.config), BOX)
+            assert ends_in_reset(sock)
+        finally:
+            process.rlimit(psutil.RLIMIT_NOFILE, before)
+        assert "cannot be read" not in made.cluster.server.log_text()
 
 
 def test_a_join_ends_what_the_earlier_key_holds_and_the_running_agent_goes_on_with_the_new_one() -> None:
@@ -111,7 +132,8 @@ def use_own_authority(made: Tunnel, own: Authority, **settings: object) -> None:
     (state / "own-ca.crt").write_bytes(own.pem)
     tls = {"certificate": certificate.name, "key": key.name, "client_ca": "own-ca.crt"}
     made.cluster.configure({"tunnel": {"trust_domain": "example.org", **tls, **settings}})
-    shutil.rmtree(state / "agents")
+    for path in state.glob("state.db*"):
+        path.unlink()
     made.cluster.start()
     (made.box.state / "ca.crt").write_bytes(own.pem)
 

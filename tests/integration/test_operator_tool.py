@@ -48,11 +48,31 @@ def test_a_reset_is_no_success(shared: Tunnel) -> None:
 
 
 @pytest.mark.parametrize(
+    ("target", "says"),
+    [
+        ("{box}:1", "Error [LL4102]: agent {box}: localhost:1 ("),
+        ("{box}:printer", "Error [LL4104]: "),
+        ("box-9:22", "Error [LL4003]: no agent for box-9, did you mean {box}? "),
+        ("{box}", "Error [LL4004]: no port in the name; "),
+    ],
+)
+def test_the_cause_of_a_refusal_reaches_whoever_asked_from_wherever_it_lies(
+    shared: Tunnel, target: str, says: str
+) -> None:
+    """The box's own refusal crosses the wire with its code; the page of it is there without a network."""
+    done = joined(shared, "tls", target.format(box=shared.box.name), b"x")
+    assert done.returncode == 1
+    assert done.stderr.decode().startswith(says.format(box=shared.box.name))
+    code = done.stderr.decode()[7:13]
+    assert command_result("longline", "explain", code).stdout.startswith(f"# {code}: ")
+
+
+@pytest.mark.parametrize(
     ("words", "code", "says"),
     [
         (["--via", "127.0.0.1:1"], 2, "needs --kubeconfig"),
         (["--via", "/nowhere/connect.sock"], 1, "no such file"),
-        ([], 2, "--via"),
+        ([], 1, "name your kubeconfig with --kubeconfig"),
     ],
 )
 def test_slips(words: list[str], code: int, says: str) -> None:

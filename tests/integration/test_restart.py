@@ -55,7 +55,7 @@ def test_the_agent_is_killed_in_a_transfer(own: Tunnel) -> None:
 def test_the_process_with_the_authoritys_key_goes_with_a_server_that_is_killed(own: Tunnel) -> None:
     own.cluster.join("box-9")
     (signing,) = own.cluster.server.children()
-    assert "cloud_server.identity.signing" in signing.cmdline()
+    assert "cloud_server.trust.signing" in signing.cmdline()
     own.cluster.server.kill()
     wait_until(lambda: not signing.is_running() or signing.status() == psutil.STATUS_ZOMBIE, "its end")
 

@@ -89,7 +89,7 @@ def test_kubectl_reaches_the_sites_own_server(servers: tuple[Cluster, Cluster], 
     assert who["status"]["userInfo"]["username"] == "site-admin"
     assert "No resources found" in user.run_kubectl("get", "nodes").stderr.decode()
     # The cloud's own record has the person behind the token.
-    assert '"user":"ann"' in cloud.server.log.read_text()
+    wait_until(lambda: '"who":"ann"' in cloud.server.log.read_text(), "the record is written")
 
 
 def test_without_the_proxys_certificate_it_is_not_trusted(servers: tuple[Cluster, Cluster], user: User) -> None:

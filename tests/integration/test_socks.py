@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,8 +13,10 @@ from threading import Thread
 import pytest
 
 from tests.support.cluster import Cluster, cluster
+from tests.support.connect_client import ends_in_reset
 from tests.support.ports import free_ports
 from tests.support.processes import run_command
+from tests.support.tunnel import read_exactly
 
 pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 
@@ -71,7 +74,7 @@ def test_a_page_of_the_box(site: Site, host: str, user: str) -> None:
     seen = len(site.cluster.server.log_text())
     done = site.curl(host, user, site.token)
     assert (done.returncode, done.stdout) == (0, PAGE), done.stderr
-    site.cluster.server.wait_for_log('"frontend":"socks","user":"ann"', 10, after=seen)
+    site.cluster.server.wait_for_log('"frontend":"socks","kind":"user","who":"ann"', 10, after=seen)
 
 
 def test_nobody_comes_in_without_a_token(site: Site) -> None:
@@ -83,4 +86,20 @@ def test_nobody_comes_in_without_a_token(site: Site) -> None:
 def test_what_the_box_does_not_allow_is_refused(site: Site) -> None:
     refused = site.curl("127.0.0.2.box-7.longline", "me", site.token)
     assert refused.returncode == 97
-    site.cluster.server.wait_for_log('"code":"not_allowed"', 10)
+    site.cluster.server.wait_for_log('"reason":"not_allowed"', 10)
+
+
+def test_a_revoked_token_ends_what_runs_on_it(site: Site) -> None:
+    config = ["--config", str(site.cluster.config)]
+    token = run_command("cloud-server", "token", "create", *config, "--user", "eve").strip().encode()
+    with socket.create_connection(("127.0.0.1", SOCKS_PORT), timeout=10) as sock:
+        sock.sendall(b"\x05\x01\x02")
+        assert read_exactly(sock, 2) == b"\x05\x02"
+        sock.sendall(b"\x01\x02me" + bytes([len(token)]) + token)
+        assert read_exactly(sock, 2) == b"\x01\x00"
+        sock.sendall(b"\x05\x01\x00\x03\x05box-7" + WEB_PORT.to_bytes(2))
+        assert read_exactly(sock, 10)[1] == 0
+        assert run_command("cloud-server", "token", "revoke", *config, "--user", "eve") == "1 token revoked\n"
+        assert ends_in_reset(sock)
+    assert site.curl("box-7", "me", token.decode()).returncode == 97
+    assert site.curl("box-7", "me", site.token).returncode == 0

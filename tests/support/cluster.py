@@ -92,6 +92,8 @@ class Cluster:
     connect_port: int
     fleet_port: int
     server: Daemon
+    cloud_server: str = "cloud-server"
+    """The server's command: that of this build, or the path of another one's."""
     boxes: dict[str, Box] = field(default_factory=dict)
     forwards: list[dict[str, str]] = field(default_factory=list)
 
@@ -112,7 +114,7 @@ class Cluster:
         """`cloud-server init`, behind these words, and the ports of this test in its config."""
         wanted = dict.fromkeys([self.host, "127.0.0.1", "localhost", *hosts])
         names = [word for name in wanted for word in ("--host", name)]
-        run_command("cloud-server", "init", "--state", str(self.config.parent), *names, prefix=prefix)
+        run_command(self.cloud_server, "init", "--state", str(self.config.parent), *names, prefix=prefix)
         self.configure(
             {
                 "tunnel": {"listen": [f"{self.host}:{self.tunnel_port}"]},
@@ -139,14 +141,16 @@ class Cluster:
     def token(self, agent: str, *options: str) -> Path:
         """`cloud-server token create` into a file."""
         path = self.folder / f"{agent}.token"
-        text = run_command("cloud-server", "token", "create", "--config", str(self.config), "--agent", agent, *options)
+        text = run_command(
+            self.cloud_server, "token", "create", "--config", str(self.config), "--agent", agent, *options
+        )
         path.write_text(text)
         path.chmod(0o600)
         return path
 
     def join(
         self, name: str, *, address: str = "", allow: Sequence[str] = (), host: Tables | None = None,
-        prefix: Sequence[str] = (),
+        prefix: Sequence[str] = (), edge_agent: str = "edge-agent",
     ) -> Box:  # fmt: skip
         """Token, `edge-agent join`, and what the box allows in its config.
 
@@ -156,13 +160,14 @@ class Cluster:
             allow: Targets that the box allows.
             host: The `[host]` table: what kubectl may do there.
             prefix: What comes before the agent's commands, to enter a namespace.
+            edge_agent: The agent's command: that of this build, or the path of another one's.
         """
         token = self.token(name)
         state = self.folder / name
         where = ["--server", address or self.tunnel_address, "--token-file", str(token), "--state", str(state)]
-        run_command("edge-agent", "join", *where, prefix=prefix)
+        run_command(edge_agent, "join", *where, prefix=prefix)
         agent = Daemon(
-            name, ["edge-agent", "run", "--config", str(state / "edge-agent.toml")], self.folder / f"{name}.log",
+            name, [edge_agent, "run", "--config", str(state / "edge-agent.toml")], self.folder / f"{name}.log",
             prefix=prefix,
         )  # fmt: skip
         box = self.boxes[name] = Box(name=name, state=state, agent=agent)
@@ -178,7 +183,7 @@ class Cluster:
     def kubeconfig(self, user: str = "admin") -> Path:
         """A kubeconfig for `user`, made by `cloud-server kubeconfig`."""
         path = self.folder / f"{user}.kubeconfig"
-        path.write_text(run_command("cloud-server", "kubeconfig", "--config", str(self.config), "--user", user))
+        path.write_text(run_command(self.cloud_server, "kubeconfig", "--config", str(self.config), "--user", user))
         path.chmod(0o600)
         return path
 
@@ -217,9 +222,11 @@ class Cluster:
         deadline = Deadline(LEFT_S)
         while (left := self._of_this_folder()) and not deadline.passed():
             time.sleep(0.02)
+        # What its daemon was about to start a program in, and a file system holds, cannot be ended by anybody.
+        named = [" ".join(process.info["cmdline"]) for process in left if not _has_not_begun(process.pid)]
         for process in left:
             process.kill()
-        return [" ".join(process.info["cmdline"]) for process in left]
+        return named
 
     def _of_this_folder(self) -> list[psutil.Process]:
         state = f"{self.folder}/"
@@ -230,16 +237,39 @@ class Cluster:
         ]
 
 
+def _has_not_begun(pid: int) -> bool:
+    """Whether a process was forked and has not executed a program yet: the kernel's PF_FORKNOEXEC."""
+    try:
+        flags = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[6]
+    except OSError:
+        return True  # it is gone meanwhile
+    return bool(int(flags) & 0x40)
+
+
 @contextlib.contextmanager
-def cluster(*, host: str = "127.0.0.1", hosts: Sequence[str] = (), prefix: Sequence[str] = ()) -> Iterator[Cluster]:
-    """An initialised server that is not started yet; everything is gone at the end. `prefix`: see `Cluster.init`."""
+def cluster(
+    *,
+    host: str = "127.0.0.1",
+    hosts: Sequence[str] = (),
+    prefix: Sequence[str] = (),
+    cloud_server: str = "cloud-server",
+) -> Iterator[Cluster]:
+    """An initialised server that is not started yet; everything is gone at the end.
+
+    Args:
+        host: The address that it listens on for boxes.
+        hosts: Other names and addresses of it, for its certificate.
+        prefix: See `Cluster.init`.
+        cloud_server: Its command: that of this build, or the path of another one's.
+    """
     # A short folder: the path of a unix socket has no room for a test's.
     folder = Path(tempfile.mkdtemp(prefix="longline-"))
     tunnel, connect, fleet = free_ports(3)
     config = folder / "cloud" / "cloud-server.toml"
-    server = Daemon("cloud-server", ["cloud-server", "run", "--config", str(config)], folder / "cloud-server.log")
+    server = Daemon("cloud-server", [cloud_server, "run", "--config", str(config)], folder / "cloud-server.log")
     made = Cluster(
-        folder=folder, host=host, tunnel_port=tunnel, connect_port=connect, fleet_port=fleet, server=server
+        folder=folder, host=host, tunnel_port=tunnel, connect_port=connect, fleet_port=fleet, server=server,
+        cloud_server=cloud_server,
     )  # fmt: skip
     try:
         made.init(hosts=hosts, prefix=prefix)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-from tunnel.core.errors import Code, StreamClosed, StreamError, StreamReset
+from tunnel.core.wire.errors import Code, StreamClosed, StreamError, StreamReset
 
 
 class _Pipe:

@@ -12,20 +12,23 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from cloud_server.identity.agents import AgentStore
-from cloud_server.identity.ca import CertificateAuthority
-from cloud_server.identity.enrollment import Enrollment
-from cloud_server.identity.signer import Signer
-from cloud_server.identity.tokens import TokenStore
-from edge_agent.certificates import load_key
-from edge_agent.identity import Identity
+from cloud_server.trust.agents import JoinedAgents
+from cloud_server.trust.ca import CertificateAuthority
+from cloud_server.trust.enrollment import Enrollment
+from cloud_server.trust.signer import JoinCredential, Signer
+from cloud_server.trust.sqlite_store import SqliteStore
+from cloud_server.trust.state import open_state
+from cloud_server.trust.tokens import JoinTokens
+from edge_agent.identity.certificates import load_key
+from edge_agent.identity.identity import Identity
 from tests.support.carriers import echo
+from tests.support.doors import Records
 from tunnel.aio.carriers.carrier_server import CarrierServer
 from tunnel.aio.identity.join_token import JoinToken
 from tunnel.aio.identity.tls_material import ServerTls
 from tunnel.aio.process.config import ServerAddress
 from tunnel.aio.process.files import write_together
-from tunnel.core.errors import TunnelError
+from tunnel.core.wire.errors import TunnelError
 
 HOUR = timedelta(hours=1)
 
@@ -37,37 +40,52 @@ def public_key_of(identity: Identity) -> ec.EllipticCurvePublicKey:
     return key.public_key()
 
 
+class Issuer:
+    """What the signing process does for tokens, in this process: it takes its time to start."""
+
+    def __init__(self, authority: CertificateAuthority) -> None:
+        self._authority = authority
+
+    async def join_credential(self, token_id: str, life: timedelta) -> JoinCredential:
+        issued = self._authority.issue_join(token_id, life)
+        return JoinCredential(issued.certificate_pem, issued.key_pem, self._authority.pem)
+
+
 @dataclass(kw_only=True)
 class Office:
     """Where boxes join."""
 
     state: Path
     authority: CertificateAuthority
-    agents: AgentStore
-    tokens: TokenStore
+    store: SqliteStore
+    agents: JoinedAgents
+    tokens: JoinTokens
     ended: list[tuple[str, TunnelError]] = field(default_factory=list)
     """Names whose earlier sessions had to end."""
+    audit: Records = field(default_factory=Records)
     server: CarrierServer | None = None
 
     def enrollment(self, signer: Signer) -> Enrollment:
-        return Enrollment(signer, self.tokens, self.agents, lambda name, error: self.ended.append((name, error)))
+        ended = self.ended
+        return Enrollment(signer, self.store, self.agents, lambda name, error: ended.append((name, error)), self.audit)
 
     @property
     def address(self) -> ServerAddress:
         assert self.server is not None
         return ServerAddress(f"127.0.0.1:{self.server.ports[0]}")
 
-    def token(self, agent: str = "box-7", life: timedelta = HOUR) -> JoinToken:
-        return self.tokens.create(self.authority, agent, life)
+    async def token(self, agent: str = "box-7", life: timedelta = HOUR) -> JoinToken:
+        return await self.tokens.create(Issuer(self.authority), agent, life)
 
 
 def office(state: Path) -> Office:
-    """A fresh state folder without a server."""
+    """A fresh state folder without a server; close its store."""
     state.mkdir(exist_ok=True)
     authority = CertificateAuthority.create("longline")
     write_together(authority.files(state))
-    agents = AgentStore(state, pins_unknown=False)
-    return Office(state=state, authority=authority, agents=agents, tokens=TokenStore(state))
+    store = open_state(state)
+    agents = JoinedAgents(store, pins_unknown=False)
+    return Office(state=state, authority=authority, store=store, agents=agents, tokens=JoinTokens(store))
 
 
 @contextlib.asynccontextmanager
@@ -84,3 +102,4 @@ async def open_office(state: Path) -> AsyncIterator[Office]:
     finally:
         await made.server.stop(1.0)
         await signer.aclose()
+        await made.store.aclose()

@@ -16,10 +16,13 @@ from typing import Any
 
 import yaml
 
+from cloud_server.agents.agents import AgentView, Change
+from cloud_server.agents.feed import FollowerTooSlow
 from cloud_server.frontends.fleet.server import FleetServer
 from cloud_server.frontends.http.server import ALPN_PROTOCOLS
-from cloud_server.registry import AgentView, Change, SubscriberTooSlow
+from cloud_server.opens.live import LiveOpen
 from protos import tunnel_pb2
+from tests.support.doors import Doors, who
 from tests.support.joined import Pair, joined
 from tests.support.pki import Authority
 from tunnel.aio.process.tasks import TaskOwner
@@ -27,8 +30,9 @@ from tunnel.aio.sessions.incoming import Acceptor, IncomingStream
 from tunnel.aio.sessions.stream import Stream
 from tunnel.aio.sockets.duplex import Duplex
 from tunnel.aio.sockets.listener import Listener
-from tunnel.core.errors import Code, OpenRefused
-from tunnel.core.target import Target
+from tunnel.core.wire.errors import Code, OpenRefused
+from tunnel.core.wire.names import KUBELET
+from tunnel.core.wire.target import ServiceTarget
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 TOKEN = "s3cret-token"
@@ -60,7 +64,7 @@ def box_node(**labels: str) -> tunnel_pb2.Node:
         architecture="aarch64",
         addresses=["10.1.0.9", "fd00::9"],
         labels=labels,
-        services=["kubelet"],
+        services=[KUBELET],
         cpus=4,
         memory_bytes=8 * 1024**3,
     )
@@ -85,7 +89,7 @@ class FakeRegistry:
         try:
             while (change := await queue.get()) is not None:
                 yield change
-            raise SubscriberTooSlow
+            raise FollowerTooSlow
         finally:
             self._queues.discard(queue)
 
@@ -122,32 +126,18 @@ class FakeOpener:
     opened: list[tuple[str, str, str]] = field(default_factory=list)
     """Agent, target and principal of each stream."""
 
-    async def open(
-        self,
-        agent: str,
-        target: Target,
-        *,
-        principal: str,
-        frontend: str,
-        deadline_s: float = 10.0,
-        early_data: bytes = b"",
-    ) -> Stream:
-        self.opened.append((agent, str(target), principal))
-        if not self.registry[agent].connected:
-            raise OpenRefused(f"agent {agent} is away", Code.AGENT_AWAY)
-        pair = self.pairs.get(agent)
+    async def open(self, live: LiveOpen) -> Stream:
+        """The last behind the door."""
+        request, (live.agent, live.target) = live.request, live.permitted[0].route
+        self.opened.append((live.agent, str(live.target), request.caller.name))
+        if not self.registry[live.agent].connected:
+            raise OpenRefused(f"agent {live.agent} is away", Code.AGENT_AWAY)
+        pair = self.pairs.get(live.agent)
         if pair is None:
             raise OpenRefused("", Code.NO_SERVICE)
         return await pair.server.open(
-            target, deadline_s=deadline_s, principal=f"{frontend}:{principal}", early_data=early_data
+            live.target, deadline_s=request.deadline_s, principal=request.caller.principal, trace_id=request.trace_id
         )
-
-
-def authenticate(certificate_uri: str | None, bearer: str | None) -> str | None:
-    """Users by certificate, and one by token."""
-    if certificate_uri and certificate_uri.startswith("spiffe://longline/user/"):
-        return certificate_uri.rpartition("/")[2]
-    return "robot" if bearer == TOKEN else None
 
 
 @dataclass
@@ -156,6 +146,7 @@ class Fleet:
 
     registry: FakeRegistry
     opener: FakeOpener
+    doors: Doors
     port: int
     kubeconfig: Path
     stranger_kubeconfig: Path
@@ -179,7 +170,8 @@ async def running_fleet(folder: Path, registry: FakeRegistry, kubelets: dict[str
     context.verify_mode = ssl.CERT_OPTIONAL
     context.set_alpn_protocols(list(ALPN_PROTOCOLS))
     opener = FakeOpener(registry)
-    fleet = FleetServer(registry, opener, authenticate)
+    doors = Doors(opener)
+    fleet = FleetServer(registry, doors.door, who({TOKEN: "robot"}), doors.logins, doors.records)
     tasks = TaskOwner("fleet")
     listener = Listener("fleet", fleet.handle)
 
@@ -198,6 +190,7 @@ async def running_fleet(folder: Path, registry: FakeRegistry, kubelets: dict[str
         yield Fleet(
             registry,
             opener,
+            doors,
             port,
             _kubeconfig(folder / "admin.kubeconfig", port, authority.pem, user),
             _kubeconfig(folder / "stranger.kubeconfig", port, authority.pem, {"token": "guessed"}),
@@ -210,7 +203,7 @@ def acceptor(kubelet: Kubelet) -> Acceptor:
     """The agent's side of a session that offers nothing but a kubelet."""
 
     async def accept(incoming: IncomingStream) -> None:
-        if str(incoming.target) == "kubelet":
+        if incoming.target == ServiceTarget(KUBELET):
             await kubelet(incoming.accept())
         else:
             incoming.refuse(Code.NO_SERVICE, "only a kubelet is here")

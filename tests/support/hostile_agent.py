@@ -17,10 +17,10 @@ from protos import tunnel_pb2 as pb
 from tunnel.aio.carriers.credentials import channel_credentials
 from tunnel.aio.carriers.methods import CONNECT
 from tunnel.aio.identity.tls_material import ClientTls
-from tunnel.core.codec import decode_envelope
-from tunnel.core.errors import SessionRefused
-from tunnel.core.handshake import Welcome, decode_answer, decode_refusal, encode_hello
-from tunnel.core.limits import SESSION_ID_BYTES, Limits
+from tunnel.core.wire.codec import decode_envelope
+from tunnel.core.wire.errors import SessionRefused
+from tunnel.core.wire.handshake import Welcome, decode_answer, decode_refusal, encode_hello
+from tunnel.core.wire.limits import SESSION_ID_BYTES, Limits
 
 _OPTIONS: list[tuple[str, int]] = [
     ("grpc.max_send_message_length", -1),

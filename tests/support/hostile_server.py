@@ -10,10 +10,10 @@ from pathlib import Path
 from protos import tunnel_pb2 as pb
 from tunnel.aio.carriers.carrier_server import AcceptedCarrier, CarrierServer
 from tunnel.aio.identity.tls_material import ServerTls
-from tunnel.core.codec import decode_envelope
-from tunnel.core.errors import SessionRefused
-from tunnel.core.handshake import decode_hello, decode_refusal, encode_welcome
-from tunnel.core.limits import SESSION_ID_BYTES, Limits, Timing
+from tunnel.core.wire.codec import decode_envelope
+from tunnel.core.wire.errors import SessionRefused
+from tunnel.core.wire.handshake import decode_hello, decode_refusal, encode_welcome
+from tunnel.core.wire.limits import SESSION_ID_BYTES, Limits, Timing
 
 ANSWER_S = 10.0
 

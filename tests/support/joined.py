@@ -7,12 +7,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from tests.support.memory_carrier import MemoryCarrier, carrier_pair
+from tunnel.aio.process.clock import MONOTONIC, Clock
 from tunnel.aio.process.tasks import TaskOwner
 from tunnel.aio.sessions.incoming import Acceptor, IncomingStream
 from tunnel.aio.sessions.session import TunnelSession
-from tunnel.core.limits import Limits, Timing
 from tunnel.core.session import Session
-from tunnel.core.target import TcpTarget
+from tunnel.core.wire.limits import Limits, Timing
+from tunnel.core.wire.target import TcpTarget
 
 TARGET = TcpTarget("10.0.0.1", 80)
 
@@ -20,15 +21,17 @@ TARGET = TcpTarget("10.0.0.1", 80)
 class Pair:
     """An agent's and a server's session that share carriers."""
 
-    def __init__(self, acceptor: Acceptor, timing: Timing | None = None, limits: Limits | None = None) -> None:
-        loop_now = asyncio.get_running_loop().time()
+    def __init__(
+        self, acceptor: Acceptor, timing: Timing | None = None, limits: Limits | None = None, clock: Clock = MONOTONIC
+    ) -> None:
         self.went_away: list[str] = []
         self.sessions = [
             TunnelSession(
-                Session(session_id=b"s" * 16, dialler=dialler, now=loop_now, timing=timing, limits=limits),
+                Session(session_id=b"s" * 16, dialler=dialler, now=clock(), timing=timing, limits=limits),
                 acceptor,
                 peer,
                 on_going_away=lambda _session, event: self.went_away.append(event.text),
+                clock=clock,
             )
             for dialler, peer in ((True, "server"), (False, "agent"))
         ]
@@ -58,9 +61,11 @@ class Pair:
 
 
 @asynccontextmanager
-async def joined(acceptor: Acceptor, timing: Timing | None = None, limits: Limits | None = None) -> AsyncIterator[Pair]:
+async def joined(
+    acceptor: Acceptor, timing: Timing | None = None, limits: Limits | None = None, clock: Clock = MONOTONIC
+) -> AsyncIterator[Pair]:
     """Connected sessions; `acceptor` answers the streams of both."""
-    both = Pair(acceptor, timing, limits)
+    both = Pair(acceptor, timing, limits, clock)
     both.connect()
     try:
         yield both

@@ -9,22 +9,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from cloud_server.identity.agents import AgentStore
-from cloud_server.registry import Registry
-from cloud_server.sessions import SessionAcceptor
+from cloud_server.agents.agents import Agents
+from cloud_server.agents.directory import MemoryDirectory
+from cloud_server.agents.sessions import AgentSessions
+from cloud_server.trust.agents import JoinedAgents
+from cloud_server.trust.sqlite_store import SqliteStore
+from cloud_server.trust.state import open_state
 from protos import tunnel_pb2
 from tests.support.carriers import DIRECT, Cloud, cloud
 from tests.support.pki import Issued
 from tunnel.aio.carriers.carrier import Carrier
+from tunnel.aio.process.clock import MONOTONIC
 from tunnel.aio.process.tasks import TaskOwner
 from tunnel.aio.sessions.incoming import Acceptor, IncomingStream
 from tunnel.aio.sessions.session import TunnelSession
-from tunnel.core.budget import Budget
-from tunnel.core.errors import Code, SessionLost
-from tunnel.core.handshake import Welcome, decode_answer, encode_hello
-from tunnel.core.limits import MIB, SESSION_ID_BYTES, Limits, Timing
-from tunnel.core.probes import PingBudget
+from tunnel.core.path.probes import PingBudget
 from tunnel.core.session import Session
+from tunnel.core.streams.budget import Budget
+from tunnel.core.wire.errors import Code, SessionLost
+from tunnel.core.wire.handshake import Welcome, decode_answer, encode_hello
+from tunnel.core.wire.limits import MIB, SESSION_ID_BYTES, Limits, Timing
 
 BOX = "box-7"
 """The name in the certificate that boxes of `Cloud` show unless told otherwise."""
@@ -36,9 +40,10 @@ class SessionServer:
 
     cloud: Cloud
     state: Path
-    store: AgentStore
-    registry: Registry
-    sessions: SessionAcceptor
+    store: SqliteStore
+    registry: Agents
+    directory: MemoryDirectory
+    sessions: AgentSessions
 
     @property
     def address(self) -> str:
@@ -46,13 +51,13 @@ class SessionServer:
 
     def session(self, name: str = BOX) -> TunnelSession:
         """The session of an agent that must have one."""
-        session = self.registry.session(name)
+        session = self.directory.session(name)
         assert session is not None, f"{name} has no session"
         return session
 
     def connected(self, name: str = BOX) -> bool:
         """Whether an agent has a link."""
-        session = self.registry.session(name)
+        session = self.directory.session(name)
         return session is not None and session.attached
 
     def cut(self) -> None:
@@ -60,15 +65,13 @@ class SessionServer:
         for carrier in tuple(self.cloud.server._carriers):
             carrier.close()
 
-    async def follow(self) -> None:
-        """Tell the registry of revocations, as the daemon does; until cancelled."""
-        await self.store.follow(self.registry.removed)
-
     async def revoke(self, name: str) -> None:
         """What the command does, beside this server."""
-        other = AgentStore(self.state, pins_unknown=True)
-        await asyncio.to_thread(other.reload)
-        assert await asyncio.to_thread(other.revoke, name)
+        other = await asyncio.to_thread(open_state, self.state)
+        try:
+            assert await JoinedAgents(other, pins_unknown=True).revoke(name)
+        finally:
+            await other.aclose()
 
 
 @contextlib.asynccontextmanager
@@ -76,23 +79,41 @@ async def session_server(
     state: Path, *, timing: Timing | None = None, listen: str = "127.0.0.1:0"
 ) -> AsyncIterator[SessionServer]:
     """A server that is stopped at the end, as `kill -9` would: nobody is told."""
-    store = AgentStore(state, pins_unknown=True)
-    registry = Registry(store)
-    sessions = SessionAcceptor(
+    await asyncio.to_thread(state.mkdir, parents=True, exist_ok=True)
+    store = await asyncio.to_thread(open_state, state)
+    joined = JoinedAgents(store, pins_unknown=True)
+    directory = MemoryDirectory()
+    registry = Agents(joined, directory)
+    joined.when_lost(registry.removed)
+    following = TaskOwner("store")
+    following.spawn("follow", store.follow())
+    sessions = AgentSessions(
         registry,
-        store,
+        directory,
+        joined,
         version="1",
         limits=Limits(),
         timing=timing or Timing(),
         process_budget=Budget(total_bytes=64 * MIB),
         ping_budget=PingBudget(pings_per_s=150),
+        acceptor=lambda _name: refuse,
+        turned_down=lambda _name, _event: None,
     )
     async with cloud(sessions.on_carrier, listen=[listen]) as made:
         try:
-            yield SessionServer(cloud=made, state=state, store=store, registry=registry, sessions=sessions)
+            yield SessionServer(
+                cloud=made, state=state, store=store, registry=registry, directory=directory, sessions=sessions
+            )
         finally:
-            for session in registry.sessions():
+            for session in directory.sessions():
                 await session.aclose()
+            await following.aclose()
+            await store.aclose()
+
+
+async def refuse(incoming: IncomingStream) -> None:
+    """Answers every stream that a box opens."""
+    incoming.refuse(Code.NOT_ALLOWED, "nothing is exposed here")
 
 
 async def echo(incoming: IncomingStream) -> None:
@@ -174,12 +195,13 @@ class RawBox:
                 Session(
                     session_id=welcome.session_id,
                     dialler=True,
-                    now=asyncio.get_running_loop().time(),
+                    now=MONOTONIC(),
                     timing=welcome.timing,
                 ),
                 self._acceptor,
                 "server",
                 on_going_away=lambda _session, event: self.went_away.append((event.code, event.reconnect_after_s)),
+                clock=MONOTONIC,
             )
         self._runs.spawn("run", self._run(self.session, carrier, welcome))
         return welcome

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tunnel.core import events as ev
-from tunnel.core.limits import Limits, Timing
+from tunnel.core.link import Link as LinkState
 from tunnel.core.session import Session
-from tunnel.core.states import Link as LinkState
+from tunnel.core.wire.limits import Limits, Timing
 
 
 @dataclass(kw_only=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tunnel.core.errors import Code, StreamError, TunnelError
-from tunnel.core.target import Target
+from tunnel.core.wire.errors import Code, OpenRefused, StreamError, TunnelError
+from tunnel.core.wire.principal import Principal
+from tunnel.core.wire.target import Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,8 +17,21 @@ class StreamOpened:
     target: Target
     deadline_s: float
     """When, on the session's clock, the peer gives up."""
-    principal: str
+    principal: Principal
     trace_id: str
+    """Empty when the peer gave none."""
+    agent: str = ""
+    """Whose target it is, when a server forwards the stream; empty: that of this side."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenTurnedDown:
+    """The peer asked for a stream and was refused at once: too many, too fast, or this side takes none any more."""
+
+    target: Target
+    principal: Principal
+    trace_id: str
+    refusal: OpenRefused
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +103,7 @@ class SessionClosed:
 
 Event = (
     StreamOpened
+    | OpenTurnedDown
     | StreamAccepted
     | StreamReadable
     | StreamFinished

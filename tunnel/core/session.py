@@ -10,35 +10,30 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from tunnel.core import events as ev
-from tunnel.core import frames as f
-from tunnel.core.budget import Budget
-from tunnel.core.codec import decode_envelope, decode_packet, encode_packet
-from tunnel.core.delivery import Inbox, Outbox, clock_us
-from tunnel.core.errors import Code, LocalProtocolError, OpenRefused, RemoteProtocolError, SessionLost, TunnelError
-from tunnel.core.handshake import decode_refusal
-from tunnel.core.limits import (
-    MAX_DATA_BYTES,
-    MAX_MESSAGE_BYTES,
-    MIN_PEER_DATA_BYTES,
-    MIN_PEER_PACKET_BYTES,
+from tunnel.core.egress import Egress
+from tunnel.core.link import LINK, Link, LinkInput
+from tunnel.core.machine import step_local
+from tunnel.core.path.delivery import Inbox
+from tunnel.core.path.liveness import Liveness, Verdict
+from tunnel.core.path.pacing import PacingStatistics
+from tunnel.core.path.probes import PingBudget, Probes
+from tunnel.core.streams.budget import Budget
+from tunnel.core.streams.scheduler import Scheduler
+from tunnel.core.streams.stream import CoreStream
+from tunnel.core.streams.table import StreamTable
+from tunnel.core.wire import frames as f
+from tunnel.core.wire.codec import decode_envelope, decode_packet
+from tunnel.core.wire.errors import Code, LocalProtocolError, OpenRefused, RemoteProtocolError, SessionLost, TunnelError
+from tunnel.core.wire.handshake import decode_refusal
+from tunnel.core.wire.limits import (
     Limits,
     Timing,
 )
-from tunnel.core.liveness import Liveness, Verdict
-from tunnel.core.pacing import Pacer, PacingStatistics
-from tunnel.core.probes import PingBudget, Probes
-from tunnel.core.scheduler import Scheduler
-from tunnel.core.states import LINK, Input, Link, step_local
-from tunnel.core.stream import CoreStream
-from tunnel.core.streams import StreamTable
-from tunnel.core.target import Target
+from tunnel.core.wire.principal import NOBODY, Principal
+from tunnel.core.wire.target import Target
 
 MAX_CONTROL_FRAMES = 4 * 4096 + 1024
 """Answers we owe a peer that does not read them: four for each of 4096 streams; beyond that it is an attack."""
-MAX_UNACKED_PACKETS = 64 * 1024
-"""Packets kept for a peer that acknowledges none: at about 300 bytes of objects each, 20 MiB beside their bytes."""
-INTERACTIVE_EXTRA = 1.25
-"""How far interactive frames may pass the pacing window: a keystroke should not wait for bulk's next ack."""
 
 
 class SessionStatistics(NamedTuple):
@@ -67,6 +62,7 @@ class Session:
         timing: Timing | None = None,
         process_budget: Budget | None = None,
         ping_budget: PingBudget | None = None,
+        features: frozenset[str] = frozenset(),
     ) -> None:
         """A new session without a carrier yet: call `attach` first.
 
@@ -78,30 +74,29 @@ class Session:
             timing: from Welcome.
             process_budget: pool for receive windows that this session shares with others; None for no other bound.
             ping_budget: shared likewise by a server's sessions; None: idle links are asked after `suspect_after_s`.
+            features: what both sides can do, as the handshake has found (PROTO 3.8).
         """
         self.session_id = session_id
         self.limits = limits or Limits()
         self.timing = timing or Timing()
+        self.features = features
         self.generation = 0
         self.link = Link.SUSPENDED
         self._dialler = dialler
         self._budget = Budget(total_bytes=self.limits.session_budget_bytes, parent=process_budget)
         self._scheduler = Scheduler()
         self._events: list[ev.Event] = []
-        self._streams = StreamTable(self.limits, self._budget, self._scheduler, self._events, now, dialler=dialler)
-        self._outbox = Outbox()
+        self._streams = StreamTable(
+            self.limits, self._budget, self._scheduler, self._events, now, dialler=dialler, features=features
+        )
         self._inbox = Inbox(self.timing.max_ack_delay_s)
-        self._pacer = self._new_pacer()
         self._liveness: Liveness | None = None
         self._ping_budget = ping_budget
         self._probes = Probes(self.timing.suspect_after_s, ping_budget)
+        self._egress = Egress(self.limits, self._scheduler, self._streams, self._inbox, self._probes)
         self._suspended_s = now
         self._traffic_s = now
         """When the peer last began a carrier or sent a sequenced packet."""
-        self._max_data = self.limits.max_data_bytes
-        self._max_packet = self.limits.max_packet_bytes
-        self._paced_until_s: float | None = None
-        self._max_kept_bytes = self.limits.max_in_flight_bytes * INTERACTIVE_EXTRA
 
     # Public - the link
 
@@ -116,64 +111,59 @@ class Session:
         return self._streams.refusing is not None
 
     def may_resume(self, peer_received: int) -> bool:
-        """Whether a peer that received up to there can go on with this session."""
-        return self.link is not Link.CLOSED and self._outbox.may_resume_at(peer_received)
+        """Returns whether a peer that received up to there can go on with this session."""
+        return self.link is not Link.CLOSED and self._egress.outbox.may_resume_at(peer_received)
 
     def set_peer_limits(self, max_streams: int, max_data_bytes: int, max_packet_bytes: int) -> None:
-        """Take what the peer said it is ready to receive (PROTO 3.4); 0 leaves our own."""
+        """Takes what the peer said it is ready to receive (PROTO 3.4); 0 leaves our own."""
         self._streams.peer_max_streams = max_streams or self.limits.max_streams
-        peer_data = max(max_data_bytes, MIN_PEER_DATA_BYTES) if max_data_bytes else MAX_DATA_BYTES
-        peer_packet = max(max_packet_bytes, MIN_PEER_PACKET_BYTES) if max_packet_bytes else MAX_MESSAGE_BYTES
-        self._max_data = min(self.limits.max_data_bytes, peer_data)
-        self._max_packet = min(self.limits.max_packet_bytes, peer_packet)
+        self._egress.set_peer_limits(max_data_bytes, max_packet_bytes)
 
     def attach(self, now: float, peer_received: int = 0) -> int:
-        """Go on over a new carrier, which fences any earlier one; returns its generation (PROTO 7.2).
+        """Goes on over a new carrier, which fences any earlier one; returns its generation (PROTO 7.2).
 
         Raises:
             LocalProtocolError: the session is closed, or `may_resume` was not asked.
         """
         if not self.may_resume(peer_received):
             raise LocalProtocolError(f"cannot attach in state {self.link.name.lower()} at packet {peer_received}")
-        self._step(Input.ATTACH)
+        self._step(LinkInput.ATTACH)
         self.generation += 1
-        self._outbox.restart(peer_received)
-        self._streams.acknowledged(peer_received)
+        self._egress.restart(peer_received)
         self._inbox.restart()
-        self._pacer = self._new_pacer()
         self._liveness = Liveness(self.timing, now, ask_late=not self._dialler)
         self._probes.restart()
         self._traffic_s = now
         return self.generation
 
     def detach(self, generation: int, now: float) -> bool:
-        """The carrier is gone. False when a newer one has taken its place already, or the session is closed."""
+        """Returns the carrier is gone. False when a newer one has taken its place already, or the session is closed."""
         if generation != self.generation or self.link is not Link.ATTACHED:
             return False
-        self._step(Input.DETACH)
+        self._step(LinkInput.DETACH)
         self._suspended_s = now
         self._liveness = None
         return True
 
     def close(self, error: TunnelError | None) -> None:
-        """End the session: every stream ends with SessionLost, nothing is sent any more. None: our own wish."""
+        """Ends the session: every stream ends with SessionLost, nothing is sent any more. None: our own wish."""
         if self.link is Link.CLOSED:
             return
-        self._step(Input.CLOSE)
+        self._step(LinkInput.CLOSE)
         self._liveness = None
         self._streams.end_all(str(error) if error is not None else "the session was closed")
-        self._outbox.clear()
+        self._egress.outbox.clear()
         self._events.append(ev.SessionClosed(error))
 
     def go_away(self, code: Code, text: str, reconnect_after_s: float = 0.0) -> None:
-        """Take no new streams, and ask the peer to open none."""
+        """Takes no new streams, and ask the peer to open none."""
         self._streams.refusing = OpenRefused(text, code)
         self._scheduler.control.append(f.GoAway(code, text, int(reconnect_after_s * 1000)))
 
     # Public - streams
 
     def stream(self, stream_id: int) -> CoreStream | None:
-        """A stream that has not ended, or None."""
+        """Returns a stream that has not ended, or None."""
         return self._streams.get(stream_id)
 
     @property
@@ -188,11 +178,11 @@ class Session:
         *,
         deadline_s: float,
         traffic_class: f.TrafficClass = f.TrafficClass.AUTO,
-        principal: str = "",
+        principal: Principal = NOBODY,
         trace_id: str = "",
         early_data: bytes = b"",
     ) -> CoreStream:
-        """Open a stream; StreamAccepted or StreamEnded follows within `deadline_s`, also while suspended.
+        """Opens a stream; StreamAccepted or StreamEnded follows within `deadline_s`, also while suspended.
 
         `early_data` are its first bytes, up to MAX_EARLY_BYTES, which spare a round trip; gone when it is refused.
 
@@ -204,31 +194,31 @@ class Session:
         return self._streams.open(target, now, deadline_s, traffic_class, principal, trace_id, early_data)
 
     def accept_stream(self, stream: CoreStream, now: float, resolved_address: str = "") -> None:
-        """Answer StreamOpened: connected. A stream that the peer gave up meanwhile is left alone."""
+        """Answers StreamOpened: connected. A stream that the peer gave up meanwhile is left alone."""
         if self._streams.get(stream.id) is stream:
             self._streams.accept(stream, now, resolved_address)
 
     def reset_stream(self, stream: CoreStream, code: Code, text: str = "") -> None:
-        """End a stream at once, or refuse one that the peer opened. No event follows; ended streams are left alone."""
+        """Ends a stream at once, or refuse one that the peer opened. No event follows; ended streams are left alone."""
         if self._streams.get(stream.id) is stream:
             self._streams.reset(stream, code, text)
 
     def send_data(self, stream: CoreStream, data: bytes, now: float) -> bool:
-        """Queue bytes; False asks the writer to wait for StreamWritable. Bytes for an ended stream are dropped."""
+        """Queues bytes; False asks the writer to wait for StreamWritable. Bytes for an ended stream are dropped."""
         return self._streams.get(stream.id) is not stream or self._streams.push(stream, data, now)
 
     def send_fin(self, stream: CoreStream, now: float) -> None:
-        """Queue the end of our direction."""
+        """Queues the end of our direction."""
         if self._streams.get(stream.id) is stream:
             self._streams.finish(stream, now)
 
     def stop_sending(self, stream: CoreStream, code: Code) -> None:
-        """Say that nobody reads this stream any more."""
+        """Says that nobody reads this stream any more."""
         if self._streams.get(stream.id) is stream:
             self._streams.stop_sending(stream, code)
 
     def take(self, stream: CoreStream) -> list[bytes]:
-        """Everything that has arrived on a stream, in order, in chunks of up to 64 KiB."""
+        """Returns everything that has arrived on a stream, in order, in chunks of up to 64 KiB."""
         return self._streams.take(stream)
 
     def consumed(self, stream: CoreStream, count: int, now: float) -> None:
@@ -239,13 +229,13 @@ class Session:
     # Public - carrier
 
     def events(self) -> list[ev.Event]:
-        """What happened since the last call."""
+        """Returns what happened since the last call."""
         events = self._events[:]
         self._events.clear()
         return events
 
     def receive_message(self, generation: int, message: bytes, now: float) -> None:
-        """Take one message of a carrier; late ones of a fenced carrier are ignored.
+        """Takes one message of a carrier; late ones of a fenced carrier are ignored.
 
         Raises:
             RemoteProtocolError: the peer broke a rule; the caller closes the session with it.
@@ -266,29 +256,13 @@ class Session:
                 pass
 
     def next_packet(self, now: float) -> bytes | None:
-        """The next message for the carrier, or None when nothing may be sent now."""
+        """Returns the next message for the carrier, or None when nothing may be sent now."""
         if self.link is not Link.ATTACHED:
             return None
-        probes = self._probes.take(now)
-        if probes:
-            return encode_packet(0, self._inbox.take_ack(now), probes)
-        in_flight, window = self._outbox.in_flight_bytes, self._pacer.window_bytes
-        if self._outbox.has_resends:
-            if in_flight < window:
-                return self._outbox.resend(now)
-            self._pacer.blocked()
-            return self._ack_if_due(now)
-        frames = self._take_frames(in_flight, window, now)
-        if not frames:
-            return self._ack_if_due(now)
-        seq = self._outbox.next_seq()
-        message = encode_packet(seq, self._inbox.take_ack(now), self._streams.stamp(frames, seq, now))
-        self._outbox.sent(seq, message, now)
-        self._pacer.sent(len(message), now)
-        return message
+        return self._egress.next_packet(now)
 
     def next_timer(self) -> float | None:
-        """When `on_timer` wants to be called, on the session's clock; None for not at all."""
+        """Returns when `on_timer` wants to be called, on the session's clock; None for not at all."""
         due = self._streams.next_deadline_s
         if self.link is Link.SUSPENDED:
             return _sooner(due, self._suspended_s + self.timing.resume_window_s)
@@ -296,7 +270,15 @@ class Session:
             return due
         due = _sooner(_sooner(due, self._liveness.due_s(self._silence_s)), self._scheduler.held_until_s)
         due = _sooner(due, self._probes.nudge_s(self._waits_since_s, self._liveness.heard_s))
-        return _sooner(_sooner(due, self._inbox.ack_timer_s), self._paced_until_s)
+        return _sooner(_sooner(due, self._inbox.ack_timer_s), self._egress.paced_until_s)
+
+    def overdue_s(self, now: float) -> float:
+        """Returns how long ago `on_timer` should have been called; 0.0 when it is not late.
+
+        Whoever drives the session stands still when this grows.
+        """
+        due = self.next_timer()
+        return 0.0 if due is None else max(0.0, now - due)
 
     def on_timer(self, now: float) -> None:
         """Time has passed. Early and late calls are harmless."""
@@ -309,8 +291,7 @@ class Session:
             return
         self._inbox.on_timer(now)
         self._scheduler.on_timer(now)
-        if self._paced_until_s is not None and self._paced_until_s <= now:
-            self._paced_until_s = None
+        self._egress.on_timer(now)
         self._probes.on_timer(self._waits_since_s, liveness.heard_s, now)
         match liveness.check(now, self._silence_s):
             case Verdict.ASK:
@@ -328,22 +309,19 @@ class Session:
             self.link,
             len(self._streams),
             self.generation,
-            self._outbox.last_seq,
+            self._egress.outbox.last_seq,
             self._inbox.last_received,
-            self._outbox.kept_bytes,
+            self._egress.outbox.kept_bytes,
             self._budget.used_bytes,
-            self._pacer.statistics(),
+            self._egress.pacer.statistics(),
         )
 
     # Internal
 
-    def _step(self, input_: Input) -> None:
+    def _step(self, input_: LinkInput) -> None:
         before, self.link = self.link, step_local(LINK, self.link, input_)
         if self._ping_budget is not None:
             self._ping_budget.links += (self.link is Link.ATTACHED) - (before is Link.ATTACHED)
-
-    def _new_pacer(self) -> Pacer:
-        return Pacer(self.limits.max_in_flight_bytes, self.limits.max_packet_bytes)
 
     @property
     def _silence_s(self) -> float:
@@ -357,38 +335,10 @@ class Session:
         A packet of ours waits for its ack; or, on the side that dials, traffic of open streams has just stopped. The
         other side could do nothing with the knowledge that the link is gone but wait for a new one.
         """
-        if (oldest_s := self._outbox.oldest_sent_s) is not None:
+        if (oldest_s := self._egress.outbox.oldest_sent_s) is not None:
             return oldest_s
         stopped = self._dialler and self._liveness is not None and self._traffic_s == self._liveness.heard_s
         return self._traffic_s if stopped and len(self._streams) else None
-
-    def _take_frames(self, in_flight: int, window: int, now: float) -> list[f.Frame]:
-        """Frames that the pacing window lets out; a small rest of it is not worth a packet, so bulk waits for room."""
-        scheduler = self._scheduler
-        if self._outbox.unacked_packets >= MAX_UNACKED_PACKETS or in_flight >= self._max_kept_bytes:
-            self._pacer.blocked()
-            return []
-        packet = min(self._pacer.packet_bytes, self._max_packet)
-        room = window - in_flight
-        bulk = room >= packet or in_flight == 0
-        if scheduler.has_bulk and not bulk:
-            self._pacer.blocked()
-        elif scheduler.has_bulk and self._pacer.release_s > now:
-            self._paced_until_s = self._pacer.release_s
-            bulk = False
-        interactive = in_flight < window * INTERACTIVE_EXTRA
-        if (
-            not scheduler.has_control
-            and not (bulk and scheduler.has_bulk)
-            and not (interactive and scheduler.has_interactive)
-        ):
-            return []
-        return scheduler.take(packet, self._max_data, now, interactive=interactive, bulk=bulk)
-
-    def _ack_if_due(self, now: float) -> bytes | None:
-        if not self._inbox.ack_now:
-            return None
-        return encode_packet(0, self._inbox.take_ack(now), ())
 
     def _receive_packet(self, packet: f.Packet, size_bytes: int, now: float) -> None:
         if packet.seq:
@@ -401,7 +351,7 @@ class Session:
                 case f.Pong():
                     rtt_s = self._probes.answered(frame, now)
                     if rtt_s is not None:
-                        self._pacer.sample(rtt_s, 0.0, None, now)
+                        self._egress.pacer.sample(rtt_s, 0.0, None, now)
                 case _ if packet.seq == 0:
                     raise RemoteProtocolError(f"{type(frame).__name__} in an unsequenced packet")
                 case f.GoAway():
@@ -409,21 +359,9 @@ class Session:
                 case _:
                     self._streams.receive(frame, now)
         # Behind the frames: a RESET is older than the ack of a FIN that crossed it, which then ended nothing in order.
-        self._receive_ack(packet, now)
+        self._egress.receive_ack(packet.ack, now)
         if self._scheduler.control_frames > MAX_CONTROL_FRAMES:
             raise RemoteProtocolError("answers are not read", Code.LIMIT_EXCEEDED)
-
-    def _receive_ack(self, packet: f.Packet, now: float) -> None:
-        before = self._outbox.in_flight_bytes
-        newest = self._outbox.acknowledge(packet.ack.seq)
-        if newest is None:
-            return
-        forward_us = packet.ack.received_us - clock_us(newest.sent_s)
-        self._pacer.sample(now - newest.sent_s, packet.ack.delay_us / 1e6, forward_us, now)
-        acked = before - self._outbox.in_flight_bytes
-        self._pacer.acknowledged(newest.seq, acked, newest.in_flight_bytes, self._outbox.last_seq, now)
-        self._streams.rtt_s = self._pacer.rtt_s
-        self._streams.acknowledged(packet.ack.seq)
 
 
 def _sooner(one: float | None, other: float | None) -> float | None:

@@ -1,22 +1,48 @@
-"""The `longline` command: what an operator types on their own machine."""
+"""The `longline` command: what an operator types on their own machine, or on the server."""
 
 from __future__ import annotations
 
-import base64
-import binascii
-import ssl
-from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 import click
 
-from tunnel.aio.process.command import VERSION, Failed, command_line, refuse_password
+from tunnel.aio.process.command import VERSION, command_line, explain_command
+from tunnel.tool import commands_boxes, commands_reach, commands_server
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class Sections(click.Group):
+    """A group whose help lists its commands by what they are for."""
+
+    sections: ClassVar = {
+        "Boxes": ("ls", "exec", "logs", "cp", "ssh", "forward", "connect"),
+        "The server": ("status", "agents", "opens", "events", "whoami"),
+        "This command": ("explain", "completion", "version"),
+    }
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """In the order of the sections."""
+        return [name for names in self.sections.values() for name in names]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """One list for each section."""
+        for title, names in self.sections.items():
+            rows = []
+            for name in names:
+                command = self.get_command(ctx, name)
+                assert command is not None
+                rows.append((name, command.get_short_help_str(70)))
+            with formatter.section(title):
+                formatter.write_dl(rows)
+
+
+@click.group(cls=Sections, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(VERSION, prog_name="longline")
 def cli() -> None:
-    """Uses the tunnels of a cloud server."""
+    """Works with boxes that nothing can reach, through the cloud server that they dial out to.
+
+    Who you are and where the server is stands in a kubeconfig, which `cloud-server kubeconfig` makes: --kubeconfig,
+    $KUBECONFIG or ~/.kube/config.
+    """
 
 
 @cli.command()
@@ -26,83 +52,40 @@ def version() -> None:
 
 
 @cli.command()
-@click.option(
-    "--via", required=True, metavar="HOST:PORT|PATH", help="The server's CONNECT listener, or its unix socket."
-)
-@click.option(
-    "--kubeconfig",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="File of `cloud-server kubeconfig`: who you are, for HOST:PORT.",
-)
-@click.option(
-    "--timeout",
-    "timeout_s",
-    type=click.FloatRange(min=0, min_open=True),
-    default=30.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="For the server's answer.",
-)
-@click.option(
-    "--proxy",
-    metavar="URL",
-    help="HTTP proxy to HOST:PORT, http://HOST:PORT, or none; else that of the environment, as curl finds it.",
-)
-@click.argument("target")
-def connect(via: str, kubeconfig: Path | None, timeout_s: float, proxy: str | None, target: str) -> None:
-    """Join standard input and output to TARGET, such as box-7:22 or printer.box-7.longline:631.
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print what makes a shell complete names of boxes and logs.
 
-    For ssh: -o ProxyCommand='longline connect --via HOST:PORT --kubeconfig FILE %h:%p'
-    """
-    from tunnel.tool.connect import ConnectFailed, Patience, ask, dial_tls, dial_unix
-    from tunnel.tool.relay import relay
+    \b
+    bash: longline completion bash > ~/.local/share/bash-completion/completions/longline
+    zsh:  longline completion zsh > ~/.zfunc/_longline        (a folder of your $fpath)
+    fish: longline completion fish > ~/.config/fish/completions/longline.fish
+    """  # noqa: D301 - click takes the character itself
+    from click.shell_completion import get_completion_class
 
-    refuse_password(proxy)
-    patience = Patience(timeout_s)
-    try:
-        if "/" in via:
-            server = dial_unix(Path(via), patience)
-        elif kubeconfig is None:
-            raise click.UsageError("--via HOST:PORT needs --kubeconfig")
-        else:
-            server = dial_tls(via, _context(kubeconfig), patience, proxy)
-        relay(server, ask(server, target, patience))
-    except ConnectFailed as error:
-        raise Failed(str(error)) from error
+    made = get_completion_class(shell)
+    assert made is not None
+    click.echo(made(cli, {}, "longline", "_LONGLINE_COMPLETE").source())
 
 
-def _context(path: Path) -> ssl.SSLContext:
-    """Trust and identity of a kubeconfig's current context."""
-    try:
-        import yaml
-    except ImportError as error:  # it has no wheels for 32-bit ARM
-        raise Failed("--kubeconfig needs PyYAML: pip install pyyaml") from error
-
-    from tunnel.aio.identity.openssl import load_chain
-
-    try:
-        config = yaml.safe_load(path.read_text())
-        context = _named(config, "contexts", config["current-context"])["context"]
-        cluster = _named(config, "clusters", context["cluster"])["cluster"]
-        user = _named(config, "users", context["user"])["user"]
-        tls = ssl.create_default_context(cadata=_decoded(cluster, "certificate-authority-data").decode())
-        load_chain(tls, _decoded(user, "client-certificate-data") + b"\n" + _decoded(user, "client-key-data"))
-    except OSError as error:
-        raise Failed(f"{path} cannot be read: {error.strerror or error}") from error
-    except (KeyError, TypeError, StopIteration, binascii.Error, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise Failed(
-            f"{path} is no kubeconfig with a certificate inside, as cloud-server kubeconfig makes it"
-        ) from error
-    tls.set_alpn_protocols(["http/1.1"])
-    return tls
+for _command in (
+    commands_boxes.ls,
+    commands_boxes.exec_,
+    commands_boxes.logs,
+    commands_boxes.cp,
+    commands_reach.ssh,
+    commands_reach.forward,
+    commands_reach.connect,
+    commands_server.status,
+    commands_server.agents,
+    commands_server.opens,
+    commands_server.events,
+    commands_server.whoami,
+):
+    cli.add_command(_command)
 
 
-def _named(config: dict[str, Any], kind: str, name: str) -> dict[str, Any]:
-    return next(item for item in config[kind] if item["name"] == name)
-
-
-def _decoded(section: dict[str, Any], key: str) -> bytes:
-    return base64.b64decode(section[key], validate=True)
+cli.add_command(explain_command)
 
 
 def main() -> None:

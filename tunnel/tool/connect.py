@@ -13,17 +13,36 @@ from pathlib import Path
 
 from tunnel.aio.identity.validity import TIME_FAULTS, clock_says
 from tunnel.aio.sockets.http_proxy import MAX_ANSWER_BYTES, HttpProxy, ProxyUnusable, proxy_for
+from tunnel.core.wire.faults import (
+    CERTIFICATE_EXPIRED,
+    PEER_CERTIFICATE_REFUSED,
+    PROXY_REFUSED,
+    TARGET_INVALID,
+    VIA_INVALID,
+    VIA_NO_PROXY,
+    VIA_NOT_TRUSTED,
+    VIA_REFUSED,
+    VIA_SILENT,
+    VIA_UNREACHABLE,
+    FaultError,
+    decoded,
+)
+from tunnel.core.wire.spoken import spoken_s
 from tunnel.tool.wire import PlainWire, TlsWire, Wire
 
 MAX_HEAD_BYTES = 64 * 1024
 CHUNK_BYTES = 64 * 1024
 MAX_PORT = 65535
+KEEPALIVE_S = {"TCP_KEEPIDLE": 30, "TCP_KEEPALIVE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
+"""A server that is gone is noticed in a minute. The second is macOS's name of the first; the last is a number."""
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] (\d{3}) ?([^\r\n]*)\r\n")
 _PRINTABLE = re.compile(r"[!-~]+")
 
 
-class ConnectFailed(Exception):
+class ConnectFailed(FaultError):
     """There is no connection; the text is for the person at the terminal."""
+
+    default_fault = VIA_UNREACHABLE
 
 
 class Patience:
@@ -39,7 +58,7 @@ class Patience:
 
     def over(self, name: str) -> ConnectFailed:
         """What to say when it is used up."""
-        return ConnectFailed(f"{name}: no answer within {self._timeout_s:g} s")
+        return ConnectFailed(f"{name}: no answer within {spoken_s(self._timeout_s)}", VIA_SILENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +88,7 @@ def dial_unix(path: Path, patience: Patience) -> Proxy:
         ConnectFailed: nobody listens there.
     """
     if not hasattr(socket, "AF_UNIX"):
-        raise ConnectFailed(f"{path}: there are no unix sockets here: write --via HOST:PORT")
+        raise ConnectFailed(f"{path}: there are no unix sockets here: write --via HOST:PORT", VIA_INVALID)
     sock = socket.socket(socket.AF_UNIX)
     sock.settimeout(patience.left_s())
     try:
@@ -80,12 +99,30 @@ def dial_unix(path: Path, patience: Patience) -> Proxy:
     except OSError as error:
         sock.close()
         # "AF_UNIX path too long" has no number.
-        raise ConnectFailed(f"{path}: {os.strerror(error.errno).lower() if error.errno else error}") from error
+        why = os.strerror(error.errno).lower() if error.errno else error
+        text = f"cannot connect to {path}: {why}; does the server run, and is this its [connect] unix?"
+        raise ConnectFailed(text) from error
     return Proxy(str(path), sock, PlainWire())
 
 
-def dial_tls(address: str, context: ssl.SSLContext, patience: Patience, proxy: str | None = None) -> Proxy:
-    """To the TLS listener of a server, through an HTTP proxy where there is one (`http_proxy.proxy_for`).
+def dial_tls(
+    address: str,
+    context: ssl.SSLContext,
+    patience: Patience,
+    proxy: str | None = None,
+    *,
+    what: str = "--via",
+    tls_name: str = "",
+) -> Proxy:
+    """To a TLS listener of a server, through an HTTP proxy where there is one (`http_proxy.proxy_for`).
+
+    Args:
+        address: HOST:PORT.
+        context: whom to trust, and as whom.
+        patience: for all of it.
+        proxy: URL of the HTTP proxy; None: what the environment says.
+        what: where the address stands, for error texts.
+        tls_name: that the certificate must have; "" is the host of the address.
 
     Raises:
         ConnectFailed: it cannot be reached.
@@ -93,24 +130,24 @@ def dial_tls(address: str, context: ssl.SSLContext, patience: Patience, proxy: s
     host, _, port = address.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not host or not (port.isascii() and port.isdigit() and 0 < int(port) <= MAX_PORT):
-        raise ConnectFailed(f"--via {address}: write HOST:PORT, or the path of a unix socket")
+        raise ConnectFailed(f"{what} {address}: write HOST:PORT, or the path of a unix socket", VIA_INVALID)
     try:
-        wire = TlsWire(context, host)
+        wire = TlsWire(context, tls_name or host)
         through = proxy_for(host, proxy, "--proxy", os.environ)
         hop = (host, int(port)) if through is None else (through.host, through.port)
     except ProxyUnusable as error:
-        raise ConnectFailed(str(error)) from error
+        raise ConnectFailed(error.text, error.fault) from error
     except ValueError as error:  # no host name: empty labels, or longer than names are
-        raise ConnectFailed(f"--via {address}: {host} is no host") from error
+        raise ConnectFailed(f"{what} {address}: {host} is no host", VIA_INVALID) from error
     name = address if through is None else f"{address}: the {through}"
     try:
         sock = socket.create_connection(hop, patience.left_s())
     except TimeoutError:
         raise patience.over(name) from None
     except OSError as error:
-        raise ConnectFailed(f"{name}: {reason(error)}") from error
+        raise ConnectFailed(f"cannot connect to {name}: {reason(error)}") from error
     except UnicodeError as error:
-        raise ConnectFailed(f"--via {address}: {host} is no host") from error
+        raise ConnectFailed(f"{what} {address}: {host} is no host", VIA_INVALID) from error
     if through is not None:
         try:
             _go_through(through, sock, (host, int(port)), patience)
@@ -119,10 +156,19 @@ def dial_tls(address: str, context: ssl.SSLContext, patience: Patience, proxy: s
             if isinstance(error, TimeoutError):
                 raise patience.over(name) from None
             if isinstance(error, OSError):
-                raise ConnectFailed(f"{name}: {reason(error)}") from error
+                raise ConnectFailed(f"cannot connect through {name}: {reason(error)}") from error
             raise
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    _keep_alive(sock)
     return Proxy(address, sock, wire)
+
+
+def _keep_alive(sock: socket.socket) -> None:
+    """Have the system notice a server that vanished: a log that is followed may be silent for hours."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in KEEPALIVE_S.items():
+        if (option := getattr(socket, name, None)) is not None:  # not every system has all of them
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def _go_through(proxy: HttpProxy, sock: socket.socket, server: tuple[str, int], patience: Patience) -> None:
@@ -137,21 +183,27 @@ def _go_through(proxy: HttpProxy, sock: socket.socket, server: tuple[str, int], 
             break
         head += byte
     if refusal := proxy.refusal(head, *server):
-        raise ConnectFailed(refusal)
+        raise ConnectFailed(refusal, PROXY_REFUSED)
 
 
-def ask(proxy: Proxy, target: str, patience: Patience) -> Joined:
+def ask(proxy: Proxy, target: str, patience: Patience, token: str = "") -> Joined:
     """Ask for a target; the socket is closed when it is refused.
+
+    Args:
+        proxy: the server.
+        target: what to be connected to.
+        patience: for the answer.
+        token: of the user; "": the certificate says who it is.
 
     Raises:
         ConnectFailed: it was refused, and why.
     """
     try:
-        return _ask(proxy, target, patience)
+        return _ask(proxy, target, patience, token)
     except BaseException as error:
         proxy.sock.close()
         if isinstance(error, OSError):
-            raise _failure(proxy, error, patience) from error
+            raise failure(proxy, error, patience) from error
         raise
 
 
@@ -162,30 +214,42 @@ def reason(error: OSError) -> str:
     return (error.strerror or str(error)).lower()
 
 
-def _failure(proxy: Proxy, error: OSError, patience: Patience) -> ConnectFailed:
+def failure(proxy: Proxy, error: OSError, patience: Patience | None) -> ConnectFailed:
+    """What to say of an error on the connection; `patience` None: nobody waits for an answer any more."""
     match error:
-        case TimeoutError():
+        case TimeoutError() if patience is not None:
             return patience.over(proxy.name)
+        case ConnectionError() | ssl.SSLEOFError() if patience is None:
+            return ConnectFailed(f"{proxy.name}: the connection broke: {reason(error)}")
         case ssl.SSLCertVerificationError():
             clock = f"; {clock_says()}" if error.verify_code in TIME_FAULTS else ""
-            return ConnectFailed(f"{proxy.name}: its certificate is not trusted: {error.verify_message}{clock}")
+            return ConnectFailed(
+                f"{proxy.name}: its certificate is not trusted: {error.verify_message}{clock}", VIA_NOT_TRUSTED
+            )
         case ssl.SSLError() if "CERTIFICATE_EXPIRED" in (error.reason or ""):
             text = f"your certificate has expired by the server's clock ({clock_says()}): ask for another kubeconfig"
-            return ConnectFailed(f"{proxy.name}: {text}")
+            return ConnectFailed(f"{proxy.name}: {text}", CERTIFICATE_EXPIRED)
         case ssl.SSLEOFError() | ConnectionResetError() | BrokenPipeError():
             return _left(proxy)
         case ssl.SSLError(reason="WRONG_VERSION_NUMBER" | "HTTP_REQUEST"):
-            return ConnectFailed(f"{proxy.name}: what listens there does not speak TLS")
+            text = "what listens there does not speak TLS; write the address of [connect] listen"
+            return ConnectFailed(f"{proxy.name}: {text}", VIA_NO_PROXY)
+        case ssl.SSLError() if "ALERT" in (error.reason or ""):
+            text = f"the server does not take your certificate ({reason(error)}): use a kubeconfig that it made"
+            return ConnectFailed(f"{proxy.name}: {text}", PEER_CERTIFICATE_REFUSED)
         case ssl.SSLError():
-            return ConnectFailed(f"{proxy.name}: TLS failed: {reason(error)}")
+            return ConnectFailed(f"TLS with {proxy.name} failed: {reason(error)}")
         case _:
-            return ConnectFailed(f"{proxy.name}: {reason(error)}")
+            return ConnectFailed(f"the connection to {proxy.name} broke: {reason(error)}")
 
 
-def _ask(proxy: Proxy, target: str, patience: Patience) -> Joined:
+def _ask(proxy: Proxy, target: str, patience: Patience, token: str) -> Joined:
     if not _PRINTABLE.fullmatch(target):
-        raise ConnectFailed(f"{target!r} is no target: write it like box-7:22 or printer.box-7.longline:631")
-    request = f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode()
+        raise ConnectFailed(
+            f"{target!r} is no target: write it like box-7:22 or printer.box-7.longline:631", TARGET_INVALID
+        )
+    shown = f"Proxy-Authorization: Bearer {token}\r\n" if token else ""
+    request = f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{shown}\r\n".encode()
     _send(proxy, proxy.wire.seal(request), patience)
     head = b""
     ended = False
@@ -210,7 +274,9 @@ def _ask(proxy: Proxy, target: str, patience: Patience) -> Joined:
     if status[1] != b"200":
         # What it says goes to a terminal.
         told = "".join(char for char in status[2].decode("ascii", "replace") if char.isprintable())
-        raise ConnectFailed(told or f"{proxy.name}: refused with status {status[1].decode()}")
+        text, fault = decoded(told)
+        text = text or f"{proxy.name}: refused with status {status[1].decode()}"
+        raise ConnectFailed(text, fault or VIA_REFUSED)
     return Joined(head.partition(b"\r\n\r\n")[2], ended)
 
 
@@ -223,8 +289,10 @@ def _send(proxy: Proxy, data: bytes, patience: Patience) -> None:
 
 
 def _left(proxy: Proxy) -> ConnectFailed:
-    return ConnectFailed(f"{proxy.name}: the server closed the connection before it answered")
+    return ConnectFailed(f"{proxy.name}: the server closed the connection before it answered; its log may say why")
 
 
 def _no_proxy(proxy: Proxy) -> ConnectFailed:
-    return ConnectFailed(f"{proxy.name}: the answer is not that of a CONNECT proxy, which is [connect] of the server")
+    return ConnectFailed(
+        f"{proxy.name}: the answer is not that of a CONNECT proxy, which is [connect] of the server", VIA_NO_PROXY
+    )

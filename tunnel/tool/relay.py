@@ -11,6 +11,7 @@ import socket
 import sys
 import threading
 
+from tunnel.core.wire.faults import CONNECTION_BROKE, OUTPUT_CLOSED
 from tunnel.tool.connect import CHUNK_BYTES, ConnectFailed, Joined, Proxy, reason
 
 STDIN, STDOUT = 0, 1
@@ -35,7 +36,7 @@ def relay(proxy: Proxy, joined: Joined) -> None:
     try:
         _Relay(proxy, STDIN if SELECTS_FILES else pumped(STDIN)).run(joined)
     except OSError as error:
-        raise ConnectFailed(f"the connection broke: {reason(error)}") from error
+        raise ConnectFailed(f"the connection broke: {reason(error)}", CONNECTION_BROKE) from error
     finally:
         proxy.sock.close()
 
@@ -137,7 +138,7 @@ class _Relay:
         if self._input_open and select.select([self._source], [], [], 0)[0]:
             self._read_input()
         if self._unsent and self._input_open:
-            raise ConnectFailed("the connection broke: the other side takes no more")
+            raise ConnectFailed("the connection broke: the other side takes no more", CONNECTION_BROKE)
 
     def _send(self) -> None:
         if self._unsent:
@@ -166,4 +167,4 @@ def _write_out(data: bytes) -> None:
         except BlockingIOError:
             select.select([], [STDOUT], [])
         except BrokenPipeError:
-            raise ConnectFailed("nobody reads standard output any more") from None
+            raise ConnectFailed("nobody reads standard output any more", OUTPUT_CLOSED) from None

@@ -5,9 +5,10 @@ No I/O happens here: the caller moves sealed bytes between this and a socket.
 
 from __future__ import annotations
 
-import contextlib
 import ssl
 from typing import Protocol
+
+from tunnel.aio.sockets.tls_machine import TlsMachine
 
 
 class Wire(Protocol):
@@ -68,52 +69,37 @@ class TlsWire:
     plain = False
 
     def __init__(self, context: ssl.SSLContext, host: str) -> None:
-        self._incoming = ssl.MemoryBIO()
-        self._outgoing = ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
+        self._tls = TlsMachine(context, server_name=host)
         self._waiting = bytearray()
-        self._ready = False
 
     def seal(self, data: bytes) -> bytes:
         """What is said before the handshake is over waits for it."""
         self._waiting += data
         self._push()
-        return self._outgoing.read()
+        return self._tls.to_send()
 
     def finish(self) -> bytes:
         """Close_notify: the other direction goes on."""
-        with contextlib.suppress(ssl.SSLWantReadError):  # the other side's own end may come much later
-            self._tls.unwrap()
-        return self._outgoing.read()
+        self._tls.finish()
+        return self._tls.to_send()
 
     def pending(self) -> bytes:
         """See `Wire`."""
-        return self._outgoing.read()
+        return self._tls.to_send()
 
     def open(self, data: bytes) -> tuple[bytes, bool]:
         """Decrypt; the end without close_notify is an error, since bytes may be missing."""
         if data:
-            self._incoming.write(data)
+            self._tls.receive(data)
         else:
-            self._incoming.write_eof()
+            self._tls.receive_eof()
         self._push()
         opened = bytearray()
-        try:
-            while self._ready and (chunk := self._tls.read(65536)):
-                opened += chunk
-        except ssl.SSLWantReadError:
-            return bytes(opened), False
-        except ssl.SSLZeroReturnError:
-            return bytes(opened), True
-        return bytes(opened), self._ready
+        while self._tls.ready and (chunk := self._tls.open()):
+            opened += chunk
+        return bytes(opened), self._tls.peer_finished
 
     def _push(self) -> None:
-        if not self._ready:
-            try:
-                self._tls.do_handshake()
-            except ssl.SSLWantReadError:
-                return
-            self._ready = True
-        if self._waiting:
-            self._tls.write(bytes(self._waiting))
+        if (self._tls.ready or self._tls.handshake()) and self._waiting:
+            self._tls.seal(self._waiting)
             self._waiting.clear()

@@ -8,30 +8,38 @@ from __future__ import annotations
 import base64
 import binascii
 
-from cloud_server.frontends.fleet.interfaces import Authenticate, User
-from cloud_server.frontends.fleet.status import ApiError, about
+from cloud_server.frontends.fleet.causes import cause
+from cloud_server.trust.authenticator import Authenticator
+from cloud_server.trust.caller import Caller
+from tunnel.aio.sockets.conn import TlsPeer
 from tunnel.aio.sockets.http1 import Headers, Request
+from tunnel.core.wire.faults import BROWSER_REFUSED, CREDENTIAL_MISSING
+from tunnel.kubeapi.status import ApiError, about
 
 TOKEN_PROTOCOL = "base64url.bearer.authorization.k8s.io."  # noqa: S105 - how browsers mark a token, not one
 _IMPERSONATION = "impersonate-"
 _IMPERSONATED = {"impersonate-user": "users", "impersonate-group": "groups", "impersonate-uid": "uids"}
 
 
-def identify(authenticate: Authenticate, certificate_uri: str | None, request: Request) -> User:
-    """The user whose request it is.
+def identify(authenticator: Authenticator, certificate: TlsPeer, request: Request) -> Caller:
+    """Whose request it is.
 
     Raises:
         ApiError: 401, it is nobody's; 403, the user may not ask in this way.
     """
-    name = authenticate(certificate_uri, None)
-    if name is not None:
+    caller = authenticator.by_certificate(*certificate)
+    if caller is not None:
         _check_origin(request)
     else:
-        name = authenticate(None, _bearer(request))
-    if name is None:
-        raise ApiError(401, "Unauthorized: a client certificate of a user or a bearer token is needed")
-    _check_impersonation(name, request.headers)
-    return User(name)
+        caller = authenticator.by_token(_bearer(request))
+    if caller is None:
+        raise ApiError(
+            401,
+            "Unauthorized: a client certificate of a user or a bearer token is needed",
+            cause=cause(CREDENTIAL_MISSING),
+        )
+    _check_impersonation(caller.name, request.headers)
+    return caller
 
 
 def offered_protocols(headers: Headers) -> list[str]:
@@ -72,7 +80,11 @@ def _check_origin(request: Request) -> None:
     if request.upgrade is None or origin is None:
         return
     if origin.partition("://")[2].lower() != (request.headers.get("host") or "").lower():
-        raise ApiError(403, f"a page of {origin[:256]} may not use your client certificate: it needs a bearer token")
+        raise ApiError(
+            403,
+            f"a page of {origin[:256]} may not use your client certificate: it needs a bearer token",
+            cause=cause(BROWSER_REFUSED),
+        )
 
 
 def _check_impersonation(user: str, headers: Headers) -> None:

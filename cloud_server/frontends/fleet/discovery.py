@@ -6,8 +6,8 @@ import platform
 import re
 
 from cloud_server.frontends.fleet.resources import RESOURCES, Resource, groups
-from cloud_server.frontends.fleet.status import Json, no_such_path
 from tunnel.aio.process.command import VERSION
+from tunnel.kubeapi.status import Json, no_such_path
 
 AGGREGATED_TYPE = "application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList"
 SPOKEN_MINORS = range(28, 100)

@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from cloud_server.frontends.fleet.status import ApiError
 from cloud_server.frontends.http.exchange import Exchange
-from tunnel.core.errors import Code, StreamClosed, StreamError
+from tunnel.aio.sessions.incoming import GAVE_UP
+from tunnel.core.wire.errors import Code, StreamClosed, StreamError
+from tunnel.kubeapi.status import ApiError
 
 T = TypeVar("T")
 
@@ -33,10 +34,10 @@ async def unless_gone(exchange: Exchange, work: Coroutine[Any, Any, T]) -> T:
         working = tasks.create_task(guarded(), name="answer")
         gone = tasks.create_task(exchange.wait_client_gone(), name="client gone")
         await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
-        working.cancel()
+        working.cancel(GAVE_UP)
         gone.cancel()
     if failures:
         raise failures[0]
     if not results:
-        raise StreamClosed("the client went away", Code.CANCELLED)
+        raise StreamClosed(GAVE_UP, Code.CANCELLED)
     return results[0]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from cloud_server.registry import AgentView, Change
+from cloud_server.agents.agents import AgentView, Change
 
 
-class Registry(Protocol):
+class Agents(Protocol):
     """The agents that have joined, connected or not."""
 
     def names(self) -> Sequence[str]:
@@ -24,7 +24,7 @@ class Registry(Protocol):
         """Their changes from now on: what happened, and the agent after it.
 
         Raises:
-            SubscriberTooSlow: changes were lost.
+            FollowerTooSlow: changes were lost.
         """
         ...
 
@@ -35,7 +35,3 @@ class User:
 
     name: str
     groups: tuple[str, ...] = ("system:authenticated",)
-
-
-Authenticate = Callable[[str | None, str | None], str | None]
-"""From the URI of a client certificate and a bearer token to the user's name; None for nobody we know."""

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from datetime import datetime
 
+from cloud_server.agents.agents import AgentView
+from cloud_server.frontends.fleet.causes import cause
 from cloud_server.frontends.fleet.mirror import Mirror
-from cloud_server.frontends.fleet.negotiation import wants_table
 from cloud_server.frontends.fleet.objects import timestamp
 from cloud_server.frontends.fleet.routes import ResourceRequest
-from cloud_server.frontends.fleet.selectors import parse
-from cloud_server.frontends.fleet.status import ApiError, Json, not_found
-from cloud_server.frontends.fleet.store import ObjectStore
 from cloud_server.frontends.fleet.tables import table
 from cloud_server.frontends.fleet.usage import Sample, Usage, UsageReader
-from cloud_server.registry import AgentView
+from tunnel.core.wire.faults import USAGE_UNKNOWN
+from tunnel.kubeapi.negotiation import wants_table
+from tunnel.kubeapi.selectors import parse
+from tunnel.kubeapi.status import ApiError, Json, not_found
+from tunnel.kubeapi.store import ObjectStore
 
 
 class MetricsApi:
@@ -41,7 +43,9 @@ class MetricsApi:
             raise not_found(about.resource.group, about.resource.name, about.name)
         found = _metrics(about, item, await self._usage.read(agent))
         if found is None:
-            raise ApiError(404, f"agent {agent.name} does not say what pod {about.name} uses")
+            raise ApiError(
+                404, f"agent {agent.name} does not say what pod {about.name} uses", cause=cause(USAGE_UNKNOWN)
+            )
         return self._table(about, [found]) if as_table else found
 
     async def page(self, about: ResourceRequest, accept: str | None) -> Json:

@@ -14,8 +14,11 @@ from datetime import datetime
 
 import structlog
 
-from cloud_server.frontends.fleet.interfaces import Registry
-from cloud_server.frontends.fleet.kubelet import fetch_pods
+from cloud_server.agents.agents import AgentView, Change
+from cloud_server.agents.feed import FollowerTooSlow
+from cloud_server.frontends.fleet.events import event_objects
+from cloud_server.frontends.fleet.interfaces import Agents
+from cloud_server.frontends.fleet.kubelet import KubeletReader
 from cloud_server.frontends.fleet.objects import namespace_object, node_object
 from cloud_server.frontends.fleet.pods import (
     away,
@@ -26,10 +29,9 @@ from cloud_server.frontends.fleet.pods import (
     stand_in,
 )
 from cloud_server.frontends.fleet.resources import DEFAULT_NAMESPACE, NAMESPACES
-from cloud_server.frontends.fleet.status import ApiError, Json
-from cloud_server.frontends.fleet.store import Key, ObjectStore
-from cloud_server.frontends.opener import Opener
-from cloud_server.registry import AgentView, Change, SubscriberTooSlow
+from tunnel.core.wire.faults import BUG, POD_REFUSED
+from tunnel.kubeapi.status import ApiError, Json
+from tunnel.kubeapi.store import Key, ObjectStore
 
 RECONCILE_S = 60.0
 """How often the registry is compared as a whole: it finds agents that joined and have not connected yet."""
@@ -68,6 +70,8 @@ class _Known:
     fetching: asyncio.Task[None] | None = None
     owned: set[Key] = field(default_factory=set)
     """Its pods in the store."""
+    events: set[Key] = field(default_factory=set)
+    """Its events there."""
 
 
 class Mirror:
@@ -75,16 +79,16 @@ class Mirror:
 
     def __init__(
         self,
-        registry: Registry,
-        opener: Opener,
+        agents: Agents,
+        kubelets: KubeletReader,
         store: ObjectStore,
         clock: Callable[[], datetime],
         forgotten: Callable[[str], None] = lambda _agent: None,
     ) -> None:
         """`forgotten` is told of each agent that is gone for good."""
         self._forgotten = forgotten
-        self._registry = registry
-        self._opener = opener
+        self._agents = agents
+        self._kubelets = kubelets
         self._store = store
         self._clock = clock
         self._known: dict[str, _Known] = {}
@@ -151,12 +155,12 @@ class Mirror:
     async def _follow(self) -> None:
         while True:
             try:
-                async for change, view in self._registry.subscribe():
+                async for change, view in self._agents.subscribe():
                     if change is Change.REMOVED:
                         self._forget(view.name)
                     else:
                         self._update(view)
-            except SubscriberTooSlow:
+            except FollowerTooSlow:
                 self._behind.set()
 
     async def _refresh(self) -> None:
@@ -167,9 +171,9 @@ class Mirror:
                 self._refresh_stale()
 
     async def _reconcile(self) -> None:
-        names = {*self._registry.names(), *self._known}
+        names = {*self._agents.names(), *self._known}
         for count, name in enumerate(sorted(names), 1):
-            view = self._registry.agent(name)
+            view = self._agents.agent(name)
             if view is not None:
                 self._update(view)
             else:
@@ -200,6 +204,8 @@ class Mirror:
             known.fetching.cancel()
         self._forgotten(name)
         self._store.remove("nodes", ("", name))
+        for event in known.events:
+            self._store.remove("events", event)
         for key in list(known.owned):
             self._drop(known, key)
 
@@ -208,7 +214,18 @@ class Mirror:
         view = known.view
         sources = sources_missing(known.pods or (), view.name) if view.connected else None
         self._store.put("nodes", node_object(view, known.created, sources))
+        self._publish_events(known)
         self._publish_pods(known)
+
+    def _publish_events(self, known: _Known) -> None:
+        """Put what the box tells of itself into the store, and take away what it tells no more."""
+        events = event_objects(known.view, known.created)
+        told: set[Key] = {(event["metadata"]["namespace"], event["metadata"]["name"]) for event in events}
+        for event in events:
+            self._store.put("events", event)
+        for gone in known.events - told:
+            self._store.remove("events", gone)
+        known.events = told
 
     def _publish_pods(self, known: _Known) -> None:
         """Put the agent's pods into the store, and take away those that it no longer has."""
@@ -218,7 +235,8 @@ class Mirror:
         for pod in pods:
             key = (pod["metadata"]["namespace"], pod["metadata"]["name"])
             if not self._may_own(view.name, key):
-                log.warning("fleet.pod_refused", agent=view.name, pod="/".join(key), why="another agent's name")
+                why = "another agent's name"
+                log.warning("fleet.pod_refused", code=POD_REFUSED.code, agent=view.name, pod="/".join(key), why=why)
                 continue
             kept.add(key)
             self._give(known, key)
@@ -266,12 +284,12 @@ class Mirror:
         try:
             async with self._fetch_slots:
                 known.fetched_at_s = asyncio.get_running_loop().time()
-                known.pods = pods_from_kubelet(await fetch_pods(self._opener, name), name)
+                known.pods = pods_from_kubelet(await self._kubelets.pods(name), name)
             self._publish(known)
         except ApiError as error:
             log.info("fleet.pods_unknown", agent=name, why=error.message)
         except Exception:
-            log.exception("fleet.pods_failed", agent=name)  # one box must not end the others' mirror
+            log.exception("fleet.pods_failed", code=BUG.code, agent=name)  # one box must not end the others' mirror
         finally:
             known.fetching = None
 

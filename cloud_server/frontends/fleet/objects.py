@@ -11,12 +11,14 @@ import uuid
 from contextlib import suppress
 from datetime import UTC, datetime
 
+from cloud_server.agents.agents import AgentView
 from cloud_server.frontends.fleet.resources import LEASE_NAMESPACE
-from cloud_server.frontends.fleet.status import Json
-from cloud_server.registry import AgentView
+from tunnel.kubeapi.status import Json
 
 LABEL_PREFIX = "longline/"
 """An agent's own labels live here, so that none can pretend to be a role or a zone of Kubernetes."""
+BOX_FAULT = "BoxFault"
+"""Condition of a node of which the box itself says that something is wrong: its clock, its DNS, a part that is down."""
 LEASE_DURATION_S = 15
 """A connected agent is heard from at least this often, or it is cut."""
 MAX_CLAIM_CHARS = 256
@@ -57,6 +59,8 @@ def node_object(agent: AgentView, created: datetime, sources: Json | None = None
         sources: the condition that tells what the box lacks of its logs; None: it is not known, or it has none.
     """
     conditions = [_ready_condition(agent, created)]
+    if agent.facts:
+        conditions.append(_facts_condition(agent, created))
     if sources is not None:
         conditions.append(sources | {"lastHeartbeatTime": timestamp(agent.since or created)})
     capacity = _capacity(agent)
@@ -158,6 +162,22 @@ def _ready_condition(agent: AgentView, created: datetime) -> Json:
         "message": message,
         "lastHeartbeatTime": timestamp(agent.since or created),
         "lastTransitionTime": timestamp(agent.since or created),
+    }
+
+
+def _facts_condition(agent: AgentView, created: datetime) -> Json:
+    """What the box knows of itself: True while something is wrong there; it stays, False, for what is over."""
+    current = [fact for fact in agent.facts if fact.until is None]
+    shown = current or agent.facts
+    texts = [f"{fact.code}: {fact.text}" for fact in shown]
+    since = max(fact.since if fact.until is None else fact.until for fact in shown)
+    return {
+        "type": BOX_FAULT,
+        "status": "True" if current else "False",
+        "reason": claim(shown[0].code) if current else "Mended",
+        "message": claim("; ".join(texts) if current else f"until {timestamp(since)}: {'; '.join(texts)}"),
+        "lastHeartbeatTime": timestamp(agent.since or created),
+        "lastTransitionTime": timestamp(since),
     }
 
 

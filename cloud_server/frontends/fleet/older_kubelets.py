@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
-from cloud_server.registry import AgentView
+from cloud_server.agents.agents import AgentView
 from tunnel.aio.sockets.http1 import Response
 
 NEWEST = frozenset(("v5.channel.k8s.io", "SPDY/3.1+portforward.k8s.io"))

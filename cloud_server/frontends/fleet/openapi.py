@@ -8,11 +8,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 
-from cloud_server.frontends.fleet.encoding import encode
 from cloud_server.frontends.fleet.resources import METRICS_GROUP, RESOURCES, Resource
 from cloud_server.frontends.fleet.schemas import META, SCHEMAS, Fields
-from cloud_server.frontends.fleet.status import Json, no_such_path
 from tunnel.aio.process.command import VERSION
+from tunnel.kubeapi.encoding import encode
+from tunnel.kubeapi.status import Json, no_such_path
 
 _SIMPLE: dict[str, Json] = {
     "string": {"type": "string"},

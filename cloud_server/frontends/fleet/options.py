@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cloud_server.frontends.fleet.routes import Query
-from cloud_server.frontends.fleet.status import ApiError, expired, invalid
+from tunnel.kubeapi.status import ApiError, expired, invalid
 
 EXACT, NOT_OLDER = "Exact", "NotOlderThan"
 _GROUP = "meta.k8s.io"

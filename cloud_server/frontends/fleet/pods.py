@@ -7,11 +7,13 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
+from cloud_server.agents.agents import AgentView
+from cloud_server.frontends.fleet.causes import cause
 from cloud_server.frontends.fleet.objects import claim, timestamp, uid_of
 from cloud_server.frontends.fleet.resources import DEFAULT_NAMESPACE
-from cloud_server.frontends.fleet.status import ApiError, Json
-from cloud_server.registry import AgentView
-from tunnel.core.names import KUBELET
+from tunnel.core.wire.faults import CONTAINER_UNKNOWN
+from tunnel.core.wire.names import KUBELET, as_offered
+from tunnel.kubeapi.status import ApiError, Json
 
 MAX_PODS = 512
 """From one agent; a real kubelet stops at 110 by default."""
@@ -57,7 +59,7 @@ def pods_from_kubelet(body: object, agent: str) -> list[Json]:
 
 def offers_kubelet(agent: AgentView) -> bool:
     """Whether the agent said, when it last connected, that it has a kubelet to ask."""
-    return agent.node is not None and KUBELET in agent.node.services
+    return agent.node is not None and as_offered(KUBELET, agent.node.services) in agent.node.services
 
 
 def stand_in(agent: AgentView, created: datetime) -> Json:
@@ -141,10 +143,14 @@ def choose_container(pod: Json, wanted: str) -> str:
     name = pod["metadata"]["name"]
     if wanted:
         if wanted not in known:
-            raise ApiError(400, f"container {wanted} is not valid for pod {name}: it has {', '.join(known) or 'none'}")
+            raise ApiError(
+                400,
+                f"container {wanted} is not valid for pod {name}: it has {', '.join(known) or 'none'}",
+                cause=cause(CONTAINER_UNKNOWN),
+            )
         return wanted
     if not known:
-        raise ApiError(400, f"pod {name} has no containers")
+        raise ApiError(400, f"pod {name} has no containers", cause=cause(CONTAINER_UNKNOWN))
     preferred = (pod["metadata"].get("annotations") or {}).get(DEFAULT_CONTAINER)
     return preferred if preferred in known else known[0]
 

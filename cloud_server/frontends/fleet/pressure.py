@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from cloud_server.frontends.fleet.objects import timestamp
-from cloud_server.frontends.fleet.status import Json
 from cloud_server.frontends.fleet.usage import (
     LEAST_DISK,
     LEAST_INODES,
@@ -12,6 +11,7 @@ from cloud_server.frontends.fleet.usage import (
     Usage,
     lacking,
 )
+from tunnel.kubeapi.status import Json
 
 
 def with_usage(node: Json, usage: Usage | None) -> Json:

@@ -6,28 +6,37 @@ here. What goes wrong before the upgrade is answered as a `Status`.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from urllib.parse import quote, urlencode
 
-from cloud_server.frontends.fleet.audit import AuditRecord, audited
+from cloud_server.frontends.fleet.causes import cause
 from cloud_server.frontends.fleet.credentials import offered_protocols
-from cloud_server.frontends.fleet.encoding import decode
 from cloud_server.frontends.fleet.gone import unless_gone
-from cloud_server.frontends.fleet.interfaces import User
-from cloud_server.frontends.fleet.kubelet import KubeletCall, ending, start
+from cloud_server.frontends.fleet.kubelet import KubeletCall, asking_kubelet, ending, start
 from cloud_server.frontends.fleet.mirror import Mirror
 from cloud_server.frontends.fleet.objects import claim
 from cloud_server.frontends.fleet.older_kubelets import OlderKubelets
 from cloud_server.frontends.fleet.pods import choose_container, containers
 from cloud_server.frontends.fleet.routes import ResourceRequest
-from cloud_server.frontends.fleet.status import ApiError, Json, from_stream_error, not_found
-from cloud_server.frontends.fleet.store import ObjectStore
+from cloud_server.frontends.fleet.stream_errors import from_stream_error
 from cloud_server.frontends.http.exchange import Exchange
-from cloud_server.frontends.opener import Opener
-from tunnel.aio.sessions.splice import splice
-from tunnel.aio.sockets.http1 import Headers, Request
-from tunnel.core.errors import StreamError
+from cloud_server.opens.door import Door
+from cloud_server.opens.request import OpenRequest
+from cloud_server.trust.caller import Caller
+from tunnel.aio.operate.recorded_command import recorded_command
+from tunnel.aio.sessions.carry import carry
+from tunnel.aio.sockets.http1 import HeaderItems, Headers, Request
+from tunnel.core.wire.errors import Code, OpenRefused, StreamError
+from tunnel.core.wire.faults import UPGRADE_MISSING
+from tunnel.kubeapi.encoding import decode
+from tunnel.kubeapi.status import ApiError, Json, not_found
+from tunnel.kubeapi.store import ObjectStore
 
 MAX_ERROR_BYTES = 64 * 1024
+MAX_NAME_CHARS = 253 + 64
+"""Of a pod with its namespace in a record; what a client asked for may be no name at all."""
+_CODES = {403: Code.NOT_ALLOWED, 404: Code.NO_SERVICE}
+"""Of what is refused before an agent is asked."""
 _LOG_OPTIONS = (
     "follow",
     "previous",
@@ -44,18 +53,43 @@ _RESPONSE_HEADERS = ("upgrade", "sec-websocket-accept", "sec-websocket-protocol"
 _STREAM_PROTOCOL = "x-stream-protocol-version"
 
 
+@dataclass(slots=True, kw_only=True)
+class _Asked:
+    """What a request is about, filled while that is found out."""
+
+    action: str
+    namespace: str
+    pod: str
+    container: str
+    """As asked for; empty for the pod's first."""
+    command: list[str]
+    agent: str = ""
+    """Empty: there is no such pod."""
+    asked: bool = False
+    """Whether it was asked for at the door, which records what becomes of it."""
+
+    def about(self) -> dict[str, object]:
+        """For the record."""
+        return {
+            "action": self.action,
+            "pod": f"{self.namespace}/{self.pod}"[:MAX_NAME_CHARS],
+            "container": self.container[:MAX_NAME_CHARS],
+            "command": recorded_command(self.command),
+        }
+
+
 class Proxy:
     """Serves the streaming subresources of pods."""
 
-    def __init__(self, mirror: Mirror, store: ObjectStore, opener: Opener) -> None:
+    def __init__(self, mirror: Mirror, store: ObjectStore, door: Door) -> None:
         self._mirror = mirror
         self._store = store
-        self._opener = opener
+        self._door = door
         self._older = OlderKubelets()
 
     # Public
 
-    async def serve(self, exchange: Exchange, request: Request, about: ResourceRequest, user: User) -> None:
+    async def serve(self, exchange: Exchange, request: Request, about: ResourceRequest, caller: Caller) -> None:
         """Serve one request.
 
         Raises:
@@ -63,23 +97,26 @@ class Proxy:
             StreamError: the client is gone.
         """
         action = about.resource.subresource
-        record = AuditRecord(
+        asked = _Asked(
             action=action,
-            user=user.name,
-            peer=exchange.peer,
             namespace=about.namespace,
             pod=about.name,
             container="" if action == "portforward" else about.query.text("container"),
             command=about.query.every("command"),
         )
-        with audited(record):
-            record.agent, pod = await self._find(about)
+        try:
+            asked.agent, pod = await self._find(about)
             if action != "portforward":
-                record.container = await self._container(about, pod)
+                asked.container = await self._container(about, pod)
             if action == "log":
-                await self._log(exchange, about, record)
+                await self._log(exchange, about, asked, caller)
             else:
-                await self._stream(exchange, request, about, record)
+                await self._stream(exchange, request, about, asked, caller)
+        except ApiError as error:
+            if not asked.asked:
+                refused = OpenRefused(error.message, _CODES.get(error.code, Code.REFUSED))
+                self._door.refuse(_asking(exchange, asked, caller), refused, status=error.code)
+            raise
 
     # Internal
 
@@ -97,61 +134,71 @@ class Proxy:
             pod = self._store.get("pods", (about.namespace, about.name)) or pod
         return choose_container(pod, wanted)
 
+    async def _start(
+        self, exchange: Exchange, asked: _Asked, caller: Caller, method: str, target: str, headers: HeaderItems
+    ) -> KubeletCall:
+        asked.asked = True
+        asking = _asking(exchange, asked, caller)
+        return await unless_gone(exchange, start(self._door, asking, method, target, headers))
+
     async def _stream(
-        self,
-        exchange: Exchange,
-        request: Request,
-        about: ResourceRequest,
-        record: AuditRecord,
+        self, exchange: Exchange, request: Request, about: ResourceRequest, asked: _Asked, caller: Caller
     ) -> None:
         if request.upgrade is None:
-            raise ApiError(400, f"{record.action} needs an upgrade to WebSocket or SPDY")
+            raise ApiError(400, f"{asked.action} needs an upgrade to WebSocket or SPDY", cause=cause(UPGRADE_MISSING))
         offered = offered_protocols(request.headers)
-        view = self._mirror.view(record.agent)
+        view = self._mirror.view(asked.agent)
         if view is not None and self._older.turn_down(view, offered):
-            raise ApiError(403, f"the kubelet of agent {record.agent} speaks none of {', '.join(offered)}")
+            raise ApiError(
+                403,
+                f"the kubelet of agent {asked.agent} speaks none of {', '.join(offered)}",
+                cause=cause(UPGRADE_MISSING),
+            )
         headers = _upgrade_headers(request.headers)
-        target = _stream_target(about, record)
-        asking = start(self._opener, record.agent, request.method, target, headers, record.user)
-        async with ending(await unless_gone(exchange, asking)) as answer:
+        target = _stream_target(about, asked)
+        async with ending(await self._start(exchange, asked, caller, request.method, target, headers)) as answer:
             if answer.response.status != 101:
                 if view is not None:
                     self._older.note(view, offered, answer.response)
-                raise await _kubelet_error(answer, record)
+                raise await _kubelet_error(answer, asked)
             conn = await exchange.take_over(_answer_headers(answer.response.headers), answer.response.reason)
-            if first := answer.connection.trailing_data():
-                await conn.write(first)
-            result = await splice(answer.stream, conn.detach())
-            record.bytes_in, record.bytes_out = result.bytes_from_socket, result.bytes_to_socket
-            record.ended = f"{result.reason}: {result.text}" if result.text else result.reason
 
-    async def _log(self, exchange: Exchange, about: ResourceRequest, record: AuditRecord) -> None:
-        target = _log_target(about, record)
-        asking = start(self._opener, record.agent, "GET", target, (), record.user)
-        async with ending(await unless_gone(exchange, asking)) as answer:
+            async def pass_first() -> bytes:
+                if first := answer.connection.trailing_data():
+                    await conn.write(first)
+                return b""
+
+            await carry(answer.live.opened(), conn, pass_first)
+
+    async def _log(self, exchange: Exchange, about: ResourceRequest, asked: _Asked, caller: Caller) -> None:
+        target = _log_target(about, asked)
+        async with ending(await self._start(exchange, asked, caller, "GET", target, ())) as answer:
             if answer.response.status != 200:
-                raise await _kubelet_error(answer, record)
+                raise await _kubelet_error(answer, asked)
             await exchange.start(200, [("content-type", "text/plain")])
             try:
-                await unless_gone(exchange, _copy_log(exchange, answer, record))
+                await unless_gone(exchange, _copy_log(exchange, answer))
             except StreamError:
                 exchange.abort()  # an end would promise that this is all there is
                 raise
 
 
-async def _copy_log(exchange: Exchange, answer: KubeletCall, record: AuditRecord) -> None:
+def _asking(exchange: Exchange, asked: _Asked, caller: Caller) -> OpenRequest:
+    return asking_kubelet(caller, asked.agent, exchange.peer, asked.about())
+
+
+async def _copy_log(exchange: Exchange, answer: KubeletCall) -> None:
     while chunk := await answer.connection.read_chunk():
         await exchange.send(chunk)
-        record.bytes_out += len(chunk)
     await exchange.finish()
 
 
-async def _kubelet_error(answer: KubeletCall, record: AuditRecord) -> ApiError:
+async def _kubelet_error(answer: KubeletCall, asked: _Asked) -> ApiError:
     """The kubelet's refusal as a `Status`; it may be one already, or plain text."""
     try:
         body = await answer.connection.read_body(MAX_ERROR_BYTES)
     except StreamError as error:
-        return from_stream_error(error, record.agent)
+        return from_stream_error(error, asked.agent)
     status = answer.response.status
     code = status if 400 <= status < 600 else 502
     try:
@@ -160,29 +207,29 @@ async def _kubelet_error(answer: KubeletCall, record: AuditRecord) -> ApiError:
         parsed = None
     if isinstance(parsed, dict) and parsed.get("kind") == "Status" and isinstance(parsed.get("message"), str):
         reason, text = parsed.get("reason"), claim(parsed["message"])
-        message = text if record.agent in text else f"agent {record.agent}: {text}"
+        message = text if asked.agent in text else f"agent {asked.agent}: {text}"
         return ApiError(code, message, reason if isinstance(reason, str) else "")
     text = claim(body.decode("utf-8", "replace").strip())
-    return ApiError(code, f"agent {record.agent}: {text or answer.response.reason or status}")
+    return ApiError(code, f"agent {asked.agent}: {text or answer.response.reason or status}")
 
 
-def _pod_path(kind: str, record: AuditRecord) -> str:
-    parts = [record.namespace, record.pod, *filter(None, [record.container])]
+def _pod_path(kind: str, asked: _Asked) -> str:
+    parts = [asked.namespace, asked.pod, *filter(None, [asked.container])]
     return "/".join(["", kind, *(quote(part, safe="") for part in parts)])
 
 
-def _stream_target(about: ResourceRequest, record: AuditRecord) -> str:
-    if record.action == "portforward":
+def _stream_target(about: ResourceRequest, asked: _Asked) -> str:
+    if asked.action == "portforward":
         ports = urlencode([("port", port) for port in about.query.every("ports")])
-        return _pod_path("portForward", record) + (f"?{ports}" if ports else "")
+        return _pod_path("portForward", asked) + (f"?{ports}" if ports else "")
     query = [(theirs, "1") for ours, theirs in _STREAMS if about.query.flag(ours)]
-    query += [("command", word) for word in record.command]
-    return f"{_pod_path(record.action, record)}?{urlencode(query)}"
+    query += [("command", word) for word in asked.command]
+    return f"{_pod_path(asked.action, asked)}?{urlencode(query)}"
 
 
-def _log_target(about: ResourceRequest, record: AuditRecord) -> str:
+def _log_target(about: ResourceRequest, asked: _Asked) -> str:
     query = [(name, value) for name in _LOG_OPTIONS for value in about.query.every(name)[:1]]
-    return _pod_path("containerLogs", record) + (f"?{urlencode(query)}" if query else "")
+    return _pod_path("containerLogs", asked) + (f"?{urlencode(query)}" if query else "")
 
 
 def _upgrade_headers(headers: Headers) -> list[tuple[str, str]]:

@@ -10,20 +10,21 @@ from datetime import datetime
 from typing import Any
 
 from cloud_server.frontends.fleet.completion import completed
-from cloud_server.frontends.fleet.encoding import decode, encode
 from cloud_server.frontends.fleet.mirror import Mirror
-from cloud_server.frontends.fleet.negotiation import wants_table
 from cloud_server.frontends.fleet.objects import internal_address, lease_object, with_heartbeat
 from cloud_server.frontends.fleet.options import check_list, check_version, check_watch
 from cloud_server.frontends.fleet.pressure import with_usage
 from cloud_server.frontends.fleet.resources import LEASE_NAMESPACE
 from cloud_server.frontends.fleet.routes import ResourceRequest
-from cloud_server.frontends.fleet.selectors import FieldRequirement, Selector, parse
-from cloud_server.frontends.fleet.status import ApiError, Json, not_found
-from cloud_server.frontends.fleet.store import ObjectStore
 from cloud_server.frontends.fleet.tables import table
 from cloud_server.frontends.fleet.usage import UsageReader
-from cloud_server.frontends.fleet.watch import DEFAULT_TIMEOUT_S, MAX_TIMEOUT_S, Sink, WatchOptions, serve_watch
+from tunnel.core.wire.names import close_name, meant
+from tunnel.kubeapi.encoding import decode, encode
+from tunnel.kubeapi.negotiation import wants_table
+from tunnel.kubeapi.selectors import FieldRequirement, Selector, parse
+from tunnel.kubeapi.status import ApiError, Json, not_found
+from tunnel.kubeapi.store import ObjectStore
+from tunnel.kubeapi.watch import DEFAULT_TIMEOUT_S, MAX_TIMEOUT_S, Sink, WatchOptions, serve_watch
 
 MAX_TOKEN_CHARS = 1024
 MEASURE_WAIT_S = 1.5
@@ -49,12 +50,13 @@ class Reads:
         """
         as_table = wants_table(accept)
         check_version(about.query, self._store.version)
-        resource = about.resource.name
+        resource = about.resource.stored
         if resource == "pods":
             await self._mirror.freshen(about.namespace, about.name)
         item = self._find(resource, about.namespace, about.name)
         if item is None:
-            raise not_found(about.resource.group, resource, about.name)
+            near = close_name(about.name, lambda name: self._find(resource, about.namespace, name) is not None)
+            raise not_found(about.resource.group, about.resource.name, about.name, meant(near))
         if resource == "nodes" and not as_table:
             await self._measure(about.name)
         item = self._present(item)
@@ -93,7 +95,7 @@ class Reads:
         after = query.number("resourceVersion", 0)
         initial = query.flag("sendInitialEvents")
         options = WatchOptions(
-            resource=resource.name,
+            resource=resource.stored,
             kind=resource.kind,
             group_version=resource.group_version,
             namespace=about.namespace or None,
@@ -115,7 +117,7 @@ class Reads:
     def _all(self, about: ResourceRequest) -> list[Json]:
         namespace = about.namespace or None
         if about.resource.name != "leases":
-            return self._store.items(about.resource.name, namespace)
+            return self._store.items(about.resource.stored, namespace)
         if namespace not in (None, LEASE_NAMESPACE):
             return []
         return [item for name in self._mirror.names() if (item := self._lease(name))]

@@ -36,6 +36,11 @@ class Resource:
         return f"{self.group}/{self.version}" if self.group else self.version
 
     @property
+    def stored(self) -> str:
+        """What its objects are kept as; of two groups with one name only the core's has any."""
+        return f"{self.group}/{self.name}" if self.name == "events" and self.group else self.name
+
+    @property
     def subresource(self) -> str:
         """`exec` of `pods/exec`, empty for a resource itself."""
         return self.name.partition("/")[2]
@@ -80,7 +85,10 @@ RESOURCES = (
         origin="namespaces are those that pods of boxes are in",
     ),
     # `kubectl describe`, `cluster-info` and `cluster-info dump`, k9s and Headlamp ask for these.
-    _empty("", "Event", "ev", everywhere=False),
+    Resource(
+        name="events", kind="Event", singular="event", short_names=("ev",),
+        origin="events are what boxes tell of themselves",
+    ),
     _empty("", "Service", "svc"),
     _empty("", "ReplicationController", "rc"),
     _empty("events.k8s.io", "Event", "ev", everywhere=False),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from cloud_server.frontends.fleet.access import AUTHENTICATED, PATHS, Action, decide
 from cloud_server.frontends.fleet.interfaces import User
 from cloud_server.frontends.fleet.resources import RESOURCES, find_in_group
-from cloud_server.frontends.fleet.status import ApiError, Json, invalid
+from cloud_server.frontends.fleet.rights import AUTHENTICATED, PATHS, Action, decide
+from tunnel.kubeapi.status import ApiError, Json, invalid
 
 _GROUP = "authorization.k8s.io"
 

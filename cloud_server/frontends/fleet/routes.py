@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 
 from cloud_server.frontends.fleet.resources import Resource, find
-from cloud_server.frontends.fleet.status import ApiError, about, no_such_path
 from tunnel.aio.sockets.http1 import Request
+from tunnel.kubeapi.status import ApiError, about, no_such_path
 
 _FALSE = ("0", "false")
 _WRITE_METHODS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}

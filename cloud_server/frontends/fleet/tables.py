@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from cloud_server.frontends.fleet.pods import dicts
-from cloud_server.frontends.fleet.status import Json
+from tunnel.kubeapi.status import Json
 
 Row = list[object]
 
@@ -209,6 +209,19 @@ def _metrics_row(item: Json, _now: datetime) -> Row:
     return [item["metadata"]["name"], f"{nanocores}n", f"{kib}Ki", item["window"]]
 
 
+def _event_row(item: Json, now: datetime) -> Row:
+    seen = _moment(item["lastTimestamp"])
+    involved = item["involvedObject"]
+    return [
+        human_duration(now - seen) if seen else "<unknown>",
+        item["type"],
+        item["reason"],
+        f"{involved['kind'].lower()}/{involved['name']}",
+        item["message"],
+        item["metadata"]["name"],
+    ]
+
+
 def _plain_row(item: Json, now: datetime) -> Row:
     return [item["metadata"]["name"], _age(item, now)]
 
@@ -216,6 +229,10 @@ def _plain_row(item: Json, now: datetime) -> Row:
 _PLAIN = Printer((_NAME, _AGE), _plain_row)
 _METRICS = Printer((_NAME, Column("CPU"), Column("Memory"), Column("Window")), _metrics_row)
 _PRINTERS = {
+    "events": Printer(
+        (Column("Last Seen"), Column("Type"), Column("Reason"), Column("Object"), Column("Message"), Column("Name", 1)),
+        _event_row,
+    ),
     "nodes": Printer(
         (
             _NAME,

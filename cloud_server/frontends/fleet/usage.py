@@ -8,12 +8,14 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from cloud_server.frontends.fleet.kubelet import fetch_json
+from cloud_server.agents.agents import AgentView
+from cloud_server.frontends.fleet.causes import cause
+from cloud_server.frontends.fleet.kubelet import KubeletReader
 from cloud_server.frontends.fleet.pods import dicts, offers_kubelet
-from cloud_server.frontends.fleet.status import ApiError, from_stream_error
-from cloud_server.frontends.opener import Opener
-from cloud_server.registry import AgentView
-from tunnel.core.errors import Code, OpenRefused
+from cloud_server.frontends.fleet.stream_errors import from_stream_error
+from tunnel.core.wire.errors import Code, OpenRefused
+from tunnel.core.wire.faults import USAGE_UNKNOWN
+from tunnel.kubeapi.status import ApiError
 
 FRESH_S = 10.0
 """How long an answer, or that there was none, is good enough for others who ask."""
@@ -91,9 +93,9 @@ class _Box:
 class UsageReader:
     """Reads from boxes, a bounded number at a time; whoever asks for the same box waits for the same answer."""
 
-    def __init__(self, opener: Opener, clock: Callable[[], datetime]) -> None:
+    def __init__(self, kubelets: KubeletReader, clock: Callable[[], datetime]) -> None:
         """`run` must be running."""
-        self._opener = opener
+        self._kubelets = kubelets
         self._clock = clock
         self._boxes: dict[str, _Box] = {}
         self._slots = asyncio.Semaphore(PARALLEL)
@@ -130,7 +132,11 @@ class UsageReader:
         if not agent.connected:
             raise from_stream_error(OpenRefused("", Code.AGENT_AWAY), agent.name)
         if not offers_kubelet(agent):
-            raise ApiError(404, f"agent {agent.name} does not say what its box uses: it offers no kubelet")
+            raise ApiError(
+                404,
+                f"agent {agent.name} does not say what its box uses: it offers no kubelet",
+                cause=cause(USAGE_UNKNOWN),
+            )
         box = self._boxes.setdefault(agent.name, _Box())
         if (asking := self._ask_if_stale(agent, box)) is not None:
             await asyncio.wait({asking}, timeout=within_s)
@@ -176,12 +182,12 @@ class UsageReader:
 
     async def _summary(self, agent: str) -> object:
         try:
-            return await fetch_json(self._opener, agent, _SUMMARY, MAX_SUMMARY_BYTES)
+            return await self._kubelets.document(agent, _SUMMARY, MAX_SUMMARY_BYTES)
         except ApiError as error:
             if error.code != 502:
                 raise
         # A kubelet that knows nothing of its disk, as in a container, answers 500 to all of it together.
-        return await fetch_json(self._opener, agent, f"{_SUMMARY}?only_cpu_and_memory=true", MAX_SUMMARY_BYTES)
+        return await self._kubelets.document(agent, f"{_SUMMARY}?only_cpu_and_memory=true", MAX_SUMMARY_BYTES)
 
 
 def lacking(usage: Usage) -> dict[str, bool]:

@@ -7,12 +7,12 @@ from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from cloud_server.frontends.fleet.credentials import offered_protocols
-from cloud_server.frontends.fleet.encoding import JSON_TYPE, encode
 from cloud_server.frontends.fleet.gone import unless_gone
-from cloud_server.frontends.fleet.status import ApiError, Json
 from cloud_server.frontends.http.exchange import Exchange
 from tunnel.aio.sockets.http1 import Request
-from tunnel.core.errors import Code, StreamClosed, StreamError
+from tunnel.core.wire.errors import Code, StreamClosed, StreamError
+from tunnel.kubeapi.encoding import JSON_TYPE, encode
+from tunnel.kubeapi.status import ApiError, Json
 
 _NOTHING = b" "
 """Between two values of JSON blanks mean nothing, in all clients; a line end would be an event to some (python

@@ -27,11 +27,18 @@ class Http1Exchange(ServerConnection):
         self._conn = conn
         self._heads = heads
         self._render = render
+        self.last = False
+        """Whether the client is to make its next request on another connection."""
 
     @property
     def peer(self) -> str:
         """The client's address, for logs and records."""
         return self._conn.peer
+
+    async def start(self, status: int, headers: HeaderItems = (), reason: str = "") -> None:
+        """Begin a streamed answer; see `ServerConnection.start`."""
+        self._conn.settled = True
+        await super().start(status, [*headers, ("connection", "close")] if self.last else headers, reason)
 
     def trust(self) -> None:
         """The request is a user's; see `Exchange.trust`."""
@@ -43,6 +50,7 @@ class Http1Exchange(ServerConnection):
 
     async def take_over(self, headers: HeaderItems, reason: str = "") -> Conn:
         """Switch protocols; see `Exchange.take_over`."""
+        self._conn.settled = True
         if early := await self.upgrade(headers, reason):
             self._conn.unread(early)
         return self._conn

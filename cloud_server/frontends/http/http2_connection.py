@@ -23,6 +23,7 @@ from cloud_server.frontends.http.http2_limits import Http2Limits, new_h2
 from cloud_server.frontends.http.http2_stream import Http2Stream
 from cloud_server.frontends.http.keepalive import KeepAlive, host_silent_s
 from cloud_server.frontends.http.window_updates import take_window_updates
+from tunnel.core.wire.faults import PROTOCOL_BROKEN
 
 CONNECTION_WINDOW_BYTES = 1024 * 1024
 """Given back as soon as bytes come in, so that no stalled stream stops the others: their own windows bound them."""
@@ -428,7 +429,7 @@ class Http2Connection(asyncio.Protocol):
         if self._over:
             return
         if code is not ErrorCodes.NO_ERROR:
-            _log.warning("connection closed", peer=self._peer, reason=text)
+            _log.warning("connection closed", code=PROTOCOL_BROKEN.code, peer=self._peer, reason=text)
         self._h2.close_connection(code)
         self._leave(text)
 

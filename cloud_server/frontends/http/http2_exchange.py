@@ -13,7 +13,7 @@ from h2.errors import ErrorCodes
 from cloud_server.frontends.http.http2_stream import Http2Stream
 from tunnel.aio.sockets.conn import Conn
 from tunnel.aio.sockets.http1 import HeaderItems, Headers, HttpError, Request
-from tunnel.core.errors import Code, StreamClosed
+from tunnel.core.wire.errors import Code, StreamClosed
 
 LARGE_BYTES = 64 * 1024
 """Of a part of an answer, such as the first list of a watch: as much of each stream of a connection is no harm."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from tunnel.core.budget import Budget
+from tunnel.core.streams.budget import Budget
 
 STRANGERS_BYTES = 16 * 1024 * 1024
 """For all clients together that have not proved yet who they are: whoever comes with a token has it in the head itself.

@@ -20,7 +20,7 @@ from cloud_server.frontends.http.stranger import Stranger
 from tunnel.aio.process.tasks import TaskOwner
 from tunnel.aio.sockets.conn import Conn
 from tunnel.aio.sockets.http1 import MAX_HEAD_BYTES, MAX_LONG_HEAD_BYTES, HttpError, Request
-from tunnel.core.errors import StreamError
+from tunnel.core.wire.errors import StreamError
 
 ALPN_PROTOCOLS = ("h2", "http/1.1")
 """What a listener for this offers, best first."""
@@ -68,6 +68,10 @@ class HttpServer:
         self._is_user = is_user
         self._heads = LongHeads()
         self._http2: set[Http2Connection] = set()
+        self._http1: set[Http1Exchange] = set()
+        self._idle: set[asyncio.Timeout] = set()
+        """Of HTTP/1.1 connections between two requests."""
+        self._draining = False
 
     # Public
 
@@ -84,20 +88,38 @@ class HttpServer:
             await conn.aclose()
 
     def drain(self) -> None:
-        """Ask the clients that can be asked to make their next requests on other connections."""
+        """Let clients make their next requests on other connections: those that wait for an answer are told with it;
+        by HTTP/1.1 the connections of the others are closed.
+        """
+        self._draining = True
         for connection in self._http2:
             connection.drain()
+        for exchange in self._http1:
+            exchange.last = True
+        now_s = asyncio.get_running_loop().time()
+        for idle in self._idle:
+            idle.reschedule(now_s)
 
     # Internal
 
     async def _handle_http1(self, conn: Conn) -> None:
         exchange = Http1Exchange(conn, self._heads, self._render, trusted=self._is_user(conn.tls_peer_spiffe))
-        timeout_s = HEAD_TIMEOUT_S
+        exchange.last = self._draining
+        self._http1.add(exchange)
         try:
-            while (request := await _next_request(exchange, timeout_s)) is not None:
+            request = await _next_request(exchange, asyncio.timeout(HEAD_TIMEOUT_S))
+            while request is not None:
                 await self._serve(conn, exchange, request)
-                timeout_s = IDLE_TIMEOUT_S
+                if exchange.last:
+                    return
+                idle = asyncio.timeout(IDLE_TIMEOUT_S)
+                self._idle.add(idle)
+                try:
+                    request = await _next_request(exchange, idle)
+                finally:
+                    self._idle.discard(idle)
         finally:
+            self._http1.discard(exchange)
             exchange.release()
 
     async def _handle_http2(self, conn: Conn) -> None:
@@ -160,9 +182,9 @@ class HttpServer:
             raise
 
 
-async def _next_request(exchange: Http1Exchange, timeout_s: float) -> Request | None:
+async def _next_request(exchange: Http1Exchange, limit: asyncio.Timeout) -> Request | None:
     try:
-        async with asyncio.timeout(timeout_s):
+        async with limit:
             return await exchange.next_request()
     except TimeoutError:
         return None

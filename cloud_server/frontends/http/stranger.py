@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Callable
 
 from cloud_server.frontends.http.http2_stream import Http2Stream
-from tunnel.core.budget import Budget
+from tunnel.core.streams.budget import Budget
 
 STREAM_BYTES = 16 * 1024
 """A stream beside its head and body: its task, its exchange, and what the library keeps of it. That is 8 kB by

@@ -14,7 +14,7 @@ from cloud_server.frontends.konnectivity.messages import (
     is_grpc,
     trailers,
 )
-from tunnel.core.budget import Budget
+from tunnel.core.streams.budget import Budget
 
 ASSEMBLY_BYTES = 64 * 1024 * 1024
 """What the incomplete messages of one connection may take, of those that are longer than a window."""

@@ -10,10 +10,11 @@ from cloud_server.frontends.http.http2_limits import Http2Limits
 from cloud_server.frontends.http.http2_stream import Http2Stream
 from cloud_server.frontends.konnectivity.call import ASSEMBLY_BYTES, Call, refusal_of
 from cloud_server.frontends.konnectivity.tunnel import Service, Tunnel
-from cloud_server.routing.attempt import Dials
+from cloud_server.opens.door import Door
+from cloud_server.trust.authenticator import Authenticator
 from tunnel.aio.process.tasks import TaskOwner
 from tunnel.aio.sockets.conn import Conn
-from tunnel.core.budget import Budget
+from tunnel.core.streams.budget import Budget
 
 PATH = b"/ProxyService/Proxy"
 LIMITS = Http2Limits(
@@ -31,9 +32,11 @@ LIMITS = Http2Limits(
 class KonnectivityFrontend:
     """Serves connections that begin with HTTP/2's preface."""
 
-    def __init__(self, dials: Dials, *, deadline_s: float) -> None:
-        """`deadline_s`: within which every dial is answered."""
-        self._service = Service(dials, deadline_s)
+    def __init__(self, door: Door, authenticator: Authenticator, *, deadline_s: float) -> None:
+        """`deadline_s`: within which every dial is answered; may be changed for those that come."""
+        self._door = door
+        self.deadline_s = deadline_s
+        self._authenticator = authenticator
         self._connections: set[Http2Connection] = set()
         self._connect_ids = itertools.count(1)
 
@@ -49,7 +52,9 @@ class KonnectivityFrontend:
 
     async def handle(self, conn: Conn) -> None:
         """Serve a connection until it ends, and its tunnels with it."""
-        user = conn.peer
+        peer, socket_peer = conn.peer, conn.unix_peer
+        uid, pid = (socket_peer.uid, socket_peer.pid) if socket_peer is not None else (-1, 0)
+        caller = self._authenticator.by_unix_peer(uid, pid, konnectivity=True)
         detached = conn.detach()
         tunnels = TaskOwner("konnectivity")
         assembly = Budget(total_bytes=ASSEMBLY_BYTES)
@@ -60,11 +65,11 @@ class KonnectivityFrontend:
                 stream.finish(refusal)
                 return
             call = Call(stream, assembly)
-            tunnel = Tunnel(call, self._service, next(self._connect_ids), user)
+            tunnel = Tunnel(call, Service(self._door, self.deadline_s), next(self._connect_ids), caller, peer)
             call.begin(tunnel)  # now: what comes in the same breath as the request is the tunnel's already
             tunnels.spawn("tunnel", tunnel.run())
 
-        connection = Http2Connection(detached.transport, user, LIMITS, on_request)
+        connection = Http2Connection(detached.transport, peer, LIMITS, on_request)
         self._connections.add(connection)
         try:
             connection.start(detached.leftover, at_eof=detached.at_eof)

@@ -12,18 +12,19 @@ from dataclasses import dataclass
 
 from google.protobuf.message import DecodeError
 
-from cloud_server.frontends.audit import log_refused, log_stream
+from cloud_server.frontends.http_answers import reason_phrase
 from cloud_server.frontends.konnectivity import packets
 from cloud_server.frontends.konnectivity.call import Call
 from cloud_server.frontends.konnectivity.messages import CallFailed, Status
-from cloud_server.frontends.status import reason_phrase
-from cloud_server.routing.attempt import Attempt, Dials
+from cloud_server.opens.door import Door
+from cloud_server.opens.request import OpenRequest
+from cloud_server.trust.caller import Caller
 from protos.konnectivity_pb2 import Data, DialRequest, Packet, PacketType
-from tunnel.aio.sessions.pending import open_unless_gone
-from tunnel.aio.sessions.splice import SpliceResult
+from tunnel.aio.sessions.incoming import GAVE_UP
 from tunnel.aio.sessions.stream import Stream
-from tunnel.core.errors import Code, OpenRefused, StreamError
-from tunnel.core.limits import MAX_DATA_BYTES
+from tunnel.core.wire.errors import Code, OpenRefused, StreamError
+from tunnel.core.wire.faults import ONLY_TCP, coded
+from tunnel.core.wire.limits import MAX_DATA_BYTES
 
 FRONTEND = "konnectivity"
 ASK_S = 10.0
@@ -49,7 +50,7 @@ SLOW_S = 1.0
 class Service:
     """What all tunnels share."""
 
-    dials: Dials
+    door: Door
     deadline_s: float
     """Within which every dial is answered."""
 
@@ -57,18 +58,27 @@ class Service:
 class Tunnel:
     """Handler of its call and sink of its stream at once."""
 
-    def __init__(self, call: Call, service: Service, connect_id: int, user: str) -> None:
-        """`connect_id`: what packets of this tunnel are marked with; not 0. `user`: whoever opened the socket."""
+    def __init__(self, call: Call, service: Service, connect_id: int, caller: Caller, peer: str) -> None:
+        """Not yet running.
+
+        Args:
+            call: that it serves.
+            service: of its front end.
+            connect_id: what packets of this tunnel are marked with; not 0.
+            caller: whoever opened the socket.
+            peer: the socket's other end, for the record.
+        """
         loop = asyncio.get_running_loop()
         self._loop = loop
         self._call = call
         self._service = service
         self._id = connect_id
-        self._user = user
+        self._caller = caller
+        self._peer = peer
         self._asked: asyncio.Future[DialRequest | None] = loop.create_future()
         self._given_up: asyncio.Future[None] = loop.create_future()
         self._stream: Stream | None = None
-        self._closed: asyncio.Future[tuple[str, str]] = loop.create_future()
+        self._closed: asyncio.Future[None] = loop.create_future()
         self._chunks: deque[bytes] = deque()
         self._chunk_offset = 0
         self._waiting = 0
@@ -81,8 +91,6 @@ class Tunnel:
         self._gathering: asyncio.TimerHandle | None = None
         self._settling: asyncio.TimerHandle | None = None
         self._endpoint_finished = False
-        self._bytes_in = 0
-        self._bytes_out = 0
 
     # Public
 
@@ -122,7 +130,7 @@ class Tunnel:
         self._give_up()
         if self._stream is not None and not self._closed.done():
             self._stream.close_nowait()
-            self._end("closed", "")
+            self._end()
         self._call.finish()
 
     def sent(self) -> None:
@@ -135,7 +143,6 @@ class Tunnel:
         elif took_s < QUICK_S:
             self._batch = min(self._batch * 2, MAX_BATCH_BYTES)
         count, self._in_flight = self._in_flight, 0
-        self._bytes_out += count
         self._stream.consumed(count)
         self._pump()
 
@@ -144,7 +151,7 @@ class Tunnel:
         self._give_up()
         if self._stream is not None and not self._closed.done():
             self._stream.reset(Code.CONNECTION_RESET, text)
-            self._end(Code.CONNECTION_RESET.label, text)
+            self._end()
 
     # Internal - called by the stream (StreamSink)
 
@@ -168,7 +175,7 @@ class Tunnel:
         elif not self._closed.done():
             self._call.send(packets.close_response(self._id, reason_phrase(str(error))))
             self._call.finish()
-            self._end(error.code.label, str(error))
+            self._end()
 
     # Internal - packets
 
@@ -197,7 +204,6 @@ class Tunnel:
         else:
             self._settle()
             payload, more = data.data, True
-            self._bytes_in += len(payload)
             for start in range(0, len(payload), MAX_DATA_BYTES):
                 more = self._stream.send_nowait(payload[start : start + MAX_DATA_BYTES])
             if not more:
@@ -212,7 +218,7 @@ class Tunnel:
             self._call.send(packets.close_response(self._id))
             self._call.finish()
             self._stream.close_nowait()  # delivers in the background what the client sent before
-            self._end("closed", "")
+            self._end()
 
     def _on_mismatch(self, connect_id: int) -> None:
         text = "mismatched connection IDs"
@@ -224,51 +230,46 @@ class Tunnel:
     # Internal - the tunnel
 
     async def _dial(self, request: DialRequest) -> None:
-        attempt = None
+        asking = OpenRequest(
+            caller=self._caller,
+            frontend=FRONTEND,
+            peer=self._peer,
+            asked=request.address,
+            deadline_s=self._service.deadline_s,
+        )
+        door = self._service.door
         try:
             if request.protocol != "tcp":
-                raise OpenRefused(f"only tcp is carried, not {request.protocol or 'nothing'}", Code.UNREACHABLE)
-            attempt = self._service.dials.attempt(request.address)
-            opening = attempt.open(principal=self._user, frontend=FRONTEND, deadline_s=self._service.deadline_s)
-            stream = await open_unless_gone(opening, self._until_given_up())
+                text = f"only tcp is carried, not {request.protocol or 'nothing'}"
+                refused = OpenRefused(text, Code.UNREACHABLE, ONLY_TCP)
+                door.refuse(asking, refused)
+                raise refused
+            live = await door.open(asking, self._until_given_up())
         except OpenRefused as refused:
-            agent = "" if attempt is None else attempt.agent
-            log_refused(
-                FRONTEND, user=self._user, peer=self._user, agent=agent, target=request.address, refused=refused
-            )
             if not self._given_up.done():
-                self._call.send(packets.dial_response(request.random, error=reason_phrase(str(refused))))
+                self._call.send(
+                    packets.dial_response(request.random, error=reason_phrase(coded(str(refused), refused.fault)))
+                )
                 self._call.finish()
             return
-        if stream is not None:
-            await self._carry(stream, attempt, request.random)
+        if live is not None:
+            await self._carry(live.opened(), request.random)
 
     async def _until_given_up(self) -> None:
         await asyncio.shield(self._given_up)
 
-    async def _carry(self, stream: Stream, attempt: Attempt, random: int) -> None:
-        started_s = self._loop.time()
+    async def _carry(self, stream: Stream, random: int) -> None:
         if self._given_up.done():  # between the stream's opening and this task's turn
-            stream.reset(Code.CANCELLED, "the client gave up")
+            stream.reset(Code.CANCELLED, GAVE_UP)
             return
         self._stream = stream
         self._call.send(packets.dial_response(random, connect_id=self._id))
         self._settling = self._loop.call_later(SETTLE_S, self._settle)
         try:
-            reason, text = await self._closed
+            await self._closed
         except asyncio.CancelledError:
             stream.reset(Code.SHUTTING_DOWN, "the server is stopping")
             raise
-        duration_s = self._loop.time() - started_s
-        log_stream(
-            FRONTEND,
-            user=self._user,
-            peer=self._user,
-            agent=attempt.agent,
-            target=attempt.target,
-            resolved=stream.resolved_address,
-            result=SpliceResult(self._bytes_in, self._bytes_out, duration_s, reason, text),
-        )
 
     def _settle(self) -> None:
         """The client knows the tunnel: let the endpoint speak."""
@@ -294,13 +295,15 @@ class Tunnel:
             self._call.send(packets.close_response(self._id))
             self._call.finish()
             self._stream.close_nowait()  # the other direction ends with it, behind what the client has sent
-            self._end("closed", "")
+            self._end()
 
     def _may_gather(self) -> bool:
         """Whether to wait for more: in a stream of bulk data, for a little, so that packets are not small ones."""
         if self._loop.time() - self._sent_at_s > PAUSE_S:
             self._burst = 0
-        full = min(BULK_BYTES, self._batch)
+        assert self._stream is not None
+        # No more than the endpoint may send: with all that it sent consumed, that is at least half of the window.
+        full = min(BULK_BYTES, self._batch, self._stream.statistics().window_bytes // 2)
         if self._burst < BULK_BYTES or self._waiting >= full or self._endpoint_finished:
             return False
         if self._gathering is None:
@@ -340,10 +343,10 @@ class Tunnel:
             self._gathering.cancel()
             self._gathering = None
 
-    def _end(self, reason: str, text: str) -> None:
+    def _end(self) -> None:
         self._stop_gathering()
         if self._settling is not None:
             self._settling.cancel()
             self._settling = None
         self._chunks.clear()
-        self._closed.set_result((reason, text))
+        self._closed.set_result(None)

@@ -12,7 +12,7 @@ from tests.support.connect_proxy import relay
 from tests.support.leaks import open_descriptors, unfinished_tasks
 from tunnel.aio.carriers.carrier import Carrier, CarrierLost
 from tunnel.aio.carriers.channel import open_channel, release
-from tunnel.core.limits import MAX_MESSAGE_BYTES
+from tunnel.core.wire.limits import MAX_MESSAGE_BYTES
 
 
 async def _hold(carrier: Carrier, _uri: str, _spki: bytes) -> None:

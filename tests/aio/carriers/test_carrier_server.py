@@ -9,6 +9,7 @@ from pathlib import Path
 
 import grpc
 import grpc.aio
+import psutil
 import pytest
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
@@ -337,6 +338,34 @@ async def test_a_port_in_use_is_an_error(server: Cloud) -> None:
     second = CarrierServer([server.address], server.server._tls, echo, None)
     with pytest.raises(OSError, match=f"cannot listen on {server.address}"):
         await second.start()
+
+
+def listening(port: int) -> int:
+    """How many sockets of this process listen on a port."""
+    found = psutil.Process().net_connections("tcp")
+    return sum(one.status == psutil.CONN_LISTEN and one.laddr.port == port for one in found)
+
+
+async def test_one_that_takes_over_listens_beside_the_one_that_stops_to_listen(server: Cloud) -> None:
+    async with cloud(echo, listen=()) as after:
+        with pytest.raises(OSError, match="another process does"):
+            await after.server.listen(server.address)
+        before = await server.dial()
+        await before.write(b"to the old one")
+        assert await before.read() == b"to the old one"
+        await after.server.listen(server.address, shared=True)
+        assert listening(server.server.ports[0]) == 2
+        server.server.stop_listening(60.0)
+        await waits.eventually(lambda: listening(server.server.ports[0]) == 1)
+        for _ in range(8):  # the kernel would give each of the two half of them
+            carrier = await after.dial()
+            await carrier.write(b"to the new one")
+            assert await carrier.read() == b"to the new one"
+            carrier.close()
+        assert len(server.server._carriers) == 1
+        await before.write(b"goes on")
+        assert await before.read() == b"goes on"
+        before.close()
 
 
 async def test_several_addresses() -> None:

@@ -6,7 +6,7 @@ import grpc
 import pytest
 
 from tunnel.aio.carriers.channel_options import OPTIONS, agent_options, cloud_options
-from tunnel.core.limits import MAX_MESSAGE_BYTES
+from tunnel.core.wire.limits import MAX_MESSAGE_BYTES
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def test_each_option_is_named_once_and_has_a_reason() -> None:
 
 def test_values_that_others_rely_on() -> None:
     agent, cloud = dict(agent_options()), dict(cloud_options())
-    assert cloud["grpc.so_reuseport"] == 0
+    assert cloud["grpc.so_reuseport"] == 1
     assert agent["grpc.use_local_subchannel_pool"] == 1
     for side in (agent, cloud):
         assert side["grpc.max_receive_message_length"] == side["grpc.max_send_message_length"] == MAX_MESSAGE_BYTES

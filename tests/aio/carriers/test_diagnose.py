@@ -18,6 +18,7 @@ from tunnel.aio.carriers.diagnose import find_fault
 from tunnel.aio.identity.tls_material import ClientTls
 from tunnel.aio.sockets.address import split_address
 from tunnel.aio.sockets.http_proxy import parse_proxy
+from tunnel.core.wire.faults import BOX_CERTIFICATE_TIME
 
 DAY = dt.timedelta(days=1)
 AUTHORITY = Authority()
@@ -31,7 +32,8 @@ def _tls(box: Issued = BOX, trusts: Authority = AUTHORITY) -> ClientTls:
 async def diagnose(address: str, tls: ClientTls, proxy: str | None = None) -> str:
     """The fault."""
     given = parse_proxy(proxy, "https_proxy") if proxy is not None else None
-    return await find_fault(address, tls, given) or "all is in order"
+    fault = await find_fault(address, tls, given)
+    return "all is in order" if fault is None else fault.text
 
 
 @contextlib.asynccontextmanager
@@ -223,8 +225,9 @@ def test_a_certificate_that_the_box_takes_for_good_and_the_server_has_outlived()
     own = AUTHORITY.issue(uris=[AGENT])
     fault = diagnose_module._own_certificate_fault(_tls(own).load(), own.certificate.not_valid_after_utc + DAY)
     assert fault is not None
-    assert "this box's certificate expired on 20" in fault
-    assert "the server's own begins on 20" in fault
+    assert fault.fault is BOX_CERTIFICATE_TIME
+    assert "this box's certificate expired on 20" in fault.text
+    assert "the server's own begins on 20" in fault.text
 
 
 @pytest.mark.parametrize(

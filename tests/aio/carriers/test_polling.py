@@ -1,4 +1,4 @@
-"""Who waits for gRPC's sockets; see `tunnel/aio/carriers/__init__.py`."""
+"""Who waits for gRPC's sockets; see `tunnel/aio/carriers/environment.py`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import sys
 PROGRAM = '''
 import asyncio, os, sys
 if sys.argv[1] == "ours":
-    import tunnel.aio.carriers
+    from tunnel.aio.carriers.native_log import silence_core
+    silence_core()
 import grpc, grpc.aio
 
 ROUNDS = 400

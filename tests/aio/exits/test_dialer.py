@@ -19,9 +19,9 @@ from tunnel.aio.exits.dialer import dial
 from tunnel.aio.exits.policy import Policy
 from tunnel.aio.sockets.conn import Conn
 from tunnel.aio.sockets.tcp import connect_tcp
-from tunnel.core.errors import Code, OpenRefused
-from tunnel.core.target import TcpTarget
-from tunnel.core.target_rule import Address, TargetRule
+from tunnel.core.wire.errors import Code, OpenRefused
+from tunnel.core.wire.target import TcpTarget
+from tunnel.core.wire.target_rule import Address, TargetRule
 
 ANY = ("127.0.0.0/8:*", "[::1]:*", "192.0.2.0/24:*")
 

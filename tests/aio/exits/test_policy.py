@@ -13,9 +13,9 @@ import pytest
 
 from tests.support.waits import scaled_s
 from tunnel.aio.exits.policy import Policy, system_resolve
-from tunnel.core.errors import Code, OpenRefused
-from tunnel.core.target import TcpTarget
-from tunnel.core.target_rule import Address, TargetRule
+from tunnel.core.wire.errors import Code, OpenRefused
+from tunnel.core.wire.target import TcpTarget
+from tunnel.core.wire.target_rule import Address, TargetRule
 
 
 class Dns:

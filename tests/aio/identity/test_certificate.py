@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import ssl
 
 import pytest
 from cryptography import x509
@@ -14,7 +15,8 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunnel.aio.identity.certificate import CertificateUnreadable, read_certificate
+from tests.support.pki import Authority
+from tunnel.aio.identity.certificate import CertificateUnreadable, read_certificate, read_own
 
 SIGNER = ec.generate_private_key(ec.SECP256R1())
 NAME = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "x" * 60)])
@@ -114,3 +116,21 @@ def test_rubbish_is_refused_or_read_and_nothing_else(changes: list[tuple[int, in
         return
     assert all(uri.isascii() for uri in read.uris)
     assert read.spki_der in bytes(der)
+
+
+@pytest.mark.parametrize("ends_in", [dt.timedelta(days=1), dt.timedelta(days=-1)], ids=["good", "run out"])
+def test_our_own_certificate_is_read_with_its_key_beside_it(ends_in: dt.timedelta) -> None:
+    authority = Authority()
+    issued = authority.issue(uris=["spiffe://longline/agent/box-7"], hosts=["box.example"], ends_in=ends_in)
+    seen = read_own(issued.certificate_pem + authority.pem, issued.key_pem)
+    known = x509.load_pem_x509_certificate(issued.certificate_pem)
+    assert seen.uris == ("spiffe://longline/agent/box-7",)
+    assert seen.validity.not_before == known.not_valid_before_utc
+    assert seen.validity.not_after == known.not_valid_after_utc
+
+
+def test_a_certificate_with_another_key_is_not_our_own() -> None:
+    one, other = Authority().issue(), Authority().issue()
+    for certificate, key in ((one.certificate_pem, other.key_pem), (one.certificate_pem, b""), (b"", one.key_pem)):
+        with pytest.raises(ssl.SSLError):
+            read_own(certificate, key)

@@ -7,6 +7,7 @@ import pytest
 
 from tunnel.aio.process.command import AddressParameter, Failed, command_line
 from tunnel.aio.process.config import ConfigError
+from tunnel.core.wire.faults import TOKEN_EXPIRED
 
 
 @click.group()
@@ -21,7 +22,7 @@ def fine() -> None:
 
 @group.command()
 def fails() -> None:
-    raise Failed("it is too late")
+    raise Failed("it is too late", TOKEN_EXPIRED)
 
 
 @group.command()
@@ -64,10 +65,10 @@ def outcome(
     ("words", "code", "out", "err"),
     [
         (["fine"], 0, "fine\n", ""),
-        (["fails"], 1, "", "Error: it is too late\n"),
-        (["misconfigured"], 2, "", "a.toml:1: a: is wrong\na.toml:2: b: is wrong\n"),
-        (["breaks"], 1, "", "Error: by zero (LONGLINE_DEBUG=1 shows where)\n"),
-        (["breaks-in-silence"], 1, "", "Error: ZeroDivisionError (LONGLINE_DEBUG=1 shows where)\n"),
+        (["fails"], 1, "", "Error [LL2013]: it is too late\n"),
+        (["misconfigured"], 2, "", "Error [LL1004]: a.toml:1: a: is wrong\nError [LL1004]: a.toml:2: b: is wrong\n"),
+        (["breaks"], 1, "", "Error [LL6001]: by zero (LONGLINE_DEBUG=1 shows where)\n"),
+        (["breaks-in-silence"], 1, "", "Error [LL6001]: ZeroDivisionError (LONGLINE_DEBUG=1 shows where)\n"),
         (["dial", "--server", "[::1]:22"], 0, "[::1]:22\n", ""),
     ],
 )
@@ -85,6 +86,7 @@ def test_slips_exit_with_2(
     code, out, err = outcome(monkeypatch, capsys, *words)
     assert (code, out) == (2, "")
     assert err.startswith("Usage: ")
+    assert "\nError [LL1001]: " in err
 
 
 def test_an_interrupt_is_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

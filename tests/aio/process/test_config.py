@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunnel.aio.process.config import ConfigError, Fault, HostPort, Seconds, ServerAddress, Validated, load
+from tunnel.aio.process.config import AuditConfig, ConfigError, Fault, HostPort, Seconds, ServerAddress, Validated, load
 
 
 class Even(str):
@@ -255,3 +255,13 @@ def test_whatever_is_written_is_read_or_told(
         for fault in error.faults:
             number = int(fault.removeprefix(f"{path}:").split(":")[0])
             assert 1 <= number <= len(lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "destination"),
+    [("", "-"), ('file = "-"', "-"), ('file = "a/b.log"', "{0}/a/b.log"), ('file = "/b"', "/b")],
+)
+def test_where_audit_records_go(tmp_path: Path, text: str, destination: str) -> None:
+    path = tmp_path / "audit.toml"
+    path.write_text(text)
+    assert load(path, AuditConfig).destination == destination.format(tmp_path)

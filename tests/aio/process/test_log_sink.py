@@ -16,14 +16,14 @@ import pytest
 
 from tests.support.waits import Deadline
 from tunnel.aio.process import log_sink
-from tunnel.aio.process.log_sink import MAX_UNFINISHED_CHARS, LogSink, Lost, SinkStream
+from tunnel.aio.process.log_sink import MAX_UNFINISHED_CHARS, LogSink, SinkStream
 
 PIPE_BYTES = 4096
 LINE = b"x" * 99 + b"\n"
 
 
-def tell(lost: Lost) -> bytes:
-    return f"lost {lost.lines} {lost.audit_records}\n".encode()
+def tell(lost: int) -> bytes:
+    return f"lost {lost}\n".encode()
 
 
 @contextmanager
@@ -71,7 +71,7 @@ def test_lines_arrive_in_order(tmp_path: Path) -> None:
             sink.write(b"%d\n" % number)
         assert sink.flush(5)
     assert path.read_bytes() == b"".join(b"%d\n" % number for number in range(1000))
-    assert sink.lost == Lost(0, 0)
+    assert sink.lost == 0
 
 
 def test_a_reader_that_stops_costs_the_oldest_lines_and_is_told_where_they_are_missing() -> None:
@@ -80,12 +80,12 @@ def test_a_reader_that_stops_costs_the_oldest_lines_and_is_told_where_they_are_m
         sink.write(b"a" * 2 * PIPE_BYTES + b"\n")  # the thread is stuck in this one
         until(lambda: not sink._lines)
         for number in range(200):
-            sink.write(b"%099d\n" % number, audit=number % 2 == 0)
-        assert sink.lost == Lost(100, 50)
+            sink.write(b"%099d\n" % number)
+        assert sink.lost == 100
         assert not sink.flush(0.01)
         head, _, rest = read_until(read_end, b"%099d\n" % 199).partition(b"\n")
         assert len(head) == 2 * PIPE_BYTES
-        assert rest == b"lost 100 50\n" + b"".join(b"%099d\n" % number for number in range(100, 200))
+        assert rest == b"lost 100\n" + b"".join(b"%099d\n" % number for number in range(100, 200))
         sink.write(b"after\n")
         assert read_until(read_end, b"after\n") == b"after\n"  # told once
 
@@ -104,8 +104,8 @@ def test_nobody_reads_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
     with small_pipe() as (read_end, write_end), sink_to(write_end) as sink:
         os.close(read_end)
         sink.write(LINE)
-        sink.write(LINE, audit=True)
-        until(lambda: sink.lost == Lost(2, 1))
+        sink.write(LINE)
+        until(lambda: sink.lost == 2)
 
 
 def test_a_full_disk_is_told_when_there_is_room(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -122,11 +122,11 @@ def test_a_full_disk_is_told_when_there_is_room(monkeypatch: pytest.MonkeyPatch,
     with path.open("wb") as file, sink_to(file.fileno()) as sink:
         monkeypatch.setattr(os, "write", half_a_line)
         sink.write(b"0123456789abcde\n")
-        until(lambda: sink.lost == Lost(1, 0))
+        until(lambda: sink.lost == 1)
         full = False
         sink.write(b"more\n")
         assert sink.flush(5)
-    assert path.read_bytes() == b"0123456789\nlost 1 0\nmore\n"
+    assert path.read_bytes() == b"0123456789\nlost 1\nmore\n"
 
 
 def test_a_descriptor_that_somebody_made_non_blocking() -> None:
@@ -136,7 +136,7 @@ def test_a_descriptor_that_somebody_made_non_blocking() -> None:
             sink.write(LINE)
         sink.write(b"end\n")
         assert read_until(read_end, b"end\n") == LINE * 1000 + b"end\n"
-        assert sink.lost == Lost(0, 0)
+        assert sink.lost == 0
 
 
 def test_the_descriptor_stays_blocking_for_whoever_shares_it() -> None:

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from tests.support.waits import eventually
 from tunnel.aio.process import parts as parts_module
 from tunnel.aio.process.parts import PartFailed, Parts
-from tunnel.core.backoff import Backoff
+from tunnel.core.path.backoff import Backoff
 
 
 class Fickle:

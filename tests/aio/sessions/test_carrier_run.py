@@ -16,10 +16,10 @@ from tunnel.aio.carriers.carrier import CarrierLost
 from tunnel.aio.sessions import carrier_run
 from tunnel.aio.sessions.carrier_run import CarrierRun
 from tunnel.aio.sessions.incoming import IncomingStream
-from tunnel.core.errors import Code, OpenRefused, RemoteProtocolError, SessionLost, SessionRefused
-from tunnel.core.handshake import encode_refusal
-from tunnel.core.limits import Timing
-from tunnel.core.states import Link
+from tunnel.core.link import Link
+from tunnel.core.wire.errors import Code, OpenRefused, RemoteProtocolError, SessionLost, SessionRefused
+from tunnel.core.wire.handshake import encode_refusal
+from tunnel.core.wire.limits import Timing
 
 
 async def test_bytes_survive_many_cuts_in_order() -> None:

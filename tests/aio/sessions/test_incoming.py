@@ -7,7 +7,7 @@ from structlog.testing import capture_logs
 
 from tests.support.joined import TARGET, joined
 from tunnel.aio.sessions.incoming import IncomingStream
-from tunnel.core.errors import Code, OpenRefused, StreamClosed, StreamReset
+from tunnel.core.wire.errors import Code, OpenRefused, StreamClosed, StreamReset
 
 
 async def test_refusal_carries_code_and_text() -> None:

@@ -11,8 +11,8 @@ from tests.support.joined import Pair, joined
 from tunnel.aio.sessions.incoming import IncomingStream
 from tunnel.aio.sessions.pending import open_unless_gone
 from tunnel.aio.sessions.stream import Stream
-from tunnel.core.errors import Code, OpenRefused
-from tunnel.core.target import TcpTarget
+from tunnel.core.wire.errors import Code, OpenRefused
+from tunnel.core.wire.target import TcpTarget
 
 TARGET = TcpTarget("10.0.0.1", 80)
 

@@ -9,10 +9,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.support.joined import TARGET, echo, joined
+from tests.support.principals import user
 from tunnel.aio.sessions.incoming import IncomingStream
 from tunnel.aio.sessions.stream import Stream
-from tunnel.core.errors import Code, OpenRefused, SessionLost, StreamClosed, StreamReset
-from tunnel.core.limits import Timing
+from tunnel.core.wire.errors import Code, OpenRefused, SessionLost, StreamClosed, StreamReset
+from tunnel.core.wire.limits import Timing
 
 SHORT = Timing(suspect_after_s=10.0, dead_after_s=15.0, resume_window_s=0.3)
 
@@ -124,7 +125,7 @@ async def test_stalled_reader_stops_its_writer_and_nobody_else() -> None:
     async def endless(incoming: IncomingStream) -> None:
         nonlocal sent
         stream = incoming.accept()
-        if incoming.principal != "endless":
+        if incoming.principal.name != "endless":
             await echo_on(stream)
             return
         while True:
@@ -137,7 +138,7 @@ async def test_stalled_reader_stops_its_writer_and_nobody_else() -> None:
             await stream.write(data)  # type: ignore[attr-defined]
 
     async with joined(endless) as both:
-        stalled = await both.server.open(TARGET, deadline_s=5, principal="endless")
+        stalled = await both.server.open(TARGET, deadline_s=5, principal=user("endless"))
         other = await both.server.open(TARGET, deadline_s=5)
         for _ in range(50):
             await other.write(b"x" * 1000)
@@ -162,13 +163,13 @@ async def test_what_outlives_the_drain_is_reset_on_both_sides_and_the_session_en
             raise
 
     async def unanswered(incoming: IncomingStream) -> None:
-        if incoming.principal == "unanswered":
+        if incoming.principal.name == "unanswered":
             await asyncio.sleep(60)
         await endless(incoming)
 
     async with joined(unanswered) as both, asyncio.TaskGroup() as tasks:
         stream = await both.server.open(TARGET, deadline_s=5)
-        pending = tasks.create_task(_refusal_of(both.server.open(TARGET, deadline_s=50, principal="unanswered")))
+        pending = tasks.create_task(_refusal_of(both.server.open(TARGET, deadline_s=50, principal=user("unanswered"))))
         while both.agent.core.stream_count < 2:
             await asyncio.sleep(0)
         assert await stream.read()
@@ -216,3 +217,34 @@ async def test_a_fault_at_a_timer_ends_the_session(monkeypatch: pytest.MonkeyPat
             async with asyncio.timeout(5):
                 await stream.read()
         assert [entry["log_level"] for entry in logs if entry["log_level"] == "error"] == ["error"]
+
+
+@pytest.mark.looptime
+async def test_a_session_lives_by_the_clock_that_it_is_given() -> None:
+    loop = asyncio.get_running_loop()
+
+    def clock() -> float:
+        return loop.time() + 5e6
+
+    async with joined(echo, clock=clock) as both:
+        stream = await both.server.open(TARGET, deadline_s=5)
+        assert 0 <= stream.now() - clock() < 1
+        lost_s = loop.time()
+        await both.cut()
+        with pytest.raises(SessionLost):
+            await stream.read()
+        assert loop.time() - lost_s == pytest.approx(Timing().resume_window_s, abs=1)
+
+
+@pytest.mark.looptime
+async def test_time_left_to_answer_is_the_openers() -> None:
+    left_s: list[float] = []
+
+    async def note(incoming: IncomingStream) -> None:
+        left_s.append(incoming.deadline_s)
+        incoming.refuse(Code.REFUSED, "enough")
+
+    async with joined(note, clock=lambda: asyncio.get_running_loop().time() - 5e6) as both:
+        with pytest.raises(OpenRefused):
+            await both.server.open(TARGET, deadline_s=5)
+    assert left_s == [pytest.approx(5, abs=0.1)]

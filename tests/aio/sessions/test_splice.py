@@ -24,9 +24,9 @@ from tunnel.aio.sessions.splice import SpliceResult, splice
 from tunnel.aio.sessions.stream import Stream
 from tunnel.aio.sockets.conn import Conn
 from tunnel.aio.sockets.tcp import reset_when_closed
-from tunnel.core.errors import StreamReset
-from tunnel.core.states import Send
-from tunnel.core.target import TcpTarget
+from tunnel.core.streams.send_half import Send
+from tunnel.core.wire.errors import StreamReset
+from tunnel.core.wire.target import TcpTarget
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 

@@ -10,8 +10,8 @@ from tests.support.joined import joined
 from tests.support.waits import eventually
 from tunnel.aio.sessions.incoming import IncomingStream
 from tunnel.aio.sessions.stream import Stream
-from tunnel.core.errors import Code, StreamError
-from tunnel.core.target import TcpTarget
+from tunnel.core.wire.errors import Code, StreamError
+from tunnel.core.wire.target import TcpTarget
 
 TARGET = TcpTarget("10.0.0.1", 80)
 

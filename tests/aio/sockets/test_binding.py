@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tunnel.aio.sockets.binding import address_fault, path_fault, reason_of
+from tunnel.aio.sockets.binding import address_fault, in_use, path_fault, reason_of
 
 
 @pytest.mark.parametrize(
@@ -40,3 +40,19 @@ def test_a_port_in_use_is_no_fault_of_its_address() -> None:
 def test_a_folder_for_the_path(tmp_path: Path) -> None:
     assert path_fault(tmp_path / "c.sock") == ""
     assert path_fault(tmp_path / "missing" / "c.sock") == "its folder does not exist"
+
+
+@pytest.mark.parametrize("reuse", [0, 1])
+def test_a_port_that_somebody_listens_on_is_in_use_whether_he_shares_it_or_not(reuse: int) -> None:
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, reuse)
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert in_use(f"127.0.0.1:{port}")
+        assert in_use(f"0.0.0.0:{port}")
+        assert in_use(f":{port}")
+        assert not in_use(f"127.0.0.2:{port}")
+    assert not in_use(f"127.0.0.1:{port}")
+    assert not in_use("127.0.0.1:0")
+    assert not in_use("name.invalid:1")

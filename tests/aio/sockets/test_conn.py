@@ -17,8 +17,8 @@ import pytest
 from tests.support.pki import Authority
 from tests.support.tls_client import TlsClient
 from tests.support.waits import eventually
-from tunnel.aio.sockets.conn import READ_BUFFER_BYTES, Conn, format_address
-from tunnel.core.errors import Code, StreamBusy, StreamClosed, StreamError, StreamReset
+from tunnel.aio.sockets.conn import NO_CERTIFICATE, READ_BUFFER_BYTES, Conn, format_address
+from tunnel.core.wire.errors import Code, StreamBusy, StreamClosed, StreamError, StreamReset
 
 T = TypeVar("T")
 
@@ -263,9 +263,12 @@ async def test_a_peer_has_a_name() -> None:
         assert ends.conn.peer == format_address(ends.peer.getsockname())
     async with joined(socket.AF_INET6) as ends:
         assert ends.conn.peer.startswith("[::1]:")
+        assert ends.conn.unix_peer is None
     async with joined(socket.AF_UNIX) as ends:
         assert ends.conn.peer == f"uid {os.getuid()}"
         assert ends.conn.tls_peer_spiffe is None
+        assert ends.conn.tls_peer == NO_CERTIFICATE
+        assert ends.conn.unix_peer == (os.getpid(), os.getuid(), os.getgid())
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_UNIX])

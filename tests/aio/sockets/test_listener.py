@@ -21,7 +21,7 @@ from tunnel.aio.identity.tls_material import ServerTls
 from tunnel.aio.sockets.conn import Conn
 from tunnel.aio.sockets.listener import LINGER_S, Limits, Listener, ListenFailed
 from tunnel.aio.sockets.tls_context import server_context
-from tunnel.core.errors import StreamReset
+from tunnel.core.wire.errors import StreamReset
 
 URI = "spiffe://longline/user/ann"
 
@@ -328,6 +328,24 @@ async def test_a_client_certificate_is_read(authority: Authority, server_tls: ss
         assert await ask(listener.ports[0], client_tls(authority, tmp_path, two_names)) == b"nobody"
         as_dns_name = authority.issue(hosts=[URI.replace("/", "-").replace(":", "-")])
         assert await ask(listener.ports[0], client_tls(authority, tmp_path, as_dns_name)) == b"nobody"
+
+
+async def test_a_client_certificate_says_which_it_is_and_until_when(
+    authority: Authority, server_tls: ssl.SSLContext, tmp_path: Path
+) -> None:
+    async def which(conn: Conn) -> None:
+        await conn.read()
+        uri, serial, until = conn.tls_peer
+        await conn.write(f"{uri} {serial} {until}".encode())
+
+    async with listening(which) as listener:
+        await listener.listen_tcp("127.0.0.1:0", server_tls)
+        ann = authority.issue(uris=[URI])
+        told = (await ask(listener.ports[0], client_tls(authority, tmp_path, ann))).decode()
+        uri, serial, until = told.split(" ", 2)
+        assert (uri, int(serial, 16)) == (URI, ann.certificate.serial_number)
+        assert (serial, until) == (serial.lower(), str(ann.certificate.not_valid_after_utc))
+        assert await ask(listener.ports[0], client_tls(authority, tmp_path)) == b"None  None"
 
 
 async def test_a_foreign_certificate_is_refused(

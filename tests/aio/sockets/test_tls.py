@@ -21,7 +21,7 @@ from tunnel.aio.sessions.splice import READ_BYTES
 from tunnel.aio.sockets.conn import Conn
 from tunnel.aio.sockets.tls import TlsTransport
 from tunnel.aio.sockets.tls_context import server_context
-from tunnel.core.errors import StreamError, StreamReset
+from tunnel.core.wire.errors import StreamError, StreamReset
 
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
 
@@ -265,7 +265,7 @@ async def test_a_writer_is_stopped_by_a_server_that_does_not_read(
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.5):
                 await client.send(blob)
-        assert site.transports[0]._incoming.pending <= READ_BYTES
+        assert site.transports[0]._tls._incoming.pending <= READ_BYTES
         client.cut()
         go_on.set()
         assert isinstance(await site.outcome(), StreamReset)

@@ -18,7 +18,7 @@ from tests.support.tls_client import TlsClient
 from tests.support.waits import eventually
 from tunnel.aio.sockets.conn import Conn
 from tunnel.aio.sockets.tls_client import dial_tls
-from tunnel.core.errors import StreamReset
+from tunnel.core.wire.errors import StreamReset
 
 pytestmark = [pytest.mark.timeout(20), pytest.mark.may_block("the test itself writes keys and loads the server's")]
 

@@ -7,11 +7,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from cloud_server.opens.live import LiveOpen
+from cloud_server.routing.router import Router
+from tests.support.doors import Doors, Records
 from tests.support.joined import Pair, joined
 from tunnel.aio.sessions.incoming import IncomingStream
 from tunnel.aio.sessions.stream import Stream
-from tunnel.core.errors import Code, OpenRefused
-from tunnel.core.target import Target, TcpTarget
+from tunnel.core.wire.errors import Code, OpenRefused
+from tunnel.core.wire.target import Target, TcpTarget
 
 
 @dataclass(kw_only=True)
@@ -36,29 +39,34 @@ class Site:
     """Opens that were cancelled before the agent's answer."""
     dialling: int = 0
 
-    async def open(
-        self,
-        agent: str,
-        target: Target,
-        *,
-        principal: str,
-        frontend: str,
-        deadline_s: float = 10.0,
-        early_data: bytes = b"",
-    ) -> Stream:
+    def __post_init__(self) -> None:
+        self.doors = Doors(self, Router(self))
+
+    @property
+    def records(self) -> Records:
+        return self.doors.records
+
+    async def open(self, live: LiveOpen) -> Stream:
+        """The last behind the door."""
+        request, (live.agent, live.target) = live.request, live.permitted[0].route
         self.asked.append(
             Asked(
-                agent=agent,
-                target=target,
-                principal=principal,
-                frontend=frontend,
-                deadline_s=deadline_s,
-                early_data=early_data,
+                agent=live.agent,
+                target=live.target,
+                principal=request.caller.name,
+                frontend=request.frontend,
+                deadline_s=request.deadline_s,
+                early_data=request.early_data,
             )
         )
-        if agent != "box-7":
-            raise OpenRefused(f"agent {agent} is not known here", Code.UNKNOWN_AGENT)
-        return await self.pair.server.open(target, deadline_s=deadline_s, principal=principal, early_data=early_data)
+        if live.agent != "box-7":
+            raise OpenRefused(f"agent {live.agent} is not known here", Code.UNKNOWN_AGENT)
+        return await self.pair.server.open(
+            live.target,
+            deadline_s=request.deadline_s,
+            principal=request.caller.principal,
+            early_data=request.early_data,
+        )
 
     def is_known(self, name: str) -> bool:
         return name == "box-7"

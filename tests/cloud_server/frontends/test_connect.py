@@ -17,27 +17,20 @@ from structlog.testing import capture_logs
 
 from cloud_server.frontends import connect
 from cloud_server.frontends.connect import ConnectFrontend
-from cloud_server.routing.attempt import Dials
-from cloud_server.routing.router import Router
 from tests.cloud_server.frontends.site import BANNER, Site, site
+from tests.support.doors import who
 from tests.support.pki import Authority
 from tests.support.tls_client import TlsClient
 from tests.support.waits import eventually, scaled_s
 from tunnel.aio.identity.tls_material import ServerTls
 from tunnel.aio.sockets.listener import Listener
 from tunnel.aio.sockets.tls_context import server_context
-from tunnel.core.target import TcpTarget
+from tunnel.core.wire.target import TcpTarget
 
 ESTABLISHED = b"HTTP/1.1 200 Connection Established\r\n\r\n"
 KUBE_APISERVER = "CONNECT {} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 ANN = "spiffe://longline/user/ann"
 SECRET = "s3cret-t0ken"
-
-
-def authenticate(uri: str | None, token: str | None) -> str | None:
-    if uri == ANN:
-        return "ann"
-    return "bob" if token == SECRET else None
 
 
 class Proxy:
@@ -115,7 +108,7 @@ async def proxy(
     folder: Path, tls: ssl.SSLContext, authority: Authority, deadline_s: float = 5.0
 ) -> AsyncIterator[Proxy]:
     async with site() as far:
-        frontend = ConnectFrontend(Dials(far, Router(far)), authenticate, deadline_s=deadline_s)
+        frontend = ConnectFrontend(far.doors.door, who({SECRET: "bob"}), far.doors.logins, deadline_s=deadline_s)
         unix, tcp = Listener("unix", frontend.handle_unix), Listener("tls", frontend.handle_tls)
         await unix.listen_unix(folder / "connect.sock")
         await tcp.listen_tcp("127.0.0.1:0", tls)
@@ -143,7 +136,7 @@ async def test_the_answer_is_exactly_what_kube_apiserver_takes(front: Proxy) -> 
     assert await asyncio.get_running_loop().sock_recv(sock, 4096) == ESTABLISHED
     asked = front.site.asked[0]
     assert (asked.agent, asked.target) == ("box-7", TcpTarget("localhost", 7))
-    assert (asked.principal, asked.frontend) == (f"uid {os.getuid()}", "connect")
+    assert (asked.principal, asked.frontend) == (f"uid:{os.getuid()}", "connect")
 
 
 async def test_a_host_behind_the_agent(front: Proxy) -> None:
@@ -180,18 +173,17 @@ async def test_a_cut_over_tls_is_no_end(front: Proxy, tmp_path: Path) -> None:
     """FIN without close_notify: an end at the box would say that all bytes arrived."""
     context = ssl.create_default_context(cadata=front.authority.pem.decode())
     context.load_cert_chain(*front.authority.issue(uris=[ANN]).write(tmp_path, "client"))
-    with capture_logs() as logs:
-        with socket.socket() as sock:
-            sock.setblocking(False)
-            await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", front.port))
-            client = TlsClient(sock, context)
-            await client.handshake()
-            await client.send(KUBE_APISERVER.format("box-7:7").encode())
-            assert await client.receive() == ESTABLISHED
-            await client.send(b"half a mess")
-            assert await client.receive() == b"half a mess"
-        await eventually(lambda: logs)
-    assert logs[0]["ended"].startswith("connection_reset")
+    with socket.socket() as sock:
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", front.port))
+        client = TlsClient(sock, context)
+        await client.handshake()
+        await client.send(KUBE_APISERVER.format("box-7:7").encode())
+        assert await client.receive() == ESTABLISHED
+        await client.send(b"half a mess")
+        assert await client.receive() == b"half a mess"
+    await eventually(lambda: front.site.records.of("end"))
+    assert front.site.records.of("end")[0]["reason"] == "connection_reset"
 
 
 async def test_bytes_glued_to_the_head_come_first(front: Proxy) -> None:
@@ -233,14 +225,14 @@ async def test_a_client_that_never_reads_its_answer_still_gets_the_banner(front:
 @pytest.mark.parametrize(
     ("name", "status_line"),
     [
-        ("box-7:1", b"HTTP/1.1 502 127.0.0.1:1: connection refused"),
-        ("box-7:2", b"HTTP/1.1 403 not"),
-        ("box-8:22", b"HTTP/1.1 404 no agent for box-8: "),
+        ("box-7:1", b"HTTP/1.1 502 LL4201: 127.0.0.1:1: connection refused"),
+        ("box-7:2", b"HTTP/1.1 403 LL4101: not"),
+        ("box-8:22", b"HTTP/1.1 404 LL4003: no agent for box-8, did you mean box-7? "),
         (
             "example.com:443",
-            b"HTTP/1.1 404 no agent for example.com: it is no agent, node, pod, service or [[route]] ",
+            b"HTTP/1.1 404 LL4003: no agent for example.com: it is no agent, node, pod, service or [[route]] ",
         ),
-        ("box-7", b"HTTP/1.1 404 no port in the name; write <agent>:<port>, <agent>:<service>, or"),
+        ("box-7", b"HTTP/1.1 404 LL4004: no port in the name; write <agent>:<port>, <agent>:<service>, or"),
     ],
 )
 async def test_the_reason_is_in_the_reason_phrase(front: Proxy, name: str, status_line: bytes) -> None:
@@ -279,11 +271,10 @@ async def test_the_target_resets(front: Proxy) -> None:
     sock = await front.tunnel("box-7:25")
     await asyncio.get_running_loop().sock_sendall(sock, b"x")
     # The kernel has no reset for unix sockets; that it was none of a clean end is in the record.
-    with capture_logs() as logs:
-        with suppress(ConnectionResetError):
-            assert await receive_all(sock) == b""
-        await eventually(lambda: logs)
-    assert logs[0]["ended"].startswith("connection_reset")
+    with suppress(ConnectionResetError):
+        assert await receive_all(sock) == b""
+    await eventually(lambda: front.site.records.of("end"))
+    assert front.site.records.of("end")[0]["reason"] == "connection_reset"
 
 
 # Clients that leave
@@ -375,6 +366,10 @@ async def test_nobody_we_know(front: Proxy, credentials: str) -> None:
     assert b"connection: close" in answer.lower()
     assert front.site.asked == []
     assert SECRET not in str(logs)
+    (record,) = front.site.records
+    assert (record["event"], record["frontend"], record["peer"]) == ("login_refused", "connect", "127.0.0.1")
+    assert SECRET not in str(record)
+    assert front.site.doors.logins.counts == {"connect": 1}
 
 
 async def test_a_certificate_of_another_role_is_nobody(front: Proxy, tmp_path: Path) -> None:
@@ -449,25 +444,27 @@ async def test_a_slow_head_is_given_up(front: Proxy, monkeypatch: pytest.MonkeyP
 # The record
 
 
-async def test_one_record_for_each_stream(front: Proxy) -> None:
-    with capture_logs() as logs:
-        sock = await front.tunnel("box-7:7", b"12345")
-        sock.shutdown(socket.SHUT_WR)
-        await receive_all(sock)
-        await eventually(lambda: logs)
-        await front.ask(KUBE_APISERVER.format("box-7:1"))
-        await eventually(lambda: len(logs) == 2)
-    closed, refused = logs
-    assert {key: closed[key] for key in ("event", "frontend", "user", "agent", "target", "resolved")} == {
-        "event": "stream",
+async def test_two_records_for_each_stream_and_one_for_each_refusal(front: Proxy) -> None:
+    sock = await front.tunnel("box-7:7", b"12345")
+    sock.shutdown(socket.SHUT_WR)
+    await receive_all(sock)
+    await eventually(lambda: front.site.records.of("end"))
+    await front.ask(KUBE_APISERVER.format("box-7:1"))
+    opened, ended, refused = front.site.records
+    assert {key: opened[key] for key in ("event", "frontend", "kind", "who", "agent", "target", "resolved")} == {
+        "event": "open",
         "frontend": "connect",
-        "user": f"uid {os.getuid()}",
+        "kind": "local_process",
+        "who": f"uid:{os.getuid()}",
         "agent": "box-7",
         "target": "localhost:7",
         "resolved": "127.0.0.1:7",
     }
-    assert (closed["bytes_in"], closed["bytes_out"], closed["ended"]) == (5, 5, "closed")
-    assert (refused["event"], refused["code"]) == ("refused", "refused")
+    assert opened["proof"] == f"uid:{os.getuid()} pid:{os.getpid()}"
+    assert (ended["bytes_to_agent"], ended["bytes_from_agent"], ended["reason"]) == (5, 5, "closed")
+    assert ended["trace_id"] == opened["trace_id"] != refused["trace_id"]
+    assert (refused["event"], refused["reason"], refused["code"]) == ("refused", "refused", "LL4201")
+    assert len(front.site.doors.live) == 0
 
 
 async def test_a_thousand_opens_leave_nothing(front: Proxy) -> None:

@@ -7,12 +7,11 @@ import base64
 import pytest
 
 from cloud_server.frontends.connect import proxy_token, proxy_via
-from cloud_server.routing.attempt import Dials
-from cloud_server.routing.router import Router
 from tests.cloud_server.frontends.site import site
+from tests.support.doors import asking
 from tunnel.aio.sockets.http1 import Headers, Request
-from tunnel.core.errors import Code, OpenRefused
-from tunnel.core.target import TcpTarget
+from tunnel.core.wire.errors import Code, OpenRefused
+from tunnel.core.wire.target import TcpTarget
 
 
 def request(name: str, password: str = "T0ken") -> Request:
@@ -48,9 +47,9 @@ def test_no_name_chooses_none() -> None:
 )
 async def test_targets_are_taken_as_they_stand(asked: str, target: TcpTarget) -> None:
     async with site() as far:
-        attempt = Dials(far, Router(far)).attempt(asked, "box-7")
-        stream = await attempt.open(principal="ann", frontend="connect", deadline_s=5)
-        stream.reset()
+        live = await far.doors.door.open(asking(asked=asked, via="box-7"))
+        assert live is not None
+        live.opened().reset()
         assert [(one.agent, one.target) for one in far.asked] == [("box-7", target)]
 
 
@@ -58,5 +57,5 @@ async def test_targets_are_taken_as_they_stand(asked: str, target: TcpTarget) ->
 async def test_what_is_no_target_is_refused(asked: str) -> None:
     async with site() as far:
         with pytest.raises(OpenRefused) as caught:
-            Dials(far, Router(far)).attempt(asked, "box-7")
+            await far.doors.door.open(asking(asked=asked, via="box-7"))
         assert caught.value.code is Code.UNKNOWN_AGENT

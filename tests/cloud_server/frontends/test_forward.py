@@ -10,20 +10,21 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from structlog.testing import capture_logs
 
 from cloud_server.frontends.forward import Forward
 from tests.cloud_server.frontends.site import BANNER, Site, site
+from tests.support.doors import who
 from tests.support.waits import eventually
 from tunnel.aio.sockets.listener import Listener
-from tunnel.core.limits import MAX_EARLY_BYTES
-from tunnel.core.target import TcpTarget
+from tunnel.core.wire.limits import MAX_EARLY_BYTES
+from tunnel.core.wire.target import TcpTarget
 
 
 @asynccontextmanager
 async def forward(port: int, agent: str = "box-7", deadline_s: float = 5.0) -> AsyncIterator[tuple[Site, int]]:
     async with site() as far:
-        one = Forward(far, "127.0.0.1:0", agent, TcpTarget("127.0.0.1", port), deadline_s=deadline_s)
+        caller = who().static_forward("127.0.0.1:0")
+        one = Forward(far.doors.door, caller, agent, TcpTarget("127.0.0.1", port), deadline_s=deadline_s)
         listener = Listener("forward", one.handle)
         await listener.listen_tcp("127.0.0.1:0")
         try:
@@ -75,13 +76,13 @@ async def test_server_speaks_first() -> None:
 
 @pytest.mark.parametrize(("port", "agent"), [(1, "box-7"), (2, "box-7"), (22, "box-8")])
 async def test_a_refused_open_is_a_reset(port: int, agent: str) -> None:
-    async with forward(port, agent) as (_, listening):
-        with capture_logs() as logs, await connect(listening) as sock:
+    async with forward(port, agent) as (far, listening):
+        with await connect(listening) as sock:
             with pytest.raises(ConnectionResetError):
                 await receive_all(sock)
-            await eventually(lambda: logs)
-        assert (logs[0]["event"], logs[0]["agent"]) == ("refused", agent)
-        assert logs[0]["target"] == f"127.0.0.1:{port}"
+        (record,) = far.records
+        assert (record["event"], record["agent"], record["target"]) == ("refused", agent, f"127.0.0.1:{port}")
+        assert (record["kind"], record["who"]) == ("static_forward", "127.0.0.1:0")
 
 
 async def test_silence_is_a_reset_at_the_deadline() -> None:

@@ -9,25 +9,20 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from structlog.testing import capture_logs
 
 from cloud_server.frontends import socks as socks_module
 from cloud_server.frontends.socks import SocksFrontend
-from cloud_server.routing.attempt import Dials
 from cloud_server.routing.claims import RoutePolicy
 from cloud_server.routing.router import Router
 from tests.cloud_server.frontends.site import Site, site
+from tests.support.doors import Doors, who
+from tests.support.waits import eventually
 from tunnel.aio.sockets.listener import Listener
-from tunnel.core.target_rule import TargetRule
+from tunnel.core.wire.target_rule import TargetRule
 
 TOKEN = "t0ken"
 GREETING = b"\x05\x01\x02"
 SIGNED_IN = b"\x05\x02\x01\x00"
-
-
-def authenticate(certificate_uri: str | None, bearer: str | None) -> str | None:
-    assert certificate_uri is None
-    return "ann" if bearer == TOKEN else None
 
 
 def sign_in(name: str = "me", password: str = TOKEN) -> bytes:
@@ -55,7 +50,8 @@ async def serving(deadline_s: float = 5.0) -> AsyncIterator[tuple[Site, int]]:
         everything = RoutePolicy(
             agent="box-7", targets=(TargetRule.parse("10.0.0.0/8:*"), TargetRule.parse("[fd00::/16]:*"))
         )
-        frontend = SocksFrontend(Dials(far, Router(far, [everything])), authenticate, deadline_s=deadline_s)
+        far.doors = Doors(far, Router(far, [everything]))
+        frontend = SocksFrontend(far.doors.door, who({TOKEN: "ann"}), far.doors.logins, deadline_s=deadline_s)
         listener = Listener("socks", frontend.handle)
         await listener.listen_tcp("127.0.0.1:0")
         try:
@@ -101,20 +97,20 @@ async def connected(port: int) -> AsyncIterator[Client]:
 )
 async def test_a_target_by_name_and_by_address(host: str, agent: str, target: str) -> None:
     async with serving() as (far, port):
-        with capture_logs() as logs:
-            async with connected(port) as client:
-                await client.send(GREETING + sign_in())
-                assert await client.take(4) == SIGNED_IN
-                await client.send(request(host, 7) + b"glued ")
-                assert await client.take(10) == reply(0)
-                await client.send(b"and more")
-                client.finish()
-                assert await client.rest() == b"glued and more"
-            await asyncio.sleep(0)
+        async with connected(port) as client:
+            await client.send(GREETING + sign_in())
+            assert await client.take(4) == SIGNED_IN
+            await client.send(request(host, 7) + b"glued ")
+            assert await client.take(10) == reply(0)
+            await client.send(b"and more")
+            client.finish()
+            assert await client.rest() == b"glued and more"
+        await eventually(lambda: far.records.of("end"))
     (asked,) = far.asked
     assert (asked.agent, str(asked.target), asked.principal, asked.frontend) == (agent, target, "ann", "socks")
-    (record,) = [log for log in logs if log["event"] == "stream"]
-    assert (record["frontend"], record["user"], record["agent"]) == ("socks", "ann", agent)
+    for record in far.records:
+        assert (record["frontend"], record["who"], record["agent"]) == ("socks", "ann", agent)
+    assert [record["event"] for record in far.records] == ["open", "end"]
 
 
 async def test_a_name_says_in_whose_network() -> None:
@@ -129,14 +125,13 @@ async def test_a_name_says_in_whose_network() -> None:
     [("box-7", 1, 5), ("box-7", 2, 2), ("box-8", 7, 4), ("192.0.2.1", 7, 4), ("no host\r\n", 7, 4), ("box-7", 0, 4)],
 )
 async def test_refusals_are_numbers_and_their_reason_is_recorded(host: str, port: int, code: int) -> None:
-    async with serving() as (_, listening):
-        with capture_logs() as logs:
-            async with connected(listening) as client:
-                await client.send(GREETING + sign_in() + request(host, port))
-                assert await client.take(4) == SIGNED_IN
-                assert await client.rest() == reply(code)
-            (record,) = [log for log in logs if log["event"] == "refused"]
-        assert record["user"] == "ann"
+    async with serving() as (far, listening):
+        async with connected(listening) as client:
+            await client.send(GREETING + sign_in() + request(host, port))
+            assert await client.take(4) == SIGNED_IN
+            assert await client.rest() == reply(code)
+        (record,) = far.records
+        assert (record["event"], record["who"]) == ("refused", "ann")
         assert record["reason"]
 
 
@@ -161,6 +156,8 @@ async def test_what_is_not_served_is_said_and_dials_nothing(said: bytes, answer:
         client.finish()
         assert await client.rest() == answer
         assert far.asked == []
+        strangers = answer == b"\x05\x02\x01\x01"
+        assert [record["event"] for record in far.records] == ["login_refused"] * strangers
 
 
 @pytest.mark.parametrize("length", range(0, len(GREETING + sign_in() + request("box-7", 7)), 3))

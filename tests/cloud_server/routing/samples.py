@@ -11,9 +11,9 @@ from cloud_server.routing.claims import RoutePolicy
 from cloud_server.routing.cluster import ClusterIndex
 from cloud_server.routing.route import Route
 from cloud_server.routing.router import Router
-from tunnel.core.errors import Code, OpenRefused
-from tunnel.core.target import TcpTarget
-from tunnel.core.target_rule import TargetRule
+from tunnel.core.wire.errors import Code, OpenRefused
+from tunnel.core.wire.target import TcpTarget
+from tunnel.core.wire.target_rule import TargetRule
 
 
 class FakeAgents:

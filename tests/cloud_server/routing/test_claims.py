@@ -5,7 +5,7 @@ import ipaddress
 from cloud_server.kubernetes.objects import Key, Node, Pod
 from cloud_server.routing.claims import MAX_LISTED, Claimants, Claims, RoutePolicy
 from cloud_server.routing.cluster import ClusterIndex
-from tunnel.core.target_rule import TargetRule
+from tunnel.core.wire.target_rule import TargetRule
 
 ADDRESS = ipaddress.ip_address("10.88.1.2")
 

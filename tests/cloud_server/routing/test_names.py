@@ -6,8 +6,8 @@ import pytest
 
 from cloud_server.routing.names import parse_authority
 from cloud_server.routing.route import Route
-from tunnel.core.errors import Code, OpenRefused
-from tunnel.core.target import ServiceTarget, TcpTarget
+from tunnel.core.wire.errors import Code, OpenRefused
+from tunnel.core.wire.target import ServiceTarget, TcpTarget
 
 
 @pytest.mark.parametrize(

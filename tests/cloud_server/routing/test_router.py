@@ -17,8 +17,8 @@ from tests.cloud_server.routing.samples import (
     to,
     web,
 )
-from tunnel.core.errors import Code
-from tunnel.core.target import TcpTarget
+from tunnel.core.wire.errors import Code
+from tunnel.core.wire.target import TcpTarget
 
 
 def test_an_agents_name_is_its_own_box() -> None:

@@ -16,7 +16,7 @@ from tests.cloud_server.routing.samples import (
     to,
     web,
 )
-from tunnel.core.errors import Code
+from tunnel.core.wire.errors import Code
 
 
 class TestWithoutPodNetworksInNodes:

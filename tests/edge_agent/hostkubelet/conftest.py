@@ -11,23 +11,28 @@ from contextlib import asynccontextmanager
 import psutil
 import pytest
 
+from edge_agent.hostkubelet.port_forward import Dial
 from edge_agent.hostkubelet.server import HostKubelet
 from edge_agent.hostkubelet.settings import HostSettings
 from edge_agent.hostkubelet.spawn import unblock_signals_of_commands
 from tests.support.channel_client import ChannelClient, exec_target
 from tests.support.duplex_pair import MemoryDuplex, duplex_pair
+from tests.support.principals import ANN
+from tests.support.records import Records
 from tests.support.waits import eventually
 from tunnel.aio.process.parts import PartFailed
 from tunnel.aio.sockets.http1 import ClientConnection, Headers
 
 POD = "box-7"
+TRACE_ID = "5b1ce0ffee0ddba1"
 
 
 class Box:
     """A kubelet under test with its connections."""
 
-    def __init__(self, kubelet: HostKubelet, tasks: asyncio.TaskGroup) -> None:
+    def __init__(self, kubelet: HostKubelet, tasks: asyncio.TaskGroup, records: Records) -> None:
         self.kubelet = kubelet
+        self.records = records
         self._tasks = tasks
         self._clients: list[MemoryDuplex] = []
 
@@ -35,7 +40,7 @@ class Box:
         """The client's end of a new connection."""
         client, server = duplex_pair(capacity_bytes)
         self._clients.append(client)
-        self.serving = self._tasks.create_task(self.kubelet.serve(server, "tester"))
+        self.serving = self._tasks.create_task(self.kubelet.serve(server, ANN, TRACE_ID))
         return client
 
     async def aclose(self) -> None:
@@ -71,14 +76,15 @@ def children() -> list[psutil.Process]:
 
 
 @asynccontextmanager
-async def serving(settings: HostSettings, **programs: str) -> AsyncIterator[Box]:
+async def serving(settings: HostSettings, *, dial: Dial | None = None, **programs: str) -> AsyncIterator[Box]:
     """A kubelet that leaves no child behind."""
-    kubelet = await asyncio.to_thread(HostKubelet, POD, settings, **programs)  # looks at files
+    records = Records()
+    kubelet = await asyncio.to_thread(HostKubelet, POD, settings, records, dial, **programs)  # looks at files
     if settings.exec:
         with contextlib.suppress(PartFailed):  # its commands say why
             await kubelet.find_account()
     async with asyncio.TaskGroup() as tasks:
-        box = Box(kubelet, tasks)
+        box = Box(kubelet, tasks, records)
         try:
             yield box
         finally:

@@ -17,7 +17,7 @@ from edge_agent.hostkubelet.settings import HostSettings
 from tests.edge_agent.hostkubelet.conftest import POD, children, serving
 from tests.support.waits import eventually
 from tunnel.aio.sockets.http1 import ClientConnection
-from tunnel.core.errors import StreamReset
+from tunnel.core.wire.errors import StreamReset
 
 UNIT = "nginx.service"
 LOG = f"/containerLogs/default/{POD}/{UNIT}"

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import pwd
 from pathlib import Path
 
 import pytest
-from structlog.testing import capture_logs
 
 from edge_agent.hostkubelet import server
 from edge_agent.hostkubelet.account import find_account
-from edge_agent.hostkubelet.settings import HostSettings
-from tests.edge_agent.hostkubelet.conftest import POD, Box, serving
+from edge_agent.hostkubelet.channels import Channel
+from edge_agent.hostkubelet.settings import HostSettings, SettingsError
+from tests.edge_agent.hostkubelet.conftest import POD, TRACE_ID, Box, serving
 from tests.support.channel_client import ChannelClient, UpgradeRefused, exec_target, upgrade_headers
+from tests.support.duplex_pair import MemoryDuplex
 from tests.support.waits import eventually
 from tunnel.aio.process.parts import PartFailed
+from tunnel.aio.sockets.duplex import Duplex
 from tunnel.aio.sockets.http1 import ClientConnection
+from tunnel.core.wire.errors import Code, StreamReset
 
 ME = pwd.getpwuid(os.geteuid()).pw_name
 
@@ -130,8 +134,8 @@ async def test_a_user_is_found_when_it_appears(monkeypatch: pytest.MonkeyPatch) 
         (exec_target(POD, ["echo", "a\0b"]), 400, "a command must be given"),
         (f"/exec/default/{POD}/host?command=true", 400, "at least one of stdin, stdout and stderr"),
         (f"/attach/default/{POD}/host?output=1", 400, "nothing on a plain box can be attached to"),
-        (f"/portForward/default/{POD}", 400, "use longline connect or a [[forward]]"),
-        ("/", 404, "serves /pods, /exec, /containerLogs, /stats/summary and /healthz"),
+        (f"/portForward/default/{POD}", 403, "this box forwards no ports"),
+        ("/", 404, "serves /pods, /exec, /portForward, /containerLogs, /stats/summary and /healthz"),
         ("/exec", 404, "serves /pods"),
         (f"/run/default/{POD}/host", 404, "serves /pods"),
     ],
@@ -235,50 +239,107 @@ async def test_the_empty_log_is_followed_until_the_client_goes(box: Box) -> None
 # ------------------------------------------------------------------------------------------------------ audit, stopping
 
 
-async def test_every_command_leaves_a_record(box: Box) -> None:
+WHO = {
+    "trace_id": TRACE_ID, "frontend": "kubelet", "kind": "user", "who": "ann", "proof": "", "action": "exec",
+    "container": "host",
+}  # fmt: skip
+
+
+async def test_every_command_leaves_a_start_and_an_end(box: Box) -> None:
     long = "echo hello; exit 3 #" + "x" * 2000
-    with capture_logs() as records:
-        await box.run("sh", "-c", long)
-        client = await box.exec("sleep", "60")
-        client.duplex.reset()
-        await eventually(lambda: len(records) == 2, what="both records")
-        await refusal(box, exec_target(POD, ["rm", "-r"], container="missing"))
-    done, left, refused = records
-    assert {key: done[key] for key in ("event", "action", "user", "container", "exit_code", "bytes_out", "ended")} == {
-        "event": "host",
-        "action": "exec",
-        "user": "tester",
-        "container": "host",
-        "exit_code": 3,
-        "bytes_out": 6,
-        "ended": "exited",
-    }
-    assert done["command"] == ["sh", "-c", long[:1020] + "... [1000 bytes more]"]
-    assert (left["exit_code"], left["ended"]) == (None, "client gone")
-    assert refused["command"] == ["rm", "-r"]
-    assert refused["ended"] == 'refused: this box offers no container "missing", only: host'
+    await box.run("sh", "-c", long)
+    client = await box.exec("sleep", "60")
+    begun = box.records.of("open")[-1]
+    assert (begun["event"], begun["command"]) == ("open", ["sleep", "60"])
+    client.duplex.reset()
+    await eventually(lambda: len(box.records.lines) == 4, what="both ends")
+    await refusal(box, exec_target(POD, ["rm", "-r"], container="missing"))
+    start, (done, left), (refused,) = box.records.of("open")[0], box.records.of("end"), box.records.of("refused")
+    command = ["sh", "-c", long[:1020] + "... [1000 bytes more]"]
+    assert start == {"event": "open", **WHO, "command": command}
+    assert done.pop("seconds") >= 0
+    assert done == {
+        "event": "end", **WHO, "command": command, "exit_code": 3, "bytes_to_agent": 0, "bytes_from_agent": 6,
+        "reason": "exited",
+    }  # fmt: skip
+    assert (left["exit_code"], left["reason"]) == (None, "client gone")
+    assert (refused["event"], refused["command"]) == ("refused", ["rm", "-r"])
+    assert refused["reason"] == 'refused: this box offers no container "missing", only: host'
 
 
-async def test_every_log_leaves_a_record(tmp_path: Path) -> None:
+async def test_every_log_leaves_a_start_and_an_end(tmp_path: Path) -> None:
     log = tmp_path / "app.log"
     log.write_text("one\ntwo\n")
     async with serving(HostSettings(files=[log])) as box:
-        with capture_logs() as records:
-            assert (await box.get(f"/containerLogs/default/{POD}/app.log"))[0] == 200
-            await box.get(f"/containerLogs/default/{POD}/missing")
-            following = box.connect()
-            head = f"GET /containerLogs/default/{POD}/app.log?follow=true HTTP/1.1\r\nhost: kubelet\r\n\r\n"
-            await following.write(head.encode())
-            received = b""
-            while b"two" not in received:
-                received += await following.read()
-            following.reset()
-            await eventually(lambda: len(records) == 3, what="the record of the log that was followed")
-    whole, refused, followed = records
-    assert (whole["event"], whole["action"], whole["bytes_out"], whole["ended"]) == ("host", "log", 8, "closed")
+        assert (await box.get(f"/containerLogs/default/{POD}/app.log"))[0] == 200
+        await box.get(f"/containerLogs/default/{POD}/missing")
+        following = await followed(box)
+        following.reset()
+        await eventually(lambda: len(box.records.lines) == 5, what="the record of the log that was followed")
+    start, (whole, ended), (refused,) = box.records.of("open")[0], box.records.of("end"), box.records.of("refused")
+    assert (start["event"], start["action"], start["container"]) == ("open", "log", "app.log")
+    assert (whole["event"], whole["bytes_from_agent"], whole["reason"]) == ("end", 8, "closed")
     assert "command" not in whole
-    assert refused["ended"].startswith('refused: this box offers no container "missing"')
-    assert (followed["bytes_out"], followed["ended"]) == (8, "client gone")
+    assert refused["event"] == "refused"
+    assert refused["reason"].startswith('refused: this box offers no container "missing"')
+    assert (ended["bytes_from_agent"], ended["reason"]) == (8, "client gone")
+
+
+async def followed(box: Box) -> MemoryDuplex:
+    """A client that has read the log so far and waits for more."""
+    following = box.connect()
+    head = f"GET /containerLogs/default/{POD}/app.log?follow=true HTTP/1.1\r\nhost: kubelet\r\n\r\n"
+    await following.write(head.encode())
+    received = b""
+    while b"two" not in received:
+        received += await following.read()
+    return following
+
+
+async def test_what_cannot_be_recorded_is_not_done(box: Box) -> None:
+    box.records.fault = "the disk is full"
+    assert await message(box, exec_target(POD, ["touch", "/nowhere"])) == (503, "the disk is full")
+    assert [line["event"] for line in box.records.lines] == ["refused"]
+
+
+# ------------------------------------------------------------------------------------------------------ other settings
+
+
+async def test_other_settings_hold_for_open_connections_and_end_only_what_they_do_not_offer(tmp_path: Path) -> None:
+    logs = [tmp_path / "app.log", tmp_path / "other.log"]
+    for log in logs:
+        log.write_text("one\ntwo\n")
+    async with serving(HostSettings(exec=True, user=ME, files=logs[:1])) as box:
+        shell, following = await box.exec("cat", stdin=True), await followed(box)
+        assert box.kubelet.apply(HostSettings(exec=True, user=ME, shell="/bin/sh", files=logs)) == 0
+        await shell.send(Channel.STDIN, b"still here\n")
+        await shell.until(Channel.STDOUT, b"still here\n")
+        assert (await box.get(f"/containerLogs/default/{POD}/other.log"))[0] == 200
+        assert box.kubelet.apply(HostSettings(files=logs[1:])) == 2
+        for duplex in (shell.duplex, following):
+            assert (await ended(duplex)).code is Code.NOT_ALLOWED
+        assert (await box.get(f"/containerLogs/default/{POD}/app.log"))[0] == 404
+        assert "allows no commands" in (await message(box, exec_target(POD, ["id"])))[1]
+        await eventually(lambda: len(box.records.of("end")) == 3)
+        reasons = {line["reason"] for line in box.records.of("end")}
+        assert reasons >= {f"{name} is not offered any more by [host] of this box" for name in ("host", "app.log")}
+
+
+async def ended(duplex: Duplex) -> StreamReset:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(1):
+            try:
+                while await duplex.read():
+                    pass
+            except StreamReset as reset:
+                return reset
+    raise AssertionError("it was not reset within a second")
+
+
+async def test_settings_of_no_use_change_nothing(box: Box) -> None:
+    with pytest.raises(SettingsError):
+        box.kubelet.apply(HostSettings(units=["*.service"]))
+    assert (await box.run("true"))[0] == 0
 
 
 async def test_a_stopping_kubelet_refuses(box: Box) -> None:

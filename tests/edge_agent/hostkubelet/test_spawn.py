@@ -19,6 +19,8 @@ from edge_agent.hostkubelet.server import HostKubelet
 from edge_agent.hostkubelet.settings import HostSettings
 from tests.support.channel_client import ChannelClient, exec_target
 from tests.support.duplex_pair import duplex_pair
+from tests.support.principals import ANN
+from tests.support.records import Records
 
 class Echo(grpc.GenericRpcHandler):
     def service(self, details):
@@ -34,7 +36,7 @@ async def traffic(call):
 
 async def run(kubelet, tty):
     client, server = duplex_pair()
-    serving = asyncio.create_task(kubelet.serve(server, "tester"))
+    serving = asyncio.create_task(kubelet.serve(server, ANN))
     exec = await ChannelClient.open(client, exec_target("box", ["id", "-un"], tty=tty))
     code = await exec.finish()
     assert (code, exec.stdout.strip()) == (0, sys.argv[1].encode()), (code, exec.stdout, exec.stderr)
@@ -49,7 +51,7 @@ async def main():
     channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
     call = channel.stream_stream("/longline/echo")()
     busy = asyncio.create_task(traffic(call))
-    kubelet = HostKubelet("box", HostSettings(exec=True, user=sys.argv[1]))
+    kubelet = HostKubelet("box", HostSettings(exec=True, user=sys.argv[1]), Records())
     await kubelet.find_account()
     for number in range(30):
         await run(kubelet, tty=number % 3 == 0)

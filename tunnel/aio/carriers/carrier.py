@@ -7,7 +7,7 @@ session's business.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from typing import Protocol, cast
 
@@ -19,7 +19,9 @@ from tunnel.aio.carriers.channel import DialOptions, explain_failure, open_chann
 from tunnel.aio.carriers.methods import ACCEPTED, CONNECT
 from tunnel.aio.carriers.one_task import OneTask, Operation
 from tunnel.aio.identity.tls_material import ClientTls
-from tunnel.core.limits import MAX_MESSAGE_BYTES
+from tunnel.core.wire.faults import SERVER_SILENT
+from tunnel.core.wire.limits import MAX_MESSAGE_BYTES
+from tunnel.core.wire.spoken import spoken_s
 
 __all__ = ["Carrier", "CarrierLost", "DialOptions", "dial_carrier"]
 
@@ -66,30 +68,36 @@ class Carrier(Protocol):
         ...
 
 
-async def dial_carrier(address: str, tls: ClientTls, options: DialOptions) -> Carrier:
+async def dial_carrier(address: str, tls: ClientTls, options: DialOptions, at: Sequence[str] = ()) -> Carrier:
     """Make a carrier over a new TCP connection; the server has accepted this box's certificate when it returns.
 
     Args:
         address: `host:port`, `192.0.2.1:port` or `[2001:db8::1]:port`.
         tls: read anew, so that a renewed certificate is used.
         options: deadline and proxy.
+        at: IP addresses to dial in place of those that the name has; the certificate is checked for the name all the
+            same. Empty: the name is looked up.
 
     Raises:
         CarrierLost: it could not be made; the text names the hop that failed.
     """
-    channel = await open_channel(address, tls, options)
+    channel = await open_channel(address, tls, options, at)
     carrier = _DialledCarrier(channel, address, options)
     try:
         async with asyncio.timeout(options.timeout_s):
             lost = await carrier.refusal()
     except TimeoutError:
-        lost = CarrierLost(f"{address}: no answer within {options.timeout_s:g} s", vague=True)
+        lost = CarrierLost(
+            f"{address}: no answer within {spoken_s(options.timeout_s)}", fault=SERVER_SILENT, vague=True
+        )
     except BaseException:
         carrier.close()
         raise
     if lost is None:
         return carrier
     carrier.close()
+    if at:
+        raise lost  # to explain it, the name would be looked up
     try:
         raise await explain_failure(lost, address, tls, options)
     finally:

@@ -11,6 +11,17 @@ import re
 import grpc
 import grpc.aio
 
+from tunnel.core.wire.faults import (
+    BOX_NOT_ACCEPTED,
+    ENROLLMENT_REFUSED,
+    LINK_BROKE,
+    NOT_A_LONGLINE_SERVER,
+    SERVER_UNREACHABLE,
+    Fault,
+    FaultError,
+    decoded,
+)
+
 GRPC_ERRORS = (grpc.RpcError, grpc.aio.BaseError, asyncio.InvalidStateError)
 """What grpc.aio raises from reads and writes: the status, its own faults, and use after the end."""
 
@@ -34,18 +45,20 @@ _VAGUE = (
 _SOURCE_TRACE = re.compile(r"\s*=== Source Location Trace.*", re.DOTALL)
 
 
-class CarrierLost(Exception):
+class CarrierLost(FaultError):
     """The carrier cannot be used, or could not be made.
 
     Attributes:
         text: one line for a person: which hop, and where possible what to do.
         refused: the server understood us and said no; dialling again at once will not help.
         vague: gRPC did not say which hop failed; `diagnose` may.
+        fault: the cause; see `FaultError`.
     """
 
-    def __init__(self, text: str, *, refused: bool = False, vague: bool = False) -> None:
-        super().__init__(text)
-        self.text = text
+    default_fault = LINK_BROKE
+
+    def __init__(self, text: str, fault: Fault | None = None, *, refused: bool = False, vague: bool = False) -> None:
+        super().__init__(text, fault)
         self.refused = refused
         self.vague = vague
 
@@ -53,29 +66,29 @@ class CarrierLost(Exception):
         """A fresh error that says the same: one that is kept and raised holds the frames of whoever raised it, with
         the call in them, and so a TCP connection.
         """
-        return CarrierLost(self.text, refused=self.refused, vague=self.vague)
+        return CarrierLost(self.text, self.fault, refused=self.refused, vague=self.vague)
 
 
-class EnrollmentRefused(Exception):
+class EnrollmentRefused(FaultError):
     """The server will not issue a certificate; the text says why."""
 
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.text = text
+    default_fault = ENROLLMENT_REFUSED
 
 
 def lost_from_status(code: grpc.StatusCode, details: str | None, peer: str) -> CarrierLost:
     """The error for a status that ended a call to or from `peer`."""
-    text = _SOURCE_TRACE.sub("", details or "").strip()
+    text, fault = decoded(_SOURCE_TRACE.sub("", details or "").strip())
     if code in _REFUSALS:
-        return CarrierLost(f"{peer}: {text or code.name.lower()}", refused=True)
+        return CarrierLost(f"{peer}: {text or code.name.lower()}", fault or BOX_NOT_ACCEPTED, refused=True)
     if code is grpc.StatusCode.UNIMPLEMENTED:
-        return CarrierLost(f"{peer} is not a Longline server, or one of another version: {text}", refused=True)
+        return CarrierLost(
+            f"{peer} is not a Longline server, or one of another version: {text}", NOT_A_LONGLINE_SERVER, refused=True
+        )
     if code is grpc.StatusCode.OK:
         return CarrierLost(f"{peer}: the other side ended the call")
     for pattern, plain in _CLEAR:
         if pattern.search(text):
-            return CarrierLost(f"{peer}: {plain}")
+            return CarrierLost(f"{peer}: {plain}", SERVER_UNREACHABLE)
     return CarrierLost(f"{peer}: {_plain(text) or code.name.lower()}", vague=True)
 
 

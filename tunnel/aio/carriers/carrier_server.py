@@ -29,7 +29,10 @@ from tunnel.aio.identity.peer_identity import PeerIdentity, identify, readable_p
 from tunnel.aio.identity.spiffe import IdentityUnclear
 from tunnel.aio.identity.tls_material import ServerTls
 from tunnel.aio.process.tasks import TaskOwner
-from tunnel.core.limits import MAX_MESSAGE_BYTES
+from tunnel.aio.sockets.binding import in_use
+from tunnel.core.wire.faults import BOX_CERTIFICATE_TIME, PEER_ROLE_REFUSED, PEER_SAID_NOTHING, coded
+from tunnel.core.wire.limits import MAX_MESSAGE_BYTES
+from tunnel.core.wire.spoken import spoken_s
 
 __all__ = ["CarrierLimits", "CarrierServer", "OnCarrier"]
 
@@ -103,7 +106,7 @@ class CarrierServer:
         return list(self._ports)
 
     async def start(self) -> None:
-        """Bind each address and accept.
+        """Bind each address and accept; for servers that take over from nobody.
 
         Raises:
             CredentialsUnusable: the certificate, key or CA cannot be used.
@@ -112,12 +115,14 @@ class CarrierServer:
         for address in self._listen:
             await self.listen(address)
 
-    async def listen(self, address: str) -> None:
-        """Bind one address and accept there.
+    async def listen(self, address: str, *, shared: bool = False) -> None:
+        """Bind one address and accept there. `shared`: another process that this one takes over from listens there.
 
         Raises:
             CredentialsUnusable, OSError: as above.
         """
+        if not shared and await asyncio.to_thread(in_use, address):
+            raise OSError(f"cannot listen on {address}: another process does")
         keep_grpc_running()
         server = grpc.aio.server(
             handlers=[_Methods(self)], options=cloud_options(), compression=grpc.Compression.NoCompression
@@ -133,6 +138,14 @@ class CarrierServer:
         self._ports.append(port)
         if len(self._servers) == 1:
             self._tasks.spawn("certificates", self._end_expired())
+
+    def stop_listening(self, lasting_s: float) -> None:
+        """Accept no more; carriers go on for up to `lasting_s`, and no new one is made over their connections.
+
+        What the kernel has accepted and gRPC has not is reset, and dialled again.
+        """
+        for server in self._servers:
+            self._tasks.spawn("stop listening", server.stop(lasting_s))
 
     async def stop(self, grace_s: float) -> None:
         """Close every carrier and the listeners. Carriers that were told GOAWAY get `grace_s` to have it delivered."""
@@ -160,8 +173,14 @@ class CarrierServer:
         if self._stopping:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is stopping")
         if self._too_many_silent(address, identity.uri):
-            _log.warning("carrier refused: too many silent ones", peer=peer, identity=identity.uri)
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many connections that said nothing: try later")
+            _log.warning(
+                "carrier refused: too many silent ones",
+                code=PEER_SAID_NOTHING.code,
+                peer=peer,
+                identity=identity.uri,
+            )
+            text = coded("too many connections that said nothing: try later", PEER_SAID_NOTHING)
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
         carrier = AcceptedCarrier(context, peer, identity.not_after)
         self._count_while_silent(carrier, address, identity.uri)
         try:
@@ -170,7 +189,10 @@ class CarrierServer:
         finally:
             carrier.first_message()
         if carrier.expired:
-            await context.abort(grpc.StatusCode.UNAUTHENTICATED, f"the certificate of {identity.uri} has expired")
+            await context.abort(
+                grpc.StatusCode.UNAUTHENTICATED,
+                coded(f"the certificate of {identity.uri} has expired", BOX_CERTIFICATE_TIME),
+            )
 
     async def join(self, request: bytes, context: _Context) -> bytes:
         """One Join call."""
@@ -195,8 +217,14 @@ class CarrierServer:
         return identity
 
     async def _deny(self, context: _Context, method: str, reason: str) -> NoReturn:
-        _log.warning("peer refused", peer=readable_peer(context.peer()), method=method, reason=reason)
-        await context.abort(grpc.StatusCode.PERMISSION_DENIED, reason)
+        _log.warning(
+            "peer refused",
+            code=PEER_ROLE_REFUSED.code,
+            peer=readable_peer(context.peer()),
+            method=method,
+            reason=reason,
+        )
+        await context.abort(grpc.StatusCode.PERMISSION_DENIED, coded(reason, PEER_ROLE_REFUSED))
 
     def _too_many_silent(self, address: str, uri: str) -> bool:
         limits = self._limits
@@ -219,8 +247,10 @@ class CarrierServer:
                     del self._silent[key]
 
         def too_late() -> None:
-            _log.warning("carrier closed: it said nothing", peer=carrier.peer, after_s=timeout_s)
-            carrier.end(CarrierLost(f"{carrier.peer}: said nothing within {timeout_s:g} s"))
+            _log.warning(
+                "carrier closed: it said nothing", code=PEER_SAID_NOTHING.code, peer=carrier.peer, after_s=timeout_s
+            )
+            carrier.end(CarrierLost(f"{carrier.peer}: said nothing within {spoken_s(timeout_s)}", PEER_SAID_NOTHING))
 
         self._silent.update(counted)
         timer = asyncio.get_running_loop().call_later(timeout_s, too_late)
@@ -254,7 +284,7 @@ class CarrierServer:
             if self._soonest_end <= now:
                 for carrier in [carrier for carrier in self._carriers if carrier.not_after <= now]:
                     carrier.expired = not carrier.ended.done()
-                    carrier.end(CarrierLost(f"{carrier.peer}: its certificate has expired"))
+                    carrier.end(CarrierLost(f"{carrier.peer}: its certificate has expired", BOX_CERTIFICATE_TIME))
                 left = (carrier.not_after for carrier in self._carriers if not carrier.expired)
                 self._soonest_end = min(left, default=_NEVER)
             await asyncio.sleep(LOOK_AT_CLOCK_S)

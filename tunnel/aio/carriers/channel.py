@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -19,9 +19,10 @@ from tunnel.aio.carriers.channel_options import ChannelOptions, agent_options
 from tunnel.aio.carriers.credentials import channel_credentials
 from tunnel.aio.carriers.grpc_runtime import keep_grpc_running
 from tunnel.aio.carriers.methods import clock_ahead
-from tunnel.aio.identity.tls_material import ClientTls, CredentialsUnusable
+from tunnel.aio.identity.tls_material import ClientTls
 from tunnel.aio.sockets.address import split_address
 from tunnel.aio.sockets.http_proxy import HttpProxy, proxy_for
+from tunnel.core.wire.faults import CONFIG_INVALID, FaultError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,22 +53,36 @@ class DialOptions:
             self.on_clock(ahead)
 
 
-async def open_channel(address: str, tls: ClientTls, options: DialOptions) -> grpc.aio.Channel:
-    """A channel that has not connected yet.
+async def open_channel(address: str, tls: ClientTls, options: DialOptions, at: Sequence[str] = ()) -> grpc.aio.Channel:
+    """A channel that has not connected yet; `at` as `dial_carrier` takes it.
 
     Raises:
         CarrierLost: the address, the proxy or the certificate cannot be used.
     """
     try:
-        host, _ = split_address(address)
+        host, port = split_address(address)
         arguments = agent_options() + proxy_options(options.proxy_to(host))
         loaded = await asyncio.to_thread(tls.load)
-    except (ValueError, CredentialsUnusable) as fault:
-        raise CarrierLost(str(fault)) from fault
+    except FaultError as fault:
+        raise CarrierLost(fault.text, fault.fault) from fault
+    except ValueError as fault:
+        raise CarrierLost(str(fault), CONFIG_INVALID) from fault
     keep_grpc_running()
+    if at:
+        arguments += [("grpc.ssl_target_name_override", host), ("grpc.default_authority", address)]
     return grpc.aio.secure_channel(
-        address, channel_credentials(loaded), arguments, compression=grpc.Compression.NoCompression
+        _target(at, port) if at else address,
+        channel_credentials(loaded),
+        arguments,
+        compression=grpc.Compression.NoCompression,
     )
+
+
+def _target(addresses: Sequence[str], port: int) -> str:
+    """Addresses of one family as gRPC takes them: it has no way to write both, and the first is what is preferred."""
+    family = "ipv6" if ":" in addresses[0] else "ipv4"
+    written = [f"[{one}]:{port}" if ":" in one else f"{one}:{port}" for one in addresses]
+    return f"{family}:{','.join(one for one in written if one.startswith('[') == (family == 'ipv6'))}"
 
 
 def proxy_options(proxy: HttpProxy | None) -> ChannelOptions:
@@ -98,4 +113,4 @@ async def explain_failure(lost: CarrierLost, address: str, tls: ClientTls, optio
     from tunnel.aio.carriers.diagnose import find_fault  # a long way, that an agent at rest never goes
 
     fault = await find_fault(address, tls, proxy)
-    return lost if fault is None else CarrierLost(f"{address}: {fault}")
+    return lost if fault is None else CarrierLost(f"{address}: {fault}", fault.fault)

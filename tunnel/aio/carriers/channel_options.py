@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tunnel.core.limits import MAX_MESSAGE_BYTES, Limits
-from tunnel.core.probes import MAX_IDLE_SILENCE_S
+from tunnel.core.path.probes import MAX_IDLE_SILENCE_S
+from tunnel.core.wire.limits import MAX_MESSAGE_BYTES, Limits
 
 ChannelOptions = list[tuple[str, int | str]]
 
@@ -83,7 +83,13 @@ OPTIONS: tuple[Option, ...] = (
         cloud=None,
         why="each dial is a TCP connection of its own; the shared pool would hand out the broken one and its back-off",
     ),
-    Option(name="grpc.so_reuseport", agent=None, cloud=0, why="two servers on one port must be an error"),
+    Option(
+        name="grpc.so_reuseport",
+        agent=None,
+        cloud=1,
+        why="gRPC takes no socket from outside, so that a server that takes over listens beside the one before it; that"
+        " two strangers do not is looked at before (`CarrierServer.listen`)",
+    ),
     Option(
         name="grpc.server_handshake_timeout_ms",
         agent=None,

@@ -21,7 +21,24 @@ from tunnel.aio.identity.openssl import load_chain
 from tunnel.aio.identity.tls_material import ClientTls, CredentialsUnusable, LoadedTls
 from tunnel.aio.identity.validity import clock_says, date, span
 from tunnel.aio.sockets.address import split_address
-from tunnel.aio.sockets.http_proxy import HttpProxy
+from tunnel.aio.sockets.http_proxy import HttpProxy, ProxyUnusable
+from tunnel.core.wire.faults import (
+    BOX_CERTIFICATE_TIME,
+    BOX_NOT_ACCEPTED,
+    CONFIG_INVALID,
+    LINK_BROKE,
+    PROXY_REFUSED,
+    SERVER_CERTIFICATE_TIME,
+    SERVER_NAME_DIFFERS,
+    SERVER_NAME_NOT_FOUND,
+    SERVER_NOT_TRUSTED,
+    SERVER_SILENT,
+    SERVER_SPEAKS_NO_HTTP2,
+    SERVER_SPEAKS_NO_TLS,
+    SERVER_UNREACHABLE,
+    FaultError,
+)
+from tunnel.core.wire.spoken import spoken_s
 
 _TIMEOUT_S = 5.0
 _FIRST_BYTES_S = 2.0
@@ -32,8 +49,8 @@ _PROXY_ANSWER_S = 2.5
 _Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
-async def find_fault(address: str, tls: ClientTls, proxy: HttpProxy | None) -> str | None:
-    """Walk to the server and say in one line which hop is broken and what to do; None when none is.
+async def find_fault(address: str, tls: ClientTls, proxy: HttpProxy | None) -> FaultError | None:
+    """Walk to the server and say in one line which hop is broken, by which cause, and what to do; None when none is.
 
     Args:
         address: as dialled.
@@ -46,21 +63,22 @@ async def find_fault(address: str, tls: ClientTls, proxy: HttpProxy | None) -> s
         walk = _Walk(host=host, port=port, loaded=loaded, proxy=proxy)
         async with asyncio.timeout(_TIMEOUT_S):
             await walk.check()
-    except _Broken as fault:
-        return str(fault)
-    except (ValueError, CredentialsUnusable) as fault:
-        return str(fault)
+    except (_Broken, CredentialsUnusable, ProxyUnusable) as fault:
+        return _Broken(fault.text, fault.fault)
+    except ValueError as fault:
+        return _Broken(str(fault), CONFIG_INVALID)
     except TimeoutError:
-        return f"no answer within {_TIMEOUT_S:g} s (TCP or TLS){_behind(proxy)}: a firewall may drop the packets"
+        text = f"no answer within {spoken_s(_TIMEOUT_S)} (TCP or TLS){_behind(proxy)}: a firewall may drop the packets"
+        return _Broken(text, SERVER_SILENT)
     except OSError as fault:
-        return f"connection broke{_behind(proxy)}: {fault.strerror or fault}"
+        return _Broken(f"connection broke{_behind(proxy)}: {fault.strerror or fault}", LINK_BROKE)
     return None
 
 
 # Internal
 
 
-class _Broken(Exception):
+class _Broken(FaultError):
     """A hop is broken; the text is for people."""
 
 
@@ -78,13 +96,13 @@ class _Walk:
             async with self._connected(context) as (reader, writer):
                 await self._check_http2(reader, writer)
         except ssl.SSLCertVerificationError as fault:
-            raise _Broken(await self._server_certificate_fault(fault)) from fault
+            raise await self._server_certificate_fault(fault) from fault
         except ssl.SSLError as fault:
-            raise _Broken(self._tls_fault(fault)) from fault
+            raise self._tls_fault(fault) from fault
         except ConnectionError as fault:
             where = _behind(self.proxy)
             text = f"the server closed the connection during the TLS handshake{where}; does it speak TLS?"
-            raise _Broken(text) from fault
+            raise _Broken(text, SERVER_SPEAKS_NO_TLS) from fault
 
     @contextlib.asynccontextmanager
     async def _connected(self, context: ssl.SSLContext) -> AsyncIterator[_Streams]:
@@ -112,20 +130,23 @@ class _Walk:
             async with asyncio.timeout(_PROXY_ANSWER_S):
                 head = await reader.readuntil(b"\r\n\r\n")
         except TimeoutError:
-            raise _Broken(f"the {proxy} does not answer within {_PROXY_ANSWER_S:g} s") from None
+            raise _Broken(f"the {proxy} does not answer within {spoken_s(_PROXY_ANSWER_S)}", PROXY_REFUSED) from None
         except asyncio.IncompleteReadError as fault:
             head = fault.partial
         except asyncio.LimitOverrunError:
             head = b""
         except ConnectionError as fault:
-            raise _Broken(f"the {proxy} closed the connection before it answered") from fault
+            raise _Broken(f"the {proxy} closed the connection before it answered", PROXY_REFUSED) from fault
         if refusal := proxy.refusal(head, self.host, self.port):
-            raise _Broken(refusal)
+            raise _Broken(refusal, PROXY_REFUSED)
 
     async def _check_http2(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         alpn = writer.get_extra_info("ssl_object").selected_alpn_protocol()
         if alpn != "h2":
-            raise _Broken("the server speaks TLS but not HTTP/2: another service listens there, or a TLS proxy between")
+            raise _Broken(
+                "the server speaks TLS but not HTTP/2: another service listens there, or a TLS proxy between",
+                SERVER_SPEAKS_NO_HTTP2,
+            )
         server_begins = _begin(writer)
         # In TLS 1.3 our side of the handshake is done before the server has seen our certificate.
         try:
@@ -134,47 +155,49 @@ class _Walk:
         except TimeoutError:
             return
         except ssl.SSLError as fault:
-            raise _Broken(_own_certificate_fault(self.loaded, server_begins) or self._tls_fault(fault)) from fault
+            raise (_own_certificate_fault(self.loaded, server_begins) or self._tls_fault(fault)) from fault
         except ConnectionError:
             first = b""
         if not first:
-            raise _Broken(
-                _own_certificate_fault(self.loaded, server_begins)
-                or f"the server does not accept this box's certificate (its log says why; {clock_says()}): join again"
-            )
+            text = f"the server does not accept this box's certificate (its log says why; {clock_says()}): join again"
+            raise _own_certificate_fault(self.loaded, server_begins) or _Broken(text, BOX_NOT_ACCEPTED)
 
-    def _tls_fault(self, fault: ssl.SSLError) -> str:
+    def _tls_fault(self, fault: ssl.SSLError) -> _Broken:
         reason = (fault.reason or str(fault)).upper()
         if "ALERT" in reason:
             told = reason.rpartition("ALERT_")[2].replace("_", " ").lower()
-            return f"the server does not accept this box's certificate ({told}): join again"
+            return _Broken(f"the server does not accept this box's certificate ({told}): join again", BOX_NOT_ACCEPTED)
         if "WRONG_VERSION_NUMBER" in reason or "HTTP_REQUEST" in reason or "RECORD_LAYER" in reason:
-            return f"what listens on port {self.port} does not speak TLS"
-        return f"TLS failed: {reason.replace('_', ' ').lower()}"
+            return _Broken(f"what listens on port {self.port} does not speak TLS", SERVER_SPEAKS_NO_TLS)
+        return _Broken(f"TLS failed: {reason.replace('_', ' ').lower()}", LINK_BROKE)
 
-    async def _server_certificate_fault(self, fault: ssl.SSLCertVerificationError) -> str:
+    async def _server_certificate_fault(self, fault: ssl.SSLCertVerificationError) -> _Broken:
         certificate = await self._server_certificate()
         names = ", ".join(sorted(certificate.hosts)) if certificate else ""
         match fault.verify_code:
             case 62 | 64:
-                return f"name of the server is not in its certificate: {self.host}; it has {names or 'none'}"
+                text = f"name of the server is not in its certificate: {self.host}; it has {names or 'none'}"
+                return _Broken(text, SERVER_NAME_DIFFERS)
             case 10 if certificate:
                 end = date(certificate.validity.not_after)
-                return (
+                return _Broken(
                     f"the server's certificate expired on {end}, and {clock_says()}: if that is wrong, {SET_IT}; "
-                    "if it is right, the server has to be restarted or its certificate renewed (cloud-server renew)"
+                    "if it is right, the server has to be restarted or its certificate renewed (cloud-server renew)",
+                    SERVER_CERTIFICATE_TIME,
                 )
             case 9 if certificate:
                 begin = certificate.validity.not_before
                 behind = span(begin - datetime.now(UTC))
-                return (
+                return _Broken(
                     f"the server's certificate is not valid before {date(begin)}, and {clock_says()}, "
-                    f"{behind} before that: {SET_IT}"
+                    f"{behind} before that: {SET_IT}",
+                    SERVER_CERTIFICATE_TIME,
                 )
             case 18 | 19 | 20 | 21:
                 issuer = name_text(certificate.issuer_der) if certificate else "an unknown authority"
-                return f"this box does not trust the server's certificate, which is from {issuer}: join again?"
-        return f"the server's certificate is not accepted: {fault.verify_message}"
+                text = f"this box does not trust the server's certificate, which is from {issuer}: join again?"
+                return _Broken(text, SERVER_NOT_TRUSTED)
+        return _Broken(f"the server's certificate is not accepted: {fault.verify_message}", SERVER_NOT_TRUSTED)
 
     async def _server_certificate(self) -> Certificate | None:
         """The certificate that was not accepted; looked at, never trusted."""
@@ -194,7 +217,9 @@ async def _open_tcp(host: str, port: int, what: str) -> _Streams:
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except socket.gaierror as fault:
-        raise _Broken(f"the name of the {what}, {host}, is not found in DNS: {fault.strerror}") from fault
+        raise _Broken(
+            f"the name of the {what}, {host}, is not found in DNS: {fault.strerror}", SERVER_NAME_NOT_FOUND
+        ) from fault
     tried = []
     for *_, sockaddr in found:
         try:
@@ -204,7 +229,7 @@ async def _open_tcp(host: str, port: int, what: str) -> _Streams:
             tried.append(f"{sockaddr[0]} does not answer (a firewall may drop the packets)")
         except OSError as fault:
             tried.append(f"{sockaddr[0]}: {os.strerror(fault.errno).lower() if fault.errno else fault}")
-    raise _Broken(f"no TCP connection to the {what}: {'; '.join(tried)}")
+    raise _Broken(f"no TCP connection to the {what}: {'; '.join(tried)}", SERVER_UNREACHABLE)
 
 
 def _behind(proxy: HttpProxy | None) -> str:
@@ -219,7 +244,7 @@ def _client_context(loaded: LoadedTls) -> ssl.SSLContext:
     return context
 
 
-def _own_certificate_fault(loaded: LoadedTls, server_begins: datetime) -> str | None:
+def _own_certificate_fault(loaded: LoadedTls, server_begins: datetime) -> _Broken | None:
     """What can be seen from here of why the server may have refused our certificate.
 
     The server has lived at least since `server_begins`, which a clock that stands still or starts anew does not know.
@@ -228,12 +253,15 @@ def _own_certificate_fault(loaded: LoadedTls, server_begins: datetime) -> str | 
     now, begin, end = datetime.now(UTC), own.validity.not_before, own.validity.not_after
     if end < now or end < server_begins:
         known = clock_says(now) if end < now else f"the server's own begins on {date(server_begins)}"
-        return f"this box's certificate expired on {date(end)} ({known}): join again, with a new token"
+        text = f"this box's certificate expired on {date(end)} ({known}): join again, with a new token"
+        return _Broken(text, BOX_CERTIFICATE_TIME)
     if begin > now:
-        return f"this box's certificate is not valid before {date(begin)}, and {clock_says(now)}: {SET_IT}"
+        text = f"this box's certificate is not valid before {date(begin)}, and {clock_says(now)}: {SET_IT}"
+        return _Broken(text, BOX_CERTIFICATE_TIME)
     if own.issuer_der not in {authority.subject_der for authority in read_pem(loaded.ca)}:
         issuer = name_text(own.issuer_der)
-        return f"the server does not know this box's certificate (unknown ca: it is from {issuer}): join again"
+        text = f"the server does not know this box's certificate (unknown ca: it is from {issuer}): join again"
+        return _Broken(text, BOX_NOT_ACCEPTED)
     return None
 
 

@@ -20,6 +20,8 @@ from tunnel.aio.carriers.channel import DialOptions, explain_failure, open_chann
 from tunnel.aio.carriers.methods import JOIN, RENEW
 from tunnel.aio.identity.peer_identity import PeerIdentity, readable_peer
 from tunnel.aio.identity.tls_material import ClientTls
+from tunnel.core.wire.faults import AUTHORITY_IS_YOURS, BUG, NOT_A_LONGLINE_SERVER, SERVER_SILENT, coded, decoded
+from tunnel.core.wire.spoken import spoken_s
 
 _MAX_REQUEST_BYTES = 64 * 1024
 """A CSR with the largest RSA key is below 4 KiB."""
@@ -75,7 +77,7 @@ async def answer_join(
     """The server's side of Join, for an authorised peer."""
     request = await _parse_request(tunnel_pb2.JoinRequest, raw, context)
     if handler is None:
-        await _refuse(context, identity, "this server does not enroll boxes")
+        await _refuse(context, identity, EnrollmentRefused("this server does not enroll boxes", AUTHORITY_IS_YOURS))
     return await _answer(handler.join(identity.uri, request), identity, context)
 
 
@@ -85,7 +87,9 @@ async def answer_renew(
     """The server's side of Renew, for an authorised peer."""
     request = await _parse_request(tunnel_pb2.RenewRequest, raw, context)
     if handler is None:
-        await _refuse(context, identity, "this server does not renew certificates")
+        await _refuse(
+            context, identity, EnrollmentRefused("this server does not renew certificates", AUTHORITY_IS_YOURS)
+        )
     return await _answer(handler.renew(identity.uri, identity.spki_sha256, request), identity, context)
 
 
@@ -94,7 +98,7 @@ async def answer_renew(
 
 async def _call(address: str, tls: ClientTls, method: str, request: bytes, options: DialOptions) -> bytes:
     channel = await open_channel(address, tls, options)
-    lost = CarrierLost(f"{address}: no answer within {options.timeout_s:g} s", vague=True)
+    lost = CarrierLost(f"{address}: no answer within {spoken_s(options.timeout_s)}", fault=SERVER_SILENT, vague=True)
     try:
         async with asyncio.timeout(options.timeout_s):
             return await _invoke(channel, method, request, options)
@@ -102,7 +106,8 @@ async def _call(address: str, tls: ClientTls, method: str, request: bytes, optio
         options.saw(error.initial_metadata())
         lost = lost_from_status(error.code(), error.details(), address)
         if error.code() in (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.PERMISSION_DENIED):
-            raise EnrollmentRefused(error.details() or "refused") from error
+            text, fault = decoded(error.details() or "refused")
+            raise EnrollmentRefused(text, fault) from error
     except TimeoutError:
         pass
     finally:
@@ -126,7 +131,9 @@ def _parse(kind: type[_M], raw: bytes, address: str) -> _M:
     try:
         return kind.FromString(raw)
     except DecodeError as fault:
-        raise CarrierLost(f"{address}: the answer cannot be read; is this a Longline server?") from fault
+        raise CarrierLost(
+            f"{address}: the answer cannot be read; is this a Longline server?", NOT_A_LONGLINE_SERVER
+        ) from fault
 
 
 async def _parse_request(kind: type[_M], raw: bytes, context: _Context) -> _M:
@@ -142,12 +149,13 @@ async def _answer(answer: Awaitable[Message], identity: PeerIdentity, context: _
     try:
         return (await answer).SerializeToString()
     except EnrollmentRefused as refusal:
-        await _refuse(context, identity, refusal.text)
+        await _refuse(context, identity, refusal)
     except Exception:  # noqa: BLE001  # a box must get an answer, and the log the reason
-        _log.exception("enrollment failed", peer=readable_peer(context.peer()), identity=identity.uri)
+        _log.exception("enrollment failed", code=BUG.code, peer=readable_peer(context.peer()), identity=identity.uri)
         await context.abort(grpc.StatusCode.INTERNAL, "the server failed on this request; its log has the reason")
 
 
-async def _refuse(context: _Context, identity: PeerIdentity, text: str) -> NoReturn:
-    _log.warning("enrollment refused", peer=readable_peer(context.peer()), identity=identity.uri, reason=text)
-    await context.abort(grpc.StatusCode.FAILED_PRECONDITION, text)
+async def _refuse(context: _Context, identity: PeerIdentity, refusal: EnrollmentRefused) -> NoReturn:
+    about = {"peer": readable_peer(context.peer()), "identity": identity.uri}
+    _log.warning("enrollment refused", code=refusal.fault.code, reason=refusal.text, **about)
+    await context.abort(grpc.StatusCode.FAILED_PRECONDITION, coded(refusal.text, refusal.fault))

@@ -24,6 +24,8 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from urllib.parse import unquote
 
+from tunnel.aio.carriers.environment import prepare_grpc
+
 _PIPE_BYTES = 1024 * 1024
 """About 250 connections of 4 KB that the reader may be late."""
 _MAX_RECORD_BYTES = 64 * 1024
@@ -102,6 +104,7 @@ def enable_handshake_trace() -> None:
     """
     if "grpc" in sys.modules:
         raise RuntimeError("grpc was imported before its trace was enabled")
+    prepare_grpc()
     tracers = [name for name in os.environ.get("GRPC_TRACE", "").split(",") if name]
     os.environ["GRPC_TRACE"] = ",".join(dict.fromkeys([*tracers, "handshaker"]))
 
@@ -111,6 +114,7 @@ def silence_core() -> None:
 
     Only heard when called before anything imports grpc; what the environment asks for stays, see `relay`.
     """
+    prepare_grpc()
     os.environ.setdefault("GRPC_VERBOSITY", _SILENT)
 
 

@@ -15,9 +15,11 @@ from itertools import chain, zip_longest
 from tunnel.aio.exits.policy import Policy
 from tunnel.aio.sockets.conn import Conn
 from tunnel.aio.sockets.tcp import connect_tcp
-from tunnel.core.errors import Code, OpenRefused
-from tunnel.core.target import TcpTarget
-from tunnel.core.target_rule import Address
+from tunnel.core.wire.errors import Code, OpenRefused
+from tunnel.core.wire.faults import FAR_END_EXHAUSTED, TARGET_SILENT
+from tunnel.core.wire.spoken import spoken_s
+from tunnel.core.wire.target import TcpTarget
+from tunnel.core.wire.target_rule import Address
 
 ATTEMPT_DELAY_S = 0.25
 """RFC 8305 section 5, "Connection Attempt Delay"."""
@@ -39,8 +41,12 @@ _CODES = {
 """All others mean that there is no way to the host."""
 
 
+_FAULTS = {Code.DEADLINE: TARGET_SILENT, Code.LIMIT_EXCEEDED: FAR_END_EXHAUSTED}
+"""What the codes do not say by themselves."""
+
+
 async def dial(target: TcpTarget, policy: Policy, deadline_s: float) -> tuple[Conn, str]:
-    """Connect; returns the connection and the address that answered. Cancelled, it leaves no socket behind.
+    """Connects; returns the connection and the address that answered. Cancelled, it leaves no socket behind.
 
     Raises:
         OpenRefused: NOT_ALLOWED, NAME_NOT_FOUND, REFUSED, UNREACHABLE, LIMIT_EXCEEDED or DEADLINE.
@@ -52,7 +58,7 @@ async def dial(target: TcpTarget, policy: Policy, deadline_s: float) -> tuple[Co
                 return await _one(addresses[0], target.port)
             return await _race(_interleave(addresses), target.port)
     except TimeoutError:
-        raise OpenRefused(f"{target}: no answer within {deadline_s:g} s", Code.DEADLINE) from None
+        raise OpenRefused(f"{target}: no answer within {spoken_s(deadline_s)}", Code.DEADLINE, TARGET_SILENT) from None
 
 
 def _interleave(addresses: list[Address]) -> list[Address]:
@@ -152,4 +158,5 @@ def _refusal(failures: list[_Failed]) -> OpenRefused:
     """All of them in words; the code is of the one that says most: a refusal by the host before a lack of route."""
     best = max(failures, key=lambda failed: failed.number == errno.ECONNREFUSED)
     told = [best, *(failed for failed in failures if failed is not best)][:MAX_TOLD]
-    return OpenRefused("; ".join(map(str, told)), _CODES.get(best.number, Code.UNREACHABLE))
+    code = _CODES.get(best.number, Code.UNREACHABLE)
+    return OpenRefused("; ".join(map(str, told)), code, _FAULTS.get(code))

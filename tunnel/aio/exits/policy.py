@@ -11,9 +11,10 @@ from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from tunnel.aio.process.blocking import BlockingCalls, NotAnswering
-from tunnel.core.errors import Code, OpenRefused
-from tunnel.core.target import TcpTarget
-from tunnel.core.target_rule import Address, TargetRule, is_dns_name, normal_address
+from tunnel.core.wire.errors import Code, OpenRefused
+from tunnel.core.wire.faults import NOT_ALLOWED_BY_BOX, Fault
+from tunnel.core.wire.target import TcpTarget
+from tunnel.core.wire.target_rule import Address, TargetRule, is_dns_name, normal_address
 
 LOCALHOST = "localhost"
 LOOPBACK: tuple[Address, ...] = (IPv4Address("127.0.0.1"), IPv6Address("::1"))
@@ -32,7 +33,7 @@ Resolve = Callable[[str, int], Awaitable[list[Address]]]
 
 
 async def system_resolve(host: str, port: int) -> list[Address]:
-    """Ask the system's resolver, as any program on the box would."""
+    """Asks the system's resolver, as any program on the box would."""
     # Not through the loop: asyncio's pool is needed for more, and uvloop looks up two names at a time.
     try:
         infos = await _lookups.run(partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM))
@@ -52,15 +53,17 @@ class Policy:
         *,
         list_name: str = "this box's [[allow]] rules",
         place: str = "on this box",
+        fault: Fault = NOT_ALLOWED_BY_BOX,
     ) -> None:
-        """`list_name` and `place` are how refusals call the list and this end."""
+        """`list_name` and `place` are how refusals call the list and this end, `fault` is their cause."""
         self._rules = tuple(rules)
         self._resolve = resolve
         self._list_name = list_name
         self._place = place
+        self._fault = fault
 
     async def permitted(self, target: TcpTarget) -> list[Address]:
-        """Resolve a target and keep the addresses that may be dialled: exactly these.
+        """Resolves a target and returns the addresses that may be dialled: exactly these.
 
         A rule with addresses allows what lies in it, however it was named. A rule with a DNS name allows the host of
         that name, and the addresses that the name has now; but never, by an answer of DNS alone, this box itself or
@@ -87,6 +90,36 @@ class Policy:
             raise self._not_allowed(target, addresses)
         return allowed
 
+    @property
+    def rules(self) -> Sequence[TargetRule]:
+        """The list."""
+        return self._rules
+
+    def rule_for(self, target: TcpTarget, address: Address) -> TargetRule | None:
+        """Returns the rule by which an address may be dialled for a target; None when no rule allows it.
+
+        Asks no DNS: of an address that `permitted` has found to be a rule's name's, the rule is the first with a name
+        and this port.
+        """
+        rules = [rule for rule in self._rules if rule.matches_port(target.port)]
+        for rule in rules:
+            if rule.matches_address(address, target.port) or _fits_name(address, target, [rule]):
+                return rule
+        return next((rule for rule in rules if rule.name and _may_be_named(address, rule.name)), None)
+
+    def still_allows(self, target: TcpTarget, address: Address, rule: TargetRule | None) -> bool:
+        """Returns whether a connection that `rule` of an earlier list allowed is allowed by this one.
+
+        A rule that is still there holds; so does any other that covers the address or the very name that was asked for.
+        """
+        if rule in self._rules:
+            return True
+        return any(
+            one.matches_address(address, target.port) or _fits_name(address, target, [one])
+            for one in self._rules
+            if one.matches_port(target.port)
+        )
+
     # Internal
 
     async def _known_by_name(
@@ -105,7 +138,7 @@ class Policy:
     def _not_allowed(self, target: TcpTarget, addresses: Sequence[Address]) -> OpenRefused:
         dialled = [str(TcpTarget(str(address), target.port)) for address in addresses]
         what = str(target) if dialled in ([], [str(target)]) else f"{target} ({', '.join(dialled[:4])})"
-        return OpenRefused(f"{what} is not allowed by {self._list_name}", Code.NOT_ALLOWED)
+        return OpenRefused(f"{what} is not allowed by {self._list_name}", Code.NOT_ALLOWED, self._fault)
 
     async def _look_up(self, host: str, port: int) -> list[Address]:
         if not is_dns_name(host):  # the C library would read "a\0b" as another name than our rules do

@@ -15,7 +15,9 @@ from datetime import UTC, datetime
 
 from asn1crypto import parser
 
+from tunnel.aio.identity.openssl import load_chain
 from tunnel.aio.identity.validity import Validity
+from tunnel.core.wire.faults import CERTIFICATE_UNREADABLE, FaultError
 
 # Classes and tags of X.680 that a certificate uses on the way to them.
 _UNIVERSAL, _CONTEXT = 0, 2
@@ -31,8 +33,10 @@ _SUBJECT_ALT_NAME = bytes.fromhex("551d11")
 _TIME_FORMAT = "%Y%m%d%H%M%SZ"
 
 
-class CertificateUnreadable(ValueError):
+class CertificateUnreadable(FaultError, ValueError):
     """It is not what RFC 5280 calls a certificate."""
+
+    default_fault = CERTIFICATE_UNREADABLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +64,7 @@ class _Element:
 
 
 def read_certificate(der: bytes) -> Certificate:
-    """Read a certificate.
+    """Returns what a certificate says.
 
     Raises:
         CertificateUnreadable: it cannot be, or says something twice.
@@ -85,8 +89,19 @@ def read_certificate(der: bytes) -> Certificate:
         raise CertificateUnreadable(f"the certificate cannot be read: {fault}") from fault
 
 
+def read_own(certificate: bytes, key: bytes) -> Certificate:
+    """Returns a certificate of ours, the first of its PEM file, once OpenSSL has found that the key is its own.
+
+    Raises:
+        ssl.SSLError: no certificate, no key, or they do not fit.
+        CertificateUnreadable: OpenSSL takes it, and we cannot read it.
+    """
+    load_chain(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), certificate + b"\n" + key)
+    return read_pem(certificate)[0]
+
+
 def read_pem(pem: bytes) -> list[Certificate]:
-    """Every certificate of a PEM file, in its order; at least one.
+    """Returns every certificate of a PEM file, in its order; at least one.
 
     Raises:
         CertificateUnreadable: there is none, or one of them cannot be read.
@@ -101,7 +116,7 @@ def read_pem(pem: bytes) -> list[Certificate]:
 
 
 def name_text(name_der: bytes) -> str:
-    """An issuer or subject for people, the last part first: `CN=box-7,O=Example`."""
+    """Returns an issuer or subject for people, the last part first: `CN=box-7,O=Example`."""
     from asn1crypto.x509 import Name  # more than what at rest is needed
 
     try:

@@ -12,11 +12,15 @@ import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from tunnel.core.wire.faults import TOKEN_DAMAGED, FaultError
+
 PREFIX = "longline-join-1."
 
 
-class TokenUnusable(Exception):
+class TokenUnusable(FaultError):
     """The text is no token of ours; the message says what to do, and nothing of what the text held."""
+
+    default_fault = TOKEN_DAMAGED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

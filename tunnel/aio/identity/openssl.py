@@ -1,7 +1,7 @@
-"""Certificates through Python's own `ssl`: loading them from memory, and reading what our own says of us.
+"""Certificates and keys for Python's own `ssl`, loaded from memory. What a certificate says is `certificate.py`'s.
 
-The X.509 library says more, and costs a process 10 MB: the agent does without it until something is wrong or a
-certificate has to be renewed.
+The X.509 library could do it too, and costs a process 10 MB: the agent does without it until a certificate has to be
+renewed.
 """
 
 from __future__ import annotations
@@ -10,26 +10,7 @@ import contextlib
 import os
 import ssl
 import sys
-import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
-
-from tunnel.aio.identity.validity import Validity
-
-_NO_CHECK_TIME = 0x200000
-"""X509_V_FLAG_NO_CHECK_TIME of <openssl/x509_vfy.h>; Python has no name for it."""
-_ROUNDS = 8
-"""Flights of a handshake between two buffers; TLS 1.3 has three."""
-
-
-@dataclass(frozen=True, slots=True)
-class OwnCertificate:
-    """What a certificate of ours says."""
-
-    uris: tuple[str, ...]
-    validity: Validity
 
 
 def load_chain(context: ssl.SSLContext, pem: bytes) -> None:
@@ -53,38 +34,6 @@ def check_material(certificate: bytes, key: bytes, ca: bytes) -> None:
     context.load_verify_locations(cadata=ca.decode("ascii"))
 
 
-def read_own(certificate: bytes, key: bytes) -> OwnCertificate:
-    """Read a certificate of ours by showing it to ourselves: a TLS handshake between two buffers.
-
-    Raises:
-        ssl.SSLError, ValueError: it cannot be used as a TLS client's.
-    """
-    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    client.check_hostname = False
-    client.verify_mode = ssl.CERT_NONE
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    for context in (client, server):
-        load_chain(context, certificate + b"\n" + key)
-    # It vouches for itself, and may have run out: only its words are wanted.
-    server.verify_mode = ssl.CERT_REQUIRED
-    server.verify_flags = ssl.VERIFY_X509_PARTIAL_CHAIN | ssl.VerifyFlags(_NO_CHECK_TIME)
-    server.load_verify_locations(cadata=certificate.decode("ascii"))
-    seen = _handshake(client, server)
-    uris = tuple(value for kind, value in seen.get("subjectAltName", ()) if kind == "URI")
-    return OwnCertificate(uris, _validity(seen))
-
-
-def read_authorities(pem: bytes) -> list[Validity]:
-    """How long each authority of a PEM file is good.
-
-    Raises:
-        ssl.SSLError, ValueError: there is no certificate.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.load_verify_locations(cadata=pem.decode("ascii"))
-    return [_validity(found) for found in context.get_ca_certs()]
-
-
 # Internal
 
 
@@ -99,6 +48,8 @@ def _file_of(pem: bytes) -> Iterator[str]:
         finally:
             os.close(descriptor)
     else:
+        import tempfile  # brings a dozen modules, which a box does without
+
         descriptor, path = tempfile.mkstemp(prefix="longline-")  # mode 0600; on Windows in the user's own folder
         try:
             os.write(descriptor, pem)
@@ -106,30 +57,3 @@ def _file_of(pem: bytes) -> Iterator[str]:
             yield path
         finally:
             os.unlink(path)  # noqa: PTH108
-
-
-def _handshake(client: ssl.SSLContext, server: ssl.SSLContext) -> dict[str, Any]:
-    """The client's certificate as the server saw it."""
-    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
-    ends = [
-        client.wrap_bio(to_client, to_server),
-        server.wrap_bio(to_server, to_client, server_side=True),
-    ]
-    for _ in range(_ROUNDS):
-        for end in tuple(ends):
-            try:
-                end.do_handshake()
-            except ssl.SSLWantReadError:
-                continue
-            if end.server_side:
-                return end.getpeercert() or {}
-            ends.remove(end)
-    raise ssl.SSLError("the handshake with ourselves did not end")
-
-
-def _validity(seen: dict[str, Any]) -> Validity:
-    return Validity(_time(seen["notBefore"]), _time(seen["notAfter"]))
-
-
-def _time(text: str) -> datetime:
-    return datetime.fromtimestamp(ssl.cert_time_to_seconds(text), UTC)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tunnel.core.wire.faults import PEER_ROLE_REFUSED, FaultError
+
 ROLES = frozenset({"agent", "user", "join", "server"})
 _SCHEME = "spiffe://"
 
 
-class IdentityUnclear(Exception):
+class IdentityUnclear(FaultError):
     """The certificate does not name exactly one identity of ours; the text says what is wrong with it."""
+
+    default_fault = PEER_ROLE_REFUSED
 
 
 def only_uri(uris: Sequence[str]) -> str:

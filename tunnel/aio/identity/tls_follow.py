@@ -10,6 +10,7 @@ import structlog
 from tunnel.aio.identity.certificate import CertificateUnreadable, read_pem
 from tunnel.aio.identity.tls_material import CredentialsUnusable, LoadedTls, ServerTls
 from tunnel.aio.process.files import stamp
+from tunnel.core.wire.faults import CERTIFICATE_NOT_RELOADED
 
 _log = structlog.get_logger("tunnel.credentials")
 
@@ -42,7 +43,12 @@ class TlsFollower:
             except CredentialsUnusable as fault:
                 # A certificate and its key are two files: between their two renames they do not fit. The next
                 # change, which comes with the second rename, is looked at again.
-                _log.warning("certificate not reloaded, the old one stays", shown_to=self._user, reason=str(fault))
+                _log.warning(
+                    "certificate not reloaded, the old one stays",
+                    code=CERTIFICATE_NOT_RELOADED.code,
+                    shown_to=self._user,
+                    reason=str(fault),
+                )
                 return None
             if loaded == self.loaded:
                 return None

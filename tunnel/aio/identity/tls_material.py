@@ -10,13 +10,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tunnel.aio.identity.openssl import check_material
+from tunnel.core.wire.faults import CREDENTIALS_UNUSABLE, FaultError
 
 Pem = Path | bytes
 """A file that holds PEM, or the PEM itself."""
 
 
-class CredentialsUnusable(Exception):
+class CredentialsUnusable(FaultError):
     """A certificate, key or CA file cannot be read or does not fit; the text names the file and the fault."""
+
+    default_fault = CREDENTIALS_UNUSABLE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,8 @@ from enum import Enum
 
 import structlog
 
+from tunnel.core.wire.faults import CERTIFICATE_ENDS_SOON, CERTIFICATE_EXPIRED
+
 _log = structlog.get_logger("tunnel.certificates")
 
 DAY = timedelta(days=1)
@@ -107,8 +109,9 @@ class ExpiryLog:
     def __init__(self) -> None:
         self._told: dict[str, tuple[Standing, datetime]] = {}
 
-    def look(self, certificates: Iterable[Watched], now: datetime) -> None:
-        """See what is to be told now."""
+    def look(self, certificates: Iterable[Watched], now: datetime) -> list[Watched]:
+        """Tell what is to be told now; returns what that was."""
+        told = []
         for one in certificates:
             standing = one.standing(now)
             if standing is Standing.GOOD:
@@ -119,8 +122,17 @@ class ExpiryLog:
             if before is not None and before[0] is standing and timedelta(0) <= now - before[1] < TELL_EVERY:
                 continue
             self._told[one.name] = (standing, now)
+            told.append(one)
             level: Callable[..., object] = _log.warning if standing is Standing.NEAR else _log.error
-            level("certificate", certificate=one.name, reason=one.told(now), ends=one.validity.not_after.isoformat())
+            fault = CERTIFICATE_EXPIRED if standing in (Standing.OVER, Standing.NOT_YET) else CERTIFICATE_ENDS_SOON
+            level(
+                "certificate",
+                code=fault.code,
+                certificate=one.name,
+                reason=one.told(now),
+                ends=one.validity.not_after.isoformat(),
+            )
+        return told
 
 
 def check(certificates: Iterable[Watched], now: datetime) -> tuple[list[str], list[str]]:

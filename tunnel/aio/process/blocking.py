@@ -16,6 +16,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from tunnel.core.wire.faults import CALL_HANGS, FaultError
+from tunnel.core.wire.spoken import spoken_s
+
 T = TypeVar("T")
 
 WAIT_S = 5.0
@@ -24,8 +27,10 @@ IDLE_S = 5.0
 """How long a thread without work is kept."""
 
 
-class NotAnswering(Exception):
+class NotAnswering(FaultError):
     """A call has not returned in time, or there is no thread for it since others do not return."""
+
+    default_fault = CALL_HANGS
 
 
 @dataclass(slots=True, eq=False)
@@ -96,7 +101,7 @@ class BlockingCalls:
                     raise
         except TimeoutError:
             if limit.expired():
-                raise NotAnswering(f"{self._name}: no answer within {self._wait_s:g} s") from None
+                raise NotAnswering(f"{self._name}: no answer within {spoken_s(self._wait_s)}") from None
             raise  # the work's own
         finally:
             with self._changed, contextlib.suppress(ValueError):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
+import stat
 import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import IO, Any, TypeVar
 
 import click
 
 from tunnel.aio.process.config import ConfigError, ServerAddress
 from tunnel.aio.process.descriptors import open_missing_descriptors
+from tunnel.core.wire.faults import BUG, NO_SUCH_CODE, OUTPUT_UNUSABLE, USAGE, Fault, FaultError, fault_of
 
 VERSION = "0.1.0"
 """Of the distribution; `pyproject.toml` reads it here. `importlib.metadata` would cost an agent 2 MB to say the
@@ -19,15 +23,87 @@ same.
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 
-# structlog imports rich and pygments where it finds them, for tracebacks that we never print: 5 MB.
-sys.modules.setdefault("rich", None)  # type: ignore[arg-type]  # None: an import of it fails
+F = TypeVar("F", bound=Callable[..., object])
 
-config_option = click.option(
-    "--config",
-    required=True,
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="The configuration file.",
-)
+
+def config_option(daemon: str) -> Callable[[F], F]:
+    """`--config`, which need not be given where the file is in one of its usual places, or in the environment."""
+    places = [Path(f"/etc/longline/{daemon}.toml"), Path(f"/var/lib/{daemon}/{daemon}.toml")]
+
+    def given(_ctx: click.Context, _option: click.Parameter, value: Path | None) -> Path:
+        if value is None:
+            raise click.UsageError(f"give --config FILE: there is no {' and no '.join(map(str, places))}")
+        return value
+
+    return click.option(
+        "--config",
+        type=click.Path(dir_okay=False, path_type=Path),
+        default=lambda: next(filter(_is_there, places), None),
+        callback=given,
+        envvar=f"LONGLINE_{daemon.upper().replace('-', '_')}_CONFIG",
+        show_envvar=True,
+        show_default=f"{places[0]}, else {places[1]}",
+        help="The configuration file.",
+    )
+
+
+def out_option(what: str) -> Callable[[F], F]:
+    """`--out` and `--force`, for what must not be read by others; see `deliver`."""
+
+    def add(command: F) -> F:
+        out = click.option(
+            "--out",
+            metavar="FILE",
+            type=click.Path(dir_okay=False, path_type=Path),
+            help=f"Write {what} to a new file that only its owner may read, not to standard output.",
+        )
+        return out(click.option("--force", is_flag=True, help="Replace the file of --out.")(command))
+
+    return add
+
+
+def check_out(out: Path | None, *, force: bool) -> None:
+    """Find out, before something is made, whether it could be written.
+
+    Raises:
+        Failed: it could not.
+    """
+    if out is None:
+        return
+    if not force and (out.exists() or out.is_symlink()):
+        raise Failed(f"{out} is there already: take another name, or --force", OUTPUT_UNUSABLE)
+    if not out.parent.is_dir():
+        raise Failed(f"{out.parent} is no folder", OUTPUT_UNUSABLE)
+
+
+def deliver(text: str, out: Path | None, *, force: bool) -> None:
+    """Write a secret to the file of `--out`, mode 0600, or to standard output.
+
+    Raises:
+        Failed: the file cannot be written.
+    """
+    if out is None:
+        click.echo(text, nl=not text.endswith("\n"))
+        _warn_if_readable()
+        return
+    target = out.with_name(f".{out.name}.new") if force else out
+    try:
+        with suppress(FileNotFoundError):
+            if force:
+                target.unlink()
+        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "w") as opened:
+            opened.write(text if text.endswith("\n") else f"{text}\n")
+            opened.flush()
+            os.fsync(descriptor)
+        if force:
+            target.replace(out)
+    except FileExistsError as error:  # somebody was faster
+        raise Failed(f"{out} is there already: take another name, or --force", OUTPUT_UNUSABLE) from error
+    except OSError as error:
+        with suppress(OSError):
+            target.unlink()
+        raise Failed(f"{out} cannot be written: {error.strerror}", OUTPUT_UNUSABLE) from error
 
 
 class AddressParameter(click.ParamType[ServerAddress]):
@@ -44,9 +120,50 @@ class AddressParameter(click.ParamType[ServerAddress]):
 
 
 class Failed(click.ClickException):
-    """The command did not do what it was asked to; the message says why and what to do."""
+    """The command did not do what it was asked to; the message says why and what to do, and its code names the page
+    that says more.
+    """
 
     exit_code = EXIT_FAILED
+
+    def __init__(self, text: str, fault: Fault) -> None:
+        super().__init__(text)
+        self.lines = [told(text, fault)]
+        """What is printed, one line for each thing that is wrong."""
+
+    @classmethod
+    def of(cls, error: FaultError) -> Failed:
+        """An error of a part of ours, as the failure of the command that it ends."""
+        return cls(str(error), error.fault)
+
+    @classmethod
+    def of_all(cls, faults: Sequence[tuple[str, Fault]]) -> Failed:
+        """Several things that are wrong at once, at least one."""
+        failed = cls(*faults[0])
+        failed.lines = [told(text, fault) for text, fault in faults]
+        return failed
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print it."""
+        for line in self.lines:
+            click.echo(line, file=file, err=file is None)
+
+
+def told(text: str, fault: Fault) -> str:
+    """How commands tell of a failure: `Error [LL2012]: the join token was used already`."""
+    return f"Error [{fault.code}]: {text}"
+
+
+@click.command("explain")
+@click.argument("code", metavar="LLnnnn")
+def explain_command(code: str) -> None:
+    """Say what an error code means and what to do about it."""
+    from tunnel.aio.process.explain import page
+
+    text = page(code)
+    if text is None:
+        raise Failed(f"{code[:40]} is no error code: it is written like {BUG.code}", NO_SUCH_CODE)
+    click.echo(text, nl=False)
 
 
 def refuse_password(proxy: str | None) -> None:
@@ -59,23 +176,74 @@ def refuse_password(proxy: str | None) -> None:
         raise click.UsageError("--proxy with a password can be read by everybody here: set https_proxy to it instead")
 
 
+def leave_out_rich() -> None:
+    """Have structlog do without rich and pygments, which it imports where it finds them, for tracebacks that we never
+    print: 5 MB. To be called before anything imports structlog.
+    """
+    sys.modules.setdefault("rich", None)  # type: ignore[arg-type]  # None: an import of it fails
+
+
 def command_line(group: click.Group) -> None:
     """Run a command and exit: 0, 1 (failed) or 2 (usage or configuration). LONGLINE_DEBUG=1 shows tracebacks."""
+    leave_out_rich()
     open_missing_descriptors()
+    sys.exit(_exit_code(group))
+
+
+def _exit_code(group: click.Group) -> int:
+    """Run it, tell how it failed, and return the code to exit with."""
     try:
-        group.main(standalone_mode=True)
+        code: object = group.main(standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except click.Abort:
+        _say("Aborted!")
+        return EXIT_FAILED
+    except click.exceptions.NoArgsIsHelpError as error:
+        with suppress(OSError):
+            error.show()
+        return error.exit_code
+    except Failed as error:
+        _say(*error.lines)
+        return error.exit_code
+    except click.ClickException as error:
+        if isinstance(error, click.UsageError) and error.ctx is not None:
+            _say(error.ctx.get_usage(), f"Try '{error.ctx.command_path} --help' for help.\n")
+        _say(told(error.format_message(), USAGE))
+        return error.exit_code
     except ConfigError as error:
-        for fault in error.faults:
-            _say(fault)
-        sys.exit(EXIT_USAGE)
+        _say(*(told(line, error.fault) for line in error.faults))
+        return EXIT_USAGE
+    except BrokenPipeError:  # whoever read has seen enough; nothing more is to be flushed at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
     except Exception as error:
         if os.environ.get("LONGLINE_DEBUG"):
             raise
-        _say(f"Error: {str(error) or type(error).__name__} (LONGLINE_DEBUG=1 shows where)")
-        sys.exit(EXIT_FAILED)
+        _say(told(f"{str(error) or type(error).__name__} (LONGLINE_DEBUG=1 shows where)", fault_of(error)))
+        return EXIT_FAILED
 
 
-def _say(text: str) -> None:
+def _is_there(path: Path) -> bool:
+    """Also when only others may look: reading it then says so."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _warn_if_readable() -> None:
+    """Say so when a secret went into a file that others may read, as a shell's redirection makes it."""
+    with suppress(OSError, ValueError):
+        status = os.fstat(sys.stdout.fileno())
+        if stat.S_ISREG(status.st_mode) and status.st_mode & 0o077:
+            _say("warning: others can read the file that this was written to: --out FILE makes one that they cannot")
+
+
+def _say(*lines: str) -> None:
     """Tell whoever reads standard error. That nobody does changes no exit code."""
-    with contextlib.suppress(OSError):
-        click.echo(text, err=True)
+    with suppress(OSError):
+        for line in lines:
+            click.echo(line, err=True)

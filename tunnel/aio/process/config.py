@@ -7,12 +7,11 @@ themselves.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import ipaddress
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeVar, get_args, get_origin
 
@@ -20,7 +19,9 @@ import cattrs
 from cattrs.cols import list_structure_factory, mapping_structure_factory
 from cattrs.errors import ForbiddenExtraKeysError
 
-from tunnel.core.target_rule import MAX_PORT, TargetRule
+from tunnel.core.wire import faults as table
+from tunnel.core.wire.faults import CONFIG_INVALID, CONFIG_NOT_TOML, CONFIG_UNREADABLE, FaultError
+from tunnel.core.wire.target_rule import MAX_PORT, TargetRule
 
 T = TypeVar("T")
 
@@ -37,11 +38,13 @@ _TWICE = re.compile(r"Cannot declare (\(.*\)) twice")
 _HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
 
 
-class ConfigError(Exception):
+class ConfigError(FaultError):
     """A configuration cannot be used; `faults` has a line for each thing that is wrong."""
 
-    def __init__(self, faults: Sequence[str]) -> None:
-        super().__init__("\n".join(faults))
+    default_fault = CONFIG_INVALID
+
+    def __init__(self, faults: Sequence[str], fault: table.Fault | None = None) -> None:
+        super().__init__("\n".join(faults), fault)
         self.faults = list(faults)
 
 
@@ -148,6 +151,21 @@ class LogConfig:
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AuditConfig:
+    """The `[audit]` section of both daemons."""
+
+    file: Path = Path("-")
+    """Of the audit records; `-` for standard output."""
+    on_failure: Literal["refuse", "alarm"] = "alarm"
+    """What is done while records cannot be written: nothing new is let in, or it is, and people are told."""
+
+    @property
+    def destination(self) -> str:
+        """The file's path, or `-`."""
+        return "-" if self.file.name == "-" else str(self.file)
+
+
 class Validated:
     """A configuration whose values must fit together."""
 
@@ -175,6 +193,43 @@ def load(path: Path, cls: type[T]) -> T:
     return config
 
 
+def load_tolerant(path: Path, cls: type[T], dispensable: Collection[str]) -> tuple[T, list[str]]:
+    """Read a file as `load` does, but do without sections that are no reason not to run.
+
+    Returns:
+        The configuration, with those of these sections at their defaults that cannot be used; and a line for each fault
+        in them.
+
+    Raises:
+        ConfigError: with every fault found, if any is elsewhere.
+    """
+    try:
+        return load(path, cls), []
+    except ConfigError as error:
+        _, values = _read(path)
+        try:
+            config = _converter(path.parent.absolute()).structure(
+                {name: value for name, value in values.items() if name not in dispensable}, cls
+            )
+        except cattrs.ClassValidationError:
+            raise error from None
+        if isinstance(config, Validated) and list(config.faults()):
+            raise
+        return config, error.faults
+
+
+def state_folder(path: Path) -> Path:
+    """Returns the state folder that a file names, whatever else is wrong in it; its own folder where it names none.
+
+    A running daemon is found by it. Blocking.
+    """
+    try:
+        named = tomllib.loads(path.read_text(encoding="utf-8")).get("state")
+    except (OSError, ValueError):
+        named = None
+    return path.parent.absolute() / named if isinstance(named, str) else path.parent.absolute()
+
+
 # Internal
 
 
@@ -183,11 +238,11 @@ def _read(path: Path) -> tuple[str, dict[str, Any]]:
         text = path.read_text(encoding="utf-8")
         return text, tomllib.loads(text)
     except OSError as error:
-        raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from error
+        raise ConfigError([f"{path}: cannot be read: {error.strerror}"], CONFIG_UNREADABLE) from error
     except UnicodeDecodeError as error:
-        raise ConfigError([f"{path}: is not UTF-8"]) from error
+        raise ConfigError([f"{path}: is not UTF-8"], CONFIG_NOT_TOML) from error
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError([_not_toml(path, error)]) from error
+        raise ConfigError([_not_toml(path, error)], CONFIG_NOT_TOML) from error
 
 
 def _not_toml(path: Path, error: tomllib.TOMLDecodeError) -> str:
@@ -296,6 +351,8 @@ def _faults_in(error: BaseException, key: str, kind: type | None = None) -> Iter
 
 
 def _unknown(name: str, allowed: Sequence[str]) -> str:
+    import difflib  # for the faults alone: 0.2 MB
+
     close = difflib.get_close_matches(name, allowed, 1)
     hint = f", did you mean {close[0]}?" if close else ""
     return f"is not known{hint}; allowed: {', '.join(allowed)}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import tempfile
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -120,6 +119,8 @@ def make_folder(path: Path) -> None:
 
 def _prepare(file: NewFile, stack: ExitStack) -> Path:
     """The file under a temporary name beside its own; removed with the stack, unless it was renamed by then."""
+    import tempfile  # brings a dozen modules, which a box that writes nothing does without
+
     folder = file.path.parent
     handle, name = tempfile.mkstemp(dir=folder, prefix=f".{file.path.name}.")
     temporary = Path(name)

@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from tunnel.core.wire.faults import PART_ENDED, STOPPED_AT_ONCE
+
 _log = structlog.get_logger("tunnel.lifecycle")
 
 EXIT_OK = 0
@@ -64,7 +66,7 @@ class Stop:
 
     def _on_end(self, part: asyncio.Task[None]) -> None:
         if not self.asked:
-            _log.error("a part of the daemon has ended, stopping", task=part.get_name())
+            _log.error("a part of the daemon has ended, stopping", code=PART_ENDED.code, task=part.get_name())
             self.failed = True
             self.ask()
 
@@ -101,9 +103,9 @@ async def _guard(main: Callable[[Stop], Awaitable[int]], last_words: Callable[[]
             _log.info("stopping", signal=number.name)
             stop.ask()
         elif stop.cut_short():
-            _log.warning("second signal: what is still open is reset", signal=number.name)
+            _log.warning("second signal: what is still open is reset", code=STOPPED_AT_ONCE.code, signal=number.name)
         else:
-            _log.warning("another signal: ending at once", signal=number.name)
+            _log.warning("another signal: ending at once", code=STOPPED_AT_ONCE.code, signal=number.name)
             last_words()
             os._exit(EXIT_FAILED)
 

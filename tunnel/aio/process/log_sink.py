@@ -16,7 +16,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 MAX_QUEUED_BYTES = 1024 * 1024
 """What waits to be written, some 3,500 lines. Beyond it the oldest go: whoever looks again wants to know how things
@@ -33,24 +32,10 @@ EXIT_FLUSH_S = 1.0
 _FIRST_OWN_DESCRIPTOR = 3
 
 
-class Lost(NamedTuple):
-    """Lines that nobody will read."""
-
-    lines: int
-    """All of them."""
-    audit_records: int
-    """How many of them were audit records."""
-
-
-class _Line(NamedTuple):
-    data: bytes
-    audit: bool
-
-
 class LogSink:
     """A bounded queue of lines before a descriptor, and the thread that empties it."""
 
-    def __init__(self, descriptor: int, tell: Callable[[Lost], bytes], max_bytes: int = MAX_QUEUED_BYTES) -> None:
+    def __init__(self, descriptor: int, tell: Callable[[int], bytes], max_bytes: int = MAX_QUEUED_BYTES) -> None:
         """Takes a copy of `descriptor`.
 
         Args:
@@ -63,15 +48,18 @@ class LogSink:
         self._max_bytes = max_bytes
         # Reentrant: the garbage collector may run a finalizer that logs inside of `write`.
         self._changed = threading.Condition(threading.RLock())
-        self._lines: deque[_Line] = deque()
+        self._lines: deque[bytes] = deque()
         self._bytes = 0
-        self._lost = Lost(0, 0)
-        self._told = Lost(0, 0)
+        self._lost = 0
+        self._told = 0
         self._idle = False
         self._hurry = False
         """Somebody waits for the end: a pause after a failure is over."""
         self._closing = False
         self._not_before_s = 0.0
+        self._due_s: Callable[[], float | None] = lambda: None
+        self._tell_held: Callable[[float | None], None] = lambda _now_s: None
+        self._woken = 0
         self._mid_line = False
         """The last write ended inside a line."""
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
@@ -79,27 +67,42 @@ class LogSink:
 
     # Public
 
-    def write(self, line: bytes, *, audit: bool = False) -> None:
+    def write(self, line: bytes) -> None:
         """Queue one line, its newline included. From any thread; never waits and never fails."""
         size = len(line)
         with self._changed:
-            self._lines.append(_Line(line, audit))
+            self._lines.append(line)
             self._bytes += size
             while self._bytes > self._max_bytes:
-                dropped = self._lines.popleft()
-                self._bytes -= len(dropped.data)
-                self._count_lost([dropped])
+                self._bytes -= len(self._lines.popleft())
+                self._lost += 1
             if self._idle:
                 self._idle = False
                 self._changed.notify_all()
 
+    def hold(self, due_s: Callable[[], float | None], tell: Callable[[float | None], None]) -> None:
+        """Have this thread tell of lines that were held back; call once, before anything is logged.
+
+        Args:
+            due_s: when there is something to tell next, in monotonic time; None: nothing is held.
+            tell: writes what is due at a time, or with None all that is held.
+        """
+        self._due_s, self._tell_held = due_s, tell
+
+    def wake(self) -> None:
+        """Something is held that was not: ask `due_s` again."""
+        with self._changed:
+            self._woken += 1
+            self._changed.notify_all()
+
     @property
-    def lost(self) -> Lost:
+    def lost(self) -> int:
         """All that were lost so far."""
         return self._lost
 
     def flush(self, within_s: float) -> bool:
-        """Wait until all is written that can be, for at most so long; whether it was."""
+        """Wait until all is written that can be, for at most so long; whether it was. What was held is told first."""
+        self._tell_held(None)
         with self._changed:
             self._hurry = True
             self._changed.notify_all()
@@ -124,7 +127,7 @@ class LogSink:
         while (batch := self._next_batch()) is not None:
             self._deliver(batch)
 
-    def _next_batch(self) -> list[_Line] | None:
+    def _next_batch(self) -> list[bytes] | None:
         """Wait for lines, and for the end of a pause; None at the end."""
         with self._changed:
             while True:
@@ -138,22 +141,37 @@ class LogSink:
                 else:
                     self._idle = True
                     self._changed.notify_all()
-                    self._changed.wait()
+                    self._wait_for_lines()
 
-    def _take(self) -> list[_Line]:
+    def _wait_for_lines(self) -> None:
+        """Until there is one, or one that is held is due. Whoever holds lines has a lock that is taken before ours."""
+        woken = self._woken
+        self._changed.release()
+        try:
+            due_s = self._due_s()
+            now_s = time.monotonic()
+            if due_s is not None and due_s <= now_s:
+                self._tell_held(now_s)
+                due_s = self._due_s()
+        finally:
+            self._changed.acquire()
+        if not self._lines and not self._closing and woken == self._woken:
+            self._changed.wait(None if due_s is None else max(0.0, due_s - now_s))
+
+    def _take(self) -> list[bytes]:
         batch = [self._lines.popleft()]
-        size = len(batch[0].data)
-        while self._lines and size + len(self._lines[0].data) <= BATCH_BYTES:
+        size = len(batch[0])
+        while self._lines and size + len(self._lines[0]) <= BATCH_BYTES:
             batch.append(self._lines.popleft())
-            size += len(batch[-1].data)
+            size += len(batch[-1])
         self._bytes -= size
         return batch
 
-    def _deliver(self, batch: Sequence[_Line]) -> None:
+    def _deliver(self, batch: Sequence[bytes]) -> None:
         telling = self._lost
-        missing = Lost(telling.lines - self._told.lines, telling.audit_records - self._told.audit_records)
-        head = (b"\n" if self._mid_line else b"") + (self._tell(missing) if missing.lines else b"")
-        data = head + b"".join(line.data for line in batch)
+        missing = telling - self._told
+        head = (b"\n" if self._mid_line else b"") + (self._tell(missing) if missing else b"")
+        data = head + b"".join(batch)
         written = self._write_all(data)
         if written:
             self._mid_line = data[written - 1 : written] != b"\n"
@@ -161,9 +179,9 @@ class LogSink:
             self._told = telling
         if written < len(data):
             end = len(head)
-            ends = [end := end + len(line.data) for line in batch]
+            ends = [end := end + len(line) for line in batch]
             with self._changed:
-                self._count_lost([line for line, end in zip(batch, ends, strict=True) if end > written])
+                self._lost += sum(end > written for end in ends)
                 self._not_before_s = time.monotonic() + RETRY_S
 
     def _write_all(self, data: bytes) -> int:
@@ -183,10 +201,6 @@ class LogSink:
         poll = select.poll()
         poll.register(self._descriptor, select.POLLOUT)
         poll.poll()
-
-    def _count_lost(self, lines: Sequence[_Line]) -> None:
-        lost, audit = self._lost
-        self._lost = Lost(lost + len(lines), audit + sum(line.audit for line in lines))
 
 
 class SinkStream(io.TextIOBase):

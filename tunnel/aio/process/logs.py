@@ -1,4 +1,8 @@
-"""How log lines look, JSON for machines, coloured lines on a terminal, and that all of them go to standard error."""
+"""How log lines look, JSON for machines, coloured lines on a terminal, and that all of them go to standard error.
+
+Where standard error is the journal of systemd, each line begins with its priority, `<4>` for a warning: journald takes
+that away and keeps it, so that `journalctl -p warning` works and `journalctl -o cat` shows pure JSON.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import atexit
 import logging
 import os
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -14,18 +18,21 @@ import orjson
 import structlog
 
 from tunnel.aio.process.config import LogConfig
-from tunnel.aio.process.log_sink import EXIT_FLUSH_S, LogSink, Lost, SinkStream
+from tunnel.aio.process.log_folding import Folding
+from tunnel.aio.process.log_sink import EXIT_FLUSH_S, LogSink, SinkStream
+from tunnel.core.wire.faults import LOG_LINES_LOST
 
-AUDIT = "audit"
-"""The name of the loggers whose lines are audit records."""
 _STDERR = 2
-_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+_PRIORITIES = {"debug": b"<7>", "info": b"<6>", "warning": b"<4>", "error": b"<3>", "critical": b"<2>"}
+"""As sd-daemon(3) has them: those of syslog."""
+LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+"""From the level that says most to the one that says least."""
 
 
 class Sink(Protocol):
     """What takes finished lines."""
 
-    def write(self, line: bytes, *, audit: bool = False) -> None:
+    def write(self, line: bytes) -> None:
         """Take one line with its newline, at once."""
         ...
 
@@ -35,50 +42,111 @@ def start_log(config: LogConfig) -> LogSink:
 
     Call once, before anything is logged. The end of the process waits a moment for the last lines.
     """
-    terminal = os.isatty(_STDERR)
+    terminal, journal = os.isatty(_STDERR), is_journal(_STDERR, os.environ)
     for_people = _for_people(config, terminal=terminal)
-    sink = LogSink(_STDERR, lambda lost: _lost_line(lost, for_people=for_people))
-    atexit.register(sink.flush, EXIT_FLUSH_S)
+    sink = LogSink(_STDERR, lambda lost: _lost_line(lost, for_people=for_people, journal=journal))
     sys.stderr = SinkStream(sink, terminal=terminal)
-    configure_logs(config, sink, terminal=terminal)
+    folding = configure_logs(config, sink, terminal=terminal, journal=journal)
+    sink.hold(folding.due_s, folding.flush)
+    atexit.register(sink.flush, EXIT_FLUSH_S)
     return sink
 
 
-def configure_logs(config: LogConfig, sink: Sink, *, terminal: bool) -> None:
-    """Make every logger of the process write to `sink`; `terminal`: whether a person reads it."""
-    shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
+def is_journal(descriptor: int, environment: Mapping[str, str]) -> bool:
+    """Whether a descriptor leads to journald: systemd names the socket that it made for it (systemd.exec(5))."""
+    there = os.fstat(descriptor)
+    return environment.get("JOURNAL_STREAM") == f"{there.st_dev}:{there.st_ino}"
+
+
+def configure_logs(config: LogConfig, sink: Sink, *, terminal: bool, journal: bool = False) -> Folding:
+    """Make every logger of the process write to `sink`.
+
+    Args:
+        config: the section of the configuration.
+        sink: where finished lines go.
+        terminal: whether a person reads it.
+        journal: whether journald does, which takes a priority from the beginning of each line.
+
+    Returns:
+        What holds lines back that say the same; whoever has it tells it when time has passed.
+    """
+    set_level(config.level)
     if _for_people(config, terminal=terminal):
         renderer: list[structlog.typing.Processor] = [structlog.dev.ConsoleRenderer(colors=terminal), _encoded]
     else:
         # Without the values of variables: a token may be among them.
         traces = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
         renderer = [structlog.processors.ExceptionRenderer(traces), _json]
+    last: list[structlog.typing.Processor] = [structlog.processors.TimeStamper(fmt="iso", utc=True), *renderer]
+    if journal:
+        last.append(_with_priority)
+
+    def tell(method: str, event: MutableMapping[str, Any]) -> None:
+        line: Any = event
+        for processor in last:
+            line = processor(None, method, line)
+        sink.write(line)
+
+    lines = _Lines(sink)
+    folding = Folding(tell, getattr(sink, "wake", lambda: None))
     structlog.configure(
-        processors=[*shared, *renderer],
-        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[config.level]),
-        logger_factory=lambda *name: _Lines(sink, audit=name == (AUDIT,)),
+        processors=[structlog.contextvars.merge_contextvars, structlog.processors.add_log_level, folding, *last],
+        wrapper_class=_Logger,
+        logger_factory=lambda *_name: lines,
         cache_logger_on_first_use=True,
     )
+    return folding
+
+
+def at_level(log: Any, level: str) -> Any:
+    """Returns a logger with the name and the bound values of `log` that has a level of its own, whatever the process's.
+
+    For one agent that is looked at closely while all others are quiet: its session is given this in place of `log`.
+    """
+    bound = log.bind()
+    kind: Any = structlog.make_filtering_bound_logger(LEVELS[level])
+    return kind(bound._logger, bound._processors, bound._context)
+
+
+def set_level(level: str) -> None:
+    """Log what is of this level (`debug`, `info`, `warning`, `error`) and above from now on, in all loggers."""
+    source = structlog.make_filtering_bound_logger(LEVELS[level])
+    for name in _METHODS:
+        setattr(_Logger, name, getattr(source, name))
+
+
+def level() -> str:
+    """Returns the level that is logged, and above."""
+    return next(name for name in LEVELS if getattr(_Logger, name) is not _NOTHING)
 
 
 # Internal
+
+_METHODS = [
+    name for name in vars(structlog.make_filtering_bound_logger(logging.CRITICAL)) if not name.startswith("_")
+]  # fmt: skip
+"""All that a level decides: `debug`, `adebug`, `is_enabled_for`, ..."""
+_NOTHING = structlog.make_filtering_bound_logger(logging.CRITICAL).debug
+"""What the method of a level that is not logged is."""
+
+
+class _Logger(structlog.make_filtering_bound_logger(logging.DEBUG)):  # type: ignore[misc]  # made at run time
+    """What each module's logger becomes at its first line, and stays: binding anew at each line would cost 5 us.
+
+    A level that changes at run time swaps the methods of this class, so that what is not logged costs nothing.
+    """
 
 
 class _Lines:
     """What structlog hands a rendered line to, by the name of its level."""
 
-    __slots__ = ("_audit", "_sink")
+    __slots__ = ("_sink",)
 
-    def __init__(self, sink: Sink, *, audit: bool) -> None:
+    def __init__(self, sink: Sink) -> None:
         self._sink = sink
-        self._audit = audit
 
     def msg(self, line: bytes) -> None:
-        self._sink.write(line, audit=self._audit)
+        self._sink.write(line)
 
     debug = info = warning = error = critical = msg
 
@@ -96,12 +164,18 @@ def _encoded(_logger: object, _method: str, line: Any) -> bytes:
     return f"{line}\n".encode(errors="backslashreplace")
 
 
-def _lost_line(lost: Lost, *, for_people: bool) -> bytes:
+def _with_priority(_logger: object, method: str, line: Any) -> bytes:
+    """A finished line as journald wants it; of a traceback for people each line is one."""
+    priority = _PRIORITIES.get(method, _PRIORITIES["error"])
+    return b"".join(priority + one for one in line.splitlines(keepends=True))
+
+
+def _lost_line(lost: int, *, for_people: bool, journal: bool = False) -> bytes:
     """The line that stands where others are missing."""
-    records = f", {lost.audit_records} of them audit records" if lost.audit_records else ""
-    text = f"{lost.lines} log lines were lost{records}: they could not be written"
+    text = f"{lost} log lines were lost: they could not be written"
     now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    priority = _PRIORITIES["warning"] if journal else b""
     if for_people:
-        return f"{now} [warning  ] {text}\n".encode()
-    values = {"lost": lost.lines, "lost_audit_records": lost.audit_records, "event": text, "level": "warning"}
-    return orjson.dumps({**values, "timestamp": now}, option=orjson.OPT_APPEND_NEWLINE)
+        return priority + f"{now} [warning  ] {text} code={LOG_LINES_LOST.code}\n".encode()
+    values = {"code": LOG_LINES_LOST.code, "lost": lost, "event": text, "level": "warning"}
+    return priority + orjson.dumps({**values, "timestamp": now}, option=orjson.OPT_APPEND_NEWLINE)

@@ -13,7 +13,8 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from tunnel.aio.process.tasks import TaskOwner
-from tunnel.core.backoff import Backoff
+from tunnel.core.path.backoff import Backoff
+from tunnel.core.wire.faults import BUG, PART_DOWN, Fault, FaultError, fault_of
 
 RETRY_S = 1.0
 """The most that the second attempt waits; the next ones up to 3 s, and after half a minute up to 30 s (see Backoff)."""
@@ -24,8 +25,10 @@ MAX_TELL_AGAIN_S = 3600.0
 _log = structlog.get_logger("tunnel.parts")
 
 
-class PartFailed(Exception):
+class PartFailed(FaultError):
     """A part cannot be opened now; the text says why."""
+
+    default_fault = PART_DOWN
 
 
 class Part:
@@ -37,6 +40,8 @@ class Part:
         self.up = False
         self.fault = ""
         """Why it is down; empty while it was not tried yet, too."""
+        self.cause = PART_DOWN
+        """The cause of the last fault."""
         self.tried = asyncio.Event()
         """The first attempt is over."""
         self._open = open_
@@ -57,23 +62,23 @@ class Part:
         try:
             await self._open()
         except (PartFailed, OSError) as error:
-            self._failed(str(error))
+            self._failed(str(error), fault_of(error))
         except Exception:  # noqa: BLE001 - whatever it is, it takes no other part with it
-            _log.exception("a part fails for a fault of the daemon, trying again", part=self.name)
-            self.fault = "a fault of the daemon, whose log says more"
+            _log.exception("a part fails for a fault of the daemon, trying again", code=BUG.code, part=self.name)
+            self.fault, self.cause = "a fault of the daemon, whose log says more", BUG
         else:
             self.up, self.fault = True, ""
         self.tried.set()
         return self.up
 
-    def _failed(self, reason: str) -> None:
+    def _failed(self, reason: str, fault: Fault) -> None:
         now_s = asyncio.get_running_loop().time()
         if reason == self.fault and now_s < self._tell_after_s:
             return
         self._pause_s = min(2 * self._pause_s, MAX_TELL_AGAIN_S) if reason == self.fault else TELL_AGAIN_S
         self._tell_after_s = now_s + self._pause_s
-        self.fault = reason
-        _log.warning("a part is down, trying again", part=self.name, reason=reason)
+        self.fault, self.cause = reason, fault
+        _log.warning("a part is down, trying again", code=fault.code, part=self.name, reason=reason)
 
 
 class Parts:
@@ -91,6 +96,12 @@ class Parts:
         self._trying.append(self._tasks.spawn(name, part.bring_up()))
         return part
 
+    def forget(self, part: Part) -> None:
+        """Want a part no more, and try no more to bring it up; whoever opened it closes it."""
+        index = self._parts.index(part)
+        del self._parts[index]
+        self._trying.pop(index).cancel()
+
     async def tried(self, within_s: float) -> None:
         """Wait until each was tried once, but no longer than that: one whose name resolves slowly holds up no other."""
         try:
@@ -99,6 +110,10 @@ class Parts:
                     await part.tried.wait()
         except TimeoutError:
             return
+
+    def all(self) -> list[Part]:
+        """Returns those that are wanted, in the order in which they were."""
+        return list(self._parts)
 
     def up(self) -> dict[str, bool]:
         """Whether each is up, by name."""

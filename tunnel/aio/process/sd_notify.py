@@ -1,12 +1,19 @@
-"""Tells systemd how the daemon stands (sd_notify(3)); does nothing where systemd did not start it."""
+"""Tells systemd how the daemon stands (sd_notify(3)), and leaves it sockets to keep over a restart; does nothing where
+systemd did not start it.
+"""
 
 from __future__ import annotations
 
 import os
 import socket
 import threading
+import time
+from array import array
+from collections.abc import Sequence
 
 import structlog
+
+from tunnel.core.wire.faults import SYSTEMD_NOT_TOLD
 
 PATIENCE_S = 60.0
 """How long a state waits while systemd's queue is full; a start that is not told within 90 s is ended by default."""
@@ -14,8 +21,8 @@ PATIENCE_S = 60.0
 _log = structlog.get_logger("tunnel.systemd")
 
 
-def notify(state: str) -> None:
-    """Send one datagram, e.g. `READY=1` or `STOPPING=1`, to the socket that NOTIFY_SOCKET names."""
+def notify(state: str, descriptors: Sequence[int] = ()) -> None:
+    """Send one datagram, e.g. `READY=1` or `STOPPING=1`, to the socket that NOTIFY_SOCKET names, with descriptors."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return
@@ -24,21 +31,68 @@ def notify(state: str) -> None:
     try:
         with _sender() as sender:
             sender.setblocking(False)
-            sender.sendto(state.encode(), address)
+            _send(sender, state, descriptors, address)
     except BlockingIOError:
-        # A busy systemd: READY=1 must not be lost, and the event loop must not wait.
-        threading.Thread(target=_wait_and_send, args=(state, address), name="sd_notify", daemon=True).start()
+        # A busy systemd: READY=1 must not be lost, and the event loop must not wait. The descriptors may be closed by
+        # the time that they are sent.
+        own = [os.dup(descriptor) for descriptor in descriptors]
+        threading.Thread(target=_wait_and_send, args=(state, own, address), name="sd_notify", daemon=True).start()
     except OSError as error:
-        _log.warning("systemd could not be told", state=state, reason=str(error))
+        _log.warning("systemd could not be told", code=SYSTEMD_NOT_TOLD.code, state=state, reason=str(error))
 
 
-def _wait_and_send(state: str, address: str) -> None:
+def notify_reloading() -> None:
+    """Say that the configuration is being read again; `READY=1` ends it. With the time that `Type=notify-reload` needs:
+    without it a late message would be taken for the answer to the next reload.
+    """
+    notify(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
+
+
+def extend_timeout(seconds: float) -> None:
+    """Ask for so much more time for the start, the reload or the stop that is going on, from now."""
+    notify(f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}")
+
+
+def keeps_descriptors() -> bool:
+    """Whether the service manager keeps sockets for the next start (FileDescriptorStoreMax=).
+
+    systemd sets FDSTORE since version 254; our unit sets it for older ones, too.
+    """
+    limit = os.environ.get("FDSTORE", "")
+    return bool(os.environ.get("NOTIFY_SOCKET")) and limit.isascii() and limit.isdigit() and int(limit) > 0
+
+
+def keep_descriptor(name: str, descriptor: int) -> None:
+    """Let the service manager keep a descriptor under a name; it is in LISTEN_FDS of the next start, and of one after a
+    crash. A manager that has it already does nothing.
+    """
+    notify(f"FDSTORE=1\nFDNAME={name}", [descriptor])
+
+
+def forget_descriptors(name: str) -> None:
+    """Let the service manager close what it keeps under a name."""
+    notify(f"FDSTOREREMOVE=1\nFDNAME={name}")
+
+
+# Internal
+
+
+def _wait_and_send(state: str, descriptors: Sequence[int], address: str) -> None:
     try:
         with _sender() as sender:
             sender.settimeout(PATIENCE_S)
-            sender.sendto(state.encode(), address)
+            _send(sender, state, descriptors, address)
     except OSError as error:
-        _log.warning("systemd could not be told", state=state, reason=str(error))
+        _log.warning("systemd could not be told", code=SYSTEMD_NOT_TOLD.code, state=state, reason=str(error))
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def _send(sender: socket.socket, state: str, descriptors: Sequence[int], address: str) -> None:
+    # Not `socket.send_fds`, which takes an address and leaves it out.
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", descriptors))] if descriptors else []
+    sender.sendmsg([state.encode()], rights, 0, address)
 
 
 def _sender() -> socket.socket:

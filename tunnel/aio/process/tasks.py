@@ -8,6 +8,8 @@ from typing import Any
 
 import structlog
 
+from tunnel.core.wire.faults import BUG, TASKS_HANG
+
 _log = structlog.get_logger("tunnel.tasks")
 
 STUCK_S = 5.0
@@ -55,9 +57,9 @@ class TaskOwner:
         while tasks:
             _, tasks = await asyncio.wait(tasks, timeout=STUCK_S)
             if tasks:
-                _log.warning("tasks do not end", tasks=sorted(task.get_name() for task in tasks))
+                _log.warning("tasks do not end", code=TASKS_HANG.code, tasks=sorted(task.get_name() for task in tasks))
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("task failed", task=task.get_name(), exc_info=error)
+            _log.error("task failed", code=BUG.code, task=task.get_name(), exc_info=error)

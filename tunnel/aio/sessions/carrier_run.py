@@ -11,10 +11,12 @@ from typing import Protocol
 from structlog.typing import FilteringBoundLogger
 
 from tunnel.aio.carriers.carrier import Carrier, CarrierLost
-from tunnel.core.errors import Code, RemoteProtocolError, SessionLost, SessionRefused, TunnelError
-from tunnel.core.handshake import encode_refusal
+from tunnel.aio.process.clock import Clock
+from tunnel.aio.sessions.frame_log import FrameLog
+from tunnel.core.link import Link
 from tunnel.core.session import Session
-from tunnel.core.states import Link
+from tunnel.core.wire.errors import Code, RemoteProtocolError, SessionLost, SessionRefused, TunnelError
+from tunnel.core.wire.handshake import encode_refusal
 
 LAST_WORDS_S = 1.0
 """How long either side may take to read why the other ends the session or the carrier."""
@@ -25,14 +27,13 @@ class RunDriver(Protocol):
 
     core: Session
     peer: str
+    now: Clock
+    frame_log: FrameLog | None
+    """None: nobody looks at frames."""
 
     @property
     def log(self) -> FilteringBoundLogger:
         """For what is to be said of the session."""
-        ...
-
-    def now(self) -> float:
-        """The session's clock."""
         ...
 
     def kick(self) -> None:
@@ -44,7 +45,7 @@ class RunDriver(Protocol):
         ...
 
     def close(self, error: TunnelError | None = None) -> None:
-        """End the session."""
+        """Ends the session."""
         ...
 
 
@@ -77,7 +78,7 @@ class CarrierRun:
         return self._idle is not None and not self._idle.done()
 
     async def run(self) -> CarrierLost | None:
-        """Read and write until the carrier is over; returns `lost`, which is the caller's to log."""
+        """Reads and write until the carrier is over; returns `lost`, which is the caller's to log."""
         try:
             async with asyncio.TaskGroup() as beside:
                 # The writer has the caller's task, since a task more for each of thousands of agents takes memory.
@@ -94,17 +95,17 @@ class CarrierRun:
             self._idle.set_result(None)
 
     def finish(self) -> None:
-        """End the carrier in order as soon as nothing is left to send."""
+        """Ends the carrier in order as soon as nothing is left to send."""
         self._finishing = True
         self.wake()
 
     def give_up(self, reason: str) -> None:
-        """Close the carrier now, for this reason unless there was one before."""
+        """Closes the carrier now, for this reason unless there was one before."""
         self.lost = self.lost or CarrierLost(reason)
         self.close()
 
     def close(self) -> None:
-        """Close the carrier now."""
+        """Closes the carrier now."""
         self._carrier.close()
         self.wake()
 
@@ -119,6 +120,8 @@ class CarrierRun:
         driver = self._driver
         try:
             while (message := await self._carrier.read()) is not None:
+                if driver.frame_log is not None:
+                    driver.frame_log.received(message)
                 driver.core.receive_message(self._generation, message, driver.now())
                 driver.kick()
         except CarrierLost as lost:
@@ -160,6 +163,8 @@ class CarrierRun:
         while self._current:
             message = driver.core.next_packet(driver.now())
             if message is not None:
+                if driver.frame_log is not None:
+                    driver.frame_log.sent(message)
                 await carrier.write(message)
                 driver.kick()
                 continue
@@ -187,9 +192,9 @@ class CarrierRun:
         log = self._driver.log
         self.lost = CarrierLost(str(error))
         if isinstance(error, SessionRefused):
-            log.warning("the other side ended the session", reason=str(error), code=error.code.label)
+            log.warning("the other side ended the session", code=error.fault.code, reason=str(error))
         else:
-            log.error("the other side broke the protocol", reason=str(error), code=error.code.label)
+            log.error("the other side broke the protocol", code=error.fault.code, reason=str(error))
             self.last_words = encode_refusal(SessionRefused(str(error), error.code))
         self._driver.close(error)
 

@@ -12,8 +12,18 @@ Gone = asyncio.Future[None] | Coroutine[Any, Any, None]
 """Done when the client is. A future stays as it is; a coroutine runs in a task, whose end is waited for."""
 
 
-async def open_unless_gone(opening: Coroutine[Any, Any, Stream], gone: Gone) -> Stream | None:
-    """Wait for a stream to open; None, and the dial at the agent is cancelled, when `gone` is done first.
+async def open_unless_gone(
+    opening: Coroutine[Any, Any, Stream], gone: Gone | None, scope: asyncio.Timeout | None = None
+) -> Stream | None:
+    """Waits for a stream to open.
+
+    Args:
+        opening: is cancelled, and the dial at the far end with it, when nobody waits for it any more.
+        gone: is done when the client is; None for one that does not go.
+        scope: one without a deadline, that was not entered yet. Who sets its deadline ends the opening too.
+
+    Returns:
+        The stream; None when `gone` or the end of the scope came first.
 
     Raises:
         OpenRefused: from `opening`.
@@ -21,8 +31,8 @@ async def open_unless_gone(opening: Coroutine[Any, Any, Stream], gone: Gone) -> 
     loop = asyncio.get_running_loop()
     # Without a deadline until the client is gone: what ends the opening then is what ends any wait at its deadline, and
     # cannot be mistaken for a cancellation from outside.
-    scope = asyncio.timeout(None)
-    watch = gone if isinstance(gone, asyncio.Future) else loop.create_task(gone, name="front end: watch the client")
+    scope = scope or asyncio.timeout(None)
+    watch = loop.create_task(gone, name="front end: watch the client") if asyncio.iscoroutine(gone) else gone
 
     def give_up(_watch: asyncio.Future[None]) -> None:
         scope.reschedule(loop.time())
@@ -30,12 +40,14 @@ async def open_unless_gone(opening: Coroutine[Any, Any, Stream], gone: Gone) -> 
     stream: Stream | None = None
     try:
         async with scope:
-            watch.add_done_callback(give_up)
+            if watch is not None:
+                watch.add_done_callback(give_up)
             try:
                 stream = await opening
             finally:
-                watch.remove_done_callback(give_up)
-                if watch is not gone:
+                if watch is not None:
+                    watch.remove_done_callback(give_up)
+                if watch is not None and watch is not gone:
                     watch.cancel()
                     await asyncio.wait({watch})
     except BaseException as error:

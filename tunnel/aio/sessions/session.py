@@ -7,7 +7,6 @@ daemons' business.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from typing import cast
 
@@ -15,24 +14,25 @@ import structlog
 from structlog.typing import FilteringBoundLogger
 
 from tunnel.aio.carriers.carrier import Carrier, CarrierLost
+from tunnel.aio.process.clock import Clock
 from tunnel.aio.process.tasks import TaskOwner
 from tunnel.aio.sessions.carrier_run import CarrierRun
-from tunnel.aio.sessions.incoming import Acceptor, IncomingStream
+from tunnel.aio.sessions.conditions import Conditions
+from tunnel.aio.sessions.frame_log import FrameLog
+from tunnel.aio.sessions.incoming import GAVE_UP, Acceptor, IncomingStream
 from tunnel.aio.sessions.stream import Stream
+from tunnel.aio.sessions.timer import CoreTimer
 from tunnel.core import events as ev
-from tunnel.core.errors import Code, OpenRefused, SessionLost, StreamError, StreamReset, TunnelError
-from tunnel.core.frames import TrafficClass
+from tunnel.core.link import Link
 from tunnel.core.session import Session, SessionStatistics
-from tunnel.core.states import Link
-from tunnel.core.stream import CoreStream
-from tunnel.core.target import Target
+from tunnel.core.streams.stream import CoreStream
+from tunnel.core.wire.errors import Code, OpenRefused, SessionLost, StreamError, StreamReset, TunnelError
+from tunnel.core.wire.frames import TrafficClass
+from tunnel.core.wire.principal import NOBODY, Principal
+from tunnel.core.wire.spoken import spoken_s
+from tunnel.core.wire.target import Target
 
 _log = structlog.get_logger("tunnel.session")
-
-REARM_S = 1.0
-"""How much too early the loop's timer may fire before it is set anew. Each packet puts the next question off, and each
-change costs; but a link that speaks once in a minute should not be woken in between."""
-
 
 OnGoingAway = Callable[["TunnelSession", ev.PeerGoingAway], None]
 
@@ -42,41 +42,49 @@ class TunnelSession:
 
     __slots__ = (
         "_acceptor", "_answering", "_closed", "_conditions", "_dispatching", "_loop", "_on_going_away", "_opening",
-        "_run", "_streams", "_tasks", "_tidying", "_timer", "_timer_s", "core", "label", "peer",
+        "_run", "_streams", "_tasks", "_tidying", "_timer", "core", "frame_log", "label", "now",
+        "on_turned_down", "peer",
     )  # fmt: skip
 
-    def __init__(self, core: Session, acceptor: Acceptor, peer: str, *, on_going_away: OnGoingAway) -> None:
-        """`peer` names the other side in logs. `on_going_away` is told when the peer takes no new streams."""
+    def __init__(
+        self, core: Session, acceptor: Acceptor, peer: str, *, on_going_away: OnGoingAway, clock: Clock
+    ) -> None:
+        """A session without a carrier yet.
+
+        Args:
+            core: made just now, with a `now` of this clock.
+            acceptor: answers the streams that the peer opens.
+            peer: the other side's name in logs.
+            on_going_away: is told when the peer takes no new streams.
+            clock: the one clock of this session.
+        """
         self.core = core
+        self.now = clock
         self.peer = peer
         self._acceptor = acceptor
         self._on_going_away = on_going_away
         self._loop = asyncio.get_running_loop()
         self.label = core.session_id.hex()[:8]
         """How the session is named in logs; the whole id would let a reader of logs resume it."""
+        self.frame_log: FrameLog | None = None
         self._streams: dict[int, Stream] = {}
         self._opening: dict[int, tuple[CoreStream, asyncio.Future[Stream]]] = {}
         self._answering: dict[int, asyncio.Task[None]] = {}
         self._tasks = TaskOwner(f"session {peer}")
         self._run: CarrierRun | None = None
-        self._conditions: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_s = 0.0
+        self._conditions = Conditions()
+        self._timer = CoreTimer(core, clock, self._on_timer)
         self._dispatching = False
         self._tidying = False
         self._closed = self._loop.create_future()
+        self.on_turned_down: Callable[[ev.OpenTurnedDown], None] = _nobody_wants_to_know
+        """Is told of streams that the peer asked for and that were refused before the acceptor heard of them."""
 
     # Public
 
-    def now(self) -> float:
-        """The session's clock: the loop's, which stands still within a turn and moves by a millisecond under uvloop, is
-        too coarse to tell a queue from an empty path.
-        """
-        return time.monotonic()
-
     @property
     def log(self) -> FilteringBoundLogger:
-        """For what this session has to say. Bound anew each time: it seldom says anything, and thousands are kept."""
+        """The log for what this session has to say; it is bound anew each time, since thousands seldom say anything."""
         return cast("FilteringBoundLogger", _log.bind(peer=self.peer, session=self.label))
 
     @property
@@ -94,19 +102,31 @@ class TunnelSession:
         """Done when the session is over; holds why, None for our own wish. Do not cancel it."""
         return self._closed
 
+    def log_frames(self, for_s: float) -> None:
+        """Writes each frame to the log from now on, for so many seconds; 0 ends it."""
+        log = self.frame_log = FrameLog(self.log) if for_s > 0 else None
+        if log is not None:
+            self._loop.call_later(for_s, self._end_frame_log, log)
+
     async def open(
         self,
         target: Target,
         *,
         deadline_s: float,
         traffic_class: TrafficClass = TrafficClass.AUTO,
-        principal: str = "",
+        principal: Principal = NOBODY,
         trace_id: str = "",
         early_data: bytes = b"",
     ) -> Stream:
-        """Open a stream and wait for the peer's answer. Cancelling it cancels the dial at the far end.
+        """Opens a stream and waits for the peer's answer. Cancelling this cancels the dial at the far end.
 
-        `early_data` are its first bytes, up to MAX_EARLY_BYTES: the target gets them as soon as it is connected.
+        Args:
+            target: what the peer is to connect to.
+            deadline_s: time for the peer's answer, the wait for a carrier included.
+            traffic_class: what is known of the traffic to come.
+            principal: who asks.
+            trace_id: what logs of both sides write beside all that concerns this stream; empty: nothing.
+            early_data: its first bytes, up to MAX_EARLY_BYTES: the target gets them as soon as it is connected.
 
         Raises:
             OpenRefused: the peer, a limit, or the deadline said no; `code` says which.
@@ -134,7 +154,7 @@ class TunnelSession:
             self._opening.pop(core.id, None)
 
     def accept(self, stream_id: int, resolved_address: str) -> Stream:
-        """Answer a stream that the peer opened; `IncomingStream.accept` is the way to it."""
+        """Accepts a stream that the peer opened; callers use `IncomingStream.accept`."""
         core = self.core.stream(stream_id)
         if core is None:
             raise OpenRefused("the other side gave up", Code.CANCELLED)
@@ -145,7 +165,7 @@ class TunnelSession:
         return stream
 
     def refuse(self, stream_id: int, code: Code, text: str) -> None:
-        """Refuse a stream that the peer opened; `IncomingStream.refuse` is the way to it."""
+        """Refuses a stream that the peer opened; callers use `IncomingStream.refuse`."""
         self._answering.pop(stream_id, None)
         core = self.core.stream(stream_id)
         if core is not None:
@@ -153,32 +173,32 @@ class TunnelSession:
             self.kick()
 
     def go_away(self, code: Code, text: str, reconnect_after_s: float = 0.0) -> None:
-        """Take no new streams, and ask the peer to open none."""
+        """Tells the peer that this side takes no new streams, and opens none."""
         self.core.go_away(code, text, reconnect_after_s)
         self.kick()
 
     async def drained(self) -> None:
-        """Wait until no stream is left; bound it with `asyncio.timeout`."""
-        await self._until(lambda: self.core.stream_count == 0)
+        """Returns when no stream is left. The caller must bound it with `asyncio.timeout`."""
+        await self._conditions.until(lambda: self.core.stream_count == 0)
 
     async def attached_within(self, timeout_s: float) -> bool:
-        """Wait for a carrier, no longer than this; whether there is one now. False at once when the session is over."""
+        """Waits for a carrier, no longer than this, and returns whether there is one; at once when all is over."""
         try:
             async with asyncio.timeout(timeout_s):
-                await self._until(lambda: self.attached or self._closed.done())
+                await self._conditions.until(lambda: self.attached or self._closed.done())
         except TimeoutError:
             pass
         return self.attached
 
     def fence(self) -> None:
-        """Give up the carrier at once: what still comes over it is ignored. Before `core.last_received` is told."""
+        """Gives up the carrier: what still comes is ignored. Must be called before `core.last_received` is told."""
         if self._run is not None:
             self._run.give_up("another link of this peer took its place")
         self.core.detach(self.core.generation, self.now())
         self.kick()
 
     async def run_carrier(self, carrier: Carrier, peer_received: int, greeting: bytes = b"") -> CarrierLost | None:
-        """Carry the session over a carrier until that is lost; an earlier carrier is closed at once.
+        """Carries the session over a carrier until that is lost; an earlier carrier is closed at once.
 
         The carrier is attached before anything is awaited, so that nothing can come between what the handshake said
         of `core.last_received` and the first packet.
@@ -206,17 +226,17 @@ class TunnelSession:
                 self._run = None
 
     def close(self, error: TunnelError | None = None) -> None:
-        """End the session now: streams end with SessionLost. None: our own wish."""
+        """Ends the session now: its streams end with SessionLost. `error` is why; None means our own wish."""
         self.core.close(error)
         self.kick()
 
     async def aclose(self) -> None:
-        """End the session and wait until nothing of it is left."""
+        """Ends the session, and returns when nothing of it is left."""
         self.close()
         await self._tasks.aclose()
 
     async def finish(self, deadline_s: float) -> None:
-        """After GOAWAY: reset the streams that are left, deliver what is queued, end the carrier in order, then close.
+        """Ends the session in order, after GOAWAY: resets what streams are left, delivers what is queued, closes.
 
         Without the reset, the other side would keep these streams for as long as it waits for another carrier.
         """
@@ -225,21 +245,23 @@ class TunnelSession:
         if run is not None:
             try:
                 async with asyncio.timeout(deadline_s):
-                    await self._until(lambda: run.over or (run.idle and not self.core.statistics().kept_bytes))
+                    await self._conditions.until(
+                        lambda: run.over or (run.idle and not self.core.statistics().kept_bytes)
+                    )
                     run.finish()
-                    await self._until(lambda: run.over)
+                    await self._conditions.until(lambda: run.over)
             except TimeoutError:
                 self.log.info("the other side did not take the end of the session in time")
         self.close()
 
     def statistics(self) -> SessionStatistics:
-        """Figures as they stand."""
+        """Returns the figures as they stand."""
         return self.core.statistics()
 
     # Internal - the pump
 
     def kick(self) -> None:
-        """Hand out events, wake the writer, keep the timer right. Called after every use of the core."""
+        """Hands out events, wakes the writer, keeps the timer right. It must be called after every use of the core."""
         self._dispatch()
         if self._run is not None:
             self._run.wake()
@@ -253,45 +275,20 @@ class TunnelSession:
             self.on_idle()
 
     def on_idle(self) -> None:
-        """Nothing is left to hand out or to send: keep the timer right, and tell who waits for this moment."""
+        """Keeps the timer right and tells who waits for this moment: nothing is left to hand out or to send."""
         self._tidying = False
-        self._arm()
-        for condition, waiter in self._conditions:
-            if not waiter.done() and condition():
-                waiter.set_result(None)
+        self._timer.arm()
+        self._conditions.look()
 
     def forget(self, stream_id: int) -> None:
         """A stream was reset by this side: no event of it follows."""
         self._streams.pop(stream_id, None)
 
-    async def _until(self, condition: Callable[[], bool]) -> None:
-        if condition():
-            return
-        waiter = self._loop.create_future()
-        entry = (condition, waiter)
-        self._conditions.append(entry)
-        try:
-            await waiter
-        finally:
-            self._conditions.remove(entry)
-
-    def _arm(self) -> None:
-        due = self.core.next_timer()
-        if self._timer is not None:
-            if due is not None and self._timer_s <= due < self._timer_s + REARM_S:
-                return
-            self._timer.cancel()
-            self._timer = None
-        if due is not None:
-            self._timer_s = due
-            self._timer = self._loop.call_later(max(0.0, due - self.now()), self._on_timer)
+    def _end_frame_log(self, log: FrameLog) -> None:
+        if self.frame_log is log:
+            self.frame_log = None
 
     def _on_timer(self) -> None:
-        self._timer = None
-        due = self.core.next_timer()
-        if due is not None and due > self.now():
-            self._arm()  # it was put off since; that is not told to the loop each time
-            return
         streams = self.core.stream_count
         try:
             self.core.on_timer(self.now())
@@ -322,7 +319,7 @@ class TunnelSession:
         except Exception:
             self.log.exception("a fault in this program", at=type(event).__name__)
             if isinstance(event, ev.StreamReadable | ev.StreamWritable | ev.StreamFinished):
-                self._reset(event.stream_id, Code.INTERNAL, "internal error")
+                self.reset(event.stream_id, Code.INTERNAL, "internal error")
 
     def _handle(self, event: ev.Event) -> None:
         match event:
@@ -335,13 +332,15 @@ class TunnelSession:
             case ev.StreamOpened():
                 incoming = IncomingStream(self, event)
                 self._answering[event.stream_id] = self._tasks.spawn(
-                    f"stream {event.stream_id}", self._answer(incoming)
+                    f"stream {event.stream_id}", incoming.served_by(self._acceptor)
                 )
+            case ev.OpenTurnedDown():
+                self.on_turned_down(event)
             case ev.PeerSuspect():
                 self.log.debug("silent peer was asked for a sign of life")
             case ev.CarrierDead():
                 if self._run is not None:
-                    self._run.give_up(f"no sign of life for {round(event.silent_s, 1):g} s")
+                    self._run.give_up(f"no sign of life for {spoken_s(round(event.silent_s, 1))}")
             case ev.PeerGoingAway():
                 self._on_going_away(self, event)
             case ev.SessionClosed():
@@ -349,15 +348,8 @@ class TunnelSession:
 
     def _tell_stream(self, event: ev.StreamReadable | ev.StreamWritable | ev.StreamFinished) -> None:
         stream = self._streams.get(event.stream_id)
-        if stream is None:  # reset by this side since
-            return
-        match event:
-            case ev.StreamReadable():
-                stream.on_readable()
-            case ev.StreamWritable():
-                stream.on_writable()
-            case ev.StreamFinished():
-                stream.on_eof()
+        if stream is not None:  # it was not reset by this side since
+            stream.tell(event)
 
     def _on_accepted(self, event: ev.StreamAccepted) -> None:
         opening = self._opening.get(event.stream_id)
@@ -372,7 +364,8 @@ class TunnelSession:
     def _on_ended(self, event: ev.StreamEnded) -> None:
         answering = self._answering.pop(event.stream_id, None)
         if answering is not None:
-            answering.cancel()
+            # In a later step, so that one that has not run yet begins: it is to leave a record, too.
+            self._loop.call_soon(answering.cancel, GAVE_UP)
         opening = self._opening.get(event.stream_id)
         if opening is not None and not opening[1].done():
             opening[1].set_exception(_as_refusal(event.error))
@@ -382,47 +375,31 @@ class TunnelSession:
 
     def _reset_streams(self, code: Code, text: str) -> None:
         for stream_id in {*self._streams, *self._opening, *self._answering}:
-            self._reset(stream_id, code, text)
+            self.reset(stream_id, code, text)
         self.kick()
 
-    def _reset(self, stream_id: int, code: Code, text: str) -> None:
-        """End a stream for both sides, and tell whoever uses it here."""
+    def reset(self, stream_id: int, code: Code, text: str) -> None:
+        """Ends a stream for both sides, and tells whoever uses it here. The caller must `kick`."""
         core = self.core.stream(stream_id)
         if core is not None:
             self.core.reset_stream(core, code, text)
             self._hand_out(ev.StreamEnded(stream_id, StreamReset(text, code)))
 
     def _on_closed(self, event: ev.SessionClosed) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._timer.cancel()
         if self._run is not None and not self._run.last_words:
             self._run.close()
         if not self._closed.done():
             self._closed.set_result(event.error)
 
-    async def _answer(self, incoming: IncomingStream) -> None:
-        try:
-            await self._acceptor(incoming)
-        except StreamError as error:
-            self._abandon(incoming, error.code, str(error))
-        except Exception:
-            self._abandon(incoming, Code.INTERNAL, "internal error")
-            raise
-        finally:
-            if not incoming.answered:
-                incoming.refuse(Code.INTERNAL, "the far end could not answer")
 
-    def _abandon(self, incoming: IncomingStream, code: Code, text: str) -> None:
-        """The acceptor failed: nobody serves the stream any more, accepted or not."""
-        if incoming.answered:
-            self._reset(incoming.stream_id, code, text)
-            self.kick()
-        else:
-            incoming.refuse(code, text)
+def _nobody_wants_to_know(event: ev.OpenTurnedDown) -> None:
+    """What an end does about it that keeps no records."""
 
 
 def _as_refusal(error: StreamError | None) -> OpenRefused:
     if isinstance(error, OpenRefused):
         return error
-    return OpenRefused(str(error), error.code) if error is not None else OpenRefused("the stream ended", Code.CANCELLED)
+    if error is None:
+        return OpenRefused("the stream ended", Code.CANCELLED)
+    return OpenRefused(str(error), error.code, error.fault)

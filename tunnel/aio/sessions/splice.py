@@ -24,8 +24,9 @@ from tunnel.aio.sessions.stream import Stream
 from tunnel.aio.sockets.conn import Detached, reset_of
 from tunnel.aio.sockets.last_word import LastWord, is_unix
 from tunnel.aio.sockets.tcp import abort_with_reset, end_in_order
-from tunnel.core.errors import Code, StreamError
-from tunnel.core.limits import CHUNK_BYTES
+from tunnel.core.wire.errors import Code, StreamError
+from tunnel.core.wire.faults import BUG
+from tunnel.core.wire.limits import CHUNK_BYTES
 
 READ_BYTES = 4 * CHUNK_BYTES
 """One read of a socket: four frames."""
@@ -55,14 +56,13 @@ class SpliceResult(NamedTuple):
 
 
 async def splice(stream: Stream, detached: Detached) -> SpliceResult:
-    """Join a stream and a socket until both are done. Takes both over, also when cancelled: then both are reset.
+    """Joins a stream and a socket until both are done. Takes both over, also when cancelled: then both are reset.
 
     Args:
         stream: open, and not read from by anyone else.
         detached: the socket, from `Conn.detach`.
     """
-    loop = asyncio.get_running_loop()
-    started_s = loop.time()
+    started_s = stream.now()
     joint = _Joint(stream, detached.transport)
     try:
         joint.start(detached.leftover, at_eof=detached.at_eof)
@@ -75,7 +75,7 @@ async def splice(stream: Stream, detached: Detached) -> SpliceResult:
         raise
     counts = stream.statistics()
     return SpliceResult(
-        counts.bytes_sent, counts.bytes_received, loop.time() - started_s, joint.end.reason, joint.end.text
+        counts.bytes_sent, counts.bytes_received, stream.now() - started_s, joint.end.reason, joint.end.text
     )
 
 
@@ -95,7 +95,7 @@ def _guarded(callback: Callable[Concatenate[_Joint, _P], None]) -> Callable[Conc
         try:
             callback(self, *args, **kwargs)
         except Exception:  # noqa: BLE001 - whatever it is
-            _log.exception("splice failed", callback=callback.__name__)
+            _log.exception("splice failed", code=BUG.code, callback=callback.__name__)
             self.fail()
 
     return call
@@ -126,7 +126,7 @@ class _Joint(asyncio.BufferedProtocol):
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def start(self, leftover: bytes, *, at_eof: bool) -> None:
-        """Take over."""
+        """Takes over."""
         transport = self._transport
         if transport.is_closing():  # TLS of asyncio: its peer's end closes it, and nobody would tell us any more
             self._stream.send_nowait(leftover)
@@ -147,7 +147,7 @@ class _Joint(asyncio.BufferedProtocol):
             self.writable()
 
     def cut(self, code: Code, text: str) -> None:
-        """Reset both."""
+        """Resets both."""
         self._stream.reset(code, text)
         self._stream_ended = True
         self._finish(code.label, text)
@@ -181,7 +181,7 @@ class _Joint(asyncio.BufferedProtocol):
             self._watch()
 
     def eof_received(self) -> bool:
-        """The socket's peer finished. Plain sockets stay open for the other direction; asyncio's TLS cannot."""
+        """Returns the socket's peer finished. Plain sockets stay open for the other direction; asyncio's TLS cannot."""
         self._socket_eof = True
         self._reading = False
         if self._stream_ended:

@@ -9,11 +9,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from tunnel.core.errors import Code, StreamBusy, StreamClosed, StreamError
+from tunnel.aio.process.clock import Clock
+from tunnel.core import events as ev
 from tunnel.core.session import Session
-from tunnel.core.states import Send
-from tunnel.core.stream import CoreStream, StreamStatistics
-from tunnel.core.target import Target
+from tunnel.core.streams.stream import CoreStream, StreamStatistics
+from tunnel.core.wire.errors import Code, StreamBusy, StreamClosed, StreamError, StreamReset
+from tunnel.core.wire.target import Target
 
 
 class StreamSink(Protocol):
@@ -42,10 +43,7 @@ class StreamDriver(Protocol):
     """What a stream needs of the session that drives it."""
 
     core: Session
-
-    def now(self) -> float:
-        """The session's clock."""
-        ...
+    now: Clock
 
     def kick(self) -> None:
         """Something may be there to send, or events to hand out."""
@@ -86,12 +84,14 @@ class Stream:
         id: number on the wire.
         target: what it was opened to.
         resolved_address: what the accepting side dialled; empty for a service.
+        now: the clock of its session.
     """
 
     def __init__(self, driver: StreamDriver, core: CoreStream) -> None:
         self.id = core.id
         self.target: Target = core.target
         self.resolved_address = core.resolved_address
+        self.now = driver.now
         self._driver = driver
         self._core = core
         self._sink: StreamSink | None = None
@@ -101,13 +101,12 @@ class Stream:
         self._error: StreamError | None = None
         self._reader = _Waiter("reads")
         self._writer = _Waiter("writes")
-        self._full = False
         self._when_ended: Callable[[], None] | None = None
 
     # Public
 
     def when_ended(self, callback: Callable[[], None]) -> None:
-        """Set what is called once, when the stream is over; at once when it is already. It may not raise."""
+        """Sets what is called once, when the stream is over; at once when it is already. It may not raise."""
         if self._ended:
             callback()
         else:
@@ -121,7 +120,7 @@ class Stream:
     # Public - plain side
 
     async def read(self, max_bytes: int = 65536) -> bytes:
-        """Wait for up to `max_bytes`; `b""` when the peer finished. A cancelled read loses nothing.
+        """Waits for up to `max_bytes`; `b""` when the peer finished. A cancelled read loses nothing.
 
         Raises:
             StreamReset, SessionLost: the stream ended otherwise.
@@ -146,43 +145,50 @@ class Stream:
         return chunk
 
     async def write(self, data: bytes | memoryview) -> None:
-        """Queue bytes, then wait while the queue is full. Cancelled while waiting, all of them are queued already.
+        """Queues bytes, then wait while the queue is full. Cancelled while waiting, all of them are queued already.
 
         Raises:
             StreamReset, SessionLost: the bytes may not arrive.
             StreamClosed: `write_eof`, `aclose` or `reset` was called.
             StreamBusy: another task is writing.
         """
-        while self._full:
-            await self._writer.wait()
+        await self._until_room()
         self._check_open()
-        self._full = not self.send_nowait(bytes(data))
-        while self._full:
-            await self._writer.wait()
+        self.send_nowait(bytes(data))
+        await self._until_room()
         if self._error is not None:
             raise self._error
 
     async def write_eof(self) -> None:
-        """Finish this direction behind what was written."""
+        """Finishes this direction behind what was written."""
         self.send_eof_nowait()
 
     async def aclose(self) -> None:
-        """Finish: what was written is delivered in the background, what still comes is dropped."""
+        """Finishes: what was written is delivered in the background, what still comes is dropped."""
         self.close_nowait()
 
     def reset(self, code: Code = Code.CANCELLED, text: str = "") -> None:
-        """End both directions at once; the peer sees RESET with this code."""
+        """Ends both directions at once; the peer sees RESET with this code."""
         if self._ended:
             return
         self._driver.core.reset_stream(self._core, code, text)
         self._driver.forget(self.id)
-        self._end(StreamClosed(text or "reset by this side", code), tell_sink=False)
+        self._end(StreamClosed.from_peer(text or "reset by this side", code), tell_sink=False)
+        self._driver.kick()
+
+    def abort(self, code: Code, text: str) -> None:
+        """Ends both directions at once, for who uses it here too: reads, writes and the sink see StreamReset."""
+        if self._ended:
+            return
+        self._driver.core.reset_stream(self._core, code, text)
+        self._driver.forget(self.id)
+        self._end(StreamReset(text, code), tell_sink=True)
         self._driver.kick()
 
     # Public - splice side
 
     def attach(self, sink: StreamSink) -> None:
-        """Hand all events from now on to `sink`; those that already happened are told at once."""
+        """Hands all events from now on to `sink`; those that already happened are told at once."""
         self._sink = sink
         if self._ended:
             sink.ended(self._error)
@@ -193,24 +199,24 @@ class Stream:
             sink.eof()
 
     def send_nowait(self, *chunks: bytes) -> bool:
-        """Queue bytes; False asks to stop until `writable`. Bytes for an ended stream are dropped."""
-        core, now, more = self._driver.core, self._driver.now(), True
+        """Queues bytes; False asks to stop until `writable`. Bytes for an ended stream are dropped."""
+        core, now, more = self._driver.core, self.now(), True
         for chunk in chunks:
             more = core.send_data(self._core, chunk, now)
         self._driver.kick()
         return more
 
     def send_eof_nowait(self) -> None:
-        """Finish this direction behind what was queued."""
-        self._driver.core.send_fin(self._core, self._driver.now())
+        """Finishes this direction behind what was queued."""
+        self._driver.core.send_fin(self._core, self.now())
         self._driver.kick()
 
     def close_nowait(self) -> None:
-        """Finish both directions: queued bytes are delivered, what still comes is dropped."""
+        """Finishes both directions: queued bytes are delivered, what still comes is dropped."""
         if self._ended:
             return
         core = self._driver.core
-        core.send_fin(self._core, self._driver.now())
+        core.send_fin(self._core, self.now())
         if not self._eof:
             core.stop_sending(self._core, Code.CANCELLED)
         self._chunks.clear()
@@ -219,7 +225,7 @@ class Stream:
         self._driver.kick()
 
     def receive_nowait(self) -> list[bytes]:
-        """Everything that arrived, in order, in chunks of up to 64 KiB; grants no credit.
+        """Returns everything that arrived, in order, in chunks of up to 64 KiB; grants no credit.
 
         These may be the last bytes, after which the stream has ended: the sink is told only at `consumed`, so that its
         owner has them in hand before it hears of the end.
@@ -230,7 +236,7 @@ class Stream:
 
     def consumed(self, count: int) -> None:
         """The reader is done with bytes: the peer may send more."""
-        self._driver.core.consumed(self._core, count, self._driver.now())
+        self._driver.core.consumed(self._core, count, self.now())
         self._driver.kick()
 
     def statistics(self) -> StreamStatistics:
@@ -238,6 +244,16 @@ class Stream:
         return self._core.statistics()
 
     # Internal - called by the session
+
+    def tell(self, event: ev.StreamReadable | ev.StreamWritable | ev.StreamFinished) -> None:
+        """Takes an event of this stream."""
+        match event:
+            case ev.StreamReadable():
+                self.on_readable()
+            case ev.StreamWritable():
+                self.on_writable()
+            case ev.StreamFinished():
+                self.on_eof()
 
     def on_readable(self) -> None:
         """Bytes arrived where none were waiting."""
@@ -256,7 +272,6 @@ class Stream:
 
     def on_writable(self) -> None:
         """The queue has room again."""
-        self._full = False
         if self._sink is not None:
             self._sink.writable()
         else:
@@ -271,7 +286,6 @@ class Stream:
             return
         self._ended = True
         self._error = error
-        self._full = False
         if error is not None:
             self._chunks.clear()
         self._reader.wake()
@@ -282,8 +296,12 @@ class Stream:
         if self._sink is not None and tell_sink:
             self._sink.ended(error)
 
+    async def _until_room(self) -> None:
+        while self._core.send.full and not self._ended:
+            await self._writer.wait()
+
     def _check_open(self) -> None:
         if self._error is not None:
             raise self._error
-        if self._ended or self._core.send.state is not Send.OPEN:
+        if self._ended or not self._core.send.takes_bytes:
             raise StreamClosed("this side had finished")

@@ -9,7 +9,10 @@ import socket
 import stat
 from pathlib import Path
 
+from tunnel.core.wire.faults import CANNOT_LISTEN, FaultError
+
 UNIX_MODE = 0o660
+"""Of a socket for others of the daemon's group."""
 PROBE_S = 1.0
 """How long a listener that is there may take to accept, before we believe that it is there all the same."""
 _HINTS = {
@@ -22,8 +25,10 @@ _PATH_HINTS = {errno.ENOENT: "its folder does not exist", errno.EACCES: "who run
 """And for a path."""
 
 
-class PathTaken(Exception):
+class PathTaken(FaultError):
     """The path of a unix socket is not ours to use."""
+
+    default_fault = CANNOT_LISTEN
 
 
 class UnixPath:
@@ -42,19 +47,25 @@ class UnixPath:
                 self._path.unlink()
 
 
-def bind_unix(path: Path) -> tuple[socket.socket, UnixPath]:
-    """A unix socket at a path, mode 0660, that does not listen yet. One that nobody listens on is replaced. Blocks.
+def bind_unix(path: Path, mode: int = UNIX_MODE, handed: socket.socket | None = None) -> tuple[socket.socket, UnixPath]:
+    """A unix socket at a path that does not listen yet. One that nobody listens on is replaced. Blocks.
+
+    `handed` was bound there by another process, and is taken unless its file is gone, without which nobody finds it.
 
     Raises:
         PathTaken: somebody listens there, or it is something else.
         OSError: it cannot be made.
     """
+    if handed is not None:
+        if path.is_socket():
+            return handed, UnixPath(path)
+        handed.close()
     _remove_stale(path)
     sock = socket.socket(socket.AF_UNIX)
     try:
         # Nobody may connect between bind and chmod: the socket does not listen yet.
         sock.bind(str(path))
-        path.chmod(UNIX_MODE)
+        path.chmod(mode)
         return sock, UnixPath(path)
     except OSError:
         sock.close()
@@ -89,6 +100,25 @@ def reason_of(error: OSError | PathTaken, *, path: bool = False) -> str:
     text = os.strerror(error.errno).lower()
     hint = (_PATH_HINTS if path else _HINTS).get(error.errno)
     return f"{text}: {hint}" if hint else text
+
+
+def in_use(address: str) -> bool:
+    """Whether somebody listens on an address, or on its port at every address; False when that cannot be found out.
+
+    For sockets that let others in beside them (SO_REUSEPORT): two strangers would share what comes in. Blocks while a
+    name is resolved.
+    """
+    host, _, port = address.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    try:
+        found = socket.getaddrinfo(host or None, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, proto, _, where in found:
+            with socket.socket(family, kind, proto) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(where)
+    except OSError as error:
+        return error.errno == errno.EADDRINUSE
+    return False
 
 
 def address_fault(address: str) -> str:

@@ -10,10 +10,11 @@ import ssl
 import struct
 from collections import deque
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from tunnel.aio.sockets.tcp import abort_with_reset, end_in_order
-from tunnel.core.errors import Code, StreamBusy, StreamClosed, StreamError, StreamReset
+from tunnel.core.wire.errors import Code, StreamBusy, StreamClosed, StreamError, StreamReset
 
 READ_BUFFER_BYTES = 64 * 1024
 """What a connection may send ahead of its reader before reading pauses: a head, and a little of what follows it."""
@@ -28,6 +29,29 @@ _TCP_OPTIONS = (
 
 No TCP_USER_TIMEOUT: Linux applies it to a peer that is there and only does not read, too.
 """
+
+
+class TlsPeer(NamedTuple):
+    """What the certificate of a TLS client says, which TLS has verified."""
+
+    uri: str | None
+    """The one spiffe:// name in it; None when there is no certificate, or it has none or several."""
+    serial: str
+    """Its serial number in lower-case hexadecimal; empty without a certificate."""
+    until: datetime | None
+    """When it ends; None without a certificate."""
+
+
+class UnixPeer(NamedTuple):
+    """Who opened the other end of a unix socket, as the kernel tells it (SO_PEERCRED)."""
+
+    pid: int
+    """0: a process that cannot be seen from here, as in another container."""
+    uid: int
+    gid: int
+
+
+NO_CERTIFICATE = TlsPeer(None, "", None)
 
 
 class Detached(NamedTuple):
@@ -59,6 +83,8 @@ class Conn(asyncio.Protocol):
         self._in_order = False
         """This side closes it behind its last word: no reset."""
         self._closed = asyncio.get_running_loop().create_future()
+        self.settled = False
+        """What it is for is known, and under way: it was detached, or its handler says so."""
         self.peer = ""
         """The other end for logs: `192.0.2.1:5000`, or `uid 1000` on a unix socket. Also when it is gone, which is when
         the socket no longer tells."""
@@ -77,6 +103,21 @@ class Conn(asyncio.Protocol):
         certificate: dict[str, Any] = self.transport.get_extra_info("peercert") or {}
         uris = [value for kind, value in certificate.get("subjectAltName", ()) if kind == "URI"]
         return uris[0] if len(uris) == 1 and uris[0].startswith("spiffe://") else None
+
+    @property
+    def tls_peer(self) -> TlsPeer:
+        """What the client's certificate says; decoded at each call, some 20 us."""
+        certificate: dict[str, Any] = self.transport.get_extra_info("peercert") or {}
+        if not certificate:
+            return NO_CERTIFICATE
+        until = datetime.fromtimestamp(ssl.cert_time_to_seconds(certificate["notAfter"]), UTC)
+        return TlsPeer(self.tls_peer_spiffe, str(certificate["serialNumber"]).lower(), until)
+
+    @property
+    def unix_peer(self) -> UnixPeer | None:
+        """Who is at the other end of a unix socket; None on any other."""
+        sock = self.transport.get_extra_info("socket")
+        return unix_peer(sock) if sock is not None and sock.family == socket.AF_UNIX else None
 
     async def read(self, max_bytes: int = 65536) -> bytes:
         """Wait for bytes; `b""` when the other side finished. See `Duplex.read`."""
@@ -178,6 +219,7 @@ class Conn(asyncio.Protocol):
             self.transport.pause_reading()
         leftover = b"".join(self._chunks)
         self._chunks.clear()
+        self.settled = True
         return Detached(self.transport, leftover, self._eof)
 
     @property
@@ -253,11 +295,15 @@ def reset_of(error: Exception) -> StreamReset:
     return StreamReset("the local connection was reset", Code.CONNECTION_RESET)
 
 
+def unix_peer(sock: socket.socket) -> UnixPeer:
+    """Who opened the other end of a unix socket; unix(7)."""
+    return UnixPeer._make(struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)))
+
+
 def _peer(transport: asyncio.Transport) -> str:
     sock = transport.get_extra_info("socket")
     if sock is not None and sock.family == socket.AF_UNIX:
-        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        return f"uid {struct.unpack('3i', credentials)[1]}"
+        return f"uid {unix_peer(sock).uid}"
     return format_address(transport.get_extra_info("peername"))
 
 

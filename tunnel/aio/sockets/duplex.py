@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from tunnel.core.errors import Code
+from tunnel.core.wire.errors import Code
 
 
 class Duplex(Protocol):

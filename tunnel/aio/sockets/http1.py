@@ -16,8 +16,8 @@ from urllib.parse import parse_qsl, unquote
 import h11
 
 from tunnel.aio.sockets.duplex import Duplex
-from tunnel.core.budget import Budget
-from tunnel.core.errors import Code, StreamError
+from tunnel.core.streams.budget import Budget
+from tunnel.core.wire.errors import Code, StreamError
 
 MAX_HEAD_BYTES = 64 * 1024
 """Request or status line with all headers."""

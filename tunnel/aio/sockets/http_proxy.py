@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import quote, unquote, urlsplit
 
+from tunnel.core.wire.faults import PROXY_INVALID, FaultError
+
 NO_PROXY = "none"
 """In place of a URL: no proxy, whatever the environment says."""
 VARIABLES = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
@@ -28,8 +30,10 @@ _SEPARATORS = re.compile(r"[\s,]+")
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] (\d{3}) ?([^\r\n]*)")
 
 
-class ProxyUnusable(ValueError):
+class ProxyUnusable(FaultError, ValueError):
     """What names the proxy cannot be used; the text says where it stands and what is wrong, and repeats no password."""
+
+    default_fault = PROXY_INVALID
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

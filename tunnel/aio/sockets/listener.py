@@ -20,12 +20,14 @@ import structlog
 
 from tunnel.aio.process.parts import PartFailed
 from tunnel.aio.process.tasks import TaskOwner
-from tunnel.aio.sockets.binding import PathTaken, UnixPath, bind_unix, reason_of
+from tunnel.aio.sockets.binding import UNIX_MODE, PathTaken, UnixPath, bind_unix, reason_of
 from tunnel.aio.sockets.conn import Conn
+from tunnel.aio.sockets.listening import ListeningSockets
 from tunnel.aio.sockets.tcp import abort_with_reset, reset_when_closed
 from tunnel.aio.sockets.tls import HANDSHAKE_TIMEOUT_S, TlsTransport
-from tunnel.core.errors import Code, StreamError
-from tunnel.core.target_rule import MAX_PORT
+from tunnel.core.wire.errors import Code, StreamError
+from tunnel.core.wire.faults import CANNOT_LISTEN, TOO_MANY_CLIENTS
+from tunnel.core.wire.target_rule import MAX_PORT
 
 _log = structlog.get_logger("tunnel.listener")
 
@@ -46,6 +48,8 @@ Handler = Callable[[Conn], Awaitable[None]]
 class ListenFailed(PartFailed):
     """A listener could not be opened; the text says where, and why."""
 
+    default_fault = CANNOT_LISTEN
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
@@ -63,14 +67,25 @@ class Limits:
 class Listener:
     """The listeners of one front end."""
 
-    def __init__(self, name: str, handler: Handler, limits: Limits | None = None) -> None:
-        """`name` is for logs. `limits`: None for the usual ones."""
+    def __init__(
+        self, name: str, handler: Handler, limits: Limits | None = None, sockets: ListeningSockets | None = None
+    ) -> None:
+        """Listen to nothing yet.
+
+        Args:
+            name: for logs, and for the descriptors that are handed from process to process.
+            handler: serves each connection.
+            limits: None for the usual ones.
+            sockets: of the daemon; None when they live no longer than this listener.
+        """
         self.name = name
+        self._kept = sockets or ListeningSockets()
         self._handler = handler
         self._limits = limits or Limits()
         self._tasks = TaskOwner(name)
-        self._servers: list[asyncio.Server] = []
-        self._sockets: list[UnixPath] = []
+        self._fresh: set[Conn] = set()
+        self._servers: list[tuple[asyncio.Server, socket.socket]] = []
+        self._paths: list[UnixPath] = []
         self._removals: list[asyncio.Future[None]] = []
         self._by_address: Counter[str] = Counter()
         self._handshakes: Counter[str] = Counter()
@@ -98,30 +113,29 @@ class Listener:
         if not (port.isascii() and port.isdigit() and int(port) <= MAX_PORT):
             raise ListenFailed(f"{address!r} is not host:port, with a port up to {MAX_PORT}")
         self._context = tls
-        factory = self._plain if tls is None else self._secured
+        loop = asyncio.get_running_loop()
         try:
-            server = await asyncio.get_running_loop().create_server(
-                factory, host or None, int(port), backlog=BACKLOG, start_serving=False
-            )
+            found = await loop.getaddrinfo(host or None, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            addresses = dict.fromkeys((int(family), where) for family, _, _, _, where in found)
+            bound = self._kept.bind_tcp(self.name, list(addresses))
         except OSError as error:
             raise ListenFailed(f"cannot listen on {address}: {reason_of(error)}") from error
-        for sock in server.sockets:
+        factory = self._plain if tls is None else self._secured
+        for sock in bound:
             reset_when_closed(sock)
-        self._servers.append(server)
-        if not self._accepting:  # closed meanwhile
-            self.close()
-            return
-        await server.start_serving()
-        self.ports.append(server.sockets[0].getsockname()[1])
+            server = await loop.create_server(factory, sock=sock, backlog=BACKLOG, start_serving=False)
+            await self._opened(server, sock)
+        if self._accepting:
+            self.ports.append(bound[0].getsockname()[1])
 
-    async def listen_unix(self, path: Path) -> None:
-        """Listen on a unix socket, mode 0660. A socket that nobody listens on any more is replaced.
+    async def listen_unix(self, path: Path, mode: int = UNIX_MODE) -> None:
+        """Listen on a unix socket. A socket that nobody listens on any more is replaced.
 
         Raises:
             ListenFailed: the path is in use, is something else, or cannot be made.
         """
         loop = asyncio.get_running_loop()
-        binding = loop.run_in_executor(None, bind_unix, path)
+        binding = loop.run_in_executor(None, bind_unix, path, mode, self._kept.claim_unix(self.name, path))
         try:
             sock, made = await asyncio.shield(binding)
         except asyncio.CancelledError:
@@ -129,26 +143,38 @@ class Listener:
             raise
         except (OSError, PathTaken) as error:
             raise ListenFailed(f"cannot listen on {path}: {reason_of(error, path=True)}") from error
-        server = await loop.create_unix_server(self._plain, sock=sock, backlog=BACKLOG)
-        self._servers.append(server)
-        self._sockets.append(made)
-        if not self._accepting:  # closed meanwhile
-            self.close()
+        server = await loop.create_unix_server(self._plain, sock=sock, backlog=BACKLOG, start_serving=False)
+        self._paths.append(made)
+        await self._opened(server, sock)
 
     def renew_context(self, context: ssl.SSLContext) -> None:
         """New connections are shown this one's certificate; those that run keep what they were shown."""
         if self._context is not None:
             self._context = context
 
-    def close(self) -> None:
-        """Accept no more connections; those that run go on. What is being opened is closed as soon as it is open."""
+    @property
+    def undecided(self) -> int:
+        """Connections that were accepted and have not come to what they are for: in their handshake, or in their first
+        request.
+        """
+        return sum(not conn.settled for conn in self._fresh) + self._handshakes.total()
+
+    def close(self, *, for_good: bool = False) -> None:
+        """Accept no more connections; those that run go on. What is being opened is closed as soon as it is open.
+
+        `for_good`: nobody is to listen here in this process' place, be it a process that takes over or the next one
+        that the service manager starts.
+        """
         self._accepting = False
-        for server in self._servers:
+        lasting = self._kept.outlive and not for_good
+        for server, sock in self._servers:
+            self._kept.closed(sock, for_good=not lasting)
             server.close()
-        loop = asyncio.get_running_loop()
-        self._removals += [loop.run_in_executor(None, made.remove) for made in self._sockets]
+        if not lasting:
+            loop = asyncio.get_running_loop()
+            self._removals += [loop.run_in_executor(None, made.remove) for made in self._paths]
         self._servers.clear()
-        self._sockets.clear()
+        self._paths.clear()
 
     async def aclose(self) -> None:
         """Accept no more, and end the connections that run."""
@@ -158,6 +184,18 @@ class Listener:
         await asyncio.gather(*self._removals)
 
     # Internal
+
+    async def _opened(self, server: asyncio.Server, sock: socket.socket) -> None:
+        self._servers.append((server, sock))
+        self._kept.opened(self.name, sock)
+        if not self._accepting:  # closed meanwhile
+            self.close()
+            return
+        await self._kept.begin(lambda: self._begin(server))
+
+    async def _begin(self, server: asyncio.Server) -> None:
+        if self._accepting:
+            await server.start_serving()
 
     def _plain(self) -> Conn:
         return Conn(self._made)
@@ -175,9 +213,14 @@ class Listener:
         if refusal := "too many connections" if full else _lack_of_files(conn.transport):
             self.refuse(conn.transport, refusal)
             return
+        self._fresh.add(conn)
         serving = self._tasks.spawn(f"connection {conn.peer}", self._serve(conn))
         # Not in _serve: a task that is cancelled before its first step runs nothing of it.
-        serving.add_done_callback(lambda _serving: conn.close())
+        serving.add_done_callback(lambda _serving: self._served(conn))
+
+    def _served(self, conn: Conn) -> None:
+        self._fresh.discard(conn)
+        conn.close()
 
     async def _serve(self, conn: Conn) -> None:
         try:
@@ -224,7 +267,13 @@ class Listener:
         self._refused += 1
         now_s = asyncio.get_running_loop().time()
         if now_s - self._warned_s >= WARN_EVERY_S:
-            _log.warning("connections refused", frontend=self.name, reason=reason, count=self._refused)
+            _log.warning(
+                "connections refused",
+                code=TOO_MANY_CLIENTS.code,
+                frontend=self.name,
+                reason=reason,
+                count=self._refused,
+            )
             self._warned_s = now_s
             self._refused = 0
 

@@ -6,7 +6,7 @@ Plain HTTP, meant for loopback or a network of the operator's own: it tells how 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from tunnel.aio.sockets.conn import Conn
 from tunnel.aio.sockets.http1 import Request, ServerConnection
@@ -21,7 +21,11 @@ class MetricsEndpoint:
     """Answers a listener's connections."""
 
     def __init__(
-        self, render: Callable[[], bytes], not_ready: Callable[[], str], remarks: Callable[[], Sequence[str]]
+        self,
+        render: Callable[[], bytes],
+        not_ready: Callable[[], str],
+        remarks: Callable[[], Sequence[str]],
+        checks: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         """What the pages say.
 
@@ -29,10 +33,12 @@ class MetricsEndpoint:
             render: the metrics in Prometheus' text format.
             not_ready: why no work is taken; empty when it is.
             remarks: what else an operator should know of, a line each; it does not count against readiness.
+            checks: what can be asked for by itself, as `/readyz/NAME`: why it is not well, empty when it is.
         """
         self._render = render
         self._not_ready = not_ready
         self._remarks = remarks
+        self._checks = checks
 
     async def handle(self, conn: Conn) -> None:
         """Serve a connection to its end."""
@@ -58,7 +64,19 @@ class MetricsEndpoint:
                 await http.respond(200, [_TEXT], b"ok\n")
             case "/readyz":
                 fault = self._not_ready()
-                text = "".join(f"{line}\n" for line in (fault or "ok", *self._remarks()))
-                await http.respond(503 if fault else 200, [_TEXT], text.encode())
+                await _tell(http, fault, [fault or "ok", *self._remarks(), *self._verbose(request)])
+            case path if path.startswith("/readyz/") and path.removeprefix("/readyz/") in (checks := self._checks()):
+                fault = checks[path.removeprefix("/readyz/")]
+                await _tell(http, fault, [fault or "ok"])
             case _:
                 await http.respond(404, [_TEXT], b"here are /metrics, /livez and /readyz\n")
+
+    def _verbose(self, request: Request) -> list[str]:
+        """Each check, as `?verbose` asks for it, in the words of kube-apiserver's page."""
+        if not any(name == "verbose" for name, _ in request.query):
+            return []
+        return [f"[-]{name} {fault}" if fault else f"[+]{name} ok" for name, fault in sorted(self._checks().items())]
+
+
+async def _tell(http: ServerConnection, fault: str, lines: Sequence[str]) -> None:
+    await http.respond(503 if fault else 200, [_TEXT], "".join(f"{line}\n" for line in lines).encode())

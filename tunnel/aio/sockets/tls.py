@@ -2,7 +2,8 @@
 
 It stands between a plain transport and a protocol: to the one a protocol, to the other a transport. The end of a
 direction is a `close_notify`, each direction on its own; a connection that ends without one was cut, and is reported as
-a reset. Who may connect is decided elsewhere; certificates are checked by the context (tls_context.py).
+a reset. TLS itself is in `tls_machine.py`; who may connect is decided elsewhere, and certificates are checked by the
+context (`tls_context.py`).
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Iterable
-from contextlib import suppress
 from typing import Any, Protocol
 
 from tunnel.aio.sockets.tcp import end_in_order
+from tunnel.aio.sockets.tls_machine import READ_BYTES, TlsMachine
+from tunnel.core.wire.spoken import spoken_s
 
-READ_BYTES = 256 * 1024
 HANDSHAKE_TIMEOUT_S = 10.0
 
 _raw = memoryview(bytearray(READ_BYTES))
@@ -71,26 +72,18 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
             handshake_timeout_s: from the connection to the end of the handshake.
         """
         super().__init__()
-        self._context = context
         self._protocol = application
         self._gate = gate
         self._handshake_timeout_s = handshake_timeout_s
-        self._incoming = ssl.MemoryBIO()
-        self._outgoing = ssl.MemoryBIO()
         self._server_side = server_side
-        self._tls = context.wrap_bio(
-            self._incoming, self._outgoing, server_side=server_side, server_hostname=server_name
-        )  # fmt: skip
+        self._tls = TlsMachine(context, server_side=server_side, server_name=server_name)
         self.handshake_fault: ssl.SSLError | None = None
         """What TLS itself found wrong, when that is why there was no handshake."""
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._made = False
         self._paused = False
-        self._early: list[bytes] = []
-        """Decrypted before the application wants it; only while the end of our direction is sent."""
         self._raw_eof = False
-        self._got_close_notify = False
         self._peer_eof = False
         """The application was told."""
         self._sent_eof = False
@@ -106,11 +99,11 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
         if name == "ssl_object":
             return default
         if name == "peercert":
-            return self._tls.getpeercert()
+            return self._tls.connection.getpeercert()
         if name == "peercert_der":
-            return self._tls.getpeercert(binary_form=True)
+            return self._tls.connection.getpeercert(binary_form=True)
         if name == "alpn_protocol":
-            return self._tls.selected_alpn_protocol() or default
+            return self._tls.connection.selected_alpn_protocol() or default
         return self._lower.get_extra_info(name, default)
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
@@ -151,9 +144,7 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
             return
         try:
             for data in list_of_data:
-                view = memoryview(data)
-                while view:
-                    view = view[self._tls.write(view) :]
+                self._tls.seal(data)
         except ssl.SSLError as fault:
             self._fail(fault)
             return
@@ -167,27 +158,23 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
         """Send `close_notify` behind what was written; reading goes on."""
         if self._sent_eof or self.is_closing():
             return
-        self._sent_eof = True
-        self._decrypt_early()
-        self._send_close_notify()
+        self._finish()
 
     def close(self) -> None:
         """End both directions behind what was written."""
         if self.is_closing():
             return
         if not self._sent_eof:
-            self._sent_eof = True
-            self._decrypt_early()
-            self._send_close_notify()
+            self._finish()
         self._closing = self._in_order = True
-        self._early.clear()
+        self._tls.forget()
         self._lower.close()
 
     def abort(self) -> None:
         """End at once; what was not sent is lost."""
         self._closing = True
         self._in_order = False
-        self._early.clear()
+        self._tls.forget()
         self._lower.abort()
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
@@ -223,7 +210,7 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
         """Encrypted bytes arrived."""
         if self._closing:
             return
-        self._incoming.write(_raw[:nbytes])
+        self._tls.receive(_raw[:nbytes])
         if self._made or self._handshake():
             self._deliver()
 
@@ -251,7 +238,7 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
         if exc is None and self._in_order:
             end_in_order(self._lower)
         self._closing = True
-        self._early.clear()
+        self._tls.forget()
         self._stop_timer()
         if self._made:
             self._protocol.connection_lost(self._failure or exc)
@@ -269,10 +256,9 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
     def _handshake(self) -> bool:
         """One step; whether the handshake is over."""
         try:
-            self._tls.do_handshake()
-        except ssl.SSLWantReadError:
-            self._flush()
-            return False
+            if not self._tls.handshake():
+                self._flush()
+                return False
         except ssl.SSLError as fault:
             self._flush()  # the alert that tells the other side
             self.handshake_fault = fault
@@ -286,7 +272,7 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
         return True
 
     def _handshake_timed_out(self) -> None:
-        self._handshake_failed(f"no TLS handshake within {self._handshake_timeout_s:g} s")
+        self._handshake_failed(f"no TLS handshake within {spoken_s(self._handshake_timeout_s)}")
         self._lower.abort()
 
     def _handshake_failed(self, reason: str) -> None:
@@ -324,55 +310,21 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
         """One call of the application; False when nothing is left to decrypt."""
         protocol = self._protocol
         if not isinstance(protocol, asyncio.BufferedProtocol):
-            data = self._early.pop(0) if self._early else self._read()
+            data = self._tls.open()
             if data:
                 protocol.data_received(data)  # type: ignore[attr-defined]
             return bool(data)
         room = memoryview(protocol.get_buffer(-1))
         count = 0
-        while count < len(room) and (more := self._read_into(room[count:])):
+        while count < len(room) and (more := self._tls.open_into(room[count:])):
             count += more
         if count:
             protocol.buffer_updated(count)
         return count > 0
 
-    def _read(self) -> bytes:
-        """One decrypted record; empty when more must arrive first, or the peer ended."""
-        if self._got_close_notify:
-            return b""
-        try:
-            data = self._tls.read(READ_BYTES)
-        except ssl.SSLWantReadError:
-            return b""
-        except ssl.SSLZeroReturnError:
-            data = b""
-        self._got_close_notify = not data
-        return data
-
-    def _read_into(self, room: memoryview) -> int:
-        """The same, into a buffer; returns how much."""
-        if self._early:
-            data = self._early.pop(0)
-            count = min(len(data), len(room))
-            room[:count] = data[:count]
-            if count < len(data):
-                self._early.insert(0, data[count:])
-            return count
-        if self._got_close_notify:
-            return 0
-        try:
-            # The stubs do not know that the number is returned when there is a buffer.
-            count = int(self._tls.read(len(room), room))
-        except ssl.SSLWantReadError:
-            return 0
-        except ssl.SSLZeroReturnError:
-            count = 0
-        self._got_close_notify = count == 0
-        return count
-
     def _on_drained(self) -> None:
         """Everything that came was delivered: is this the end?"""
-        if self._got_close_notify or (self._raw_eof and self._sent_eof):
+        if self._tls.peer_finished or (self._raw_eof and self._sent_eof):
             # Many clients answer our close_notify by closing the socket: what ends behind our end is no cut.
             self._peer_eof = True
             if not self._protocol.eof_received():  # type: ignore[attr-defined]
@@ -380,23 +332,17 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
         elif self._raw_eof:
             self._fail(ConnectionResetError("the connection ended without a TLS close_notify"))
 
-    def _decrypt_early(self) -> None:
-        """Take in what arrived already: OpenSSL's shutdown would throw it away."""
+    def _finish(self) -> None:
+        self._sent_eof = True
         try:
-            while data := self._read():
-                self._early.append(data)
+            self._tls.finish()
         except ssl.SSLError as fault:
             self._fail(fault)
-
-    def _send_close_notify(self) -> None:
-        # It wants the peer's close_notify at once, which comes when it comes; ours is in the buffer.
-        with suppress(ssl.SSLError):
-            self._tls.unwrap()
         self._flush()
 
     def _flush(self) -> None:
-        if self._outgoing.pending and not self._lower.is_closing():
-            self._lower.write(self._outgoing.read())
+        if not self._lower.is_closing() and (sealed := self._tls.to_send()):
+            self._lower.write(sealed)
 
     def _fail(self, error: Exception) -> None:
         if self._failure is None:

@@ -12,6 +12,8 @@ import pytest
 from edge_agent.hostkubelet.server import HostKubelet
 from edge_agent.hostkubelet.settings import HostSettings
 from tests.support.fleet import FakeRegistry, Fleet, box, box_node, running_fleet
+from tests.support.principals import ANN
+from tests.support.records import Records
 from tests.support.waits import eventually
 from tunnel.aio.sockets.duplex import Duplex
 
@@ -30,7 +32,7 @@ def log_file(tmp_path: Path) -> Path:
 def host_kubelet(log_file: Path) -> HostKubelet:
     """The kubelet of `box-7`; made outside of the event loop, which it would block shortly."""
     me = pwd.getpwuid(os.getuid()).pw_name
-    return HostKubelet("box-7", HostSettings(exec=True, user=me, files=[log_file]))
+    return HostKubelet("box-7", HostSettings(exec=True, user=me, files=[log_file]), Records())
 
 
 @pytest.fixture
@@ -40,7 +42,7 @@ async def fleet(tmp_path: Path, host_kubelet: HostKubelet) -> AsyncIterator[Flee
     await host_kubelet.find_account()
 
     async def serve(duplex: Duplex) -> None:
-        await host_kubelet.serve(duplex, "test")
+        await host_kubelet.serve(duplex, ANN)
 
     registry = FakeRegistry(
         box("box-7", node=box_node(site="north")),

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from cloud_server.frontends.fleet import discovery
-from cloud_server.frontends.fleet.status import ApiError
+from tunnel.kubeapi.status import ApiError
 
 
 @pytest.mark.parametrize(

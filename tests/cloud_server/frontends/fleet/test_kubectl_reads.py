@@ -111,6 +111,7 @@ async def test_rights_version_and_discovery(fleet: Fleet) -> None:
     [
         ("get pod nope", 'Error from server (NotFound): pods "nope" not found'),
         ("get node nope", 'Error from server (NotFound): nodes "nope" not found'),
+        ("get node bxo-7", 'Error from server (NotFound): nodes "bxo-7" not found, did you mean box-7?'),
         ("get widgets", 'the server doesn\'t have a resource type "widgets"'),
         ("get pods -l a=b,", "unable to parse"),
         ("get pods --field-selector spec.bogus=1", "not a known field selector"),

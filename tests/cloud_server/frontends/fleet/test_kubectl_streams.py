@@ -5,42 +5,38 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
-from structlog.testing import capture_logs
 
 from tests.cloud_server.frontends.fleet.conftest import LOG_LINES
 from tests.support.fleet import Fleet
 from tests.support.kubectl import kubectl, start_kubectl
 from tests.support.waits import eventually, scaled_s
+from tunnel.core.wire.names import KUBELET
 
 pytestmark = pytest.mark.timeout(120)
 
 
-def _audit(logs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    return [entry for entry in logs if entry["event"] == "fleet"]
-
-
 async def test_exec_gives_output_errors_and_the_exit_code(fleet: Fleet) -> None:
-    with capture_logs() as logs:
-        ran = await kubectl(fleet.kubeconfig, "exec", "box-7", "--", "sh", "-c", "echo out; echo err >&2; exit 7")
-        await eventually(lambda: _audit(logs), what="the audit record")
+    fleet.doors.records.clear()
+    ran = await kubectl(fleet.kubeconfig, "exec", "box-7", "--", "sh", "-c", "echo out; echo err >&2; exit 7")
+    await eventually(lambda: fleet.doors.records.of("end"), what="the record of the end")
     assert (ran.code, ran.out) == (7, "out\n")
     assert ran.err.startswith("err\n")
-    assert fleet.opener.opened[-1] == ("box-7", "kubelet", "ann")
-    (record,) = _audit(logs)
-    assert (record["action"], record["user"], record["agent"], record["pod"]) == (
+    assert fleet.opener.opened[-1] == ("box-7", KUBELET, "ann")
+    (opened,), (ended,) = fleet.doors.records.of("open"), fleet.doors.records.of("end")
+    assert (opened["action"], opened["who"], opened["agent"], opened["pod"]) == (
         "exec",
         "ann",
         "box-7",
         "default/box-7",
     )
-    assert (record["container"], record["ended"]) == ("host", "closed")
-    assert record["command"] == ["sh", "-c", "echo out; echo err >&2; exit 7"]
-    assert record["bytes_out"] > 0
+    assert opened["container"] == "host"
+    assert opened["command"] == ["sh", "-c", "echo out; echo err >&2; exit 7"]
+    assert opened["proof"].startswith("certificate:")
+    assert (ended["reason"], ended["trace_id"]) == ("closed", opened["trace_id"])
+    assert ended["bytes_from_agent"] > 0
 
 
 async def test_exec_with_stdin_moves_every_byte_both_ways(fleet: Fleet) -> None:
@@ -90,10 +86,10 @@ async def test_logs_follow_until_the_reader_goes_and_then_end_at_the_agent(fleet
             with log_file.open("a") as file:
                 file.write("more\n")
             assert await process.stdout.readline() == b"more\n"
-        with capture_logs() as logs:
-            process.kill()
-            await eventually(lambda: _audit(logs), 20, "the audit record")
-        assert [entry["ended"] for entry in _audit(logs)] == ["the client went away"]
+        process.kill()
+        await eventually(lambda: fleet.doors.records.of("end"), 20, "the record of the end")
+        (ended,) = fleet.doors.records.of("end")
+        assert (ended["reason"], ended["text"]) == ("cancelled", "the client gave up")
         await eventually(lambda: not fleet.opener.pairs["box-7"].agent.statistics().streams, 20, "no stream left")
     finally:
         if process.returncode is None:

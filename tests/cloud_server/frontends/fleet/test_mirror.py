@@ -12,13 +12,15 @@ from itertools import pairwise
 import pytest
 
 from cloud_server.frontends.fleet import mirror as mirror_module
+from cloud_server.frontends.fleet.kubelet import KubeletReader
 from cloud_server.frontends.fleet.mirror import Mirror
-from cloud_server.frontends.fleet.store import ObjectStore
+from tests.support.doors import Doors, who
 from tests.support.fleet import START, FakeOpener, FakeRegistry, Kubelet, acceptor, box, pod_list
 from tests.support.joined import joined
 from tests.support.waits import eventually
 from tunnel.aio.sockets.duplex import Duplex
 from tunnel.aio.sockets.http1 import ServerConnection
+from tunnel.kubeapi.store import ObjectStore
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -71,7 +73,7 @@ class Running:
 async def _mirroring(registry: FakeRegistry, **kubelets: Kubelet) -> AsyncIterator[Running]:
     opener = FakeOpener(registry)
     store = ObjectStore(1)
-    mirror = Mirror(registry, opener, store, lambda: START)
+    mirror = Mirror(registry, KubeletReader(Doors(opener).door, who().server("fleet")), store, lambda: START)
     async with contextlib.AsyncExitStack() as stack:
         for name, kubelet in kubelets.items():
             opener.pairs[name] = await stack.enter_async_context(joined(acceptor(kubelet)))

@@ -86,3 +86,16 @@ def test_what_a_box_lacks_leaves_its_node_ready() -> None:
     ready, sources = node_object(box("box-7"), START, lacks)["status"]["conditions"]
     assert (ready["type"], ready["status"]) == ("Ready", "True")
     assert sources == lacks | {"lastHeartbeatTime": "2026-01-02T03:04:05Z"}
+
+
+def test_what_a_box_tells_of_itself_is_a_condition() -> None:
+    said = box_node()
+    said.facts.add(code="LL2018", text="the clock is wrong\x1b[31m", since_s=1_700_000_000)
+    (_, fault) = node_object(box("box-7", node=said), START)["status"]["conditions"]
+    assert (fault["type"], fault["status"], fault["reason"]) == ("BoxFault", "True", "LL2018")
+    assert fault["message"] == "LL2018: the clock is wrong[31m"
+    assert fault["lastTransitionTime"] == "2023-11-14T22:13:20Z"
+    said.facts[0].until_s = 1_700_000_060
+    (_, fault) = node_object(box("box-7", node=said), START)["status"]["conditions"]
+    assert (fault["status"], fault["reason"]) == ("False", "Mended")
+    assert fault["message"].startswith("until 2023-11-14T22:14:20Z: LL2018: the clock is wrong")

@@ -6,7 +6,7 @@ import pytest
 
 from cloud_server.frontends.fleet.options import check_list, check_version, check_watch
 from cloud_server.frontends.fleet.routes import Query
-from cloud_server.frontends.fleet.status import ApiError
+from tunnel.kubeapi.status import ApiError
 
 NOW = 1000
 

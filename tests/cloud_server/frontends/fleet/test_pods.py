@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from cloud_server.agents.agents import AgentView
 from cloud_server.frontends.fleet.pods import (
     away,
     choose_container,
@@ -14,10 +15,9 @@ from cloud_server.frontends.fleet.pods import (
     sources_missing,
     stand_in,
 )
-from cloud_server.frontends.fleet.status import ApiError
-from cloud_server.registry import AgentView
 from protos import tunnel_pb2
 from tests.support.fleet import START, box, pod_list
+from tunnel.kubeapi.status import ApiError
 
 
 def _listed(**changes: Any) -> object:

@@ -9,15 +9,15 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from structlog.testing import capture_logs
 
 from cloud_server.frontends.fleet import kubelet as kubelet_module
+from tests.support.doors import Nobody
 from tests.support.fleet import TOKEN, FakeRegistry, Fleet, box, pod_list, running_fleet
 from tests.support.waits import eventually, scaled_s
 from tunnel.aio.sockets.conn import Conn
 from tunnel.aio.sockets.duplex import Duplex
 from tunnel.aio.sockets.http1 import ClientConnection, HeaderItems, Request, ServerConnection
-from tunnel.core.errors import StreamError
+from tunnel.core.wire.errors import StreamError
 
 pytestmark = pytest.mark.timeout(30)
 EXEC = "/api/v1/namespaces/default/pods/box-7/exec?command=a%20b&command=c&stdin=true&stdout=1&tty=false&container=host"
@@ -145,21 +145,46 @@ async def test_an_upgrade_passes_what_it_needs_and_no_credentials(tmp_path: Path
 
 async def test_every_exec_leaves_a_record_refused_ones_too(tmp_path: Path) -> None:
     async with _fleet(tmp_path, Echo()) as fleet:
-        with capture_logs() as logs:
-            long = EXEC.replace("command=c", "command=" + "c" * 2000)
-            async with _client(fleet) as (conn, http):
-                assert (await http.request("GET", long, UPGRADE)).status == 101
-                await conn.write(b"hello")
-            await eventually(lambda: any(entry["event"] == "fleet" for entry in logs))
-            assert (await _ask(fleet, EXEC.replace("box-7", "box-8")))[0] == 404
-            assert (await _ask(fleet, EXEC.replace("container=host", "container=none")))[0] == 400
-    done, no_pod, no_container = [entry for entry in logs if entry["event"] == "fleet"]
+        records = fleet.doors.records
+        long = EXEC.replace("command=c", "command=" + "c" * 2000)
+        async with _client(fleet) as (conn, http):
+            assert (await http.request("GET", long, UPGRADE)).status == 101
+            await conn.write(b"hello")
+            assert [record["event"] for record in records.of("open", "end")] == ["open"]
+        await eventually(lambda: records.of("end"))
+        assert (await _ask(fleet, EXEC.replace("box-7", "box-8")))[0] == 404
+        assert (await _ask(fleet, EXEC.replace("container=host", "container=none")))[0] == 400
+        assert len(fleet.doors.live) == 0
+    (done,), (no_pod, no_container) = records.of("open"), records.of("refused")
     assert done["command"] == ["a b", "c" * 1021 + "... [979 bytes more]"]
     assert (done["action"], done["agent"], done["pod"], done["container"]) == ("exec", "box-7", "default/box-7", "host")
     assert (no_pod["agent"], no_pod["pod"], no_pod["command"]) == ("", "default/box-8", ["a b", "c"])
-    assert no_pod["ended"] == 'refused: pods "box-8" not found'
-    assert (no_container["agent"], no_container["container"]) == ("box-7", "none")
-    assert no_container["ended"].startswith("refused: ")
+    assert (no_pod["text"], no_pod["status"]) == ('pods "box-8" not found', 404)
+    assert (no_container["agent"], no_container["container"], no_container["status"]) == ("box-7", "none", 400)
+
+
+async def test_a_policy_is_asked_for_what_is_done_in_boxes(tmp_path: Path) -> None:
+    async with _fleet(tmp_path, Echo()) as fleet:
+        fleet.doors.door._policed.policy = Nobody()
+        assert (await _ask(fleet, EXEC))[0] == 403
+        (record,) = fleet.doors.records.of("refused")
+        assert (record["rule"], record["action"], record["who"]) == ("nobody", "exec", "robot")
+
+
+async def test_what_is_read_and_who_could_not_log_in_is_recorded(tmp_path: Path) -> None:
+    async with _fleet(tmp_path, Echo()) as fleet:
+        records = fleet.doors.records
+        assert (await _ask(fleet, "/api/v1/nodes"))[0] == 200
+        assert (await _ask(fleet, "/api/v1/namespaces/default/pods/box-7"))[0] == 200
+        listed, got = [record for record in records.of("read") if record["kind"] == "user"]
+        assert (listed["verb"], listed["resource"], listed["who"], listed["peer"]) == (
+            "list",
+            "nodes",
+            "robot",
+            "127.0.0.1",
+        )
+        assert (got["verb"], got["resource"], got["namespace"]) == ("get", "pods", "default")
+        assert "box-7" not in str(got)
 
 
 async def test_bytes_glued_to_the_upgrade_are_not_lost(tmp_path: Path) -> None:

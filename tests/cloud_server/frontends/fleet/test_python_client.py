@@ -13,8 +13,8 @@ import pytest
 from kubernetes import client, config, watch
 from kubernetes.stream import stream
 
-from cloud_server.frontends.fleet import watch as watch_module
 from tests.support.fleet import Fleet
+from tunnel.kubeapi import watch as watch_module
 
 pytestmark = pytest.mark.timeout(60)
 T = TypeVar("T")

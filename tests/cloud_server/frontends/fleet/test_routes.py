@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from cloud_server.frontends.fleet.routes import Query, parse
-from cloud_server.frontends.fleet.status import ApiError
 from tunnel.aio.sockets.http1 import Headers, Request
+from tunnel.kubeapi.status import ApiError
 
 
 def _request(method: str, target: str) -> Request:

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
+from cloud_server.agents.agents import AgentView
 from cloud_server.frontends.fleet import usage
+from cloud_server.frontends.fleet.kubelet import KubeletReader
 from cloud_server.frontends.fleet.server import wall_clock
-from cloud_server.frontends.fleet.status import ApiError
 from cloud_server.frontends.fleet.usage import UsageReader
-from cloud_server.registry import AgentView
 from protos import tunnel_pb2
-from tunnel.core.names import KUBELET
+from tunnel.core.wire.names import KUBELET
+from tunnel.kubeapi.status import ApiError
 
 BOX = AgentView(name="box-7", connected=True, node=tunnel_pb2.Node(services=[KUBELET]))
 SAMPLE = {"cpu": {"usageNanoCores": 1}, "memory": {"workingSetBytes": 1}}
@@ -26,20 +27,24 @@ def pod(name: object, *containers: object) -> dict[str, Any]:
     }
 
 
+class Kubelet(KubeletReader):
+    """A box that answers at once."""
+
+    def __init__(self, pods: list[object]) -> None:
+        self._pods = pods
+
+    async def document(self, agent: str, path: str, max_bytes: int) -> object:
+        return {"node": SAMPLE, "pods": self._pods}
+
+
 @pytest.fixture
-def pods(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+def pods() -> list[object]:
     """What the box answers with."""
-    said: list[object] = []
-
-    async def fetch_json(*_: object) -> object:
-        return {"node": SAMPLE, "pods": said}
-
-    monkeypatch.setattr(usage, "fetch_json", fetch_json)
-    return said
+    return []
 
 
-async def read() -> usage.Usage:
-    reader = UsageReader(None, wall_clock)  # type: ignore[arg-type]  # nothing is opened
+async def read(pods: list[object]) -> usage.Usage:
+    reader = UsageReader(Kubelet(pods), wall_clock)
     task = asyncio.get_running_loop().create_task(reader.run())
     await asyncio.sleep(0)
     try:
@@ -52,12 +57,12 @@ async def read() -> usage.Usage:
 async def test_pods_without_anything_measured_are_not_kept(pods: list[object]) -> None:
     pods += [pod(f"empty-{number}") for number in range(10_000)]
     pods.append(pod("web", "nginx"))
-    assert (await read()).containers == {("shop", "web"): {"nginx": usage.Sample(1, 1)}}
+    assert (await read(pods)).containers == {("shop", "web"): {"nginx": usage.Sample(1, 1)}}
 
 
 async def test_containers_beyond_a_limit_are_left_out(pods: list[object]) -> None:
     pods += [pod(f"web-{number}", *map(str, range(10))) for number in range(1000)]
-    kept = (await read()).containers
+    kept = (await read(pods)).containers
     assert sum(map(len, kept.values())) == usage.MAX_CONTAINERS
 
 
@@ -66,4 +71,4 @@ async def test_containers_beyond_a_limit_are_left_out(pods: list[object]) -> Non
 async def test_what_is_no_name_makes_all_of_it_unusable(pods: list[object], bad: object, of_pod: bool) -> None:
     pods.append(pod(bad, "nginx") if of_pod else pod("web", bad))
     with pytest.raises(ApiError, match="no usable statistics"):
-        await read()
+        await read(pods)

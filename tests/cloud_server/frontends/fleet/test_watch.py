@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from cloud_server.frontends.fleet import watch as watch_module
 from tests.support.fleet import TOKEN, Fleet, box, box_node
 from tests.support.waits import eventually, scaled_s
 from tunnel.aio.sockets.conn import Conn
 from tunnel.aio.sockets.http1 import ClientConnection, Response
+from tunnel.kubeapi import watch as watch_module
 
 pytestmark = pytest.mark.timeout(60)
 AUTH = ("authorization", f"Bearer {TOKEN}")

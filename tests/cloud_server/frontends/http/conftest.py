@@ -16,7 +16,7 @@ from tests.support.pki import Authority
 from tunnel.aio.sockets.conn import Conn
 from tunnel.aio.sockets.http1 import HttpError, Request
 from tunnel.aio.sockets.listener import Listener
-from tunnel.core.errors import StreamError
+from tunnel.core.wire.errors import StreamError
 
 USER = "spiffe://longline/user/ann"
 BIG = bytes(range(256)) * 16 * 1024

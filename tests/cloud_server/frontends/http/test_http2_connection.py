@@ -290,11 +290,9 @@ async def test_a_stop_ends_all_tunnels(site: Served) -> None:
         dialling = await client.call()
         await dialling.ask(f"10.0.0.1:{NEVER_ANSWERS}")
         await eventually(lambda: site.far.dialling == 1)
-        with capture_logs() as logs:
-            await site.listener.aclose()
-        assert [line["ended"] for line in logs if line["event"] == "stream"] == [
-            "connection_reset: the server closed the connection"
-        ]
+        await site.listener.aclose()
+        (ended,) = site.records.of("end")
+        assert (ended["reason"], ended["text"]) == ("connection_reset", "the server closed the connection")
         await client.gone.wait()
         assert client.goaway == ErrorCodes.NO_ERROR
         assert open_call.over

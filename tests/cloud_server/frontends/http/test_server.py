@@ -21,7 +21,7 @@ from tests.cloud_server.frontends.http.conftest import BIG, HttpSite
 from tests.support.http2_client import Http2Client, http2_client
 from tests.support.waits import eventually
 from tunnel.aio.sockets.http1 import MAX_HEAD_BYTES, MAX_LONG_HEAD_BYTES
-from tunnel.core.budget import Budget
+from tunnel.core.streams.budget import Budget
 
 pytestmark = pytest.mark.timeout(30)
 GOOD = ("authorization", "Bearer good")
@@ -200,6 +200,26 @@ async def test_a_drained_connection_takes_no_more_and_finishes_what_it_has(http_
         await client.until(lambda: client.goaway is not None)
         http_site.go_on.set()
         await client.until(lambda: quiet.ended and client.closed)
+
+
+async def test_a_drain_lets_http1_clients_finish_their_request_and_no_more(http_site: HttpSite) -> None:
+    request = b"GET /quiet HTTP/1.1\r\nHost: h\r\n\r\n"
+    async with http1(http_site) as idle, http1(http_site) as busy, http1(http_site) as fresh:
+        for reader, writer in (idle, busy):
+            writer.write(request.replace(b"/quiet", b"/echo"))
+            assert b"connection" not in (await reader.readuntil(b"\r\n\r\n")).lower()
+            await reader.readexactly(len("/echo"))
+        busy[1].write(request)
+        assert await status(busy[0]) == 200
+        assert http_site.listener.undecided == 1  # the one that has asked for nothing yet
+        http_site.server.drain()
+        assert await idle[0].read() == b""
+        http_site.go_on.set()
+        assert (await busy[0].read()).endswith(b"0\r\n\r\n")
+        fresh[1].write(request.replace(b"/quiet", b"/echo"))
+        answer = (await fresh[0].read()).lower()
+        assert answer.startswith(b"http/1.1 200 ")
+        assert b"\r\nconnection: close\r\n" in answer
 
 
 async def test_a_stop_ends_all(http_site: HttpSite) -> None:

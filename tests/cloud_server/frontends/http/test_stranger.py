@@ -15,7 +15,7 @@ from tests.cloud_server.frontends.http.conftest import HttpSite
 from tests.support.http2_client import Answer, Http2Client, http2_client
 from tests.support.waits import eventually
 from tunnel.aio.sockets.http1 import MAX_HEAD_BYTES
-from tunnel.core.budget import Budget
+from tunnel.core.streams.budget import Budget
 
 pytestmark = pytest.mark.timeout(30)
 GOOD = ("authorization", "Bearer good")

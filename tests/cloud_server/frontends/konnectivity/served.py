@@ -9,16 +9,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cloud_server.frontends.konnectivity.frontend import KonnectivityFrontend
-from cloud_server.routing.attempt import Dials
+from cloud_server.opens.live import LiveOpen
 from cloud_server.routing.claims import RoutePolicy
 from cloud_server.routing.router import Router
+from tests.support.doors import Doors, Records, who
 from tests.support.joined import Pair, joined
 from tunnel.aio.sessions.incoming import IncomingStream
 from tunnel.aio.sessions.stream import Stream
 from tunnel.aio.sockets.listener import Listener
-from tunnel.core.errors import Code, StreamError
-from tunnel.core.target import Target, TcpTarget
-from tunnel.core.target_rule import TargetRule
+from tunnel.core.wire.errors import Code, StreamError
+from tunnel.core.wire.limits import Limits
+from tunnel.core.wire.target import Target, TcpTarget
+from tunnel.core.wire.target_rule import TargetRule
 
 REFUSES, NEVER_ANSWERS, ECHO, SINK, NEVER_READS, SOURCE, RESETS = 1, 3, 7, 9, 10, 19, 25
 """Ports, and what listens there."""
@@ -96,18 +98,14 @@ class Site:
         self.pair = pair
         self.asked: list[tuple[str, Target, str, str, float]] = []
 
-    async def open(
-        self,
-        agent: str,
-        target: Target,
-        *,
-        principal: str,
-        frontend: str,
-        deadline_s: float = 10.0,
-        early_data: bytes = b"",
-    ) -> Stream:
-        self.asked.append((agent, target, principal, frontend, round(deadline_s, 1)))
-        return await self.pair.server.open(target, principal=principal, deadline_s=deadline_s, early_data=early_data)
+    async def open(self, live: LiveOpen) -> Stream:
+        """The last behind the door."""
+        request, (live.agent, live.target) = live.request, live.permitted[0].route
+        about = request.caller.name, request.frontend, round(request.deadline_s, 1)
+        self.asked.append((live.agent, live.target, *about))
+        return await self.pair.server.open(
+            live.target, principal=request.caller.principal, deadline_s=request.deadline_s
+        )
 
     def is_known(self, name: str) -> bool:
         return name == "box-7"
@@ -123,6 +121,7 @@ class Served:
     site: Site
     frontend: KonnectivityFrontend
     listener: Listener
+    records: Records
 
     @property
     def streams(self) -> int:
@@ -131,16 +130,17 @@ class Served:
 
 
 @asynccontextmanager
-async def served(folder: Path, deadline_s: float = 5.0) -> AsyncIterator[Served]:
+async def served(folder: Path, deadline_s: float = 5.0, limits: Limits | None = None) -> AsyncIterator[Served]:
     far = Far()
-    async with joined(far.accept) as pair:
+    async with joined(far.accept, limits=limits) as pair:
         site = Site(pair)
         policy = RoutePolicy(agent="box-7", targets=(TargetRule.parse("10.0.0.1:*"),))
-        frontend = KonnectivityFrontend(Dials(site, Router(site, [policy])), deadline_s=deadline_s)
+        doors = Doors(site, Router(site, [policy]))
+        frontend = KonnectivityFrontend(doors.door, who(), deadline_s=deadline_s)
         listener = Listener("egress", frontend.handle)
         path = folder / "egress.sock"
         await listener.listen_unix(path)
         try:
-            yield Served(path, far, site, frontend, listener)
+            yield Served(path, far, site, frontend, listener, doors.records)
         finally:
             await listener.aclose()

@@ -18,7 +18,8 @@ from tests.cloud_server.frontends.konnectivity.served import (
     served,
 )
 from tests.support.konnectivity_client import ProxyClient, connected
-from tests.support.waits import eventually
+from tests.support.waits import eventually, scaled_s
+from tunnel.core.wire.limits import Limits
 
 MIB = 1024 * 1024
 
@@ -92,3 +93,15 @@ async def test_packets_shrink_for_a_slow_reader(
         sizes.append(len(packet.data.data))
     assert sum(sizes) == MIB
     assert sizes[-3:-1] == [tunnel.MIN_BATCH_BYTES] * 2
+
+
+async def test_no_packet_waits_for_more_than_the_endpoint_may_send(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tunnel, "GATHER_S", 3600.0)
+    narrow = Limits(initial_window_bytes=16 * 1024, max_window_bytes=16 * 1024)
+    async with served(tmp_path, limits=narrow) as site, connected(site.path) as client:
+        site.far.payload = bytes(MIB)
+        call = await client.tunnel(at(SOURCE))
+        async with asyncio.timeout(scaled_s(10.0)):
+            assert len(await call.receive_data(MIB)) == MIB

@@ -72,7 +72,7 @@ async def test_echo_and_close(site: Served) -> None:
 
 async def test_an_error(site: Served) -> None:
     async with called(site) as call:
-        assert await call.dial(REFUSES) == "10.0.0.1:1: connection refused"
+        assert await call.dial(REFUSES) == "LL4201: 10.0.0.1:1: connection refused"
         assert await call.stream.read() is grpc.aio.EOF
         assert await call.stream.code() is grpc.StatusCode.OK
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from structlog.testing import capture_logs
 
 from cloud_server.frontends.konnectivity import tunnel
 from protos.konnectivity_pb2 import Data, Packet, PacketType
@@ -26,7 +24,7 @@ from tests.cloud_server.frontends.konnectivity.served import (
 )
 from tests.support.konnectivity_client import DIAL_EXAMPLE, ProxyClient, connected, framed
 from tests.support.waits import eventually, scaled_s
-from tunnel.core.target import TcpTarget
+from tunnel.core.wire.target import TcpTarget
 
 MIB = 1024 * 1024
 
@@ -57,7 +55,7 @@ async def test_a_dial_is_answered_with_its_random_and_an_id(site: Served, client
     assert (answer.random, answer.error) == (2**63 - 1, "")
     assert answer.connect_id > 0
     assert call.headers == {":status": "200", "content-type": "application/grpc", "grpc-accept-encoding": "identity"}
-    assert site.site.asked == [("box-7", TcpTarget("10.0.0.1", ECHO), f"uid {os.getuid()}", "konnectivity", 5.0)]
+    assert site.site.asked == [("box-7", TcpTarget("10.0.0.1", ECHO), "kube-apiserver", "konnectivity", 5.0)]
 
 
 async def test_the_bytes_of_a_real_dial(client: ProxyClient) -> None:
@@ -65,25 +63,26 @@ async def test_the_bytes_of_a_real_dial(client: ProxyClient) -> None:
     await call.write(framed(DIAL_EXAMPLE))
     answer = (await call.receive()).dial_response
     assert answer.random == 4690001353539750355
-    assert answer.error.startswith("no agent for 10.1.2.3: ")
+    assert answer.error.startswith("LL4003: no agent for 10.1.2.3: ")
 
 
-async def test_why_a_dial_failed_is_said_in_one_line(client: ProxyClient) -> None:
+async def test_why_a_dial_failed_is_said_in_one_line(site: Served, client: ProxyClient) -> None:
     call = await client.call()
-    with capture_logs() as logs:
-        answer = await call.dial(at(REFUSES), random=77)
-        assert (answer.random, answer.connect_id) == (77, 0)
-        assert answer.error == "10.0.0.1:1: connection refused"
-        assert await call.status() == (0, "")
-    assert [(line["event"], line["agent"], line["target"], line["code"]) for line in logs] == [
+    answer = await call.dial(at(REFUSES), random=77)
+    assert (answer.random, answer.connect_id) == (77, 0)
+    assert answer.error == "LL4201: 10.0.0.1:1: connection refused"
+    assert await call.status() == (0, "")
+    assert [(line["event"], line["agent"], line["target"], line["reason"]) for line in site.records] == [
         ("refused", "box-7", at(REFUSES), "refused")
     ]
 
 
-async def test_only_tcp(client: ProxyClient) -> None:
+async def test_only_tcp(site: Served, client: ProxyClient) -> None:
     call = await client.call()
     await call.ask(at(ECHO), protocol="udp")
-    assert (await call.receive()).dial_response.error == "only tcp is carried, not udp"
+    assert (await call.receive()).dial_response.error == "LL4308: only tcp is carried, not udp"
+    (record,) = site.records
+    assert (record["event"], record["reason"], record["who"]) == ("refused", "unreachable", "kube-apiserver")
 
 
 async def test_a_dial_is_answered_within_the_deadline(tmp_path: Path) -> None:
@@ -292,16 +291,16 @@ async def test_a_close_is_answered_at_once_whatever_the_endpoint_does(site: Serv
 
 async def test_what_was_written_before_a_close_arrives_though_the_client_is_gone(site: Served) -> None:
     payload = random.Random(3).randbytes(3 * MIB)
-    with capture_logs() as logs:
-        async with connected(site.path) as client:
-            call = await client.tunnel(at(SINK))
-            await call.send_data(payload)
-            await call.ask_to_close()
-            assert (await call.receive()).type == PacketType.CLOSE_RSP
-        assert await site.far.endpoints[0].ended == "eof"
+    async with connected(site.path) as client:
+        call = await client.tunnel(at(SINK))
+        await call.send_data(payload)
+        await call.ask_to_close()
+        assert (await call.receive()).type == PacketType.CLOSE_RSP
+    assert await site.far.endpoints[0].ended == "eof"
     assert site.far.endpoints[0].received == payload
-    (line,) = [line for line in logs if line["event"] == "stream"]
-    assert (line["ended"], line["bytes_in"], line["bytes_out"]) == ("closed", len(payload), 0)
+    await eventually(lambda: site.records.of("end"))
+    (line,) = site.records.of("end")
+    assert (line["reason"], line["bytes_to_agent"], line["bytes_from_agent"]) == ("closed", len(payload), 0)
     assert (line["agent"], line["resolved"], line["frontend"]) == ("box-7", at(SINK), "konnectivity")
 
 
@@ -320,45 +319,46 @@ async def test_the_end_of_the_endpoint_comes_behind_all_its_bytes(
 
 async def test_a_slow_reader_gets_all_bytes_before_the_end(site: Served, client: ProxyClient) -> None:
     site.far.payload = random.Random(5).randbytes(2 * MIB)
-    with capture_logs() as logs:
-        call = await client.tunnel(at(SOURCE))
-        call.reading = False
-        other = await client.tunnel(at(ECHO))
-        await other.send_data(b"meanwhile")
-        assert await other.receive_data(9) == b"meanwhile"
-        await eventually(lambda: call.bytes > 60_000)
-        await call.take()
-        data, closed = await call.receive_until_closed()
-        assert await call.status() == (0, "")
+    call = await client.tunnel(at(SOURCE))
+    call.reading = False
+    other = await client.tunnel(at(ECHO))
+    await other.send_data(b"meanwhile")
+    assert await other.receive_data(9) == b"meanwhile"
+    await eventually(lambda: call.bytes > 60_000)
+    await call.take()
+    data, closed = await call.receive_until_closed()
+    assert await call.status() == (0, "")
     assert data == site.far.payload
     assert closed.error == ""
-    (line,) = logs
-    assert (line["ended"], line["bytes_out"]) == ("closed", len(data))
+    await eventually(lambda: site.records.of("end"))
+    (line,) = site.records.of("end")
+    assert (line["reason"], line["bytes_from_agent"]) == ("closed", len(data))
 
 
 async def test_what_comes_while_a_packet_is_not_taken_is_counted_once(site: Served, client: ProxyClient) -> None:
-    with capture_logs() as logs:
-        call = await client.tunnel(at(ECHO))
-        call.reading = False
-        for count in range(1, 8):  # 140 kB, through a window of 64
-            await call.send_data(bytes(20_000))
-            await eventually(lambda count=count: len(site.far.endpoints[0].received) == 20_000 * count)  # type: ignore[misc]
-        await call.take()
-        assert await call.receive_data(140_000) == bytes(140_000)
-        await call.ask_to_close()
-        assert (await call.receive()).type == PacketType.CLOSE_RSP
-        await call.status()
-    assert [(line["bytes_in"], line["bytes_out"]) for line in logs] == [(140_000, 140_000)]
+    call = await client.tunnel(at(ECHO))
+    call.reading = False
+    for count in range(1, 8):  # 140 kB, through a window of 64
+        await call.send_data(bytes(20_000))
+        await eventually(lambda count=count: len(site.far.endpoints[0].received) == 20_000 * count)  # type: ignore[misc]
+    await call.take()
+    assert await call.receive_data(140_000) == bytes(140_000)
+    await call.ask_to_close()
+    assert (await call.receive()).type == PacketType.CLOSE_RSP
+    await call.status()
+    await eventually(lambda: site.records.of("end"))
+    ended = site.records.of("end")
+    assert [(line["bytes_to_agent"], line["bytes_from_agent"]) for line in ended] == [(140_000, 140_000)]
 
 
 async def test_a_reset_of_the_endpoint_is_no_clean_close(site: Served, client: ProxyClient) -> None:
     call = await client.tunnel(at(RESETS))
-    with capture_logs() as logs:
-        await call.send_data(b"x")
-        _, closed = await call.receive_until_closed()
-        assert (closed.connect_id, closed.error) == (call.connect_id, "reset by the target")
-        assert await call.status() == (0, "")
-    assert [line["ended"] for line in logs] == ["connection_reset: reset by the target"]
+    await call.send_data(b"x")
+    _, closed = await call.receive_until_closed()
+    assert (closed.connect_id, closed.error) == (call.connect_id, "reset by the target")
+    assert await call.status() == (0, "")
+    (line,) = site.records.of("end")
+    assert (line["reason"], line["text"]) == ("connection_reset", "reset by the target")
 
 
 async def test_a_session_that_is_lost_closes_with_a_reason(site: Served, client: ProxyClient) -> None:
@@ -370,16 +370,15 @@ async def test_a_session_that_is_lost_closes_with_a_reason(site: Served, client:
 
 @pytest.mark.parametrize("how", ["reset", "connection"])
 async def test_a_client_that_leaves_without_a_close_is_a_reset_to_the_endpoint(site: Served, how: str) -> None:
-    with capture_logs() as logs:
-        async with connected(site.path) as client:
-            call = await client.tunnel(at(SINK))
-            await call.send_data(b"half of it")
-            await eventually(lambda: site.far.endpoints[0].received)
-            if how == "reset":
-                await call.drop()
-                await site.far.endpoints[0].ended
-        assert await site.far.endpoints[0].ended == "connection_reset"
-    assert [line["ended"].partition(":")[0] for line in logs if line["event"] == "stream"] == ["connection_reset"]
+    async with connected(site.path) as client:
+        call = await client.tunnel(at(SINK))
+        await call.send_data(b"half of it")
+        await eventually(lambda: site.far.endpoints[0].received)
+        if how == "reset":
+            await call.drop()
+            await site.far.endpoints[0].ended
+    assert await site.far.endpoints[0].ended == "connection_reset"
+    assert [line["reason"] for line in site.records.of("end")] == ["connection_reset"]
 
 
 async def test_a_client_that_only_finishes_closes(site: Served, client: ProxyClient) -> None:

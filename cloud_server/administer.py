@@ -1,0 +1,45 @@
+"""Where commands change records: in their own process, on the state folder, which a running server looks into."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import structlog
+
+from cloud_server.config import ServerConfig, state_of
+from cloud_server.trust.administration import Administration, AdministrationFailed
+from cloud_server.trust.agents import JoinedAgents
+from cloud_server.trust.signer import Signer
+from cloud_server.trust.state import open_state
+from cloud_server.trust.store import StoreUnavailable
+
+T = TypeVar("T")
+
+
+def administer(config: ServerConfig, work: Callable[[Administration], Awaitable[T]]) -> T:
+    """Do some work with the records of a configuration's state folder. Blocking.
+
+    Raises:
+        AdministrationFailed: it cannot be done; nothing was changed.
+    """
+    # What is wrong with the records is for whoever reads standard error: on standard output a token is expected.
+    structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
+    return asyncio.run(_administer(config, work))
+
+
+async def _administer(config: ServerConfig, work: Callable[[Administration], Awaitable[T]]) -> T:
+    state, own_authority = state_of(config), config.tunnel.client_ca is not None
+    try:
+        store = await asyncio.to_thread(open_state, state)
+    except StoreUnavailable as error:
+        raise AdministrationFailed.of(error) from error
+    signer = None if own_authority else Signer(state, config.tunnel.trust_domain)
+    try:
+        return await work(Administration(store, JoinedAgents(store, pins_unknown=own_authority), signer))
+    finally:
+        if signer is not None:
+            await signer.aclose()
+        await store.aclose()

@@ -1,0 +1,1 @@
+"""The agents: who has joined, who is connected, and their sessions."""

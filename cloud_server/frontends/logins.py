@@ -1,0 +1,26 @@
+"""Those who came to a front end and could not say who they are."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from tunnel.aio.operate.audit import Audit
+
+
+class RefusedLogins:
+    """Counts them for each front end, and records them folded: strangers can come as often as they like."""
+
+    def __init__(self, audit: Audit) -> None:
+        self._audit = audit
+        self._counts: Counter[str] = Counter()
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many there were so far, by front end."""
+        return dict(self._counts)
+
+    def refused(self, frontend: str, peer: str, reason: str) -> None:
+        """Tells of one; `peer` is its address and port."""
+        self._counts[frontend] += 1
+        address = peer.rpartition(":")[0] or peer
+        self._audit.record_folded("login_refused", (frontend, address), frontend=frontend, peer=address, reason=reason)

@@ -1,0 +1,218 @@
+"""One server process takes over from another: what a start inherits, and SIGUSR2, which starts a successor.
+
+What passes from one to the other: the listening sockets of the front ends and the lock on the state folder. Agents are
+sent to the new process by GOAWAY, since gRPC takes no sockets; streams that run end in the old one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import MutableMapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from tunnel.aio.process.files import PUBLIC, write_atomic
+from tunnel.aio.process.handed import Handed, take_listen_fds
+from tunnel.aio.process.lifecycle import Stop
+from tunnel.aio.process.pid_file import PidFile
+from tunnel.aio.process.sd_notify import notify
+from tunnel.aio.process.succession import Predecessor, Successor, SuccessorFailed
+from tunnel.aio.process.tasks import TaskOwner
+from tunnel.aio.sockets.listening import ListeningSockets
+from tunnel.core.wire.faults import HANDOVER_BROKE, NOT_UPGRADED, SYSTEM_REFUSED
+
+PID_FILE: Final = "server.pid"
+OUTCOME_FILE: Final = "upgrade.json"
+"""How the last upgrade went, for the command that asked for it."""
+START_S = 30.0
+"""For the new process to be ready: it takes 1-2 s, and a machine that is busy with it some more."""
+_LOCK = "state-lock"
+
+_log = structlog.get_logger("cloud.upgrade")
+
+
+class Inheritance:
+    """What this process was started with."""
+
+    def __init__(self, predecessor: Predecessor | None, handed: list[Handed]) -> None:
+        self.predecessor = predecessor
+        """The process that is taken over from; None when nobody is there."""
+        locks = [one.descriptor for one in handed if one.name == _LOCK]
+        self._lock = PidFile(locks[0]) if locks else None
+        listening = [one for one in handed if one.name != _LOCK]
+        self.sockets = ListeningSockets(listening, managed=True, holding=predecessor is not None)
+
+    @classmethod
+    def take(cls, environ: MutableMapping[str, str]) -> Inheritance:
+        """From the variables that the process was started with, which are gone then. At the very start; blocking.
+
+        Raises:
+            OSError: the process before hands nothing over.
+        """
+        listening = take_listen_fds(environ)
+        came = Predecessor.from_environment(environ)
+        return cls(None, listening) if came is None else cls(*came)
+
+    def lock(self, state: Path) -> PidFile | None:
+        """Make sure that this is the one server of a state folder. None where that cannot be told. Blocking.
+
+        Raises:
+            AlreadyRunning: it is not.
+        """
+        if self._lock is not None:
+            return self._lock
+        try:
+            return PidFile.take(state / PID_FILE)
+        except OSError as error:
+            _log.warning(
+                "no lock on the state folder",
+                path=str(state / PID_FILE),
+                code=SYSTEM_REFUSED.code,
+                reason=error.strerror,
+            )
+            return None
+
+    async def take_over(self) -> None:
+        """Say that this process is ready, and begin when the one before has let go; at once when there is none."""
+        if self.predecessor is not None:
+            self.predecessor.ready()
+            if not await self.predecessor.let_go():
+                _log.warning("the process before has ended, this one takes over all the same", code=HANDOVER_BROKE.code)
+        await self.sockets.release()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How an upgrade went, as it stands in OUTCOME_FILE."""
+
+    of: int
+    """The process that was asked."""
+    number: int
+    """How often it has been asked by then."""
+    successor: int = 0
+    """The process that took over; 0 when none did."""
+    reason: str = ""
+    """Why none did."""
+
+    def write(self, state: Path) -> None:
+        """Replace the file. Blocking."""
+        fields = {"of": self.of, "number": self.number, "successor": self.successor, "reason": self.reason}
+        try:
+            write_atomic(state / OUTCOME_FILE, json.dumps(fields).encode(), PUBLIC)
+        except OSError as error:
+            _log.warning("the outcome of the upgrade is not written", code=SYSTEM_REFUSED.code, reason=error.strerror)
+
+    @classmethod
+    def read(cls, state: Path) -> Outcome | None:
+        """The last one; None before the first. Blocking."""
+        try:
+            return cls(**json.loads((state / OUTCOME_FILE).read_bytes()))
+        except (OSError, ValueError, TypeError):
+            return None
+
+
+class Upgrades:
+    """Starts the successor of this process when it is asked to; one that is not ready in time changes nothing."""
+
+    def __init__(self, inheritance: Inheritance, lock: PidFile | None, state: Path, stop: Stop) -> None:
+        """`stop` is asked for when there is a successor."""
+        self._sockets = inheritance.sockets
+        self._lock = lock
+        self._state = state
+        self._stop = stop
+        self._tasks = TaskOwner("upgrade")
+        self._running: asyncio.Task[None] | None = None
+        self._number = 0
+        self.successor: Successor | None = None
+        """The process that takes over, which waits for `let_go`; None when this one stops for good."""
+
+    # Public
+
+    def ask(self) -> None:
+        """Upgrade, unless that cannot be now: the log and the outcome say why."""
+        self._number += 1
+        if refusal := self._refusal():
+            _log.error("no upgrade", code=NOT_UPGRADED.code, reason=refusal)
+            self._tasks.spawn("outcome", self._tell(reason=refusal))
+            return
+        self._running = self._tasks.spawn("upgrade", self._upgrade())
+
+    async def call_off(self) -> None:
+        """This process stops: one that is under way is ended. Nothing happens to a successor that is ready."""
+        if self.successor is None and self._running is not None:
+            self._running.cancel()
+            await asyncio.wait({self._running})
+
+    async def let_go(self) -> None:
+        """This process accepts no more clients: the successor begins."""
+        successor = self.successor
+        assert successor is not None
+        notify(f"MAINPID={successor.pid}")
+        try:
+            successor.go()
+        except SuccessorFailed as failed:
+            self._stop.failed = True
+            _log.error("nobody takes over: stopping", code=HANDOVER_BROKE.code, reason=str(failed))
+            await self._tell(reason=str(failed))
+            return
+        _log.info("another process has taken over, draining", successor=successor.pid)
+        await self._tell(successor=successor.pid)
+
+    async def aclose(self) -> None:
+        """End what is under way."""
+        await self.call_off()
+        await self._tasks.finished()
+
+    # Internal
+
+    def _refusal(self) -> str:
+        if self.successor is not None:
+            return f"process {self.successor.pid} has taken over already"
+        if self._stop.asked:
+            return "the server is stopping"
+        if self._running is not None and not self._running.done():
+            return "an upgrade is under way"
+        if os.getpid() == 1:
+            return "the server is process 1, with which its container ends: start a new container"
+        return ""
+
+    async def _upgrade(self) -> None:
+        _log.info("starting another process to take over")
+        try:
+            successor = await self._started()
+        except SuccessorFailed as failed:
+            _log.error(
+                "no upgrade: the new process failed, this one goes on", code=failed.fault.code, reason=str(failed)
+            )
+            await self._tell(reason=str(failed))
+        except asyncio.CancelledError:
+            await self._tell(reason="the server is stopping")
+            raise
+        else:
+            self._sockets.hand_over()
+            self.successor = successor
+            self._stop.ask()
+
+    async def _started(self) -> Successor:
+        """A successor that is ready; one that will not be is ended."""
+        handed = self._sockets.open_now()
+        if self._lock is not None:
+            handed.append(Handed(_LOCK, self._lock.descriptor))
+        starting = asyncio.get_running_loop().run_in_executor(None, Successor.start, handed)
+        try:
+            successor = await asyncio.shield(starting)
+            await successor.wait_ready(START_S)
+        except (SuccessorFailed, asyncio.CancelledError):
+            if not starting.done() or starting.exception() is None:
+                await asyncio.to_thread((await starting).kill)
+            raise
+        return successor
+
+    async def _tell(self, *, successor: int = 0, reason: str = "") -> None:
+        outcome = Outcome(of=os.getpid(), number=self._number, successor=successor, reason=reason)
+        await asyncio.to_thread(outcome.write, self._state)

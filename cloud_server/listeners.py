@@ -1,0 +1,205 @@
+"""Makes what listens equal to what is wanted, one listener at a time, and cuts no connection for it.
+
+Each listener is a part: one that cannot be opened is down, is tried again, and takes no other with it. One whose
+address is another by now is opened there before the old one closes, which goes on for as long as the new one is down.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import structlog
+
+from tunnel.aio.process.parts import Part, Parts
+from tunnel.aio.sockets.listener import Handler, Listener, ListenFailed
+from tunnel.aio.sockets.listening import ListeningSockets
+
+_log = structlog.get_logger("cloud.listeners")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where something listens."""
+
+    address: str = ""
+    """`host:port`; empty for a unix socket."""
+    path: Path | None = None
+    """Of a unix socket; None for an address."""
+
+    def excludes(self, other: Place) -> bool:
+        """Returns whether two may exclude each other: a port at every address shuts out that of one."""
+        if self.path is not None or other.path is not None:
+            return self.path == other.path
+        port, others = self.address.rpartition(":")[2], other.address.rpartition(":")[2]
+        return port == others != "0"
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What a listener is for."""
+
+    handler: Handler
+    context: Callable[[], Awaitable[ssl.SSLContext]] | None = None
+    """Gives the certificate that is shown, asked for at each attempt to listen; None: it listens without TLS."""
+
+
+class _Held:
+    """A listener that is wanted, and the one that it takes the place of."""
+
+    __slots__ = ("before", "listener", "part", "place")
+
+    def __init__(self, place: Place, listener: Listener) -> None:
+        self.place = place
+        self.listener = listener
+        self.part: Part | None = None
+        self.before: tuple[Place, Listener] | None = None
+        """Accepts until this one does; None when there is none, or it was closed."""
+
+    @property
+    def up(self) -> bool:
+        return self.part is not None and self.part.up
+
+
+class Listeners:
+    """All listeners of one kind of peer, by name."""
+
+    def __init__(self, parts: Parts, sockets: ListeningSockets) -> None:
+        """`parts` keeps each of them up; `sockets` may have been handed over by another process."""
+        self._parts = parts
+        self._sockets = sockets
+        self._held: dict[str, _Held] = {}
+        self._closed: list[Listener] = []
+        """They accept no more, and may still serve."""
+
+    # Public
+
+    @property
+    def ports(self) -> dict[str, list[int]]:
+        """Bound ports by the name of each listener that has any."""
+        return {listener.name: listener.ports for listener in self._accepting() if listener.ports}
+
+    def undecided(self, but: str) -> int:
+        """Returns how many clients were accepted and have not come to what they want, those of `but` left out."""
+        return sum(one.undecided for one in [*self._accepting(), *self._closed] if one.name != but)
+
+    def connections(self) -> dict[str, int]:
+        """Returns how many clients are served, by the names of the listeners that are wanted or still serve."""
+        count: Counter[str] = Counter(dict.fromkeys(self._held, 0))
+        for listener in [*self._accepting(), *self._closed]:
+            count[listener.name] += listener.connections
+        return dict(count)
+
+    async def apply(self, places: Mapping[str, Place], serving: Callable[[str], Serving]) -> None:
+        """Listens at these places from now on, as soon as it can, and nowhere else.
+
+        Args:
+            places: what is wanted, by name.
+            serving: what each is for; asked only for one that is opened anew.
+        """
+        await self._forget_idle()
+        for name in self._held.keys() - places.keys():
+            self._retire(self._held.pop(name))
+        for name, place in places.items():
+            held = self._held.get(name)
+            if held is None or held.place != place:
+                self._held[name] = self._opening(name, place, serving(name), held)
+
+    def renew_contexts(self, contexts: Mapping[str, ssl.SSLContext]) -> None:
+        """Shows new connections of the listeners with these names another certificate."""
+        for listener in self._accepting():
+            if listener.name in contexts:
+                listener.renew_context(contexts[listener.name])
+
+    def close(self, but: str = "") -> None:
+        """Accepts no more connections, those to the listener of the name `but` excepted."""
+        for listener in self._accepting():
+            if listener.name != but:
+                listener.close()
+
+    async def aclose(self) -> None:
+        """Closes everything."""
+        for listener in [*self._accepting(), *self._closed]:
+            await listener.aclose()
+
+    # Internal
+
+    def _accepting(self) -> list[Listener]:
+        before = [held.before[1] for held in self._held.values() if held.before is not None]
+        return [*(held.listener for held in self._held.values()), *before]
+
+    async def _forget_idle(self) -> None:
+        for listener in [one for one in self._closed if not one.connections]:
+            self._closed.remove(listener)
+            await listener.aclose()
+
+    def _opening(self, name: str, place: Place, serving: Serving, old: _Held | None) -> _Held:
+        """Begins to open a listener in the place of an old one."""
+        if old is not None and old.before is not None and old.before[0] == place:
+            return self._back_to_before(name, old)
+        held = _Held(place, Listener(name, serving.handler, sockets=self._sockets))
+        if old is not None:
+            assert old.part is not None
+            held.before = (old.place, old.listener) if old.up else old.before
+            self._parts.forget(old.part)
+            if not old.up:
+                self._shut(old.listener)
+        held.part = self._parts.want(name, partial(self._open, held, serving))
+        return held
+
+    def _back_to_before(self, name: str, old: _Held) -> _Held:
+        """The place that is wanted is the one that is listened at, since the one in between never came up."""
+        assert old.part is not None
+        assert old.before is not None
+        self._parts.forget(old.part)
+        self._shut(old.listener)
+        held = _Held(*old.before)
+        held.part = self._parts.want(name, _nothing)
+        return held
+
+    async def _open(self, held: _Held, serving: Serving) -> None:
+        context = await serving.context() if serving.context is not None else None
+        try:
+            await _listen(held, context)
+        except ListenFailed:
+            if not self._make_way(held.place):
+                raise
+            await _listen(held, context)
+        self._close_before(held)
+
+    def _make_way(self, place: Place) -> bool:
+        """Closes those that are on their way out and may be in the way; returns whether there were any."""
+        found = [held for held in self._held.values() if held.before is not None and held.before[0].excludes(place)]
+        for held in found:
+            self._close_before(held)
+        return bool(found)
+
+    def _close_before(self, held: _Held) -> None:
+        if held.before is not None:
+            self._shut(held.before[1])
+            held.before = None
+
+    def _retire(self, held: _Held) -> None:
+        assert held.part is not None
+        self._parts.forget(held.part)
+        self._close_before(held)
+        self._shut(held.listener)
+
+    def _shut(self, listener: Listener) -> None:
+        listener.close(for_good=True)
+        self._closed.append(listener)
+
+
+async def _listen(held: _Held, context: ssl.SSLContext | None) -> None:
+    if held.place.path is not None:
+        await held.listener.listen_unix(held.place.path)
+    else:
+        await held.listener.listen_tcp(held.place.address, context)
+
+
+async def _nothing() -> None:
+    """Opens what is open already."""

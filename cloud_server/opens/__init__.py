@@ -1,0 +1,8 @@
+"""The one way by which streams are opened between clients and agents, in both directions.
+
+    Door -> Policed -> Recorded -> Local
+
+`Door` gives each open its place in the table of what runs, and finds its routes; `Policed` leaves those that a rule
+allows; `Recorded` writes what the audit log says of it, from before the first byte to its end; `Local` opens the stream
+at the agent's session. Nothing opens a stream beside it.
+"""

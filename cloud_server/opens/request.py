@@ -1,0 +1,46 @@
+"""What is asked for at the door: who wants to be connected to what, through which way in."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from cloud_server.routing.route import Route
+from cloud_server.trust.caller import Caller
+from tunnel.core.wire.frames import TrafficClass
+
+TRACE_ID_BYTES = 8
+
+
+def new_trace_id() -> str:
+    """Returns 16 hexadecimal digits that name one connection in all logs and records of both sides."""
+    return secrets.token_hex(TRACE_ID_BYTES)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenRequest:
+    """One open, as a front end asks for it."""
+
+    caller: Caller
+    frontend: str
+    """The way in, such as `connect`."""
+    peer: str
+    """Where the client is, such as `192.0.2.1:5000`."""
+    asked: str
+    """The target in the client's words."""
+    via: str = ""
+    """The agent in whose network `asked` is meant; empty: whichever the routing finds."""
+    route: Route | None = None
+    """Where it leads, if the front end knows; None: what the routing makes of `asked` and `via`."""
+    deadline_s: float = 10.0
+    """Within which an answer comes."""
+    traffic_class: TrafficClass = TrafficClass.AUTO
+    early_data: bytes = b""
+    """The first bytes, up to MAX_EARLY_BYTES: they spare a round trip. When it is refused, the target never had any."""
+    trace_id: str = field(default_factory=new_trace_id)
+    about: Mapping[str, object] = field(default_factory=dict)
+    """More for the record: action, pod, container, command."""
+    is_read: bool = False
+    """Whether the server asks for what it shows, on nobody's behalf: such reads are recorded folded, one by one they
+    would bury the rest."""

@@ -1,0 +1,50 @@
+"""What stands in the bodies of requests to the admin API."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from datetime import timedelta
+
+from tunnel.aio.operate.admin import AdminError
+
+
+class Body:
+    """The fields of one JSON object. Each method raises an AdminError, 400, for what is not as it should be."""
+
+    def __init__(self, body: object) -> None:
+        """`body`: decoded; None, for a request without one, is an object without fields."""
+        if body is not None and not isinstance(body, dict):
+            raise AdminError(400, "the request's body is no JSON object")
+        self._fields = body or {}
+
+    def text(self, name: str, default: str | None = None) -> str:
+        """Returns a text; `default`: what is returned where there is none, None: it must be there."""
+        value = self._fields.get(name, default)
+        if not isinstance(value, str):
+            raise AdminError(400, f"{name} in the request's body must be a text")
+        return value
+
+    def flag(self, name: str) -> bool:
+        """Returns true or false; it must be there."""
+        value = self._fields.get(name)
+        if not isinstance(value, bool):
+            raise AdminError(400, f"{name} in the request's body must be true or false")
+        return value
+
+    def choice(self, name: str, choices: Collection[str]) -> str:
+        """Returns one of some texts; it must be there."""
+        value = self.text(name)
+        if value not in choices:
+            raise AdminError(400, f"{name} in the request's body must be one of {', '.join(choices)}")
+        return value
+
+    def life(self, name: str, most: timedelta) -> timedelta | None:
+        """Returns a number of seconds above 0; None where it is not there."""
+        value = self._fields.get(name)
+        if value is None:
+            return None
+        good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if not good or not 0 < value <= most.total_seconds():
+            raise AdminError(400, f"{name} in the request's body must be seconds: above 0, up to {most.days} days")
+        return timedelta(seconds=value)

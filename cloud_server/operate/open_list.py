@@ -1,0 +1,110 @@
+"""What runs now, as the admin API shows it: a list, or a line for each change."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Iterator
+from typing import Any
+
+from cloud_server.agents.feed import FollowerTooSlow
+from cloud_server.opens.live import Change, LiveOpens, OpenView
+from tunnel.aio.process.tasks import TaskOwner
+
+MOVED_S = 1.0
+"""How often it is told that bytes moved, and how soon a change is told at the latest."""
+MAX_AHEAD = 1024
+"""Changes that may wait for the reader; what is beyond is made up for by the next look at the whole table."""
+
+Told = tuple[Change, OpenView]
+
+
+def shown(view: OpenView) -> dict[str, Any]:
+    """Returns one open."""
+    return {
+        "id": view.id,
+        "trace_id": view.trace_id,
+        "since": view.since,
+        "kind": view.kind,
+        "who": view.who,
+        "groups": list(view.groups),
+        "frontend": view.frontend,
+        "peer": view.peer,
+        "agent": view.agent,
+        "target": view.target,
+        "resolved": view.resolved or None,
+        "bytes_to_agent": view.bytes_to_agent,
+        "bytes_from_agent": view.bytes_from_agent,
+        "class": view.traffic_class,
+        "rule": view.rule or None,
+    }
+
+
+def running(live: LiveOpens) -> list[OpenView]:
+    """Returns all opens that have a stream, oldest first."""
+    return [one.view() for one in live if one.stream is not None]
+
+
+async def watch(live: LiveOpens) -> AsyncGenerator[object, None]:
+    """Yields what runs as `opened`, and then a line for each change, until it is closed."""
+    loop = asyncio.get_running_loop()
+    told: dict[str, OpenView] = {}
+    over: deque[str] = deque(maxlen=4 * MAX_AHEAD)
+    changes: asyncio.Queue[Told] = asyncio.Queue(MAX_AHEAD)
+    tasks = TaskOwner("watch of opens")
+    tasks.spawn("changes", _pass_on(live, changes))
+    await asyncio.sleep(0)  # it follows from here on: nothing is missed between it and the table
+    look_s = loop.time()
+    try:
+        while True:
+            if loop.time() >= look_s:
+                look_s = loop.time() + MOVED_S
+                for line in _differences(told, over, running(live)):
+                    yield line
+            try:
+                async with asyncio.timeout_at(look_s):
+                    change, view = await changes.get()
+            except TimeoutError:
+                continue
+            if view.id in over:  # the table said so before
+                continue
+            if view.id not in told:
+                told[view.id] = view
+                yield _line("opened", view)
+            if change is Change.ENDED:
+                over.append(view.id)
+                yield _line("closed", told.pop(view.id))
+    finally:
+        await tasks.aclose()
+
+
+# Internal
+
+
+async def _pass_on(live: LiveOpens, changes: asyncio.Queue[Told]) -> None:
+    while True:
+        try:
+            async for change in live.subscribe():
+                await changes.put(change)
+        except FollowerTooSlow:
+            continue
+
+
+def _differences(told: dict[str, OpenView], over: deque[str], now: list[OpenView]) -> Iterator[object]:
+    """Brings `told` up to date, and yields a line for each difference; `over` takes those that were closed, of which
+    changes may still wait to be read.
+    """
+    for view in now:
+        before = told.get(view.id)
+        told[view.id] = view
+        if before is None:
+            yield _line("opened", view)
+        elif before != view:
+            yield _line("moved", view)
+    for gone in told.keys() - {view.id for view in now}:
+        over.append(gone)
+        yield _line("closed", told.pop(gone))
+
+
+def _line(change: str, view: OpenView) -> dict[str, Any]:
+    return {"change": change, "open": shown(view)}

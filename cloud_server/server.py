@@ -1,0 +1,402 @@
+"""A running server: its parts, and `apply`, which makes them match a configuration. Its start is the first `apply`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import partial
+
+import structlog
+
+from cloud_server.agents.agents import Agents, Change
+from cloud_server.agents.directory import MemoryDirectory
+from cloud_server.agents.feed import FollowerTooSlow
+from cloud_server.agents.refusals import Refusals
+from cloud_server.agents.sessions import AgentSessions
+from cloud_server.certificates import Certificates
+from cloud_server.config import NOTHING, ServerConfig, state_of
+from cloud_server.counting import Counting
+from cloud_server.followed_cluster import FollowedCluster
+from cloud_server.front_ends import FrontEnds
+from cloud_server.frontends.exposed import Exposed
+from cloud_server.frontends.logins import RefusedLogins
+from cloud_server.opens.door import Door
+from cloud_server.opens.live import LiveOpens
+from cloud_server.opens.local import Local
+from cloud_server.opens.policy import EverybodyMayAll
+from cloud_server.operate.agent_book import AgentBook
+from cloud_server.operate.events import LOST, EventBook
+from cloud_server.routing.router import Router
+from cloud_server.trust.administration import Administration
+from cloud_server.trust.agents import JoinedAgents
+from cloud_server.trust.authenticator import Authenticator
+from cloud_server.trust.enrollment import Enrollment
+from cloud_server.trust.sightings import Sightings
+from cloud_server.trust.signer import Signer, SignerFailed
+from cloud_server.trust.sqlite_store import SqliteStore
+from cloud_server.trust.store import StoreUnavailable
+from cloud_server.trust.tokens import JoinTokens, UserTokens
+from tunnel.aio.carriers.carrier_server import CarrierServer
+from tunnel.aio.identity.tls_material import ServerTls
+from tunnel.aio.operate.admin import Routes
+from tunnel.aio.operate.audit import AuditLog
+from tunnel.aio.process.command import VERSION
+from tunnel.aio.process.lifecycle import Stop
+from tunnel.aio.process.logs import set_level
+from tunnel.aio.process.parts import Parts
+from tunnel.aio.process.supervised import keep_told
+from tunnel.aio.process.tasks import TaskOwner
+from tunnel.aio.sessions.session import TunnelSession
+from tunnel.aio.sessions.standing import stuck
+from tunnel.aio.sockets.listening import ListeningSockets
+from tunnel.core.path.probes import PingBudget
+from tunnel.core.streams.budget import Budget
+from tunnel.core.wire.errors import Code, OpenRefused, SessionRefused, TunnelError
+from tunnel.core.wire.faults import CANNOT_LISTEN, DRAIN_CUT, SIGNER_FAILED, FaultError
+from tunnel.core.wire.limits import MIB, Limits, Timing
+
+PROCESS_BUDGET_BYTES = 1024 * MIB
+"""Receive windows of all sessions together."""
+RECONNECT_AFTER_S = 1.0
+"""What agents are told to wait when this server stops: a restart takes about as long."""
+MOVES_PER_S = 500.0
+"""Agents that are sent to the process that takes over come at this pace, on average: all in one instant would wait for
+each other's TLS handshakes, and a server takes only so many peers that have said nothing yet.
+"""
+MOVE_S = 10.0
+"""The longest that an agent is told to wait for that: a client may be waiting for it."""
+SETTLE_S = 2.0
+"""How long clients that were accepted before a stop have to say what they want; their agents stay for that."""
+SETTLE_POLL_S = 0.02
+KEPT_DRAIN_S = 5.0
+"""The longest drain while the service manager keeps the listeners: whoever connects meanwhile waits for the next start,
+and gives up after 10 s (a TLS handshake of Go's clients).
+"""
+CARRIER_GRACE_S = 1.0
+FIRST_TRY_S = 2.0
+"""How long a start, or another configuration, waits at most for the parts, so that what is ready has them."""
+STOPPING = "the server is stopping"
+
+_log = structlog.get_logger("cloud.server")
+
+
+class StartFailed(FaultError):
+    """The server cannot start; the text says why and what to do."""
+
+    default_fault = SIGNER_FAILED
+
+
+class CloudServer:
+    """All parts. `start` first, then `apply` for each other configuration; `drain` and `aclose` at the end."""
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        store: SqliteStore,
+        audit: AuditLog,
+        lost_lines: Callable[[], int],
+        sockets: ListeningSockets | None = None,
+    ) -> None:
+        """Puts them together; nothing is opened.
+
+        Args:
+            config: what there is to be; its ONLY_AT_START holds to the end.
+            store: of the state folder; closed by whoever opened it.
+            audit: takes all records.
+            lost_lines: what is missing in the log so far.
+            sockets: see `Inheritance`; None without one.
+        """
+        self.config = config
+        self._sockets = sockets or ListeningSockets()
+        self.since = datetime.now(UTC)
+        self.server_id = secrets.token_hex(8)
+        self.parts = Parts()
+        self.live = LiveOpens()
+        self.directory = MemoryDirectory()
+        self.events = EventBook()
+        self.admin = Routes()
+        """What may be asked of the server itself; whoever can answer adds to it."""
+        self.store = store
+        self.audit = audit
+        self.lost_lines = lost_lines
+        self.logins = RefusedLogins(audit)
+        self.joined = JoinedAgents(store, pins_unknown=config.tunnel.client_ca is not None)
+        self.agents = Agents(self.joined, self.directory)
+        self.certificates = Certificates(config, self.agents.each, self.events.expiry)
+        self.cluster = FollowedCluster(self.parts)
+        self._stop: Stop | None = None
+        state, tunnel = state_of(config), config.tunnel
+        self._tls = ServerTls(
+            certificate=tunnel.certificate or state / "server.crt",
+            key=tunnel.key or state / "server.key",
+            client_ca=tunnel.client_ca or state / "ca.crt",
+        )
+        self._sightings = Sightings(store)
+        tokens = UserTokens(store)
+        tokens.when_lost(self._token_lost)
+        authenticator = Authenticator(tunnel.trust_domain, tokens)
+        local = Local(self.agents, self.directory)
+        self._door = Door(self.live, Router(self.agents), EverybodyMayAll(), audit, local)
+        self._exposed = Exposed(self._door, [], lambda name: authenticator.agent(name, ""))
+        self.sessions = self._agent_sessions(config)
+        self._signer = None if tunnel.client_ca is not None else Signer(state, tunnel.trust_domain)
+        self.administration = Administration(store, self.joined, self._signer)
+        self.book = AgentBook(self.agents, self.administration, self._sightings, self.agents.facts)
+        self.counting = Counting(self, self._door)
+        self.front_ends = FrontEnds(
+            state, self._tls, self.agents, self._door, self.live, authenticator, self.logins, audit, self.parts,
+            self._sockets, self.counting.page, self.admin, self._watch,
+        )  # fmt: skip
+        self._carriers: CarrierServer | None = None
+        self._tasks = TaskOwner("cloud server")
+        self._telling: asyncio.Task[None] | None = None
+        self._follow_memberships()
+
+    @property
+    def ports(self) -> dict[str, list[int]]:
+        """Bound ports by the name of what listens there."""
+        tunnel = self._carriers.ports if self._carriers is not None else []
+        return {"tunnel": tunnel, **self.front_ends.ports}
+
+    async def start(self, stop: Stop, *, beside_another: bool = False) -> None:
+        """Opens everything; `stop` is asked for should a task that keeps the server right end.
+
+        What agents need is a must: the authority, the certificate and one address to dial. The rest are parts, which
+        come up when they can.
+
+        `beside_another`: another process serves until this one is ready. Agents are let in last then: one that dials
+        anew comes to either process, and its sessions are in the other.
+
+        Raises:
+            StartFailed, CredentialsUnusable: something that is a must cannot be opened.
+        """
+        self._stop = stop
+        config = self.config
+        enrollment = await self._enrollment()
+        self._carriers = CarrierServer(
+            config.tunnel.listen,
+            self._tls,
+            self.sessions.on_carrier,
+            enrollment,
+            trust_domain=config.tunnel.trust_domain,
+        )
+        if not beside_another:
+            await self._listen_for_agents(self._carriers)
+        await self.apply(NOTHING, config)
+        for title, work in (
+            ("follow state", self.store.follow()),
+            ("see agents", self._see_agents()),
+            ("sightings", self._sightings.run()),
+            ("follow certificates", self.certificates.follow(self._signer, self.front_ends.reload_certificate)),
+        ):
+            stop.watch(self._tasks.spawn(title, work))
+        if beside_another:
+            await self._listen_for_agents(self._carriers, shared=True)
+
+    def begin_telling(self, stop: Stop) -> None:
+        """Tells systemd how the server is, from now on; it listens to the main process only."""
+        supervised = keep_told(self._line, lambda: stuck(self.directory.sessions()), os.environ)
+        self._telling = self._tasks.spawn("systemd", supervised)
+        stop.watch(self._telling)
+
+    async def apply(self, old: ServerConfig, new: ServerConfig) -> None:
+        """Makes the running server match another configuration. What that still allows goes on; what it does not ends
+        with NOT_ALLOWED on both sides.
+
+        Raises:
+            CredentialsUnusable: the server's certificate cannot be used; only at the start.
+        """
+        self.config = new
+        if new.log.level != old.log.level:
+            set_level(new.log.level)
+        if new.audit != old.audit:
+            self.audit.use(new.audit.destination, new.audit.on_failure)
+        self.certificates.config = new
+        if new.route != old.route or old is NOTHING:
+            self._door.routing = Router(self.agents, [route.policy for route in new.route], self.cluster.index)
+        if new.expose != old.expose:
+            is_gone = self._exposed.replace([one.rule for one in new.expose])
+            refused = OpenRefused("the [[expose]] rules of the server do not allow it any more", Code.NOT_ALLOWED)
+            self._tell_ended(self.live.end_where(is_gone, refused))
+        await self.counting.apply(new)
+        self.cluster.follow(new.kubernetes.kubeconfig, self._watch)
+        self._tell_ended(await self.front_ends.apply(new))
+        await self.parts.tried(FIRST_TRY_S)
+
+    async def drain(self, let_go: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Takes nothing new, tells the agents, and lets connections go on for a while.
+
+        `let_go`: called when no client is accepted any more; another process takes over then. None: there is none.
+        """
+        drain_s: float = self.config.drain_s
+        self.parts.stop()
+        self.counting.draining = True
+        self.front_ends.close(everything=let_go is not None)
+        if let_go is not None:
+            if self._telling is not None:
+                self._telling.cancel()
+            await let_go()
+        elif self._sockets.outlive:
+            drain_s = min(drain_s, KEPT_DRAIN_S)
+        await self._settled()
+        if let_go is not None and self._carriers is not None:
+            self._carriers.stop_listening(drain_s + CARRIER_GRACE_S)
+        sessions = self.directory.sessions()
+        self._send_away(sessions, moves=let_go is not None)
+        try:
+            async with asyncio.timeout(drain_s):
+                for session in sessions:
+                    await session.drained()
+        except TimeoutError:
+            left = sum(session.core.stream_count for session in sessions)
+            _log.warning("connections still open at the end of the drain are reset", code=DRAIN_CUT.code, streams=left)
+
+    async def aclose(self) -> None:
+        """Closes what is open; agents are told, so that they need not wait for what does not come back."""
+        for agent in self.agents.agents():
+            if agent.connected:
+                self._sightings.seen(agent.name, agent.address, agent.version, STOPPING)
+        async with asyncio.TaskGroup() as finishing:
+            for session in self.directory.sessions():
+                finishing.create_task(session.finish(CARRIER_GRACE_S))
+        await self.parts.aclose()
+        await self.front_ends.aclose()
+        for session in self.directory.sessions():
+            await session.aclose()
+        if self._carriers is not None:
+            await self._carriers.stop(CARRIER_GRACE_S)
+        if self._signer is not None:
+            await self._signer.aclose()
+        await self._tasks.aclose()
+        await self._sightings.write()
+        await self.cluster.aclose()
+
+    # Internal
+
+    async def _settled(self) -> None:
+        """Waits until whoever was accepted has a stream or an answer, but no longer than SETTLE_S."""
+        loop = asyncio.get_running_loop()
+        give_up_s = loop.time() + SETTLE_S
+        await asyncio.sleep(SETTLE_POLL_S)  # what the event loop has accepted is counted from its next turns on
+        while self.front_ends.undecided and loop.time() < give_up_s:  # noqa: ASYNC110 - many things make it so
+            await asyncio.sleep(SETTLE_POLL_S)
+
+    def _send_away(self, sessions: Sequence[TunnelSession], *, moves: bool) -> None:
+        """Tells the agents to come back: to the process that has taken over, or when there is one."""
+        text = "another process takes over" if moves else STOPPING
+        self.sessions.drain(SessionRefused(text, Code.SHUTTING_DOWN, RECONNECT_AFTER_S))
+        spread_s = min(len(sessions) / MOVES_PER_S, MOVE_S)
+        for session in sessions:
+            wait_s = spread_s * random.random() if moves else RECONNECT_AFTER_S  # noqa: S311 - nobody guesses it
+            session.go_away(Code.SHUTTING_DOWN, text, wait_s)
+
+    def _agent_sessions(self, config: ServerConfig) -> AgentSessions:
+        tunnel = config.tunnel
+        return AgentSessions(
+            self.agents,
+            self.directory,
+            self.joined,
+            version=VERSION,
+            limits=Limits(),
+            timing=Timing(
+                suspect_after_s=tunnel.suspect_after_s,
+                dead_after_s=tunnel.dead_after_s,
+                resume_window_s=tunnel.resume_window_s,
+            ),
+            process_budget=Budget(total_bytes=PROCESS_BUDGET_BYTES),
+            ping_budget=PingBudget(pings_per_s=tunnel.pings_per_s),
+            server_id=self.server_id,
+            acceptor=self._exposed.acceptor,
+            turned_down=self._exposed.turned_down,
+            refusals=Refusals(self._sightings.replaced, self.events.refused),
+        )
+
+    def _follow_memberships(self) -> None:
+        self.joined.when_lost(self._removed)
+        self.joined.when_lost(self.events.lost_name)
+        self.joined.when_joined(self.events.joined)
+
+    def _token_lost(self, proof: str) -> None:
+        """A user's token was revoked: what runs on it ends."""
+        lost = OpenRefused("the token that it was opened with was revoked", Code.STANDING_LOST)
+        self.live.end_where(lambda live: live.request.caller.principal.proof == proof, lost)
+
+    def _removed(self, name: str, error: TunnelError) -> None:
+        """An agent's membership was taken away: what runs to it ends with that as the reason, and then its session."""
+        lost = OpenRefused(str(error), Code.STANDING_LOST)
+        self.live.end_where(lambda live: live.agent == name, lost)
+        self.agents.removed(name, error)
+
+    def _watch(self, task: asyncio.Task[None]) -> None:
+        """A task that is to run until a configuration wants it no more: only then may it end."""
+
+        def ended(task: asyncio.Task[None]) -> None:
+            if not task.cancelled() and self._stop is not None:
+                self._stop.watch(task)
+
+        task.add_done_callback(ended)
+
+    def _line(self) -> str:
+        """Returns how the server is, for `systemctl status`."""
+        attached = sum(session.attached for session in self.directory.sessions())
+        fault = self.counting.config_fault
+        told = [f"{attached} agent{'' if attached == 1 else 's'} connected", *self.parts.faults()]
+        return "; ".join([*told, *([f"the configuration file cannot be used: {fault}"] if fault else [])])
+
+    def _tell_ended(self, ended: int) -> None:
+        if ended:
+            _log.info("connections ended that are not allowed any more", connections=ended)
+
+    async def _enrollment(self) -> Enrollment | None:
+        """Join and Renew, with an authority of our own; with the user's there is neither."""
+        if self._signer is None:
+            return None
+        try:
+            await self._signer.check()
+        except SignerFailed as error:
+            raise StartFailed(error.text, error.fault) from error
+        # Before anything shows it: what has run out is a reason to start, not one to fail.
+        await self.certificates.renew(self._signer)
+        try:
+            await JoinTokens(self.store).tidy()
+        except StoreUnavailable as error:
+            _log.warning("old join tokens stay in the list", code=error.fault.code, reason=str(error))
+        return Enrollment(self._signer, self.store, self.joined, self.agents.rejoined, self.audit)
+
+    async def _see_agents(self) -> None:
+        """Notes who comes and goes, for lists and events, until cancelled."""
+        while True:
+            with suppress(FollowerTooSlow):
+                async for change, agent in self.agents.subscribe():
+                    if change not in (Change.CONNECTED, Change.AWAY):
+                        continue
+                    first = self._sightings.get(agent.name) is None
+                    self._sightings.seen(agent.name, agent.address, agent.version, agent.reason)
+                    self.events.agent_changed(agent, first=first)
+                continue
+            self.events.tell(LOST, "agents came and went so fast that the events do not have all of them")
+            for agent in self.agents.each():
+                if agent.connected:
+                    self._sightings.seen(agent.name, agent.address, agent.version, agent.reason)
+
+    async def _listen_for_agents(self, carriers: CarrierServer, *, shared: bool = False) -> None:
+        """One address is enough to begin with: another may belong to an interface that is not up yet.
+
+        `shared`: another process that lets go soon listens there.
+        """
+        failed: dict[str, OSError] = {}
+        for address in self.config.tunnel.listen:
+            try:
+                await carriers.listen(address, shared=shared)
+            except OSError as error:
+                failed[address] = error
+        if not carriers.ports:
+            first = next(iter(failed.values()))
+            raise StartFailed(str(first), CANNOT_LISTEN) from first
+        for missing in failed:
+            self.parts.want(f"tunnel {missing}", partial(carriers.listen, missing, shared=shared))

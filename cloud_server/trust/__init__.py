@@ -1,0 +1,1 @@
+"""Who somebody is, and the state folder that says so."""

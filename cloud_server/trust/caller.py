@@ -1,0 +1,42 @@
+"""Somebody who asks for something at a front end, with the limits of the credential that proved who they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from tunnel.core.wire.principal import Principal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """What a credential is good for. None stands for no limit; an empty set for nothing at all."""
+
+    frontends: frozenset[str] | None = None
+    """Names of front ends, such as `connect` and `fleet`."""
+    agents: frozenset[str] | None = None
+    """Names of agents."""
+    verbs: frozenset[str] | None = None
+    """Such as `exec` and `connect`."""
+
+
+UNLIMITED = Scope()
+"""Good for all that its principal may do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks. Made by `Authenticator` and nowhere else."""
+
+    principal: Principal
+    until: datetime | None = None
+    """When the credential ends, in UTC; None when it does not end, or nobody showed one."""
+    scope: Scope = UNLIMITED
+
+    @property
+    def name(self) -> str:
+        """The principal's name."""
+        return self.principal.name
+
+    def __str__(self) -> str:
+        return str(self.principal)

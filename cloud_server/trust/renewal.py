@@ -1,0 +1,116 @@
+"""The server's certificate and its authority's own are renewed here, long before they end, or when `hosts` changed.
+
+`due` looks without the X.509 library and without the key, so that a running server may ask it often; `renew` is for
+whoever has the key: the signing process of a running server, or the command when none runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cloud_server.trust.hosts import HostsMissing, names_for, read_hosts
+from cloud_server.trust.state_files import CA_FILE, SERVER_FILE, SERVER_KEY_FILE
+from tunnel.aio.identity.certificate import Certificate, CertificateUnreadable, read_pem
+from tunnel.aio.process.files import PUBLIC, SECRET, NewFile, write_together
+
+if TYPE_CHECKING:  # it brings the X.509 library
+    from cloud_server.trust.ca import CertificateAuthority
+
+RENEW_AFTER = 2 / 3
+"""Of a life. The rest of the authority's is what agents and users have to get its next certificate, with their own."""
+
+
+def due(state: Path, now: datetime | None = None) -> list[str]:
+    """The files of a state folder that are to be renewed, in that order. Blocking.
+
+    A certificate that this authority did not sign was put there by somebody, who will renew it.
+    """
+    now = now or datetime.now(UTC)
+    authority = _read(state / CA_FILE)
+    if authority is None:
+        return []
+    files = [CA_FILE] if _is_old(authority, now) else []
+    server = _read(state / SERVER_FILE)
+    if server is None:
+        return files if (state / SERVER_FILE).exists() else [*files, SERVER_FILE]
+    if server.issuer_der == authority.subject_der and (_is_old(server, now) or _is_for_others(server, state)):
+        files.append(SERVER_FILE)
+    return files
+
+
+def renew(state: Path, authority: CertificateAuthority, files: Sequence[str]) -> CertificateAuthority:
+    """Write fresh ones of these files; returns the authority to go on with. Blocking.
+
+    A running server, whose key and certificate these are, sees the change by itself.
+
+    Raises:
+        OSError: a file cannot be written.
+        ValueError: a name in `hosts` cannot be one of a certificate.
+    """
+    with _alone(state):
+        if CA_FILE in files:
+            authority = authority.renewed()
+            write_together([NewFile(state / CA_FILE, authority.pem, PUBLIC)])
+        if SERVER_FILE in files:
+            issued = authority.issue_server(_hosts(state))
+            write_together(
+                [
+                    NewFile(state / SERVER_KEY_FILE, issued.key_pem, SECRET),
+                    NewFile(state / SERVER_FILE, issued.certificate_pem, PUBLIC),
+                ]
+            )
+    return authority
+
+
+# Internal
+
+
+@contextlib.contextmanager
+def _alone(state: Path) -> Iterator[None]:
+    """Two servers run while one takes over from the other, and a command may run beside them: a key of one and a
+    certificate of another do not fit.
+    """
+    folder = os.open(state, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
+def _read(path: Path) -> Certificate | None:
+    try:
+        return read_pem(path.read_bytes())[0]
+    except (OSError, CertificateUnreadable):
+        return None
+
+
+def _is_old(certificate: Certificate, now: datetime) -> bool:
+    """Also when its life has not begun: it was made while the clock was wrong, and nobody accepts it."""
+    validity = certificate.validity
+    return not validity.not_before <= now < validity.part(RENEW_AFTER)
+
+
+def _is_for_others(server: Certificate, state: Path) -> bool:
+    """Whether `hosts` says other names than the certificate."""
+    try:
+        return server.hosts != set(names_for(read_hosts(state)))
+    except HostsMissing:
+        return False
+
+
+def _hosts(state: Path) -> list[str]:
+    """The names in `hosts`; where that is lost, those of the present certificate."""
+    try:
+        return read_hosts(state)
+    except HostsMissing as missing:
+        present = _read(state / SERVER_FILE)
+        if present is None:
+            raise OSError(str(missing)) from missing
+        return sorted(present.hosts)

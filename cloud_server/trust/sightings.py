@@ -1,0 +1,73 @@
+"""When agents were seen last, over restarts: noted in memory, and written in batches a minute later."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+
+import structlog
+
+from cloud_server.trust.records import SIGHTINGS, Sighting
+from cloud_server.trust.store import Change, Store, StoreUnavailable, value_of
+
+WRITE_EVERY_S = 60.0
+"""What a killed server loses; a database of 5,000 boxes that come back at once is written once, not 5,000 times."""
+BATCH = 200
+"""Of one write: after it the event loop reads as many records, in some 4 ms."""
+
+_log = structlog.get_logger("cloud.store")
+
+
+class Sightings:
+    """What is to be written, and the writing of it."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._unwritten: dict[str, Sighting] = {}
+
+    def get(self, name: str) -> Sighting | None:
+        """The last sighting of an agent; None when it never came."""
+        return self._unwritten.get(name) or value_of(self._store.get(SIGHTINGS, name))
+
+    def seen(self, name: str, address: str, version: str, reason: str = "") -> None:
+        """An agent is there, or just went; `reason`: why its link was lost last, empty when that is not known."""
+        before = self.get(name)
+        self._unwritten[name] = Sighting(
+            last_seen=datetime.now(UTC),
+            address=address,
+            version=version,
+            reason=reason or (before.reason if before is not None else ""),
+            replaced=before.replaced if before is not None else None,
+            replaced_from=before.replaced_from if before is not None else "",
+        )
+
+    def replaced(self, name: str, address: str) -> None:
+        """A second process with an agent's identity was turned away."""
+        before = self.get(name)
+        now = datetime.now(UTC)
+        self._unwritten[name] = Sighting(
+            last_seen=before.last_seen if before is not None else now,
+            address=before.address if before is not None else address,
+            version=before.version if before is not None else "",
+            reason=before.reason if before is not None else "",
+            replaced=now,
+            replaced_from=address,
+        )
+
+    async def run(self) -> None:
+        """Write now and then, until cancelled."""
+        while True:
+            await asyncio.sleep(WRITE_EVERY_S)
+            await self.write()
+
+    async def write(self) -> None:
+        """Write what was noted. What cannot be written now is kept for the next time."""
+        while batch := list(self._unwritten.items())[:BATCH]:
+            try:
+                await self._store.commit(*(Change(SIGHTINGS, name, sighting) for name, sighting in batch))
+            except StoreUnavailable as fault:
+                _log.warning("when agents were seen last cannot be kept", code=fault.fault.code, reason=str(fault))
+                return
+            for name, sighting in batch:
+                if self._unwritten.get(name) is sighting:
+                    del self._unwritten[name]

@@ -1,0 +1,251 @@
+"""A running agent: its parts, and `apply`, which makes them match a configuration. Its start is the first `apply`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import structlog
+
+from edge_agent.config import AgentConfig, ListenConfig, named_targets
+from edge_agent.link import box
+from edge_agent.link.addresses import Addresses
+from edge_agent.link.clock import ClockWatch
+from edge_agent.link.greeting import Box
+from edge_agent.link.links import Links
+from edge_agent.link.listen import LocalListen
+from edge_agent.operate.facts import Facts, on_the_wire
+from edge_agent.operate.link_book import LinkBook
+from edge_agent.operate.records import RecordedStreams
+from edge_agent.operate.telling import Telling
+from edge_agent.operate.traffic import Traffic
+from protos import tunnel_pb2
+from tunnel.aio.carriers.carrier import DialOptions
+from tunnel.aio.exits.acceptor import Request, Service, StreamAcceptor
+from tunnel.aio.exits.dialer import dial
+from tunnel.aio.exits.policy import Policy
+from tunnel.aio.identity.tls_material import ClientTls
+from tunnel.aio.operate.audit import Audit
+from tunnel.aio.process.command import VERSION
+from tunnel.aio.process.logs import set_level
+from tunnel.aio.process.parts import Part, Parts
+from tunnel.aio.process.sd_notify import notify
+from tunnel.aio.process.tasks import TaskOwner
+from tunnel.aio.sockets.conn import Conn
+from tunnel.aio.sockets.listener import Handler, Listener
+from tunnel.core.wire.faults import CLOCK_WRONG
+from tunnel.core.wire.limits import SESSION_ID_BYTES, Limits
+from tunnel.core.wire.names import KUBELET, OLD_KUBELET
+from tunnel.core.wire.target import ServiceTarget, Target, TcpTarget
+
+if TYPE_CHECKING:
+    from edge_agent.hostkubelet.server import HostKubelet
+    from edge_agent.real_kubelet import RealKubelet
+
+CLOCK = "clock"
+_KUBELETS = (KUBELET, OLD_KUBELET)
+
+_log = structlog.get_logger("edge.agent")
+
+
+@dataclass(slots=True)
+class _Open:
+    """A listener of this configuration, and the part that brings it up."""
+
+    listener: Listener
+    part: Part
+
+
+class Agent:
+    """The parts of one agent. `apply` first, then run `links` and `telling`; `aclose` at the end."""
+
+    def __init__(
+        self, name: str, tls: ClientTls, config: AgentConfig, audit: Audit, page: Callable[[], Handler]
+    ) -> None:
+        """Read what the state folder keeps; nothing is dialled or listened on before `apply`. Blocking.
+
+        Args:
+            name: of the agent, from its certificate.
+            tls: what it shows to servers.
+            config: what holds from the start to the end: the state folder. All else comes by `apply`.
+            audit: takes the records.
+            page: makes what serves the page of metrics, when one is wanted.
+        """
+        assert config.state is not None
+        self.name = name
+        self.config = config
+        self.facts = Facts()
+        self.parts = Parts()
+        self.traffic = Traffic()
+        self.book = LinkBook(self.facts, lambda: notify("READY=1"))
+        self.clock = ClockWatch(self._clock_said)
+        self._audit = audit
+        self._addresses = Addresses(config.state, self.book.dns)
+        self._host: HostKubelet | None = None
+        self._host_part: Part | None = None
+        self._kubelet: RealKubelet | None = None
+        self._policy = Policy([])
+        self._acceptor = StreamAcceptor(self._policy, {})
+        self._listeners: dict[ListenConfig, _Open] = {}
+        self._metrics: _Open | None = None
+        self._page = page
+        self._tasks = TaskOwner("agent")
+        streams = RecordedStreams(self._acceptor, audit, self.traffic, self._records_itself)
+        self.links = Links(
+            config.cloud.servers,
+            Box(
+                tls=tls,
+                addresses=self._addresses,
+                acceptor=streams.accept,
+                describe=lambda: self.telling.for_hello(),  # noqa: PLW0108 - it is made of the links
+                version=VERSION,
+                limits=Limits(),
+                instance_id=os.urandom(SESSION_ID_BYTES),
+            ),
+            self.dial_options(config),
+            self.book,
+        )
+        self.telling = Telling(lambda: self.links.session, self._describe, self.links.reconnect)
+        self.facts.on_change = self.telling.changed
+
+    # Public
+
+    def dial_options(self, config: AgentConfig) -> DialOptions:
+        """Returns how servers are dialled by a configuration."""
+        return DialOptions(proxy=config.cloud.proxy, on_clock=self.clock.look)
+
+    async def apply(self, old: AgentConfig, new: AgentConfig) -> None:
+        """Make the running agent match another configuration. What that still allows goes on."""
+        self.config = new
+        if new.log.level != old.log.level:
+            set_level(new.log.level)
+        self._policy = Policy([allow.rule for allow in new.allow])
+        gone_host = self._apply_host(new)
+        self._apply_kubelet(new)
+        ended = self._acceptor.replace(self._policy, self._services(), named_targets(new))
+        if ended:
+            _log.info("connections ended that are not allowed any more", connections=ended)
+        if gone_host is not None:
+            await gone_host.aclose()
+        await self._apply_listen(new)
+        await self._apply_metrics(old, new)
+        if old.cloud != new.cloud:
+            self.links.follow(new.cloud.servers, self.dial_options(new))
+        self.telling.changed(must_arrive=True)
+
+    def stop(self) -> None:
+        """Bring up nothing more, and listen no more."""
+        self.parts.stop()
+        for one in self._opened():
+            one.listener.close()
+
+    async def aclose(self) -> None:
+        """End what is left, in order where that is quick."""
+        await self.links.finish()
+        await self.parts.aclose()
+        for one in self._opened():
+            await one.listener.aclose()
+        await self.links.aclose()
+        await self._addresses.aclose()
+        if self._host is not None:
+            await self._host.aclose()
+
+    @property
+    def services(self) -> list[str]:
+        """The names that streams may ask for."""
+        return [*self._services(), *named_targets(self.config)]
+
+    # Internal
+
+    def _describe(self) -> tunnel_pb2.Node:
+        return box.describe(self.config.labels, self.services, on_the_wire(self.facts.all()))
+
+    def _clock_said(self, fault: str) -> None:
+        if fault:
+            self.facts.set(CLOCK, CLOCK_WRONG, fault)
+        else:
+            self.facts.clear(CLOCK)
+
+    def _apply_host(self, new: AgentConfig) -> HostKubelet | None:
+        """The built-in kubelet; commands wait for their account, which may come from a directory that is not there yet.
+
+        Returns:
+            The one to close, where nothing is offered any more.
+        """
+        if self._host_part is not None:
+            self.parts.forget(self._host_part)
+            self._host_part = None
+        host, settings = self._host, new.host.settings
+        if not new.host.offered:
+            self._host = None
+            return host
+        if host is not None:
+            host.apply(settings)
+        else:
+            from edge_agent.hostkubelet.server import HostKubelet  # costs 3 MB with what it needs
+            from edge_agent.hostkubelet.spawn import unblock_signals_of_commands
+
+            unblock_signals_of_commands()
+            host = self._host = HostKubelet(self.name, settings, self._audit, self._dial)
+        if new.host.exec:
+            self._host_part = self.parts.want("host.exec", host.find_account)
+        return None
+
+    async def _dial(self, target: TcpTarget, deadline_s: float) -> tuple[Conn, str]:
+        """Connect to a port that kubectl forwards, by the rules of the moment."""
+        return await dial(target, self._policy, deadline_s)
+
+    def _apply_kubelet(self, new: AgentConfig) -> None:
+        """A real kubelet. One at another address is another one: what leads to the old one ends."""
+        if new.kubelet is None:
+            self._kubelet = None
+        elif self._kubelet is None or self._kubelet.settings.address != new.kubelet.address:
+            from edge_agent.real_kubelet import RealKubelet
+
+            self._kubelet = RealKubelet(new.kubelet)
+        else:
+            self._kubelet.settings = new.kubelet
+
+    def _services(self) -> dict[str, Service]:
+        if self._kubelet is not None:
+            return dict.fromkeys(_KUBELETS, self._kubelet.serve)
+        return dict.fromkeys(_KUBELETS, self._serve_host) if self._host is not None else {}
+
+    async def _serve_host(self, request: Request) -> None:
+        assert self._host is not None
+        await self._host.serve(request.accept(), request.principal, request.trace_id)
+
+    def _records_itself(self, target: Target) -> bool:
+        """The built-in kubelet records each command and log; what a real one is asked cannot be seen."""
+        return self._host is not None and isinstance(target, ServiceTarget) and target.name in _KUBELETS
+
+    async def _apply_listen(self, new: AgentConfig) -> None:
+        """Each `[[listen]]`, open as soon as it can be: the way to the box must not hang on a port."""
+        for one in self._listeners.keys() - set(new.listen):
+            await self._shut(self._listeners.pop(one))
+        for one in new.listen:
+            if one in self._listeners:
+                continue
+            serving = LocalListen(self.links, one.listen, one.target.target, self._audit, self.traffic)
+            self._listeners[one] = self._open(f"listen {one.listen}", one.listen, serving.handle)
+
+    async def _apply_metrics(self, old: AgentConfig, new: AgentConfig) -> None:
+        if self._metrics is not None and old.metrics != new.metrics:
+            opened, self._metrics = self._metrics, None
+            await self._shut(opened)
+        if self._metrics is None and new.metrics.listen is not None:
+            self._metrics = self._open("metrics", new.metrics.listen, self._page())
+
+    def _open(self, name: str, address: str, handler: Handler) -> _Open:
+        listener = Listener(name, handler)
+        return _Open(listener, self.parts.want(name, partial(listener.listen_tcp, address)))
+
+    async def _shut(self, opened: _Open) -> None:
+        self.parts.forget(opened.part)
+        await opened.listener.aclose()
+
+    def _opened(self) -> list[_Open]:
+        return [*self._listeners.values(), *([self._metrics] if self._metrics is not None else [])]

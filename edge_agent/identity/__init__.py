@@ -1,0 +1,1 @@
+"""Who this box is: its key, its certificate, and how it gets and renews them."""

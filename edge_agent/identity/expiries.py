@@ -1,0 +1,95 @@
+"""The certificates on a box whose end somebody has to know: what each is, until when, and what to do then.
+
+What cannot be read is left out: that is told where it is used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from edge_agent.identity.identity import Identity
+from tunnel.aio.identity.certificate import read_own, read_pem
+from tunnel.aio.identity.validity import AUTHORITY, ExpiryLog, Validity, Watched
+
+LOOK_S = 600.0
+"""How often it is looked for ends that are near; each is told once a day."""
+_RENEWS = (
+    "the agent renews it while it is connected, and the log says what keeps it from that; "
+    "after its end only edge-agent join with a new token helps"
+)
+_COMES_ALONG = "a renewal of the box's certificate brings the server's next one"
+_REPLACE = "replace the file; it is read for each connection"
+
+
+@dataclass(frozen=True, slots=True)
+class KubeletFiles:
+    """The files of a `[kubelet]` section that end."""
+
+    client_cert: Path
+    client_key: Path
+    ca: Path
+
+
+class Ends:
+    """When the certificates of a running agent end: looked at now and then, told to the log, known in between."""
+
+    def __init__(self, state: Path, kubelet: Callable[[], KubeletFiles | None]) -> None:
+        """`kubelet` is asked at each look."""
+        self._state = state
+        self._kubelet = kubelet
+        self.watched: list[Watched] = []
+        """What the last look found."""
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        log = ExpiryLog()
+        while True:
+            self.watched = await asyncio.to_thread(watched, self._state, self._kubelet())
+            log.look(self.watched, datetime.now(UTC))
+            await asyncio.sleep(LOOK_S)
+
+
+def watched(state: Path, kubelet: KubeletFiles | None) -> list[Watched]:
+    """Returns all that there are: those of the state folder, and those for a real kubelet. Blocking."""
+    return list(_watched(state, kubelet))
+
+
+# Internal
+
+
+def _watched(state: Path, kubelet: KubeletFiles | None) -> Iterator[Watched]:
+    box = Identity(state)
+    if (validity := _own(box.certificate_path, box.key_path)) is not None:
+        what = f"the box's certificate {box.certificate_path}"
+        yield Watched(name="agent", what=what, validity=validity, remedy=_RENEWS)
+    if (validity := _authority(box.ca_path)) is not None:
+        what = f"the authority of the server {box.ca_path}"
+        yield Watched(name="ca", what=what, validity=validity, remedy=_COMES_ALONG, margin=AUTHORITY)
+    if kubelet is None:
+        return
+    if (validity := _own(kubelet.client_cert, kubelet.client_key)) is not None:
+        what = f"the client certificate for the kubelet {kubelet.client_cert}"
+        yield Watched(name="kubelet.client_cert", what=what, validity=validity, remedy=_REPLACE)
+    if (validity := _authority(kubelet.ca)) is not None:
+        what = f"the kubelet's authority {kubelet.ca}"
+        yield Watched(name="kubelet.ca", what=what, validity=validity, remedy=_REPLACE)
+
+
+def _own(certificate: Path, key: Path) -> Validity | None:
+    try:
+        return read_own(certificate.read_bytes(), key.read_bytes()).validity
+    except (OSError, ValueError):
+        return None
+
+
+def _authority(path: Path) -> Validity | None:
+    """Of several the last that ends: old and new stand beside each other while one takes the other's place."""
+    try:
+        found = read_pem(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return max((one.validity for one in found), key=lambda one: one.not_after)

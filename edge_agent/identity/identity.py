@@ -1,0 +1,94 @@
+"""The box's own key and certificate: where they lie, whose they are, and until when they are good."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from tunnel.aio.identity.certificate import Certificate, read_own
+from tunnel.aio.identity.spiffe import IdentityUnclear, only_uri, split_uri
+from tunnel.aio.identity.tls_material import ClientTls
+from tunnel.core.wire.faults import IDENTITY_MISSING, IDENTITY_UNUSABLE, PEER_ROLE_REFUSED, FaultError
+from tunnel.core.wire.names import is_agent_name
+
+RENEW_AFTER = 2 / 3
+"""Of the certificate's life: a third is left for a cloud that is away."""
+
+
+class IdentityUnusable(FaultError):
+    """The box cannot show who it is; the text says what to do."""
+
+    default_fault = IDENTITY_UNUSABLE
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The files of a state folder."""
+
+    folder: Path
+
+    @property
+    def key_path(self) -> Path:
+        """The private key; it never leaves the box."""
+        return self.folder / "agent.key"
+
+    @property
+    def certificate_path(self) -> Path:
+        """The certificate with its chain."""
+        return self.folder / "agent.crt"
+
+    @property
+    def ca_path(self) -> Path:
+        """The authorities that the server is checked against."""
+        return self.folder / "ca.crt"
+
+    @property
+    def tls(self) -> ClientTls:
+        """What the box shows and whom it trusts."""
+        return ClientTls(certificate=self.certificate_path, key=self.key_path, ca=self.ca_path)
+
+    def certificate(self) -> Certificate:
+        """What the box's certificate says.
+
+        Raises:
+            IdentityUnusable: there is none, or it does not fit the key.
+        """
+        try:
+            return read_own(self.certificate_path.read_bytes(), self.key_path.read_bytes())
+        except FileNotFoundError as error:
+            raise IdentityUnusable(
+                f"{error.filename} does not exist: run edge-agent join first", IDENTITY_MISSING
+            ) from None
+        except OSError as error:
+            reason = error.strerror if not isinstance(error, ssl.SSLError) else "no PEM certificate with its key"
+            raise IdentityUnusable(f"{self.certificate_path} cannot be read: {reason}") from error
+        except ValueError as error:
+            raise IdentityUnusable(f"{self.certificate_path} cannot be read: {error}") from error
+
+    def name(self) -> str:
+        """The agent's name, from its certificate.
+
+        One that has run out is no reason to stop: the clock may be wrong, and `edge-agent join` may replace it at any
+        time. A dial with it says so.
+
+        Raises:
+            IdentityUnusable: there is no certificate, or it is not an agent's.
+        """
+        try:
+            uri = only_uri(self.certificate().uris)
+            role, name = split_uri(uri, None)
+            if role != "agent" or not is_agent_name(name):
+                raise IdentityUnclear(f"{uri!r} is not the name of an agent", PEER_ROLE_REFUSED)
+        except IdentityUnclear as error:
+            raise IdentityUnusable(f"{self.certificate_path}: {error}") from error
+        return name
+
+    def renewal_due(self) -> datetime:
+        """When a fresh certificate should be asked for.
+
+        Raises:
+            IdentityUnusable: there is no certificate.
+        """
+        return self.certificate().validity.part(RENEW_AFTER)

@@ -1,0 +1,82 @@
+"""The box's private key and its certificate request, as PEM and DER: made by the X.509 library, or where that cannot be
+installed (32-bit ARM has no wheels of what it needs) by the openssl program.
+
+The library costs 10 MB of memory, and so is imported only when a box joins or renews its certificate.
+"""
+
+from __future__ import annotations
+
+import subprocess
+
+from tunnel.core.wire.faults import KEYS_UNAVAILABLE, FaultError
+
+SUBJECT = "edge-agent"
+"""Of requests. It says nothing: the server decides the name."""
+OPENSSL_S = 20.0
+"""For the program, on a slow box."""
+_MISSING = "neither the library cryptography nor the openssl program is here: apt-get install openssl, say"
+
+
+class KeysUnavailable(FaultError):
+    """This box can make no key or request; the text says what to install, or what is wrong with the key."""
+
+    default_fault = KEYS_UNAVAILABLE
+
+
+def new_key() -> bytes:
+    """A key for a box, on curve P-256; PEM (PKCS #8).
+
+    Raises:
+        KeysUnavailable: there is nothing to make it with.
+    """
+    try:
+        from cryptography.hazmat.primitives import serialization
+        from cryptography.hazmat.primitives.asymmetric import ec
+    except ImportError:
+        return _openssl(["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"], b"")
+    return ec.generate_private_key(ec.SECP256R1()).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def request_for(key_pem: bytes) -> bytes:
+    """A certificate request that is signed by a key; DER.
+
+    Raises:
+        KeysUnavailable: the key is none that `new_key` made, or there is nothing to sign with.
+    """
+    try:
+        from cryptography import x509
+        from cryptography.hazmat.primitives import hashes, serialization
+        from cryptography.hazmat.primitives.asymmetric import ec
+        from cryptography.x509.oid import NameOID
+    except ImportError:
+        words = ["req", "-new", "-sha256", "-key", "/dev/stdin", "-subj", f"/CN={SUBJECT}", "-outform", "DER"]
+        return _openssl(words, key_pem)
+    try:
+        key = serialization.load_pem_private_key(key_pem, None)
+    except (ValueError, TypeError) as error:
+        raise KeysUnavailable(f"the key cannot be read: {error}") from error
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise KeysUnavailable("the key is not one that edge-agent join made")
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, SUBJECT)])
+    request = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
+    return request.public_bytes(serialization.Encoding.DER)
+
+
+# Internal
+
+
+def _openssl(words: list[str], said: bytes) -> bytes:
+    """What the program answers. The key goes through pipes: it is in no argument and no file of ours."""
+    try:
+        done = subprocess.run(["openssl", *words], input=said, capture_output=True, timeout=OPENSSL_S, check=False)
+    except FileNotFoundError as error:
+        raise KeysUnavailable(_MISSING) from error
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise KeysUnavailable(f"the openssl program cannot be used: {error}") from error
+    if done.returncode or not done.stdout:
+        # Its own words, of which the first line says what; it repeats no key.
+        first = done.stderr.decode(errors="replace").strip().partition("\n")[0]
+        raise KeysUnavailable(f"openssl {words[0]} failed: {first or done.returncode}")
+    return done.stdout

@@ -1,0 +1,1 @@
+"""The box's link to the cloud, and what goes over it."""

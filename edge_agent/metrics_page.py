@@ -1,0 +1,121 @@
+"""The agent's page for Prometheus: `/metrics`, `/livez` and `/readyz`, as the server has it; only with `[metrics]`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import generate_latest
+from prometheus_client.registry import Collector
+
+from edge_agent.agent import Agent
+from edge_agent.status import Status
+from tunnel.aio.process.command import VERSION
+from tunnel.aio.sockets.metrics_endpoint import MetricsEndpoint
+
+PREFIX = "longline_agent_"
+
+
+class MetricsPage:
+    """Reads the agent when somebody asks, and holds nothing."""
+
+    def __init__(self, agent: Agent, status: Status, lost: Callable[[], tuple[int, int]]) -> None:
+        """`lost` tells how many log lines and how many audit records could not be written so far."""
+        self._agent = agent
+        self._status = status
+        registry = CollectorRegistry()
+        registry.register(_Figures(agent, status, lost))
+        self.endpoint = MetricsEndpoint(lambda: generate_latest(registry), self._not_ready, self._remarks)
+        """Serves the connections of a listener."""
+
+    def _not_ready(self) -> str:
+        verdict, line = self._status.verdict()
+        return line if verdict == "bad" else ""
+
+    def _remarks(self) -> list[str]:
+        return [f"{fact.code}: {fact.text}" for fact in self._agent.facts.current()]
+
+
+class _Figures(Collector):
+    def __init__(self, agent: Agent, status: Status, lost: Callable[[], tuple[int, int]]) -> None:
+        self._agent = agent
+        self._status = status
+        self._lost = lost
+
+    def describe(self) -> list[Metric]:
+        """Nothing, so that a registry need not ask for all figures at once to know their names."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Yields all figures."""
+        yield from self._link()
+        yield from self._traffic()
+        yield from self._state()
+
+    def _link(self) -> Iterator[Metric]:
+        book = self._agent.book
+        yield _gauge("connected", "Whether a link is up.", book.away_since is None)
+        ups = _counter("links", "Links that came up, by whether the session was resumed.", "resumed")
+        for resumed in (False, True):
+            ups.add_metric([str(resumed).lower()], book.ups[resumed])
+        yield ups
+        for name, about, counts in (
+            ("links_lost", "Links that were lost, by the code of the cause.", book.losses),
+            ("dial_failures", "Dials and handshakes that came to nothing, by the code of the cause.", book.failures),
+        ):
+            family = _counter(name, about, "code")
+            for code, count in counts.items():
+                family.add_metric([code], count)
+            yield family
+        session = self._agent.links.session
+        if session is not None and session.attached:
+            yield _gauge("rtt_seconds", "Round trip of the link.", session.statistics().pacing.rtt_s)
+
+    def _traffic(self) -> Iterator[Metric]:
+        traffic = self._agent.traffic
+        running = _labelled_gauge("streams", "Streams that run.", "service")
+        for service, count in traffic.running().items():
+            running.add_metric([service], count)
+        opened = _counter("streams_opened", "Streams that were opened.", "service")
+        for service, count in traffic.opened.items():
+            opened.add_metric([service], count)
+        refused = _counter("streams_refused", "Streams that were refused.", "service", "code")
+        for (service, code), count in traffic.refused.items():
+            refused.add_metric([service, code.label], count)
+        carried = _counter("stream_bytes", "Bytes of all streams, those that run included.", "service", "direction")
+        for service, (to_agent, from_agent) in traffic.bytes().items():
+            carried.add_metric([service, "to_agent"], to_agent)
+            carried.add_metric([service, "from_agent"], from_agent)
+        yield from (running, opened, refused, carried)
+
+    def _state(self) -> Iterator[Metric]:
+        agent = self._agent
+        info = _labelled_gauge("info", "This build.", "version")
+        info.add_metric([VERSION], 1)
+        parts = _labelled_gauge("part_up", "Whether each part of the agent is up.", "part")
+        for part in agent.parts.all():
+            parts.add_metric([part.name], part.up)
+        yield from (info, parts)
+        lines, records = self._lost()
+        yield CounterMetricFamily(f"{PREFIX}log_lines_lost", "Log lines that could not be written.", value=lines)
+        yield CounterMetricFamily(f"{PREFIX}audit_records_lost", "Audit records that were not written.", value=records)
+        status = self._status
+        yield _gauge("config_generation", "Counts the configurations that were applied.", status.desired.generation)
+        yield _gauge("config_fault", "Whether the configuration file cannot be used.", bool(status.desired.fault))
+        days = _labelled_gauge("certificate_days_left", "Days until each certificate ends.", "certificate")
+        for name, left in status.days_left().items():
+            days.add_metric([name], left)
+        yield days
+
+
+def _gauge(name: str, about: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(PREFIX + name, about, value=float(value))
+
+
+def _labelled_gauge(name: str, about: str, *labels: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(PREFIX + name, about, labels=labels)
+
+
+def _counter(name: str, about: str, *labels: str) -> CounterMetricFamily:
+    return CounterMetricFamily(PREFIX + name, about, labels=labels)

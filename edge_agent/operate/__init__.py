@@ -1,0 +1,1 @@
+"""What an operator has of a running agent: status, figures, records, and what it tells the server of itself."""

@@ -1,0 +1,77 @@
+"""How the link to the cloud fared: counters for the metrics, and the facts that only this end has seen."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from edge_agent.operate.facts import Facts
+from tunnel.aio.carriers.carrier_errors import CarrierLost
+from tunnel.core.wire import faults
+from tunnel.core.wire.errors import TunnelError
+from tunnel.core.wire.faults import Fault
+
+QUIET_S = 5.0
+"""A link that was away for less is no fact: routers forget connections, and servers restart."""
+DNS = "dns"
+AWAY = "link"
+_IN_ORDER = faults.SHUTTING_DOWN
+"""What the loss of a link counts as that the server ended in order."""
+
+
+class LinkBook:
+    """Is told of each dial, each link and each loss; see `edge_agent.link.link.Watcher`."""
+
+    def __init__(self, facts: Facts, on_first_up: Callable[[], None]) -> None:
+        """`on_first_up` is called once, when the first link is up."""
+        self._facts = facts
+        self._on_first_up: Callable[[], None] | None = on_first_up
+        self.ups: Counter[bool] = Counter()
+        """Links that came up, by whether a session was resumed."""
+        self.losses: Counter[str] = Counter()
+        """Links that were lost, by the code of the cause."""
+        self.failures: Counter[str] = Counter()
+        """Dials and handshakes that came to nothing, by the code of the cause."""
+        self.away_since: datetime | None = datetime.now(UTC)
+        """None while a link is up."""
+        self.last_fault = ""
+        """Why the last dial failed or the last link was lost; empty when there was nothing of the kind."""
+        self.last_code = ""
+        self._worst: tuple[Fault, str] | None = None
+
+    def failed(self, error: CarrierLost | TunnelError) -> None:
+        """A dial came to nothing."""
+        fault = error.fault
+        self.failures[fault.code] += 1
+        self.last_fault, self.last_code = str(error), fault.code
+        self._worst = fault, str(error)
+
+    def up(self, *, resumed: bool) -> None:
+        """A link is up."""
+        self.ups[resumed] += 1
+        since, self.away_since = self.away_since, None
+        if self._worst is not None and since is not None:
+            away_s = (datetime.now(UTC) - since).total_seconds()
+            fault, text = self._worst
+            if away_s >= QUIET_S:
+                self._facts.was(AWAY, fault, f"the box had no link for {away_s:.0f} s: {text}", since)
+        self._worst = None
+        if self._on_first_up is not None:
+            self._on_first_up()
+            self._on_first_up = None
+
+    def lost(self, error: CarrierLost | None) -> None:
+        """A link is gone; None: the server ended it in order."""
+        fault = _IN_ORDER if error is None else error.fault
+        self.losses[fault.code] += 1
+        self.last_fault = "the server ended the link" if error is None else str(error)
+        self.last_code = fault.code
+        self.away_since = datetime.now(UTC)
+
+    def dns(self, fault: str) -> None:
+        """How looking up the server's name went; empty: well."""
+        if fault:
+            self._facts.set(DNS, faults.SERVER_NAME_NOT_FOUND, fault)
+        else:
+            self._facts.clear(DNS)

@@ -1,0 +1,115 @@
+"""How an agent stands, in one object: for `edge-agent status`, over the admin socket, and for the page of metrics."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from edge_agent.agent import Agent
+from edge_agent.config import AgentConfig
+from edge_agent.identity.expiries import Ends
+from tunnel.aio.identity.validity import Standing, Watched
+from tunnel.aio.operate.admin import AdminCall, AdminError, Routes
+from tunnel.aio.operate.desired_state import DesiredState
+from tunnel.aio.process.command import VERSION
+from tunnel.aio.process.logs import level, set_level
+
+Verdict = Literal["good", "warning", "bad"]
+LEVELS = ("debug", "info", "warning", "error")
+
+
+class Status:
+    """Asked at any time; costs nothing in between."""
+
+    def __init__(self, agent: Agent, desired: DesiredState[AgentConfig], ends: Ends) -> None:
+        self._agent = agent
+        self.desired = desired
+        self._ends = ends
+        self._since = datetime.now(UTC)
+
+    def routes(self) -> Routes:
+        """Returns what the admin socket answers."""
+        routes = Routes()
+        routes.add("GET", "status", self._status)
+        routes.add("POST", "reload", self._reload)
+        routes.add("PUT", "log-level", self._log_level)
+        return routes
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns all of it; its keys are those of the admin API."""
+        verdict, line = self.verdict()
+        agent = self._agent
+        session = agent.links.session
+        rtt_s = session.statistics().pacing.rtt_s if session is not None else 0.0
+        ahead = agent.clock.ahead
+        return {
+            "verdict": verdict,
+            "line": line,
+            "agent": agent.name,
+            "version": VERSION,
+            "since": self._since,
+            "servers": [
+                {
+                    "address": one.address,
+                    "state": one.state,
+                    "since": one.since,
+                    "fault": one.reason or None,
+                    "code": one.fault.code if one.fault is not None else None,
+                }
+                for one in agent.links.servers.states()
+            ],
+            "session": session.label if session is not None else None,
+            "rtt_s": rtt_s or None,
+            "streams": dict(agent.traffic.running()),
+            "parts": [{"name": one.name, "up": one.up, "fault": one.fault or None} for one in agent.parts.all()],
+            "certificates": [_certificate(one) for one in self._ends.watched],
+            "facts": [fact.as_json() for fact in agent.facts.all()],
+            "clock_ahead_s": ahead.total_seconds() if ahead is not None else None,
+            "log_level": level(),
+            "config": self.desired.as_json(),
+        }
+
+    def verdict(self) -> tuple[Verdict, str]:
+        """Returns how it stands in a word and a line: `bad` only for an agent that nobody reaches."""
+        agent, book = self._agent, self._agent.book
+        server = next((one for one in agent.links.servers.states() if one.state == "up"), None)
+        if server is None:
+            since = f" since {book.away_since:%Y-%m-%d %H:%M:%S} UTC" if book.away_since is not None else ""
+            why = f": {book.last_fault}" if book.last_fault else ""
+            return "bad", f"{agent.name} has no link to the cloud{since}{why}"
+        linked = f"{agent.name} is connected to {server.address} since {server.since:%Y-%m-%d %H:%M:%S} UTC"
+        if current := agent.facts.current():
+            more = f", and {len(current) - 1} more" if len(current) > 1 else ""
+            return "warning", f"{linked}, but {current[0].text}{more}"
+        if self.desired.needs_restart:
+            return "warning", f"{linked}; its configuration needs a restart to apply: {self.desired.needs_restart[0]}"
+        return "good", linked
+
+    def days_left(self) -> dict[str, float]:
+        """Returns how many days each certificate has left, by its name."""
+        now = datetime.now(UTC)
+        return {one.name: (one.validity.not_after - now).total_seconds() / 86400 for one in self._ends.watched}
+
+    async def _status(self, _call: AdminCall) -> object:
+        return self.as_json()
+
+    async def _reload(self, call: AdminCall) -> object:
+        return (await self.desired.reload(f"asked by {call.principal}")).as_json()
+
+    async def _log_level(self, call: AdminCall) -> object:
+        wanted = call.body.get("level") if isinstance(call.body, dict) else None
+        if wanted not in LEVELS:
+            raise AdminError(400, f'the body must be {{"level": one of {", ".join(LEVELS)}}}')
+        set_level(wanted)
+        return {"level": level()}
+
+
+def _certificate(one: Watched) -> dict[str, Any]:
+    end, now = one.validity.not_after, datetime.now(UTC)
+    standing = one.validity.standing(now, one.margin)
+    return {
+        "name": one.name,
+        "not_after": end,
+        "days_left": round((end - now).total_seconds() / 86400, 2),
+        "remedy": None if standing is Standing.GOOD else one.remedy,
+    }

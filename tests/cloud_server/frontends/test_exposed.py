@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from cloud_server.frontends.exposed import Exposed
+from cloud_server.opens.expose_rule import ExposeRule
+from cloud_server.opens.live import LiveOpen
+from tests.support.doors import Doors, Nobody, who
+from tests.support.joined import joined
+from tests.support.principals import user
+from tests.support.waits import eventually
+from tunnel.aio.sessions.stream import Stream
+from tunnel.core.wire.errors import Code, OpenRefused
+from tunnel.core.wire.limits import Limits
+from tunnel.core.wire.target import ServiceTarget, Target, TcpTarget
+from tunnel.core.wire.target_rule import TargetRule
+
+
+@asynccontextmanager
+async def service() -> AsyncIterator[int]:
+    """Something at the server that says hello."""
+
+    async def greet(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"hello")
+        writer.close()
+        with contextlib.suppress(ConnectionResetError):
+            await writer.wait_closed()
+
+    server = await asyncio.start_server(greet, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+
+
+class NoWayOut:
+    """No agent is to be reached here."""
+
+    async def open(self, live: LiveOpen) -> Stream:
+        raise AssertionError(live.agent)
+
+
+def exposed(*rules: ExposeRule) -> tuple[Exposed, Doors]:
+    doors = Doors(NoWayOut())
+    return Exposed(doors.door, rules, lambda name: who().agent(name, "5f3a")), doors
+
+
+def greeter(port: int) -> ExposeRule:
+    return ExposeRule(target=TargetRule.parse(f"127.0.0.1:{port}"), name="greeter", agents=frozenset({"site-a"}))
+
+
+@pytest.mark.parametrize("by_name", [True, False])
+async def test_an_agent_reaches_what_is_exposed_to_it_and_is_who_its_certificate_says(by_name: bool) -> None:
+    async with service() as port:
+        target: Target = ServiceTarget("greeter") if by_name else TcpTarget("127.0.0.1", port)
+        ways, doors = exposed(greeter(port))
+        async with joined(ways.acceptor("site-a")) as both:
+            stream = await both.server.open(target, deadline_s=5, principal=user("admin"), trace_id="c0ffee")
+            assert await stream.read() == b"hello"
+            (live,) = doors.live
+            await stream.aclose()
+            await eventually(lambda: doors.records.of("end"))
+    opened, ended = doors.records
+    assert opened["event"] == "open"
+    for record in (opened, ended):
+        assert (record["kind"], record["who"], record["proof"]) == ("agent", "site-a", "certificate:5f3a")
+        assert (record["frontend"], record["agent"], record["trace_id"]) == ("expose", "site-a", "c0ffee")
+        assert record["resolved"] == f"127.0.0.1:{port}"
+    assert (ended["bytes_to_agent"], ended["bytes_from_agent"]) == (5, 0)
+    assert live.view().bytes_to_agent == 5
+    assert len(doors.live) == 0
+
+
+@pytest.mark.parametrize("by_name", [True, False])
+async def test_another_agent_does_not(by_name: bool) -> None:
+    async with service() as port:
+        target: Target = ServiceTarget("greeter") if by_name else TcpTarget("127.0.0.1", port)
+        async with joined(exposed(greeter(port))[0].acceptor("site-b")) as both:
+            with pytest.raises(OpenRefused, match="site-b") as caught:
+                await both.server.open(target, deadline_s=5)
+    assert caught.value.code is (Code.NO_SERVICE if by_name else Code.NOT_ALLOWED)
+
+
+@pytest.mark.parametrize(
+    "target", [TcpTarget("127.0.0.1", 1), TcpTarget("localhost", 7443), TcpTarget("169.254.169.254", 80)]
+)
+async def test_what_is_not_exposed_is_refused(target: TcpTarget) -> None:
+    async with joined(exposed()[0].acceptor("site-a")) as both:
+        with pytest.raises(OpenRefused, match=r"this server's \[\[expose\]\] rules") as caught:
+            await both.server.open(target, deadline_s=5)
+    assert caught.value.code is Code.NOT_ALLOWED
+
+
+async def test_without_a_list_of_agents_it_is_for_all() -> None:
+    async with service() as port:
+        everyone, _ = exposed(ExposeRule(target=TargetRule.parse(f"127.0.0.1:{port}")))
+        async with joined(everyone.acceptor("site-z")) as both:
+            stream = await both.server.open(TcpTarget("127.0.0.1", port), deadline_s=5)
+            assert await stream.read() == b"hello"
+            await stream.aclose()
+
+
+async def test_a_policy_is_asked_for_what_agents_open_too() -> None:
+    async with service() as port:
+        doors = Doors(NoWayOut(), policy=Nobody())
+        ways = Exposed(doors.door, [greeter(port)], lambda name: who().agent(name, ""))
+        async with joined(ways.acceptor("site-a")) as both:
+            with pytest.raises(OpenRefused, match="not allowed by rule nobody") as caught:
+                await both.server.open(TcpTarget("127.0.0.1", port), deadline_s=5)
+    assert caught.value.code is Code.NOT_ALLOWED
+    (record,) = doors.records
+    assert (record["event"], record["rule"], record["who"]) == ("refused", "nobody", "site-a")
+
+
+async def test_an_open_and_a_reset_in_one_packet_are_recorded() -> None:
+    async with service() as port:
+        ways, doors = exposed(greeter(port))
+        async with joined(ways.acceptor("site-a")) as both:
+            opening = asyncio.get_running_loop().create_task(
+                both.server.open(TcpTarget("127.0.0.1", port), deadline_s=5)
+            )
+            await asyncio.sleep(0)  # it is queued, and not sent
+            opening.cancel()
+            await asyncio.wait([opening])
+            await eventually(lambda: doors.records)
+    (record,) = doors.records
+    assert (record["event"], record["reason"], record["who"]) == ("refused", "cancelled", "site-a")
+
+
+async def test_opens_beyond_a_limit_are_recorded_folded() -> None:
+    ways, doors = exposed()
+    async with joined(ways.acceptor("site-a"), limits=Limits(opens_per_s=1.0, opens_burst=2)) as both:
+        both.agent.on_turned_down = lambda event: ways.turned_down("site-a", event)
+        for _ in range(5):
+            with pytest.raises(OpenRefused):
+                await both.server.open(TcpTarget("127.0.0.1", 1), deadline_s=5)
+    folded = [record for record in doors.records if "folded" in record]
+    assert len(folded) == 3
+    assert {record["folded"] for record in folded} == {("expose", "site-a", "LL4303")}
+    assert (folded[0]["event"], folded[0]["who"], folded[0]["text"]) == (
+        "refused",
+        "site-a",
+        "streams are opened too fast",
+    )

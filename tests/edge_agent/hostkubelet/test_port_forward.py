@@ -1,0 +1,277 @@
+"""Ports forwarded by the kubelet: pairs of streams, half-close, refusals, and what a hostile client may hold."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from edge_agent.hostkubelet import port_forward
+from edge_agent.hostkubelet.settings import HostSettings
+from tests.edge_agent.hostkubelet.conftest import POD, Box, serving
+from tests.support.duplex_pair import MemoryDuplex
+from tests.support.spdy_client import PING, RST_STREAM, SYN_REPLY, Frame, SpdyClientFrames, control, data, frames_in
+from tests.support.waits import eventually
+from tunnel.aio.exits.dialer import dial
+from tunnel.aio.exits.policy import Policy
+from tunnel.aio.sockets.conn import Conn
+from tunnel.aio.sockets.http1 import ClientConnection
+from tunnel.core.wire.errors import StreamError
+from tunnel.core.wire.target import TcpTarget
+from tunnel.core.wire.target_rule import TargetRule
+
+HEADERS = [
+    ("host", "kubelet"),
+    ("connection", "Upgrade"),
+    ("upgrade", "SPDY/3.1"),
+    ("x-stream-protocol-version", "portforward.k8s.io"),
+]
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+class Client:
+    """A kubectl: opens pairs of streams and keeps what comes back of each."""
+
+    def __init__(self, duplex: MemoryDuplex, early: bytes) -> None:
+        self.frames = SpdyClientFrames()
+        self.seen: list[Frame] = []
+        self._duplex = duplex
+        self._buffer = bytearray(early)
+        self._next_id = 1
+
+    async def send(self, *frames: bytes) -> None:
+        await self._duplex.write(b"".join(frames))
+
+    async def pair(self, port: int, request: str = "") -> int:
+        """Open an error stream and a data stream; returns the id of the latter, which is 2 more."""
+        error, self._next_id = self._next_id, self._next_id + 4
+        about = {"port": str(port)} | ({"requestid": request} if request else {})
+        await self.send(
+            self.frames.open(error, {"streamtype": "error", **about}, finished=True),
+            self.frames.open(error + 2, {"streamtype": "data", **about}),
+        )
+        return error + 2
+
+    async def until(self, condition: Callable[[list[Frame]], bool]) -> None:
+        """Read until what was seen so far fits."""
+        while not condition(self.seen):
+            received = await self._duplex.read()
+            assert received, f"the end, behind {self.seen}"
+            self._buffer += received
+            self.seen += frames_in(self._buffer)
+
+    async def ended(self, stream_id: int) -> bytes:
+        """All that came on a stream that the server has ended."""
+        await self.until(lambda seen: any(frame.stream_id == stream_id and frame.finished for frame in seen))
+        return b"".join(frame.content for frame in self.seen if (frame.kind, frame.stream_id) == (0, stream_id))
+
+    async def leave(self) -> None:
+        await self._duplex.aclose()
+
+
+class Ports:
+    """A box that may forward what the test serves, and nothing else."""
+
+    def __init__(self, box: Box, rules: list[TargetRule]) -> None:
+        self.box = box
+        self._rules = rules
+        self._servers: list[asyncio.Server] = []
+
+    async def serve(self, handler: Handler) -> int:
+        """Listen with a handler, allow its port, and return it."""
+        server = await asyncio.start_server(handler, "127.0.0.1", 0)
+        self._servers.append(server)
+        port = int(server.sockets[0].getsockname()[1])
+        self._rules.append(TargetRule.parse(f"127.0.0.1:{port}"))
+        return port
+
+    async def client(self) -> Client:
+        duplex = self.box.connect()
+        http = ClientConnection(duplex)
+        response = await http.request("POST", f"/portForward/default/{POD}", [*HEADERS, ("content-length", "0")])
+        assert response.status == 101
+        assert response.headers.get("x-stream-protocol-version") == "portforward.k8s.io"
+        return Client(duplex, http.trailing_data())
+
+    async def aclose(self) -> None:
+        for server in self._servers:
+            server.close()
+            await server.wait_closed()
+
+
+@pytest.fixture
+async def ports() -> AsyncIterator[Ports]:
+    rules: list[TargetRule] = []
+
+    async def allowed(target: TcpTarget, deadline_s: float) -> tuple[Conn, str]:
+        return await dial(target, Policy(rules), deadline_s)
+
+    async with serving(HostSettings(), dial=allowed) as box:
+        made = Ports(box, rules)
+        yield made
+        await made.aclose()
+
+
+async def late_echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(await reader.read())
+    writer.close()
+
+
+async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while received := await reader.read(65536):
+        writer.write(received)
+        await writer.drain()
+    writer.close()
+
+
+async def test_half_close_both_ways_and_the_end_of_both_streams(ports: Ports) -> None:
+    port = await ports.serve(late_echo)
+    client = await ports.client()
+    records = ports.box.records
+    stream = await client.pair(port, "0")
+    await client.send(data(stream, b"question"), data(stream, b"", finished=True))
+    assert await client.ended(stream) == b"question"
+    assert await client.ended(stream - 2) == b""
+    await eventually(lambda: records.of("end"))
+    (start,), (line,) = records.of("open"), records.of("end")
+    assert (start["action"], start["target"]) == ("portforward", f"localhost:{port}")
+    assert (line["action"], line["target"], line["reason"]) == ("portforward", f"localhost:{port}", "closed")
+    assert (line["bytes_to_agent"], line["bytes_from_agent"]) == (8, 8)
+    assert [frame.stream_id for frame in client.seen if frame.kind == SYN_REPLY] == [1, 3]
+    await client.leave()
+
+
+async def test_pairs_without_an_id_are_those_of_old_clients(ports: Ports) -> None:
+    port = await ports.serve(late_echo)
+    client = await ports.client()
+    streams = [await client.pair(port) for _ in range(3)]
+    for number, stream in enumerate(reversed(streams)):
+        await client.send(data(stream, b"%d" % number, finished=True))
+        assert await client.ended(stream) == b"%d" % number
+    await client.leave()
+
+
+async def test_a_refusal_is_on_the_error_stream(ports: Ports) -> None:
+    client = await ports.client()
+    stream = await client.pair(1, "0")
+    told = (await client.ended(stream - 2)).decode()
+    assert told.startswith(f"error forwarding port 1 to pod {POD}, uid : ")
+    assert "not allowed by this box's [[allow]] rules" in told
+    await client.until(lambda seen: any((frame.kind, frame.stream_id) == (RST_STREAM, stream) for frame in seen))
+    await client.leave()
+
+
+async def test_a_reset_target_is_no_clean_end(ports: Ports) -> None:
+    async def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        sock = writer.get_extra_info("socket")
+        sock.setsockopt(1, 13, struct.pack("ii", 1, 0))  # SOL_SOCKET, SO_LINGER
+        writer.transport.abort()
+
+    port = await ports.serve(reset)
+    client = await ports.client()
+    stream = await client.pair(port, "0")
+    await client.send(data(stream, b"x"))
+    assert b"reset" in await client.ended(stream - 2)
+    assert not any(frame.kind == 0 and frame.stream_id == stream and frame.finished for frame in client.seen)
+    await client.leave()
+
+
+async def test_a_client_that_leaves_takes_its_connections_along(ports: Ports) -> None:
+    ended = asyncio.Event()
+
+    async def wait(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+        ended.set()
+        writer.close()
+
+    port = await ports.serve(wait)
+    client = await ports.client()
+    stream = await client.pair(port, "0")
+    await client.send(data(stream, b"x"))
+    await client.until(lambda seen: len(seen) == 2)
+    await client.leave()
+    async with asyncio.timeout(10):
+        await ended.wait()
+
+
+async def test_a_target_that_reads_nothing_holds_a_bounded_part(ports: Ports, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client is stopped; it is not the box that keeps what the target does not take."""
+    monkeypatch.setattr(port_forward, "INPUT_BYTES", 4096)
+    stop = asyncio.Event()
+
+    async def stalled(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await stop.wait()
+        writer.transport.abort()
+
+    port = await ports.serve(stalled)
+    client = await ports.client()
+    stream = await client.pair(port, "0")
+    sent = 0
+
+    async def send() -> None:
+        nonlocal sent
+        while True:
+            await client.send(data(stream, bytes(65536)))
+            sent += 65536
+
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(send(), 0.5)  # noqa: TID251 - nothing is lost
+    assert sent < 32 * 1024 * 1024  # the kernel's buffers on loopback, ours are KiB
+    stop.set()
+    await client.leave()
+
+
+async def test_a_ping_is_answered(ports: Ports) -> None:
+    client = await ports.client()
+    await client.send(control(PING, struct.pack(">I", 1)))
+    await client.until(lambda seen: any((frame.kind, frame.stream_id) == (PING, 1) for frame in seen))
+    await client.leave()
+
+
+@pytest.mark.parametrize("headers", [{"port": "22"}, {"streamtype": "data", "port": "0"}, {"streamtype": "x"}])
+async def test_streams_that_make_no_sense(ports: Ports, headers: dict[str, str]) -> None:
+    client = await ports.client()
+    await client.send(client.frames.open(1, headers))
+    await client.until(lambda seen: [(frame.kind, frame.stream_id) for frame in seen] == [(RST_STREAM, 1)])
+    await client.leave()
+
+
+async def test_pairs_are_counted(ports: Ports, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(port_forward, "MAX_PAIRS", 2)
+    port = await ports.serve(echo)
+    client = await ports.client()
+    streams = [await client.pair(port, str(number)) for number in range(3)]
+    await client.until(lambda seen: any(frame.stream_id == streams[2] for frame in seen))
+    assert {frame.stream_id for frame in client.seen if frame.kind == RST_STREAM} == {streams[2] - 2, streams[2]}
+    await client.send(data(streams[0], b"still there"))
+    await client.until(lambda seen: any(frame.content == b"still there" for frame in seen))
+    await client.leave()
+
+
+async def test_rubbish_ends_the_connection_and_nothing_else(ports: Ports) -> None:
+    client = await ports.client()
+    await client.send(b"\x80\x02rubbish!")
+    with pytest.raises(StreamError, match="version 2 of SPDY"):
+        await client.until(lambda seen: False)
+    assert (await ports.box.get("/healthz"))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "says"),
+    [
+        ({"upgrade": "SPDY/3.1", "x-stream-protocol-version": "v9"}, 403, "portforward.k8s.io"),
+        ({"upgrade": "h2c"}, 400, "needs an upgrade"),
+        ({"upgrade": "websocket"}, 400, "Sec-WebSocket-Key"),
+    ],
+)
+async def test_upgrades_that_are_not_spoken(ports: Ports, changes: dict[str, str], status: int, says: str) -> None:
+    http = ClientConnection(ports.box.connect())
+    headers = [(name, changes.get(name, value)) for name, value in HEADERS]
+    response = await http.request("POST", f"/portForward/default/{POD}", [*headers, ("content-length", "0")])
+    assert response.status == status
+    assert says in (await http.read_body(65536)).decode()

@@ -1,0 +1,52 @@
+"""`edge-agent status` for people: what is wrong first, and what to type about it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edge_agent.operate.status_text import EXIT_CODES, lines
+
+NOW = "2026-11-29T13:18:14.158082Z"
+GOOD: dict[str, Any] = {
+    "verdict": "good", "line": "box-7 is connected", "agent": "box-7", "version": "1", "since": NOW,
+    "servers": [{"address": "cloud:7443", "state": "up", "since": NOW, "fault": None, "code": None}],
+    "session": "faac0057", "rtt_s": 0.0123, "streams": {"tcp": 2, "listen": 1}, "parts": [], "facts": [],
+    "certificates": [{"name": "agent", "not_after": NOW, "days_left": 6.98, "remedy": None}],
+    "config": {
+        "generation": 1, "loaded": NOW, "path": "/e.toml", "fault": None, "changed": [], "needs_restart": [],
+    },
+}  # fmt: skip
+
+
+def test_when_all_is_well() -> None:
+    assert list(lines(GOOD)) == [
+        "good: box-7 is connected",
+        "agent     box-7, version 1, runs since 2026-11-29 13:18:14 UTC",
+        "server    cloud:7443 up since 2026-11-29 13:18:14 UTC",
+        "session   faac0057, round trip 12 ms, 3 streams (1 listen, 2 tcp)",
+        "expires   agent: in 7.0 days",
+        "config    /e.toml, generation 1, of 2026-11-29 13:18:14 UTC",
+    ]
+
+
+def test_what_is_wrong_comes_with_what_to_type() -> None:
+    fact = {"code": "LL2018", "text": "the clock is wrong", "since": NOW, "until": None}
+    over = {"code": "LL3003", "text": "the proxy said no", "since": NOW, "until": NOW}
+    down = {"address": "cloud:7443", "state": "down", "since": NOW, "fault": "no such name", "code": "LL3001"}
+    config = {**GOOD["config"], "fault": "line 1", "needs_restart": ["state: a -> b"], "changed": ["labels.a: 1 -> 2"]}
+    parts = [{"name": "metrics", "up": False, "fault": None}]
+    bad = {**GOOD, "verdict": "bad", "facts": [fact, over], "servers": [down], "session": None, "rtt_s": None,
+           "streams": {}, "config": config, "parts": parts}  # fmt: skip
+    text = list(lines(bad))
+    assert text[1] == "  LL2018: the clock is wrong (since 2026-11-29 13:18:14 UTC)"
+    assert text[2].endswith("until 2026-11-29 13:18:14 UTC)")
+    assert "server    cloud:7443 down since 2026-11-29 13:18:14 UTC: no such name" in text
+    assert "session   none, 0 streams" in text
+    assert "part      metrics: being brought up" in text
+    assert text[-4:] == [
+        "to mend it: edge-agent explain LL3001",
+        "to mend it: edge-agent explain LL2018",
+        "to see all that is wrong in the file: edge-agent check --config /e.toml",
+        "to apply what needs a restart: systemctl restart edge-agent",
+    ]
+    assert EXIT_CODES == {"good": 0, "warning": 1, "bad": 2}

@@ -1,0 +1,101 @@
+"""A door whose far side a test chooses, and the records of what went through it, in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from cloud_server.frontends.logins import RefusedLogins
+from cloud_server.opens.door import Door, Routing
+from cloud_server.opens.live import LiveOpens
+from cloud_server.opens.policed import Opener
+from cloud_server.opens.policy import Decision, EverybodyMayAll, Policy
+from cloud_server.opens.recorded import OpenCounts
+from cloud_server.opens.request import OpenRequest
+from cloud_server.routing.route import Route
+from cloud_server.trust.authenticator import Authenticator, UserToken, token_digest
+from cloud_server.trust.caller import Caller
+from tunnel.aio.operate.audit import AuditUnavailable
+from tunnel.core.wire.errors import Code, OpenRefused
+from tunnel.core.wire.principal import Principal, PrincipalKind
+
+ANN = Caller(Principal(kind=PrincipalKind.USER, name="ann", proof="certificate:5f3a"))
+
+
+class Records(list[dict[str, Any]]):
+    """An audit log in memory; what is folded there is kept one by one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fault = ""
+        """Set, nothing is let in."""
+
+    def record(self, event: str, **fields: object) -> None:
+        self.append({"event": event, **fields})
+
+    def record_folded(self, event: str, key: Hashable, **fields: object) -> None:
+        self.append({"event": event, "folded": key, **fields})
+
+    def admit(self) -> None:
+        if self.fault:
+            raise AuditUnavailable(self.fault)
+
+    def of(self, *events: str) -> list[dict[str, Any]]:
+        return [record for record in self if record["event"] in events]
+
+
+class Nowhere:
+    """Routes for those who bring their own."""
+
+    def routes(self, authority: str) -> list[Route]:
+        raise OpenRefused(f"no agent for {authority}", Code.UNKNOWN_AGENT)
+
+
+class Nobody:
+    """A policy that lets nobody to anything."""
+
+    def decide(self, request: OpenRequest, route: Route) -> Decision:
+        return Decision(allowed=False, rule="nobody")
+
+
+class Tokens:
+    """Users' tokens by their text."""
+
+    def __init__(self, tokens: Mapping[str, str]) -> None:
+        self._by_hash = {
+            digest: UserToken(user=user, sha256=digest, created=datetime.now(UTC))
+            for token, user in tokens.items()
+            for digest in [token_digest(token)]
+        }
+
+    def user_token(self, sha256: str) -> UserToken | None:
+        return self._by_hash.get(sha256)
+
+
+def who(tokens: Mapping[str, str] | None = None) -> Authenticator:
+    return Authenticator("longline", Tokens(tokens or {}))
+
+
+@dataclass
+class Doors:
+    """A door, and what stands around it."""
+
+    local: Opener
+    routing: Routing = field(default_factory=Nowhere)
+    policy: Policy = field(default_factory=EverybodyMayAll)
+    counts: OpenCounts | None = None
+    records: Records = field(default_factory=Records)
+    live: LiveOpens = field(default_factory=LiveOpens)
+
+    def __post_init__(self) -> None:
+        self.door = Door(self.live, self.routing, self.policy, self.records, self.local, self.counts)
+        self.logins = RefusedLogins(self.records)
+
+
+def asking(route: Route | None = None, **more: Any) -> OpenRequest:
+    """A request of ann's over CONNECT."""
+    asked = str(route.target) if route is not None else "box-7:80"
+    given: dict[str, Any] = {"caller": ANN, "frontend": "connect", "peer": "192.0.2.1:5000", "asked": asked}
+    return OpenRequest(route=route, **{**given, **more})

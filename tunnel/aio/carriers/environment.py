@@ -1,0 +1,21 @@
+"""What gRPC's core is told by environment variables: it reads them once, when it is imported."""
+
+from __future__ import annotations
+
+import os
+
+
+def prepare_grpc() -> None:
+    """Tell gRPC's core what it reads once. Only heard when called before anything imports grpc.
+
+    It is to have the thread that grpc.aio has for its queue wait for sockets, and not one of the event engine's, which
+    would hand each message on to that one.
+
+    With two switches of threads less on each side, a round trip of 64 bytes took 0.39 ms instead of 0.54 (medians;
+    context switches of a daemon for each: 6.9 instead of 10.3), and bulk was 6-12 % faster. The names are gRPC's own
+    and may go with a release: `tests/aio/carriers/test_polling.py` fails then.
+    """
+    # gRPC would follow its own list of exceptions, which is not curl's, also for a proxy that it was given: channel.py.
+    # Empty, this one stands before `no_proxy`.
+    os.environ.update(no_grpc_proxy="")
+    os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_client,-event_engine_listener")

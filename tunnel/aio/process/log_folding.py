@@ -1,0 +1,130 @@
+"""Folds log lines that say the same again and again: a webhook that is refused 100 times in a second is one cause.
+
+The first line goes out at once. Those that are equal to it within the next ten seconds are counted, and told by one
+line with the fields of the last of them. Records of the audit log do not come through here, so that none is folded.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from tunnel.core.wire.spoken import spoken_s
+
+WINDOW_S = 10.0
+"""For how long equal lines are counted. What goes on is told so often."""
+MAX_KINDS = 256
+"""Lines that are watched for equal ones, at 1 to 2 kB each. Beyond it the oldest is forgotten, and not folded."""
+VOLATILE = frozenset({"attempt", "peer", "stream", "trace_id"})
+"""Fields that differ between lines that say the same: whose attempt it was, not what went wrong."""
+_NEVER = frozenset({"debug"})
+"""Whoever asks for these wants every one."""
+
+Event = MutableMapping[str, Any]
+
+
+@dataclass(slots=True)
+class _Kind:
+    """One kind of line."""
+
+    until_s: float
+    """End of its window, in monotonic time."""
+    method: str
+    repeated: int = 0
+    last: Event | None = None
+
+
+class Folding:
+    """A processor of structlog, for any thread, and what tells of the lines that it held back."""
+
+    def __init__(
+        self,
+        tell: Callable[[str, Event], None],
+        wake: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Knows no lines yet.
+
+        Args:
+            tell: renders and writes a line that stands for several: the name of its level, and its fields.
+            wake: is called when `due_s` has become earlier.
+            clock: monotonic time, in seconds.
+        """
+        self._tell = tell
+        self._wake = wake
+        self._clock = clock
+        # Reentrant: the garbage collector may run a finalizer that logs inside of a call.
+        self._lock = threading.RLock()
+        self._kinds: OrderedDict[Any, _Kind] = OrderedDict()
+        self._waiting = 0
+        """Kinds that have something to tell."""
+
+    def __call__(self, _logger: object, method: str, event: Event) -> Event:
+        """Let a line pass, or count it.
+
+        Raises:
+            structlog.DropEvent: it was counted.
+        """
+        if method in _NEVER:
+            return event
+        key, now_s = _key(method, event), self._clock()
+        with self._lock:
+            self.flush(now_s)
+            kind = self._kinds.get(key)
+            if kind is None:
+                self._kinds[key] = _Kind(now_s + WINDOW_S, method)
+                while len(self._kinds) > MAX_KINDS:
+                    self._end(self._kinds.popitem(last=False)[1])
+                return event
+            kind.repeated += 1
+            kind.last = event
+            if kind.repeated == 1:
+                self._waiting += 1
+                self._wake()
+        raise structlog.DropEvent
+
+    def due_s(self) -> float | None:
+        """When `flush` has something to tell next; None: nothing is held back."""
+        with self._lock:
+            if not self._waiting:
+                return None
+            return min(kind.until_s for kind in self._kinds.values() if kind.repeated)
+
+    def flush(self, now_s: float | None = None) -> None:
+        """Tell of all whose window is over; None: of all, since the process ends."""
+        with self._lock:
+            while self._kinds:
+                key, kind = next(iter(self._kinds.items()))  # windows are equally long, so the oldest ends first
+                if now_s is not None and now_s < kind.until_s:
+                    return
+                del self._kinds[key]
+                if kind.repeated and now_s is not None:
+                    # It goes on as it seems: what comes within the next window is counted at once.
+                    self._kinds[key] = _Kind(now_s + WINDOW_S, kind.method)
+                self._end(kind)
+
+    def _end(self, kind: _Kind) -> None:
+        if kind.last is None:
+            return
+        self._waiting -= 1
+        fields = {name: value for name, value in kind.last.items() if name != "exc_info"}  # the first line had it
+        often = "once" if kind.repeated == 1 else f"{kind.repeated} times"
+        fields["event"] = f"{fields['event']}: repeated {often} in {spoken_s(WINDOW_S)}"
+        fields["repeated"] = kind.repeated
+        self._tell(kind.method, fields)
+
+
+def _key(method: str, event: Event) -> Any:
+    """What equal lines have in common."""
+    fields = tuple((name, value) for name, value in event.items() if name not in VOLATILE)
+    try:
+        hash(fields)
+    except TypeError:  # a list among the values
+        fields = tuple((name, repr(value)) for name, value in fields)
+    return method, fields

@@ -1,0 +1,39 @@
+"""A client's connection and the stream that was opened for it, joined until both are done."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from tunnel.aio.sessions.splice import SpliceResult, splice
+from tunnel.aio.sessions.stream import Stream
+from tunnel.aio.sockets.conn import Conn
+from tunnel.core.wire.errors import Code
+
+Answer = Callable[[], Awaitable[bytes]]
+"""Tells the client that it is connected, and returns what the client has sent behind its request."""
+
+
+async def carry(stream: Stream, conn: Conn, answer: Answer | None = None, *, sent_bytes: int = 0) -> SpliceResult:
+    """Answers the client, if it waits for an answer, and carries until both sides are done.
+
+    Takes both over, also when it is cancelled or the client leaves before it is answered: then both are reset.
+
+    Args:
+        stream: open, and not read from by anyone else.
+        conn: of the client, or to a target.
+        answer: None for a client that waits for none.
+        sent_bytes: how many of the client's first bytes have gone along with the open, and are not to be sent again.
+    """
+    try:
+        behind = await answer() if answer is not None else b""
+        conn.skip(sent_bytes)
+        detached = conn.detach()
+    except BaseException as error:
+        if isinstance(error, asyncio.CancelledError):
+            stream.reset(Code.SHUTTING_DOWN, "the daemon is stopping")
+        else:
+            stream.reset(Code.CONNECTION_RESET, "the client left before it was answered")
+        conn.reset()
+        raise
+    return await splice(stream, detached._replace(leftover=behind + detached.leftover))

@@ -1,0 +1,33 @@
+"""What tasks wait for that no event tells of: that a queue is empty, that no stream is left, that a link is up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+
+class Conditions:
+    """Conditions that are looked at when their owner has nothing else to do."""
+
+    __slots__ = ("_waiting",)
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Returns at once if the condition holds, else as soon as it does at a `look`."""
+        if condition():
+            return
+        waiter = asyncio.get_running_loop().create_future()
+        entry = (condition, waiter)
+        self._waiting.append(entry)
+        try:
+            await waiter
+        finally:
+            self._waiting.remove(entry)
+
+    def look(self) -> None:
+        """Things have changed: wakes those whose condition holds now."""
+        for condition, waiter in self._waiting:
+            if not waiter.done() and condition():
+                waiter.set_result(None)

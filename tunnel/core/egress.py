@@ -1,0 +1,140 @@
+"""What goes out over a carrier: the next packet, held to the window, and what acks tell of it (PROTO 4 and 6)."""
+
+from __future__ import annotations
+
+from tunnel.core.path.delivery import Inbox, Outbox, clock_us
+from tunnel.core.path.pacing import Pacer
+from tunnel.core.path.probes import Probes
+from tunnel.core.streams.scheduler import Scheduler
+from tunnel.core.streams.table import StreamTable
+from tunnel.core.wire import frames as f
+from tunnel.core.wire.codec import encode_packet
+from tunnel.core.wire.limits import (
+    MAX_DATA_BYTES,
+    MAX_MESSAGE_BYTES,
+    MIN_PEER_DATA_BYTES,
+    MIN_PEER_PACKET_BYTES,
+    Limits,
+)
+
+MAX_UNACKED_PACKETS = 64 * 1024
+"""Packets kept for a peer that acknowledges none: at about 300 bytes of objects each, 20 MiB beside their bytes."""
+INTERACTIVE_EXTRA = 1.25
+"""How far interactive frames may pass the pacing window: a keystroke should not wait for bulk's next ack."""
+
+
+class Egress:
+    """The sending side of a session. Packets that are not acknowledged outlive carriers, the window does not."""
+
+    __slots__ = (
+        "_inbox", "_limits", "_max_data", "_max_kept_bytes", "_max_packet", "_probes", "_scheduler", "_streams",
+        "outbox", "paced_until_s", "pacer",
+    )  # fmt: skip
+
+    def __init__(
+        self, limits: Limits, scheduler: Scheduler, streams: StreamTable, inbox: Inbox, probes: Probes
+    ) -> None:
+        """What it takes packets from: `probes` and acks of `inbox` at any time, frames as the window allows."""
+        self._limits = limits
+        self._scheduler = scheduler
+        self._streams = streams
+        self._inbox = inbox
+        self._probes = probes
+        self.outbox = Outbox()
+        self.pacer = self._new_pacer()
+        self.paced_until_s: float | None = None
+        """When `next_packet` is to be asked again though nothing has happened; None: not for this reason."""
+        self._max_data = limits.max_data_bytes
+        self._max_packet = limits.max_packet_bytes
+        self._max_kept_bytes = limits.max_in_flight_bytes * INTERACTIVE_EXTRA
+
+    def set_peer_limits(self, max_data_bytes: int, max_packet_bytes: int) -> None:
+        """Takes what the peer is ready to receive (PROTO 3.4); 0 leaves our own."""
+        peer_data = max(max_data_bytes, MIN_PEER_DATA_BYTES) if max_data_bytes else MAX_DATA_BYTES
+        peer_packet = max(max_packet_bytes, MIN_PEER_PACKET_BYTES) if max_packet_bytes else MAX_MESSAGE_BYTES
+        self._max_data = min(self._limits.max_data_bytes, peer_data)
+        self._max_packet = min(self._limits.max_packet_bytes, peer_packet)
+
+    def restart(self, peer_received: int) -> None:
+        """Goes on over a new carrier, of which nothing is known; the peer has every packet up to this one."""
+        self.outbox.restart(peer_received)
+        self._streams.acknowledged(peer_received)
+        self.pacer = self._new_pacer()
+
+    def next_packet(self, now: float) -> bytes | None:
+        """Returns the next message for the carrier, or None when nothing may be sent now."""
+        probes = self._probes.take(now)
+        if probes:
+            return encode_packet(0, self._inbox.take_ack(now), probes)
+        in_flight, window = self.outbox.in_flight_bytes, self.pacer.window_bytes
+        if self.outbox.has_resends:
+            if in_flight < window:
+                return self.outbox.resend(now)
+            self.pacer.blocked()
+            return self._ack_if_due(now)
+        frames = self._take_frames(in_flight, window, now)
+        if not frames:
+            return self._ack_if_due(now)
+        seq = self.outbox.next_seq()
+        message = encode_packet(seq, self._inbox.take_ack(now), self._streams.stamp(frames, seq, now))
+        self.outbox.sent(seq, message, now)
+        self.pacer.sent(len(message), now)
+        return message
+
+    def on_timer(self, now: float) -> None:
+        """Time has passed."""
+        if self.paced_until_s is not None and self.paced_until_s <= now:
+            self.paced_until_s = None
+
+    def receive_ack(self, ack: f.Ack, now: float) -> None:
+        """Takes what a packet of the peer says of ours.
+
+        Raises:
+            RemoteProtocolError: it is an ack of what was not sent on this carrier.
+        """
+        before = self.outbox.in_flight_bytes
+        newest = self.outbox.acknowledge(ack.seq)
+        if newest is None:
+            return
+        forward_us = ack.received_us - clock_us(newest.sent_s)
+        self.pacer.sample(now - newest.sent_s, ack.delay_us / 1e6, forward_us, now)
+        acked = before - self.outbox.in_flight_bytes
+        self.pacer.acknowledged(newest.seq, acked, newest.in_flight_bytes, self.outbox.last_seq, now)
+        self._streams.rtt_s = self.pacer.rtt_s
+        self._streams.acknowledged(ack.seq)
+
+    # Internal
+
+    def _new_pacer(self) -> Pacer:
+        return Pacer(self._limits.max_in_flight_bytes, self._limits.max_packet_bytes)
+
+    def _take_frames(self, in_flight: int, window: int, now: float) -> list[f.Frame]:
+        """Frames that the pacing window lets out; a small rest of it is not worth a packet, so bulk waits for room."""
+        scheduler, pacer = self._scheduler, self.pacer
+        if self.outbox.unacked_packets >= MAX_UNACKED_PACKETS or in_flight >= self._max_kept_bytes:
+            pacer.blocked()
+            return []
+        packet = min(pacer.packet_bytes, self._max_packet)
+        room = window - in_flight
+        bulk = room >= packet or in_flight == 0
+        if not scheduler.has_bulk:
+            pacer.rests()
+        elif not bulk:
+            pacer.blocked()
+        elif pacer.release_s > now:
+            self.paced_until_s = pacer.release_s
+            pacer.held()
+            bulk = False
+        interactive = in_flight < window * INTERACTIVE_EXTRA
+        if (
+            not scheduler.has_control
+            and not (bulk and scheduler.has_bulk)
+            and not (interactive and scheduler.has_interactive)
+        ):
+            return []
+        return scheduler.take(packet, self._max_data, now, interactive=interactive, bulk=bulk)
+
+    def _ack_if_due(self, now: float) -> bytes | None:
+        if not self._inbox.ack_now:
+            return None
+        return encode_packet(0, self._inbox.take_ack(now), ())

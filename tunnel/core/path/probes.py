@@ -1,0 +1,110 @@
+"""PING and PONG of a session: what we ask, what we owe, and how long an idle link may be silent (PROTO 7.3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tunnel.core.wire import frames as f
+
+NUDGE_S = 1.0
+"""Silence where the peer is expected to speak, after which one PING goes out. It decides nothing; but where the end of
+the link was not passed on (one cut in 250 by gRPC, under load), writing fails at once, not `suspect_after_s` later."""
+MAX_IDLE_SILENCE_S = 60.0
+"""However many agents there are: some routers forget a connection that was silent for a few minutes."""
+
+
+@dataclass(slots=True, kw_only=True)
+class PingBudget:
+    """How often all idle links of a server together are asked for life: the more there are, the rarer each.
+
+    So what a server spends at rest has a bound. Nomad's servers spread their heartbeats in the same way
+    (`max_heartbeats_per_second`).
+    """
+
+    pings_per_s: float
+    links: int = 0
+    """Sessions that have a carrier now."""
+
+    def idle_silence_s(self, least_s: float) -> float:
+        """Silence that an idle link may keep before it is asked about."""
+        return max(least_s, min(MAX_IDLE_SILENCE_S, self.links / self.pings_per_s))
+
+
+class Probes:
+    """One side's questions and answers. Only the newest of each counts."""
+
+    __slots__ = ("_asked", "_budget", "_least_s", "_nudged_s", "_ping", "_ping_sent", "_pong", "idle_silence_s")
+
+    def __init__(self, silence_s: float, budget: PingBudget | None) -> None:
+        """`budget`: the server's, which sets the silence of idle links; None: this side heeds what the peer sets."""
+        self.idle_silence_s = silence_s
+        """Silence that needs no question while no stream is open."""
+        self._least_s = silence_s
+        self._budget = budget
+        self._asked = 0
+        self._ping: int | None = None
+        self._ping_sent: tuple[int, float] | None = None
+        self._pong: int | None = None
+        self._nudged_s: float | None = None
+
+    def restart(self) -> None:
+        """On a new carrier nothing is asked and nothing owed."""
+        self._ping = self._ping_sent = self._pong = self._nudged_s = None
+
+    def ask(self) -> None:
+        """Sends a PING with the next packet."""
+        self._asked += 1
+        self._ping = self._asked
+
+    def nudge_s(self, waits_since_s: float | None, heard_s: float) -> float | None:
+        """Returns when `on_timer` has a question, one for each silence; None for not at all.
+
+        Args:
+            waits_since_s: since when the peer is expected to speak; None when it is not.
+            heard_s: when the silence began.
+        """
+        if waits_since_s is None or self._nudged_s == heard_s:
+            return None
+        return max(waits_since_s, heard_s) + NUDGE_S
+
+    def on_timer(self, waits_since_s: float | None, heard_s: float, now: float) -> None:
+        """Time has passed: see `nudge_s`."""
+        due_s = self.nudge_s(waits_since_s, heard_s)
+        if due_s is not None and due_s <= now:
+            self._nudged_s = heard_s
+            self.ask()
+
+    def answer(self, ping: f.Ping) -> None:
+        """Sends a PONG with the next packet."""
+        self._pong = ping.nonce
+
+    def answered(self, pong: f.Pong, now: float) -> float | None:
+        """Returns the round trip in seconds, when this answers our newest question."""
+        if self._budget is None and pong.idle_silence_ms:
+            self.idle_silence_s = max(self._least_s, min(pong.idle_silence_ms / 1000, MAX_IDLE_SILENCE_S))
+        if self._ping_sent is None or self._ping_sent[0] != pong.nonce:
+            return None
+        rtt_s = now - self._ping_sent[1]
+        self._ping_sent = None
+        return rtt_s
+
+    def take(self, now: float) -> list[f.Frame]:
+        """Returns what is to be sent now."""
+        probes: list[f.Frame] = []
+        if self._pong is not None:
+            probes.append(f.Pong(self._pong, self._spread()))
+            self._pong = None
+        if self._ping is not None:
+            probes.append(f.Ping(self._ping))
+            self._ping_sent = (self._ping, now)
+            self._ping = None
+        return probes
+
+    # Internal
+
+    def _spread(self) -> int:
+        """What to tell the peer of the silence of idle links, in milliseconds; 0: nothing."""
+        if self._budget is None:
+            return 0
+        self.idle_silence_s = self._budget.idle_silence_s(self._least_s)
+        return int(self.idle_silence_s * 1000)

@@ -1,0 +1,1 @@
+"""Streams within a session: their states, windows, budgets and turns."""

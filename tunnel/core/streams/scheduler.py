@@ -1,0 +1,202 @@
+"""What goes into the next packet: control, then interactive streams, then bulk by deficit round robin (PROTO 6.3).
+
+A turn of bulk is a packet, not a frame. On a fast link it holds eight frames: for one stream they are one write to one
+socket, and whoever reads there wakes once; for eight streams, a write and a wake each. On a slow link a packet is no
+more than a frame. A turn takes as long on each: what `pacing.py` lets a packet take.
+
+Deficit round robin: M. Shreedhar and G. Varghese, "Efficient Fair Queuing Using Deficit Round-Robin", 1996.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from tunnel.core.streams.stream import CoreStream
+from tunnel.core.wire import frames as f
+from tunnel.core.wire.codec import FRAME_OVERHEAD_BYTES
+from tunnel.core.wire.limits import MAX_FRAMES
+
+CONTROL_FRAME_BYTES = 56
+"""What a control frame without texts adds to a packet at most: OPEN with every number at its longest."""
+OPEN_TEXTS_BYTES = 24
+"""What protobuf adds to the texts of an OPEN: tags and lengths of a principal, its name and proof, and an agent."""
+PACKET_OVERHEAD_BYTES = 32
+"""What Envelope and Packet add to their frames at most."""
+FIN_FRAME_BYTES = 16
+TURN_OVERHEAD_BYTES = FRAME_OVERHEAD_BYTES + FIN_FRAME_BYTES
+"""What a turn of one stream adds to its bytes at most."""
+LEAST_CUT_BYTES = 512
+"""No frame is cut shorter to fill up a packet or a turn: to cut is to copy both parts, and the rest may go alone."""
+HOLD_S = 0.001
+"""How long an ACCEPT may wait for what its target answers to the stream's early data (PROTO 5.3). Nobody waits for the
+ACCEPT alone: the opener's first bytes are with the target. In one packet with the answer, it spares a message.
+"""
+
+
+class Scheduler:
+    """Queues of control frames and of streams that have something to send."""
+
+    def __init__(self) -> None:
+        self.control: deque[f.Frame] = deque()
+        self.held_until_s: float | None = None
+        """When frames that were held are to go out with nothing beside them; None while there are none."""
+        self._held: list[f.Frame] = []
+        self._credits: dict[int, int] = {}
+        self._interactive: deque[CoreStream] = deque()
+        self._bulk: deque[CoreStream] = deque()
+
+    @property
+    def control_frames(self) -> int:
+        """How many control frames wait, but for credits, of which a stream has one at most."""
+        return len(self.control) + len(self._held)
+
+    @property
+    def has_control(self) -> bool:
+        """Whether a control frame waits, and for nothing else."""
+        return bool(self.control or self._credits)
+
+    def on_timer(self, now: float) -> None:
+        """Time has passed: what was held has waited long enough."""
+        if self.held_until_s is not None and self.held_until_s <= now:
+            self._release()
+
+    @property
+    def has_interactive(self) -> bool:
+        """Whether an interactive stream has something to send."""
+        return bool(self._interactive)
+
+    @property
+    def has_bulk(self) -> bool:
+        """Whether a bulk stream has something to send."""
+        return bool(self._bulk)
+
+    def hold(self, frame: f.Frame, now: float) -> None:
+        """Queues a control frame that goes with the next packet, which need not be made for it within HOLD_S."""
+        self._held.append(frame)
+        if self.held_until_s is None:
+            self.held_until_s = now + HOLD_S
+
+    def add_credit(self, stream_id: int, limit: int) -> None:
+        """Queues a credit; a newer one for the same stream takes the place of one that still waits."""
+        self._credits[stream_id] = limit
+
+    def add_stream(self, stream: CoreStream, now: float) -> None:
+        """Queues a stream that became ready; nothing happens when it is queued already or not ready."""
+        if stream.send.scheduled or not stream.send.ready:
+            return
+        stream.send.scheduled = True
+        stream.send.deficit = 0
+        (self._interactive if stream.send.interactive(now) else self._bulk).append(stream)
+
+    def remove_opens(self, stream_ids: set[int]) -> None:
+        """Forgets the OPENs of streams that were given up before they could be sent."""
+        self.control = deque(one for one in self.control if type(one) is not f.Open or one.stream_id not in stream_ids)
+
+    def remove_stream(self, stream: CoreStream) -> None:
+        """Forgets a stream that was reset, with the credit that waits for it."""
+        self._credits.pop(stream.id, None)
+        if stream.send.scheduled:
+            stream.send.scheduled = False
+            for queue in (self._interactive, self._bulk):
+                if stream in queue:
+                    queue.remove(stream)
+
+    def take(self, room_bytes: int, max_data_bytes: int, now: float, *, interactive: bool, bulk: bool) -> list[f.Frame]:
+        """Returns the frames of the next packet.
+
+        It is no longer than `room_bytes` (at least 1400) but for a single control frame that does not fit. Classes that
+        the pacer holds back are left waiting.
+        """
+        frames: list[f.Frame] = []
+        room = room_bytes - PACKET_OVERHEAD_BYTES
+        turn = room - TURN_OVERHEAD_BYTES
+        frame = min(max_data_bytes, turn)
+        room = self._take_control(frames, room)
+        if interactive:
+            room = self._take_streams(self._interactive, frames, room, frame, frame, now)
+        if bulk:
+            self._take_streams(self._bulk, frames, room, frame, turn, now)
+        return frames
+
+    def _take_control(self, frames: list[f.Frame], room: int) -> int:
+        if self._held:
+            self._release()
+        while self.control and len(frames) < MAX_FRAMES:
+            size = _control_bytes(self.control[0])
+            if size > room and frames:
+                return 0
+            frames.append(self.control.popleft())
+            room -= size
+        while self._credits and room >= CONTROL_FRAME_BYTES and len(frames) < MAX_FRAMES:
+            stream_id = next(iter(self._credits))
+            frames.append(f.Credit(stream_id, self._credits.pop(stream_id)))
+            room -= CONTROL_FRAME_BYTES
+        return room
+
+    def _release(self) -> None:
+        """Ahead of all that was queued for their streams since."""
+        self.control.extendleft(reversed(self._held))
+        self._held.clear()
+        self.held_until_s = None
+
+    def _take_streams(
+        self, queue: deque[CoreStream], frames: list[f.Frame], room: int, frame: int, turn: int, now: float
+    ) -> int:
+        """Turns of one class, `turn` bytes each in frames of at most `frame`; one that the packet's room cut short goes
+        on in the next packet.
+        """
+        while queue and room > TURN_OVERHEAD_BYTES and len(frames) + 1 < MAX_FRAMES:
+            stream = queue[0]
+            half = stream.send
+            if queue is self._interactive and not half.interactive(now):
+                queue.popleft()
+                self._bulk.append(stream)
+                continue
+            if half.deficit < LEAST_CUT_BYTES:
+                half.deficit = turn
+            count = min(half.deficit, half.ready_bytes, room - TURN_OVERHEAD_BYTES, frame)
+            if frames and count < min(half.ready_bytes, LEAST_CUT_BYTES):
+                break
+            if count > 0:
+                data = half.take(count, now)
+                count = len(data)
+                frames.append(f.Data(stream.id, data))
+                half.deficit -= count
+            room -= count + TURN_OVERHEAD_BYTES
+            self._after_turn(queue, stream, frames)
+        return room
+
+    def _after_turn(self, queue: deque[CoreStream], stream: CoreStream, frames: list[f.Frame]) -> None:
+        half = stream.send
+        if half.ready_bytes > 0:
+            if half.deficit < LEAST_CUT_BYTES:
+                queue.rotate(-1)
+            return
+        queue.popleft()
+        half.scheduled = False
+        if half.ready:  # nothing but the end is left
+            half.end_taken()
+            frames.append(f.Fin(stream.id))
+
+
+def _text_bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+
+
+def _open_bytes(frame: f.Open) -> int:
+    who = frame.principal
+    texts = (str(frame.target), who.name, who.proof, *who.groups, frame.principal_text, frame.trace_id, frame.agent)
+    overhead = CONTROL_FRAME_BYTES + OPEN_TEXTS_BYTES + 3 * len(who.groups)
+    return overhead + sum(map(_text_bytes, texts)) + len(frame.early_data)
+
+
+def _control_bytes(frame: f.Frame) -> int:
+    match frame:
+        case f.Reset() | f.GoAway():
+            return CONTROL_FRAME_BYTES + _text_bytes(frame.text)
+        case f.Open():
+            return _open_bytes(frame)
+        case f.Accept():
+            return CONTROL_FRAME_BYTES + _text_bytes(frame.resolved_address)
+        case _:
+            return CONTROL_FRAME_BYTES

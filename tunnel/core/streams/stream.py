@@ -1,0 +1,84 @@
+"""One stream: its two halves, of which each has a life of its own, and what is known of it (PROTO 5)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from tunnel.core.streams.receive_half import ReceiveHalf
+from tunnel.core.streams.send_half import SendHalf
+from tunnel.core.streams.window import ReceiveWindow
+from tunnel.core.wire.frames import TrafficClass
+from tunnel.core.wire.principal import NOBODY
+from tunnel.core.wire.target import Target
+
+
+class StreamStatistics(NamedTuple):
+    """Figures of one stream."""
+
+    bytes_sent: int
+    bytes_received: int
+    send_queue_bytes: int
+    receive_queue_bytes: int
+    window_bytes: int
+
+
+class CoreStream:
+    """Both halves and what is known of the stream. It finishes when both have, or with a reset of either side."""
+
+    __slots__ = (
+        "deadline_s",
+        "id",
+        "local",
+        "opened",
+        "principal",
+        "receive",
+        "resolved_address",
+        "send",
+        "target",
+        "trace_id",
+    )
+
+    def __init__(
+        self,
+        stream_id: int,
+        target: Target,
+        *,
+        local: bool,
+        hint: TrafficClass,
+        window: ReceiveWindow,
+        deadline_s: float,
+    ) -> None:
+        """`local`: opened by this side. `deadline_s`: when, on the session's clock, the opening is given up."""
+        self.id = stream_id
+        self.target = target
+        self.local = local
+        self.send = SendHalf(hint)
+        self.receive = ReceiveHalf(window)
+        self.deadline_s = deadline_s
+        self.opened = False
+        self.principal = NOBODY
+        self.trace_id = ""
+        self.resolved_address = ""
+
+    @property
+    def hint(self) -> TrafficClass:
+        """What the opener said of the traffic."""
+        return self.send.hint
+
+    def open_up(self) -> None:
+        """ACCEPT was sent or received: both halves may carry bytes."""
+        self.send.open_up()
+        self.receive.open_up()
+        self.opened = True
+
+    @property
+    def finished(self) -> bool:
+        """Both directions ended cleanly, the peer has our FIN and the local reader has everything."""
+        return self.send.done and self.receive.done
+
+    def statistics(self) -> StreamStatistics:
+        """Figures as they stand."""
+        window = self.receive.window
+        return StreamStatistics(
+            self.send.offset, window.received, self.send.queued, self.receive.queued, window.size_bytes
+        )

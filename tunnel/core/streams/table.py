@@ -1,0 +1,400 @@
+"""The streams of a session: opening, numbering, limits, and what each frame does to them (PROTO 5 and 6).
+
+A stream's frames change that stream only; what the peer does wrong ends the session and is raised as
+RemoteProtocolError.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import takewhile
+
+from tunnel.core import events as ev
+from tunnel.core.path.rate import TokenBucket
+from tunnel.core.streams.budget import Budget
+from tunnel.core.streams.scheduler import Scheduler
+from tunnel.core.streams.stream import CoreStream
+from tunnel.core.streams.window import ReceiveWindow
+from tunnel.core.wire import frames as f
+from tunnel.core.wire.errors import (
+    Code,
+    LocalProtocolError,
+    OpenRefused,
+    RemoteProtocolError,
+    SessionLost,
+    StreamError,
+    StreamReset,
+)
+from tunnel.core.wire.faults import NO_MEMORY_FOR_STREAM, NOT_FORWARDED, OPENS_TOO_FAST
+from tunnel.core.wire.features import PRINCIPAL
+from tunnel.core.wire.limits import MAX_EARLY_BYTES, MAX_HOP, Limits
+from tunnel.core.wire.principal import NOBODY, Principal
+from tunnel.core.wire.target import Target, UnknownTarget
+
+DEFAULT_RTT_S = 0.1
+"""Round trip assumed for window growth before one was measured."""
+MAX_DEADLINE_MS = 0xFFFFFFFF
+"""What the field holds: 49 days."""
+
+
+class StreamTable:
+    """All open streams of one session, from both sides."""
+
+    __slots__ = (
+        "_budget", "_deadlines", "_events", "_last_announced_id", "_last_remote_id", "_limits", "_next_local_id",
+        "_opens", "_peer_goes_away", "_remote_count", "_remote_parity", "_scheduler", "_streams", "_tells_in_words",
+        "_unacked_fins", "peer_max_streams", "refusing", "rtt_s",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        limits: Limits,
+        budget: Budget,
+        scheduler: Scheduler,
+        events: list[ev.Event],
+        now: float,
+        *,
+        dialler: bool,
+        features: frozenset[str],
+    ) -> None:
+        """`dialler`: this side dialled the carrier, so its streams have odd ids (PROTO 5.1)."""
+        self._limits = limits
+        self._budget = budget
+        self._scheduler = scheduler
+        self._events = events
+        self._streams: dict[int, CoreStream] = {}
+        self._next_local_id = 1 if dialler else 2
+        self._last_announced_id = 0
+        """Newest local stream whose OPEN was sent: the peer cannot know any later one."""
+        self._last_remote_id = 0
+        self._remote_parity = 0 if dialler else 1
+        self._remote_count = 0
+        self._opens = TokenBucket(limits.opens_per_s, limits.opens_burst, now)
+        self._deadlines: list[tuple[float, int]] = []
+        self._unacked_fins: list[CoreStream] = []
+        """In order of the packets that carry them."""
+        self.peer_max_streams = limits.max_streams
+        self.refusing: OpenRefused | None = None
+        """Set while draining: why new streams are refused, in both directions."""
+        self._peer_goes_away = False
+        self._tells_in_words = PRINCIPAL not in features
+        self.rtt_s = DEFAULT_RTT_S
+
+    def __len__(self) -> int:
+        return len(self._streams)
+
+    def get(self, stream_id: int) -> CoreStream | None:
+        """Returns the stream, or None when it has ended."""
+        return self._streams.get(stream_id)
+
+    def all(self) -> list[CoreStream]:
+        """Returns every stream that has not ended."""
+        return list(self._streams.values())
+
+    # Local side
+
+    def open(
+        self,
+        target: Target,
+        now: float,
+        deadline_s: float,
+        traffic_class: f.TrafficClass,
+        principal: Principal,
+        trace_id: str,
+        early_data: bytes,
+    ) -> CoreStream:
+        """Opens a stream; the answer is an event.
+
+        Raises:
+            OpenRefused: this session takes no more streams.
+        """
+        if isinstance(target, UnknownTarget):
+            raise LocalProtocolError("a stream can be opened to known kinds of target only")
+        if self.refusing is not None:
+            # A fresh error each time: one that is raised again and again would keep every raiser's frames.
+            raise OpenRefused(self.refusing.text, self.refusing.code, self.refusing.fault)
+        if len(early_data) > MAX_EARLY_BYTES:
+            raise LocalProtocolError(f"{len(early_data)} bytes of early data, at most {MAX_EARLY_BYTES} are allowed")
+        if len(self._streams) - self._remote_count >= self.peer_max_streams:
+            raise OpenRefused(f"{self.peer_max_streams} streams are open already", Code.LIMIT_EXCEEDED)
+        window = self._new_window()
+        if window is None:
+            raise OpenRefused("no memory is left for another stream", Code.LIMIT_EXCEEDED, NO_MEMORY_FOR_STREAM)
+        stream = CoreStream(
+            self._next_local_id, target, local=True, hint=traffic_class, window=window, deadline_s=now + deadline_s
+        )
+        stream.principal, stream.trace_id = principal, trace_id
+        self._next_local_id += 2
+        self._streams[stream.id] = stream
+        heapq.heappush(self._deadlines, (stream.deadline_s, stream.id))
+        words = str(principal) if self._tells_in_words and principal is not NOBODY else ""
+        opening = f.Open(stream.id, target, 1, window.granted, traffic_class, principal, trace_id, early_data, words)
+        stream.send.offset = stream.send.credit = len(early_data)
+        self._scheduler.control.append(opening)
+        return stream
+
+    def accept(self, stream: CoreStream, now: float, resolved_address: str) -> None:
+        """Answers the peer's OPEN: connected.
+
+        Raises:
+            LocalProtocolError: it was answered already, or is no OPEN of the peer.
+        """
+        if stream.local:
+            raise LocalProtocolError(f"stream {stream.id} was opened by this side")
+        stream.open_up()
+        stream.resolved_address = resolved_address
+        answer = f.Accept(stream.id, resolved_address, stream.receive.window.granted)
+        if not stream.receive.queued:
+            self._scheduler.control.append(answer)
+        else:
+            self._scheduler.hold(answer, now)
+            self._events.append(ev.StreamReadable(stream.id))
+
+    def push(self, stream: CoreStream, data: bytes, now: float) -> bool:
+        """Queues bytes to send; False asks the writer to wait for StreamWritable."""
+        stream.send.push(data)
+        self._scheduler.add_stream(stream, now)
+        return stream.send.has_room(self._send_queue_bytes())
+
+    def finish(self, stream: CoreStream, now: float) -> None:
+        """Queues the end of this direction."""
+        stream.send.finish()
+        self._scheduler.add_stream(stream, now)
+
+    def reset(self, stream: CoreStream, code: Code, text: str) -> None:
+        """Ends a stream at once and tell the peer; no event follows."""
+        if self._unsent(stream):
+            self._scheduler.remove_opens({stream.id})
+        else:
+            self._scheduler.control.append(f.Reset(stream.id, code, text))
+        self._remove(stream)
+
+    def stop_sending(self, stream: CoreStream, code: Code) -> None:
+        """Tells the peer that its bytes are not wanted any more; those that come are dropped.
+
+        Raises:
+            LocalProtocolError: the stream is not connected yet; it can be reset.
+        """
+        if not stream.opened:
+            raise LocalProtocolError(f"stream {stream.id} is not connected yet")
+        if stream.receive.stop():
+            self._scheduler.control.append(f.StopSending(stream.id, code))
+        self._end_if_finished(stream)
+
+    def take(self, stream: CoreStream) -> list[bytes]:
+        """Returns everything that has arrived for the local reader."""
+        chunks = stream.receive.take()
+        self._end_if_finished(stream)
+        return chunks
+
+    def consumed(self, stream: CoreStream, count: int, now: float) -> None:
+        """The local reader is done with bytes: the peer may send more."""
+        limit = stream.receive.window.consume(count, now, self.rtt_s)
+        if limit is not None and stream.receive.more_may_come:
+            self._scheduler.add_credit(stream.id, limit)
+
+    # Remote side
+
+    def receive(self, frame: f.Frame, now: float) -> None:
+        """Applies a frame of the peer to its stream.
+
+        Raises:
+            RemoteProtocolError: the frame is not allowed.
+        """
+        if isinstance(frame, f.Open):
+            self._receive_open(frame, now)
+            return
+        assert not isinstance(frame, f.Ping | f.Pong | f.GoAway)
+        self._check_was_opened(frame.stream_id)
+        stream = self._streams.get(frame.stream_id)
+        if stream is None:  # it has ended here, and the frame crossed our RESET (PROTO 5.5)
+            return
+        match frame:
+            case f.Data():
+                self._receive_data(stream, frame.data)
+            case f.Credit():
+                self._check_opened(stream)
+                stream.send.grant(frame.limit)
+                self._scheduler.add_stream(stream, now)
+            case f.Accept():
+                self._receive_accept(stream, frame)
+            case f.Fin():
+                stream.receive.finish()
+                self._events.append(ev.StreamFinished(stream.id))
+                self._end_if_finished(stream)
+            case f.Reset():
+                refused = stream.local and not stream.opened
+                self._end(stream, (OpenRefused if refused else StreamReset).from_peer(frame.text, frame.code))
+            case _:
+                self._receive_stop_sending(stream, frame, now)
+
+    def receive_go_away(self, frame: f.GoAway) -> None:
+        """The peer takes no new streams, nor do we open any; once said, it says nothing new (PROTO 8.1)."""
+        if self._peer_goes_away:
+            return
+        self._peer_goes_away = True
+        if self.refusing is None:
+            self.refusing = OpenRefused.from_peer(frame.text or "the other side is shutting down", frame.code)
+        self._events.append(ev.PeerGoingAway(frame.code, frame.text, frame.reconnect_after_ms / 1000))
+
+    def stamp(self, frames: Sequence[f.Frame], seq: int, now: float) -> list[f.Frame]:
+        """Last touch before frames leave in packet `seq`: time left of OPENs, and which packet carries each FIN."""
+        stamped: list[f.Frame] = []
+        for frame in frames:
+            if type(frame) is f.Data:
+                self._note_writable(self._streams[frame.stream_id])
+            elif type(frame) is f.Fin:
+                stream = self._streams[frame.stream_id]
+                stream.send.end_carried(seq)
+                self._unacked_fins.append(stream)
+            elif type(frame) is f.Open:
+                left_s = self._streams[frame.stream_id].deadline_s - now
+                self._last_announced_id = frame.stream_id
+                stamped.append(replace(frame, deadline_ms=int(min(max(left_s * 1000, 1), MAX_DEADLINE_MS))))
+                continue
+            stamped.append(frame)
+        return stamped
+
+    def acknowledged(self, seq: int) -> None:
+        """The peer has every packet up to this one: FINs in them have arrived."""
+        arrived = list(takewhile(lambda stream: stream.send.fin_seq <= seq, self._unacked_fins))
+        del self._unacked_fins[: len(arrived)]
+        for stream in arrived:
+            if stream.id in self._streams:
+                stream.send.end_arrived()
+                self._end_if_finished(stream)
+
+    @property
+    def next_deadline_s(self) -> float | None:
+        """When the next opening is given up."""
+        while self._deadlines:
+            deadline, stream_id = self._deadlines[0]
+            stream = self._streams.get(stream_id)
+            if stream is not None and not stream.opened:
+                return deadline
+            heapq.heappop(self._deadlines)
+        return None
+
+    def expire(self, now: float) -> None:
+        """Gives up openings whose deadline is over; a peer that knows of them is told to stop dialling."""
+        unsent: set[int] = set()
+        while (deadline := self.next_deadline_s) is not None and deadline <= now:
+            stream = self._streams[heapq.heappop(self._deadlines)[1]]
+            if self._unsent(stream):
+                unsent.add(stream.id)
+                self._end(stream, OpenRefused("the link to the other side is down", Code.AGENT_AWAY))
+            else:
+                self._scheduler.control.append(f.Reset(stream.id, Code.DEADLINE, "deadline over"))
+                self._end(stream, OpenRefused("no answer within the deadline", Code.DEADLINE))
+        if unsent:
+            self._scheduler.remove_opens(unsent)
+
+    def end_all(self, text: str) -> None:
+        """The session is gone: every stream ends with SessionLost, an error of its own to be raised."""
+        for stream in self.all():
+            self._end(stream, SessionLost(text))
+        self._unacked_fins.clear()
+
+    # Internal
+
+    def _new_window(self) -> ReceiveWindow | None:
+        limits = self._limits
+        size = self._budget.initial_window(limits.initial_window_bytes, limits.min_window_bytes)
+        return ReceiveWindow(size, limits.max_window_bytes, self._budget) if size > 0 else None
+
+    def _send_queue_bytes(self) -> int:
+        limits = self._limits
+        share = limits.session_send_queue_bytes // len(self._streams)
+        return max(limits.min_send_queue_bytes, min(limits.send_queue_bytes, share))
+
+    def _receive_open(self, frame: f.Open, now: float) -> None:
+        if frame.stream_id % 2 != self._remote_parity or frame.stream_id <= self._last_remote_id:
+            raise RemoteProtocolError(f"OPEN of stream {frame.stream_id} after {self._last_remote_id}")
+        self._last_remote_id = frame.stream_id
+        refusal = self._refuse(frame, now)
+        window = None if refusal is not None else self._new_window()
+        if refusal is None and window is None:
+            refusal = OpenRefused("no memory is left for another stream", Code.LIMIT_EXCEEDED, NO_MEMORY_FOR_STREAM)
+        if window is None or refusal is not None:
+            assert refusal is not None
+            self._scheduler.control.append(f.Reset(frame.stream_id, refusal.code, refusal.told))
+            self._events.append(ev.OpenTurnedDown(frame.target, frame.principal, frame.trace_id, refusal))
+            return
+        deadline_s = now + frame.deadline_ms / 1000
+        stream = CoreStream(
+            frame.stream_id, frame.target, local=False, hint=frame.traffic_class, window=window, deadline_s=deadline_s
+        )
+        stream.principal, stream.trace_id = frame.principal, frame.trace_id
+        stream.send.grant(frame.credit)
+        if frame.early_data:
+            stream.receive.start(frame.early_data)
+        self._streams[stream.id] = stream
+        self._remote_count += 1
+        opened = ev.StreamOpened(stream.id, frame.target, deadline_s, frame.principal, frame.trace_id, frame.agent)
+        self._events.append(opened)
+
+    def _refuse(self, frame: f.Open, now: float) -> OpenRefused | None:
+        if self.refusing is not None:
+            return self.refusing
+        if self._remote_count >= self._limits.max_streams:
+            return OpenRefused(f"{self._limits.max_streams} streams are open already", Code.LIMIT_EXCEEDED)
+        if not self._opens.take(now):
+            return OpenRefused("streams are opened too fast", Code.LIMIT_EXCEEDED, OPENS_TOO_FAST)
+        if frame.hop > MAX_HOP:
+            return OpenRefused("the stream was forwarded by one server too many", Code.UNREACHABLE, NOT_FORWARDED)
+        return None
+
+    def _receive_accept(self, stream: CoreStream, frame: f.Accept) -> None:
+        if not stream.local or stream.opened:
+            raise RemoteProtocolError(f"ACCEPT of stream {stream.id}, which was not waiting for one")
+        stream.open_up()
+        stream.resolved_address = frame.resolved_address
+        stream.send.grant(frame.credit)
+        self._events.append(ev.StreamAccepted(stream.id, frame.resolved_address))
+
+    def _receive_data(self, stream: CoreStream, data: bytes) -> None:
+        was_empty = not stream.receive.queued
+        stream.receive.push(data)
+        if was_empty and stream.receive.queued:
+            self._events.append(ev.StreamReadable(stream.id))
+
+    def _receive_stop_sending(self, stream: CoreStream, _: f.StopSending, now: float) -> None:
+        stream.send.stop()
+        self._scheduler.add_stream(stream, now)
+        self._note_writable(stream)
+
+    def _check_opened(self, stream: CoreStream) -> None:
+        if not stream.opened:
+            raise RemoteProtocolError(f"frame for stream {stream.id} before ACCEPT")
+
+    def _check_was_opened(self, stream_id: int) -> None:
+        remote = stream_id % 2 == self._remote_parity
+        if stream_id > (self._last_remote_id if remote else self._last_announced_id):
+            raise RemoteProtocolError(f"frame for stream {stream_id}, which was never opened")
+
+    def _unsent(self, stream: CoreStream) -> bool:
+        """Whether the OPEN of a stream still waits for a carrier."""
+        return stream.local and stream.id > self._last_announced_id
+
+    def _note_writable(self, stream: CoreStream) -> None:
+        if stream.send.full and stream.send.drained(self._send_queue_bytes() // 2):
+            self._events.append(ev.StreamWritable(stream.id))
+
+    def _end_if_finished(self, stream: CoreStream) -> None:
+        if stream.finished and stream.id in self._streams:
+            self._end(stream, None)
+
+    def _end(self, stream: CoreStream, error: StreamError | None) -> None:
+        self._remove(stream)
+        self._events.append(ev.StreamEnded(stream.id, error))
+
+    def _remove(self, stream: CoreStream) -> None:
+        del self._streams[stream.id]
+        if not stream.local:
+            self._remote_count -= 1
+        self._scheduler.remove_stream(stream)
+        stream.send.drop()
+        stream.receive.drop()
+        stream.receive.window.close()

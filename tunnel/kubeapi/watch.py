@@ -1,0 +1,194 @@
+"""`?watch=true`: changes as they happen, as objects or as Table rows, until the client goes or its time is over.
+
+What a watch says is made here; how it reaches the client, as lines of an answer or as messages of a WebSocket, is a
+`Sink`'s business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from tunnel.kubeapi.selectors import Selector
+from tunnel.kubeapi.status import ApiError, Json
+from tunnel.kubeapi.store import Change, ObjectStore
+
+DEFAULT_TIMEOUT_S = 3600
+MAX_TIMEOUT_S = 24 * 3600
+QUIET_S = 30.0
+"""Silence after which a watch says something: load balancers forget a connection that says nothing for a minute."""
+
+Event = tuple[str, Json]
+
+
+class Sink(Protocol):
+    """The client of a watch."""
+
+    async def send(self, events: Sequence[Json]) -> None:
+        """Send events, waiting while the client is slow.
+
+        Raises:
+            StreamError: the client is gone.
+        """
+        ...
+
+    async def say_nothing(self) -> None:
+        """Send what is no event, to keep the connection in use.
+
+        Raises:
+            StreamError: the client is gone.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchOptions:
+    """What a watch asks for."""
+
+    resource: str
+    kind: str
+    group_version: str
+    namespace: str | None
+    """None means all."""
+    selector: Selector
+    after: int | None
+    """Changes behind this version; None begins with what there is."""
+    bookmarks: bool
+    initial_end: bool
+    """Mark the end of what there is with a bookmark (`sendInitialEvents`)."""
+    from_now: bool = False
+    """Say nothing of what there is, though there is no version to begin at."""
+    timeout_s: float
+
+
+class _Source:
+    """Turns the store's changes into the events of one watch."""
+
+    def __init__(self, store: ObjectStore, options: WatchOptions, present: Callable[[Json], Json]) -> None:
+        self._store = store
+        self._options = options
+        self._present = present
+        self._version = store.version if options.after is None else options.after
+
+    def first(self) -> list[Event]:
+        """What there is, for a watch without a version to begin at."""
+        options = self._options
+        if options.after is not None or options.from_now:
+            return []
+        items = self._store.items(options.resource, options.namespace)
+        events = [("ADDED", self._present(item)) for item in items if options.selector.matches(item)]
+        if options.initial_end:
+            events.append(self.bookmark({"k8s.io/initial-events-end": "true"}))
+        return events
+
+    def next(self) -> list[Event]:
+        """What happened since the last call.
+
+        Raises:
+            ApiError: 410, it is no longer known.
+        """
+        changes = self._store.changes_after(self._version, self._options.resource)
+        self._version = self._store.version
+        return [event for change in changes if (event := self._event(change))]
+
+    def bookmark(self, annotations: Json | None = None) -> Event:
+        """How far this watch has come, for the client to go on from later."""
+        metadata: Json = {"resourceVersion": str(self._version), "creationTimestamp": None}
+        if annotations:
+            metadata["annotations"] = annotations
+        options = self._options
+        return "BOOKMARK", {"kind": options.kind, "apiVersion": options.group_version, "metadata": metadata}
+
+    def _event(self, change: Change) -> Event | None:
+        before, after = self._selected(change.before), self._selected(change.after)
+        if after is not None:
+            return ("ADDED" if before is None else "MODIFIED"), self._present(after)
+        if before is None:
+            return None
+        # The last state carries the version of its end, or a client would go on from too early.
+        last = self._present(before)
+        return "DELETED", {**last, "metadata": {**last["metadata"], "resourceVersion": str(change.version)}}
+
+    def _selected(self, item: Json | None) -> Json | None:
+        if item is None or not self._options.selector.matches(item):
+            return None
+        namespace = self._options.namespace
+        return item if namespace is None or item["metadata"].get("namespace") == namespace else None
+
+
+async def serve_watch(
+    sink: Sink,
+    store: ObjectStore,
+    options: WatchOptions,
+    present: Callable[[Json], Json],
+    to_table: Callable[[list[Json], bool], Json] | None,
+) -> None:
+    """Send a watch to its end.
+
+    Args:
+        sink: where it goes.
+        store: what is watched.
+        options: what is asked for.
+        present: the last touch to an object before it is shown.
+        to_table: makes a Table of rows, with or without its columns; None sends plain objects.
+
+    Raises:
+        StreamError: the client is gone.
+    """
+    source, form = _Source(store, options, present), _Form(to_table)
+    changed = asyncio.Event()
+    unsubscribe = store.subscribe(changed.set)
+    try:
+        await _stream(sink, source, options, changed, form)
+    finally:
+        unsubscribe()
+
+
+# Internal
+
+
+class _Form:
+    """How the events of a watch are written."""
+
+    def __init__(self, to_table: Callable[[list[Json], bool], Json] | None) -> None:
+        self._to_table = to_table
+        self._header = True
+
+    def of(self, events: Iterable[Event]) -> list[Json]:
+        """The events as objects."""
+        return [{"type": kind, "object": self._object(kind, item)} for kind, item in events]
+
+    def _object(self, kind: str, item: Json) -> Json:
+        if self._to_table is None or kind == "ERROR":
+            return item
+        header, self._header = self._header, False
+        if kind == "BOOKMARK":
+            return self._to_table([], header) | {"metadata": item["metadata"]}
+        return self._to_table([item], header)
+
+
+async def _stream(sink: Sink, source: _Source, options: WatchOptions, changed: asyncio.Event, form: _Form) -> None:
+    loop = asyncio.get_running_loop()
+    deadline_s = loop.time() + options.timeout_s
+    await sink.send(form.of(source.first()))
+    while (now_s := loop.time()) < deadline_s:
+        changed.clear()
+        try:
+            events = source.next()
+        except ApiError as error:
+            await sink.send(form.of([("ERROR", error.body())]))
+            break
+        if events:
+            await sink.send(form.of(events))
+        if not await _wait(changed, min(deadline_s, now_s + QUIET_S)) and loop.time() < deadline_s:
+            await (sink.send(form.of([source.bookmark()])) if options.bookmarks else sink.say_nothing())
+
+
+async def _wait(changed: asyncio.Event, until_s: float) -> bool:
+    try:
+        async with asyncio.timeout_at(until_s):
+            return await changed.wait()
+    except TimeoutError:
+        return False

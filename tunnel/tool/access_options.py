@@ -1,0 +1,217 @@
+"""The options that say which fleet and as whom, alike in every command, and what becomes of them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tunnel.aio.process.command import Failed, refuse_password
+from tunnel.core.wire.faults import VIA_INVALID
+
+if TYPE_CHECKING:
+    from tunnel.tool.api import Api
+    from tunnel.tool.connect import Joined, Proxy
+    from tunnel.tool.kubeconfig import Access
+
+ADMIN_SOCKET = Path("/var/lib/cloud-server/admin.sock")
+"""Of a server on this machine that was installed as README says."""
+COMPLETE_WITHIN_S = 2.0
+"""A shell that waits for names is worse than one that has none."""
+Command = Callable[..., Any]
+
+
+class CommandFailed(Failed):
+    """A command on a box could not be run or was lost; its own exit codes are passed on. The number is ssh's."""
+
+    exit_code = 255
+
+
+class ServerBad(Failed):
+    """The server does not say how it fares: as bad as if it had said so."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Where:
+    """What the options said."""
+
+    kubeconfig: Path | None
+    context: str | None
+    timeout_s: float
+
+    def access(self) -> Access:
+        """The kubeconfig's context.
+
+        Raises:
+            Failed: there is none.
+        """
+        from tunnel.tool.kubeconfig import KubeconfigUnusable, kubeconfig_files, load_access
+
+        try:
+            return load_access(kubeconfig_files(self.kubeconfig), self.context)
+        except KubeconfigUnusable as error:
+            raise Failed.of(error) from error
+
+    def api(self) -> Api:
+        """The fleet API of it.
+
+        Raises:
+            Failed: the kubeconfig cannot be used.
+        """
+        from tunnel.tool.api import Api, ApiFailed
+
+        try:
+            return Api(self.access(), self.timeout_s)
+        except ApiFailed as error:
+            raise Failed.of(error) from error
+
+    def words(self) -> list[str]:
+        """The same as options, for a `longline` that another program starts."""
+        from tunnel.tool.kubeconfig import kubeconfig_files
+
+        words: list[str] = []
+        files = kubeconfig_files(self.kubeconfig)
+        if len(files) == 1:  # several are in KUBECONFIG, which the other one reads too
+            words += ["--kubeconfig", str(files[0].absolute())]
+        return words + (["--context", self.context] if self.context else [])
+
+
+def where_options(command: Command) -> Command:
+    """Adds --kubeconfig, --context and --timeout, which reach the command as `where`."""
+
+    @click.option(
+        "--kubeconfig",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="Who you are and where; else $KUBECONFIG, else ~/.kube/config.",
+    )
+    @click.option("--context", metavar="NAME", help="Context of the kubeconfig; else its current one.")
+    @click.option(
+        "--timeout",
+        "timeout_s",
+        type=click.FloatRange(min=0, min_open=True),
+        default=30.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="For the server's answer.",
+    )
+    @wraps(command)
+    def wrapped(*args: Any, kubeconfig: Path | None, context: str | None, timeout_s: float, **kwargs: Any) -> Any:
+        return command(*args, where=Where(kubeconfig=kubeconfig, context=context, timeout_s=timeout_s), **kwargs)
+
+    return wrapped
+
+
+def via_options(command: Command) -> Command:
+    """Adds --via and --proxy, which reach the command as `via` and `proxy`."""
+
+    @click.option(
+        "--via",
+        metavar="HOST:PORT|PATH",
+        help="The server's CONNECT listener, or its unix socket; HOST:PORT is remembered for the fleet.",
+    )
+    @click.option(
+        "--proxy",
+        metavar="URL",
+        help="HTTP proxy to HOST:PORT, http://HOST:PORT, or none; else that of the environment, as curl finds it.",
+    )
+    @wraps(command)
+    def wrapped(*args: Any, proxy: str | None, **kwargs: Any) -> Any:
+        refuse_password(proxy)
+        return command(*args, proxy=proxy, **kwargs)
+
+    return wrapped
+
+
+def output_option(*kinds: str) -> Callable[[Command], Command]:
+    """Adds -o with these values, of which the first is the default."""
+    return click.option("-o", "--output", "output", type=click.Choice(kinds), default=kinds[0], show_default=True)
+
+
+@dataclass(slots=True)
+class Connector:
+    """Reaches targets through the CONNECT listener, each with a connection of its own."""
+
+    via: str
+    where: Where
+    proxy: str | None
+    access: Access | None
+    """None: the unix socket trusts whoever may open it."""
+    remember: bool
+    """`via` was typed: it is remembered once it has worked."""
+
+    def __call__(self, target: str) -> tuple[Proxy, Joined]:
+        """Connect to a target.
+
+        Raises:
+            ConnectFailed: it cannot be reached.
+        """
+        from tunnel.tool.connect import Patience, ask, dial_tls, dial_unix
+        from tunnel.tool.settings import remember_via
+
+        patience = Patience(self.where.timeout_s)
+        if self.access is None:
+            server = dial_unix(Path(self.via), patience)
+            return server, ask(server, target, patience)
+        server = dial_tls(self.via, self.access.tls(), patience, self.proxy or self.access.proxy)
+        joined = ask(server, target, patience, self.access.token)
+        if self.remember:
+            self.remember = False
+            remember_via(self.access.server, self.via)
+        return server, joined
+
+
+def connector(where: Where, via: str | None, proxy: str | None) -> Connector:
+    """Where the CONNECT listener is: as typed, else as remembered, else as the kubeconfig says.
+
+    Raises:
+        Failed: nobody says it, or there is no kubeconfig.
+        click.UsageError: HOST:PORT was typed and there is no kubeconfig.
+    """
+    from tunnel.tool.kubeconfig import KubeconfigUnusable, kubeconfig_files, load_access
+    from tunnel.tool.settings import SettingsUnusable, remembered_via
+
+    if via is not None and "/" in via:
+        return Connector(via, where, proxy, None, False)
+    files = kubeconfig_files(where.kubeconfig)
+    if via is not None and not any(path.exists() for path in files) and where.kubeconfig is None:
+        raise click.UsageError("--via HOST:PORT needs --kubeconfig, or a file in $KUBECONFIG or ~/.kube/config")
+    try:
+        access = load_access(files, where.context)
+        found = via or remembered_via(access.server) or access.connect
+    except (KubeconfigUnusable, SettingsUnusable) as error:
+        raise Failed.of(error) from error
+    if not found:
+        raise Failed(
+            f"nothing says where the CONNECT listener of {access.server} is: give --via HOST:PORT once, it is"
+            " remembered (or make the kubeconfig anew with [connect] listen in the server's file)",
+            VIA_INVALID,
+        )
+    return Connector(found, where, proxy, access, via is not None)
+
+
+@contextmanager
+def told(failed: type[Failed] = Failed) -> Iterator[None]:
+    """What goes wrong inside is told in one sentence, by this kind of error; an interrupt ends with 130, as in sh."""
+    from tunnel.tool.api import ApiFailed
+    from tunnel.tool.connect import ConnectFailed
+    from tunnel.tool.kubeconfig import KubeconfigUnusable
+
+    try:
+        yield
+    except (ApiFailed, ConnectFailed, KubeconfigUnusable) as error:
+        raise failed.of(error) from error
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        click.echo(err=True)
+        sys.exit(130)

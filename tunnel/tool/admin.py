@@ -1,0 +1,180 @@
+"""The administration API of a server: where it is, and its documents as lines for people.
+
+docs/admin-api.md and cloud_server/operate/openapi.json describe it. A field that is not there is shown as -.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from tunnel.tool.api import Api, ApiFailed
+from tunnel.tool.boxes import did_you_mean, printable
+from tunnel.tool.copy_progress import size_text
+from tunnel.tool.tables import age, table
+
+PREFIX = "/longline/v1/"
+VERDICTS = {"good": 0, "warning": 1, "bad": 2}
+"""What the command ends with."""
+
+Document = Mapping[str, Any]
+
+
+def documents(api: Api, path: str) -> Iterator[Document]:
+    """The documents that follow one another at a path, a line each, until the server ends.
+
+    Raises:
+        ApiFailed: the connection broke, or a line is no document.
+    """
+    with api.request("GET", PREFIX + path, headers={"Accept": "application/x-ndjson"}) as answer:
+        for line in answer.lines():
+            if not line.strip():  # the server's sign of life
+                continue
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                raise ApiFailed(f"{api.name}: a line of the answer is no JSON") from error
+
+
+def status_text(status: Document) -> str:
+    """The verdict, what to do about it, and the rest in short."""
+    agents, config = status.get("agents") or {}, status.get("config") or {}
+    lines = [f"{status.get('verdict', '?')}: {printable(str(status.get('line', '')))}"]
+    for warning in status.get("warnings") or ():
+        lines.append(f"  {warning.get('code')}  {printable(str(warning.get('text')))}")
+        lines.append(f"          {printable(str(warning.get('remedy')))}")
+    lines.append("")
+    connected, joined = agents.get("connected"), agents.get("joined")
+    lines.append(
+        f"server   {status.get('server_id')}, version {status.get('version')}, up for {age(status.get('since'))}"
+    )
+    lines.append(f"agents   {connected} of {joined} connected, {agents.get('away')} away")
+    lines.append(f"opens    {status.get('opens')}")
+    loaded = age(config.get("loaded"))
+    lines.append(f"config   {config.get('path')}, generation {config.get('generation')}, loaded {loaded} ago")
+    if config.get("fault"):
+        lines.append(f"         not taken as it is now: {printable(str(config['fault']))}")
+    lines += [f"         changed: {printable(str(one))}" for one in config.get("changed") or ()]
+    lines += [f"         needs a restart: {printable(str(one))}" for one in config.get("needs_restart") or ()]
+    for part in status.get("parts") or ():
+        if not part.get("up"):
+            lines.append(f"down     {printable(str(part.get('name')))}: {printable(str(part.get('fault')))}")
+    for one in status.get("certificates") or ():
+        lines.append(f"cert     {one.get('name')}: {_days(one.get('days_left'))} left, until {one.get('not_after')}")
+    return "\n".join(lines)
+
+
+def agents_text(agents: Sequence[Document]) -> str:
+    """A line for each agent."""
+    head = ("NAME", "STATE", "SINCE", "ADDRESS", "VERSION", "RTT", "CERT", "STREAMS", "LAST DOWN")
+    rows = [
+        (
+            one.get("name"),
+            one.get("state"),
+            age(one.get("since")),
+            one.get("address"),
+            one.get("version"),
+            _milliseconds(one.get("rtt_s")),
+            _days(one.get("certificate_days_left")),
+            one.get("streams"),
+            "; ".join([*filter(None, [one.get("reason")]), *(fact.get("text", "") for fact in one.get("facts") or ())]),
+        )
+        for one in agents
+    ]
+    return table(head, rows)
+
+
+def agent_text(agent: Document) -> str:
+    """All of one agent."""
+    labels = ",".join(f"{name}={value}" for name, value in (agent.get("labels") or {}).items())
+    rows: list[tuple[str, object]] = [
+        ("name", agent.get("name")),
+        ("state", f"{agent.get('state')} for {age(agent.get('since')) or '-'}"),
+        ("last seen", _ago(agent.get("last_seen"))),
+        ("down last", agent.get("reason")),
+        ("address", agent.get("address")),
+        ("version", agent.get("version")),
+        ("round trip", _milliseconds(agent.get("rtt_s"))),
+        ("certificate", _days(agent.get("certificate_days_left"))),
+        ("joined", _ago(agent.get("joined"))),
+        ("labels", labels),
+        ("streams", agent.get("streams")),
+    ]
+    rows += [
+        ("the box says", f"{fact.get('code')} {fact.get('text')} ({_ago(fact.get('since'))})")
+        for fact in agent.get("facts") or ()
+    ]
+    return "\n".join(f"{name:13} {'-' if value in (None, '') else printable(str(value))}" for name, value in rows)
+
+
+OPENS_HEAD = ("ID", "SINCE", "WHO", "FROM", "AGENT", "TARGET", "TO BOX", "FROM BOX", "CLASS", "VIA")
+
+
+def open_row(one: Document) -> tuple[object, ...]:
+    """A connection that runs, as a row below OPENS_HEAD."""
+    return (
+        one.get("id"),
+        age(one.get("since")),
+        one.get("who"),
+        one.get("peer"),
+        one.get("agent"),
+        one.get("target"),
+        size_text(one.get("bytes_to_agent") or 0),
+        size_text(one.get("bytes_from_agent") or 0),
+        one.get("class"),
+        one.get("frontend"),
+    )
+
+
+def open_change_text(line: Document) -> str:
+    """A line of `opens --watch`."""
+    one = line.get("open") or {}
+    moved = f"{size_text(one.get('bytes_to_agent') or 0)} to, {size_text(one.get('bytes_from_agent') or 0)} from"
+    who, what = f"{one.get('who')} from {one.get('peer')}", f"{one.get('agent')} {one.get('target')}"
+    return printable(f"{line.get('change', '?'):7} {one.get('id')}  {who} -> {what}  {moved}  {one.get('trace_id')}")
+
+
+def event_text(event: Document) -> str:
+    """A line of `events`."""
+    return printable(
+        f"{event.get('time')}  {event.get('kind', '?'):9} {event.get('agent') or '-':15} {event.get('text')}"
+    )
+
+
+def whoami_text(me: Document) -> str:
+    """Who the server takes us for."""
+    groups = f", in {', '.join(me.get('groups') or ())}" if me.get("groups") else ""
+    lines = [f"{me.get('kind')} {me.get('name')}{groups}", f"proved by {me.get('proof')}"]
+    lines.append(f"until {me['until']}" if me.get("until") else "without an end")
+    scope = {name: values for name, values in (me.get("scope") or {}).items() if values is not None}
+    lines += [f"only {name}: {', '.join(values) or 'none'}" for name, values in scope.items()]
+    return "\n".join(map(printable, lines))
+
+
+def unknown_agent(api: Api, name: str, error: ApiFailed) -> ApiFailed:
+    """A better error for the name of no agent; the same for any other."""
+    if error.status != 404:
+        return error
+    try:
+        names = [str(one.get("name")) for one in api.get(PREFIX + "agents")["agents"]]
+    except (ApiFailed, KeyError, TypeError):
+        return error
+    return ApiFailed(f"{error}{did_you_mean(name, names)}", 404, error.fault)
+
+
+# Internal
+
+
+def _days(days: float | None) -> str:
+    if days is None:
+        return ""
+    return f"{days:.0f}d" if abs(days) >= 2 else f"{days:.1f}d"
+
+
+def _milliseconds(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds * 1000:.0f} ms"
+
+
+def _ago(moment: str | None) -> str:
+    return f"{age(moment)} ago" if age(moment) else ""

@@ -1,0 +1,227 @@
+"""Who the operator is and where their fleet is: kubeconfig files, merged as kubectl merges them.
+
+KUBECONFIG may name several files. The first file that has a value wins, and so does the first cluster, user or context
+of a name; files that are not there are left out; a path inside a file is relative to that file
+(https://kubernetes.io/docs/concepts/configuration/organize-cluster-access-kubeconfig/#merging-kubeconfig-files).
+A library that does this brings a whole client of Kubernetes along.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import ssl
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import SplitResult, urlsplit
+
+from tunnel.core.wire.faults import KUBECONFIG_UNUSABLE, PACKAGE_MISSING, FaultError
+
+EXTENSION = "longline"
+"""Name of the extension of a cluster that says where the CONNECT listener is: {"connect": "host:port"}."""
+DEFAULT_FILE = Path("~/.kube/config")
+MAX_FILE_BYTES = 4 * 1024 * 1024
+"""Of a kubeconfig: a certificate takes some 2 KiB of it."""
+_MAPS = {"clusters": "cluster", "users": "user", "contexts": "context"}
+
+Section = Mapping[str, Any]
+
+
+class KubeconfigUnusable(FaultError):
+    """There is no kubeconfig that says who and where; the text says what to do."""
+
+    default_fault = KUBECONFIG_UNUSABLE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """One context of the kubeconfig: a fleet, and who uses it."""
+
+    context: str
+    server: str
+    """URL of the fleet API."""
+    connect: str
+    """HOST:PORT of the CONNECT listener, from the cluster's extension; "" where it says none."""
+    files: tuple[Path, ...]
+    """The kubeconfig files that were named, for a command that is started for us."""
+    tls_name: str = ""
+    """Name that the fleet API's certificate must have; "" is that of its URL."""
+    proxy: str | None = None
+    """`proxy-url` of the cluster; None: what the environment says."""
+    token: str = field(default="", repr=False)
+    ca_pem: str = field(repr=False)
+    """Whom to trust; "" is whom the system trusts."""
+    certificate_pem: bytes = field(default=b"", repr=False)
+    """With its key; empty for a user with a token."""
+
+    @property
+    def url(self) -> SplitResult:
+        """The fleet API's URL in parts."""
+        return urlsplit(self.server)
+
+    @property
+    def address(self) -> str:
+        """HOST:PORT of the fleet API."""
+        url = self.url
+        host = url.hostname or ""
+        return f"[{host}]:{url.port or 443}" if ":" in host else f"{host}:{url.port or 443}"
+
+    def tls(self) -> ssl.SSLContext:
+        """A context that trusts what the kubeconfig trusts, and shows its certificate if it has one.
+
+        Raises:
+            KubeconfigUnusable: its certificates cannot be used.
+        """
+        from tunnel.aio.identity.openssl import load_chain
+
+        try:
+            context = ssl.create_default_context(cadata=self.ca_pem or None)
+            if self.certificate_pem:
+                load_chain(context, self.certificate_pem)
+        except (ssl.SSLError, ValueError) as error:
+            raise KubeconfigUnusable(f"context {self.context}: its certificates cannot be used: {error}") from error
+        context.set_alpn_protocols(["http/1.1"])
+        return context
+
+
+def kubeconfig_files(given: Path | None, environment: Mapping[str, str] = os.environ) -> list[Path]:
+    """The files to read: the one that was given, those of KUBECONFIG, or kubectl's own."""
+    if given is not None:
+        return [given]
+    if named := environment.get("KUBECONFIG"):
+        return [Path(part) for part in named.split(os.pathsep) if part]
+    return [DEFAULT_FILE.expanduser()]
+
+
+def load_access(files: Sequence[Path], context: str | None = None) -> Access:
+    """Read the files, merge them, and resolve a context; None is the current one.
+
+    Raises:
+        KubeconfigUnusable: they do not say who and where.
+    """
+    merged = _merged(files)
+    where = ", ".join(map(str, files))
+    name = context or merged["current-context"]
+    if not name:
+        raise KubeconfigUnusable(f"{where} has no current context: give one with --context")
+    if not isinstance(name, str) or name not in merged["contexts"]:
+        known = ", ".join(sorted(merged["contexts"])) or "none"
+        raise KubeconfigUnusable(f"{where} has no context {name!r}, only: {known}")
+    chosen = merged["contexts"][name]
+    cluster = merged["clusters"].get(chosen.get("cluster"))
+    user = merged["users"].get(chosen.get("user"))
+    if cluster is None or user is None:
+        what = "cluster" if cluster is None else "user"
+        raise KubeconfigUnusable(f"{where}: context {name} names the {what} {chosen.get(what)!r}, which is not there")
+    try:
+        return _access(name, cluster, user, tuple(path.absolute() for path in files))
+    except (TypeError, ValueError, UnicodeDecodeError, binascii.Error) as error:
+        raise KubeconfigUnusable(f"{where}: context {name} is broken: {error}") from error
+
+
+# Internal
+
+
+def _merged(files: Sequence[Path]) -> dict[str, Any]:
+    merged: dict[str, Any] = {"current-context": "", **{kind: {} for kind in _MAPS}}
+    found = False
+    for path in files:
+        config = _read(path, optional=len(files) > 1)
+        if config is None:
+            continue
+        found = True
+        merged["current-context"] = merged["current-context"] or config.get("current-context") or ""
+        for kind, inner in _MAPS.items():
+            for item in config.get(kind) or ():
+                if not (isinstance(item, dict) and isinstance(item.get(inner), dict)):
+                    raise KubeconfigUnusable(f"{path} is no kubeconfig: {kind} has an entry without a {inner}")
+                merged[kind].setdefault(item.get("name"), {**item[inner], "": path.absolute().parent})
+    if not found:
+        raise KubeconfigUnusable(f"there is no kubeconfig at {', '.join(map(str, files))}")
+    return merged
+
+
+def _read(path: Path, *, optional: bool) -> dict[str, Any] | None:
+    """One file; None for one of several that is not there."""
+    try:
+        import yaml
+    except ImportError as error:  # it has no wheels for 32-bit ARM
+        raise KubeconfigUnusable(
+            "a kubeconfig needs PyYAML, which is not installed: pip install pyyaml", PACKAGE_MISSING
+        ) from error
+
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise KubeconfigUnusable(f"{path} is no kubeconfig: it is larger than {MAX_FILE_BYTES >> 20} MiB")
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if optional:
+            return None
+        raise KubeconfigUnusable(
+            f"{path} is not there: name your kubeconfig with --kubeconfig or KUBECONFIG (cloud-server kubeconfig makes"
+            " one)"
+        ) from None
+    except OSError as error:
+        raise KubeconfigUnusable(f"{path} cannot be read: {error.strerror or error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise KubeconfigUnusable(f"{path} is no kubeconfig with a certificate or a token inside") from error
+    if config is None:
+        return {}
+    if not isinstance(config, dict) or not all(isinstance(config.get(kind) or [], list) for kind in _MAPS):
+        raise KubeconfigUnusable(f"{path} is no kubeconfig with a certificate or a token inside")
+    return config
+
+
+def _access(name: str, cluster: Section, user: Section, files: tuple[Path, ...]) -> Access:
+    server = str(cluster.get("server") or "")
+    url = urlsplit(server)
+    if url.scheme != "https" or not url.hostname or url.port == 0:
+        raise ValueError(f"server {server!r} is no https:// address")
+    if cluster.get("insecure-skip-tls-verify"):
+        raise ValueError(
+            "insecure-skip-tls-verify would give your credentials to anybody: take the server's CA instead"
+        )
+    if user.get("exec") or user.get("auth-provider"):
+        raise ValueError("credentials from a plugin are not taken here: use a kubeconfig of cloud-server kubeconfig")
+    certificate, key = _pem(user, "client-certificate"), _pem(user, "client-key")
+    token = str(user.get("token") or "") or _file(user, "tokenFile").decode().strip()
+    if not (certificate and key) and not token:
+        raise ValueError("its user has neither a certificate with its key nor a token")
+    return Access(
+        context=name,
+        server=server,
+        connect=_connect(cluster),
+        files=files,
+        tls_name=str(cluster.get("tls-server-name") or ""),
+        proxy=str(cluster["proxy-url"]) if cluster.get("proxy-url") else None,
+        token=token,
+        ca_pem=_pem(cluster, "certificate-authority").decode("ascii"),
+        certificate_pem=certificate + b"\n" + key if certificate and key else b"",
+    )
+
+
+def _pem(section: Section, key: str) -> bytes:
+    """What stands inline, or in the file that is named; inline wins."""
+    inline = section.get(f"{key}-data")
+    return base64.b64decode(str(inline), validate=True) if inline else _file(section, key)
+
+
+def _file(section: Section, key: str) -> bytes:
+    name = section.get(key)
+    if not name:
+        return b""
+    path = Path(section[""], str(name))
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _connect(cluster: Section) -> str:
+    for item in cluster.get("extensions") or ():
+        if isinstance(item, dict) and item.get("name") == EXTENSION and isinstance(item.get("extension"), dict):
+            return str(item["extension"].get("connect") or "")
+    return ""

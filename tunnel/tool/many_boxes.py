@@ -1,0 +1,180 @@
+"""The same on many boxes at once: a command with a table of results, or logs with each line under its box's name."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, BinaryIO
+from urllib.parse import quote, urlencode
+
+from tunnel.tool.api import Api, ApiFailed
+from tunnel.tool.at_once import run_at_once
+from tunnel.tool.boxes import log_container, printable, unknown_box
+from tunnel.tool.remote_exec import NAMESPACE, Channel, run_command
+from tunnel.tool.tables import table
+
+MAX_KEPT_BYTES = 1024 * 1024
+"""Of what a command writes on one box, for the table or for -o json."""
+MAX_LINE_BYTES = 64 * 1024
+"""Of a line of a log that is shown under its box's name; a longer one is shown in parts."""
+
+
+@dataclass(slots=True)
+class Ran:
+    """A command on one box."""
+
+    box: str
+    exit_code: int | None = None
+    """None: it was not run, or lost."""
+    error: str = ""
+    """Why not."""
+    output: bytearray = field(default_factory=bytearray)
+    """Both of its outputs, in the order in which they came."""
+    stdout: bytearray = field(default_factory=bytearray)
+    stderr: bytearray = field(default_factory=bytearray)
+    cut: bool = False
+    """It wrote more than is kept."""
+
+    def shown(self) -> dict[str, Any]:
+        """For `-o json`."""
+        return {
+            "box": self.box,
+            "exit_code": self.exit_code,
+            "error": self.error or None,
+            "stdout": self.stdout.decode("utf-8", "replace"),
+            "stderr": self.stderr.decode("utf-8", "replace"),
+            "cut": self.cut,
+        }
+
+    def take(self, channel: Channel, data: bytes) -> None:
+        """Keep what the command writes, up to a limit."""
+        one = self.stdout if channel is Channel.STDOUT else self.stderr
+        room = MAX_KEPT_BYTES - len(self.output)
+        self.cut = self.cut or len(data) > room
+        one += data[:room]
+        self.output += data[:room]
+
+
+def run_on_all(
+    api: Api, boxes: Sequence[str], command: Sequence[str], at_once: int, done: Callable[[Ran], None]
+) -> list[Ran]:
+    """Run a command without input on boxes, some at a time; `done` is told of each in the order of their ends."""
+
+    def run(box: str) -> Ran:
+        ran = Ran(box)
+        try:
+            ran.exit_code = run_command(api, box, command, ran.take)
+        except ApiFailed as error:
+            ran.error = str(error)
+        done(ran)
+        return ran
+
+    return run_at_once([partial(run, box) for box in boxes], at_once)
+
+
+def results_table(results: Sequence[Ran], lines: int) -> str:
+    """Box, exit code, and the first lines of what it wrote; `lines` is how many."""
+    rows: list[Sequence[object]] = []
+    for ran in results:
+        told = ran.error.splitlines() or ran.output.decode("utf-8", "replace").splitlines()
+        shown = [printable(line.expandtabs()) for line in told[:lines]]
+        if shown and len(told) > lines:
+            shown[-1] += f"  (+{len(told) - lines} lines)"
+        code = "failed" if ran.exit_code is None else ran.exit_code
+        rows.append((ran.box, code, shown[0] if shown else ""))
+        rows += [(" ", " ", line) for line in shown[1:]]
+    return table(("BOX", "EXIT", "OUTPUT"), rows)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogOptions:
+    """What is wanted of a log."""
+
+    follow: bool = False
+    tail: int | None = None
+    """Lines from the end; None: all."""
+    since_s: int | None = None
+    timestamps: bool = False
+
+    def query(self, container: str) -> str:
+        """As the API takes it."""
+        items: list[tuple[str, object]] = [("container", container)]
+        items += [("follow", "true")] * self.follow + [("timestamps", "true")] * self.timestamps
+        items += [("tailLines", self.tail)] if self.tail is not None else []
+        items += [("sinceSeconds", self.since_s)] if self.since_s is not None else []
+        return urlencode(items)
+
+
+def copy_log(api: Api, box: str, wanted: str, options: LogOptions, write: Callable[[bytes], None]) -> None:
+    """Hand the log of a unit or a file to `write`, to its end.
+
+    Raises:
+        ApiFailed: there is none, or it broke off.
+    """
+    try:
+        container = log_container(api, box, wanted)
+    except ApiFailed as error:
+        raise unknown_box(api, box, error) from error
+    path = f"/api/v1/namespaces/{NAMESPACE}/pods/{quote(box, safe='')}/log?{options.query(container)}"
+    with api.request("GET", path, headers={"Accept": "*/*"}) as answer:
+        while data := answer.read():
+            write(data)
+
+
+class PrefixedLogs:
+    """Several logs on one output, whole lines only, each under the name of its box."""
+
+    def __init__(self, api: Api, wanted: str, options: LogOptions, out: BinaryIO | None = None) -> None:
+        self._api = api
+        self._wanted = wanted
+        self._options = options
+        self._out = out or sys.stdout.buffer
+        self._lock = threading.Lock()
+        self._broken: OSError | None = None
+
+    def run(self, boxes: Sequence[str]) -> dict[str, ApiFailed]:
+        """Copy them all to their ends; returns the errors, by box.
+
+        Raises:
+            OSError: nobody reads the output any more.
+        """
+        errors: dict[str, ApiFailed] = {}
+        width = max(map(len, boxes))
+
+        def copy(box: str) -> None:
+            rest = bytearray()
+
+            def write(data: bytes) -> None:
+                rest.extend(data)
+                end = rest.rfind(b"\n") + 1 or (len(rest) if len(rest) > MAX_LINE_BYTES else 0)
+                self._write(f"{box:{width}} | ".encode(), bytes(rest[:end]))
+                del rest[:end]
+
+            try:
+                copy_log(self._api, box, self._wanted, self._options, write)
+                self._write(f"{box:{width}} | ".encode(), bytes(rest))
+            except ApiFailed as error:
+                errors[box] = error
+            except OSError as error:
+                self._broken = error
+
+        threads = [threading.Thread(target=copy, args=(box,), name=f"log {box}", daemon=True) for box in boxes]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if self._broken is not None:
+            raise self._broken
+        return errors
+
+    def _write(self, prefix: bytes, data: bytes) -> None:
+        if self._broken is not None:
+            raise self._broken
+        lines = data.splitlines() if data else []
+        if lines:
+            with self._lock:
+                self._out.write(b"".join(prefix + line + b"\n" for line in lines))
+                self._out.flush()
