@@ -24,7 +24,7 @@ from tunnel.aio.process.command import (
     out_option,
     told,
 )
-from tunnel.core.wire.faults import BUG, CERTIFICATE_EXPIRED, FAULTS, NO_SERVER_TO_UPGRADE, PACKAGE_MISSING
+from tunnel.core.wire.faults import CERTIFICATE_EXPIRED, NO_SERVER_TO_UPGRADE, PACKAGE_MISSING
 
 if TYPE_CHECKING:
     from cloud_server.trust.administration import Administration, ListedAgent, ListedToken
@@ -133,22 +133,9 @@ def reload(config: Path) -> None:
 
     When the file cannot be used, the server goes on with what it has, and this fails with the reason.
     """
-    from tunnel.aio.operate.admin import SOCKET_NAME
-    from tunnel.aio.operate.admin_client import AdminRefused, AdminUnreachable, unix_client
-    from tunnel.aio.process.config import state_folder
+    from tunnel.aio.operate.reload_command import ask_to_reload
 
-    try:
-        done = unix_client(state_folder(config) / SOCKET_NAME).call("POST", "reload")
-    except AdminUnreachable as error:
-        raise Failed(str(error), NO_SERVER_TO_UPGRADE) from error
-    except AdminRefused as error:
-        raise Failed(str(error), FAULTS.get(error.code, BUG)) from error
-    for change in done["changed"]:
-        click.echo(f"changed: {change}")
-    for change in done["needs_restart"]:
-        click.echo(f"needs a restart: {change}")
-    if not done["changed"]:
-        click.echo("nothing has changed")
+    ask_to_reload(config, NO_SERVER_TO_UPGRADE)
 
 
 @cli.command()

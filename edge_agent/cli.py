@@ -19,7 +19,7 @@ from tunnel.aio.process.command import (
     refuse_password,
 )
 from tunnel.aio.process.config import ServerAddress
-from tunnel.core.wire.faults import BUG, CERTIFICATE_EXPIRED, CONFIG_INVALID, NO_LINK
+from tunnel.core.wire.faults import BUG, CERTIFICATE_EXPIRED, NO_LINK
 
 if TYPE_CHECKING:
     from tunnel.aio.operate.admin_client import AdminClient
@@ -155,20 +155,9 @@ def status(config: Path, output: str) -> None:
 @config_option("edge-agent")
 def reload(config: Path) -> None:
     """Have the running agent read its configuration anew, and tell what has changed. It follows the file anyway."""
-    from tunnel.aio.operate.admin_client import AdminRefused, AdminUnreachable
+    from tunnel.aio.operate.reload_command import ask_to_reload
 
-    try:
-        told = _admin(config).call("POST", "reload")
-    except (AdminUnreachable, AdminRefused) as error:
-        raise Failed(str(error), NO_LINK) from error
-    for change in told["changed"]:
-        click.echo(f"changed: {change}")
-    for change in told["needs_restart"]:
-        click.echo(f"needs a restart: {change}")
-    if told["fault"]:
-        raise Failed(f"the configuration before stays: {told['fault']}", CONFIG_INVALID)
-    if not told["changed"]:
-        click.echo("nothing has changed")
+    ask_to_reload(config, NO_LINK)
 
 
 class Unreachable(Failed):

@@ -13,6 +13,7 @@ from tunnel.aio.operate.admin import AdminCall, AdminError, Routes
 from tunnel.aio.operate.desired_state import DesiredState
 from tunnel.aio.process.command import VERSION
 from tunnel.aio.process.logs import level, set_level
+from tunnel.core.wire.faults import CONFIG_INVALID
 
 Verdict = Literal["good", "warning", "bad"]
 LEVELS = ("debug", "info", "warning", "error")
@@ -94,7 +95,11 @@ class Status:
         return self.as_json()
 
     async def _reload(self, call: AdminCall) -> object:
-        return (await self.desired.reload(f"asked by {call.principal}")).as_json()
+        one = await self.desired.reload(f"asked for by {call.principal}")
+        if one.fault:
+            remedy = f"edge-agent check --config {self.desired.path}"
+            raise AdminError(409, one.fault, code=CONFIG_INVALID.code, remedy=remedy)
+        return one.as_json()
 
     async def _log_level(self, call: AdminCall) -> object:
         wanted = call.body.get("level") if isinstance(call.body, dict) else None
