@@ -177,6 +177,7 @@ def fetch(port: int, path: str) -> str:
         return str(answer.read().decode())
 
 
+@pytest.mark.e2e
 def test_a_bad_host_section_takes_no_link_down() -> None:
     with cluster() as made:
         made.start()
@@ -191,6 +192,7 @@ def test_a_bad_host_section_takes_no_link_down() -> None:
         wait_until(lambda: status_of(box)[0] == 0, "the mended section is taken")
 
 
+@pytest.mark.e2e
 def test_a_box_that_was_turned_away_dials_seldom_and_at_once_after_a_new_join() -> None:
     with cluster() as made:
         made.start()

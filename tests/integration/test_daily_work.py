@@ -252,6 +252,7 @@ def test_cp_of_a_file_both_ways(shared: Fleet) -> None:
     assert sorted(path.name for path in away.iterdir()) == ["there.bin"]
 
 
+@pytest.mark.e2e
 def test_cp_of_a_folder_both_ways(shared: Fleet) -> None:
     source = shared.home / "tree"
     names = ["a", "sub dir/b", "sub dir/ünï\ncode", "sub dir/-rf", "empty/", "*"]
@@ -444,6 +445,7 @@ OF_THE_SERVER = ("status", "agents", "opens", "events", "whoami")
 """tests/tool/test_commands_server.py has them."""
 
 
+@pytest.mark.e2e
 def test_the_commands_of_the_pages(shared: Fleet) -> None:
     """Each command of docs/daily-work.md and of README that ends by itself, with this fleet's names."""
     names = {"box-7": "box-1", "box-8": "box-2", "/var/log/app.log": str(shared.log("box-1"))}

@@ -37,6 +37,7 @@ def _noticed_after_s(made: Tunnel) -> float:
     return float(found[1])
 
 
+@pytest.mark.e2e
 def test_an_idle_link_is_asked_as_often_as_the_server_can_bear(spread: Tunnel) -> None:
     time.sleep(2 * SUSPECT_S)  # by then the agent has asked, and was told
     assert _noticed_after_s(spread) > 1 / PINGS_PER_S

@@ -52,6 +52,7 @@ async def test_tunnels_go_on_over_a_link_that_is_cut(shared_here: Tunnel) -> Non
         await asyncio.gather(*map(echo, calls))
 
 
+@pytest.mark.e2e
 async def test_an_endpoint_that_speaks_first_is_always_heard(shared_here: Tunnel) -> None:
     for _ in range(ECHOES):
         async with connected(shared_here.cluster.unix_socket) as client:

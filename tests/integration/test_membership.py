@@ -71,6 +71,7 @@ def test_a_server_without_descriptors_takes_nobodys_name_away_and_sees_whose_is_
         assert "cannot be read" not in made.cluster.server.log_text()
 
 
+@pytest.mark.e2e
 def test_a_join_ends_what_the_earlier_key_holds_and_the_running_agent_goes_on_with_the_new_one() -> None:
     with tunnel(["echo"]) as made, made.dial("echo") as sock:
         assert exchange(sock) == b"ping"
@@ -138,6 +139,7 @@ def use_own_authority(made: Tunnel, own: Authority, **settings: object) -> None:
     (made.box.state / "ca.crt").write_bytes(own.pem)
 
 
+@pytest.mark.e2e
 def test_with_ones_own_authority_there_are_no_tokens() -> None:
     own = Authority("own CA")
     with tunnel(["echo"]) as made:

@@ -67,6 +67,7 @@ def test_a_port_that_refuses(open_box: Tunnel) -> None:
     assert str(port) in refused.reason
 
 
+@pytest.mark.e2e
 def test_an_address_that_never_answers(open_box: Tunnel) -> None:
     with silent_port() as port:
         start = time.monotonic()

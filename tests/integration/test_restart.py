@@ -71,6 +71,7 @@ def test_the_server_is_killed_and_started_again(own: Tunnel) -> None:
     wait_until(lambda: "ConnectionResetError" in endings, f"a reset at the target, not {endings}")
 
 
+@pytest.mark.e2e
 def test_the_agent_outlives_a_server_that_is_away_for_long(own: Tunnel) -> None:
     own.cluster.server.kill()
     time.sleep(3)

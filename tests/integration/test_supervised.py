@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.support.cluster import cluster
 from tests.support.tunnel import BOX, wait_until
 from tests.support.waits import scaled_s
 
 
+@pytest.mark.e2e
 def test_the_line_follows_the_link_and_signs_of_life_come() -> None:
     with cluster() as made:
         made.server.environment["WATCHDOG_USEC"] = "1000000"
