@@ -18,6 +18,13 @@ COMMIT = "76d9104"
 BUILD_S = 600.0
 
 
+def missing_history() -> str:
+    """Returns why the old build cannot be made from this copy of the sources; an empty text when it can."""
+    command = ["git", "-C", str(TOP), "cat-file", "-e", f"{COMMIT}^{{commit}}"]
+    asked = subprocess.run(command, capture_output=True, check=False)
+    return "" if not asked.returncode else f"commit {COMMIT} is not in this copy of git's history"
+
+
 def old_program(name: str) -> str:
     """Returns the path of one of its commands, such as `edge-agent`.
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.old_build import old_program
+from tests.e2e.old_build import missing_history, old_program
 from tests.support.cluster import Box, Cluster, cluster
 from tests.support.kubectl_user import KubectlUser
 from tests.support.relay_process import RelayProcess
@@ -22,7 +22,7 @@ from tests.support.targets import TargetProcess
 from tests.support.tunnel import BOX, exchange
 from tests.support.waits import Deadline, scaled_s
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.skipif(bool(missing_history()), reason=missing_history())]
 SERVICE = "printer"
 
 
