@@ -15,7 +15,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -147,6 +147,8 @@ class _Process:
         self._command = [sys.executable, "-P", "-m", "cloud_server.trust.signing", str(state), trust_domain]
         self._answer_s = answer_s
         self._running: subprocess.Popen[bytes] | None = None
+        self._too_slow = False
+        """Whether the last one to be asked was killed for the time that it took."""
 
     def ask(self, question: Mapping[str, str] | None) -> _Said:
         """The answer to a question; None only looks whether there would be one.
@@ -155,11 +157,21 @@ class _Process:
             SignerFailed: there is none.
         """
         try:
-            if self._running is not None and self._running.poll() is not None:
+            at_rest = self._running is not None and self._running.poll() is None
+            if not at_rest:
                 self.end()  # killed by somebody while it had nothing to do
-            if self._running is None:
                 self._start()
-            return {} if question is None else self._exchange(question)
+            if question is None:
+                return {}
+            try:
+                return self._exchange(question)
+            except SignerFailed:
+                if not at_rest or self._too_slow:
+                    raise
+            # Killed by somebody a moment before. Should it have signed already, a second certificate does no harm.
+            self.end()
+            self._start()
+            return self._exchange(question)
         except BaseException:
             self.end()
             raise
@@ -168,7 +180,8 @@ class _Process:
         """End the process, if there is one: it does so with its input."""
         process, self._running = self._running, None
         if process is not None:
-            with self._in_time(process), process:  # closes the pipes, then waits
+            # It closes the pipes, then waits. A question that nobody reads any more need not be written.
+            with self._in_time(process), suppress(BrokenPipeError), process:
                 pass
 
     # Internal
@@ -204,7 +217,13 @@ class _Process:
     @contextmanager
     def _in_time(self, process: subprocess.Popen[bytes]) -> Iterator[None]:
         """Kill it when what is done inside takes too long."""
-        timer = threading.Timer(self._answer_s, process.kill)
+
+        def kill() -> None:
+            self._too_slow = True
+            process.kill()
+
+        self._too_slow = False
+        timer = threading.Timer(self._answer_s, kill)
         timer.start()
         try:
             yield
