@@ -151,7 +151,7 @@ def test_ports_open_and_close_and_the_page_of_metrics_tells(up: Tunnel) -> None:
     up.box.configure(
         {"metrics": {"listen": f"127.0.0.1:{page}"}, "listen": [{"listen": f"127.0.0.1:{port}", "target": "none"}]}
     )
-    wait_until(lambda: all(part["up"] for part in status_of(up.box)[1]["parts"]), "both are open")
+    wait_until(lambda: [part["up"] for part in status_of(up.box)[1]["parts"]] == [True] * 3, "both are open")
     with up.connect("echo") as sock:
         assert exchange(sock) == b"ping"
     figures = fetch(page, "/metrics")
