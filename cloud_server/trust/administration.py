@@ -141,7 +141,7 @@ class Administration:
             raise AdministrationFailed.of(error) from error
 
     def tokens(self) -> Sequence[ListedToken]:
-        """All tokens of users, and all to join with that a box may still have."""
+        """All tokens of users, and those to join with, used or expired ones for a month."""
         self._store.catch_up()
         found = [_user_token(record) for record in self._store.list(USER_TOKENS)]
         return found + [_join_token(record) for record in self._store.list(JOIN_TOKENS)]
@@ -152,23 +152,23 @@ class Administration:
         Raises:
             AdministrationFailed: there is none, several have ids that begin so, or that cannot be kept.
         """
-        listed = self.tokens()
+        self._store.catch_up()
+        users = self._store.list(USER_TOKENS)
+        gone: list[Change[Any]]
         if user:
-            meant_ones = [one for one in listed if one.user == user]
-            near = close_name(user, {one.user for one in listed}.__contains__)
-            missing = f"{user[:80]} has no token{meant(near)}"
+            owners = {one.key: token.user for one in users if (token := value_of(one)) is not None}
+            gone = [Change(USER_TOKENS, key, None) for key, owner in owners.items() if owner == user]
+            missing = f"{user[:80]} has no token{meant(close_name(user, set(owners.values()).__contains__))}"
         else:
-            meant_ones = [one for one in listed if one.token_id.startswith(token_id)] if token_id else []
+            joins = self._store.list(JOIN_TOKENS)
+            gone = [Change(USER_TOKENS, one.key, None) for one in users if token_id and one.key.startswith(token_id)]
+            gone += [Change(JOIN_TOKENS, one.key, None) for one in joins if token_id and one.key.startswith(token_id)]
             missing = f"there is no token {token_id[:80]}: cloud-server token list shows all"
-        if not meant_ones:
+        if not gone:
             raise AdministrationFailed(missing, NO_SUCH_TOKEN)
-        if token_id and len(meant_ones) > 1:
-            text = f"{len(meant_ones)} tokens begin with {token_id}: give more of it"
+        if token_id and len(gone) > 1:
+            text = f"{len(gone)} tokens begin with {token_id[:80]}: give more of it"
             raise AdministrationFailed(text, NO_SUCH_TOKEN)
-        ids = tuple(one.token_id for one in meant_ones)
-        gone: list[Change[Any]] = []
-        gone += [Change(USER_TOKENS, one.key, None) for one in self._store.list(USER_TOKENS) if one.key.startswith(ids)]
-        gone += [Change(JOIN_TOKENS, one.key, None) for one in self._store.list(JOIN_TOKENS) if one.key.startswith(ids)]
         try:
             await self._store.commit(*gone)
         except StoreUnavailable as error:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import structlog
 
-from cloud_server.trust.records import AGENTS, AgentRecord
+from cloud_server.trust.records import AGENTS, SIGHTINGS, AgentRecord
 from cloud_server.trust.store import Change, Conflict, Record, Store, StoreUnavailable, Unreadable, value_of
 from tunnel.aio.identity.validity import Validity
 from tunnel.core.wire.errors import Code, SessionRefused, TunnelError
@@ -151,7 +151,7 @@ class JoinedAgents:
         self._store.catch_up()
         if self._store.get(AGENTS, name) is None:
             return False
-        await self._store.commit(Change(AGENTS, name, None))
+        await self._store.commit(Change(AGENTS, name, None), Change(SIGHTINGS, name, None))
         return True
 
     # Internal

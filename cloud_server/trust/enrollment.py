@@ -70,7 +70,7 @@ class Enrollment:
             raise EnrollmentRefused(refused.text, refused.fault) from caught
         except (SignerFailed, StoreUnavailable, TokenUnreadable) as error:
             _log.error("join failed", code=error.fault.code, token=token_id, reason=str(error))
-            self._audit.record("join_failed", token=token_id, code=error.fault.code, text=str(error))
+            self._audit.record_folded("join_failed", token_id, token=token_id, code=error.fault.code, text=str(error))
             what = CANNOT_SIGN if isinstance(error, SignerFailed) else CANNOT_KEEP
             raise EnrollmentRefused(f"{what}; {STILL_GOOD}", error.fault) from error
         self._on_joined(name, IdentityRejected(f"{name} was joined anew"))
@@ -97,7 +97,7 @@ class Enrollment:
             raise EnrollmentRefused(refused.text, refused.fault) from refused
         except SignerFailed as error:
             _log.error("renewal failed", code=error.fault.code, agent=name, reason=str(error))
-            self._audit.record("renewal_failed", agent=name, code=error.fault.code, text=str(error))
+            self._audit.record_folded("renewal_failed", name, agent=name, code=error.fault.code, text=str(error))
             raise EnrollmentRefused(CANNOT_SIGN, error.fault) from error
         await self._note(name, signed)
         self._audit.record("renewed", agent=name)

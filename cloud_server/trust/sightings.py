@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
+from itertools import islice
 
 import structlog
 
 from cloud_server.trust.records import SIGHTINGS, Sighting
-from cloud_server.trust.store import Change, Store, StoreUnavailable, value_of
+from cloud_server.trust.store import Change, Record, Store, StoreUnavailable, value_of
 
 WRITE_EVERY_S = 60.0
 """What a killed server loses; a database of 5,000 boxes that come back at once is written once, not 5,000 times."""
@@ -24,6 +25,7 @@ class Sightings:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._unwritten: dict[str, Sighting] = {}
+        store.watch(SIGHTINGS, self._changed)
 
     def get(self, name: str) -> Sighting | None:
         """The last sighting of an agent; None when it never came."""
@@ -62,7 +64,7 @@ class Sightings:
 
     async def write(self) -> None:
         """Write what was noted. What cannot be written now is kept for the next time."""
-        while batch := list(self._unwritten.items())[:BATCH]:
+        while batch := list(islice(self._unwritten.items(), BATCH)):
             try:
                 await self._store.commit(*(Change(SIGHTINGS, name, sighting) for name, sighting in batch))
             except StoreUnavailable as fault:
@@ -71,3 +73,9 @@ class Sightings:
             for name, sighting in batch:
                 if self._unwritten.get(name) is sighting:
                     del self._unwritten[name]
+
+    # Internal
+
+    def _changed(self, name: str, _before: Record[Sighting] | None, after: Record[Sighting] | None) -> None:
+        if after is None:  # the agent was forgotten: so is what was still to be written of it
+            self._unwritten.pop(name, None)

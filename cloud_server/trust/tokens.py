@@ -111,11 +111,12 @@ class JoinTokens:
         """
         before = datetime.now(UTC) - GRACE
         over = [
-            Change(JOIN_TOKENS, record.key, None, expected=record.version)
+            Change(JOIN_TOKENS, record.key, None)
             for record in self._store.list(JOIN_TOKENS)
             if isinstance(record, Good) and record.value.expires < before
         ]
-        await self._store.commit(*over)
+        if over:
+            await self._store.commit(*over)
         return len(over)
 
 

@@ -178,7 +178,10 @@ def test_tokens_are_listed_and_revoked(tmp_path: Path) -> None:
     bob = next(line for line in listed if line[1] == "user bob")
     assert made[2].strip() not in str(listed)
     assert token_digest(made[2].strip()).startswith(bob[0])
-    assert typed("token", "revoke", "--config", config, bob[0]).stdout == "1 token revoked\n"
+    nobody = typed("token", "revoke", "--config", config, "--user", "x").stderr
+    assert nobody == "Error [LL1032]: x has no token\n"
+    # The whole of it, as records have it, does as well as what the list shows.
+    assert typed("token", "revoke", "--config", config, token_digest(made[2].strip())).stdout == "1 token revoked\n"
     assert typed("token", "revoke", "--config", config, "--user", "ann").stdout == "2 tokens revoked\n"
     (join,) = fields("token", "list", "--config", config)
     assert join[2].startswith("until 20")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import cloud_server.trust.sightings as sightings_module
+from cloud_server.trust.agents import JoinedAgents
 from cloud_server.trust.records import SIGHTINGS
 from cloud_server.trust.sightings import Sightings
 from cloud_server.trust.store import StoreUnavailable
@@ -59,3 +60,18 @@ async def test_many_are_written_in_few_steps_and_none_is_lost_when_that_fails(
         assert (commits, len(store.list(SIGHTINGS))) == (5, 1000)
         await sightings.write()
         assert commits == 5
+
+
+async def test_a_forgotten_name_was_never_seen(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        agents, sightings = JoinedAgents(store, pins_unknown=True), Sightings(store)
+        for name in ("written", "unwritten"):
+            await agents.check(name, b"a key")
+            sightings.seen(name, "192.0.2.1:5", "1.2")
+            if name == "written":
+                await sightings.write()
+        for name in ("written", "unwritten"):
+            assert await agents.forget(name)
+            assert sightings.get(name) is None
+        await sightings.write()
+        assert [record for record in store.list(SIGHTINGS) if record.key in ("written", "unwritten")] == []
