@@ -79,8 +79,7 @@ class Exposed:
             trace_id=incoming.trace_id or new_trace_id(),
         )
 
-        async def serve(live: LiveOpen, opened: Callable[[Stream], None]) -> None:
-            live.agent, live.target = agent, incoming.target
+        async def serve(opened: Callable[[Stream], None]) -> None:
             # What answers is made for each stream: thousands of agents open none.
             await self._answering(agent).serve(incoming, opened)
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
 from tunnel.aio.identity.validity import ExpiryLog, Standing, Validity, Watched
-from tunnel.aio.sockets.conn import Conn
+from tunnel.aio.sockets.conn import Conn, certificate_time
 
 MAX_REMEMBERED = 1024
 """Users near their end that are remembered for having been told of; beyond that, all are told anew."""
@@ -43,12 +42,8 @@ class PresentedCertificates:
         if spiffe not in self._remembered and len(self._remembered) >= MAX_REMEMBERED:
             self._remembered.clear()
             self._log = ExpiryLog()
-        validity = Validity(_time(certificate["notBefore"]), _time(certificate["notAfter"]))
+        validity = Validity(certificate_time(certificate["notBefore"]), certificate_time(certificate["notAfter"]))
         remedy = f"give them another kubeconfig: cloud-server kubeconfig --user {spiffe.rpartition('/')[2]}"
         what = f"the certificate of {spiffe}, in use just now,"
         self._remembered[spiffe] = watched = Watched(name=spiffe, what=what, validity=validity, remedy=remedy)
         self._log.look([watched], datetime.now(UTC))
-
-
-def _time(text: str) -> datetime:
-    return datetime.fromtimestamp(ssl.cert_time_to_seconds(text), UTC)

@@ -37,7 +37,7 @@ class Routing(Protocol):
         ...
 
 
-Serve = Callable[[LiveOpen, Callable[[Stream], None]], Awaitable[None]]
+Serve = Callable[[Callable[[Stream], None]], Awaitable[None]]
 """Serves a stream that an agent opens: connects it, tells of the stream once it has one, and carries it to its end."""
 
 
@@ -113,7 +113,6 @@ class Door:
         try:
             live.permitted = self._routes(request)
             self._policed.check(live)
-            live.permitted, live.rule = live.permitted[:1], live.permitted[0].rule
             self._recorded.admit()
             await self._serve(live, serve)
         except BaseException as error:
@@ -162,7 +161,7 @@ class Door:
         assert live.scope is not None
         try:
             async with live.scope:
-                await serve(live, lambda stream: self._recorded.opened(live, stream))
+                await serve(lambda stream: self._recorded.opened(live, stream))
         except TimeoutError:
             if live.ended_by is None:
                 raise

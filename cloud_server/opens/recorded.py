@@ -47,7 +47,7 @@ class Recorded:
         """See Opener."""
         self._records.admit()
         if live.request.early_data:
-            live.agent, live.target = live.permitted[0].route
+            (live.agent, live.target), live.rule = live.permitted[0]
             self._records.opened(live)
         stream = await self._then.open(live)
         self.opened(live, stream)

@@ -96,11 +96,12 @@ def _port(text: str) -> int:
 def _address(host: str) -> Address | None:
     """The address that a host is; only IPv6 stands in brackets, and always does."""
     bracketed = host.startswith("[") and host.endswith("]")
+    if not bracketed and "." not in host:  # an agent's name, as a rule: that it is no address costs 3 us to find out
+        return None
     try:
-        address = ipaddress.ip_address(host[1:-1] if bracketed else host)
+        return ipaddress.IPv6Address(host[1:-1]) if bracketed else ipaddress.IPv4Address(host)
     except ValueError:
         return None
-    return address if bracketed == (address.version == 6) else None
 
 
 def _host_behind(text: str) -> str:

@@ -181,7 +181,9 @@ class Router:
                 NO_ROUTE,
             )
         hint = "" if self._cluster.may_read(Pod) else "; pods are not known: the account may not list and watch them"
-        close = meant(close_name(host, self._agents.is_known))
+        # One slip makes no agent's name of what has more: a domain, an address. To try them all costs up to 2 ms.
+        may_be_agent = host.count(".") + host.count(":") < 2
+        close = meant(close_name(host, self._agents.is_known) if may_be_agent else None)
         raise OpenRefused(
             f"no agent for {host}{close or ':'} it is no agent, node, pod, service or [[route]] known here{hint};"
             f" {FORMS}",
@@ -191,6 +193,8 @@ class Router:
 
     def _best_first(self, routes: list[Route], version: int = 0) -> list[Route]:
         """In any order, but those first whose agent is connected, and of them those of an IP version; 0: of any."""
+        if len(routes) < 2:
+            return routes
         self._shuffle(routes)
 
         def worse(route: Route) -> tuple[bool, bool]:
