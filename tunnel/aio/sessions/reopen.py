@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from tunnel.aio.sessions.session import TunnelSession
 from tunnel.aio.sessions.stream import Stream
-from tunnel.core.wire.errors import Code, OpenRefused
+from tunnel.core.wire.errors import OpenRefused
 
 LEAST_S = 0.001
 """What a dial is given when its time is nearly over: 0 would stand for no deadline."""
@@ -37,6 +37,8 @@ async def open_until(
         session = await session_for(give_up_s)
         try:
             return await open_at(session, max(LEAST_S, give_up_s - loop.time()))
-        except OpenRefused as refused:
-            if refused.code is not Code.SESSION_LOST or once or loop.time() >= give_up_s:
+        except OpenRefused:
+            # By the session, not by the code: that may be the peer's own word, and then the same session would be asked
+            # again and again without a pause.
+            if not session.closed.done() or once or loop.time() >= give_up_s:
                 raise
