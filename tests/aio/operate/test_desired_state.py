@@ -137,3 +137,31 @@ async def test_a_change_before_it_followed_is_seen_too(daemon: Daemon) -> None:
     daemon.path.write_text('labels.site = "paris"\n')
     async with daemon.following():
         await eventually(lambda: daemon.desired.generation == 2)
+
+
+async def test_a_file_that_no_reader_can_stand_changes_nothing(daemon: Daemon) -> None:
+    told = await daemon.becomes("a = " + "[" * 5000)
+    assert told.fault.endswith("agent.toml: is nested too deeply")
+    assert (told.generation, daemon.applied) == (1, [])
+
+
+async def test_a_fault_of_ours_while_it_is_read_changes_nothing(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_path: Path) -> Config:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(daemon.desired, "_load", broken)
+    with capture_logs() as logs:
+        told = await daemon.desired.reload("a test")
+    assert told.fault.startswith("a fault of the daemon while it was read")
+    assert [line["code"] for line in logs if line.get("exc_info")] == ["LL6001"]
+
+
+async def test_what_was_applied_by_half_is_not_good_because_it_is_looked_at_again(daemon: Daemon) -> None:
+    daemon.breaks = True
+    told = await daemon.becomes('labels.site = "paris"\n')
+    assert "a restart applies all" in told.fault
+    daemon.breaks = False
+    again = await daemon.desired.reload("a test")
+    assert (again.fault, daemon.desired.fault) == (told.fault, told.fault)

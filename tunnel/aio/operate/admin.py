@@ -40,6 +40,8 @@ IDLE_S = 60.0
 """For the next request of a connection."""
 ANSWER_S = 30.0
 """For an answer that is no stream. A disk that hangs must not hang the command with it."""
+WHOLE_S = 300.0
+"""How long a client may take to read a whole answer: that of 10,000 agents is some 10 MiB, over a slow line perhaps."""
 UNREAD_S = 30.0
 """How long a client may leave a line of a stream unread: a pager left open must not hold the daemon's memory."""
 _JSON = ("content-type", "application/json")
@@ -224,14 +226,14 @@ async def answer(
         async with asyncio.timeout(ANSWER_S):
             result = await _result(routes, exchange, request, principal, peer, limits)
     except AdminError as error:
-        await exchange.respond(error.status, [_JSON], _error(error.text, error.code, error.remedy))
+        await _respond(exchange, error.status, [_JSON], _error(error.text, error.code, error.remedy))
         return
     except HttpError as error:
-        await exchange.respond(error.status, [_JSON, ("connection", "close")], _error(error.text))
+        await _respond(exchange, error.status, [_JSON, ("connection", "close")], _error(error.text))
         return
     except TimeoutError:
         text = f"the daemon has no answer within {spoken_s(ANSWER_S)}: its log may say what it waits for"
-        await exchange.respond(504, [_JSON], _error(text))
+        await _respond(exchange, 504, [_JSON], _error(text))
         return
     except StreamError:
         raise
@@ -239,14 +241,14 @@ async def answer(
         _log.exception(
             "a call of the admin API fails for a fault of the daemon", code=BUG.code, peer=peer, path=request.raw_path
         )
-        await exchange.respond(500, [_JSON], _error("a fault of the daemon, whose log says more"))
+        await _respond(exchange, 500, [_JSON], _error("a fault of the daemon, whose log says more"))
         return
     if isinstance(result, AsyncGenerator):
         await _stream(exchange, result)
     elif result is None:
-        await exchange.respond(204, [], b"")
+        await _respond(exchange, 204, [], b"")
     else:
-        await exchange.respond(200, [_JSON], _encoded(result))
+        await _respond(exchange, 200, [_JSON], _encoded(result))
 
 
 class AdminServer:
@@ -322,6 +324,14 @@ async def _result(
         raise AdminError(400, f"the request's body is no JSON: {error}") from error
     call = AdminCall(principal=principal, peer=peer, limits=limits, values=values, query=dict(request.query), body=body)
     return await handler(call)
+
+
+async def _respond(exchange: Exchange, status: int, headers: HeaderItems, body: bytes) -> None:
+    try:
+        async with asyncio.timeout(WHOLE_S):
+            await exchange.respond(status, headers, body)
+    except TimeoutError:
+        raise StreamClosed(f"the client did not take the answer within {spoken_s(WHOLE_S)}") from None
 
 
 async def _stream(exchange: Exchange, feed: Feed) -> None:

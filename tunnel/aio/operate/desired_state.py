@@ -91,6 +91,8 @@ class DesiredState(Generic[C]):
         """When the current one was read."""
         self.fault = fault
         """Why the file as it is now cannot be used; empty when it can."""
+        self._half_applied = ""
+        """Why the last change was not applied to its end, which another look at the same file does not mend."""
         self.changed: list[str] = []
         """What the last change was."""
         self.needs_restart: list[str] = []
@@ -150,6 +152,10 @@ class DesiredState(Generic[C]):
                 new, found, restart = await self._calls.run(self._look)
             except (ConfigError, NotAnswering) as error:
                 return self._keep_old(error, why)
+            except Exception:  # noqa: BLE001 - whatever it is, the daemon goes on with what it has
+                text = "the configuration cannot be read, for a fault of the daemon"
+                _log.exception(text, code=BUG.code, why=why)
+                return self._keep_old(FaultError("a fault of the daemon while it was read: the log says more"), why)
             return await self._take(new, found, restart, why)
 
     def as_json(self) -> dict[str, Any]:
@@ -196,17 +202,19 @@ class DesiredState(Generic[C]):
         return new, found, [one for one in since_start if one.is_of(self._only_at_start)]
 
     async def _take(self, new: C, found: list[Difference], restart: list[Difference], why: str) -> Reloaded:
-        mended, self.fault = bool(self.fault), ""
+        mended, self.fault = self.fault not in ("", self._half_applied), self._half_applied
         if mended:
             _log.info("the configuration can be used again", why=why)
         self.needs_restart = _shown(restart)
         if not found:
-            told = Reloaded(generation=self.generation, needs_restart=self.needs_restart)
+            told = Reloaded(generation=self.generation, needs_restart=self.needs_restart, fault=self.fault)
             return self._told(told, mended)
         try:
             await self._apply(self.current, new)
+            self.fault = self._half_applied = ""
         except Exception:  # noqa: BLE001 - whatever it is, the daemon goes on and says so
             self.fault = "a fault of the daemon while it was applied: the log says more, and a restart applies all"
+            self._half_applied = self.fault
             text = "the configuration was not applied to its end, for a fault of the daemon"
             _log.exception(text, code=BUG.code, why=why)
         self.current = new

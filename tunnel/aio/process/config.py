@@ -225,7 +225,7 @@ def state_folder(path: Path) -> Path:
     """
     try:
         named = tomllib.loads(path.read_text(encoding="utf-8")).get("state")
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         named = None
     return path.parent.absolute() / named if isinstance(named, str) else path.parent.absolute()
 
@@ -243,6 +243,8 @@ def _read(path: Path) -> tuple[str, dict[str, Any]]:
         raise ConfigError([f"{path}: is not UTF-8"], CONFIG_NOT_TOML) from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError([_not_toml(path, error)], CONFIG_NOT_TOML) from error
+    except RecursionError as error:
+        raise ConfigError([f"{path}: is nested too deeply"], CONFIG_NOT_TOML) from error
 
 
 def _not_toml(path: Path, error: tomllib.TOMLDecodeError) -> str:

@@ -22,6 +22,8 @@ to spare. A stat of each file now and then is nothing."""
 SETTLE_S = 0.2
 """How long the files must stay as they are before they count as changed: an editor that empties a file and then writes
 it, and a certificate whose key follows in a second rename, are one change."""
+MAX_SETTLE_LOOKS = 50
+"""Ten seconds: a file that is written all the time is told as it is then."""
 MAX_LINKS = 40
 """Followed on the way to a file; the kernel gives up at as many."""
 _EVENTS = CLOSE_WRITE | ATTRIB | CREATE | DELETE | MOVED_FROM | MOVED_TO
@@ -50,7 +52,7 @@ class FileWatch:
             await self.start()
         while (now := await self._look()) == self._seen:
             await self._inotify.changed(POLL_S)
-        while True:
+        for _ in range(MAX_SETTLE_LOOKS):
             await asyncio.sleep(SETTLE_S)
             before, now = now, await self._look()
             if now == before:
