@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -148,3 +149,35 @@ def test_a_quiet_process_tells_by_itself_when_the_time_is_over(daemon: subproces
 def test_what_was_held_is_the_last_word(daemon: subprocess.Popen[str]) -> None:
     _, log = daemon.communicate("end\n", timeout=scaled_s(20))
     assert [json.loads(line).get("repeated") for line in log.splitlines()] == [None, 99]
+
+
+class Broken(Exception):
+    """Such as can be looked for when nobody should have it any more."""
+
+
+def raised(text: str) -> Broken:
+    try:
+        raise Broken(text)
+    except Broken as error:
+        return error
+
+
+def test_equal_exceptions_are_folded_and_others_are_not_and_none_is_kept() -> None:
+    watched = Watched()
+    first = raised("one")
+    kept = weakref.ref(first)
+    assert watched.log("broken", exc_info=first)
+    assert not watched.log("broken", exc_info=raised("one"))
+    assert watched.log("broken", exc_info=raised("two"))
+    del first
+    assert kept() is None
+    for error, passes in ((KeyError("a"), True), (KeyError("b"), True), (KeyError("a"), False)):
+        try:
+            raise error
+        except KeyError:
+            assert watched.log("broken, too", exc_info=True) is passes
+
+
+def test_a_line_that_stands_for_itself_is_never_folded() -> None:
+    watched = Watched()
+    assert [watched.log("> DATA 7 4096 bytes", each=True, packet=3) for _ in range(3)] == [True] * 3

@@ -6,6 +6,7 @@ line with the fields of the last of them. Records of the audit log do not come t
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections import OrderedDict
@@ -71,7 +72,7 @@ class Folding:
         Raises:
             structlog.DropEvent: it was counted.
         """
-        if method in _NEVER:
+        if event.pop("each", False) or method in _NEVER:
             return event
         key, now_s = _key(method, event), self._clock()
         with self._lock:
@@ -83,7 +84,7 @@ class Folding:
                     self._end(self._kinds.popitem(last=False)[1])
                 return event
             kind.repeated += 1
-            kind.last = event
+            kind.last = {name: value for name, value in event.items() if name != "exc_info"}  # the first line had it
             if kind.repeated == 1:
                 self._waiting += 1
                 self._wake()
@@ -113,7 +114,7 @@ class Folding:
         if kind.last is None:
             return
         self._waiting -= 1
-        fields = {name: value for name, value in kind.last.items() if name != "exc_info"}  # the first line had it
+        fields = dict(kind.last)
         often = "once" if kind.repeated == 1 else f"{kind.repeated} times"
         fields["event"] = f"{fields['event']}: repeated {often} in {spoken_s(WINDOW_S)}"
         fields["repeated"] = kind.repeated
@@ -122,9 +123,17 @@ class Folding:
 
 def _key(method: str, event: Event) -> Any:
     """What equal lines have in common."""
-    fields = tuple((name, value) for name, value in event.items() if name not in VOLATILE)
+    fields = tuple(
+        (name, _cause(value) if name == "exc_info" else value) for name, value in event.items() if name not in VOLATILE
+    )
     try:
         hash(fields)
     except TypeError:  # a list among the values
         fields = tuple((name, repr(value)) for name, value in fields)
     return method, fields
+
+
+def _cause(exc_info: Any) -> str:
+    """An exception in words, or "" for none: itself it would keep the frames that it came through, and all in them."""
+    error = exc_info if isinstance(exc_info, BaseException) else sys.exc_info()[1] if exc_info else None
+    return "" if error is None else f"{type(error).__name__}: {error}"[:1000]

@@ -20,7 +20,7 @@ class FrameLog:
 
     def __init__(self, log: FilteringBoundLogger) -> None:
         """Write to `log`, which names the session."""
-        self._log = log
+        self._log = log.bind(each=True)  # none of them stands for others that look like it
 
     def received(self, message: bytes) -> None:
         """Writes what came in."""
