@@ -124,7 +124,7 @@ def test_unknown_codes_and_classes_have_a_meaning() -> None:
     victim.receive(Frame.open(1, traffic_class=77), Frame.go_away(code=4711))
     stream = victim.session.stream(1)
     assert stream is not None
-    assert stream.hint == 0
+    assert stream.send.hint == 0
     away = victim.events()[1]
     assert isinstance(away, ev.PeerGoingAway)
     assert away.code is Code.INTERNAL

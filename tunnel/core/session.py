@@ -137,7 +137,7 @@ class Session:
         return self.generation
 
     def detach(self, generation: int, now: float) -> bool:
-        """Returns the carrier is gone. False when a newer one has taken its place already, or the session is closed."""
+        """The carrier is gone. Returns False when a newer one has its place already, or the session is closed."""
         if generation != self.generation or self.link is not Link.ATTACHED:
             return False
         self._step(LinkInput.DETACH)
@@ -156,7 +156,7 @@ class Session:
         self._events.append(ev.SessionClosed(error))
 
     def go_away(self, code: Code, text: str, reconnect_after_s: float = 0.0) -> None:
-        """Takes no new streams, and ask the peer to open none."""
+        """Takes no new streams, and asks the peer to open none."""
         self._streams.refusing = OpenRefused(text, code)
         self._scheduler.control.append(f.GoAway(code, text, int(reconnect_after_s * 1000)))
 
@@ -199,7 +199,7 @@ class Session:
             self._streams.accept(stream, now, resolved_address)
 
     def reset_stream(self, stream: CoreStream, code: Code, text: str = "") -> None:
-        """Ends a stream at once, or refuse one that the peer opened. No event follows; ended streams are left alone."""
+        """Ends a stream at once, or refuses one that the peer opened. No event follows; an ended one is left alone."""
         if self._streams.get(stream.id) is stream:
             self._streams.reset(stream, code, text)
 

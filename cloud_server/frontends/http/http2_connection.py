@@ -321,21 +321,23 @@ class Http2Connection(asyncio.Protocol):
         if self._busy or self._over:
             return
         self._busy = True
-        self._return_credit()
         unwritten = turn = 0
         # A stream that is stopped by its own window leaves the queue; the connection's window stops them all.
         stopped: list[Http2Stream] = []
-        while self._ready and not self._write_paused and turn < TURN_BYTES and not self._over:
-            stream = self._ready.popleft()
-            count = self._send_of(stream, stopped)
-            unwritten += count
-            turn += count
-            if unwritten >= WRITE_BYTES:
-                self._flush()
-                unwritten = 0
-        self._ready.extend(stopped)
-        self._flush()
-        self._busy = False
+        try:
+            self._return_credit()
+            while self._ready and not self._write_paused and turn < TURN_BYTES and not self._over:
+                stream = self._ready.popleft()
+                count = self._send_of(stream, stopped)
+                unwritten += count
+                turn += count
+                if unwritten >= WRITE_BYTES:
+                    self._flush()
+                    unwritten = 0
+            self._flush()
+        finally:  # one stream that cannot be sent must not silence all others
+            self._ready.extend(stopped)
+            self._busy = False
         if turn >= TURN_BYTES and self._ready and self._pump_later is None:
             self._pump_later = self._loop.call_soon(self._pump_on)
 

@@ -18,7 +18,7 @@ import structlog
 
 from tests.support.waits import scaled_s
 from tunnel.aio.process.config import LogConfig
-from tunnel.aio.process.logs import at_level, configure_logs, level, set_level
+from tunnel.aio.process.logs import configure_logs, level, set_level
 
 
 class Lines:
@@ -147,18 +147,6 @@ def test_the_level_changes_while_it_runs() -> None:
     bound.error("five")
     assert [json.loads(line)["event"] for line in lines.text.splitlines()] == ["two", "three", "five"]
     assert not log.is_enabled_for(logging.INFO)
-
-
-def test_one_logger_may_say_more_than_all_others() -> None:
-    lines = Lines()
-    configure_logs(LogConfig(level="warning"), lines, terminal=False)
-    log = structlog.get_logger("test").bind(agent="box-7")
-    close = at_level(log, "debug")
-    close.debug("seen")
-    log.debug("not seen")
-    close.bind(stream=3).debug("seen, too")
-    seen = [json.loads(line) for line in lines.text.splitlines()]
-    assert [(one["event"], one["agent"]) for one in seen] == [("seen", "box-7"), ("seen, too", "box-7")]
 
 
 class Empty:

@@ -37,7 +37,7 @@ def test_opening_brings_everything_to_the_other_side() -> None:
     assert opened.deadline_s == pytest.approx(pair.now + 1.5)
     remote = pair.agent.session.stream(2)
     assert remote is not None
-    assert (remote.hint, remote.principal, remote.trace_id) == (TrafficClass.INTERACTIVE, ALICE, "t-1")
+    assert (remote.send.hint, remote.principal, remote.trace_id) == (TrafficClass.INTERACTIVE, ALICE, "t-1")
     pair.agent.session.accept_stream(remote, pair.now, "unix:kubelet")
     pair.transfer()
     assert pair.server.event() == ev.StreamAccepted(2, "unix:kubelet")

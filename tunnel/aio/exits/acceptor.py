@@ -49,7 +49,7 @@ class Request:
         return self.stream
 
     async def join(self, conn: Conn, address: str) -> None:
-        """Accepts for a connection that was made for this, and carry it to its end. It is closed whatever happens.
+        """Accepts for a connection that was made for this, and carries it to its end. It is closed whatever happens.
 
         Raises:
             StreamError: the other side gave up meanwhile, or the session ended.

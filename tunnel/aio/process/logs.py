@@ -98,16 +98,6 @@ def configure_logs(config: LogConfig, sink: Sink, *, terminal: bool, journal: bo
     return folding
 
 
-def at_level(log: Any, level: str) -> Any:
-    """Returns a logger with the name and the bound values of `log` that has a level of its own, whatever the process's.
-
-    For one agent that is looked at closely while all others are quiet: its session is given this in place of `log`.
-    """
-    bound = log.bind()
-    kind: Any = structlog.make_filtering_bound_logger(LEVELS[level])
-    return kind(bound._logger, bound._processors, bound._context)
-
-
 def set_level(level: str) -> None:
     """Log what is of this level (`debug`, `info`, `warning`, `error`) and above from now on, in all loggers."""
     source = structlog.make_filtering_bound_logger(LEVELS[level])

@@ -48,11 +48,6 @@ def notify_reloading() -> None:
     notify(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
 
-def extend_timeout(seconds: float) -> None:
-    """Ask for so much more time for the start, the reload or the stop that is going on, from now."""
-    notify(f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}")
-
-
 def keeps_descriptors() -> bool:
     """Whether the service manager keeps sockets for the next start (FileDescriptorStoreMax=).
 

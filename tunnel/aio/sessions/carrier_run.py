@@ -16,6 +16,7 @@ from tunnel.aio.sessions.frame_log import FrameLog
 from tunnel.core.link import Link
 from tunnel.core.session import Session
 from tunnel.core.wire.errors import Code, RemoteProtocolError, SessionLost, SessionRefused, TunnelError
+from tunnel.core.wire.faults import BUG
 from tunnel.core.wire.handshake import encode_refusal
 
 LAST_WORDS_S = 1.0
@@ -78,7 +79,7 @@ class CarrierRun:
         return self._idle is not None and not self._idle.done()
 
     async def run(self) -> CarrierLost | None:
-        """Reads and write until the carrier is over; returns `lost`, which is the caller's to log."""
+        """Reads and writes until the carrier is over; returns `lost`, which is the caller's to log."""
         try:
             async with asyncio.TaskGroup() as beside:
                 # The writer has the caller's task, since a task more for each of thousands of agents takes memory.
@@ -200,7 +201,7 @@ class CarrierRun:
 
     def _break_down(self, fault: Exception) -> None:
         """Our own code failed: nobody knows what state it left, so that the session ends here and at the peer."""
-        self._driver.log.error("a fault in this program ends the session", exc_info=fault)
+        self._driver.log.error("a fault in this program ends the session", code=BUG.code, exc_info=fault)
         self.lost = CarrierLost("internal error")
         self.last_words = encode_refusal(SessionRefused("internal error", Code.INTERNAL))
         self._driver.close(SessionLost("internal error"))

@@ -27,6 +27,7 @@ from tunnel.core.link import Link
 from tunnel.core.session import Session, SessionStatistics
 from tunnel.core.streams.stream import CoreStream
 from tunnel.core.wire.errors import Code, OpenRefused, SessionLost, StreamError, StreamReset, TunnelError
+from tunnel.core.wire.faults import BUG
 from tunnel.core.wire.frames import TrafficClass
 from tunnel.core.wire.principal import NOBODY, Principal
 from tunnel.core.wire.spoken import spoken_s
@@ -293,7 +294,7 @@ class TunnelSession:
         try:
             self.core.on_timer(self.now())
         except Exception:
-            self.log.exception("a fault in this program ends the session")
+            self.log.exception("a fault in this program ends the session", code=BUG.code)
             self.close(SessionLost("internal error"))
         self.kick()
         if self._closed.done():
@@ -317,7 +318,7 @@ class TunnelSession:
         try:
             self._handle(event)
         except Exception:
-            self.log.exception("a fault in this program", at=type(event).__name__)
+            self.log.exception("a fault in this program", code=BUG.code, at=type(event).__name__)
             if isinstance(event, ev.StreamReadable | ev.StreamWritable | ev.StreamFinished):
                 self.reset(event.stream_id, Code.INTERNAL, "internal error")
 

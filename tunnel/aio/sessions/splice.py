@@ -181,7 +181,7 @@ class _Joint(asyncio.BufferedProtocol):
             self._watch()
 
     def eof_received(self) -> bool:
-        """Returns the socket's peer finished. Plain sockets stay open for the other direction; asyncio's TLS cannot."""
+        """The socket's peer finished. Plain sockets stay open for the other direction; asyncio's TLS cannot."""
         self._socket_eof = True
         self._reading = False
         if self._stream_ended:

@@ -145,7 +145,7 @@ class Stream:
         return chunk
 
     async def write(self, data: bytes | memoryview) -> None:
-        """Queues bytes, then wait while the queue is full. Cancelled while waiting, all of them are queued already.
+        """Queues bytes, then waits while the queue is full. Cancelled while waiting, all of them are queued already.
 
         Raises:
             StreamReset, SessionLost: the bytes may not arrive.

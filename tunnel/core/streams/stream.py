@@ -60,11 +60,6 @@ class CoreStream:
         self.trace_id = ""
         self.resolved_address = ""
 
-    @property
-    def hint(self) -> TrafficClass:
-        """What the opener said of the traffic."""
-        return self.send.hint
-
     def open_up(self) -> None:
         """ACCEPT was sent or received: both halves may carry bytes."""
         self.send.open_up()

@@ -164,7 +164,7 @@ class StreamTable:
         self._scheduler.add_stream(stream, now)
 
     def reset(self, stream: CoreStream, code: Code, text: str) -> None:
-        """Ends a stream at once and tell the peer; no event follows."""
+        """Ends a stream at once and tells the peer; no event follows."""
         if self._unsent(stream):
             self._scheduler.remove_opens({stream.id})
         else:

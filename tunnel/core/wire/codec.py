@@ -82,7 +82,7 @@ def decode_envelope(message: bytes, max_bytes: int = MAX_MESSAGE_BYTES) -> pb.En
 
 
 def decode_packet(packet: pb.Packet) -> f.Packet:
-    """Checks a parsed packet and turn it into frames; frames of unknown kind are left out (PROTO 2.3).
+    """Checks a parsed packet and turns it into frames; frames of unknown kind are left out (PROTO 2.3).
 
     Raises:
         RemoteProtocolError: a bound of PROTO 2 is broken.
