@@ -21,9 +21,9 @@ LOOK_S = 5.0
 TELL_S = 60.0
 """How often it is looked for ends that are near; each is told once a day. As often a failed renewal is tried again."""
 MAX_NAMES = 10
+"""Agents that one line names."""
 AT_ONCE = 100
 """Agents that are looked at before others have their turn."""
-"""Agents that one line names."""
 
 _log = structlog.get_logger("cloud.certificates")
 

@@ -10,6 +10,8 @@ from typing import Final
 
 from cloud_server.opens.expose_rule import ExposeRule
 from cloud_server.routing.claims import RoutePolicy
+from cloud_server.trust.state_files import CA_FILE, SERVER_FILE, SERVER_KEY_FILE
+from tunnel.aio.identity.tls_material import ServerTls
 from tunnel.aio.process.config import (
     AuditConfig,
     Fault,
@@ -289,3 +291,13 @@ def state_of(config: ServerConfig) -> Path:
     """The state folder; `load_server_config` has always set it."""
     assert config.state is not None
     return config.state
+
+
+def tls_of(config: ServerConfig) -> ServerTls:
+    """Returns where the server's certificate, its key, and the authorities of its clients are."""
+    state, tunnel = state_of(config), config.tunnel
+    return ServerTls(
+        certificate=tunnel.certificate or state / SERVER_FILE,
+        key=tunnel.key or state / SERVER_KEY_FILE,
+        client_ca=tunnel.client_ca or state / CA_FILE,
+    )

@@ -8,30 +8,28 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from cloud_server.config import ServerConfig, state_of
+from cloud_server.config import ServerConfig, state_of, tls_of
 from cloud_server.trust.ca import CaMissing, CertificateAuthority
 from cloud_server.trust.database import DATABASE_FILE
 from cloud_server.trust.state import open_state
 from cloud_server.trust.store import StoreUnavailable
-from tunnel.aio.identity.tls_material import CredentialsUnusable, ServerTls
+from tunnel.aio.identity.tls_material import CredentialsUnusable
 from tunnel.aio.operate.admin import SOCKET_NAME
 from tunnel.aio.operate.audit_file import STANDARD_OUTPUT
 from tunnel.aio.sockets.binding import address_fault, in_use, path_fault
 from tunnel.core.wire.faults import CANNOT_LISTEN, STATE_NOT_WRITABLE, FaultError
 
+ASK_S = 1.0
+"""For a server that runs to be seen; one whose queue is full would have `check` wait for ever."""
+
 
 def refusals(config: ServerConfig) -> Iterator[FaultError]:
     """Yields each reason for which the server would not start: it asks the machine what a start asks. Blocking."""
     state, tunnel = state_of(config), config.tunnel
-    tls = ServerTls(
-        certificate=tunnel.certificate or state / "server.crt",
-        key=tunnel.key or state / "server.key",
-        client_ca=tunnel.client_ca or state / "ca.crt",
-    )
     try:
         if tunnel.client_ca is None:
             CertificateAuthority.load(state, tunnel.trust_domain)
-        tls.load()
+        tls_of(config).load()
     except (CaMissing, CredentialsUnusable) as error:
         yield error
     try:
@@ -79,6 +77,7 @@ def _look_at_records(state: Path) -> None:
 def _runs(state: Path) -> bool:
     """Whether a server with this state folder runs now."""
     with socket.socket(socket.AF_UNIX) as asking:
+        asking.settimeout(ASK_S)
         try:
             asking.connect(str(state / SOCKET_NAME))
         except OSError:

@@ -19,7 +19,7 @@ from cloud_server.agents.feed import FollowerTooSlow
 from cloud_server.agents.refusals import Refusals
 from cloud_server.agents.sessions import AgentSessions
 from cloud_server.certificates import Certificates
-from cloud_server.config import NOTHING, ServerConfig, state_of
+from cloud_server.config import NOTHING, ServerConfig, state_of, tls_of
 from cloud_server.counting import Counting
 from cloud_server.followed_cluster import FollowedCluster
 from cloud_server.front_ends import FrontEnds
@@ -42,7 +42,6 @@ from cloud_server.trust.sqlite_store import SqliteStore
 from cloud_server.trust.store import StoreUnavailable
 from cloud_server.trust.tokens import JoinTokens, UserTokens
 from tunnel.aio.carriers.carrier_server import CarrierServer
-from tunnel.aio.identity.tls_material import ServerTls
 from tunnel.aio.operate.admin import Routes
 from tunnel.aio.operate.audit import AuditLog
 from tunnel.aio.process.command import VERSION
@@ -131,11 +130,7 @@ class CloudServer:
         self.cluster = FollowedCluster(self.parts)
         self._stop: Stop | None = None
         state, tunnel = state_of(config), config.tunnel
-        self._tls = ServerTls(
-            certificate=tunnel.certificate or state / "server.crt",
-            key=tunnel.key or state / "server.key",
-            client_ca=tunnel.client_ca or state / "ca.crt",
-        )
+        self._tls = tls_of(config)
         self._sightings = Sightings(store)
         tokens = UserTokens(store)
         tokens.when_lost(self._token_lost)

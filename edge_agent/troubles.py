@@ -66,14 +66,9 @@ class Troubles:
         """Make the facts what they are now."""
         self._agent.facts.only("box:", dict(self._found()))
 
-    @property
-    def audit_fault(self) -> str:
-        """Why audit records cannot be written now; empty when they can."""
-        return self._audit.fault
-
     def _found(self) -> list[tuple[str, tuple[Fault, str]]]:
         found = [
-            (f"part:{part.name}", (faults.PART_DOWN, f"{part.name} is down: {part.fault}"))
+            (f"part:{part.name}", (part.cause, f"{part.name} is down: {part.fault}"))
             for part in self._agent.parts.all()
             if not part.up and part.fault
         ]
@@ -84,10 +79,13 @@ class Troubles:
             text = f"the configuration file cannot be used, the one before stays: {self._desired.fault}"
             found.append(("config", (faults.CONFIG_INVALID, text)))
         if fault := self._audit.fault:
-            found.append(("audit", (faults.PART_DOWN, fault)))
+            found.append(("audit", (faults.AUDIT_NOT_WRITTEN, fault)))
         now = datetime.now(UTC)
         for one in self._ends.watched:
-            if one.validity.standing(now, one.margin) in (Standing.NEAR, Standing.LAST, Standing.OVER):
-                text = f"{one.what} ends on {one.validity.not_after:%Y-%m-%d}: {one.remedy}"
-                found.append((f"certificate:{one.name}", (faults.CERTIFICATE_ENDS_SOON, text)))
+            standing = one.standing(now)
+            if standing in (Standing.NEAR, Standing.LAST, Standing.OVER):
+                over = standing is Standing.OVER
+                text = f"{one.what} {'expired' if over else 'ends'} on {one.validity.not_after:%Y-%m-%d}: {one.remedy}"
+                cause = faults.CERTIFICATE_EXPIRED if over else faults.CERTIFICATE_ENDS_SOON
+                found.append((f"certificate:{one.name}", (cause, text)))
         return found

@@ -13,7 +13,7 @@ from cloud_server.agents.agents import Agents, AgentView
 from cloud_server.agents.facts import Fact
 from cloud_server.trust.administration import ListedAgent
 from cloud_server.trust.records import Sighting
-from tunnel.core.wire.faults import REPLACED
+from tunnel.core.wire.faults import FAULTS, REPLACED
 
 AT_ONCE = 50
 COUNTED_AT_ONCE = 500
@@ -103,8 +103,9 @@ class AgentBook:
                 tally.never_came.append(name)
             else:
                 tally.away.append(name)
-            for fact in self._facts(name, seen):
-                tally.facts[fact["code"]].append(name)
+            # Only codes that there are: what a box makes up is shown with that box, and is no warning of all.
+            for code in {fact["code"] for fact in self._facts(name, seen)} & FAULTS.keys():
+                tally.facts[code].append(name)
         return tally
 
     def one(self, name: str) -> dict[str, Any] | None:

@@ -12,6 +12,7 @@ from collections import OrderedDict, deque
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import takewhile
 from typing import Any
 
 from cloud_server.agents.agents import AgentView
@@ -74,7 +75,7 @@ class EventBook:
             text = "the server was started anew: what it did before is not known any more"
             return [self._missing(0, text), *self._events]
         first = self._seq - len(self._events) + 1
-        found = [event for event in self._events if event.seq > seq]
+        found = list(takewhile(lambda event: event.seq > seq, reversed(self._events)))[::-1]
         if seq + 1 < first:
             missed = first - seq - 1
             return [self._missing(first - 1, f"{missed} event{'s are' if missed > 1 else ' is'} lost"), *found]

@@ -92,18 +92,18 @@ class Status:
         """Returns how it all stands at this moment."""
         sources, now = self._sources, datetime.now(UTC)
         tally = await sources.agents()
-        joined, up = tally.joined, tally.up
+        joined, up, opens = tally.joined, tally.up, sources.opens()
         warnings = [*self._certificates(now), *self._agents(tally, now), *self._server()]
         warnings.sort(key=lambda warned: not warned.bad)
         verdict = BAD if any(warned.bad for warned in warnings) else WARNING if warnings else GOOD
         return {
             "verdict": verdict,
-            "line": _line(joined, up, sources.opens(), warnings),
+            "line": _line(joined, up, opens, warnings),
             "version": sources.version,
             "since": sources.since,
             "server_id": sources.server_id,
             "agents": {"joined": joined, "connected": up, "away": joined - up},
-            "opens": sources.opens(),
+            "opens": opens,
             "warnings": [warned.as_json() for warned in warnings],
             "config": sources.config.as_json(),
             "parts": [{"name": part.name, "up": part.up, "fault": part.fault or None} for part in sources.parts.all()],
@@ -139,7 +139,7 @@ class Status:
             text = f"certificates that were not renewed will lock out {_names(late)}"
             yield Warned(faults.AGENTS_LOCKED_OUT, text, "the log of edge-agent on each box says why it did not renew")
         for code, names in sorted(tally.facts.items()):
-            fault = faults.FAULTS.get(code, faults.BUG)
+            fault = faults.FAULTS[code]
             yield Warned(fault, f"{fault.title}: {_names(names)}", f"longline agents {min(names)}")
 
     def _joined_before(self, name: str, moment: datetime) -> bool:

@@ -51,6 +51,8 @@ class Addresses:
         self._path = folder / FILE_NAME
         self._on_dns = on_dns
         self._known = _read(self._path)
+        self._unwritten = False
+        """Whether the file does not have all of that yet."""
         self._tasks = TaskOwner("servers' addresses")
         self._keeping: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -102,12 +104,14 @@ class Addresses:
         except OSError:  # it just did; the next dial tells
             return
         self._on_dns("")
-        if found == self._known.get(host):
+        # Names with several addresses have them in another order each time: that is nothing new to write.
+        if not self._unwritten and set(found) == set(self._known.get(host, ())):
             return
-        self._known[host] = found
+        self._known[host], self._unwritten = found, True
         try:
             text = json.dumps(self._known, indent=1)
             await asyncio.to_thread(write_atomic, self._path, f"{text}\n".encode(), PUBLIC)
+            self._unwritten = False
         except OSError as error:
             _log.warning(
                 "the servers' addresses are not kept for a restart",

@@ -37,14 +37,13 @@ class LinkBook:
         """None while a link is up."""
         self.last_fault = ""
         """Why the last dial failed or the last link was lost; empty when there was nothing of the kind."""
-        self.last_code = ""
         self._worst: tuple[Fault, str] | None = None
 
     def failed(self, error: CarrierLost | TunnelError) -> None:
         """A dial came to nothing."""
         fault = error.fault
         self.failures[fault.code] += 1
-        self.last_fault, self.last_code = str(error), fault.code
+        self.last_fault = str(error)
         self._worst = fault, str(error)
 
     def up(self, *, resumed: bool) -> None:
@@ -66,7 +65,6 @@ class LinkBook:
         fault = _IN_ORDER if error is None else error.fault
         self.losses[fault.code] += 1
         self.last_fault = "the server ended the link" if error is None else str(error)
-        self.last_code = fault.code
         self.away_since = datetime.now(UTC)
 
     def dns(self, fault: str) -> None:

@@ -110,3 +110,15 @@ async def test_what_listens_there_must_have_a_certificate_for_the_name(tmp_path:
             await eventually(lambda: told and box.pauses, within_s=20)
             assert "127.0.0.1" in told[0]
             assert not box.ups
+
+
+async def test_what_could_not_be_written_is_written_at_the_next_link(tmp_path: Path, dns: Dns) -> None:
+    dns.names["cloud.test"] = "127.0.0.1"
+    folder = tmp_path / "state"
+    known = Addresses(folder, lambda _fault: None)
+    known.reached("cloud.test:7443", DIRECT)
+    await eventually(lambda: known._keeping is not None and known._keeping.done())
+    folder.mkdir()
+    known.reached("cloud.test:7443", DIRECT)
+    await eventually((folder / "addresses.json").exists)
+    await known.aclose()

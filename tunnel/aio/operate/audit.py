@@ -165,9 +165,10 @@ class AuditLog:
         """Why records cannot be written now, in words for people; empty when they can."""
         if self._error:
             return f"the audit log {self._file.name} cannot be written: {self._error}"
-        stuck_s = time.monotonic() - self._progress_s
-        if self._bytes and stuck_s > STUCK_S:
-            return f"the audit log {self._file.name} has taken nothing for {stuck_s:.0f} s: its reader has stopped"
+        if self._bytes and time.monotonic() - self._progress_s > STUCK_S:
+            # Without the time that it took so far: whoever tells of faults tells of each new text.
+            text = f"has taken nothing for more than {STUCK_S:.0f} s"
+            return f"the audit log {self._file.name} {text}: its reader has stopped"
         return ""
 
     @property
