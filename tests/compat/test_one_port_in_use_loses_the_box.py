@@ -69,8 +69,8 @@ def restart_with_parts_down(made: Tunnel, at_box: socket.socket, at_cloud: socke
     for daemon, part in ((server, f"forward 127.0.0.1:{cloud_port}"), (box.agent, f"listen 127.0.0.1:{box_port}")):
         log = daemon.wait_for_log(f'"part":"{part}"')
         assert "address already in use" in log
-    assert "no interface of this machine has it now" in box.agent.log_text()
-    assert f'there is no user \\"{NOBODY}\\" on this box' in box.agent.log_text()
+    box.agent.wait_for_log("no interface of this machine has it now")
+    box.agent.wait_for_log(f'there is no user \\"{NOBODY}\\" on this box')
     page = pages(metrics_port)
     assert f'longline_part_up{{part="forward 127.0.0.1:{cloud_port}"}} 0.0' in page
     assert 'longline_part_up{part="fleet"} 1.0' in page

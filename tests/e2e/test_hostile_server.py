@@ -303,7 +303,7 @@ async def test_of_many_farewells_the_first_is_heeded(site: Site) -> None:
             await carrier.send(F.go_away(text="first", reconnect_after_ms=500))
             for number in range(100):
                 await carrier.send(*farewells(site, number))
-        log = site.box.agent.log_text()[seen:]
+        log = await asyncio.to_thread(site.box.agent.wait_for_log, "the server takes no new streams", after=seen)
         (said,) = [line for line in log.splitlines() if "the server takes no new streams" in line]
         assert '"reason":"first","reconnect_after_s":0.5' in said
         carrier.close()

@@ -90,7 +90,7 @@ def test_webhook_and_aggregated_api(kube: Tunnelled, where: str) -> None:
         wait_until(lambda: available(kube, made), "the API is available", KNOWN_S)
         got = kube.kubectl("get", f"readings.{made.group}", "-o", "name")
         assert got == f"reading.{made.group}/{made.name}\n"
-    assert f'"target":"{address}:8443"' in kube.cluster.server.log_text()
+    kube.cluster.server.wait_for_log(f'"target":"{address}:8443"')
 
 
 def test_a_pod_that_ended_has_no_address_any_more(kube: Tunnelled) -> None:

@@ -58,6 +58,7 @@ def test_what_is_not_allowed_any_more_ends_within_a_second_and_all_else_goes_on(
             assert exchange(kept) == b"ping"
             with pytest.raises(ConnectRefused, match="403"):
                 up.cluster.dial(f"{up.box.name}:{second.port}")
+    up.box.agent.wait_for_log('"reason":"not_allowed"', after=seen)
     (end,) = [one for one in records(up, "end", seen) if one["reason"] == "not_allowed"]
     assert end["text"].endswith("is not allowed any more at this end")
     assert (end["bytes_to_agent"], end["bytes_from_agent"]) == (4, 4)

@@ -80,7 +80,7 @@ def test_while_the_disk_is_full_nothing_new_is_let_in_and_what_runs_goes_on(made
 
         wait_until(refused, "a new connection is refused")
         assert exchange(running, b"still") == b"still"
-        assert "No space left on device" in made.cluster.server.log_text()
+        made.cluster.server.wait_for_log("No space left on device")
         path.unlink()
         kept.rename(path)
         wait_until(lambda: not refused(), "there is room again")
