@@ -1,4 +1,6 @@
-"""The box's own audit record of what is done through its kubelet: of each exec and log a start and an end."""
+"""The box's own audit record of what is done through its kubelet: of each exec, log and forwarded port a start and an
+end.
+"""
 
 from __future__ import annotations
 

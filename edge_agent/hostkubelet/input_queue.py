@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
+from tunnel.core.streams.chunks import append_chunk
+
 
 class InputQueue:
     """Bytes between the one who receives them and the one who passes them on."""
@@ -13,6 +15,7 @@ class InputQueue:
         """`put` waits while so many bytes or more are here."""
         self._limit_bytes = limit_bytes
         self._chunks: deque[bytes] = deque()
+        self._small_run = 0
         self._buffered = 0
         self._ended = False
         self._discarding = False
@@ -23,7 +26,7 @@ class InputQueue:
         async with self._changed:
             await self._changed.wait_for(lambda: self._buffered < self._limit_bytes or self._discarding)
             if not self._discarding:
-                self._chunks.append(data)
+                self._small_run = append_chunk(self._chunks, data, self._small_run)
                 self._buffered += len(data)
                 self._changed.notify_all()
 

@@ -207,11 +207,16 @@ class PortForward:
     # Internal
 
     async def _quietly(self, work: Awaitable[None]) -> None:
-        """The reader is told that the client is gone, too."""
+        """Awaits the work of one connection, and takes a client that is gone for its end.
+
+        What is left for the targets is thrown away then: the reader may wait for one of them that takes nothing, and
+        would never read that the client is gone.
+        """
         try:
             await work
         except StreamError:
-            return
+            for pair in [*self._pairs.values()]:
+                await pair.input.discard()
 
     async def _take(self, event: SpdyEvent) -> None:
         match event:
@@ -321,7 +326,8 @@ class PortForward:
     def _forget(self, pair: _Pair) -> None:
         for stream_id in (pair.data, pair.error):
             self._streams.pop(stream_id, None)
-        self._pairs.pop(pair.request, None)
+        if self._pairs.get(pair.request) is pair:  # the number may be another one's by now
+            del self._pairs[pair.request]
 
     async def _send(self, *frames: bytes) -> None:
         async with self._sending:

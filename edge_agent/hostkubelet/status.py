@@ -6,20 +6,9 @@ import json
 from typing import Any
 
 from tunnel.core.wire.faults import API_NOT_FOUND, API_REQUEST_INVALID, SHUTTING_DOWN, Fault, FaultError
+from tunnel.kubeapi.status import ApiError, Cause
 
 JSON_TYPE = ("content-type", "application/json")
-
-_REASONS = {
-    400: "BadRequest",
-    403: "Forbidden",
-    404: "NotFound",
-    405: "MethodNotAllowed",
-    429: "TooManyRequests",
-    500: "InternalError",
-    503: "ServiceUnavailable",
-    504: "Timeout",
-}
-
 
 _FAULTS = {400: API_REQUEST_INVALID, 404: API_NOT_FOUND, 503: SHUTTING_DOWN}
 """The cause behind a status where nothing says it more closely."""
@@ -40,22 +29,7 @@ class KubeletError(FaultError):
 
     def body(self) -> bytes:
         """The `Status` object for the answer. kubectl prints the message; the cause is there for whoever looks."""
-        status = failure(self.text, _REASONS[self.status], self.status)
-        status["details"] = {"causes": [{"reason": self.fault.code, "message": self.fault.title}]}
-        return _encode(status)
-
-
-def failure(text: str, reason: str, code: int) -> dict[str, Any]:
-    """A `Status` that says why something failed."""
-    return {
-        "kind": "Status",
-        "apiVersion": "v1",
-        "metadata": {},
-        "status": "Failure",
-        "message": text,
-        "reason": reason,
-        "code": code,
-    }
+        return _encode(ApiError(self.status, self.text, cause=Cause(self.fault.code, self.fault.title)).body())
 
 
 def exit_status(exit_code: int) -> bytes:
@@ -63,10 +37,9 @@ def exit_status(exit_code: int) -> bytes:
     if exit_code == 0:
         return _encode({"metadata": {}, "status": "Success"})
     text = f"command terminated with non-zero exit code: {exit_code}"
-    status = failure(text, "NonZeroExitCode", 500)
     # Clients take the exit code from the cause and from nowhere else.
-    status["details"] = {"causes": [{"reason": "ExitCode", "message": str(exit_code)}]}
-    return _encode(status)
+    causes = [{"reason": "ExitCode", "message": str(exit_code)}]
+    return _encode(ApiError(500, text, "NonZeroExitCode", {"causes": causes}).body())
 
 
 def _encode(status: dict[str, Any]) -> bytes:

@@ -47,9 +47,7 @@ class Status(IntEnum):
     """Why a stream is reset (SPDY/3.1, 2.6.3)."""
 
     PROTOCOL_ERROR = 1
-    INVALID_STREAM = 2
     REFUSED_STREAM = 3
-    CANCEL = 5
     INTERNAL_ERROR = 6
 
 

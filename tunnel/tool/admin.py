@@ -9,8 +9,9 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from tunnel.core.wire.spoken import printable
 from tunnel.tool.api import Api, ApiFailed
-from tunnel.tool.boxes import did_you_mean, printable
+from tunnel.tool.boxes import did_you_mean
 from tunnel.tool.copy_progress import size_text
 from tunnel.tool.tables import age, table
 
@@ -42,7 +43,7 @@ def status_text(status: Document) -> str:
     agents, config = status.get("agents") or {}, status.get("config") or {}
     lines = [f"{status.get('verdict', '?')}: {printable(str(status.get('line', '')))}"]
     for warning in status.get("warnings") or ():
-        lines.append(f"  {warning.get('code')}  {printable(str(warning.get('text')))}")
+        lines.append(f"  {warning.get('code')}  {printable(_one_line(warning.get('text')))}")
         lines.append(f"          {printable(str(warning.get('remedy')))}")
     lines.append("")
     connected, joined = agents.get("connected"), agents.get("joined")
@@ -54,7 +55,7 @@ def status_text(status: Document) -> str:
     loaded = age(config.get("loaded"))
     lines.append(f"config   {config.get('path')}, generation {config.get('generation')}, loaded {loaded} ago")
     if config.get("fault"):
-        lines.append(f"         not taken as it is now: {printable(str(config['fault']))}")
+        lines.append(f"         not taken as it is now: {printable(_one_line(config['fault']))}")
     lines += [f"         changed: {printable(str(one))}" for one in config.get("changed") or ()]
     lines += [f"         needs a restart: {printable(str(one))}" for one in config.get("needs_restart") or ()]
     for part in status.get("parts") or ():
@@ -63,6 +64,11 @@ def status_text(status: Document) -> str:
     for one in status.get("certificates") or ():
         lines.append(f"cert     {one.get('name')}: {_days(one.get('days_left'))} left, until {one.get('not_after')}")
     return "\n".join(lines)
+
+
+def _one_line(text: object) -> str:
+    """Several faults of a configuration are several lines."""
+    return "; ".join(str(text).splitlines())
 
 
 def agents_text(agents: Sequence[Document]) -> str:

@@ -18,11 +18,14 @@ import h11
 
 from tunnel.aio.process.command import VERSION
 from tunnel.core.wire.faults import API_REFUSED, CREDENTIAL_MISSING, FAULTS, Fault, FaultError, decoded
+from tunnel.core.wire.spoken import printable
 from tunnel.tool.connect import CHUNK_BYTES, ConnectFailed, Patience, Proxy, dial_tls, dial_unix, failure
 from tunnel.tool.kubeconfig import Access, KubeconfigUnusable
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 """Of a document that is read whole: the nodes of 10,000 boxes are 25 MB."""
+MAX_LINE_BYTES = 1024 * 1024
+"""Of one document in an answer that has one on each line."""
 MAX_ERROR_BYTES = 64 * 1024
 DEFAULT_TIMEOUT_S = 30.0
 
@@ -117,7 +120,7 @@ class Api:
         where = self._where
         try:
             if isinstance(where, Path):
-                return Answer(dial_unix(where, patience), patience)
+                return Answer(dial_unix(where, patience, "admin.sock"), patience)
             assert self._context is not None
             server = dial_tls(
                 where.address, self._context, patience, where.proxy, what="server", tls_name=where.tls_name
@@ -214,8 +217,8 @@ class Answer:
         while data := self.read():
             *whole, rest = (rest + data).split(b"\n")
             yield from whole
-            if len(rest) > MAX_ANSWER_BYTES:
-                raise ApiFailed(f"{self.server.name}: a line of the answer is longer than {MAX_ANSWER_BYTES >> 20} MiB")
+            if len(rest) > MAX_LINE_BYTES:
+                raise ApiFailed(f"{self.server.name}: a line of the answer is longer than {MAX_LINE_BYTES >> 20} MiB")
         if rest:
             yield rest
 
@@ -278,7 +281,7 @@ def _refusal(name: str, status: int, body: bytes) -> ApiFailed:
             code = str(error.get("code") or "")
         elif isinstance(content.get("message"), str):
             text, code = content["message"], str(causes[0].get("reason") or "")
-    text, fault = decoded("".join(char if char.isprintable() else " " for char in text)[:2000])  # it goes to a terminal
+    text, fault = decoded(printable("; ".join(text.splitlines()))[:2000])  # it goes to a terminal
     fault = fault or FAULTS.get(code)
     if status == 401:
         said = f": {text}" if text else ""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
 from tunnel.core.wire.faults import AGENT_NOT_KNOWN, CONTAINER_UNKNOWN, NOTHING_SELECTED, USAGE
+from tunnel.core.wire.spoken import printable
 from tunnel.kubeapi.selectors import parse_labels
 from tunnel.kubeapi.status import ApiError
 from tunnel.tool.api import Api, ApiFailed
@@ -18,7 +18,6 @@ from tunnel.tool.remote_exec import HOST, NAMESPACE
 LABEL_PREFIX = "longline/"
 """The fleet API puts a box's own labels under it; people write them without."""
 MAX_SUGGESTED = 3
-_UNPRINTABLE = re.compile(r"[^ -~\u00a0-\U0010ffff]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,11 +65,6 @@ class Offer:
     """Its image: `host`, `unit:nginx.service`, `file:/var/log/app.log`."""
     state: str
     restarts: int
-
-
-def printable(text: str) -> str:
-    """What a box says of itself, for a terminal: nothing that moves its cursor."""
-    return _UNPRINTABLE.sub("?", text)
 
 
 def list_boxes(api: Api, selector: str = "") -> list[Box]:

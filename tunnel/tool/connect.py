@@ -11,7 +11,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from tunnel.aio.identity.validity import TIME_FAULTS, clock_says
 from tunnel.aio.sockets.http_proxy import MAX_ANSWER_BYTES, HttpProxy, ProxyUnusable, proxy_for
 from tunnel.core.wire.faults import (
     CERTIFICATE_EXPIRED,
@@ -81,7 +80,7 @@ class Joined:
     """Whether the other side has finished behind that."""
 
 
-def dial_unix(path: Path, patience: Patience) -> Proxy:
+def dial_unix(path: Path, patience: Patience, what: str = "[connect] unix") -> Proxy:
     """To the unix socket of a server on this machine.
 
     Raises:
@@ -100,7 +99,7 @@ def dial_unix(path: Path, patience: Patience) -> Proxy:
         sock.close()
         # "AF_UNIX path too long" has no number.
         why = os.strerror(error.errno).lower() if error.errno else error
-        text = f"cannot connect to {path}: {why}; does the server run, and is this its [connect] unix?"
+        text = f"cannot connect to {path}: {why}; does the server run, and is this its {what}?"
         raise ConnectFailed(text) from error
     return Proxy(str(path), sock, PlainWire())
 
@@ -216,6 +215,8 @@ def reason(error: OSError) -> str:
 
 def failure(proxy: Proxy, error: OSError, patience: Patience | None) -> ConnectFailed:
     """What to say of an error on the connection; `patience` None: nobody waits for an answer any more."""
+    from tunnel.aio.identity.validity import TIME_FAULTS, clock_says  # brings the log with it
+
     match error:
         case TimeoutError() if patience is not None:
             return patience.over(proxy.name)

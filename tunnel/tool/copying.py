@@ -200,6 +200,8 @@ def _download_file(
                 def write(data: bytes) -> None:
                     nonlocal received
                     received += len(data)
+                    if received > found.size:  # a box may send without end
+                        raise CopyFailed(f"{remote.box}:{source}: more than its {found.size} bytes arrived")
                     digest.update(data)
                     file.write(data)
                     progress.add(len(data))

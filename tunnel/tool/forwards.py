@@ -9,6 +9,7 @@ import re
 import select
 import socket
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,8 @@ from tunnel.tool.connect import CHUNK_BYTES, ConnectFailed, Joined, Proxy, reaso
 
 MAX_CONNECTIONS = 256
 """At once, over all ports: each has a thread, and select() takes descriptors up to 1,024."""
+NO_DESCRIPTOR_S = 0.1
+"""The pause after a connection that could not be taken."""
 BACKLOG = 64
 _FORWARD = re.compile(
     r"(?:(?P<bind>\[[0-9A-Fa-f:.%]+\]|[^:\[\]]*):)?(?P<port>\d{1,5}):(?P<target>[^:\[\]\s]+:[A-Za-z0-9._-]+)"
@@ -98,7 +101,8 @@ class Forwards:
             for listener in readable:
                 try:
                     sock, _ = listener.accept()
-                except OSError:  # it left already, or there is no descriptor for it
+                except OSError:  # it left already, or there is no descriptor for it, and will be none at once
+                    time.sleep(NO_DESCRIPTOR_S)
                     continue
                 if not self._room.acquire(blocking=False):
                     self._tell(f"{MAX_CONNECTIONS} connections are open already: one more was refused")

@@ -10,9 +10,10 @@ from functools import partial
 from typing import Any, BinaryIO
 from urllib.parse import quote, urlencode
 
+from tunnel.core.wire.spoken import printable
 from tunnel.tool.api import Api, ApiFailed
 from tunnel.tool.at_once import run_at_once
-from tunnel.tool.boxes import log_container, printable, unknown_box
+from tunnel.tool.boxes import log_container, unknown_box
 from tunnel.tool.remote_exec import NAMESPACE, Channel, run_command
 from tunnel.tool.tables import table
 
@@ -20,6 +21,8 @@ MAX_KEPT_BYTES = 1024 * 1024
 """Of what a command writes on one box, for the table or for -o json."""
 MAX_LINE_BYTES = 64 * 1024
 """Of a line of a log that is shown under its box's name; a longer one is shown in parts."""
+LOGS_AT_ONCE = 16
+"""Logs that are read at the same time, unless they are followed."""
 
 
 @dataclass(slots=True)
@@ -133,7 +136,6 @@ class PrefixedLogs:
         self._options = options
         self._out = out or sys.stdout.buffer
         self._lock = threading.Lock()
-        self._broken: OSError | None = None
 
     def run(self, boxes: Sequence[str]) -> dict[str, ApiFailed]:
         """Copy them all to their ends; returns the errors, by box.
@@ -158,21 +160,12 @@ class PrefixedLogs:
                 self._write(f"{box:{width}} | ".encode(), bytes(rest))
             except ApiFailed as error:
                 errors[box] = error
-            except OSError as error:
-                self._broken = error
 
-        threads = [threading.Thread(target=copy, args=(box,), name=f"log {box}", daemon=True) for box in boxes]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        if self._broken is not None:
-            raise self._broken
+        # The first whose output nobody reads ends them all; of logs that go on, each has its own turn from the start.
+        run_at_once([partial(copy, box) for box in boxes], len(boxes) if self._options.follow else LOGS_AT_ONCE)
         return errors
 
     def _write(self, prefix: bytes, data: bytes) -> None:
-        if self._broken is not None:
-            raise self._broken
         lines = data.splitlines() if data else []
         if lines:
             with self._lock:

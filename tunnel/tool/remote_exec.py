@@ -264,7 +264,7 @@ class _Session:
                     case BytesMessage() | TextMessage():
                         content = event.data.encode() if isinstance(event.data, str) else bytes(event.data)
                         self._message(content, event.message_finished)
-                    case Ping():
+                    case Ping() if len(self._unsent) < MAX_UNSENT_BYTES:  # one who pings and reads nothing waits
                         self._unsent += self._wire.seal(self._websocket.send(event.response()))
                     case CloseConnection():
                         close = CloseConnection(code=CloseReason.NORMAL_CLOSURE)

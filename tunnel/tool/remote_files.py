@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from tunnel.core.wire.faults import COPY_FAILED
+from tunnel.core.wire.spoken import printable
 from tunnel.tool.api import Api, ApiFailed
 from tunnel.tool.remote_exec import Channel, Chunks, run_command
 
@@ -193,7 +194,7 @@ class RemoteFiles:
         text = errors.decode("utf-8", "replace")
         if code:
             lines = [line for line in text.splitlines() if line.strip()]
-            said = "".join(char if char.isprintable() else "?" for char in lines[-1])[:500] if lines else ""
+            said = printable(lines[-1])[:500] if lines else ""
             raise RemoteFailed(f"{self.box}: {said or f'the command on the box ended with exit code {code}'}")
         return text
 
@@ -207,5 +208,5 @@ def _parsed(line: str, path: str) -> RemoteFile:
     for letter in match.groups()[1:]:
         bits = bits << 1 | (letter in "rwxst")
     kind = next((kind for kind in (Kind.FILE, Kind.FOLDER, Kind.LINK) if kind.value == match[1]), Kind.OTHER)
-    size = int(fields[4]) if kind is Kind.FILE and fields[4].isdigit() else 0
+    size = int(fields[4]) if kind is Kind.FILE and re.fullmatch(r"[0-9]{1,18}", fields[4]) else 0
     return RemoteFile(path, kind, bits, size)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
-from tunnel.tool.boxes import printable
+from tunnel.core.wire.spoken import printable
 from tunnel.tool.copy_progress import duration_text
 
 

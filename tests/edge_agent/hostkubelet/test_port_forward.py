@@ -154,6 +154,24 @@ async def test_pairs_without_an_id_are_those_of_old_clients(ports: Ports) -> Non
     await client.leave()
 
 
+async def test_the_number_of_a_pair_that_was_given_up_can_be_taken_at_once(ports: Ports) -> None:
+    port = await ports.serve(late_echo)
+    client = await ports.client()
+    first = await client.pair(port, "0")
+    await client.send(data(first, b"x"))
+    await client.until(lambda seen: len(seen) == 2)
+    about = {"port": str(port), "requestid": "0"}
+    await client.send(
+        control(RST_STREAM, struct.pack(">II", first, 5)),
+        client.frames.open(5, {"streamtype": "error", **about}, finished=True),
+    )
+    await client.until(lambda seen: seen[-1].stream_id == 5)
+    await client.send(client.frames.open(7, {"streamtype": "data", **about}), data(7, b"second", finished=True))
+    async with asyncio.timeout(10):
+        assert await client.ended(7) == b"second"
+    await client.leave()
+
+
 async def test_a_refusal_is_on_the_error_stream(ports: Ports) -> None:
     client = await ports.client()
     stream = await client.pair(1, "0")

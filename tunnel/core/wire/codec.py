@@ -24,6 +24,7 @@ from tunnel.core.wire.limits import (
 )
 from tunnel.core.wire.names import MAX_NAME_BYTES
 from tunnel.core.wire.principal import NOBODY, Principal, PrincipalKind
+from tunnel.core.wire.spoken import printable
 from tunnel.core.wire.target import MAX_HOST_BYTES, MAX_SERVICE_BYTES, ServiceTarget, Target, TcpTarget, UnknownTarget
 
 MAX_OFFSET = 1 << 62
@@ -234,12 +235,8 @@ _ENCODERS: dict[type, Callable[[pb.Frame, Any], None]] = {
 def _text(text: str, max_bytes: int = MAX_TEXT_BYTES) -> str:
     if len(text) > max_bytes or (not text.isascii() and len(text.encode()) > max_bytes):
         raise RemoteProtocolError(f"text of more than {max_bytes} bytes")
-    return _printable(text)
-
-
-def _printable(text: str) -> str:
     # Texts end up in logs, on terminals and in reason phrases of HTTP: no line breaks or escapes get there (PROTO 2.5).
-    return text if text.isprintable() else "".join(char if char.isprintable() else "?" for char in text)
+    return printable(text)
 
 
 def _stream_id(frame: pb.Frame) -> int:
@@ -293,7 +290,7 @@ def _decode_principal(message: pb.Open) -> Principal:
     return Principal(
         kind=_KINDS.get(told.kind, PrincipalKind.UNKNOWN),
         name=_text(told.name),
-        groups=tuple(map(_printable, told.groups)),
+        groups=tuple(map(printable, told.groups)),
         proof=_text(told.proof, MAX_PROOF_BYTES),
     )
 
