@@ -1,1 +1,1 @@
-"""What both daemons need of the Kubernetes API. It knows nothing of tunnels or policy."""
+"""The parts of the Kubernetes API that both daemons speak. They know nothing of tunnels or policy."""

@@ -1,4 +1,4 @@
-"""JSON of answers and of what boxes and clients send, with the limits that make foreign JSON safe to decode."""
+"""Encodes the JSON of answers, and decodes the JSON of boxes and clients so that foreign input is safe to parse."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ JSON_TYPE = ("content-type", "application/json")
 
 
 def encode(item: Json) -> bytes:
-    """Serialize an object, with a line end for people who use curl."""
+    """Returns an object as JSON, with a line end for people who use curl."""
     return orjson.dumps(item, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def decode(data: bytes) -> object:
-    """Parse JSON; nesting is bounded by the parser.
+    """Returns what a JSON text says. The parser bounds how deeply it may be nested.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the text is not JSON.
     """
     return orjson.loads(data)

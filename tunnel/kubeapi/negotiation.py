@@ -1,4 +1,4 @@
-"""What form of an answer a client accepts: plain JSON, a Table, or aggregated discovery."""
+"""Chooses the form of an answer that a client accepts: plain JSON, a Table, or aggregated discovery."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ _TABLE = {"Table": ("meta.k8s.io", ("v1", "v1beta1"))}
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The first form of the client's list that this API speaks."""
+    """The form of an answer: the first one in the client's list that this API speaks."""
 
     kind: str = ""
-    """What it wants the answer transformed to: `Table`, `APIGroupDiscoveryList`, or empty for the plain object."""
+    """The kind that the client wants the answer transformed to: `Table`, `APIGroupDiscoveryList`, or empty for a plain
+    object."""
     version: str = ""
 
 
 def negotiate(accept: str | None, transforms: Mapping[str, tuple[str, tuple[str, ...]]]) -> Accepted:
-    """Choose the form of an answer.
+    """Returns the form of the answer to a request.
 
     Args:
-        accept: the header, None when absent.
-        transforms: by kind, the group and the versions that this path can transform to.
+        accept: the `Accept` header, None when absent.
+        transforms: by kind, the group and the versions that this path can transform its answer to.
 
     Raises:
-        ApiError: 406, nothing that is accepted is spoken here.
+        ApiError: 406, the client accepts nothing that is spoken here.
     """
     if not accept or not accept.strip():
         return Accepted()
@@ -45,10 +46,10 @@ def negotiate(accept: str | None, transforms: Mapping[str, tuple[str, tuple[str,
 
 
 def wants_table(accept: str | None) -> bool:
-    """Whether an answer that has objects is to be a Table.
+    """Returns whether an answer that has objects is to be a Table.
 
     Raises:
-        ApiError: 406, nothing that is accepted is spoken here.
+        ApiError: 406, the client accepts nothing that is spoken here.
     """
     return negotiate(accept, _TABLE).kind == "Table"
 

@@ -1,7 +1,7 @@
-"""Decodes the few objects that clients post, when they come as `application/vnd.kubernetes.protobuf`.
+"""Decodes the few objects that clients post as `application/vnd.kubernetes.protobuf`.
 
-kubectl from 1.3x on sends its reviews so, and does not fall back to JSON. Answers are always JSON, which it takes.
-Only the fields that the reviews need are read; field numbers are those of Kubernetes' `generated.proto` files.
+kubectl from 1.3x on sends its reviews in this form, and does not fall back to JSON. Answers are always JSON, which it
+takes. Only the fields that the reviews need are read; field numbers are those of Kubernetes' `generated.proto` files.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ _UNKNOWN_TYPE, _UNKNOWN_RAW = 1, 2
 
 
 def decode_object(data: bytes) -> Json:
-    """Decode a review as the JSON object that says the same.
+    """Returns the JSON object that says the same as a review in protobuf.
 
     Raises:
-        ValueError: it is broken, or not a review.
+        ValueError: the data is broken, or is not a review.
     """
     if not data.startswith(_MAGIC):
         raise ValueError("not a Kubernetes protobuf object")
@@ -68,7 +68,11 @@ def _message(data: bytes, fields: Fields) -> Json:
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """The length-delimited fields of a message; others are skipped."""
+    """Yields number and content of each length-delimited field of a message; it skips the other fields.
+
+    Raises:
+        ValueError: the data is not a protobuf message.
+    """
     position = 0
     while position < len(data):
         key, position = _varint(data, position)

@@ -1,4 +1,4 @@
-"""Label and field selectors: parsing of what `-l` and `--field-selector` take, and matching of objects."""
+"""Parses label and field selectors, as `-l` and `--field-selector` take them, and matches objects against them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Requirement:
     values: frozenset[str] = frozenset()
 
     def matches(self, labels: Json) -> bool:
-        """Whether labels meet it; an absent label meets `notin`, as in Kubernetes."""
+        """Returns whether an object's labels meet the condition. An absent label meets `notin`, as in Kubernetes."""
         value = labels.get(self.key)
         match self.operator:
             case "exists":
@@ -59,13 +59,13 @@ class FieldRequirement:
 
 @dataclass(frozen=True, slots=True)
 class Selector:
-    """What a list or watch is narrowed to."""
+    """The conditions that an object must meet to be in a list or watch; without any, all objects are."""
 
     labels: tuple[Requirement, ...] = ()
     fields: tuple[FieldRequirement, ...] = ()
 
     def matches(self, item: Json) -> bool:
-        """Whether an object is selected."""
+        """Returns whether an object meets all conditions."""
         labels = item["metadata"].get("labels") or {}
         return all(need.matches(labels) for need in self.labels) and all(
             (field_value(item, need.field) == need.value) is need.equal for need in self.fields
@@ -82,19 +82,19 @@ _FIELDS = {
 
 
 def parse(resource: str, label_selector: str, field_selector: str) -> Selector:
-    """Parse both selectors of a list or watch.
+    """Returns the selector that a list or watch asks for by a label selector and a field selector.
 
     Raises:
-        ApiError: 400, with what is wrong.
+        ApiError: 400, one of them cannot be parsed; the message says what is wrong.
     """
     return Selector(parse_labels(label_selector), parse_fields(resource, field_selector))
 
 
 def parse_labels(text: str) -> tuple[Requirement, ...]:
-    """Parse a label selector.
+    """Returns the conditions of a label selector; the empty text has none.
 
     Raises:
-        ApiError: 400, with what is wrong.
+        ApiError: 400, it cannot be parsed; the message says what is wrong.
     """
     _check_length(text)
     requirements: list[Requirement] = []
@@ -110,10 +110,12 @@ def parse_labels(text: str) -> tuple[Requirement, ...]:
 
 
 def parse_fields(resource: str, text: str) -> tuple[FieldRequirement, ...]:
-    """Parse a field selector: `a=b,c!=d`. Resources that have no objects here (events) take any field.
+    """Returns the conditions of a field selector such as `a=b,c!=d`; the empty text has none.
+
+    Resources that have no objects here (events) take any field.
 
     Raises:
-        ApiError: 400, with what is wrong.
+        ApiError: 400, it cannot be parsed, or the resource has no such field; the message says what is wrong.
     """
     _check_length(text)
     known = _FIELDS.get(resource)
@@ -130,7 +132,10 @@ def parse_fields(resource: str, text: str) -> tuple[FieldRequirement, ...]:
 
 
 def field_value(item: Json, path: str) -> str:
-    """The value of a field as a selector sees it; absent is the empty string, booleans are `true` and `false`."""
+    """Returns the value of a field as a selector sees it.
+
+    An absent field is the empty string (`false` for `spec.unschedulable`), booleans are `true` and `false`.
+    """
     value: object = item
     for name in path.split("."):
         value = value.get(name) if isinstance(value, dict) else None

@@ -1,4 +1,4 @@
-"""SPDY/3.1, the server's side, as bytes in and bytes out: what `kubectl port-forward` frames its connections with.
+"""The server's side of SPDY/3.1, which frames the connections of `kubectl port-forward`, as bytes in and bytes out.
 
 Kubernetes uses little of it: the client opens streams, both sides send data and ends, and nobody has windows, so that
 the transport's own back-pressure is all there is. Frames that it does not use are checked for their length and skipped.
@@ -20,9 +20,9 @@ from tunnel.kubeapi.spdy_dictionary import DICTIONARY
 
 VERSION = 3
 MAX_CONTROL_BYTES = 16 * 1024
-"""Of a control frame. A client of Kubernetes sends some 100 bytes to open a stream."""
+"""The most bytes of a control frame. A client of Kubernetes sends some 100 bytes to open a stream."""
 MAX_HEADERS_BYTES = 16 * 1024
-"""Of a header block when it is unpacked: a few bytes could stand for a thousand times as many."""
+"""The most bytes of an unpacked header block: a few bytes could stand for a thousand times as many."""
 MAX_STREAM_ID = 0x7FFFFFFF
 _CONTROL_BIT = 0x80000000
 _FLAG_FIN = 0x01
@@ -31,7 +31,7 @@ _MAX_LENGTH = 0xFFFFFF
 
 
 class FrameType(IntEnum):
-    """Of control frames (SPDY/3.1, 2.6)."""
+    """The types of control frames (SPDY/3.1, 2.6)."""
 
     SYN_STREAM = 1
     SYN_REPLY = 2
@@ -44,7 +44,7 @@ class FrameType(IntEnum):
 
 
 class Status(IntEnum):
-    """Why a stream is reset (SPDY/3.1, 2.6.3)."""
+    """The reasons for which a stream is reset (SPDY/3.1, 2.6.3)."""
 
     PROTOCOL_ERROR = 1
     REFUSED_STREAM = 3
@@ -68,7 +68,7 @@ class StreamOpened:
 
 @dataclass(frozen=True, slots=True)
 class DataReceived:
-    """Data, or a part of it, and perhaps the end of what the peer sends on this stream."""
+    """Some data of a stream, which may be only a part of a frame, and perhaps the end of what the peer sends on it."""
 
     stream_id: int
     data: bytes
@@ -84,14 +84,14 @@ class StreamReset:
 
 @dataclass(frozen=True, slots=True)
 class Pinged:
-    """The peer wants this number back."""
+    """The peer sent a ping, and wants its number back."""
 
     number: int
 
 
 @dataclass(frozen=True, slots=True)
 class GoneAway:
-    """The peer opens no more streams: a client of Kubernetes is about to close."""
+    """The peer will open no more streams: a client of Kubernetes is about to close its connection."""
 
 
 SpdyEvent = StreamOpened | DataReceived | StreamReset | Pinged | GoneAway
@@ -106,7 +106,7 @@ _LEAST_BYTES: dict[int, int] = {
     FrameType.HEADERS: 4,
     FrameType.WINDOW_UPDATE: 8,
 }
-"""The least that each kind of frame holds."""
+"""The fewest bytes that a control frame of each type has behind its head."""
 
 
 class SpdyReceiver:
@@ -121,10 +121,10 @@ class SpdyReceiver:
         self._inflate = zlib.decompressobj(zdict=DICTIONARY)
 
     def receive(self, data: bytes) -> Iterator[SpdyEvent]:
-        """The events that these bytes complete.
+        """Yields the events that these bytes complete. Bytes of an incomplete control frame are kept for the next call.
 
         Raises:
-            SpdyError: the peer broke the protocol.
+            SpdyError: the peer broke the protocol; the connection is to be closed.
         """
         self._buffer += data
         while True:
@@ -146,7 +146,11 @@ class SpdyReceiver:
         return DataReceived(self._data_stream, part, self._data_finishes and not self._data_left)
 
     def _has_frame(self) -> bool:
-        """Whether there is a whole control frame, or the head of a data frame."""
+        """Returns whether the buffer holds a whole control frame, or the head of a data frame.
+
+        Raises:
+            SpdyError: the frame is of another version, or longer than MAX_CONTROL_BYTES.
+        """
         if len(self._buffer) < _HEAD_BYTES:
             return False
         word: int
@@ -208,7 +212,11 @@ class SpdyReceiver:
 
 
 def _parse_headers(text: bytes) -> dict[str, str]:
-    """The pairs of an unpacked block; their number is not believed, only what is there."""
+    """Returns the headers of an unpacked block; it trusts what is there, not the number of pairs that the block claims.
+
+    Raises:
+        SpdyError: the block ends in the middle of a pair.
+    """
     headers: dict[str, str] = {}
     try:
         (pairs,) = struct.unpack_from(">I", text)
@@ -231,27 +239,27 @@ def _counted(text: bytes, at: int) -> tuple[bytes, int]:
 
 
 class SpdySender:
-    """Makes the frames of a server."""
+    """Makes the frames that a server sends."""
 
     def __init__(self) -> None:
         self._deflate = zlib.compressobj(zdict=DICTIONARY)
 
     def reply(self, stream_id: int) -> bytes:
-        """Accept a stream; a client waits for this before it sends."""
+        """Returns the frame that accepts a stream; a client waits for it before it sends."""
         block = self._deflate.compress(struct.pack(">I", 0)) + self._deflate.flush(zlib.Z_SYNC_FLUSH)
         return _control_frame(FrameType.SYN_REPLY, struct.pack(">I", stream_id) + block)
 
     def data(self, stream_id: int, data: bytes, *, finished: bool = False) -> bytes:
-        """Data of a stream, less than 16 MiB; `finished`: no more of it follows."""
+        """Returns a frame with data of a stream, less than 16 MiB. With `finished`, it says that no more follows."""
         flags = _FLAG_FIN if finished else 0
         return struct.pack(">II", stream_id, flags << 24 | len(data)) + data
 
     def reset(self, stream_id: int, status: Status) -> bytes:
-        """Give a stream up."""
+        """Returns the frame that gives a stream up, and says why."""
         return _control_frame(FrameType.RST_STREAM, struct.pack(">II", stream_id, status))
 
     def pong(self, number: int) -> bytes:
-        """The answer to a ping."""
+        """Returns the answer to a ping with this number."""
         return _control_frame(FrameType.PING, struct.pack(">I", number))
 
 

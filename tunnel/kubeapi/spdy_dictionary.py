@@ -1,4 +1,4 @@
-"""The dictionary that SPDY's header blocks are compressed with (SPDY/3.1, 2.6.10.1): both sides begin with it."""
+"""The dictionary that SPDY's header blocks are compressed with (SPDY/3.1, 2.6.10.1), which both sides start from."""
 
 from __future__ import annotations
 
@@ -21,4 +21,4 @@ _TEXT = (
 )
 
 DICTIONARY = b"".join(len(word).to_bytes(4, "big") + word.encode() for word in _WORDS.split("|")) + _TEXT.encode()
-"""Names and values of HTTP headers, each behind its length, then text that often occurs."""
+"""The dictionary's bytes: names and values of HTTP headers, each behind its length, then text that often occurs."""

@@ -1,4 +1,4 @@
-"""Kubernetes `Status` answers: every error that a client of a Kubernetes API of ours sees, worded for a person."""
+"""Makes Kubernetes `Status` answers: every error that clients of our Kubernetes APIs see, worded for a person."""
 
 from __future__ import annotations
 
@@ -29,21 +29,23 @@ _REASONS = {
 
 
 class Cause(NamedTuple):
-    """What is behind an error, for `details.causes`."""
+    """The reason behind an error, as an entry of `details.causes`."""
 
     reason: str
-    """A word for programs."""
+    """The reason as one word, for programs."""
     message: str
-    """The same for people."""
+    """The same for people, as a sentence."""
 
 
 class ApiError(Exception):
-    """A request that ends in a `Status`.
+    """An error that is answered to the client as a `Status`.
 
     Attributes:
         code: the HTTP status.
         message: what kubectl prints behind `Error from server (Reason):`.
-        cause: what is behind it; None where only the status tells.
+        reason: the word for programs, such as `NotFound`; by default the one that Kubernetes has for the HTTP status.
+        details: the `details` of the `Status`; None leaves them out.
+        cause: the reason behind the error; None where nothing but the status tells of it.
     """
 
     def __init__(
@@ -57,10 +59,10 @@ class ApiError(Exception):
         self.cause = cause
 
     def body(self, otherwise: Cause | None = None) -> Json:
-        """The `Status` object.
+        """Returns the `Status` object.
 
         Args:
-            otherwise: the cause, where the error itself names none and its details have none.
+            otherwise: the cause to name, where the error itself names none and its details have none.
         """
         cause = self.cause or otherwise
         details = self.details
@@ -81,30 +83,37 @@ class ApiError(Exception):
 
 
 def about(group: str, resource: str, name: str = "") -> Json:
-    """The details of an error: which object, or which resource, it is about."""
+    """Returns the `details` of an error: which object, or which resource, it is about."""
     details = {"name": name, "group": group, "kind": resource}
     return {field: value for field, value in details.items() if value}
 
 
 def not_found(group: str, resource: str, name: str, meant: str = "") -> ApiError:
-    """The object does not exist; worded as an API server does, since scripts look for it. `meant` is put behind it."""
+    """Makes the error that an object does not exist, worded as an API server does, since scripts look for it.
+
+    Args:
+        group: the API group of the resource, empty for the core group.
+        resource: such as `pods`.
+        name: the object's name.
+        meant: text that is put behind the message as it is.
+    """
     qualified = f"{resource}.{group}" if group else resource
     return ApiError(404, f'{qualified} "{name}" not found{meant}', details=about(group, resource, name))
 
 
 def no_such_path() -> ApiError:
-    """The path is no part of this API."""
+    """Makes the error that a path is no part of this API."""
     # kubectl looks into the details of a 404 without looking whether there are any.
     return ApiError(404, "the server could not find the requested resource", details={})
 
 
 def invalid(kind: str, group: str, field: str, message: str) -> ApiError:
-    """A field, or an option of a request, that makes no sense.
+    """Makes the error that a field of an object, or an option of a request, makes no sense.
 
     Args:
-        kind: of what the field is part of, such as `ListOptions`.
+        kind: the kind that the field is part of, such as `ListOptions`.
         group: the API group of that kind.
-        field: its name.
+        field: the field's name.
         message: what is wrong, beginning with the error's type as a Kubernetes API server words it.
     """
     qualified = f"{kind}.{group}" if group else kind
@@ -117,5 +126,5 @@ def invalid(kind: str, group: str, field: str, message: str) -> ApiError:
 
 
 def expired(resource_version: int, oldest: int) -> ApiError:
-    """A list, a page or a watch asks for a past that is no longer kept; clients list again."""
+    """Makes the error that a list, a page or a watch asks for a past that is not kept any more; clients list again."""
     return ApiError(410, f"too old resource version: {resource_version} ({oldest})")

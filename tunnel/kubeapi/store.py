@@ -1,6 +1,6 @@
-"""The fleet's objects with a bounded history of their changes, which is what lists, pages and watches read.
+"""Keeps the fleet's objects and a bounded history of their changes, which lists, pages and watches read.
 
-It is pure: what is put here comes from `mirror.py`, and who waits for a change waits in `watch.py`.
+It is pure: what is put here comes from `mirror.py` of the fleet API, and who waits for a change waits in `watch.py`.
 """
 
 from __future__ import annotations
@@ -12,32 +12,33 @@ from dataclasses import dataclass
 from tunnel.kubeapi.status import Json, expired
 
 HISTORY_CHANGES = 20_000
-"""Enough for 10,000 agents that all leave and come back while a watcher reads one answer."""
+"""The number of changes that are kept: enough for 10,000 agents that all leave and come back while a watcher reads one
+answer."""
 
 Key = tuple[str, str]
-"""Namespace (empty for cluster-wide objects) and name."""
+"""The namespace (empty for cluster-wide objects) and the name of an object."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """One object came, changed or went."""
+    """The record of one object that came, changed or went."""
 
     version: int
     resource: str
     before: Json | None
-    """None when the object is new."""
+    """The object as it was; None when it is new."""
     after: Json | None
-    """None when the object is gone."""
+    """The object as it is now; None when it is gone."""
 
 
 class ObjectStore:
-    """Objects by resource and key.
+    """The table of objects by resource and key, with the history of their changes.
 
     Objects are never changed in place, so whoever holds one may keep it.
     """
 
     def __init__(self, first_version: int, history_changes: int = HISTORY_CHANGES) -> None:
-        """Make an empty store.
+        """Makes an empty store.
 
         Args:
             first_version: must be above any that an earlier run of this server gave out, so that old watches end
@@ -52,11 +53,11 @@ class ObjectStore:
 
     @property
     def version(self) -> int:
-        """The version of the newest change."""
+        """Returns the version of the newest change, or the first version when nothing has changed yet."""
         return self._version
 
     def put(self, resource: str, item: Json) -> None:
-        """Add or replace an object; one that is the same as before is no change."""
+        """Adds or replaces an object, under a new `resourceVersion`. One that is the same as before is no change."""
         key = _key(item)
         objects = self._objects.setdefault(resource, {})
         before = objects.get(key)
@@ -67,31 +68,31 @@ class ObjectStore:
         self._record(resource, before, objects[key])
 
     def remove(self, resource: str, key: Key) -> None:
-        """Remove an object; nothing happens when there is none."""
+        """Removes an object; nothing happens when there is none."""
         before = self._objects.get(resource, {}).pop(key, None)
         if before is not None:
             metadata = {**before["metadata"], "resourceVersion": str(self._version + 1)}
             self._record(resource, {**before, "metadata": metadata}, None)
 
     def get(self, resource: str, key: Key) -> Json | None:
-        """One object, or None."""
+        """Returns one object, or None when there is none."""
         return self._objects.get(resource, {}).get(key)
 
     def items(self, resource: str, namespace: str | None = None) -> list[Json]:
-        """The objects of a resource in order of namespace and name.
+        """Returns the objects of a resource in order of namespace and name.
 
         Args:
             resource: such as `pods`.
-            namespace: None means all.
+            namespace: the only namespace to look in; None means all.
         """
         objects = self._objects.get(resource, {})
         return [objects[key] for key in sorted(objects) if namespace is None or key[0] == namespace]
 
     def changes_after(self, version: int, resource: str) -> list[Change]:
-        """The changes of a resource behind a version, oldest first.
+        """Returns the changes of a resource that are newer than a version, oldest first.
 
         Raises:
-            ApiError: 410, they are no longer kept, or the version is from another run of the server.
+            ApiError: 410, these changes are no longer kept, or the version is from another run of the server.
         """
         if not self._oldest <= version <= self._version:
             raise expired(version, self._oldest)
@@ -105,7 +106,7 @@ class ObjectStore:
         return found
 
     def subscribe(self, listener: Callable[[], None]) -> Callable[[], None]:
-        """Call `listener` after each change; returns what ends that."""
+        """Calls `listener` after each change, until the caller calls the function that this returns."""
         self._listeners.add(listener)
         return lambda: self._listeners.discard(listener)
 

@@ -1,7 +1,7 @@
-"""`?watch=true`: changes as they happen, as objects or as Table rows, until the client goes or its time is over.
+"""Serves `?watch=true`: sends changes as they happen, as objects or as Table rows, until the client goes or time is up.
 
-What a watch says is made here; how it reaches the client, as lines of an answer or as messages of a WebSocket, is a
-`Sink`'s business.
+What a watch says is made here. A `Sink` knows how it reaches the client: as lines of an answer, or as messages of a
+WebSocket.
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ from tunnel.kubeapi.store import Change, ObjectStore
 DEFAULT_TIMEOUT_S = 3600
 MAX_TIMEOUT_S = 24 * 3600
 QUIET_S = 30.0
-"""Silence after which a watch says something: load balancers forget a connection that says nothing for a minute."""
+"""The seconds of silence after which a watch sends something: load balancers forget a connection that is silent for a
+minute."""
 
 Event = tuple[str, Json]
 
 
 class Sink(Protocol):
-    """The client of a watch."""
+    """The way to the client of a watch."""
 
     async def send(self, events: Sequence[Json]) -> None:
-        """Send events, waiting while the client is slow.
+        """Sends events, and waits while the client is slow.
 
         Raises:
             StreamError: the client is gone.
@@ -35,7 +36,7 @@ class Sink(Protocol):
         ...
 
     async def say_nothing(self) -> None:
-        """Send what is no event, to keep the connection in use.
+        """Sends something that is no event, to keep the connection in use.
 
         Raises:
             StreamError: the client is gone.
@@ -45,21 +46,21 @@ class Sink(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchOptions:
-    """What a watch asks for."""
+    """The options of one watch, as its client asks for them."""
 
     resource: str
     kind: str
     group_version: str
     namespace: str | None
-    """None means all."""
+    """The only namespace to watch; None means all."""
     selector: Selector
     after: int | None
-    """Changes behind this version; None begins with what there is."""
+    """The version whose later changes are sent; None first sends the objects that there are."""
     bookmarks: bool
     initial_end: bool
-    """Mark the end of what there is with a bookmark (`sendInitialEvents`)."""
+    """Whether a bookmark marks the end of the objects that there were at the start (`sendInitialEvents`)."""
     from_now: bool = False
-    """Say nothing of what there is, though there is no version to begin at."""
+    """Whether the objects that there are at the start are left out, even though there is no version to begin at."""
     timeout_s: float
 
 
@@ -73,7 +74,7 @@ class _Source:
         self._version = store.version if options.after is None else options.after
 
     def first(self) -> list[Event]:
-        """What there is, for a watch without a version to begin at."""
+        """Returns an event for each object that there is; none for a watch that begins at a version, or from now."""
         options = self._options
         if options.after is not None or options.from_now:
             return []
@@ -84,17 +85,17 @@ class _Source:
         return events
 
     def next(self) -> list[Event]:
-        """What happened since the last call.
+        """Returns the events of what happened since the last call.
 
         Raises:
-            ApiError: 410, it is no longer known.
+            ApiError: 410, the store no longer keeps all changes since then.
         """
         changes = self._store.changes_after(self._version, self._options.resource)
         self._version = self._store.version
         return [event for change in changes if (event := self._event(change))]
 
     def bookmark(self, annotations: Json | None = None) -> Event:
-        """How far this watch has come, for the client to go on from later."""
+        """Returns the event that says how far this watch has come, from where the client may go on later."""
         metadata: Json = {"resourceVersion": str(self._version), "creationTimestamp": None}
         if annotations:
             metadata["annotations"] = annotations
@@ -125,14 +126,14 @@ async def serve_watch(
     present: Callable[[Json], Json],
     to_table: Callable[[list[Json], bool], Json] | None,
 ) -> None:
-    """Send a watch to its end.
+    """Sends a watch to its client until its time is up, or its changes are no longer kept.
 
     Args:
-        sink: where it goes.
-        store: what is watched.
-        options: what is asked for.
-        present: the last touch to an object before it is shown.
-        to_table: makes a Table of rows, with or without its columns; None sends plain objects.
+        sink: the way to the client.
+        store: the objects to watch.
+        options: what the client asks for.
+        present: makes of a stored object the one that is shown.
+        to_table: makes a Table of rows, with its columns or without; None sends plain objects.
 
     Raises:
         StreamError: the client is gone.
@@ -150,14 +151,14 @@ async def serve_watch(
 
 
 class _Form:
-    """How the events of a watch are written."""
+    """Writes the events of a watch as plain objects or as Tables."""
 
     def __init__(self, to_table: Callable[[list[Json], bool], Json] | None) -> None:
         self._to_table = to_table
         self._header = True
 
     def of(self, events: Iterable[Event]) -> list[Json]:
-        """The events as objects."""
+        """Returns the events as the JSON objects that are sent."""
         return [{"type": kind, "object": self._object(kind, item)} for kind, item in events]
 
     def _object(self, kind: str, item: Json) -> Json:
