@@ -1,4 +1,4 @@
-"""A running agent: its parts, and `apply`, which makes them match a configuration. Its start is the first `apply`."""
+"""The running agent: its parts, and `apply`, which makes them match a configuration. Its start is the first `apply`."""
 
 from __future__ import annotations
 
@@ -53,23 +53,26 @@ _log = structlog.get_logger("edge.agent")
 
 @dataclass(slots=True)
 class _Open:
-    """A listener of this configuration, and the part that brings it up."""
+    """A listener that the configuration asks for, and the part that brings it up."""
 
     listener: Listener
     part: Part
 
 
 class Agent:
-    """The parts of one agent. `apply` first, then run `links` and `telling`; `aclose` at the end."""
+    """The parts of one agent.
+
+    The caller calls `apply` first, then runs `links` and `telling`, and calls `aclose` at the end.
+    """
 
     def __init__(
         self, name: str, tls: ClientTls, config: AgentConfig, audit: Audit, page: Callable[[], Handler]
     ) -> None:
-        """Read what the state folder keeps; nothing is dialled or listened on before `apply`. Blocking.
+        """Reads what the state folder keeps, and dials or listens on nothing before `apply`. Blocks.
 
         Args:
-            name: of the agent, from its certificate.
-            tls: what it shows to servers.
+            name: the agent's name, from its certificate.
+            tls: the certificate and key that it shows to servers, and the authority that it trusts.
             config: what holds from the start to the end: the state folder. All else comes by `apply`.
             audit: takes the records.
             page: makes what serves the page of metrics, when one is wanted.
@@ -114,11 +117,11 @@ class Agent:
     # Public
 
     def dial_options(self, config: AgentConfig) -> DialOptions:
-        """Returns how servers are dialled by a configuration."""
+        """Returns how servers are dialed by a configuration."""
         return DialOptions(proxy=config.cloud.proxy, on_clock=self.clock.look)
 
     async def apply(self, old: AgentConfig, new: AgentConfig) -> None:
-        """Make the running agent match another configuration. What that still allows goes on."""
+        """Makes the running agent match another configuration. What the new one still allows goes on."""
         self.config = new
         if new.log.level != old.log.level:
             set_level(new.log.level)
@@ -137,13 +140,13 @@ class Agent:
         self.telling.changed(must_arrive=True)
 
     def stop(self) -> None:
-        """Bring up nothing more, and listen no more."""
+        """Brings up no more parts, and closes all listeners."""
         self.parts.stop()
         for one in self._opened():
             one.listener.close()
 
     async def aclose(self) -> None:
-        """End what is left, in order where that is quick."""
+        """Ends what is left, in order where that is quick."""
         await self.links.finish()
         await self.parts.aclose()
         for one in self._opened():
@@ -155,7 +158,7 @@ class Agent:
 
     @property
     def services(self) -> list[str]:
-        """The names that streams may ask for."""
+        """Returns the names that streams may ask for."""
         return [*self._services(), *named_targets(self.config)]
 
     # Internal
@@ -170,10 +173,12 @@ class Agent:
             self.facts.clear(CLOCK)
 
     def _apply_host(self, new: AgentConfig) -> HostKubelet | None:
-        """The built-in kubelet; commands wait for their account, which may come from a directory that is not there yet.
+        """Makes the built-in kubelet match the configuration.
+
+        Commands wait for their account, which may come from a directory service that is not there yet.
 
         Returns:
-            The one to close, where nothing is offered any more.
+            The kubelet that the caller must close, because nothing is offered any more; else None.
         """
         if self._host_part is not None:
             self.parts.forget(self._host_part)
@@ -195,11 +200,14 @@ class Agent:
         return None
 
     async def _dial(self, target: TcpTarget, deadline_s: float) -> tuple[Conn, str]:
-        """Connect to a port that kubectl forwards, by the rules of the moment."""
+        """Connects to a port that kubectl forwards, if the policy of the moment allows it."""
         return await dial(target, self._policy, deadline_s)
 
     def _apply_kubelet(self, new: AgentConfig) -> None:
-        """A real kubelet. One at another address is another one: what leads to the old one ends."""
+        """Makes the way to a real kubelet match the configuration.
+
+        One at another address counts as another kubelet: connections to the old one end.
+        """
         if new.kubelet is None:
             self._kubelet = None
         elif self._kubelet is None or self._kubelet.settings.address != new.kubelet.address:
@@ -219,11 +227,17 @@ class Agent:
         await self._host.serve(request.accept(), request.principal, request.trace_id)
 
     def _records_itself(self, target: Target) -> bool:
-        """The built-in kubelet records each command and log; what a real one is asked cannot be seen."""
+        """Returns whether a target writes its own records: the built-in kubelet records each command and log.
+
+        What a real kubelet is asked cannot be seen, so that only its connections are recorded.
+        """
         return self._host is not None and isinstance(target, ServiceTarget) and target.name in _KUBELETS
 
     async def _apply_listen(self, new: AgentConfig) -> None:
-        """Each `[[listen]]`, open as soon as it can be: the way to the box must not hang on a port."""
+        """Makes the open listeners match the `[[listen]]` sections.
+
+        Each opens as soon as it can: the way to the box must not depend on whether a port is free.
+        """
         for one in self._listeners.keys() - set(new.listen):
             await self._shut(self._listeners.pop(one))
         for one in new.listen:

@@ -1,4 +1,4 @@
-"""The `edge-agent` command."""
+"""The `edge-agent` command: what it takes and prints. The work is done in the modules that its subcommands import."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 MAX_TOKEN_BYTES = 64 * 1024
 EXIT_BAD = 2
-"""Of `status`: nobody reaches this box."""
+"""The exit code of `status` when nobody reaches this box."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -161,7 +161,7 @@ def reload(config: Path) -> None:
 
 
 class Unreachable(Failed):
-    """There is no agent to ask: as bad as one without a link."""
+    """There is no agent to ask, which is as bad as one without a link."""
 
     exit_code = EXIT_BAD
 
@@ -178,5 +178,5 @@ cli.add_command(explain_command)
 
 
 def main() -> None:
-    """Entry point."""
+    """Runs the `edge-agent` command line."""
     command_line(cli)

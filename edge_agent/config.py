@@ -1,4 +1,4 @@
-"""edge-agent.toml."""
+"""The configuration file of the agent, `edge-agent.toml`: its sections, their defaults and their checks."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ from tunnel.core.wire.target_rule import TargetRule
 
 _LABEL = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 MAX_LABELS = 64
-"""More are not shown by the cloud server."""
+"""The most labels that may be configured; the cloud server shows no more."""
 _LABEL_RULE = "1 to 63 of letters, digits, '-', '_' and '.', not at the ends"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CloudConfig:
-    """The `[cloud]` section: whom to dial."""
+    """The `[cloud]` section: which servers to dial, and how."""
 
     servers: list[ServerAddress] = dataclasses.field(default_factory=list)
     proxy: str | None = dataclasses.field(default=None, repr=False)
-    """`http://[user:password@]host:port`, or `none`; None asks the environment, as curl does."""
+    """The HTTP proxy, `http://[user:password@]host:port` or `none`; None asks the environment, as curl does."""
 
     def faults(self) -> Iterable[Fault]:
-        """What cannot be used."""
+        """Yields each fault of the section: a proxy that cannot be used."""
         if self.proxy is not None and self.proxy != NO_PROXY:
             try:
                 parse_proxy(self.proxy, "it")
@@ -51,33 +51,37 @@ class CloudConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AllowConfig:
-    """An `[[allow]]`: what may be reached through this box."""
+    """An `[[allow]]` section: what may be reached through this box."""
 
     target: TargetPattern
     service: str | None = None
-    """A name for the target, if that is a single one: CONNECT finds it as `<agent>:<service>`. None: no name."""
+    """A name for the target, if that is a single one: CONNECT finds it as `<agent>:<service>`. None: it has no name."""
 
     @property
     def rule(self) -> TargetRule:
-        """The rule, parsed."""
+        """Returns the rule that the target stands for."""
         return self.target.rule
 
 
 class ListenTarget(str):
-    """`host:port` at the cloud, or the name of something that the server exposes."""
+    """The target of a `[[listen]]`: `host:port` at the cloud, or the name of something that the server exposes."""
 
     __slots__ = ()
 
     @classmethod
     def from_config(cls, value: object) -> ListenTarget:
-        """Check a value of a configuration."""
+        """Returns the target that a value of a configuration stands for.
+
+        Raises:
+            ValueError: it is neither the name of a service nor `host:port`.
+        """
         if not isinstance(value, str) or not is_service_name(value):
             ServerAddress.from_config(value)
         return cls(value)
 
     @property
     def target(self) -> Target:
-        """As a stream is opened to it."""
+        """Returns the target as streams are opened to it."""
         if is_service_name(self):
             return ServiceTarget(self)
         address = ServerAddress(self)
@@ -86,7 +90,7 @@ class ListenTarget(str):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ListenConfig:
-    """A `[[listen]]`: a port on the box that leads to something at the cloud."""
+    """A `[[listen]]` section: a port on the box that leads to something at the cloud."""
 
     listen: HostPort
     target: ListenTarget
@@ -104,16 +108,16 @@ class HostConfig:
 
     @property
     def offered(self) -> bool:
-        """Whether there is anything to offer."""
+        """Returns whether the section offers anything at all."""
         return self.exec or bool(self.units) or bool(self.files)
 
     @property
     def settings(self) -> HostSettings:
-        """As the built-in kubelet takes them."""
+        """Returns the settings as the built-in kubelet takes them."""
         return HostSettings(exec=self.exec, user=self.user, shell=self.shell, units=self.units, files=self.files)
 
     def parts(self) -> Iterable[HostSettings]:
-        """The settings one by one, so that what is wrong with each can be told."""
+        """Yields settings of one unit or one file each, so that what is wrong with each can be told."""
         yield from (HostSettings(units=[unit]) for unit in self.units)
         yield from (HostSettings(files=[file]) for file in self.files)
 
@@ -133,12 +137,12 @@ class MetricsConfig:
     """The `[metrics]` section: a page for Prometheus, and for whoever restarts the agent."""
 
     listen: HostPort | None = None
-    """Plain HTTP; None: there is none."""
+    """The address of the page, over plain HTTP; None: there is no page."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AgentConfig(Validated):
-    """The whole file."""
+    """The whole configuration file."""
 
     cloud: CloudConfig = dataclasses.field(default_factory=CloudConfig)
     allow: list[AllowConfig] = dataclasses.field(default_factory=list)
@@ -146,16 +150,16 @@ class AgentConfig(Validated):
     host: HostConfig = dataclasses.field(default_factory=HostConfig)
     kubelet: KubeletConfig | None = None
     labels: dict[str, str] = dataclasses.field(default_factory=dict)
-    """Shown on the node, under the prefix of Longline's own labels."""
+    """Labels that are shown on the node, under the prefix of Longline's own labels."""
     audit: AuditConfig = dataclasses.field(default_factory=AuditConfig)
     metrics: MetricsConfig = dataclasses.field(default_factory=MetricsConfig)
     log: LogConfig = dataclasses.field(default_factory=LogConfig)
     state: Path | None = None
-    """Folder of the box's key and certificate; None: the folder of the file."""
+    """The folder of the box's key and certificate; None: the folder of the configuration file."""
     drain_s: Seconds = Seconds(30.0)
 
     def faults(self) -> Iterable[Fault]:
-        """What does not fit together."""
+        """Yields each fault of the file: what is missing, cannot be used, or does not fit together."""
         if not self.cloud.servers:
             yield Fault("cloud.servers", "must name at least one host:port to dial")
         yield from self.cloud.faults()
@@ -195,7 +199,7 @@ class AgentConfig(Validated):
 
 
 def named_targets(config: AgentConfig) -> dict[str, TcpTarget]:
-    """The services that `[[allow]]` names."""
+    """Returns the targets that `[[allow]]` gives a name, by their names."""
     return {
         allow.service: target
         for allow in config.allow
@@ -204,35 +208,35 @@ def named_targets(config: AgentConfig) -> dict[str, TcpTarget]:
 
 
 ONLY_AT_START = ("state", "audit", "log.format")
-"""What a running agent does not change."""
+"""The settings that a running agent does not change."""
 NOTHING = AgentConfig()
-"""What an agent matches before it begins: its start is the change from this to its file."""
+"""The configuration that an agent matches before it begins: its start is the change from this to its file."""
 
 
 def kubelet_files(config: AgentConfig) -> KubeletFiles | None:
-    """Returns the files of a `[kubelet]` section that end; None without one."""
+    """Returns the files of a `[kubelet]` section whose certificates expire; None without such a section."""
     kubelet = config.kubelet
     return None if kubelet is None else KubeletFiles(kubelet.client_cert, kubelet.client_key, kubelet.ca)
 
 
 def load_for_start(path: Path) -> tuple[AgentConfig, list[str]]:
-    """Read edge-agent.toml for a start, at which a bad `[host]` is no reason to have no link.
+    """Reads edge-agent.toml for a start, at which a bad `[host]` is no reason to have no link.
 
     Returns:
-        The configuration, and the faults of a `[host]` that was left out.
+        The configuration, and the faults of a `[host]` that was left out; no faults when it is good.
 
     Raises:
-        ConfigError: with every fault found.
+        ConfigError: the rest of the file cannot be used; the error has every fault found.
     """
     config, faults = load_tolerant(path, AgentConfig, ("host",))
     return _with_state(config, path), faults
 
 
 def load_agent_config(path: Path) -> AgentConfig:
-    """Read edge-agent.toml.
+    """Reads edge-agent.toml.
 
     Raises:
-        ConfigError: with every fault found.
+        ConfigError: it cannot be used; the error has every fault found.
     """
     return _with_state(load(path, AgentConfig), path)
 

@@ -1,4 +1,4 @@
-"""The edge daemon as a process: it starts, follows its file, is drained on SIGTERM, and answers on its admin socket."""
+"""The edge daemon as a process: it starts, follows its file, drains on SIGTERM, and answers on its admin socket."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ _log = structlog.get_logger("edge.agent")
 
 
 def run(path: Path, config: AgentConfig, host_faults: list[str]) -> int:
-    """Run until SIGTERM; returns the exit code. A cloud that is away is no reason to end.
+    """Runs the agent until SIGTERM, and returns the exit code. A cloud that is away is no reason to end.
 
     Args:
-        path: of the file, which is followed.
-        config: what is in it.
+        path: the configuration file, which the agent follows.
+        config: what the file says.
         host_faults: why its `[host]` was left out; empty when it was not.
     """
     malloc.tune()
@@ -103,7 +103,7 @@ def _lost_lines(log: LogSink | None) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Following:
-    """An agent, and what looks after it."""
+    """An agent, and everything that looks after it."""
 
     agent: Agent
     identity: Identity
@@ -114,7 +114,7 @@ class _Following:
 
 
 async def _run(parts: _Following, stop: Stop) -> None:
-    """From the first `apply` to the end of the drain."""
+    """Runs the agent from the first `apply` to the end of the drain."""
     agent, identity, desired = parts.agent, parts.identity, parts.desired
     config, links = agent.config, agent.links
     admin = AdminServer(parts.status.routes(), identity.folder / SOCKET_NAME)
@@ -152,7 +152,7 @@ def _dialling(agent: Agent) -> tuple[list[ServerAddress], DialOptions]:
 
 
 async def _follow_identity(agent: Agent, identity: Identity) -> None:
-    """Use another certificate as soon as it lies there, whoever put it there: a renewal, a new join, cert-manager."""
+    """Uses another certificate as soon as there is one, whoever put it there: a renewal, a new join, cert-manager."""
     watch = FileWatch(lambda: [identity.certificate_path, identity.key_path, identity.ca_path])
     try:
         await watch.start()

@@ -1,4 +1,4 @@
-"""The account that commands run as: ids, groups and the clean environment a login would give."""
+"""The account that commands run as: its ids, its groups and the clean environment that a login would give."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from edge_agent.hostkubelet.settings import SettingsError
 from tunnel.aio.process.blocking import BlockingCalls, NotAnswering
 
 HOME_WAIT_S = 2.0
-"""A home that is on a file system which is gone must not keep anybody from the shell that could mend it."""
+"""The seconds that a look at the home folder may take: a home on a file system that is gone must not keep anybody from
+the shell that could mend it."""
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEFAULT_SHELL = "/bin/sh"
 _NO_LOGIN = ("nologin", "false")
@@ -33,10 +34,10 @@ class Account:
     home: str
     shell: str
     setpriv: str
-    """Program that switches to the account; "" where this process already is it."""
+    """The program that switches to the account; "" where this process already runs as it."""
 
     def command_line(self, argv: Sequence[str]) -> list[str]:
-        """Wrap a command so that it starts as this account.
+        """Returns the command line that starts a command as this account.
 
         `subprocess` could switch by itself, but then it forks instead of vforking, and the fork handlers of gRPC, which
         run in the child, crash it.
@@ -47,7 +48,7 @@ class Account:
         return [self.setpriv, f"--reuid={self.uid}", f"--regid={self.gid}", f"--groups={groups}", "--", *argv]
 
     def environment(self, tty: bool) -> dict[str, str]:
-        """Variables of a command; nothing of the agent's own leaks into it but the language."""
+        """Returns the environment of a command; nothing of the agent's own leaks into it but the language."""
         variables = {
             "HOME": self.home,
             "LANG": os.environ.get("LANG", "C.UTF-8"),
@@ -63,7 +64,7 @@ class Account:
 
 
 def find_account(user: str, shell: str) -> Account:
-    """Look up the account that commands are to run as.
+    """Looks up the account that commands are to run as. Blocks.
 
     Args:
         user: name of the account.
@@ -88,10 +89,13 @@ def find_account(user: str, shell: str) -> Account:
 
 
 class AccountLookup:
-    """Finds the account when it is needed: users may come from a directory service that is late, or never answers."""
+    """The lookup of the account, made when it is needed.
+
+    Users may come from a directory service that is late, or never answers.
+    """
 
     def __init__(self, user: str, shell: str) -> None:
-        """As `find_account`."""
+        """Prepares the lookup of an account; the arguments are those of `find_account`."""
         self._user = user
         self._shell = shell
         self._found: Account | None = None
@@ -99,7 +103,7 @@ class AccountLookup:
         self._home = BlockingCalls(f"home of {user}", wait_s=HOME_WAIT_S)
 
     async def account(self) -> Account:
-        """The account; looked up until it was found once.
+        """Returns the account, which is looked up until it was found once.
 
         Raises:
             SettingsError: there is none yet, it cannot be used, or nothing answers.
@@ -114,10 +118,10 @@ class AccountLookup:
         return self._found
 
     async def working_directory(self) -> str:
-        """Where its commands start: the home, or `/` where it has none that answers.
+        """Returns the folder where commands start: the account's home, or `/` where it has none that answers.
 
         Raises:
-            SettingsError: as `account`.
+            SettingsError: as for `account`.
         """
         home = (await self.account()).home
         try:
@@ -127,7 +131,7 @@ class AccountLookup:
 
 
 def terminal_group() -> int:
-    """Group that owns terminals, so that `write` and `mesg` work; -1 where there is none."""
+    """Returns the id of the group that owns terminals, so that `write` and `mesg` work; -1 where there is none."""
     try:
         return grp.getgrnam("tty").gr_gid
     except KeyError:
@@ -135,7 +139,7 @@ def terminal_group() -> int:
 
 
 def _needs_switch(uid: int, gid: int, groups: tuple[int, ...]) -> bool:
-    """Whether a command must change its ids; only root can, and root that already is the account need not."""
+    """Returns whether a command must change its ids. Only root can, and root that already is the account need not."""
     if os.geteuid() != 0:
         return False
     return (uid, gid) != (0, os.getegid()) or {*os.getgroups(), os.getegid()} != set(groups)

@@ -1,5 +1,5 @@
-"""The box's own audit record of what is done through its kubelet: of each exec, log and forwarded port a start and an
-end.
+"""The box's own audit records of what is done through its kubelet: a start and an end of each exec, log and forwarded
+port.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from tunnel.core.wire.errors import StreamError
 from tunnel.core.wire.principal import Principal
 
 MAX_NAME_CHARS = 253
-"""A container's name is what the client wrote."""
+"""The most characters of a container's name in a record: the name is what the client wrote."""
 
 
 @dataclass(slots=True, kw_only=True)
 class RequestRecord:
-    """What happened, filled while it happens."""
+    """The audit record of one request, filled while the request goes on."""
 
     audit: Audit
     action: str
@@ -30,27 +30,27 @@ class RequestRecord:
     container: str
     trace_id: str = ""
     command: list[str] | None = None
-    """None: the action runs none."""
+    """The command that is run; None: the action runs none."""
     target: str = ""
-    """What a forwarded port leads to; "": the action forwards none."""
+    """Where a forwarded port leads; "": the action forwards none."""
     exit_code: int | None = None
-    """None: there was none, or nobody was left to be told."""
+    """The command's exit code; None: there was none, or nobody was left to be told."""
     bytes_in: int = 0
-    """From the client."""
+    """Bytes that came from the client."""
     bytes_out: int = 0
-    """To the client."""
+    """Bytes that went to the client."""
     ended: str = "closed"
     cut: str = ""
-    """Why the box itself ended it; empty when it did not."""
+    """Why the box itself ended the request; empty when it did not."""
     begun: bool = False
 
     def begin(self) -> None:
-        """Write that it begins. To be called before the first byte moves."""
+        """Writes the record that the action begins. It must be called before the first byte moves."""
         self.begun = True
         self.audit.record("open", **self.about())
 
     def about(self) -> dict[str, object]:
-        """Returns what all its records say."""
+        """Returns the fields that all records of the request have."""
         forwarded = {"target": self.target} if self.target else {}
         ran = {} if self.command is None else {"command": recorded_command(self.command)}
         return {
@@ -68,10 +68,10 @@ class RequestRecord:
 
 @contextmanager
 def audited(record: RequestRecord) -> Iterator[RequestRecord]:
-    """Write the record when the block ends, however it does.
+    """Writes the last record of a request when the block ends, however it does.
 
     Raises:
-        KubeletError: nothing may be done that cannot be recorded.
+        KubeletError: 503, it cannot be recorded, and nothing may be done that is not.
     """
     loop = asyncio.get_running_loop()
     started_s = loop.time()

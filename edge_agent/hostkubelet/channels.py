@@ -1,6 +1,6 @@
-"""`channel.k8s.io` over WebSocket, the server's side: numbered streams of one exec, paced by the duplex below.
+"""The server's side of `channel.k8s.io` over WebSocket: the numbered channels of one exec, paced by the duplex below.
 
-Knows nothing of processes. Only the versions that carry an exit status are spoken (v4, and v5 with its half-close).
+It knows nothing of processes. Only the versions that carry an exit status are spoken (v4, and v5 with its half-close).
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from tunnel.aio.sockets.websocket import WebSocket, accept_headers, key_of
 from tunnel.core.wire.faults import UPGRADE_MISSING
 
 PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
-"""Best first."""
+"""The protocols that are spoken, best first."""
 MAX_MESSAGE_BYTES = 32 * 1024
-"""Of a message that we send, its first byte included: what a kubelet copies at a time. Clients take no more than twice
-that as one."""
+"""The most bytes of a message that is sent, its first byte included: what a kubelet copies at a time. Clients take no
+more than twice that as one."""
 MAX_RESIZE_BYTES = 256
-"""One JSON object with two numbers."""
+"""The most bytes of a message of control that is kept: a resize is one JSON object with two numbers."""
 
 
 class Channel(IntEnum):
-    """First byte of every message."""
+    """The channels; their number is the first byte of every message."""
 
     STDIN = 0
     STDOUT = 1
@@ -45,12 +45,12 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class InputEnd:
-    """No more stdin will come."""
+    """The event that no more stdin will come."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resize:
-    """The client's terminal has this size."""
+    """The event that the client's terminal has this size."""
 
     columns: int
     rows: int
@@ -60,7 +60,7 @@ ChannelEvent = Input | InputEnd | Resize
 
 
 def negotiate(request: Request) -> list[tuple[str, str]]:
-    """The headers of the 101 that answers an upgrade request.
+    """Returns the headers of the 101 that answers an upgrade request.
 
     Raises:
         KubeletError: it is no WebSocket request, or none of its protocols is spoken here.
@@ -104,7 +104,7 @@ class ChannelSocket:
         self._control = bytearray()
 
     async def events(self) -> AsyncIterator[ChannelEvent]:
-        """What the client sends, until it closes or breaks the WebSocket protocol.
+        """Yields what the client sends, until it closes or breaks the WebSocket protocol.
 
         Raises:
             StreamError: the connection was reset.
@@ -114,7 +114,7 @@ class ChannelSocket:
                 yield received
 
     async def send(self, channel: Channel, data: bytes) -> None:
-        """Send bytes on a channel, in as many messages as it takes, waiting while the client is slow.
+        """Sends bytes on a channel, in as many messages as it takes, and waits while the client is slow.
 
         Raises:
             StreamError: the client is gone.
@@ -124,7 +124,7 @@ class ChannelSocket:
         await self._websocket.send_bytes(*(head + part for part in parts))
 
     async def keep_alive(self) -> None:
-        """Answer pings and send some; runs until it is cancelled.
+        """Answers pings and sends some; runs until it is cancelled.
 
         Raises:
             StreamError: the client is gone.
@@ -132,7 +132,7 @@ class ChannelSocket:
         await self._websocket.keep_alive()
 
     async def close(self) -> None:
-        """Send the close of the WebSocket and the end of our bytes.
+        """Sends the close of the WebSocket and the end of our bytes.
 
         Raises:
             StreamError: the client is gone.
@@ -142,7 +142,10 @@ class ChannelSocket:
     # Internal
 
     def _take_part(self, data: bytes, finished: bool) -> ChannelEvent | None:
-        """A message may come in parts; its first byte says where all of them belong."""
+        """Returns the event that a part of a message makes, or None.
+
+        A message may come in parts; its first byte says where all of them belong.
+        """
         if self._message_channel is None and data:
             self._message_channel, data = data[0], data[1:]
         channel = self._message_channel

@@ -17,22 +17,23 @@ from edge_agent.hostkubelet.spawn import Started
 from edge_agent.hostkubelet.terminal import foreground_group, set_size
 
 HANGUP_GRACE_S = 5.0
-"""From SIGHUP to SIGKILL: enough for an editor to save its swap file."""
+"""The seconds from SIGHUP to SIGKILL: enough for an editor to save its swap file."""
 STRAGGLER_GRACE_S = 0.5
-"""What is left to the others of the group once the command itself has obeyed."""
+"""The seconds that are left to the rest of the process group once the command itself has obeyed."""
 
 
 class Command:
     """A command that was started.
 
     Attributes:
+        pid: its process id, which is also that of its process group.
         stdin: its input, None where it has none.
         stdout: its output; with a terminal all of it.
         stderr: its error output, None with a terminal.
     """
 
     def __init__(self, started: Started, on_gone: Callable[[Command], None]) -> None:
-        """Watch over a process that was just started; needs the running loop.
+        """Watches over a process that was just started; needs the running loop.
 
         Args:
             started: the process; its descriptors are owned from here on.
@@ -53,20 +54,20 @@ class Command:
         watch_exit(self.pid, self._exited)
 
     async def wait(self) -> int:
-        """Wait for the exit code; 128 + n where signal n ended it."""
+        """Waits for the end of the command, and returns its exit code; 128 + n where signal n ended it."""
         return await asyncio.shield(self._exit)
 
     async def wait_gone(self) -> None:
-        """Wait until the command has ended and, after `hang_up`, its process group too."""
+        """Waits until the command has ended and, after `hang_up`, its process group too."""
         await self._gone.wait()
 
     def resize(self, columns: int, rows: int) -> None:
-        """Give its terminal another size; without a terminal nothing happens."""
+        """Gives the command's terminal another size; without a terminal nothing happens."""
         if self._terminal is not None:
             set_size(self._terminal, columns, rows)
 
     def end(self) -> None:
-        """Give it up, now and wherever it is: a command that still runs is hung up. Never blocks; idempotent."""
+        """Gives the command up, whatever it is doing: one that still runs is hung up. Never blocks; idempotent."""
         self._given_up = True
         if self._exit.done():
             self._close_pipes()
@@ -80,7 +81,7 @@ class Command:
             self.stderr.discard()
 
     def hang_up(self) -> None:
-        """Tell the command and all of its process group to end: SIGHUP now, SIGKILL after a grace. Idempotent.
+        """Tells the command and all of its process group to end: SIGHUP now, SIGKILL after a grace. Idempotent.
 
         Its output can still be read. After the command ended by itself this does nothing: what it left running on
         purpose stays, as after `ssh`.

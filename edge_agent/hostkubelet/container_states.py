@@ -1,4 +1,4 @@
-"""How everything that the box offers fares: the account for commands, units, files; none of them waits for another."""
+"""The states of everything that the box offers: the account for commands, units, files. No look waits for another."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tunnel.aio.process.blocking import NotAnswering
 
 
 class ContainerStates:
-    """Looks at what containers stand for."""
+    """Finds out the states of containers from what they stand for."""
 
     def __init__(
         self,
@@ -25,13 +25,13 @@ class ContainerStates:
         files: Mapping[str, LogFile],
         since: datetime,
     ) -> None:
-        """Take the sources.
+        """Takes the sources that it asks.
 
         Args:
             offered: the containers.
-            account: of commands; None: there is no container for them.
-            units: all that are offered.
-            files: by path.
+            account: the account of commands; None: there is no container for them.
+            units: all units that are offered.
+            files: the log files by path.
             since: when the agent began to offer them.
         """
         self._offered = offered
@@ -41,7 +41,7 @@ class ContainerStates:
         self._running = ContainerState({"running": {"startedAt": kubernetes_time(since)}}, running=True)
 
     async def read(self) -> dict[str, ContainerState]:
-        """The state of each by the name of its container."""
+        """Returns the state of each container by its name."""
         async with asyncio.TaskGroup() as tasks:
             asked = {container.name: tasks.create_task(self._state(container)) for container in self._offered}
         return {name: task.result() for name, task in asked.items()}

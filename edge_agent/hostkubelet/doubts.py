@@ -1,4 +1,4 @@
-"""What `edge-agent check` says of `[host]` that is no fault: what is not there now may be there later."""
+"""Finds what `edge-agent check` warns of in `[host]`: what is not there now is no fault, for it may be there later."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from edge_agent.hostkubelet.units import ContainerState
 
 
 def doubts(settings: HostSettings) -> list[str]:
-    """What is missing on this box now, each behind its key of `[host]`; seconds pass where something does not answer.
+    """Returns what is missing on this box now, each behind its key of `[host]`.
 
-    A box whose systemd cannot be asked, as in an image that is being built, has no doubtful units.
+    It takes seconds where something does not answer. A box whose systemd cannot be asked, as in an image that is being
+    built, has no doubtful units.
     """
     return asyncio.run(_doubts(settings))
 

@@ -1,4 +1,4 @@
-"""One exec: a command's pipes or terminal carried over the channels of a WebSocket until its exit status is delivered.
+"""Runs one exec: carries a command's pipes or terminal over the channels of a WebSocket, and delivers its exit status.
 
 Memory is bounded: each direction holds one read of a pipe and what INPUT_BYTES allows; the rest waits in the kernel, so
 that a client that stops reading stops the command. Which commands may run is decided in server.py.
@@ -22,13 +22,14 @@ from edge_agent.hostkubelet.terminal import END_OF_INPUT
 from tunnel.core.wire.errors import StreamError
 
 INPUT_BYTES = 256 * 1024
-"""Input that may wait for the command before the client is stopped; until then a hang-up or resize is still noticed."""
+"""The bytes of input that may wait for the command before the client is stopped; until then a hang-up or a resize is
+still noticed."""
 FIRST_SIZE_WAIT_S = 0.2
-"""How long a command on a terminal waits for the client's size, so that it starts with the right one."""
+"""The seconds that a command on a terminal waits for the client's size, so that it starts with the right one."""
 OUTPUT_END_WAIT_S = 0.5
-"""How long output is awaited after the exit from processes that the command left behind with its pipes."""
+"""The seconds after the exit in which output of processes is awaited that the command left behind with its pipes."""
 CLOSE_WAIT_S = 2.0
-"""How long the client has for its own end once it was told the exit status."""
+"""The seconds that the client has to end the connection once it was told the exit status."""
 
 
 class ClientGone(Exception):
@@ -37,24 +38,24 @@ class ClientGone(Exception):
 
 @dataclass(slots=True)
 class ExecResult:
-    """How an exec went, for the audit record."""
+    """The figures of an exec, for the audit record."""
 
     exit_code: int | None = None
-    """None: it was not delivered, because the client left."""
+    """The exit code that the client was told; None: it was not delivered, because the client left."""
     received_bytes: int = 0
     sent_bytes: int = 0
 
 
 class ExecSession:
-    """Runs one command for one client."""
+    """One command that runs for one client."""
 
     def __init__(
         self, socket: ChannelSocket, spec: CommandSpec, outputs: Collection[Channel], running: Running
     ) -> None:
-        """Prepare it.
+        """Prepares the session; nothing runs before `run`.
 
         Args:
-            socket: the client.
+            socket: the channels to the client.
             spec: what to run.
             outputs: the channels that the client wants to hear; what is written to others is read and dropped.
             running: where commands are started.
@@ -71,7 +72,7 @@ class ExecSession:
         self._command: Command | None = None
 
     async def run(self) -> None:
-        """Run the command to its end, or end it when the client goes away."""
+        """Runs the command to its end, or ends it when the client goes away."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 helpers = [tasks.create_task(self._receive()), tasks.create_task(self._socket.keep_alive())]
@@ -103,7 +104,7 @@ class ExecSession:
         await self._deliver(await self._carry(command))
 
     async def _sized(self) -> CommandSpec:
-        """The command with the size of the client's terminal, if that comes in time."""
+        """Returns the command with the size of the client's terminal, if that comes in time."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FIRST_SIZE_WAIT_S):
                 await self._client_awake.wait()
@@ -111,7 +112,7 @@ class ExecSession:
         return self._spec if size is None else replace(self._spec, columns=size.columns, rows=size.rows)
 
     async def _carry(self, command: Command) -> int:
-        """Carry bytes both ways until the command has ended and all that it wrote was sent."""
+        """Carries bytes both ways until the command has ended and all that it wrote was sent; returns its exit code."""
         async with asyncio.TaskGroup() as tasks:
             feeder = tasks.create_task(self._feed(command))
             readers = {Channel.STDOUT: command.stdout}

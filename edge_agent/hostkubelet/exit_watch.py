@@ -1,6 +1,6 @@
-"""Noticing that a child has ended, without reaping it: its pid, and with it its process group, stays ours until then.
+"""Notices that a child has ended without reaping it: its pid, and with it its process group, stays ours until then.
 
-Needs no SIGCHLD handler, so it works with asyncio, uvloop and beside any other user of child processes.
+It needs no SIGCHLD handler, so that it works with asyncio, uvloop and beside any other user of child processes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 
 def watch_exit(pid: int, ended: Callable[[int], None]) -> None:
-    """Call `ended` once, in the running loop, with the exit code; 128 + n for a child that signal n ended."""
+    """Calls `ended` once, in the running loop, with the exit code; 128 + n for a child that signal n ended."""
     loop = asyncio.get_running_loop()
     try:
         descriptor = os.pidfd_open(pid)

@@ -1,4 +1,4 @@
-"""Logs that are files, for a client: what a file can tell of what is asked for, and the loop that reads it.
+"""Reads log files for a client: what a file can tell of what is asked for, and the loop that follows it.
 
 A file does not say when its lines were written. Lines that arrive while it is followed have the time at which they were
 seen; those that are there already the time that they say themselves, else that of the line before them, else that of
@@ -27,14 +27,15 @@ from tunnel.core.wire.faults import NO_PREVIOUS_RUN
 T = TypeVar("T")
 
 POLL_S = 0.25
-"""How late a line may come where a file system does not tell of changes; a new file is noticed so late everywhere."""
+"""The most seconds that a line may come late where a file system does not tell of changes; a new file is noticed so
+late everywhere."""
 
 
 class FileLog:
     """A log file that is being read for a client."""
 
     def __init__(self, file: LogFile, options: LogOptions) -> None:
-        """Needs the running loop; `close` is to be called."""
+        """Prepares the reading; needs the running loop, and the caller must call `close` at the end."""
         self._loop = asyncio.get_running_loop()
         self._file = file
         self._options = options
@@ -43,7 +44,7 @@ class FileLog:
         self._present_bytes = 0
 
     async def open(self) -> None:
-        """Open the file.
+        """Opens the file.
 
         Raises:
             KubeletError: it cannot be opened, its file system does not answer, or it is asked for a previous run.
@@ -58,7 +59,7 @@ class FileLog:
         self._present_bytes = await self._call(lambda: self._followed.open(options.tail_lines, options.since))
 
     async def chunks(self) -> AsyncGenerator[bytes]:
-        """The log: what is in the file now and, where asked for, all that comes.
+        """Yields the log: what is in the file now and, where asked for, all that comes later.
 
         Raises:
             KubeletError: its file system does not answer any more.
@@ -76,13 +77,13 @@ class FileLog:
                 await self._watch.changed(POLL_S)
 
     def close(self) -> None:
-        """Stop reading."""
+        """Stops reading; may be called while a read hangs, and closes the file behind it."""
         self._file.calls.post(self._close)  # behind a read that hangs: it uses what is closed
 
     # Internal
 
     async def _present(self) -> AsyncGenerator[bytes]:
-        """What there was at the start; with times wanted in whole lines, whose times may else be cut."""
+        """Yields what there was at the start; in whole lines where times are wanted: a cut line has a cut time."""
         left_bytes, rest = self._present_bytes, b""
         while left_bytes > 0:
             wanted = min(READ_BYTES, left_bytes)
@@ -120,6 +121,6 @@ class _PresentTimes:
         self._last = first
 
     def of(self, line: bytes) -> datetime:
-        """A line's own time, else the one before, else the file's."""
+        """Returns a line's own time, else that of the line before, else the file's."""
         self._last = self._times.of(line) or self._last
         return self._last

@@ -1,4 +1,4 @@
-"""Following a log file as an operator expects: from its last lines, across rotation by rename and by truncation.
+"""Follows a log file as an operator expects: from its last lines, across rotation by rename and by truncation.
 
 All of it blocks and runs in the file's own thread.
 """
@@ -17,21 +17,27 @@ from edge_agent.hostkubelet.log_file import FileFault, LogFile
 
 READ_BYTES = 64 * 1024
 MARK_BYTES = 64
-"""How much of what was read last is compared to notice that a file was emptied and has grown past its old size."""
+"""How many of the bytes that were read last are compared to notice that a file was emptied and has grown past its old
+size."""
 MAX_SIBLINGS = 1000
-"""How many names of a folder are looked at for that copy."""
+"""The most names of a folder that are looked at for the copy of a file that was emptied."""
 
 
 class FollowedFile:
     """An open log file at a position.
 
     Attributes:
-        times: when lines were written, as far as they say it; known from `open` on.
+        times: the reader of times of lines, as far as lines say them; known from `open` on.
         first_time: the time of what is read first, where that says none itself.
     """
 
     def __init__(self, file: LogFile, watch: ChangeWatch | None = None) -> None:
-        """`watch` is told which file to watch."""
+        """Prepares the reading; nothing is opened before `open`.
+
+        Args:
+            file: the log file.
+            watch: is told which open file to watch; None: nobody waits for changes.
+        """
         self.times = LineTimes(datetime.now(UTC))
         self.first_time = self.times.near
         self._file = file
@@ -40,12 +46,16 @@ class FollowedFile:
         self._offset = 0
         self._mark = b""
         self._emptied = -1
-        """The file itself, while its copy is read to the end; -1: it is read."""
+        """The descriptor of the file itself, while its copy is read to the end; -1: there is no copy to read."""
         self._changed_ns = 0
-        """The file's ctime at the last look."""
+        """The file's ctime at the last look, in nanoseconds."""
 
     def open(self, tail_lines: int | None = None, since: datetime | None = None) -> int:
-        """Open it at the last `tail_lines` lines, None meaning its start, and not before `since` as far as known.
+        """Opens the file at its last `tail_lines` lines, and not before `since`, as far as times of lines are known.
+
+        Args:
+            tail_lines: how many lines; None means all.
+            since: the time of the first line; None means any.
 
         Returns:
             How many bytes there are from here on.
@@ -67,7 +77,7 @@ class FollowedFile:
         return size - self._offset
 
     def read(self, max_bytes: int = READ_BYTES) -> bytes:
-        """What follows, `b""` when nothing is there yet; goes on in the new file when the log was rotated."""
+        """Returns what follows, `b""` when nothing is there yet; goes on in the new file when the log was rotated."""
         if self._fd < 0:
             return b""
         # Writers keep the old file until they reopen theirs: it is left when the new one has got its first bytes.
@@ -78,7 +88,7 @@ class FollowedFile:
         return self._read_on(max_bytes) or self._read_successor(max_bytes)
 
     def close(self) -> None:
-        """Close it."""
+        """Closes the file; idempotent."""
         for fd in (self._fd, self._emptied):
             if fd >= 0:
                 os.close(fd)
@@ -113,7 +123,7 @@ class FollowedFile:
         return data
 
     def _find_copy(self, changed_ns: int) -> int:
-        """The copy that was made of the file before it was emptied, open; -1 where none is to be found.
+        """Returns the copy that was made of the file before it was emptied, open; -1 where none is to be found.
 
         It has the name of the file with something behind it, as logrotate's copytruncate makes it, is of the same owner
         and not older than what was read last, and has those very bytes in the same place.
@@ -158,12 +168,12 @@ class FollowedFile:
 
 
 def _is_behind(fd: int, offset: int, mark: bytes) -> bool:
-    """Whether these bytes are the ones right before the offset."""
+    """Returns whether these bytes are the ones right before the offset."""
     return os.pread(fd, len(mark), offset - len(mark)) == mark
 
 
 def tail_offset(fd: int, size: int, lines: int) -> int:
-    """Where the last `lines` lines of a file begin; reads blocks from its end and no more than needed.
+    """Returns where the last `lines` lines of a file begin; reads blocks from its end and no more than needed.
 
     They begin behind a hole at the earliest.
     """

@@ -1,4 +1,4 @@
-"""Input that a client sent and that a command or a socket has not taken yet, bounded."""
+"""A bounded queue of input that a client sent and that a command or a socket has not taken yet."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from tunnel.core.streams.chunks import append_chunk
 
 
 class InputQueue:
-    """Bytes between the one who receives them and the one who passes them on."""
+    """Bytes on their way from the task that receives them to the one that passes them on."""
 
     def __init__(self, limit_bytes: int) -> None:
-        """`put` waits while so many bytes or more are here."""
+        """Makes an empty queue; `put` waits while it holds `limit_bytes` or more."""
         self._limit_bytes = limit_bytes
         self._chunks: deque[bytes] = deque()
         self._small_run = 0
@@ -22,7 +22,7 @@ class InputQueue:
         self._changed = asyncio.Condition()
 
     async def put(self, data: bytes) -> None:
-        """Add bytes, waiting for room; they are dropped when nobody wants them any more."""
+        """Adds bytes, and waits for room first; they are dropped when nobody wants them any more."""
         async with self._changed:
             await self._changed.wait_for(lambda: self._buffered < self._limit_bytes or self._discarding)
             if not self._discarding:
@@ -31,20 +31,20 @@ class InputQueue:
                 self._changed.notify_all()
 
     async def end(self) -> None:
-        """No more bytes follow."""
+        """Says that no more bytes follow; `get` returns `b""` behind the last ones."""
         async with self._changed:
             self._ended = True
             self._changed.notify_all()
 
     async def discard(self) -> None:
-        """Nobody reads it any more: drop what is here and what comes."""
+        """Drops the bytes that are here and all that come later, because nobody reads them any more."""
         async with self._changed:
             self._discarding = True
             self._chunks.clear()
             self._changed.notify_all()
 
     async def get(self) -> bytes:
-        """The next bytes; `b""` at the end."""
+        """Waits for bytes and returns the next ones; `b""` at the end."""
         async with self._changed:
             await self._changed.wait_for(lambda: self._chunks or self._ended)
             if not self._chunks:

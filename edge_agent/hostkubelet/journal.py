@@ -1,4 +1,4 @@
-"""Logs of systemd units, through `journalctl` as a subprocess: its arguments, its output formats, its end."""
+"""Reads the logs of systemd units through `journalctl` as a subprocess: its arguments, its output formats, its end."""
 
 from __future__ import annotations
 
@@ -20,21 +20,22 @@ from tunnel.core.wire.faults import JOURNAL_UNREADABLE, NO_PREVIOUS_RUN
 from tunnel.core.wire.spoken import spoken_s
 
 FIRST_OUTPUT_WAIT_S = 0.5
-"""How long a followed log may be silent before its answer starts; a failure of journalctl comes sooner."""
+"""The seconds that a followed log may be silent before its answer starts; a failure of journalctl comes sooner."""
 ANSWER_WAIT_S = 25.0
-"""How long journalctl may look for the first line of a log; the cloud server gives up after 30 s."""
+"""The seconds that journalctl may look for the first line of a log; the cloud server gives up after 30 s."""
 PREVIOUS_WAIT_S = 15.0
-"""For finding where the invocation before the latest one is; reading backwards takes long below a chatty service."""
+"""The seconds to find where the invocation before the latest one is; reading backwards takes long below a chatty
+service."""
 _INVOCATION = re.compile(rb'"(?:_SYSTEMD_)?INVOCATION_ID"\s*:\s*"([0-9a-f]{32})"')
 
 
 def journal_arguments(unit: str, options: LogOptions, invocation: str | None = None) -> list[str]:
-    """The arguments of journalctl for a log request.
+    """Returns the arguments of journalctl for a log request.
 
     Args:
         unit: full name of the unit; checked before (settings.py) to be no option and no pattern.
         options: what is wanted.
-        invocation: only this run of the unit.
+        invocation: the only run of the unit to read; None reads all of them.
     """
     arguments = ["--no-pager", "--quiet", "--all"]  # --all: long messages, and such with control characters, in full
     if options.timestamps:
@@ -61,10 +62,10 @@ class Journal:
         self._program = program
 
     async def open(self, unit: str, options: LogOptions) -> JournalLog:
-        """Begin to read the log of a unit.
+        """Begins to read the log of a unit; the caller must close it.
 
         Raises:
-            KubeletError: there is no journal, or no previous run of the unit in it.
+            KubeletError: there is no journal or no previous run of the unit in it, or journalctl fails or is silent.
         """
         invocation = await self._previous_invocation(unit) if options.previous else None
         if invocation is not None:
@@ -93,7 +94,11 @@ class Journal:
             ) from error
 
     async def _previous_invocation(self, unit: str) -> str:
-        """The run of a unit before its latest one."""
+        """Returns the invocation id of a unit's run before its latest one.
+
+        Raises:
+            KubeletError: there is none, it was not found in time, or there is no journal.
+        """
         arguments = ["--no-pager", "--quiet", "--output=json", "--output-fields=_SYSTEMD_INVOCATION_ID,INVOCATION_ID"]
         command = await self._start([*arguments, "--reverse", f"--unit={unit}"])
         latest: str | None = None
@@ -126,16 +131,16 @@ class JournalLog:
 
     @property
     def waiting(self) -> bool:
-        """Nothing has come from journalctl yet, not even its end."""
+        """Returns whether nothing has come from journalctl yet, not even its end."""
         return self._first is None
 
     @property
     def silent(self) -> bool:
-        """There is no line in it so far."""
+        """Returns whether the log has no line so far."""
         return not self._first
 
     async def wait_for_first(self, wait_s: float) -> None:
-        """Wait for output, at most this long, so that a failure can still be an answer of its own.
+        """Waits at most `wait_s` seconds for output, so that a failure can still be an answer of its own.
 
         Raises:
             KubeletError: journalctl failed.
@@ -147,7 +152,7 @@ class JournalLog:
             await self._check_end()
 
     async def chunks(self) -> AsyncGenerator[bytes]:
-        """The log, ready for the client.
+        """Yields the log, ready for the client.
 
         Raises:
             KubeletError: journalctl failed.
@@ -163,7 +168,7 @@ class JournalLog:
         await self._check_end()
 
     def close(self) -> None:
-        """Stop reading."""
+        """Stops reading."""
         self._command.end()
 
     # Internal
@@ -181,7 +186,7 @@ class JournalLog:
 
 
 def _stamped(line: bytes) -> bytes:
-    """One entry of `--output=json` as lines with their time; an entry that is none is left out."""
+    """Returns one entry of `--output=json` as lines with their time; nothing for text that is no entry."""
     try:
         entry = json.loads(line)
         time = datetime.fromtimestamp(int(entry["__REALTIME_TIMESTAMP"]) / 1_000_000, UTC)

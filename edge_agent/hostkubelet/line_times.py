@@ -1,4 +1,4 @@
-"""When lines of a log file were written, from what they say themselves, and where in a file a time begins.
+"""Finds when lines of a log file were written, from what they say themselves, and where in a file a time begins.
 
 A file keeps no times of its lines; most programs write them in front. What is read here are the forms that cannot be
 taken for anything else: ISO 8601 and RFC 3339 near the start of a line or as the time of a JSON object, that of web
@@ -14,20 +14,20 @@ from datetime import UTC, datetime, timedelta, timezone
 from edge_agent.hostkubelet.lines import with_ends
 
 MAX_LOOK_BYTES = 4096
-"""How much of a line is looked at."""
+"""How many bytes of a line are looked at."""
 LEAST_BYTES = 15
-"""Of a line with a time in it: `Jan 31 12:00:00`."""
+"""The fewest bytes of a line with a time in it: `Jan 31 12:00:00`."""
 START_BYTES = 64
-"""How far from its start a line's own time is; what comes later may be a time that it speaks of."""
+"""The bytes from the start of a line within which its own time is; what comes later may be a time that it speaks of."""
 BLOCK_BYTES = 64 * 1024
 UNTIMED_BYTES = 10 * 1024 * 1024
-"""How much from the end of a file whose lines have no times is given for `--since`: what kubelets let a log grow to
-before they rotate it (containerLogMaxSize)."""
+"""How many bytes from the end of a file whose lines have no times are given for `--since`: what kubelets let a log grow
+to before they rotate it (containerLogMaxSize)."""
 _ZONE_STEP = timedelta(minutes=15)
-"""Zones differ by a multiple of it."""
+"""Time zones differ by a multiple of it."""
 _ZONE_MAX = timedelta(hours=14)
 _ZONE_SLACK = timedelta(minutes=2)
-"""How much the last line's time and that of the file may differ besides."""
+"""How much the last line's time and that of the file may differ beside the zone."""
 
 _MONTHS = (b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec")
 _MONTH = b"(" + b"|".join(_MONTHS) + b")"
@@ -43,10 +43,10 @@ class LineTimes:
     """Reads the times of one file's lines."""
 
     def __init__(self, near: datetime, skew: timedelta = timedelta()) -> None:
-        """Take what is known of the file.
+        """Takes what is known of the file.
 
         Args:
-            near: when it was written to last; the time of what has none.
+            near: when the file was last written to; it stands for the time of what has none.
             skew: what is added to times that name no zone, beside the box's own zone.
         """
         self.near = near
@@ -54,7 +54,9 @@ class LineTimes:
 
     @classmethod
     def of_file(cls, fd: int, size: int, written_at: datetime) -> LineTimes:
-        """For an open file. Its last line was written when the file was: that tells the zone of times without one.
+        """Makes the reader of an open file's times.
+
+        The file's last line was written when the file was, which tells the zone of times that name none.
 
         Args:
             fd: the file.
@@ -73,7 +75,7 @@ class LineTimes:
         return cls(written_at, zone if abs(zone) <= _ZONE_MAX and abs(apart - zone) <= _ZONE_SLACK else timedelta())
 
     def of(self, line: bytes) -> datetime | None:
-        """When a line says that it was written, in UTC; None where it does not."""
+        """Returns when a line says that it was written, in UTC; None where it does not."""
         if len(line) < LEAST_BYTES:
             return None
         try:
@@ -82,7 +84,7 @@ class LineTimes:
             return None
 
     def offset_since(self, fd: int, size: int, since: datetime) -> int:
-        """Where the lines begin that were written at `since` or later.
+        """Returns where in the file the lines begin that were written at `since` or later.
 
         Lines follow each other in time, so that a file of any size takes few reads. One whose lines have no times is
         given whole, up to UNTIMED_BYTES, if it was written to since then.
@@ -104,14 +106,14 @@ class LineTimes:
         return self._scan(fd, low, size, since)
 
     def first_time(self, fd: int, start: int, end: int) -> datetime | None:
-        """The first time that lines tell between two places, within a block."""
+        """Returns the first time that lines tell between two places, within BLOCK_BYTES; None if they tell none."""
         lines = os.pread(fd, min(BLOCK_BYTES, end - start), start).split(b"\n")
         return next((time for line in lines if (time := self.of(line))), None)
 
     # Internal
 
     def _scan(self, fd: int, start: int, size: int, since: datetime) -> int:
-        """The exact place, within two blocks from about where it is."""
+        """Returns the exact place, which is within two blocks behind `start`."""
         data = os.pread(fd, 2 * BLOCK_BYTES, start)
         offset = start + len(data) - len(data.lstrip(b"\0"))
         if start > 0 and offset == start:  # in the middle of a line
@@ -159,8 +161,10 @@ class LineTimes:
 
 
 def is_hole(block: bytes) -> bool:
-    """Whether nothing was ever written there: a file that is emptied under a writer that keeps its place has a hole of
-    any size in front of what comes next (logrotate's copytruncate makes such files).
+    """Returns whether a block has only zero bytes, as where nothing was ever written.
+
+    A file that is emptied under a writer that keeps its place has such a hole of any size in front of what comes next
+    (logrotate's copytruncate makes such files).
     """
     return block.count(0) == len(block)
 

@@ -1,4 +1,4 @@
-"""Cutting chunks of bytes into lines, and putting a time in front of each."""
+"""Cuts chunks of bytes into lines, and puts a time in front of each."""
 
 from __future__ import annotations
 
@@ -6,23 +6,24 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 
 MAX_LINE_BYTES = 1024 * 1024
-"""A longer line is left out where lines must be whole to be understood; journald's own default is 48 KiB."""
+"""The most bytes of a line where lines must be whole to be understood: a longer one is left out. journald's own default
+is 48 KiB."""
 
 
 def rfc3339(time: datetime) -> bytes:
-    """A UTC time as a kubelet writes it in front of a line, with the space."""
+    """Returns a UTC time as a kubelet writes it in front of a line, with the space."""
     return time.strftime("%Y-%m-%dT%H:%M:%S.%fZ ").encode()
 
 
 class LineSplitter:
-    """Whole lines from chunks that end anywhere; bounded."""
+    """Makes whole lines of chunks that end anywhere, and holds at most MAX_LINE_BYTES of an incomplete one."""
 
     def __init__(self) -> None:
         self._partial = bytearray()
         self._skipping = False
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
-        """The lines that this chunk completes, without their ends."""
+        """Yields the lines that this chunk completes, without their ends."""
         *complete, rest = chunk.split(b"\n")
         for part in complete:
             line = bytes(self._partial + part)
@@ -44,14 +45,14 @@ class LineStamper:
         self._at_start = True
         self._time: datetime | None = None
         self._text = b""
-        """That time as it is written."""
+        """The last time as it is written."""
 
     def stamp(self, chunk: bytes, time_of: Callable[[bytes], datetime]) -> bytes:
-        """The chunk with the time of each line in front of it; the end of a line that began before stays as it is.
+        """Returns the chunk with its time in front of each line; the end of a line that began before stays as it is.
 
         Args:
-            chunk: what comes next.
-            time_of: the time of a line, whole or what there is of it.
+            chunk: the next bytes of the stream.
+            time_of: returns the time of a line, given the whole line or what there is of it.
         """
         stamped: list[bytes] = []
         for line in with_ends(chunk):
@@ -64,13 +65,13 @@ class LineStamper:
     # Internal
 
     def _written(self, time: datetime) -> bytes:
-        """Thousands of lines may have the time of the one before."""
+        """Returns a time as it is written; it keeps the last one, since thousands of lines may have the same time."""
         if time is not self._time:
             self._time, self._text = time, rfc3339(time)
         return self._text
 
 
 def with_ends(chunk: bytes) -> list[bytes]:
-    """Lines with their line feeds, and with nothing else taken for the end of one."""
+    """Returns lines with their line feeds; nothing but a line feed counts as the end of one."""
     *whole, rest = chunk.split(b"\n")
     return [part + b"\n" for part in whole] + ([rest] if rest else [])

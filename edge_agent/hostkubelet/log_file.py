@@ -19,7 +19,7 @@ from tunnel.core.wire.faults import LOG_FILE_UNREADABLE
 
 
 class FileFault(KubeletError):
-    """A log file that cannot be read.
+    """A log file cannot be read.
 
     Attributes:
         reason: one word for it, as container states have it.
@@ -36,38 +36,38 @@ class _Place:
 
     real: Path
     is_link: bool
-    """Its last part was a symbolic link, as of a log that is switched from file to file."""
+    """Whether the name's last part was a symbolic link, as of a log that is switched from file to file."""
 
 
 class LogFile:
-    """A configured file; to be used in its own thread.
+    """A configured log file; its methods must be called in its own thread.
 
     Attributes:
-        path: as configured.
+        path: the path as configured.
         calls: the file's own thread.
     """
 
     def __init__(self, path: Path) -> None:
-        """Touch nothing yet; `pin` is to be called soon."""
+        """Touches nothing yet; the caller must have `pin` called soon."""
         self.path = path
         self.calls = BlockingCalls(f"file {path}")
         self._place: _Place | None = None
 
     @property
     def hanging(self) -> FileFault:
-        """What is said when its thread does not come back."""
+        """Returns the error for when the file's thread does not come back."""
         return FileFault(
             503, "FileNotAnswering", f"the log file {self.path} does not answer: see to the file system that it is on"
         )
 
     def pin(self) -> _Place:
-        """Note where the name leads, at the first call: see above."""
+        """Returns where the name led at the first call: a name that meanwhile leads elsewhere is refused."""
         if self._place is None:
             self._place = _Place(self.path.resolve(), self.path.is_symlink())
         return self._place
 
     def look(self) -> FileFault | None:
-        """What is in the way of reading it; None: nothing."""
+        """Returns what is in the way of reading the file; None: nothing is."""
         try:
             os.close(self.open())
         except FileFault as fault:
@@ -75,7 +75,7 @@ class LogFile:
         return None
 
     def open(self) -> int:
-        """Open it for reading.
+        """Opens the file for reading, and returns its descriptor, which the caller must close.
 
         Raises:
             FileFault: it is absent, not readable, no regular file, or not the one that was configured.
@@ -102,7 +102,7 @@ class LogFile:
         return fd
 
     def identity(self) -> tuple[int, int, int]:
-        """Device, inode and size of what the name leads to now; zeros where it leads nowhere."""
+        """Returns device, inode and size of what the name leads to now; zeros where it leads nowhere."""
         try:
             found = os.lstat(self._now())
         except OSError:
@@ -120,7 +120,7 @@ class LogFile:
         return now == place.real and Path(f"/proc/self/fd/{fd}").readlink().parent == place.real.parent
 
     def _may_lead_to(self, found: os.stat_result) -> bool:
-        """Whether a link that was switched may be followed: who set it must be able to read the file without us.
+        """Returns whether a link that was switched may be followed: who set it must be able to read the file alone.
 
         That is its owner. A link of root's counts where it names the file itself and not through other links, which
         may be anybody's.

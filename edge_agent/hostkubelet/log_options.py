@@ -1,4 +1,4 @@
-"""The query of a log request, parsed: what `kubectl logs` can ask for."""
+"""Parses the query of a log request: what `kubectl logs` can ask for."""
 
 from __future__ import annotations
 
@@ -13,26 +13,31 @@ _STREAMS = ("All", "Stdout", "Stderr")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogOptions:
-    """What part of a log is wanted, and how."""
+    """The options of a log request: what part of a log is wanted, and how."""
 
     follow: bool = False
     tail_lines: int | None = None
-    """None: from the start."""
+    """How many of the last lines are wanted; None: all from the start."""
     since: datetime | None = None
-    """With its time zone; None: from the start."""
+    """The time, with its zone, from which lines are wanted; None: from the start."""
     timestamps: bool = False
     previous: bool = False
     limit_bytes: int | None = None
-    """None: no limit."""
+    """The most bytes that are wanted; None: no limit."""
     errors_only: bool = False
-    """Only what was written to stderr (`stream=Stderr`): nothing here, where all is one stream."""
+    """Whether only what was written to stderr is wanted (`stream=Stderr`), which is nothing here, where all is one
+    stream."""
 
 
 def parse_log_options(query: Iterable[tuple[str, str]], now: datetime) -> LogOptions:
-    """Read the query of a log request; parameters of other kubelets are ignored, as a kubelet does.
+    """Reads the query of a log request; parameters of other kubelets are ignored, as a kubelet does.
+
+    Args:
+        query: names and values; the first value of each name counts.
+        now: the time from which `sinceSeconds` counts back.
 
     Raises:
-        KubeletError: a value makes no sense.
+        KubeletError: 400, a value makes no sense.
     """
     values: dict[str, str] = {}
     for name, value in query:

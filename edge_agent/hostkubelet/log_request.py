@@ -1,4 +1,4 @@
-"""One log request: finding the source behind a container's name, and streaming it to the client within its limit."""
+"""Serves one log request: finds the source behind a container's name, and streams it to the client within its limit."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class OpenLog(Protocol):
     """A log that is being read."""
 
     def chunks(self) -> AsyncGenerator[bytes]:
-        """The log, piece by piece; ends with the log, or never when it is followed."""
+        """Yields the log, piece by piece; ends with the log, or never when it is followed."""
         ...
 
     def close(self) -> None:
-        """Stop reading, at any time."""
+        """Stops reading, at any time."""
         ...
 
 
@@ -34,11 +34,11 @@ class EmptyLog:
     """A log without a line, as of a container that runs and is silent."""
 
     def __init__(self, follow: bool) -> None:
-        """Ends at once, or never when it is followed."""
+        """Makes an empty log that ends at once, or never when it is followed."""
         self._follow = follow
 
     async def chunks(self) -> AsyncGenerator[bytes]:
-        """Nothing."""
+        """Yields nothing."""
         if self._follow:
             await asyncio.Event().wait()
         nothing: tuple[bytes, ...] = ()
@@ -46,11 +46,11 @@ class EmptyLog:
             yield chunk
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Does nothing, since nothing is open."""
 
 
 class ClientGone(Exception):
-    """The client of a followed log left; nothing else would tell while the log is silent."""
+    """The client of a followed log left, which nothing else would tell while the log is silent."""
 
 
 class LogBroken(Exception):
@@ -61,22 +61,22 @@ class Logs:
     """The logs that the box offers."""
 
     def __init__(self, journal: Journal, units: Units, files: dict[str, LogFile]) -> None:
-        """Take the sources.
+        """Takes the sources of the logs.
 
         Args:
-            journal: for units.
-            units: which know whether there is such a one.
-            files: by the path that was configured.
+            journal: has the logs of units.
+            units: knows whether there is a unit of a name.
+            files: the log files by the path that was configured.
         """
         self._journal = journal
         self._units = units
         self._files = files
 
     async def open(self, container: Container, options: LogOptions) -> OpenLog:
-        """Begin to read a container's log.
+        """Begins to read a container's log; the caller must close it.
 
         Raises:
-            KubeletError: there is no such unit or file, or it has not what the options want.
+            KubeletError: there is no such unit or file, it cannot be read, or it has not what the options want.
         """
         if container.kind is Kind.HOST and options.previous:
             raise KubeletError(
@@ -113,7 +113,13 @@ class Logs:
 async def send_log(
     connection: ServerConnection, log: OpenLog, options: LogOptions, sent: Callable[[int], None]
 ) -> None:
-    """Answer with a log; `sent` is told how much went out each time.
+    """Answers a request with a log.
+
+    Args:
+        connection: the connection to the client.
+        log: the log; the caller closes it.
+        options: what the client asks for.
+        sent: is told how many bytes went out each time.
 
     Raises:
         LogBroken: the log cannot be read any further.

@@ -1,4 +1,4 @@
-"""What a box offers by its `[host]` section: made whole from the settings, and replaced whole by other settings."""
+"""The offer of a box by its `[host]` section: made whole from the settings, and replaced whole by other settings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from edge_agent.hostkubelet.units import Units
 
 
 class Offer:
-    """The containers, and what stands behind each."""
+    """The containers that the box offers, and what stands behind each."""
 
     def __init__(
         self,
@@ -28,7 +28,7 @@ class Offer:
         systemctl: str = "systemctl",
         before: Offer | None = None,
     ) -> None:
-        """Check the settings. What they name is looked at when it is asked for, in threads of its own.
+        """Checks the settings. What they name is looked at when it is asked for, in threads of its own.
 
         Args:
             settings: what the box allows.
@@ -36,7 +36,7 @@ class Offer:
             since: when the agent began to offer anything.
             journalctl: program that reads the journal.
             systemctl: program that knows the units' states.
-            before: what was offered until now: its files keep the places that they were found at.
+            before: what was offered until now: its files keep the places that they were found at. None: nothing was.
 
         Raises:
             SettingsError: the settings ask for what no box can give.
@@ -54,8 +54,9 @@ class Offer:
         self.states = ContainerStates([*self.containers.values()], self.account, units, self.files, since)
 
     def still_offers(self, container: Container, settings: HostSettings) -> bool:
-        """Returns whether what was begun under earlier settings may go on. A log goes by its source, whatever its name
-        is now; a command by its account too.
+        """Returns whether what was begun under earlier settings may go on.
+
+        A log goes by its source, whatever its name is now; a command by its account too.
         """
         if container.kind is Kind.HOST:
             return self.settings.exec and self.settings.user == settings.user

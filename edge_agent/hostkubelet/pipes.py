@@ -1,4 +1,4 @@
-"""Pipes and terminals of commands as awaitable readers and writers, without a transport's buffer in between.
+"""Makes pipes and terminals of commands awaitable readers and writers, without a transport's buffer in between.
 
 What the client does not take stays in the kernel's pipe, where it stops the command that writes.
 """
@@ -9,13 +9,13 @@ import asyncio
 import os
 
 READ_BYTES = 2 * (32 * 1024 - 1)
-"""What two messages of an exec carry, and but for two bytes what a pipe holds."""
+"""The most bytes of one read: what two messages of an exec carry, and but for two bytes what a pipe holds."""
 PIPE_BYTES = 64 * 1024
-"""What a pipe of ours can hold (pipe(7)); a terminal holds less."""
+"""The bytes that a pipe of ours can hold (pipe(7)); a terminal holds less."""
 
 
 class PipeReader:
-    """The end of a pipe, or of a terminal, that a command writes to. Owns its file descriptor."""
+    """The end of a pipe, or of a terminal, that a command writes to. It owns its file descriptor."""
 
     def __init__(self, fd: int) -> None:
         os.set_blocking(fd, False)
@@ -24,7 +24,7 @@ class PipeReader:
         self._last_bytes: int | None = None
 
     def read_nowait(self) -> bytes | None:
-        """What there is now: `b""` is the end, None means that nothing is there yet."""
+        """Returns what there is now: `b""` is the end, None means that nothing is there yet."""
         if self._fd < 0:
             return b""
         try:
@@ -35,7 +35,7 @@ class PipeReader:
             return b""
 
     async def read(self) -> bytes:
-        """Wait for bytes; `b""` is the end. Cancelling it loses none."""
+        """Waits for bytes and returns them; `b""` is the end. Cancelling it loses none."""
         while self._last_bytes is None:
             if (data := self.read_nowait()) is not None:
                 return data
@@ -46,18 +46,18 @@ class PipeReader:
         return data
 
     def wait_no_more(self) -> None:
-        """The command has ended: from now on `read` gives what is in the pipe, then `b""`, whoever else has it open."""
+        """Says that the command has ended: `read` gives what is in the pipe, then `b""`, whoever else has it open."""
         self._last_bytes = 0
         if self._waiting is not None:
             _settle(self._waiting)
 
     def discard(self) -> None:
-        """From now on throw away what comes, until `close`; no `read` may be waiting."""
+        """Throws away what comes from now on, until `close`; no `read` may be waiting."""
         if self._fd >= 0:
             asyncio.get_running_loop().add_reader(self._fd, self._throw_away)
 
     def close(self) -> None:
-        """Give up the pipe; a command that goes on writing gets SIGPIPE."""
+        """Gives up the pipe; a command that goes on writing gets SIGPIPE."""
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             asyncio.get_running_loop().remove_reader(fd)
@@ -80,14 +80,14 @@ class PipeReader:
 
 
 class PipeWriter:
-    """The end of a pipe, or of a terminal, that a command reads from. Owns its file descriptor."""
+    """The end of a pipe, or of a terminal, that a command reads from. It owns its file descriptor."""
 
     def __init__(self, fd: int) -> None:
         os.set_blocking(fd, False)
         self._fd = fd
 
     async def write(self, data: bytes) -> None:
-        """Hand over all bytes, waiting while the command does not read.
+        """Hands over all bytes, and waits while the command does not read.
 
         Raises:
             BrokenPipeError: the command will not read any more.
@@ -102,7 +102,7 @@ class PipeWriter:
                 raise BrokenPipeError("the command reads no more input") from error
 
     def close(self) -> None:
-        """Let the command see the end of its input."""
+        """Lets the command see the end of its input."""
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             os.close(fd)

@@ -1,4 +1,4 @@
-"""The box as one pod: its containers and the v1 PodList that describes them."""
+"""Describes the box as one pod: its containers, and the v1 PodList that shows them."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from edge_agent.hostkubelet.units import ContainerState, kubernetes_time
 
 NAMESPACE = "default"
 HOST = "host"
-"""Container that stands for the box itself: where commands run."""
+"""The name of the container that stands for the box itself: where commands run."""
 _DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
 SOURCES_MISSING = "SourcesMissing"
-"""Condition that is true while a unit has failed, or something that is offered is not there. The pod is Ready all the
-same: commands run, and the other logs can be read."""
+"""The condition that is true while a unit has failed, or something that is offered is not there. The pod is Ready all
+the same: commands run, and the other logs can be read."""
 MAX_NAME_CHARS = 240
-"""Of a container, before a number; the cloud server takes 253."""
+"""The most characters of a container's name, before a number; the cloud server takes 253."""
 _NOT_IN_NAMES = re.compile(r"[^-A-Za-z0-9_.@:+\\]+")
 _NOT_AT_START = "-_.@:+\\"
 _UID_SPACE = uuid.UUID("6f0c5f6e-5d0f-4f0a-9a53-2d1f4a6f7c11")
 
 
 class Kind(Enum):
-    """What a container stands for."""
+    """The kinds of things that a container stands for."""
 
     HOST = "host"
     UNIT = "unit"
@@ -41,19 +41,19 @@ class Container:
     """One thing that the box offers."""
 
     name: str
-    """As typed behind `-c`."""
+    """The name as typed behind `-c`."""
     kind: Kind
     source: str
-    """Name of the unit or path of the file; "" for the host."""
+    """The name of the unit or the path of the file; "" for the host."""
 
     @property
     def image(self) -> str:
-        """Shown by kubectl; says where the log comes from."""
+        """Returns what kubectl shows as the image; it says where the log comes from."""
         return f"{self.kind.value}:{self.source}" if self.source else self.kind.value
 
 
 def containers(settings: HostSettings) -> list[Container]:
-    """What the settings offer, under the names of units and the base names of files.
+    """Returns what the settings offer, under the names of units and the base names of files.
 
     What cannot be in a container's name becomes a `-`; a name that is taken already gets `-2`, `-3`, and so on.
     """
@@ -69,15 +69,15 @@ def containers(settings: HostSettings) -> list[Container]:
 
 
 class Transitions:
-    """Since when conditions are as they are."""
+    """The memory of since when conditions have their status."""
 
     def __init__(self, started_at: datetime) -> None:
-        """`started_at` is when the first states were true."""
+        """Begins with no conditions; those that come first are true since `started_at`."""
         self._started_at = started_at
         self._known: dict[str, tuple[str, datetime]] = {}
 
     def dated(self, condition: dict[str, Any], now: datetime) -> dict[str, Any]:
-        """The condition with the time since which it has its status."""
+        """Returns the condition with the time since which it has its status: `now`, if the status has changed."""
         kind, status = condition["type"], condition["status"]
         known = self._known.get(kind)
         if known is None or known[0] != status:
@@ -93,14 +93,14 @@ def pod_list(
     transitions: Transitions,
     now: datetime,
 ) -> dict[str, Any]:
-    """The v1 PodList with the one pod of this box.
+    """Returns the v1 PodList with the one pod of this box.
 
     Args:
         agent_name: name of the pod and of its node.
         offered: the containers.
-        states: by name of the container.
+        states: the state of each by name of the container.
         started_at: since when the agent offers them.
-        transitions: of this pod's conditions.
+        transitions: the times of this pod's conditions.
         now: the time.
     """
     metadata: dict[str, Any] = {
@@ -154,7 +154,7 @@ def _container_status(agent_name: str, container: Container, state: ContainerSta
 
 
 def _conditions(states: Mapping[str, ContainerState]) -> list[dict[str, Any]]:
-    """The pod's conditions. It is Ready as long as the agent serves it, for that is what clients wait for."""
+    """Returns the pod's conditions. It is Ready as long as the agent serves it, for that is what clients wait for."""
     unready = [name for name, state in states.items() if not state.running]
     missing = [(name, problem) for name, state in states.items() if (problem := _problem(state))]
     conditions: list[dict[str, Any]] = [
@@ -174,7 +174,10 @@ def _conditions(states: Mapping[str, ContainerState]) -> list[dict[str, Any]]:
 
 
 def _problem(state: ContainerState) -> tuple[str, str] | None:
-    """What is wrong with a source, as a reason and in words; None: nothing, though it may have ended or not begun."""
+    """Returns what is wrong with a source, as a reason and in words.
+
+    None: nothing is, though the source may have ended or not begun.
+    """
     if not state.exists:
         waiting = state.state["waiting"]
         return waiting["reason"], waiting["message"]

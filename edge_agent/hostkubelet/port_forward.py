@@ -1,7 +1,7 @@
-"""`kubectl port-forward`, the kubelet's side: pairs of SPDY streams, each a TCP connection to a port of this box.
+"""The kubelet's side of `kubectl port-forward`: pairs of SPDY streams, each a TCP connection to a port of this box.
 
 kubectl 1.31 and newer frame SPDY inside a WebSocket, older ones speak it on the bare connection; what is inside is the
-same. A pair is a data stream and an error stream with the same request id. Which ports may be dialled is not decided
+same. A pair is a data stream and an error stream with the same request id. Which ports may be dialed is not decided
 here: `Dial` refuses.
 
 SPDY as Kubernetes speaks it has no windows: a connection whose target takes nothing holds up the others of the same
@@ -39,28 +39,29 @@ from tunnel.kubeapi.spdy import (
 )
 
 PROTOCOL = "portforward.k8s.io"
-"""What both sides speak over SPDY; there is no other version of it."""
+"""The protocol that both sides speak over SPDY; there is no other version of it."""
 TUNNELLED_PROTOCOL = f"SPDY/3.1+{PROTOCOL}"
 """The WebSocket protocol of kubectl 1.31 and newer: its messages are the bytes of a SPDY connection."""
 SPDY = "SPDY/3.1"
 MAX_PAIRS = 128
-"""Connections at once through one kubectl: each may hold INPUT_BYTES, and a chunk of each direction, here."""
+"""The most connections at once through one kubectl: each may hold INPUT_BYTES, and a chunk of each direction, here."""
 INPUT_BYTES = 32 * 1024
-"""Bytes that may wait for a target before the client is stopped."""
+"""The bytes that may wait for a target before the client is stopped."""
 CHUNK_BYTES = 32 * 1024
-"""Of a data frame that we send: what Go's io.Copy reads at a time."""
+"""The most bytes of a data frame that we send: what Go's io.Copy reads at a time."""
 DIAL_S = 10.0
 LOCALHOST = "localhost"
 
 Dial = Callable[[TcpTarget, float], Awaitable[tuple[Conn, str]]]
-"""Connects within so many seconds; raises OpenRefused (a StreamError) where that is not allowed or fails."""
+"""A function that connects to a target within so many seconds, and returns the connection and the address that it
+reached; raises OpenRefused (a StreamError) where that is not allowed or fails."""
 
 
 class Transport(Protocol):
-    """What the SPDY connection runs over."""
+    """The connection that the SPDY frames run over."""
 
     def chunks(self) -> AsyncIterator[bytes]:
-        """What the client sends, to its end.
+        """Yields what the client sends, to its end.
 
         Raises:
             StreamError: the connection was reset.
@@ -68,7 +69,7 @@ class Transport(Protocol):
         ...
 
     async def send(self, data: bytes) -> None:
-        """Send bytes; one caller at a time.
+        """Sends bytes; only one caller at a time may.
 
         Raises:
             StreamError: the client is gone.
@@ -76,58 +77,62 @@ class Transport(Protocol):
         ...
 
     async def keep_alive(self) -> None:
-        """Do what keeps the connection up; runs until it is cancelled."""
+        """Does what keeps the connection up; runs until it is cancelled.
+
+        Raises:
+            StreamError: the client is gone.
+        """
         ...
 
 
 class BareTransport:
-    """The upgraded connection itself."""
+    """The transport of older clients: SPDY on the upgraded connection itself."""
 
     def __init__(self, duplex: Duplex, early: bytes) -> None:
         self._duplex = duplex
         self._early = early
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """See `Transport`."""
+        """Yields what the client sends: see `Transport`."""
         data = self._early or await self._duplex.read()
         while data:
             yield data
             data = await self._duplex.read()
 
     async def send(self, data: bytes) -> None:
-        """See `Transport`."""
+        """Sends bytes: see `Transport`."""
         await self._duplex.write(data)
 
     async def keep_alive(self) -> None:
-        """Nothing: the client sends pings of SPDY."""
+        """Does nothing, since the client sends pings of SPDY."""
 
 
 class WebSocketTransport:
-    """Binary messages of a WebSocket; where they begin and end means nothing."""
+    """The transport of newer clients: SPDY in binary messages of a WebSocket, whose borders mean nothing."""
 
     def __init__(self, duplex: Duplex, early: bytes) -> None:
         self._websocket = WebSocket(duplex, early)
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """See `Transport`."""
+        """Yields what the client sends: see `Transport`."""
         async for part in self._websocket.parts():
             if part.data:
                 yield part.data
 
     async def send(self, data: bytes) -> None:
-        """See `Transport`."""
+        """Sends bytes: see `Transport`."""
         await self._websocket.send_bytes(data)
 
     async def keep_alive(self) -> None:
-        """Answer and send pings."""
+        """Answers pings and sends some: see `Transport`."""
         await self._websocket.keep_alive()
 
 
 def negotiate(request: Request) -> tuple[list[tuple[str, str]], type[BareTransport | WebSocketTransport]]:
-    """The headers of the 101 that answers an upgrade request, and what to carry SPDY over.
+    """Returns the headers of the 101 that answers an upgrade request, and the transport to carry SPDY over.
 
     Raises:
-        KubeletError: nothing that it offers is spoken here.
+        KubeletError: the request offers nothing that is spoken here.
     """
     upgrade = (request.upgrade or "").lower()
     if upgrade == SPDY.lower():
@@ -155,22 +160,22 @@ class _Pair:
     request: str
     port: int
     data: int = 0
-    """Id of the data stream; 0: not opened yet."""
+    """The id of the data stream; 0: not opened yet."""
     error: int = 0
     input: InputQueue = field(default_factory=lambda: InputQueue(INPUT_BYTES))
     task: asyncio.Task[None] | None = None
     target_ended: bool = False
-    """The target sends no more: what the client sent before it left is still delivered."""
+    """Whether the target sends no more: what the client sent before it left is still delivered."""
 
 
 class PortForward:
-    """The streams of one kubectl."""
+    """The forwarded connections of one kubectl."""
 
     def __init__(self, transport: Transport, dial: Dial, record: Callable[[str], RequestRecord], *, pod: str) -> None:
-        """Prepare it.
+        """Prepares the forwarding; nothing is read before `run`.
 
         Args:
-            transport: the client.
+            transport: the connection to the client.
             dial: connects to a port of this box, or refuses.
             record: makes the audit record of a connection to a target.
             pod: name of the pod, for errors.
@@ -187,7 +192,7 @@ class PortForward:
         self._tasks = TaskOwner("port-forward")
 
     async def run(self) -> None:
-        """Serve the client until it leaves; all its connections end with it.
+        """Serves the client until it leaves; all its connections end with it.
 
         Raises:
             StreamError: the connection was reset.
@@ -269,7 +274,7 @@ class PortForward:
         self._forget(pair)
 
     async def _serve(self, pair: _Pair) -> None:
-        """Connect, carry, and say how it went."""
+        """Connects to the pair's target, carries bytes both ways, and tells client and record how it went."""
         record = self._record(str(TcpTarget(LOCALHOST, pair.port)))
         try:
             with audited(record):

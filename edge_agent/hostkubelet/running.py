@@ -1,4 +1,4 @@
-"""All commands that are alive on behalf of the cloud, so that the agent leaves none behind."""
+"""Starts commands, and keeps all that are alive on behalf of the cloud, so that the agent leaves none behind."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from tunnel.aio.process.blocking import BlockingCalls, NotAnswering
 from tunnel.core.wire.spoken import spoken_s
 
 END_WAIT_S = HANGUP_GRACE_S + STRAGGLER_GRACE_S + 1.0
-"""After this only processes that the kernel itself cannot end are left (dead network file systems)."""
+"""The most seconds that the end of all commands takes: after this only processes that the kernel itself cannot end are
+left (dead network file systems)."""
 START_WAIT_S = 10.0
-"""A program that is not executed by then is on a file system that does not answer."""
+"""The seconds to start a command: a program that is not executed by then is on a file system that does not answer."""
 STARTING = 8
-"""Commands that are being started at once; it takes milliseconds."""
+"""The most commands that are being started at once; a start takes milliseconds."""
 
 
 class Running:
-    """Starts commands and knows them until nothing of them is left."""
+    """The commands that run: it starts them, and knows them until nothing of them is left."""
 
     def __init__(self) -> None:
         self._commands: set[Command] = set()
@@ -31,10 +32,10 @@ class Running:
         self._own = BlockingCalls("start own", threads=STARTING, wait_s=START_WAIT_S)
 
     async def start(self, spec: CommandSpec) -> Command:
-        """Start a command; cancelling this leaves nothing running.
+        """Starts a command; cancelling this leaves nothing running.
 
         Raises:
-            StartError: the program does not exist or cannot be executed.
+            StartError: the program does not exist, cannot be executed, or was not started within START_WAIT_S.
         """
         token = object()
 
@@ -67,7 +68,7 @@ class Running:
         return self._adopt(started)
 
     async def aclose(self) -> None:
-        """End all of them, those that are just being started too; takes up to `END_WAIT_S` where one is stubborn."""
+        """Ends all commands, also those that are being started; takes up to END_WAIT_S where one is stubborn."""
         self._closing = True
         for command in self._commands:
             command.hang_up()

@@ -47,13 +47,14 @@ from tunnel.core.wire.principal import Principal
 from tunnel.kubeapi.spdy import SpdyError
 
 MAX_EXECS = 128
-"""Commands at once: each may hold 0.5 MiB here and a process group on the box."""
+"""The most commands at once: each may hold 0.5 MiB here and a process group on the box."""
 MAX_LOGS = 128
-"""Logs being read at once: each may hold 0.2 MiB here and, for a unit, a journalctl."""
+"""The most logs that are read at once: each may hold 0.2 MiB here and, for a unit, a journalctl."""
 MAX_FORWARDS = 32
-"""Clients that forward ports at once; port_forward.py says what each may hold."""
+"""The most clients that forward ports at once; port_forward.py says what each may hold."""
 LONG_HEADS_BYTES = 4 * 1024 * 1024
-"""What the heads of requests take that are longer than usual, all together: a command may be 1 MiB long."""
+"""The bytes that the heads of requests may take that are longer than usual, all together: a command may be 1 MiB
+long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +91,12 @@ class HostKubelet:
         journalctl: str = "journalctl",
         systemctl: str = "systemctl",
     ) -> None:
-        """Check the settings. What they name is looked at when it is asked for, in threads of its own.
+        """Checks the settings. What they name is looked at when it is asked for, in threads of its own.
 
         Args:
             agent_name: name of the pod and of its node.
             settings: what the box allows.
-            audit: takes a record of each command and log.
+            audit: takes a record of each command, log and forwarded port.
             dial: connects to a port of this box where its policy allows that; None: no port is forwarded.
             journalctl: program that reads the journal.
             systemctl: program that knows the units' states.
@@ -120,7 +121,7 @@ class HostKubelet:
         self._closing = False
 
     def apply(self, settings: HostSettings) -> int:
-        """Offer something else from now on, on connections that are open too.
+        """Offers something else from now on, on connections that are open too.
 
         What runs and is offered no more ends at once, for both sides; all else goes on.
 
@@ -138,7 +139,7 @@ class HostKubelet:
         return len(gone)
 
     async def find_account(self) -> None:
-        """Look up the account that commands run as before anybody wants one. It may come from a directory, and later.
+        """Looks up the account that commands run as, before anybody wants one; a directory may have it only later.
 
         Raises:
             PartFailed: this box cannot run commands as that account now; whoever tries one is told why.
@@ -150,12 +151,12 @@ class HostKubelet:
                 raise PartFailed(str(error)) from error
 
     async def serve(self, duplex: Duplex, principal: Principal, trace_id: str = "") -> None:
-        """Serve one connection until it ends; owns it.
+        """Serves one connection until it ends; owns it.
 
         Args:
             duplex: the connection.
             principal: who is at its other end, for the audit record.
-            trace_id: the connection's, for the same; empty when it has none.
+            trace_id: the connection's trace id, for the same; empty when it has none.
         """
         connection = ServerConnection(duplex, MAX_LONG_HEAD_BYTES, self._long_heads)
         try:
@@ -176,13 +177,13 @@ class HostKubelet:
         await duplex.aclose()
 
     async def states(self) -> dict[Container, ContainerState]:
-        """How everything that is offered fares."""
+        """Returns the state of everything that is offered."""
         offer = self._offer
         states = await offer.states.read()
         return {container: states[name] for name, container in offer.containers.items()}
 
     async def aclose(self) -> None:
-        """Refuse what comes and end all commands, with SIGKILL after a grace of 5 s where they do not obey."""
+        """Refuses what comes and ends all commands, with SIGKILL after a grace of 5 s where they do not obey."""
         self._closing = True
         await self._running.aclose()
 
@@ -195,7 +196,7 @@ class HostKubelet:
         )  # fmt: skip
 
     async def _answer(self, call: _Call) -> bool:
-        """Answer one request; False when the connection cannot carry another one."""
+        """Answers one request; returns False when the connection cannot carry another one."""
         try:
             return await self._route(call)
         except KubeletError as error:
@@ -247,7 +248,7 @@ class HostKubelet:
 
     @contextmanager
     def _begun(self, call: _Call, container: Container, record: RequestRecord) -> Iterator[None]:
-        """The block does what was asked: it is recorded, and ended when the box offers it no more."""
+        """Has the block do what was asked: it is recorded, and ended when the box offers it no more."""
         activity = _Activity(container, self._offer.settings, call.duplex, record)
         record.begin()
         self._active.add(activity)
@@ -311,7 +312,7 @@ class HostKubelet:
             self._open_logs -= 1
 
     async def _exec(self, call: _Call, container: Container, argv: list[str], record: RequestRecord) -> None:
-        """Run a command; the connection is used up afterwards."""
+        """Runs a command; the connection is used up afterwards."""
         if container.kind is not Kind.HOST:
             raise KubeletError(
                 400,
@@ -342,7 +343,7 @@ class HostKubelet:
             self._execs -= 1
 
     async def _port_forward(self, call: _Call) -> None:
-        """Forward ports for one client; the connection is used up afterwards."""
+        """Forwards ports for one client; the connection is used up afterwards."""
         if self._dial is None:
             raise KubeletError(403, "this box forwards no ports", NOT_ALLOWED_BY_BOX)
         headers, transport = negotiate_forward(call.request)

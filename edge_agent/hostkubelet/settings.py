@@ -1,4 +1,4 @@
-"""What the box's own configuration lets the cloud see and do: the `[host]` section, checked."""
+"""The checked `[host]` section: what the box's own configuration lets the cloud see and do."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _UNIT = re.compile(
 )
 _PATTERN = re.compile(r"[*?]")
 MAX_UNIT_CHARACTERS = 255
-"""systemd's own limit (UNIT_NAME_MAX)."""
+"""The most characters of a unit's name: systemd's own limit (UNIT_NAME_MAX)."""
 
 
 class SettingsError(FaultError, ValueError):
@@ -25,21 +25,21 @@ class SettingsError(FaultError, ValueError):
 
 @dataclass(frozen=True, slots=True)
 class HostSettings:
-    """The `[host]` section; with its defaults nothing is reachable."""
+    """The settings of the `[host]` section; with their defaults nothing is reachable."""
 
     exec: bool = False
-    """Commands may be run on the box."""
+    """Whether commands may be run on the box."""
     user: str = "root"
-    """Account that the commands run as."""
+    """The account that the commands run as."""
     shell: str = ""
-    """Value of SHELL for the commands; "" takes the account's own."""
+    """The value of SHELL for the commands; "" takes the account's own."""
     units: list[str] = field(default_factory=list)
-    """systemd units whose logs may be read, with their suffix: `nginx.service`."""
+    """The systemd units whose logs may be read, with their suffix: `nginx.service`."""
     files: list[Path] = field(default_factory=list)
-    """Log files that may be read; absolute."""
+    """The log files that may be read, by absolute path."""
 
     def check(self) -> None:
-        """Refuse what could never work or would reach more than it says.
+        """Refuses what could never work or would reach more than it says.
 
         Raises:
             SettingsError: a unit is not the full name of one unit, or a file is not the absolute path of one file.

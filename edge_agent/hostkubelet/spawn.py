@@ -1,4 +1,4 @@
-"""Starting a process on this box as an account, on pipes or on a terminal of its own.
+"""Starts a process on this box as an account, on pipes or on a terminal of its own.
 
 `subprocess` does it by vfork, as long as nothing is asked of it that needs a fork (`preexec_fn`, `user`, `group`): in a
 fork of a process that uses gRPC, gRPC's own handlers run in the child and crash it. It blocks until the exec has worked
@@ -37,25 +37,25 @@ class StartError(FaultError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommandSpec:
-    """How to start a command."""
+    """The description of a command to start, and of how."""
 
     argv: Sequence[str]
     account: Account | None = None
-    """None runs it as the agent itself, with the agent's environment."""
+    """The account to run it as; None runs it as the agent itself, with the agent's environment."""
     directory: str = "/"
-    """Where it starts."""
+    """The folder where it starts."""
     tty: bool = False
-    """On a terminal of its own, which then is stdin, stdout and stderr."""
+    """Whether it has a terminal of its own, which then is stdin, stdout and stderr."""
     columns: int = 80
     rows: int = 24
-    """Size that the terminal starts with."""
+    """The lines of the terminal at the start; `columns` are its columns."""
     stdin: bool = False
-    """With an input; otherwise it reads an empty one."""
+    """Whether it has an input; otherwise it reads an empty one."""
 
 
 @dataclass(slots=True)
 class Started:
-    """A process and our ends of its pipes, as file descriptors."""
+    """A process and our ends of its pipes, as file descriptors; None where it has no such pipe or no terminal."""
 
     process: subprocess.Popen[bytes]
     stdin: int | None
@@ -65,7 +65,7 @@ class Started:
 
 
 def unblock_signals_of_commands() -> None:
-    """Let commands start with every signal as it is by default; once, in the main thread, before the first of them.
+    """Lets commands start with every signal as it is by default. Once, in the main thread, before the first command.
 
     A daemon that was started by `nohup` or with `&` ignores SIGHUP or SIGINT, and what is ignored stays so through an
     exec: Ctrl-C would do nothing in a shell on this box. A signal that is handled, even by doing nothing, does not.
@@ -77,7 +77,7 @@ def unblock_signals_of_commands() -> None:
 
 
 def spawn(spec: CommandSpec) -> Started:
-    """Start the process; blocks until its exec has succeeded or failed.
+    """Starts the process; blocks until its exec has succeeded or failed.
 
     Raises:
         StartError: the program does not exist or cannot be executed.
