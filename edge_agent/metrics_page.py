@@ -18,16 +18,16 @@ PREFIX = "longline_agent_"
 
 
 class MetricsPage:
-    """Reads the agent when somebody asks, and holds nothing."""
+    """The page of metrics: it reads the agent when somebody asks, and holds nothing."""
 
     def __init__(self, agent: Agent, status: Status, lost: Callable[[], tuple[int, int]]) -> None:
-        """`lost` tells how many log lines and how many audit records could not be written so far."""
+        """Prepares the page; `lost` returns how many log lines and audit records could not be written so far."""
         self._agent = agent
         self._status = status
         registry = CollectorRegistry()
         registry.register(_Figures(agent, status, lost))
         self.endpoint = MetricsEndpoint(lambda: generate_latest(registry), self._not_ready, self._remarks)
-        """Serves the connections of a listener."""
+        """The endpoint that serves the connections of a listener."""
 
     def _not_ready(self) -> str:
         verdict, line = self._status.verdict()
@@ -44,7 +44,7 @@ class _Figures(Collector):
         self._lost = lost
 
     def describe(self) -> list[Metric]:
-        """Nothing, so that a registry need not ask for all figures at once to know their names."""
+        """Returns nothing, so that a registry need not ask for all figures at once to know their names."""
         return []
 
     def collect(self) -> Iterator[Metric]:

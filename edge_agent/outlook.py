@@ -1,5 +1,6 @@
-"""What of a configuration would be down if the agent ran now, or has no effect: for `edge-agent check`, which changes
-nothing.
+"""Says what of a configuration would be down if the agent ran now, or has no effect.
+
+It is for `edge-agent check`, and changes nothing.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from tunnel.aio.sockets.binding import address_fault
 
 
 def outlook(config: AgentConfig) -> Iterator[str]:
-    """A line for each part that could not come up, or does nothing. Whether a port is free is not asked: the agent may
-    have it. What does not answer is waited for some seconds.
+    """Yields a line for each part that could not come up, or does nothing.
+
+    Whether a port is free is not asked: the agent may have it. What does not answer is waited for some seconds.
     """
     yield from (f"{fault} (it would be down until then)" for fault in _down(config))
     if config.host == HostConfig():

@@ -26,18 +26,19 @@ from tunnel.core.wire.faults import REAL_KUBELET_UNREACHABLE
 from tunnel.core.wire.spoken import spoken_s
 
 _files = BlockingCalls("kubelet files", threads=4)
-"""Where they are is the configuration's choice, and asked at every dial."""
+"""The threads that read the credentials: where the files are is the configuration's choice, and they are read at every
+dial."""
 
 
 class RealKubelet:
-    """The service `kubelet` of a box that has one."""
+    """The service `kubelet` of a box that has a real one."""
 
     def __init__(self, settings: KubeletConfig) -> None:
-        """`settings` may be replaced by others of the same address: they are read for each connection."""
+        """Takes settings, which may be replaced by others of the same address: they are read for each connection."""
         self.settings = settings
 
     async def serve(self, request: Request) -> None:
-        """Carry a stream to it.
+        """Carries a stream to the kubelet.
 
         Raises:
             StreamError: it cannot be reached, or nobody waits for it any more.
@@ -47,11 +48,11 @@ class RealKubelet:
 
 
 async def dial_kubelet(settings: KubeletConfig, deadline_s: float) -> Conn:
-    """Connect and authenticate both sides.
+    """Connects to the kubelet, with both sides authenticated.
 
     Args:
         settings: where it listens and with which files; read again each time, since kubelet certificates rotate.
-        deadline_s: for all of it.
+        deadline_s: the seconds that all of it may take.
 
     Raises:
         OpenRefused: the files cannot be used, nobody listens, or the certificate of who listens is not the kubelet's.

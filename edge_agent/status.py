@@ -1,4 +1,4 @@
-"""How an agent stands, in one object: for `edge-agent status`, over the admin socket, and for the page of metrics."""
+"""The status of an agent in one object: for `edge-agent status`, over the admin socket, and for the page of metrics."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LEVELS = ("debug", "info", "warning", "error")
 
 
 class Status:
-    """Asked at any time; costs nothing in between."""
+    """The status of one agent, put together whenever it is asked for; costs nothing in between."""
 
     def __init__(self, agent: Agent, desired: DesiredState[AgentConfig], ends: Ends) -> None:
         self._agent = agent
@@ -29,7 +29,7 @@ class Status:
         self._since = datetime.now(UTC)
 
     def routes(self) -> Routes:
-        """Returns what the admin socket answers."""
+        """Returns the routes that the admin socket answers."""
         routes = Routes()
         routes.add("GET", "status", self._status)
         routes.add("POST", "reload", self._reload)
@@ -37,7 +37,7 @@ class Status:
         return routes
 
     def as_json(self) -> dict[str, Any]:
-        """Returns all of it; its keys are those of the admin API."""
+        """Returns the whole status; its keys are those of the admin API."""
         verdict, line = self.verdict()
         agent = self._agent
         session = agent.links.session
@@ -71,7 +71,7 @@ class Status:
         }
 
     def verdict(self) -> tuple[Verdict, str]:
-        """Returns how it stands in a word and a line: `bad` only for an agent that nobody reaches."""
+        """Returns how the agent stands in a word and a line: `bad` only for an agent that nobody reaches."""
         agent, book = self._agent, self._agent.book
         server = next((one for one in agent.links.servers.states() if one.state == "up"), None)
         if server is None:

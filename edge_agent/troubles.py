@@ -17,16 +17,16 @@ from tunnel.core.wire import faults
 from tunnel.core.wire.faults import Fault
 
 LOOK_S = 2.0
-"""How often parts and certificates are looked at; none of it takes longer than reading a few attributes."""
+"""The seconds between two looks at parts and certificates; none takes longer than reading a few attributes."""
 
 _log = structlog.get_logger("edge.agent")
 
 
 class Troubles:
-    """Looks at one agent, for as long as it runs."""
+    """Looks for what goes wrong at one agent, for as long as it runs."""
 
     def __init__(self, agent: Agent, audit: AuditLog, ends: Ends, host_faults: list[str]) -> None:
-        """`host_faults` are those of a `[host]` that was left out at the start."""
+        """Takes what it looks at, and logs `host_faults`: those of a `[host]` that was left out at the start."""
         self._agent = agent
         self._audit = audit
         self._ends = ends
@@ -41,15 +41,15 @@ class Troubles:
 
     @property
     def fault(self) -> str:
-        """Why the file could not be used whole at the start; empty when it could."""
+        """Returns why the file could not be used whole at the start; empty when it could."""
         return "\n".join(self._host_faults)
 
     def follow(self, desired: DesiredState[AgentConfig]) -> None:
-        """Look at how the file fares, too."""
+        """Looks from now on at how the configuration file fares, too."""
         self._desired = desired
 
     def reloaded(self, told: Reloaded) -> None:
-        """The file was read anew: record it, and look at once."""
+        """Takes note that the file was read anew: records it, and looks at once."""
         if not told.fault:
             self._host_faults = []
         if told.changed:
@@ -57,13 +57,13 @@ class Troubles:
         self.look()
 
     async def run(self) -> None:
-        """Look until cancelled."""
+        """Looks every LOOK_S seconds until it is cancelled."""
         while True:
             self.look()
             await asyncio.sleep(LOOK_S)
 
     def look(self) -> None:
-        """Make the facts what they are now."""
+        """Makes the facts what they are now."""
         self._agent.facts.only("box:", dict(self._found()))
 
     def _found(self) -> list[tuple[str, tuple[Fault, str]]]:

@@ -22,7 +22,7 @@ MAX_MESSAGE_BYTES = 32 * 1024
 """The most bytes of a message that is sent, its first byte included: what a kubelet copies at a time. Clients take no
 more than twice that as one."""
 MAX_RESIZE_BYTES = 256
-"""The most bytes of a message of control that is kept: a resize is one JSON object with two numbers."""
+"""The most bytes that are kept of a control message: a resize is one JSON object with two numbers."""
 
 
 class Channel(IntEnum):

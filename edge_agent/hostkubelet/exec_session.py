@@ -38,7 +38,7 @@ class ClientGone(Exception):
 
 @dataclass(slots=True)
 class ExecResult:
-    """The figures of an exec, for the audit record."""
+    """The outcome of an exec, for the audit record."""
 
     exit_code: int | None = None
     """The exit code that the client was told; None: it was not delivered, because the client left."""

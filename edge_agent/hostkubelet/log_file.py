@@ -32,7 +32,7 @@ class FileFault(KubeletError):
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where a configured name led at first."""
+    """The place that a configured name led to at first."""
 
     real: Path
     is_link: bool
@@ -120,7 +120,7 @@ class LogFile:
         return now == place.real and Path(f"/proc/self/fd/{fd}").readlink().parent == place.real.parent
 
     def _may_lead_to(self, found: os.stat_result) -> bool:
-        """Returns whether a link that was switched may be followed: who set it must be able to read the file alone.
+        """Returns whether a switched link may be followed: who set it must be able to read the file without the agent.
 
         That is its owner. A link of root's counts where it names the file itself and not through other links, which
         may be anybody's.

@@ -48,7 +48,7 @@ class CommandSpec:
     """Whether it has a terminal of its own, which then is stdin, stdout and stderr."""
     columns: int = 80
     rows: int = 24
-    """The lines of the terminal at the start; `columns` are its columns."""
+    """The size that a terminal starts with, in columns and rows."""
     stdin: bool = False
     """Whether it has an input; otherwise it reads an empty one."""
 

@@ -1,4 +1,4 @@
-"""Kubernetes `Status` objects: how a kubelet tells a client what went wrong, and how a command ended."""
+"""Makes Kubernetes `Status` objects: how a kubelet tells a client what went wrong, and how a command ended."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from tunnel.kubeapi.status import ApiError, Cause
 JSON_TYPE = ("content-type", "application/json")
 
 _FAULTS = {400: API_REQUEST_INVALID, 404: API_NOT_FOUND, 503: SHUTTING_DOWN}
-"""The cause behind a status where nothing says it more closely."""
+"""The faults that HTTP statuses stand for where no closer one is given."""
 
 
 class KubeletError(FaultError):
-    """A request that cannot be served.
+    """A request cannot be served.
 
     Attributes:
         status: the HTTP status code.
@@ -28,12 +28,12 @@ class KubeletError(FaultError):
         self.status = status
 
     def body(self) -> bytes:
-        """The `Status` object for the answer. kubectl prints the message; the cause is there for whoever looks."""
+        """Returns the `Status` for the answer, as JSON. kubectl prints its message; the cause is for whoever looks."""
         return _encode(ApiError(self.status, self.text, cause=Cause(self.fault.code, self.fault.title)).body())
 
 
 def exit_status(exit_code: int) -> bytes:
-    """What the error channel of an exec carries at the end of its command."""
+    """Returns what the error channel of an exec carries at the end of its command."""
     if exit_code == 0:
         return _encode({"metadata": {}, "status": "Success"})
     text = f"command terminated with non-zero exit code: {exit_code}"

@@ -1,4 +1,4 @@
-"""Pseudo-terminals: opening one for an account, its size, and the command line that makes it the controlling one."""
+"""Handles pseudo-terminals: opens one for an account, sets its size, and makes it a command's controlling one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from edge_agent.hostkubelet.account import Account, terminal_group
 
 END_OF_INPUT = b"\x04"
-"""What a terminal's line discipline takes for the end of the input (Ctrl-D)."""
+"""The byte that a terminal's line discipline takes for the end of the input (Ctrl-D)."""
 MAX_CELLS = 0xFFFF
 
 
@@ -22,14 +22,14 @@ class Terminal:
     """Both ends of a new pseudo-terminal."""
 
     master: int
-    """Our end."""
+    """The descriptor of our end."""
     slave: int
-    """The command's end; closed here once the command has it."""
+    """The descriptor of the command's end; it must be closed here once the command has it."""
     path: str
-    """Name of the slave."""
+    """The name of the slave."""
 
     def command_line(self, argv: Sequence[str]) -> list[str]:
-        """Wrap a command so that it starts with this terminal as its controlling one.
+        """Returns the command line that starts a command with this terminal as its controlling one.
 
         A session leader without a terminal gets the first one that it opens. A shell does that in a millisecond and
         is on every box; no code of ours must run between fork and exec, which threads and gRPC would not allow.
@@ -38,7 +38,7 @@ class Terminal:
 
 
 def open_terminal(account: Account, columns: int, rows: int) -> Terminal:
-    """Open a pseudo-terminal of this size that belongs to the account.
+    """Opens a pseudo-terminal of this size that belongs to the account; the caller must close both its ends.
 
     Raises:
         OSError: the box has none left.
@@ -52,14 +52,14 @@ def open_terminal(account: Account, columns: int, rows: int) -> Terminal:
 
 
 def set_size(fd: int, columns: int, rows: int) -> None:
-    """Resize a terminal; the kernel tells the programs on it by SIGWINCH."""
+    """Resizes a terminal; the kernel tells the programs on it by SIGWINCH. One that is gone is no error."""
     columns, rows = (min(max(cells, 0), MAX_CELLS) for cells in (columns, rows))
     with contextlib.suppress(OSError):  # the command has ended and took the terminal along
         fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
 
 def foreground_group(fd: int) -> int | None:
-    """The process group that has the terminal now, None where nobody has."""
+    """Returns the process group that has the terminal now, None where nobody has."""
     try:
         group = os.tcgetpgrp(fd)
     except OSError:

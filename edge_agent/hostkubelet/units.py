@@ -1,4 +1,4 @@
-"""How systemd units fare, as container states, from `systemctl show`."""
+"""Reads the states of systemd units from `systemctl show`, and says them as container states."""
 
 from __future__ import annotations
 
@@ -23,30 +23,30 @@ PROPERTIES = (
     "NRestarts",
 )
 FRESH_S = 2.0
-"""How long an answer of systemd is good for; `kubectl get -w` and dashboards ask often."""
+"""The seconds for which an answer of systemd is good; `kubectl get -w` and dashboards ask often."""
 ANSWER_WAIT_S = 5.0
 MAX_ANSWER_BYTES = 1024 * 1024
 _KILLED, _DUMPED = "2", "3"
-"""CLD_KILLED and CLD_DUMPED of waitid(2): ExecMainStatus then is a signal."""
+"""The codes CLD_KILLED and CLD_DUMPED of waitid(2): with them, ExecMainStatus is a signal."""
 
 
 @dataclass(frozen=True, slots=True)
 class ContainerState:
-    """What a container status says."""
+    """The state of one container, as its container status says it."""
 
     state: dict[str, Any]
-    """A v1.ContainerState."""
+    """The state as a v1.ContainerState."""
     running: bool = False
     restarts: int = 0
     exists: bool = True
-    """False: there is no such thing, or it cannot be read."""
+    """Whether there is such a thing that can be read."""
 
 
 UNKNOWN = ContainerState({"waiting": {"reason": "Unknown", "message": "systemd does not answer on this box"}})
 
 
 class Units:
-    """The configured units."""
+    """The states of the configured units."""
 
     def __init__(self, running: Running, names: Sequence[str], program: str = "systemctl") -> None:
         self._running = running
@@ -57,7 +57,7 @@ class Units:
         self._states: dict[str, ContainerState] = {}
 
     async def states(self) -> Mapping[str, ContainerState]:
-        """The state of each unit by its name; all unknown on a box without systemd."""
+        """Returns the state of each unit by its name; all unknown on a box without systemd."""
         if not self._names:
             return {}
         async with self._asking:
@@ -68,7 +68,7 @@ class Units:
             return self._states
 
     async def is_unknown(self, name: str) -> bool:
-        """Whether systemd says that there is no such unit; not so where it does not answer."""
+        """Returns whether systemd says that there is no such unit; False where it does not answer."""
         return not (await self.states())[name].exists
 
     # Internal
@@ -93,12 +93,15 @@ class Units:
 
 
 def parse_states(names: Sequence[str], answer: str, booted_at: datetime) -> dict[str, ContainerState]:
-    """Read the answer of `systemctl show`: one block of `Name=value` lines for each unit, in the order asked.
+    """Reads the answer of `systemctl show`: one block of `Name=value` lines for each unit, in the order asked.
 
     Args:
         names: the units asked for.
         answer: what systemctl wrote.
         booted_at: the zero of systemd's monotonic times.
+
+    Returns:
+        The state of each unit by its name; all unknown when the answer is not whole.
     """
     blocks = [dict(line.partition("=")[::2] for line in block.splitlines()) for block in answer.strip().split("\n\n")]
     if len(blocks) != len(names) or not all("ActiveState" in block for block in blocks):
@@ -147,5 +150,5 @@ def _time(unit: Mapping[str, str], name: str, booted_at: datetime) -> str | None
 
 
 def kubernetes_time(moment: datetime) -> str:
-    """A UTC time as objects of Kubernetes carry it."""
+    """Returns a UTC time as objects of Kubernetes carry it."""
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

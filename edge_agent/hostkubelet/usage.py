@@ -1,4 +1,7 @@
-"""What the box uses of its processors, memory and disk, as a kubelet's `/stats/summary` says it; read when asked."""
+"""Measures what the box uses of its processors, memory and disk, as a kubelet's `/stats/summary` says it.
+
+It measures when it is asked, and does nothing in between.
+"""
 
 from __future__ import annotations
 
@@ -14,31 +17,31 @@ from tunnel.aio.process.blocking import BlockingCalls
 
 SHORTEST_S = 1.0
 LONGEST_S = 60.0
-"""Use of the processors is what happened between two looks. The last one serves while it is this old; else two are
-taken for the one who asks."""
+"""The most seconds since the last look at the processors, of at least SHORTEST_S, for it to serve as the first of two:
+their use is what happened between two looks. Otherwise two are taken for the one who asks."""
 BETWEEN_S = 0.5
 _TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 _KIB = 1024
 _IDLE_FIELDS = (3, 4)
-"""`idle` and `iowait` in the line `cpu` of /proc/stat (proc_stat(5))."""
+"""The places of `idle` and `iowait` in the line `cpu` of /proc/stat (proc_stat(5))."""
 _COUNTED_FIELDS = 8
-"""The fields behind `steal` are counted in `user` and `nice` already."""
+"""How many fields are counted: those behind `steal` are in `user` and `nice` already."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """The processors at one moment."""
+    """The use of the processors up to one moment."""
 
     at_s: float
     busy_ns: int
-    """Since boot, of all of them together."""
+    """The nanoseconds since boot in which they were busy, all of them together."""
 
 
 class Usage:
     """Measures this box."""
 
     def __init__(self, proc: Path = Path("/proc"), disk: Path = Path("/")) -> None:
-        """`disk` is in the file system that is told of."""
+        """Prepares the measuring; the file system that `disk` is in is the one that is reported."""
         self._proc = proc
         self._disk = disk
         self._calls = BlockingCalls("usage")
@@ -46,15 +49,15 @@ class Usage:
         self._looking = asyncio.Lock()
 
     async def summary(self, name: str, host: str | None) -> dict[str, Any]:
-        """The answer to `/stats/summary`.
+        """Returns the answer to `/stats/summary`.
 
         Args:
-            name: of the node and of its pod.
+            name: name of the node and of its pod.
             host: the container that stands for the box, whose use is the box's own; None: there is none.
 
         Raises:
-            OSError, ValueError, LookupError: this box does not tell.
-            NotAnswering: it hangs.
+            OSError, ValueError, LookupError: this box does not tell what it uses.
+            NotAnswering: reading it hangs.
         """
         async with self._looking:
             before, after = await self._two_looks()

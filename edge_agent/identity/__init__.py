@@ -1,1 +1,1 @@
-"""Who this box is: its key, its certificate, and how it gets and renews them."""
+"""The identity of this box: its key, its certificate, and how it gets and renews them."""

@@ -1,4 +1,4 @@
-"""A box's certificate in the making: what a server answered is looked at, and takes the place of what was there."""
+"""Checks the certificate that a server answered, and puts it in the place of the box's old one."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from tunnel.core.wire.names import is_agent_name
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What a server answered to a certificate request, found to be of use."""
+    """A server's answer to a certificate request, found to be of use."""
 
     name: str
-    """The agent's."""
+    """The agent's name."""
     certificate_pem: bytes
     """The certificate with its chain."""
     ca_pem: bytes
 
 
 def check_answer(chain_der: Sequence[bytes], ca_pem: bytes, key_pem: bytes) -> Answer:
-    """Look at an answer before it takes the place of anything.
+    """Checks an answer before it takes the place of anything.
 
     Raises:
-        ValueError: with it, this box could not connect.
+        ValueError: this box could not connect with it; the text says why.
     """
     if not chain_der:
         raise ValueError("the server sent no certificate for this box's key")
@@ -51,7 +51,7 @@ def check_answer(chain_der: Sequence[bytes], ca_pem: bytes, key_pem: bytes) -> A
 
 
 def load_key(identity: Identity) -> bytes:
-    """The box's private key; PEM.
+    """Returns the box's private key as PEM.
 
     Raises:
         IdentityUnusable: it cannot be read.
@@ -64,7 +64,7 @@ def load_key(identity: Identity) -> bytes:
 
 
 def replace(identity: Identity, answer: Answer, key_pem: bytes | None = None) -> None:
-    """Take a new certificate, and a new key with it after a join; all of the files or none.
+    """Takes a new certificate, and a new key with it after a join; all of the files or none.
 
     Raises:
         OSError: the folder cannot be written; nothing was changed.

@@ -1,4 +1,4 @@
-"""The certificates on a box whose end somebody has to know: what each is, until when, and what to do then.
+"""Finds the certificates on a box whose end somebody has to know: what each is, until when, and what to do then.
 
 What cannot be read is left out: that is told where it is used.
 """
@@ -16,7 +16,7 @@ from tunnel.aio.identity.certificate import read_own, read_pem
 from tunnel.aio.identity.validity import AUTHORITY, ExpiryLog, Validity, Watched
 
 LOOK_S = 600.0
-"""How often it is looked for ends that are near; each is told once a day."""
+"""The seconds between two looks for ends that are near; each is told once a day."""
 _RENEWS = (
     "the agent renews it while it is connected, and the log says what keeps it from that; "
     "after its end only edge-agent join with a new token helps"
@@ -27,7 +27,7 @@ _REPLACE = "replace the file; it is read for each connection"
 
 @dataclass(frozen=True, slots=True)
 class KubeletFiles:
-    """The files of a `[kubelet]` section that end."""
+    """The files of a `[kubelet]` section whose certificates expire."""
 
     client_cert: Path
     client_key: Path
@@ -35,17 +35,22 @@ class KubeletFiles:
 
 
 class Ends:
-    """When the certificates of a running agent end: looked at now and then, told to the log, known in between."""
+    """The watch over the ends of a running agent's certificates: it looks now and then, and tells the log."""
 
     def __init__(self, state: Path, kubelet: Callable[[], KubeletFiles | None]) -> None:
-        """`kubelet` is asked at each look."""
+        """Prepares the watch.
+
+        Args:
+            state: the state folder, whose certificates are looked at.
+            kubelet: is asked at each look for the files of a real kubelet; None: there is none.
+        """
         self._state = state
         self._kubelet = kubelet
         self.watched: list[Watched] = []
-        """What the last look found."""
+        """The certificates that the last look found; empty before the first."""
 
     async def run(self) -> None:
-        """Look until cancelled."""
+        """Looks every LOOK_S seconds until it is cancelled."""
         log = ExpiryLog()
         while True:
             self.watched = await asyncio.to_thread(watched, self._state, self._kubelet())
@@ -54,7 +59,7 @@ class Ends:
 
 
 def watched(state: Path, kubelet: KubeletFiles | None) -> list[Watched]:
-    """Returns all that there are: those of the state folder, and those for a real kubelet. Blocking."""
+    """Returns all certificates that there are: those of the state folder, and those for a real kubelet. Blocks."""
     return list(_watched(state, kubelet))
 
 
@@ -87,7 +92,10 @@ def _own(certificate: Path, key: Path) -> Validity | None:
 
 
 def _authority(path: Path) -> Validity | None:
-    """Of several the last that ends: old and new stand beside each other while one takes the other's place."""
+    """Returns the validity of the authority in a file, of several the one that ends last; None when it cannot be read.
+
+    Old and new stand beside each other while one takes the other's place.
+    """
     try:
         found = read_pem(path.read_bytes())
     except (OSError, ValueError):

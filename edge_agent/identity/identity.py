@@ -14,7 +14,7 @@ from tunnel.core.wire.faults import IDENTITY_MISSING, IDENTITY_UNUSABLE, PEER_RO
 from tunnel.core.wire.names import is_agent_name
 
 RENEW_AFTER = 2 / 3
-"""Of the certificate's life: a third is left for a cloud that is away."""
+"""The part of the certificate's life after which it is renewed: a third is left for a cloud that is away."""
 
 
 class IdentityUnusable(FaultError):
@@ -25,35 +25,35 @@ class IdentityUnusable(FaultError):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The files of a state folder."""
+    """The identity in a state folder, as files."""
 
     folder: Path
 
     @property
     def key_path(self) -> Path:
-        """The private key; it never leaves the box."""
+        """Returns the path of the private key, which never leaves the box."""
         return self.folder / "agent.key"
 
     @property
     def certificate_path(self) -> Path:
-        """The certificate with its chain."""
+        """Returns the path of the certificate with its chain."""
         return self.folder / "agent.crt"
 
     @property
     def ca_path(self) -> Path:
-        """The authorities that the server is checked against."""
+        """Returns the path of the authorities that the server is checked against."""
         return self.folder / "ca.crt"
 
     @property
     def tls(self) -> ClientTls:
-        """What the box shows and whom it trusts."""
+        """Returns the files by which the box shows who it is, and those that it trusts."""
         return ClientTls(certificate=self.certificate_path, key=self.key_path, ca=self.ca_path)
 
     def certificate(self) -> Certificate:
-        """What the box's certificate says.
+        """Reads the box's certificate.
 
         Raises:
-            IdentityUnusable: there is none, or it does not fit the key.
+            IdentityUnusable: there is none, it cannot be read, or it does not fit the key.
         """
         try:
             return read_own(self.certificate_path.read_bytes(), self.key_path.read_bytes())
@@ -68,7 +68,7 @@ class Identity:
             raise IdentityUnusable(f"{self.certificate_path} cannot be read: {error}") from error
 
     def name(self) -> str:
-        """The agent's name, from its certificate.
+        """Returns the agent's name, from its certificate.
 
         One that has run out is no reason to stop: the clock may be wrong, and `edge-agent join` may replace it at any
         time. A dial with it says so.
@@ -86,9 +86,9 @@ class Identity:
         return name
 
     def renewal_due(self) -> datetime:
-        """When a fresh certificate should be asked for.
+        """Returns when a fresh certificate should be asked for.
 
         Raises:
-            IdentityUnusable: there is no certificate.
+            IdentityUnusable: there is no certificate that can be used.
         """
         return self.certificate().validity.part(RENEW_AFTER)

@@ -1,4 +1,4 @@
-"""Joins a box to a cloud server: a key made here, a certificate for it from there, a configuration to start with."""
+"""Joins a box to a cloud server: makes a key here, gets a certificate for it there, writes a first configuration."""
 
 from __future__ import annotations
 
@@ -56,31 +56,31 @@ class JoinFailed(FaultError):
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """How a join went."""
+    """The outcome of a join."""
 
     agent: str
     config: Path
     config_is_new: bool
-    """False: there was a configuration already, and it was left alone."""
+    """Whether the configuration was written; if not, there was one already, and it was left alone."""
     proxy: str = ""
-    """The proxy that it went through, without its password; empty for none."""
+    """The proxy that the join went through, without its password; empty for none."""
     clock_fault: str | None = None
     """What is wrong with the box's clock; None when it agrees with the server's."""
 
 
 async def join(server: ServerAddress, token: JoinToken, folder: Path, version: str, proxy: str | None = None) -> Joined:
-    """Join, replacing an earlier identity of the box only once the new one is complete.
+    """Joins the box, and replaces an earlier identity only once the new one is complete.
 
     Args:
-        server: whom to dial, now and from now on.
-        token: from `cloud-server token create`.
-        folder: state folder; made when it does not exist.
-        version: of this software.
+        server: the server to dial, now and from now on.
+        token: the token that `cloud-server token create` made.
+        folder: the state folder; made when it does not exist.
+        version: the version of this software.
         proxy: as `DialOptions.proxy`; the configuration gets the one that is used, since a service has another
             environment than the command.
 
     Raises:
-        JoinFailed: with the reason.
+        JoinFailed: the box did not join; the text says why.
     """
     seen: list[timedelta] = []
     options = DialOptions(timeout_s=TIMEOUT_S, proxy=proxy, proxy_source="--proxy", on_clock=seen.append)
@@ -117,7 +117,10 @@ def _clock_fault(seen: list[timedelta]) -> str | None:
 
 
 def _maybe_expired(token: JoinToken) -> str:
-    """For a server that could not be asked: only its clock counts, but a person may know which one is right."""
+    """Returns a hint that the token has expired by this box's clock; empty if it has not.
+
+    It is for a server that could not be asked: only its clock counts, but a person may know which one is right.
+    """
     if datetime.now(UTC) < token.expires:
         return ""
     return f"by this box's clock the join token expired at {date(token.expires)}, too; {clock_says()}"

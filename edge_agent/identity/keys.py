@@ -1,7 +1,7 @@
-"""The box's private key and its certificate request, as PEM and DER: made by the X.509 library, or where that cannot be
-installed (32-bit ARM has no wheels of what it needs) by the openssl program.
+"""Makes the box's private key and its certificate request, as PEM and DER.
 
-The library costs 10 MB of memory, and so is imported only when a box joins or renews its certificate.
+The X.509 library makes them, or, where that cannot be installed (32-bit ARM has no wheels of what it needs), the
+openssl program. The library costs 10 MB of memory, and so is imported only when a box joins or renews its certificate.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import subprocess
 from tunnel.core.wire.faults import KEYS_UNAVAILABLE, FaultError
 
 SUBJECT = "edge-agent"
-"""Of requests. It says nothing: the server decides the name."""
+"""The subject of requests. It says nothing: the server decides the name."""
 OPENSSL_S = 20.0
-"""For the program, on a slow box."""
+"""The seconds that the program may take, on a slow box."""
 _MISSING = "neither the library cryptography nor the openssl program is here: apt-get install openssl, say"
 
 
@@ -24,7 +24,7 @@ class KeysUnavailable(FaultError):
 
 
 def new_key() -> bytes:
-    """A key for a box, on curve P-256; PEM (PKCS #8).
+    """Makes a key for a box, on curve P-256, and returns it as PEM (PKCS #8).
 
     Raises:
         KeysUnavailable: there is nothing to make it with.
@@ -40,7 +40,7 @@ def new_key() -> bytes:
 
 
 def request_for(key_pem: bytes) -> bytes:
-    """A certificate request that is signed by a key; DER.
+    """Returns a certificate request that is signed by a key, as DER.
 
     Raises:
         KeysUnavailable: the key is none that `new_key` made, or there is nothing to sign with.
@@ -68,7 +68,11 @@ def request_for(key_pem: bytes) -> bytes:
 
 
 def _openssl(words: list[str], said: bytes) -> bytes:
-    """What the program answers. The key goes through pipes: it is in no argument and no file of ours."""
+    """Returns the output of the openssl program. The key goes through pipes: it is in no argument and no file of ours.
+
+    Raises:
+        KeysUnavailable: the program is not installed, or it failed.
+    """
     try:
         done = subprocess.run(["openssl", *words], input=said, capture_output=True, timeout=OPENSSL_S, check=False)
     except FileNotFoundError as error:

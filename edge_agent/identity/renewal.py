@@ -17,20 +17,21 @@ from tunnel.aio.carriers.carrier_errors import CarrierLost, EnrollmentRefused
 from tunnel.core.wire.faults import RENEWAL_FAILED, fault_of
 
 LOOK_EVERY_S = 300.0
-"""How often the clock is asked: a wall clock may be set, so one long sleep would not do."""
+"""The most seconds between two looks at the clock: a wall clock may be set, so one long sleep would not do."""
 RETRY_S = 60.0
 AT_MOST_EVERY_S = 3600.0
-"""A box whose clock is ahead finds each certificate due at once, however fresh."""
+"""The least seconds between two renewals: a box whose clock is ahead finds each certificate due at once, however
+fresh."""
 
 _log = structlog.get_logger("edge.renewal")
 
 
 async def keep_fresh(identity: Identity, dialling: Callable[[], tuple[Sequence[str], DialOptions]]) -> None:
-    """Renew for ever; who uses the certificate sees that its file changes.
+    """Renews the certificate for ever; who uses it sees that its file changes.
 
     Args:
-        identity: whose files are replaced.
-        dialling: the servers of the moment, and how they are dialled.
+        identity: the identity whose files are replaced.
+        dialling: returns the servers of the moment, and how they are dialed.
     """
     server_index = 0
     while True:

@@ -1,4 +1,4 @@
-"""The addresses that servers' names had when a dial by name last came up: for the days on which DNS does not answer.
+"""Keeps the addresses that servers' names had when a dial by name last came up, for days on which DNS does not answer.
 
 They are kept in the state folder, since a box whose DNS fails is restarted sooner or later. What listens at an address
 still has to show a certificate for the name, so an address that is somebody else's by now costs a failed dial and no
@@ -26,12 +26,12 @@ from tunnel.core.wire.faults import STATE_NOT_WRITABLE
 from tunnel.core.wire.spoken import spoken_s
 
 LOOKUP_S = 3.0
-"""A name that takes longer counts as one that does not resolve: an answer comes in milliseconds, or from a second
-server after the 5 s of resolv.conf(5), and the address that is kept is at hand."""
+"""The seconds for a lookup. A name that takes longer counts as one that does not resolve: an answer comes in
+milliseconds, or from a second server after the 5 s of resolv.conf(5), and the address that is kept is at hand."""
 FIRST_LOOK_S, LAST_LOOK_S = 2.0, 60.0
-"""How long after a name did not resolve it is looked up again, at first and in the end."""
+"""The seconds until a name that did not resolve is looked up again, at first and in the end."""
 MAX_ADDRESSES = 8
-"""Of a name."""
+"""The most addresses of a name that are kept."""
 FILE_NAME = "addresses.json"
 
 _lookups = BlockingCalls("servers' names", threads=2, wait_s=LOOKUP_S)
@@ -39,10 +39,10 @@ _log = structlog.get_logger("edge.addresses")
 
 
 class Addresses:
-    """What is known beside DNS."""
+    """The addresses of servers that are known beside DNS."""
 
     def __init__(self, folder: Path, on_dns: Callable[[str], None]) -> None:
-        """Read what was kept. Blocking.
+        """Reads what was kept. Blocks.
 
         Args:
             folder: the state folder.
@@ -52,13 +52,13 @@ class Addresses:
         self._on_dns = on_dns
         self._known = _read(self._path)
         self._unwritten = False
-        """Whether the file does not have all of that yet."""
+        """Whether the file lacks some of what is known."""
         self._tasks = TaskOwner("servers' addresses")
         self._keeping: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
 
     def reached(self, server: str, options: DialOptions) -> None:
-        """A dial by name came up: keep what the name leads to now. Returns at once."""
+        """Keeps what a server's name leads to now, because a dial by name came up. Returns at once."""
         host = _name_to_look_up(server, options)
         if host and (self._keeping is None or self._keeping.done()):
             self._keeping = self._tasks.spawn(host, self._keep(host))
@@ -80,7 +80,7 @@ class Addresses:
         return []
 
     async def aclose(self) -> None:
-        """End what runs."""
+        """Ends the lookups that run."""
         await self._tasks.aclose()
 
     def _watch(self, host: str) -> None:
@@ -88,7 +88,7 @@ class Addresses:
             self._watching = self._tasks.spawn(f"watch {host}", self._until_it_resolves(host))
 
     async def _until_it_resolves(self, host: str) -> None:
-        """Nothing else tells that DNS is well again while the link holds."""
+        """Looks the name up until it resolves, since nothing else tells that DNS is well again while the link holds."""
         pause_s = FIRST_LOOK_S
         while True:
             await asyncio.sleep(pause_s)
@@ -125,7 +125,7 @@ class Addresses:
 
 
 def _name_to_look_up(server: str, options: DialOptions) -> str:
-    """The host, where it is a name that this box resolves; empty for an address, and for what a proxy resolves."""
+    """Returns the host, if it is a name that this box resolves; empty for an address, or for what a proxy resolves."""
     try:
         host, _ = split_address(server)
         if options.proxy_to(host) is not None:
@@ -148,7 +148,7 @@ async def _look_up(host: str) -> list[str]:
 
 
 def _read(path: Path) -> dict[str, list[str]]:
-    """What is there and can be used; it is only ever a help."""
+    """Returns what the file holds that can be used; nothing where it cannot be read, since it is only ever a help."""
     try:
         kept = json.loads(path.read_bytes())
         return {

@@ -1,4 +1,4 @@
-"""What the agent says of its box in Hello: read from the operating system, shown to people, trusted by nobody."""
+"""Reads from the operating system what the agent says of its box in Hello: shown to people, trusted by nobody."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from protos import tunnel_pb2
 from tunnel.core.wire.limits import MAX_TEXT_BYTES
 
 _GO_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
-"""What Kubernetes calls the machines that `uname` names otherwise."""
+"""The names that Kubernetes has for machines that `uname` names otherwise."""
 
 
 def describe(
     labels: Mapping[str, str], services: Iterable[str], facts: Iterable[tunnel_pb2.Fact] = ()
 ) -> tunnel_pb2.Node:
-    """Read the box; blocking, but only for files of the kernel."""
+    """Returns what Hello says of the box. It blocks, but only on files of the kernel."""
     uname = platform.uname()
     return tunnel_pb2.Node(
         hostname=_text(uname.node),
@@ -38,7 +38,7 @@ def describe(
 
 
 def _text(value: str) -> str:
-    """What the wire takes: bytes of the system that are no UTF-8 become question marks."""
+    """Returns text as the wire takes it: bytes of the system that are no UTF-8 become question marks."""
     return value.encode("utf-8", "replace").decode()[:MAX_TEXT_BYTES]
 
 
@@ -62,7 +62,7 @@ def _boot_time_s() -> int:
 
 
 def _addresses() -> list[str]:
-    """Addresses that this box uses towards others: no packet is sent, the kernel is only asked for a route."""
+    """Returns the addresses that this box uses towards others: it asks the kernel for a route, and sends no packet."""
     found: list[str] = []
     for family, somewhere in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
         try:

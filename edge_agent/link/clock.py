@@ -1,4 +1,4 @@
-"""Tells when the box's clock is not the server's: certificates would seem to have run out, or not begun."""
+"""Notices when the box's clock is not the server's: certificates would seem to have run out, or not begun."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _log = structlog.get_logger("edge.clock")
 
 
 class ClockWatch:
-    """Is told of each look at the server's clock."""
+    """Judges each look at the server's clock, and logs when the box's own is wrong."""
 
     def __init__(self, on_fault: Callable[[str], None] = lambda _fault: None) -> None:
-        """`on_fault` is told at each look what is wrong with the clock; empty: nothing."""
+        """Prepares the watch; `on_fault` is told at each look what is wrong with the clock, or "" when nothing is."""
         self._on_fault = on_fault
         self._told_s: float | None = None
         self.ahead: timedelta | None = None
-        """By how much the box's clock was ahead of the server's at the last look; None before the first."""
+        """The time by which the box's clock was ahead of the server's at the last look; None before the first."""
 
     def look(self, ahead: timedelta) -> None:
-        """`ahead`: by how much the box's clock is ahead of the server's."""
+        """Takes note that the box's clock is `ahead` of the server's by so much; negative means behind it."""
         self.ahead = ahead
         fault, now_s = clock_fault(ahead), asyncio.get_running_loop().time()
         self._on_fault(fault or "")

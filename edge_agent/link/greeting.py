@@ -1,4 +1,4 @@
-"""The first words of a link: a carrier to one server, Hello, and its answer (PROTO 3)."""
+"""The start of a link: it dials a carrier to one server, sends Hello, and reads the answer (PROTO 3)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tunnel.core.wire.limits import Limits
 from tunnel.core.wire.spoken import spoken_s
 
 GREETING_TIMEOUT_S = 10.0
-"""How long the server may take to answer Hello."""
+"""The seconds that the server may take to answer Hello."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,24 +26,24 @@ class Box:
     """This end of every link: what it says of itself, and what serves the streams that come down."""
 
     tls: ClientTls
-    """Read anew at each dial."""
+    """The box's credentials, which are read anew at each dial."""
     addresses: Addresses
     acceptor: Acceptor
     describe: Callable[[], tunnel_pb2.Node]
-    """Asked before each Hello; may block on files of the kernel."""
+    """The function that reads what the box is, before each Hello; may block on files of the kernel."""
     version: str
     limits: Limits
     instance_id: bytes
-    """Of this process."""
+    """The id of this process."""
     clock: Clock = MONOTONIC
-    """Of every session."""
+    """The clock of every session."""
 
 
 async def dial(server: str, box: Box, options: DialOptions) -> Carrier:
-    """Dial a server by its name, and where that does not resolve now by the address that it had when it last did.
+    """Dials a server by its name, and where that does not resolve now by the address that it had when it last did.
 
     Raises:
-        CarrierLost: it cannot be dialled; the text names the hop that failed.
+        CarrierLost: it cannot be dialed; the text names the hop that failed.
     """
     try:
         carrier = await dial_carrier(server, box.tls, options)
@@ -58,12 +58,12 @@ async def dial(server: str, box: Box, options: DialOptions) -> Carrier:
 
 
 async def greet(carrier: Carrier, box: Box, resume_session_id: bytes, last_received: int) -> Welcome:
-    """Say Hello and wait for the answer.
+    """Sends Hello, waits for the answer and returns it.
 
     Args:
-        carrier: that was dialled for this.
+        carrier: a carrier that was dialed for this.
         box: what Hello says.
-        resume_session_id: of the session to go on with; empty for a new one.
+        resume_session_id: the id of the session to go on with; empty for a new one.
         last_received: the highest packet that came in that session.
 
     Raises:

@@ -1,4 +1,4 @@
-"""One link: a session with one of the servers, dialled, resumed, and dialled again however long they are away."""
+"""One link: a session with one of the servers, dialed, resumed, and dialed again however long they are away."""
 
 from __future__ import annotations
 
@@ -20,36 +20,37 @@ from tunnel.core.wire.faults import LINK_DOES_NOT_HOLD, SESSION_LOST, SHUTTING_D
 from tunnel.core.wire.handshake import Welcome
 
 STICK_S = 5.0
-"""A lost link with open streams is tried at the same server alone for so long: only that one can resume them."""
+"""The seconds for which a lost link with open streams is tried at the same server alone: only that one can resume
+them."""
 USEFUL_S = 2.0
-"""A link that was lost sooner, before anything came over it, was none: dialling went wrong."""
+"""A link that was lost after fewer seconds, before anything came over it, counts as a dial that failed."""
 _FINAL = (Code.IDENTITY_REJECTED, Code.REPLACED)
-"""Refusals after which the server has ended the session that we would resume."""
+"""The refusals after which the server has ended the session that we would resume."""
 
 _log = structlog.get_logger("edge.link")
 
 
 class Watcher(Protocol):
-    """Is told how links fare."""
+    """The interface of who is told how links fare."""
 
     def failed(self, error: CarrierLost | TunnelError) -> None:
-        """A dial came to nothing."""
+        """Takes note that a dial came to nothing."""
         ...
 
     def up(self, *, resumed: bool) -> None:
-        """A carrier is up, with a new session or a resumed one."""
+        """Takes note that a carrier is up, with a new session or a resumed one."""
         ...
 
     def lost(self, error: CarrierLost | None) -> None:
-        """A carrier is gone; None: the server ended it in order."""
+        """Takes note that a carrier is gone; None: the server ended it in order."""
         ...
 
 
 class Owner(Watcher, Protocol):
-    """Who has a link is told a little more."""
+    """The interface of who has a link, and is told a little more."""
 
     def leaves(self, session: TunnelSession) -> None:
-        """The server of a session takes no new streams: the link goes on without it."""
+        """Takes over a session whose server takes no new streams: the link goes on without it."""
         ...
 
 
@@ -57,9 +58,9 @@ class Link:
     """Keeps one session to one of the servers."""
 
     def __init__(self, servers: Servers, box: Box, options: DialOptions, owner: Owner) -> None:
-        """Nothing is dialled before `run`."""
+        """Prepares the link; nothing is dialed before `run`."""
         self.options = options
-        """How to dial from now on."""
+        """How servers are dialed from now on."""
         self.servers = servers
         self._box = box
         self._owner = owner
@@ -76,18 +77,18 @@ class Link:
 
     @property
     def session(self) -> TunnelSession | None:
-        """The session to go on with; one that is over is forgotten."""
+        """Returns the session to go on with; one that is over is forgotten, and None is returned."""
         if self._session is not None and self._session.closed.done():
             self._session = None
         return self._session
 
     @property
     def carries(self) -> bool:
-        """Whether a carrier is up, or being greeted."""
+        """Returns whether a carrier is up, or being greeted."""
         return self._carrier is not None
 
     async def run(self) -> None:
-        """Dial and carry until `stop`, and on while streams are left then; returns after it."""
+        """Dials and carries until `stop`, and as long after it as streams are left; then it returns."""
         first = True
         while not self._over():
             if not first:
@@ -98,31 +99,31 @@ class Link:
             await self._try_once()
 
     def reconnect(self) -> None:
-        """Use a new carrier, as for a new certificate; the session goes on over it. Without one, dial at once."""
+        """Has a new carrier used, as for a new certificate; the session goes on over it. Without one, dials at once."""
         self._pauses.wake()
         if self._carrier is not None:
             self._carrier.close()
 
     def move(self) -> None:
-        """Go on with another server, which has the turn by now; the session of this one is left to end."""
+        """Goes on with another server, which has the turn by now; the session of this one is left to end."""
         self._pauses.wake()
         if self._moved is not None and not self._moved.done():
             self._moved.set_result(None)
 
     def stop(self) -> None:
-        """Dial no more than the streams that are left need."""
+        """Stops dialing, but for what the streams that are left need."""
         self._stopping = True
         self._pauses.wake()
 
     async def aclose(self) -> None:
-        """End at once."""
+        """Ends the link at once."""
         self.stop()
         await self._tasks.aclose()
 
     # Internal
 
     def _over(self) -> bool:
-        """Whether nothing is to be dialled for any more: a drain needs a link too, as long as streams are left."""
+        """Returns whether dialing is over: a drain needs a link too, as long as streams are left."""
         return self._stopping and not self._has_streams()
 
     def _has_streams(self) -> bool:
@@ -168,7 +169,7 @@ class Link:
         return await greet(carrier, self._box, session.core.session_id, session.core.last_received)
 
     async def _carry(self, server: str, carrier: Carrier, session: TunnelSession, welcome: Welcome) -> None:
-        """Run the session over a carrier until that is lost, or until another server is to have the link."""
+        """Runs the session over a carrier until that is lost, or until another server is to have the link."""
         self._moved = asyncio.get_running_loop().create_future()
         _log.info("connected", server=server, session=session.label, resumed=welcome.resumed, version=welcome.version)
         self.servers.up(server)
@@ -225,7 +226,7 @@ class Link:
         self._moved.set_result(None)
 
     def _failed(self, server: str, error: CarrierLost | TunnelError) -> None:
-        """Log a failed attempt, once for each new reason, and choose the server for the next."""
+        """Logs a failed attempt, once for each new reason, and chooses the server for the next."""
         reason = str(error)
         level = _log.debug if reason == self._last_reason else _log.warning
         level(

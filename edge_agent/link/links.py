@@ -1,4 +1,4 @@
-"""The links of a box as one way up: who is asked to open a stream, and the sessions that end beside newer ones."""
+"""Makes one way up of the links of a box: opens streams over one of them, and lets old sessions end beside new ones."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from tunnel.core.wire.faults import DRAIN_CUT, NO_LINK
 from tunnel.core.wire.target import Target
 
 FINISH_S = 2.0
-"""For the last packets of a session that ends in order."""
+"""The seconds for the last packets of a session that ends in order."""
 MAX_DRAINING = 8
-"""Sessions left to drain beside the newest: a server that sends us away again and again must not fill the box."""
+"""The most sessions left to drain beside the newest: a server that sends us away again and again must not fill the
+box."""
 
 _log = structlog.get_logger("edge.link")
 
@@ -31,7 +32,7 @@ class Links:
     """All links of the box: one today, to one of the servers."""
 
     def __init__(self, addresses: Sequence[str], box: Box, options: DialOptions, watcher: Watcher) -> None:
-        """`addresses` are the servers'; nothing is dialled before `run`."""
+        """Prepares the links to the servers at `addresses`; nothing is dialed before `run`."""
         self._watcher = watcher
         self._links = [Link(Servers(addresses), box, options, self)]
         self._draining: list[TunnelSession] = []
@@ -43,12 +44,12 @@ class Links:
 
     @property
     def servers(self) -> Servers:
-        """The servers, and how each fares."""
+        """Returns the servers, and how each fares."""
         return self._links[0].servers
 
     @property
     def session(self) -> TunnelSession | None:
-        """The newest session that is not over; None without one."""
+        """Returns the newest session that is not over; None without one."""
         return next((session for link in self._links if (session := link.session) is not None), None)
 
     def sessions(self) -> list[TunnelSession]:
@@ -56,14 +57,15 @@ class Links:
         return [*(session for link in self._links if (session := link.session) is not None), *self._draining]
 
     async def run(self) -> None:
-        """Keep the links up until `drain`, and on while streams are left then."""
+        """Keeps the links up until `drain`, and as long after it as streams are left."""
         async with asyncio.TaskGroup() as running:
             for link in self._links:
                 running.create_task(link.run())
 
     async def open(self, target: Target, *, deadline_s: float, trace_id: str = "", early_data: bytes = b"") -> Stream:
-        """Open a stream to something at the cloud; while there is no session this waits for one. Cancelling it
-        cancels the dial there.
+        """Opens a stream to something at the cloud, and waits for a session while there is none.
+
+        Cancelling it cancels the dial there.
 
         Raises:
             OpenRefused: the server, a limit or the deadline said no; AGENT_AWAY, there was no session in time.
@@ -76,12 +78,12 @@ class Links:
         return await open_until(give_up_s, self._session_to_open, open_at, once=bool(early_data))
 
     def reconnect(self) -> None:
-        """Use new carriers, as for a new certificate; the sessions go on over them."""
+        """Has new carriers used, as for a new certificate; the sessions go on over them."""
         for link in self._links:
             link.reconnect()
 
     def follow(self, addresses: Sequence[str], options: DialOptions) -> None:
-        """Dial other servers, or in another way, from now on.
+        """Dials other servers, or in another way, from now on.
 
         A session with a server that is not on the list any more is left to end beside the next one.
         """
@@ -94,7 +96,7 @@ class Links:
                 link.reconnect()
 
     async def drain(self, drain_s: float, text: str) -> None:
-        """Take no new streams, and wait up to `drain_s` for those that run."""
+        """Takes no new streams, and waits up to `drain_s` seconds for those that run."""
         self._stop()
         sessions = self.sessions()
         for session in sessions:
@@ -113,13 +115,13 @@ class Links:
             )
 
     async def finish(self) -> None:
-        """End the sessions in order, after `drain` or instead of the rest of it."""
+        """Ends the sessions in order, after `drain` or instead of the rest of it."""
         async with asyncio.TaskGroup() as finishing:
             for session in self.sessions():
                 finishing.create_task(session.finish(FINISH_S))
 
     async def aclose(self) -> None:
-        """End at once what is left."""
+        """Ends at once what is left."""
         self._stop()
         for session in self.sessions():
             await session.aclose()
@@ -130,20 +132,20 @@ class Links:
     # Public - for the links
 
     def failed(self, error: CarrierLost | TunnelError) -> None:
-        """A dial came to nothing."""
+        """Tells the watcher that a dial came to nothing."""
         self._watcher.failed(error)
 
     def up(self, *, resumed: bool) -> None:
-        """A carrier is up."""
+        """Tells the watcher, and whoever waits for a session, that a carrier is up."""
         self._linked.set()
         self._watcher.up(resumed=resumed)
 
     def lost(self, error: CarrierLost | None) -> None:
-        """A carrier is gone."""
+        """Tells the watcher that a carrier is gone; None: the server ended it in order."""
         self._watcher.lost(error)
 
     def leaves(self, session: TunnelSession) -> None:
-        """Let the streams of a session end beside the sessions that follow."""
+        """Lets the streams of a session end beside the sessions that follow."""
         if not session.going_away:
             session.go_away(Code.SHUTTING_DOWN, "the agent goes on with another server")
         self._draining.append(session)

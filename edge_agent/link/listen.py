@@ -1,4 +1,4 @@
-"""A port on the box that leads to something at the cloud: each connection becomes a stream up the session."""
+"""Serves a port on the box that leads to something at the cloud: each connection becomes a stream up the session."""
 
 from __future__ import annotations
 
@@ -17,28 +17,29 @@ from tunnel.core.wire.limits import MAX_EARLY_BYTES
 from tunnel.core.wire.target import Target
 
 DIAL_TIMEOUT_S = 10.0
-"""Within which a connection is carried or reset."""
+"""The seconds within which a connection is carried or reset."""
 
 
 class Link(Protocol):
-    """The way up."""
+    """The way up to the cloud."""
 
     async def open(self, target: Target, *, deadline_s: float, trace_id: str = "", early_data: bytes = b"") -> Stream:
-        """Open a stream to something at the cloud. Cancelling it cancels the dial there.
+        """Opens a stream to something at the cloud. Cancelling it cancels the dial there.
 
-        `early_data` are its first bytes, up to MAX_EARLY_BYTES: they spare a round trip. Refused, it never had any.
+        `early_data` are its first bytes, up to MAX_EARLY_BYTES: they spare a round trip. A target that is refused never
+        gets them.
 
         Raises:
-            OpenRefused: no, or not within `deadline_s`.
+            OpenRefused: it was refused, or not opened within `deadline_s`.
         """
         ...
 
 
 class LocalListen:
-    """One `[[listen]]`; serves the connections of its listener."""
+    """Serves the connections to the listener of one `[[listen]]`."""
 
     def __init__(self, link: Link, listen: str, target: Target, audit: Audit, traffic: Traffic) -> None:
-        """`listen` names it in the record."""
+        """Takes the link that streams are opened through; `listen` names the listener in records."""
         self._link = link
         self._listen = listen
         self._target = target
@@ -46,7 +47,7 @@ class LocalListen:
         self._traffic = traffic
 
     async def handle(self, conn: Conn) -> None:
-        """Serve a connection; one that cannot be carried is reset, never ended as if that were all."""
+        """Serves a connection; one that cannot be carried is reset, never ended as if that were all."""
         began_s = asyncio.get_running_loop().time()
         about = {
             "trace_id": new_trace_id(), "frontend": LISTEN, "listen": self._listen, "peer": conn.peer,

@@ -9,44 +9,44 @@ from datetime import UTC, datetime
 from tunnel.core.wire.faults import Fault
 
 TRIES_PER_SERVER = 2
-"""Failures in a row until the next server's turn."""
+"""The failures in a row until it is the next server's turn."""
 
 
 @dataclass(slots=True)
 class ServerState:
-    """How one server fares, as this box sees it."""
+    """The state of one server, as this box sees it."""
 
     address: str
     state: str = "untried"
-    """`up`, `down`, or `untried` when it had no turn yet."""
+    """The state: `up`, `down`, or `untried` when it had no turn yet."""
     since: datetime | None = None
     """When it came into this state; None for one that is untried."""
     reason: str = ""
     """Why it is down, for people; empty while it is not."""
     fault: Fault | None = None
-    """The cause, for who looks it up."""
+    """The cause, for who looks it up; None while it is not down."""
 
 
 class Servers:
     """The list of `[cloud] servers`, taken in turns."""
 
     def __init__(self, addresses: Sequence[str]) -> None:
-        """The first one's turn comes first."""
+        """Makes the list; the first server's turn comes first."""
         self._states = [ServerState(address) for address in addresses]
         self._index = 0
         self._failures = 0
 
     @property
     def current(self) -> str:
-        """Whose turn it is."""
+        """Returns the address of the server whose turn it is."""
         return self._states[self._index].address
 
     def states(self) -> list[ServerState]:
-        """Returns how each fares, in the order of the list."""
+        """Returns how each server fares, in the order of the list."""
         return self._states
 
     def replace(self, addresses: Sequence[str]) -> bool:
-        """Take another list; what is known of a server that stays is kept.
+        """Takes another list; what is known of a server that stays is kept.
 
         Returns:
             Whether the current one stays the current one. If not, it is the first one's turn.
@@ -59,19 +59,19 @@ class Servers:
         return stays
 
     def up(self, address: str) -> None:
-        """A link to it came up."""
+        """Takes note that a link to a server came up."""
         self._set(address, "up")
 
     def held(self) -> None:
-        """The link to the current one was of use."""
+        """Takes note that the link to the current server was of use, and forgets its failures."""
         self._failures = 0
 
     def down(self, address: str, reason: str, fault: Fault) -> None:
-        """A link to it was lost, or did not come up."""
+        """Takes note that a link to a server was lost, or did not come up."""
         self._set(address, "down", reason, fault)
 
     def failed(self, *, for_good: bool, sticks: bool) -> None:
-        """Count a failure of the current one; after some it is the next one's turn.
+        """Counts a failure of the current server; after some it is the next one's turn.
 
         Args:
             for_good: another try would end as this one did.
@@ -82,7 +82,7 @@ class Servers:
             self.next()
 
     def next(self) -> None:
-        """It is the next one's turn."""
+        """Gives the turn to the next server."""
         self._failures = 0
         self._index = (self._index + 1) % len(self._states)
 

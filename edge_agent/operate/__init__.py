@@ -1,1 +1,1 @@
-"""What an operator has of a running agent: status, figures, records, and what it tells the server of itself."""
+"""The part for operators of a running agent: status, figures, records, and what it tells the server of itself."""

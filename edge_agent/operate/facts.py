@@ -1,4 +1,4 @@
-"""What the box knows and the cloud cannot: that its clock is wrong, that DNS fails, that a part of it is down.
+"""Keeps what the box knows and the cloud cannot: that its clock is wrong, that DNS fails, that a part of it is down.
 
 Each fact has the code of its cause. It is told to the server at the next contact, and once it is over it is kept for a
 while with its end: most of them are why there was no contact.
@@ -20,31 +20,31 @@ KEPT_FOR = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoxFact:
-    """One thing that is so, or was."""
+    """A fact about the box: something that is so, or was a short while ago."""
 
     code: str
-    """Such as `LL2018`."""
+    """The code of the cause, such as `LL2018`."""
     text: str
-    """For people, in one line."""
+    """The fact for people, in one line."""
     since: datetime
     until: datetime | None = None
-    """None: it is still so."""
+    """When it ended; None: it is still so."""
 
     def as_json(self) -> dict[str, object]:
-        """Returns it as the admin API shows it."""
+        """Returns the fact as the admin API shows it."""
         return {"code": self.code, "text": self.text, "since": self.since, "until": self.until}
 
 
 class Facts:
-    """The facts of one process: of each topic the latest."""
+    """The facts of one process: the latest of each topic."""
 
     def __init__(self, on_change: Callable[[], None] = lambda: None) -> None:
-        """`on_change` is called when there is something new to tell. It may not block."""
+        """Begins without facts; `on_change` is called when there is something new to tell, and must not block."""
         self.on_change = on_change
         self._facts: dict[str, BoxFact] = {}
 
     def set(self, topic: str, fault: Fault, text: str) -> None:
-        """Something is so now; a topic has one fact."""
+        """Notes that something is so now; it takes the place of the topic's earlier fact."""
         known = self._facts.get(topic)
         going_on = known is not None and known.until is None and known.code == fault.code
         if known is not None and going_on and known.text == text:
@@ -54,19 +54,19 @@ class Facts:
         self.on_change()
 
     def was(self, topic: str, fault: Fault, text: str, since: datetime) -> None:
-        """Something was so until now."""
+        """Notes that something was so until now."""
         self._facts[topic] = BoxFact(code=fault.code, text=text, since=since, until=datetime.now(UTC))
         self.on_change()
 
     def clear(self, topic: str) -> None:
-        """It is not so any more."""
+        """Notes that the topic's fact is not so any more."""
         known = self._facts.get(topic)
         if known is not None and known.until is None:
             self._facts[topic] = replace(known, until=datetime.now(UTC))
             self.on_change()
 
     def only(self, prefix: str, current: dict[str, tuple[Fault, str]]) -> None:
-        """Make these all the facts whose topics begin with `prefix`: `{what follows it: (cause, text)}`."""
+        """Makes these all the facts whose topics begin with `prefix`: `{what follows it: (cause, text)}`."""
         for name, (fault, text) in current.items():
             self.set(prefix + name, fault, text)
         for topic in [topic for topic in self._facts if topic.startswith(prefix)]:

@@ -1,4 +1,4 @@
-"""The box's own audit record of each stream: a start before its first byte, an end, or why it was refused."""
+"""Writes the box's own audit record of each stream: a start before its first byte, an end, or why it was refused."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tunnel.core.wire.errors import Code, OpenRefused, StreamError
 from tunnel.core.wire.target import ServiceTarget, Target
 
 FRONTEND = "tunnel"
-"""What stands in records for all that comes down the tunnel."""
+"""The front end in the records of all that comes down the tunnel."""
 TRACE_BYTES = 8
 
 
 def new_trace_id() -> str:
-    """Returns a name for a connection that begins here, which all lines about it carry on both sides."""
+    """Returns a random name for a connection that begins here, which all lines about it carry on both sides."""
     return os.urandom(TRACE_BYTES).hex()
 
 
@@ -30,13 +30,13 @@ class RecordedStreams:
     def __init__(
         self, acceptor: StreamAcceptor, audit: Audit, traffic: Traffic, records_itself: Callable[[Target], bool]
     ) -> None:
-        """Take what serves and what counts.
+        """Takes what serves and what counts.
 
         Args:
-            acceptor: serves them.
+            acceptor: serves the streams.
             audit: takes the records.
-            traffic: counts them.
-            records_itself: whether what serves a target records more closely what is done with it.
+            traffic: counts the streams.
+            records_itself: returns whether what serves a target records more closely what is done with it.
         """
         self._acceptor = acceptor
         self._audit = audit
@@ -44,7 +44,7 @@ class RecordedStreams:
         self._records_itself = records_itself
 
     async def accept(self, incoming: IncomingStream) -> None:
-        """Serve one stream, from its request to its end.
+        """Serves one stream, from its request to its end.
 
         Raises:
             StreamError: it may not be connected, or cannot, or nobody waits for it any more.
@@ -61,7 +61,7 @@ class RecordedStreams:
 
 
 class _Record:
-    """What is written of one stream."""
+    """The records of one stream."""
 
     def __init__(self, audit: Audit, traffic: Traffic, incoming: IncomingStream, *, quiet: bool) -> None:
         self._audit = audit
@@ -110,7 +110,7 @@ class _Record:
 
 
 def service_of(target: Target) -> str:
-    """Returns what a stream that is served is counted as."""
+    """Returns the name that a stream which is served is counted under."""
     return target.name if isinstance(target, ServiceTarget) else TCP
 
 
@@ -136,7 +136,7 @@ def end_of(stream: Stream) -> dict[str, object]:
 
 
 def _reason(error: BaseException) -> StreamError:
-    """Why a stream was not served to its end, in words for both sides."""
+    """Returns the error to tell of a stream that was not served to its end, in words for both sides."""
     if isinstance(error, StreamError):
         return error
     if isinstance(error, asyncio.CancelledError):

@@ -1,4 +1,4 @@
-"""The answer of `edge-agent status` for people: what is wrong first, and what to type about it."""
+"""Writes the answer of `edge-agent status` for people: what is wrong first, and what to type about it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 Json = dict[str, Any]
 EXIT_CODES = {"good": 0, "warning": 1, "bad": 2}
-"""Of the command, by verdict."""
+"""The exit code of the command, by verdict."""
 
 
 def lines(status: Json) -> Iterator[str]:
-    """Yields the lines for people."""
+    """Yields the lines for people, given the answer of the admin API."""
     yield f"{status['verdict']}: {status['line']}"
     for fact in status["facts"]:
         until = f" until {_time(fact['until'])}" if fact["until"] else ""

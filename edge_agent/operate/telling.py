@@ -15,16 +15,16 @@ from tunnel.core.wire.names import NODE
 from tunnel.core.wire.target import ServiceTarget
 
 GATHER_S = 0.5
-"""What changes within this is told together."""
+"""The seconds within which changes are gathered, to be told together."""
 RETRY_S = 10.0
-"""After a telling that failed. The next Hello brings all of it anyway."""
+"""The seconds until the next try after a telling that failed. The next Hello brings all of it anyway."""
 ANSWER_S = 10.0
 
 _log = structlog.get_logger("edge.telling")
 
 
 class Telling:
-    """Runs beside the link; `changed` wakes it."""
+    """Tells the server of changes, as a task beside the link; `changed` wakes it."""
 
     def __init__(
         self,
@@ -32,10 +32,10 @@ class Telling:
         describe: Callable[[], tunnel_pb2.Node],
         greet_anew: Callable[[], None],
     ) -> None:
-        """Take the ways to the server.
+        """Takes the ways to the server.
 
         Args:
-            session: the one to tell in; None while there is none, and then Hello will tell.
+            session: returns the session to tell in; None while there is none, and then Hello will tell.
             describe: reads the box; blocking, but only for files of the kernel.
             greet_anew: has a new Hello sent in the session that there is, for servers that know no other way.
         """
@@ -45,7 +45,7 @@ class Telling:
         self._woken = asyncio.Event()
         self._must_greet = False
         self._greeted_with: tuple[dict[str, str], list[str]] | None = None
-        """Labels and services of the last Hello; None before the first."""
+        """The labels and services of the last Hello; None before the first."""
 
     def for_hello(self) -> tunnel_pb2.Node:
         """Reads the box for a Hello, which then need not be told of it again. Blocks, as `describe` does."""
@@ -54,7 +54,7 @@ class Telling:
         return node
 
     def changed(self, *, must_arrive: bool = False) -> None:
-        """Something is not as the server knows it.
+        """Notes that something is not as the server knows it, and wakes `run` to tell it.
 
         Args:
             must_arrive: a server that knows no other way is greeted anew for this. Facts are not worth that.
@@ -63,7 +63,7 @@ class Telling:
         self._woken.set()
 
     async def run(self) -> None:
-        """Tell for ever."""
+        """Tells the server of changes until it is cancelled."""
         while True:
             await self._woken.wait()
             await asyncio.sleep(GATHER_S)

@@ -1,4 +1,4 @@
-"""What the box carried so far, by what it was for: streams, refusals, and bytes, also of streams that still run."""
+"""Counts what the box carried so far, by what it was for: streams, refusals, and bytes, also of running streams."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from tunnel.aio.sessions.stream import Stream
 from tunnel.core.wire.errors import Code
 
 TCP = "tcp"
-"""What streams to a host and port are counted as; services by their names, which are the box's own configuration's."""
+"""The name that streams to a host and port are counted under; services are counted under their names, which are the
+box's own configuration's."""
 LISTEN = "listen"
-"""What connections of each `[[listen]]` are counted as."""
+"""The name that connections of each `[[listen]]` are counted under."""
 OTHER = "other"
-"""What is counted of names that the box does not offer: a peer could make up any number of them."""
+"""The name that all refused requests for services are counted under: a peer could make up any number of names."""
 
 
 @dataclass(slots=True)
@@ -32,12 +33,12 @@ class Traffic:
     _running: dict[Stream, str] = field(default_factory=dict)
 
     def began(self, service: str, stream: Stream) -> None:
-        """A stream is up."""
+        """Counts a stream that is up, as one that runs."""
         self.opened[service] += 1
         self._running[stream] = service
 
     def ended(self, stream: Stream) -> None:
-        """It is over."""
+        """Counts a stream's bytes for good, and no longer as one that runs."""
         service = self._running.pop(stream)
         to_agent, from_agent = bytes_of(stream)
         self._ended[service].to_agent += to_agent
@@ -59,6 +60,6 @@ class Traffic:
 
 
 def bytes_of(stream: Stream) -> tuple[int, int]:
-    """Returns what a stream brought to the box, and what it took from there, whoever opened it."""
+    """Returns the bytes that a stream brought to the box, and those that it took from there, whoever opened it."""
     counts = stream.statistics()
     return counts.bytes_received, counts.bytes_sent
