@@ -1,4 +1,4 @@
-"""The options that say which fleet and as whom, alike in every command, and what becomes of them."""
+"""Adds the options that say which fleet and as whom, alike in every command, and makes of them the ways to a server."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from tunnel.tool.kubeconfig import Access
 
 ADMIN_SOCKET = Path("/var/lib/cloud-server/admin.sock")
-"""Of a server on this machine that was installed as README says."""
+"""The admin socket of a server on this machine that was installed as README says."""
 COMPLETE_WITHIN_S = 2.0
-"""A shell that waits for names is worse than one that has none."""
+"""The seconds that completion may take: a shell that waits for names is worse than one that has none."""
 Command = Callable[..., Any]
 
 
@@ -35,24 +35,24 @@ class CommandFailed(Failed):
 
 
 class ServerBad(Failed):
-    """The server does not say how it fares: as bad as if it had said so."""
+    """The server does not say how it fares, which is as bad as if it had said so."""
 
     exit_code = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Where:
-    """What the options said."""
+    """The options that say which fleet is meant, as they were typed."""
 
     kubeconfig: Path | None
     context: str | None
     timeout_s: float
 
     def access(self) -> Access:
-        """The kubeconfig's context.
+        """Reads the kubeconfig, and returns the context that the options name.
 
         Raises:
-            Failed: there is none.
+            Failed: there is none that can be used.
         """
         from tunnel.tool.kubeconfig import KubeconfigUnusable, kubeconfig_files, load_access
 
@@ -62,7 +62,7 @@ class Where:
             raise Failed.of(error) from error
 
     def api(self) -> Api:
-        """The fleet API of it.
+        """Returns the way to ask the fleet API of that context.
 
         Raises:
             Failed: the kubeconfig cannot be used.
@@ -75,7 +75,7 @@ class Where:
             raise Failed.of(error) from error
 
     def words(self) -> list[str]:
-        """The same as options, for a `longline` that another program starts."""
+        """Returns the same options as words, for the command line of a `longline` that another program starts."""
         from tunnel.tool.kubeconfig import kubeconfig_files
 
         words: list[str] = []
@@ -86,7 +86,7 @@ class Where:
 
 
 def where_options(command: Command) -> Command:
-    """Adds --kubeconfig, --context and --timeout, which reach the command as `where`."""
+    """Adds --kubeconfig, --context and --timeout to a command, which get to it as `where`."""
 
     @click.option(
         "--kubeconfig",
@@ -111,7 +111,7 @@ def where_options(command: Command) -> Command:
 
 
 def via_options(command: Command) -> Command:
-    """Adds --via and --proxy, which reach the command as `via` and `proxy`."""
+    """Adds --via and --proxy to a command, which get to it as `via` and `proxy`."""
 
     @click.option(
         "--via",
@@ -132,7 +132,7 @@ def via_options(command: Command) -> Command:
 
 
 def output_option(*kinds: str) -> Callable[[Command], Command]:
-    """Adds -o with these values, of which the first is the default."""
+    """Returns what adds -o with these values to a command; the first is the default."""
     return click.option("-o", "--output", "output", type=click.Choice(kinds), default=kinds[0], show_default=True)
 
 
@@ -144,12 +144,12 @@ class Connector:
     where: Where
     proxy: str | None
     access: Access | None
-    """None: the unix socket trusts whoever may open it."""
+    """The kubeconfig's context; None for the unix socket, which trusts whoever may open it."""
     remember: bool
-    """`via` was typed: it is remembered once it has worked."""
+    """Whether `via` was typed: it is remembered once it has worked."""
 
     def __call__(self, target: str) -> tuple[Proxy, Joined]:
-        """Connect to a target.
+        """Connects to a target, and returns the server and its answer; the caller must close the connection.
 
         Raises:
             ConnectFailed: it cannot be reached.
@@ -170,7 +170,7 @@ class Connector:
 
 
 def connector(where: Where, via: str | None, proxy: str | None) -> Connector:
-    """Where the CONNECT listener is: as typed, else as remembered, else as the kubeconfig says.
+    """Finds out where the CONNECT listener is: as typed, else as remembered, else as the kubeconfig says.
 
     Raises:
         Failed: nobody says it, or there is no kubeconfig.
@@ -200,7 +200,10 @@ def connector(where: Where, via: str | None, proxy: str | None) -> Connector:
 
 @contextmanager
 def told(failed: type[Failed] = Failed) -> Iterator[None]:
-    """What goes wrong inside is told in one sentence, by this kind of error; an interrupt ends with 130, as in sh."""
+    """Has what goes wrong in the block told in one sentence, by this kind of error.
+
+    An interrupt ends the process with 130, as in sh; an output that nobody reads any more ends it with 1.
+    """
     from tunnel.tool.api import ApiFailed
     from tunnel.tool.connect import ConnectFailed
     from tunnel.tool.kubeconfig import KubeconfigUnusable

@@ -1,4 +1,4 @@
-"""The administration API of a server: where it is, and its documents as lines for people.
+"""Asks the administration API of a server, and writes its documents as lines for people.
 
 docs/admin-api.md and cloud_server/operate/openapi.json describe it. A field that is not there is shown as -.
 """
@@ -17,16 +17,16 @@ from tunnel.tool.tables import age, table
 
 PREFIX = "/longline/v1/"
 VERDICTS = {"good": 0, "warning": 1, "bad": 2}
-"""What the command ends with."""
+"""The exit code of the command, by verdict."""
 
 Document = Mapping[str, Any]
 
 
 def documents(api: Api, path: str) -> Iterator[Document]:
-    """The documents that follow one another at a path, a line each, until the server ends.
+    """Yields the documents that follow one another at a path, a line each, until the server ends.
 
     Raises:
-        ApiFailed: the connection broke, or a line is no document.
+        ApiFailed: the path was refused, the connection broke, or a line is no document.
     """
     with api.request("GET", PREFIX + path, headers={"Accept": "application/x-ndjson"}) as answer:
         for line in answer.lines():
@@ -39,7 +39,7 @@ def documents(api: Api, path: str) -> Iterator[Document]:
 
 
 def status_text(status: Document) -> str:
-    """The verdict, what to do about it, and the rest in short."""
+    """Returns a status for people: the verdict, what to do about it, and the rest in short."""
     agents, config = status.get("agents") or {}, status.get("config") or {}
     lines = [f"{status.get('verdict', '?')}: {printable(str(status.get('line', '')))}"]
     for warning in status.get("warnings") or ():
@@ -67,12 +67,12 @@ def status_text(status: Document) -> str:
 
 
 def _one_line(text: object) -> str:
-    """Several faults of a configuration are several lines."""
+    """Returns text as one line: several faults of a configuration are several lines."""
     return "; ".join(str(text).splitlines())
 
 
 def agents_text(agents: Sequence[Document]) -> str:
-    """A line for each agent."""
+    """Returns a table with a line for each agent."""
     head = ("NAME", "STATE", "SINCE", "ADDRESS", "VERSION", "RTT", "CERT", "STREAMS", "LAST DOWN")
     rows = [
         (
@@ -92,7 +92,7 @@ def agents_text(agents: Sequence[Document]) -> str:
 
 
 def agent_text(agent: Document) -> str:
-    """All of one agent."""
+    """Returns everything about one agent, a line for each field."""
     labels = ",".join(f"{name}={value}" for name, value in (agent.get("labels") or {}).items())
     rows: list[tuple[str, object]] = [
         ("name", agent.get("name")),
@@ -118,7 +118,7 @@ OPENS_HEAD = ("ID", "SINCE", "WHO", "FROM", "AGENT", "TARGET", "TO BOX", "FROM B
 
 
 def open_row(one: Document) -> tuple[object, ...]:
-    """A connection that runs, as a row below OPENS_HEAD."""
+    """Returns a connection that runs as a row below OPENS_HEAD."""
     return (
         one.get("id"),
         age(one.get("since")),
@@ -134,7 +134,7 @@ def open_row(one: Document) -> tuple[object, ...]:
 
 
 def open_change_text(line: Document) -> str:
-    """A line of `opens --watch`."""
+    """Returns a change of a connection as a line of `opens --watch`."""
     one = line.get("open") or {}
     moved = f"{size_text(one.get('bytes_to_agent') or 0)} to, {size_text(one.get('bytes_from_agent') or 0)} from"
     who, what = f"{one.get('who')} from {one.get('peer')}", f"{one.get('agent')} {one.get('target')}"
@@ -142,14 +142,14 @@ def open_change_text(line: Document) -> str:
 
 
 def event_text(event: Document) -> str:
-    """A line of `events`."""
+    """Returns an event as a line of `events`."""
     return printable(
         f"{event.get('time')}  {event.get('kind', '?'):9} {event.get('agent') or '-':15} {event.get('text')}"
     )
 
 
 def whoami_text(me: Document) -> str:
-    """Who the server takes us for."""
+    """Returns for people whom the server takes us for, until when, and what it lets us reach."""
     groups = f", in {', '.join(me.get('groups') or ())}" if me.get("groups") else ""
     lines = [f"{me.get('kind')} {me.get('name')}{groups}", f"proved by {me.get('proof')}"]
     lines.append(f"until {me['until']}" if me.get("until") else "without an end")
@@ -159,7 +159,7 @@ def whoami_text(me: Document) -> str:
 
 
 def unknown_agent(api: Api, name: str, error: ApiFailed) -> ApiFailed:
-    """A better error for the name of no agent; the same for any other."""
+    """Returns an error that suggests similar names if no agent has this name; any other error stays as it is."""
     if error.status != 404:
         return error
     try:

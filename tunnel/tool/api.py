@@ -1,6 +1,6 @@
-"""HTTP/1.1 requests of the operator's command, blocking: to the fleet API over TLS, or to a server's admin socket.
+"""Sends the HTTP/1.1 requests of the operator's command: to the fleet API over TLS, or to a server's admin socket.
 
-A connection carries one request; what it may upgrade to is a WebSocket, whose bytes the caller moves.
+It blocks. A connection carries one request; what it may upgrade to is a WebSocket, whose bytes the caller moves.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from tunnel.tool.connect import CHUNK_BYTES, ConnectFailed, Patience, Proxy, dia
 from tunnel.tool.kubeconfig import Access, KubeconfigUnusable
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
-"""Of a document that is read whole: the nodes of 10,000 boxes are 25 MB."""
+"""The most bytes of a document that is read whole: the nodes of 10,000 boxes are 25 MB."""
 MAX_LINE_BYTES = 1024 * 1024
-"""Of one document in an answer that has one on each line."""
+"""The most bytes of one document in an answer that has one on each line."""
 MAX_ERROR_BYTES = 64 * 1024
 DEFAULT_TIMEOUT_S = 30.0
 
@@ -50,11 +50,11 @@ class Api:
     """A server to ask. Every request dials anew, so that several threads may ask at once."""
 
     def __init__(self, where: Access | Path, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
-        """Ask a fleet API, or the admin socket at a path.
+        """Prepares to ask a fleet API, or the admin socket at a path.
 
         Args:
-            where: the kubeconfig's context, or the socket.
-            timeout_s: until the head of an answer, its connection included.
+            where: the kubeconfig's context, or the path of the socket.
+            timeout_s: the seconds until the head of an answer, its connection included.
 
         Raises:
             ApiFailed: the kubeconfig's certificates cannot be used.
@@ -68,18 +68,18 @@ class Api:
             raise ApiFailed(str(error), fault=error.fault) from error
 
     def get(self, path: str) -> Any:
-        """The JSON document at a path.
+        """Returns the JSON document at a path; None for an answer without a body.
 
         Raises:
-            ApiFailed: there is none.
+            ApiFailed: the server cannot be reached or refuses, or the answer is no JSON.
         """
         return self.ask("GET", path)
 
     def ask(self, method: str, path: str, body: object = None) -> Any:
-        """Send a request, with a JSON body unless that is None, and return the JSON of the answer; None for no body.
+        """Sends a request, with a JSON body unless that is None; returns the JSON of the answer, None for no body.
 
         Raises:
-            ApiFailed: it failed.
+            ApiFailed: the server cannot be reached or refuses, or the answer is no JSON.
         """
         with self.request(method, path, body=body) as answer:
             text = answer.read_all(MAX_ANSWER_BYTES)
@@ -94,10 +94,10 @@ class Api:
     def request(
         self, method: str, path: str, *, body: object = None, headers: Headers | None = None
     ) -> Iterator[Answer]:
-        """Send a request, and give the answer once its head is there and says that all is well.
+        """Sends a request, and gives the block the answer once its head is there and says that all is well.
 
         Raises:
-            ApiFailed: it does not.
+            ApiFailed: the server cannot be reached, or the answer is an error.
         """
         patience = Patience(self._timeout_s)
         content = b"" if body is None else json.dumps(body).encode()
@@ -131,7 +131,7 @@ class Api:
 
 
 class Answer:
-    """One request and what comes back. Use as a context manager, which closes the connection."""
+    """One request and what comes back. It is a context manager, which closes the connection."""
 
     def __init__(self, server: Proxy, patience: Patience) -> None:
         self.server = server
@@ -148,10 +148,10 @@ class Answer:
         self.server.sock.close()
 
     def send(self, method: str, path: str, headers: Headers, content: bytes) -> None:
-        """Send the request.
+        """Sends the request.
 
         Raises:
-            ApiFailed: the server cannot be reached any more.
+            ApiFailed: the server cannot be reached any more, or the request is no valid HTTP.
         """
         try:
             data = self._http.send(h11.Request(method=method, target=path, headers=list(headers.items()))) or b""
@@ -163,10 +163,10 @@ class Answer:
         self._push(self.server.wire.seal(data))
 
     def check(self) -> None:
-        """Wait for the head of the answer; from then on, silence is no fault.
+        """Waits for the head of the answer; from then on, silence is no fault.
 
         Raises:
-            ApiFailed: it is an error, or there is none.
+            ApiFailed: the answer is an error, or there is none.
         """
         event = self._next()
         if not isinstance(event, h11.Response | h11.InformationalResponse):
@@ -178,7 +178,7 @@ class Answer:
         self._patience = None
 
     def read(self) -> bytes:
-        """Some bytes of the body, b"" at its end.
+        """Waits for some bytes of the body and returns them; b"" at its end.
 
         Raises:
             ApiFailed: the connection broke: what follows is missing.
@@ -193,7 +193,7 @@ class Answer:
                 raise ApiFailed(f"{self.server.name}: the connection ended in the middle of the answer")
 
     def read_all(self, limit_bytes: int, *, cut: bool = False) -> bytes:
-        """The whole body.
+        """Returns the whole body, which `limit_bytes` bounds; `cut` has a longer one cut instead of refused.
 
         Raises:
             ApiFailed: it is longer than the limit and may not be cut, or broke off.
@@ -208,10 +208,10 @@ class Answer:
         return bytes(whole[:limit_bytes])
 
     def lines(self) -> Iterator[bytes]:
-        """The lines of the body as they come, without their ends.
+        """Yields the lines of the body as they come, without their ends.
 
         Raises:
-            ApiFailed: the connection broke, or a line never ends.
+            ApiFailed: the connection broke, or a line is longer than MAX_LINE_BYTES.
         """
         rest = b""
         while data := self.read():
@@ -223,7 +223,7 @@ class Answer:
             yield rest
 
     def upgraded(self) -> bytes:
-        """What came behind a 101; from here on the socket and its wire belong to the caller."""
+        """Returns what came behind a 101; from here on the socket and its wire belong to the caller."""
         return bytes(self._http.trailing_data[0])
 
     # Internal
@@ -268,7 +268,7 @@ def _broken(error: ConnectFailed) -> ApiFailed:
 
 
 def _refusal(name: str, status: int, body: bytes) -> ApiFailed:
-    """What an error says, by a `Status` of Kubernetes, an error of the admin API, or its number alone."""
+    """Returns the error that an answer tells, by a `Status` of Kubernetes, an error of the admin API, or its number."""
     try:
         content = json.loads(body)
     except ValueError:
@@ -291,7 +291,7 @@ def _refusal(name: str, status: int, body: bytes) -> ApiFailed:
 
 
 def reset_socket(sock: socket.socket) -> None:
-    """Close so that the other side sees a reset: bytes may be missing."""
+    """Closes a socket so that the other side sees a reset, because bytes may be missing."""
     import struct
 
     try:

@@ -1,4 +1,4 @@
-"""Many calls at once, some at a time, in threads that nobody waits for at an interrupt.
+"""Makes many calls at once, some at a time, in threads that nobody waits for at an interrupt.
 
 `concurrent.futures` joins its threads when the process ends: Ctrl-C would wait for the slowest box.
 """
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def run_at_once(calls: Sequence[Callable[[], T]], at_once: int) -> list[T]:
-    """Call them all; returns the results in the order of the calls.
+    """Makes all calls, at most `at_once` at a time, and returns their results in the order of the calls.
 
     Whatever the first one to fail raises is raised, without waiting for those that run; no further one is begun.
     """

@@ -1,4 +1,4 @@
-"""The boxes of a fleet as its API lists them: names, labels, what they offer, and which of them are meant."""
+"""Reads the boxes of a fleet as its API lists them: names, labels, what they offer, and which of them are meant."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from tunnel.tool.api import Api, ApiFailed
 from tunnel.tool.remote_exec import HOST, NAMESPACE
 
 LABEL_PREFIX = "longline/"
-"""The fleet API puts a box's own labels under it; people write them without."""
+"""The prefix that the fleet API puts before a box's own labels; people write them without it."""
 MAX_SUGGESTED = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Box:
-    """One box, as its Node says it."""
+    """One box, as its Node describes it."""
 
     name: str
     up: bool
     since: str
-    """RFC 3339, of the last change of `up`; "" where that is not told."""
+    """The time of the last change of `up`, RFC 3339; "" where that is not told."""
     labels: Mapping[str, str]
-    """Its own, without the prefix."""
+    """The box's own labels, without the prefix."""
     all_labels: Mapping[str, str]
-    """With those that the fleet API adds, under the names of both."""
+    """All labels, those that the fleet API adds included; the box's own stand there with the prefix and without it."""
     version: str
     system: str
     address: str
     architecture: str
 
     def shown(self) -> dict[str, Any]:
-        """For `-o json`."""
+        """Returns the box as `-o json` shows it."""
         return {
             "name": self.name,
             "state": self.state,
@@ -52,7 +52,7 @@ class Box:
 
     @property
     def state(self) -> str:
-        """`up` or `away`."""
+        """Returns `up` or `away`."""
         return "up" if self.up else "away"
 
 
@@ -62,16 +62,16 @@ class Offer:
 
     name: str
     source: str
-    """Its image: `host`, `unit:nginx.service`, `file:/var/log/app.log`."""
+    """The container's image: `host`, `unit:nginx.service`, `file:/var/log/app.log`."""
     state: str
     restarts: int
 
 
 def list_boxes(api: Api, selector: str = "") -> list[Box]:
-    """The boxes that a label selector names, by name; all for "".
+    """Returns the boxes that a label selector names, in the order of their names; all for "".
 
     Raises:
-        ApiFailed: they cannot be listed, or the selector is none.
+        ApiFailed: they cannot be listed, or the selector cannot be parsed.
     """
     try:
         requirements = parse_labels(selector)
@@ -83,7 +83,7 @@ def list_boxes(api: Api, selector: str = "") -> list[Box]:
 
 
 def chosen_boxes(api: Api, selector: str) -> list[str]:
-    """Names of the boxes that a selector names.
+    """Returns the names of the boxes that a selector names.
 
     Raises:
         ApiFailed: it names none, or they cannot be listed.
@@ -95,7 +95,7 @@ def chosen_boxes(api: Api, selector: str) -> list[str]:
 
 
 def offers_of(api: Api, box: str) -> list[Offer]:
-    """What a box offers: the containers of its pod.
+    """Returns what a box offers: the containers of its pod.
 
     Raises:
         ApiFailed: there is no such box, or it offers nothing.
@@ -114,7 +114,7 @@ def offers_of(api: Api, box: str) -> list[Offer]:
 
 
 def log_container(api: Api, box: str, wanted: str) -> str:
-    """The container whose log is meant: by its name, or by the unit or the path behind it; "" is the only one.
+    """Returns the container whose log is meant: by its name, or the unit or path behind it; "" means the only one.
 
     Raises:
         ApiFailed: there is none, or it is not clear which.
@@ -134,7 +134,7 @@ def log_container(api: Api, box: str, wanted: str) -> str:
 
 
 def did_you_mean(wanted: str, names: Iterable[str]) -> str:
-    """A hint behind an error: the names that are close, or nothing."""
+    """Returns a hint to put behind an error: the names that are close to the wanted one, or ""."""
     known = list(names)
     close = [name for name in known if name.startswith(wanted)][:MAX_SUGGESTED]
     close = close or difflib.get_close_matches(wanted, known, n=MAX_SUGGESTED, cutoff=0.6)
@@ -142,7 +142,7 @@ def did_you_mean(wanted: str, names: Iterable[str]) -> str:
 
 
 def unknown_box(api: Api, name: str, error: ApiFailed) -> ApiFailed:
-    """A better error than "not found" for a box that is none; the same for any other."""
+    """Returns an error that suggests similar names if no box has this name; any other error stays as it is."""
     if error.status != 404:
         return error
     try:

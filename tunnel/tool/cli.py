@@ -1,4 +1,4 @@
-"""The `longline` command: what an operator types on their own machine, or on the server."""
+"""The `longline` command as a whole: its subcommands, which an operator types on their own machine or on the server."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tunnel.tool import commands_boxes, commands_reach, commands_server
 
 
 class Sections(click.Group):
-    """A group whose help lists its commands by what they are for."""
+    """A group of commands whose help lists them by what they are for."""
 
     sections: ClassVar = {
         "Boxes": ("ls", "exec", "logs", "cp", "ssh", "forward", "connect"),
@@ -20,11 +20,11 @@ class Sections(click.Group):
     }
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        """In the order of the sections."""
+        """Returns the names of the commands in the order of the sections."""
         return [name for names in self.sections.values() for name in names]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """One list for each section."""
+        """Writes one list of commands for each section."""
         for title, names in self.sections.items():
             rows = []
             for name in names:
@@ -89,5 +89,5 @@ cli.add_command(explain_command)
 
 
 def main() -> None:
-    """Entry point."""
+    """Runs the `longline` command line."""
     command_line(cli)

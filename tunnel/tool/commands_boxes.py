@@ -25,12 +25,12 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 class Duration(click.ParamType[int]):
-    """90s, 10m, 2h, 1d, or several of them: 1h30m."""
+    """The type of option values such as 90s, 10m, 2h, 1d, or several of them: 1h30m."""
 
     name = "DURATION"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Parse a value of the command line."""
+        """Returns the seconds that a value of the command line stands for; ends the command if it is no duration."""
         text = str(value)
         if not re.fullmatch(f"(?:{_DURATION.pattern})+", text):
             self.fail(f"{text!r} is no duration: write 90s, 10m, 2h or 1d", param, ctx)

@@ -78,7 +78,7 @@ def _absolute(via: str) -> str:
 
 
 def _this_command() -> list[str]:
-    """How this program was started, for another one to start it."""
+    """Returns the words that start this program, for another program to start it."""
     program = Path(sys.argv[0])
     found = program.absolute() if program.is_file() else shutil.which(program.name)
     if found and os.access(found, os.X_OK) and Path(found).suffix != ".py":

@@ -1,6 +1,7 @@
 """`longline status`, `agents`, `opens`, `events`, `whoami`: what the server says of itself.
 
-On the server through its admin socket, from elsewhere through the fleet API's listener; the documents are the same.
+They ask through the admin socket on the server, and through the fleet API's listener from elsewhere; the documents are
+the same.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def _server_options(command: Command) -> Command:
-    """Adds the options of where the server is; the command gets `api`, a function that makes it."""
+    """Adds the options of where the server is to a command; it gets `api`, a function that makes the `Api`."""
 
     @where_options
     @click.option(

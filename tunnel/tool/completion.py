@@ -1,4 +1,4 @@
-"""Names that a shell completes: boxes and their logs, asked of the server while the person waits for a moment."""
+"""Completes names for a shell: boxes and their logs, asked of the server while the person waits for a moment."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
 
 def complete_box(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
-    """Names of boxes; none when the server does not answer at once."""
+    """Returns names of boxes; none when the server does not answer within COMPLETE_WITHIN_S."""
     return _starting(incomplete, _box_names(ctx))
 
 
 def complete_box_or_user(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
-    """The same behind `user@`."""
+    """Returns names of boxes, behind `user@` where that was typed."""
     user, at, rest = incomplete.rpartition("@")
     return [user + at + name for name in _starting(rest, _box_names(ctx))]
 
 
 def complete_log(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
-    """Names of the logs of the box that stands before."""
+    """Returns names of the logs of the box that was typed before; of several boxes, those of the first."""
     box = ctx.params.get("boxes") or ""
     api = _api(ctx)
     if api is None or not box:
@@ -47,7 +47,7 @@ def complete_log(ctx: click.Context, _param: click.Parameter, incomplete: str) -
 def complete_copy(
     ctx: click.Context, _param: click.Parameter, incomplete: str
 ) -> list[click.shell_completion.CompletionItem]:
-    """A box with a colon behind it, or a file here."""
+    """Returns boxes with a colon behind their names, or else what has the shell complete a file here."""
     from click.shell_completion import CompletionItem
 
     found = (

@@ -33,7 +33,8 @@ MAX_HEAD_BYTES = 64 * 1024
 CHUNK_BYTES = 64 * 1024
 MAX_PORT = 65535
 KEEPALIVE_S = {"TCP_KEEPIDLE": 30, "TCP_KEEPALIVE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
-"""A server that is gone is noticed in a minute. The second is macOS's name of the first; the last is a number."""
+"""The options of TCP keep-alive, by which a server that is gone is noticed in a minute. The second is macOS's name of
+the first; all are seconds but the last, which is a number."""
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] (\d{3}) ?([^\r\n]*)\r\n")
 _PRINTABLE = re.compile(r"[!-~]+")
 
@@ -45,43 +46,48 @@ class ConnectFailed(FaultError):
 
 
 class Patience:
-    """The time that all of asking may take."""
+    """The time that everything up to the answer may take."""
 
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s
         self._until_s = time.monotonic() + timeout_s
 
     def left_s(self) -> float:
-        """For a socket's own timeout; never 0, which would mean not to wait at all."""
+        """Returns the seconds that are left, for a socket's timeout; never 0, which would mean not to wait at all."""
         return max(0.001, self._until_s - time.monotonic())
 
     def over(self, name: str) -> ConnectFailed:
-        """What to say when it is used up."""
+        """Returns the error for when the time is used up; `name` is what did not answer."""
         return ConnectFailed(f"{name}: no answer within {spoken_s(self._timeout_s)}", VIA_SILENT)
 
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """A server that was reached."""
+    """A connection to a server that was reached."""
 
     name: str
-    """As it was asked for."""
+    """The server's address, as it was asked for."""
     sock: socket.socket
     wire: Wire
 
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """The answer was yes."""
+    """A connection to a target, which the server has accepted."""
 
     early: bytes
-    """What came behind it."""
+    """The bytes that came behind the answer."""
     ended: bool
-    """Whether the other side has finished behind that."""
+    """Whether the other side has finished behind those bytes."""
 
 
 def dial_unix(path: Path, patience: Patience, what: str = "[connect] unix") -> Proxy:
-    """To the unix socket of a server on this machine.
+    """Connects to the unix socket of a server on this machine.
+
+    Args:
+        path: the socket's path.
+        patience: the time that it may take.
+        what: which setting of the server names the socket, for error texts.
 
     Raises:
         ConnectFailed: nobody listens there.
@@ -113,15 +119,15 @@ def dial_tls(
     what: str = "--via",
     tls_name: str = "",
 ) -> Proxy:
-    """To a TLS listener of a server, through an HTTP proxy where there is one (`http_proxy.proxy_for`).
+    """Connects to a TLS listener of a server, through an HTTP proxy where there is one (`http_proxy.proxy_for`).
 
     Args:
         address: HOST:PORT.
         context: whom to trust, and as whom.
-        patience: for all of it.
+        patience: the time that all of it may take.
         proxy: URL of the HTTP proxy; None: what the environment says.
         what: where the address stands, for error texts.
-        tls_name: that the certificate must have; "" is the host of the address.
+        tls_name: the name that the certificate must have; "" is the host of the address.
 
     Raises:
         ConnectFailed: it cannot be reached.
@@ -163,7 +169,7 @@ def dial_tls(
 
 
 def _keep_alive(sock: socket.socket) -> None:
-    """Have the system notice a server that vanished: a log that is followed may be silent for hours."""
+    """Has the system notice a server that vanished: a log that is followed may be silent for hours."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in KEEPALIVE_S.items():
         if (option := getattr(socket, name, None)) is not None:  # not every system has all of them
@@ -171,7 +177,12 @@ def _keep_alive(sock: socket.socket) -> None:
 
 
 def _go_through(proxy: HttpProxy, sock: socket.socket, server: tuple[str, int], patience: Patience) -> None:
-    """Have an HTTP proxy connect to the server; what follows its answer is the server's."""
+    """Has an HTTP proxy connect to the server; what follows its answer is the server's.
+
+    Raises:
+        ConnectFailed: the proxy refused.
+        OSError: the connection to the proxy broke, or it did not answer in time.
+    """
     sock.settimeout(patience.left_s())
     sock.sendall(proxy.request(*server))
     head = b""
@@ -186,16 +197,16 @@ def _go_through(proxy: HttpProxy, sock: socket.socket, server: tuple[str, int], 
 
 
 def ask(proxy: Proxy, target: str, patience: Patience, token: str = "") -> Joined:
-    """Ask for a target; the socket is closed when it is refused.
+    """Asks a server for a target; the socket is closed when that fails.
 
     Args:
         proxy: the server.
         target: what to be connected to.
-        patience: for the answer.
-        token: of the user; "": the certificate says who it is.
+        patience: the time that the answer may take.
+        token: the user's token; "": the certificate says who it is.
 
     Raises:
-        ConnectFailed: it was refused, and why.
+        ConnectFailed: it was refused, or there was no answer; the text says why.
     """
     try:
         return _ask(proxy, target, patience, token)
@@ -207,14 +218,14 @@ def ask(proxy: Proxy, target: str, patience: Patience, token: str = "") -> Joine
 
 
 def reason(error: OSError) -> str:
-    """The system's or OpenSSL's words: `WRONG_VERSION_NUMBER` becomes a sentence's part."""
+    """Returns an error in the system's or OpenSSL's words: `WRONG_VERSION_NUMBER` becomes a sentence's part."""
     if isinstance(error, ssl.SSLError):
         return (error.reason or str(error)).replace("_", " ").lower()
     return (error.strerror or str(error)).lower()
 
 
 def failure(proxy: Proxy, error: OSError, patience: Patience | None) -> ConnectFailed:
-    """What to say of an error on the connection; `patience` None: nobody waits for an answer any more."""
+    """Returns what to tell of an error on the connection; `patience` None: nobody waits for an answer any more."""
     from tunnel.aio.identity.validity import TIME_FAULTS, clock_says  # brings the log with it
 
     match error:

@@ -1,4 +1,4 @@
-"""How far a copy has come: a bar for a person who waits, nothing for a pipe or a log."""
+"""Shows how far a copy has come: a bar for a person who waits, nothing for a pipe or a log."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import click
 from tunnel.tool.half_files import CopyStopped, HalfFiles
 
 SHOW_AFTER_S = 1.0
-"""A shorter copy is over before anybody could read of it."""
+"""The seconds until the bar is shown: a shorter copy is over before anybody could read of it."""
 WIDTH = 30
 
 
 class CopyProgress:
-    """Counts bytes, from any thread; shows them on standard error where that is a terminal."""
+    """Counts bytes, from any thread, and shows them on standard error where that is a terminal."""
 
     def __init__(self, label: str, *, hidden: bool = False) -> None:
         self._label = label
@@ -30,7 +30,7 @@ class CopyProgress:
         self._width = 0
         self._stopped = False
         self.half_files = HalfFiles()
-        """Of the copies that it counts."""
+        """The temporary files of the copies that it counts."""
         self._visible = not hidden and sys.stderr.isatty()
 
     def __enter__(self) -> Self:
@@ -44,17 +44,17 @@ class CopyProgress:
             click.echo(err=True)
 
     def expect(self, size: int) -> None:
-        """So many bytes more will be copied."""
+        """Says that `size` bytes more will be copied."""
         with self._lock:
             self._expected += size
 
     def stop(self) -> None:
-        """Whoever adds more is to stop, and nothing half is left."""
+        """Has whoever adds more bytes stop, and takes away all half files."""
         self._stopped = True
         self.half_files.give_up()
 
     def add(self, size: int) -> None:
-        """So many more have been.
+        """Says that `size` bytes more have been copied.
 
         Raises:
             CopyStopped: no more are wanted.
@@ -80,7 +80,7 @@ class CopyProgress:
 
 
 def size_text(count: float) -> str:
-    """A number of bytes for people."""
+    """Returns a number of bytes for people."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if count < 1000 or unit == "GiB":
             return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
@@ -89,7 +89,7 @@ def size_text(count: float) -> str:
 
 
 def duration_text(seconds: float) -> str:
-    """A duration for people: its largest unit, or two."""
+    """Returns a duration for people: its largest unit, or two."""
     whole = int(seconds)
     if whole < 60:
         return f"{whole}s"

@@ -1,4 +1,4 @@
-"""`longline cp`: files and folders between this machine and a box.
+"""Copies files and folders between this machine and a box: `longline cp`.
 
 A copy is made beside its final name and renamed when it is whole and checked, on both sides: a link that breaks, or a
 full disk, leaves what was there before. Nothing is resumed: a session of the tunnel outlives a cut link, and a
@@ -30,7 +30,7 @@ from tunnel.tool.remote_exec import SEND_BYTES
 from tunnel.tool.remote_files import Kind, RemoteFile, RemoteFiles
 
 AT_ONCE = 8
-"""Files of a folder that are copied at the same time: each takes some round trips, however small it is."""
+"""The files of a folder that are copied at the same time: each takes some round trips, however small it is."""
 _FORBIDDEN_ON_WINDOWS = set('<>:"|?*\\')
 
 
@@ -42,16 +42,16 @@ class CopyFailed(FaultError):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What was done."""
+    """The outcome of a copy."""
 
     files: int
     bytes: int
     skipped: Sequence[str]
-    """Links, devices and the like inside folders."""
+    """The paths that were left out: links, devices and the like inside folders."""
 
 
 def upload(remote: RemoteFiles, source: Path, destination: str, progress: CopyProgress) -> Result:
-    """Copy a file or a folder to a box, into a folder if the destination is one, as cp does.
+    """Copies a file or a folder to a box, into a folder if the destination is one, as cp does.
 
     Raises:
         CopyFailed, ApiFailed: not everything was copied.
@@ -78,7 +78,7 @@ def upload(remote: RemoteFiles, source: Path, destination: str, progress: CopyPr
 
 
 def download(remote: RemoteFiles, source: str, destination: Path, progress: CopyProgress) -> Result:
-    """Copy a file or a folder of a box here, into a folder if the destination is one, as cp does.
+    """Copies a file or a folder of a box here, into a folder if the destination is one, as cp does.
 
     Raises:
         CopyFailed, ApiFailed: not everything was copied.
@@ -129,7 +129,7 @@ def _upload_folder(remote: RemoteFiles, source: Path, destination: str, progress
 
 
 def _upload_file(remote: RemoteFiles, source: Path, destination: str, progress: CopyProgress) -> int:
-    """Copy one file; returns its size."""
+    """Copies one file to the box; returns its size in bytes."""
     try:
         with source.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -147,12 +147,12 @@ def _upload_file(remote: RemoteFiles, source: Path, destination: str, progress: 
 
 
 def _not_an_option(path: str) -> str:
-    """The same path, but nothing that a command takes for an option."""
+    """Returns the same path, but as nothing that a command takes for an option."""
     return f"./{path}" if path.startswith("-") else path
 
 
 def _chunks(file: BinaryIO, size: int, progress: CopyProgress) -> Iterator[bytes]:
-    """So many bytes of a file: one that grows is copied as it was when it was measured."""
+    """Yields the first `size` bytes of a file: one that grows is copied as it was when it was measured."""
     left = size
     while left and (data := file.read(min(left, SEND_BYTES))):
         left -= len(data)
@@ -189,7 +189,7 @@ def _download_folder(remote: RemoteFiles, source: str, destination: Path, progre
 def _download_file(
     remote: RemoteFiles, found: RemoteFile, source: str, destination: Path, progress: CopyProgress
 ) -> int:
-    """Copy one file; returns its size."""
+    """Copies one file here; returns its size in bytes."""
     digest, received = hashlib.sha256(), 0
     part = destination.with_name(f".{destination.name[:200]}.{secrets.token_hex(4)}.part")
     try:
@@ -223,7 +223,11 @@ def _download_file(
 
 
 def _check_relative(path: str) -> None:
-    """Refuse a name that a box must not have us write to."""
+    """Refuses a name that a box must not have us write to.
+
+    Raises:
+        CopyFailed: the name is none of a file below a folder here.
+    """
     parts = path.split("/")
     hostile = not path or path.startswith("/") or "\0" in path or any(part in ("", ".", "..") for part in parts)
     if not hostile and os.name == "nt":
@@ -238,7 +242,11 @@ def _local_name(name: str) -> str:
 
 
 def _inside(root: Path, relative: str) -> Path:
-    """The path below the destination, with no link on the way out of it."""
+    """Returns the path below the destination, with no link on the way out of it.
+
+    Raises:
+        CopyFailed: a link leads out of the destination.
+    """
     path = root.joinpath(*PurePosixPath(relative).parts)
     if not path.parent.resolve().is_relative_to(root):
         raise CopyFailed(f"{path} leads out of {root} through a link: nothing is written there")
@@ -246,7 +254,7 @@ def _inside(root: Path, relative: str) -> Path:
 
 
 def _all_of(copies: Sequence[Callable[[], int]], progress: CopyProgress) -> list[int]:
-    """Run the copies, some at a time; the first failure stops the others, and is raised."""
+    """Runs the copies, some at a time; the first failure stops the others, and is raised."""
     try:
         return run_at_once(copies, AT_ONCE)
     except BaseException:

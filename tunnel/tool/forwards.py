@@ -1,4 +1,4 @@
-"""`longline forward`: ports here, each of whose connections is carried through CONNECT to a target, as `ssh -L` does.
+"""Listens on ports here, and carries each connection through CONNECT to a target, as `ssh -L` does: `longline forward`.
 
 Each connection has a thread and dials the server anew, so that a server which was away is found again by the next one.
 """
@@ -18,43 +18,43 @@ from tunnel.tool.api import reset_socket
 from tunnel.tool.connect import CHUNK_BYTES, ConnectFailed, Joined, Proxy, reason
 
 MAX_CONNECTIONS = 256
-"""At once, over all ports: each has a thread, and select() takes descriptors up to 1,024."""
+"""The most connections at once, over all ports: each has a thread, and select() takes descriptors up to 1,024."""
 NO_DESCRIPTOR_S = 0.1
-"""The pause after a connection that could not be taken."""
+"""The seconds of pause after a connection that could not be taken."""
 BACKLOG = 64
 _FORWARD = re.compile(
     r"(?:(?P<bind>\[[0-9A-Fa-f:.%]+\]|[^:\[\]]*):)?(?P<port>\d{1,5}):(?P<target>[^:\[\]\s]+:[A-Za-z0-9._-]+)"
 )
 
 Reach = Callable[[str], tuple[Proxy, Joined]]
-"""Connects to a target; raises ConnectFailed."""
+"""A function that connects to a target; raises ConnectFailed."""
 Tell = Callable[[str], None]
-"""Takes a line for the person at the terminal."""
+"""A function that takes a line for the person at the terminal."""
 
 
 class ForwardUnusable(FaultError):
-    """A -L that cannot be; the text says what to write."""
+    """A -L that cannot be used; the text says what to write."""
 
     default_fault = USAGE
 
 
 @dataclass(frozen=True, slots=True)
 class Forward:
-    """One -L."""
+    """A -L option of the command line, parsed."""
 
     bind: str
-    """Address here, without brackets."""
+    """The address to listen on here, without brackets."""
     port: int
-    """0: any that is free."""
+    """The port to listen on; 0: any that is free."""
     target: str
-    """As CONNECT takes it: box-7:22, printer.box-7.longline:631."""
+    """The target as CONNECT takes it: box-7:22, printer.box-7.longline:631."""
 
 
 def parse_forward(text: str) -> Forward:
-    """Read [BIND:]PORT:TARGET; without BIND it is loopback, and `*` is every address.
+    """Reads [BIND:]PORT:TARGET; without BIND it is loopback, and `*` is every address.
 
     Raises:
-        ForwardUnusable: it is none.
+        ForwardUnusable: the text is not of this form.
     """
     match = _FORWARD.fullmatch(text)
     if match is None or int(match["port"]) > 65535:
@@ -68,7 +68,7 @@ def parse_forward(text: str) -> Forward:
 
 
 class Forwards:
-    """All -L of one command. Use `listen`, then `serve`."""
+    """All -L of one command. The caller uses `listen`, then `serve`, and `close` at the end."""
 
     def __init__(self, reach: Reach, tell: Tell) -> None:
         self._reach = reach
@@ -77,7 +77,7 @@ class Forwards:
         self._room = threading.Semaphore(MAX_CONNECTIONS)
 
     def listen(self, forwards: Sequence[Forward]) -> None:
-        """Open the ports, all or none.
+        """Opens the ports, all or none.
 
         Raises:
             ForwardUnusable: one cannot be opened.
@@ -94,7 +94,7 @@ class Forwards:
             raise
 
     def serve(self) -> None:
-        """Carry what comes in until it is interrupted."""
+        """Carries what comes in until it is interrupted."""
         targets = {sock: forward.target for sock, forward in self._listeners}
         while True:
             readable, _, _ = select.select(list(targets), [], [])
@@ -112,7 +112,7 @@ class Forwards:
                 threading.Thread(target=self._handle, args=(sock, targets[listener]), name=name, daemon=True).start()
 
     def close(self) -> None:
-        """Close the ports."""
+        """Closes the ports."""
         for sock, _ in self._listeners:
             sock.close()
         self._listeners.clear()
@@ -163,7 +163,7 @@ def _listener(forward: Forward) -> socket.socket:
 
 
 class _Carried:
-    """One connection, until both directions have ended. What one side does not take, the other is not asked for."""
+    """Carries one connection until both directions have ended. It asks neither side for more than the other takes."""
 
     def __init__(self, local: socket.socket, server: Proxy, joined: Joined) -> None:
         self._local = local
@@ -178,7 +178,7 @@ class _Carried:
         self._said_server_end = False
 
     def run(self) -> None:
-        """Carry.
+        """Carries the connection to its end.
 
         Raises:
             OSError: one side broke: the end of the other must be no clean one.
@@ -237,7 +237,7 @@ class _Carried:
         self._server_ended = ended
 
     def _say_ends(self) -> None:
-        """Pass on each end behind the last byte before it."""
+        """Passes on each end behind the last byte before it."""
         if self._server_ended and not self._to_local and not self._said_local_end:
             self._said_local_end = True
             _shut(self._local)

@@ -1,4 +1,4 @@
-"""Files that are being copied here, under temporary names: none of them outlives the command, however it ends.
+"""Keeps the temporary names of files that are being copied here: none outlives the command, however it ends.
 
 Copies run in threads that nobody waits for when one fails, so that whoever gives up must take away what they leave.
 """
@@ -20,7 +20,7 @@ class CopyStopped(FaultError):
 
 
 class HalfFiles:
-    """The temporary files of one command; to be used from any thread."""
+    """The temporary files of one command; its methods may be called from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -1,4 +1,4 @@
-"""Who the operator is and where their fleet is: kubeconfig files, merged as kubectl merges them.
+"""Reads who the operator is and where their fleet is from kubeconfig files, merged as kubectl merges them.
 
 KUBECONFIG may name several files. The first file that has a value wins, and so does the first cluster, user or context
 of a name; files that are not there are left out; a path inside a file is relative to that file
@@ -21,10 +21,10 @@ from urllib.parse import SplitResult, urlsplit
 from tunnel.core.wire.faults import KUBECONFIG_UNUSABLE, PACKAGE_MISSING, FaultError
 
 EXTENSION = "longline"
-"""Name of the extension of a cluster that says where the CONNECT listener is: {"connect": "host:port"}."""
+"""The name of a cluster's extension that says where the CONNECT listener is: {"connect": "host:port"}."""
 DEFAULT_FILE = Path("~/.kube/config")
 MAX_FILE_BYTES = 4 * 1024 * 1024
-"""Of a kubeconfig: a certificate takes some 2 KiB of it."""
+"""The most bytes of a kubeconfig: a certificate takes some 2 KiB of it."""
 _MAPS = {"clusters": "cluster", "users": "user", "contexts": "context"}
 
 Section = Mapping[str, Any]
@@ -42,35 +42,35 @@ class Access:
 
     context: str
     server: str
-    """URL of the fleet API."""
+    """The URL of the fleet API."""
     connect: str
     """HOST:PORT of the CONNECT listener, from the cluster's extension; "" where it says none."""
     files: tuple[Path, ...]
     """The kubeconfig files that were named, for a command that is started for us."""
     tls_name: str = ""
-    """Name that the fleet API's certificate must have; "" is that of its URL."""
+    """The name that the fleet API's certificate must have; "" is that of its URL."""
     proxy: str | None = None
-    """`proxy-url` of the cluster; None: what the environment says."""
+    """The `proxy-url` of the cluster; None: what the environment says."""
     token: str = field(default="", repr=False)
     ca_pem: str = field(repr=False)
-    """Whom to trust; "" is whom the system trusts."""
+    """The authorities to trust; "" is those that the system trusts."""
     certificate_pem: bytes = field(default=b"", repr=False)
-    """With its key; empty for a user with a token."""
+    """The user's certificate with its key; empty for a user with a token."""
 
     @property
     def url(self) -> SplitResult:
-        """The fleet API's URL in parts."""
+        """Returns the fleet API's URL in parts."""
         return urlsplit(self.server)
 
     @property
     def address(self) -> str:
-        """HOST:PORT of the fleet API."""
+        """Returns HOST:PORT of the fleet API."""
         url = self.url
         host = url.hostname or ""
         return f"[{host}]:{url.port or 443}" if ":" in host else f"{host}:{url.port or 443}"
 
     def tls(self) -> ssl.SSLContext:
-        """A context that trusts what the kubeconfig trusts, and shows its certificate if it has one.
+        """Returns a TLS context that trusts what the kubeconfig trusts, and shows its certificate if it has one.
 
         Raises:
             KubeconfigUnusable: its certificates cannot be used.
@@ -88,7 +88,7 @@ class Access:
 
 
 def kubeconfig_files(given: Path | None, environment: Mapping[str, str] = os.environ) -> list[Path]:
-    """The files to read: the one that was given, those of KUBECONFIG, or kubectl's own."""
+    """Returns the files to read: the one that was given, those of KUBECONFIG, or kubectl's own."""
     if given is not None:
         return [given]
     if named := environment.get("KUBECONFIG"):
@@ -97,7 +97,7 @@ def kubeconfig_files(given: Path | None, environment: Mapping[str, str] = os.env
 
 
 def load_access(files: Sequence[Path], context: str | None = None) -> Access:
-    """Read the files, merge them, and resolve a context; None is the current one.
+    """Reads the files, merges them, and returns the context of this name; None is the current one.
 
     Raises:
         KubeconfigUnusable: they do not say who and where.
@@ -145,7 +145,11 @@ def _merged(files: Sequence[Path]) -> dict[str, Any]:
 
 
 def _read(path: Path, *, optional: bool) -> dict[str, Any] | None:
-    """One file; None for one of several that is not there."""
+    """Returns the content of one file; None for one of several that is not there.
+
+    Raises:
+        KubeconfigUnusable: it is not there, cannot be read, or is no kubeconfig.
+    """
     try:
         import yaml
     except ImportError as error:  # it has no wheels for 32-bit ARM
@@ -204,7 +208,7 @@ def _access(name: str, cluster: Section, user: Section, files: tuple[Path, ...])
 
 
 def _pem(section: Section, key: str) -> bytes:
-    """What stands inline, or in the file that is named; inline wins."""
+    """Returns the PEM that stands inline, or in the file that is named; inline wins; b"" where there is neither."""
     inline = section.get(f"{key}-data")
     return base64.b64decode(str(inline), validate=True) if inline else _file(section, key)
 

@@ -1,4 +1,4 @@
-"""The same on many boxes at once: a command with a table of results, or logs with each line under its box's name."""
+"""Does the same on many boxes at once: runs a command for a table of results, or shows logs by their boxes' names."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ from tunnel.tool.remote_exec import NAMESPACE, Channel, run_command
 from tunnel.tool.tables import table
 
 MAX_KEPT_BYTES = 1024 * 1024
-"""Of what a command writes on one box, for the table or for -o json."""
+"""The most bytes that are kept of what a command writes on one box, for the table or for -o json."""
 MAX_LINE_BYTES = 64 * 1024
-"""Of a line of a log that is shown under its box's name; a longer one is shown in parts."""
+"""The most bytes of a log's line that is shown under its box's name; a longer one is shown in parts."""
 LOGS_AT_ONCE = 16
-"""Logs that are read at the same time, unless they are followed."""
+"""The logs that are read at the same time, unless they are followed."""
 
 
 @dataclass(slots=True)
 class Ran:
-    """A command on one box."""
+    """The run of a command on one box, and what came of it."""
 
     box: str
     exit_code: int | None = None
-    """None: it was not run, or lost."""
+    """The command's exit code; None: it was not run, or lost."""
     error: str = ""
-    """Why not."""
+    """Why it was not run, or lost; empty otherwise."""
     output: bytearray = field(default_factory=bytearray)
     """Both of its outputs, in the order in which they came."""
     stdout: bytearray = field(default_factory=bytearray)
     stderr: bytearray = field(default_factory=bytearray)
     cut: bool = False
-    """It wrote more than is kept."""
+    """Whether it wrote more than is kept."""
 
     def shown(self) -> dict[str, Any]:
-        """For `-o json`."""
+        """Returns the run as `-o json` shows it."""
         return {
             "box": self.box,
             "exit_code": self.exit_code,
@@ -53,7 +53,7 @@ class Ran:
         }
 
     def take(self, channel: Channel, data: bytes) -> None:
-        """Keep what the command writes, up to a limit."""
+        """Keeps what the command writes, up to MAX_KEPT_BYTES."""
         one = self.stdout if channel is Channel.STDOUT else self.stderr
         room = MAX_KEPT_BYTES - len(self.output)
         self.cut = self.cut or len(data) > room
@@ -64,7 +64,15 @@ class Ran:
 def run_on_all(
     api: Api, boxes: Sequence[str], command: Sequence[str], at_once: int, done: Callable[[Ran], None]
 ) -> list[Ran]:
-    """Run a command without input on boxes, some at a time; `done` is told of each in the order of their ends."""
+    """Runs a command without input on boxes, and returns the runs in the order of the boxes.
+
+    Args:
+        api: the fleet API.
+        boxes: names of the boxes.
+        command: program and arguments.
+        at_once: on how many boxes it runs at a time.
+        done: is told of each run in the order of their ends.
+    """
 
     def run(box: str) -> Ran:
         ran = Ran(box)
@@ -79,7 +87,7 @@ def run_on_all(
 
 
 def results_table(results: Sequence[Ran], lines: int) -> str:
-    """Box, exit code, and the first lines of what it wrote; `lines` is how many."""
+    """Returns a table of boxes, exit codes, and the first `lines` lines of what the commands wrote."""
     rows: list[Sequence[object]] = []
     for ran in results:
         told = ran.error.splitlines() or ran.output.decode("utf-8", "replace").splitlines()
@@ -94,16 +102,16 @@ def results_table(results: Sequence[Ran], lines: int) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogOptions:
-    """What is wanted of a log."""
+    """The options of reading a log."""
 
     follow: bool = False
     tail: int | None = None
-    """Lines from the end; None: all."""
+    """How many lines from the end are wanted; None: all."""
     since_s: int | None = None
     timestamps: bool = False
 
     def query(self, container: str) -> str:
-        """As the API takes it."""
+        """Returns the query by which the API is asked for such a log of a container."""
         items: list[tuple[str, object]] = [("container", container)]
         items += [("follow", "true")] * self.follow + [("timestamps", "true")] * self.timestamps
         items += [("tailLines", self.tail)] if self.tail is not None else []
@@ -112,7 +120,7 @@ class LogOptions:
 
 
 def copy_log(api: Api, box: str, wanted: str, options: LogOptions, write: Callable[[bytes], None]) -> None:
-    """Hand the log of a unit or a file to `write`, to its end.
+    """Hands the log of a unit or a file to `write`, to its end.
 
     Raises:
         ApiFailed: there is none, or it broke off.
@@ -128,7 +136,7 @@ def copy_log(api: Api, box: str, wanted: str, options: LogOptions, write: Callab
 
 
 class PrefixedLogs:
-    """Several logs on one output, whole lines only, each under the name of its box."""
+    """Shows several logs on one output, in whole lines only, each under the name of its box."""
 
     def __init__(self, api: Api, wanted: str, options: LogOptions, out: BinaryIO | None = None) -> None:
         self._api = api
@@ -138,7 +146,7 @@ class PrefixedLogs:
         self._lock = threading.Lock()
 
     def run(self, boxes: Sequence[str]) -> dict[str, ApiFailed]:
-        """Copy them all to their ends; returns the errors, by box.
+        """Copies all logs to their ends; returns the errors, by box.
 
         Raises:
             OSError: nobody reads the output any more.

@@ -18,11 +18,12 @@ STDIN, STDOUT = 0, 1
 SELECTS_FILES = os.name != "nt"
 """Whether select() takes what is no socket."""
 LOOK_S = 1.0
-"""How often a unix socket is looked at whose other side has finished: its full close raises no event of its own."""
+"""The seconds between two looks at a unix socket whose other side has finished: its full close raises no event of its
+own."""
 
 
 def relay(proxy: Proxy, joined: Joined) -> None:
-    """Copy both ways until both directions have ended; at a terminal, until the other side has.
+    """Copies both ways until both directions have ended; at a terminal, until the other side has.
 
     Raises:
         ConnectFailed: the connection broke, or nobody reads standard output: bytes may be missing.
@@ -42,7 +43,7 @@ def relay(proxy: Proxy, joined: Joined) -> None:
 
 
 def pumped(descriptor: int) -> socket.socket:
-    """A socket that has all that a descriptor is read for, and ends as that does. Nobody waits for its thread."""
+    """Returns a socket that has what a descriptor is read for, and ends as that does. Nobody waits for its thread."""
     ours, theirs = socket.socketpair()
 
     def pump() -> None:
@@ -58,10 +59,10 @@ def pumped(descriptor: int) -> socket.socket:
 
 
 class _Relay:
-    """Standard input to the socket and the socket to standard output."""
+    """Carries standard input to the socket and the socket to standard output."""
 
     def __init__(self, proxy: Proxy, source: int | socket.socket) -> None:
-        """`source`: what stands for standard input."""
+        """Prepares the relay; `source` is what stands for standard input."""
         self._source = source
         self._sock = proxy.sock
         self._wire = proxy.wire
@@ -89,7 +90,11 @@ class _Relay:
                 self._on_peer_gone()
 
     def _done(self) -> bool:
-        """At a terminal nobody would know to type the end of an input that has nowhere to go."""
+        """Returns whether nothing is left to carry.
+
+        At a terminal, the other side's end is enough: nobody would know to type the end of an input that has nowhere
+        to go.
+        """
         if self._peer_gone:
             return True
         return self._peer_ended and not self._unsent and (self._terminal or not self._input_open)
@@ -126,14 +131,18 @@ class _Relay:
         self._unsent += self._wire.pending()
 
     def _on_peer_end(self) -> None:
-        """Who reads our output need not wait for our other direction."""
+        """Ends standard output, since who reads our output need not wait for our other direction."""
         self._peer_ended = True
         nothing = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nothing, STDOUT)
         os.close(nothing)
 
     def _on_peer_gone(self) -> None:
-        """It closed both directions: an end in order, unless there is more to say."""
+        """Takes note that the other side closed both directions: that is an end in order, unless there is more to say.
+
+        Raises:
+            ConnectFailed: there is.
+        """
         self._peer_gone = True
         if self._input_open and select.select([self._source], [], [], 0)[0]:
             self._read_input()

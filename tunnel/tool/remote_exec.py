@@ -1,4 +1,4 @@
-"""One command on one box, over `v5.channel.k8s.io` of the fleet API: numbered channels of a WebSocket, in one thread.
+"""Runs one command on one box over `v5.channel.k8s.io` of the fleet API: channels of a WebSocket, in one thread.
 
 What the command is fed comes from a `Source`, where its output goes is a function's business. The loop waits for socket
 and source with select(), as relay.py does, and on Windows, where only sockets can be waited for, through a thread.
@@ -28,18 +28,19 @@ from tunnel.tool.connect import CHUNK_BYTES, failure
 PROTOCOL = "v5.channel.k8s.io"
 NAMESPACE = "default"
 HOST = "host"
-"""Container that stands for the box itself."""
+"""The name of the container that stands for the box itself."""
 SEND_BYTES = 32 * 1024
-"""Of input in one message."""
+"""The most bytes of input in one message."""
 MAX_UNSENT_BYTES = 256 * 1024
-"""Input that waits for the socket before the source is asked for more."""
+"""The bytes of input that may wait for the socket before the source is asked for more."""
 MAX_STATUS_BYTES = 64 * 1024
 SILENCE_S = 90.0
-"""The box sends a ping each 30 s: after three that did not come, nobody is there any more."""
+"""The seconds of silence after which the connection is taken for lost: the box sends a ping each 30 s, and after three
+that did not come nobody is there any more."""
 
 
 class Channel(IntEnum):
-    """First byte of every message."""
+    """The channels; their number is the first byte of every message."""
 
     STDIN = 0
     STDOUT = 1
@@ -56,33 +57,33 @@ class CommandLost(ApiFailed):
 
 
 class Source(Protocol):
-    """What a command is fed."""
+    """The source of what a command is fed."""
 
     def waits_for(self) -> int | socket.socket | None:
-        """What becomes readable when there is something; None: there is always something."""
+        """Returns what becomes readable when there is something; None: there is always something."""
         ...
 
     def read(self) -> bytes | None:
-        """Some bytes; b"" at the end; None when there is nothing now."""
+        """Returns some bytes; b"" at the end; None when there is nothing now."""
         ...
 
 
 class Chunks:
-    """A source that never waits: parts of a file, say."""
+    """A source that never waits, such as the parts of a file."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks
 
     def waits_for(self) -> None:
-        """Nothing."""
+        """Returns None, since there is always something."""
 
     def read(self) -> bytes:
-        """See `Source`."""
+        """Returns the next chunk; b"" at the end."""
         return next(self._chunks, b"")
 
 
 class Descriptor:
-    """A source behind a file descriptor: standard input."""
+    """A source behind a file descriptor, such as standard input."""
 
     def __init__(self, descriptor: int) -> None:
         from tunnel.tool.relay import SELECTS_FILES, pumped
@@ -90,11 +91,11 @@ class Descriptor:
         self._source: int | socket.socket = descriptor if SELECTS_FILES else pumped(descriptor)
 
     def waits_for(self) -> int | socket.socket:
-        """See `Source`."""
+        """Returns the descriptor, or the socket that stands for it: see `Source`."""
         return self._source
 
     def read(self) -> bytes | None:
-        """See `Source`."""
+        """Returns some bytes: see `Source`."""
         try:
             if isinstance(self._source, socket.socket):
                 return self._source.recv(SEND_BYTES)
@@ -107,14 +108,14 @@ Output = Callable[[Channel, bytes], None]
 
 
 class Resizes(Protocol):
-    """Changes of the terminal's size."""
+    """The source of a terminal's size and of its changes."""
 
     def waits_for(self) -> socket.socket | None:
-        """What becomes readable when the size has changed."""
+        """Returns what becomes readable when the size has changed."""
         ...
 
     def size(self) -> tuple[int, int]:
-        """Columns and rows as they are now."""
+        """Returns columns and rows as they are now."""
         ...
 
 
@@ -128,7 +129,7 @@ def run_command(
     terminal: Resizes | None = None,
     container: str = "",
 ) -> int:
-    """Run a command on a box; returns its exit code.
+    """Runs a command on a box; returns its exit code.
 
     Args:
         api: the fleet API.
@@ -161,7 +162,7 @@ def run_command(
 
 
 class _Session:
-    """The loop of one command."""
+    """The loop that carries one command."""
 
     def __init__(
         self, answer: Answer, box: str, output: Output, source: Source | None, terminal: Resizes | None
@@ -276,7 +277,7 @@ class _Session:
             raise CommandLost(f"{self._box}: the server broke the WebSocket protocol: {error}") from error
 
     def _message(self, data: bytes, finished: bool) -> None:
-        """A message may come in parts; its first byte says where all of them belong."""
+        """Takes a part of a message; the first byte of a message says where all its parts belong."""
         if self._channel is None and data:
             self._channel, data = data[0], data[1:]
         channel = self._channel

@@ -1,4 +1,6 @@
-"""Files on a box, through commands that every box has: a POSIX shell with `cat`, `head -c`, `ls`, `find`, `mv`.
+"""Reads and writes files on a box, through commands that every box has.
+
+These are a POSIX shell with `cat`, `head -c`, `ls`, `find`, `mv`.
 
 No tar: what is copied goes as bytes through the command's input or output, and is checked for its size, and for its
 SHA-256 where the box has `sha256sum`. A file appears under its name whole or not at all.
@@ -17,9 +19,9 @@ from tunnel.tool.api import Api, ApiFailed
 from tunnel.tool.remote_exec import Channel, Chunks, run_command
 
 MAX_TEXT_BYTES = 64 * 1024
-"""Of what a command says beside what is copied."""
+"""The most bytes of what a command says beside what is copied."""
 MAX_LISTING_BYTES = 64 * 1024 * 1024
-"""Of the listing of a folder: some half a million files."""
+"""The most bytes of the listing of a folder: some half a million files."""
 PATHS_PER_COMMAND = 500
 _MODE = re.compile(r"([-dlbcps])([-r])([-w])([-xsS])([-r])([-w])([-xsS])([-r])([-w])([-xtT])")
 _SHA256 = re.compile(r"\b[0-9a-f]{64}\b")
@@ -71,7 +73,7 @@ class RemoteFailed(ApiFailed):
 
 
 class Kind(Enum):
-    """What stands at a path of a box."""
+    """The kinds of things that may stand at a path of a box."""
 
     FILE = "-"
     FOLDER = "d"
@@ -82,13 +84,13 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """A path on a box."""
+    """A path on a box, and what stands there."""
 
     path: str
-    """As the box wrote it: nothing that has been checked."""
+    """The path as the box wrote it, which nobody has checked."""
     kind: Kind
     mode: int = 0
-    """Permission bits, set-user-id and the like left out."""
+    """The permission bits, without set-user-id and the like."""
     size: int = 0
 
 
@@ -100,7 +102,7 @@ class RemoteFiles:
         self.box = box
 
     def probe(self, path: str) -> RemoteFile:
-        """What stands at a path; links are followed.
+        """Returns what stands at a path; links are followed.
 
         Raises:
             ApiFailed: the box cannot be asked.
@@ -111,7 +113,15 @@ class RemoteFiles:
         return _parsed(line, path)
 
     def upload(self, path: str, part: str, mode: int, size: int, sha256: str, content: Iterator[bytes]) -> None:
-        """Write a file by way of `part`, which is in the same folder and is gone whatever happens.
+        """Writes a file by way of `part`, which is in the same folder and is gone whatever happens.
+
+        Args:
+            path: the file's path.
+            part: the path of the temporary file.
+            mode: the permission bits of the file.
+            size: how many bytes `content` has.
+            sha256: the SHA-256 of all of them, as hexadecimal digits.
+            content: the file's bytes.
 
         Raises:
             ApiFailed: it did not arrive whole; what was at the path before still is.
@@ -120,7 +130,7 @@ class RemoteFiles:
         self._run(_UPLOAD, *words, source=Chunks(content))
 
     def download(self, path: str, size: int, write: Callable[[bytes], None]) -> str:
-        """Hand the first `size` bytes of a file to `write`; returns their SHA-256 on the box, "" where it has none.
+        """Hands the first `size` bytes of a file to `write`; returns their SHA-256 on the box, "" where it has none.
 
         Raises:
             ApiFailed: they could not be read.
@@ -130,7 +140,7 @@ class RemoteFiles:
         return found[0] if found else ""
 
     def listing(self, folder: str) -> list[RemoteFile]:
-        """All that is in a folder and below it, with paths relative to it, which nobody has checked.
+        """Returns all that is in a folder and below it, with paths relative to it, which nobody has checked.
 
         Raises:
             ApiFailed: it cannot be listed.
@@ -140,7 +150,7 @@ class RemoteFiles:
         return [_parsed(line, path.removeprefix("./")) for line, path in pairs if path != "."]
 
     def make_folders(self, paths: list[str]) -> None:
-        """Make folders, and those above them; what is there already stays.
+        """Makes folders, and those above them; what is there already stays.
 
         Raises:
             ApiFailed: one could not be made.
@@ -149,7 +159,7 @@ class RemoteFiles:
             self._run(_MAKE_FOLDERS, *paths[start : start + PATHS_PER_COMMAND])
 
     def set_modes(self, mode: int, paths: list[str]) -> None:
-        """Give paths, none of which begins with a hyphen, the same permissions.
+        """Gives paths, none of which begins with a hyphen, the same permissions.
 
         Raises:
             ApiFailed: one could not be changed.
@@ -158,7 +168,7 @@ class RemoteFiles:
             self._run(_SET_MODES, f"{mode:o}", *paths[start : start + PATHS_PER_COMMAND])
 
     def home(self) -> str:
-        """The folder that commands start in, which relative paths are below.
+        """Returns the folder that commands start in, which relative paths are below.
 
         Raises:
             ApiFailed: the box cannot be asked.
@@ -181,7 +191,11 @@ class RemoteFiles:
     def _run(
         self, script: str, *words: str, source: Chunks | None = None, write: Callable[[bytes], None] | None = None
     ) -> str:
-        """Run a script with positional parameters; returns what it says on standard error."""
+        """Runs a script with positional parameters; returns what it says on standard error.
+
+        Raises:
+            ApiFailed: it could not be run, or ended with another exit code than 0 (`RemoteFailed`).
+        """
         errors = bytearray()
 
         def output(channel: Channel, data: bytes) -> None:
@@ -200,7 +214,7 @@ class RemoteFiles:
 
 
 def _parsed(line: str, path: str) -> RemoteFile:
-    """A line of `ls -ldn`: mode, links, owner, group, size."""
+    """Returns what a line of `ls -ldn` says of a path: mode, links, owner, group, size."""
     match, fields = _MODE.match(line), line.split()
     if match is None or len(fields) < 5:
         return RemoteFile(path, Kind.OTHER)

@@ -1,6 +1,6 @@
-"""What the command remembers for its user: for each fleet, where its CONNECT listener is.
+"""Remembers for the command's user where the CONNECT listener of each fleet is.
 
-It is `$XDG_CONFIG_HOME/longline/config.toml`, `~/.config/longline/config.toml` without that variable:
+It is kept in `$XDG_CONFIG_HOME/longline/config.toml`, `~/.config/longline/config.toml` without that variable:
 
     [via]
     "https://cloud.example.com:6443" = "cloud.example.com:7444"
@@ -26,14 +26,14 @@ class SettingsUnusable(FaultError):
 
 
 def settings_file(environment: Mapping[str, str] = os.environ) -> Path:
-    """Where it is, whether or not it exists."""
+    """Returns where the file is, whether or not it exists."""
     folder = environment.get("XDG_CONFIG_HOME") or ""
     base = Path(folder) if folder.startswith("/") else Path("~/.config").expanduser()
     return base / "longline" / "config.toml"
 
 
 def remembered_via(server: str, path: Path | None = None) -> str:
-    """HOST:PORT that was used for a fleet, by the URL of its API; "" for none.
+    """Returns HOST:PORT that was used for a fleet, by the URL of its API; "" for none.
 
     Raises:
         SettingsUnusable: the file cannot be read.
@@ -42,7 +42,7 @@ def remembered_via(server: str, path: Path | None = None) -> str:
 
 
 def remember_via(server: str, via: str, path: Path | None = None) -> None:
-    """Keep HOST:PORT for a fleet. That it cannot be kept is no reason to fail what was asked for.
+    """Keeps HOST:PORT for a fleet. That it cannot be kept is no reason to fail what was asked for.
 
     The file has no secret in it, but says where one's servers are: mode 0600.
     """

@@ -1,4 +1,4 @@
-"""Tables and times for people."""
+"""Writes tables and times for people."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tunnel.tool.copy_progress import duration_text
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Columns as wide as they need to be; the last is not filled up. None and "" are shown as -."""
+    """Returns a table with columns as wide as they need to be, the last not filled up. None and "" are shown as -."""
     cells = [list(head), *([_cell(value) for value in row] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
     lines = ("   ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells)
@@ -18,7 +18,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def age(moment: str | None, now: datetime | None = None) -> str:
-    """How long ago a time of RFC 3339 was; "" for none, or for what is no time."""
+    """Returns how long ago a time of RFC 3339 was; "" for none, or for what is no time."""
     if not moment:
         return ""
     try:

@@ -1,6 +1,6 @@
-"""This terminal while a command on a box has it: raw mode, its size, and its change.
+"""Hands this terminal over while a command on a box has it: raw mode, its size, and its change.
 
-Only where os.name is "posix"; `open_terminal` says so elsewhere.
+It works only where os.name is "posix"; `raw_terminal` says so elsewhere.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ class NoTerminal(Exception):
 
 
 class Terminal:
-    """Its size, and a socket that becomes readable when that changes."""
+    """The size of this terminal, and a socket that becomes readable when that changes."""
 
     def __init__(self, changed: socket.socket) -> None:
         self._changed = changed
 
     def waits_for(self) -> socket.socket:
-        """See `remote_exec.Resizes`."""
+        """Returns the socket that becomes readable: see `remote_exec.Resizes`."""
         return self._changed
 
     def size(self) -> tuple[int, int]:
-        """Columns and rows."""
+        """Returns columns and rows."""
         for descriptor in (1, 0, 2):
             try:
                 return tuple(os.get_terminal_size(descriptor))  # type: ignore[return-value]  # it is a pair
@@ -42,10 +42,10 @@ class Terminal:
 
 @contextmanager
 def raw_terminal() -> Iterator[Terminal]:
-    """Standard input in raw mode, as it was again at the end, however that comes.
+    """Puts standard input into raw mode for the block, and back as it was at the end, however that comes.
 
     Raises:
-        NoTerminal: standard input is none.
+        NoTerminal: standard input is no terminal, or this system has none that is known here.
     """
     if sys.platform == "win32":
         raise NoTerminal("-t needs a POSIX terminal: use longline ssh, or exec without -t")

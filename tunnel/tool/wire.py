@@ -1,4 +1,4 @@
-"""One connection to the CONNECT front end, as bytes in and bytes out: TLS with half-close, or nothing at all.
+"""Turns what is said on one connection into bytes for its socket and back: TLS with half-close, or nothing at all.
 
 No I/O happens here: the caller moves sealed bytes between this and a socket.
 """
@@ -15,25 +15,28 @@ class Wire(Protocol):
     """Seals what is sent and opens what was received.
 
     Attributes:
-        plain: the socket's own end says that a direction ended.
+        plain: whether the socket's own end says that a direction ended.
     """
 
     plain: bool
 
     def seal(self, data: bytes) -> bytes:
-        """Bytes for the socket."""
+        """Returns the bytes for the socket that say this data."""
         ...
 
     def finish(self) -> bytes:
-        """Bytes for the socket that end our direction."""
+        """Returns the bytes for the socket that end our direction."""
         ...
 
     def pending(self) -> bytes:
-        """Bytes for the socket that the wire has of its own after `open`: a step of the handshake, an alert."""
+        """Returns the wire's own bytes for the socket after `open`: a step of the handshake, or an alert."""
         ...
 
     def open(self, data: bytes) -> tuple[bytes, bool]:
-        """From the socket; empty at its end. Returns what it says, and whether the other side finished in order.
+        """Takes bytes from the socket, none at its end.
+
+        Returns:
+            What they say, and whether the other side finished in order.
 
         Raises:
             ssl.SSLError: it was cut or tampered with.
@@ -42,24 +45,24 @@ class Wire(Protocol):
 
 
 class PlainWire:
-    """A unix socket: nothing to do."""
+    """The wire of a unix socket, on which there is nothing to do."""
 
     plain = True
 
     def seal(self, data: bytes) -> bytes:
-        """As it is."""
+        """Returns the data as it is."""
         return data
 
     def finish(self) -> bytes:
-        """The socket's own end says it all."""
+        """Returns nothing, since the socket's own end says it all."""
         return b""
 
     def pending(self) -> bytes:
-        """Nothing."""
+        """Returns nothing."""
         return b""
 
     def open(self, data: bytes) -> tuple[bytes, bool]:
-        """As it is."""
+        """Returns the data as it is, and whether it is the end."""
         return data, not data
 
 
@@ -73,22 +76,26 @@ class TlsWire:
         self._waiting = bytearray()
 
     def seal(self, data: bytes) -> bytes:
-        """What is said before the handshake is over waits for it."""
+        """Returns the data encrypted; what is said before the handshake is over waits for it."""
         self._waiting += data
         self._push()
         return self._tls.to_send()
 
     def finish(self) -> bytes:
-        """Close_notify: the other direction goes on."""
+        """Returns a close_notify: the other direction goes on."""
         self._tls.finish()
         return self._tls.to_send()
 
     def pending(self) -> bytes:
-        """See `Wire`."""
+        """Returns the bytes that TLS has of its own: see `Wire`."""
         return self._tls.to_send()
 
     def open(self, data: bytes) -> tuple[bytes, bool]:
-        """Decrypt; the end without close_notify is an error, since bytes may be missing."""
+        """Decrypts; the end without close_notify is an error, since bytes may be missing.
+
+        Raises:
+            ssl.SSLError: the connection was cut or tampered with, or the handshake failed.
+        """
         if data:
             self._tls.receive(data)
         else:
