@@ -25,7 +25,6 @@ from edge_agent.operate.traffic import Traffic
 from protos import tunnel_pb2
 from tunnel.aio.carriers.carrier import DialOptions
 from tunnel.aio.exits.acceptor import Request, Service, StreamAcceptor
-from tunnel.aio.exits.dialer import dial
 from tunnel.aio.exits.policy import Policy
 from tunnel.aio.identity.tls_material import ClientTls
 from tunnel.aio.operate.audit import Audit
@@ -34,12 +33,11 @@ from tunnel.aio.process.logs import set_level
 from tunnel.aio.process.parts import Part, Parts
 from tunnel.aio.process.sd_notify import notify
 from tunnel.aio.process.tasks import TaskOwner
-from tunnel.aio.sockets.conn import Conn
 from tunnel.aio.sockets.listener import Handler, Listener
 from tunnel.core.wire.faults import CLOCK_WRONG
 from tunnel.core.wire.limits import SESSION_ID_BYTES, Limits
 from tunnel.core.wire.names import KUBELET, OLD_KUBELET
-from tunnel.core.wire.target import ServiceTarget, Target, TcpTarget
+from tunnel.core.wire.target import ServiceTarget, Target
 
 if TYPE_CHECKING:
     from edge_agent.hostkubelet.server import HostKubelet
@@ -90,8 +88,7 @@ class Agent:
         self._host: HostKubelet | None = None
         self._host_part: Part | None = None
         self._kubelet: RealKubelet | None = None
-        self._policy = Policy([])
-        self._acceptor = StreamAcceptor(self._policy, {})
+        self._acceptor = StreamAcceptor(Policy([]), {})
         self._listeners: dict[ListenConfig, _Open] = {}
         self._metrics: _Open | None = None
         self._page = page
@@ -125,14 +122,16 @@ class Agent:
         self.config = new
         if new.log.level != old.log.level:
             set_level(new.log.level)
-        self._policy = Policy([allow.rule for allow in new.allow])
-        gone_host = self._apply_host(new)
+        host = self._host
+        ended = self._apply_host(new)
         self._apply_kubelet(new)
-        ended = self._acceptor.replace(self._policy, self._services(), named_targets(new))
+        ended += self._acceptor.replace(
+            Policy([allow.rule for allow in new.allow]), self._services(), named_targets(new)
+        )
         if ended:
             _log.info("connections ended that are not allowed any more", connections=ended)
-        if gone_host is not None:
-            await gone_host.aclose()
+        if host is not None and self._host is None:
+            await host.aclose()
         await self._apply_listen(new)
         await self._apply_metrics(old, new)
         if old.cloud != new.cloud:
@@ -172,36 +171,30 @@ class Agent:
         else:
             self.facts.clear(CLOCK)
 
-    def _apply_host(self, new: AgentConfig) -> HostKubelet | None:
-        """Makes the built-in kubelet match the configuration.
-
-        Commands wait for their account, which may come from a directory service that is not there yet.
+    def _apply_host(self, new: AgentConfig) -> int:
+        """The built-in kubelet; commands wait for their account, which may come from a directory that is not there yet.
 
         Returns:
-            The kubelet that the caller must close, because nothing is offered any more; else None.
+            How many commands and logs were ended that it offers no more.
         """
         if self._host_part is not None:
             self.parts.forget(self._host_part)
             self._host_part = None
         host, settings = self._host, new.host.settings
+        ended = host.apply(settings) if host is not None else 0
         if not new.host.offered:
             self._host = None
-            return host
-        if host is not None:
-            host.apply(settings)
-        else:
+            return ended
+        if host is None:
             from edge_agent.hostkubelet.server import HostKubelet  # costs 3 MB with what it needs
             from edge_agent.hostkubelet.spawn import unblock_signals_of_commands
 
             unblock_signals_of_commands()
-            host = self._host = HostKubelet(self.name, settings, self._audit, self._dial)
+            dial = partial(self._acceptor.dialled, through=KUBELET)
+            host = self._host = HostKubelet(self.name, settings, self._audit, dial)
         if new.host.exec:
             self._host_part = self.parts.want("host.exec", host.find_account)
-        return None
-
-    async def _dial(self, target: TcpTarget, deadline_s: float) -> tuple[Conn, str]:
-        """Connects to a port that kubectl forwards, if the policy of the moment allows it."""
-        return await dial(target, self._policy, deadline_s)
+        return ended
 
     def _apply_kubelet(self, new: AgentConfig) -> None:
         """Makes the way to a real kubelet match the configuration.

@@ -40,14 +40,31 @@ class RequestRecord:
     bytes_out: int = 0
     """Bytes that went to the client."""
     ended: str = "closed"
-    cut: str = ""
-    """Why the box itself ended the request; empty when it did not."""
+    """How it ended; where an error ended it, the label of its wire code."""
+    text: str = ""
+    """The error in words; empty when none ended it."""
+    code: str = ""
+    """The error code of its cause; empty where that has none."""
     begun: bool = False
 
     def begin(self) -> None:
         """Writes the record that the action begins. It must be called before the first byte moves."""
         self.begun = True
         self.audit.record("open", **self.about())
+
+    def failed(self, error: BaseException) -> None:
+        """Keep what ended it."""
+        match error:
+            case KubeletError():
+                self.ended = f"refused: {error.text}"
+            case ClientGone():
+                self.ended = "client gone"
+            case StreamError():
+                self.ended, self.text, self.code = error.code.label, str(error), error.fault.code
+            case asyncio.CancelledError():
+                self.ended = "agent stopped, or client gone"
+            case _:
+                self.ended = f"failed: {error}"
 
     def about(self) -> dict[str, object]:
         """Returns the fields that all records of the request have."""
@@ -82,7 +99,7 @@ def audited(record: RequestRecord) -> Iterator[RequestRecord]:
         record.ended = str(error)
         raise KubeletError(503, str(error)) from error
     except BaseException as error:
-        record.ended = _reason(error)
+        record.failed(error)
         raise
     finally:
         seconds = round(loop.time() - started_s, 3)
@@ -94,21 +111,9 @@ def audited(record: RequestRecord) -> Iterator[RequestRecord]:
                 bytes_to_agent=record.bytes_in,
                 bytes_from_agent=record.bytes_out,
                 seconds=seconds,
-                reason=record.cut or record.ended,
+                reason=record.ended,
+                **({"text": record.text} if record.text else {}),
             )
         else:
-            record.audit.record("refused", **record.about(), seconds=seconds, reason=record.ended)
-
-
-def _reason(error: BaseException) -> str:
-    match error:
-        case KubeletError():
-            return f"refused: {error.text}"
-        case ClientGone():
-            return "client gone"
-        case StreamError():
-            return str(error)
-        case asyncio.CancelledError():
-            return "agent stopped, or client gone"
-        case _:
-            return f"failed: {error}"
+            why = {"code": record.code, "outcome": record.ended} if record.code else {}
+            record.audit.record("refused", **record.about(), seconds=seconds, **why, reason=record.text or record.ended)

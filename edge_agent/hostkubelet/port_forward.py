@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -52,9 +53,10 @@ CHUNK_BYTES = 32 * 1024
 DIAL_S = 10.0
 LOCALHOST = "localhost"
 
-Dial = Callable[[TcpTarget, float], Awaitable[tuple[Conn, str]]]
-"""A function that connects to a target within so many seconds, and returns the connection and the address that it
-reached; raises OpenRefused (a StreamError) where that is not allowed or fails."""
+Dial = Callable[[TcpTarget, float], AbstractAsyncContextManager[Conn]]
+"""Connects within so many seconds, for a block that is cancelled when the connection is not allowed any more.
+
+Raises OpenRefused (a StreamError) where it is not allowed, or not any more, or fails."""
 
 
 class Transport(Protocol):
@@ -176,7 +178,7 @@ class PortForward:
 
         Args:
             transport: the connection to the client.
-            dial: connects to a port of this box, or refuses.
+            dial: connects to a port of this box, or refuses, then or later.
             record: makes the audit record of a connection to a target.
             pod: name of the pod, for errors.
         """
@@ -278,7 +280,9 @@ class PortForward:
         record = self._record(str(TcpTarget(LOCALHOST, pair.port)))
         try:
             with audited(record):
-                await self._connect(pair, record)
+                async with self._dial(TcpTarget(LOCALHOST, pair.port), DIAL_S) as conn:
+                    record.begin()
+                    await self._carry(pair, conn, record)
         except StreamError as error:
             await self._fail(pair, error)
         except KubeletError as error:  # it cannot be recorded
@@ -287,9 +291,7 @@ class PortForward:
             self._forget(pair)
             await pair.input.discard()
 
-    async def _connect(self, pair: _Pair, record: RequestRecord) -> None:
-        conn, _ = await self._dial(TcpTarget(LOCALHOST, pair.port), DIAL_S)
-        record.begin()
+    async def _carry(self, pair: _Pair, conn: Conn, record: RequestRecord) -> None:
         try:
             feeding = self._tasks.spawn("input", self._feed(pair, conn, record))
             try:

@@ -28,13 +28,14 @@ from edge_agent.hostkubelet.spawn import CommandSpec
 from edge_agent.hostkubelet.status import JSON_TYPE, KubeletError
 from edge_agent.hostkubelet.units import ContainerState
 from edge_agent.hostkubelet.usage import Usage
+from tunnel.aio.exits.served import Served
 from tunnel.aio.operate.audit import Audit
 from tunnel.aio.process.blocking import NotAnswering
 from tunnel.aio.process.parts import PartFailed
 from tunnel.aio.sockets.duplex import Duplex
 from tunnel.aio.sockets.http1 import MAX_LONG_HEAD_BYTES, Request, ServerConnection
 from tunnel.core.streams.budget import Budget
-from tunnel.core.wire.errors import Code, StreamError
+from tunnel.core.wire.errors import Code, OpenRefused, StreamError
 from tunnel.core.wire.faults import (
     CONTAINER_UNKNOWN,
     HOST_RUNS_NO_COMMANDS,
@@ -68,16 +69,6 @@ class _Call:
     trace_id: str
 
 
-@dataclass(slots=True, eq=False)
-class _Activity:
-    """A command that runs or a log that is read, and what it was begun under."""
-
-    container: Container
-    settings: HostSettings
-    duplex: Duplex
-    record: RequestRecord
-
-
 class HostKubelet:
     """The built-in kubelet."""
 
@@ -96,8 +87,9 @@ class HostKubelet:
         Args:
             agent_name: name of the pod and of its node.
             settings: what the box allows.
-            audit: takes a record of each command, log and forwarded port.
-            dial: connects to a port of this box where its policy allows that; None: no port is forwarded.
+            audit: takes a record of each command and log.
+            dial: connects to a port of this box where and as long as its policy allows that; None: no port is
+                forwarded.
             journalctl: program that reads the journal.
             systemctl: program that knows the units' states.
 
@@ -112,7 +104,7 @@ class HostKubelet:
         self._usage = Usage()
         self._since = datetime.now(UTC)
         self._offer = self._offered(settings)
-        self._active: set[_Activity] = set()
+        self._served = Served()
         self._transitions = Transitions(self._since)
         self._dial = dial
         self._execs = 0
@@ -132,11 +124,7 @@ class HostKubelet:
             SettingsError: the settings ask for what no box can give; nothing was changed.
         """
         self._offer = self._offered(settings, self._offer)
-        gone = [one for one in self._active if not self._offer.still_offers(one.container, one.settings)]
-        for one in gone:
-            one.record.cut = f"{one.container.name} is not offered any more by [host] of this box"
-            one.duplex.reset(Code.NOT_ALLOWED, one.record.cut)
-        return len(gone)
+        return self._served.review()
 
     async def find_account(self) -> None:
         """Looks up the account that commands run as, before anybody wants one; a directory may have it only later.
@@ -215,12 +203,18 @@ class HostKubelet:
             case ["stats", "summary"]:
                 await call.connection.respond(200, [JSON_TYPE], json.dumps(await self._summary()).encode())
             case ["containerLogs", namespace, pod, container]:
-                with audited(self._record(call, "log", container)) as record:
-                    await self._send_log(call, self._container(namespace, pod, container), record)
+                with (
+                    audited(self._record(call, "log", container)) as record,
+                    self._asked(call, namespace, pod, container) as asked,
+                ):
+                    await self._send_log(call, asked, record)
             case ["exec", namespace, pod, container]:
                 argv = [value for name, value in call.request.query if name == "command"]
-                with audited(self._record(call, "exec", container, argv)) as record:
-                    await self._exec(call, self._container(namespace, pod, container), argv, record)
+                with (
+                    audited(self._record(call, "exec", container, argv)) as record,
+                    self._asked(call, namespace, pod, container) as asked,
+                ):
+                    await self._exec(call, asked, argv, record)
                 return False
             case ["attach", namespace, pod, container]:
                 self._container(namespace, pod, container)
@@ -247,15 +241,25 @@ class HostKubelet:
         )  # fmt: skip
 
     @contextmanager
-    def _begun(self, call: _Call, container: Container, record: RequestRecord) -> Iterator[None]:
-        """Has the block do what was asked: it is recorded, and ended when the box offers it no more."""
-        activity = _Activity(container, self._offer.settings, call.duplex, record)
-        record.begin()
-        self._active.add(activity)
-        try:
-            yield
-        finally:
-            self._active.discard(activity)
+    def _asked(self, call: _Call, namespace: str, pod: str, name: str) -> Iterator[Container]:
+        """The block does what is asked of a container, and is ended when the box offers that no more.
+
+        Raises:
+            KubeletError: there is no such container, or it may not be used.
+            OpenRefused: it is not offered any more.
+        """
+        container, settings = self._container(namespace, pod, name), self._offer.settings
+
+        def objection() -> OpenRefused | None:
+            if self._offer.still_offers(container, settings):
+                return None
+            return OpenRefused(f"{name} is not offered any more by [host] of this box", Code.NOT_ALLOWED)
+
+        def tell(refusal: OpenRefused) -> None:
+            call.duplex.reset(refusal.code, refusal.told)
+
+        with self._served.hold(objection, tell):
+            yield container
 
     async def _summary(self) -> dict[str, object]:
         try:
@@ -304,8 +308,8 @@ class HostKubelet:
         try:
             log = await self._offer.logs.open(container, options)
             try:
-                with self._begun(call, container, record):
-                    await send_log(call.connection, log, options, sent)
+                record.begin()
+                await send_log(call.connection, log, options, sent)
             finally:
                 log.close()
         finally:
@@ -336,9 +340,9 @@ class HostKubelet:
         self._execs += 1
         try:
             spec = await self._spec(argv, tty=tty, stdin="input" in wanted)
-            with self._begun(call, container, record):
-                early = await call.connection.upgrade(headers)
-                await _run(ExecSession(ChannelSocket(call.duplex, early), spec, outputs, self._running), record)
+            record.begin()
+            early = await call.connection.upgrade(headers)
+            await _run(ExecSession(ChannelSocket(call.duplex, early), spec, outputs, self._running), record)
         finally:
             self._execs -= 1
 
@@ -368,8 +372,7 @@ class HostKubelet:
 
     async def _spec(self, argv: list[str], *, tty: bool, stdin: bool) -> CommandSpec:
         lookup = self._offer.account
-        if lookup is None:  # taken away meanwhile
-            raise KubeletError(403, "this box allows no commands any more", HOST_RUNS_NO_COMMANDS)
+        assert lookup is not None  # else there is no such container, or not any more
         try:
             account, directory = await lookup.account(), await lookup.working_directory()
         except SettingsError as error:

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import pwd
 import signal
+import socket
+import subprocess
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +20,7 @@ import pytest
 from tests.support.agent_status import status_of, wait_for_node
 from tests.support.cluster import Cluster, cluster
 from tests.support.connect_client import ConnectRefused
+from tests.support.kubectl_user import KubectlUser
 from tests.support.ports import free_ports
 from tests.support.processes import command_result, run_command
 from tests.support.targets import Target
@@ -64,6 +71,66 @@ def test_what_is_not_allowed_any_more_ends_within_a_second_and_all_else_goes_on(
     assert (end["bytes_to_agent"], end["bytes_from_agent"]) == (4, 4)
     assert status_of(up.box)[1]["session"] == session
     up.cluster.server.wait_for_log("not_allowed")
+
+
+@dataclass
+class Operator(KubectlUser):
+    """Somebody with a stock kubectl."""
+
+    kubeconfig: Path
+    folder: Path
+
+
+@pytest.mark.e2e
+def test_ports_commands_and_logs_of_kubectl_end_too(up: Tunnel) -> None:
+    operator = Operator(up.cluster.kubeconfig(), up.cluster.folder)
+    log = up.cluster.folder / "app.log"
+    log.write_text("begun\n")
+    echo = up.targets["echo"].port
+    host = {"exec": True, "user": pwd.getpwuid(os.geteuid()).pw_name, "files": [str(log)]}
+    up.box.configure({"host": host})
+    wait_until(lambda: b"Running" in operator.run_kubectl("get", "pod", up.box.name).stdout, "the box is a pod")
+    with contextlib.ExitStack() as stack:
+        forward, shell, following = (
+            stack.enter_context(operator.follow(*words))
+            for words in (
+                ("port-forward", up.box.name, f":{echo}"),
+                ("exec", up.box.name, "-c", "host", "--", "sh", "-c", "echo begun; exec sleep 60"),
+                ("logs", "-f", up.box.name, "-c", "app.log"),
+            )
+        )
+        port = int(line_of(forward).split(" -> ")[0].rpartition(":")[2])
+        forwarded = stack.enter_context(socket.create_connection(("127.0.0.1", port), 10))
+        assert line_of(shell) == line_of(following) == "begun\n"
+        assert exchange(forwarded) == b"ping"
+        seen = len(up.box.agent.log_text())
+        with sooner_than(3, "the end of a port that is not allowed"):
+            allow(up, "127.0.0.1:1")
+            with contextlib.suppress(ConnectionResetError):
+                assert forwarded.recv(1) == b""
+        text = f"localhost:{echo} is not allowed any more at this end"
+        assert f"error forwarding port {echo} to pod {up.box.name}, uid : {text}" in line_of(forward, "error")
+        assert (shell.poll(), following.poll()) == (None, None)
+        allow(up, f"127.0.0.1:{echo}")
+        with sooner_than(3, "the end of what is not offered"):
+            up.box.configure({"host": None})
+            assert shell.wait(10) != 0
+            following.wait(10)
+    wait_until(lambda: len(records(up, "end", seen)) == 3, "all are recorded")
+    ends = {one.get("target") or one["container"]: one for one in records(up, "end", seen)}
+    assert {one["reason"] for one in ends.values()} == {"not_allowed"}
+    assert ends[f"localhost:{echo}"]["text"] == text
+    for name in ("host", "app.log"):
+        assert ends[name]["text"] == f"{name} is not offered any more by [host] of this box"
+
+
+def line_of(process: subprocess.Popen[str], having: str = "") -> str:
+    """The next line of what it prints that has this."""
+    assert process.stdout is not None
+    while line := process.stdout.readline():
+        if having in line:
+            return line
+    raise AssertionError("it ended")
 
 
 def test_labels_and_services_reach_the_server_in_the_session_that_there_is(up: Tunnel) -> None:

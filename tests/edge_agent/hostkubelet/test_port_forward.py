@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 
 import pytest
 
@@ -15,12 +16,11 @@ from tests.edge_agent.hostkubelet.conftest import POD, Box, serving
 from tests.support.duplex_pair import MemoryDuplex
 from tests.support.spdy_client import PING, RST_STREAM, SYN_REPLY, Frame, SpdyClientFrames, control, data, frames_in
 from tests.support.waits import eventually
-from tunnel.aio.exits.dialer import dial
+from tunnel.aio.exits.acceptor import Request, StreamAcceptor
 from tunnel.aio.exits.policy import Policy
-from tunnel.aio.sockets.conn import Conn
 from tunnel.aio.sockets.http1 import ClientConnection
 from tunnel.core.wire.errors import StreamError
-from tunnel.core.wire.target import TcpTarget
+from tunnel.core.wire.names import KUBELET
 from tunnel.core.wire.target_rule import TargetRule
 
 HEADERS = [
@@ -75,9 +75,10 @@ class Client:
 class Ports:
     """A box that may forward what the test serves, and nothing else."""
 
-    def __init__(self, box: Box, rules: list[TargetRule]) -> None:
+    def __init__(self, box: Box, acceptor: StreamAcceptor) -> None:
         self.box = box
-        self._rules = rules
+        self.acceptor = acceptor
+        self._rules: list[TargetRule] = []
         self._servers: list[asyncio.Server] = []
 
     async def serve(self, handler: Handler) -> int:
@@ -86,7 +87,16 @@ class Ports:
         self._servers.append(server)
         port = int(server.sockets[0].getsockname()[1])
         self._rules.append(TargetRule.parse(f"127.0.0.1:{port}"))
+        self.apply()
         return port
+
+    def forbid(self, port: int) -> int:
+        """Take the rule of a port away; returns how many connections that ended."""
+        self._rules = [rule for rule in self._rules if rule.text != f"127.0.0.1:{port}"]
+        return self.apply()
+
+    def apply(self, *, kubelet: bool = True) -> int:
+        return self.acceptor.replace(Policy(self._rules), {KUBELET: served} if kubelet else {})
 
     async def client(self) -> Client:
         duplex = self.box.connect()
@@ -104,15 +114,15 @@ class Ports:
 
 @pytest.fixture
 async def ports() -> AsyncIterator[Ports]:
-    rules: list[TargetRule] = []
-
-    async def allowed(target: TcpTarget, deadline_s: float) -> tuple[Conn, str]:
-        return await dial(target, Policy(rules), deadline_s)
-
-    async with serving(HostSettings(), dial=allowed) as box:
-        made = Ports(box, rules)
+    acceptor = StreamAcceptor(Policy([]), {KUBELET: served})
+    async with serving(HostSettings(), dial=partial(acceptor.dialled, through=KUBELET)) as box:
+        made = Ports(box, acceptor)
         yield made
         await made.aclose()
+
+
+async def served(_request: Request) -> None:
+    """What the box offers as its kubelet: nobody asks for it by the tunnel here."""
 
 
 async def late_echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -180,6 +190,43 @@ async def test_a_refusal_is_on_the_error_stream(ports: Ports) -> None:
     assert "not allowed by this box's [[allow]] rules" in told
     await client.until(lambda seen: any((frame.kind, frame.stream_id) == (RST_STREAM, stream) for frame in seen))
     await client.leave()
+
+
+async def test_what_is_not_allowed_any_more_ends_and_the_other_connections_of_the_client_go_on(ports: Ports) -> None:
+    kept, gone = await ports.serve(echo), await ports.serve(wait_for_the_end)
+    client = await ports.client()
+    staying, ending = await client.pair(kept, "0"), await client.pair(gone, "1")
+    await client.send(data(staying, b"one"), data(ending, b"two"))
+    await client.until(lambda seen: {b"one", b"ready"} <= {frame.content for frame in seen})
+    assert ports.forbid(gone) == 1
+    async with asyncio.timeout(1):
+        told = (await client.ended(ending - 2)).decode()
+        text = f"localhost:{gone} is not allowed any more at this end"
+        assert told == f"error forwarding port {gone} to pod {POD}, uid : {text}"
+        await client.until(lambda seen: any((frame.kind, frame.stream_id) == (RST_STREAM, ending) for frame in seen))
+    assert not any(frame.kind == 0 and frame.stream_id == ending and frame.finished for frame in client.seen)
+    await eventually(lambda: ends == ["ConnectionResetError"])  # never what looks like a proper end
+    (line,) = ports.box.records.of("end")
+    assert (line["reason"], line["text"], line["bytes_to_agent"]) == ("not_allowed", text, 3)
+    await client.send(data(staying, b"three"))
+    await client.until(lambda seen: any(frame.content == b"three" for frame in seen))
+    assert ports.apply(kubelet=False) == 1  # nor does what is forwarded outlive the kubelet
+    await client.ended(staying - 2)
+    await client.leave()
+
+
+ends: list[str] = []
+
+
+async def wait_for_the_end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    ends.clear()
+    await reader.read(65536)
+    writer.write(b"ready")
+    try:
+        ends.append((await reader.read()).decode())
+    except ConnectionError as error:
+        ends.append(type(error).__name__)
+    writer.close()
 
 
 async def test_a_reset_target_is_no_clean_end(ports: Ports) -> None:

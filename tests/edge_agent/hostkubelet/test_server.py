@@ -8,11 +8,12 @@ import json
 import os
 import pwd
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from edge_agent.hostkubelet import server
-from edge_agent.hostkubelet.account import find_account
+from edge_agent.hostkubelet.account import AccountLookup, find_account
 from edge_agent.hostkubelet.channels import Channel
 from edge_agent.hostkubelet.settings import HostSettings, SettingsError
 from tests.edge_agent.hostkubelet.conftest import POD, TRACE_ID, Box, serving
@@ -321,8 +322,36 @@ async def test_other_settings_hold_for_open_connections_and_end_only_what_they_d
         assert (await box.get(f"/containerLogs/default/{POD}/app.log"))[0] == 404
         assert "allows no commands" in (await message(box, exec_target(POD, ["id"])))[1]
         await eventually(lambda: len(box.records.of("end")) == 3)
-        reasons = {line["reason"] for line in box.records.of("end")}
-        assert reasons >= {f"{name} is not offered any more by [host] of this box" for name in ("host", "app.log")}
+        told = {(line["reason"], line.get("text")) for line in box.records.of("end")}
+        cut = {("not_allowed", f"{name} is not offered any more by [host] of this box") for name in ("host", "app.log")}
+        assert told >= cut
+
+
+async def test_what_is_taken_away_before_it_has_begun_does_not_begin(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An account may come from a directory that takes its time."""
+    asked = asyncio.Event()
+
+    async def slow(_lookup: AccountLookup) -> NoReturn:
+        asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def take_away() -> None:
+        await asked.wait()
+        assert box.kubelet.apply(HostSettings()) == 1
+
+    monkeypatch.setattr(AccountLookup, "account", slow)
+    with pytest.raises(StreamReset) as reset:
+        async with asyncio.timeout(10):
+            await asyncio.gather(box.exec("id"), take_away())
+    assert reset.value.code is Code.NOT_ALLOWED
+    await eventually(lambda: box.records.lines)
+    (line,) = box.records.lines
+    assert (line["event"], line["outcome"], line["reason"]) == (
+        "refused",
+        "not_allowed",
+        "host is not offered any more by [host] of this box",
+    )
 
 
 async def ended(duplex: Duplex) -> StreamReset:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Any
 
 from tunnel.aio.exits.dialer import dial
 from tunnel.aio.exits.policy import Policy
+from tunnel.aio.exits.served import Served, not_allowed_any_more
 from tunnel.aio.sessions.carry import carry
 from tunnel.aio.sessions.incoming import IncomingStream
 from tunnel.aio.sessions.stream import Stream
@@ -68,26 +68,17 @@ Service = Callable[[Request], Awaitable[None]]
 
 @dataclass(slots=True, eq=False)
 class _Live:
-    """A stream that is being served, and what allowed it."""
+    """What is being served, and what allowed it."""
 
-    request: Request
-    task: asyncio.Task[Any]
     asked: Target
     target: TcpTarget | None = None
     """What was dialled for it; None for a service, and before the dial is over."""
     address: Address | None = None
     rule: TargetRule | None = None
+    name: str = ""
+    """The service that serves it, or through which it was asked for; empty for what the tunnel asks to dial."""
     service: Service | None = None
-    """What serves it; None for what is dialled."""
-    refusal: OpenRefused | None = None
-    """Why it may not go on."""
-
-    def end(self, refusal: OpenRefused) -> None:
-        """End it for both sides."""
-        self.refusal = refusal
-        if self.request.stream is not None:
-            self.request.stream.reset(refusal.code, refusal.told)
-        self.task.cancel()
+    """What has that name; None where `name` is empty."""
 
 
 class StreamAcceptor:
@@ -116,7 +107,7 @@ class StreamAcceptor:
         self._named = named or {}
         self._principal = principal
         self._offered_by = offered_by
-        self._live: set[_Live] = set()
+        self._served = Served()
 
     def replace(
         self, policy: Policy, services: Mapping[str, Service], named: Mapping[str, TcpTarget] | None = None
@@ -129,10 +120,7 @@ class StreamAcceptor:
             How many were ended.
         """
         self._policy, self._services, self._named = policy, services, named or {}
-        gone = [live for live in self._live if live.refusal is None and not self._allows(live)]
-        for live in gone:
-            live.end(OpenRefused(f"{live.asked} is not allowed any more at this end", Code.NOT_ALLOWED))
-        return len(gone)
+        return self._served.review()
 
     def rule_of(self, asked: Target, resolved_address: str) -> str:
         """Returns the rule that allows what was dialled, as it was written; empty for a service."""
@@ -148,28 +136,41 @@ class StreamAcceptor:
             StreamError: it may not be connected, or cannot, or nobody waits for it any more. The caller must reset
                 the stream, if `opened` was told of one.
         """
-        await self._serve(Request(incoming, self._principal or incoming.principal, opened), incoming)
+        if incoming.agent:
+            raise OpenRefused(f"this end does not forward to {incoming.agent}", Code.UNREACHABLE, NOT_FORWARDED)
+        request = Request(incoming, self._principal or incoming.principal, opened)
+        live = _Live(incoming.target)
+
+        def tell(refusal: OpenRefused) -> None:
+            if request.stream is not None:
+                request.stream.reset(refusal.code, refusal.told)
+
+        with self._served.hold(lambda: self._objection(live), tell):
+            await self._serve(live, request)
+
+    @asynccontextmanager
+    async def dialled(self, target: TcpTarget, deadline_s: float, through: str) -> AsyncIterator[Conn]:
+        """The block carries a connection that a service of this end wants for its own client.
+
+        It is held to the rules as a stream of the tunnel is: where the box does not allow it any more, nor the service
+        itself, the block is cancelled. The connection is the block's to close.
+
+        Args:
+            target: what to dial.
+            deadline_s: within which it must be connected.
+            through: name of the service.
+
+        Raises:
+            OpenRefused: it may not be connected, or cannot, or is not allowed any more.
+        """
+        live = _Live(target, name=through, service=self._services.get(through))
+        with self._served.hold(lambda: self._objection(live)):
+            conn, _ = await self._dial(live, target, deadline_s)
+            yield conn
 
     # Internal
 
-    async def _serve(self, request: Request, incoming: IncomingStream) -> None:
-        if incoming.agent:
-            raise OpenRefused(f"this end does not forward to {incoming.agent}", Code.UNREACHABLE, NOT_FORWARDED)
-        task = asyncio.current_task()
-        assert task is not None
-        live = _Live(request, task, incoming.target)
-        self._live.add(live)
-        try:
-            await self._serve_live(live)
-        except asyncio.CancelledError:
-            if live.refusal is None:
-                raise
-            task.uncancel()
-            raise live.refusal from None
-        finally:
-            self._live.discard(live)
-
-    async def _serve_live(self, live: _Live) -> None:
+    async def _serve(self, live: _Live, request: Request) -> None:
         match live.asked:
             case UnknownTarget():
                 raise OpenRefused(
@@ -179,23 +180,24 @@ class StreamAcceptor:
                 service = self._services.get(name)
                 if service is None:
                     raise OpenRefused(self._offered_by.format(name), Code.NO_SERVICE)
-                live.service = service
-                await service(live.request)
+                live.name, live.service = name, service
+                await service(request)
             case _:
-                await self._connect(live)
+                target = self._target_of(live.asked)
+                assert target is not None
+                conn, address = await self._dial(live, target, request.deadline_s)
+                await request.join(conn, address)
 
-    async def _connect(self, live: _Live) -> None:
-        target = self._target_of(live.asked)
-        assert target is not None
+    async def _dial(self, live: _Live, target: TcpTarget, deadline_s: float) -> tuple[Conn, str]:
         policy = self._policy
-        conn, address = await dial(target, policy, live.request.deadline_s)
+        conn, address = await dial(target, policy, deadline_s)
         live.target, live.address = target, _address_of(address)
         if live.address is not None:
             live.rule = policy.rule_for(target, live.address)
-        if policy is not self._policy and not self._allows(live):  # replaced while it was dialled
+        if policy is not self._policy and (objection := self._objection(live)) is not None:  # replaced meanwhile
             conn.reset()
-            raise OpenRefused(f"{live.asked} is not allowed any more at this end", Code.NOT_ALLOWED)
-        await live.request.join(conn, address)
+            raise objection
+        return conn, address
 
     def _target_of(self, asked: Target) -> TcpTarget | None:
         """What is dialled for a stream; None when it is a service's."""
@@ -203,14 +205,16 @@ class StreamAcceptor:
             return self._named.get(asked.name)
         return asked if isinstance(asked, TcpTarget) else None
 
-    def _allows(self, live: _Live) -> bool:
-        """Whether a stream may go on. One that is still being dialled is looked at behind its dial."""
-        if isinstance(live.asked, ServiceTarget) and live.service is not None:
-            return self._services.get(live.asked.name) == live.service
+    def _objection(self, live: _Live) -> OpenRefused | None:
+        """Why something may not go on; None when it may. What is still being dialled is looked at behind its dial."""
+        if live.service is not None and self._services.get(live.name) != live.service:
+            return not_allowed_any_more(live.asked)
         if live.target is None or live.address is None:
-            return True
+            return None
         same = self._target_of(live.asked) == live.target
-        return same and self._policy.still_allows(live.target, live.address, live.rule)
+        if same and self._policy.still_allows(live.target, live.address, live.rule):
+            return None
+        return not_allowed_any_more(live.asked)
 
 
 def _address_of(resolved: str) -> Address | None:
