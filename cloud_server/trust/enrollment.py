@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -17,14 +18,20 @@ from protos import tunnel_pb2
 from tunnel.aio.carriers.carrier_errors import EnrollmentRefused
 from tunnel.aio.identity.certificate import read_certificate
 from tunnel.aio.operate.audit import Audit
+from tunnel.core.path.rate import TokenBuckets
 from tunnel.core.wire.errors import SessionRefused, TunnelError
-from tunnel.core.wire.faults import TOKEN_USED
+from tunnel.core.wire.faults import RENEWED_TOO_OFTEN, TOKEN_USED
+from tunnel.core.wire.spoken import spoken_s
 
 _log = structlog.get_logger("cloud.enrollment")
 
 CANNOT_SIGN = "the server cannot sign certificates; its log says more"
 CANNOT_KEEP = "the server cannot write its state folder; its log says more"
 STILL_GOOD = "the token is still good"
+RENEWALS_PER_S = 1 / 30
+RENEWALS_BURST = 10
+"""Of one agent. It renews every few days, and tries again once a minute where that fails; each costs the signing
+process a signature, and the audit log a record."""
 
 
 class Enrollment:
@@ -45,6 +52,7 @@ class Enrollment:
         self._agents = agents
         self._on_joined = on_joined
         self._audit = audit
+        self._renewals = TokenBuckets(RENEWALS_PER_S, RENEWALS_BURST)
 
     async def join(self, peer_spiffe: str, request: tunnel_pb2.JoinRequest) -> tunnel_pb2.JoinResponse:
         """Trade a token for a certificate; a token for a name that is taken gives the name to the new key.
@@ -73,6 +81,7 @@ class Enrollment:
             self._audit.record_folded("join_failed", token_id, token=token_id, code=error.fault.code, text=str(error))
             what = CANNOT_SIGN if isinstance(error, SignerFailed) else CANNOT_KEEP
             raise EnrollmentRefused(f"{what}; {STILL_GOOD}", error.fault) from error
+        self._renewals.forget(name)  # the new key has not asked for anything yet
         self._on_joined(name, IdentityRejected(f"{name} was joined anew"))
         self._audit.record("joined", agent=name, token=token_id, version=request.version)
         return tunnel_pb2.JoinResponse(chain_der=[signed.certificate_der], ca_pem=signed.ca_pem, agent_name=name)
@@ -83,17 +92,20 @@ class Enrollment:
         """Trade a certificate for a fresh one of the same name and key.
 
         Raises:
-            EnrollmentRefused: revoked, or another key.
+            EnrollmentRefused: revoked, another key, or for now, because it asks too often.
         """
         name = peer_spiffe.rpartition("/")[2]
         try:
             await self._agents.check(name, peer_spki)
+            self._admit(name)
             if await self._signer.spki_sha256(request.csr_der) != peer_spki:
                 raise CsrRefused("the request is for another key; a new key needs a new join token")
             signed = await self._signer.sign(name, request.csr_der)
-        except (IdentityRejected, SessionRefused, CsrRefused) as refused:
+        except (IdentityRejected, SessionRefused, CsrRefused, EnrollmentRefused) as refused:
             code, text = refused.fault.code, str(refused)
             self._audit.record_folded("renewal_refused", name, agent=name, code=code, text=text)
+            if isinstance(refused, EnrollmentRefused):
+                raise
             raise EnrollmentRefused(refused.text, refused.fault) from refused
         except SignerFailed as error:
             _log.error("renewal failed", code=error.fault.code, agent=name, reason=str(error))
@@ -104,6 +116,17 @@ class Enrollment:
         return tunnel_pb2.RenewResponse(chain_der=[signed.certificate_der], ca_pem=signed.ca_pem)
 
     # Internal
+
+    def _admit(self, name: str) -> None:
+        """Refuse what an agent asks for too often.
+
+        Raises:
+            EnrollmentRefused: with when it may ask again.
+        """
+        wait_s = self._renewals.take(name, asyncio.get_running_loop().time())
+        if wait_s:
+            text = f"{name} asks for certificates too often: once in {spoken_s(1 / RENEWALS_PER_S)} is allowed"
+            raise EnrollmentRefused(text, RENEWED_TOO_OFTEN, wait_s)
 
     async def _note(self, name: str, signed: Signed) -> None:
         """For `agent list` and the figures: an agent that has its certificate is none the worse without."""

@@ -23,6 +23,9 @@ AT_MOST_EVERY_S = 3600.0
 """The least seconds between two renewals: a box whose clock is ahead finds each certificate due at once, however
 fresh."""
 
+MAX_ADVISED_S = 3600.0
+"""The longest wait that a server may ask for: several fit into the third of a certificate's life that is left."""
+
 _log = structlog.get_logger("edge.renewal")
 
 
@@ -52,7 +55,15 @@ async def keep_fresh(identity: Identity, dialling: Callable[[], tuple[Sequence[s
                 cause=fault_of(error).code,
                 reason=str(error),
             )
-            await asyncio.sleep(RETRY_S * (0.5 + random.random()))  # noqa: S311 - jitter
+            await asyncio.sleep(_pause_s(error))
+
+
+def _pause_s(error: BaseException) -> float:
+    """How long to wait before the next try; not less than what a server advised, spread over half more."""
+    pause_s, jitter = RETRY_S * (0.5 + random.random()), random.random()  # noqa: S311
+    if isinstance(error, EnrollmentRefused):
+        pause_s = max(pause_s, min(error.retry_after_s, MAX_ADVISED_S) * (1.0 + 0.5 * jitter))
+    return pause_s
 
 
 async def _renew(identity: Identity, server: str, options: DialOptions) -> None:

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import NameOID
 
 from cloud_server.trust.ca import spki_sha256
+from cloud_server.trust.enrollment import RENEWALS_BURST
 from cloud_server.trust.records import JOIN_TOKENS
 from cloud_server.trust.store import Change, Kind, value_of
 from protos import tunnel_pb2
@@ -23,6 +24,7 @@ from tunnel.aio.carriers.carrier_errors import CarrierLost, EnrollmentRefused
 from tunnel.aio.carriers.enrollment import call_join, call_renew
 from tunnel.aio.identity.join_token import JoinToken
 from tunnel.aio.identity.tls_material import ClientTls
+from tunnel.core.path.rate import TokenBuckets
 
 Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
 TIMEOUT_S = 10.0
@@ -159,6 +161,34 @@ async def test_a_revoked_agent_gets_no_renewal(place: Office, key: ec.EllipticCu
     with pytest.raises(EnrollmentRefused, match="was revoked"):
         await renew(place, key, pem(first), csr(key))
     assert [record["agent"] for record in place.audit.of("renewal_refused")] == ["box-7"]
+
+
+async def test_a_box_that_renews_in_a_loop_is_told_to_wait_and_no_other(
+    place: Office, key: ec.EllipticCurvePrivateKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = 0.0
+    monkeypatch.setattr(TokenBuckets, "take", lambda self, who, _now, take=TokenBuckets.take: take(self, who, now_s))
+    (mine,) = (await join(place, await token_of(place), csr(key))).chain_der
+    other = ec.generate_private_key(ec.SECP256R1())
+    (others,) = (await join(place, await token_of(place, "box-8"), csr(other))).chain_der
+    for _ in range(RENEWALS_BURST):
+        await renew(place, key, pem(mine), csr(key))
+    for asked_s, advised_s in ((0.0, 30.0), (12.0, 18.0)):
+        now_s = asked_s
+        with pytest.raises(EnrollmentRefused, match="box-7 asks for certificates too often") as refused:
+            await renew(place, key, pem(mine), csr(key))
+        assert refused.value.fault.code == "LL2029"
+        assert refused.value.retry_after_s == pytest.approx(advised_s)
+    await renew(place, other, pem(others), csr(other))
+    assert {record["code"] for record in place.audit.of("renewal_refused")} == {"LL2029"}
+    now_s = 30.1
+    await renew(place, key, pem(mine), csr(key))
+    assert len(place.audit.of("renewed")) == RENEWALS_BURST + 2
+    with pytest.raises(EnrollmentRefused):
+        await renew(place, key, pem(mine), csr(key))
+    again = ec.generate_private_key(ec.SECP256R1())
+    (new,) = (await join(place, await token_of(place), csr(again))).chain_der
+    await renew(place, again, pem(new), csr(again))  # another box, with a burst of its own
 
 
 async def test_a_join_certificate_cannot_renew_and_an_agents_cannot_join(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tunnel.core.path.rate import TokenBucket
+from tunnel.core.path.rate import TokenBucket, TokenBuckets
 
 
 def test_a_burst_then_the_rate() -> None:
@@ -16,3 +16,33 @@ def test_a_burst_then_the_rate() -> None:
 def test_rest_never_saves_more_than_the_burst() -> None:
     bucket = TokenBucket(10.0, 2, now=0.0)
     assert [bucket.take(1000.0) for _ in range(3)] == [True, True, False]
+
+
+def test_how_long_it_takes_until_there_is_one() -> None:
+    bucket = TokenBucket(0.5, 1, now=0.0)
+    assert bucket.wait_s == 0.0
+    bucket.take(0.0)
+    assert bucket.wait_s == 2.0
+    assert not bucket.take(1.0)
+    assert bucket.wait_s == 1.0
+
+
+def test_each_has_a_bucket_of_their_own() -> None:
+    buckets = TokenBuckets(0.5, 2)
+    assert [buckets.take("a", 0.0) for _ in range(3)] == [0.0, 0.0, 2.0]
+    assert buckets.take("b", 0.0) == 0.0
+    buckets.forget("a")
+    assert buckets.take("a", 0.0) == 0.0
+
+
+def test_buckets_that_are_full_again_are_forgotten_and_no_others() -> None:
+    buckets = TokenBuckets(0.5, 2)
+    for second in range(4):
+        buckets.take(f"box-{second}", float(second))
+    assert len(buckets) == 4
+    buckets.take("box-0", 3.5)
+    buckets.take("box-9", 6.2)  # 4 s make one full: those of the seconds 1 and 2 are
+    assert len(buckets) == 3
+    assert buckets.take("box-0", 6.2) == 0.0
+    buckets.take("box-9", 100.0)
+    assert len(buckets) == 1

@@ -21,6 +21,7 @@ from tests.support.carriers import DIRECT
 from tests.support.enrolling import Office, open_office, public_key_of
 from tests.support.waits import eventually
 from tunnel.aio.sockets.http_proxy import VARIABLES
+from tunnel.core.path.rate import TokenBuckets
 
 MINUTE = timedelta(minutes=1)
 """A life of which more than two thirds are over at once, since it begins five minutes early."""
@@ -141,3 +142,20 @@ async def test_a_refusal_and_missing_files_are_told_and_tried_again(
             for path in (joined.key_path, joined.ca_path, joined.certificate_path):
                 await asyncio.to_thread(path.rename, tmp_path / "box" / path.name)
             await eventually(lambda: told)
+
+
+@pytest.mark.parametrize(
+    ("advised_s", "at_least_s", "at_most_s"), [(0.0, 30.0, 90.0), (200.0, 200.0, 300.0), (1e5, 3600.0, 5400.0)]
+)
+async def test_a_server_may_say_when_to_ask_again(
+    place: Office, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sleeps: list[float],
+    advised_s: float, at_least_s: float, at_most_s: float,
+) -> None:  # fmt: skip
+    identity = await box_of(place, tmp_path / "box", MINUTE, monkeypatch)
+    monkeypatch.setattr(TokenBuckets, "take", lambda *_: advised_s or 0.001)
+    with capture_logs() as logs:
+        async with kept_fresh(identity, [place.address]) as told:
+            await eventually(lambda: sleeps)
+    assert told == []
+    assert at_least_s <= sleeps[0] <= at_most_s
+    assert [log["cause"] for log in logs if log["event"] == "certificate not renewed, trying again"] == ["LL2029"]

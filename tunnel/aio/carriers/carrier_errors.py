@@ -70,9 +70,17 @@ class CarrierLost(FaultError):
 
 
 class EnrollmentRefused(FaultError):
-    """The server will not issue a certificate; the text says why."""
+    """The server will not issue a certificate; the text says why.
+
+    Attributes:
+        retry_after_s: how long the server asks us to wait; 0.0 means that it gave no advice.
+    """
 
     default_fault = ENROLLMENT_REFUSED
+
+    def __init__(self, text: str, fault: Fault | None = None, retry_after_s: float = 0.0) -> None:
+        super().__init__(text, fault)
+        self.retry_after_s = retry_after_s
 
 
 def lost_from_status(code: grpc.StatusCode, details: str | None, peer: str) -> CarrierLost:

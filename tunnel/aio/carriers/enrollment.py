@@ -6,7 +6,7 @@ Here is the transport of both sides. Who may have which certificate is decided b
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from typing import NoReturn, Protocol, TypeVar
 
 import grpc
@@ -25,6 +25,10 @@ from tunnel.core.wire.spoken import spoken_s
 
 _MAX_REQUEST_BYTES = 64 * 1024
 """A CSR with the largest RSA key is below 4 KiB."""
+
+_RETRY_AFTER = "longline-retry-after-ms"
+"""Trailing metadata of a refusal that passes: after how many milliseconds it is worth asking again."""
+_MAX_DIGITS = 9
 
 _log = structlog.get_logger("tunnel.enrollment")
 _M = TypeVar("_M", bound=Message)
@@ -105,9 +109,10 @@ async def _call(address: str, tls: ClientTls, method: str, request: bytes, optio
     except grpc.aio.AioRpcError as error:
         options.saw(error.initial_metadata())
         lost = lost_from_status(error.code(), error.details(), address)
-        if error.code() in (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.PERMISSION_DENIED):
+        retry_after_s = _retry_after_s(error.trailing_metadata())
+        if error.code() in (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.PERMISSION_DENIED) or retry_after_s:
             text, fault = decoded(error.details() or "refused")
-            raise EnrollmentRefused(text, fault) from error
+            raise EnrollmentRefused(text, fault, retry_after_s) from error
     except TimeoutError:
         pass
     finally:
@@ -158,4 +163,16 @@ async def _answer(answer: Awaitable[Message], identity: PeerIdentity, context: _
 async def _refuse(context: _Context, identity: PeerIdentity, refusal: EnrollmentRefused) -> NoReturn:
     about = {"peer": readable_peer(context.peer()), "identity": identity.uri}
     _log.warning("enrollment refused", code=refusal.fault.code, reason=refusal.text, **about)
-    await context.abort(grpc.StatusCode.FAILED_PRECONDITION, coded(refusal.text, refusal.fault))
+    text = coded(refusal.text, refusal.fault)
+    if refusal.retry_after_s:
+        after = ((_RETRY_AFTER, str(round(refusal.retry_after_s * 1000))),)
+        await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, text, after)
+    await context.abort(grpc.StatusCode.FAILED_PRECONDITION, text)
+
+
+def _retry_after_s(metadata: Iterable[tuple[str, str | bytes]] | None) -> float:
+    """The advice in the trailing metadata of a refusal; 0.0 for none that can be read."""
+    for name, value in metadata or ():
+        if name == _RETRY_AFTER and isinstance(value, str) and value.isdecimal() and len(value) <= _MAX_DIGITS:
+            return int(value) / 1000
+    return 0.0

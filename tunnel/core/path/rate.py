@@ -1,4 +1,4 @@
-"""A token bucket: how often something may be done, with a burst."""
+"""Token buckets: how often something may be done, with a burst."""
 
 from __future__ import annotations
 
@@ -14,6 +14,16 @@ class TokenBucket:
         self._tokens = float(burst)
         self._at_s = now
 
+    @property
+    def used_s(self) -> float:
+        """When it was last asked."""
+        return self._at_s
+
+    @property
+    def wait_s(self) -> float:
+        """How long after that it has a token; 0.0 when it had one left."""
+        return max(0.0, 1.0 - self._tokens) / self._rate
+
     def take(self, now: float) -> bool:
         """Uses one token; returns False when there is none."""
         self._tokens = min(self._burst, self._tokens + (now - self._at_s) * self._rate)
@@ -22,3 +32,39 @@ class TokenBucket:
             return False
         self._tokens -= 1.0
         return True
+
+
+class TokenBuckets:
+    """A bucket for each of many who ask. One that nobody asked until it was full again is forgotten."""
+
+    __slots__ = ("_buckets", "_burst", "_rate")
+
+    def __init__(self, rate_per_s: float, burst: int) -> None:
+        self._rate = rate_per_s
+        self._burst = burst
+        self._buckets: dict[str, TokenBucket] = {}
+        """The one that was asked last stands last."""
+
+    def __len__(self) -> int:
+        return len(self._buckets)
+
+    def take(self, who: str, now: float) -> float:
+        """Uses one token of theirs; returns 0.0, or where there is none in how many seconds there is one."""
+        self._forget(now)
+        bucket = self._buckets.pop(who, None) or TokenBucket(self._rate, self._burst, now)
+        self._buckets[who] = bucket
+        return 0.0 if bucket.take(now) else bucket.wait_s
+
+    def forget(self, who: str) -> None:
+        """Gives them all tokens back."""
+        self._buckets.pop(who, None)
+
+    # Internal
+
+    def _forget(self, now: float) -> None:
+        full_s = self._burst / self._rate
+        while self._buckets:
+            who = next(iter(self._buckets))
+            if now - self._buckets[who].used_s < full_s:
+                return
+            del self._buckets[who]

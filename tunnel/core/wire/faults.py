@@ -104,6 +104,7 @@ RECORD_UNREADABLE: Final = Fault("LL2025", "One record of an agent, user or toke
 CERTIFICATE_NOT_RELOADED: Final = Fault("LL2026", "A new certificate cannot be used, the old one stays")
 ENROLLMENT_REFUSED: Final = Fault("LL2027", "The server will not issue a certificate")
 ADMIN_REFUSED: Final = Fault("LL2028", "An account may not administer this daemon")
+RENEWED_TOO_OFTEN: Final = Fault("LL2029", "A box asks for certificates too often")
 
 # The link between agent and server
 
