@@ -18,6 +18,7 @@ import structlog
 from tunnel.aio.process.parts import Part, Parts
 from tunnel.aio.sockets.listener import Handler, Listener, ListenFailed
 from tunnel.aio.sockets.listening import ListeningSockets
+from tunnel.core.wire.host_port import split_host_port
 
 _log = structlog.get_logger("cloud.listeners")
 
@@ -35,7 +36,7 @@ class Place:
         """Returns whether two may exclude each other: a port at every address shuts out that of one."""
         if self.path is not None or other.path is not None:
             return self.path == other.path
-        port, others = self.address.rpartition(":")[2], other.address.rpartition(":")[2]
+        (_, port), (_, others) = split_host_port(self.address), split_host_port(other.address)
         return port == others != "0"
 
 

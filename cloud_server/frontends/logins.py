@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from tunnel.aio.operate.audit import Audit
+from tunnel.core.wire.host_port import split_host_port
 
 
 class RefusedLogins:
@@ -22,5 +23,5 @@ class RefusedLogins:
     def refused(self, frontend: str, peer: str, reason: str) -> None:
         """Tells of one; `peer` is its address and port."""
         self._counts[frontend] += 1
-        address = peer.rpartition(":")[0] or peer
+        address = split_host_port(peer)[0] or peer
         self._audit.record_folded("login_refused", (frontend, address), frontend=frontend, peer=address, reason=reason)

@@ -20,6 +20,7 @@ from tunnel.aio.identity.validity import Watched
 from tunnel.aio.operate.desired_state import Reloaded
 from tunnel.core.wire.errors import Code, TunnelError
 from tunnel.core.wire.faults import AGENT_REVOKED
+from tunnel.core.wire.host_port import split_host_port
 
 MAX_EVENTS = 10_000
 """Some 4 MB. A restart makes an event of each agent, and must not push out what went before."""
@@ -112,7 +113,7 @@ class EventBook:
     def refused(self, name: str, address: str, error: TunnelError) -> None:
         """An agent was turned away."""
         kind = "replaced" if error.code is Code.REPLACED else "refused"
-        host = address.rpartition(":")[0]
+        host, _ = split_host_port(address)
         self._tell_folded(kind, f"turned away at {host}: {error.fault.code}: {error}", name)
 
     def reloaded(self, one: Reloaded) -> None:

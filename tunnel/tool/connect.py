@@ -26,6 +26,7 @@ from tunnel.core.wire.faults import (
     FaultError,
     decoded,
 )
+from tunnel.core.wire.host_port import split_host_port
 from tunnel.core.wire.spoken import spoken_s
 from tunnel.tool.wire import PlainWire, TlsWire, Wire
 
@@ -132,8 +133,7 @@ def dial_tls(
     Raises:
         ConnectFailed: it cannot be reached.
     """
-    host, _, port = address.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
+    host, port = split_host_port(address)
     if not host or not (port.isascii() and port.isdigit() and 0 < int(port) <= MAX_PORT):
         raise ConnectFailed(f"{what} {address}: write HOST:PORT, or the path of a unix socket", VIA_INVALID)
     try:

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 
 from cloud_server.agents.agents import AgentView
 from cloud_server.frontends.fleet.resources import LEASE_NAMESPACE
+from tunnel.core.wire.host_port import split_host_port
 from tunnel.kubeapi.status import Json
 
 LABEL_PREFIX = "longline/"
@@ -188,7 +189,7 @@ def _addresses(agent: AgentView) -> list[Json]:
             found.append({"type": "InternalIP", "address": str(ipaddress.ip_address(text))})
         except ValueError:
             continue
-    host = agent.address.rpartition(":")[0].strip("[]")
+    host, _ = split_host_port(agent.address)
     with suppress(ValueError):  # never connected, or through something that has no address
         found.append({"type": "ExternalIP", "address": str(ipaddress.ip_address(host))})
     found.append({"type": "Hostname", "address": claim(agent.node.hostname if agent.node else "") or agent.name})

@@ -35,6 +35,7 @@ from tunnel.aio.sockets.conn import Conn
 from tunnel.aio.sockets.http1 import HttpError, Request
 from tunnel.core.wire.errors import StreamError
 from tunnel.core.wire.faults import BUG
+from tunnel.core.wire.host_port import split_host_port
 from tunnel.kubeapi.encoding import JSON_TYPE, decode, encode
 from tunnel.kubeapi.negotiation import negotiate
 from tunnel.kubeapi.protobuf import MEDIA_TYPE, decode_object
@@ -186,7 +187,7 @@ class FleetServer:
             kind=who.kind.label,
             who=who.name,
             proof=who.proof,
-            peer=peer.rpartition(":")[0],
+            peer=split_host_port(peer)[0],
             verb=about.verb,
             group=what.group,
             resource=what.name,

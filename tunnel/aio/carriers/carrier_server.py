@@ -31,6 +31,7 @@ from tunnel.aio.identity.tls_material import ServerTls
 from tunnel.aio.process.tasks import TaskOwner
 from tunnel.aio.sockets.binding import in_use
 from tunnel.core.wire.faults import BOX_CERTIFICATE_TIME, PEER_ROLE_REFUSED, PEER_SAID_NOTHING, coded
+from tunnel.core.wire.host_port import split_host_port
 from tunnel.core.wire.limits import MAX_MESSAGE_BYTES
 from tunnel.core.wire.spoken import spoken_s
 
@@ -169,7 +170,7 @@ class CarrierServer:
         """One Connect call, from its headers to its status."""
         identity = await self._authorise(CONNECT, context)
         peer = readable_peer(context.peer())
-        address = peer.rpartition(":")[0]
+        address, _ = split_host_port(peer)
         if self._stopping:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is stopping")
         if self._too_many_silent(address, identity.uri):

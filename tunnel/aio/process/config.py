@@ -21,6 +21,7 @@ from cattrs.errors import ForbiddenExtraKeysError
 
 from tunnel.core.wire import faults as table
 from tunnel.core.wire.faults import CONFIG_INVALID, CONFIG_NOT_TOML, CONFIG_UNREADABLE, FaultError
+from tunnel.core.wire.host_port import split_host_port
 from tunnel.core.wire.target_rule import MAX_PORT, TargetRule
 
 T = TypeVar("T")
@@ -66,12 +67,12 @@ class HostPort(str):
     @property
     def port(self) -> int:
         """The port."""
-        return int(self.rpartition(":")[2])
+        return int(split_host_port(self)[1])
 
     @property
     def host(self) -> str:
         """The host, without brackets."""
-        return self.rpartition(":")[0].removeprefix("[").removesuffix("]")
+        return split_host_port(self)[0]
 
 
 class ServerAddress(HostPort):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tunnel.core.wire.host_port import split_host_port
+
 
 def split_address(address: str) -> tuple[str, int]:
     """Host and port of `host:port` or `[2001:db8::1]:port`.
@@ -9,10 +11,9 @@ def split_address(address: str) -> tuple[str, int]:
     Raises:
         ValueError: with what is expected.
     """
-    host, colon, port = address.rpartition(":")
-    bracketed = host.startswith("[") and host.endswith("]")
-    bare = host[1:-1] if bracketed else host
+    bare, port = split_host_port(address)
+    bracketed = address.startswith("[")
     good_host = bare and (bracketed or ":" not in bare) and not any(c in bare for c in "/[]% \t\r\n")
-    if not (colon and good_host and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+    if not (good_host and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
         raise ValueError(f"{address!r} is not an address: host:port, 192.0.2.1:port or [2001:db8::1]:port")
     return bare, int(port)

@@ -10,6 +10,7 @@ import stat
 from pathlib import Path
 
 from tunnel.core.wire.faults import CANNOT_LISTEN, FaultError
+from tunnel.core.wire.host_port import split_host_port
 
 UNIX_MODE = 0o660
 """Of a socket for others of the daemon's group."""
@@ -108,8 +109,7 @@ def in_use(address: str) -> bool:
     For sockets that let others in beside them (SO_REUSEPORT): two strangers would share what comes in. Blocks while a
     name is resolved.
     """
-    host, _, port = address.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
+    host, port = split_host_port(address)
     try:
         found = socket.getaddrinfo(host or None, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         for family, kind, proto, _, where in found:
@@ -126,7 +126,7 @@ def address_fault(address: str) -> str:
 
     Blocks while a name is resolved.
     """
-    host = address.rpartition(":")[0].removeprefix("[").removesuffix("]")
+    host, _ = split_host_port(address)
     try:
         found = socket.getaddrinfo(host or None, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         for family, kind, proto, _, where in found:

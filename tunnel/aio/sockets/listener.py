@@ -27,6 +27,7 @@ from tunnel.aio.sockets.tcp import abort_with_reset, reset_when_closed
 from tunnel.aio.sockets.tls import HANDSHAKE_TIMEOUT_S, TlsTransport
 from tunnel.core.wire.errors import Code, StreamError
 from tunnel.core.wire.faults import CANNOT_LISTEN, TOO_MANY_CLIENTS
+from tunnel.core.wire.host_port import split_host_port
 from tunnel.core.wire.target_rule import MAX_PORT
 
 _log = structlog.get_logger("tunnel.listener")
@@ -108,8 +109,7 @@ class Listener:
         Raises:
             ListenFailed: the address cannot be bound.
         """
-        host, _, port = address.rpartition(":")
-        host = host.removeprefix("[").removesuffix("]")
+        host, port = split_host_port(address)
         if not (port.isascii() and port.isdigit() and int(port) <= MAX_PORT):
             raise ListenFailed(f"{address!r} is not host:port, with a port up to {MAX_PORT}")
         self._context = tls
