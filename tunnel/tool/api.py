@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import socket
 import ssl
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,17 +18,20 @@ from typing import Any, Self
 import h11
 
 from tunnel.aio.process.command import VERSION
-from tunnel.core.wire.faults import API_REFUSED, CREDENTIAL_MISSING, FAULTS, Fault, FaultError, decoded
+from tunnel.core.wire.faults import API_REFUSED, CREDENTIAL_MISSING, FAULTS, VIA_SILENT, Fault, FaultError, decoded
 from tunnel.core.wire.spoken import printable
 from tunnel.tool.connect import CHUNK_BYTES, ConnectFailed, Patience, Proxy, dial_tls, dial_unix, failure
 from tunnel.tool.kubeconfig import Access, KubeconfigUnusable
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 """The most bytes of a document that is read whole: the nodes of 10,000 boxes are 25 MB."""
+MIN_BYTES_PER_S = 4 * 1024
+"""The least rate at which such a document must come: less than any link that people work over has left for them."""
 MAX_LINE_BYTES = 1024 * 1024
 """The most bytes of one document in an answer that has one on each line."""
 MAX_ERROR_BYTES = 64 * 1024
 DEFAULT_TIMEOUT_S = 30.0
+JSON = "application/json"
 
 Headers = Mapping[str, str]
 
@@ -54,7 +58,8 @@ class Api:
 
         Args:
             where: the kubeconfig's context, or the path of the socket.
-            timeout_s: the seconds until the head of an answer, its connection included.
+            timeout_s: the seconds until the head of an answer, its connection included; and of each pause in a
+                document.
 
         Raises:
             ApiFailed: the kubeconfig's certificates cannot be used.
@@ -67,22 +72,26 @@ class Api:
         except KubeconfigUnusable as error:
             raise ApiFailed(str(error), fault=error.fault) from error
 
-    def get(self, path: str) -> Any:
-        """Returns the JSON document at a path; None for an answer without a body.
+    def get(self, path: str, *, accept: str = JSON, limit_bytes: int = MAX_ANSWER_BYTES) -> Any:
+        """Returns the JSON document at a path, in the form that `accept` names; None for an answer without a body.
 
         Raises:
-            ApiFailed: the server cannot be reached or refuses, or the answer is no JSON.
+            ApiFailed: the server cannot be reached or refuses, or the answer is no JSON, is longer than the limit, or
+                ceases to come.
         """
-        return self.ask("GET", path)
+        return self.ask("GET", path, accept=accept, limit_bytes=limit_bytes)
 
-    def ask(self, method: str, path: str, body: object = None) -> Any:
+    def ask(
+        self, method: str, path: str, body: object = None, *, accept: str = JSON, limit_bytes: int = MAX_ANSWER_BYTES
+    ) -> Any:
         """Sends a request, with a JSON body unless that is None; returns the JSON of the answer, None for no body.
 
         Raises:
-            ApiFailed: the server cannot be reached or refuses, or the answer is no JSON.
+            ApiFailed: the server cannot be reached or refuses, or the answer is no JSON, is longer than the limit, or
+                ceases to come.
         """
-        with self.request(method, path, body=body) as answer:
-            text = answer.read_all(MAX_ANSWER_BYTES)
+        with self.request(method, path, body=body, headers={"Accept": accept}) as answer:
+            text = answer.read_all(limit_bytes, timeout_s=self._timeout_s)
             if not text:
                 return None
             try:
@@ -102,7 +111,7 @@ class Api:
         patience = Patience(self._timeout_s)
         content = b"" if body is None else json.dumps(body).encode()
         with self._dial(patience) as answer:
-            sent = {"Host": self._host(), "User-Agent": f"longline/{VERSION}", "Accept": "application/json"}
+            sent = {"Host": self._host(), "User-Agent": f"longline/{VERSION}", "Accept": JSON}
             if isinstance(self._where, Access) and self._where.token:
                 sent["Authorization"] = f"Bearer {self._where.token}"
             if content:
@@ -128,6 +137,23 @@ class Api:
             return Answer(server, patience)
         except ConnectFailed as error:
             raise ApiFailed(str(error), fault=error.fault) from error
+
+
+class _DocumentPatience(Patience):
+    """The time that a document may take: a limit to each pause, and a least rate, so that there is an end."""
+
+    def __init__(self, timeout_s: float) -> None:
+        super().__init__(timeout_s)
+        self._latest_s = self._until_s
+
+    def came(self, count_bytes: int) -> None:
+        """Gives time for the rest, now that so many bytes are here."""
+        self._latest_s += count_bytes / MIN_BYTES_PER_S
+        self._until_s = min(self._latest_s, time.monotonic() + self._timeout_s)
+
+    def over(self, name: str) -> ConnectFailed:
+        """See `Patience`."""
+        return ConnectFailed(f"{name}: the answer began, and its rest did not come in time", VIA_SILENT)
 
 
 class Answer:
@@ -192,15 +218,26 @@ class Answer:
             if not isinstance(event, h11.InformationalResponse):
                 raise ApiFailed(f"{self.server.name}: the connection ended in the middle of the answer")
 
-    def read_all(self, limit_bytes: int, *, cut: bool = False) -> bytes:
-        """Returns the whole body, which `limit_bytes` bounds; `cut` has a longer one cut instead of refused.
+    def read_all(self, limit_bytes: int, *, cut: bool = False, timeout_s: float | None = None) -> bytes:
+        """Returns the whole body.
+
+        Args:
+            limit_bytes: the most bytes that it may have.
+            cut: whether a longer one is cut instead of refused.
+            timeout_s: the longest pause in it, in seconds; None: all of it must come within what is left of the time
+                for the head.
 
         Raises:
-            ApiFailed: it is longer than the limit and may not be cut, or broke off.
+            ApiFailed: it is longer than the limit and may not be cut, or broke off, or ceased to come.
         """
+        patience = None
+        if timeout_s is not None:
+            patience = self._patience = _DocumentPatience(timeout_s)
         whole = bytearray()
         while data := self.read():
             whole += data
+            if patience is not None:
+                patience.came(len(data))
             if len(whole) > limit_bytes:
                 if cut:
                     break
