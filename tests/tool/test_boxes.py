@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from tunnel.tool.api import Api, ApiFailed
-from tunnel.tool.boxes import did_you_mean, list_boxes, log_container, offers_of, unknown_box
+from tunnel.tool.boxes import HINT_BYTES, TABLE, did_you_mean, list_boxes, log_container, offers_of, unknown_box
 from tunnel.tool.commands_boxes import Duration
 from tunnel.tool.copy_progress import duration_text, size_text
 from tunnel.tool.many_boxes import Ran, results_table
@@ -44,7 +45,12 @@ class Answers(Api):
         self.nodes = nodes
         self.pod = pod
 
-    def get(self, path: str) -> Any:
+    def get(self, path: str, *, accept: str = "", limit_bytes: int = 0) -> Any:
+        if accept == TABLE:
+            assert path == "/api/v1/nodes?includeObject=None"
+            if limit_bytes and len(self.nodes) * 200 > limit_bytes:
+                raise ApiFailed("longer than that")
+            return {"rows": [{"cells": [node["metadata"]["name"], "Ready"]} for node in self.nodes]}
         if path == "/api/v1/nodes":
             return {"items": list(self.nodes)}
         if self.pod is None:
@@ -95,6 +101,8 @@ def test_close_names() -> None:
     assert "did you mean box-" in str(unknown_box(FLEET, "box-9", ApiFailed("not found", 404)))
     for same in (ApiFailed("no", 403), ApiFailed("not found", 404)):
         assert unknown_box(FLEET, "box-1", same) is same
+    many = Answers(*[node("box-1")] * (HINT_BYTES // 200 + 1))
+    assert unknown_box(many, "bx-1", same) is same
 
 
 def test_logs_by_name_unit_and_path() -> None:
@@ -126,8 +134,28 @@ def test_what_is_kept_of_a_command_is_bounded() -> None:
     ran = Ran("box-1", 0)
     for _ in range(40):
         ran.take(Channel.STDOUT, bytes(65536))
-    assert len(ran.output) == len(ran.stdout) == 1024 * 1024
+    assert len(ran.output) == len(ran.of(Channel.STDOUT)) == 1024 * 1024
     assert ran.shown()["cut"] is True
+
+
+def test_both_outputs_are_told_apart_and_kept_once() -> None:
+    ran = Ran("box-1", 0)
+    written = [(Channel.STDERR, b"a"), (Channel.STDOUT, b"b"), (Channel.STDOUT, b"c"), (Channel.STDERR, b"\xff")]
+    for channel, data in written:
+        ran.take(channel, data)
+    assert (bytes(ran.output), ran.of(Channel.STDOUT), ran.of(Channel.STDERR)) == (b"abc\xff", b"bc", b"a\xff")
+    assert (ran.shown()["stdout"], ran.shown()["stderr"]) == ("bc", "a\ufffd")
+    tracemalloc.start()
+    try:
+        full = Ran("box-2", 0)
+        for _ in range(20):
+            full.take(Channel.STDOUT, bytes(65536))
+        for _ in range(200_000):  # what comes beyond the limit costs nothing
+            full.take(Channel.STDERR, b"x")
+            full.take(Channel.STDOUT, b"x")
+        assert tracemalloc.get_traced_memory()[0] < 1.5 * len(full.output)
+    finally:
+        tracemalloc.stop()
 
 
 def test_figures_for_people() -> None:

@@ -64,9 +64,9 @@ def _box_names(ctx: click.Context) -> list[str]:
     if api is None:
         return []
     try:
-        from tunnel.tool.boxes import list_boxes
+        from tunnel.tool.boxes import box_names
 
-        return [box.name for box in list_boxes(api)]
+        return box_names(api)
     except Exception:
         logging.getLogger(__name__).debug("no names", exc_info=True)
         return []

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 import threading
+from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 from typing import Any, BinaryIO
 from urllib.parse import quote, urlencode
 
@@ -36,10 +38,10 @@ class Ran:
     """Why it was not run, or lost; empty otherwise."""
     output: bytearray = field(default_factory=bytearray)
     """Both of its outputs, in the order in which they came."""
-    stdout: bytearray = field(default_factory=bytearray)
-    stderr: bytearray = field(default_factory=bytearray)
     cut: bool = False
     """Whether it wrote more than is kept."""
+    _switches: array[int] = field(default_factory=lambda: array("I"))
+    """The offsets in `output` at which the other of the two begins; it begins with standard output."""
 
     def shown(self) -> dict[str, Any]:
         """Returns the run as `-o json` shows it."""
@@ -47,18 +49,25 @@ class Ran:
             "box": self.box,
             "exit_code": self.exit_code,
             "error": self.error or None,
-            "stdout": self.stdout.decode("utf-8", "replace"),
-            "stderr": self.stderr.decode("utf-8", "replace"),
+            "stdout": self.of(Channel.STDOUT).decode("utf-8", "replace"),
+            "stderr": self.of(Channel.STDERR).decode("utf-8", "replace"),
             "cut": self.cut,
         }
 
     def take(self, channel: Channel, data: bytes) -> None:
         """Keeps what the command writes, up to MAX_KEPT_BYTES."""
-        one = self.stdout if channel is Channel.STDOUT else self.stderr
         room = MAX_KEPT_BYTES - len(self.output)
         self.cut = self.cut or len(data) > room
-        one += data[:room]
-        self.output += data[:room]
+        kept = data[:room]
+        if kept and len(self._switches) % 2 != (channel is not Channel.STDOUT):
+            self._switches.append(len(self.output))
+        self.output += kept
+
+    def of(self, channel: Channel) -> bytes:
+        """Returns what is kept of one of its outputs."""
+        ends = [0, *self._switches, len(self.output)]
+        first = 0 if channel is Channel.STDOUT else 1
+        return b"".join(self.output[start:end] for start, end in list(pairwise(ends))[first::2])
 
 
 def run_on_all(
