@@ -101,7 +101,7 @@ def where_options(command: Command) -> Command:
         default=30.0,
         show_default=True,
         metavar="SECONDS",
-        help="For the server's answer.",
+        help="For the server's answer to begin, and for each pause in a list.",
     )
     @wraps(command)
     def wrapped(*args: Any, kubeconfig: Path | None, context: str | None, timeout_s: float, **kwargs: Any) -> Any:
