@@ -172,10 +172,12 @@ class Agent:
             self.facts.clear(CLOCK)
 
     def _apply_host(self, new: AgentConfig) -> int:
-        """The built-in kubelet; commands wait for their account, which may come from a directory that is not there yet.
+        """Makes the built-in kubelet match the configuration; there is none where it has nothing to offer.
+
+        Commands wait for their account, which may come from a directory service that is not there yet.
 
         Returns:
-            How many commands and logs were ended that it offers no more.
+            How many commands and logs were ended because the box offers them no more.
         """
         if self._host_part is not None:
             self.parts.forget(self._host_part)

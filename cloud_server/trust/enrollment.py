@@ -118,7 +118,7 @@ class Enrollment:
     # Internal
 
     def _admit(self, name: str) -> None:
-        """Refuse what an agent asks for too often.
+        """Refuses an agent that asks for certificates too often.
 
         Raises:
             EnrollmentRefused: with when it may ask again.

@@ -40,11 +40,11 @@ class RequestRecord:
     bytes_out: int = 0
     """Bytes that went to the client."""
     ended: str = "closed"
-    """How it ended; where an error ended it, the label of its wire code."""
+    """How the request ended; where an error of the tunnel ended it, the label of its wire code."""
     text: str = ""
-    """The error in words; empty when none ended it."""
+    """That error in words; empty when none ended it."""
     code: str = ""
-    """The error code of its cause; empty where that has none."""
+    """The error code of its cause, as in LL4101; empty where none ended it."""
     begun: bool = False
 
     def begin(self) -> None:
@@ -53,7 +53,7 @@ class RequestRecord:
         self.audit.record("open", **self.about())
 
     def failed(self, error: BaseException) -> None:
-        """Keep what ended it."""
+        """Notes the error that ended the request."""
         match error:
             case KubeletError():
                 self.ended = f"refused: {error.text}"

@@ -54,9 +54,8 @@ DIAL_S = 10.0
 LOCALHOST = "localhost"
 
 Dial = Callable[[TcpTarget, float], AbstractAsyncContextManager[Conn]]
-"""Connects within so many seconds, for a block that is cancelled when the connection is not allowed any more.
-
-Raises OpenRefused (a StreamError) where it is not allowed, or not any more, or fails."""
+"""A function that connects to a target within so many seconds, for a block that is cancelled when the connection is not
+allowed any more; raises OpenRefused (a StreamError) where it is not allowed, or not any more, or fails."""
 
 
 class Transport(Protocol):
@@ -178,7 +177,7 @@ class PortForward:
 
         Args:
             transport: the connection to the client.
-            dial: connects to a port of this box, or refuses, then or later.
+            dial: connects to a port of this box, or refuses, at once or once it is not allowed any more.
             record: makes the audit record of a connection to a target.
             pod: name of the pod, for errors.
         """

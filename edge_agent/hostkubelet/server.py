@@ -242,7 +242,7 @@ class HostKubelet:
 
     @contextmanager
     def _asked(self, call: _Call, namespace: str, pod: str, name: str) -> Iterator[Container]:
-        """The block does what is asked of a container, and is ended when the box offers that no more.
+        """Gives the container that is asked for to a block, and ends the block when the box offers it no more.
 
         Raises:
             KubeletError: there is no such container, or it may not be used.

@@ -59,7 +59,7 @@ async def keep_fresh(identity: Identity, dialling: Callable[[], tuple[Sequence[s
 
 
 def _pause_s(error: BaseException) -> float:
-    """How long to wait before the next try; not less than what a server advised, spread over half more."""
+    """Returns how many seconds to wait before the next try: not less than a server advised, spread over half more."""
     pause_s, jitter = RETRY_S * (0.5 + random.random()), random.random()  # noqa: S311
     if isinstance(error, EnrollmentRefused):
         pause_s = max(pause_s, min(error.retry_after_s, MAX_ADVISED_S) * (1.0 + 0.5 * jitter))

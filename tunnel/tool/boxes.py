@@ -19,9 +19,9 @@ LABEL_PREFIX = "longline/"
 """The prefix that the fleet API puts before a box's own labels; people write them without it."""
 MAX_SUGGESTED = 3
 TABLE = "application/json;as=Table;g=meta.k8s.io;v=v1"
-"""Rows as kubectl prints them; with `includeObject=None` they are all that comes."""
+"""Asks for rows as kubectl prints them; with `includeObject=None` nothing else comes."""
 HINT_BYTES = 4 * 1024 * 1024
-"""Read for the names that are close to one that is none: the rows of 10,000 boxes are 1.4 MB, their nodes 12."""
+"""The most bytes that are read for a hint at close names: the rows of 10,000 boxes are 1.4 MB, their nodes 12 MB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +87,7 @@ def list_boxes(api: Api, selector: str = "") -> list[Box]:
 
 
 def box_names(api: Api, limit_bytes: int = MAX_ANSWER_BYTES) -> list[str]:
-    """The names of all boxes, by a list that has little else.
+    """Returns the names of all boxes, by a list that has little else.
 
     Raises:
         ApiFailed: they cannot be listed, or the list is longer than the limit.

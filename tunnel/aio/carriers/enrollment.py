@@ -171,7 +171,7 @@ async def _refuse(context: _Context, identity: PeerIdentity, refusal: Enrollment
 
 
 def _retry_after_s(metadata: Iterable[tuple[str, str | bytes]] | None) -> float:
-    """The advice in the trailing metadata of a refusal; 0.0 for none that can be read."""
+    """Returns the advice in the trailing metadata of a refusal, in seconds; 0.0 where none can be read."""
     for name, value in metadata or ():
         if name == _RETRY_AFTER and isinstance(value, str) and value.isdecimal() and len(value) <= _MAX_DIGITS:
             return int(value) / 1000

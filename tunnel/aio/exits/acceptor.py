@@ -150,7 +150,7 @@ class StreamAcceptor:
 
     @asynccontextmanager
     async def dialled(self, target: TcpTarget, deadline_s: float, through: str) -> AsyncIterator[Conn]:
-        """The block carries a connection that a service of this end wants for its own client.
+        """Gives a connection to a block, which carries it for a client that a service of this end has.
 
         It is held to the rules as a stream of the tunnel is: where the box does not allow it any more, nor the service
         itself, the block is cancelled. The connection is the block's to close.
@@ -206,7 +206,7 @@ class StreamAcceptor:
         return asked if isinstance(asked, TcpTarget) else None
 
     def _objection(self, live: _Live) -> OpenRefused | None:
-        """Why something may not go on; None when it may. What is still being dialled is looked at behind its dial."""
+        """Returns why something may not go on; None when it may. What is still dialled is looked at behind its dial."""
         if live.service is not None and self._services.get(live.name) != live.service:
             return not_allowed_any_more(live.asked)
         if live.target is None or live.address is None:

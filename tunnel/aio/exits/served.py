@@ -41,7 +41,7 @@ class Served:
     def hold(
         self, objection: Callable[[], OpenRefused | None], tell: Callable[[OpenRefused], None] = lambda _refusal: None
     ) -> Iterator[None]:
-        """The block serves something, and is cancelled once a `review` finds that it may not go on.
+        """Lets a block serve something, and cancels it once a `review` finds that it may not go on.
 
         Args:
             objection: returns why it may not go on; None when it may.
@@ -68,7 +68,7 @@ class Served:
             raise holder.refusal from cause
 
     def review(self) -> int:
-        """End what may not go on. To be called when the configuration has changed.
+        """Ends what may not go on. It must be called whenever the configuration has changed.
 
         Returns:
             How many were ended.

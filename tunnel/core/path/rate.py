@@ -16,12 +16,12 @@ class TokenBucket:
 
     @property
     def used_s(self) -> float:
-        """When it was last asked."""
+        """The time at which it was last asked."""
         return self._at_s
 
     @property
     def wait_s(self) -> float:
-        """How long after that it has a token; 0.0 when it had one left."""
+        """The seconds from then until it has a token; 0.0 when it had one left."""
         return max(0.0, 1.0 - self._tokens) / self._rate
 
     def take(self, now: float) -> bool:
@@ -49,7 +49,7 @@ class TokenBuckets:
         return len(self._buckets)
 
     def take(self, who: str, now: float) -> float:
-        """Uses one token of theirs; returns 0.0, or where there is none in how many seconds there is one."""
+        """Uses one token of theirs and returns 0.0; where there is none, returns in how many seconds there is one."""
         self._forget(now)
         bucket = self._buckets.pop(who, None) or TokenBucket(self._rate, self._burst, now)
         self._buckets[who] = bucket
