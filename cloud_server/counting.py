@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from cloud_server.opens.door import Door
 from tunnel.aio.carriers.native_log import HandshakeFailed, NativeEvent, Suppressed
 from tunnel.aio.operate.desired_state import DesiredState
 from tunnel.aio.process.command import VERSION
+from tunnel.aio.sockets.handshake_fault import Cause
 from tunnel.aio.sockets.metrics_endpoint import MetricsEndpoint
 
 if TYPE_CHECKING:
@@ -27,8 +29,8 @@ class Counting:
         self.draining = False
         self.desired: DesiredState[ServerConfig] | None = None
         """How the configuration stands; None while nobody follows a file."""
-        self.handshakes_failed = {"certificate": 0, "other": 0}
-        """TLS handshakes of agents that failed so far, and whether for the certificate of one of both sides."""
+        self._agents_failed: Counter[Cause] = Counter(dict.fromkeys(Cause, 0))
+        """TLS handshakes that failed at the agents' port so far, by cause."""
         self._server = server
         self._door = door
         self._metrics: Metrics | None = None
@@ -41,9 +43,9 @@ class Counting:
     def saw(self, event: NativeEvent) -> None:
         """Takes what gRPC's own code said."""
         if isinstance(event, HandshakeFailed):
-            self.handshakes_failed["certificate" if event.certificate else "other"] += 1
+            self._agents_failed[event.fault.cause] += 1
         elif isinstance(event, Suppressed):
-            self.handshakes_failed["other"] += event.count
+            self._agents_failed.update(event.handshakes)
 
     async def apply(self, config: ServerConfig) -> None:
         """Counts, or not: nothing is counted for nobody, and the library costs 3 MB. Counters begin at 0 each time."""
@@ -70,7 +72,7 @@ class Counting:
             expiries=server.certificates.ends,
             unreadable=lambda: len(server.store.unreadable()),
             links=server.sessions,
-            handshakes_failed=lambda: self.handshakes_failed,
+            handshakes_failed=lambda: {"tunnel": self._agents_failed, **server.front_ends.handshakes_failed()},
             config=lambda: self.desired,
             cluster_ages_s=server.cluster.ages_s,
         )

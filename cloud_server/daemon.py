@@ -137,17 +137,23 @@ def _on_native(event: NativeEvent, server: CloudServer) -> None:
     """What gRPC's own code says; above all, whose certificate was not accepted."""
     server.counting.saw(event)
     if isinstance(event, HandshakeFailed):
-        level = _log.warning if event.certificate else _log.debug
+        level = _log.warning if event.fault.of_certificate else _log.debug
         # Which of the two clocks is wrong is for a person to see.
-        clock = {"clock": clock_says()} if "expired" in event.reason or "not yet valid" in event.reason else {}
+        clock = {"clock": clock_says()} if event.fault.of_time else {}
         level(
             "peer refused in the TLS handshake",
             code=PEER_CERTIFICATE_REFUSED.code,
-            address=event.peer,
-            reason=event.reason,
+            frontend="tunnel",
+            address=event.peer.rpartition(":")[0].strip("[]"),
+            peer=event.peer,
+            reason=event.fault.text,
             **clock,
         )
     elif isinstance(event, Suppressed):
-        _log.warning("more peers refused in the TLS handshake", code=PEER_CERTIFICATE_REFUSED.code, count=event.count)
+        _log.warning(
+            "more peers refused in the TLS handshake",
+            code=PEER_CERTIFICATE_REFUSED.code,
+            count=event.handshakes.total() + event.others,
+        )
     else:
         _log.warning("grpc", code=GRPC_SAYS.code, text=event.text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +31,7 @@ from tunnel.aio.operate.admin import Routes
 from tunnel.aio.operate.audit import Audit
 from tunnel.aio.process.parts import Parts
 from tunnel.aio.process.tasks import TaskOwner
+from tunnel.aio.sockets.handshake_fault import Cause
 from tunnel.aio.sockets.listener import Handler
 from tunnel.aio.sockets.listening import ListeningSockets
 from tunnel.aio.sockets.metrics_endpoint import MetricsEndpoint
@@ -112,6 +113,10 @@ class FrontEnds:
             connections[CONNECT_UNIX] -= self._konnectivity.connections
             connections["konnectivity"] = self._konnectivity.calls
         return connections
+
+    def handshakes_failed(self) -> Mapping[str, Mapping[Cause, int]]:
+        """Returns how many TLS handshakes failed so far, by the name of each listener with TLS and by cause."""
+        return self._listeners.handshakes_failed
 
     async def apply(self, config: ServerConfig) -> int:
         """Makes the ways in match a configuration. Each listener is a part of its own: it is opened when it can be.

@@ -16,6 +16,7 @@ from pathlib import Path
 import structlog
 
 from tunnel.aio.process.parts import Part, Parts
+from tunnel.aio.sockets.handshake_fault import Cause
 from tunnel.aio.sockets.listener import Handler, Listener, ListenFailed
 from tunnel.aio.sockets.listening import ListeningSockets
 from tunnel.core.wire.host_port import split_host_port
@@ -76,6 +77,8 @@ class Listeners:
         self._held: dict[str, _Held] = {}
         self._closed: list[Listener] = []
         """They accept no more, and may still serve."""
+        self.handshakes_failed: dict[str, Counter[Cause]] = {}
+        """TLS handshakes that failed so far, by the name of each listener that has, or had, TLS, and by cause."""
 
     # Public
 
@@ -142,7 +145,10 @@ class Listeners:
         """Begins to open a listener in the place of an old one."""
         if old is not None and old.before is not None and old.before[0] == place:
             return self._back_to_before(name, old)
-        held = _Held(place, Listener(name, serving.handler, sockets=self._sockets))
+        failed: Counter[Cause] | None = None
+        if serving.context is not None:  # what was counted stays, though it listens elsewhere now
+            failed = self.handshakes_failed.setdefault(name, Counter(dict.fromkeys(Cause, 0)))
+        held = _Held(place, Listener(name, serving.handler, sockets=self._sockets, handshakes_failed=failed))
         if old is not None:
             assert old.part is not None
             held.before = (old.place, old.listener) if old.up else old.before

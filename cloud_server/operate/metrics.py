@@ -21,6 +21,7 @@ from cloud_server.agents.agents import Agents, AgentView
 from cloud_server.frontends.logins import RefusedLogins
 from cloud_server.opens.live import LiveOpens
 from tunnel.aio.operate.audit import AuditLog
+from tunnel.aio.sockets.handshake_fault import Cause
 from tunnel.core.wire.errors import Code
 
 KONNECTIVITY = "konnectivity_network_proxy_server_"
@@ -57,8 +58,8 @@ class Sources:
     unreadable: Callable[[], int]
     """How many records of agents and tokens cannot be read."""
     links: Links
-    handshakes_failed: Callable[[], Mapping[str, int]]
-    """TLS handshakes of agents that failed, by kind."""
+    handshakes_failed: Callable[[], Mapping[str, Mapping[Cause, int]]]
+    """TLS handshakes that failed, by listener and cause; agents' are those of `tunnel`."""
     config: Callable[[], Config | None]
     """How the configuration stands; None while nobody follows a file."""
     cluster_ages_s: Callable[[], Mapping[str, float]]
@@ -274,9 +275,13 @@ class _Now(Collector):
         yield _counter("longline_agent_links_lost", "Links that ended, by the code of the cause.", "code", links.lost)
         text = "Agents turned away, by the code of the cause."
         yield _counter("longline_agents_refused", text, "code", links.refused)
-        failed = self._sources.handshakes_failed()
-        text = "TLS handshakes of agents that failed: for a certificate, or for something else."
-        yield _counter("longline_handshakes_failed", text, "reason", failed)
+        failed = CounterMetricFamily(
+            "longline_handshakes_failed", "TLS handshakes that failed, by cause.", labels=["listener", "reason"]
+        )
+        for listener, counts in self._sources.handshakes_failed().items():
+            for cause, count in counts.items():
+                failed.add_metric([listener, cause], count)
+        yield failed
 
     def _config(self) -> Iterator[Metric]:
         config = self._sources.config()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +187,8 @@ def test_the_ways_in_are_switched_on_and_off(server: Server) -> None:
         page = server_page(metrics, "/metrics")
         assert f"longline_config_generation {server.generation()}.0" in page
         assert 'longline_agent_links_total{session="new"} 1.0' in page
+        described_and_shown(page)
+        figures_of_failed_handshakes(server, metrics)
         server.change({"socks": None, "metrics": None, "fleet": None})
         wait_until(lambda: refused(socks) and refused(metrics), "both are closed")
         assert refused(server.tunnel.cluster.fleet_port)
@@ -192,6 +196,35 @@ def test_the_ways_in_are_switched_on_and_off(server: Server) -> None:
     wait_until(lambda: not refused(server.tunnel.cluster.fleet_port), "the fleet API is back")
     user = tls_client(server.tunnel.cluster.fleet_port, server.tunnel.cluster.operator_tls())
     assert [agent["name"] for agent in user.get("agents")["agents"]] == [BOX]
+
+
+def figures_of_failed_handshakes(server: Server, metrics: int) -> None:
+    """What speaks no TLS is counted where it came in: at the ways in, and at the boxes' port."""
+
+    def counted(listener: str) -> bool:
+        line = f'longline_handshakes_failed_total{{listener="{listener}",reason="protocol"}} '
+        (count,) = re.findall(f"^{re.escape(line)}(.*)$", server_page(metrics, "/metrics"), re.MULTILINE)
+        return float(count) > 0
+
+    made = server.tunnel.cluster
+    for listener, port in (("fleet", made.fleet_port), ("connect", made.connect_port), ("tunnel", made.tunnel_port)):
+        assert not counted(listener)
+        with socket.create_connection(("127.0.0.1", port), 10) as knocking, contextlib.suppress(ConnectionResetError):
+            knocking.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            while knocking.recv(100):
+                pass
+        wait_until(partial(counted, listener), f"a failed handshake is counted at {listener}")
+
+
+def described_and_shown(page: str) -> None:
+    """Each figure of a running server stands in docs/metrics.md, and each of that page is shown."""
+    document = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
+    own, konnectivity = document.split("konnectivity's server")
+    described = set(re.findall(r"^\| `(longline_\w+)` \|", own, re.MULTILINE))
+    rows = re.findall(r"^\| (`.*?) \|", konnectivity, re.MULTILINE)
+    described |= {f"konnectivity_network_proxy_server_{name}" for row in rows for name in re.findall(r"`(\w+)`", row)}
+    shown = set(re.findall(r"^# TYPE (\w+) ", page, re.MULTILINE))
+    assert {name for name in shown if not name.endswith("_created")} == described
 
 
 def server_page(port: int, path: str) -> str:

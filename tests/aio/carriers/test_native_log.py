@@ -4,13 +4,23 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from tests.support import waits
-from tunnel.aio.carriers.native_log import HandshakeFailed, NativeMessage, RecordParser, enable_handshake_trace
+from tunnel.aio.carriers.native_log import (
+    HandshakeFailed,
+    NativeEvent,
+    NativeMessage,
+    RecordParser,
+    Suppressed,
+    enable_handshake_trace,
+)
 from tunnel.aio.carriers.native_log import _Rate as Rate
+from tunnel.aio.carriers.native_log import _Reporter as Reporter
+from tunnel.aio.sockets.handshake_fault import Cause, HandshakeFault
 
 OK = (
     b"I1123 03:15:27.111823    5938 handshaker.cc:155] CallNextHandshakerLocked: error=OK shutdown=false index=1, "
@@ -23,7 +33,9 @@ FAILED = (
     b"index=2, args={grpc.internal.endpoint_local_address=ipv4:127.0.0.1:7443, "
     b"grpc.internal.endpoint_peer_address=ipv6:%5B2001:db8::7%5D:38564, grpc.so_reuseport=0}, exit_early=0}\n"
 )
-EXPIRED = HandshakeFailed(peer="[2001:db8::7]:38564", reason="its certificate has expired", certificate=True)
+EXPIRED = HandshakeFailed(
+    peer="[2001:db8::7]:38564", fault=HandshakeFault(Cause.EXPIRED, "its certificate has expired")
+)
 
 
 def test_a_failure_is_understood_however_it_is_cut() -> None:
@@ -52,12 +64,25 @@ def test_a_record_without_end_is_not_kept_for_ever() -> None:
     assert parser.flush() == ([], b"")
 
 
-def test_a_burst_passes_and_a_flood_is_counted() -> None:
+def test_a_burst_passes() -> None:
     rate = Rate()
     assert sum(rate.allows(10.0) for _ in range(100)) == 20
-    assert rate.take_suppressed() == 80
     assert rate.allows(11.0)
     assert not rate.allows(11.0)
+
+
+def test_a_flood_is_counted_by_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 10.0
+    monkeypatch.setattr("tunnel.aio.carriers.native_log.time.monotonic", lambda: now_s)
+    told: list[NativeEvent] = []
+    reporter = Reporter(told.append, lambda _foreign: None)
+    reporter.received(FAILED * 100)
+    reporter.paused()
+    assert told == [EXPIRED] * 20
+    now_s = 11.0
+    reporter.received(FAILED)
+    reporter.paused()
+    assert told[20:] == [Suppressed(handshakes=Counter({Cause.EXPIRED: 80}), others=0), EXPIRED]
 
 
 def test_it_is_an_error_to_ask_too_late() -> None:
@@ -96,7 +121,7 @@ async def main():
             await asyncio.sleep(0.5)
     await asyncio.sleep(0)
     seen = [event for event in events if isinstance(event, native_log.HandshakeFailed)]
-    print(json.dumps([[event.peer, event.reason] for event in seen]))
+    print(json.dumps([[event.peer, event.fault.text] for event in seen]))
     others = [event for event in events if not isinstance(event, native_log.HandshakeFailed)]
     assert not others, others
     assert foreign == [b"native says\\n"], foreign

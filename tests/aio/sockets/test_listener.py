@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import resource
 import socket
 import ssl
 import stat
 import struct
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
+from cryptography.x509.oid import ExtendedKeyUsageOID
+from structlog.testing import capture_logs
 
 import tunnel.aio.sockets.listener as listener_module
 from tests.support.pki import Authority, Issued
 from tests.support.waits import eventually
 from tunnel.aio.identity.tls_material import ServerTls
 from tunnel.aio.sockets.conn import Conn
+from tunnel.aio.sockets.handshake_fault import Cause
 from tunnel.aio.sockets.listener import LINGER_S, Limits, Listener, ListenFailed
 from tunnel.aio.sockets.tls_context import server_context
 from tunnel.core.wire.errors import StreamReset
@@ -357,6 +362,63 @@ async def test_a_foreign_certificate_is_refused(
         with pytest.raises((ssl.SSLError, ConnectionError)):
             await ask(listener.ports[0], client_tls(authority, tmp_path, foreign))
         assert await ask(listener.ports[0], client_tls(authority, tmp_path)) == b"nobody"
+
+
+async def test_failed_handshakes_are_counted_by_cause_and_told_once_for_each_address(
+    server_tls: ssl.SSLContext, authority: Authority, tmp_path: Path
+) -> None:
+    failed: Counter[Cause] = Counter()
+    listener = Listener("test", whoami, Limits(handshake_timeout_s=0.3), handshakes_failed=failed)
+    demanding = Listener("agents", whoami, handshakes_failed=failed)
+    day = dt.timedelta(days=1)
+
+    async def refused(client: Issued | None, at: Listener = listener) -> None:
+        answer = b""
+        with suppress(ssl.SSLError, ConnectionError):
+            answer = await ask(at.ports[0], client_tls(authority, tmp_path, client))
+        assert answer == b""
+
+    async def say(words: bytes) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", listener.ports[0])
+        writer.write(words)
+        if not words:
+            writer.write_eof()
+        await reader.read()
+        writer.close()
+
+    try:
+        await listener.listen_tcp("127.0.0.1:0", server_tls)
+        with capture_logs() as lines:
+            for _ in range(2):
+                await refused(authority.issue(uris=[URI], starts_in=-2 * day, ends_in=-day))
+            await refused(authority.issue(uris=[URI], starts_in=day, ends_in=2 * day))
+            await refused(Authority("another CA").issue(uris=[URI]))
+            await refused(authority.issue(uris=[URI], usage=[ExtendedKeyUsageOID.SERVER_AUTH]))
+            with pytest.raises(ssl.SSLCertVerificationError):
+                # Not asyncio's client, which closes without the alert.
+                await asyncio.to_thread(fetch, listener.ports[0], client_tls(Authority("another CA"), tmp_path))
+            await say(b"GET / HTTP/1.1\r\n\r\n")
+            await say(b"")
+            silent, writer = await asyncio.open_connection("127.0.0.1", listener.ports[0])
+            assert await silent.read() == b""
+            writer.close()
+            server_tls.verify_mode = ssl.CERT_REQUIRED
+            await demanding.listen_tcp("127.0.0.1:0", server_tls)
+            await refused(None, at=demanding)
+            await eventually(lambda: failed.total() == 10)
+        assert failed == {
+            Cause.EXPIRED: 2, Cause.NOT_YET_VALID: 1, Cause.UNKNOWN_AUTHORITY: 1, Cause.BAD_CERTIFICATE: 1,
+            Cause.OURS_REFUSED: 1, Cause.PROTOCOL: 1, Cause.LEFT: 1, Cause.TIMED_OUT: 1, Cause.NO_CERTIFICATE: 1,
+        }  # fmt: skip
+        warned = [line for line in lines if line["log_level"] == "warning"]
+        assert [line["code"] for line in warned] == ["LL2021"] * 7
+        assert {line["address"] for line in lines} == {"127.0.0.1"}
+        assert warned[0] == warned[1], "equal lines are folded"
+        assert "this machine's clock says" in warned[0]["clock"]
+    finally:
+        server_tls.verify_mode = ssl.CERT_OPTIONAL
+        await listener.aclose()
+        await demanding.aclose()
 
 
 async def test_silent_strangers_are_limited_and_leave_room(

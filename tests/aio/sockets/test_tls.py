@@ -19,6 +19,7 @@ from tunnel.aio.identity.tls_material import ServerTls
 from tunnel.aio.process.tasks import TaskOwner
 from tunnel.aio.sessions.splice import READ_BYTES
 from tunnel.aio.sockets.conn import Conn
+from tunnel.aio.sockets.handshake_fault import HandshakeFault
 from tunnel.aio.sockets.tls import TlsTransport
 from tunnel.aio.sockets.tls_context import server_context
 from tunnel.core.wire.errors import StreamError, StreamReset
@@ -39,8 +40,8 @@ class Watch:
     def secured(self) -> None:
         self.told.append("secured")
 
-    def failed(self, reason: str) -> None:
-        self.told.append(f"failed: {reason}")
+    def failed(self, fault: HandshakeFault) -> None:
+        self.told.append(f"failed: {fault.text}")
 
     def left(self) -> None:
         self.told.append("left")

@@ -23,6 +23,7 @@ from tests.support.waits import eventually
 from tunnel.aio.identity.validity import Validity
 from tunnel.aio.operate.audit import AuditLog
 from tunnel.aio.sessions.stream import Stream
+from tunnel.aio.sockets.handshake_fault import Cause
 from tunnel.core.wire.errors import Code
 from tunnel.core.wire.target import TcpTarget
 
@@ -78,7 +79,7 @@ class Far:
             parts=lambda: parts,
             expiries=lambda: {"server": END},
             links=LINKS,
-            handshakes_failed=lambda: {"certificate": 2, "other": 1},
+            handshakes_failed=lambda: {"tunnel": {Cause.EXPIRED: 2}, "fleet": {Cause.OURS_REFUSED: 1}},
             config=lambda: CONFIG,
             cluster_ages_s=lambda: {"Node": 4.5},
             unreadable=lambda: 3,
@@ -225,7 +226,8 @@ async def test_links_configuration_and_the_cluster(far: Far) -> None:
     assert now["longline_agent_links_total{session=resumed}"] == 3
     assert now["longline_agent_links_lost_total{code=LL3012}"] == 7
     assert now["longline_agents_refused_total{code=LL2015}"] == 1
-    assert now["longline_handshakes_failed_total{reason=certificate}"] == 2
+    assert now["longline_handshakes_failed_total{listener=tunnel,reason=expired}"] == 2
+    assert now["longline_handshakes_failed_total{listener=fleet,reason=ours_refused}"] == 1
     assert now["longline_config_generation"] == 4
     assert (now["longline_config_fault"], now["longline_config_needs_restart"]) == (1, 1)
     assert now["longline_cluster_watch_age_seconds{kind=Node}"] == 4.5

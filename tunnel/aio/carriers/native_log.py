@@ -20,11 +20,13 @@ import select
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from urllib.parse import unquote
 
 from tunnel.aio.carriers.environment import prepare_grpc
+from tunnel.aio.sockets.handshake_fault import Cause, HandshakeFault, understood
 
 _PIPE_BYTES = 1024 * 1024
 """About 250 connections of 4 KB that the reader may be late."""
@@ -44,25 +46,6 @@ _FAILED = re.compile(
 _LINE_END = re.compile(rb"\n")
 _LONG_END = re.compile(rb"exit_early=\d\}\n|\n\n")
 _SOURCE_TRACE = re.compile(r"\s*=== Source Location Trace.*", re.DOTALL)
-_REASONS = (
-    ("certificate has expired", "its certificate has expired"),
-    ("certificate is not yet valid", "its certificate is not yet valid: is a clock wrong?"),
-    ("unable to get local issuer", "its certificate is not from an authority that is trusted here (foreign or old CA)"),
-    ("self-signed certificate", "its certificate is not from an authority that is trusted here (self-signed)"),
-    ("self signed certificate", "its certificate is not from an authority that is trusted here (self-signed)"),
-    ("unsupported certificate purpose", "its certificate is not meant for TLS clients"),
-    ("PEER_DID_NOT_RETURN_A_CERTIFICATE", "it presented no certificate"),
-    ("UNKNOWN_CA", "it does not trust this server's certificate"),
-    ("BAD_CERTIFICATE", "it does not accept this server's certificate"),
-    ("CERTIFICATE_UNKNOWN", "it does not accept this server's certificate"),
-    ("CERTIFICATE_EXPIRED", "it holds this server's certificate for expired"),
-    ("HTTP_REQUEST", "it spoke plain HTTP"),
-    ("WRONG_VERSION_NUMBER", "it did not speak TLS"),
-    ("Socket closed", "it closed the connection"),
-    ("Handshake timed out", "it was silent"),
-    ("NO_SHARED_CIPHER", "no cipher is shared"),
-    ("UNSUPPORTED_PROTOCOL", "its TLS version is too old"),
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,10 +54,8 @@ class HandshakeFailed:
 
     peer: str
     """`ip:port`."""
-    reason: str
-    """For people."""
-    certificate: bool
-    """It is about a certificate, not about someone knocking and leaving."""
+    fault: HandshakeFault
+    """Why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,9 +69,12 @@ class NativeMessage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suppressed:
-    """So many events were not reported, because they came too fast."""
+    """Events that were not reported, because they came too fast."""
 
-    count: int
+    handshakes: Counter[Cause]
+    """How many peers did not get through the TLS handshake, by cause."""
+    others: int
+    """How many events were something else."""
 
 
 NativeEvent = HandshakeFailed | NativeMessage | Suppressed
@@ -245,6 +229,8 @@ class _Reporter:
         self._foreign = foreign
         self._parser = RecordParser()
         self._rate = _Rate()
+        self._suppressed: Counter[Cause | None] = Counter()
+        """What was not reported, by the cause of a handshake that failed; None for something else."""
 
     def received(self, data: bytes) -> None:
         self._report(*self._parser.feed(data))
@@ -256,10 +242,15 @@ class _Reporter:
         if foreign.strip():
             self._foreign(foreign)
         for event in events:
-            if self._rate.allows(time.monotonic()):
-                if suppressed := self._rate.take_suppressed():
-                    self._deliver(Suppressed(count=suppressed))
-                self._deliver(event)
+            if not self._rate.allows(time.monotonic()):
+                self._suppressed[event.fault.cause if isinstance(event, HandshakeFailed) else None] += 1
+                continue
+            if self._suppressed:
+                others = self._suppressed.pop(None, 0)
+                handshakes = Counter({cause: count for cause, count in self._suppressed.items() if cause is not None})
+                self._deliver(Suppressed(handshakes=handshakes, others=others))
+                self._suppressed.clear()
+            self._deliver(event)
 
 
 class _Rate:
@@ -268,26 +259,17 @@ class _Rate:
     def __init__(self) -> None:
         self._tokens = float(_BURST)
         self._at = 0.0
-        self._suppressed = 0
 
     def allows(self, now: float) -> bool:
         self._tokens = min(_BURST, self._tokens + (now - self._at) / _QUIET_S)
         self._at = now
         if self._tokens < 1:
-            self._suppressed += 1
             return False
         self._tokens -= 1
         return True
 
-    def take_suppressed(self) -> int:
-        count, self._suppressed = self._suppressed, 0
-        return count
-
 
 def _handshake_failed(raw_error: bytes, raw_peer: bytes) -> HandshakeFailed:
     error = _SOURCE_TRACE.sub("", raw_error.decode("utf-8", "replace")).strip()
-    plain = next((text for sign, text in _REASONS if sign in error), None)
     _, _, peer = raw_peer.decode("ascii", "replace").partition(":")
-    return HandshakeFailed(
-        peer=unquote(peer), reason=plain or error[:300], certificate=plain is not None and "certificate" in plain
-    )
+    return HandshakeFailed(peer=unquote(peer), fault=understood(error))

@@ -18,15 +18,17 @@ from pathlib import Path
 
 import structlog
 
+from tunnel.aio.identity.validity import clock_says
 from tunnel.aio.process.parts import PartFailed
 from tunnel.aio.process.tasks import TaskOwner
 from tunnel.aio.sockets.binding import UNIX_MODE, PathTaken, UnixPath, bind_unix, reason_of
 from tunnel.aio.sockets.conn import Conn
+from tunnel.aio.sockets.handshake_fault import Cause, HandshakeFault
 from tunnel.aio.sockets.listening import ListeningSockets
 from tunnel.aio.sockets.tcp import abort_with_reset, reset_when_closed
 from tunnel.aio.sockets.tls import HANDSHAKE_TIMEOUT_S, TlsTransport
 from tunnel.core.wire.errors import Code, StreamError
-from tunnel.core.wire.faults import CANNOT_LISTEN, TOO_MANY_CLIENTS
+from tunnel.core.wire.faults import CANNOT_LISTEN, PEER_CERTIFICATE_REFUSED, TOO_MANY_CLIENTS
 from tunnel.core.wire.host_port import split_host_port
 from tunnel.core.wire.target_rule import MAX_PORT
 
@@ -69,7 +71,12 @@ class Listener:
     """The listeners of one front end."""
 
     def __init__(
-        self, name: str, handler: Handler, limits: Limits | None = None, sockets: ListeningSockets | None = None
+        self,
+        name: str,
+        handler: Handler,
+        limits: Limits | None = None,
+        sockets: ListeningSockets | None = None,
+        handshakes_failed: Counter[Cause] | None = None,
     ) -> None:
         """Listen to nothing yet.
 
@@ -78,6 +85,7 @@ class Listener:
             handler: serves each connection.
             limits: None for the usual ones.
             sockets: of the daemon; None when they live no longer than this listener.
+            handshakes_failed: counts the TLS handshakes that fail; None when nobody asks for that.
         """
         self.name = name
         self._kept = sockets or ListeningSockets()
@@ -90,6 +98,7 @@ class Listener:
         self._removals: list[asyncio.Future[None]] = []
         self._by_address: Counter[str] = Counter()
         self._handshakes: Counter[str] = Counter()
+        self._handshakes_failed: Counter[Cause] = Counter() if handshakes_failed is None else handshakes_failed
         self._accepting = True
         self._context: ssl.SSLContext | None = None
         self._closed = False
@@ -257,9 +266,22 @@ class Listener:
         """It is gone."""
         _decrement(self._by_address, address)
 
-    def failed(self, address: str, reason: str) -> None:
-        """It had no handshake. Anyone who scans ports does that: no matter for an operator's eyes."""
-        _log.debug("no TLS", frontend=self.name, address=address, reason=reason)
+    def failed(self, address: str, fault: HandshakeFault) -> None:
+        """Counts a connection whose TLS handshake failed, and logs it: as a warning when a certificate is the cause.
+
+        Anyone who scans ports fails in another way, which is no matter for an operator's eyes.
+        """
+        self._handshakes_failed[fault.cause] += 1
+        level = _log.warning if fault.of_certificate else _log.debug
+        # Without the port: lines of one address are folded.
+        level(
+            "peer refused in the TLS handshake",
+            code=PEER_CERTIFICATE_REFUSED.code,
+            frontend=self.name,
+            address=address,
+            reason=fault.text,
+            **({"clock": clock_says()} if fault.of_time else {}),
+        )
 
     def refuse(self, transport: asyncio.Transport, reason: str) -> None:
         """Reset a connection above a limit, and say so now and then."""
@@ -302,8 +324,8 @@ class _Visit:
             self._handshaking = False
             self._listener.secured(self._address)
 
-    def failed(self, reason: str) -> None:
-        self._listener.failed(self._address or "", reason)
+    def failed(self, fault: HandshakeFault) -> None:
+        self._listener.failed(self._address or "", fault)
         self.secured()
 
     def left(self) -> None:

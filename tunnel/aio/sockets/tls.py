@@ -13,6 +13,7 @@ import ssl
 from collections.abc import Iterable
 from typing import Any, Protocol
 
+from tunnel.aio.sockets.handshake_fault import Cause, HandshakeFault, fault_of
 from tunnel.aio.sockets.tcp import end_in_order
 from tunnel.aio.sockets.tls_machine import READ_BYTES, TlsMachine
 from tunnel.core.wire.spoken import spoken_s
@@ -34,7 +35,7 @@ class Gate(Protocol):
         """The handshake is over."""
         ...
 
-    def failed(self, reason: str) -> None:
+    def failed(self, fault: HandshakeFault) -> None:
         """There was no handshake, and why."""
         ...
 
@@ -218,7 +219,7 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
         """The socket ended. That is an end only behind `close_notify`; else the connection was cut."""
         self._raw_eof = True
         if not self._made:
-            self._handshake_failed("the other side left during the TLS handshake")
+            self._handshake_failed(HandshakeFault(Cause.LEFT, "the other side left during the TLS handshake"))
             return False
         self._deliver()
         return True
@@ -243,7 +244,7 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
         if self._made:
             self._protocol.connection_lost(self._failure or exc)
         elif self._failure is None:
-            self._handshake_failed("the connection was lost during the TLS handshake")
+            self._handshake_failed(HandshakeFault(Cause.LEFT, "the connection was lost during the TLS handshake"))
         self._gate.left()
 
     # Internal - handshake
@@ -262,7 +263,7 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
         except ssl.SSLError as fault:
             self._flush()  # the alert that tells the other side
             self.handshake_fault = fault
-            self._handshake_failed(fault.reason or "TLS failed")
+            self._handshake_failed(fault_of(fault))
             return False
         self._flush()
         self._stop_timer()
@@ -272,15 +273,16 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
         return True
 
     def _handshake_timed_out(self) -> None:
-        self._handshake_failed(f"no TLS handshake within {spoken_s(self._handshake_timeout_s)}")
+        text = f"no TLS handshake within {spoken_s(self._handshake_timeout_s)}"
+        self._handshake_failed(HandshakeFault(Cause.TIMED_OUT, text))
         self._lower.abort()
 
-    def _handshake_failed(self, reason: str) -> None:
+    def _handshake_failed(self, fault: HandshakeFault) -> None:
         if self._failure is None:
             self._stop_timer()
-            self._failure = ConnectionAbortedError(reason)
+            self._failure = ConnectionAbortedError(fault.text)
             self._closing = self._in_order = True  # the alert is to arrive
-            self._gate.failed(reason)
+            self._gate.failed(fault)
             self._lower.close()
 
     def _stop_timer(self) -> None:

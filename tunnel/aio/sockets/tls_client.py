@@ -6,6 +6,7 @@ import asyncio
 import ssl
 
 from tunnel.aio.sockets.conn import Conn
+from tunnel.aio.sockets.handshake_fault import HandshakeFault
 from tunnel.aio.sockets.tcp import connect_tcp
 from tunnel.aio.sockets.tls import TlsTransport
 
@@ -59,10 +60,10 @@ class _Handshake:
             self.succeeded = True
             self.over.set_result(None)
 
-    def failed(self, reason: str) -> None:
-        self.reason = reason
+    def failed(self, fault: HandshakeFault) -> None:
+        self.reason = fault.text
         if not self.over.done():
-            self.over.set_exception(ConnectionAbortedError(reason))
+            self.over.set_exception(ConnectionAbortedError(fault.text))
 
     def left(self) -> None:
         """Whoever has the connection is told by it."""
