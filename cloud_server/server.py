@@ -30,7 +30,7 @@ from cloud_server.opens.live import LiveOpens
 from cloud_server.opens.local import Local
 from cloud_server.opens.policy import EverybodyMayAll
 from cloud_server.operate.agent_book import AgentBook
-from cloud_server.operate.events import LOST, EventBook
+from cloud_server.operate.events import LOST, EventBook, begin_now
 from cloud_server.routing.router import Router
 from cloud_server.trust.administration import Administration
 from cloud_server.trust.agents import JoinedAgents
@@ -117,7 +117,7 @@ class CloudServer:
         self.parts = Parts()
         self.live = LiveOpens()
         self.directory = MemoryDirectory()
-        self.events = EventBook()
+        self.events = EventBook(begin_now())
         self.admin = Routes()
         """What may be asked of the server itself; whoever can answer adds to it."""
         self.store = store

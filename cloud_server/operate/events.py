@@ -1,5 +1,8 @@
 """What happened on this server, for whoever follows it: the last events, each with a number that grows by one.
 
+The first number of a process is behind all of the process before it, so that a follower who names one of those is not
+given other events under it (docs/decisions/0061-event-numbers-begin-at-the-time.md).
+
 Nothing is kept for a follower but its place in the ring: one that reads too slowly, or comes too late, is told how many
 events it missed.
 """
@@ -50,13 +53,27 @@ class Event:
         }  # fmt: skip
 
 
+def begin_now() -> int:
+    """Returns a number that no earlier process of this server has come to: the milliseconds of Unix time.
+
+    A process would have to see 1,000 events in each second of its life to come so far.
+    """
+    return time.time_ns() // 1_000_000
+
+
 class EventBook:
     """The ring, and who waits for more."""
 
-    def __init__(self, max_events: int = MAX_EVENTS) -> None:
-        """Keeps so many of the last."""
+    def __init__(self, begin: int, max_events: int = MAX_EVENTS) -> None:
+        """Knows no events yet.
+
+        Args:
+            begin: the number before that of the first event; see `begin_now`.
+            max_events: how many of the last are kept.
+        """
         self._events: deque[Event] = deque(maxlen=max_events)
-        self._seq = 0
+        self._begin = begin
+        self._seq = begin
         self._news = asyncio.Event()
         self._folded: OrderedDict[tuple[str, str, str], float] = OrderedDict()
         """When an event that may come again and again was told last."""
@@ -71,10 +88,15 @@ class EventBook:
         self._news = asyncio.Event()
 
     def since(self, seq: int) -> list[Event]:
-        """Returns what came behind an event, oldest first; the first of it says so where some of that is lost."""
-        if seq > self._seq:
+        """Returns what came behind an event, oldest first; the first of it says so where some of that is lost.
+
+        `seq`: the number of the event; 0 for all that is kept.
+        """
+        if seq == 0:
+            seq = self._begin
+        elif not self._begin <= seq <= self._seq:  # above it: the clock was ahead when that process began
             text = "the server was started anew: what it did before is not known any more"
-            return [self._missing(0, text), *self._events]
+            return [self._missing(self._begin, text), *self.since(0)]
         first = self._seq - len(self._events) + 1
         found = list(takewhile(lambda event: event.seq > seq, reversed(self._events)))[::-1]
         if seq + 1 < first:

@@ -1,4 +1,4 @@
-"""What libraries say of a handshake that failed, and what it is counted as; test_listener.py has them from real ones."""
+"""What libraries say of a handshake that failed, and what it is counted as; test_listener.py has real ones."""
 
 from __future__ import annotations
 
