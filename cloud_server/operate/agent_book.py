@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
@@ -13,11 +12,9 @@ from cloud_server.agents.agents import Agents, AgentView
 from cloud_server.agents.facts import Fact
 from cloud_server.trust.administration import ListedAgent
 from cloud_server.trust.records import Sighting
+from tunnel.aio.process.turns import Turns
 from tunnel.core.wire.faults import FAULTS, REPLACED
 
-AT_ONCE = 50
-COUNTED_AT_ONCE = 500
-"""Agents that are shown, or counted, before others have their turn: some 2 ms of work."""
 DAY_S = 86400.0
 CLONE_SHOWN = timedelta(days=1)
 """How long it is told that a second process came with an agent's identity."""
@@ -86,16 +83,16 @@ class AgentBook:
         self._seen = seen
         self._told = told
 
-    async def all(self) -> list[dict[str, Any]]:
-        """Returns all agents, by name."""
-        return [self._show(name, listed) async for name, listed in self._each()]
+    async def each(self) -> AsyncGenerator[object, None]:
+        """Yields all agents, by name."""
+        for name in sorted({*self._joined.agent_names(), *self._agents.names()}):
+            yield self._show(name, self._joined.agent(name))
 
     async def tally(self) -> Tally:
         """Returns all agents, counted."""
-        tally = Tally()
-        for number, name in enumerate(self._agents.names()):
-            if number % COUNTED_AT_ONCE == COUNTED_AT_ONCE - 1:
-                await asyncio.sleep(0)
+        tally, turns = Tally(), Turns()
+        for name in self._agents.names():
+            await turns.pause()
             seen = self._seen.get(name)
             if self._agents.is_connected(name):
                 tally.up += 1
@@ -116,12 +113,6 @@ class AgentBook:
         return self._show(name, listed)
 
     # Internal
-
-    async def _each(self) -> AsyncIterator[tuple[str, ListedAgent | None]]:
-        for number, name in enumerate(sorted({*self._joined.agent_names(), *self._agents.names()})):
-            if number % AT_ONCE == AT_ONCE - 1:
-                await asyncio.sleep(0)
-            yield name, self._joined.agent(name)
 
     def _show(self, name: str, listed: ListedAgent | None) -> dict[str, Any]:
         view = self._agents.agent(name) or AgentView(name=name)

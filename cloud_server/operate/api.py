@@ -16,7 +16,7 @@ from cloud_server.operate.events import EventBook
 from cloud_server.operate.status import Status
 from cloud_server.trust.administration import Administration, AdministrationFailed
 from cloud_server.trust.tokens import DEFAULT_LIFE
-from tunnel.aio.operate.admin import AdminCall, AdminError, Handler, Routes
+from tunnel.aio.operate.admin import AdminCall, AdminError, Handler, Listing, Routes
 from tunnel.aio.operate.audit import Audit
 from tunnel.aio.operate.desired_state import Reloaded
 from tunnel.aio.process import logs
@@ -117,7 +117,7 @@ class Api:
         return await self._served.status.as_json()
 
     async def _agents(self, _call: AdminCall) -> object:
-        return {"agents": await self._served.book.all()}
+        return Listing("agents", self._served.book.each())
 
     async def _agent(self, call: AdminCall) -> object:
         return self._known(call.values["name"])
@@ -125,7 +125,7 @@ class Api:
     async def _opens(self, call: AdminCall) -> object:
         if call.flag("watch"):
             return open_list.watch(self._served.live)
-        return {"opens": [open_list.shown(view) for view in open_list.running(self._served.live)]}
+        return Listing("opens", open_list.listed(self._served.live))
 
     async def _events(self, call: AdminCall) -> object:
         since, limit = _number(call, "since", 0), _number(call, "limit", 0)

@@ -10,6 +10,7 @@ from typing import Any
 from cloud_server.agents.feed import FollowerTooSlow
 from cloud_server.opens.live import Change, LiveOpens, OpenView
 from tunnel.aio.process.tasks import TaskOwner
+from tunnel.aio.process.turns import Turns
 
 MOVED_S = 1.0
 """How often it is told that bytes moved, and how soon a change is told at the latest."""
@@ -40,9 +41,10 @@ def shown(view: OpenView) -> dict[str, Any]:
     }
 
 
-def running(live: LiveOpens) -> list[OpenView]:
-    """Returns all opens that have a stream, oldest first."""
-    return [one.view() for one in live if one.stream is not None]
+async def listed(live: LiveOpens) -> AsyncGenerator[object, None]:
+    """Yields all opens that have a stream, oldest first."""
+    for view in _running(live):
+        yield shown(view)
 
 
 async def watch(live: LiveOpens) -> AsyncGenerator[object, None]:
@@ -51,7 +53,7 @@ async def watch(live: LiveOpens) -> AsyncGenerator[object, None]:
     told: dict[str, OpenView] = {}
     over: deque[str] = deque(maxlen=4 * MAX_AHEAD)
     changes: asyncio.Queue[Told] = asyncio.Queue(MAX_AHEAD)
-    tasks = TaskOwner("watch of opens")
+    tasks, turns = TaskOwner("watch of opens"), Turns()
     tasks.spawn("changes", _pass_on(live, changes))
     await asyncio.sleep(0)  # it follows from here on: nothing is missed between it and the table
     look_s = loop.time()
@@ -59,7 +61,7 @@ async def watch(live: LiveOpens) -> AsyncGenerator[object, None]:
         while True:
             if loop.time() >= look_s:
                 look_s = loop.time() + MOVED_S
-                for line in _differences(told, over, running(live)):
+                async for line in _differences(live, told, over, turns):
                     yield line
             try:
                 async with asyncio.timeout_at(look_s):
@@ -90,20 +92,32 @@ async def _pass_on(live: LiveOpens, changes: asyncio.Queue[Told]) -> None:
             continue
 
 
-def _differences(told: dict[str, OpenView], over: deque[str], now: list[OpenView]) -> Iterator[object]:
+def _running(live: LiveOpens) -> Iterator[OpenView]:
+    """Yields those that are there now, and still there when they are come to."""
+    return (one.view() for one in live if one.stream is not None and live.get(one.id) is one)
+
+
+async def _differences(
+    live: LiveOpens, told: dict[str, OpenView], over: deque[str], turns: Turns
+) -> AsyncGenerator[object, None]:
     """Brings `told` up to date, and yields a line for each difference; `over` takes those that were closed, of which
     changes may still wait to be read.
+
+    What begins meanwhile is no part of the look; what ends meanwhile is closed at the end of it.
     """
-    for view in now:
+    for view in _running(live):
+        await turns.pause()
         before = told.get(view.id)
         told[view.id] = view
         if before is None:
             yield _line("opened", view)
         elif before != view:
             yield _line("moved", view)
-    for gone in told.keys() - {view.id for view in now}:
-        over.append(gone)
-        yield _line("closed", told.pop(gone))
+    for told_id in list(told):
+        await turns.pause()
+        if live.get(told_id) is None:
+            over.append(told_id)
+            yield _line("closed", told.pop(told_id))
 
 
 def _line(change: str, view: OpenView) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -20,6 +20,7 @@ from urllib.parse import unquote
 import orjson
 import structlog
 
+from tunnel.aio.process.turns import Turns
 from tunnel.aio.sockets.conn import Conn, UnixPeer
 from tunnel.aio.sockets.listener import Limits, Listener
 from tunnel.core.wire.errors import StreamClosed, StreamError
@@ -44,6 +45,7 @@ WHOLE_S = 300.0
 """How long a client may take to read a whole answer: that of 10,000 agents is some 10 MiB, over a slow line perhaps."""
 UNREAD_S = 30.0
 """How long a client may leave a line of a stream unread: a pager left open must not hold the daemon's memory."""
+_AS_JSON = orjson.OPT_UTC_Z | orjson.OPT_NAIVE_UTC
 _JSON = ("content-type", "application/json")
 _NDJSON = ("content-type", "application/x-ndjson")
 _UNLIMITED: Mapping[str, object] = MappingProxyType({})
@@ -104,8 +106,21 @@ class AdminCall:
 
 Feed = AsyncGenerator[object, None]
 """Objects as they come, a line of JSON each. It is closed when its reader is gone; it ends the answer by ending."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A JSON object that holds one list, which may be long: it is encoded item by item, and others have their turns."""
+
+    name: str
+    """The key of the list."""
+    items: AsyncIterable[object]
+
+
 Handler = Callable[[AdminCall], Awaitable[object]]
-"""Returns what is shown as JSON, or a `Feed`; None is an answer without a body. It may raise an AdminError."""
+"""Returns what is shown as JSON, a `Listing`, or a `Feed`; None is an answer without a body. It may raise an
+AdminError.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +240,7 @@ async def answer(
     try:
         async with asyncio.timeout(ANSWER_S):
             result = await _result(routes, exchange, request, principal, peer, limits)
+            body = await _body(result)
     except AdminError as error:
         await _respond(exchange, error.status, [_JSON], _error(error.text, error.code, error.remedy))
         return
@@ -248,7 +264,7 @@ async def answer(
     elif result is None:
         await _respond(exchange, 204, [], b"")
     else:
-        await _respond(exchange, 200, [_JSON], _encoded(result))
+        await _respond(exchange, 200, [_JSON], body)
 
 
 class AdminServer:
@@ -352,9 +368,11 @@ async def _send_all(exchange: Exchange, feed: Feed) -> StreamError | None:
     try:
         async with asyncio.timeout(UNREAD_S):
             await exchange.start(200, [_NDJSON])
+        turns = Turns()
         async for item in feed:
             async with asyncio.timeout(UNREAD_S):
                 await exchange.send(_encoded(item))
+            await turns.pause()  # a client that reads fast never makes `send` wait
         await exchange.finish()
     except StreamError as error:
         return error
@@ -363,8 +381,25 @@ async def _send_all(exchange: Exchange, feed: Feed) -> StreamError | None:
     return None
 
 
+async def _body(result: object) -> bytes:
+    """Returns an answer's body; empty for one without, and for a stream, whose lines are encoded as they come."""
+    if result is None or isinstance(result, AsyncGenerator):
+        return b""
+    if not isinstance(result, Listing):
+        return _encoded(result)
+    turns = Turns()
+    body = bytearray(b"{" + orjson.dumps(result.name) + b":[")  # 10,000 pieces to be joined would be a long piece
+    between = b""
+    async for item in result.items:
+        body += between + orjson.dumps(item, option=_AS_JSON)
+        between = b","
+        await turns.pause()
+    body += b"]}\n"
+    return bytes(body)
+
+
 def _encoded(value: object) -> bytes:
-    return orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z | orjson.OPT_NAIVE_UTC)
+    return orjson.dumps(value, option=_AS_JSON | orjson.OPT_APPEND_NEWLINE)
 
 
 def _error(text: str, code: str = "", remedy: str = "") -> bytes:
