@@ -16,12 +16,14 @@ from typing import Any
 import pytest
 
 from tests.support.admin_client import tls_client
+from tests.support.api_stand_in import ApiStandIn
 from tests.support.cluster import edit_toml
-from tests.support.connect_client import ends_in_reset
+from tests.support.connect_client import ConnectRefused, ends_in_reset
 from tests.support.ports import free_ports
 from tests.support.processes import command_result, run_command
 from tests.support.targets import Target
 from tests.support.tunnel import BOX, Tunnel, exchange, reset, tunnel, wait_until
+from tests.support.waits import sooner_than
 from tunnel.aio.operate.admin_client import AdminRefused, unix_client
 
 ENDS_S = 1.0
@@ -97,6 +99,12 @@ def running(server: Server) -> Iterator[socket.socket]:
         assert exchange(through, b"still") == b"still"
 
 
+def assert_ended(through: socket.socket) -> None:
+    """By a reset, in time behind the change that was just applied."""
+    with sooner_than(ENDS_S, "the end of a connection that is not allowed any more"):
+        assert ends_in_reset(through)
+
+
 def refused(port: int) -> bool:
     try:
         socket.create_connection(("127.0.0.1", port), 5).close()
@@ -120,8 +128,7 @@ def test_a_forward_comes_and_goes_and_its_connections_go_with_it(server: Server)
             assert exchange(through) == b"ping"
             (one,) = [one for one in server.admin.get("opens")["opens"] if one["who"] == mine["listen"]]
             server.change({"forward": forwards(server)})
-            through.settimeout(ENDS_S * 10)
-            assert ends_in_reset(through)
+            assert_ended(through)
         assert refused(port)
         assert exchange(other, b"goes on") == b"goes on"
         wait_until(lambda: server.ends(one["trace_id"]), "the end is recorded")
@@ -141,8 +148,7 @@ def test_a_forward_that_leads_elsewhere_keeps_its_port_and_no_connection_of_befo
     with running(server), server.tunnel.dial("echo") as before, server.tunnel.dial("banner") as untouched:
         assert exchange(before) == b"ping"
         server.change({"forward": [{**echo, "target": banner["target"]}, banner]})
-        before.settimeout(ENDS_S * 10)
-        assert ends_in_reset(before)
+        assert_ended(before)
         with socket.create_connection(("127.0.0.1", port), 10) as after:
             assert after.recv(100).startswith(b"SSH-2.0")
         assert untouched.recv(100).startswith(b"SSH-2.0")
@@ -255,8 +261,7 @@ def test_exposed_targets_are_taken_back_under_running_streams(server: Server) ->
             with socket.create_connection(("127.0.0.1", other), 10) as ends:
                 assert exchange(ends) == b"ping"
                 server.change({"expose": [rules[0]]})
-                ends.settimeout(ENDS_S * 10)
-                assert ends_in_reset(ends)
+                assert_ended(ends)
             assert exchange(goes_on, b"is allowed") == b"is allowed"
 
         def reasons() -> list[str]:
@@ -274,6 +279,54 @@ def test_routes_are_others_for_what_comes_next(server: Server) -> None:
         server.change({"route": [{"agent": BOX, "nodes": ["node-x"], "targets": [f"127.0.0.1:{port}"]}]})
         with server.tunnel.cluster.dial(f"127.0.0.1:{port}") as through:
             assert exchange(through) == b"ping"
+            server.change({"route": None})
+            # Where something leads is no permission: who may open what is asked elsewhere.
+            assert exchange(through, b"goes on") == b"goes on"
+            with pytest.raises(ConnectRefused, match="no agent for"):
+                server.tunnel.cluster.dial(f"127.0.0.1:{port}")
+
+
+@pytest.mark.e2e
+def test_another_cluster_is_followed_and_then_none(server: Server, tmp_path: Path) -> None:
+    """By a signal, as `systemctl reload` sends it."""
+    port = server.tunnel.targets["echo"].port
+
+    def reaches(host: str) -> bool:
+        try:
+            with server.tunnel.cluster.dial(f"{host}:{port}") as through:
+                return exchange(through) == b"ping"
+        except ConnectRefused as refusal:
+            if refusal.status != 404:
+                raise
+            return False
+
+    def follow(kubeconfig: Path | None) -> str:
+        table = {"kubeconfig": str(kubeconfig)} if kubeconfig is not None else None
+        before = server.generation()
+        edit_toml(server.config, {"kubernetes": table})
+        os.kill(server.tunnel.cluster.server.pid, signal.SIGHUP)
+        wait_until(lambda: server.generation() > before, "the change is applied")
+        config = server.status()["config"]
+        assert config["needs_restart"] == []
+        (changed,) = config["changed"]
+        return str(changed)
+
+    with ApiStandIn({BOX: "node.old"}) as old, ApiStandIn({BOX: "node.new"}) as new, running(server):
+        assert not reaches("node.old")
+        assert follow(old.kubeconfig(tmp_path / "old")).startswith("kubernetes.kubeconfig: ")
+        wait_until(lambda: reaches("node.old"), "the cluster is read", 20)
+        wait_until(lambda: old.watches == 4, "and watched")
+        with server.tunnel.cluster.dial(f"node.old:{port}") as through:
+            assert follow(new.kubeconfig(tmp_path / "new")).startswith("kubernetes.kubeconfig: ")
+            wait_until(lambda: reaches("node.new"), "the other cluster is read")
+            assert not reaches("node.old"), "nothing of the one before is left"
+            wait_until(lambda: (old.watches, new.watches) == (0, 4), "only the other one is watched")
+            assert exchange(through, b"goes on") == b"goes on"
+            follow(None)
+            wait_until(lambda: not reaches("node.new"), "nothing of any cluster is left")
+            wait_until(lambda: new.watches == 0, "nor watched")
+            assert exchange(through, b"still") == b"still"
+        assert "kubernetes" not in {part["name"] for part in server.status()["parts"]}
 
 
 def test_the_level_of_the_log_and_the_place_of_the_audit_records(server: Server, tmp_path: Path) -> None:
