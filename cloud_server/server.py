@@ -371,13 +371,14 @@ class CloudServer:
                     if change not in (Change.CONNECTED, Change.AWAY):
                         continue
                     first = self._sightings.get(agent.name) is None
-                    self._sightings.seen(agent.name, agent.address, agent.version, agent.reason)
+                    came = agent.since if agent.connected else None
+                    self._sightings.seen(agent.name, agent.address, agent.version, agent.reason, came)
                     self.events.agent_changed(agent, first=first)
                 continue
             self.events.tell(LOST, "agents came and went so fast that the events do not have all of them")
             for agent in self.agents.each():
                 if agent.connected:
-                    self._sightings.seen(agent.name, agent.address, agent.version, agent.reason)
+                    self._sightings.seen(agent.name, agent.address, agent.version, agent.reason, agent.since)
 
     async def _listen_for_agents(self, carriers: CarrierServer, *, shared: bool = False) -> None:
         """One address is enough to begin with: another may belong to an interface that is not up yet.

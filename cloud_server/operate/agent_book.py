@@ -162,7 +162,8 @@ def _standing(view: AgentView, listed: ListedAgent | None, seen: Sighting | None
     if seen is None and view.since is None:
         return NEVER_CAME, record.joined if record is not None else None, ""
     last = view.since or (seen.last_seen if seen is not None else None)
-    if seen is not None and seen.replaced is not None and (last is None or seen.replaced > last):
+    if seen is not None and seen.replaced is not None and seen.replaced > (seen.came or last or seen.replaced):
+        # The last that was heard of it is a quarrel of two processes, of which none is there.
         return TAKEN_OVER, seen.replaced, f"another process uses its identity, from {seen.replaced_from}"
     return AWAY, last, view.reason or kept or "it has not come back since this server was started"
 

@@ -47,6 +47,8 @@ class Sighting:
     """When a second process with the same identity was turned away last; None: never since it joined."""
     replaced_from: str = ""
     """`ip:port` that the second process came from."""
+    came: datetime | None = None
+    """When its link began last; None: it was not noted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +94,7 @@ def _sighting_bytes(sighting: Sighting) -> bytes:
         reason=sighting.reason[:MAX_REASON_CHARS] or None,
         replaced=sighting.replaced,
         replaced_from=sighting.replaced_from or None,
+        came=sighting.came,
     )
 
 
@@ -104,6 +107,7 @@ def _sighting(body: bytes) -> Sighting:
         reason=_text(values, "reason", ""),
         replaced=_moment(values, "replaced"),
         replaced_from=_text(values, "replaced_from", ""),
+        came=_moment(values, "came"),
     )
 
 

@@ -31,8 +31,16 @@ class Sightings:
         """The last sighting of an agent; None when it never came."""
         return self._unwritten.get(name) or value_of(self._store.get(SIGHTINGS, name))
 
-    def seen(self, name: str, address: str, version: str, reason: str = "") -> None:
-        """An agent is there, or just went; `reason`: why its link was lost last, empty when that is not known."""
+    def seen(self, name: str, address: str, version: str, reason: str = "", came: datetime | None = None) -> None:
+        """Notes that an agent is there, or just went.
+
+        Args:
+            name: the agent's.
+            address: where it is.
+            version: of its build.
+            reason: why its link was lost last; empty when that is not known.
+            came: when its link began; None when it is about something else.
+        """
         before = self.get(name)
         self._unwritten[name] = Sighting(
             last_seen=datetime.now(UTC),
@@ -41,6 +49,7 @@ class Sightings:
             reason=reason or (before.reason if before is not None else ""),
             replaced=before.replaced if before is not None else None,
             replaced_from=before.replaced_from if before is not None else "",
+            came=came or (before.came if before is not None else None),
         )
 
     def replaced(self, name: str, address: str) -> None:
@@ -54,6 +63,7 @@ class Sightings:
             reason=before.reason if before is not None else "",
             replaced=now,
             replaced_from=address,
+            came=before.came if before is not None else None,
         )
 
     async def run(self) -> None:

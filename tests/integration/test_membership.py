@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import shutil
+from typing import Any
 
 import psutil
 import pytest
@@ -13,9 +15,10 @@ from edge_agent.identity.identity import Identity
 from tests.support.connect_client import ConnectRefused, ends_in_reset
 from tests.support.enrolling import public_key_of
 from tests.support.pki import Authority
-from tests.support.processes import run_command
+from tests.support.processes import Daemon, run_command
 from tests.support.tunnel import BOX, Tunnel, exchange, tunnel, wait_until
 from tests.support.waits import scaled_s, sooner_than
+from tunnel.aio.operate.admin_client import unix_client
 from tunnel.aio.process.files import PUBLIC, write_atomic
 
 
@@ -156,3 +159,53 @@ def test_with_ones_own_authority_there_are_no_tokens() -> None:
         run_command("cloud-server", "agent", "forget", "--config", str(made.cluster.config), BOX)
         made.box.agent.wait_ready()
         wait_until(lambda: not refused_status(made), "the new key has the name", within_s=30)
+
+
+@pytest.mark.e2e
+def test_a_copy_of_a_boxes_identity_is_in_the_list_with_the_reason_and_still_is_after_restarts() -> None:
+    """The whole state folder, as an image that was copied to another machine has it."""
+    with tunnel(["echo"]) as made:
+        cluster, box = made.cluster, made.box
+        copied = cluster.folder / "copy"
+        shutil.copytree(box.state, copied, ignore=shutil.ignore_patterns("*.sock", "*.pid"))
+        config = copied / "edge-agent.toml"
+        config.write_text(config.read_text().replace(str(box.state), str(copied)))
+        copy = Daemon("copy", ["edge-agent", "run", "--config", str(config)], cluster.folder / "copy.log")
+        admin = unix_client(cluster.config.parent / "admin.sock")
+
+        def listed() -> dict[str, Any]:
+            (one,) = [one for one in admin.get("agents")["agents"] if one["name"] == BOX]
+            return dict(one)
+
+        def told_of_clone() -> list[dict[str, Any]]:
+            return [fact for fact in listed()["facts"] if fact["code"] == "LL3016"]
+
+        with copy:
+            copy.start().wait_ready(30)  # it takes over
+            wait_until(told_of_clone, "the box came back, and was turned away", 30)
+            box.agent.wait_for_log("another process uses the identity")
+            assert copy.running
+            assert box.agent.running
+            (clone,) = told_of_clone()
+            assert listed()["state"] == "up"
+            assert clone["text"].startswith("a second process with its identity was turned away, from 127.0.0.1:")
+            (event,) = [one for one in admin.get("events")["events"] if one["kind"] == "replaced"]
+            assert event["agent"] == BOX
+            box.agent.kill()
+        wait_until(lambda: listed()["state"] == "replaced", "none of the two is there")
+        before = listed()
+        assert (before["since"], before["facts"]) == (clone["since"], [clone])
+        assert before["reason"] == f"another process uses its identity, {clone['text'].rpartition(', ')[2]}"
+        cluster.server.stop()
+        cluster.start()
+        after = listed()
+        for name in ("state", "since", "reason", "facts", "address", "last_seen"):
+            assert after[name] == before[name], name
+        command = run_command("cloud-server", "agent", "list", "--config", str(cluster.config))
+        assert "a second process with its identity was turned away" in command
+        shown = run_command("longline", "agents", BOX, "--socket", str(cluster.config.parent / "admin.sock"))
+        assert "another process uses its identity" in shown
+        made.restart_box()
+        assert (listed()["state"], listed()["facts"]) == ("up", [clone]), "it is told for a day"
+        box.agent.kill()
+        wait_until(lambda: listed()["state"] == "away", "an end like any other")
