@@ -8,15 +8,13 @@ from typing import Any, Literal
 from edge_agent.agent import Agent
 from edge_agent.config import AgentConfig
 from edge_agent.identity.expiries import Ends
-from tunnel.aio.identity.validity import Standing, Watched
-from tunnel.aio.operate.admin import AdminCall, AdminError, Routes
+from tunnel.aio.operate import daemon_calls
+from tunnel.aio.operate.admin import AdminCall, Routes
 from tunnel.aio.operate.desired_state import DesiredState
 from tunnel.aio.process.command import VERSION
-from tunnel.aio.process.logs import level, set_level
-from tunnel.core.wire.faults import CONFIG_INVALID
+from tunnel.aio.process.logs import level
 
 Verdict = Literal["good", "warning", "bad"]
-LEVELS = ("debug", "info", "warning", "error")
 
 
 class Status:
@@ -38,7 +36,7 @@ class Status:
 
     def as_json(self) -> dict[str, Any]:
         """Returns the whole status; its keys are those of the admin API."""
-        verdict, line = self.verdict()
+        (verdict, line), now = self.verdict(), datetime.now(UTC)
         agent = self._agent
         session = agent.links.session
         rtt_s = session.statistics().pacing.rtt_s if session is not None else 0.0
@@ -62,8 +60,8 @@ class Status:
             "session": session.label if session is not None else None,
             "rtt_s": rtt_s or None,
             "streams": dict(agent.traffic.running()),
-            "parts": [{"name": one.name, "up": one.up, "fault": one.fault or None} for one in agent.parts.all()],
-            "certificates": [_certificate(one) for one in self._ends.watched],
+            "parts": [part.as_json() for part in agent.parts.all()],
+            "certificates": [one.as_json(now) for one in self._ends.watched],
             "facts": [fact.as_json() for fact in agent.facts.all()],
             "clock_ahead_s": ahead.total_seconds() if ahead is not None else None,
             "log_level": level(),
@@ -89,32 +87,14 @@ class Status:
     def days_left(self) -> dict[str, float]:
         """Returns how many days each certificate has left, by its name."""
         now = datetime.now(UTC)
-        return {one.name: (one.validity.not_after - now).total_seconds() / 86400 for one in self._ends.watched}
+        return {one.name: one.validity.days_left(now) for one in self._ends.watched}
 
     async def _status(self, _call: AdminCall) -> object:
         return self.as_json()
 
     async def _reload(self, call: AdminCall) -> object:
-        one = await self.desired.reload(f"asked for by {call.principal}")
-        if one.fault:
-            remedy = f"edge-agent check --config {self.desired.path}"
-            raise AdminError(409, one.fault, code=CONFIG_INVALID.code, remedy=remedy)
-        return one.as_json()
+        check = f"edge-agent check --config {self.desired.path}"
+        return (await daemon_calls.reload(call, self.desired.reload, check)).as_json()
 
     async def _log_level(self, call: AdminCall) -> object:
-        wanted = call.body.get("level") if isinstance(call.body, dict) else None
-        if wanted not in LEVELS:
-            raise AdminError(400, f'the body must be {{"level": one of {", ".join(LEVELS)}}}')
-        set_level(wanted)
-        return {"level": level()}
-
-
-def _certificate(one: Watched) -> dict[str, Any]:
-    end, now = one.validity.not_after, datetime.now(UTC)
-    standing = one.validity.standing(now, one.margin)
-    return {
-        "name": one.name,
-        "not_after": end,
-        "days_left": round((end - now).total_seconds() / 86400, 2),
-        "remedy": None if standing is Standing.GOOD else one.remedy,
-    }
+        return daemon_calls.set_log_level(call)

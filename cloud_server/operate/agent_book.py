@@ -15,7 +15,6 @@ from cloud_server.trust.records import Sighting
 from tunnel.aio.process.turns import Turns
 from tunnel.core.wire.faults import FAULTS, REPLACED
 
-DAY_S = 86400.0
 CLONE_SHOWN = timedelta(days=1)
 """How long it is told that a second process came with an agent's identity."""
 UP, AWAY, NEVER_CAME, REVOKED, TAKEN_OVER = "up", "away", "never_came", "revoked", "replaced"
@@ -134,7 +133,7 @@ class AgentBook:
             "address": view.address or (seen and seen.address) or None,
             "version": view.version or (seen and seen.version) or None,
             "rtt_s": round(rtt_s, 6) if rtt_s > 0 else None,
-            "certificate_days_left": _days(validity.not_after, now) if validity is not None else None,
+            "certificate_days_left": round(validity.days_left(now), 2) if validity is not None else None,
             "joined": record.joined if record is not None else view.joined,
             "labels": dict(view.node.labels) if view.node is not None else {},
             "streams": statistics.streams if statistics is not None else 0,
@@ -170,7 +169,3 @@ def _standing(view: AgentView, listed: ListedAgent | None, seen: Sighting | None
 
 def _later(one: datetime | None, other: datetime | None) -> datetime | None:
     return max((moment for moment in (one, other) if moment is not None), default=None)
-
-
-def _days(until: datetime, now: datetime) -> float:
-    return round((until - now).total_seconds() / DAY_S, 2)

@@ -11,15 +11,15 @@ from cloud_server.agents.agents import Agents
 from cloud_server.opens.live import LiveOpens
 from cloud_server.operate import open_list
 from cloud_server.operate.agent_book import AgentBook
-from cloud_server.operate.bodies import Body
 from cloud_server.operate.events import EventBook
 from cloud_server.operate.status import Status
 from cloud_server.trust.administration import Administration, AdministrationFailed
 from cloud_server.trust.tokens import DEFAULT_LIFE
+from tunnel.aio.operate import daemon_calls
 from tunnel.aio.operate.admin import AdminCall, AdminError, Handler, Listing, Routes
 from tunnel.aio.operate.audit import Audit
+from tunnel.aio.operate.bodies import Body
 from tunnel.aio.operate.desired_state import Reloaded
-from tunnel.aio.process import logs
 from tunnel.core.wire import faults
 from tunnel.core.wire.names import close_name, meant
 from tunnel.core.wire.principal import PrincipalKind
@@ -169,15 +169,12 @@ class Api:
         return {"enabled": enabled, "until": until}, {"agent": name, "enabled": enabled}
 
     async def _set_log_level(self, call: AdminCall) -> Done:
-        level = Body(call.body).choice("level", logs.LEVELS)
-        logs.set_level(level)
-        return {"level": level}, {"level": level}
+        answer = daemon_calls.set_log_level(call)
+        return answer, dict(answer)
 
     async def _reload(self, call: AdminCall) -> Done:
-        one = await self._served.reload(f"asked for by {call.principal}")
-        if one.fault:
-            remedy = f"cloud-server check --config {self._served.config_path}"
-            raise AdminError(409, one.fault, code=faults.CONFIG_INVALID.code, remedy=remedy)
+        check = f"cloud-server check --config {self._served.config_path}"
+        one = await daemon_calls.reload(call, self._served.reload, check)
         return one.as_json(), {"generation": one.generation, "changed": one.changed}
 
     async def _create_join_token(self, call: AdminCall) -> Done:

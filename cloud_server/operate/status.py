@@ -20,7 +20,6 @@ SILENT = timedelta(hours=1)
 """After so long a box that joined and never came is no longer just on its way."""
 SETTLED_S = 60.0
 """After a start, agents need some time to come back."""
-DAY_S = 86400.0
 _ASK_CLUSTER = "kubectl get nodes, with the file of [kubernetes] kubeconfig"
 GOOD, WARNING, BAD = "good", "warning", "bad"
 
@@ -106,15 +105,8 @@ class Status:
             "opens": opens,
             "warnings": [warned.as_json() for warned in warnings],
             "config": sources.config.as_json(),
-            "parts": [{"name": part.name, "up": part.up, "fault": part.fault or None} for part in sources.parts.all()],
-            "certificates": [
-                {
-                    "name": one.name,
-                    "not_after": one.validity.not_after,
-                    "days_left": round((one.validity.not_after - now).total_seconds() / DAY_S, 2),
-                }
-                for one in sources.certificates()
-            ],
+            "parts": [part.as_json() for part in sources.parts.all()],
+            "certificates": [one.as_json(now) for one in sources.certificates()],
         }
 
     # Internal

@@ -65,6 +65,10 @@ class Validity:
             return Standing.LAST
         return Standing.NEAR if left < min(margin.near, life * _NEAR_PART) else Standing.GOOD
 
+    def days_left(self, now: datetime) -> float:
+        """Returns how many days are left until its end; less than 0 behind it."""
+        return (self.not_after - now) / DAY
+
     def part(self, fraction: float) -> datetime:
         """The moment at which so much of its life is over."""
         return self.not_before + (self.not_after - self.not_before) * fraction
@@ -88,6 +92,15 @@ class Watched:
     def standing(self, now: datetime) -> Standing:
         """Where `now` is in its life."""
         return self.validity.standing(now, self.margin)
+
+    def as_json(self, now: datetime) -> dict[str, object]:
+        """Returns it as the admin API shows it; its remedy only where something is to be done."""
+        return {
+            "name": self.name,
+            "not_after": self.validity.not_after,
+            "days_left": round(self.validity.days_left(now), 2),
+            "remedy": None if self.standing(now) is Standing.GOOD else self.remedy,
+        }
 
     def told(self, now: datetime) -> str:
         """How long it is good, or what is wrong with it, in one line."""

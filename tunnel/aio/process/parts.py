@@ -48,6 +48,10 @@ class Part:
         self._tell_after_s = 0.0
         self._pause_s = TELL_AGAIN_S
 
+    def as_json(self) -> dict[str, object]:
+        """Returns it as the admin API shows it."""
+        return {"name": self.name, "up": self.up, "fault": self.fault or None}
+
     async def bring_up(self) -> None:
         """Try until it is up. The first attempt is made at once."""
         loop = asyncio.get_running_loop()
