@@ -10,11 +10,13 @@ from typing import TypeVar
 import structlog
 
 from cloud_server.config import ServerConfig, state_of
-from cloud_server.trust.administration import Administration, AdministrationFailed
+from cloud_server.trust.administration import Administration
+from cloud_server.trust.administration_failed import AdministrationFailed
 from cloud_server.trust.agents import JoinedAgents
 from cloud_server.trust.signer import Signer
 from cloud_server.trust.state import open_state
 from cloud_server.trust.store import StoreUnavailable
+from cloud_server.trust.users import Users
 
 T = TypeVar("T")
 
@@ -38,7 +40,9 @@ async def _administer(config: ServerConfig, work: Callable[[Administration], Awa
         raise AdministrationFailed.of(error) from error
     signer = None if own_authority else Signer(state, config.tunnel.trust_domain)
     try:
-        return await work(Administration(store, JoinedAgents(store, pins_unknown=own_authority), signer))
+        agents = JoinedAgents(store, pins_unknown=own_authority)
+        users = Users(store, recorded=not own_authority)
+        return await work(Administration(store, agents, signer, users))
     finally:
         if signer is not None:
             await signer.aclose()

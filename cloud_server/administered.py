@@ -23,6 +23,7 @@ def served_by(server: CloudServer, desired: DesiredState[ServerConfig]) -> Serve
         parts=server.parts,
         certificates=lambda: server.certificates.watched,
         users=server.front_ends.users_near_end,
+        access=server.administration.users.access,
         late_agents=lambda: server.certificates.late_agents,
         config=desired,
         audit=server.audit,

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import re
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
+from cloud_server.cli_parts import administered, read_labels
+from cloud_server.cli_users import user
 from tunnel.aio.process.command import (
     EXIT_FAILED,
     VERSION,
@@ -24,33 +25,15 @@ from tunnel.aio.process.command import (
     out_option,
     told,
 )
+from tunnel.aio.process.life import Life
 from tunnel.core.wire.faults import CERTIFICATE_EXPIRED, NO_SERVER_TO_UPGRADE, PACKAGE_MISSING
 
 if TYPE_CHECKING:
     from cloud_server.trust.administration import Administration, ListedAgent, ListedToken
 
-T = TypeVar("T")
-
-MAX_LIFE = timedelta(days=365)
 SERVER_MODULES = ("cryptography", "h2", "lightkube", "prometheus_client", "yaml")
 """Of the extra `server`: a plain installation is that of a box."""
 INSTALL = "pip install 'longline[server]'"
-_LIFE = re.compile(r"([1-9][0-9]{0,7})([smhd])")
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-
-
-class Life(click.ParamType[timedelta]):
-    """A time such as 30m, 24h or 7d."""
-
-    name = "time"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
-        """Parse a value of the command line."""
-        match = _LIFE.fullmatch(str(value))
-        life = timedelta(**{_UNITS[match[2]]: int(match[1])}) if match is not None else None
-        if life is None or life > MAX_LIFE:
-            self.fail(f"{value} is not a time such as 30m, 24h or 7d, up to {MAX_LIFE.days}d", param, ctx)
-        return life
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -105,16 +88,15 @@ def check(config: Path) -> None:
     """
     from datetime import UTC, datetime
 
-    from cloud_server.config import load_server_config, state_of
-    from cloud_server.expiries import operators_certificate, watched
+    from cloud_server.config import load_server_config
+    from cloud_server.expiries import watched
     from cloud_server.outlook import outlook, refusals
     from tunnel.aio.identity.validity import check as check_certificates
 
     loaded = load_server_config(config)
     for warning in outlook(loaded):
         click.echo(f"{config}: {warning} (it would be down until then)", err=True)
-    found = [*watched(loaded), operators_certificate(state_of(loaded) / "admin.kubeconfig")]
-    lines, faults = check_certificates([one for one in found if one is not None], datetime.now(UTC))
+    lines, faults = check_certificates(watched(loaded), datetime.now(UTC))
     for line in lines:
         click.echo(line)
     failed = [
@@ -175,31 +157,41 @@ def renew(config: Path, all_of_them: bool) -> None:
 
 @cli.group()
 def token() -> None:
-    """Tokens: for boxes to join with, and for users of the CONNECT and fleet front ends."""
+    """Tokens: to make those that boxes join with, and to list and take away these and users'."""
 
 
 @token.command("create")
 @config_option("cloud-server")
-@click.option("--agent", metavar="NAME", help="Let a box join once, as NAME.")
-@click.option("--user", metavar="NAME", help="Let a client act as user NAME, as bearer token or proxy password.")
-@click.option("--expires", type=Life(), help="After so long: 24h for a box unless given, never for a user.")
+@click.option("--agent", metavar="NAME", help="Let one box join, as NAME.")
+@click.option("--agents", metavar="PATTERN", help="Let boxes join that choose names like PATTERN, such as 'lyon-*'.")
+@click.option("--count", type=click.IntRange(min=1), help="How many of them, with --agents.")
+@click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="A label for each box; may repeat.")
+@click.option("--expires", type=Life(), default="24h", show_default=True, help="After so long it is worth nothing.")
 @out_option("it")
 def token_create(
-    config: Path, agent: str | None, user: str | None, expires: timedelta | None, out: Path | None, force: bool
+    config: Path,
+    agent: str | None,
+    agents: str | None,
+    count: int | None,
+    labels: tuple[str, ...],
+    expires: timedelta,
+    out: Path | None,
+    force: bool,
 ) -> None:
-    """Make a new token, and print it; nothing keeps its text."""
-    from cloud_server.issuing import create_join_token, create_user_token
-    from cloud_server.trust.administration import AdministrationFailed
-    from cloud_server.trust.tokens import DEFAULT_LIFE
+    """Make a token for boxes to join with, and print it; nothing keeps its text."""
+    from cloud_server.issuing import create_join_token
+    from cloud_server.trust.administration_failed import AdministrationFailed
 
-    if (agent is None) == (user is None):
-        raise click.UsageError("give one of --agent and --user")
+    if (agent is None) == (agents is None):
+        raise click.UsageError("give one of --agent and --agents")
+    if (agents is None) != (count is None):
+        raise click.UsageError("--agents and --count go together: how many boxes may join?")
+    if agents is not None and "*" not in agents:
+        raise click.UsageError("--agents is a pattern with a * in it; for one box use --agent")
+    given = {name: str(value) for name, value in read_labels(labels).items()}
     check_out(out, force=force)
     try:
-        if agent is not None:
-            text = create_join_token(config, agent, expires or DEFAULT_LIFE)
-        else:
-            text = create_user_token(config, str(user), expires)
+        text = create_join_token(config, agent or str(agents), expires, count or 1, given)
     except AdministrationFailed as error:
         raise Failed.of(error) from error
     deliver(text, out, force=force)
@@ -217,7 +209,7 @@ def token_list(config: Path) -> None:
         return records.tokens()
 
     now = datetime.now(UTC)
-    for one in _administer(config, listed):
+    for one in administered(config, listed):
         click.echo(token_line(one, now))
 
 
@@ -229,27 +221,8 @@ def token_revoke(config: Path, user: str, token_id: str) -> None:
     """Take a token away by its ID, as `token list` shows it; a running server knows at once."""
     if bool(user) == bool(token_id):
         raise click.UsageError("give one of ID and --user")
-    count = _administer(config, lambda records: records.revoke_tokens(token_id=token_id, user=user))
+    count = administered(config, lambda records: records.revoke_tokens(token_id=token_id, user=user))
     click.echo(f"{count} token{'' if count == 1 else 's'} revoked")
-
-
-@cli.command()
-@config_option("cloud-server")
-@click.option("--user", required=True, metavar="NAME", help="Name that the user's acts are recorded under.")
-@click.option("--cluster", metavar="NAME", help="For the API server of a site, a [[cluster]] of the configuration.")
-@out_option("it")
-def kubeconfig(config: Path, user: str, cluster: str | None, out: Path | None, force: bool) -> None:
-    """Print a kubeconfig for the fleet API with a new certificate for a user, or for a site's own API server."""
-    from cloud_server.issuing import cluster_kubeconfig, user_kubeconfig
-    from cloud_server.setup import SetupFailed
-    from cloud_server.trust.administration import AdministrationFailed
-
-    check_out(out, force=force)
-    try:
-        made = user_kubeconfig(config, user) if cluster is None else cluster_kubeconfig(config, user, cluster)
-    except (SetupFailed, AdministrationFailed) as error:
-        raise Failed.of(error) from error
-    deliver(made, out, force=force)
 
 
 @cli.group()
@@ -269,8 +242,19 @@ def agent_list(config: Path) -> None:
         return records.agents()
 
     now = datetime.now(UTC)
-    for one in _administer(config, listed):
+    for one in administered(config, listed):
         click.echo(agent_line(one, now))
+
+
+@agent.command("label")
+@config_option("cloud-server")
+@click.argument("name")
+@click.argument("labels", nargs=-1, required=True, metavar="KEY=VALUE|KEY-...")
+def agent_label(config: Path, name: str, labels: tuple[str, ...]) -> None:
+    """Give an agent labels, which policies and credentials go by; KEY- takes one away."""
+    given = read_labels(labels, removal=True)
+    kept = administered(config, lambda records: records.label_agent(name, given))
+    click.echo(" ".join([name, *(f"{key}={value}" for key, value in sorted(kept.items()))]))
 
 
 @agent.command("revoke")
@@ -278,8 +262,8 @@ def agent_list(config: Path) -> None:
 @click.option("--reason", default="", metavar="TEXT", help="Shown in lists, and told to the box.")
 @click.argument("name")
 def agent_revoke(config: Path, name: str, reason: str) -> None:
-    """Take an agent's name away; a running server ends its session at once."""
-    _administer(config, lambda records: records.revoke_agent(name, reason))
+    """Take an agent's name away, and the tokens that are out for it; a running server ends its session at once."""
+    administered(config, lambda records: records.revoke_agent(name, reason))
     click.echo(f"{name} is revoked")
 
 
@@ -288,21 +272,11 @@ def agent_revoke(config: Path, name: str, reason: str) -> None:
 @click.argument("name")
 def agent_forget(config: Path, name: str) -> None:
     """Forget an agent: it leaves all lists. With an authority of your own, its name is free for the next key."""
-    _administer(config, lambda records: records.forget_agent(name))
+    administered(config, lambda records: records.forget_agent(name))
     click.echo(f"{name} is forgotten")
 
 
-def _administer(config: Path, work: Callable[[Administration], Awaitable[T]]) -> T:
-    from cloud_server.administer import administer
-    from cloud_server.config import load_server_config
-    from cloud_server.trust.administration import AdministrationFailed
-
-    try:
-        return administer(load_server_config(config), work)
-    except AdministrationFailed as error:
-        raise Failed.of(error) from error
-
-
+cli.add_command(user)
 cli.add_command(explain_command)
 
 

@@ -159,7 +159,7 @@ class RouteConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClusterConfig:
-    """A `[[cluster]]`: a site's own API server, for `cloud-server kubeconfig --cluster`."""
+    """A `[[cluster]]`: a site's own API server, for `cloud-server user kubeconfig --cluster`."""
 
     name: AgentName
     kubeconfig: Path

@@ -38,12 +38,6 @@ def watched(config: ServerConfig) -> list[Watched]:
     return [one for one in found if one is not None]
 
 
-def operators_certificate(kubeconfig: Path) -> Watched | None:
-    """The user's certificate inside a kubeconfig of ours; None when there is none. Blocking."""
-    remedy = "make another kubeconfig: cloud-server kubeconfig --user NAME"
-    return _watched(kubeconfig.name, "the user's certificate in", kubeconfig, _client_pem(kubeconfig), remedy)
-
-
 # Internal
 
 

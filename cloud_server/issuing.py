@@ -1,49 +1,90 @@
-"""What the commands hand out to people and boxes: tokens and kubeconfigs."""
+"""What the commands hand out to people, programs and boxes: tokens, certificates and kubeconfigs."""
 
 from __future__ import annotations
 
+import os
+import ssl
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from cloud_server.administer import administer
 from cloud_server.config import ServerConfig, load_server_config, state_of
 from cloud_server.setup import SetupFailed, authority_of, bracketed, dialled, fleet_url
-from cloud_server.trust.administration import check_user_name
+from cloud_server.trust.administration import Administration
+from cloud_server.trust.caller import UNLIMITED, Scope
 from cloud_server.trust.hosts import HostsMissing, is_loopback, read_hosts
-from cloud_server.trust.kubeconfig import kubeconfig
-from cloud_server.trust.site_kubeconfig import SiteUnusable, Through, check_names, read_site, site_kubeconfig
+from cloud_server.trust.records import BEARER, LOGIN
+from cloud_server.trust.site_kubeconfig import Site, SiteUnusable, Through, check_names, read_site, site_kubeconfig
 from cloud_server.trust.site_proxy import site_proxy_certificate
+from tunnel.aio.identity.keys import new_key, request_for
 from tunnel.core.wire.faults import NO_FLEET_API, NO_KUBECTL_PROXY, NO_SUCH_CLUSTER, SITE_KUBECONFIG_UNUSABLE
 from tunnel.core.wire.names import close_name, meant
+from tunnel.core.wire.target import TcpTarget
+from tunnel.kubeapi.kubeconfig import by_login, by_token, kubeconfig
+
+HTTPS_PORT = 443
 
 
-def create_join_token(config_path: Path, agent: str, life: timedelta) -> str:
-    """A one-time token for a box.
+def asked_by() -> str:
+    """Who runs this command, as records have it."""
+    return f"local_process:uid:{os.getuid()}"
+
+
+def create_join_token(
+    config_path: Path, agent: str, life: timedelta, count: int = 1, labels: Mapping[str, str] | None = None
+) -> str:
+    """A token for a box, or for `count` boxes with names like a pattern.
 
     Raises:
         ConfigError: the configuration cannot be read.
         AdministrationFailed: the name cannot be used, or the token cannot be made or kept.
     """
-    return administer(load_server_config(config_path), lambda records: records.create_join_token(agent, life))
+    return administer(
+        load_server_config(config_path),
+        lambda records: records.create_join_token(agent, asked_by(), life, count=count, labels=labels),
+    )
 
 
-def create_user_token(config_path: Path, user: str, life: timedelta | None = None) -> str:
-    """A bearer token for a user; only its hash is kept. `life` None: it does not end.
+def create_user_token(
+    config: ServerConfig, user: str, life: timedelta, purpose: str = BEARER, scope: Scope = UNLIMITED
+) -> str:
+    """A bearer token or a login for a user; only its hash is kept.
+
+    Raises:
+        AdministrationFailed: as above, or there is no such user.
+    """
+
+    async def create(records: Administration) -> str:
+        made = await records.users.create_token(user, asked_by(), life=life, purpose=purpose, scope=scope)
+        return made[0]
+
+    return administer(config, create)
+
+
+def user_certificate(config_path: Path, user: str, life: timedelta) -> str:
+    """A certificate for a user with its key, made here; PEM, the certificate first.
 
     Raises:
         ConfigError, AdministrationFailed: as above.
     """
-    return administer(load_server_config(config_path), lambda records: records.create_user_token(user, life))
+    key_pem = new_key()
+
+    async def certify(records: Administration) -> str:
+        made = await records.users.create_certificate(user, request_for(key_pem), asked_by(), life)
+        return ssl.DER_cert_to_PEM_cert(made.certificate_der)
+
+    return administer(load_server_config(config_path), certify) + key_pem.decode()
 
 
-def user_kubeconfig(config_path: Path, user: str) -> str:
-    """A kubeconfig with a new certificate for a user.
+def user_kubeconfig(config_path: Path, user: str, life: timedelta, *, bearer: bool = False) -> str:
+    """A kubeconfig with a new login for a user, or with a bearer token.
 
     Raises:
         ConfigError, AdministrationFailed: as above.
         SetupFailed: what has to be in it is not there.
     """
-    check_user_name(user)
     config = load_server_config(config_path)
     if config.fleet.listen is None:
         raise SetupFailed(
@@ -52,16 +93,18 @@ def user_kubeconfig(config_path: Path, user: str) -> str:
     authority = authority_of(config)
     first_host = _first_host(state_of(config))
     url, connect = fleet_url(config.fleet.listen, first_host), dialled(config.connect.listen, first_host)
-    return kubeconfig(url, authority.pem, user, authority.issue_user(user), connect)
+    text = create_user_token(config, user, life, BEARER if bearer else LOGIN)
+    shown = by_token(text) if bearer else by_login(url, text)
+    return kubeconfig(url, authority.pem, user, shown, connect)
 
 
-def cluster_kubeconfig(config_path: Path, user: str, cluster: str) -> str:
-    """A kubeconfig for a site's own API server through the CONNECT front end, with a new token for a user.
+def cluster_kubeconfig(config_path: Path, user: str, cluster: str, life: timedelta) -> str:
+    """A kubeconfig for a site's own API server through the CONNECT front end, with a new token for a user, which is
+    good for that API server and for nothing else.
 
     Raises:
         ConfigError, AdministrationFailed, SetupFailed: as above.
     """
-    check_user_name(user)
     config = load_server_config(config_path)
     found = next((one for one in config.cluster if one.name == cluster), None)
     if found is None:
@@ -77,14 +120,36 @@ def cluster_kubeconfig(config_path: Path, user: str, cluster: str) -> str:
         through = Through(f"{bracketed(host)}:{listen.port}", found.agent or found.name, certificate)
         site = read_site(found.kubeconfig)
         check_names(site, certificate)
+        scope = _only_this(through.agent, site)
     except OSError as error:
         raise SetupFailed(f"{error.filename} cannot be read: {error.strerror}", SITE_KUBECONFIG_UNUSABLE) from error
     except (SiteUnusable, HostsMissing) as error:
         raise SetupFailed(error.text, error.fault) from error
-    return site_kubeconfig(site, cluster, through, create_user_token(config_path, user))
+    return site_kubeconfig(site, cluster, through, create_user_token(config, user, life, BEARER, scope))
 
 
 # Internal
+
+
+def _only_this(agent: str, site: Site) -> Scope:
+    """What reaches the API server of a site, as kubectl asks for it, and nothing else.
+
+    Raises:
+        SiteUnusable: its kubeconfig does not say where that is.
+    """
+    try:
+        url = urlsplit(str(site.cluster.get("server")))
+        if url.scheme != "https" or not url.hostname:
+            raise ValueError(f"server {site.cluster.get('server')!r} is no https:// address")
+        target = TcpTarget(url.hostname, url.port or HTTPS_PORT)
+    except ValueError as error:
+        raise SiteUnusable(f"the site's kubeconfig: {error}") from error
+    return Scope(
+        frontends=frozenset({"connect"}),
+        agents=frozenset({agent}),
+        verbs=frozenset({"connect"}),
+        targets=frozenset({str(target).lower()}),
+    )
 
 
 def _meant(config: ServerConfig, cluster: str) -> str:

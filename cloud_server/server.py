@@ -26,7 +26,7 @@ from cloud_server.front_ends import FrontEnds
 from cloud_server.frontends.exposed import Exposed
 from cloud_server.frontends.logins import RefusedLogins
 from cloud_server.opens.door import Door
-from cloud_server.opens.live import LiveOpens
+from cloud_server.opens.live import LiveOpen, LiveOpens
 from cloud_server.opens.local import Local
 from cloud_server.opens.policy import EverybodyMayAll
 from cloud_server.operate.agent_book import AgentBook
@@ -40,7 +40,8 @@ from cloud_server.trust.sightings import Sightings
 from cloud_server.trust.signer import Signer, SignerFailed
 from cloud_server.trust.sqlite_store import SqliteStore
 from cloud_server.trust.store import StoreUnavailable
-from cloud_server.trust.tokens import JoinTokens, UserTokens
+from cloud_server.trust.tokens import JoinTokens
+from cloud_server.trust.users import Users
 from tunnel.aio.carriers.carrier_server import CarrierServer
 from tunnel.aio.operate.admin import Routes
 from tunnel.aio.operate.audit import AuditLog
@@ -58,6 +59,7 @@ from tunnel.core.streams.budget import Budget
 from tunnel.core.wire.errors import Code, OpenRefused, SessionRefused, TunnelError
 from tunnel.core.wire.faults import CANNOT_LISTEN, DRAIN_CUT, SIGNER_FAILED, FaultError
 from tunnel.core.wire.limits import MIB, Limits, Timing
+from tunnel.core.wire.principal import PrincipalKind
 
 PROCESS_BUDGET_BYTES = 1024 * MIB
 """Receive windows of all sessions together."""
@@ -132,15 +134,15 @@ class CloudServer:
         state, tunnel = state_of(config), config.tunnel
         self._tls = tls_of(config)
         self._sightings = Sightings(store)
-        tokens = UserTokens(store)
-        tokens.when_lost(self._token_lost)
-        authenticator = Authenticator(tunnel.trust_domain, tokens)
+        self._users = Users(store, recorded=tunnel.client_ca is None)
+        self._users.when_lost(self._credential_lost)
+        authenticator = Authenticator(tunnel.trust_domain, self._users)
         local = Local(self.agents, self.directory)
-        self._door = Door(self.live, Router(self.agents), EverybodyMayAll(), audit, local)
+        self._door = Door(self.live, Router(self.agents), EverybodyMayAll(), audit, local, labels=self.joined.labels)
         self._exposed = Exposed(self._door, [], lambda name: authenticator.agent(name, ""))
         self.sessions = self._agent_sessions(config)
         self._signer = None if tunnel.client_ca is not None else Signer(state, tunnel.trust_domain)
-        self.administration = Administration(store, self.joined, self._signer)
+        self.administration = Administration(store, self.joined, self._signer, self._users)
         self.book = AgentBook(self.agents, self.administration, self._sightings, self.agents.facts)
         self.counting = Counting(self, self._door)
         self.front_ends = FrontEnds(
@@ -187,6 +189,7 @@ class CloudServer:
             ("follow state", self.store.follow()),
             ("see agents", self._see_agents()),
             ("sightings", self._sightings.run()),
+            ("users", self._users.keep()),
             ("follow certificates", self.certificates.follow(self._signer, self.front_ends.reload_certificate)),
         ):
             stop.watch(self._tasks.spawn(title, work))
@@ -269,6 +272,7 @@ class CloudServer:
             await self._signer.aclose()
         await self._tasks.aclose()
         await self._sightings.write()
+        await self._users.write()
         await self.cluster.aclose()
 
     # Internal
@@ -316,10 +320,14 @@ class CloudServer:
         self.joined.when_lost(self.events.lost_name)
         self.joined.when_joined(self.events.joined)
 
-    def _token_lost(self, proof: str) -> None:
-        """A user's token was revoked: what runs on it ends."""
-        lost = OpenRefused("the token that it was opened with was revoked", Code.STANDING_LOST)
-        self.live.end_where(lambda live: live.request.caller.principal.proof == proof, lost)
+    def _credential_lost(self, is_meant: Callable[[str, str], bool], why: str) -> None:
+        """A user, or a credential of theirs, was revoked: what runs on it ends."""
+
+        def stands_on_it(live: LiveOpen) -> bool:
+            principal = live.request.caller.principal
+            return principal.kind is PrincipalKind.USER and is_meant(principal.name, principal.proof)
+
+        self._tell_ended(self.live.end_where(stands_on_it, OpenRefused(why, Code.STANDING_LOST)))
 
     def _removed(self, name: str, error: TunnelError) -> None:
         """An agent's membership was taken away: what runs to it ends with that as the reason, and then its session."""

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
+import os
+import secrets
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from cloud_server.config import FleetConfig, ServerConfig, load_server_config, state_of
+from cloud_server.trust.authenticator import token_digest
 from cloud_server.trust.ca import CaMissing, CertificateAuthority
 from cloud_server.trust.hosts import HOSTS_FILE, is_loopback
-from cloud_server.trust.kubeconfig import kubeconfig
+from cloud_server.trust.records import LOGIN, USER_TOKENS, USERS, UserRecord, UserToken
 from cloud_server.trust.renewal import due, renew
+from cloud_server.trust.state import open_state
 from cloud_server.trust.state_files import CA_FILE, SERVER_FILE, SERVER_KEY_FILE
+from cloud_server.trust.store import Change, StoreUnavailable
+from cloud_server.trust.user_administration import TOKEN_BYTES, TOKEN_LIFE
 from tunnel.aio.process.config import HostPort
 from tunnel.aio.process.files import PUBLIC, SECRET, NewFile, make_folder, write_together
 from tunnel.core.wire.faults import (
@@ -24,8 +33,11 @@ from tunnel.core.wire.faults import (
     FaultError,
 )
 from tunnel.core.wire.target_rule import is_dns_name
+from tunnel.kubeapi.kubeconfig import by_login, kubeconfig
 
 ADMIN = "admin"
+INIT = "cloud-server init"
+"""By whom the first user was taken in."""
 CONNECT_LISTEN = HostPort("127.0.0.1:7444")
 FLEET_LISTEN = HostPort("127.0.0.1:7445")
 """Where the first configuration has the CONNECT proxy over TLS, and the fleet API."""
@@ -100,7 +112,8 @@ def init_state(folder: Path, hosts: Sequence[str]) -> Made:
     files = _state_files(state, authority, hosts)
     url = fleet_url(config.fleet.listen or FLEET_LISTEN, hosts[0])
     connect = dialled(config.connect.listen if kept else CONNECT_LISTEN, hosts[0])
-    operator = kubeconfig(url, authority.pem, ADMIN, authority.issue_user(ADMIN), connect)
+    login = secrets.token_urlsafe(TOKEN_BYTES)
+    operator = kubeconfig(url, authority.pem, ADMIN, by_login(url, login, _longline()), connect)
     files.insert(0, NewFile(made.kubeconfig, operator.encode(), SECRET))
     if kept is None:
         files.insert(0, NewFile(path, _CONFIG.encode(), PUBLIC))
@@ -110,6 +123,11 @@ def init_state(folder: Path, hosts: Sequence[str]) -> Made:
         write_together(files)
     except OSError as error:
         raise SetupFailed(f"{error.filename or folder} cannot be written: {error.strerror}") from error
+    try:
+        asyncio.run(_record_admin(state, login))
+    except StoreUnavailable as error:
+        way_out = f"then: cloud-server user add {ADMIN}, and user kubeconfig {ADMIN} in place of {made.kubeconfig.name}"
+        raise SetupFailed(f"{error.text}; mend that, {way_out}", error.fault) from error
     return made
 
 
@@ -169,6 +187,26 @@ def bracketed(host: str) -> str:
 
 
 # Internal
+
+
+async def _record_admin(state: Path, login: str) -> None:
+    """The first user, with the login in the first kubeconfig."""
+    now = datetime.now(UTC)
+    user = UserRecord(name=ADMIN, created=now, created_by=INIT, valid_from=now)
+    token = UserToken(
+        user=ADMIN, sha256=token_digest(login), created=now, expires=now + TOKEN_LIFE, created_by=INIT, purpose=LOGIN
+    )
+    store = await asyncio.to_thread(open_state, state)
+    try:
+        await store.commit(Change(USERS, ADMIN, user), Change(USER_TOKENS, token.sha256, token))
+    finally:
+        await store.aclose()
+
+
+def _longline() -> str:
+    """The operator's program, for a kubeconfig of this machine: beside this one, or wherever PATH has it."""
+    beside = Path(sys.argv[0]).absolute().with_name("longline")
+    return str(beside) if os.access(beside, os.X_OK) else "longline"
 
 
 def _state_files(state: Path, authority: CertificateAuthority, hosts: Sequence[str]) -> list[NewFile]:

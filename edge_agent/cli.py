@@ -44,12 +44,13 @@ def cli() -> None:
     help="Token of `cloud-server token create`; - is stdin.",
 )
 @click.option("--state", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder for the key.")
+@click.option("--name", default="", metavar="NAME", help="Of this box, with a token for several boxes.")
 @click.option(
     "--proxy",
     metavar="URL",
     help="HTTP proxy, http://HOST:PORT, or none; else that of the environment, as curl finds it.",
 )
-def join(server: ServerAddress, token_file: BinaryIO, state: Path, proxy: str | None) -> None:
+def join(server: ServerAddress, token_file: BinaryIO, state: Path, name: str, proxy: str | None) -> None:
     """Make a key on this box and get a certificate for it."""
     import asyncio
 
@@ -63,7 +64,7 @@ def join(server: ServerAddress, token_file: BinaryIO, state: Path, proxy: str | 
     refuse_password(proxy)
     try:
         token = JoinToken.decode(token_file.read(MAX_TOKEN_BYTES).decode("ascii", "replace"))
-        joined = asyncio.run(join_cloud(server, token, state.absolute(), VERSION, proxy))
+        joined = asyncio.run(join_cloud(server, token, state.absolute(), VERSION, proxy, name))
     except (TokenUnusable, JoinFailed) as error:
         raise Failed.of(error) from error
     click.echo(f"joined as {joined.agent}")

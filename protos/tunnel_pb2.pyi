@@ -299,12 +299,14 @@ class GoAway(_message.Message):
     def __init__(self, code: _Optional[int] = ..., text: _Optional[str] = ..., reconnect_after_ms: _Optional[int] = ...) -> None: ...
 
 class JoinRequest(_message.Message):
-    __slots__ = ("csr_der", "version")
+    __slots__ = ("csr_der", "version", "agent_name")
     CSR_DER_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    AGENT_NAME_FIELD_NUMBER: _ClassVar[int]
     csr_der: bytes
     version: str
-    def __init__(self, csr_der: _Optional[bytes] = ..., version: _Optional[str] = ...) -> None: ...
+    agent_name: str
+    def __init__(self, csr_der: _Optional[bytes] = ..., version: _Optional[str] = ..., agent_name: _Optional[str] = ...) -> None: ...
 
 class JoinResponse(_message.Message):
     __slots__ = ("chain_der", "ca_pem", "agent_name")

@@ -51,7 +51,7 @@ def test_commands_are_declared() -> None:
     assert PROJECT["scripts"] == {
         "cloud-server": "cloud_server.cli:main",
         "edge-agent": "edge_agent.cli:main",
-        "longline": "tunnel.tool.cli:main",
+        "longline": "tunnel.tool.entry:main",
     }
 
 

@@ -22,7 +22,7 @@ from cloud_server.frontends.logins import RefusedLogins
 from cloud_server.opens.door import Door
 from cloud_server.opens.request import OpenRequest
 from cloud_server.routing.names import agent_meant
-from cloud_server.trust.authenticator import Authenticator
+from cloud_server.trust.authenticator import Authenticator, LoginRefused
 from cloud_server.trust.caller import Caller
 from tunnel.aio.sessions.carry import carry
 from tunnel.aio.sockets.conn import Conn
@@ -57,20 +57,16 @@ class ConnectFrontend:
 
     async def handle_tls(self, conn: Conn) -> None:
         """Serve a TLS connection."""
-        await self._handle(conn, lambda request: self._by_credential(conn, request))
+        await self._handle(conn, lambda request: self._authenticator.by_either(conn.tls_peer, proxy_token(request)))
 
     # Internal
 
-    def _by_socket(self, conn: Conn) -> Caller | None:
+    def _by_socket(self, conn: Conn) -> Caller:
         peer = conn.unix_peer
-        return peer and self._authenticator.by_unix_peer(peer.uid, peer.pid, konnectivity=False)
+        assert peer is not None
+        return self._authenticator.by_unix_peer(peer.uid, peer.pid, konnectivity=False)
 
-    def _by_credential(self, conn: Conn, request: Request) -> Caller | None:
-        """A certificate of a user wins over any token that comes along with it."""
-        caller = self._authenticator.by_certificate(*conn.tls_peer)
-        return caller or self._authenticator.by_token(proxy_token(request))
-
-    async def _handle(self, conn: Conn, identify: Callable[[Request], Caller | None]) -> None:
+    async def _handle(self, conn: Conn, identify: Callable[[Request], Caller]) -> None:
         http = ServerConnection(conn, MAX_HEAD_BYTES)
         try:
             async with asyncio.timeout(HEAD_TIMEOUT_S):
@@ -80,16 +76,16 @@ class ConnectFrontend:
             return
         if request is None:
             return
-        caller = identify(request)
-        if caller is None:
-            self._logins.refused(FRONTEND, conn.peer, "no certificate of a user, and no token that is known")
-            await _answer(
-                http,
-                407,
-                coded("a client certificate or Proxy-Authorization of a known user is needed", CREDENTIAL_MISSING),
-                [("proxy-authenticate", 'Basic realm="longline"'), ("proxy-authenticate", "Bearer")],
-            )
-        elif _head_bytes(request) > MAX_HEAD_BYTES:  # it came in one piece, so that it was never incomplete
+        try:
+            caller = identify(request)
+        except LoginRefused as refused:
+            self._logins.refused(FRONTEND, conn.peer, refused)
+            said = "a client certificate or Proxy-Authorization of a known user is needed"
+            text = coded(said if refused.fault is CREDENTIAL_MISSING else refused.text, refused.fault)
+            wanted = [("proxy-authenticate", 'Basic realm="longline"'), ("proxy-authenticate", "Bearer")]
+            await _answer(http, 407, text, wanted)
+            return
+        if _head_bytes(request) > MAX_HEAD_BYTES:  # it came in one piece, so that it was never incomplete
             text = f"the request's head is longer than {MAX_HEAD_BYTES} bytes"
             await _answer(http, 431, coded(text, CONNECT_INVALID))
         elif request.method != "CONNECT":

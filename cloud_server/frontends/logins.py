@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from tunnel.aio.operate.audit import Audit
+from tunnel.core.wire.faults import FaultError
 from tunnel.core.wire.host_port import split_host_port
 
 
@@ -20,8 +21,10 @@ class RefusedLogins:
         """How many there were so far, by front end."""
         return dict(self._counts)
 
-    def refused(self, frontend: str, peer: str, reason: str) -> None:
+    def refused(self, frontend: str, peer: str, refused: FaultError) -> None:
         """Tells of one; `peer` is its address and port."""
         self._counts[frontend] += 1
         address = split_host_port(peer)[0] or peer
-        self._audit.record_folded("login_refused", (frontend, address), frontend=frontend, peer=address, reason=reason)
+        code, reason = refused.fault.code, refused.text
+        key = (frontend, address, code)
+        self._audit.record_folded("login_refused", key, frontend=frontend, peer=address, code=code, reason=reason)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tunnel.aio.identity.validity import ExpiryLog, Standing, Validity, Watched
 from tunnel.aio.sockets.conn import Conn, certificate_time
 
+SHORT = timedelta(days=2)
+"""Certificates of a shorter life come from logins, which get the next one by themselves."""
 MAX_REMEMBERED = 1024
 """Users near their end that are remembered for having been told of; beyond that, all are told anew."""
 
@@ -43,7 +45,10 @@ class PresentedCertificates:
             self._remembered.clear()
             self._log = ExpiryLog()
         validity = Validity(certificate_time(certificate["notBefore"]), certificate_time(certificate["notAfter"]))
-        remedy = f"give them another kubeconfig: cloud-server kubeconfig --user {spiffe.rpartition('/')[2]}"
+        if validity.not_after - validity.not_before < SHORT:
+            self._remembered.pop(spiffe, None)
+            return
+        remedy = f"give them another kubeconfig: cloud-server user kubeconfig {spiffe.rpartition('/')[2]}"
         what = f"the certificate of {spiffe}, in use just now,"
         self._remembered[spiffe] = watched = Watched(name=spiffe, what=what, validity=validity, remedy=remedy)
         self._log.look([watched], datetime.now(UTC))

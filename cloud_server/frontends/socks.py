@@ -14,10 +14,10 @@ from cloud_server.frontends.logins import RefusedLogins
 from cloud_server.opens.door import Door
 from cloud_server.opens.request import OpenRequest
 from cloud_server.routing.names import agent_meant
-from cloud_server.trust.authenticator import Authenticator
+from cloud_server.trust.authenticator import Authenticator, LoginRefused
 from cloud_server.trust.caller import Caller
 from tunnel.aio.sessions.carry import carry
-from tunnel.aio.sockets.conn import Conn
+from tunnel.aio.sockets.conn import NO_CERTIFICATE, Conn
 from tunnel.core.wire.errors import Code, OpenRefused
 
 FRONTEND = "socks"
@@ -122,10 +122,11 @@ class SocksFrontend:
         name = (await _take(conn, length)).decode("utf-8", "replace")
         (length,) = await _take(conn, 1)
         password = (await _take(conn, length)).decode("utf-8", "replace")
-        caller = self._authenticator.by_token(password)
-        if caller is None:
-            self._logins.refused(FRONTEND, conn.peer, "the password is no token that is known")
-            raise _Ended(b"\x01\x01")
+        try:
+            caller = self._authenticator.by_either(NO_CERTIFICATE, password)
+        except LoginRefused as refused:
+            self._logins.refused(FRONTEND, conn.peer, refused)
+            raise _Ended(b"\x01\x01") from refused
         await conn.write(b"\x01\x00")
         return name, caller
 

@@ -29,6 +29,8 @@ class OpenRequest:
     """Where the client is, such as `192.0.2.1:5000`."""
     asked: str
     """The target in the client's words."""
+    verb: str = "connect"
+    """What is to be done there: `connect` for raw bytes, else a verb of the fleet API's, such as `exec`."""
     via: str = ""
     """The agent in whose network `asked` is meant; empty: whichever the routing finds."""
     route: Route | None = None

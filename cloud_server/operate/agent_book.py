@@ -136,6 +136,7 @@ class AgentBook:
             "certificate_days_left": round(validity.days_left(now), 2) if validity is not None else None,
             "joined": record.joined if record is not None else view.joined,
             "labels": dict(view.node.labels) if view.node is not None else {},
+            "operator_labels": dict(record.labels) if record is not None else {},
             "streams": statistics.streams if statistics is not None else 0,
             "facts": self._facts(name, seen),
         }

@@ -13,8 +13,12 @@ from cloud_server.operate import open_list
 from cloud_server.operate.agent_book import AgentBook
 from cloud_server.operate.events import EventBook
 from cloud_server.operate.status import Status
-from cloud_server.trust.administration import Administration, AdministrationFailed
+from cloud_server.operate.users_api import UsersApi, http_status, scope_as_json, token_as_json
+from cloud_server.trust.administration import Administration
+from cloud_server.trust.administration_failed import AdministrationFailed
+from cloud_server.trust.caller import UNLIMITED, Scope
 from cloud_server.trust.tokens import DEFAULT_LIFE
+from cloud_server.trust.user_administration import MAX_LIFE
 from tunnel.aio.operate import daemon_calls
 from tunnel.aio.operate.admin import AdminCall, AdminError, Handler, Listing, Routes
 from tunnel.aio.operate.audit import Audit
@@ -26,7 +30,6 @@ from tunnel.core.wire.principal import PrincipalKind
 
 FRAME_LOG_S = 600.0
 """After so long an agent's frames are logged no more: a line for each is much, and whoever looks may forget it."""
-MAX_LIFE = timedelta(days=3650)
 MAX_REASON_CHARS = 200
 
 Json = dict[str, Any]
@@ -57,6 +60,7 @@ class Api:
     def __init__(self, served: Served, routes: Routes) -> None:
         """Whoever may ask is an administrator; each change is recorded with who asked for it."""
         self._served = served
+        users = UsersApi(lambda: served.administration.users)
         for method, path, handler in (
             ("GET", "status", self._status),
             ("GET", "agents", self._agents),
@@ -64,6 +68,9 @@ class Api:
             ("GET", "opens", self._opens),
             ("GET", "events", self._events),
             ("GET", "whoami", self._whoami),
+            ("GET", "users", users.all),
+            ("GET", "users/{user}", users.one),
+            ("GET", "tokens", self._tokens),
         ):
             routes.add(method, path, self._read(path, handler))
         for method, path, action, change in (
@@ -72,7 +79,12 @@ class Api:
             ("PUT", "log-level", "set_log_level", self._set_log_level),
             ("POST", "reload", "reload", self._reload),
             ("POST", "join-tokens", "create_join_token", self._create_join_token),
-            ("POST", "user-tokens", "create_user_token", self._create_user_token),
+            ("POST", "users", "add_user", users.add),
+            ("POST", "users/{user}/revoke", "revoke_user", users.revoke),
+            ("POST", "user-tokens", "create_user_token", users.create_token),
+            ("POST", "certificates", "create_certificate", users.create_certificate),
+            ("DELETE", "tokens/{id}", "revoke_token", self._revoke_token),
+            ("PUT", "agents/{name}/labels", "label_agent", self._label),
             ("POST", "agents/{name}/revoke", "revoke_agent", self._revoke),
             ("POST", "agents/{name}/forget", "forget_agent", self._forget),
         ):
@@ -87,7 +99,7 @@ class Api:
             try:
                 answer, about = await change(call)
             except AdministrationFailed as error:
-                failed = AdminError(_HTTP.get(error.fault, 400), error.text, code=error.fault.code)
+                failed = AdminError(http_status(error.fault), error.text, code=error.fault.code)
                 self._record(call, action, _named(call), failed)
                 raise failed from error
             except AdminError as error:
@@ -107,7 +119,10 @@ class Api:
             if call.principal.kind is not PrincipalKind.LOCAL_PROCESS:  # who may read it there may read the log, too
                 key, about = (call.principal.name, path), {"resource": f"longline/{path}", **_named(call)}
                 self._served.audit.record_folded("read", key, **_who(call), **about)
-            return await handler(call)
+            try:
+                return await handler(call)
+            except AdministrationFailed as error:
+                raise AdminError(http_status(error.fault), error.text, code=error.fault.code) from error
 
         return handle
 
@@ -142,7 +157,7 @@ class Api:
             "groups": list(who.groups),
             "proof": who.proof,
             "until": call.limits.get("until"),
-            "scope": call.limits.get("scope") or {"frontends": None, "agents": None, "verbs": None},
+            "scope": scope_as_json(scope if isinstance(scope := call.limits.get("scope"), Scope) else UNLIMITED),
         }
 
     # Internal - what is changed
@@ -180,16 +195,25 @@ class Api:
     async def _create_join_token(self, call: AdminCall) -> Done:
         body = Body(call.body)
         agent, life = body.text("agent"), body.life("expires_s", MAX_LIFE) or DEFAULT_LIFE
+        count, labels = body.count("count", 1), body.texts_by_name("labels")
         until = datetime.now(UTC) + life
-        token = await self._served.administration.create_join_token(agent, life)
-        return {"token": token, "until": until}, {"agent": agent, "until": until}
+        token = await self._served.administration.create_join_token(
+            agent, str(call.principal), life, count=count, labels=labels
+        )
+        return {"token": token, "until": until}, {"agent": agent, "until": until, "count": count}
 
-    async def _create_user_token(self, call: AdminCall) -> Done:
-        body = Body(call.body)
-        user, life = body.text("user"), body.life("expires_s", MAX_LIFE)
-        until = datetime.now(UTC) + life if life is not None else None
-        token = await self._served.administration.create_user_token(user, life)
-        return {"token": token, "until": until}, {"user": user, "until": until}
+    async def _tokens(self, _call: AdminCall) -> object:
+        return {"tokens": [token_as_json(one) for one in self._served.administration.tokens()]}
+
+    async def _revoke_token(self, call: AdminCall) -> Done:
+        token_id = call.values["id"]
+        await self._served.administration.revoke_tokens(token_id=token_id)
+        return {"id": token_id, "revoked": True}, {"id": token_id}
+
+    async def _label(self, call: AdminCall) -> Done:
+        name, labels = call.values["name"], Body(call.body).texts_by_name("labels", removal=True)
+        kept = await self._served.administration.label_agent(name, labels)
+        return {"labels": kept}, {"agent": name, "labels": kept}
 
     async def _revoke(self, call: AdminCall) -> Done:
         name, reason = call.values["name"], Body(call.body).text("reason", default="")[:MAX_REASON_CHARS]
@@ -209,16 +233,6 @@ class Api:
             text = f"there is no agent named {name[:80]}{close}"
             raise AdminError(404, text, code=faults.AGENT_NOT_KNOWN.code, remedy="longline agents shows all")
         return shown
-
-
-_HTTP = {
-    faults.AGENT_NOT_JOINED: 404,
-    faults.STATE_NOT_WRITABLE: 503,
-    faults.STATE_UNREADABLE: 503,
-    faults.SIGNER_FAILED: 503,
-    faults.AUTHORITY_IS_YOURS: 409,
-}
-"""What HTTP calls the causes of what could not be done; all others are the request's, 400."""
 
 
 def _who(call: AdminCall) -> Json:

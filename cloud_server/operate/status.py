@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 from cloud_server.operate.agent_book import Tally
+from cloud_server.trust.user_administration import Access
 from tunnel.aio.identity.validity import Standing, Watched
 from tunnel.aio.operate.audit import AuditLog
 from tunnel.aio.process.parts import Parts
@@ -56,6 +57,8 @@ class Sources:
     """Of users, seen in use, whose end is near."""
     late_agents: Callable[[], Sequence[str]]
     """Agents whose certificate was not renewed in time."""
+    access: Callable[[], Access]
+    """Who may log in."""
     config: Config
     audit: AuditLog
     lost_lines: Callable[[], int]
@@ -103,6 +106,7 @@ class Status:
             "server_id": sources.server_id,
             "agents": {"joined": joined, "connected": up, "away": joined - up},
             "opens": opens,
+            "users": sources.access()._asdict(),
             "warnings": [warned.as_json() for warned in warnings],
             "config": sources.config.as_json(),
             "parts": [part.as_json() for part in sources.parts.all()],

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from cloud_server.trust.administration_failed import AdministrationFailed
 from cloud_server.trust.agents import JoinedAgents
-from cloud_server.trust.authenticator import PROOF_DIGITS, UserToken
-from cloud_server.trust.names import USER_NAME_RULE, is_user_name
+from cloud_server.trust.authenticator import PROOF_DIGITS
+from cloud_server.trust.caller import UNLIMITED, Scope
+from cloud_server.trust.labels import check_labels
 from cloud_server.trust.records import (
     AGENTS,
     JOIN_TOKENS,
@@ -18,31 +20,20 @@ from cloud_server.trust.records import (
     AgentRecord,
     JoinTokenRecord,
     Sighting,
+    UserToken,
 )
 from cloud_server.trust.signer import Signer, SignerFailed
 from cloud_server.trust.store import Change, Record, Store, StoreUnavailable, Unreadable, value_of
-from cloud_server.trust.tokens import DEFAULT_LIFE, JoinTokens, UserTokens
+from cloud_server.trust.tokens import DEFAULT_LIFE, MAX_COUNT, JoinTokens
+from cloud_server.trust.user_administration import UserAdministration
+from cloud_server.trust.users import Users, taken_away
 from tunnel.core.wire.faults import (
     AGENT_NAME_INVALID,
     AGENT_NOT_JOINED,
     AUTHORITY_IS_YOURS,
     NO_SUCH_TOKEN,
-    STATE_NOT_WRITABLE,
-    USER_NAME_INVALID,
-    FaultError,
 )
-from tunnel.core.wire.names import AGENT_NAME_RULE, close_name, is_agent_name, meant
-
-
-class AdministrationFailed(FaultError):
-    """Nothing was changed; the text says why and what to do."""
-
-    default_fault = STATE_NOT_WRITABLE
-
-    @classmethod
-    def of(cls, error: FaultError) -> AdministrationFailed:
-        """For what a part of ours could not do."""
-        return cls(error.text, error.fault)
+from tunnel.core.wire.names import AGENT_NAME_RULE, close_name, is_agent_name, is_agent_pattern, meant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,14 +57,24 @@ class ListedToken:
     """What `revoke_tokens` takes; of a user's token the first digits of its hash, as in the proofs of audit records."""
     user: str
     """Whose it is; empty for a token to join with."""
+    purpose: str
+    """BEARER or LOGIN; empty for a token to join with."""
     agent: str
-    """Whom it lets join; empty for a user's."""
+    """Whom it lets join, a name or a pattern; empty for a user's."""
+    count: int
+    """How many boxes may join with it; 0 for a user's."""
+    names: Sequence[str]
+    """Who joined with it."""
+    labels: Mapping[str, str]
+    """That it gives those who join."""
     created: datetime | None
     """None: it is not known."""
     expires: datetime | None
     """None: it does not end."""
     used: datetime | None
-    """When somebody joined with it; None: nobody did."""
+    """When somebody joined with it last; of a user's when it was shown last, to the hour. None: never."""
+    created_by: str
+    scope: Scope
     unreadable: str
     """Why its record cannot be read; empty when it can."""
 
@@ -81,13 +82,14 @@ class ListedToken:
 class Administration:
     """Changes and lists."""
 
-    def __init__(self, store: Store, agents: JoinedAgents, signer: Signer | None) -> None:
+    def __init__(self, store: Store, agents: JoinedAgents, signer: Signer | None, users: Users) -> None:
         """`signer`: None with an authority of the user's own, which makes all certificates."""
+        self.users = UserAdministration(store, users, signer)
+        self._known_users = users
         self._store = store
         self._agents = agents
         self._signer = signer
         self._join_tokens = JoinTokens(store)
-        self._user_tokens = UserTokens(store)
 
     # Public
 
@@ -112,38 +114,54 @@ class Administration:
             sighting=value_of(self._store.get(SIGHTINGS, record.key)),
         )
 
-    async def create_join_token(self, agent: str, life: timedelta = DEFAULT_LIFE) -> str:
-        """A one-time token for a box.
+    async def create_join_token(
+        self,
+        agent: str,
+        by: str,
+        life: timedelta = DEFAULT_LIFE,
+        *,
+        count: int = 1,
+        labels: Mapping[str, str] | None = None,
+    ) -> str:
+        """A token for a box, or for `count` boxes that choose names like a pattern.
+
+        Args:
+            agent: the box's name; a pattern such as `lyon-*` for boxes that choose.
+            by: who asks for it.
+            life: for how long it is good.
+            count: how many boxes may join, each with a name of its own; 1 for a name.
+            labels: that each of them gets.
 
         Raises:
-            AdministrationFailed: the name cannot be used, or nothing can be signed or kept.
+            AdministrationFailed: the name or a label cannot be used, or nothing can be signed or kept.
         """
-        if not is_agent_name(agent):
-            raise AdministrationFailed(f"{agent[:80]!r} cannot name an agent: {AGENT_NAME_RULE}", AGENT_NAME_INVALID)
+        if "*" in agent:
+            if not is_agent_pattern(agent):
+                text = f"{agent[:80]!r} is no pattern of agents' names: {AGENT_NAME_RULE}, and *"
+                raise AdministrationFailed(text, AGENT_NAME_INVALID)
+        elif not is_agent_name(agent):
+            text = f"{agent[:80]!r} cannot name an agent: {AGENT_NAME_RULE}"
+            raise AdministrationFailed(text, AGENT_NAME_INVALID)
+        elif count != 1:
+            raise AdministrationFailed(
+                f"{agent} names one box: several need a pattern such as {agent}-*", AGENT_NAME_INVALID
+            )
+        if not 1 <= count <= MAX_COUNT:
+            raise AdministrationFailed(f"1 to {MAX_COUNT} boxes may join with one token", AGENT_NAME_INVALID)
+        check_labels(labels or {})
         if self._signer is None:
             text = "certificates come from your own authority ([tunnel] client_ca): make them there"
             raise AdministrationFailed(text, AUTHORITY_IS_YOURS)
         try:
-            return (await self._join_tokens.create(self._signer, agent, life)).encode()
+            token = await self._join_tokens.create(self._signer, agent, life, count=count, labels=labels or {}, by=by)
         except (SignerFailed, StoreUnavailable) as error:
             raise AdministrationFailed.of(error) from error
-
-    async def create_user_token(self, user: str, life: timedelta | None = None) -> str:
-        """A bearer token for a user; only its hash is kept. `life` None: it does not end.
-
-        Raises:
-            AdministrationFailed: as above.
-        """
-        check_user_name(user)
-        try:
-            return await self._user_tokens.create(user, life)
-        except StoreUnavailable as error:
-            raise AdministrationFailed.of(error) from error
+        return token.encode()
 
     def tokens(self) -> Sequence[ListedToken]:
         """All tokens of users, and those to join with, used or expired ones for a month."""
         self._store.catch_up()
-        found = [_user_token(record) for record in self._store.list(USER_TOKENS)]
+        found = [_user_token(record, self._known_users) for record in self._store.list(USER_TOKENS)]
         return found + [_join_token(record) for record in self._store.list(JOIN_TOKENS)]
 
     async def revoke_tokens(self, *, token_id: str = "", user: str = "") -> int:
@@ -157,26 +175,47 @@ class Administration:
         gone: list[Change[Any]]
         if user:
             owners = {one.key: token.user for one in users if (token := value_of(one)) is not None}
-            gone = [Change(USER_TOKENS, key, None) for key, owner in owners.items() if owner == user]
+            keys = [key for key, owner in owners.items() if owner == user]
+            count = len(keys)
+            gone = [change for key in keys for change in taken_away(self._store, USER_TOKENS, key)]
             missing = f"{user[:80]} has no token{meant(close_name(user, set(owners.values()).__contains__))}"
         else:
             joins = self._store.list(JOIN_TOKENS)
-            gone = [Change(USER_TOKENS, one.key, None) for one in users if token_id and one.key.startswith(token_id)]
-            gone += [Change(JOIN_TOKENS, one.key, None) for one in joins if token_id and one.key.startswith(token_id)]
+            of_users = [one.key for one in users if token_id and one.key.startswith(token_id)]
+            of_boxes = [one.key for one in joins if token_id and one.key.startswith(token_id)]
+            count = len(of_users) + len(of_boxes)
+            gone = [change for key in of_users for change in taken_away(self._store, USER_TOKENS, key)]
+            gone += [Change(JOIN_TOKENS, key, None) for key in of_boxes]
             missing = f"there is no token {token_id[:80]}: cloud-server token list shows all"
         if not gone:
             raise AdministrationFailed(missing, NO_SUCH_TOKEN)
-        if token_id and len(gone) > 1:
-            text = f"{len(gone)} tokens begin with {token_id[:80]}: give more of it"
+        if token_id and count > 1:
+            text = f"{count} tokens begin with {token_id[:80]}: give more of it"
             raise AdministrationFailed(text, NO_SUCH_TOKEN)
         try:
             await self._store.commit(*gone)
         except StoreUnavailable as error:
             raise AdministrationFailed.of(error) from error
-        return len(gone)
+        return count
+
+    async def label_agent(self, name: str, labels: Mapping[str, str | None]) -> Mapping[str, str]:
+        """Give an agent labels; None takes one away. Returns those that it has then.
+
+        Raises:
+            AdministrationFailed: it has not joined, a label cannot be used, or that cannot be kept.
+        """
+        check_labels({key: value or "" for key, value in labels.items()})
+        merged = {**self._agents.labels(name), **labels}
+        check_labels({key: value for key, value in merged.items() if value is not None})
+        try:
+            done = await self._agents.label(name, labels)
+        except StoreUnavailable as error:
+            raise AdministrationFailed.of(error) from error
+        self._check_known(name, known=done)
+        return self._agents.labels(name)
 
     async def revoke_agent(self, name: str, reason: str = "") -> None:
-        """Take an agent's name away.
+        """Take an agent's name away, and with it the tokens that are out for it.
 
         Raises:
             AdministrationFailed: it has not joined, or that cannot be kept.
@@ -207,25 +246,21 @@ class Administration:
             raise AdministrationFailed(f"{name[:80]} has not joined{meant(close)}", AGENT_NOT_JOINED)
 
 
-def check_user_name(user: str) -> None:
-    """Make sure that a text may name a user.
-
-    Raises:
-        AdministrationFailed: it may not.
-    """
-    if not is_user_name(user):
-        raise AdministrationFailed(f"{user[:80]!r} cannot name a user: {USER_NAME_RULE}", USER_NAME_INVALID)
-
-
-def _user_token(record: Record[UserToken]) -> ListedToken:
+def _user_token(record: Record[UserToken], users: Users) -> ListedToken:
     token = value_of(record)
     return ListedToken(
         token_id=record.key[:PROOF_DIGITS],
         user=token.user if token is not None else "",
+        purpose=token.purpose if token is not None else "",
         agent="",
+        count=0,
+        names=(),
+        labels={},
         created=token.created if token is not None else None,
         expires=token.expires if token is not None else None,
-        used=None,
+        used=users.last_used(record.key),
+        created_by=token.created_by if token is not None else "",
+        scope=token.scope if token is not None else UNLIMITED,
         unreadable=_fault(record),
     )
 
@@ -235,10 +270,16 @@ def _join_token(record: Record[JoinTokenRecord]) -> ListedToken:
     return ListedToken(
         token_id=record.key[:PROOF_DIGITS],
         user="",
+        purpose="",
         agent=token.agent if token is not None else "",
-        created=None,
+        count=token.count if token is not None else 1,
+        names=token.names if token is not None else (),
+        labels=token.labels if token is not None else {},
+        created=token.created if token is not None else None,
         expires=token.expires if token is not None else None,
         used=token.used if token is not None else None,
+        created_by=token.created_by if token is not None else "",
+        scope=UNLIMITED,
         unreadable=_fault(record),
     )
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import structlog
 
-from cloud_server.trust.records import AGENTS, SIGHTINGS, AgentRecord
-from cloud_server.trust.store import Change, Conflict, Record, Store, StoreUnavailable, Unreadable, value_of
+from cloud_server.trust.records import AGENTS, JOIN_TOKENS, SIGHTINGS, AgentRecord
+from cloud_server.trust.store import Change, Conflict, Good, Record, Store, StoreUnavailable, Unreadable, value_of
 from tunnel.aio.identity.validity import Validity
 from tunnel.core.wire.errors import Code, SessionRefused, TunnelError
 from tunnel.core.wire.faults import AGENT_KEY_DIFFERS, AGENT_REVOKED, RECORD_UNREADABLE, Fault
@@ -58,6 +59,11 @@ class JoinedAgents:
         """When an agent joined; None when it did not, or was revoked, or that cannot be read."""
         record = self.get(name)
         return record.joined if record is not None and record.revoked is None else None
+
+    def labels(self, name: str) -> Mapping[str, str]:
+        """That the operator gave an agent; empty where it is not known."""
+        record = self.get(name)
+        return record.labels if record is not None else {}
 
     def validity(self, name: str) -> Validity | None:
         """Of an agent's certificate, where that is known and the agent was not revoked."""
@@ -134,13 +140,34 @@ class JoinedAgents:
         await self._change(name, lambda record: replace(record, validity=validity))
 
     async def revoke(self, name: str, reason: str = "") -> bool:
-        """Take a name away; False when nobody has it. A record that cannot be read cannot be kept either.
+        """Take a name away, and the tokens that are out for it; False when nobody has it. A record that cannot be read
+        cannot be kept either.
 
         Raises:
             StoreUnavailable: as above.
         """
         now = datetime.now(UTC)
-        return await self._change(name, lambda record: replace(record, revoked=now, reason=reason))
+        self._store.catch_up()
+        # One for several boxes lets nobody have a name that is known, revoked or not.
+        out = [
+            Change(JOIN_TOKENS, one.key, None)
+            for one in self._store.list(JOIN_TOKENS)
+            if isinstance(one, Good) and one.value.agent == name and one.value.used is None
+        ]
+        return await self._change(name, lambda record: replace(record, revoked=now, reason=reason), out)
+
+    async def label(self, name: str, labels: Mapping[str, str | None]) -> bool:
+        """Give an agent labels, None takes one away; False when nobody has the name.
+
+        Raises:
+            StoreUnavailable: as above.
+        """
+
+        def change(record: AgentRecord) -> AgentRecord:
+            merged = {**record.labels, **labels}
+            return replace(record, labels={key: value for key, value in merged.items() if value is not None})
+
+        return await self._change(name, change)
 
     async def forget(self, name: str) -> bool:
         """Know nothing of a name any more, as if it had never joined; False when nobody has it.
@@ -177,7 +204,9 @@ class JoinedAgents:
             raise SessionRefused(text, Code.INTERNAL, UNREADABLE_RETRY_S, fault.fault) from fault
         return self._store.get(AGENTS, name)
 
-    async def _change(self, name: str, change: Callable[[AgentRecord], AgentRecord]) -> bool:
+    async def _change(
+        self, name: str, change: Callable[[AgentRecord], AgentRecord], others: Sequence[Change[Any]] = ()
+    ) -> bool:
         """Change a record, made anew should somebody else change it at the same time; False when there is none."""
         self._store.catch_up()
         while (found := self._store.get(AGENTS, name)) is not None:
@@ -187,7 +216,7 @@ class JoinedAgents:
                 text = f"what is kept of {name} cannot be read ({found.reason}): forget it, then join"
                 raise StoreUnavailable(text, RECORD_UNREADABLE)
             try:
-                await self._store.commit(Change(AGENTS, name, change(record), expected=found.version))
+                await self._store.commit(Change(AGENTS, name, change(record), expected=found.version), *others)
             except Conflict:
                 self._store.catch_up()
                 continue

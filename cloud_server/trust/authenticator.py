@@ -6,39 +6,75 @@ Every method is called in the event loop for each connection or request, and tak
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from cloud_server.trust.caller import UNLIMITED, Caller, Scope
+from cloud_server.trust.caller import UNLIMITED, Caller
+from cloud_server.trust.records import LOGIN, UserCertificate, UserRecord, UserToken
 from tunnel.aio.identity.spiffe import IdentityUnclear, split_uri
+from tunnel.aio.identity.validity import date
+from tunnel.aio.sockets.conn import TlsPeer
+from tunnel.core.wire.faults import (
+    CREDENTIAL_EXPIRED,
+    CREDENTIAL_MISSING,
+    CREDENTIAL_OUTDATED,
+    CREDENTIAL_UNKNOWN,
+    LOGIN_ONLY,
+    USER_REVOKED,
+    FaultError,
+)
 from tunnel.core.wire.principal import Principal, PrincipalKind
 
 KUBE_APISERVER = "kube-apiserver"
 """The name of whoever speaks konnectivity's protocol on the unix socket: there is no other user of it."""
 PROOF_DIGITS = 12
 """Of a token's hash, in its proof and in lists: enough to tell tokens apart, too few to be of use."""
+CERTIFICATE = "certificate:"
+"""What the proof of a certificate begins with."""
+ANOTHER = "ask for another kubeconfig (cloud-server user kubeconfig)"
+"""What the owner of a credential that is worth nothing is to do."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UserToken:
-    """What is kept of a user's bearer token."""
+NEEDED = "a client certificate of a user or a bearer token"
 
-    user: str
-    sha256: str
-    """Of the token's text; hexadecimal."""
-    created: datetime
-    expires: datetime | None = None
-    """None: never."""
-    groups: tuple[str, ...] = ()
-    scope: Scope = UNLIMITED
+
+class LoginRefused(FaultError):
+    """A credential was shown, and is worth nothing; the text says why and what to do, to whoever showed it."""
+
+    default_fault = CREDENTIAL_UNKNOWN
+
+
+class Login(NamedTuple):
+    """Somebody with a login."""
+
+    caller: Caller
+    token: UserToken
 
 
 class Credentials(Protocol):
-    """The tokens that were handed out."""
+    """The users that there are, and what was handed out to them."""
+
+    recorded: bool
+    """Whether each user and each certificate has a record; not where certificates are of the user's own authority."""
+
+    def user(self, name: str) -> UserRecord | None:
+        """The user of this name; None when there is none.
+
+        Raises:
+            LoginRefused: that cannot be told now.
+        """
+        ...
 
     def user_token(self, sha256: str) -> UserToken | None:
         """The token with this hash; None when there is none, or no more."""
+        ...
+
+    def user_certificate(self, serial: str) -> UserCertificate | None:
+        """The certificate with this serial; None when there is none, or no more."""
+        ...
+
+    def used(self, key: str) -> None:
+        """A credential was good just now: by its hash or serial."""
         ...
 
 
@@ -50,35 +86,86 @@ class Authenticator:
         self._trust_domain = trust_domain
         self._credentials = credentials
 
-    def by_certificate(self, uri: str | None, serial: str, until: datetime | None = None) -> Caller | None:
+    def by_certificate(
+        self, uri: str | None, serial: str, until: datetime | None = None, since: datetime | None = None
+    ) -> Caller | None:
         """The user of a client certificate that TLS has verified; None when it is none of a user.
 
         Args:
             uri: the one spiffe:// name in it; None without a certificate.
             serial: its serial number, in hexadecimal of either case; empty when it is not known.
             until: when it ends.
+            since: from when on it is good; None when that is not known.
+
+        Raises:
+            LoginRefused: it is a user's, and worth nothing any more.
         """
-        if uri is None:
+        name = self._user_of(uri)
+        if name is None:
             return None
-        try:
-            role, name = split_uri(uri, self._trust_domain)
-        except IdentityUnclear:
-            return None
-        if role != "user":
-            return None
-        return Caller(Principal(kind=PrincipalKind.USER, name=name, proof=_certificate(serial)), until)
+        serial = serial.lower().lstrip("0")
+        scope, made, key = UNLIMITED, since, serial
+        if self._credentials.recorded:
+            record = self._recorded(name, serial)
+            scope, made, key = record.scope, record.created, record.login or serial
+        groups = self._standing(name, made, known=self._credentials.recorded)
+        if until is not None and datetime.now(UTC) >= until:  # the connection is older than its end
+            raise LoginRefused(f"the certificate expired at {date(until)}: {ANOTHER}", CREDENTIAL_EXPIRED)
+        self._credentials.used(key)
+        return Caller(
+            Principal(kind=PrincipalKind.USER, name=name, groups=groups, proof=certificate_proof(serial)), until, scope
+        )
 
     def by_token(self, text: str | None) -> Caller | None:
-        """The user whom a bearer token or proxy password stands for; None for nobody."""
+        """The user whom a bearer token or proxy password stands for; None where none was given.
+
+        Raises:
+            LoginRefused: it is worth nothing here.
+        """
         if not text:
             return None
         # Looked up by hash: how long that takes says nothing of the token.
         token = self._credentials.user_token(token_digest(text))
-        if token is None or (token.expires is not None and datetime.now(UTC) >= token.expires):
-            return None
-        proof = token_proof(token.sha256)
-        principal = Principal(kind=PrincipalKind.USER, name=token.user, groups=token.groups, proof=proof)
-        return Caller(principal, token.expires, token.scope)
+        if token is None:
+            text = "the token is not known here: it was revoked, or is another server's; ask for another"
+            raise LoginRefused(text, CREDENTIAL_UNKNOWN)
+        if token.purpose == LOGIN:
+            text = "this is a login, which longline trades for certificates: it opens nothing itself"
+            raise LoginRefused(text, LOGIN_ONLY)
+        return self._of_token(token)
+
+    def by_either(self, certificate: TlsPeer, token: str | None) -> Caller:
+        """Whoever has a certificate of a user, else a token. A token also stands for one whose certificate is worth
+        nothing any more.
+
+        Raises:
+            LoginRefused: neither is worth anything, or none was shown.
+        """
+        refused = LoginRefused(f"{NEEDED} is needed", CREDENTIAL_MISSING)
+        try:
+            if (caller := self.by_certificate(*certificate)) is not None:
+                return caller
+        except LoginRefused as error:
+            refused = error
+        if (caller := self.by_token(token)) is not None:
+            return caller
+        raise refused
+
+    def by_login(self, text: str | None) -> Login | None:
+        """The user whose login was shown, to get a certificate with; None where none was.
+
+        Raises:
+            LoginRefused: it is worth nothing any more.
+        """
+        token = self._credentials.user_token(token_digest(text)) if text else None
+        return Login(self._of_token(token), token) if token is not None and token.purpose == LOGIN else None
+
+    def is_user(self, certificate: TlsPeer) -> bool:
+        """Returns whether `by_certificate` knows somebody."""
+        try:
+            return self.by_certificate(*certificate) is not None
+        except LoginRefused:
+            return False
 
     def by_unix_peer(self, uid: int, pid: int, *, konnectivity: bool) -> Caller:
         """Whoever could open a unix socket of ours, which its mode decides.
@@ -106,7 +193,50 @@ class Authenticator:
 
         `serial` is its certificate's; empty when it is not known.
         """
-        return Caller(Principal(kind=PrincipalKind.AGENT, name=name, proof=_certificate(serial)))
+        return Caller(Principal(kind=PrincipalKind.AGENT, name=name, proof=certificate_proof(serial.lower())))
+
+    # Internal
+
+    def _user_of(self, uri: str | None) -> str | None:
+        if uri is None:
+            return None
+        try:
+            role, name = split_uri(uri, self._trust_domain)
+        except IdentityUnclear:
+            return None
+        return name if role == "user" else None
+
+    def _recorded(self, name: str, serial: str) -> UserCertificate:
+        record = self._credentials.user_certificate(serial) if serial else None
+        if record is None or record.user != name:
+            raise LoginRefused(f"the certificate has no record here: {ANOTHER}", CREDENTIAL_UNKNOWN)
+        if record.login and self._credentials.user_token(record.login) is None:
+            raise LoginRefused(f"the login of the certificate was revoked: {ANOTHER}", CREDENTIAL_UNKNOWN)
+        return record
+
+    def _of_token(self, token: UserToken) -> Caller:
+        groups = self._standing(token.user, token.created, known=True)
+        if token.expires is not None and datetime.now(UTC) >= token.expires:
+            raise LoginRefused(f"the token expired at {date(token.expires)}: ask for another", CREDENTIAL_EXPIRED)
+        self._credentials.used(token.sha256)
+        proof = token_proof(token.sha256)
+        principal = Principal(kind=PrincipalKind.USER, name=token.user, groups=groups, proof=proof)
+        return Caller(principal, token.expires, token.scope)
+
+    def _standing(self, name: str, made: datetime | None, *, known: bool) -> tuple[str, ...]:
+        """The groups of a user whose credential was made at a moment; `known`: there must be such a user."""
+        user = self._credentials.user(name)
+        if user is None:
+            if known:
+                raise LoginRefused(f"there is no user {name} here any more", CREDENTIAL_UNKNOWN)
+            return ()
+        if user.revoked is not None:
+            why = f" ({user.reason})" if user.reason else ""
+            raise LoginRefused(f"{name} was revoked at {date(user.revoked)}{why}", USER_REVOKED)
+        if made is not None and made < user.valid_from:
+            text = f"only what was made after {date(user.valid_from)} counts for {name}: {ANOTHER}"
+            raise LoginRefused(text, CREDENTIAL_OUTDATED)
+        return user.groups
 
 
 def token_digest(text: str) -> str:
@@ -119,5 +249,6 @@ def token_proof(sha256: str) -> str:
     return f"token:{sha256[:PROOF_DIGITS]}"
 
 
-def _certificate(serial: str) -> str:
-    return f"certificate:{serial.lower()}" if serial else ""
+def certificate_proof(serial: str) -> str:
+    """The proof in the Caller of a certificate with this serial; empty when that is not known."""
+    return f"{CERTIFICATE}{serial}" if serial else ""

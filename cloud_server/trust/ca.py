@@ -22,7 +22,6 @@ from tunnel.core.wire.faults import AUTHORITY_MISSING, FaultError
 CA_LIFE = timedelta(days=3650)
 SERVER_LIFE = timedelta(days=825)
 """The longest that common TLS clients accept. Like the authority's own, it is renewed at two thirds of that."""
-USER_LIFE = timedelta(days=365)
 AGENT_LIFE = timedelta(days=7)
 """Short, since it is renewed at two thirds of its life without anyone's doing."""
 CLOCK_SKEW = timedelta(minutes=5)
@@ -112,9 +111,9 @@ class CertificateAuthority:
         names = [general_name(host) for host in names_for(hosts)]
         return self._issue_new("server", names, SERVER_LIFE, server=True)
 
-    def issue_user(self, name: str) -> Issued:
-        """An operator's certificate."""
-        return self._issue_new(f"user/{name}", [], USER_LIFE)
+    def issue_user(self, name: str, public_key: PublicKey, life: timedelta) -> bytes:
+        """A user's certificate for the key that they made; PEM."""
+        return self._sign(f"user/{name}", public_key, [], life)
 
     def issue_join(self, token_id: str, life: timedelta) -> Issued:
         """The certificate inside a join token: it opens nothing but Join."""

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import structlog
 
 from cloud_server.trust.agents import IdentityRejected, JoinedAgents
-from cloud_server.trust.records import AGENTS, AgentRecord
+from cloud_server.trust.records import AGENTS, AgentRecord, JoinTokenRecord
 from cloud_server.trust.signer import CsrRefused, Signed, Signer, SignerFailed
-from cloud_server.trust.store import Change, Conflict, Store, StoreUnavailable
+from cloud_server.trust.store import Change, Conflict, Good, Store, StoreUnavailable
 from cloud_server.trust.tokens import USED, JoinTokens, TokenRefused, TokenUnreadable
 from protos import tunnel_pb2
 from tunnel.aio.carriers.carrier_errors import EnrollmentRefused
@@ -20,7 +21,7 @@ from tunnel.aio.identity.certificate import read_certificate
 from tunnel.aio.operate.audit import Audit
 from tunnel.core.path.rate import TokenBuckets
 from tunnel.core.wire.errors import SessionRefused, TunnelError
-from tunnel.core.wire.faults import RENEWED_TOO_OFTEN, TOKEN_USED
+from tunnel.core.wire.faults import JOIN_NAME_REFUSED, RENEWED_TOO_OFTEN, TOKEN_USED
 from tunnel.core.wire.spoken import spoken_s
 
 _log = structlog.get_logger("cloud.enrollment")
@@ -57,9 +58,9 @@ class Enrollment:
     async def join(self, peer_spiffe: str, request: tunnel_pb2.JoinRequest) -> tunnel_pb2.JoinResponse:
         """Trade a token for a certificate; a token for a name that is taken gives the name to the new key.
 
-        The certificate is made first; then the token is used up and the name given to the key in one step, of which
-        there is one for a token; then the certificate is handed out. So whatever fails before the answer costs no
-        token, and of two boxes that come with one token only that one gets a certificate whose key has the name.
+        The certificate is made first; then the token is used and the name given to the key in one step, of which there
+        are as many as the token has boxes; then the certificate is handed out. So what fails before the answer costs no
+        token, and of two boxes that come for one name only that one gets a certificate whose key has it.
 
         Raises:
             EnrollmentRefused: the text tells the box's owner what to do.
@@ -67,15 +68,15 @@ class Enrollment:
         token_id = peer_spiffe.rpartition("/")[2]
         try:
             token = self._tokens.look(token_id)
-            name = token.value.agent
+            name = self._tokens.name_by(token, request.agent_name)
+            self._check_free(token.value, name)
             signed = await self._signer.sign(name, request.csr_der)
-            await self._store.commit(self._tokens.use(token), Change(AGENTS, name, _record(name, signed)))
-        except (TokenRefused, CsrRefused, Conflict) as caught:
-            refused = TokenRefused(USED, TOKEN_USED) if isinstance(caught, Conflict) else caught
+            await self._take(token, name, signed)
+        except (TokenRefused, CsrRefused) as refused:
             code, text = refused.fault.code, str(refused)
             # Whoever has any token of ours, used or not, may ask as often as they like.
             self._audit.record_folded("join_refused", token_id, token=token_id, code=code, text=text)
-            raise EnrollmentRefused(refused.text, refused.fault) from caught
+            raise EnrollmentRefused(refused.text, refused.fault) from refused
         except (SignerFailed, StoreUnavailable, TokenUnreadable) as error:
             _log.error("join failed", code=error.fault.code, token=token_id, reason=str(error))
             self._audit.record_folded("join_failed", token_id, token=token_id, code=error.fault.code, text=str(error))
@@ -127,6 +128,36 @@ class Enrollment:
         if wait_s:
             text = f"{name} asks for certificates too often: once in {spoken_s(1 / RENEWALS_PER_S)} is allowed"
             raise EnrollmentRefused(text, RENEWED_TOO_OFTEN, wait_s)
+
+    def _check_free(self, token: JoinTokenRecord, name: str) -> None:
+        """A token for several boxes gives nobody a name that somebody has, or had: the boxes choose the names."""
+        if "*" in token.agent and self._store.get(AGENTS, name) is not None:
+            text = f"{name} is known already: choose another --name, or ask for a token for {name} alone"
+            raise TokenRefused(text, JOIN_NAME_REFUSED)
+
+    async def _take(self, token: Good[JoinTokenRecord], name: str, signed: Signed) -> None:
+        """Use the token, and give the name to the key, in one step.
+
+        Raises:
+            TokenRefused: somebody was faster.
+        """
+        several = "*" in token.value.agent
+        while True:
+            record = replace(_record(name, signed), labels=self._labels(token.value, name))
+            new = Change(AGENTS, name, record, expected=0 if several else None)
+            try:
+                await self._store.commit(self._tokens.use(token, name), new)
+            except Conflict as conflict:
+                if not several:
+                    raise TokenRefused(USED, TOKEN_USED) from conflict
+                token = self._tokens.look(token.key)  # another box joined with it at the same moment
+                self._check_free(token.value, name)
+            else:
+                return
+
+    def _labels(self, token: JoinTokenRecord, name: str) -> Mapping[str, str]:
+        """A box that takes the place of another keeps its labels, but for those that the token gives anew."""
+        return {**self._agents.labels(name), **token.labels}
 
     async def _note(self, name: str, signed: Signed) -> None:
         """For `agent list` and the figures: an agent that has its certificate is none the worse without."""

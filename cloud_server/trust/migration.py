@@ -18,7 +18,7 @@ from typing import Final
 import structlog
 
 from cloud_server.trust.database import DATABASE_FILE, Database, Write, unavailable
-from cloud_server.trust.records import AGENTS, JOIN_TOKENS, USER_TOKENS
+from cloud_server.trust.records import AGENTS, JOIN_TOKENS, USER_TOKENS, USERS, UserRecord
 from tunnel.aio.process.files import PUBLIC, make_folder, write_atomic
 from tunnel.core.wire.faults import RECORD_UNREADABLE
 
@@ -79,7 +79,11 @@ def _old_records(state: Path) -> Iterator[Write]:
     for path in sorted((state / "users").glob("*.json")):
         body = _read(path)
         with suppress(ValueError, KeyError, TypeError):
-            yield Write(USER_TOKENS.name, USER_TOKENS.decode(body).sha256, body)
+            token = USER_TOKENS.decode(body)
+            yield Write(USER_TOKENS.name, token.sha256, body)
+            # They were not recorded then; what they have goes on.
+            user = UserRecord(name=token.user, created=token.created, valid_from=datetime.fromtimestamp(0, UTC))
+            yield Write(USERS.name, token.user, USERS.encode(user))
             continue
         yield Write(USER_TOKENS.name, path.stem, body)
     for path in sorted((state / "tokens").glob("*.json")):

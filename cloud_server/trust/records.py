@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
-from cloud_server.trust.authenticator import UserToken
 from cloud_server.trust.caller import UNLIMITED, Scope
+from cloud_server.trust.fields import Fields, as_bytes
 from cloud_server.trust.store import Kind
 from tunnel.aio.identity.validity import Validity
 
 MAX_REASON_CHARS = 200
 """Of why a link was lost: a peer may have put it."""
+BEARER, LOGIN = "bearer", "login"
+"""What a user's token is for: to be shown at front ends, or to get certificates with and nothing else."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +31,8 @@ class AgentRecord:
     """Why it was revoked, as the operator said; empty when they did not."""
     validity: Validity | None = None
     """Of the certificate that it was given last; None when that is not known: it is not of our making, say."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """That the operator gave it; what a box says of itself is not among them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,16 +56,80 @@ class Sighting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JoinTokenRecord:
-    """What is kept of a one-time token to join with."""
+    """What is kept of a token to join with."""
 
     agent: str
+    """The name that it gives, or with a `*` in it, what the names must look like that boxes choose."""
     expires: datetime
     used: datetime | None = None
+    """When somebody joined with it last; None: nobody did."""
+    count: int = 1
+    """How many boxes may join with it."""
+    names: tuple[str, ...] = ()
+    """Who did."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """That each of them gets."""
+    created: datetime | None = None
+    created_by: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserRecord:
+    """A person, or a program, that may have credentials."""
+
+    name: str
+    groups: tuple[str, ...] = ()
+    created: datetime
+    created_by: str = ""
+    valid_from: datetime
+    """What was made before it is worth nothing: the user was revoked since."""
+    revoked: datetime | None = None
+    """When it was revoked; that blocks the name, whatever is shown. None: it was not."""
+    reason: str = ""
+    """Why, as the operator said; empty when they did not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserToken:
+    """What is kept of a user's token."""
+
+    user: str
+    sha256: str
+    """Of the token's text; hexadecimal."""
+    created: datetime
+    expires: datetime | None = None
+    """None: never; what is made now always ends."""
+    scope: Scope = UNLIMITED
+    created_by: str = ""
+    purpose: str = BEARER
+    """BEARER or LOGIN."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserCertificate:
+    """What is kept of a user's certificate."""
+
+    serial: str
+    """In lower-case hexadecimal, without zeros before it."""
+    user: str
+    created: datetime
+    expires: datetime
+    created_by: str = ""
+    scope: Scope = UNLIMITED
+    login: str = ""
+    """The SHA-256 of the login that it was got with, and whose end is its own; empty for one that an operator made."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LastUse:
+    """When a credential was shown last, to the hour."""
+
+    hour: datetime
 
 
 def _agent_bytes(record: AgentRecord) -> bytes:
     validity = record.validity
-    return _bytes(
+    return as_bytes(
         name=record.name,
         joined=record.joined,
         spki_sha256=record.spki_sha256,
@@ -70,24 +137,26 @@ def _agent_bytes(record: AgentRecord) -> bytes:
         reason=record.reason or None,
         certificate_from=validity.not_before if validity is not None else None,
         certificate_until=validity.not_after if validity is not None else None,
+        labels=dict(record.labels) or None,
     )
 
 
 def _agent(body: bytes) -> AgentRecord:
-    values = _values(body)
-    begin, end = _moment(values, "certificate_from"), _moment(values, "certificate_until")
+    values = Fields(body)
+    begin, end = values.moment("certificate_from"), values.moment("certificate_until")
     return AgentRecord(
-        name=_text(values, "name"),
-        joined=_needed(values, "joined"),
-        spki_sha256=_text(values, "spki_sha256"),
-        revoked=_moment(values, "revoked"),
-        reason=_text(values, "reason", ""),
+        name=values.text("name"),
+        joined=values.needed("joined"),
+        spki_sha256=values.text("spki_sha256"),
+        revoked=values.moment("revoked"),
+        reason=values.text("reason", ""),
         validity=Validity(begin, end) if begin is not None and end is not None else None,
+        labels=values.labels("labels"),
     )
 
 
 def _sighting_bytes(sighting: Sighting) -> bytes:
-    return _bytes(
+    return as_bytes(
         last_seen=sighting.last_seen,
         address=sighting.address,
         version=sighting.version,
@@ -99,109 +168,160 @@ def _sighting_bytes(sighting: Sighting) -> bytes:
 
 
 def _sighting(body: bytes) -> Sighting:
-    values = _values(body)
+    values = Fields(body)
     return Sighting(
-        last_seen=_needed(values, "last_seen"),
-        address=_text(values, "address"),
-        version=_text(values, "version"),
-        reason=_text(values, "reason", ""),
-        replaced=_moment(values, "replaced"),
-        replaced_from=_text(values, "replaced_from", ""),
-        came=_moment(values, "came"),
-    )
-
-
-def _user_token_bytes(token: UserToken) -> bytes:
-    scope = token.scope
-    return _bytes(
-        user=token.user,
-        sha256=token.sha256,
-        created=token.created,
-        expires=token.expires,
-        groups=list(token.groups) or None,
-        frontends=sorted(scope.frontends) if scope.frontends is not None else None,
-        agents=sorted(scope.agents) if scope.agents is not None else None,
-        verbs=sorted(scope.verbs) if scope.verbs is not None else None,
-    )
-
-
-def _user_token(body: bytes) -> UserToken:
-    values = _values(body)
-    scope = Scope(frontends=_set(values, "frontends"), agents=_set(values, "agents"), verbs=_set(values, "verbs"))
-    return UserToken(
-        user=_text(values, "user"),
-        sha256=_text(values, "sha256"),
-        created=_needed(values, "created"),
-        expires=_moment(values, "expires"),
-        groups=tuple(_texts(values, "groups") or ()),
-        scope=scope if scope != UNLIMITED else UNLIMITED,
+        last_seen=values.needed("last_seen"),
+        address=values.text("address"),
+        version=values.text("version"),
+        reason=values.text("reason", ""),
+        replaced=values.moment("replaced"),
+        replaced_from=values.text("replaced_from", ""),
+        came=values.moment("came"),
     )
 
 
 def _join_token_bytes(token: JoinTokenRecord) -> bytes:
-    return _bytes(agent=token.agent, expires=token.expires, used=token.used)
+    return as_bytes(
+        agent=token.agent,
+        expires=token.expires,
+        used=token.used,
+        count=token.count if token.count != 1 else None,
+        names=list(token.names) or None,
+        labels=dict(token.labels) or None,
+        created=token.created,
+        created_by=token.created_by or None,
+    )
 
 
 def _join_token(body: bytes) -> JoinTokenRecord:
-    values = _values(body)
+    values = Fields(body)
     return JoinTokenRecord(
-        agent=_text(values, "agent"), expires=_needed(values, "expires"), used=_moment(values, "used")
+        agent=values.text("agent"),
+        expires=values.needed("expires"),
+        used=values.moment("used"),
+        count=values.number("count", 1),
+        names=values.texts("names") or (),
+        labels=values.labels("labels"),
+        created=values.moment("created"),
+        created_by=values.text("created_by", ""),
     )
+
+
+def _user_bytes(user: UserRecord) -> bytes:
+    return as_bytes(
+        name=user.name,
+        groups=list(user.groups) or None,
+        created=user.created,
+        created_by=user.created_by or None,
+        valid_from=user.valid_from,
+        revoked=user.revoked,
+        reason=user.reason or None,
+    )
+
+
+def _user(body: bytes) -> UserRecord:
+    values = Fields(body)
+    return UserRecord(
+        name=values.text("name"),
+        groups=values.texts("groups") or (),
+        created=values.needed("created"),
+        created_by=values.text("created_by", ""),
+        valid_from=values.needed("valid_from"),
+        revoked=values.moment("revoked"),
+        reason=values.text("reason", ""),
+    )
+
+
+def _user_token_bytes(token: UserToken) -> bytes:
+    return as_bytes(
+        user=token.user,
+        sha256=token.sha256,
+        created=token.created,
+        expires=token.expires,
+        created_by=token.created_by or None,
+        purpose=token.purpose if token.purpose != BEARER else None,
+        **_scope_values(token.scope),
+    )
+
+
+def _user_token(body: bytes) -> UserToken:
+    values = Fields(body)
+    purpose = values.text("purpose", BEARER)
+    if purpose not in (BEARER, LOGIN):
+        raise ValueError(f"its purpose {purpose[:40]!r} is not known")
+    return UserToken(
+        user=values.text("user"),
+        sha256=values.text("sha256"),
+        created=values.needed("created"),
+        expires=values.moment("expires"),
+        scope=_scope(values),
+        created_by=values.text("created_by", ""),
+        purpose=purpose,
+    )
+
+
+def _certificate_bytes(certificate: UserCertificate) -> bytes:
+    return as_bytes(
+        serial=certificate.serial,
+        user=certificate.user,
+        created=certificate.created,
+        expires=certificate.expires,
+        created_by=certificate.created_by or None,
+        login=certificate.login or None,
+        **_scope_values(certificate.scope),
+    )
+
+
+def _certificate(body: bytes) -> UserCertificate:
+    values = Fields(body)
+    return UserCertificate(
+        serial=values.text("serial"),
+        user=values.text("user"),
+        created=values.needed("created"),
+        expires=values.needed("expires"),
+        created_by=values.text("created_by", ""),
+        scope=_scope(values),
+        login=values.text("login", ""),
+    )
+
+
+def _last_use_bytes(use: LastUse) -> bytes:
+    return as_bytes(hour=use.hour)
+
+
+def _last_use(body: bytes) -> LastUse:
+    return LastUse(hour=Fields(body).needed("hour"))
 
 
 AGENTS: Final = Kind("agent", _agent_bytes, _agent)
 """By name."""
 SIGHTINGS: Final = Kind("sighting", _sighting_bytes, _sighting)
 """By the agent's name."""
-USER_TOKENS: Final = Kind("user token", _user_token_bytes, _user_token)
-"""By the SHA-256 of their text."""
 JOIN_TOKENS: Final = Kind("join token", _join_token_bytes, _join_token)
 """By the id in the certificate that each has inside."""
-KINDS: Final = (AGENTS, SIGHTINGS, USER_TOKENS, JOIN_TOKENS)
+USERS: Final = Kind("user", _user_bytes, _user)
+"""By name."""
+USER_TOKENS: Final = Kind("user token", _user_token_bytes, _user_token)
+"""By the SHA-256 of their text."""
+USER_CERTIFICATES: Final = Kind("user certificate", _certificate_bytes, _certificate)
+"""By serial."""
+LAST_USED: Final = Kind("last use", _last_use_bytes, _last_use)
+"""By the key of the token or certificate."""
+KINDS: Final = (AGENTS, SIGHTINGS, USER_TOKENS, JOIN_TOKENS, USERS, USER_CERTIFICATES, LAST_USED)
 
 
 # Internal
 
 
-def _bytes(**values: object) -> bytes:
-    """Without what is None."""
-    kept = {
-        name: value.isoformat() if isinstance(value, datetime) else value
-        for name, value in values.items()
-        if value is not None
-    }
-    return json.dumps(kept).encode()
+def _scope_values(scope: Scope) -> dict[str, list[str] | None]:
+    limits = {name: getattr(scope, name) for name in ("frontends", "agents", "verbs", "targets")}
+    return {name: sorted(limit) if limit is not None else None for name, limit in limits.items()}
 
 
-def _values(body: bytes) -> Mapping[str, Any]:
-    values = json.loads(body)
-    if not isinstance(values, dict):
-        raise TypeError("it is no object")
-    return values
+def _scope(values: Fields) -> Scope:
+    def limit(name: str) -> frozenset[str] | None:
+        texts = values.texts(name)
+        return None if texts is None else frozenset(texts)
 
-
-def _text(values: Mapping[str, Any], name: str, default: str | None = None) -> str:
-    value = values.get(name, default)
-    if not isinstance(value, str):
-        raise TypeError(f"{name} is no text")
-    return value
-
-
-def _needed(values: Mapping[str, Any], name: str) -> datetime:
-    return datetime.fromisoformat(_text(values, name))
-
-
-def _moment(values: Mapping[str, Any], name: str) -> datetime | None:
-    return None if values.get(name) is None else _needed(values, name)
-
-
-def _texts(values: Mapping[str, Any], name: str) -> list[str] | None:
-    value = values.get(name)
-    if value is not None and not (isinstance(value, list) and all(isinstance(one, str) for one in value)):
-        raise TypeError(f"{name} is no list of texts")
-    return value
-
-
-def _set(values: Mapping[str, Any], name: str) -> frozenset[str] | None:
-    texts = _texts(values, name)
-    return None if texts is None else frozenset(texts)
+    scope = Scope(frontends=limit("frontends"), agents=limit("agents"), verbs=limit("verbs"), targets=limit("targets"))
+    return scope if scope != UNLIMITED else UNLIMITED

@@ -99,6 +99,16 @@ class Signer:
         said = await self._ask({"csr": base64.b64encode(csr_der).decode(), "name": name})
         return Signed(base64.b64decode(said["certificate"]), said["ca"].encode())
 
+    async def sign_user(self, name: str, csr_der: bytes, life: timedelta) -> Signed:
+        """A certificate of the user `name` for the key of a request.
+
+        Raises:
+            CsrRefused, SignerFailed: as above.
+        """
+        question = {"csr": base64.b64encode(csr_der).decode(), "name": name, "life_s": str(life.total_seconds())}
+        said = await self._ask(question)
+        return Signed(base64.b64decode(said["certificate"]), said["ca"].encode())
+
     async def join_credential(self, token_id: str, life: timedelta) -> JoinCredential:
         """What a box is to show that has the token of this id.
 

@@ -1,5 +1,5 @@
-"""The process that signs: agents' certificates, the server's and the authority's own. It is the only one that holds the
-authority's key while the server runs.
+"""The process that signs: certificates of agents and users, the server's and the authority's own. It is the only one
+that holds the authority's key while the server runs.
 
 `cloud_server.trust.signer` starts it, and asks it line by line (JSON) over its standard input and output. It ends
 with its input, so that it cannot outlive the server.
@@ -53,14 +53,20 @@ def key_of(csr_der: bytes) -> PublicKey:
 
 
 def answer(authority: CertificateAuthority, question: dict[str, Any]) -> dict[str, str]:
-    """Answer one question: whose key a request is for; and the certificate, when there is a name for it."""
+    """Answer one question: whose key a request is for; and the certificate, when there is a name for it: an agent's, or
+    with a life a user's.
+    """
     try:
         key = key_of(base64.b64decode(question["csr"]))
     except RequestRefused as refused:
         return {"refused": str(refused)}
     said = {"spki_sha256": spki_sha256(key).hex()}
     if (name := question.get("name")) is not None:
-        pem = authority.issue_agent(name, key)
+        pem = (
+            authority.issue_user(name, key, timedelta(seconds=float(question["life_s"])))
+            if "life_s" in question
+            else authority.issue_agent(name, key)
+        )
         der = x509.load_pem_x509_certificate(pem).public_bytes(serialization.Encoding.DER)
         said["certificate"] = base64.b64encode(der).decode()
         said["ca"] = authority.pem.decode()

@@ -1,26 +1,34 @@
-"""Tokens on the server's side: for boxes to join with, once; and for users, who show them again and again."""
+"""Join tokens on the server's side: each lets one box join once, or so many boxes that choose their names."""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from fnmatch import fnmatchcase
 from typing import Protocol
 
-from cloud_server.trust.authenticator import UserToken, token_digest, token_proof
-from cloud_server.trust.records import JOIN_TOKENS, USER_TOKENS, JoinTokenRecord
+from cloud_server.trust.records import JOIN_TOKENS, JoinTokenRecord
 from cloud_server.trust.signer import JoinCredential
-from cloud_server.trust.store import Change, Good, Record, Store, value_of
+from cloud_server.trust.store import Change, Good, Store
 from tunnel.aio.identity.join_token import JoinToken
 from tunnel.aio.identity.validity import date
-from tunnel.core.wire.faults import RECORD_UNREADABLE, TOKEN_EXPIRED, TOKEN_UNKNOWN, TOKEN_USED, FaultError
+from tunnel.core.wire.faults import (
+    JOIN_NAME_REFUSED,
+    RECORD_UNREADABLE,
+    TOKEN_EXPIRED,
+    TOKEN_UNKNOWN,
+    TOKEN_USED,
+    FaultError,
+)
+from tunnel.core.wire.names import is_agent_name
 
 DEFAULT_LIFE = timedelta(hours=24)
 GRACE = timedelta(days=30)
 """The certificate inside outlives the token, so that a late box is told what is wrong, not cut off in the handshake."""
-TOKEN_BYTES = 32
-"""Random bytes in a user's token."""
+MAX_COUNT = 1000
+"""Boxes for one token: it keeps their names, of up to 63 bytes each."""
 USED = "the join token was used already; make another: cloud-server token create"
 
 
@@ -54,8 +62,17 @@ class JoinTokens:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def create(self, issuer: Issuer, agent: str, life: timedelta = DEFAULT_LIFE) -> JoinToken:
-        """Make a token for an agent; any number may be out at a time.
+    async def create(
+        self,
+        issuer: Issuer,
+        agent: str,
+        life: timedelta = DEFAULT_LIFE,
+        *,
+        count: int = 1,
+        labels: Mapping[str, str] | None = None,
+        by: str = "",
+    ) -> JoinToken:
+        """Make a token for an agent, or for `count` agents whose names are like a pattern; any number may be out.
 
         Raises:
             StoreUnavailable: it cannot be kept.
@@ -63,8 +80,12 @@ class JoinTokens:
         """
         token_id = secrets.token_hex(16)
         credential = await issuer.join_credential(token_id, life + GRACE)
-        expires = datetime.now(UTC) + life
-        await self._store.commit(Change(JOIN_TOKENS, token_id, JoinTokenRecord(agent=agent, expires=expires), 0))
+        now = datetime.now(UTC)
+        expires = now + life
+        record = JoinTokenRecord(
+            agent=agent, expires=expires, count=count, labels=labels or {}, created=now, created_by=by
+        )
+        await self._store.commit(Change(JOIN_TOKENS, token_id, record, 0))
         return JoinToken(
             agent=agent,
             expires=expires,
@@ -87,7 +108,7 @@ class JoinTokens:
         if not isinstance(found, Good):
             raise TokenUnreadable(f"what is kept of the join token {token_id} cannot be read: {found.reason}")
         record = found.value
-        if record.used is not None:
+        if record.used is not None and len(record.names) >= record.count:
             raise TokenRefused(USED, TOKEN_USED)
         now = datetime.now(UTC)
         if now >= record.expires:
@@ -98,9 +119,28 @@ class JoinTokens:
         return found
 
     @staticmethod
-    def use(token: Good[JoinTokenRecord]) -> Change[JoinTokenRecord]:
-        """The change that uses a token up, to be committed with what it is used for: of several, one succeeds."""
-        used = replace(token.value, used=datetime.now(UTC))
+    def name_by(token: Good[JoinTokenRecord], chosen: str) -> str:
+        """The name that a box gets which says that it is called `chosen`; empty when it says nothing.
+
+        Raises:
+            TokenRefused: the token does not give that name.
+        """
+        pattern = token.value.agent
+        if "*" not in pattern:
+            if chosen and chosen != pattern:
+                text = f"the token is for {pattern}, not for {chosen[:80]}: leave --name away, or make another"
+                raise TokenRefused(text, JOIN_NAME_REFUSED)
+            return pattern
+        if not chosen:
+            raise TokenRefused(f"the token is for names like {pattern}: say one with --name", JOIN_NAME_REFUSED)
+        if not is_agent_name(chosen) or not fnmatchcase(chosen, pattern):
+            raise TokenRefused(f"{chosen[:80]!r} is no name like {pattern}", JOIN_NAME_REFUSED)
+        return chosen
+
+    @staticmethod
+    def use(token: Good[JoinTokenRecord], name: str) -> Change[JoinTokenRecord]:
+        """The change that uses a token, to be committed with what it is used for: of several at once, one succeeds."""
+        used = replace(token.value, used=datetime.now(UTC), names=(*token.value.names, name))
         return Change(JOIN_TOKENS, token.key, used, expected=token.version)
 
     async def tidy(self) -> int:
@@ -118,44 +158,3 @@ class JoinTokens:
         if over:
             await self._store.commit(*over)
         return len(over)
-
-
-class UserTokens:
-    """The tokens of users; see `authenticator.Credentials`."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    def user_token(self, sha256: str) -> UserToken | None:
-        """See `authenticator.Credentials`.
-
-        One that is not known is looked for in the database, since a command may have made it just now. That costs
-        whoever tries wrong tokens as much of us as the hash of each: some 20 us.
-        """
-        found = self._store.get(USER_TOKENS, sha256)
-        if found is None:
-            self._store.catch_up()
-            found = self._store.get(USER_TOKENS, sha256)
-        return value_of(found)
-
-    def when_lost(self, on_lost: Callable[[str], None]) -> None:
-        """Have `on_lost` called with the proof (see `Principal`) of each token that is revoked from now on."""
-
-        def changed(sha256: str, _before: Record[UserToken] | None, after: Record[UserToken] | None) -> None:
-            if after is None:
-                on_lost(token_proof(sha256))
-
-        self._store.watch(USER_TOKENS, changed)
-
-    async def create(self, user: str, life: timedelta | None = None) -> str:
-        """A new token, beside those that the user has; only its hash is kept. `life` None: it does not end.
-
-        Raises:
-            StoreUnavailable: it cannot be kept.
-        """
-        text = secrets.token_urlsafe(TOKEN_BYTES)
-        now = datetime.now(UTC)
-        expires = now + life if life is not None else None
-        token = UserToken(user=user, sha256=token_digest(text), created=now, expires=expires)
-        await self._store.commit(Change(USER_TOKENS, token.sha256, token, expected=0))
-        return text

@@ -11,13 +11,13 @@ from pathlib import Path
 from edge_agent.identity.certificates import Answer, check_answer
 from edge_agent.identity.certificates import replace as replace_identity
 from edge_agent.identity.identity import Identity
-from edge_agent.identity.keys import KeysUnavailable, new_key, request_for
 from protos import tunnel_pb2
 from tunnel.aio.carriers.carrier_errors import CarrierLost, EnrollmentRefused
 from tunnel.aio.carriers.channel import DialOptions
 from tunnel.aio.carriers.enrollment import call_join
 from tunnel.aio.identity.clock import clock_fault
 from tunnel.aio.identity.join_token import JoinToken
+from tunnel.aio.identity.keys import KeysUnavailable, new_key, request_for
 from tunnel.aio.identity.tls_material import ClientTls
 from tunnel.aio.identity.validity import clock_says, date
 from tunnel.aio.process.config import ServerAddress
@@ -68,7 +68,9 @@ class Joined:
     """What is wrong with the box's clock; None when it agrees with the server's."""
 
 
-async def join(server: ServerAddress, token: JoinToken, folder: Path, version: str, proxy: str | None = None) -> Joined:
+async def join(
+    server: ServerAddress, token: JoinToken, folder: Path, version: str, proxy: str | None = None, name: str = ""
+) -> Joined:
     """Joins the box, and replaces an earlier identity only once the new one is complete.
 
     Args:
@@ -78,6 +80,7 @@ async def join(server: ServerAddress, token: JoinToken, folder: Path, version: s
         version: the version of this software.
         proxy: as `DialOptions.proxy`; the configuration gets the one that is used, since a service has another
             environment than the command.
+        name: that the box is to have, with a token for several; "": the token's own.
 
     Raises:
         JoinFailed: the box did not join; the text says why.
@@ -97,7 +100,7 @@ async def join(server: ServerAddress, token: JoinToken, folder: Path, version: s
     except KeysUnavailable as error:
         raise JoinFailed(error.text, error.fault) from error
     tls = ClientTls(certificate=token.certificate_pem, key=token.key_pem, ca=token.ca_pem)
-    request = tunnel_pb2.JoinRequest(csr_der=csr_der, version=version)
+    request = tunnel_pb2.JoinRequest(csr_der=csr_der, version=version, agent_name=name)
     try:
         response = await call_join(server, tls, request, options)
         answer = await asyncio.to_thread(check_answer, response.chain_der, response.ca_pem, key_pem)

@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 import structlog
 
 from edge_agent.identity.identity import Identity, IdentityUnusable
-from edge_agent.identity.keys import KeysUnavailable
 from protos import tunnel_pb2
 from tunnel.aio.carriers.carrier import DialOptions
 from tunnel.aio.carriers.carrier_errors import CarrierLost, EnrollmentRefused
+from tunnel.aio.identity.keys import KeysUnavailable
 from tunnel.core.wire.faults import RENEWAL_FAILED, fault_of
 
 LOOK_EVERY_S = 300.0
@@ -69,8 +69,8 @@ def _pause_s(error: BaseException) -> float:
 async def _renew(identity: Identity, server: str, options: DialOptions) -> None:
     # Here and not above: they bring what an agent at rest does without.
     from edge_agent.identity.certificates import check_answer, load_key, replace
-    from edge_agent.identity.keys import request_for
     from tunnel.aio.carriers.enrollment import call_renew
+    from tunnel.aio.identity.keys import request_for
 
     key = await asyncio.to_thread(load_key, identity)
     request = tunnel_pb2.RenewRequest(csr_der=await asyncio.to_thread(request_for, key))

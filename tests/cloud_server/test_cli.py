@@ -13,7 +13,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from cloud_server.cli import Life, cli
+from cloud_server.cli import cli
 from cloud_server.trust.agents import JoinedAgents
 from cloud_server.trust.authenticator import token_digest
 from cloud_server.trust.records import USER_TOKENS
@@ -22,6 +22,7 @@ from tests.support.processes import BIN, command_result
 from tests.support.state import joined, opened
 from tunnel.aio.identity.join_token import JoinToken
 from tunnel.aio.identity.validity import Validity
+from tunnel.aio.process.life import Life
 
 KEY = b"\x01" * 32
 
@@ -88,9 +89,16 @@ def test_a_token_is_all_that_stands_on_standard_output(config: str) -> None:
     ("words", "code", "text"),
     [
         (["--agent", "Box 7"], 1, "cannot name an agent"),
-        (["--user", "a/b"], 1, "cannot name a user"),
-        ([], 2, "one of --agent and --user"),
-        (["--agent", "a", "--user", "b"], 2, "one of --agent and --user"),
+        (["--user", "ann"], 2, "No such option '--user'"),
+        ([], 2, "one of --agent and --agents"),
+        (["--agent", "a", "--agents", "b-*", "--count", "2"], 2, "one of --agent and --agents"),
+        (["--agents", "lyon-*"], 2, "--agents and --count go together"),
+        (["--agent", "lyon", "--count", "2"], 2, "--agents and --count go together"),
+        (["--agents", "lyon", "--count", "2"], 2, "is a pattern with a *"),
+        (["--agents", "Lyon *", "--count", "2"], 1, "is no pattern of agents' names"),
+        (["--agents", "lyon-*", "--count", "1001"], 1, "1 to 1000 boxes"),
+        (["--agent", "a", "--label", "site"], 2, "is no label"),
+        (["--agent", "a", "--label", "site=a b"], 1, "is no label"),
         (["--agent", "a", "--expires", "soon"], 2, "is not a time such as 30m"),
         (["--agent", "a", "--expires", "0h"], 2, "is not a time such as 30m"),
         (["--agent", "a", "--expires", "9999999d"], 2, "is not a time such as 30m"),
@@ -117,11 +125,39 @@ def test_lives_that_are_none(text: str) -> None:
 
 
 def test_a_users_token_and_kubeconfig(config: str) -> None:
-    token = typed("token", "create", "--config", config, "--user", "ann")
+    assert typed("user", "add", "ann", "--config", config, "--group", "ops").exit_code == 0
+    token = typed("user", "token", "ann", "--config", config)
     assert (token.exit_code, token.stdout.count("\n")) == (0, 1)
-    file = typed("kubeconfig", "--config", config, "--user", "ann")
+    file = typed("user", "kubeconfig", "ann", "--config", config)
     assert file.stdout.startswith("apiVersion: v1\n")
-    assert typed("kubeconfig", "--config", config, "--user", "a/b").exit_code == 1
+    for word in ("token", "kubeconfig", "certificate"):
+        unknown = typed("user", word, "nan", "--config", config)
+        assert (unknown.exit_code, unknown.stderr[:22]) == (1, "Error [LL1047]: there ")
+    assert typed("user", "kubeconfig", "ann", "--cluster", "a", "--token", "--config", config).exit_code == 2
+    assert typed("user", "add", "a/b", "--config", config).exit_code == 1
+    assert typed("user", "add", "bob", "--group", "system:masters", "--config", config).exit_code == 1
+
+
+def test_users_are_listed_revoked_and_taken_in_again(tmp_path: Path) -> None:
+    config = str(tmp_path / "cloud-server.toml")
+    assert typed("init", "--state", str(tmp_path), "--host", "a").exit_code == 0
+    assert "in ops" in typed("user", "add", "ann", "--group", "ops", "--config", config).stdout
+    typed("user", "token", "ann", "--expires", "2d", "--config", config)
+    admin, ann = fields("user", "list", "--config", config)
+    assert (admin[0], admin[2]) == ("admin", "1 login")
+    assert (ann[:3], ann[4]) == (["ann", "in ops", "1 token"], "never used")
+    ends = datetime.now(UTC) + timedelta(days=2)
+    assert ann[3][:16] in {f"until {day:%Y-%m-%d}" for day in (ends, ends - timedelta(minutes=5))}
+    assert typed("user", "revoke", "ann", "--reason", "left", "--config", config).stdout == "ann is revoked\n"
+    (_, ann) = fields("user", "list", "--config", config)
+    assert (ann[2][:10], ann[2].partition(": ")[2]) == ("revoked 20", "left")
+    refused = typed("user", "token", "ann", "--config", config)
+    assert (refused.exit_code, refused.stderr[:16]) == (1, "Error [LL2041]: ")
+    assert typed("user", "add", "ann", "--config", config).exit_code == 0
+    ((_, groups, access),) = fields("user", "show", "ann", "--config", config)
+    assert (groups, access[:13]) == ("in no group", "cannot log in")
+    unknown = typed("user", "revoke", "nan", "--config", config)
+    assert "did you mean ann?" in unknown.stderr
 
 
 def fields(*words: str) -> list[list[str]]:
@@ -159,9 +195,11 @@ def test_agents_are_listed_revoked_and_forgotten(state: Path, config: str) -> No
 def test_what_is_wrong_with_records_is_not_said_where_a_token_is_expected(tmp_path: Path) -> None:
     config = str(tmp_path / "cloud-server.toml")
     assert typed("init", "--state", str(tmp_path), "--host", "a").exit_code == 0
+    for made in (*tmp_path.glob("state.db*"), tmp_path / "agents"):
+        made.unlink()
     (tmp_path / "agents").mkdir()
     (tmp_path / "agents" / "box-7.json").write_text("{")  # left by an earlier version
-    done = command_result("cloud-server", "token", "create", "--config", config, "--user", "ann")
+    done = command_result("cloud-server", "token", "create", "--agent", "box-8", "--config", config)
     assert (done.returncode, done.stdout.count("\n")) == (0, 1)
     assert "a record cannot be read" in done.stderr
     (line,) = fields("agent", "list", "--config", config)
@@ -171,11 +209,14 @@ def test_what_is_wrong_with_records_is_not_said_where_a_token_is_expected(tmp_pa
 def test_tokens_are_listed_and_revoked(tmp_path: Path) -> None:
     config = str(tmp_path / "cloud-server.toml")
     assert typed("init", "--state", str(tmp_path), "--host", "a").exit_code == 0
-    made = [typed("token", "create", "--config", config, "--user", user).stdout for user in ("ann", "ann", "bob")]
+    typed("token", "revoke", "--config", config, "--user", "admin")
+    for user in ("ann", "bob"):
+        typed("user", "add", user, "--config", config)
+    made = [typed("user", "token", user, "--config", config).stdout for user in ("ann", "ann", "bob")]
     assert typed("token", "create", "--config", config, "--agent", "box-7").exit_code == 0
     listed = fields("token", "list", "--config", config)
-    assert sorted(line[1] for line in listed) == ["to join as box-7", "user ann", "user ann", "user bob"]
-    bob = next(line for line in listed if line[1] == "user bob")
+    assert sorted(line[1] for line in listed) == ["to join as box-7", "token of ann", "token of ann", "token of bob"]
+    bob = next(line for line in listed if line[1] == "token of bob")
     assert made[2].strip() not in str(listed)
     assert token_digest(made[2].strip()).startswith(bob[0])
     nobody = typed("token", "revoke", "--config", config, "--user", "x").stderr
@@ -184,7 +225,7 @@ def test_tokens_are_listed_and_revoked(tmp_path: Path) -> None:
     assert typed("token", "revoke", "--config", config, token_digest(made[2].strip())).stdout == "1 token revoked\n"
     assert typed("token", "revoke", "--config", config, "--user", "ann").stdout == "2 tokens revoked\n"
     (join,) = fields("token", "list", "--config", config)
-    assert join[2].startswith("until 20")
+    assert join[3].startswith("until 20")
     assert typed("token", "revoke", "--config", config, join[0]).exit_code == 0
     for words in ([bob[0]], ["--user", "ann"]):
         assert typed("token", "revoke", "--config", config, *words).stderr.startswith("Error [LL1032]: ")
@@ -198,8 +239,9 @@ def test_tokens_are_listed_and_revoked(tmp_path: Path) -> None:
     ("words", "begins"),
     [
         (["token", "create", "--agent", "box-7"], "longline-join-1."),
-        (["token", "create", "--user", "ann"], ""),
-        (["kubeconfig", "--user", "ann"], "apiVersion: v1\n"),
+        (["user", "token", "admin"], ""),
+        (["user", "kubeconfig", "admin"], "apiVersion: v1\n"),
+        (["user", "certificate", "admin"], "-----BEGIN CERTIFICATE-----\n"),
     ],
 )
 def test_a_secret_goes_into_a_file_that_only_its_owner_may_read(
@@ -229,11 +271,11 @@ def test_a_file_that_cannot_be_made_costs_no_token(state: Path, tmp_path: Path) 
     config = str(state / "cloud-server.toml")
     before = tokens_of(state)
     for out in (tmp_path / "missing" / "token", tmp_path):
-        done = typed("token", "create", "--config", config, "--user", "ann", "--out", str(out))
+        done = typed("user", "token", "admin", "--config", config, "--out", str(out))
         assert done.exit_code != 0
     assert tokens_of(state) == before
     (tmp_path / "folder").mkdir()
-    done = typed("token", "create", "--config", config, "--user", "ann", "--out", str(tmp_path / "folder"), "--force")
+    done = typed("user", "token", "admin", "--config", config, "--out", str(tmp_path / "folder"), "--force")
     assert done.exit_code == 2
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
@@ -252,7 +294,7 @@ def test_a_redirection_that_others_can_read_is_warned_of(tmp_path: Path, config:
         path.touch()
         path.chmod(mode)
         with path.open("w") as redirected:
-            command = [str(BIN / "cloud-server"), "token", "create", "--config", config, "--user", "ann"]
+            command = [str(BIN / "cloud-server"), "user", "token", "admin", "--config", config]
             done = subprocess.run(command, stdout=redirected, stderr=subprocess.PIPE, text=True, check=True)
         assert ("others can read the file" in done.stderr) is warned
 
@@ -289,7 +331,7 @@ def test_faults_of_a_configuration_are_all_told_with_exit_code_2(tmp_path: Path,
 def test_check_says_when_all_is_well(config: str) -> None:
     *certificates, last = typed("check", "--config", config).stdout.splitlines()
     assert last == f"{config}: good"
-    assert [line.partition(" is good for ")[2] for line in certificates] == ["824 days", "3649 days", "364 days"]
+    assert [line.partition(" is good for ")[2] for line in certificates] == ["824 days", "3649 days"]
 
 
 def test_renew_when_nothing_is_due_and_when_it_must_be(state: Path, config: str) -> None:

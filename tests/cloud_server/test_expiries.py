@@ -17,7 +17,7 @@ from cloud_server.config import (
     TunnelConfig,
     load_server_config,
 )
-from cloud_server.expiries import operators_certificate, watched
+from cloud_server.expiries import watched
 from cloud_server.setup import init_state
 from cloud_server.trust.site_proxy import site_proxy_certificate
 from tests.support.pki import Authority, Issued
@@ -41,14 +41,10 @@ def life_days(one: Watched) -> int:
     return (one.validity.not_after - one.validity.not_before).days
 
 
-def test_what_init_made(config: ServerConfig, tmp_path: Path) -> None:
+def test_what_init_made(config: ServerConfig) -> None:
     found = by_name(config)
     assert {name: life_days(one) for name, one in found.items()} == {"server": 825, "ca": 3650}
     assert all(one.heals for one in found.values())
-    admin = operators_certificate(tmp_path / "admin.kubeconfig")
-    assert admin is not None
-    assert life_days(admin) == 365
-    assert not admin.heals
 
 
 def test_the_certificate_of_sites_where_there_are_any(config: ServerConfig, tmp_path: Path) -> None:
@@ -106,7 +102,8 @@ def test_clients_of_clusters(config: ServerConfig, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", "a: [", "contexts: 3", "users: []\ncontexts: []\ncurrent-context: x"])
-def test_what_is_no_kubeconfig_is_left_to_whoever_uses_it(tmp_path: Path, text: str) -> None:
+def test_what_is_no_kubeconfig_is_left_to_whoever_uses_it(config: ServerConfig, tmp_path: Path, text: str) -> None:
     path = tmp_path / "k"
     path.write_text(text)
-    assert operators_certificate(path) is None
+    kubernetes = KubernetesConfig(kubeconfig=path)
+    assert by_name(dataclasses.replace(config, kubernetes=kubernetes)).keys() == {"server", "ca"}

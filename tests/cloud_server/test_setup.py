@@ -6,7 +6,7 @@ import base64
 import os
 import ssl
 import stat
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cloud_server.config import load_server_config
 from cloud_server.issuing import create_join_token
 from cloud_server.setup import SetupFailed, fleet_url, init_state
+from cloud_server.trust.authenticator import Authenticator
+from cloud_server.trust.state import open_state
+from cloud_server.trust.users import Users
 from tunnel.aio.identity.join_token import JoinToken
 from tunnel.aio.identity.peer_identity import identify_certificate
 from tunnel.aio.process.config import ConfigError, HostPort
@@ -32,7 +35,7 @@ def state(tmp_path: Path) -> Path:
 
 
 def test_what_init_makes(state: Path) -> None:
-    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in state.iterdir()}
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in state.iterdir() if not path.is_symlink()}
     assert modes == {
         "admin.kubeconfig": 0o600,
         "ca.crt": 0o644,
@@ -41,6 +44,7 @@ def test_what_init_makes(state: Path) -> None:
         "hosts": 0o644,
         "server.crt": 0o644,
         "server.key": 0o600,
+        "state.db": 0o600,
     }
     assert stat.S_IMODE(state.stat().st_mode) == 0o700
 
@@ -67,18 +71,22 @@ def test_the_operators_kubeconfig_is_of_the_authority_that_was_made(state: Path)
     cluster = config["clusters"][0]["cluster"]
     assert cluster["server"] == "https://127.0.0.1:7445"
     assert base64.b64decode(cluster["certificate-authority-data"]) == (state / "ca.crt").read_bytes()
-    certificate = x509.load_pem_x509_certificate(
-        base64.b64decode(config["users"][0]["user"]["client-certificate-data"])
-    )
-    identity = identify_certificate(certificate.public_bytes(Encoding.DER), "longline")
-    assert (identity.role, identity.name) == ("user", "admin")
+    plugin = config["users"][0]["user"]["exec"]
+    assert (Path(plugin["command"]).name, plugin["args"][1:]) == ("longline", ["--server", cluster["server"]])
+    store = open_state(state)
+    login = Authenticator("longline", Users(store)).by_login(plugin["env"][0]["value"])
+    store.close()
+    assert login is not None
+    assert (login.caller.name, login.token.created_by) == ("admin", "cloud-server init")
+    assert login.token.expires is not None
+    assert timedelta(days=89) < login.token.expires - datetime.now(UTC) < timedelta(days=90)
 
 
 def test_an_authority_is_never_replaced(state: Path) -> None:
-    before = {path.name: path.read_bytes() for path in state.iterdir()}
+    before = {path.name: path.read_bytes() for path in state.iterdir() if not path.is_symlink()}
     with pytest.raises(SetupFailed, match="has a certificate authority already"):
         init_state(state, ["other.example.com"])
-    assert {path.name: path.read_bytes() for path in state.iterdir()} == before
+    assert {path.name: path.read_bytes() for path in state.iterdir() if not path.is_symlink()} == before
 
 
 def test_a_configuration_that_is_there_stays_and_is_kept_to(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.ports import free_ports
-from tests.support.processes import run_command
 from tests.support.tunnel import BOX, Tunnel, read_exactly, tunnel
 from tests.support.waits import Deadline
 
@@ -34,7 +33,7 @@ def greeted(sock: socket.socket) -> socket.socket:
 
 def dial_socks(made: Tunnel) -> socket.socket:
     """As a user whose token the server may not have seen yet."""
-    token = run_command("cloud-server", "token", "create", "--config", str(made.cluster.config), "--user", "ann")
+    token = made.cluster.user_token("ann")
     deadline = Deadline(10)
     while not (sock := signed_in(token.strip().encode())):
         assert not deadline.passed()

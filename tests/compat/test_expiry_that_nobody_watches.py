@@ -144,12 +144,14 @@ def test_a_users_certificate_that_is_near_its_end_is_told_once() -> None:
     with cluster() as made:
         # Of 365 days, 20 are left.
         kubeconfig = made.folder / "ann.kubeconfig"
-        words = ["cloud-server", "kubeconfig", "--config", str(made.config), "--user", "ann"]
-        kubeconfig.write_text(run_command(*words, prefix=clock_of("-345d")))
+        words = ["--config", str(made.config)]
+        run_command("cloud-server", "user", "add", "ann", *words, prefix=clock_of("-345d"))
+        year = ["cloud-server", "user", "certificate", "ann", "--expires", "365d", *words]
+        kubeconfig.write_text(made.with_certificate("ann", run_command(*year, prefix=clock_of("-345d"))))
         made.start()
         for _ in range(3):
             run_command("kubectl", "--kubeconfig", str(kubeconfig), "get", "nodes")
         told = [line for line in lines(made.server.log) if line.get("certificate") == "spiffe://longline/user/ann"]
         assert [line["level"] for line in told] == ["warning"]
         assert "expires in 19 days" in told[0]["reason"]
-        assert "cloud-server kubeconfig --user ann" in told[0]["reason"]
+        assert "cloud-server user kubeconfig ann" in told[0]["reason"]

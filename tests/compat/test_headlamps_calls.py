@@ -20,7 +20,6 @@ import yaml
 
 from tests.compat.fleets import RealFleet
 from tests.support.kubeconfig_files import client_context
-from tests.support.processes import run_command
 from tests.support.tunnel import wait_until
 from tests.support.waits import Deadline, scaled_s
 
@@ -42,9 +41,7 @@ class Tab:
     """A browser tab: it has a token, no certificate, and an origin of its own."""
 
     def __init__(self, boxes: RealFleet, folder: Path) -> None:
-        config = str(boxes.cluster.config)
-        made = run_command("cloud-server", "token", "create", "--config", config, "--user", "headlamp")
-        self.token = made.strip()
+        self.token = boxes.cluster.user_token("headlamp")
         self.tls: ssl.SSLContext = client_context(yaml.safe_load(boxes.kubeconfig.read_text()), certificate=False)
         self.netloc = f"127.0.0.1:{boxes.cluster.fleet_port}"
         self.folder = folder

@@ -193,7 +193,7 @@ class TestDeployment:
             config = ("--config", "/var/lib/cloud-server/cloud-server.toml")
             run = functools.partial(kube.kubectl, "exec", "-n", NAMESPACE, "-c", "cloud-server", name, "--", program)
             assert run("token", "create", *config, "--agent", "box-1").strip()
-            kubeconfig = yaml.safe_load(run("kubeconfig", *config, "--user", "admin"))
+            kubeconfig = yaml.safe_load(run("user", "kubeconfig", "admin", "--token", *config))
             with forwarding(kube, name, 7445, NAMESPACE) as port:
                 cluster = kubeconfig["clusters"][0]["cluster"]
                 assert cluster["server"] == "https://cloud.example.com:7445"

@@ -19,7 +19,7 @@ from tests.support.callers import Callers, by_socks, echoed, lists_nodes
 from tests.support.cluster import Cluster, cluster
 from tests.support.connect_client import ends_in_reset
 from tests.support.ports import free_ports
-from tests.support.processes import command_result, run_command
+from tests.support.processes import command_result
 from tests.support.service_manager import ServiceManager
 from tests.support.targets import Target
 from tests.support.transfers import Transfer
@@ -77,7 +77,7 @@ def managed(*, store_max: int = 0, drain_s: float = 30.0) -> Iterator[Managed]:
         forwards = {name: made.forward(BOX, f"127.0.0.1:{target.port}") for name, target in targets.items()}
         (socks_port,) = free_ports(1)
         made.configure({"socks": {"listen": f"127.0.0.1:{socks_port}"}, "drain_s": drain_s})
-        token = run_command("cloud-server", "token", "create", "--config", str(made.config), "--user", "ann").strip()
+        token = made.user_token("ann")
         argv = ["cloud-server", "run", "--config", str(made.config)]
         manager = stack.enter_context(ServiceManager(argv, made.server.log, store_max=store_max))
         manager.start()

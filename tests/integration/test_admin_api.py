@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -23,6 +24,7 @@ from tests.support.cluster import Cluster
 from tests.support.connect_client import ends_in_reset
 from tests.support.processes import command_result, run_command
 from tests.support.tunnel import BOX, Tunnel, exchange, tunnel, wait_until
+from tunnel.aio.identity.keys import new_key, request_for
 from tunnel.aio.operate.admin import Routes
 from tunnel.aio.operate.admin_client import AdminClient, AdminRefused, unix_client
 
@@ -56,7 +58,8 @@ class Checked:
 
     def ask(self, method: str, path: str, body: object = None) -> Any:
         route = re.sub(r"^agents/[^/]+", "agents/{name}", path.partition("?")[0])
-        route = re.sub(r"^opens/[^/]+", "opens/{id}", route)
+        route = re.sub(r"^(opens|tokens)/[^/]+", r"\1/{id}", route)
+        route = re.sub(r"^users/[^/]+", "users/{user}", route)
         try:
             answer = self.client.call(method, path, body)
         except AdminRefused as refused:
@@ -166,12 +169,17 @@ def test_the_level_of_the_log(up: Tunnel, admin: Checked) -> None:
 
 def test_tokens_are_made_by_the_running_server_and_are_good_at_once(up: Tunnel, admin: Checked) -> None:
     cluster = up.cluster
+    with pytest.raises(AdminRefused, match="there is no user ann") as unknown:
+        admin.ask("POST", "user-tokens", {"user": "ann"})
+    assert (unknown.value.status, unknown.value.code) == (404, "LL1047")
+    assert admin.ask("POST", "users", {"name": "ann", "groups": ["ops"]})["groups"] == ["ops"]
     made = admin.ask("POST", "user-tokens", {"user": "ann", "expires_s": 3600})
     user = Checked(tls_client(cluster.fleet_port, cluster.operator_tls(certificate=False), made["token"]))
     me = user.get("whoami")
     assert (me["kind"], me["name"], me["until"][:16]) == ("user", "ann", made["until"][:16])
     assert me["proof"].startswith("token:")
-    assert me["scope"] == {"frontends": None, "agents": None, "verbs": None}
+    assert me["groups"] == ["ops"]
+    assert me["scope"] == {"frontends": None, "agents": None, "verbs": None, "targets": None}
     join = admin.ask("POST", "join-tokens", {"agent": "box-9", "expires_s": 600})
     (cluster.folder / "made.token").write_text(join["token"])
     box = cluster.folder / "box-9"
@@ -183,9 +191,39 @@ def test_tokens_are_made_by_the_running_server_and_are_good_at_once(up: Tunnel, 
         with pytest.raises(AdminRefused) as refused:
             admin.ask("POST", "join-tokens", body)
         assert refused.value.status == 400
+    assert admin.ask("PUT", "agents/box-9/labels", {"labels": {"site": "lyon", "rack": None}}) == {
+        "labels": {"site": "lyon"}
+    }
+    assert admin.get("agents/box-9")["operator_labels"] == {"site": "lyon"}
+    (token,) = [one for one in admin.get("tokens")["tokens"] if one["user"] == "ann"]
+    assert (token["created_by"], token["expires"]) == (f"local_process:uid:{os.geteuid()}", made["until"])
+    assert admin.ask("DELETE", f"tokens/{token['id']}")["revoked"]
+    with pytest.raises(AdminRefused, match="Unauthorized"):
+        user.get("whoami")
+    with pytest.raises(AdminRefused) as gone:
+        admin.ask("DELETE", f"tokens/{token['id']}")
+    assert (gone.value.status, gone.value.code) == (404, "LL1032")
     records(cluster, "admin", action="create_user_token", user="ann", done=True)
     records(cluster, "admin", action="create_join_token", agent="box-9", done=True)
     assert made["token"] not in cluster.server.log.read_text()
+
+
+def test_users_are_made_and_taken_away(up: Tunnel, admin: Checked) -> None:
+    csr = base64.b64encode(request_for(new_key())).decode()
+    admin.ask("POST", "users", {"name": "eve"})
+    made = admin.ask("POST", "certificates", {"user": "eve", "csr": csr, "expires_s": 600})
+    eve = admin.get("users/eve")
+    assert [(one["kind"], one["id"]) for one in eve["credentials"]] == [("certificate", made["serial"])]
+    assert admin.ask("POST", "users/eve/revoke", {"reason": "left"})["reason"] == "left"
+    assert [one["name"] for one in admin.get("users")["users"] if one["revoked"]] == ["eve"]
+    with pytest.raises(AdminRefused) as refused:
+        admin.ask("POST", "certificates", {"user": "eve", "csr": csr})
+    assert (refused.value.status, refused.value.code) == (409, "LL2041")
+    for body in ({"user": "admin", "csr": "rubbish"}, {"user": "admin", "csr": "cnViYmlzaA=="}, {"user": "admin"}):
+        with pytest.raises(AdminRefused) as bad:
+            admin.ask("POST", "certificates", body)
+        assert bad.value.status == 400
+    records(up.cluster, "admin", action="revoke_user", user="eve", done=True)
 
 
 def test_users_administer_from_elsewhere_and_strangers_do_not(up: Tunnel) -> None:

@@ -56,7 +56,7 @@ def site() -> Iterator[Site]:
         serving.start()
         try:
             made.configure({"socks": {"listen": f"127.0.0.1:{SOCKS_PORT}"}})
-            token = run_command("cloud-server", "token", "create", "--config", str(made.config), "--user", "ann")
+            token = made.user_token("ann")
             made.start()
             made.join("box-7", allow=[f"127.0.0.1:{WEB_PORT}"])
             made.start_box("box-7")
@@ -91,7 +91,8 @@ def test_what_the_box_does_not_allow_is_refused(site: Site) -> None:
 
 def test_a_revoked_token_ends_what_runs_on_it(site: Site) -> None:
     config = ["--config", str(site.cluster.config)]
-    token = run_command("cloud-server", "token", "create", *config, "--user", "eve").strip().encode()
+    run_command("cloud-server", "user", "add", "eve", *config)
+    token = run_command("cloud-server", "user", "token", "eve", *config).strip().encode()
     with socket.create_connection(("127.0.0.1", SOCKS_PORT), timeout=10) as sock:
         sock.sendall(b"\x05\x01\x02")
         assert read_exactly(sock, 2) == b"\x05\x02"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import shutil
@@ -23,6 +24,7 @@ from tests.support.kubeconfig_files import client_context
 from tests.support.ports import free_ports
 from tests.support.processes import Daemon, run_command
 from tests.support.waits import Deadline
+from tunnel.kubeapi.kubeconfig import kubeconfig
 
 Tables = Mapping[str, Any]
 CLOUD_READY_S = 30.0
@@ -181,21 +183,57 @@ class Cluster:
         return box
 
     def kubeconfig(self, user: str = "admin") -> Path:
-        """A kubeconfig for `user`, made by `cloud-server kubeconfig`."""
+        """A kubeconfig with a certificate of `user` inside, for any client; the user is taken in if need be."""
         path = self.folder / f"{user}.kubeconfig"
-        path.write_text(run_command(self.cloud_server, "kubeconfig", "--config", str(self.config), "--user", user))
+        path.write_text(self._kubeconfig(user))
         path.chmod(0o600)
         return path
+
+    def login(self, user: str, *options: str) -> Path:
+        """`cloud-server user kubeconfig` for a user who is there."""
+        path = self.folder / f"{user}.login.kubeconfig"
+        path.write_text(self.typed("user", "kubeconfig", user, *options))
+        path.chmod(0o600)
+        return path
+
+    def typed(self, *words: str) -> str:
+        """What `cloud-server ... --config FILE` prints."""
+        return run_command(self.cloud_server, *words, "--config", str(self.config))
+
+    def user_token(self, user: str, *options: str) -> str:
+        """A new token of a user, who is taken in if need be."""
+        self.typed("user", "add", user)
+        return self.typed("user", "token", user, *options).strip()
+
+    def _kubeconfig(self, user: str) -> str:
+        if self.cloud_server != "cloud-server":  # a build of before there were users
+            return self.typed("kubeconfig", "--user", user)
+        if user != "admin":  # `init` has taken that one in
+            self.typed("user", "add", user)
+        return self.with_certificate(user, self.typed("user", "certificate", user))
+
+    def with_certificate(self, user: str, pem: str) -> str:
+        """A kubeconfig with what `cloud-server user certificate` has printed."""
+        certificate, key = pem.partition("-----BEGIN PRIVATE")[0], "".join(pem.partition("-----BEGIN PRIVATE")[1:])
+        shown = {
+            "client-certificate-data": base64.b64encode(certificate.encode()).decode(),
+            "client-key-data": base64.b64encode(key.encode()).decode(),
+        }
+        ca_pem = (self.config.parent / "ca.crt").read_bytes()
+        fleet = tomllib.loads(self.config.read_text())["fleet"]["listen"]
+        return kubeconfig(f"https://{fleet}", ca_pem, user, shown, f"127.0.0.1:{self.connect_port}")
 
     def dial(self, target: str, *, glued: bytes = b"", timeout_s: float = 15.0) -> socket.socket:
         """Connect to `box:port` through the CONNECT front end's unix socket."""
         return connect_through(self.unix_socket, target, glued=glued, timeout_s=timeout_s)
 
-    def dial_tls(self, target: str, *, glued: bytes = b"", timeout_s: float = 15.0, headers: str = "") -> socket.socket:
-        """Connect to `box:port` through the CONNECT front end over TLS, with a user's certificate."""
+    def dial_tls(
+        self, target: str, *, glued: bytes = b"", timeout_s: float = 15.0, headers: str = "", certificate: bool = True
+    ) -> socket.socket:
+        """Connect to `box:port` through the CONNECT front end over TLS, with a user's certificate or without."""
         return connect_through(
             ("127.0.0.1", self.connect_port), target,
-            tls=self.operator_tls(), glued=glued, timeout_s=timeout_s, headers=headers,
+            tls=self.operator_tls(certificate=certificate), glued=glued, timeout_s=timeout_s, headers=headers,
         )  # fmt: skip
 
     def operator_tls(self, *, certificate: bool = True) -> ssl.SSLContext:

@@ -15,8 +15,9 @@ from cloud_server.opens.policy import Decision, EverybodyMayAll, Policy
 from cloud_server.opens.recorded import OpenCounts
 from cloud_server.opens.request import OpenRequest
 from cloud_server.routing.route import Route
-from cloud_server.trust.authenticator import Authenticator, UserToken, token_digest
-from cloud_server.trust.caller import Caller
+from cloud_server.trust.authenticator import Authenticator, token_digest
+from cloud_server.trust.caller import UNLIMITED, Caller, Scope
+from cloud_server.trust.records import UserCertificate, UserRecord, UserToken
 from tunnel.aio.operate.audit import AuditUnavailable
 from tunnel.core.wire.errors import Code, OpenRefused
 from tunnel.core.wire.principal import Principal, PrincipalKind
@@ -61,21 +62,35 @@ class Nobody:
 
 
 class Tokens:
-    """Users' tokens by their text."""
+    """Users' tokens by their text; certificates are of an authority that records none."""
 
-    def __init__(self, tokens: Mapping[str, str]) -> None:
+    recorded = False
+
+    def __init__(self, tokens: Mapping[str, str], scope: Scope) -> None:
+        now = datetime.now(UTC)
         self._by_hash = {
-            digest: UserToken(user=user, sha256=digest, created=datetime.now(UTC))
+            digest: UserToken(user=user, sha256=digest, created=now, scope=scope)
             for token, user in tokens.items()
             for digest in [token_digest(token)]
         }
+        self._users = {user: UserRecord(name=user, created=now, valid_from=now) for user in tokens.values()}
+
+    def user(self, name: str) -> UserRecord | None:
+        return self._users.get(name)
 
     def user_token(self, sha256: str) -> UserToken | None:
         return self._by_hash.get(sha256)
 
+    def user_certificate(self, serial: str) -> UserCertificate | None:
+        raise AssertionError("nobody has records of certificates here")
 
-def who(tokens: Mapping[str, str] | None = None) -> Authenticator:
-    return Authenticator("longline", Tokens(tokens or {}))
+    def used(self, key: str) -> None:
+        """Nobody asks."""
+
+
+def who(tokens: Mapping[str, str] | None = None, scope: Scope = UNLIMITED) -> Authenticator:
+    """Knows these tokens, all with one scope."""
+    return Authenticator("longline", Tokens(tokens or {}, scope))
 
 
 @dataclass

@@ -6,6 +6,7 @@ docs/admin-api.md and cloud_server/operate/openapi.json describe it. A field tha
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -52,6 +53,12 @@ def status_text(status: Document) -> str:
     )
     lines.append(f"agents   {connected} of {joined} connected, {agents.get('away')} away")
     lines.append(f"opens    {status.get('opens')}")
+    users = status.get("users") or {}
+    if users.get("next_end"):
+        ends = f"; the next to end is {users.get('next')}'s, {users['next_end']}"
+    else:
+        ends = ""
+    lines.append(f"users    {users.get('with_access')} of {users.get('known')} may log in{printable(ends)}")
     loaded = age(config.get("loaded"))
     lines.append(f"config   {config.get('path')}, generation {config.get('generation')}, loaded {loaded} ago")
     if config.get("fault"):
@@ -105,6 +112,7 @@ def agent_text(agent: Document) -> str:
         ("certificate", _days(agent.get("certificate_days_left"))),
         ("joined", _ago(agent.get("joined"))),
         ("labels", labels),
+        ("yours", ",".join(f"{name}={value}" for name, value in (agent.get("operator_labels") or {}).items())),
         ("streams", agent.get("streams")),
     ]
     rows += [
@@ -112,6 +120,50 @@ def agent_text(agent: Document) -> str:
         for fact in agent.get("facts") or ()
     ]
     return "\n".join(f"{name:13} {'-' if value in (None, '') else printable(str(value))}" for name, value in rows)
+
+
+def users_text(users: Sequence[Document]) -> str:
+    """A line for each user: who may log in, with what, and when that ends."""
+    rows = []
+    for one in users:
+        credentials = one.get("credentials") or ()
+        kinds = Counter(str(each.get("kind")) for each in credentials)
+        last = max((each["last_used"] for each in credentials if each.get("last_used")), default=None)
+        rows.append(
+            (
+                one.get("name"),
+                ", ".join(one.get("groups") or ()),
+                "revoked" if one.get("revoked") else ", ".join(f"{kinds[kind]} {kind}" for kind in sorted(kinds)),
+                one.get("until") or "",
+                _ago(last),
+                one.get("reason") or one.get("fault") or "",
+            )
+        )
+    return table(("NAME", "GROUPS", "LOGS IN WITH", "UNTIL", "USED", "REASON"), rows)
+
+
+def user_text(user: Document) -> str:
+    """All of one user, a line for each credential that is good now."""
+    rows = [
+        (
+            each.get("id"),
+            each.get("kind"),
+            _ago(each.get("created")),
+            each.get("created_by"),
+            each.get("expires") or "",
+            _ago(each.get("last_used")),
+            "; ".join(scope_lines(each.get("scope"))),
+        )
+        for each in user.get("credentials") or ()
+    ]
+    head = users_text([user])
+    return f"{head}\n\n{table(('ID', 'KIND', 'MADE', 'BY', 'UNTIL', 'USED', 'ONLY FOR'), rows)}" if rows else head
+
+
+def scope_lines(scope: object) -> list[str]:
+    """What a credential is limited to."""
+    limits = scope if isinstance(scope, dict) else {}
+    return [f"{name}: {', '.join(values) or 'none'}" for name, values in limits.items() if values is not None]
 
 
 OPENS_HEAD = ("ID", "SINCE", "WHO", "FROM", "AGENT", "TARGET", "TO BOX", "FROM BOX", "CLASS", "VIA")
@@ -153,8 +205,7 @@ def whoami_text(me: Document) -> str:
     groups = f", in {', '.join(me.get('groups') or ())}" if me.get("groups") else ""
     lines = [f"{me.get('kind')} {me.get('name')}{groups}", f"proved by {me.get('proof')}"]
     lines.append(f"until {me['until']}" if me.get("until") else "without an end")
-    scope = {name: values for name, values in (me.get("scope") or {}).items() if values is not None}
-    lines += [f"only {name}: {', '.join(values) or 'none'}" for name, values in scope.items()]
+    lines += [f"only {limit}" for limit in scope_lines(me.get("scope"))]
     return "\n".join(map(printable, lines))
 
 

@@ -322,7 +322,7 @@ def _refusal(name: str, status: int, body: bytes) -> ApiFailed:
     fault = fault or FAULTS.get(code)
     if status == 401:
         said = f": {text}" if text else ""
-        text = f"{name} does not know you: ask for another kubeconfig (cloud-server kubeconfig){said}"
+        text = f"{name} does not know you: ask for another kubeconfig (cloud-server user kubeconfig){said}"
         fault = fault or CREDENTIAL_MISSING
     return ApiFailed(text or f"{name} answered with status {status}", status, fault)
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 import click
 
 from tunnel.aio.process.command import VERSION, command_line, explain_command
-from tunnel.tool import commands_boxes, commands_reach, commands_server
+from tunnel.tool import commands_boxes, commands_reach, commands_server, commands_users
 
 
 class Sections(click.Group):
@@ -15,8 +15,8 @@ class Sections(click.Group):
 
     sections: ClassVar = {
         "Boxes": ("ls", "exec", "logs", "cp", "ssh", "forward", "connect"),
-        "The server": ("status", "agents", "opens", "events", "whoami"),
-        "This command": ("explain", "completion", "version"),
+        "The server": ("status", "agents", "opens", "events", "user", "whoami"),
+        "This command": ("credential", "explain", "completion", "version"),
     }
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
@@ -40,8 +40,8 @@ class Sections(click.Group):
 def cli() -> None:
     """Works with boxes that nothing can reach, through the cloud server that they dial out to.
 
-    Who you are and where the server is stands in a kubeconfig, which `cloud-server kubeconfig` makes: --kubeconfig,
-    $KUBECONFIG or ~/.kube/config.
+    Who you are and where the server is stands in a kubeconfig, which `cloud-server user kubeconfig` makes:
+    --kubeconfig, $KUBECONFIG or ~/.kube/config.
     """
 
 
@@ -81,6 +81,8 @@ for _command in (
     commands_server.opens,
     commands_server.events,
     commands_server.whoami,
+    commands_users.user,
+    commands_users.credential,
 ):
     cli.add_command(_command)
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tunnel.tool.api import Api
 
 
-def _server_options(command: Command) -> Command:
+def server_options(command: Command) -> Command:
     """Adds the options of where the server is to a command; it gets `api`, a function that makes the `Api`."""
 
     @where_options
@@ -48,12 +48,13 @@ def _server(where: Where, socket: Path | None) -> Api:
     return Api(socket, where.timeout_s) if socket is not None else where.api()
 
 
-def _print_json(document: object) -> None:
+def print_json(document: object) -> None:
+    """Prints a document for programs."""
     click.echo(json.dumps(document, indent=2))
 
 
 @click.command(short_help="Say how the server fares.")
-@_server_options
+@server_options
 @output_option("text", "json")
 def status(api: Any, output: str) -> None:
     """Say how the server fares, and what to type about it.
@@ -65,14 +66,14 @@ def status(api: Any, output: str) -> None:
     with told(ServerBad):
         document = api().get(PREFIX + "status")
     if output == "json":
-        _print_json(document)
+        print_json(document)
     else:
         click.echo(status_text(document))
     sys.exit(VERDICTS.get(document.get("verdict"), ServerBad.exit_code))
 
 
 @click.command(short_help="List the agents, also those that are away.")
-@_server_options
+@server_options
 @output_option("table", "json")
 @click.argument("name", required=False)
 def agents(api: Any, output: str, name: str | None) -> None:
@@ -89,13 +90,13 @@ def agents(api: Any, output: str, name: str | None) -> None:
         except ApiFailed as error:
             raise (unknown_agent(server, name, error) if name else error) from error
     if output == "json":
-        _print_json(document)
+        print_json(document)
     else:
         click.echo(agent_text(document) if name else agents_text(document["agents"]))
 
 
 @click.group(invoke_without_command=True, short_help="List the connections that run now, or end one.")
-@_server_options
+@server_options
 @output_option("table", "json")
 @click.option("-w", "--watch", is_flag=True, help="Go on with a line for each change; with -o json, a document each.")
 @click.pass_context
@@ -114,7 +115,7 @@ def opens(ctx: click.Context, api: Any, output: str, watch: bool) -> None:
             return
         document = api().get(PREFIX + "opens")
     if output == "json":
-        _print_json(document)
+        print_json(document)
     elif document["opens"]:
         click.echo(table(OPENS_HEAD, map(open_row, document["opens"])))
     else:
@@ -122,7 +123,7 @@ def opens(ctx: click.Context, api: Any, output: str, watch: bool) -> None:
 
 
 @opens.command("kill")
-@_server_options
+@server_options
 @click.argument("ids", nargs=-1, required=True, metavar="ID...")
 @click.pass_context
 def kill(ctx: click.Context, api: Any, ids: tuple[str, ...]) -> None:
@@ -141,7 +142,7 @@ def kill(ctx: click.Context, api: Any, ids: tuple[str, ...]) -> None:
 
 
 @click.command(short_help="Tell what happened.")
-@_server_options
+@server_options
 @output_option("text", "json")
 @click.option("-f", "--follow", is_flag=True, help="Go on with what happens; with -o json, a document each.")
 def events(api: Any, output: str, follow: bool) -> None:
@@ -155,14 +156,14 @@ def events(api: Any, output: str, follow: bool) -> None:
             return
         document = api().get(PREFIX + "events")
     if output == "json":
-        _print_json(document)
+        print_json(document)
     else:
         for event in document["events"]:
             click.echo(event_text(event))
 
 
 @click.command()
-@_server_options
+@server_options
 @output_option("text", "json")
 def whoami(api: Any, output: str) -> None:
     """Say whom the server takes you for, and until when."""
@@ -171,6 +172,6 @@ def whoami(api: Any, output: str) -> None:
     with told():
         document = api().get(PREFIX + "whoami")
     if output == "json":
-        _print_json(document)
+        print_json(document)
     else:
         click.echo(whoami_text(document))

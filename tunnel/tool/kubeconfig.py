@@ -12,6 +12,7 @@ import base64
 import binascii
 import os
 import ssl
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,9 +20,8 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from tunnel.core.wire.faults import KUBECONFIG_UNUSABLE, PACKAGE_MISSING, FaultError
+from tunnel.kubeapi.kubeconfig import EXTENSION, LOGIN, PLUGIN
 
-EXTENSION = "longline"
-"""The name of a cluster's extension that says where the CONNECT listener is: {"connect": "host:port"}."""
 DEFAULT_FILE = Path("~/.kube/config")
 MAX_FILE_BYTES = 4 * 1024 * 1024
 """The most bytes of a kubeconfig: a certificate takes some 2 KiB of it."""
@@ -55,7 +55,11 @@ class Access:
     ca_pem: str = field(repr=False)
     """The authorities to trust; "" is those that the system trusts."""
     certificate_pem: bytes = field(default=b"", repr=False)
-    """The user's certificate with its key; empty for a user with a token."""
+    """The user's certificate with its key; empty for a user with a token or a login."""
+    login: str = field(default="", repr=False)
+    """The login that a certificate is got for; empty for a user who has one, or a token."""
+    login_server: str = ""
+    """The server that the login's plugin names: by it and the login a certificate is kept."""
 
     @property
     def url(self) -> SplitResult:
@@ -79,12 +83,26 @@ class Access:
 
         try:
             context = ssl.create_default_context(cadata=self.ca_pem or None)
-            if self.certificate_pem:
-                load_chain(context, self.certificate_pem)
+            if pem := self.certificate_pem or self._logged_in():
+                load_chain(context, pem)
         except (ssl.SSLError, ValueError) as error:
             raise KubeconfigUnusable(f"context {self.context}: its certificates cannot be used: {error}") from error
         context.set_alpn_protocols(["http/1.1"])
         return context
+
+    def _logged_in(self) -> bytes:
+        """The certificate of the login; empty without one."""
+        if not self.login:
+            return b""
+        from tunnel.tool.login import LoginFailed, certificate_for
+
+        try:
+            held = certificate_for(self)
+        except LoginFailed as error:
+            raise KubeconfigUnusable(error.text, error.fault) from error
+        if held.warning:
+            sys.stderr.write(f"warning: {held.warning}\n")
+        return held.pem
 
 
 def kubeconfig_files(given: Path | None, environment: Mapping[str, str] = os.environ) -> list[Path]:
@@ -165,8 +183,8 @@ def _read(path: Path, *, optional: bool) -> dict[str, Any] | None:
         if optional:
             return None
         raise KubeconfigUnusable(
-            f"{path} is not there: name your kubeconfig with --kubeconfig or KUBECONFIG (cloud-server kubeconfig makes"
-            " one)"
+            f"{path} is not there: name your kubeconfig with --kubeconfig or KUBECONFIG (cloud-server user"
+            " kubeconfig makes one)"
         ) from None
     except OSError as error:
         raise KubeconfigUnusable(f"{path} cannot be read: {error.strerror or error}") from error
@@ -188,12 +206,14 @@ def _access(name: str, cluster: Section, user: Section, files: tuple[Path, ...])
         raise ValueError(
             "insecure-skip-tls-verify would give your credentials to anybody: take the server's CA instead"
         )
-    if user.get("exec") or user.get("auth-provider"):
-        raise ValueError("credentials from a plugin are not taken here: use a kubeconfig of cloud-server kubeconfig")
+    login_server, login = _login(user.get("exec"))
+    if (user.get("exec") and not login) or user.get("auth-provider"):
+        text = "credentials from another plugin than longline's are not taken here"
+        raise ValueError(f"{text}: use a kubeconfig of cloud-server user kubeconfig")
     certificate, key = _pem(user, "client-certificate"), _pem(user, "client-key")
     token = str(user.get("token") or "") or _file(user, "tokenFile").decode().strip()
-    if not (certificate and key) and not token:
-        raise ValueError("its user has neither a certificate with its key nor a token")
+    if not (certificate and key) and not token and not login:
+        raise ValueError("its user has neither a login, nor a certificate with its key, nor a token")
     return Access(
         context=name,
         server=server,
@@ -204,7 +224,22 @@ def _access(name: str, cluster: Section, user: Section, files: tuple[Path, ...])
         token=token,
         ca_pem=_pem(cluster, "certificate-authority").decode("ascii"),
         certificate_pem=certificate + b"\n" + key if certificate and key else b"",
+        login=login,
+        login_server=login_server,
     )
+
+
+def _login(plugin: object) -> tuple[str, str]:
+    """Server and login of a plugin that is this program; both empty for any other: none is ever started."""
+    if not isinstance(plugin, dict) or Path(str(plugin.get("command") or "")).name != "longline":
+        return "", ""
+    words = plugin.get("args")
+    if not isinstance(words, list) or len(words) != 3 or words[:2] != [PLUGIN, "--server"]:
+        return "", ""
+    for item in plugin.get("env") or ():
+        if isinstance(item, dict) and item.get("name") == LOGIN and item.get("value"):
+            return str(words[2]), str(item["value"])
+    return str(words[2]), os.environ.get(LOGIN, "")
 
 
 def _pem(section: Section, key: str) -> bytes:

@@ -9,11 +9,11 @@ import base64
 import binascii
 
 from cloud_server.frontends.fleet.causes import cause
-from cloud_server.trust.authenticator import Authenticator
+from cloud_server.trust.authenticator import CERTIFICATE, Authenticator, LoginRefused
 from cloud_server.trust.caller import Caller
 from tunnel.aio.sockets.conn import TlsPeer
 from tunnel.aio.sockets.http1 import Headers, Request
-from tunnel.core.wire.faults import BROWSER_REFUSED, CREDENTIAL_MISSING
+from tunnel.core.wire.faults import BROWSER_REFUSED
 from tunnel.kubeapi.status import ApiError, about
 
 TOKEN_PROTOCOL = "base64url.bearer.authorization.k8s.io."  # noqa: S105 - how browsers mark a token, not one
@@ -25,37 +25,23 @@ def identify(authenticator: Authenticator, certificate: TlsPeer, request: Reques
     """Whose request it is.
 
     Raises:
-        ApiError: 401, it is nobody's; 403, the user may not ask in this way.
+        LoginRefused: it is nobody's.
+        ApiError: 403, the user may not ask in this way.
     """
-    caller = authenticator.by_certificate(*certificate)
-    if caller is not None:
+    caller = authenticator.by_either(certificate, bearer(request))
+    if caller.principal.proof.startswith(CERTIFICATE):
         _check_origin(request)
-    else:
-        caller = authenticator.by_token(_bearer(request))
-    if caller is None:
-        raise ApiError(
-            401,
-            "Unauthorized: a client certificate of a user or a bearer token is needed",
-            cause=cause(CREDENTIAL_MISSING),
-        )
     _check_impersonation(caller.name, request.headers)
     return caller
 
 
-def offered_protocols(headers: Headers) -> list[str]:
-    """The WebSocket protocols that a client offers, without its token; none of one that speaks SPDY."""
-    return [name for name in _protocols(headers) if not name.startswith(TOKEN_PROTOCOL)]
+def unauthorized(refused: LoginRefused) -> ApiError:
+    """The answer to whoever has shown nothing that is worth something here."""
+    return ApiError(401, f"Unauthorized: {refused.text}", cause=cause(refused.fault))
 
 
-# Internal
-
-
-def _protocols(headers: Headers) -> list[str]:
-    offered = [part.strip() for value in headers.getlist("sec-websocket-protocol") for part in value.split(",")]
-    return [name for name in offered if name]
-
-
-def _bearer(request: Request) -> str | None:
+def bearer(request: Request) -> str | None:
+    """The token that a request shows; None for none."""
     scheme, _, token = (request.headers.get("authorization") or "").partition(" ")
     if scheme.lower() == "bearer" and token.strip():
         return token.strip()
@@ -69,6 +55,19 @@ def _bearer(request: Request) -> str | None:
         return base64.b64decode(encoded + "=" * (-len(encoded) % 4), b"-_", validate=True).decode()
     except (ValueError, binascii.Error):
         return None
+
+
+def offered_protocols(headers: Headers) -> list[str]:
+    """The WebSocket protocols that a client offers, without its token; none of one that speaks SPDY."""
+    return [name for name in _protocols(headers) if not name.startswith(TOKEN_PROTOCOL)]
+
+
+# Internal
+
+
+def _protocols(headers: Headers) -> list[str]:
+    offered = [part.strip() for value in headers.getlist("sec-websocket-protocol") for part in value.split(",")]
+    return [name for name in offered if name]
 
 
 def _check_origin(request: Request) -> None:

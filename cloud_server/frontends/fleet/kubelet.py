@@ -42,13 +42,14 @@ class KubeletCall:
 
 
 def asking_kubelet(
-    caller: Caller, agent: str, peer: str, about: Mapping[str, object], *, is_read: bool = False
+    caller: Caller, agent: str, peer: str, about: Mapping[str, object], *, verb: str = "get", is_read: bool = False
 ) -> OpenRequest:
     """Returns the request for a stream to an agent's kubelet; see OpenRequest."""
     return OpenRequest(
         caller=caller,
         frontend=FRONTEND,
         peer=peer,
+        verb=verb,
         asked=f"kubelet of {agent}",
         route=Route(agent, KUBELET_TARGET),
         deadline_s=OPEN_DEADLINE_S,

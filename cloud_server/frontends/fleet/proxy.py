@@ -18,6 +18,7 @@ from cloud_server.frontends.fleet.objects import claim
 from cloud_server.frontends.fleet.older_kubelets import OlderKubelets
 from cloud_server.frontends.fleet.pods import choose_container, containers
 from cloud_server.frontends.fleet.routes import ResourceRequest
+from cloud_server.frontends.fleet.scopes import SUBRESOURCES
 from cloud_server.frontends.fleet.stream_errors import from_stream_error
 from cloud_server.frontends.http.exchange import Exchange
 from cloud_server.opens.door import Door
@@ -184,7 +185,7 @@ class Proxy:
 
 
 def _asking(exchange: Exchange, asked: _Asked, caller: Caller) -> OpenRequest:
-    return asking_kubelet(caller, asked.agent, exchange.peer, asked.about())
+    return asking_kubelet(caller, asked.agent, exchange.peer, asked.about(), verb=SUBRESOURCES[asked.action])
 
 
 async def _copy_log(exchange: Exchange, answer: KubeletCall) -> None:

@@ -11,7 +11,7 @@ import structlog
 
 from cloud_server.frontends.fleet import discovery, resources
 from cloud_server.frontends.fleet.causes import status_body
-from cloud_server.frontends.fleet.credentials import identify
+from cloud_server.frontends.fleet.credentials import bearer, identify, unauthorized
 from cloud_server.frontends.fleet.interfaces import Agents, User
 from cloud_server.frontends.fleet.kubelet import FRONTEND, KubeletReader
 from cloud_server.frontends.fleet.metrics import MetricsApi
@@ -21,13 +21,14 @@ from cloud_server.frontends.fleet.reads import Reads
 from cloud_server.frontends.fleet.reviews import review
 from cloud_server.frontends.fleet.rights import AUTHENTICATED, Action, decide
 from cloud_server.frontends.fleet.routes import ResourceRequest, parse
+from cloud_server.frontends.fleet.scopes import check_administration, check_frontend, check_scope
 from cloud_server.frontends.fleet.usage import UsageReader
 from cloud_server.frontends.fleet.watch_sinks import sink_for
 from cloud_server.frontends.http.exchange import Exchange
 from cloud_server.frontends.http.server import ALPN_PROTOCOLS, HttpServer
 from cloud_server.frontends.logins import RefusedLogins
 from cloud_server.opens.door import Door
-from cloud_server.trust.authenticator import Authenticator
+from cloud_server.trust.authenticator import Authenticator, LoginRefused
 from cloud_server.trust.caller import Caller
 from tunnel.aio.operate.admin import PREFIX, Routes, answer
 from tunnel.aio.operate.audit import Audit
@@ -43,6 +44,8 @@ from tunnel.kubeapi.status import ApiError, Json, no_such_path
 from tunnel.kubeapi.status import about as details_of
 from tunnel.kubeapi.store import ObjectStore
 
+CERTIFICATES = f"{PREFIX}certificates"
+"""Where a login is traded for a certificate."""
 MAX_BODY_BYTES = 64 * 1024
 """Reviews are all that is taken."""
 _DISCOVERY = {"APIGroupDiscoveryList": ("apidiscovery.k8s.io", ("v2", "v2beta1"))}
@@ -97,7 +100,7 @@ class FleetServer:
         self._proxy = Proxy(self._mirror, store, door)
         self._watches: set[asyncio.Timeout] = set()
         self._draining = False
-        self._http = HttpServer(self._serve, _refusal, lambda uri: authenticator.by_certificate(uri, "") is not None)
+        self._http = HttpServer(self._serve, _refusal, authenticator.is_user)
 
     # Public
 
@@ -132,8 +135,11 @@ class FleetServer:
     async def _serve(self, conn: Conn, exchange: Exchange, request: Request) -> None:
         """Answer one request."""
         try:
+            if self._admin is not None and request.path == CERTIFICATES and await self._log_in(exchange, request):
+                return
             caller = self._identify(conn, request)
             exchange.trust()
+            check_frontend(caller)
             if self._admin is not None and request.path.startswith(PREFIX):
                 await self._administer(self._admin, exchange, request, caller)
                 return
@@ -142,6 +148,7 @@ class FleetServer:
                 await self._serve_path(exchange, request)
                 return
             _check_allowed(_user(caller), about)
+            check_scope(caller, about)
             self._record_read(exchange.peer, caller, about)
             await self._serve_resource(exchange, request, about, caller)
         except HttpError as error:
@@ -165,14 +172,27 @@ class FleetServer:
     def _identify(self, conn: Conn, request: Request) -> Caller:
         try:
             return identify(self._authenticator, conn.tls_peer, request)
-        except ApiError as error:
-            if error.code == 401:
-                self._logins.refused(FRONTEND, conn.peer, "no certificate of a user, and no token that is known")
-            raise
+        except LoginRefused as refused:
+            self._logins.refused(FRONTEND, conn.peer, refused)
+            raise unauthorized(refused) from refused
+
+    async def _log_in(self, exchange: Exchange, request: Request) -> bool:
+        """Answers whoever wants a certificate for a login; returns whether one was shown. It opens nothing else."""
+        assert self._admin is not None
+        try:
+            login = self._authenticator.by_login(bearer(request))
+        except LoginRefused as refused:
+            self._logins.refused(FRONTEND, exchange.peer, refused)
+            raise unauthorized(refused) from refused
+        if login is None:
+            return False
+        exchange.trust()
+        await answer(self._admin, exchange, request, login.caller.principal, exchange.peer, {"login": login})
+        return True
 
     async def _administer(self, routes: Routes, exchange: Exchange, request: Request, caller: Caller) -> None:
-        scope = caller.scope
-        limits = {"until": caller.until, "scope": _scope(scope.frontends, scope.agents, scope.verbs)}
+        check_administration(caller, request)
+        limits = {"until": caller.until, "scope": caller.scope}
         await answer(routes, exchange, request, caller.principal, exchange.peer, limits)
 
     def _record_read(self, peer: str, caller: Caller, about: ResourceRequest) -> None:
@@ -287,12 +307,6 @@ async def _read_object(exchange: Exchange, request: Request) -> Json:
 def _user(caller: Caller) -> User:
     """Who asks, in the words of the Kubernetes API."""
     return User(caller.name, (AUTHENTICATED, *caller.principal.groups))
-
-
-def _scope(*limits: frozenset[str] | None) -> Json:
-    """As the admin API shows it."""
-    shown = [sorted(limit) if limit is not None else None for limit in limits]
-    return dict(zip(("frontends", "agents", "verbs"), shown, strict=True))
 
 
 def _check_allowed(user: User, about: ResourceRequest) -> None:

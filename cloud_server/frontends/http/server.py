@@ -18,7 +18,7 @@ from cloud_server.frontends.http.http2_stream import Http2Stream
 from cloud_server.frontends.http.long_heads import LongHeads
 from cloud_server.frontends.http.stranger import Stranger
 from tunnel.aio.process.tasks import TaskOwner
-from tunnel.aio.sockets.conn import Conn
+from tunnel.aio.sockets.conn import Conn, TlsPeer
 from tunnel.aio.sockets.http1 import MAX_HEAD_BYTES, MAX_LONG_HEAD_BYTES, HttpError, Request
 from tunnel.core.wire.errors import StreamError
 
@@ -51,7 +51,7 @@ Serve = Callable[[Conn, Exchange, Request], Awaitable[None]]
 """Answers one exchange of a connection. It may raise a StreamError when the client is gone."""
 Render = Callable[[HttpError], tuple[str, bytes]]
 """Content type and body of the answer to what is no request, or too long for one."""
-IsUser = Callable[[str | None], bool]
+IsUser = Callable[[TlsPeer], bool]
 """Whether the spiffe:// name in a client's certificate is a user's; None is that of no certificate. Boxes have
 certificates of the same authority, and are strangers here."""
 
@@ -103,7 +103,7 @@ class HttpServer:
     # Internal
 
     async def _handle_http1(self, conn: Conn) -> None:
-        exchange = Http1Exchange(conn, self._heads, self._render, trusted=self._is_user(conn.tls_peer_spiffe))
+        exchange = Http1Exchange(conn, self._heads, self._render, trusted=self._is_user(conn.tls_peer))
         exchange.last = self._draining
         self._http1.add(exchange)
         try:
@@ -124,7 +124,7 @@ class HttpServer:
 
     async def _handle_http2(self, conn: Conn) -> None:
         limits = HTTP2_LIMITS
-        if self._is_user(conn.tls_peer_spiffe):
+        if self._is_user(conn.tls_peer):
             limits = replace(limits, head_bytes=MAX_LONG_HEAD_BYTES)
         detached = conn.detach()
         tasks = TaskOwner("http2")

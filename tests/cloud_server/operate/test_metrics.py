@@ -17,6 +17,7 @@ from cloud_server.frontends.logins import RefusedLogins
 from cloud_server.opens.live import LiveOpens
 from cloud_server.operate.metrics import Metrics, Sources
 from cloud_server.routing.route import Route
+from cloud_server.trust.authenticator import LoginRefused
 from tests.cloud_server.frontends.site import Site, site
 from tests.support.doors import Doors, Records, asking
 from tests.support.waits import eventually
@@ -195,7 +196,7 @@ async def test_a_stream_counts_while_it_runs_and_once_when_it_is_over(far: Far) 
 
 
 async def test_who_could_not_log_in_and_what_could_not_be_recorded(far: Far) -> None:
-    far.logins.refused("socks", "192.0.2.1:5000", "no such token")
+    far.logins.refused("socks", "192.0.2.1:5000", LoginRefused("no such token"))
     now = scrape(far.metrics)
     assert now["longline_logins_refused_total{frontend=socks}"] == 1
     assert (now["longline_audit_up"], now["longline_audit_records_lost_total"]) == (1, 0)

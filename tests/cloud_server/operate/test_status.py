@@ -17,6 +17,7 @@ from cloud_server.operate.agent_book import AgentBook, Tally
 from cloud_server.operate.status import Sources, Status
 from cloud_server.trust.administration import ListedAgent
 from cloud_server.trust.records import AgentRecord, Sighting
+from cloud_server.trust.user_administration import Access
 from protos import tunnel_pb2
 from tunnel.aio.identity.validity import Validity, Watched
 from tunnel.aio.process.parts import Part, Parts
@@ -63,6 +64,7 @@ def sources() -> Sources:
         parts=Parts(),
         certificates=list,
         users=list,
+        access=lambda: Access(known=1, with_access=1, next="ann", next_end=NOW),
         late_agents=list,
         config=FakeConfig(),
         audit=FakeAudit(),  # type: ignore[arg-type]

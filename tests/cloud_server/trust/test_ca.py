@@ -20,6 +20,7 @@ from cloud_server.trust.ca import AGENT_LIFE, CaMissing, CertificateAuthority, I
 from tunnel.aio.process.files import write_together
 
 DAY = timedelta(days=1)
+KEY = ec.generate_private_key(ec.SECP256R1())
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,7 @@ def test_the_authority_may_sign_and_nothing_below_it_may(authority: CertificateA
     assert usage.key_cert_sign
     own.verify_directly_issued_by(own)
 
-    leaf = parsed(authority.issue_user("ann").certificate_pem)
+    leaf = parsed(authority.issue_user("ann", KEY.public_key(), DAY))
     leaf.verify_directly_issued_by(own)
     assert not leaf.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     assert not leaf.extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign
@@ -77,7 +78,7 @@ def test_a_server_has_its_hosts_and_the_machine_itself(authority: CertificateAut
 def test_everyone_else_is_a_client_with_one_name(authority: CertificateAuthority) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     for pem, uri in (
-        (authority.issue_user("ann@example.com").certificate_pem, "spiffe://longline/user/ann@example.com"),
+        (authority.issue_user("ann@example.com", KEY.public_key(), DAY), "spiffe://longline/user/ann@example.com"),
         (authority.issue_join("0123", DAY).certificate_pem, "spiffe://longline/join/0123"),
         (authority.issue_agent("box-7", key.public_key()), "spiffe://longline/agent/box-7"),
     ):
@@ -106,7 +107,7 @@ def test_it_is_loaded_as_it_was_written_and_its_key_is_secret(tmp_path: Path, au
     assert stat.S_IMODE((tmp_path / "ca.key").stat().st_mode) == 0o600
     loaded = CertificateAuthority.load(tmp_path, "example.org")
     assert loaded.pem == authority.pem
-    user = parsed(loaded.issue_user("ann").certificate_pem)
+    user = parsed(loaded.issue_user("ann", KEY.public_key(), DAY))
     user.verify_directly_issued_by(authority.certificate)
     assert uris_of(user) == ["spiffe://example.org/user/ann"]
 
@@ -138,7 +139,7 @@ def pem_of(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, password: bytes 
 
 
 def test_no_key_is_in_the_text_of_what_was_issued(authority: CertificateAuthority) -> None:
-    assert "PRIVATE" not in repr(authority.issue_user("ann"))
+    assert "PRIVATE" not in repr(authority.issue_join("0123", DAY))
 
 
 @pytest.mark.parametrize("host", ["cloud.example.com", "192.0.2.1", "fd00::1", "127.0.0.1"])
@@ -150,7 +151,7 @@ def test_another_tls_accepts_them_strictly(tmp_path: Path, authority: Certificat
     for context in (server, client):
         context.verify_flags |= ssl.VERIFY_X509_STRICT
     load(server, authority.issue_server(["cloud.example.com", "192.0.2.1", "fd00::1"]), tmp_path)
-    load(client, authority.issue_user("ann"), tmp_path)
+    load(client, authority.issue_join("0123", DAY), tmp_path)
     near, far = socket.socketpair()
     with near, far:
         far.settimeout(10)
@@ -171,7 +172,7 @@ def test_another_tls_accepts_them_strictly(tmp_path: Path, authority: Certificat
             thread.join(10)
         (certificate,) = accepted
         assert isinstance(certificate, dict)
-        assert ("URI", "spiffe://longline/user/ann") in certificate["subjectAltName"]
+        assert ("URI", "spiffe://longline/join/0123") in certificate["subjectAltName"]
 
 
 def load(context: ssl.SSLContext, issued: Issued, folder: Path) -> None:

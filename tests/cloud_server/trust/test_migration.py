@@ -18,7 +18,7 @@ from cloud_server.trust.records import AGENTS, JOIN_TOKENS
 from cloud_server.trust.sqlite_store import SqliteStore
 from cloud_server.trust.state import open_state
 from cloud_server.trust.store import Good, StoreUnavailable, Unreadable
-from cloud_server.trust.tokens import UserTokens
+from cloud_server.trust.users import Users
 from tunnel.aio.identity.validity import Validity
 
 BEGIN = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
@@ -66,7 +66,7 @@ def test_everything_is_known(store: SqliteStore) -> None:
     revoked = agents.get("box-3")
     assert revoked is not None
     assert revoked.revoked == BEGIN + timedelta(days=7)
-    caller = Authenticator("longline", UserTokens(store)).by_token("secret")
+    caller = Authenticator("longline", Users(store)).by_token("secret")
     assert caller is not None
     assert (caller.name, caller.until) == ("ann", None)
     tokens = {record.key: record.value for record in store.list(JOIN_TOKENS) if isinstance(record, Good)}

@@ -1,4 +1,4 @@
-"""Join tokens: once, in time, and never two boxes with one. Users' tokens: known at once, and kept by nobody."""
+"""Join tokens: as often as they are for, in time, and never two boxes with one name."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from cloud_server.trust.authenticator import Authenticator
 from cloud_server.trust.database import DATABASE_FILE
-from cloud_server.trust.records import JOIN_TOKENS, USER_TOKENS, JoinTokenRecord
+from cloud_server.trust.records import JOIN_TOKENS, JoinTokenRecord
 from cloud_server.trust.store import Change, Conflict, Store
-from cloud_server.trust.tokens import GRACE, JoinTokens, TokenRefused, UserTokens
-from tests.support.enrolling import Office, office
+from cloud_server.trust.tokens import GRACE, JoinTokens, TokenRefused
+from tests.support.enrolling import Issuer, Office, office
 from tests.support.state import opened
 from tunnel.aio.identity.join_token import JoinToken
 from tunnel.aio.identity.peer_identity import identify_certificate
@@ -38,7 +37,7 @@ async def use(store: Store, token_id: str) -> str:
     """Use a token up, for nothing; returns the agent's name."""
     tokens = JoinTokens(store)
     token = tokens.look(token_id)
-    await store.commit(tokens.use(token))
+    await store.commit(tokens.use(token, token.value.agent))
     return token.value.agent
 
 
@@ -83,6 +82,25 @@ async def test_the_certificate_inside_outlives_the_token_so_that_the_box_is_told
     assert abs(token.expires - datetime.now(UTC) - timedelta(hours=1)) < timedelta(minutes=1)
 
 
+async def test_a_token_for_several_boxes_counts_them(place: Office) -> None:
+    made = await place.tokens.create(Issuer(place.authority), "lyon-*", count=2, labels={"site": "lyon"}, by="ann")
+    token_id = id_of(made)
+    assert made.agent == "lyon-*"
+    for name in ("lyon-1", "lyon-2"):
+        token = place.tokens.look(token_id)
+        assert place.tokens.name_by(token, name) == name
+        for bad in ("", "paris-1", "lyon-", "lyon-A", "lyon-*"):
+            with pytest.raises(TokenRefused) as refused:
+                place.tokens.name_by(token, bad)
+            assert refused.value.fault.code == "LL2046"
+        await place.store.commit(place.tokens.use(token, name))
+    assert "was used already" in await refusal(place.store, token_id)
+    one = place.tokens.look(id_of(await place.token("box-7")))
+    assert place.tokens.name_by(one, "") == place.tokens.name_by(one, "box-7") == "box-7"
+    with pytest.raises(TokenRefused, match="is for box-7, not for box-8"):
+        place.tokens.name_by(one, "box-8")
+
+
 @pytest.mark.parametrize("token_id", ["", "0123", "../ca", "..", "a/b", "used", "\0"])
 async def test_a_token_that_nobody_made(place: Office, token_id: str) -> None:
     await place.token()
@@ -108,36 +126,3 @@ async def test_the_server_keeps_nothing_that_could_be_used_as_a_token(place: Off
         assert token.key_pem.splitlines()[1] not in kept
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert token.ca_pem == place.authority.pem
-
-
-# Users
-
-
-async def test_a_users_token_made_by_a_command_is_known_at_once(place: Office) -> None:
-    authenticator = Authenticator("longline", UserTokens(place.store))
-    async with opened(place.state) as other:
-        tokens = UserTokens(other)
-        first, second = await tokens.create("ann"), await tokens.create("ann", timedelta(hours=1))
-        third = await tokens.create("bob", timedelta(seconds=-1))
-    callers = [authenticator.by_token(text) for text in (first, second, third, "fourth")]
-    assert [caller.name if caller else None for caller in callers] == ["ann", "ann", None, None]
-    assert callers[0] is not None
-    assert callers[0].until is None
-    assert callers[1] is not None
-    assert callers[1].until is not None
-    assert timedelta(minutes=59) < callers[1].until - datetime.now(UTC) <= timedelta(hours=1)
-    kept = b"".join([await asyncio.to_thread(path.read_bytes) for path in place.state.glob(f"{DATABASE_FILE}*")])
-    assert first.encode() not in kept
-    assert len(place.store.list(USER_TOKENS)) == 3
-
-
-async def test_wrong_tokens_read_no_records(place: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    authenticator = Authenticator("longline", UserTokens(place.store))
-    assert authenticator.by_token("wrong") is None
-    statements: list[str] = []
-    reader = place.store._database._reader
-    assert reader is not None
-    reader.set_trace_callback(statements.append)
-    for count in range(100):
-        assert authenticator.by_token(f"wrong {count}") is None
-    assert set(statements) == {"PRAGMA data_version"}

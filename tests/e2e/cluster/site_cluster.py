@@ -13,7 +13,6 @@ from tests.e2e.cluster.kubernetes import Kubernetes, kubernetes
 from tests.support.cluster import Cluster, cluster
 from tests.support.kubectl_user import KubectlUser
 from tests.support.ports import free_ports
-from tests.support.processes import run_command
 from tests.support.tunnel import wait_until
 
 SITE = "site-a"
@@ -30,7 +29,7 @@ class SiteCluster(KubectlUser):
     """The cloud server, and the agent of the site."""
     folder: Path
     kubeconfig: Path
-    """As `cloud-server kubeconfig --cluster` has made it."""
+    """As `cloud-server user kubeconfig --cluster` has made it."""
 
     def logs(self) -> str:
         """The tails of all logs, for people."""
@@ -53,8 +52,9 @@ def site_cluster() -> Iterator[SiteCluster]:
         cloud.join(SITE, allow=allow, prefix=kube.nodes[SITE].namespaces.enter_network)
         cloud.start_box(SITE)
         path = cloud.folder / f"{SITE}.kubeconfig"
-        how = ("--config", str(cloud.config), "--user", "ann", "--cluster", SITE)
-        path.write_text(run_command("cloud-server", "kubeconfig", *how))
+        how = ("ann", "--cluster", SITE)
+        cloud.typed("user", "add", "ann")
+        path.write_text(cloud.typed("user", "kubeconfig", *how))
         made = SiteCluster(kubernetes=kube, cluster=cloud, folder=kube.folder, kubeconfig=path)
         # A running server looks for new tokens once a second.
         wait_until(lambda: made.run_kubectl("get", "nodes").returncode == 0, "the token is known")

@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cloud_server.trust.ca import CertificateAuthority
 from edge_agent.identity.certificates import Answer, check_answer, load_key, replace
 from edge_agent.identity.identity import Identity, IdentityUnusable
-from edge_agent.identity.keys import new_key
 from tests.support.pki import Authority
+from tunnel.aio.identity.keys import new_key
 
 DAY = dt.timedelta(days=1)
 

@@ -43,6 +43,8 @@ class CertificateUnreadable(FaultError, ValueError):
 class Certificate:
     """What it says."""
 
+    serial: str
+    """Its serial number in lower-case hexadecimal, without zeros before it."""
     uris: tuple[str, ...]
     """URI names among its alternative names."""
     spki_der: bytes
@@ -73,11 +75,12 @@ def read_certificate(der: bytes) -> Certificate:
         (certificate,) = _elements(der)
         to_be_signed = next(_inside(certificate))
         fields = [field for field in _inside(to_be_signed) if field.kind != (_CONTEXT, _VERSION)]
-        _serial, _algorithm, issuer, validity, subject, spki = fields[:6]
+        serial, _algorithm, issuer, validity, subject, spki = fields[:6]
         not_before, not_after = map(_time, _inside(validity))
         _expect(spki, _SEQUENCE)
         names = _names(fields[6:])
         return Certificate(
+            serial=serial.content.hex().lstrip("0"),
             uris=tuple(_text(name) for name in names if name.kind == (_CONTEXT, _URI)),
             spki_der=spki.whole,
             validity=Validity(not_before, not_after),

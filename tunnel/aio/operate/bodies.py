@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import math
 from collections.abc import Collection
 from datetime import timedelta
@@ -38,6 +40,39 @@ class Body:
         if value not in choices:
             raise AdminError(400, f"{name} in the request's body must be one of {', '.join(choices)}")
         return value
+
+    def choice_or(self, name: str, choices: Collection[str], default: str) -> str:
+        """Returns one of some texts; `default`: where there is none."""
+        return default if self._fields.get(name) is None else self.choice(name, choices)
+
+    def count(self, name: str, default: int) -> int:
+        """Returns a whole number above 0; `default`: where there is none."""
+        value = self._fields.get(name, default)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise AdminError(400, f"{name} in the request's body must be a whole number above 0")
+        return value
+
+    def texts(self, name: str) -> list[str]:
+        """Returns a list of texts; empty where there is none."""
+        value = self._fields.get(name) or []
+        if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+            raise AdminError(400, f"{name} in the request's body must be a list of texts")
+        return value
+
+    def texts_by_name(self, name: str, *, removal: bool = False) -> dict[str, str]:
+        """Returns an object of texts; empty where there is none. `removal`: null may stand for a text."""
+        value = self._fields.get(name) or {}
+        good = (str, type(None)) if removal else (str,)
+        if not isinstance(value, dict) or not all(isinstance(one, good) for one in value.values()):
+            raise AdminError(400, f"{name} in the request's body must be an object of texts")
+        return value
+
+    def octets(self, name: str) -> bytes:
+        """Returns what stands there in base64; it must be there."""
+        try:
+            return base64.b64decode(self.text(name), validate=True)
+        except (ValueError, binascii.Error) as error:
+            raise AdminError(400, f"{name} in the request's body must be base64") from error
 
     def life(self, name: str, most: timedelta) -> timedelta | None:
         """Returns a number of seconds above 0; None where it is not there."""

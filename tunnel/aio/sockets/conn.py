@@ -41,6 +41,8 @@ class TlsPeer(NamedTuple):
     """Its serial number in lower-case hexadecimal; empty without a certificate."""
     until: datetime | None
     """When it ends; None without a certificate."""
+    since: datetime | None
+    """From when on it is good; None without a certificate."""
 
 
 class UnixPeer(NamedTuple):
@@ -52,7 +54,7 @@ class UnixPeer(NamedTuple):
     gid: int
 
 
-NO_CERTIFICATE = TlsPeer(None, "", None)
+NO_CERTIFICATE = TlsPeer(None, "", None, None)
 
 
 class Detached(NamedTuple):
@@ -111,8 +113,8 @@ class Conn(asyncio.Protocol):
         certificate: dict[str, Any] = self.transport.get_extra_info("peercert") or {}
         if not certificate:
             return NO_CERTIFICATE
-        until = certificate_time(certificate["notAfter"])
-        return TlsPeer(self.tls_peer_spiffe, str(certificate["serialNumber"]).lower(), until)
+        until, since = certificate_time(certificate["notAfter"]), certificate_time(certificate["notBefore"])
+        return TlsPeer(self.tls_peer_spiffe, str(certificate["serialNumber"]).lower(), until, since)
 
     @property
     def unix_peer(self) -> UnixPeer | None:

@@ -73,6 +73,8 @@ COPY_FAILED: Final = Fault("LL1043", "A file or folder was not copied")
 NOTHING_SELECTED: Final = Fault("LL1044", "No box has the labels")
 MEMORY_UNREADABLE: Final = Fault("LL1045", "What the command remembers cannot be read")
 SSH_MISSING: Final = Fault("LL1046", "There is no ssh program")
+USER_UNKNOWN: Final = Fault("LL1047", "There is no user of that name")
+LABEL_INVALID: Final = Fault("LL1048", "A label cannot be that of an agent")
 
 # Certificates and identity
 
@@ -105,6 +107,14 @@ CERTIFICATE_NOT_RELOADED: Final = Fault("LL2026", "A new certificate cannot be u
 ENROLLMENT_REFUSED: Final = Fault("LL2027", "The server will not issue a certificate")
 ADMIN_REFUSED: Final = Fault("LL2028", "An account may not administer this daemon")
 RENEWED_TOO_OFTEN: Final = Fault("LL2029", "A box asks for certificates too often")
+CREDENTIAL_UNKNOWN: Final = Fault("LL2040", "The credential is not known to this server")
+USER_REVOKED: Final = Fault("LL2041", "The user was revoked")
+CREDENTIAL_OUTDATED: Final = Fault("LL2042", "The credential was made before the user was taken in again")
+CREDENTIAL_EXPIRED: Final = Fault("LL2043", "The credential has expired")
+OUT_OF_SCOPE: Final = Fault("LL2044", "The credential was not made for this")
+LOGIN_ONLY: Final = Fault("LL2045", "A login gets certificates and opens nothing else")
+JOIN_NAME_REFUSED: Final = Fault("LL2046", "The join token does not let a box have that name")
+CERTIFICATES_TOO_FAST: Final = Fault("LL2047", "A user asks for certificates too fast")
 
 # The link between agent and server
 

@@ -43,6 +43,11 @@ def is_agent_name(text: str) -> bool:
     return _AGENT_NAME.fullmatch(text) is not None
 
 
+def is_agent_pattern(text: str) -> bool:
+    """Returns whether a text is a pattern of agents' names: such a name, in which `*` stands for any part."""
+    return "*" in text and is_agent_name(text.replace("*", "x"))
+
+
 _SIGNS = "-abcdefghijklmnopqrstuvwxyz0123456789"
 
 

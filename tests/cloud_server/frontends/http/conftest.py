@@ -114,7 +114,7 @@ async def http_site(tmp_path: Path) -> AsyncIterator[HttpSite]:
     async def serve(conn: Conn, exchange: Exchange, request: Request) -> None:
         await made[0].serve(conn, exchange, request)
 
-    server = HttpServer(serve, render, lambda uri: uri == USER)
+    server = HttpServer(serve, render, lambda peer: peer.uri == USER)
     listener = Listener("site", server.handle)
     made.append(HttpSite(server, listener, authority, tmp_path))
     await listener.listen_tcp("127.0.0.1:0", context)

@@ -14,7 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from edge_agent.identity.keys import KeysUnavailable, new_key, request_for
+from tunnel.aio.identity.keys import KeysUnavailable, new_key, request_for
 
 
 class Way:
@@ -54,7 +54,7 @@ def test_a_request_is_signed_by_the_key_and_asks_for_nothing(way: Way) -> None:
     assert pem.startswith(b"-----BEGIN PRIVATE KEY-----\n")
     assert asked.is_signature_valid
     assert asked.public_key() == key.public_key()
-    assert asked.subject.rfc4514_string() == "CN=edge-agent"
+    assert asked.subject.rfc4514_string() == "CN=longline"
     assert len(asked.extensions) == 0
 
 
@@ -66,7 +66,7 @@ def test_what_is_no_key(way: Way) -> None:
 def test_a_key_that_is_not_ours() -> None:
     key = rsa.generate_private_key(65537, 2048)
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    with pytest.raises(KeysUnavailable, match="not one that edge-agent join made"):
+    with pytest.raises(KeysUnavailable, match="not one that this program makes"):
         request_for(pem)
 
 

@@ -1,7 +1,7 @@
-"""Makes the box's private key and its certificate request, as PEM and DER.
+"""Makes a private key, of a box or a user, and its certificate request, as PEM and DER.
 
 The X.509 library makes them, or, where that cannot be installed (32-bit ARM has no wheels of what it needs), the
-openssl program. The library costs 10 MB of memory, and so is imported only when a box joins or renews its certificate.
+openssl program. The library costs 10 MB of memory, and so is imported only when a certificate is asked for.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import subprocess
 
 from tunnel.core.wire.faults import KEYS_UNAVAILABLE, FaultError
 
-SUBJECT = "edge-agent"
+SUBJECT = "longline"
 """The subject of requests. It says nothing: the server decides the name."""
 OPENSSL_S = 20.0
 """The seconds that the program may take, on a slow box."""
@@ -18,13 +18,13 @@ _MISSING = "neither the library cryptography nor the openssl program is here: ap
 
 
 class KeysUnavailable(FaultError):
-    """This box can make no key or request; the text says what to install, or what is wrong with the key."""
+    """This machine can make no key or request; the text says what to install, or what is wrong with the key."""
 
     default_fault = KEYS_UNAVAILABLE
 
 
 def new_key() -> bytes:
-    """Makes a key for a box, on curve P-256, and returns it as PEM (PKCS #8).
+    """Makes a key on curve P-256, and returns it as PEM (PKCS #8).
 
     Raises:
         KeysUnavailable: there is nothing to make it with.
@@ -58,7 +58,7 @@ def request_for(key_pem: bytes) -> bytes:
     except (ValueError, TypeError) as error:
         raise KeysUnavailable(f"the key cannot be read: {error}") from error
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise KeysUnavailable("the key is not one that edge-agent join made")
+        raise KeysUnavailable("the key is not one that this program makes")
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, SUBJECT)])
     request = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
     return request.public_bytes(serialization.Encoding.DER)

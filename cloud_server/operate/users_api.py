@@ -1,0 +1,169 @@
+"""The part of the admin API that is about users and their credentials."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Any
+
+from cloud_server.trust.administration import ListedToken
+from cloud_server.trust.authenticator import Login
+from cloud_server.trust.caller import Scope
+from cloud_server.trust.records import BEARER, LOGIN
+from cloud_server.trust.user_administration import (
+    CERTIFICATE_LIFE,
+    MAX_LIFE,
+    TOKEN_LIFE,
+    Certified,
+    ListedCredential,
+    ListedUser,
+    UserAdministration,
+)
+from tunnel.aio.operate.admin import AdminCall, AdminError
+from tunnel.aio.operate.bodies import Body
+from tunnel.core.wire import faults
+
+MAX_REASON_CHARS = 200
+CHECKED_CSR_BYTES = 8 * 1024
+"""Of a certificate request: one for a key of ours has 250."""
+
+Json = dict[str, Any]
+Done = tuple[object, Json]
+
+
+class UsersApi:
+    """Handlers; `Api` adds and records them."""
+
+    def __init__(self, users: Callable[[], UserAdministration]) -> None:
+        """`users` is asked for at each call."""
+        self._find = users
+
+    @property
+    def _users(self) -> UserAdministration:
+        return self._find()
+
+    async def all(self, _call: AdminCall) -> object:
+        """Shows all users."""
+        return {"users": [user_as_json(one) for one in self._users.all()]}
+
+    async def one(self, call: AdminCall) -> object:
+        """Shows one user."""
+        return user_as_json(self._users.one(call.values["user"]))
+
+    async def add(self, call: AdminCall) -> Done:
+        """Takes a user in, or sets their groups."""
+        body = Body(call.body)
+        name, groups = body.text("name"), body.texts("groups")
+        await self._users.add(name, groups, str(call.principal))
+        return user_as_json(self._users.one(name)), {"user": name, "groups": groups}
+
+    async def revoke(self, call: AdminCall) -> Done:
+        """Blocks a user."""
+        name, reason = call.values["user"], Body(call.body).text("reason", default="")[:MAX_REASON_CHARS]
+        await self._users.revoke(name, reason)
+        return user_as_json(self._users.one(name)), {"user": name, "text": reason}
+
+    async def create_token(self, call: AdminCall) -> Done:
+        """Makes a bearer token or a login."""
+        body = Body(call.body)
+        user, life = body.text("user"), body.life("expires_s", MAX_LIFE) or TOKEN_LIFE
+        purpose = body.choice_or("purpose", (BEARER, LOGIN), BEARER)
+        text, token = await self._users.create_token(user, str(call.principal), life=life, purpose=purpose)
+        about = {"user": user, "until": token.expires, "purpose": purpose}
+        return {"token": text, "until": token.expires}, about
+
+    async def create_certificate(self, call: AdminCall) -> Done:
+        """Makes a certificate: for whoever shows a login their own, else for the user who is named."""
+        body = Body(call.body)
+        csr_der = body.octets("csr")
+        if len(csr_der) > CHECKED_CSR_BYTES:
+            raise AdminError(400, "csr in the request's body is longer than any request for a certificate")
+        login = call.limits.get("login")
+        if isinstance(login, Login):
+            made = await self._users.login(login, csr_der)
+        else:
+            life: timedelta = body.life("expires_s", MAX_LIFE) or CERTIFICATE_LIFE
+            made = await self._users.create_certificate(body.text("user"), csr_der, str(call.principal), life)
+        return _shown(made), {"user": made.user, "serial": made.serial, "until": made.expires}
+
+
+def user_as_json(user: ListedUser) -> Json:
+    """As the admin API shows a user."""
+    record = user.record
+    return {
+        "name": user.name,
+        "groups": list(record.groups) if record is not None else [],
+        "created": record.created if record is not None else None,
+        "created_by": (record.created_by or None) if record is not None else None,
+        "revoked": record.revoked if record is not None else None,
+        "reason": (record.reason or None) if record is not None else None,
+        "fault": user.unreadable or None,
+        "until": user.until,
+        "credentials": [_credential(one) for one in user.credentials],
+    }
+
+
+def token_as_json(token: ListedToken) -> Json:
+    """As the admin API shows a token."""
+    return {
+        "id": token.token_id,
+        "user": token.user or None,
+        "purpose": token.purpose or None,
+        "agent": token.agent or None,
+        "count": token.count or None,
+        "joined": list(token.names),
+        "labels": dict(token.labels),
+        "created": token.created,
+        "created_by": token.created_by or None,
+        "expires": token.expires,
+        "last_used": token.used,
+        "scope": scope_as_json(token.scope),
+        "fault": token.unreadable or None,
+    }
+
+
+def scope_as_json(scope: Scope) -> Mapping[str, object]:
+    """As the admin API shows it: null is no limit."""
+    limits = {name: getattr(scope, name) for name in ("frontends", "agents", "verbs", "targets")}
+    return {name: sorted(limit) if limit is not None else None for name, limit in limits.items()}
+
+
+def http_status(fault: faults.Fault) -> int:
+    """What HTTP calls the causes of what could not be done; all others are the request's, 400."""
+    return _HTTP.get(fault, 400)
+
+
+_HTTP = {
+    faults.AGENT_NOT_JOINED: 404,
+    faults.USER_UNKNOWN: 404,
+    faults.NO_SUCH_TOKEN: 404,
+    faults.STATE_NOT_WRITABLE: 503,
+    faults.STATE_UNREADABLE: 503,
+    faults.SIGNER_FAILED: 503,
+    faults.AUTHORITY_IS_YOURS: 409,
+    faults.USER_REVOKED: 409,
+    faults.CERTIFICATES_TOO_FAST: 429,
+}
+
+
+def _credential(one: ListedCredential) -> Json:
+    return {
+        "kind": one.kind,
+        "id": one.credential_id,
+        "created": one.created,
+        "created_by": one.created_by or None,
+        "expires": one.expires,
+        "last_used": one.last_used,
+        "scope": scope_as_json(one.scope),
+    }
+
+
+def _shown(made: Certified) -> Json:
+    return {
+        "certificate": ssl.DER_cert_to_PEM_cert(made.certificate_der),
+        "ca": made.ca_pem.decode(),
+        "user": made.user,
+        "serial": made.serial,
+        "until": made.expires,
+    }

@@ -1,0 +1,199 @@
+"""The users of a store: who they are, what was handed out to them, and when each of that was shown last."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import Any, TypeVar
+
+import structlog
+
+from cloud_server.trust.authenticator import LoginRefused, certificate_proof, token_proof
+from cloud_server.trust.records import (
+    LAST_USED,
+    USER_CERTIFICATES,
+    USER_TOKENS,
+    USERS,
+    LastUse,
+    UserCertificate,
+    UserRecord,
+    UserToken,
+)
+from cloud_server.trust.store import Change, Good, Kind, Record, Store, StoreUnavailable, Unreadable, value_of
+from tunnel.core.wire.faults import RECORD_UNREADABLE
+
+WRITE_EVERY_S = 300.0
+"""How often it is written when credentials were used: a killed server loses that much of a date to the hour."""
+BATCH = 200
+"""Of one write; see `sightings.BATCH`."""
+HOUR_S = 3600
+TOKENS_KEPT = timedelta(days=30)
+"""How long a token that has expired is listed, so that whoever asks why it stopped finds it."""
+CERTIFICATES_KEPT = timedelta(days=1)
+"""The same of certificates, of which a login makes two a day."""
+
+T = TypeVar("T")
+_log = structlog.get_logger("cloud.store")
+
+
+class Users:
+    """See `authenticator.Credentials`."""
+
+    def __init__(self, store: Store, *, recorded: bool = True) -> None:
+        """`recorded`: certificates are of an authority of ours, which notes each."""
+        self._store = store
+        self.recorded = recorded
+        self._hours: dict[str, int] = {}
+        """When each credential was used last, in hours since 1970; as many as there are credentials."""
+        self._unwritten: dict[str, int] = {}
+        store.watch(USER_TOKENS, self._gone)
+        store.watch(USER_CERTIFICATES, self._gone)
+
+    # Public - Credentials
+
+    def user(self, name: str) -> UserRecord | None:
+        """See `authenticator.Credentials`."""
+        found = self._store.get(USERS, name)
+        if found is None:
+            self._store.catch_up()
+            found = self._store.get(USERS, name)
+        if isinstance(found, Unreadable) and found.last is None:
+            raise LoginRefused(f"the server cannot read what it keeps of {name}; its log says more", RECORD_UNREADABLE)
+        return value_of(found)
+
+    def user_token(self, sha256: str) -> UserToken | None:
+        """See `authenticator.Credentials`.
+
+        One that is not known is looked for in the database, since a command may have made it just now. That costs
+        whoever tries wrong tokens as much of us as the hash of each: some 20 us.
+        """
+        return self._find(USER_TOKENS, sha256)
+
+    def user_certificate(self, serial: str) -> UserCertificate | None:
+        """See `authenticator.Credentials`, and above."""
+        return self._find(USER_CERTIFICATES, serial)
+
+    def used(self, key: str) -> None:
+        """See `authenticator.Credentials`. Called for each request: a look-up, but once an hour."""
+        hour = int(datetime.now(UTC).timestamp()) // HOUR_S
+        if self._hours.get(key) == hour:
+            return
+        if self._store.get(USER_TOKENS, key) is None and self._store.get(USER_CERTIFICATES, key) is None:
+            return  # of an authority that tells us nothing: there is no list to show it in
+        self._hours[key] = hour
+        kept = value_of(self._store.get(LAST_USED, key))
+        if kept is None or kept.hour != _moment(hour):
+            self._unwritten[key] = hour
+
+    # Public
+
+    def last_used(self, key: str) -> datetime | None:
+        """When a credential was shown last, to the hour; None when it never was."""
+        if (hour := self._unwritten.get(key)) is not None:
+            return _moment(hour)
+        kept = value_of(self._store.get(LAST_USED, key))
+        return kept.hour if kept is not None else None
+
+    def when_lost(self, on_lost: Callable[[Callable[[str, str], bool], str], None]) -> None:
+        """Have `on_lost` called for each credential, and each user, that is taken away from now on.
+
+        It is given a function that says of a user's name and a proof (see `Principal`) whether they are meant, and why.
+        """
+
+        def token(sha256: str, _before: Record[UserToken] | None, after: Record[UserToken] | None) -> None:
+            if after is not None:
+                return
+            proofs = {token_proof(sha256), *(certificate_proof(one.serial) for one in self._of_login(sha256))}
+            on_lost(lambda _name, proof: proof in proofs, "the token that it was opened with was revoked")
+
+        def certificate(
+            serial: str, _before: Record[UserCertificate] | None, after: Record[UserCertificate] | None
+        ) -> None:
+            if after is None:
+                lost = certificate_proof(serial)
+                on_lost(lambda _name, proof: proof == lost, "the certificate that it was opened with was revoked")
+
+        def user(name: str, _before: Record[UserRecord] | None, after: Record[UserRecord] | None) -> None:
+            now = value_of(after)
+            if now is not None and now.revoked is not None:
+                on_lost(lambda one, _proof: one == name, f"{name} was revoked")
+
+        self._store.watch(USER_TOKENS, token)
+        self._store.watch(USER_CERTIFICATES, certificate)
+        self._store.watch(USERS, user)
+
+    async def keep(self) -> None:
+        """Write now and then when credentials were used, and drop what is long over, until cancelled."""
+        while True:
+            try:
+                await self.tidy()
+            except StoreUnavailable as error:
+                _log.warning("old credentials stay in the list", code=error.fault.code, reason=str(error))
+            await asyncio.sleep(WRITE_EVERY_S)
+            await self.write()
+
+    async def write(self) -> None:
+        """Write when credentials were used. What cannot be written now is kept for the next time."""
+        while batch := dict(islice(self._unwritten.items(), BATCH)):
+            try:
+                await self._store.commit(
+                    *(Change(LAST_USED, key, LastUse(hour=_moment(hour))) for key, hour in batch.items())
+                )
+            except StoreUnavailable as fault:
+                text = "when credentials were used last cannot be kept"
+                _log.warning(text, code=fault.fault.code, reason=str(fault))
+                return
+            for key, hour in batch.items():
+                if self._unwritten.get(key) == hour:
+                    del self._unwritten[key]
+
+    async def tidy(self) -> int:
+        """Drop the records of credentials that are long over; returns how many records there were.
+
+        Raises:
+            StoreUnavailable: that cannot be written.
+        """
+        now = datetime.now(UTC)
+        over: list[Change[Any]] = []
+        for token in _good(self._store.list(USER_TOKENS)):
+            if token.value.expires is not None and token.value.expires + TOKENS_KEPT < now:
+                over += taken_away(self._store, USER_TOKENS, token.key)
+        for one in _good(self._store.list(USER_CERTIFICATES)):
+            if one.value.expires + CERTIFICATES_KEPT < now:
+                over += taken_away(self._store, USER_CERTIFICATES, one.key)
+        for start in range(0, len(over), BATCH):
+            await self._store.commit(*over[start : start + BATCH])
+        return len(over)
+
+    # Internal
+
+    def _find(self, kind: Kind[T], key: str) -> T | None:
+        found = self._store.get(kind, key)
+        if found is None:
+            self._store.catch_up()
+            found = self._store.get(kind, key)
+        return value_of(found)
+
+    def _of_login(self, sha256: str) -> Iterator[UserCertificate]:
+        return (one.value for one in _good(self._store.list(USER_CERTIFICATES)) if one.value.login == sha256)
+
+    def _gone(self, key: str, _before: object, after: object) -> None:
+        if after is None:
+            self._hours.pop(key, None)
+            self._unwritten.pop(key, None)
+
+
+def taken_away(store: Store, kind: Kind[Any], key: str) -> list[Change[Any]]:
+    """The changes that take a credential away, with what is known of its use."""
+    used = [] if store.get(LAST_USED, key) is None else [Change(LAST_USED, key, None)]
+    return [Change(kind, key, None), *used]
+
+
+def _good(records: Any) -> Iterator[Good[Any]]:
+    return (record for record in records if isinstance(record, Good))
+
+
+def _moment(hour: int) -> datetime:
+    return datetime.fromtimestamp(hour * HOUR_S, UTC)

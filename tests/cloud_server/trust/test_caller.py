@@ -1,0 +1,60 @@
+"""What a limited credential is good for."""
+
+from __future__ import annotations
+
+import pytest
+
+from cloud_server.trust.caller import UNLIMITED, Scope
+from tunnel.core.wire.target import ServiceTarget, Target, TcpTarget
+
+SITE = Scope(
+    frontends=frozenset({"connect"}),
+    agents=frozenset({"site-a"}),
+    verbs=frozenset({"connect"}),
+    targets=frozenset({"127.0.0.1:6443"}),
+)
+API = TcpTarget("127.0.0.1", 6443)
+
+
+def test_the_credential_of_a_site_is_good_for_its_api_server_and_nothing_else() -> None:
+    assert SITE.covers("connect", "connect", "site-a", {}, API)
+    others: list[tuple[str, str, str, Target | None]] = [
+        ("fleet", "connect", "site-a", API),
+        ("socks", "connect", "site-a", API),
+        ("connect", "exec", "site-a", API),
+        ("connect", "connect", "site-b", API),
+        ("connect", "connect", "", API),
+        ("connect", "connect", "site-a", TcpTarget("127.0.0.1", 6444)),
+        ("connect", "connect", "site-a", TcpTarget("127.0.0.11", 6443)),
+        ("connect", "connect", "site-a", ServiceTarget("127.0.0.1:6443x")),
+        ("connect", "connect", "site-a", None),
+    ]
+    for frontend, verb, agent, target in others:
+        assert not SITE.covers(frontend, verb, agent, {}, target), (frontend, verb, agent, target)
+
+
+@pytest.mark.parametrize(
+    ("agents", "agent", "labels", "covered"),
+    [
+        ({"lyon-*"}, "lyon-7", {}, True),
+        ({"lyon-*"}, "paris-7", {}, False),
+        ({"site=lyon"}, "box-7", {"site": "lyon"}, True),
+        ({"site=lyon"}, "box-7", {"site": "paris"}, False),
+        ({"site=lyon"}, "box-7", {}, False),
+        ({"site=lyon"}, "site=lyon", {}, False),
+        ({"site=lyon", "box-9"}, "box-9", {}, True),
+        (set(), "box-7", {}, False),
+        ({"*"}, "", {}, False),
+    ],
+)
+def test_agents_by_pattern_and_by_the_operators_labels(
+    agents: set[str], agent: str, labels: dict[str, str], covered: bool
+) -> None:
+    assert Scope(agents=frozenset(agents)).covers("fleet", "get", agent, labels) is covered
+
+
+def test_without_a_limit_everything_is_covered_and_with_an_empty_one_nothing() -> None:
+    assert UNLIMITED.covers("fleet", "administer")
+    assert UNLIMITED.covers("connect", "connect", "box-7", {}, API)
+    for empty in ("frontends", "agents", "verbs", "targets"):
+        assert not Scope(**{empty: frozenset()}).covers("connect", "connect", "box-7", {}, API)

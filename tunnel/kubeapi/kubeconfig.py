@@ -1,0 +1,73 @@
+"""A kubeconfig with everything inside: where, whom to trust, and what the user shows."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+CONTEXT = "longline"
+EXTENSION = "longline"
+"""Of the cluster; kubectl keeps it and asks no more: {"connect": "host:port"} says where the CONNECT listener is."""
+EXEC_API = "client.authentication.k8s.io/v1"
+"""Of credential plugins (https://kubernetes.io/docs/reference/config-api/client-authentication.v1/)."""
+PLUGIN = "credential"
+"""The command of `longline` that is one."""
+LOGIN = "LONGLINE_LOGIN"
+"""The variable that it finds the login in: not in its arguments, which everybody on the machine can read."""
+
+
+def kubeconfig(server: str, ca_pem: bytes, user: str, shown: dict[str, Any], connect: str = "") -> str:
+    """The file's text.
+
+    Args:
+        server: URL of the API.
+        ca_pem: authority that its certificate is checked against.
+        user: name of the user.
+        shown: what the user shows, as the entry of a user has it.
+        connect: HOST:PORT of the CONNECT listener, for the `longline` command; "": there is none.
+    """
+    import yaml  # costs 2 MB, and a server makes none
+
+    cluster: dict[str, Any] = {"server": server, "certificate-authority-data": _base64(ca_pem)}
+    if connect:
+        cluster["extensions"] = [{"name": EXTENSION, "extension": {"connect": connect}}]
+    config: dict[str, Any] = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": CONTEXT, "cluster": cluster}],
+        "users": [{"name": user, "user": shown}],
+        "contexts": [{"name": CONTEXT, "context": {"cluster": CONTEXT, "user": user}}],
+        "current-context": CONTEXT,
+    }
+    return str(yaml.safe_dump(config, sort_keys=False))
+
+
+def by_login(server: str, login: str, command: str = "longline") -> dict[str, Any]:
+    """What a user shows who has a login: the certificate that the plugin gets for it.
+
+    Args:
+        server: URL of the fleet API.
+        login: the login's text.
+        command: the `longline` program, by name or path.
+    """
+    return {
+        "exec": {
+            "apiVersion": EXEC_API,
+            "command": command,
+            "args": [PLUGIN, "--server", server],
+            "env": [{"name": LOGIN, "value": login}],
+            "interactiveMode": "Never",
+            "provideClusterInfo": True,
+            "installHint": "longline is not installed here, or not in PATH: see README of Longline, or ask for a"
+            " kubeconfig with a token (cloud-server user kubeconfig NAME --token)",
+        }
+    }
+
+
+def by_token(token: str) -> dict[str, Any]:
+    """What a user shows who has a bearer token."""
+    return {"token": token}
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
