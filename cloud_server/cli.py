@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from cloud_server.policy_commands import policy
 from tunnel.aio.process.command import (
     EXIT_FAILED,
     VERSION,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MAX_LIFE = timedelta(days=365)
-SERVER_MODULES = ("cryptography", "h2", "lightkube", "prometheus_client", "yaml")
+SERVER_MODULES = ("cryptography", "h2", "lightkube", "prometheus_client", "tomli", "yaml")
 """Of the extra `server`: a plain installation is that of a box."""
 INSTALL = "pip install 'longline[server]'"
 _LIFE = re.compile(r"([1-9][0-9]{0,7})([smhd])")
@@ -105,14 +106,18 @@ def check(config: Path) -> None:
     """
     from datetime import UTC, datetime
 
-    from cloud_server.config import load_server_config, state_of
+    from cloud_server.config import load_server_config, policy_file_of, state_of
     from cloud_server.expiries import operators_certificate, watched
     from cloud_server.outlook import outlook, refusals
+    from cloud_server.rights.policy_file import load_policy_if_any
     from tunnel.aio.identity.validity import check as check_certificates
 
     loaded = load_server_config(config)
     for warning in outlook(loaded):
         click.echo(f"{config}: {warning} (it would be down until then)", err=True)
+    if load_policy_if_any(policy_file_of(loaded)) is None:
+        text = f"there is no policy {policy_file_of(loaded)}: users could do nothing"
+        click.echo(f"{config}: {text}; cloud-server policy init --admin NAME makes one", err=True)
     found = [*watched(loaded), operators_certificate(state_of(loaded) / "admin.kubeconfig")]
     lines, faults = check_certificates([one for one in found if one is not None], datetime.now(UTC))
     for line in lines:
@@ -304,6 +309,7 @@ def _administer(config: Path, work: Callable[[Administration], Awaitable[T]]) ->
 
 
 cli.add_command(explain_command)
+cli.add_command(policy)
 
 
 def main() -> None:

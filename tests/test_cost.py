@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -26,12 +27,12 @@ from cloud_server.frontends.logins import RefusedLogins
 from cloud_server.opens.door import Door
 from cloud_server.opens.live import LiveOpens
 from cloud_server.opens.local import Local
-from cloud_server.opens.policy import EverybodyMayAll
 from cloud_server.operate.metrics import Metrics, Sources
 from cloud_server.routing.route import Route
 from tests.core.traffic import App, Echo, Pinger, Sink, Source, Traffic
 from tests.support.doors import Records, asking
 from tests.support.joined import TARGET, echo, joined
+from tests.support.policies import everybody_may_all
 from tests.support.simulation import Simulation
 from tunnel.aio.operate.audit import AuditLog
 from tunnel.core.wire.limits import MIB
@@ -220,9 +221,19 @@ def sources_of(agents: Agents, live: LiveOpens) -> Sources:
         links=NOBODY_CAME,
         handshakes_failed=dict,
         config=lambda: None,
+        policy=NoPolicy,
         cluster_ages_s=dict,
         unreadable=lambda: 0,
     )
+
+
+class NoPolicy:
+    """How a policy stands that there is none of."""
+
+    generation = 1
+    fault = ""
+    needs_restart: Sequence[str] = ()
+    loaded = datetime.now(UTC)
 
 
 class Ways:
@@ -241,7 +252,7 @@ async def test_what_the_door_adds_to_an_open() -> None:
         directory.put("box-7", both.server)
         agents = Agents(NobodyJoined(), directory)
         counts = Metrics("1", sources_of(agents, live))
-        door = Door(live, Ways(), EverybodyMayAll(), audit, Local(agents, directory), counts)
+        door = Door(live, Ways(), everybody_may_all(), audit, Local(agents, directory), counts)
         costs = []
         for through_the_door in (False, True):
             lines = Lines(of=DOOR)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Protocol
 
 from cloud_server.opens.live import LiveOpen, Permitted
-from cloud_server.opens.policy import Policy
+from cloud_server.opens.policy import Policy, is_name
+from cloud_server.routing.route import Route
 from tunnel.aio.sessions.stream import Stream
 from tunnel.core.wire.errors import Code, OpenRefused
 
@@ -33,7 +35,15 @@ class Policed:
     async def open(self, live: LiveOpen) -> Stream:
         """See Opener."""
         self.check(live)
-        return await self._then.open(live)
+        request = live.request
+        held = request.early_data if self._must_wait(live) else b""
+        if held:
+            live.request = replace(request, early_data=b"")
+        stream = await self._then.open(live)
+        self._check_resolved(live, stream)
+        if held:
+            await stream.write(held)
+        return stream
 
     def check(self, live: LiveOpen) -> None:
         """Takes away the routes that are not allowed.
@@ -55,3 +65,25 @@ class Policed:
             text = f"not allowed by rule {live.rule}"
             raise OpenRefused(f"{text}: {reason}" if reason else text, Code.NOT_ALLOWED)
         live.permitted = allowed
+
+    # Internal
+
+    def _must_wait(self, live: LiveOpen) -> bool:
+        """Whether first bytes may not go along: a name may turn out to be an address that a deny is about."""
+        names = any(is_name(permitted.route.target) for permitted in live.permitted)
+        return names and self.policy.weighs_addresses(live.request)
+
+    def _check_resolved(self, live: LiveOpen, stream: Stream) -> None:
+        """Ends a stream to a name that turned out to be an address that is forbidden.
+
+        Raises:
+            OpenRefused: NOT_ALLOWED, and nothing was sent.
+        """
+        if live.target is None or not is_name(live.target):
+            return
+        forbidden = self.policy.forbids(live.request, Route(live.agent, live.target), stream.resolved_address)
+        if forbidden is not None:
+            live.rule = forbidden.rule
+            text = f"{live.target} is {stream.resolved_address} there, not allowed by rule {forbidden.rule}"
+            stream.abort(Code.NOT_ALLOWED, text)
+            raise OpenRefused(text, Code.NOT_ALLOWED)

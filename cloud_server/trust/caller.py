@@ -15,9 +15,11 @@ class Scope:
     frontends: frozenset[str] | None = None
     """Names of front ends, such as `connect` and `fleet`."""
     agents: frozenset[str] | None = None
-    """Names of agents."""
+    """Globs over names of agents, or `label=value` of labels that the operator has set."""
     verbs: frozenset[str] | None = None
     """Such as `exec` and `connect`."""
+    targets: frozenset[str] | None = None
+    """Such as `10.0.0.0/8:443`, written as in the policy file."""
 
 
 UNLIMITED = Scope()

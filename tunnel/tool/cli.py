@@ -7,7 +7,7 @@ from typing import ClassVar
 import click
 
 from tunnel.aio.process.command import VERSION, command_line, explain_command
-from tunnel.tool import commands_boxes, commands_reach, commands_server
+from tunnel.tool import commands_boxes, commands_policy, commands_reach, commands_server
 
 
 class Sections(click.Group):
@@ -15,7 +15,7 @@ class Sections(click.Group):
 
     sections: ClassVar = {
         "Boxes": ("ls", "exec", "logs", "cp", "ssh", "forward", "connect"),
-        "The server": ("status", "agents", "opens", "events", "whoami"),
+        "The server": ("status", "agents", "opens", "events", "whoami", "policy"),
         "This command": ("explain", "completion", "version"),
     }
 
@@ -81,6 +81,7 @@ for _command in (
     commands_server.opens,
     commands_server.events,
     commands_server.whoami,
+    commands_policy.policy,
 ):
     cli.add_command(_command)
 

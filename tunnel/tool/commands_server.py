@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tunnel.tool.api import Api
 
 
-def _server_options(command: Command) -> Command:
+def server_options(command: Command) -> Command:
     """Adds the options of where the server is to a command; it gets `api`, a function that makes the `Api`."""
 
     @where_options
@@ -53,7 +53,7 @@ def _print_json(document: object) -> None:
 
 
 @click.command(short_help="Say how the server fares.")
-@_server_options
+@server_options
 @output_option("text", "json")
 def status(api: Any, output: str) -> None:
     """Say how the server fares, and what to type about it.
@@ -72,7 +72,7 @@ def status(api: Any, output: str) -> None:
 
 
 @click.command(short_help="List the agents, also those that are away.")
-@_server_options
+@server_options
 @output_option("table", "json")
 @click.argument("name", required=False)
 def agents(api: Any, output: str, name: str | None) -> None:
@@ -95,7 +95,7 @@ def agents(api: Any, output: str, name: str | None) -> None:
 
 
 @click.group(invoke_without_command=True, short_help="List the connections that run now, or end one.")
-@_server_options
+@server_options
 @output_option("table", "json")
 @click.option("-w", "--watch", is_flag=True, help="Go on with a line for each change; with -o json, a document each.")
 @click.pass_context
@@ -122,7 +122,7 @@ def opens(ctx: click.Context, api: Any, output: str, watch: bool) -> None:
 
 
 @opens.command("kill")
-@_server_options
+@server_options
 @click.argument("ids", nargs=-1, required=True, metavar="ID...")
 @click.pass_context
 def kill(ctx: click.Context, api: Any, ids: tuple[str, ...]) -> None:
@@ -141,7 +141,7 @@ def kill(ctx: click.Context, api: Any, ids: tuple[str, ...]) -> None:
 
 
 @click.command(short_help="Tell what happened.")
-@_server_options
+@server_options
 @output_option("text", "json")
 @click.option("-f", "--follow", is_flag=True, help="Go on with what happens; with -o json, a document each.")
 def events(api: Any, output: str, follow: bool) -> None:
@@ -162,7 +162,7 @@ def events(api: Any, output: str, follow: bool) -> None:
 
 
 @click.command()
-@_server_options
+@server_options
 @output_option("text", "json")
 def whoami(api: Any, output: str) -> None:
     """Say whom the server takes you for, and until when."""

@@ -22,6 +22,7 @@ from cloud_server.frontends.fleet.stream_errors import from_stream_error
 from cloud_server.frontends.http.exchange import Exchange
 from cloud_server.opens.door import Door
 from cloud_server.opens.request import OpenRequest
+from cloud_server.rights.ask import Verb
 from cloud_server.trust.caller import Caller
 from tunnel.aio.operate.recorded_command import recorded_command
 from tunnel.aio.sessions.carry import carry
@@ -47,6 +48,8 @@ _LOG_OPTIONS = (
     "limitBytes",
     "stream",
 )
+_VERBS = {"log": Verb.LOGS, "exec": Verb.EXEC, "attach": Verb.EXEC, "portforward": Verb.PORT_FORWARD}
+"""Which right each subresource needs."""
 _STREAMS = (("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty"))
 _REQUEST_HEADERS = ("upgrade", "sec-websocket-key", "sec-websocket-version", "sec-websocket-extensions")
 _RESPONSE_HEADERS = ("upgrade", "sec-websocket-accept", "sec-websocket-protocol", "sec-websocket-extensions")
@@ -184,7 +187,10 @@ class Proxy:
 
 
 def _asking(exchange: Exchange, asked: _Asked, caller: Caller) -> OpenRequest:
-    return asking_kubelet(caller, asked.agent, exchange.peer, asked.about())
+    unit = asked.container[:MAX_NAME_CHARS]
+    return asking_kubelet(
+        caller, asked.agent, exchange.peer, asked.about(), verb=_VERBS[asked.action], unit=unit, command=asked.command
+    )
 
 
 async def _copy_log(exchange: Exchange, answer: KubeletCall) -> None:

@@ -14,9 +14,8 @@ from tunnel.aio.process.blocking import BlockingCalls, NotAnswering
 from tunnel.core.wire.errors import Code, OpenRefused
 from tunnel.core.wire.faults import NOT_ALLOWED_BY_BOX, Fault
 from tunnel.core.wire.target import TcpTarget
-from tunnel.core.wire.target_rule import Address, TargetRule, is_dns_name, normal_address
+from tunnel.core.wire.target_rule import LOOPBACK_NAME, Address, TargetRule, is_dns_name, normal_address
 
-LOCALHOST = "localhost"
 LOOPBACK: tuple[Address, ...] = (IPv4Address("127.0.0.1"), IPv6Address("::1"))
 """What `localhost` always is (RFC 6761 6.3), whatever the box's files and DNS say."""
 _BROADCAST = IPv4Address("255.255.255.255")
@@ -164,7 +163,7 @@ def _without_lookup(host: str) -> list[Address]:
 
 
 def _is_localhost(host: str) -> bool:
-    return host.lower().removesuffix(".") == LOCALHOST
+    return host.lower().removesuffix(".") == LOOPBACK_NAME
 
 
 def _fits_name(address: Address, target: TcpTarget, rules: Sequence[TargetRule]) -> bool:

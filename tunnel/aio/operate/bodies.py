@@ -25,6 +25,22 @@ class Body:
             raise AdminError(400, f"{name} in the request's body must be a text")
         return value
 
+    def list_of_texts(self, name: str) -> list[str]:
+        """Returns a list of texts; an empty one where there is none."""
+        value = self._fields.get(name, [])
+        if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+            raise AdminError(400, f"{name} in the request's body must be a list of texts")
+        return value
+
+    def texts(self, name: str) -> dict[str, str] | None:
+        """Returns texts by name; None where there are none."""
+        value = self._fields.get(name)
+        if value is None:
+            return None
+        if not isinstance(value, dict) or not all(isinstance(one, str) for one in value.values()):
+            raise AdminError(400, f"{name} in the request's body must be an object of texts")
+        return value
+
     def flag(self, name: str) -> bool:
         """Returns true or false; it must be there."""
         value = self._fields.get(name)

@@ -73,6 +73,10 @@ COPY_FAILED: Final = Fault("LL1043", "A file or folder was not copied")
 NOTHING_SELECTED: Final = Fault("LL1044", "No box has the labels")
 MEMORY_UNREADABLE: Final = Fault("LL1045", "What the command remembers cannot be read")
 SSH_MISSING: Final = Fault("LL1046", "There is no ssh program")
+POLICY_MISSING: Final = Fault("LL1060", "There is no policy file, so that users may do nothing")
+POLICY_INVALID: Final = Fault("LL1061", "The policy file cannot be used")
+POLICY_THERE: Final = Fault("LL1062", "There is a policy file already")
+ASK_UNCLEAR: Final = Fault("LL1063", "What the policy is asked about cannot be understood")
 
 # Certificates and identity
 
