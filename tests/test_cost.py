@@ -270,4 +270,4 @@ async def test_what_the_door_adds_to_an_open() -> None:
                     assert await stream.read() == b""
             costs.append(lines.count / count)
     assert [record["event"] for record in audit] == ["open", "end"] * count
-    check(Cost(costs[1] - costs[0]), Cost(lines=300))
+    check(Cost(costs[1] - costs[0]), Cost(lines=392))

@@ -128,11 +128,11 @@ class Rights:
         allow = [rule for book in books for rule in book.allow(verb).rules if rule.through(frontend)]
         deny = [rule for book in books for rule in book.deny(verb).rules if rule.through(frontend)]
         everywhere = may(principal.kind, verb) or any(not rule.is_of_agents for rule in allow)
-        if everywhere and not deny and scope is UNLIMITED:
+        if everywhere and not deny and scope == UNLIMITED:
             return None
 
         def visible(agent: str, labels: Mapping[str, str]) -> bool:
-            if scope is not UNLIMITED:
+            if scope != UNLIMITED:
                 ask = Ask(principal=principal, scope=scope, frontend=frontend, verb=verb, agent=agent, labels=labels)
                 if scope_refusal(scope, Asked(ask, None)):
                     return False

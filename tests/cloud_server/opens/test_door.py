@@ -138,7 +138,7 @@ async def test_the_start_is_recorded_before_the_answer_is_handed_out() -> None:
         assert live is not None
         (record,) = far.records
         assert (record["event"], record["who"], record["proof"]) == ("open", "ann", "certificate:5f3a")
-        assert (record["resolved"], record["rule"], record["class"]) == ("127.0.0.1:21", "everybody", "auto")
+        assert (record["resolved"], record["rule"], record["class"]) == ("127.0.0.1:21", "builtin admin", "auto")
         assert get_contextvars()["trace_id"] == record["trace_id"] == live.request.trace_id
         live.opened().reset()
 

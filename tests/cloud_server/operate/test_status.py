@@ -65,6 +65,8 @@ def sources() -> Sources:
         users=list,
         late_agents=list,
         config=FakeConfig(),
+        policy=FakeConfig(),
+        policy_missing=lambda: False,
         audit=FakeAudit(),  # type: ignore[arg-type]
         lost_lines=lambda: 0,
         store_fault=lambda: "",
