@@ -45,8 +45,8 @@ user = ["ann"]
     assert [fault.split(";")[0] for fault in faults_of(tmp_path, text)] == [
         "4: role[0].allow[0].agent: is not known, did you mean agents?",
         (
-            "6: role[0].deny[0].verbs[0]: must be one of connect, get, logs, exec, port-forward, cp, observe, administer,"
-            " impersonate"
+            "6: role[0].deny[0].verbs[0]: must be one of connect, get, logs, exec, port-forward, cp, observe,"
+            " administer, impersonate"
         ),
         "10: role[1].allow[0].targets[0]: '10.0.0.0/8' has no port",
         "12: role[1].allow[1].whom[0]: 'ann' does not say whom: write user:NAME or group:NAME",
@@ -148,8 +148,8 @@ expect = "allow"
     assert faults_of(tmp_path, text) == [
         "14: test[1]: the test (ann stays at her site) expects deny, but it is allowed by operators.allow[0]",
         (
-            "20: test[2]: the test expects allow, but it is denied by default deny: no rule lets user ann exec of host at"
-            " site-b-1"
+            "20: test[2]: the test expects allow, but it is denied by default deny: no rule lets user ann exec of host"
+            " at site-b-1"
         ),
         "26: test[3]: connect needs a target",
         "30: test[4]: says not who asks: a user, or one of the groups that are built in",
