@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from typing import Any
 
 import pytest
 
+from benches.rights import asks, big_policy
 from cloud_server.agents.agents import Agents
 from cloud_server.agents.directory import MemoryDirectory
 from cloud_server.frontends.logins import RefusedLogins
@@ -28,6 +30,7 @@ from cloud_server.opens.door import Door
 from cloud_server.opens.live import LiveOpens
 from cloud_server.opens.local import Local
 from cloud_server.operate.metrics import Metrics, Sources
+from cloud_server.rights.policy_file import load_policy
 from cloud_server.routing.route import Route
 from tests.core.traffic import App, Echo, Pinger, Sink, Source, Traffic
 from tests.support.doors import Records, asking
@@ -181,6 +184,21 @@ async def test_an_open_of_a_whole_session() -> None:
     check(Cost(lines.count / count), Cost(lines=3473))
 
 
+def test_an_ask_of_a_big_policy(tmp_path: Path) -> None:
+    """Of 1,000 roles and 10,000 bindings: it must not grow with what other users have."""
+    path = tmp_path / "policy.toml"
+    path.write_text(big_policy())
+    rights = load_policy(path).rights
+    asked = list(itertools.islice(asks(), 200))
+    for ask in asked:
+        assert rights.decide(ask).allowed
+    lines = Lines(of=DOOR)
+    with lines.counted():
+        for ask in asked:
+            rights.decide(ask)
+    check(Cost(lines.count / len(asked)), Cost(lines=189))
+
+
 class NobodyJoined:
     """The box is known by its session alone."""
 
@@ -270,4 +288,4 @@ async def test_what_the_door_adds_to_an_open() -> None:
                     assert await stream.read() == b""
             costs.append(lines.count / count)
     assert [record["event"] for record in audit] == ["open", "end"] * count
-    check(Cost(costs[1] - costs[0]), Cost(lines=392))
+    check(Cost(costs[1] - costs[0]), Cost(lines=402))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from cloud_server.rights.ask import Ask, Verb
 from cloud_server.rights.builtin import BUILTIN_ROLES, NAMED_BY_CONFIGURATION, SYSTEM, group_of, may
-from cloud_server.rights.rules import Asked, Book, Rule, RuleText, account_limit
+from cloud_server.rights.rules import Asked, Book, Index, Rule, RuleText, account_limit
 from cloud_server.rights.scopes import SCOPE_RULE, scope_refusal
 from cloud_server.trust.caller import UNLIMITED, Scope
 from tunnel.core.wire.principal import Principal, PrincipalKind
@@ -82,18 +82,18 @@ class Rights:
 
     def decide(self, ask: Ask) -> Decision:
         """Returns whether something may be done. A deny wins, and what nothing allows is refused."""
-        asked = Asked.of(ask)
+        asked = Asked(ask)
         if refusal := scope_refusal(ask.scope, asked):
             return Decision(False, SCOPE_RULE, refusal)
         books = self._books_of(ask.principal)
         verb = ask.verb
-        denying = [rule for book in books for rule in book.deny(verb).matching(asked)]
+        denying = _matching((book.deny(verb) for book in books), asked)
         if denying:
             return Decision(False, _first(denying).name)
         kind = ask.principal.kind
         if may(kind, verb) and (asked.aim is None or not asked.aim.metadata or kind in NAMED_BY_CONFIGURATION):
             return Decision(True, group_of(kind))
-        allowing = [rule for book in books for rule in book.allow(verb).matching(asked)]
+        allowing = _matching((book.allow(verb) for book in books), asked)
         if not allowing:
             return Decision(False, DEFAULT_DENY, _why_not(asked))
         return Decision(
@@ -105,12 +105,12 @@ class Rights:
 
         An address that a deny is about is forbidden, and a metadata address that no rule names by itself.
         """
-        asked = Asked.of(ask)
+        asked = Asked(ask)
         if asked.aim is not None and asked.aim.metadata:
             decision = self.decide(ask)
             return None if decision.allowed else decision
         books = self._books_of(ask.principal)
-        denying = [rule for book in books for rule in book.deny(ask.verb).matching(asked)]
+        denying = _matching((book.deny(ask.verb) for book in books), asked)
         return Decision(False, _first(denying).name) if denying else None
 
     def denies_targets(self, principal: Principal) -> bool:
@@ -134,7 +134,7 @@ class Rights:
         def visible(agent: str, labels: Mapping[str, str]) -> bool:
             if scope != UNLIMITED:
                 ask = Ask(principal=principal, scope=scope, frontend=frontend, verb=verb, agent=agent, labels=labels)
-                if scope_refusal(scope, Asked(ask, None)):
+                if scope_refusal(scope, Asked(ask)):
                     return False
             if any(not rule.agent_mismatch(agent, labels) for rule in deny):
                 return False
@@ -189,17 +189,25 @@ def _names(principal: Principal) -> list[tuple[bool, str]]:
     return names
 
 
+def _matching(indexes: Iterable[Index], asked: Asked) -> list[Rule]:
+    found: list[Rule] = []
+    for index in indexes:
+        if index.rules:
+            found += index.matching(asked)
+    return found
+
+
 def _first(rules: Sequence[Rule]) -> Rule:
     """The one that is named where several say the same: whichever, but always the same one."""
-    return min(rules, key=lambda rule: rule.name)
+    return rules[0] if len(rules) == 1 else min(rules, key=lambda rule: rule.name)
 
 
 def _why_not(asked: Asked) -> str:
     ask = asked.ask
     who = f"{ask.principal.kind.label.replace('_', ' ')} {ask.principal.name}"
     if asked.aim is not None and asked.aim.metadata:
-        return f"{asked.aim.text} is a metadata or link-local address, which a rule must name by itself"
-    what = f"{ask.verb} to {asked.aim.text}" if asked.aim is not None else str(ask.verb)
+        return f"{asked.aim.target} is a metadata or link-local address, which a rule must name by itself"
+    what = f"{ask.verb} to {asked.aim.target}" if asked.aim is not None else str(ask.verb)
     unit = f" of {ask.unit}" if ask.unit else ""
     where = f" at {ask.agent}" if ask.agent else ""
     return f"no rule lets {who} {what}{unit}{where}"

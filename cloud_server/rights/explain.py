@@ -92,7 +92,7 @@ class Explanation:
 
 def explain(rights: Rights, ask: Ask) -> Explanation:
     """Returns why an ask is decided as it is."""
-    asked = Asked.of(ask)
+    asked = Asked(ask)
     matched: list[Weighed] = []
     others: list[Weighed] = []
     for subject in rights.subjects(ask.principal):

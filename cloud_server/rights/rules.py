@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from cloud_server.rights.ask import WITH_ACCOUNT, WITH_TARGET, WITH_UNIT, WITH_WHOM, Ask, Verb
@@ -35,17 +34,14 @@ class RuleText(Protocol):
     def verb_set(self) -> frozenset[Verb] | None: ...  # noqa: D102
 
 
-@dataclass(frozen=True, slots=True)
 class Asked:
-    """An ask, with its target worked out."""
+    """An ask, with its target worked out; `aim` is None where there is none."""
 
-    ask: Ask
-    aim: Aim | None
+    __slots__ = ("aim", "ask")
 
-    @classmethod
-    def of(cls, ask: Ask) -> Asked:
-        """Returns it."""
-        return cls(ask, Aim(ask.target) if ask.target is not None else None)
+    def __init__(self, ask: Ask) -> None:
+        self.ask = ask
+        self.aim = Aim(ask.target) if ask.target is not None else None
 
 
 class Rule:

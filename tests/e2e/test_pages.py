@@ -177,14 +177,14 @@ def test_the_curl_of_the_configuration_page_works_at_the_first_try(installed: Sa
     state = installed.root / "var/lib/cloud-server"
     fetched = installed.run("curl", folder=state)
     assert fetched
-    token = "token=$(cloud-server token create --config cloud-server.toml --user me)"
+    token = "token=$(cloud-server token create --config cloud-server.toml --user admin)"
     assert installed.run("curl by socks", folder=state, before=token) == fetched
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
 def test_ssh_goes_through_the_operators_command(installed: Sandbox) -> None:
     config = installed.root / "var/lib/cloud-server/cloud-server.toml"
-    argv = ["cloud-server", "kubeconfig", "--config", str(config), "--user", "me"]
+    argv = ["cloud-server", "kubeconfig", "--config", str(config), "--user", "admin"]
     made = subprocess.run(argv, env=installed.env, capture_output=True, text=True, check=True, timeout=scaled_s(30))
     (installed.root / "here/me.kubeconfig").write_text(made.stdout)
     installed.run("ssh")
