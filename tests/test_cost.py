@@ -250,7 +250,7 @@ class NoPolicy:
 
     generation = 1
     fault = ""
-    needs_restart: Sequence[str] = ()
+    needs_restart: list[str] = []  # noqa: RUF012
     loaded = datetime.now(UTC)
 
 

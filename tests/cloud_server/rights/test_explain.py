@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from cloud_server.rights.explain import AskUnclear, build_ask, explain
@@ -70,6 +72,6 @@ def test_somebody_whom_nothing_allows_and_a_built_in_group() -> None:
         ({"user": "ann", "verb": "connect"}, "connect needs a target"),
     ],
 )
-def test_what_cannot_be_understood(words: dict[str, str], said: str) -> None:
+def test_what_cannot_be_understood(words: dict[str, Any], said: str) -> None:
     with pytest.raises(AskUnclear, match=said):
         build_ask(**words)

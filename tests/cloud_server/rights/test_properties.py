@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from cloud_server.rights.ask import Ask, Verb
 from cloud_server.rights.engine import Rights
 from cloud_server.rights.policy_file import BindingConfig, RoleConfig, RuleConfig, TargetText
-from cloud_server.trust.caller import Scope
+from cloud_server.trust.caller import UNLIMITED, Scope
 from tests.cloud_server.rights.asks import connect, user
 from tests.support.policies import rights_of
 from tunnel.core.wire.principal import Principal, PrincipalKind
@@ -79,17 +79,16 @@ SCOPES = st.builds(
 
 
 @st.composite
-def asks(draw: st.DrawFn, scope: Scope | None = None) -> Ask:
+def asks(draw: st.DrawFn, scope: Scope = UNLIMITED) -> Ask:
     verb = draw(st.sampled_from(list(Verb)))
     target = st.builds(TcpTarget, st.sampled_from(HOSTS), st.sampled_from([80, 443])) | st.just(ServiceTarget("ssh"))
     groups = tuple(draw(some(("g", "h", "system:agents"))) or ())
     kind = draw(st.sampled_from([PrincipalKind.USER, PrincipalKind.USER, PrincipalKind.LOCAL_PROCESS]))
-    more = {"scope": scope} if scope is not None else {}
     return Ask(
         principal=Principal(kind=kind, name=draw(st.sampled_from(["ann", "bob", "eve"])), groups=groups),
         frontend=draw(st.sampled_from(FRONTENDS)), verb=verb, agent=draw(st.sampled_from((*AGENTS, ""))),
         labels=draw(LABELS), target=draw(target) if verb in (Verb.CONNECT, Verb.PORT_FORWARD) else None,
-        unit=draw(st.sampled_from((*UNITS, ""))), whom=draw(st.sampled_from(["user:bob", "group:g", ""])), **more,
+        unit=draw(st.sampled_from((*UNITS, ""))), whom=draw(st.sampled_from(["user:bob", "group:g", ""])), scope=scope,
     )  # fmt: skip
 
 
