@@ -26,6 +26,8 @@ def served_by(server: CloudServer, desired: DesiredState[ServerConfig]) -> Serve
         access=server.administration.users.access,
         late_agents=lambda: server.certificates.late_agents,
         config=desired,
+        policy=server.followed_policy.state,
+        policy_missing=lambda: server.followed_policy.is_missing,
         audit=server.audit,
         lost_lines=server.lost_lines,
         store_fault=lambda: server.store.fault,
@@ -41,6 +43,8 @@ def served_by(server: CloudServer, desired: DesiredState[ServerConfig]) -> Serve
         events=server.events,
         administration=server.administration,
         reload=desired.reload,
+        reload_policy=server.followed_policy.state.reload,
+        policy=server.policy,
         config_path=str(desired.path),
         audit=server.audit,
     )

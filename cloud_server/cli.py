@@ -13,6 +13,7 @@ import click
 
 from cloud_server.cli_parts import administered, read_labels
 from cloud_server.cli_users import user
+from cloud_server.policy_commands import policy
 from tunnel.aio.process.command import (
     EXIT_FAILED,
     VERSION,
@@ -31,7 +32,7 @@ from tunnel.core.wire.faults import CERTIFICATE_EXPIRED, NO_SERVER_TO_UPGRADE, P
 if TYPE_CHECKING:
     from cloud_server.trust.administration import Administration, ListedAgent, ListedToken
 
-SERVER_MODULES = ("cryptography", "h2", "lightkube", "prometheus_client", "yaml")
+SERVER_MODULES = ("cryptography", "h2", "lightkube", "prometheus_client", "tomli", "yaml")
 """Of the extra `server`: a plain installation is that of a box."""
 INSTALL = "pip install 'longline[server]'"
 
@@ -88,14 +89,18 @@ def check(config: Path) -> None:
     """
     from datetime import UTC, datetime
 
-    from cloud_server.config import load_server_config
+    from cloud_server.config import load_server_config, policy_file_of
     from cloud_server.expiries import watched
     from cloud_server.outlook import outlook, refusals
+    from cloud_server.rights.policy_file import load_policy_if_any
     from tunnel.aio.identity.validity import check as check_certificates
 
     loaded = load_server_config(config)
     for warning in outlook(loaded):
         click.echo(f"{config}: {warning} (it would be down until then)", err=True)
+    if load_policy_if_any(policy_file_of(loaded)) is None:
+        text = f"there is no policy {policy_file_of(loaded)}: users could do nothing"
+        click.echo(f"{config}: {text}; cloud-server policy init --admin NAME makes one", err=True)
     lines, faults = check_certificates(watched(loaded), datetime.now(UTC))
     for line in lines:
         click.echo(line)
@@ -278,6 +283,7 @@ def agent_forget(config: Path, name: str) -> None:
 
 cli.add_command(user)
 cli.add_command(explain_command)
+cli.add_command(policy)
 
 
 def main() -> None:

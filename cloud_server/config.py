@@ -10,7 +10,7 @@ from typing import Final
 
 from cloud_server.opens.expose_rule import ExposeRule
 from cloud_server.routing.claims import RoutePolicy
-from cloud_server.trust.state_files import CA_FILE, SERVER_FILE, SERVER_KEY_FILE
+from cloud_server.trust.state_files import CA_FILE, POLICY_FILE, SERVER_FILE, SERVER_KEY_FILE
 from tunnel.aio.identity.tls_material import ServerTls
 from tunnel.aio.process.config import (
     AuditConfig,
@@ -106,6 +106,14 @@ class FleetConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class PolicyConfig:
+    """The `[policy]` section: who may do what."""
+
+    file: Path | None = None
+    """None: `policy.toml` in the state folder."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ForwardConfig:
     """A `[[forward]]`: a local port that leads to one target at one agent."""
 
@@ -192,6 +200,7 @@ class ServerConfig(Validated):
     connect: ConnectConfig = dataclasses.field(default_factory=ConnectConfig)
     socks: SocksConfig = dataclasses.field(default_factory=SocksConfig)
     fleet: FleetConfig = dataclasses.field(default_factory=FleetConfig)
+    policy: PolicyConfig = dataclasses.field(default_factory=PolicyConfig)
     forward: list[ForwardConfig] = dataclasses.field(default_factory=list)
     expose: list[ExposeConfig] = dataclasses.field(default_factory=list)
     route: list[RouteConfig] = dataclasses.field(default_factory=list)
@@ -291,6 +300,11 @@ def state_of(config: ServerConfig) -> Path:
     """The state folder; `load_server_config` has always set it."""
     assert config.state is not None
     return config.state
+
+
+def policy_file_of(config: ServerConfig) -> Path:
+    """Returns where the policy is."""
+    return config.policy.file or state_of(config) / POLICY_FILE
 
 
 def tls_of(config: ServerConfig) -> ServerTls:

@@ -74,6 +74,7 @@ class Counting:
             links=server.sessions,
             handshakes_failed=lambda: {"tunnel": self._agents_failed, **server.front_ends.handshakes_failed()},
             config=lambda: self.desired,
+            policy=lambda: server.followed_policy.state,
             cluster_ages_s=server.cluster.ages_s,
         )
 
@@ -90,6 +91,8 @@ class Counting:
         told = [*server.parts.faults(), server.audit.fault, server.store.fault]
         if self.config_fault:
             told.append(f"the configuration file cannot be used, the one before stays: {self.config_fault}")
+        if fault := server.followed_policy.state.fault:
+            told.append(f"the policy cannot be used: {fault}")
         if server.cluster.away:
             told.append(f"the cluster's API is away, going on with what is known: {server.cluster.away}")
         return [" ".join(line.split()) for line in told if line]
@@ -99,4 +102,10 @@ class Counting:
         checks = {part.name: "" if part.up else part.fault or "not tried yet" for part in server.parts.all()}
         if server.cluster.away:
             checks[PART] = server.cluster.away
-        return {**checks, "config": self.config_fault, "audit": server.audit.fault, "store": server.store.fault}
+        return {
+            **checks,
+            "config": self.config_fault,
+            "policy": server.followed_policy.state.fault,
+            "audit": server.audit.fault,
+            "store": server.store.fault,
+        }

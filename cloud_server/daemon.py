@@ -26,6 +26,7 @@ from tunnel.aio.operate.audit import AuditLog
 from tunnel.aio.operate.desired_state import DesiredState, Reloaded
 from tunnel.aio.process import garbage, malloc
 from tunnel.aio.process.command import VERSION
+from tunnel.aio.process.config import ConfigError
 from tunnel.aio.process.lifecycle import EXIT_FAILED, EXIT_OK, Stop, run_daemon
 from tunnel.aio.process.log_sink import EXIT_FLUSH_S, LogSink
 from tunnel.aio.process.logs import start_log
@@ -81,7 +82,7 @@ async def _main(
             stack.push_async_callback(upgrades.aclose)
             await _run(path, config, stop, server, Start(inheritance, lock, upgrades))
         return EXIT_OK
-    except (StartFailed, StoreUnavailable, AlreadyRunning, CredentialsUnusable, OSError) as error:
+    except (StartFailed, StoreUnavailable, AlreadyRunning, CredentialsUnusable, ConfigError, OSError) as error:
         _log.error("cannot start", code=fault_of(error).code, reason=str(error))
         return EXIT_FAILED
 
@@ -116,7 +117,7 @@ async def _run(path: Path, config: ServerConfig, stop: Stop, server: CloudServer
         stop.watch(tasks.spawn("configuration", desired.run()))
         garbage.settle()
         _log.info("ready", version=VERSION, ports=server.ports)
-        with desired.reloading_on_hangup(server.audit.reopen):
+        with desired.reloading_on_hangup(server.audit.reopen, server.followed_policy.state.reload):
             notify("READY=1")
             server.begin_telling(stop)
             await stop.wait()

@@ -19,18 +19,20 @@ from cloud_server.agents.feed import FollowerTooSlow
 from cloud_server.agents.refusals import Refusals
 from cloud_server.agents.sessions import AgentSessions
 from cloud_server.certificates import Certificates
-from cloud_server.config import NOTHING, ServerConfig, state_of, tls_of
+from cloud_server.config import NOTHING, ServerConfig, policy_file_of, state_of, tls_of
 from cloud_server.counting import Counting
 from cloud_server.followed_cluster import FollowedCluster
+from cloud_server.followed_policy import FollowedPolicy
 from cloud_server.front_ends import FrontEnds
 from cloud_server.frontends.exposed import Exposed
 from cloud_server.frontends.logins import RefusedLogins
 from cloud_server.opens.door import Door
 from cloud_server.opens.live import LiveOpen, LiveOpens
 from cloud_server.opens.local import Local
-from cloud_server.opens.policy import EverybodyMayAll
+from cloud_server.opens.policy import DoorPolicy
 from cloud_server.operate.agent_book import AgentBook
 from cloud_server.operate.events import LOST, EventBook, begin_now
+from cloud_server.rights.policy_file import NO_POLICY, PolicyFile
 from cloud_server.routing.router import Router
 from cloud_server.trust.administration import Administration
 from cloud_server.trust.agents import JoinedAgents
@@ -45,6 +47,7 @@ from cloud_server.trust.users import Users
 from tunnel.aio.carriers.carrier_server import CarrierServer
 from tunnel.aio.operate.admin import Routes
 from tunnel.aio.operate.audit import AuditLog
+from tunnel.aio.operate.desired_state import Reloaded
 from tunnel.aio.process.command import VERSION
 from tunnel.aio.process.lifecycle import Stop
 from tunnel.aio.process.logs import set_level
@@ -138,7 +141,9 @@ class CloudServer:
         self._users.when_lost(self._credential_lost)
         authenticator = Authenticator(tunnel.trust_domain, self._users)
         local = Local(self.agents, self.directory)
-        self._door = Door(self.live, Router(self.agents), EverybodyMayAll(), audit, local, labels=self.joined.labels)
+        self.policy = DoorPolicy(NO_POLICY.rights, self.joined.labels)
+        self.followed_policy = FollowedPolicy(policy_file_of(config), self._swap_policy, self._policy_reloaded)
+        self._door = Door(self.live, Router(self.agents), self.policy, audit, local)
         self._exposed = Exposed(self._door, [], lambda name: authenticator.agent(name, ""))
         self.sessions = self._agent_sessions(config)
         self._signer = None if tunnel.client_ca is not None else Signer(state, tunnel.trust_domain)
@@ -170,10 +175,12 @@ class CloudServer:
         anew comes to either process, and its sessions are in the other.
 
         Raises:
-            StartFailed, CredentialsUnusable: something that is a must cannot be opened.
+            StartFailed, CredentialsUnusable, ConfigError: something that is a must cannot be opened; a policy that is
+                there and cannot be used is such a thing, since nobody knows what it forbids.
         """
         self._stop = stop
         config = self.config
+        await self.followed_policy.load()
         enrollment = await self._enrollment()
         self._carriers = CarrierServer(
             config.tunnel.listen,
@@ -187,6 +194,7 @@ class CloudServer:
         await self.apply(NOTHING, config)
         for title, work in (
             ("follow state", self.store.follow()),
+            ("policy", self.followed_policy.run()),
             ("see agents", self._see_agents()),
             ("sightings", self._sightings.run()),
             ("users", self._users.keep()),
@@ -215,6 +223,8 @@ class CloudServer:
         if new.audit != old.audit:
             self.audit.use(new.audit.destination, new.audit.on_failure)
         self.certificates.config = new
+        if new.policy != old.policy and old is not NOTHING:
+            await self.followed_policy.use(policy_file_of(new))
         if new.route != old.route or old is NOTHING:
             self._door.routing = Router(self.agents, [route.policy for route in new.route], self.cluster.index)
         if new.expose != old.expose:
@@ -328,6 +338,16 @@ class CloudServer:
             return principal.kind is PrincipalKind.USER and is_meant(principal.name, principal.proof)
 
         self._tell_ended(self.live.end_where(stands_on_it, OpenRefused(why, Code.STANDING_LOST)))
+
+    def _swap_policy(self, policy: PolicyFile) -> None:
+        """Goes by another policy; what runs and is not allowed by it any more ends."""
+        self.policy.rights = policy.rights
+        lost = OpenRefused("the policy does not allow it any more", Code.STANDING_LOST)
+        self._tell_ended(self.live.end_where(lambda live: not self.policy.still_allows(live), lost))
+
+    def _policy_reloaded(self, one: Reloaded) -> None:
+        self.audit.record("policy", **one.as_json())
+        self.events.reloaded(one, "policy")
 
     def _removed(self, name: str, error: TunnelError) -> None:
         """An agent's membership was taken away: what runs to it ends with that as the reason, and then its session."""

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cloud_server.config import FleetConfig, ServerConfig, load_server_config, state_of
+from cloud_server.config import FleetConfig, ServerConfig, load_server_config, policy_file_of, state_of
+from cloud_server.rights.policy_file import first_policy
 from cloud_server.trust.authenticator import token_digest
 from cloud_server.trust.ca import CaMissing, CertificateAuthority
 from cloud_server.trust.hosts import HOSTS_FILE, is_loopback
@@ -110,6 +111,9 @@ def init_state(folder: Path, hosts: Sequence[str]) -> Made:
     server = f"{bracketed(hosts[0])}:{config.tunnel.listen[0].port}"
     made = Made(path, kept is None, folder / "admin.kubeconfig", server)
     files = _state_files(state, authority, hosts)
+    policy = policy_file_of(config)
+    if not policy.exists():
+        files.insert(0, NewFile(policy, first_policy([ADMIN]).encode(), PUBLIC))
     url = fleet_url(config.fleet.listen or FLEET_LISTEN, hosts[0])
     connect = dialled(config.connect.listen if kept else CONNECT_LISTEN, hosts[0])
     login = secrets.token_urlsafe(TOKEN_BYTES)

@@ -10,28 +10,32 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import pytest
 
+from benches.rights import asks, big_policy
 from cloud_server.agents.agents import Agents
 from cloud_server.agents.directory import MemoryDirectory
 from cloud_server.frontends.logins import RefusedLogins
 from cloud_server.opens.door import Door
 from cloud_server.opens.live import LiveOpens
 from cloud_server.opens.local import Local
-from cloud_server.opens.policy import EverybodyMayAll
 from cloud_server.operate.metrics import Metrics, Sources
+from cloud_server.rights.policy_file import load_policy
 from cloud_server.routing.route import Route
 from tests.core.traffic import App, Echo, Pinger, Sink, Source, Traffic
 from tests.support.doors import Records, asking
 from tests.support.joined import TARGET, echo, joined
+from tests.support.policies import everybody_may_all
 from tests.support.simulation import Simulation
 from tunnel.aio.operate.audit import AuditLog
 from tunnel.core.wire.limits import MIB
@@ -180,6 +184,21 @@ async def test_an_open_of_a_whole_session() -> None:
     check(Cost(lines.count / count), Cost(lines=3473))
 
 
+def test_an_ask_of_a_big_policy(tmp_path: Path) -> None:
+    """Of 1,000 roles and 10,000 bindings: it must not grow with what other users have."""
+    path = tmp_path / "policy.toml"
+    path.write_text(big_policy())
+    rights = load_policy(path).rights
+    asked = list(itertools.islice(asks(), 200))
+    for ask in asked:
+        assert rights.decide(ask).allowed
+    lines = Lines(of=DOOR)
+    with lines.counted():
+        for ask in asked:
+            rights.decide(ask)
+    check(Cost(lines.count / len(asked)), Cost(lines=189))
+
+
 class NobodyJoined:
     """The box is known by its session alone."""
 
@@ -220,9 +239,19 @@ def sources_of(agents: Agents, live: LiveOpens) -> Sources:
         links=NOBODY_CAME,
         handshakes_failed=dict,
         config=lambda: None,
+        policy=NoPolicy,
         cluster_ages_s=dict,
         unreadable=lambda: 0,
     )
+
+
+class NoPolicy:
+    """How a policy stands that there is none of."""
+
+    generation = 1
+    fault = ""
+    needs_restart: list[str] = []  # noqa: RUF012
+    loaded = datetime.now(UTC)
 
 
 class Ways:
@@ -241,7 +270,7 @@ async def test_what_the_door_adds_to_an_open() -> None:
         directory.put("box-7", both.server)
         agents = Agents(NobodyJoined(), directory)
         counts = Metrics("1", sources_of(agents, live))
-        door = Door(live, Ways(), EverybodyMayAll(), audit, Local(agents, directory), counts)
+        door = Door(live, Ways(), everybody_may_all(), audit, Local(agents, directory), counts)
         costs = []
         for through_the_door in (False, True):
             lines = Lines(of=DOOR)
@@ -259,4 +288,4 @@ async def test_what_the_door_adds_to_an_open() -> None:
                     assert await stream.read() == b""
             costs.append(lines.count / count)
     assert [record["event"] for record in audit] == ["open", "end"] * count
-    check(Cost(costs[1] - costs[0]), Cost(lines=300))
+    check(Cost(costs[1] - costs[0]), Cost(lines=402))

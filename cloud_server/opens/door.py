@@ -9,7 +9,7 @@ from typing import Protocol
 from structlog.contextvars import bind_contextvars
 
 from cloud_server.opens.live import LiveOpen, LiveOpens, Permitted
-from cloud_server.opens.policed import Labels, Opener, Policed
+from cloud_server.opens.policed import Opener, Policed
 from cloud_server.opens.policy import Policy
 from cloud_server.opens.recorded import NoCounts, OpenCounts, Recorded
 from cloud_server.opens.records import OpenRecords
@@ -52,7 +52,6 @@ class Door:
         audit: Audit,
         local: Opener,
         counts: OpenCounts | None = None,
-        labels: Labels = lambda _agent: {},
     ) -> None:
         """Puts the chain together.
 
@@ -63,14 +62,13 @@ class Door:
             audit: takes the records.
             local: opens streams at agents.
             counts: is told what happens; None: nobody wants to know.
-            labels: that the operator gave agents, for credentials that are limited by them.
         """
         self._live = live
         self.routing = routing
         """May be replaced as a whole; it holds for what is asked for from then on."""
         self._records = OpenRecords(audit)
         self._recorded = Recorded(live, self._records, counts or NoCounts(), local)
-        self._policed = Policed(policy, labels, self._recorded)
+        self._policed = Policed(policy, self._recorded)
 
     # Public
 

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Protocol
 
 from cloud_server.opens.live import LiveOpen, Permitted
-from cloud_server.opens.policy import Decision, Policy
-from cloud_server.opens.request import OpenRequest
+from cloud_server.opens.policy import Policy, is_name
+from cloud_server.rights.scopes import SCOPE_RULE
 from cloud_server.routing.route import Route
-from cloud_server.trust.caller import UNLIMITED
 from tunnel.aio.sessions.stream import Stream
 from tunnel.core.wire.errors import Code, OpenRefused
 from tunnel.core.wire.faults import OUT_OF_SCOPE
-
-SCOPE = "scope"
-"""The name of the rule that refuses what the credential was not made for, whatever its owner may do with others."""
-
-Labels = Callable[[str], Mapping[str, str]]
-"""Returns the labels that the operator gave an agent; empty for one that is not known."""
 
 
 class Opener(Protocol):
@@ -36,8 +29,7 @@ class Opener(Protocol):
 class Policed:
     """Asks the policy about each route."""
 
-    def __init__(self, policy: Policy, labels: Labels, then: Opener) -> None:
-        self._labels = labels
+    def __init__(self, policy: Policy, then: Opener) -> None:
         self.policy = policy
         """May be replaced as a whole; it holds for what is opened from then on."""
         self._then = then
@@ -45,7 +37,15 @@ class Policed:
     async def open(self, live: LiveOpen) -> Stream:
         """See Opener."""
         self.check(live)
-        return await self._then.open(live)
+        request = live.request
+        held = request.early_data if self._must_wait(live) else b""
+        if held:
+            live.request = replace(request, early_data=b"")
+        stream = await self._then.open(live)
+        self._check_resolved(live, stream)
+        if held:
+            await stream.write(held)
+        return stream
 
     def check(self, live: LiveOpen) -> None:
         """Takes away the routes that are not allowed.
@@ -57,7 +57,7 @@ class Policed:
         reason = ""
         for route, _ in live.permitted:
             live.agent, live.target = route
-            decision = self._in_scope(live.request, route) or self.policy.decide(live.request, route)
+            decision = self.policy.decide(live.request, route)
             live.rule = decision.rule
             if decision.allowed:
                 allowed.append(Permitted(route, decision.rule))
@@ -65,17 +65,28 @@ class Policed:
                 reason = decision.reason
         if not allowed:
             text = f"not allowed by rule {live.rule}"
-            fault = OUT_OF_SCOPE if live.rule == SCOPE else None
+            fault = OUT_OF_SCOPE if live.rule == SCOPE_RULE else None
             raise OpenRefused(f"{text}: {reason}" if reason else text, Code.NOT_ALLOWED, fault)
         live.permitted = allowed
 
     # Internal
 
-    def _in_scope(self, request: OpenRequest, route: Route) -> Decision | None:
-        """The refusal of what a credential was not made for; None for what the policy is to decide."""
-        scope = request.caller.scope
-        if scope is UNLIMITED:
-            return None
-        if scope.covers(request.frontend, request.verb, route.agent, self._labels(route.agent), route.target):
-            return None
-        return Decision(allowed=False, rule=SCOPE, reason="the credential was made for something else")
+    def _must_wait(self, live: LiveOpen) -> bool:
+        """Whether first bytes may not go along: a name may turn out to be an address that a deny is about."""
+        names = any(is_name(permitted.route.target) for permitted in live.permitted)
+        return names and self.policy.weighs_addresses(live.request)
+
+    def _check_resolved(self, live: LiveOpen, stream: Stream) -> None:
+        """Ends a stream to a name that turned out to be an address that is forbidden.
+
+        Raises:
+            OpenRefused: NOT_ALLOWED, and nothing was sent.
+        """
+        if live.target is None or not is_name(live.target):
+            return
+        forbidden = self.policy.forbids(live.request, Route(live.agent, live.target), stream.resolved_address)
+        if forbidden is not None:
+            live.rule = forbidden.rule
+            text = f"{live.target} is {stream.resolved_address} there, not allowed by rule {forbidden.rule}"
+            stream.abort(Code.NOT_ALLOWED, text)
+            raise OpenRefused(text, Code.NOT_ALLOWED)

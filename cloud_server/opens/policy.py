@@ -1,21 +1,27 @@
-"""Who may be connected to what. Asked for every way in; today it says yes to whoever was let in at all."""
+"""What the door asks of the rights: an open, over one of its routes."""
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Mapping
+from ipaddress import ip_address
+from typing import Protocol
 
+from cloud_server.opens.live import LiveOpen
 from cloud_server.opens.request import OpenRequest
+from cloud_server.rights.ask import Ask, Verb
+from cloud_server.rights.engine import Decision, Rights
 from cloud_server.routing.route import Route
+from tunnel.aio.sockets.address import split_address
+from tunnel.core.wire.target import Target, TcpTarget
+
+LabelsOf = Callable[[str], Mapping[str, str]]
+"""The labels that the operator has set of an agent."""
+_NO_LABELS: Mapping[str, str] = {}
 
 
-class Decision(NamedTuple):
-    """What a policy says of one route, and by which rule."""
-
-    allowed: bool
-    rule: str
-    """The name of the rule that decided."""
-    reason: str = ""
-    """For the one who is refused; empty: nothing but the rule's name."""
+def no_labels(_agent: str) -> Mapping[str, str]:
+    """The labels of agents where nobody has set any."""
+    return _NO_LABELS
 
 
 class Policy(Protocol):
@@ -25,12 +31,76 @@ class Policy(Protocol):
         """Returns whether a request may take a route."""
         ...
 
+    def forbids(self, request: OpenRequest, route: Route, resolved: str) -> Decision | None:
+        """Returns what forbids the address that a name turned out to be at the agent; None when nothing does."""
+        ...
 
-class EverybodyMayAll:
-    """The policy of a server that has none: whoever has a credential may reach what the boxes allow."""
+    def weighs_addresses(self, request: OpenRequest) -> bool:
+        """Returns whether a deny is about addresses, so that a name's must be known before anything is sent to it."""
+        ...
 
-    _YES = Decision(allowed=True, rule="everybody")
 
-    def decide(self, request: OpenRequest, route: Route) -> Decision:  # noqa: ARG002 - the protocol's
+class DoorPolicy:
+    """The policy of the door: rights that are replaced as a whole."""
+
+    def __init__(self, rights: Rights, labels_of: LabelsOf = no_labels) -> None:
+        self.rights = rights
+        """They hold for what is opened from then on; see `still_allows` for what runs."""
+        self.labels_of = labels_of
+
+    def decide(self, request: OpenRequest, route: Route) -> Decision:
         """See Policy."""
-        return self._YES
+        target = route.target if request.verb is Verb.CONNECT else None
+        return self.rights.decide(self._ask(request, route.agent, target))
+
+    def forbids(self, request: OpenRequest, route: Route, resolved: str) -> Decision | None:
+        """See Policy."""
+        target = _resolved(route.target, resolved) if request.verb is Verb.CONNECT else None
+        return self.rights.forbids(self._ask(request, route.agent, target)) if target is not None else None
+
+    def weighs_addresses(self, request: OpenRequest) -> bool:
+        """See Policy."""
+        return self.rights.denies_targets(request.caller.principal)
+
+    def still_allows(self, live: LiveOpen) -> bool:
+        """Returns whether what runs, or is being opened, is allowed by the rights that there are now."""
+        if live.target is None:  # no route was tried yet: it is asked for then
+            return True
+        route = Route(live.agent, live.target)
+        if not self.decide(live.request, route).allowed:
+            return False
+        resolved = live.stream.resolved_address if live.stream is not None else ""
+        return self.forbids(live.request, route, resolved) is None
+
+    # Internal
+
+    def _ask(self, request: OpenRequest, agent: str, target: Target | None) -> Ask:
+        return Ask(
+            principal=request.caller.principal, scope=request.caller.scope, frontend=request.frontend,
+            verb=request.verb, agent=agent, labels=self.labels_of(agent), target=target, unit=request.unit,
+            command=request.command,
+        )  # fmt: skip
+
+
+def is_name(target: Target) -> bool:
+    """Returns whether only the agent can tell which address a target is."""
+    if not isinstance(target, TcpTarget):
+        return False
+    try:
+        ip_address(target.host)
+    except ValueError:
+        return True
+    return False
+
+
+# Internal
+
+
+def _resolved(asked: Target, resolved: str) -> TcpTarget | None:
+    """The address that was dialled for a name; None where none was asked for or none is known."""
+    if not resolved or not isinstance(asked, TcpTarget) or not is_name(asked):
+        return None
+    try:
+        return TcpTarget(*split_address(resolved))
+    except ValueError:  # the agent's word, of whatever form
+        return None

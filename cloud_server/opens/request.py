@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from cloud_server.rights.ask import Verb
 from cloud_server.routing.route import Route
 from cloud_server.trust.caller import Caller
 from tunnel.core.wire.frames import TrafficClass
@@ -29,8 +30,12 @@ class OpenRequest:
     """Where the client is, such as `192.0.2.1:5000`."""
     asked: str
     """The target in the client's words."""
-    verb: str = "connect"
-    """What is to be done there: `connect` for raw bytes, else a verb of the fleet API's, such as `exec`."""
+    verb: Verb = Verb.CONNECT
+    """What it is for."""
+    unit: str = ""
+    """The container of a `logs` or `exec`; empty for other verbs."""
+    command: tuple[str, ...] = ()
+    """Of an `exec`."""
     via: str = ""
     """The agent in whose network `asked` is meant; empty: whichever the routing finds."""
     route: Route | None = None

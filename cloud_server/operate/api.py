@@ -9,11 +9,13 @@ from typing import Any
 
 from cloud_server.agents.agents import Agents
 from cloud_server.opens.live import LiveOpens
+from cloud_server.opens.policy import DoorPolicy
 from cloud_server.operate import open_list
 from cloud_server.operate.agent_book import AgentBook
 from cloud_server.operate.events import EventBook
 from cloud_server.operate.status import Status
 from cloud_server.operate.users_api import UsersApi, http_status, scope_as_json, token_as_json
+from cloud_server.rights.explain import AskUnclear, build_ask, explain
 from cloud_server.trust.administration import Administration
 from cloud_server.trust.administration_failed import AdministrationFailed
 from cloud_server.trust.caller import UNLIMITED, Scope
@@ -50,6 +52,9 @@ class Served:
     administration: Administration
     reload: Callable[[str], Awaitable[Reloaded]]
     """Reads the configuration; is told why."""
+    reload_policy: Callable[[str], Awaitable[Reloaded]]
+    """Reads the policy."""
+    policy: DoorPolicy
     config_path: str
     audit: Audit
 
@@ -73,6 +78,7 @@ class Api:
             ("GET", "tokens", self._tokens),
         ):
             routes.add(method, path, self._read(path, handler))
+        routes.add("POST", "policy/explain", self._read("policy/explain", self._explain))
         for method, path, action, change in (
             ("DELETE", "opens/{id}", "kill_open", self._kill),
             ("PUT", "agents/{name}/frame-log", "set_frame_log", self._set_frame_log),
@@ -160,6 +166,25 @@ class Api:
             "scope": scope_as_json(scope if isinstance(scope := call.limits.get("scope"), Scope) else UNLIMITED),
         }
 
+    async def _explain(self, call: AdminCall) -> object:
+        body = Body(call.body)
+        agent = body.text("agent", default="")
+        try:
+            ask = build_ask(
+                user=body.text("user", default=""),
+                groups=body.texts("groups"),
+                frontend=body.text("frontend", default=""),
+                verb=body.text("verb", default=""),
+                agent=agent,
+                labels=body.texts_by_name("labels") or dict(self._served.policy.labels_of(agent)),
+                target=body.text("target", default=""),
+                unit=body.text("unit", default=""),
+                whom=body.text("whom", default=""),
+            )
+        except AskUnclear as error:
+            raise AdminError(400, str(error), code=faults.ASK_UNCLEAR.code) from error
+        return explain(self._served.policy.rights, ask).as_json()
+
     # Internal - what is changed
 
     async def _kill(self, call: AdminCall) -> Done:
@@ -190,7 +215,10 @@ class Api:
     async def _reload(self, call: AdminCall) -> Done:
         check = f"cloud-server check --config {self._served.config_path}"
         one = await daemon_calls.reload(call, self._served.reload, check)
-        return one.as_json(), {"generation": one.generation, "changed": one.changed}
+        check = f"cloud-server policy check --config {self._served.config_path}"
+        policy = await daemon_calls.reload(call, self._served.reload_policy, check, faults.POLICY_INVALID)
+        about = {"generation": one.generation, "changed": one.changed, "policy_changed": policy.changed}
+        return {**one.as_json(), "policy": policy.as_json()}, about
 
     async def _create_join_token(self, call: AdminCall) -> Done:
         body = Body(call.body)

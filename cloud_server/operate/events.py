@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import takewhile
-from typing import Any
+from typing import Any, Literal
 
 from cloud_server.agents.agents import AgentView
 from tunnel.aio.identity.validity import Watched
@@ -138,13 +138,13 @@ class EventBook:
         host, _ = split_host_port(address)
         self._tell_folded(kind, f"turned away at {host}: {error.fault.code}: {error}", name)
 
-    def reloaded(self, one: Reloaded) -> None:
-        """The configuration was read."""
+    def reloaded(self, one: Reloaded, what: Literal["config", "policy"] = "config") -> None:
+        """The configuration, or the policy, was read."""
         if one.fault:
-            self.tell("config", f"the file cannot be used, the configuration before it stays: {one.fault}")
+            self.tell(what, f"the file cannot be used, what it said before stays: {one.fault}")
         else:
             restart = f"; only a restart applies: {', '.join(one.needs_restart)}" if one.needs_restart else ""
-            self.tell("config", f"generation {one.generation}: {', '.join(one.changed)}{restart}")
+            self.tell(what, f"generation {one.generation}: {', '.join(one.changed)}{restart}")
 
     def expiry(self, certificate: Watched) -> None:
         """The end of a certificate is near."""

@@ -62,6 +62,8 @@ class Sources:
     """TLS handshakes that failed, by listener and cause; agents' are those of `tunnel`."""
     config: Callable[[], Config | None]
     """How the configuration stands; None while nobody follows a file."""
+    policy: Callable[[], Config]
+    """How the policy stands."""
     cluster_ages_s: Callable[[], Mapping[str, float]]
     """How long ago the cluster's API was heard of each kind of object."""
 
@@ -86,7 +88,7 @@ class Links(Protocol):
 
 
 class Config(Protocol):
-    """How the configuration stands; see `DesiredState`."""
+    """How the configuration, or the policy, stands; see `DesiredState`."""
 
     generation: int
     fault: str
@@ -198,6 +200,7 @@ class _Now(Collector):
         yield from self._records()
         yield from self._links()
         yield from self._config()
+        yield from self._policy()
         ages = {(kind,): age_s for kind, age_s in sources.cluster_ages_s().items()}
         text = "Since the cluster's API was heard of a kind; 255 at most while all is well."
         yield _gauge("longline_cluster_watch_age_seconds", text, ["kind"], ages)
@@ -282,6 +285,15 @@ class _Now(Collector):
             for cause, count in counts.items():
                 failed.add_metric([listener, cause], count)
         yield failed
+
+    def _policy(self) -> Iterator[Metric]:
+        policy = self._sources.policy()
+        for name, text, value in (
+            ("generation", "Of the policy in use: 1 at the start, 1 more for each change.", policy.generation),
+            ("fault", "Whether there is no policy file, or one that cannot be used.", bool(policy.fault)),
+            ("loaded_seconds", "Unix time at which it was read.", policy.loaded.timestamp()),
+        ):
+            yield _gauge(f"longline_policy_{name}", text, [], {(): float(value)})
 
     def _config(self) -> Iterator[Metric]:
         config = self._sources.config()

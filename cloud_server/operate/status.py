@@ -28,7 +28,7 @@ Json = dict[str, Any]
 
 
 class Config(Protocol):
-    """How the configuration stands; see `DesiredState`."""
+    """How the configuration, or the policy, stands; see `DesiredState`."""
 
     fault: str
     needs_restart: list[str]
@@ -60,6 +60,9 @@ class Sources:
     access: Callable[[], Access]
     """Who may log in."""
     config: Config
+    policy: Config
+    policy_missing: Callable[[], bool]
+    """Whether there has been no policy since the start."""
     audit: AuditLog
     lost_lines: Callable[[], int]
     store_fault: Callable[[], str]
@@ -109,6 +112,7 @@ class Status:
             "users": sources.access()._asdict(),
             "warnings": [warned.as_json() for warned in warnings],
             "config": sources.config.as_json(),
+            "policy": sources.policy.as_json(),
             "parts": [part.as_json() for part in sources.parts.all()],
             "certificates": [one.as_json(now) for one in sources.certificates()],
         }
@@ -142,6 +146,16 @@ class Status:
         joined = self._sources.joined_at(name)
         return joined is not None and joined < moment
 
+    def _policy(self) -> Iterator[Warned]:
+        sources = self._sources
+        if sources.policy_missing():
+            text = "there is no policy: users may do nothing"
+            remedy = f"cloud-server policy init --admin NAME --config {sources.config_path}"
+            yield Warned(faults.POLICY_MISSING, text, remedy)
+        elif sources.policy.fault:
+            text = f"the policy file cannot be used, the one before stays: {sources.policy.fault}"
+            yield Warned(faults.POLICY_INVALID, text, f"cloud-server policy check --config {sources.config_path}")
+
     def _server(self) -> Iterator[Warned]:
         sources = self._sources
         for part in sources.parts.all():
@@ -153,6 +167,7 @@ class Status:
         if sources.config.needs_restart:
             text = f"only a restart applies {'; '.join(sources.config.needs_restart)}"
             yield Warned(faults.RESTART_NEEDED, text, "systemctl restart cloud-server")
+        yield from self._policy()
         if fault := sources.audit.fault:
             remedy = "make room, or mend [audit] file"
             yield Warned(faults.AUDIT_NOT_WRITTEN, fault, remedy, bad=sources.audit.refuses)

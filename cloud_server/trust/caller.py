@@ -9,7 +9,6 @@ from fnmatch import fnmatchcase
 from types import MappingProxyType
 
 from tunnel.core.wire.principal import Principal
-from tunnel.core.wire.target import Target
 
 _NO_LABELS: Mapping[str, str] = MappingProxyType({})
 
@@ -21,38 +20,11 @@ class Scope:
     frontends: frozenset[str] | None = None
     """Names of front ends, such as `connect` and `fleet`."""
     agents: frozenset[str] | None = None
-    """Globs of agents' names, or `label=value` of the labels that the operator gave them."""
+    """Globs over names of agents, or `label=value` of labels that the operator has set."""
     verbs: frozenset[str] | None = None
     """Such as `exec` and `connect`."""
     targets: frozenset[str] | None = None
-    """`host:port`, as the one who asks writes it."""
-
-    def reaches(self, frontend: str, verb: str) -> bool:
-        """Returns whether the credential is good for a verb at a front end, with some agent and some target."""
-        return (self.frontends is None or frontend in self.frontends) and (self.verbs is None or verb in self.verbs)
-
-    def covers(
-        self,
-        frontend: str,
-        verb: str,
-        agent: str = "",
-        labels: Mapping[str, str] = _NO_LABELS,
-        target: Target | None = None,
-    ) -> bool:
-        """Returns whether the credential is good for one thing.
-
-        Args:
-            frontend: the way in, such as `connect`.
-            verb: what is to be done.
-            agent: with which agent; empty for what is about none, or all: no limit to agents covers that.
-            labels: that the operator gave the agent.
-            target: at which address; None for what has none: no limit to targets covers that.
-        """
-        return (
-            self.reaches(frontend, verb)
-            and (self.agents is None or (bool(agent) and any(_fits(one, agent, labels) for one in self.agents)))
-            and (self.targets is None or (target is not None and str(target).lower() in self.targets))
-        )
+    """Such as `10.0.0.0/8:443`, written as in the policy file."""
 
 
 UNLIMITED = Scope()

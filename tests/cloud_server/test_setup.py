@@ -42,6 +42,7 @@ def test_what_init_makes(state: Path) -> None:
         "ca.key": 0o600,
         "cloud-server.toml": 0o644,
         "hosts": 0o644,
+        "policy.toml": 0o644,
         "server.crt": 0o644,
         "server.key": 0o600,
         "state.db": 0o600,

@@ -72,8 +72,7 @@ class Demo:
         )
         stage.say("(The demo puts free ports into cloud/cloud-server.toml, so that it disturbs nothing here.)")
         stage.start("cloud-server run --config cloud/cloud-server.toml", name="cloud-server")
-        stage.run("cloud-server user add demo --config cloud/cloud-server.toml")
-        stage.run("cloud-server user kubeconfig demo --config cloud/cloud-server.toml --out demo.kubeconfig")
+        stage.run("cloud-server user kubeconfig admin --config cloud/cloud-server.toml --out demo.kubeconfig")
         stage.env["KUBECONFIG"] = str(stage.folder / "demo.kubeconfig")
 
     def behind_nat(self) -> None:

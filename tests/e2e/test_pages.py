@@ -177,16 +177,14 @@ def test_the_curl_of_the_configuration_page_works_at_the_first_try(installed: Sa
     state = installed.root / "var/lib/cloud-server"
     fetched = installed.run("curl", folder=state).splitlines(keepends=True)[-1]  # behind what `user add` prints
     assert "hello" in fetched
-    token = "token=$(cloud-server user token me --config cloud-server.toml)"
+    token = "token=$(cloud-server user token admin --config cloud-server.toml)"
     assert installed.run("curl by socks", folder=state, before=token) == fetched
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
 def test_ssh_goes_through_the_operators_command(installed: Sandbox) -> None:
     config = installed.root / "var/lib/cloud-server/cloud-server.toml"
-    where = ["--config", str(config)]
-    subprocess.run(["cloud-server", "user", "add", "me", *where], env=installed.env, check=True, timeout=scaled_s(30))
-    argv = ["cloud-server", "user", "kubeconfig", "me", *where]
+    argv = ["cloud-server", "user", "kubeconfig", "admin", "--config", str(config)]
     made = subprocess.run(argv, env=installed.env, capture_output=True, text=True, check=True, timeout=scaled_s(30))
     (installed.root / "here/me.kubeconfig").write_text(made.stdout)
     installed.run("ssh")

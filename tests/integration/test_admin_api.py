@@ -167,6 +167,17 @@ def test_the_level_of_the_log(up: Tunnel, admin: Checked) -> None:
         assert refused.value.status == 400
 
 
+def test_the_policy_explains_itself(admin: Checked) -> None:
+    mine = admin.ask("POST", "policy/explain", {"user": "ann", "agent": BOX, "target": "127.0.0.1:22"})
+    assert (mine["allowed"], mine["rule"], mine["matched"][0]["by"]) == (True, "builtin admin", "user ann")
+    nobody = admin.ask("POST", "policy/explain", {"user": "mallory", "verb": "exec", "unit": "host", "labels": {}})
+    assert (nobody["allowed"], nobody["rule"], nobody["roles"]) == (False, "default deny", [])
+    for body in ({"user": "ann"}, {"user": 7}, {"user": "ann", "groups": "x"}, {"user": "ann", "labels": {"a": 1}}):
+        with pytest.raises(AdminRefused) as caught:
+            admin.ask("POST", "policy/explain", body)
+        assert caught.value.status == 400
+
+
 def test_tokens_are_made_by_the_running_server_and_are_good_at_once(up: Tunnel, admin: Checked) -> None:
     cluster = up.cluster
     with pytest.raises(AdminRefused, match="there is no user ann") as unknown:

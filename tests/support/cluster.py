@@ -21,6 +21,7 @@ import yaml
 
 from tests.support.connect_client import connect_through
 from tests.support.kubeconfig_files import client_context
+from tests.support.policies import everybody_admin
 from tests.support.ports import free_ports
 from tests.support.processes import Daemon, run_command
 from tests.support.waits import Deadline
@@ -117,6 +118,7 @@ class Cluster:
         wanted = dict.fromkeys([self.host, "127.0.0.1", "localhost", *hosts])
         names = [word for name in wanted for word in ("--host", name)]
         run_command(self.cloud_server, "init", "--state", str(self.config.parent), *names, prefix=prefix)
+        self.bind()
         self.configure(
             {
                 "tunnel": {"listen": [f"{self.host}:{self.tunnel_port}"]},
@@ -124,6 +126,15 @@ class Cluster:
                 "fleet": {"listen": f"127.0.0.1:{self.fleet_port}"},
             }
         )
+
+    @property
+    def policy(self) -> Path:
+        """The server's policy file."""
+        return self.config.with_name("policy.toml")
+
+    def bind(self, *users: str) -> None:
+        """Write a policy by which the users of tests, and these, may do all."""
+        self.policy.write_text(everybody_admin(*users))
 
     def configure(self, changes: Tables) -> None:
         """Change the server's config; it sees it at its next start."""

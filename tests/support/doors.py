@@ -11,13 +11,15 @@ from cloud_server.frontends.logins import RefusedLogins
 from cloud_server.opens.door import Door, Routing
 from cloud_server.opens.live import LiveOpens
 from cloud_server.opens.policed import Opener
-from cloud_server.opens.policy import Decision, EverybodyMayAll, Policy
+from cloud_server.opens.policy import Policy
 from cloud_server.opens.recorded import OpenCounts
 from cloud_server.opens.request import OpenRequest
+from cloud_server.rights.engine import Decision
 from cloud_server.routing.route import Route
 from cloud_server.trust.authenticator import Authenticator, token_digest
 from cloud_server.trust.caller import UNLIMITED, Caller, Scope
 from cloud_server.trust.records import UserCertificate, UserRecord, UserToken
+from tests.support.policies import everybody_may_all
 from tunnel.aio.operate.audit import AuditUnavailable
 from tunnel.core.wire.errors import Code, OpenRefused
 from tunnel.core.wire.principal import Principal, PrincipalKind
@@ -60,6 +62,12 @@ class Nobody:
     def decide(self, request: OpenRequest, route: Route) -> Decision:
         return Decision(allowed=False, rule="nobody")
 
+    def forbids(self, request: OpenRequest, route: Route, resolved: str) -> Decision | None:
+        return None
+
+    def weighs_addresses(self, request: OpenRequest) -> bool:
+        return False
+
 
 class Tokens:
     """Users' tokens by their text; certificates are of an authority that records none."""
@@ -99,7 +107,7 @@ class Doors:
 
     local: Opener
     routing: Routing = field(default_factory=Nowhere)
-    policy: Policy = field(default_factory=EverybodyMayAll)
+    policy: Policy = field(default_factory=everybody_may_all)
     counts: OpenCounts | None = None
     records: Records = field(default_factory=Records)
     live: LiveOpens = field(default_factory=LiveOpens)

@@ -7,7 +7,7 @@ from typing import ClassVar
 import click
 
 from tunnel.aio.process.command import VERSION, command_line, explain_command
-from tunnel.tool import commands_boxes, commands_reach, commands_server, commands_users
+from tunnel.tool import commands_boxes, commands_policy, commands_reach, commands_server, commands_users
 
 
 class Sections(click.Group):
@@ -15,7 +15,7 @@ class Sections(click.Group):
 
     sections: ClassVar = {
         "Boxes": ("ls", "exec", "logs", "cp", "ssh", "forward", "connect"),
-        "The server": ("status", "agents", "opens", "events", "user", "whoami"),
+        "The server": ("status", "agents", "opens", "events", "user", "policy", "whoami"),
         "This command": ("credential", "explain", "completion", "version"),
     }
 
@@ -83,6 +83,7 @@ for _command in (
     commands_server.whoami,
     commands_users.user,
     commands_users.credential,
+    commands_policy.policy,
 ):
     cli.add_command(_command)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -12,6 +12,7 @@ from cloud_server.frontends.fleet.stream_errors import from_stream_error
 from cloud_server.opens.door import Door, reason_of
 from cloud_server.opens.live import LiveOpen
 from cloud_server.opens.request import OpenRequest
+from cloud_server.rights.ask import Verb
 from cloud_server.routing.route import Route
 from cloud_server.trust.caller import Caller
 from tunnel.aio.sockets.http1 import ClientConnection, HeaderItems, Response
@@ -42,15 +43,25 @@ class KubeletCall:
 
 
 def asking_kubelet(
-    caller: Caller, agent: str, peer: str, about: Mapping[str, object], *, verb: str = "get", is_read: bool = False
+    caller: Caller,
+    agent: str,
+    peer: str,
+    about: Mapping[str, object],
+    *,
+    verb: Verb = Verb.GET,
+    unit: str = "",
+    command: Sequence[str] = (),
+    is_read: bool = False,
 ) -> OpenRequest:
     """Returns the request for a stream to an agent's kubelet; see OpenRequest."""
     return OpenRequest(
         caller=caller,
         frontend=FRONTEND,
         peer=peer,
-        verb=verb,
         asked=f"kubelet of {agent}",
+        verb=verb,
+        unit=unit,
+        command=tuple(command),
         route=Route(agent, KUBELET_TARGET),
         deadline_s=OPEN_DEADLINE_S,
         about=about,

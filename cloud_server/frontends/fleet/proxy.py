@@ -48,6 +48,7 @@ _LOG_OPTIONS = (
     "limitBytes",
     "stream",
 )
+"""Which right each subresource needs."""
 _STREAMS = (("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty"))
 _REQUEST_HEADERS = ("upgrade", "sec-websocket-key", "sec-websocket-version", "sec-websocket-extensions")
 _RESPONSE_HEADERS = ("upgrade", "sec-websocket-accept", "sec-websocket-protocol", "sec-websocket-extensions")
@@ -185,7 +186,11 @@ class Proxy:
 
 
 def _asking(exchange: Exchange, asked: _Asked, caller: Caller) -> OpenRequest:
-    return asking_kubelet(caller, asked.agent, exchange.peer, asked.about(), verb=SUBRESOURCES[asked.action])
+    unit = asked.container[:MAX_NAME_CHARS]
+    return asking_kubelet(
+        caller, asked.agent, exchange.peer, asked.about(), verb=SUBRESOURCES[asked.action], unit=unit,
+        command=asked.command,
+    )  # fmt: skip
 
 
 async def _copy_log(exchange: Exchange, answer: KubeletCall) -> None:

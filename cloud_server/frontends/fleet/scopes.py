@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from cloud_server.frontends.fleet.causes import cause
 from cloud_server.frontends.fleet.kubelet import FRONTEND
 from cloud_server.frontends.fleet.routes import ResourceRequest
-from cloud_server.trust.caller import UNLIMITED, Caller
+from cloud_server.rights.ask import Ask, Verb
+from cloud_server.rights.rules import Asked
+from cloud_server.rights.scopes import scope_refusal
+from cloud_server.trust.caller import UNLIMITED, Caller, Scope
 from tunnel.aio.sockets.http1 import Request
 from tunnel.core.wire.faults import OUT_OF_SCOPE
 from tunnel.kubeapi.status import ApiError, Json, about
 
-GET, LOGS, EXEC, PORT_FORWARD, OBSERVE, ADMINISTER = "get", "logs", "exec", "port-forward", "observe", "administer"
-SUBRESOURCES = {"log": LOGS, "exec": EXEC, "attach": EXEC, "portforward": PORT_FORWARD}
-"""Of pods, each with the verb of scopes that it is."""
+SUBRESOURCES = {"log": Verb.LOGS, "exec": Verb.EXEC, "attach": Verb.EXEC, "portforward": Verb.PORT_FORWARD}
+"""Of pods, each with the verb that it is."""
 
 
-def verb_of(request: ResourceRequest) -> str:
-    """What a request of the Kubernetes API is, in the words of scopes."""
-    return SUBRESOURCES.get(request.resource.subresource, GET)
+def verb_of(request: ResourceRequest) -> Verb:
+    """Returns the verb of rights that a request of the Kubernetes API is."""
+    return SUBRESOURCES.get(request.resource.subresource, Verb.GET)
 
 
 def check_frontend(caller: Caller) -> None:
-    """Make sure that a credential is good for the fleet API at all.
+    """Makes sure that a credential is good for the fleet API at all.
 
     Raises:
         ApiError: 403, it was made for something else.
@@ -33,7 +37,7 @@ def check_frontend(caller: Caller) -> None:
 
 
 def check_scope(caller: Caller, request: ResourceRequest) -> None:
-    """Make sure that a credential is good for a request of the Kubernetes API. Of what leads to a box, the door asks
+    """Makes sure that a credential is good for a request of the Kubernetes API. Of what leads to a box, the door asks
     anew, with the agent and the target.
 
     Raises:
@@ -42,29 +46,31 @@ def check_scope(caller: Caller, request: ResourceRequest) -> None:
     scope = caller.scope
     if scope is UNLIMITED:
         return
-    verb = verb_of(request)
+    agent = request.name if request.resource.name == "nodes" else ""
     if request.resource.subresource in SUBRESOURCES:
-        covered = scope.reaches(FRONTEND, verb)
-    else:
-        agent = request.name if request.resource.name == "nodes" else ""
-        covered = scope.covers(FRONTEND, verb, agent)
-    if not covered:
-        details = about(request.resource.group, request.resource.name, request.name)
-        raise _refused(caller, f"it is not good for {verb} of {request.resource.name}", details)
+        scope = replace(scope, agents=None, targets=None)
+    if refusal := _refusal(caller, scope, verb_of(request), agent):
+        raise _refused(caller, refusal, about(request.resource.group, request.resource.name, request.name))
 
 
 def check_administration(caller: Caller, request: Request) -> None:
-    """Make sure that a credential is good for a request to the administration API.
+    """Makes sure that a credential is good for a request to the administration API.
 
     Raises:
         ApiError: 403, it is not.
     """
-    verb = OBSERVE if request.method in ("GET", "HEAD") else ADMINISTER
-    if not caller.scope.covers(FRONTEND, verb):
-        raise _refused(caller, f"it is not good to {verb} the server")
+    verb = Verb.OBSERVE if request.method in ("GET", "HEAD") else Verb.ADMINISTER
+    if refusal := _refusal(caller, caller.scope, verb):
+        raise _refused(caller, refusal)
 
 
 # Internal
+
+
+def _refusal(caller: Caller, scope: Scope, verb: Verb, agent: str = "") -> str:
+    return scope_refusal(
+        scope, Asked(Ask(principal=caller.principal, scope=scope, frontend=FRONTEND, verb=verb, agent=agent))
+    )
 
 
 def _refused(caller: Caller, why: str, details: Json | None = None) -> ApiError:

@@ -96,6 +96,16 @@ async def test_allowed(rule: str, host: str, port: int, addresses: list[str]) ->
         ("[::/0]:*", "::", 22),
         ("[::/0]:*", "ff02::1", 22),
         ("[::/0]:*", "127.0.0.1", 22),
+        # No range covers a metadata or link-local address, by whatever spelling.
+        ("0.0.0.0/0:*", "169.254.169.254", 80),
+        ("169.254.0.0/16:*", "169.254.169.254", 80),
+        ("0.0.0.0/0:*", "100.100.100.200", 80),
+        ("0.0.0.0/0:*", "::ffff:168.63.129.16", 80),
+        ("0.0.0.0/0:*", "0xa9fea9fe", 80),
+        ("[::/0]:*", "fd00:ec2::254", 80),
+        ("[::/0]:*", "64:ff9b::a9fe:a9fe", 80),
+        ("[::/0]:*", "fe80::1", 80),
+        ("169.254.169.254:80", "169.254.169.253", 80),
         # What DNS says must not lead to the box itself, nor to its link: a rule with the address must.
         ("evil.example:80", "evil.example", 80),
         ("evil.example:80", "127.0.0.1", 80),
@@ -108,6 +118,7 @@ async def test_denied(rule: str, host: str, port: int) -> None:
         {
             "both.example": ["10.1.0.9", "fd00::9"],
             "other.example": ["10.2.0.1"],
+            "0xa9fea9fe": ["169.254.169.254"],
             "evil.example": ["127.0.0.1", "::1", "::ffff:127.0.0.1", "169.254.169.254", "fe80::1", "0.0.0.0"],
         }
     )

@@ -14,12 +14,14 @@ from structlog.contextvars import get_contextvars
 
 from cloud_server.frontends.forward import Forward
 from cloud_server.opens.live import Bytes, Change, LiveOpen, OpenView
-from cloud_server.opens.policy import Decision
+from cloud_server.opens.policy import DoorPolicy
 from cloud_server.opens.records import MAX_TARGET_CHARS
 from cloud_server.opens.request import OpenRequest
+from cloud_server.rights.engine import Decision
 from cloud_server.routing.route import Route
 from tests.cloud_server.frontends.site import Site, site
 from tests.support.doors import Doors, Nobody, asking, who
+from tests.support.policies import rights_of
 from tests.support.waits import eventually
 from tunnel.aio.sessions.incoming import GAVE_UP
 from tunnel.aio.sessions.stream import Stream
@@ -138,7 +140,7 @@ async def test_the_start_is_recorded_before_the_answer_is_handed_out() -> None:
         assert live is not None
         (record,) = far.records
         assert (record["event"], record["who"], record["proof"]) == ("open", "ann", "certificate:5f3a")
-        assert (record["resolved"], record["rule"], record["class"]) == ("127.0.0.1:21", "everybody", "auto")
+        assert (record["resolved"], record["rule"], record["class"]) == ("127.0.0.1:21", "builtin admin", "auto")
         assert get_contextvars()["trace_id"] == record["trace_id"] == live.request.trace_id
         live.opened().reset()
 
@@ -190,6 +192,12 @@ class Only:
     def decide(self, request: OpenRequest, route: Route) -> Decision:
         return Decision(route.agent in self._agents, f"rule of {route.agent}", "ask the site's owner")
 
+    def forbids(self, request: OpenRequest, route: Route, resolved: str) -> Decision | None:
+        return None
+
+    def weighs_addresses(self, request: OpenRequest) -> bool:
+        return False
+
 
 class Ways:
     """Two ways to everything."""
@@ -207,6 +215,48 @@ async def test_a_refusal_names_its_rule_and_no_agent_is_asked() -> None:
         (record,) = doors.records
         assert (record["event"], record["rule"], record["reason"]) == ("refused", "nobody", "not_allowed")
         assert far.asked == []
+
+
+NO_LOOPBACK = """
+[[role]]
+name = "no-loopback"
+[[role.deny]]
+targets = ["127.0.0.0/8:*"]
+[[binding]]
+role = "no-loopback"
+users = ["ann"]
+[[binding]]
+role = "admin"
+users = ["ann"]
+"""
+
+
+LOOPBACK_DENIED = rights_of(NO_LOOPBACK)
+OTHERS_DENIED = rights_of(NO_LOOPBACK.replace("127.0.0.0/8", "10.0.0.0/8"))
+
+
+async def test_a_name_that_turns_out_to_be_a_denied_address_gets_not_a_byte() -> None:
+    async with site() as far:
+        named = Route("box-7", TcpTarget("db.example", ECHO))
+        doors = Doors(far, policy=DoorPolicy(LOOPBACK_DENIED))
+        with pytest.raises(OpenRefused, match=r"db\.example:7 is 127\.0\.0\.1:7 there, not allowed by rule no-l.*deny"):
+            await doors.door.open(asking(named, early_data=b"secret"))
+        assert [asked.early_data for asked in far.asked] == [b""]
+        await eventually(lambda: doors.records.of("end"))
+        assert doors.records.of("end")[0]["reason"] == "not_allowed"
+        allowed = await Doors(far).door.open(asking(named, early_data=b"early"))
+        assert allowed is not None
+        assert [asked.early_data for asked in far.asked[1:]] == [b"early"]
+        allowed.opened().reset()
+
+
+async def test_first_bytes_that_had_to_wait_are_sent_behind_the_answer() -> None:
+    async with site() as far:
+        doors = Doors(far, policy=DoorPolicy(OTHERS_DENIED))
+        live = await doors.door.open(asking(Route("box-7", TcpTarget("db.example", ECHO)), early_data=b"early"))
+        assert live is not None
+        assert await live.opened().read() == b"early"
+        live.opened().reset()
 
 
 async def test_only_the_routes_that_are_allowed_are_tried() -> None:

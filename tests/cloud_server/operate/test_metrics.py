@@ -82,6 +82,7 @@ class Far:
             links=LINKS,
             handshakes_failed=lambda: {"tunnel": {Cause.EXPIRED: 2}, "fleet": {Cause.OURS_REFUSED: 1}},
             config=lambda: CONFIG,
+            policy=lambda: CONFIG,
             cluster_ages_s=lambda: {"Node": 4.5},
             unreadable=lambda: 3,
         )
@@ -230,5 +231,6 @@ async def test_links_configuration_and_the_cluster(far: Far) -> None:
     assert now["longline_handshakes_failed_total{listener=tunnel,reason=expired}"] == 2
     assert now["longline_handshakes_failed_total{listener=fleet,reason=ours_refused}"] == 1
     assert now["longline_config_generation"] == 4
+    assert (now["longline_policy_generation"], now["longline_policy_fault"]) == (4, 1)
     assert (now["longline_config_fault"], now["longline_config_needs_restart"]) == (1, 1)
     assert now["longline_cluster_watch_age_seconds{kind=Node}"] == 4.5

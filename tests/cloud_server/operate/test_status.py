@@ -67,6 +67,8 @@ def sources() -> Sources:
         access=lambda: Access(known=1, with_access=1, next="ann", next_end=NOW),
         late_agents=list,
         config=FakeConfig(),
+        policy=FakeConfig(),
+        policy_missing=lambda: False,
         audit=FakeAudit(),  # type: ignore[arg-type]
         lost_lines=lambda: 0,
         store_fault=lambda: "",

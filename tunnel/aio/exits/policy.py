@@ -13,10 +13,10 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from tunnel.aio.process.blocking import BlockingCalls, NotAnswering
 from tunnel.core.wire.errors import Code, OpenRefused
 from tunnel.core.wire.faults import NOT_ALLOWED_BY_BOX, Fault
+from tunnel.core.wire.metadata_addresses import is_metadata
 from tunnel.core.wire.target import TcpTarget
-from tunnel.core.wire.target_rule import Address, TargetRule, is_dns_name, normal_address
+from tunnel.core.wire.target_rule import LOOPBACK_NAME, Address, TargetRule, is_dns_name, normal_address
 
-LOCALHOST = "localhost"
 LOOPBACK: tuple[Address, ...] = (IPv4Address("127.0.0.1"), IPv6Address("::1"))
 """What `localhost` always is (RFC 6761 6.3), whatever the box's files and DNS say."""
 _BROADCAST = IPv4Address("255.255.255.255")
@@ -65,7 +65,8 @@ class Policy:
     async def permitted(self, target: TcpTarget) -> list[Address]:
         """Resolves a target and returns the addresses that may be dialled: exactly these.
 
-        A rule with addresses allows what lies in it, however it was named. A rule with a DNS name allows the host of
+        A rule with addresses allows what lies in it, however it was named; but a metadata or link-local address only
+        when it is that one address. A rule with a DNS name allows the host of
         that name, and the addresses that the name has now; but never, by an answer of DNS alone, this box itself or
         its link, where services listen that trust whoever can reach them.
 
@@ -81,7 +82,7 @@ class Policy:
         allowed = [
             address
             for address in addresses
-            if any(rule.matches_address(address, target.port) for rule in rules) or _fits_name(address, target, rules)
+            if any(_covers(rule, address, target.port) for rule in rules) or _fits_name(address, target, rules)
         ]
         if not allowed:
             allowed = await self._known_by_name(addresses, target, rules)
@@ -103,7 +104,7 @@ class Policy:
         """
         rules = [rule for rule in self._rules if rule.matches_port(target.port)]
         for rule in rules:
-            if rule.matches_address(address, target.port) or _fits_name(address, target, [rule]):
+            if _covers(rule, address, target.port) or _fits_name(address, target, [rule]):
                 return rule
         return next((rule for rule in rules if rule.name and _may_be_named(address, rule.name)), None)
 
@@ -115,7 +116,7 @@ class Policy:
         if rule in self._rules:
             return True
         return any(
-            one.matches_address(address, target.port) or _fits_name(address, target, [one])
+            _covers(one, address, target.port) or _fits_name(address, target, [one])
             for one in self._rules
             if one.matches_port(target.port)
         )
@@ -164,7 +165,7 @@ def _without_lookup(host: str) -> list[Address]:
 
 
 def _is_localhost(host: str) -> bool:
-    return host.lower().removesuffix(".") == LOCALHOST
+    return host.lower().removesuffix(".") == LOOPBACK_NAME
 
 
 def _fits_name(address: Address, target: TcpTarget, rules: Sequence[TargetRule]) -> bool:
@@ -172,9 +173,18 @@ def _fits_name(address: Address, target: TcpTarget, rules: Sequence[TargetRule])
     return named and _may_be_named(address, target.host)
 
 
+def _covers(rule: TargetRule, address: Address, port: int) -> bool:
+    """Whether a rule allows an address; a metadata address must be named by itself, whatever range lies around it."""
+    if not rule.matches_address(address, port):
+        return False
+    return not is_metadata(address) or (rule.network is not None and rule.network.num_addresses == 1)
+
+
 def _may_be_named(address: Address, name: str) -> bool:
-    """Whether a DNS name suffices to reach an address; the box's own and its link's must stand in a rule themselves."""
-    return _is_localhost(name) or not (address.is_loopback or address.is_link_local)
+    """Whether a DNS name suffices to reach an address; the box's own, its link's and those of metadata services must
+    stand in a rule themselves.
+    """
+    return _is_localhost(name) or not (address.is_loopback or is_metadata(address))
 
 
 def _can_be_dialled(address: Address) -> bool:

@@ -70,6 +70,8 @@ class DesiredState(Generic[C]):
         apply: Callable[[C, C], Awaitable[None]],
         only_at_start: Sequence[str] = (),
         fault: str = "",
+        compare: Callable[[C, C], list[Difference]] = differences,
+        what: str = "configuration",
         on_reloaded: Callable[[Reloaded], None] = lambda _reloaded: None,
     ) -> None:
         """The daemon runs with `current` already.
@@ -82,6 +84,8 @@ class DesiredState(Generic[C]):
                 had now (a port in use) is no failure: it is brought up later, and told by the daemon's parts.
             only_at_start: keys, or sections, that `apply` leaves alone.
             fault: why the file cannot be used as it is, for a daemon that started all the same; told by it already.
+            compare: finds what is different.
+            what: the file is called in the log.
             on_reloaded: is told how each look went that found something: for metrics and the audit record.
         """
         self.path = path
@@ -101,8 +105,10 @@ class DesiredState(Generic[C]):
         self._load = load
         self._apply = apply
         self._only_at_start = tuple(only_at_start)
+        self._compare = compare
+        self._what = what
         self._on_reloaded = on_reloaded
-        self._calls = BlockingCalls("configuration")
+        self._calls = BlockingCalls(what)
         self._one_at_a_time = asyncio.Lock()
 
     async def run(self) -> None:
@@ -119,10 +125,13 @@ class DesiredState(Generic[C]):
             watch.close()
 
     @contextmanager
-    def reloading_on_hangup(self, also: Callable[[], object] = lambda: None) -> Iterator[None]:
+    def reloading_on_hangup(
+        self, also: Callable[[], object] = lambda: None, then: Callable[[str], Awaitable[object]] | None = None
+    ) -> Iterator[None]:
         """Read the file anew at each SIGHUP while the block runs; without this the signal would end the process.
 
-        systemd is told when that begins and when it is over. `also` is called at each, before it.
+        systemd is told when that begins and when it is over. `also` is called at each, before it; `then`, behind it, is
+        told why.
         """
         loop = asyncio.get_running_loop()
         tasks = TaskOwner("reload")
@@ -130,7 +139,7 @@ class DesiredState(Generic[C]):
         def hung_up() -> None:
             also()
             notify_reloading()
-            tasks.spawn("SIGHUP", self._hung_up())
+            tasks.spawn("SIGHUP", self._hung_up(then))
 
         loop.add_signal_handler(signal.SIGHUP, hung_up)
         try:
@@ -153,7 +162,7 @@ class DesiredState(Generic[C]):
             except (ConfigError, NotAnswering) as error:
                 return self._keep_old(error, why)
             except Exception:  # noqa: BLE001 - whatever it is, the daemon goes on with what it has
-                text = "the configuration cannot be read, for a fault of the daemon"
+                text = f"the {self._what} cannot be read, for a fault of the daemon"
                 _log.exception(text, code=BUG.code, why=why)
                 return self._keep_old(FaultError("a fault of the daemon while it was read: the log says more"), why)
             return await self._take(new, found, restart, why)
@@ -178,16 +187,18 @@ class DesiredState(Generic[C]):
         except OSError:
             return True
 
-    async def _hung_up(self) -> None:
+    async def _hung_up(self, then: Callable[[str], Awaitable[object]] | None) -> None:
         try:
             await self.reload("SIGHUP")
+            if then is not None:
+                await then("SIGHUP")
         finally:
             notify("READY=1")
 
     def _keep_old(self, error: FaultError, why: str) -> Reloaded:
         fault = error.text
         if fault != self.fault:
-            text = "the configuration cannot be used, the one before stays"
+            text = f"the {self._what} cannot be used, the one before stays"
             _log.error(text, code=error.fault.code, why=why, reason=fault)
         self.fault = fault
         return self._told(Reloaded(generation=self.generation, needs_restart=self.needs_restart, fault=fault))
@@ -197,14 +208,16 @@ class DesiredState(Generic[C]):
         long file also the comparing takes its time.
         """
         new = self._load(self.path)
-        found = differences(self.current, new)
-        since_start = found if self.current is self._started_with else differences(self._started_with, new)
+        found = self._compare(self.current, new)
+        if not self._only_at_start:
+            return new, found, []
+        since_start = found if self.current is self._started_with else self._compare(self._started_with, new)
         return new, found, [one for one in since_start if one.is_of(self._only_at_start)]
 
     async def _take(self, new: C, found: list[Difference], restart: list[Difference], why: str) -> Reloaded:
         mended, self.fault = self.fault not in ("", self._half_applied), self._half_applied
         if mended:
-            _log.info("the configuration can be used again", why=why)
+            _log.info(f"the {self._what} can be used again", why=why)
         self.needs_restart = _shown(restart)
         if not found:
             told = Reloaded(generation=self.generation, needs_restart=self.needs_restart, fault=self.fault)
@@ -215,14 +228,14 @@ class DesiredState(Generic[C]):
         except Exception:  # noqa: BLE001 - whatever it is, the daemon goes on and says so
             self.fault = "a fault of the daemon while it was applied: the log says more, and a restart applies all"
             self._half_applied = self.fault
-            text = "the configuration was not applied to its end, for a fault of the daemon"
+            text = f"the {self._what} was not applied to its end, for a fault of the daemon"
             _log.exception(text, code=BUG.code, why=why)
         self.current = new
         self.generation += 1
         self.loaded = datetime.now(UTC)
         self.changed = _shown(found)
         _log.info(
-            "configuration applied", why=why, generation=self.generation, changed=self.changed,
+            f"{self._what} applied", why=why, generation=self.generation, changed=self.changed,
             needs_restart=self.needs_restart,
         )  # fmt: skip
         return self._told(

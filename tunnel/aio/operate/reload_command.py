@@ -29,5 +29,8 @@ def ask_to_reload(config: Path, unreachable: Fault) -> None:
         click.echo(f"changed: {change}")
     for change in done["needs_restart"]:
         click.echo(f"needs a restart: {change}")
-    if not done["changed"]:
+    policy = (done.get("policy") or {}).get("changed") or []
+    for change in policy:
+        click.echo(f"policy changed: {change}")
+    if not done["changed"] and not policy:
         click.echo("nothing has changed")

@@ -75,6 +75,10 @@ MEMORY_UNREADABLE: Final = Fault("LL1045", "What the command remembers cannot be
 SSH_MISSING: Final = Fault("LL1046", "There is no ssh program")
 USER_UNKNOWN: Final = Fault("LL1047", "There is no user of that name")
 LABEL_INVALID: Final = Fault("LL1048", "A label cannot be that of an agent")
+POLICY_MISSING: Final = Fault("LL1060", "There is no policy file, so that users may do nothing")
+POLICY_INVALID: Final = Fault("LL1061", "The policy file cannot be used")
+POLICY_THERE: Final = Fault("LL1062", "There is a policy file already")
+ASK_UNCLEAR: Final = Fault("LL1063", "What the policy is asked about cannot be understood")
 
 # Certificates and identity
 

@@ -1,0 +1,83 @@
+"""The policy of a running server: read at its start, followed like the configuration, swapped as a whole."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from cloud_server.rights.changes import policy_changes
+from cloud_server.rights.policy_file import NO_POLICY, PolicyFile, load_policy_if_any
+from tunnel.aio.operate.desired_state import DesiredState, Reloaded
+from tunnel.aio.process.config import ConfigError
+from tunnel.core.wire.faults import POLICY_MISSING
+
+REMEDY = "cloud-server policy init --admin NAME"
+
+_log = structlog.get_logger("cloud.policy")
+
+
+class FollowedPolicy:
+    """`load` first, then `run`; `use` when the configuration names another file."""
+
+    def __init__(self, path: Path, swap: Callable[[PolicyFile], None], on_reloaded: Callable[[Reloaded], None]) -> None:
+        """Nothing is read yet.
+
+        Args:
+            path: of the file.
+            swap: makes the server go by another policy.
+            on_reloaded: is told how each look at the file went that found something.
+        """
+        self._swap = swap
+        self.state = DesiredState(
+            path, NO_POLICY, load=_load, apply=self._apply, compare=policy_changes, what="policy",
+            on_reloaded=on_reloaded,
+        )  # fmt: skip
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether there has been no file since the start."""
+        return self.state.current is NO_POLICY
+
+    async def load(self) -> None:
+        """Reads the file for the first time. Without one users may do nothing, and people are told.
+
+        Raises:
+            ConfigError: there is a file, and it cannot be used.
+        """
+        state = self.state
+        found = await asyncio.to_thread(load_policy_if_any, state.path)
+        if found is None:
+            state.fault = _missing(state.path)
+            text = "there is no policy file: users may do nothing"
+            _log.warning(text, code=POLICY_MISSING.code, path=str(state.path), remedy=REMEDY)
+            return
+        state.current = found
+        self._swap(found)
+
+    async def run(self) -> None:
+        """Follows the file until cancelled."""
+        await self.state.run()
+
+    async def use(self, path: Path) -> None:
+        """Goes by another file from now on; by the policy before, while that one cannot be used."""
+        self.state.path = path
+        await self.state.reload("the configuration names another file")
+
+    # Internal
+
+    async def _apply(self, _old: PolicyFile, new: PolicyFile) -> None:
+        self._swap(new)
+
+
+def _load(path: Path) -> PolicyFile:
+    found = load_policy_if_any(path)
+    if found is None:
+        raise ConfigError([_missing(path)], POLICY_MISSING)
+    return found
+
+
+def _missing(path: Path) -> str:
+    return f"{path}: there is no such file: {REMEDY} makes one"

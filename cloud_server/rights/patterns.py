@@ -1,0 +1,164 @@
+"""What a rule's limits are made of: globs over names, and patterns over targets."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+
+from tunnel.core.wire.metadata_addresses import faces, is_metadata, literal_address
+from tunnel.core.wire.target import ServiceTarget, Target, TcpTarget
+from tunnel.core.wire.target_rule import LOOPBACK_NAME, Address, TargetRule
+
+SERVICE = "service:"
+_WILD = re.compile(r"[*?]")
+_ANY_HOST = "any"
+_GLOB = re.compile(r"[^\s\[\]{}]{1,253}")
+
+
+class Globs:
+    """Names with `*` for any text and `?` for any one character."""
+
+    __slots__ = ("_exact", "_heads", "_pattern", "prefixes", "texts")
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self.texts = tuple(texts)
+        wild = [text for text in self.texts if _WILD.search(text)]
+        self._exact = frozenset(self.texts).difference(wild)
+        # Most are `site-a-*`: an expression would take longer to match, and fifty times as long to make.
+        self._heads = tuple(text[:-1] for text in wild if _WILD.search(text[:-1]) is None and text.endswith("*"))
+        others = [text for text in wild if text[:-1] not in self._heads or not text.endswith("*")]
+        self._pattern = re.compile("|".join(map(_translated, others))).fullmatch if others else None
+        self.prefixes = frozenset(_WILD.split(text, maxsplit=1)[0] for text in self.texts)
+        """What every name that is matched begins with one of."""
+
+    def match(self, name: str) -> bool:
+        """Returns whether one of them is a name; nothing matches the empty one."""
+        if name in self._exact:
+            return True
+        if not name:
+            return False
+        return name.startswith(self._heads) or (self._pattern is not None and self._pattern(name) is not None)
+
+
+class Aim:
+    """A target as rules look at it, worked out once for all of them."""
+
+    __slots__ = ("address", "faces", "metadata", "name", "port", "service", "target")
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.service = target.name if isinstance(target, ServiceTarget) else ""
+        self.name, self.port = "", 0
+        self.address: Address | None = None
+        """None for a name, which only the box looks up."""
+        self.faces: tuple[Address, ...] = ()
+        self.metadata = False
+        if not isinstance(target, TcpTarget):
+            return
+        self.port = target.port
+        self.name, self.address, self.faces, self.metadata = _host(target.host)
+
+
+class TargetPattern:
+    """One of a rule's `targets`: `host:ports`, `*.example.com:ports`, `*:ports`, `service:NAME`, or `*`."""
+
+    __slots__ = ("_any_host", "_any_target", "_rule", "_service", "_suffix", "text")
+
+    def __init__(self, text: str) -> None:
+        """Parses one.
+
+        Raises:
+            ValueError: it is none; the text says what is wrong.
+        """
+        self.text = text
+        self._any_target = text == "*"
+        self._service = Globs([text.removeprefix(SERVICE)]) if text.startswith(SERVICE) else None
+        self._suffix, self._any_host = "", False
+        self._rule: TargetRule | None = None
+        if self._any_target:
+            return
+        if self._service is not None:
+            if not is_glob(text.removeprefix(SERVICE)):
+                raise ValueError(f"{text!r} names no service: write service:NAME, such as service:ssh")
+            return
+        if text.startswith("*:"):
+            self._any_host, text = True, _ANY_HOST + text[1:]
+        self._rule = TargetRule.parse(text.removeprefix("*."))
+        if text.startswith("*."):
+            if self._rule.network is not None:
+                raise ValueError(f"{text!r}: * stands before a DNS name, such as *.example.com:443, or alone")
+            self._suffix = f".{self._rule.name}"
+
+    def covers(self, aim: Aim) -> bool:
+        """Returns whether a target is meant, by its name or by the address itself."""
+        return self._covers(aim, (aim.address,) if aim.address is not None else ())
+
+    def touches(self, aim: Aim) -> bool:
+        """Returns whether a target may be meant, also by an address that it stands for; a deny looks so."""
+        return self._covers(aim, aim.faces)
+
+    def names(self, aim: Aim) -> bool:
+        """Returns whether exactly this one address is meant, and nothing else."""
+        rule = self._rule
+        if rule is None or rule.network is None or rule.network.num_addresses != 1 or aim.address is None:
+            return False
+        return rule.network.network_address == aim.address and rule.matches_port(aim.port)
+
+    # Internal
+
+    def _covers(self, aim: Aim, addresses: Iterable[Address]) -> bool:
+        if self._any_target:
+            return True
+        if self._service is not None or aim.service:
+            return self._service is not None and self._service.match(aim.service)
+        rule = self._rule
+        if rule is None or not rule.matches_port(aim.port):
+            return False
+        if self._any_host:
+            return True
+        if rule.network is None:
+            if self._suffix:
+                return aim.name.endswith(self._suffix)
+            return aim.name == rule.name
+        return any(address in rule.network for address in addresses)
+
+
+def is_glob(text: str) -> bool:
+    """Returns whether a text may stand where names are matched."""
+    return _GLOB.fullmatch(text) is not None
+
+
+# Internal
+
+
+@lru_cache(maxsize=4096)
+def _host(host: str) -> tuple[str, Address | None, tuple[Address, ...], bool]:
+    """Name, address, faces, and whether it is a metadata address, of one host."""
+    name = host.lower().rstrip(".")
+    address = literal_address("127.0.0.1" if name == LOOPBACK_NAME else host)
+    if address is None:
+        return name, None, (), False
+    return name, address, faces(address), is_metadata(address)
+
+
+def _translated(glob: str) -> str:
+    return "".join(".*" if char == "*" else "." if char == "?" else re.escape(char) for char in glob)
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """All patterns of one rule."""
+
+    patterns: tuple[TargetPattern, ...]
+
+    def covers(self, aim: Aim) -> bool:
+        """Returns whether one of them covers a target; of a metadata address only one that names it does."""
+        if aim.metadata:
+            return any(pattern.names(aim) for pattern in self.patterns)
+        return any(pattern.covers(aim) for pattern in self.patterns)
+
+    def touches(self, aim: Aim) -> bool:
+        """Returns whether one of them may mean a target."""
+        return any(pattern.touches(aim) for pattern in self.patterns)
