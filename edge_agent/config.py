@@ -14,6 +14,7 @@ from tunnel.aio.process.config import (
     Fault,
     HostPort,
     LogConfig,
+    NameGlob,
     Seconds,
     ServerAddress,
     TargetPattern,
@@ -22,6 +23,7 @@ from tunnel.aio.process.config import (
     load_tolerant,
 )
 from tunnel.aio.sockets.http_proxy import NO_PROXY, ProxyUnusable, parse_proxy
+from tunnel.core.wire.audience import Audience
 from tunnel.core.wire.names import AGENT_NAME_RULE, OLD_KUBELET, is_service_name
 from tunnel.core.wire.target import ServiceTarget, Target, TcpTarget
 from tunnel.core.wire.target_rule import TargetRule
@@ -56,11 +58,14 @@ class AllowConfig:
     target: TargetPattern
     service: str | None = None
     """A name for the target, if that is a single one: CONNECT finds it as `<agent>:<service>`. None: it has no name."""
+    users: list[NameGlob] = dataclasses.field(default_factory=list)
+    groups: list[NameGlob] = dataclasses.field(default_factory=list)
+    """Who may use it, together with `users`; with both empty, everybody whom the server lets."""
 
     @property
     def rule(self) -> TargetRule:
-        """Returns the rule that the target stands for."""
-        return self.target.rule
+        """Returns the rule that the section stands for."""
+        return dataclasses.replace(self.target.rule, audience=Audience(tuple(self.users), tuple(self.groups)))
 
 
 class ListenTarget(str):

@@ -75,7 +75,7 @@ class _Record:
         self._stream = stream
         self._traffic.began(service_of(self._incoming.target), stream)
         if not self._quiet:
-            rule = acceptor.rule_of(self._incoming.target, stream.resolved_address)
+            rule = acceptor.rule_of(self._incoming.target, stream.resolved_address, self._incoming.principal)
             self._audit.record("open", **self._about(), rule=rule or None, resolved=stream.resolved_address or None)
 
     def failed(self, reason: StreamError) -> None:

@@ -21,6 +21,7 @@ from cattrs.errors import ForbiddenExtraKeysError
 
 from tunnel.core.wire import faults as table
 from tunnel.core.wire.faults import CONFIG_INVALID, CONFIG_NOT_TOML, CONFIG_UNREADABLE, FaultError
+from tunnel.core.wire.globs import MAX_GLOB_CHARS, is_glob
 from tunnel.core.wire.host_port import split_host_port
 from tunnel.core.wire.target_rule import MAX_PORT, TargetRule
 
@@ -106,6 +107,25 @@ class TargetPattern(str):
     def rule(self) -> TargetRule:
         """It, parsed."""
         return TargetRule.parse(self)
+
+
+class NameGlob(str):
+    """The name of a user or group, or a pattern of such names: `*` is any text, `?` any one character."""
+
+    __slots__ = ()
+
+    @classmethod
+    def from_config(cls, value: object) -> NameGlob:
+        """Returns the pattern that a value of a configuration stands for.
+
+        Raises:
+            ValueError: no name could match it.
+        """
+        if not is_glob(_string(value)):
+            raise ValueError(
+                f"{_shown(value)} is no name or pattern: {MAX_GLOB_CHARS} characters, no blanks or brackets"
+            )
+        return cls(value)
 
 
 class Seconds(float):

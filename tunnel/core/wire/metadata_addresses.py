@@ -1,0 +1,96 @@
+"""Addresses that answer whoever can reach them: the metadata services of clouds, and everything that is link-local.
+
+A machine's credentials can be had there by one request, so that no range of a rule ever covers them: a rule must name
+exactly the one address. This file is the only list; both ends ask it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import Final
+
+from tunnel.core.wire.target_rule import Address, Network, normal_address
+
+NETWORKS: Final[tuple[Network, ...]] = (
+    ip_network("169.254.0.0/16"),  # RFC 3927; 169.254.169.254 of AWS, Azure, Google, OpenStack, 169.254.170.2 of ECS
+    ip_network("fe80::/10"),  # RFC 4291 2.5.6
+    ip_network("fd00:ec2::254/128"),  # AWS, by IPv6
+    ip_network("100.100.100.200/32"),  # Alibaba Cloud
+    ip_network("168.63.129.16/32"),  # Azure's WireServer
+)
+NAT64: Final = ip_network("64:ff9b::/96")
+"""RFC 6052 2.1: the IPv4 address is in the last 32 bits."""
+LOCAL_NAT64: Final = ip_network("64:ff9b:1::/48")
+"""RFC 8215: the operator chooses the length of the prefix, and with it where the IPv4 address is."""
+_NUMBER = re.compile(r"0[xX][0-9A-Fa-f]+|0[0-7]*|[1-9][0-9]*")
+_PARTS = 4
+
+
+def is_metadata(address: Address) -> bool:
+    """Returns whether an address, or an IPv4 address that it stands for, is one of these."""
+    return any(face in network for face in faces(address) for network in NETWORKS if network.version == face.version)
+
+
+def faces(address: Address) -> tuple[Address, ...]:
+    """Returns an address as the kernel dials it, and behind it each IPv4 address that a translator may take it for."""
+    plain = normal_address(address)
+    if isinstance(plain, IPv4Address):
+        return (plain,)
+    return (plain, *_embedded(plain))
+
+
+def literal_address(host: str) -> Address | None:
+    """Returns the address that a host is, by any spelling that the C library's getaddrinfo takes; None for a name.
+
+    That is more than `ip_address` takes: `2852039166`, `0xa9fea9fe`, `169.254.43518` and `0251.0376.0251.0376` are all
+    169.254.169.254 (inet_aton(3)), and `fe80::1%eth0` has a zone.
+    """
+    if ":" in host:
+        try:
+            return normal_address(ip_address(host.partition("%")[0]))
+        except ValueError:
+            return None
+    if not host[:1].isdigit():
+        return None
+    return _inet_aton(host.rstrip("."))
+
+
+# Internal
+
+
+def _embedded(address: IPv6Address) -> Iterator[IPv4Address]:
+    number = int(address)
+    if address in NAT64:
+        yield IPv4Address(number & 0xFFFFFFFF)
+    elif address in LOCAL_NAT64:
+        # RFC 6052 2.2: behind a prefix of 48, 56, 64 or 96 bits; the eight bits from 64 on are left out.
+        yield IPv4Address((number >> 64 & 0xFFFF) << 16 | number >> 40 & 0xFFFF)
+        yield IPv4Address((number >> 64 & 0xFF) << 24 | number >> 32 & 0xFFFFFF)
+        yield IPv4Address(number >> 24 & 0xFFFFFFFF)
+        yield IPv4Address(number & 0xFFFFFFFF)
+    elif address.sixtofour is not None:
+        yield address.sixtofour
+
+
+def _inet_aton(text: str) -> IPv4Address | None:
+    """One to four numbers, decimal, octal or hexadecimal; the last fills all bytes that are left."""
+    words = text.split(".")
+    if len(words) > _PARTS or not all(map(_NUMBER.fullmatch, words)):
+        return None
+    # Bounded: ten digits are more than 32 bits have, leading zeros apart.
+    numbers = [_number(word) for word in words]
+    *first, last = numbers
+    if any(number > 0xFF for number in first) or last >= 1 << 8 * (_PARTS - len(first)):
+        return None
+    value = last
+    for place, number in enumerate(first):
+        value |= number << 8 * (_PARTS - 1 - place)
+    return IPv4Address(value)
+
+
+def _number(word: str) -> int:
+    if word[:2] in ("0x", "0X"):
+        return int(word, 16)
+    return int(word, 8 if word[0] == "0" else 10)
