@@ -7,14 +7,14 @@ from typing import ClassVar
 import click
 
 from tunnel.aio.process.command import VERSION, command_line, explain_command
-from tunnel.tool import commands_boxes, commands_reach, commands_server
+from tunnel.tool import commands_boxes, commands_reach, commands_recordings, commands_server
 
 
 class Sections(click.Group):
     """A group of commands whose help lists them by what they are for."""
 
     sections: ClassVar = {
-        "Boxes": ("ls", "exec", "logs", "cp", "ssh", "forward", "connect"),
+        "Boxes": ("ls", "exec", "logs", "cp", "ssh", "forward", "connect", "recordings", "play"),
         "The server": ("status", "agents", "opens", "events", "whoami"),
         "This command": ("explain", "completion", "version"),
     }
@@ -76,6 +76,8 @@ for _command in (
     commands_reach.ssh,
     commands_reach.forward,
     commands_reach.connect,
+    commands_recordings.recordings,
+    commands_recordings.play,
     commands_server.status,
     commands_server.agents,
     commands_server.opens,

@@ -82,7 +82,7 @@ async def serving(settings: HostSettings, *, dial: Dial | None = None, **program
     kubelet = await asyncio.to_thread(HostKubelet, POD, settings, records, dial, **programs)  # looks at files
     if settings.exec:
         with contextlib.suppress(PartFailed):  # its commands say why
-            await kubelet.find_account()
+            await kubelet.find_accounts()
     async with asyncio.TaskGroup() as tasks:
         box = Box(kubelet, tasks, records)
         try:
