@@ -16,9 +16,8 @@ from tunnel.core.wire.faults import METADATA_NOT_NAMED, NOT_ALLOWED_BY_BOX, RULE
 from tunnel.core.wire.metadata_addresses import is_metadata
 from tunnel.core.wire.principal import NOBODY, Principal
 from tunnel.core.wire.target import TcpTarget
-from tunnel.core.wire.target_rule import Address, TargetRule, is_dns_name, normal_address
+from tunnel.core.wire.target_rule import LOOPBACK_NAME, Address, TargetRule, is_dns_name, normal_address
 
-LOCALHOST = "localhost"
 LOOPBACK: tuple[Address, ...] = (IPv4Address("127.0.0.1"), IPv6Address("::1"))
 """What `localhost` always is (RFC 6761 6.3), whatever the box's files and DNS say."""
 _BROADCAST = IPv4Address("255.255.255.255")
@@ -179,7 +178,7 @@ def _without_lookup(host: str) -> list[Address]:
 
 
 def _is_localhost(host: str) -> bool:
-    return host.lower().removesuffix(".") == LOCALHOST
+    return host.lower().removesuffix(".") == LOOPBACK_NAME
 
 
 def _key(target: TcpTarget) -> tuple[str, int]:

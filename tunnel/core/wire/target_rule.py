@@ -17,6 +17,8 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 MAX_PORT = 65535
+LOOPBACK_NAME = "localhost"
+"""Always this machine, whatever its files and DNS say (RFC 6761 6.3)."""
 _NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*\.?")
 _PORTS = re.compile(r"\d{1,5}(-\d{1,5})?")
 
