@@ -26,7 +26,7 @@ def test_without_them_anything_goes() -> None:
 def test_an_empty_list_is_no_account_and_two_lists_are_what_both_have() -> None:
     assert ExecTerms.read([("longline-accounts", "")]).accounts == frozenset()
     both = [("longline-accounts", "root, deploy"), ("longline-accounts", "deploy,www")]
-    assert ExecTerms.read(both).accounts == {"deploy"}
+    assert ExecTerms.read(both).accounts == frozenset({"deploy"})
 
 
 def test_a_demand_that_is_not_understood_is_one() -> None:

@@ -196,7 +196,7 @@ async def test_a_disk_that_fails_or_hangs_ends_the_session(tmp_path: Path, monke
             client = await demanded(box, "sh", "-c", "echo first; read line; echo second; sleep 60")
             await client.until(STDOUT, b"first")
             with monkeypatch.context() as patched:
-                patched.setattr(recordings.os, "write", write)
+                patched.setattr("edge_agent.hostkubelet.recordings.os.write", write)
                 await client.send(STDIN, b"\n")
                 assert why in await failure(client)
             go_on.set()
