@@ -182,7 +182,7 @@ class Agent:
         if self._host_part is not None:
             self.parts.forget(self._host_part)
             self._host_part = None
-        host, settings = self._host, new.host.settings
+        host, settings = self._host, new.host.settings(new.state)
         ended = host.apply(settings) if host is not None else 0
         if not new.host.offered:
             self._host = None
@@ -195,7 +195,7 @@ class Agent:
             dial = partial(self._acceptor.dialled, through=KUBELET)
             host = self._host = HostKubelet(self.name, settings, self._audit, dial)
         if new.host.exec:
-            self._host_part = self.parts.want("host.exec", host.find_account)
+            self._host_part = self.parts.want("host.exec", host.find_accounts)
         return ended
 
     def _apply_kubelet(self, new: AgentConfig) -> None:

@@ -6,14 +6,18 @@ import dataclasses
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
 
-from edge_agent.hostkubelet.settings import HostSettings, SettingsError
+from edge_agent.hostkubelet.command_pattern import CommandPattern
+from edge_agent.hostkubelet.exec_rules import ExecRule
+from edge_agent.hostkubelet.settings import HostSettings, RecordingSettings, SettingsError
 from edge_agent.identity.expiries import KubeletFiles
 from tunnel.aio.process.config import (
     AuditConfig,
     Fault,
     HostPort,
     LogConfig,
+    NameGlob,
     Seconds,
     ServerAddress,
     TargetPattern,
@@ -22,11 +26,13 @@ from tunnel.aio.process.config import (
     load_tolerant,
 )
 from tunnel.aio.sockets.http_proxy import NO_PROXY, ProxyUnusable, parse_proxy
+from tunnel.core.wire.audience import Audience
 from tunnel.core.wire.names import AGENT_NAME_RULE, OLD_KUBELET, is_service_name
 from tunnel.core.wire.target import ServiceTarget, Target, TcpTarget
 from tunnel.core.wire.target_rule import TargetRule
 
 _LABEL = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+_ACCOUNT = re.compile(r"[^\s,:/]{1,256}")
 MAX_LABELS = 64
 """The most labels that may be configured; the cloud server shows no more."""
 _LABEL_RULE = "1 to 63 of letters, digits, '-', '_' and '.', not at the ends"
@@ -56,11 +62,14 @@ class AllowConfig:
     target: TargetPattern
     service: str | None = None
     """A name for the target, if that is a single one: CONNECT finds it as `<agent>:<service>`. None: it has no name."""
+    users: list[NameGlob] = dataclasses.field(default_factory=list)
+    groups: list[NameGlob] = dataclasses.field(default_factory=list)
+    """Who may use it, together with `users`; with both empty, everybody whom the server lets."""
 
     @property
     def rule(self) -> TargetRule:
-        """Returns the rule that the target stands for."""
-        return self.target.rule
+        """Returns the rule that the section stands for."""
+        return dataclasses.replace(self.target.rule, audience=Audience(tuple(self.users), tuple(self.groups)))
 
 
 class ListenTarget(str):
@@ -96,25 +105,133 @@ class ListenConfig:
     target: ListenTarget
 
 
+class AccountName(str):
+    """The name of an account of this box."""
+
+    __slots__ = ()
+
+    @classmethod
+    def from_config(cls, value: object) -> AccountName:
+        """Returns the name that a value of a configuration stands for.
+
+        Raises:
+            ValueError: it cannot be one. The server names accounts with commas between them.
+        """
+        if not isinstance(value, str) or not _ACCOUNT.fullmatch(value):
+            raise ValueError('must be the name of an account of this box, such as "deploy"')
+        return cls(value)
+
+
+class CommandLine(str):
+    """A command line that may be run: see `CommandPattern`."""
+
+    __slots__ = ()
+
+    @classmethod
+    def from_config(cls, value: object) -> CommandLine:
+        """Returns the command line that a value of a configuration stands for.
+
+        Raises:
+            ValueError: it is none.
+        """
+        if not isinstance(value, str):
+            raise ValueError('must be a command line such as "systemctl restart nginx"')  # noqa: TRY004  # as all faults
+        CommandPattern.parse(value)
+        return cls(value)
+
+
+DEFAULT_USER = "root"
+"""The account that commands run as where nothing names one."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExecConfig:
+    """A `[[host.exec]]` section: who may run which commands, and as which account."""
+
+    account: AccountName
+    users: list[NameGlob] = dataclasses.field(default_factory=list)
+    groups: list[NameGlob] = dataclasses.field(default_factory=list)
+    """Who may, together with `users`; with both empty, everybody whom the server lets."""
+    commands: list[CommandLine] = dataclasses.field(default_factory=list)
+    """The command lines; empty: all, and so an interactive shell."""
+
+    @property
+    def rule(self) -> ExecRule:
+        """Returns the rule that the section stands for."""
+        audience = Audience(tuple(self.users), tuple(self.groups))
+        return ExecRule(self.account, audience, tuple(CommandPattern.parse(text) for text in self.commands))
+
+
+_RECORDING = RecordingSettings()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RecordingConfig:
+    """The `[host.recording]` section: what of commands is recorded."""
+
+    mode: Literal["off", "policy", "always"] = _RECORDING.mode
+    folder: Path | None = None
+    """The folder of the recordings; None: `recordings` in the state folder."""
+    max_file_bytes: int = _RECORDING.max_file_bytes
+    max_total_bytes: int = _RECORDING.max_total_bytes
+    on_full: Literal["oldest", "refuse"] = _RECORDING.on_full
+
+    def settings(self, state: Path | None) -> RecordingSettings:
+        """Returns the settings as the built-in kubelet takes them."""
+        folder = self.folder or (None if state is None else state / "recordings")
+        return RecordingSettings(self.mode, folder, self.max_file_bytes, self.max_total_bytes, self.on_full)
+
+    def faults(self) -> Iterable[Fault]:
+        """Yields each fault of the section."""
+        if self.max_file_bytes < MIN_RECORDING_BYTES:
+            yield Fault("host.recording.max_file_bytes", f"must be {MIN_RECORDING_BYTES} or more")
+        if self.max_total_bytes < self.max_file_bytes:
+            yield Fault("host.recording.max_total_bytes", "must be no less than max_file_bytes")
+
+
+MIN_RECORDING_BYTES = 64 * 1024
+"""The least bytes that a recording may have: less would end the first screen of a shell."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HostConfig:
     """The `[host]` section: the box as a pod. With its defaults nothing is reachable."""
 
-    exec: bool = False
-    user: str = "root"
+    exec: bool | list[ExecConfig] = False
+    """Whether everybody may run commands as `user`; or who may, by `[[host.exec]]` sections."""
+    user: str = DEFAULT_USER
     shell: str = ""
     units: list[str] = dataclasses.field(default_factory=list)
     files: list[Path] = dataclasses.field(default_factory=list)
+    recording: RecordingConfig = dataclasses.field(default_factory=RecordingConfig)
 
     @property
     def offered(self) -> bool:
         """Returns whether the section offers anything at all."""
-        return self.exec or bool(self.units) or bool(self.files)
+        return bool(self.exec or self.units or self.files)
 
-    @property
-    def settings(self) -> HostSettings:
-        """Returns the settings as the built-in kubelet takes them."""
-        return HostSettings(exec=self.exec, user=self.user, shell=self.shell, units=self.units, files=self.files)
+    def settings(self, state: Path | None) -> HostSettings:
+        """Returns the settings as the built-in kubelet takes them; recordings are kept in the state folder."""
+        return HostSettings(
+            exec=bool(self.exec),
+            user=self.user,
+            shell=self.shell,
+            units=self.units,
+            files=self.files,
+            rules=[one.rule for one in self.exec] if isinstance(self.exec, list) else [],
+            recording=self.recording.settings(state),
+        )
+
+    def faults(self) -> Iterable[Fault]:
+        """Yields each fault of the section."""
+        for section in self.parts():
+            try:
+                section.check()
+            except SettingsError as error:
+                yield Fault("host", str(error))
+        if isinstance(self.exec, list) and self.user != DEFAULT_USER:
+            yield Fault("host.user", "goes without [[host.exec]]: each of those names its own account")
+        yield from self.recording.faults()
 
     def parts(self) -> Iterable[HostSettings]:
         """Yields settings of one unit or one file each, so that what is wrong with each can be told."""
@@ -163,11 +280,7 @@ class AgentConfig(Validated):
         if not self.cloud.servers:
             yield Fault("cloud.servers", "must name at least one host:port to dial")
         yield from self.cloud.faults()
-        for section in self.host.parts():
-            try:
-                section.check()
-            except SettingsError as error:
-                yield Fault("host", str(error))
+        yield from self.host.faults()
         if len(self.labels) > MAX_LABELS:
             yield Fault("labels", f"{len(self.labels)} are too many: a node shows {MAX_LABELS}")
         for name, value in self.labels.items():

@@ -36,7 +36,7 @@ def _down(config: AgentConfig) -> Iterator[str]:
     if config.host.offered:
         from edge_agent.hostkubelet.doubts import doubts  # see its package
 
-        yield from (f"host.{doubt}" for doubt in doubts(config.host.settings))
+        yield from (f"host.{doubt}" for doubt in doubts(config.host.settings(config.state)))
     if config.kubelet is not None:
         for key, path in (
             ("client_cert", config.kubelet.client_cert),

@@ -26,10 +26,11 @@ def keys(cls: type) -> set[str]:
     found: set[str] = set()
     for field in dataclasses.fields(cls):
         kinds = [hints[field.name], *typing.get_args(hints[field.name])]
+        kinds += [one for kind in kinds[1:] for one in typing.get_args(kind)]  # of `bool | list[T]`
         section = next((kind for kind in kinds if dataclasses.is_dataclass(kind)), None)
-        if section is None:
+        if section is None or bool in kinds:
             found.add(field.name)
-        else:
+        if section is not None:
             assert isinstance(section, type)
             found |= {f"{field.name}.{key}" for key in keys(section)}
     return found

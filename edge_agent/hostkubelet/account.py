@@ -18,6 +18,8 @@ HOME_WAIT_S = 2.0
 """The seconds that a look at the home folder may take: a home on a file system that is gone must not keep anybody from
 the shell that could mend it."""
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+KEY = "user"
+"""The key of `[host]` that names the account of everybody's commands."""
 DEFAULT_SHELL = "/bin/sh"
 _NO_LOGIN = ("nologin", "false")
 
@@ -63,12 +65,13 @@ class Account:
         return variables
 
 
-def find_account(user: str, shell: str) -> Account:
+def find_account(user: str, shell: str, key: str = KEY) -> Account:
     """Looks up the account that commands are to run as. Blocks.
 
     Args:
         user: name of the account.
         shell: value of SHELL; "" takes the account's own, `/bin/sh` where that forbids logins.
+        key: the key of `[host]` that names the account, for errors.
 
     Raises:
         SettingsError: there is no such account, or this process may not become it.
@@ -76,14 +79,12 @@ def find_account(user: str, shell: str) -> Account:
     try:
         entry = pwd.getpwnam(user)
     except KeyError:
-        raise SettingsError(f'user: there is no user "{user}" on this box; create it or name another one') from None
+        raise SettingsError(f'{key}: there is no user "{user}" on this box; create it or name another one') from None
     if os.geteuid() not in (0, entry.pw_uid):
         mine = _current_user()
-        raise SettingsError(
-            f'user: only root can run commands as "{user}"; run the agent as root or set user = "{mine}"'
-        )
+        raise SettingsError(f'{key}: only root can run commands as "{user}"; run the agent as root or name "{mine}"')
     groups = tuple(sorted({entry.pw_gid, *os.getgrouplist(user, entry.pw_gid)}))
-    setpriv = _find_setpriv(user) if _needs_switch(entry.pw_uid, entry.pw_gid, groups) else ""
+    setpriv = _find_setpriv(user, key) if _needs_switch(entry.pw_uid, entry.pw_gid, groups) else ""
     shell = shell or _login_shell(entry.pw_shell)
     return Account(user, entry.pw_uid, entry.pw_gid, groups, entry.pw_dir or "/", shell, setpriv)
 
@@ -94,8 +95,9 @@ class AccountLookup:
     Users may come from a directory service that is late, or never answers.
     """
 
-    def __init__(self, user: str, shell: str) -> None:
+    def __init__(self, user: str, shell: str, key: str = KEY) -> None:
         """Prepares the lookup of an account; the arguments are those of `find_account`."""
+        self._key = key
         self._user = user
         self._shell = shell
         self._found: Account | None = None
@@ -110,10 +112,10 @@ class AccountLookup:
         """
         if self._found is None:
             try:
-                self._found = await self._calls.run(partial(find_account, self._user, self._shell))
+                self._found = await self._calls.run(partial(find_account, self._user, self._shell, self._key))
             except NotAnswering:
                 raise SettingsError(
-                    f'user: looking up "{self._user}" takes too long: see to the name services of this box'
+                    f'{self._key}: looking up "{self._user}" takes too long: see to the name services of this box'
                 ) from None
         return self._found
 
@@ -145,10 +147,10 @@ def _needs_switch(uid: int, gid: int, groups: tuple[int, ...]) -> bool:
     return (uid, gid) != (0, os.getegid()) or {*os.getgroups(), os.getegid()} != set(groups)
 
 
-def _find_setpriv(user: str) -> str:
+def _find_setpriv(user: str, key: str) -> str:
     program = shutil.which("setpriv", path=PATH)
     if program is None:
-        raise SettingsError(f'user: running commands as "{user}" needs the program setpriv; install util-linux')
+        raise SettingsError(f'{key}: running commands as "{user}" needs the program setpriv; install util-linux')
     return program
 
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from edge_agent.hostkubelet.log_request import ClientGone
 from edge_agent.hostkubelet.status import KubeletError
 from tunnel.aio.operate.audit import Audit, AuditUnavailable
-from tunnel.aio.operate.recorded_command import recorded_command
+from tunnel.aio.operate.recorded_command import recorded_command, recorded_principal
 from tunnel.core.wire.errors import StreamError
+from tunnel.core.wire.faults import FaultError
 from tunnel.core.wire.principal import Principal
 
 MAX_NAME_CHARS = 253
@@ -33,6 +34,10 @@ class RequestRecord:
     """The command that is run; None: the action runs none."""
     target: str = ""
     """Where a forwarded port leads; "": the action forwards none."""
+    account: str = ""
+    """The account that the command runs as; "": the action runs none, or none was found yet."""
+    recording: str = ""
+    """The name of the recording that is made of it, or read; "": there is none."""
     exit_code: int | None = None
     """The command's exit code; None: there was none, or nobody was left to be told."""
     bytes_in: int = 0
@@ -56,13 +61,15 @@ class RequestRecord:
         """Notes the error that ended the request."""
         match error:
             case KubeletError():
-                self.ended = f"refused: {error.text}"
+                self.ended, self.code = f"refused: {error.text}", error.fault.code
             case ClientGone():
                 self.ended = "client gone"
             case StreamError():
                 self.ended, self.text, self.code = error.code.label, str(error), error.fault.code
             case asyncio.CancelledError():
                 self.ended = "agent stopped, or client gone"
+            case FaultError():
+                self.ended, self.code = f"failed: {error}", error.fault.code
             case _:
                 self.ended = f"failed: {error}"
 
@@ -70,16 +77,18 @@ class RequestRecord:
         """Returns the fields that all records of the request have."""
         forwarded = {"target": self.target} if self.target else {}
         ran = {} if self.command is None else {"command": recorded_command(self.command)}
+        account = {"account": self.account} if self.account else {}
+        recording = {"recording": self.recording} if self.recording else {}
         return {
             "trace_id": self.trace_id,
             "frontend": "kubelet",
-            "kind": self.principal.kind.label,
-            "who": self.principal.name,
-            "proof": self.principal.proof,
+            **recorded_principal(self.principal),
             "action": self.action,
             "container": self.container[:MAX_NAME_CHARS],
             **ran,
             **forwarded,
+            **account,
+            **recording,
         }
 
 
@@ -115,5 +124,6 @@ def audited(record: RequestRecord) -> Iterator[RequestRecord]:
                 **({"text": record.text} if record.text else {}),
             )
         else:
-            why = {"code": record.code, "outcome": record.ended} if record.code else {}
+            why = {"code": record.code} if record.code else {}
+            why |= {"outcome": record.ended} if record.text else {}
             record.audit.record("refused", **record.about(), seconds=seconds, **why, reason=record.text or record.ended)

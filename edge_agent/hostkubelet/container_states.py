@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from edge_agent.hostkubelet.account import AccountLookup
@@ -20,7 +20,7 @@ class ContainerStates:
     def __init__(
         self,
         offered: Sequence[Container],
-        account: AccountLookup | None,
+        accounts: Mapping[str, AccountLookup],
         units: Units,
         files: Mapping[str, LogFile],
         since: datetime,
@@ -29,13 +29,13 @@ class ContainerStates:
 
         Args:
             offered: the containers.
-            account: the account of commands; None: there is no container for them.
+            accounts: the accounts of commands by name; empty: there is no container for them.
             units: all units that are offered.
             files: the log files by path.
             since: when the agent began to offer them.
         """
         self._offered = offered
-        self._account = account
+        self._accounts = accounts
         self._units = units
         self._files = files
         self._running = ContainerState({"running": {"startedAt": kubernetes_time(since)}}, running=True)
@@ -65,12 +65,26 @@ class ContainerStates:
         return self._running if fault is None else _absent(fault.reason, fault.text)
 
     async def _host(self) -> ContainerState:
-        assert self._account is not None
-        try:
-            await self._account.account()
-        except SettingsError as error:
-            return _absent("AccountUnusable", str(error))
+        """Returns the state of the host: it is there as long as commands can run as one of its accounts."""
+        faults = await unusable(self._accounts.values())
+        if len(faults) == len(self._accounts):
+            return _absent("AccountUnusable", "; ".join(faults))
         return self._running
+
+
+async def unusable(accounts: Iterable[AccountLookup]) -> list[str]:
+    """Returns a line for each account that commands cannot run as now. All are looked up at once."""
+    async with asyncio.TaskGroup() as tasks:
+        asked = [tasks.create_task(_fault(account)) for account in accounts]
+    return [fault for task in asked if (fault := task.result())]
+
+
+async def _fault(account: AccountLookup) -> str:
+    try:
+        await account.account()
+    except SettingsError as error:
+        return str(error)
+    return ""
 
 
 def _absent(reason: str, text: str) -> ContainerState:

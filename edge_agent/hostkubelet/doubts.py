@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 
+from edge_agent.hostkubelet.container_states import unusable
 from edge_agent.hostkubelet.offer import Offer
 from edge_agent.hostkubelet.pod import Container, Kind
 from edge_agent.hostkubelet.running import Running
@@ -26,17 +27,13 @@ async def _doubts(settings: HostSettings) -> list[str]:
     try:
         offer = Offer(settings, running, datetime.now(UTC))
         states = await offer.states.read()
+        accounts = await unusable(offer.accounts.values())  # each, though one that can be used makes the host usable
     finally:
         await running.aclose()
-    return [_doubt(offer.containers[name], state) for name, state in states.items() if not state.exists]
+    absent = [(offer.containers[name], state) for name, state in states.items() if not state.exists]
+    return [*accounts, *(_doubt(container, state) for container, state in absent if container.kind is not Kind.HOST)]
 
 
 def _doubt(container: Container, state: ContainerState) -> str:
     text: str = state.state["waiting"]["message"]
-    match container.kind:
-        case Kind.HOST:
-            return text  # which says itself whether it is `user` or another key
-        case Kind.UNIT:
-            return f"units: {container.source}: {text}"
-        case Kind.FILE:
-            return f"files: {text}"
+    return f"units: {container.source}: {text}" if container.kind is Kind.UNIT else f"files: {text}"

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
 from edge_agent.hostkubelet.channels import Channel, ChannelSocket, Input, InputEnd, Resize
 from edge_agent.hostkubelet.command import Command
 from edge_agent.hostkubelet.input_queue import InputQueue
 from edge_agent.hostkubelet.pipes import PipeReader
+from edge_agent.hostkubelet.recordings import NotRecorded, Recording
 from edge_agent.hostkubelet.running import Running
 from edge_agent.hostkubelet.spawn import CommandSpec, StartError
-from edge_agent.hostkubelet.status import exit_status
+from edge_agent.hostkubelet.status import exit_status, failed_status
 from edge_agent.hostkubelet.terminal import END_OF_INPUT
 from tunnel.core.wire.errors import StreamError
 
@@ -42,6 +43,8 @@ class ExecResult:
 
     exit_code: int | None = None
     """The exit code that the client was told; None: it was not delivered, because the client left."""
+    lost: NotRecorded | None = None
+    """Why it was ended, if that is because it could not be recorded."""
     received_bytes: int = 0
     sent_bytes: int = 0
 
@@ -50,7 +53,12 @@ class ExecSession:
     """One command that runs for one client."""
 
     def __init__(
-        self, socket: ChannelSocket, spec: CommandSpec, outputs: Collection[Channel], running: Running
+        self,
+        socket: ChannelSocket,
+        spec: CommandSpec,
+        outputs: Collection[Channel],
+        running: Running,
+        recording: Recording | None = None,
     ) -> None:
         """Prepares the session; nothing runs before `run`.
 
@@ -59,12 +67,14 @@ class ExecSession:
             spec: what to run.
             outputs: the channels that the client wants to hear; what is written to others is read and dropped.
             running: where commands are started.
+            recording: takes all that the command writes, before anybody sees it; None: it is not recorded.
         """
         self.result = ExecResult()
         self._socket = socket
         self._spec = spec
         self._outputs = outputs
         self._running = running
+        self._recording = recording
         self._input = InputQueue(INPUT_BYTES)
         self._size: Resize | None = None
         self._client_awake = asyncio.Event()
@@ -72,7 +82,8 @@ class ExecSession:
         self._command: Command | None = None
 
     async def run(self) -> None:
-        """Runs the command to its end, or ends it when the client goes away."""
+        """Runs the command to its end, or ends it when the client goes away or it cannot be recorded any more."""
+        lost: NotRecorded | None = None
         try:
             async with asyncio.TaskGroup() as tasks:
                 helpers = [tasks.create_task(self._receive()), tasks.create_task(self._socket.keep_alive())]
@@ -81,9 +92,14 @@ class ExecSession:
                     helper.cancel()
         except* (ClientGone, StreamError):
             pass  # `result.exit_code` stays None, which says it
+        except* NotRecorded as group:
+            lost = next(iter(_leaves(group)))
         finally:
             if self._command is not None:
                 self._command.end()
+        if lost is not None:
+            self.result.lost = lost
+            await self._tell(lost)
 
     # Internal
 
@@ -96,7 +112,7 @@ class ExecSession:
         except StartError as error:
             # A terminal has no stderr of its own, and is not ours to translate line ends.
             channel, line_end = (Channel.STDOUT, "\r\n") if spec.tty else (Channel.STDERR, "\n")
-            await self._send(channel, f"{error.text}{line_end}".encode())
+            await self._write(channel, f"{error.text}{line_end}".encode())
             await self._deliver(error.exit_code)
             return
         if self._size is not None:
@@ -109,6 +125,8 @@ class ExecSession:
             async with asyncio.timeout(FIRST_SIZE_WAIT_S):
                 await self._client_awake.wait()
         size = self._size
+        if size is not None and self._recording is not None:
+            await self._recording.sized(size.columns, size.rows)
         return self._spec if size is None else replace(self._spec, columns=size.columns, rows=size.rows)
 
     async def _carry(self, command: Command) -> int:
@@ -126,6 +144,16 @@ class ExecSession:
             for reader in readers.values():
                 reader.wait_no_more()
         return exit_code
+
+    async def _tell(self, lost: NotRecorded) -> None:
+        """Tells the client why its command was ended, if it listens."""
+        text = f"the command was ended, for it could not be recorded any more: {lost}"
+        with contextlib.suppress(StreamError, TimeoutError):
+            async with asyncio.timeout(CLOSE_WAIT_S):
+                await self._socket.send(Channel.ERROR, failed_status(text, lost.fault))
+                await self._socket.close()
+                async for _ in self._socket.events():
+                    pass  # what the client sent meanwhile
 
     async def _deliver(self, exit_code: int) -> None:
         await self._input.discard()
@@ -151,6 +179,8 @@ class ExecSession:
                     self._client_awake.set()
                     if self._command is not None:
                         self._command.resize(columns, rows)
+                        if self._recording is not None and self._spec.tty:
+                            await self._recording.resize(columns, rows)
         self._client_ended.set()
         if self.result.exit_code is None:
             raise ClientGone
@@ -171,10 +201,21 @@ class ExecSession:
 
     async def _pump(self, reader: PipeReader, channel: Channel) -> None:
         while data := await reader.read():
-            await self._send(channel, data)
+            await self._write(channel, data)
             await asyncio.sleep(0)  # neither end needs to wait where both are quick, and others want their turn
 
-    async def _send(self, channel: Channel, data: bytes) -> None:
+    async def _write(self, channel: Channel, data: bytes) -> None:
+        """Records what a command wrote, whether or not the client wants it, and sends it to a client that does."""
+        if self._recording is not None:
+            await self._recording.output(channel, data, terminal=self._spec.tty)
         if channel in self._outputs:
             await self._socket.send(channel, data)
             self.result.sent_bytes += len(data)
+
+
+def _leaves(group: BaseExceptionGroup[NotRecorded]) -> Iterator[NotRecorded]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error

@@ -9,7 +9,7 @@ from edge_agent.hostkubelet.container_states import ContainerStates
 from edge_agent.hostkubelet.journal import Journal
 from edge_agent.hostkubelet.log_file import LogFile
 from edge_agent.hostkubelet.log_request import Logs
-from edge_agent.hostkubelet.pod import Container, Kind, containers
+from edge_agent.hostkubelet.pod import Container, containers
 from edge_agent.hostkubelet.running import Running
 from edge_agent.hostkubelet.settings import HostSettings
 from edge_agent.hostkubelet.units import Units
@@ -43,7 +43,10 @@ class Offer:
         """
         settings.check()
         self.settings = settings
-        self.account = AccountLookup(settings.user, settings.shell) if settings.exec else None
+        self.rules = settings.exec_rules
+        self.accounts = {
+            name: AccountLookup(name, settings.shell, settings.account_key) for name in self.rules.accounts
+        }
         self.containers = {container.name: container for container in containers(settings)}
         known: dict[str, LogFile] = before.files if before is not None else {}
         self.files: dict[str, LogFile] = {str(file): known.get(str(file)) or LogFile(file) for file in settings.files}
@@ -51,13 +54,11 @@ class Offer:
             self.files[name].calls.post(self.files[name].pin)
         units = Units(running, list(dict.fromkeys(settings.units)), systemctl)
         self.logs = Logs(Journal(running, journalctl), units, self.files)
-        self.states = ContainerStates([*self.containers.values()], self.account, units, self.files, since)
+        self.states = ContainerStates([*self.containers.values()], self.accounts, units, self.files, since)
 
-    def still_offers(self, container: Container, settings: HostSettings) -> bool:
-        """Returns whether what was begun under earlier settings may go on.
+    def still_offers(self, container: Container) -> bool:
+        """Returns whether a log that was begun under earlier settings may go on.
 
-        A log goes by its source, whatever its name is now; a command by its account too.
+        It goes by its source, whatever its name is now.
         """
-        if container.kind is Kind.HOST:
-            return self.settings.exec and self.settings.user == settings.user
         return any((one.kind, one.source) == (container.kind, container.source) for one in self.containers.values())

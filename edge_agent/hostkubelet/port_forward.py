@@ -26,6 +26,7 @@ from tunnel.aio.sockets.http1 import Request
 from tunnel.aio.sockets.websocket import WebSocket, accept_headers, key_of
 from tunnel.core.wire.errors import Code, OpenRefused, StreamError
 from tunnel.core.wire.faults import API_REQUEST_INVALID
+from tunnel.core.wire.principal import Principal
 from tunnel.core.wire.target import TcpTarget
 from tunnel.kubeapi.spdy import (
     DataReceived,
@@ -53,9 +54,9 @@ CHUNK_BYTES = 32 * 1024
 DIAL_S = 10.0
 LOCALHOST = "localhost"
 
-Dial = Callable[[TcpTarget, float], AbstractAsyncContextManager[Conn]]
-"""A function that connects to a target within so many seconds, for a block that is cancelled when the connection is not
-allowed any more; raises OpenRefused (a StreamError) where it is not allowed, or not any more, or fails."""
+Dial = Callable[[TcpTarget, float, Principal], AbstractAsyncContextManager[Conn]]
+"""A function that connects to a target within so many seconds for somebody, for a block that is cancelled when that
+is not allowed any more; raises OpenRefused (a StreamError) where it is not allowed, or not any more, or fails."""
 
 
 class Transport(Protocol):
@@ -279,7 +280,7 @@ class PortForward:
         record = self._record(str(TcpTarget(LOCALHOST, pair.port)))
         try:
             with audited(record):
-                async with self._dial(TcpTarget(LOCALHOST, pair.port), DIAL_S) as conn:
+                async with self._dial(TcpTarget(LOCALHOST, pair.port), DIAL_S, record.principal) as conn:
                     record.begin()
                     await self._carry(pair, conn, record)
         except StreamError as error:

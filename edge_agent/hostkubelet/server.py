@@ -7,14 +7,16 @@ unit or an account.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import unquote
 
-from edge_agent.hostkubelet.audit import RequestRecord, audited
-from edge_agent.hostkubelet.channels import Channel, ChannelSocket, negotiate
+from edge_agent.hostkubelet.audit import MAX_NAME_CHARS, RequestRecord, audited
+from edge_agent.hostkubelet.channels import ChannelSocket, negotiate
+from edge_agent.hostkubelet.container_states import unusable
+from edge_agent.hostkubelet.exec_request import ExecRequest, begin_recording, command_of
 from edge_agent.hostkubelet.exec_session import ExecSession
 from edge_agent.hostkubelet.log_options import parse_log_options
 from edge_agent.hostkubelet.log_request import ClientGone, LogBroken, send_log
@@ -22,6 +24,8 @@ from edge_agent.hostkubelet.offer import Offer
 from edge_agent.hostkubelet.pod import HOST, NAMESPACE, Container, Kind, Transitions, pod_list
 from edge_agent.hostkubelet.port_forward import Dial, PortForward
 from edge_agent.hostkubelet.port_forward import negotiate as negotiate_forward
+from edge_agent.hostkubelet.recording_requests import RecordingBroken, send_list, send_recording
+from edge_agent.hostkubelet.recordings import Recordings
 from edge_agent.hostkubelet.running import Running
 from edge_agent.hostkubelet.settings import HostSettings, SettingsError
 from edge_agent.hostkubelet.spawn import CommandSpec
@@ -105,6 +109,7 @@ class HostKubelet:
         self._since = datetime.now(UTC)
         self._offer = self._offered(settings)
         self._served = Served()
+        self._recordings = Recordings(settings.recording)
         self._transitions = Transitions(self._since)
         self._dial = dial
         self._execs = 0
@@ -124,19 +129,20 @@ class HostKubelet:
             SettingsError: the settings ask for what no box can give; nothing was changed.
         """
         self._offer = self._offered(settings, self._offer)
+        if settings.recording.folder == self._recordings.settings.folder:
+            self._recordings.settings = settings.recording
+        else:
+            self._recordings = Recordings(settings.recording)
         return self._served.review()
 
-    async def find_account(self) -> None:
-        """Looks up the account that commands run as, before anybody wants one; a directory may have it only later.
+    async def find_accounts(self) -> None:
+        """Looks up the accounts that commands run as, before anybody wants one; a directory may have them only later.
 
         Raises:
-            PartFailed: this box cannot run commands as that account now; whoever tries one is told why.
+            PartFailed: this box cannot run commands as one of them now; whoever tries one is told why.
         """
-        if self._offer.account is not None:
-            try:
-                await self._offer.account.account()
-            except SettingsError as error:
-                raise PartFailed(str(error)) from error
+        if faults := await unusable(self._offer.accounts.values()):
+            raise PartFailed("; ".join(faults))
 
     async def serve(self, duplex: Duplex, principal: Principal, trace_id: str = "") -> None:
         """Serves one connection until it ends; owns it.
@@ -153,8 +159,8 @@ class HostKubelet:
                     break
         except (StreamError, ClientGone):
             pass  # the client left, which needs no answer
-        except LogBroken as error:
-            # A clean end would claim that the log is whole.
+        except (LogBroken, RecordingBroken) as error:
+            # A clean end would claim that this is all.
             duplex.reset(Code.INTERNAL, str(error))
             return
         except BaseException:
@@ -174,6 +180,7 @@ class HostKubelet:
         """Refuses what comes and ends all commands, with SIGKILL after a grace of 5 s where they do not obey."""
         self._closing = True
         await self._running.aclose()
+        await self._recordings.aclose()
 
     # Internal
 
@@ -202,20 +209,18 @@ class HostKubelet:
                 await call.connection.respond(200, [JSON_TYPE], await self._pods())
             case ["stats", "summary"]:
                 await call.connection.respond(200, [JSON_TYPE], json.dumps(await self._summary()).encode())
-            case ["containerLogs", namespace, pod, container]:
-                with (
-                    audited(self._record(call, "log", container)) as record,
-                    self._asked(call, namespace, pod, container) as asked,
-                ):
-                    await self._send_log(call, asked, record)
-            case ["exec", namespace, pod, container]:
-                argv = [value for name, value in call.request.query if name == "command"]
-                with (
-                    audited(self._record(call, "exec", container, argv)) as record,
-                    self._asked(call, namespace, pod, container) as asked,
-                ):
-                    await self._exec(call, asked, argv, record)
+            case ["containerLogs", namespace, pod, name]:
+                with audited(self._record(call, "log", name)) as record:
+                    container = self._container(namespace, pod, name)
+                    with self._held(call, lambda: self._log_objection(container)):
+                        await self._send_log(call, container, record)
+            case ["exec", namespace, pod, name]:
+                with audited(self._record(call, "exec", name, command_of(call.request))) as record:
+                    await self._exec(call, self._container(namespace, pod, name), record)
                 return False
+            case ["recordings", namespace, pod]:
+                self._check_pod(namespace, pod)
+                await self._send_recordings(call)
             case ["attach", namespace, pod, container]:
                 self._container(namespace, pod, container)
                 raise KubeletError(
@@ -228,7 +233,8 @@ class HostKubelet:
             case _:
                 raise KubeletError(
                     404,
-                    "a plain box serves /pods, /exec, /portForward, /containerLogs, /stats/summary and /healthz",
+                    "a plain box serves /pods, /exec, /portForward, /containerLogs, /recordings, /stats/summary "
+                    "and /healthz",
                 )
         return True
 
@@ -241,25 +247,32 @@ class HostKubelet:
         )  # fmt: skip
 
     @contextmanager
-    def _asked(self, call: _Call, namespace: str, pod: str, name: str) -> Iterator[Container]:
-        """Gives the container that is asked for to a block, and ends the block when the box offers it no more.
+    def _held(self, call: _Call, objection: Callable[[], OpenRefused | None]) -> Iterator[None]:
+        """Has a block do what is asked, and ends it when the box objects.
 
         Raises:
-            KubeletError: there is no such container, or it may not be used.
-            OpenRefused: it is not offered any more.
+            OpenRefused: the objection.
         """
-        container, settings = self._container(namespace, pod, name), self._offer.settings
-
-        def objection() -> OpenRefused | None:
-            if self._offer.still_offers(container, settings):
-                return None
-            return OpenRefused(f"{name} is not offered any more by [host] of this box", Code.NOT_ALLOWED)
 
         def tell(refusal: OpenRefused) -> None:
             call.duplex.reset(refusal.code, refusal.told)
 
         with self._served.hold(objection, tell):
-            yield container
+            yield
+
+    def _log_objection(self, container: Container) -> OpenRefused | None:
+        return None if self._offer.still_offers(container) else _not_offered(container.name)
+
+    def _exec_objection(self, call: _Call, wanted: ExecRequest, account: str) -> OpenRefused | None:
+        if HOST not in self._offer.containers:
+            return _not_offered(HOST)
+        try:
+            account_now = self._offer.rules.account_for(call.principal, wanted.argv, wanted.terms.accounts)
+        except KubeletError as error:
+            return OpenRefused(error.text, Code.NOT_ALLOWED, error.fault)
+        if account_now == account:
+            return None
+        return OpenRefused(f"this command is not run as {account} any more on this box", Code.NOT_ALLOWED)
 
     async def _summary(self) -> dict[str, object]:
         try:
@@ -275,7 +288,7 @@ class HostKubelet:
 
     def _container(self, namespace: str, pod: str, name: str) -> Container:
         self._check_pod(namespace, pod)
-        if name == HOST and self._offer.account is None:
+        if name == HOST and not self._offer.rules:
             raise KubeletError(
                 403,
                 "this box allows no commands: its owner can set exec = true in [host] of edge-agent.toml",
@@ -315,7 +328,7 @@ class HostKubelet:
         finally:
             self._open_logs -= 1
 
-    async def _exec(self, call: _Call, container: Container, argv: list[str], record: RequestRecord) -> None:
+    async def _exec(self, call: _Call, container: Container, record: RequestRecord) -> None:
         """Runs a command; the connection is used up afterwards."""
         if container.kind is not Kind.HOST:
             raise KubeletError(
@@ -323,15 +336,8 @@ class HostKubelet:
                 f'commands run on the box itself only: use -c {HOST}, "{container.name}" is a log',
                 HOST_RUNS_NO_COMMANDS,
             )
-        if not argv or not argv[0] or any("\0" in argument for argument in argv):
-            raise KubeletError(400, "a command must be given")
-        wanted = {name for name, value in call.request.query if value in ("1", "true")}
-        tty = "tty" in wanted
-        outputs = {Channel.STDOUT} if "output" in wanted else set()
-        if "error" in wanted and not tty:
-            outputs.add(Channel.STDERR)
-        if not outputs and "input" not in wanted:
-            raise KubeletError(400, "at least one of stdin, stdout and stderr must be wanted")
+        wanted = ExecRequest.read(call.request)
+        account = record.account = self._offer.rules.account_for(call.principal, wanted.argv, wanted.terms.accounts)
         if self._execs >= MAX_EXECS:
             raise KubeletError(
                 429, f"{MAX_EXECS} commands run on this box already: try again when some have ended", TOO_MANY_COMMANDS
@@ -339,12 +345,41 @@ class HostKubelet:
         headers = negotiate(call.request)
         self._execs += 1
         try:
-            spec = await self._spec(argv, tty=tty, stdin="input" in wanted)
-            record.begin()
-            early = await call.connection.upgrade(headers)
-            await _run(ExecSession(ChannelSocket(call.duplex, early), spec, outputs, self._running), record)
+            with self._held(call, lambda: self._exec_objection(call, wanted, account)):
+                spec = await self._spec(wanted, account)
+                recording = await begin_recording(self._recordings, wanted, call.principal)
+                try:
+                    record.recording = recording.id if recording is not None else ""
+                    record.begin()
+                    socket = ChannelSocket(call.duplex, await call.connection.upgrade(headers))
+                    await _run(ExecSession(socket, spec, wanted.outputs, self._running, recording), record)
+                finally:
+                    if recording is not None:
+                        recording.close()
         finally:
             self._execs -= 1
+
+    async def _send_recordings(self, call: _Call) -> None:
+        """Answers with the list of recordings or, where the query names one, with that."""
+        number = next((value for name, value in call.request.query if name == "id"), "")
+        with audited(self._record(call, "recordings", "")) as record:
+
+            def sent(count: int) -> None:
+                record.bytes_out += count
+
+            record.recording = number[:MAX_NAME_CHARS]
+            if not number:
+                await send_list(call.connection, self._recordings, record.begin)
+                return
+            if self._open_logs >= MAX_LOGS:
+                raise KubeletError(
+                    429, f"{MAX_LOGS} logs of this box are being read already: try again later", TOO_MANY_COMMANDS
+                )
+            self._open_logs += 1
+            try:
+                await send_recording(call.connection, self._recordings, number, record.begin, sent)
+            finally:
+                self._open_logs -= 1
 
     async def _port_forward(self, call: _Call) -> None:
         """Forwards ports for one client; the connection is used up afterwards."""
@@ -370,20 +405,27 @@ class HostKubelet:
         finally:
             self._forwards -= 1
 
-    async def _spec(self, argv: list[str], *, tty: bool, stdin: bool) -> CommandSpec:
-        lookup = self._offer.account
-        assert lookup is not None  # else there is no such container, or not any more
+    async def _spec(self, wanted: ExecRequest, name: str) -> CommandSpec:
+        lookup = self._offer.accounts[name]
         try:
             account, directory = await lookup.account(), await lookup.working_directory()
         except SettingsError as error:
             raise KubeletError(503, f"this box runs no commands now: [host] {error}", HOST_RUNS_NO_COMMANDS) from error
-        return CommandSpec(argv=argv, account=account, directory=directory, tty=tty, stdin=stdin)
+        return CommandSpec(
+            argv=wanted.argv, account=account, directory=directory, tty=wanted.tty, stdin=wanted.stdin
+        )  # fmt: skip
+
+
+def _not_offered(name: str) -> OpenRefused:
+    return OpenRefused(f"{name} is not offered any more by [host] of this box", Code.NOT_ALLOWED)
 
 
 async def _run(session: ExecSession, record: RequestRecord) -> None:
     try:
         await session.run()
         record.ended = "client gone" if session.result.exit_code is None else "exited"
+        if session.result.lost is not None:
+            record.failed(session.result.lost)
     finally:
         result = session.result
         record.exit_code = result.exit_code

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
+from edge_agent.hostkubelet.exec_rules import ExecRule, ExecRules
 from tunnel.core.wire.faults import HOST_SECTION_INVALID, FaultError
 
 _UNIT = re.compile(
@@ -23,6 +25,26 @@ class SettingsError(FaultError, ValueError):
     default_fault = HOST_SECTION_INVALID
 
 
+MEBIBYTE = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingSettings:
+    """What of commands is recorded, and how much of it is kept."""
+
+    mode: Literal["off", "policy", "always"] = "policy"
+    """`policy` records what the server demands to be recorded, `always` also every other command but copies of files;
+    with `off`, what must be recorded is refused."""
+    folder: Path | None = None
+    """The folder of the recordings; None: nothing can be recorded."""
+    max_file_bytes: int = 64 * MEBIBYTE
+    """The most bytes of one recording; the command that would write more is ended."""
+    max_total_bytes: int = 512 * MEBIBYTE
+    """The most bytes of all."""
+    on_full: Literal["oldest", "refuse"] = "oldest"
+    """What is done when all together would be more: the oldest are removed, or the command is refused or ended."""
+
+
 @dataclass(frozen=True, slots=True)
 class HostSettings:
     """The settings of the `[host]` section; with their defaults nothing is reachable."""
@@ -30,13 +52,28 @@ class HostSettings:
     exec: bool = False
     """Whether commands may be run on the box."""
     user: str = "root"
-    """The account that the commands run as."""
+    """The account that everybody's commands run as; not used where there are `rules`."""
     shell: str = ""
     """The value of SHELL for the commands; "" takes the account's own."""
     units: list[str] = field(default_factory=list)
     """The systemd units whose logs may be read, with their suffix: `nginx.service`."""
     files: list[Path] = field(default_factory=list)
     """The log files that may be read, by absolute path."""
+    rules: list[ExecRule] = field(default_factory=list)
+    """Who may run what as which account; empty: everybody, anything, as `user`."""
+    recording: RecordingSettings = RecordingSettings()
+
+    @property
+    def exec_rules(self) -> ExecRules:
+        """Returns the rules for commands; without any, no commands may be run."""
+        if not self.exec:
+            return ExecRules(())
+        return ExecRules(self.rules or [ExecRule(self.user)])
+
+    @property
+    def account_key(self) -> str:
+        """Returns the key of the section that names the accounts of commands, for errors."""
+        return "exec.account" if self.rules else "user"
 
     def check(self) -> None:
         """Refuses what could never work or would reach more than it says.

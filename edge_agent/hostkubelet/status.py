@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tunnel.core.wire.faults import API_NOT_FOUND, API_REQUEST_INVALID, SHUTTING_DOWN, Fault, FaultError
+from tunnel.core.wire.faults import API_NOT_FOUND, API_REQUEST_INVALID, SHUTTING_DOWN, Fault, FaultError, coded
 from tunnel.kubeapi.status import ApiError, Cause
 
 JSON_TYPE = ("content-type", "application/json")
@@ -40,6 +40,11 @@ def exit_status(exit_code: int) -> bytes:
     # Clients take the exit code from the cause and from nowhere else.
     causes = [{"reason": "ExitCode", "message": str(exit_code)}]
     return _encode(ApiError(500, text, "NonZeroExitCode", {"causes": causes}).body())
+
+
+def failed_status(text: str, fault: Fault) -> bytes:
+    """Returns what the error channel of an exec carries when the box itself ended the command."""
+    return _encode(ApiError(500, coded(text, fault), cause=Cause(fault.code, fault.title)).body())
 
 
 def _encode(status: dict[str, Any]) -> bytes:

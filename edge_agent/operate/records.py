@@ -9,6 +9,7 @@ from collections.abc import Callable
 from edge_agent.operate.traffic import OTHER, TCP, Traffic, bytes_of
 from tunnel.aio.exits.acceptor import StreamAcceptor
 from tunnel.aio.operate.audit import Audit
+from tunnel.aio.operate.recorded_command import recorded_principal
 from tunnel.aio.sessions.incoming import IncomingStream
 from tunnel.aio.sessions.stream import Stream
 from tunnel.core.wire.errors import Code, OpenRefused, StreamError
@@ -75,7 +76,7 @@ class _Record:
         self._stream = stream
         self._traffic.began(service_of(self._incoming.target), stream)
         if not self._quiet:
-            rule = acceptor.rule_of(self._incoming.target, stream.resolved_address)
+            rule = acceptor.rule_of(self._incoming.target, stream.resolved_address, self._incoming.principal)
             self._audit.record("open", **self._about(), rule=rule or None, resolved=stream.resolved_address or None)
 
     def failed(self, reason: StreamError) -> None:
@@ -99,9 +100,7 @@ class _Record:
         return {
             "trace_id": incoming.trace_id,
             "frontend": FRONTEND,
-            "kind": incoming.principal.kind.label,
-            "who": incoming.principal.name,
-            "proof": incoming.principal.proof,
+            **recorded_principal(incoming.principal),
             "target": str(incoming.target),
         }
 

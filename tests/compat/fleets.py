@@ -37,7 +37,7 @@ async def compat_fleet(folder: Path, **more: Kubelet) -> AsyncIterator[Fleet]:
     log.write_text("".join(f"line {number}\n" for number in range(LOG_LINES)))
     me = pwd.getpwuid(os.getuid()).pw_name
     kubelet = HostKubelet("box-7", HostSettings(exec=True, user=me, files=[log]), Records())
-    await kubelet.find_account()
+    await kubelet.find_accounts()
 
     async def serve(duplex: Duplex) -> None:
         await kubelet.serve(duplex, ANN)

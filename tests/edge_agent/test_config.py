@@ -8,6 +8,7 @@ import pytest
 
 from edge_agent.config import load_agent_config, named_targets
 from tunnel.aio.process.config import ConfigError
+from tunnel.core.wire.audience import EVERYBODY, Audience
 from tunnel.core.wire.target import TcpTarget
 
 EXAMPLE = """\
@@ -45,9 +46,9 @@ def test_the_example(tmp_path: Path) -> None:
     config = load_agent_config(written(tmp_path, EXAMPLE))
     assert config.cloud.servers == ["cloud.example.com:7443"]
     assert [allow.rule.text for allow in config.allow] == ["127.0.0.1:22", "10.1.0.0/16:80,443"]
-    assert config.host.settings.exec
-    assert config.host.settings.units == ["nginx.service"]
-    assert config.host.settings.files == [Path("/var/log/app.log")]
+    assert config.host.settings(None).exec
+    assert config.host.settings(None).units == ["nginx.service"]
+    assert config.host.settings(None).files == [Path("/var/log/app.log")]
     assert config.state == tmp_path
 
 
@@ -89,7 +90,7 @@ level = "loud"
         "4: allow[0].target: 10.1.0.1/16 has bits set behind its prefix; did you mean 10.1.0.0/16?",
         "6: allow[1].target: '1.2.3.4' has no port; write host:ports, such as 127.0.0.1:22 or 10.1.0.0/16:80,443",
         "7: allow[2].target: is missing",
-        "8: allow[2].names: is not known; allowed: target, service",
+        "8: allow[2].names: is not known; allowed: target, service, users, groups",
         '9: host: units: "nginx" is not the name of a systemd unit such as "nginx.service"',
         '9: host: units: "a*.service" is not the name of a systemd unit such as "nginx.service"',
         f"11: labels: '-x' cannot name a label: {LABEL_RULE}",
@@ -157,3 +158,57 @@ def test_names_that_no_service_can_have(tmp_path: Path, target: str, service: st
     (fault,) = faults_of(tmp_path, CLOUD + f"[[allow]]\ntarget = '{target}'\nservice = '{service}'\n")
     assert fault.startswith("5: allow[0].service: ")
     assert says in fault
+
+
+EXEC = """
+[[host.exec]]
+users = ["ann", "con-*"]
+groups = ["ops"]
+account = "deploy"
+commands = ["systemctl restart nginx", "journalctl -u nginx *"]
+
+[[host.exec]]
+account = "nobody"
+"""
+
+
+def test_who_may_use_a_rule_and_run_what(tmp_path: Path) -> None:
+    allow = (
+        "[[allow]]\ntarget = '127.0.0.1:22'\nusers = ['ann']\ngroups = ['ops']\n[[allow]]\ntarget = '127.0.0.1:80'\n"
+    )
+    config = load_agent_config(written(tmp_path, CLOUD + allow + EXEC))
+    assert [one.rule.audience for one in config.allow] == [Audience(("ann",), ("ops",)), EVERYBODY]
+    assert config.host.offered
+    settings = config.host.settings(config.state)
+    first, second = settings.rules
+    assert (first.account, first.audience) == ("deploy", Audience(("ann", "con-*"), ("ops",)))
+    assert [pattern.text for pattern in first.commands] == ["systemctl restart nginx", "journalctl -u nginx *"]
+    assert (second.account, second.audience, second.commands) == ("nobody", EVERYBODY, ())
+    assert settings.exec_rules.accounts == ["deploy", "nobody"]
+    assert settings.recording.folder == tmp_path / "recordings"
+    simple = load_agent_config(written(tmp_path, CLOUD + "[host]\nexec = true\nuser = 'deploy'\n"))
+    assert simple.host.settings(None).exec_rules.accounts == ["deploy"]
+
+
+@pytest.mark.parametrize(
+    ("text", "faults"),
+    [
+        ("[host]\nuser = 'deploy'\n[[host.exec]]\naccount = 'a'\n",
+         ["4: host.user: goes without [[host.exec]]: each of those names its own account"]),
+        ("[[host.exec]]\nusers = ['a b', '']\n",
+         ["3: host.exec[0].account: is missing",
+          "4: host.exec[0].users[0]: 'a b' is no name or pattern: 253 characters, no blanks or brackets",
+          "4: host.exec[0].users[1]: must be a string that is not empty, not ''"]),
+        ("[[host.exec]]\naccount = 'a,b'\ncommands = ['* x', 3]\n",
+         ['4: host.exec[0].account: must be the name of an account of this box, such as "deploy"',
+          "5: host.exec[0].commands[0]: '* x' must name its program exactly, without * or ?",
+          '5: host.exec[0].commands[1]: must be a command line such as "systemctl restart nginx"']),
+        ("[host]\nexec = 'yes'\n", ["4: host.exec: must be a list, not 'yes'"]),
+        ("[host.recording]\nmode = 'all'\n", ["4: host.recording.mode: must be one of off, policy, always"]),
+        ("[host.recording]\nmax_file_bytes = 100\nmax_total_bytes = 1\n",
+         ["4: host.recording.max_file_bytes: must be 65536 or more",
+          "5: host.recording.max_total_bytes: must be no less than max_file_bytes"]),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_rules_for_commands(tmp_path: Path, text: str, faults: list[str]) -> None:
+    assert faults_of(tmp_path, CLOUD + text) == faults

@@ -63,7 +63,11 @@ def _is_table(value: object) -> bool:
 
 
 def _value(value: object) -> str:
-    # JSON writes strings, numbers, true and false, and lists of them, just as TOML does.
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {_value(entry)}" for key, entry in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_value, value)) + "]"
+    # JSON writes strings, numbers, true and false just as TOML does.
     return json.dumps(value)
 
 

@@ -7,14 +7,21 @@ from typing import ClassVar
 import click
 
 from tunnel.aio.process.command import VERSION, command_line, explain_command
-from tunnel.tool import commands_boxes, commands_policy, commands_reach, commands_server, commands_users
+from tunnel.tool import (
+    commands_boxes,
+    commands_policy,
+    commands_reach,
+    commands_recordings,
+    commands_server,
+    commands_users,
+)
 
 
 class Sections(click.Group):
     """A group of commands whose help lists them by what they are for."""
 
     sections: ClassVar = {
-        "Boxes": ("ls", "exec", "logs", "cp", "ssh", "forward", "connect"),
+        "Boxes": ("ls", "exec", "logs", "cp", "ssh", "forward", "connect", "recordings", "play"),
         "The server": ("status", "agents", "opens", "events", "user", "policy", "whoami"),
         "This command": ("credential", "explain", "completion", "version"),
     }
@@ -76,6 +83,8 @@ for _command in (
     commands_reach.ssh,
     commands_reach.forward,
     commands_reach.connect,
+    commands_recordings.recordings,
+    commands_recordings.play,
     commands_server.status,
     commands_server.agents,
     commands_server.opens,

@@ -15,6 +15,16 @@ from enum import Enum
 
 from tunnel.core.wire.faults import COPY_FAILED
 from tunnel.core.wire.spoken import printable
+from tunnel.kubeapi.copy_commands import (
+    DOWNLOAD,
+    HOME,
+    LIST,
+    MAKE_FOLDERS,
+    PROBE,
+    SET_MODES,
+    UPLOAD,
+    script_command,
+)
 from tunnel.tool.api import Api, ApiFailed
 from tunnel.tool.remote_exec import Channel, Chunks, run_command
 
@@ -25,45 +35,6 @@ MAX_LISTING_BYTES = 64 * 1024 * 1024
 PATHS_PER_COMMAND = 500
 _MODE = re.compile(r"([-dlbcps])([-r])([-w])([-xsS])([-r])([-w])([-xsS])([-r])([-w])([-xtT])")
 _SHA256 = re.compile(r"\b[0-9a-f]{64}\b")
-
-# `ls -ldn` is the one way to size and mode that POSIX and busybox share; of its line only the first fields are read.
-_PROBE = """
-if [ -d "$1" ]; then echo d; elif [ -e "$1" ]; then ls -ldnL -- "$1"; else echo -; fi
-"""
-_UPLOAD = """
-path=$1 part=$2 mode=$3 size=$4 sum=$5
-umask 077
-trap 'rm -f -- "$part"' EXIT
-trap 'exit 1' HUP INT TERM PIPE
-cat >"$part" || exit 1
-got=$(($(wc -c <"$part")))
-[ "$got" = "$size" ] || { echo "$got of $size bytes arrived" >&2; exit 1; }
-if command -v sha256sum >/dev/null 2>&1; then
-    got=$(sha256sum <"$part") || exit 1
-    [ "${got%% *}" = "$sum" ] || { echo "the checksum on the box is another one" >&2; exit 1; }
-fi
-chmod "$mode" "$part" && mv -f -- "$part" "$path" || exit 1
-"""
-_DOWNLOAD = """
-head -c "$2" <"$1" || exit 1
-if command -v sha256sum >/dev/null 2>&1; then head -c "$2" <"$1" | sha256sum >&2; else echo no sha256sum >&2; fi
-"""
-_LIST = """
-cd -- "$1" || exit 1
-find . \\( -type d -o -type f -o -type l \\) -exec sh -c '
-    set -f
-    for path do
-        set -- $(ls -ldn -- "$path") && printf "%s %s %s %s %s\\0%s\\0" "$1" "$2" "$3" "$4" "$5" "$path"
-    done' sh {} +
-"""
-_MAKE_FOLDERS = """
-for path do mkdir -p -- "$path" || exit 1; done
-"""
-_SET_MODES = """
-mode=$1
-shift
-chmod "$mode" "$@"
-"""
 
 
 class RemoteFailed(ApiFailed):
@@ -107,7 +78,7 @@ class RemoteFiles:
         Raises:
             ApiFailed: the box cannot be asked.
         """
-        line = self._text(_PROBE, path)
+        line = self._text(PROBE, path)
         if line.strip() in ("d", "-"):
             return RemoteFile(path, Kind.FOLDER if line.strip() == "d" else Kind.NOTHING)
         return _parsed(line, path)
@@ -127,7 +98,7 @@ class RemoteFiles:
             ApiFailed: it did not arrive whole; what was at the path before still is.
         """
         words = [path, part, f"{mode:o}", str(size), sha256]
-        self._run(_UPLOAD, *words, source=Chunks(content))
+        self._run(UPLOAD, *words, source=Chunks(content))
 
     def download(self, path: str, size: int, write: Callable[[bytes], None]) -> str:
         """Hands the first `size` bytes of a file to `write`; returns their SHA-256 on the box, "" where it has none.
@@ -135,7 +106,7 @@ class RemoteFiles:
         Raises:
             ApiFailed: they could not be read.
         """
-        said = self._run(_DOWNLOAD, path, str(size), write=write)
+        said = self._run(DOWNLOAD, path, str(size), write=write)
         found = _SHA256.search(said)
         return found[0] if found else ""
 
@@ -145,7 +116,7 @@ class RemoteFiles:
         Raises:
             ApiFailed: it cannot be listed.
         """
-        parts = self._text(_LIST, folder, limit_bytes=MAX_LISTING_BYTES).split("\0")
+        parts = self._text(LIST, folder, limit_bytes=MAX_LISTING_BYTES).split("\0")
         pairs = zip(parts[:-1:2], parts[1::2], strict=True) if len(parts) % 2 else ()
         return [_parsed(line, path.removeprefix("./")) for line, path in pairs if path != "."]
 
@@ -156,7 +127,7 @@ class RemoteFiles:
             ApiFailed: one could not be made.
         """
         for start in range(0, len(paths), PATHS_PER_COMMAND):
-            self._run(_MAKE_FOLDERS, *paths[start : start + PATHS_PER_COMMAND])
+            self._run(MAKE_FOLDERS, *paths[start : start + PATHS_PER_COMMAND])
 
     def set_modes(self, mode: int, paths: list[str]) -> None:
         """Gives paths, none of which begins with a hyphen, the same permissions.
@@ -165,7 +136,7 @@ class RemoteFiles:
             ApiFailed: one could not be changed.
         """
         for start in range(0, len(paths), PATHS_PER_COMMAND):
-            self._run(_SET_MODES, f"{mode:o}", *paths[start : start + PATHS_PER_COMMAND])
+            self._run(SET_MODES, f"{mode:o}", *paths[start : start + PATHS_PER_COMMAND])
 
     def home(self) -> str:
         """Returns the folder that commands start in, which relative paths are below.
@@ -173,7 +144,7 @@ class RemoteFiles:
         Raises:
             ApiFailed: the box cannot be asked.
         """
-        return self._text("pwd").rstrip("\n")
+        return self._text(HOME).rstrip("\n")
 
     # Internal
 
@@ -204,7 +175,7 @@ class RemoteFiles:
             elif write is not None:
                 write(data)
 
-        code = run_command(self._api, self.box, ["sh", "-c", script, "sh", *words], output, source=source)
+        code = run_command(self._api, self.box, script_command(script, words), output, source=source)
         text = errors.decode("utf-8", "replace")
         if code:
             lines = [line for line in text.splitlines() if line.strip()]

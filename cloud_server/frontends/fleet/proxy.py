@@ -28,7 +28,7 @@ from tunnel.aio.operate.recorded_command import recorded_command
 from tunnel.aio.sessions.carry import carry
 from tunnel.aio.sockets.http1 import HeaderItems, Headers, Request
 from tunnel.core.wire.errors import Code, OpenRefused, StreamError
-from tunnel.core.wire.faults import UPGRADE_MISSING
+from tunnel.core.wire.faults import FAULTS, UPGRADE_MISSING, Fault, coded
 from tunnel.kubeapi.encoding import decode
 from tunnel.kubeapi.status import ApiError, Json, not_found
 from tunnel.kubeapi.store import ObjectStore
@@ -103,15 +103,15 @@ class Proxy:
             action=action,
             namespace=about.namespace,
             pod=about.name,
-            container="" if action == "portforward" else about.query.text("container"),
+            container="" if action in _OF_WHOLE_PODS else about.query.text("container"),
             command=about.query.every("command"),
         )
         try:
             asked.agent, pod = await self._find(about)
-            if action != "portforward":
+            if action not in _OF_WHOLE_PODS:
                 asked.container = await self._container(about, pod)
-            if action == "log":
-                await self._log(exchange, about, asked, caller)
+            if action in _TARGETS:
+                await self._read(exchange, about, asked, caller)
             else:
                 await self._stream(exchange, request, about, asked, caller)
         except ApiError as error:
@@ -172,12 +172,12 @@ class Proxy:
 
             await carry(answer.live.opened(), conn, pass_first)
 
-    async def _log(self, exchange: Exchange, about: ResourceRequest, asked: _Asked, caller: Caller) -> None:
-        target = _log_target(about, asked)
+    async def _read(self, exchange: Exchange, about: ResourceRequest, asked: _Asked, caller: Caller) -> None:
+        target = _TARGETS[asked.action](about, asked)
         async with ending(await self._start(exchange, asked, caller, "GET", target, ())) as answer:
             if answer.response.status != 200:
                 raise await _kubelet_error(answer, asked)
-            await exchange.start(200, [("content-type", "text/plain")])
+            await exchange.start(200, [("content-type", _TYPES.get(asked.action, "text/plain"))])
             try:
                 await unless_gone(exchange, _copy_log(exchange, answer))
             except StreamError:
@@ -214,9 +214,21 @@ async def _kubelet_error(answer: KubeletCall, asked: _Asked) -> ApiError:
     if isinstance(parsed, dict) and parsed.get("kind") == "Status" and isinstance(parsed.get("message"), str):
         reason, text = parsed.get("reason"), claim(parsed["message"])
         message = text if asked.agent in text else f"agent {asked.agent}: {text}"
-        return ApiError(code, message, reason if isinstance(reason, str) else "")
+        fault = _fault_of(parsed)
+        if fault is not None:  # kubectl prints the message and no cause
+            message = coded(message, fault)
+        named = cause(fault) if fault is not None else None
+        return ApiError(code, message, reason if isinstance(reason, str) else "", cause=named)
     text = claim(body.decode("utf-8", "replace").strip())
     return ApiError(code, f"agent {asked.agent}: {text or answer.response.reason or status}")
+
+
+def _fault_of(status: Json) -> Fault | None:
+    """Returns the cause that a kubelet of ours names in its `Status`; None for any other kubelet."""
+    match status.get("details"):
+        case {"causes": [{"reason": str() as code}, *_]}:
+            return FAULTS.get(code)
+    return None
 
 
 def _pod_path(kind: str, asked: _Asked) -> str:
@@ -236,6 +248,19 @@ def _stream_target(about: ResourceRequest, asked: _Asked) -> str:
 def _log_target(about: ResourceRequest, asked: _Asked) -> str:
     query = [(name, value) for name in _LOG_OPTIONS for value in about.query.every(name)[:1]]
     return _pod_path("containerLogs", asked) + (f"?{urlencode(query)}" if query else "")
+
+
+def _recordings_target(about: ResourceRequest, asked: _Asked) -> str:
+    number = about.query.text("id")
+    return _pod_path("recordings", asked) + (f"?{urlencode([('id', number)])}" if number else "")
+
+
+_TARGETS = {"log": _log_target, "recordings": _recordings_target}
+"""Of what is read to its end: what a kubelet is asked for."""
+_OF_WHOLE_PODS = ("portforward", "recordings")
+"""What no container is named for."""
+_TYPES = {"recordings": "application/octet-stream"}
+"""A list is JSON, and one of them has a line of JSON for each event; the caller knows what was asked for."""
 
 
 def _upgrade_headers(headers: Headers) -> list[tuple[str, str]]:

@@ -80,6 +80,8 @@ RESOURCES = (
     Resource(name="pods/attach", kind="PodAttachOptions", verbs=_STREAM_VERBS),
     Resource(name="pods/portforward", kind="PodPortForwardOptions", verbs=_STREAM_VERBS),
     Resource(name="pods/log", kind="Pod", verbs=("get",)),
+    # Not of Kubernetes: what was written to terminals of a box. `kubectl get --raw` reads them, and `longline play`.
+    Resource(name="pods/recordings", kind="Pod", verbs=("get",)),
     Resource(
         name="namespaces", kind="Namespace", singular="namespace", namespaced=False, short_names=("ns",),
         origin="namespaces are those that pods of boxes are in",

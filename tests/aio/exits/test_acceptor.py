@@ -27,6 +27,7 @@ from tunnel.aio.sockets.conn import Conn
 from tunnel.core import events as ev
 from tunnel.core.wire.errors import Code, OpenRefused, SessionLost, StreamReset
 from tunnel.core.wire.faults import FAR_END_TOO_OLD, NOT_FORWARDED
+from tunnel.core.wire.principal import Principal
 from tunnel.core.wire.target import ServiceTarget, Target, TcpTarget, UnknownTarget
 from tunnel.core.wire.target_rule import TargetRule
 
@@ -266,8 +267,8 @@ async def test_a_connection_that_comes_when_nobody_waits_any_more_is_closed(
 ) -> None:
     connected, gone = asyncio.Event(), asyncio.Event()
 
-    async def slow(where: TcpTarget, policy: Policy, deadline_s: float) -> tuple[Conn, str]:
-        made = await dial(where, policy, deadline_s)
+    async def slow(where: TcpTarget, policy: Policy, deadline_s: float, principal: Principal) -> tuple[Conn, str]:
+        made = await dial(where, policy, deadline_s, principal)
         connected.set()
         # The news of the opener's end and the connection come in one turn of the loop.
         while True:

@@ -16,6 +16,7 @@ from tests.support.principals import user
 from tests.support.waits import eventually
 from tunnel.aio.sessions.stream import Stream
 from tunnel.core.wire.errors import Code, OpenRefused
+from tunnel.core.wire.faults import METADATA_NOT_NAMED
 from tunnel.core.wire.limits import Limits
 from tunnel.core.wire.target import ServiceTarget, Target, TcpTarget
 from tunnel.core.wire.target_rule import TargetRule
@@ -92,6 +93,15 @@ async def test_what_is_not_exposed_is_refused(target: TcpTarget) -> None:
         with pytest.raises(OpenRefused, match=r"this server's \[\[expose\]\] rules") as caught:
             await both.server.open(target, deadline_s=5)
     assert caught.value.code is Code.NOT_ALLOWED
+
+
+async def test_no_range_exposes_a_metadata_service() -> None:
+    wide = exposed(ExposeRule(target=TargetRule.parse("0.0.0.0/0:*")))[0]
+    async with joined(wide.acceptor("site-a")) as both:
+        for host in ("169.254.169.254", "::ffff:169.254.169.254", "2852039166"):
+            with pytest.raises(OpenRefused, match="only a rule for exactly that address") as caught:
+                await both.server.open(TcpTarget(host, 80), deadline_s=5)
+            assert caught.value.fault is METADATA_NOT_NAMED
 
 
 async def test_without_a_list_of_agents_it_is_for_all() -> None:

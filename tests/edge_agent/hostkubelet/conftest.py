@@ -22,6 +22,7 @@ from tests.support.records import Records
 from tests.support.waits import eventually
 from tunnel.aio.process.parts import PartFailed
 from tunnel.aio.sockets.http1 import ClientConnection, Headers
+from tunnel.core.wire.principal import Principal
 
 POD = "box-7"
 TRACE_ID = "5b1ce0ffee0ddba1"
@@ -36,11 +37,11 @@ class Box:
         self._tasks = tasks
         self._clients: list[MemoryDuplex] = []
 
-    def connect(self, capacity_bytes: int = 256 * 1024) -> MemoryDuplex:
-        """The client's end of a new connection."""
+    def connect(self, capacity_bytes: int = 256 * 1024, principal: Principal = ANN) -> MemoryDuplex:
+        """The client's end of a new connection of somebody's."""
         client, server = duplex_pair(capacity_bytes)
         self._clients.append(client)
-        self.serving = self._tasks.create_task(self.kubelet.serve(server, ANN, TRACE_ID))
+        self.serving = self._tasks.create_task(self.kubelet.serve(server, principal, TRACE_ID))
         return client
 
     async def aclose(self) -> None:
@@ -82,7 +83,7 @@ async def serving(settings: HostSettings, *, dial: Dial | None = None, **program
     kubelet = await asyncio.to_thread(HostKubelet, POD, settings, records, dial, **programs)  # looks at files
     if settings.exec:
         with contextlib.suppress(PartFailed):  # its commands say why
-            await kubelet.find_account()
+            await kubelet.find_accounts()
     async with asyncio.TaskGroup() as tasks:
         box = Box(kubelet, tasks, records)
         try:

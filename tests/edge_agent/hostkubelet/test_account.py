@@ -22,7 +22,7 @@ def test_an_unknown_user_is_refused_with_what_to_do() -> None:
 
 def test_only_root_can_become_somebody_else(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 65534)
-    with pytest.raises(SettingsError, match=r'only root can run commands as "root"; .* set user = "nobody"'):
+    with pytest.raises(SettingsError, match=r'only root can run commands as "root"; .* name "nobody"'):
         find_account("root", "")
 
 

@@ -112,10 +112,10 @@ async def test_a_user_is_found_when_it_appears(monkeypatch: pytest.MonkeyPatch) 
     settings = HostSettings(exec=True, user="no-such-user")
     async with serving(settings) as box:
         with pytest.raises(PartFailed, match="no-such-user"):
-            await box.kubelet.find_account()
+            await box.kubelet.find_accounts()
         me = await asyncio.to_thread(find_account, ME, "")
         monkeypatch.setattr("edge_agent.hostkubelet.account.find_account", lambda *_names: me)
-        await box.kubelet.find_account()
+        await box.kubelet.find_accounts()
         assert await box.run("echo", "hello") == (0, b"hello\n", b"")
 
 
@@ -136,7 +136,7 @@ async def test_a_user_is_found_when_it_appears(monkeypatch: pytest.MonkeyPatch) 
         (f"/exec/default/{POD}/host?command=true", 400, "at least one of stdin, stdout and stderr"),
         (f"/attach/default/{POD}/host?output=1", 400, "nothing on a plain box can be attached to"),
         (f"/portForward/default/{POD}", 403, "this box forwards no ports"),
-        ("/", 404, "serves /pods, /exec, /portForward, /containerLogs, /stats/summary and /healthz"),
+        ("/", 404, "serves /pods, /exec, /portForward, /containerLogs, /recordings, /stats/summary and /healthz"),
         ("/exec", 404, "serves /pods"),
         (f"/run/default/{POD}/host", 404, "serves /pods"),
     ],
@@ -244,6 +244,7 @@ WHO = {
     "trace_id": TRACE_ID, "frontend": "kubelet", "kind": "user", "who": "ann", "proof": "", "action": "exec",
     "container": "host",
 }  # fmt: skip
+RAN = {**WHO, "account": ME}
 
 
 async def test_every_command_leaves_a_start_and_an_end(box: Box) -> None:
@@ -257,10 +258,10 @@ async def test_every_command_leaves_a_start_and_an_end(box: Box) -> None:
     await refusal(box, exec_target(POD, ["rm", "-r"], container="missing"))
     start, (done, left), (refused,) = box.records.of("open")[0], box.records.of("end"), box.records.of("refused")
     command = ["sh", "-c", long[:1020] + "... [1000 bytes more]"]
-    assert start == {"event": "open", **WHO, "command": command}
+    assert start == {"event": "open", **RAN, "command": command}
     assert done.pop("seconds") >= 0
     assert done == {
-        "event": "end", **WHO, "command": command, "exit_code": 3, "bytes_to_agent": 0, "bytes_from_agent": 6,
+        "event": "end", **RAN, "command": command, "exit_code": 3, "bytes_to_agent": 0, "bytes_from_agent": 6,
         "reason": "exited",
     }  # fmt: skip
     assert (left["exit_code"], left["reason"]) == (None, "client gone")

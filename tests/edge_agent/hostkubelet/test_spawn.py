@@ -52,7 +52,7 @@ async def main():
     call = channel.stream_stream("/longline/echo")()
     busy = asyncio.create_task(traffic(call))
     kubelet = HostKubelet("box", HostSettings(exec=True, user=sys.argv[1]), Records())
-    await kubelet.find_account()
+    await kubelet.find_accounts()
     for number in range(30):
         await run(kubelet, tty=number % 3 == 0)
     await asyncio.gather(*(run(kubelet, tty=False) for _ in range(30)))

@@ -71,6 +71,8 @@ class _Live:
     """What is being served, and what allowed it."""
 
     asked: Target
+    principal: Principal
+    """Who it is served for."""
     target: TcpTarget | None = None
     """What was dialled for it; None for a service, and before the dial is over."""
     address: Address | None = None
@@ -122,11 +124,13 @@ class StreamAcceptor:
         self._policy, self._services, self._named = policy, services, named or {}
         return self._served.review()
 
-    def rule_of(self, asked: Target, resolved_address: str) -> str:
-        """Returns the rule that allows what was dialled, as it was written; empty for a service."""
+    def rule_of(self, asked: Target, resolved_address: str, principal: Principal) -> str:
+        """Returns the rule that allows what was dialled for somebody, as it was written; empty for a service."""
         target = self._target_of(asked)
         address = _address_of(resolved_address)
-        rule = self._policy.rule_for(target, address) if target is not None and address is not None else None
+        if target is None or address is None:
+            return ""
+        rule = self._policy.rule_for(target, address, principal)
         return rule.text if rule is not None else ""
 
     async def serve(self, incoming: IncomingStream, opened: Callable[[Stream], None]) -> None:
@@ -139,7 +143,7 @@ class StreamAcceptor:
         if incoming.agent:
             raise OpenRefused(f"this end does not forward to {incoming.agent}", Code.UNREACHABLE, NOT_FORWARDED)
         request = Request(incoming, self._principal or incoming.principal, opened)
-        live = _Live(incoming.target)
+        live = _Live(incoming.target, request.principal)
 
         def tell(refusal: OpenRefused) -> None:
             if request.stream is not None:
@@ -149,7 +153,9 @@ class StreamAcceptor:
             await self._serve(live, request)
 
     @asynccontextmanager
-    async def dialled(self, target: TcpTarget, deadline_s: float, through: str) -> AsyncIterator[Conn]:
+    async def dialled(
+        self, target: TcpTarget, deadline_s: float, principal: Principal, through: str
+    ) -> AsyncIterator[Conn]:
         """Gives a connection to a block, which carries it for a client that a service of this end has.
 
         It is held to the rules as a stream of the tunnel is: where the box does not allow it any more, nor the service
@@ -158,12 +164,13 @@ class StreamAcceptor:
         Args:
             target: what to dial.
             deadline_s: within which it must be connected.
+            principal: who the client is.
             through: name of the service.
 
         Raises:
             OpenRefused: it may not be connected, or cannot, or is not allowed any more.
         """
-        live = _Live(target, name=through, service=self._services.get(through))
+        live = _Live(target, principal, name=through, service=self._services.get(through))
         with self._served.hold(lambda: self._objection(live)):
             conn, _ = await self._dial(live, target, deadline_s)
             yield conn
@@ -190,10 +197,10 @@ class StreamAcceptor:
 
     async def _dial(self, live: _Live, target: TcpTarget, deadline_s: float) -> tuple[Conn, str]:
         policy = self._policy
-        conn, address = await dial(target, policy, deadline_s)
+        conn, address = await dial(target, policy, deadline_s, live.principal)
         live.target, live.address = target, _address_of(address)
         if live.address is not None:
-            live.rule = policy.rule_for(target, live.address)
+            live.rule = policy.rule_for(target, live.address, live.principal)
         if policy is not self._policy and (objection := self._objection(live)) is not None:  # replaced meanwhile
             conn.reset()
             raise objection
@@ -212,7 +219,7 @@ class StreamAcceptor:
         if live.target is None or live.address is None:
             return None
         same = self._target_of(live.asked) == live.target
-        if same and self._policy.still_allows(live.target, live.address, live.rule):
+        if same and self._policy.still_allows(live.target, live.address, live.rule, live.principal):
             return None
         return not_allowed_any_more(live.asked)
 

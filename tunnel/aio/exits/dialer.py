@@ -17,6 +17,7 @@ from tunnel.aio.sockets.conn import Conn
 from tunnel.aio.sockets.tcp import connect_tcp
 from tunnel.core.wire.errors import Code, OpenRefused
 from tunnel.core.wire.faults import FAR_END_EXHAUSTED, TARGET_SILENT
+from tunnel.core.wire.principal import NOBODY, Principal
 from tunnel.core.wire.spoken import spoken_s
 from tunnel.core.wire.target import TcpTarget
 from tunnel.core.wire.target_rule import Address
@@ -45,15 +46,17 @@ _FAULTS = {Code.DEADLINE: TARGET_SILENT, Code.LIMIT_EXCEEDED: FAR_END_EXHAUSTED}
 """What the codes do not say by themselves."""
 
 
-async def dial(target: TcpTarget, policy: Policy, deadline_s: float) -> tuple[Conn, str]:
-    """Connects; returns the connection and the address that answered. Cancelled, it leaves no socket behind.
+async def dial(target: TcpTarget, policy: Policy, deadline_s: float, principal: Principal = NOBODY) -> tuple[Conn, str]:
+    """Connects for somebody whom the policy lets; returns the connection and the address that answered.
+
+    Cancelled, it leaves no socket behind.
 
     Raises:
         OpenRefused: NOT_ALLOWED, NAME_NOT_FOUND, REFUSED, UNREACHABLE, LIMIT_EXCEEDED or DEADLINE.
     """
     try:
         async with asyncio.timeout(max(0.05, deadline_s - ANSWER_MARGIN_S)):
-            addresses = await policy.permitted(target)
+            addresses = await policy.permitted(target, principal)
             if len(addresses) == 1:
                 return await _one(addresses[0], target.port)
             return await _race(_interleave(addresses), target.port)

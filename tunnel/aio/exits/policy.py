@@ -12,8 +12,9 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from tunnel.aio.process.blocking import BlockingCalls, NotAnswering
 from tunnel.core.wire.errors import Code, OpenRefused
-from tunnel.core.wire.faults import NOT_ALLOWED_BY_BOX, Fault
+from tunnel.core.wire.faults import METADATA_NOT_NAMED, NOT_ALLOWED_BY_BOX, RULE_FOR_OTHERS, Fault
 from tunnel.core.wire.metadata_addresses import is_metadata
+from tunnel.core.wire.principal import NOBODY, Principal
 from tunnel.core.wire.target import TcpTarget
 from tunnel.core.wire.target_rule import LOOPBACK_NAME, Address, TargetRule, is_dns_name, normal_address
 
@@ -62,33 +63,30 @@ class Policy:
         self._place = place
         self._fault = fault
 
-    async def permitted(self, target: TcpTarget) -> list[Address]:
-        """Resolves a target and returns the addresses that may be dialled: exactly these.
+    async def permitted(self, target: TcpTarget, principal: Principal = NOBODY) -> list[Address]:
+        """Resolves a target and returns the addresses that may be dialled for somebody: exactly these.
 
-        A rule with addresses allows what lies in it, however it was named; but a metadata or link-local address only
-        when it is that one address. A rule with a DNS name allows the host of
-        that name, and the addresses that the name has now; but never, by an answer of DNS alone, this box itself or
-        its link, where services listen that trust whoever can reach them.
+        A rule with addresses allows what lies in it, however it was named. A rule with a DNS name allows the host of
+        that name, and the addresses that the name has now; but never, by an answer of DNS alone, this box itself, its
+        link, or a metadata service, where services listen that trust whoever can reach them. Link-local and metadata
+        addresses are in no range either: a rule must have exactly the one address.
 
         Raises:
             OpenRefused: NAME_NOT_FOUND, or NOT_ALLOWED when no address is left.
         """
-        rules = [rule for rule in self._rules if rule.matches_port(target.port)]
+        by_port = [rule for rule in self._rules if rule.matches_port(target.port)]
+        rules = [rule for rule in by_port if rule.audience.includes(principal)]
         addresses = _without_lookup(target.host)
         if not addresses:
             if not rules:  # nothing could be allowed: nobody makes this box ask DNS for it
-                raise self._not_allowed(target, ())
+                raise self._not_allowed(target, (), by_port, principal)
             addresses = await self._look_up(target.host, target.port)
-        allowed = [
-            address
-            for address in addresses
-            if any(_covers(rule, address, target.port) for rule in rules) or _fits_name(address, target, rules)
-        ]
+        allowed = [address for address in addresses if any(_allows(rule, target, address) for rule in rules)]
         if not allowed:
             allowed = await self._known_by_name(addresses, target, rules)
         allowed = [address for address in allowed if _can_be_dialled(address)]
         if not allowed:
-            raise self._not_allowed(target, addresses)
+            raise self._not_allowed(target, addresses, by_port, principal)
         return allowed
 
     @property
@@ -96,30 +94,29 @@ class Policy:
         """The list."""
         return self._rules
 
-    def rule_for(self, target: TcpTarget, address: Address) -> TargetRule | None:
-        """Returns the rule by which an address may be dialled for a target; None when no rule allows it.
+    def rule_for(self, target: TcpTarget, address: Address, principal: Principal = NOBODY) -> TargetRule | None:
+        """Returns the rule by which an address may be dialled for somebody; None when no rule allows it.
 
         Asks no DNS: of an address that `permitted` has found to be a rule's name's, the rule is the first with a name
         and this port.
         """
-        rules = [rule for rule in self._rules if rule.matches_port(target.port)]
+        rules = [rule for rule in self._rules if rule.matches_port(target.port) and rule.audience.includes(principal)]
         for rule in rules:
-            if _covers(rule, address, target.port) or _fits_name(address, target, [rule]):
+            if _allows(rule, target, address):
                 return rule
         return next((rule for rule in rules if rule.name and _may_be_named(address, rule.name)), None)
 
-    def still_allows(self, target: TcpTarget, address: Address, rule: TargetRule | None) -> bool:
+    def still_allows(
+        self, target: TcpTarget, address: Address, rule: TargetRule | None, principal: Principal = NOBODY
+    ) -> bool:
         """Returns whether a connection that `rule` of an earlier list allowed is allowed by this one.
 
-        A rule that is still there holds; so does any other that covers the address or the very name that was asked for.
+        A rule that is still there holds; so does any other for the same principal that covers the address or the very
+        name that was asked for.
         """
         if rule in self._rules:
             return True
-        return any(
-            _covers(one, address, target.port) or _fits_name(address, target, [one])
-            for one in self._rules
-            if one.matches_port(target.port)
-        )
+        return any(_allows(one, target, address) and one.audience.includes(principal) for one in self._rules)
 
     # Internal
 
@@ -136,9 +133,25 @@ class Policy:
             allowed.update(address for address in current if _may_be_named(address, name))
         return [address for address in addresses if address in allowed]
 
-    def _not_allowed(self, target: TcpTarget, addresses: Sequence[Address]) -> OpenRefused:
+    def _not_allowed(
+        self, target: TcpTarget, addresses: Sequence[Address], rules: Sequence[TargetRule], principal: Principal
+    ) -> OpenRefused:
+        """Returns the refusal of a target: with the rule that is for others, or the address that no range covers."""
         dialled = [str(TcpTarget(str(address), target.port)) for address in addresses]
         what = str(target) if dialled in ([], [str(target)]) else f"{target} ({', '.join(dialled[:4])})"
+        for rule in rules:
+            mine = rule.audience.includes(principal)
+            # Where nothing was looked up, only the very name tells that the rule is about this.
+            fits = any(_allows(rule, target, address) for address in addresses) or rule.matches_name(*_key(target))
+            if not mine and fits:
+                text = f"{what}: the rule {rule.text} of {self._list_name} is for others, not for {principal}"
+                return OpenRefused(text, Code.NOT_ALLOWED, RULE_FOR_OTHERS)
+        if guarded := next(filter(is_metadata, addresses), None):
+            text = (
+                f"{what} is not allowed by {self._list_name}: {guarded} is a link-local or metadata address, "
+                "and only a rule for exactly that address allows it"
+            )
+            return OpenRefused(text, Code.NOT_ALLOWED, METADATA_NOT_NAMED)
         return OpenRefused(f"{what} is not allowed by {self._list_name}", Code.NOT_ALLOWED, self._fault)
 
     async def _look_up(self, host: str, port: int) -> list[Address]:
@@ -168,21 +181,21 @@ def _is_localhost(host: str) -> bool:
     return host.lower().removesuffix(".") == LOOPBACK_NAME
 
 
-def _fits_name(address: Address, target: TcpTarget, rules: Sequence[TargetRule]) -> bool:
-    named = any(rule.matches_name(target.host, target.port) for rule in rules)
-    return named and _may_be_named(address, target.host)
+def _key(target: TcpTarget) -> tuple[str, int]:
+    return target.host, target.port
 
 
-def _covers(rule: TargetRule, address: Address, port: int) -> bool:
-    """Whether a rule allows an address; a metadata address must be named by itself, whatever range lies around it."""
-    if not rule.matches_address(address, port):
-        return False
-    return not is_metadata(address) or (rule.network is not None and rule.network.num_addresses == 1)
+def _allows(rule: TargetRule, target: TcpTarget, address: Address) -> bool:
+    """Returns whether a rule allows an address, by itself or by the name that was asked for."""
+    if rule.matches_address(address, target.port):
+        return not is_metadata(address) or (rule.network is not None and rule.network.num_addresses == 1)
+    return rule.matches_name(target.host, target.port) and _may_be_named(address, target.host)
 
 
 def _may_be_named(address: Address, name: str) -> bool:
-    """Whether a DNS name suffices to reach an address; the box's own, its link's and those of metadata services must
-    stand in a rule themselves.
+    """Returns whether a DNS name suffices to reach an address.
+
+    The box's own, its link's and those of metadata services must stand in a rule themselves.
     """
     return _is_localhost(name) or not (address.is_loopback or is_metadata(address))
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tunnel.core.wire.principal import Principal
+
 MAX_COMMAND_BYTES = 1024
 """Of the words of one command, in UTF-8: what people type fits, a script that is passed as a word is cut."""
 
@@ -24,3 +26,9 @@ def recorded_command(argv: Sequence[str]) -> list[str]:
         kept.append(data.decode())
         left -= len(data) or 1  # a thousand empty words are a long record, too
     return kept
+
+
+def recorded_principal(principal: Principal) -> dict[str, object]:
+    """Returns the fields of a record that say who somebody is: kind, name, groups if there are any, proof."""
+    groups = {"groups": list(principal.groups)} if principal.groups else {}
+    return {"kind": principal.kind.label, "who": principal.name, **groups, "proof": principal.proof}

@@ -13,6 +13,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import UnionType
 from typing import Any, ClassVar, Literal, Self, TypeVar, get_args, get_origin
 
 import cattrs
@@ -21,6 +22,7 @@ from cattrs.errors import ForbiddenExtraKeysError
 
 from tunnel.core.wire import faults as table
 from tunnel.core.wire.faults import CONFIG_INVALID, CONFIG_NOT_TOML, CONFIG_UNREADABLE, FaultError
+from tunnel.core.wire.globs import MAX_GLOB_CHARS, is_glob
 from tunnel.core.wire.host_port import split_host_port
 from tunnel.core.wire.target_rule import MAX_PORT, TargetRule
 
@@ -106,6 +108,25 @@ class TargetPattern(str):
     def rule(self) -> TargetRule:
         """It, parsed."""
         return TargetRule.parse(self)
+
+
+class NameGlob(str):
+    """The name of a user or group, or a pattern of such names: `*` is any text, `?` any one character."""
+
+    __slots__ = ()
+
+    @classmethod
+    def from_config(cls, value: object) -> NameGlob:
+        """Returns the pattern that a value of a configuration stands for.
+
+        Raises:
+            ValueError: no name could match it.
+        """
+        if not is_glob(_string(value)):
+            raise ValueError(
+                f"{_shown(value)} is no name or pattern: {MAX_GLOB_CHARS} characters, no blanks or brackets"
+            )
+        return cls(value)
 
 
 class Seconds(float):
@@ -309,11 +330,22 @@ def _converter(folder: Path, *, places: bool = True) -> cattrs.Converter:
         inner = mapping_structure_factory(cls, converter)
         return lambda value, _: inner(_of(dict, value), cls)
 
+    def flag_or_list_hook(cls: Any) -> StructureHook:
+        inner = list_hook(next(one for one in get_args(cls) if _origin(one) is list))
+        return lambda value, _: value if isinstance(value, bool) else inner(value, _)
+
+    converter.register_structure_hook_factory(_is_flag_or_list, flag_or_list_hook)
     converter.register_structure_hook_factory(lambda cls: _origin(cls) is list, list_hook)
     converter.register_structure_hook_factory(lambda cls: _origin(cls) is dict, map_hook)
     converter.register_structure_hook_factory(dataclasses.is_dataclass, table_hook)
     converter.register_structure_hook(Path, lambda value, _: folder / _string(value))
     return converter
+
+
+def _is_flag_or_list(cls: Any) -> bool:
+    """Whether a value may be true or false, or tables in its place: `bool | list[T]`."""
+    kinds = get_args(cls) if isinstance(cls, UnionType) else ()
+    return bool in kinds and any(_origin(kind) is list for kind in kinds)
 
 
 def _origin(cls: Any) -> object:

@@ -79,6 +79,7 @@ POLICY_MISSING: Final = Fault("LL1060", "There is no policy file, so that users 
 POLICY_INVALID: Final = Fault("LL1061", "The policy file cannot be used")
 POLICY_THERE: Final = Fault("LL1062", "There is a policy file already")
 ASK_UNCLEAR: Final = Fault("LL1063", "What the policy is asked about cannot be understood")
+RECORDING_UNUSABLE: Final = Fault("LL1070", "The recording cannot be read")
 
 # Certificates and identity
 
@@ -160,6 +161,8 @@ NOT_EXPOSED: Final = Fault("LL4103", "The server exposes no such target to agent
 NO_SERVICE: Final = Fault("LL4104", "The far end offers no service of that name")
 FAR_END_TOO_OLD: Final = Fault("LL4105", "The far end is too old for what it was asked to connect to")
 NOT_FORWARDED: Final = Fault("LL4106", "The connection was meant for another agent and is not forwarded")
+RULE_FOR_OTHERS: Final = Fault("LL4110", "The box's rule for the target is for other users or groups")
+METADATA_NOT_NAMED: Final = Fault("LL4111", "A link-local or metadata address must be named by itself")
 TARGET_REFUSED: Final = Fault("LL4201", "The target refused the connection")
 TARGET_UNREACHABLE: Final = Fault("LL4202", "The target cannot be reached from the far end")
 TARGET_SILENT: Final = Fault("LL4203", "The target does not answer")
@@ -203,6 +206,9 @@ CLUSTER_KUBECONFIG_UNUSABLE: Final = Fault("LL5019", "The kubeconfig for the clu
 CLUSTER_FORBIDS: Final = Fault("LL5020", "The account may not read what routing needs")
 USAGE_UNKNOWN: Final = Fault("LL5021", "It is not known what a box or pod uses")
 POD_REFUSED: Final = Fault("LL5022", "An agent shows a pod under another agent's name")
+COMMAND_NOT_LISTED: Final = Fault("LL5030", "The box lets its caller run other commands only")
+ACCOUNT_NOT_ALLOWED: Final = Fault("LL5031", "The server allows none of the accounts that the box would use")
+NOT_RECORDED: Final = Fault("LL5032", "The session cannot be recorded, and must be")
 
 # The process
 

@@ -10,6 +10,7 @@ import ipaddress
 import re
 from dataclasses import dataclass
 
+from tunnel.core.wire.audience import EVERYBODY, Audience
 from tunnel.core.wire.target import MAX_HOST_BYTES, TcpTarget
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -32,6 +33,8 @@ class TargetRule:
     ports: tuple[range, ...]
     text: str
     """As it was written."""
+    audience: Audience = EVERYBODY
+    """Who may use it."""
 
     @classmethod
     def parse(cls, text: str) -> TargetRule:

@@ -39,7 +39,7 @@ def host_kubelet(log_file: Path) -> HostKubelet:
 async def fleet(tmp_path: Path, host_kubelet: HostKubelet) -> AsyncIterator[Fleet]:
     """Box `box-7` is connected, `box-8` is away, `box-9` offers no kubelet."""
 
-    await host_kubelet.find_account()
+    await host_kubelet.find_accounts()
 
     async def serve(duplex: Duplex) -> None:
         await host_kubelet.serve(duplex, ANN)
