@@ -76,16 +76,18 @@ class HttpServer:
     # Public
 
     async def handle(self, conn: Conn) -> None:
-        """Serve a connection to its end."""
-        try:
-            if conn.transport.get_extra_info("alpn_protocol") == "h2":
-                await self._handle_http2(conn)
-            else:
-                await self._handle_http1(conn)
-        except StreamError as error:
-            _log.debug("connection ended", peer=conn.peer, reason=str(error))
-        finally:
-            await conn.aclose()
+        """Serves a connection to its end.
+
+        One of HTTP/1.1 is left open for the listener, which takes in what the client still sends: closed at once, the
+        refusal of a request that is too long would be lost in a reset.
+
+        Raises:
+            StreamError: the connection broke.
+        """
+        if conn.transport.get_extra_info("alpn_protocol") == "h2":
+            await self._handle_http2(conn)
+        else:
+            await self._handle_http1(conn)
 
     def drain(self) -> None:
         """Let clients make their next requests on other connections: those that wait for an answer are told with it;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -65,6 +66,23 @@ async def test_a_longer_one_is_431_in_the_front_ends_own_words(http_site: HttpSi
         answer, _, body = (await reader.read()).partition(b"\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 431 ")
     assert json.loads(body) == {"message": "the request's head is longer than 1048576 bytes"}
+
+
+async def test_the_rest_of_a_request_that_was_refused_is_taken(http_site: HttpSite) -> None:
+    def ask() -> bytes:
+        answer = b""
+        with (
+            socket.create_connection(("127.0.0.1", http_site.port), timeout=20) as raw,
+            http_site.context().wrap_socket(raw, server_hostname="127.0.0.1") as sock,
+        ):
+            sock.sendall(head(MAX_LONG_HEAD_BYTES + 400_000)[: MAX_LONG_HEAD_BYTES + 50_000])
+            while received := sock.recv(65536):
+                answer += received
+            for _ in range(20):  # the first few would come back as a reset
+                sock.sendall(bytes(16 * 1024))
+        return answer
+
+    assert (await asyncio.to_thread(ask)).startswith(b"HTTP/1.1 431 ")
 
 
 async def test_strangers_share_one_pool_for_long_heads_and_users_have_their_own(
