@@ -35,7 +35,7 @@ from tunnel.core.wire.target_rule import MAX_PORT
 _log = structlog.get_logger("tunnel.listener")
 
 BACKLOG = 1024
-LINGER_S = 5.0
+LINGER_S = 2.0
 LINGER_BYTES = 4 * 1024 * 1024
 """What a client may still send after our last word, such as the rest of a request that is too long: closing on unread
 bytes would reset that word away, and Go's clients tell of the reset that they wrote into, not of what they can read."""
