@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Literal, Self, TypeVar, get_args, get_origin
 
 import cattrs
 from cattrs.cols import list_structure_factory, mapping_structure_factory
-from cattrs.errors import ForbiddenExtraKeysError
+from cattrs.errors import CattrsError, ForbiddenExtraKeysError
 
 from tunnel.core.wire import faults as table
 from tunnel.core.wire.faults import CONFIG_INVALID, CONFIG_NOT_TOML, CONFIG_UNREADABLE, FaultError
@@ -295,7 +295,7 @@ def _structured(folder: Path, values: dict[str, Any], cls: type[T]) -> T:
     """
     try:
         return _converter(folder, places=False).structure(values, cls)
-    except (ValueError, TypeError, KeyError, AttributeError, ForbiddenExtraKeysError):
+    except (ValueError, TypeError, KeyError, AttributeError, CattrsError):
         return _converter(folder).structure(values, cls)
 
 
