@@ -20,7 +20,7 @@ def joined(tunnel: Tunnel, way: str, target: str, said: bytes) -> subprocess.Com
     via = {"unix": str(cluster.unix_socket), "tls": f"127.0.0.1:{cluster.connect_port}"}[way]
     command = [str(BIN / "longline"), "connect", "--via", via, target]
     if way == "tls":
-        command += ["--kubeconfig", str(cluster.config.parent / "admin.kubeconfig")]
+        command += ["--kubeconfig", str(cluster.kubeconfig())]
     return subprocess.run(command, input=said, capture_output=True, env=environment(), timeout=30)
 
 

@@ -24,7 +24,7 @@ def node_of(cluster: Cluster, name: str) -> dict[str, Any]:
 
     import yaml
 
-    text = (cluster.config.parent / "admin.kubeconfig").read_text()
+    text = cluster.kubeconfig().read_text()
     context = client_context(yaml.safe_load(text))
     connection = http.client.HTTPSConnection("127.0.0.1", cluster.fleet_port, context=context, timeout=20)
     try:

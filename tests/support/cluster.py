@@ -200,8 +200,9 @@ class Cluster:
     def kubeconfig(self, user: str = "admin") -> Path:
         """A kubeconfig with a certificate of `user` inside, for any client; the user is taken in if need be."""
         path = self.folder / f"{user}.kubeconfig"
-        path.write_text(self._kubeconfig(user))
-        path.chmod(0o600)
+        if not path.exists():  # it takes a command or two
+            path.write_text(self._kubeconfig(user))
+            path.chmod(0o600)
         return path
 
     def login(self, user: str, *options: str) -> Path:
@@ -253,8 +254,7 @@ class Cluster:
 
     def operator_tls(self, *, certificate: bool = True) -> ssl.SSLContext:
         """A client context that trusts the server, with the certificate of a user `dialer` or with none."""
-        path = self.folder / "dialer.kubeconfig"
-        text = (path if path.exists() else self.kubeconfig("dialer")).read_text()
+        text = self.kubeconfig("dialer").read_text()
         return client_context(yaml.safe_load(text), certificate=certificate)
 
     def logs(self, lines: int = 25) -> str:
