@@ -319,6 +319,7 @@ class CloudServer:
         self.joined.when_lost(self._removed)
         self.joined.when_lost(self.events.lost_name)
         self.joined.when_joined(self.events.joined)
+        self.joined.when_changed(self.events.agent_record)
 
     def _credential_lost(self, is_meant: Callable[[str, str], bool], why: str) -> None:
         """A user, or a credential of theirs, was revoked: what runs on it ends."""

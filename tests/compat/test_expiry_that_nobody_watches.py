@@ -76,8 +76,9 @@ def scraped(port: int) -> dict[tuple[str, str], float]:
 @needs_faketime
 def test_one_that_ran_out_is_renewed_by_a_command_when_nothing_runs(old: Cluster) -> None:
     state = old.config.parent
-    assert run_command("cloud-server", "renew", "--config", str(old.config)) == f"renewed {state / 'server.crt'}\n"
-    assert run_command("cloud-server", "renew", "--config", str(old.config)) == "nothing is due\n"
+    renew = "cloud-server", "certificate", "renew", "--config", str(old.config)
+    assert run_command(*renew) == f"renewed {state / 'server.crt'}\n"
+    assert run_command(*renew) == "nothing is due\n"
 
 
 def serial_numbers(tunnel: Tunnel) -> set[int]:
@@ -103,7 +104,7 @@ def test_a_renewal_under_a_running_server_is_seen_by_all_that_is_new_and_felt_by
         made.cluster.start_box("box-8")
         made.box.agent.stop()
         made.restart_box()
-        run_command("cloud-server", "renew", "--config", str(made.cluster.config), "--all")
+        run_command("cloud-server", "certificate", "renew", "--config", str(made.cluster.config), "--all")
         wait_until(lambda: after not in serial_numbers(made), "a command's renewal is seen too", 20)
         made.cluster.join("box-9")
         made.cluster.start_box("box-9")

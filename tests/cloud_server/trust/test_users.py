@@ -12,6 +12,7 @@ import pytest
 from cloud_server.trust import user_administration
 from cloud_server.trust.administration_failed import AdministrationFailed
 from cloud_server.trust.authenticator import Authenticator, Login, LoginRefused, token_digest
+from cloud_server.trust.ca import authority_id
 from cloud_server.trust.database import DATABASE_FILE
 from cloud_server.trust.records import (
     LAST_USED,
@@ -49,7 +50,8 @@ class InProcess:
         key = x509.load_der_x509_csr(csr_der).public_key()
         pem = self._place.authority.issue_user(name, key, life)  # type: ignore[arg-type]
         der = x509.load_pem_x509_certificate(pem).public_bytes(Encoding.DER)
-        return Signed(der, self._place.authority.pem)
+        authority = self._place.authority
+        return Signed(der, authority.pem, (authority_id(authority.certificate),), (), b"")
 
 
 @pytest.fixture

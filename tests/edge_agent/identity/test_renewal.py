@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -16,7 +16,7 @@ from cloud_server.trust import ca
 from edge_agent.identity import certificates, renewal
 from edge_agent.identity.identity import Identity
 from edge_agent.identity.join import join
-from edge_agent.identity.renewal import keep_fresh
+from edge_agent.identity.renewal import Renewals
 from tests.support.carriers import DIRECT
 from tests.support.enrolling import Office, open_office, public_key_of
 from tests.support.waits import eventually
@@ -52,16 +52,15 @@ def grow_old(place: Office, identity: Identity) -> None:
 
 @pytest.fixture
 def sleeps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """How long the code under test wanted to sleep; the short sleeps are those of tests."""
+    """How long the code under test wanted to pause."""
     asked: list[float] = []
-    real: Callable[[float], Awaitable[None]] = asyncio.sleep
+    real = renewal.pause
 
-    async def sleep(delay_s: float) -> None:
-        if delay_s > 1:
-            asked.append(delay_s)
-        await real(delay_s)
+    async def pause(delay_s: float, unless: asyncio.Event | None = None) -> None:
+        asked.append(delay_s)
+        await real(delay_s, unless)
 
-    monkeypatch.setattr(asyncio, "sleep", sleep)
+    monkeypatch.setattr(renewal, "pause", pause)
     return asked
 
 
@@ -69,7 +68,7 @@ def sleeps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 async def kept_fresh(identity: Identity, servers: list[str]) -> AsyncIterator[list[bytes]]:
     """Runs the loop; yields the certificates that it put into the folder."""
     told: list[bytes] = []
-    task = asyncio.get_running_loop().create_task(keep_fresh(identity, lambda: (servers, DIRECT)))
+    task = asyncio.get_running_loop().create_task(Renewals(identity, lambda: (servers, DIRECT)).run())
     replaced = certificates.replace
 
     def noted(identity: Identity, answer: certificates.Answer) -> None:

@@ -182,7 +182,7 @@ class _Walk:
                 end = date(certificate.validity.not_after)
                 return _Broken(
                     f"the server's certificate expired on {end}, and {clock_says()}: if that is wrong, {SET_IT}; "
-                    "if it is right, the server has to be restarted or its certificate renewed (cloud-server renew)",
+                    "if it is right, restart the server, or renew its certificate (cloud-server certificate renew)",
                     SERVER_CERTIFICATE_TIME,
                 )
             case 9 if certificate:
