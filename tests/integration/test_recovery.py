@@ -16,6 +16,7 @@ from tests.support.cluster import Box, Cluster, cluster
 from tests.support.processes import Daemon, run_command
 from tests.support.tunnel import wait_until
 from tests.support.waits import scaled_s
+from tunnel.aio.operate.admin_client import unix_client
 
 pytestmark = [pytest.mark.e2e, needs_faketime]
 
@@ -85,6 +86,10 @@ def test_a_box_that_was_off_past_its_end_comes_back_and_its_copy_does_not(long_a
     finally:
         second.close()
     assert "a copy of its disk was turned away" in listed(long_ago)
+    asked = unix_client(long_ago.config.parent / "admin.sock")
+    shown = asked.get("agents/box-7")
+    assert ([fact["code"] for fact in shown["facts"]], shown["recoveries"]) == (["LL2050"], 1)
+    assert {"recovered", "copied"} <= {event["kind"] for event in asked.get("events")["events"]}
     assert box.agent.running
 
 
