@@ -88,7 +88,8 @@ def test_a_box_that_was_off_past_its_end_comes_back_and_its_copy_does_not(long_a
     assert "a copy of its disk was turned away" in listed(long_ago)
     asked = unix_client(long_ago.config.parent / "admin.sock")
     shown = asked.get("agents/box-7")
-    assert ([fact["code"] for fact in shown["facts"]], shown["recoveries"]) == (["LL2050"], 1)
+    assert shown["recoveries"] == 1
+    assert "LL2050" in [fact["code"] for fact in shown["facts"]]
     assert {"recovered", "copied"} <= {event["kind"] for event in asked.get("events")["events"]}
     assert box.agent.running
 
