@@ -92,7 +92,12 @@ class Renewals:
                 await self.renew(new_key=new_key)
                 await self._pause(AT_MOST_EVERY_S)
             except FAILURES as error:
-                await pause(_pause_s(error, self._failures))
+                unless = None
+                if isinstance(error, CarrierLost) and error.fault not in NOT_LET_IN:
+                    # No server was reached: once a dial reaches one, and is turned away, there is no more to wait for.
+                    unless = self._not_let_in
+                    unless.clear()
+                await pause(_pause_s(error, self._failures), unless)
 
     async def renew(self, *, new_key: bool) -> None:
         """Get a fresh certificate now, for another key when that is wanted.

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 
-from tests.support.clock import clock_of, needs_faketime
+from tests.support.clock import clock_in, clock_of, needs_faketime
 from tests.support.cluster import Box, Cluster, cluster
 from tests.support.processes import Daemon, run_command
 from tests.support.tunnel import wait_until
@@ -26,21 +28,35 @@ BACK_S = 40.0
 """The dial, what is wrong with it, and the recovery; the agent looks for what is due at its start."""
 
 
-@pytest.fixture
-def long_ago() -> Iterator[Cluster]:
-    """A server that was set up, and was joined by box-7, 40 days ago; it runs at today's time from here on."""
+@contextmanager
+def running_then() -> Iterator[Cluster]:
+    """A server that was set up, was joined by box-7, and runs, all 40 days ago; nothing runs at the end."""
     with cluster(prefix=clock_of(AGO)) as made:
         words = ["cloud-server", "run", "--config", str(made.config)]
-        then = Daemon("then", words, made.folder / "then.log", prefix=clock_of(AGO))
+        then = made.server = Daemon("then", words, made.folder / "then.log", prefix=clock_of(AGO))
         try:
             then.start().wait_ready(scaled_s(30))
             made.boxes["box-7"] = box = joined_then(made)
             assert end_of(box) < datetime.now(UTC)
-            then.stop()
+            yield made
         finally:
             then.close()
-        made.start()
+
+
+@pytest.fixture
+def long_ago() -> Iterator[Cluster]:
+    """A server that was set up, and was joined by box-7, 40 days ago; it runs at today's time from here on."""
+    with running_then() as made:
+        go_on_today(made)
         yield made
+
+
+def go_on_today(made: Cluster) -> None:
+    """The server ends, and starts again at today's time."""
+    made.server.stop()
+    words = ["cloud-server", "run", "--config", str(made.config)]
+    made.server = Daemon("cloud-server", words, made.folder / "cloud-server.log")
+    made.start()
 
 
 def joined_then(made: Cluster) -> Box:
@@ -124,6 +140,30 @@ def test_a_cloud_that_was_away_for_a_month_locks_nobody_out(long_ago: Cluster) -
     long_ago.server.stop()
     box.agent.start().wait_for_log("cannot connect", scaled_s(BACK_S))
     long_ago.start()
-    # A running box tries again every few minutes at the latest, and at once after a start.
-    box.agent.wait_for_log("certificate renewed", scaled_s(150))
+    # Its renewal failed, and is not tried for a minute; but a dial that is turned away tells that the cloud is back.
+    box.agent.wait_for_log("certificate renewed", scaled_s(BACK_S))
     wait_until(lambda: "READY=1" in box.agent.notify.states, "it is connected", scaled_s(BACK_S))
+
+
+def test_a_box_that_dials_a_cloud_all_the_month_is_back_with_it() -> None:
+    """Its certificate ends while it runs, and nobody starts it again."""
+    with running_then() as made:
+        box, clock = made.boxes["box-7"], made.folder / "clock"
+        clock.write_text(AGO)
+        box.agent = agent_of(box.state, clock_in(clock))
+        box.agent.start().wait_ready(scaled_s(BACK_S))
+        made.server.stop()
+        with socket.create_server(("127.0.0.1", made.tunnel_port)) as nobody:
+            nobody.settimeout(scaled_s(BACK_S))
+            for offset in ("-37d", "-34d", "-20d", "-1d", "+0"):
+                clock.write_text(offset)
+                for _ in range(3):  # some may have begun before
+                    nobody.accept()[0].close()
+        assert end_of(box) < datetime.now(UTC)
+        pid = box.agent.pid
+        go_on_today(made)
+        asked = unix_client(made.config.parent / "admin.sock")
+        wait_until(lambda: asked.get("agents/box-7")["state"] == "up", "it is connected again", scaled_s(BACK_S))
+        assert end_of(box) - datetime.now(UTC) > timedelta(days=6)
+        assert (box.agent.running, box.agent.pid) == (True, pid)
+        assert "came back after its certificate's end 1 time" in listed(made)

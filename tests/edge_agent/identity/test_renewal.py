@@ -22,6 +22,7 @@ from tests.support.enrolling import Office, open_office, public_key_of
 from tests.support.waits import eventually
 from tunnel.aio.sockets.http_proxy import VARIABLES
 from tunnel.core.path.rate import TokenBuckets
+from tunnel.core.wire.faults import BOX_CERTIFICATE_TIME
 
 MINUTE = timedelta(minutes=1)
 """A life of which more than two thirds are over at once, since it begins five minutes early."""
@@ -122,6 +123,25 @@ async def test_the_next_server_is_asked_when_one_is_away(
             await eventually(lambda: told)
     (warning,) = [log for log in logs if log["log_level"] == "warning"]
     assert "connection refused" in warning["reason"]
+
+
+async def test_a_dial_that_is_turned_away_ends_the_wait_for_a_server_that_was_away(
+    place: Office, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sleeps: list[float]
+) -> None:
+    identity = await box_of(place, tmp_path / "box", MINUTE, monkeypatch)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        away = f"127.0.0.1:{taken.getsockname()[1]}"
+    renewals = Renewals(identity, lambda: ([place.address] if sleeps else [away], DIRECT))
+    renewals.turned_away(BOX_CERTIFICATE_TIME)  # some time ago
+    task = asyncio.get_running_loop().create_task(renewals.run())
+    try:
+        await eventually(lambda: sleeps)
+        assert sleeps[0] >= renewal.RETRY_S / 2
+        renewals.turned_away(BOX_CERTIFICATE_TIME)
+        await eventually(lambda: sleeps[1:] == [renewal.AT_MOST_EVERY_S])
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
 
 
 async def test_a_refusal_and_missing_files_are_told_and_tried_again(
