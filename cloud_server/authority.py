@@ -75,25 +75,20 @@ def move(config_path: Path) -> CertificateAuthority:
     return _changed(load_server_config(config_path), rollover.move)
 
 
-def drop(config_path: Path, *, force: bool) -> tuple[x509.Certificate, Sequence[str]]:
-    """Trust the second authority no more; returns its certificate, and the agents that this locks out.
+def drop(config_path: Path, *, force: bool) -> tuple[x509.Certificate, Behind]:
+    """Trust the second authority no more; returns its certificate, and whom that locks out.
 
-    `force`: also when there are any.
+    `force`: also when there is anybody.
 
     Raises:
-        ConfigError, SetupFailed, AdministrationFailed: as above, or agents would be locked out.
+        ConfigError, SetupFailed, AdministrationFailed: as above, or agents or users would be locked out.
     """
     config = load_server_config(config_path)
     present = authority_of(config)
-    agents = _behind(config, present.certificate)
-    lost = agents.locked_out if present.beside else []
-    if lost and not force:
-        text = (
-            f"{len(lost)} of {agents.joined} agents would be locked out: {names(lost)}; wait until each has renewed "
-            "its certificate and come back, revoke or forget what is gone for good, or say --force"
-        )
-        raise SetupFailed(text, AGENTS_BEHIND)
-    return _changed(config, rollover.drop), lost
+    left = _behind(config, present.certificate)
+    if present.beside and not force and (lost := _lost(left)):
+        raise SetupFailed(f"{lost}, or say --force", AGENTS_BEHIND)
+    return _changed(config, rollover.drop), left
 
 
 def line(certificate: x509.Certificate, does: str) -> str:
@@ -108,12 +103,31 @@ def names(agents: Sequence[str]) -> str:
     return f"{shown} and {len(agents) - NAMED} more" if len(agents) > NAMED else shown
 
 
+def held(users: Sequence[str]) -> str:
+    """How many certificates users hold, and whose they are."""
+    whose = names(sorted(set(users)))
+    return f"{len(users)} certificate{'' if len(users) == 1 else 's'} of users{f': {whose}' if whose else ''}"
+
+
 # Internal
+
+
+def _lost(left: Behind) -> str:
+    """Whom it would lock out, and what to do about it; empty for nobody."""
+    told = []
+    if lost := left.locked_out:
+        told.append(
+            f"{len(lost)} of {left.joined} agents would be locked out: {names(lost)}; wait until each has renewed its "
+            "certificate and come back, revoke or forget what is gone for good"
+        )
+    if left.users:
+        told.append(f"good no more would be {held(left.users)}; wait until they have ended, or hand out others")
+    return "; ".join(told)
 
 
 def _behind(config: ServerConfig, stays: x509.Certificate) -> Behind:
     async def look(records: Administration) -> Behind:
-        return behind(records.agents(), authority_id(stays))
+        return behind(records.agents(), records.users.all(), authority_id(stays))
 
     return administer(config, look)
 

@@ -60,8 +60,8 @@ def authority() -> None:
 @authority.command("show")
 @config_option("cloud-server")
 def authority_show(config: Path) -> None:
-    """Print which authority signs, which is trusted beside it, and which agents are not ready for the next step."""
-    from cloud_server.authority import line, names, show
+    """Print which authority signs, which is trusted beside it, and who is not ready for the next step."""
+    from cloud_server.authority import held, line, names, show
     from cloud_server.setup import SetupFailed
     from cloud_server.trust.administration_failed import AdministrationFailed
 
@@ -77,6 +77,7 @@ def authority_show(config: Path) -> None:
     told, signed = shown.moved.not_told, shown.agents.other_certificate
     click.echo(f"{len(told)} of {joined} agents have not got the second one yet{_named(names(told))}")
     click.echo(f"{len(signed)} of {joined} agents hold no certificate of the first one{_named(names(signed))}")
+    click.echo(f"{held(shown.agents.users)} {'is' if len(shown.agents.users) == 1 else 'are'} not of the first one")
     if lost := shown.agents.locked_out:
         click.echo(f"cloud-server authority drop would lock out {len(lost)} of {joined} agents")
     else:
@@ -114,20 +115,26 @@ def authority_move(config: Path) -> None:
 
 @authority.command("drop")
 @config_option("cloud-server")
-@click.option("--force", is_flag=True, help="Also when agents are locked out by it: each needs a new token then.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Also when somebody is locked out by it, and needs a new token or certificate.",
+)
 def authority_drop(config: Path, force: bool) -> None:
     """Trust the second authority no more, and destroy its key: the old one, after a move; else the new one."""
-    from cloud_server.authority import drop, line, names
+    from cloud_server.authority import drop, held, line, names
     from cloud_server.setup import SetupFailed
     from cloud_server.trust.administration_failed import AdministrationFailed
 
     try:
-        dropped, lost = drop(config, force=force)
+        dropped, left = drop(config, force=force)
     except (SetupFailed, AdministrationFailed) as error:
         raise Failed.of(error) from error
     click.echo(line(dropped, "is not trusted any more"))
-    if lost:
+    if lost := left.locked_out:
         click.echo(f"locked out until they join anew: {names(lost)}")
+    if left.users:
+        click.echo(f"good no more: {held(left.users)}")
 
 
 def _named(agents: str) -> str:

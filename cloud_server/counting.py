@@ -82,7 +82,7 @@ class Counting:
 
     def _expiries(self) -> Mapping[str, datetime]:
         """By name: the server's own, and those of users that are near their end."""
-        near = {one.name: one.validity.not_after for one in self._server.front_ends.users_near_end()}
+        near = {one.name: one.validity.not_after for one in self._server.users_near_end()}
         return {**near, **self._server.certificates.ends()}
 
     def _render(self) -> bytes:
@@ -115,7 +115,7 @@ class Counting:
         server, now = self._server, datetime.now(UTC)
         told = {
             one.name: one.told(now)
-            for one in (*server.certificates.watched, *server.front_ends.users_near_end())
+            for one in (*server.certificates.watched, *server.users_near_end())
             if one.standing(now) is not Standing.GOOD
         }
         if late := len(server.certificates.late_agents):

@@ -1,4 +1,4 @@
-"""Which agents would be locked out if one of two authorities went away: what `authority show` and `drop` go by."""
+"""Who would be locked out if one of two authorities went away: what `authority show` and `drop` go by."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cloud_server.trust.administration import ListedAgent
+from cloud_server.trust.user_administration import CERTIFICATE, ListedUser
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,18 +21,24 @@ class Behind:
     """What is kept of them cannot be read."""
     joined: int
     """How many agents there are; the revoked are left out."""
+    users: list[str]
+    """Users with a certificate that is good now and that the authority that stays has not signed; a name for each
+    certificate."""
 
     @property
     def locked_out(self) -> list[str]:
-        """Who could not come any more."""
+        """Agents that could not come any more."""
         return sorted({*self.other_certificate, *self.not_told, *self.unreadable})
 
 
-def behind(agents: Iterable[ListedAgent], stays: str) -> Behind:
+def behind(agents: Iterable[ListedAgent], users: Iterable[ListedUser], stays: str) -> Behind:
     """Who is not ready for the authority `stays` to be the only one; see `authority_id`.
 
     What an agent was given counts from when it has come with it: before then, the answer may have been lost.
     """
+    held = [
+        user.name for user in users for one in user.credentials if one.kind == CERTIFICATE and one.authority != stays
+    ]
     other: list[str] = []
     untold: list[str] = []
     unreadable: list[str] = []
@@ -48,4 +55,4 @@ def behind(agents: Iterable[ListedAgent], stays: str) -> Behind:
             other.append(agent.name)
         if not record.taken or stays not in record.trusts:
             untold.append(agent.name)
-    return Behind(other, untold, unreadable, joined)
+    return Behind(other, untold, unreadable, joined, held)

@@ -137,6 +137,8 @@ class UserCertificate:
     scope: Scope = UNLIMITED
     login: str = ""
     """The SHA-256 of the login that it was got with, and whose end is its own; empty for one that an operator made."""
+    authority: str = ""
+    """What signed it, see `authority_id`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -307,6 +309,7 @@ def _certificate_bytes(certificate: UserCertificate) -> bytes:
         expires=certificate.expires,
         created_by=certificate.created_by or None,
         login=certificate.login or None,
+        authority=certificate.authority or None,
         **_scope_values(certificate.scope),
     )
 
@@ -321,6 +324,7 @@ def _certificate(body: bytes) -> UserCertificate:
         created_by=values.text("created_by", ""),
         scope=_scope(values),
         login=values.text("login", ""),
+        authority=values.text("authority", ""),
     )
 
 

@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.support.clock import clock_of, needs_faketime
 from tests.support.cluster import Box, Cluster, cluster
 from tests.support.pki import Authority, Issued
 from tests.support.ports import free_ports
-from tests.support.processes import Daemon
+from tests.support.processes import Daemon, run_command
 from tests.support.tunnel import wait_until
 from tests.support.waits import scaled_s
 from tunnel.aio.operate.admin_client import unix_client
@@ -80,6 +81,27 @@ def kubeconfig_of(path: Path, issued: Issued) -> None:
         "current-context": "x",
     }
     path.write_text(yaml.safe_dump(content))
+
+
+@needs_faketime
+def test_a_certificate_for_a_machine_is_told_of_though_it_is_never_shown() -> None:
+    """Of our own authority: the server's records have its end."""
+    (metrics,) = free_ports(1)
+    with cluster(prefix=clock_of("-89d")) as made:
+        config = "--config", str(made.config)
+        run_command("cloud-server", "user", "add", *config, "machine", prefix=clock_of("-86d"))
+        words = "cloud-server", "user", "certificate", *config, "machine", "--expires"
+        run_command(*words, "90d", prefix=clock_of("-85d"))
+        run_command(*words, "36h", prefix=clock_of("-1d"))
+        made.configure({"metrics": {"listen": f"127.0.0.1:{metrics}"}})
+        made.start()
+        up = Cloud(made, metrics)
+        made.server.wait_for_log('"certificate":"user machine ')
+        (text,) = [one["text"] for one in up.warnings() if "machine" in one["text"]]
+        assert text.startswith("the certificate of user machine, serial ")
+        assert "expires in 4 days" in text
+        assert text in up.page("/readyz?verbose").partition("[-]certificates")[2]
+        assert up.page("/metrics").count('longline_certificate_expiry_seconds{certificate="user machine ') == 1
 
 
 @pytest.fixture

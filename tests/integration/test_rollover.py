@@ -78,6 +78,7 @@ def test_agents_stay_connected_and_one_that_was_off_all_the_time_comes_back(made
         exchange(stream)
         authority(made, "add")
         assert behind(made) == (2, 0, 0)
+        assert "0 certificates of users are not of the first one" in authority(made, "show")
         refused = command_result("cloud-server", "authority", "add", "--config", str(cluster.config))
         assert "LL2052" in refused.stderr
         renew(box)
@@ -97,6 +98,7 @@ def test_agents_stay_connected_and_one_that_was_off_all_the_time_comes_back(made
         assert refused.returncode == 1
         assert "LL2053" in refused.stderr
         assert "1 of 2 agents would be locked out: box-off" in refused.stderr
+        assert "1 certificate of users: dialer is not of the first one" in authority(made, "show")
 
         # It knows the first authority alone, and the server shows what that one signed for the second.
         assert trusted(off) == [first]
@@ -105,7 +107,14 @@ def test_agents_stay_connected_and_one_that_was_off_all_the_time_comes_back(made
         wait_until(lambda: behind(made)[1:] == (0, 0), "nobody is left behind")
         assert trusted(off) == [second, first]
 
-        assert first in authority(made, "drop")
+        refused = command_result("cloud-server", "authority", "drop", "--config", str(cluster.config))
+        assert "agents" not in refused.stderr
+        assert "LL2053" in refused.stderr
+        assert "good no more would be 1 certificate of users: dialer" in refused.stderr
+        dropped = authority(made, "drop", "--force")
+        assert first in dropped
+        assert "locked out" not in dropped
+        assert "good no more: 1 certificate of users: dialer" in dropped
         assert not (state / "ca-beside.key").exists()
         renew(box)
         assert trusted(box) == [second]

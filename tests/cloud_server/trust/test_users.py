@@ -21,6 +21,7 @@ from cloud_server.trust.records import (
     USER_TOKENS,
     USERS,
     UserCertificate,
+    UserRecord,
     UserToken,
 )
 from cloud_server.trust.signer import Signed
@@ -30,6 +31,7 @@ from cloud_server.trust.users import Users
 from tests.support.enrolling import Office, office
 from tests.support.state import opened
 from tunnel.aio.identity.keys import new_key, request_for
+from tunnel.aio.identity.validity import Standing
 
 HOUR = timedelta(hours=1)
 NOW = datetime.now(UTC)
@@ -189,6 +191,34 @@ async def test_what_is_long_over_leaves_the_list(place: Office) -> None:
     assert await Users(place.store).tidy() == 2
     assert [record.key for record in place.store.list(USER_TOKENS)] == ["good", "late"]
     assert [record.key for record in place.store.list(USER_CERTIFICATES)] == ["a2", "a3"]
+
+
+async def test_certificates_of_machines_are_watched_until_others_took_their_place(
+    place: Office, administration: UserAdministration
+) -> None:
+    users = Users(place.store)
+
+    async def made(serial: str, ago_days: int, until_days: float, *, user: str = "kas", login: str = "") -> None:
+        begin, end = NOW - timedelta(days=ago_days), NOW + timedelta(days=until_days)
+        one = UserCertificate(serial=serial, user=user, created=begin, expires=end, login=login)
+        await place.store.commit(Change(USER_CERTIFICATES, serial, one))
+
+    for name, revoked in (("kas", None), ("gone", NOW)):
+        user = UserRecord(name=name, created=NOW, valid_from=NOW - timedelta(days=99), revoked=revoked)
+        await place.store.commit(Change(USERS, name, user))
+    await made("a1", 90, 5)
+    await made("a2", 90, 5, login="the hash of a login")
+    await made("a3", 0, 0.5)
+    await made("a4", 90, 5, user="gone")
+    await made("a5", 100, 5)
+    (watched,) = users.machines()
+    assert (watched.name, watched.standing(NOW)) == ("user kas a1", Standing.SOON)
+    assert "cloud-server user certificate kas" in watched.told(NOW)
+    await made("b1", 0, 90)
+    assert [one.name for one in users.machines()] == ["user kas b1"]
+    users.used("a1")
+    await made("b1", 1, 90)
+    assert [one.name for one in users.machines()] == ["user kas a1", "user kas b1"], "the first is in use still"
 
 
 async def test_a_record_that_cannot_be_read_is_no_revocation(place: Office, administration: UserAdministration) -> None:
