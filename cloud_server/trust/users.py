@@ -63,7 +63,8 @@ class Users:
     def user(self, name: str) -> UserRecord | None:
         """See `authenticator.Credentials`."""
         found = self._store.get(USERS, name)
-        if found is None:
+        known = value_of(found)
+        if known is None or known.revoked is not None:  # a command may have taken them in just now
             self._store.catch_up()
             found = self._store.get(USERS, name)
         if isinstance(found, Unreadable) and found.last is None:

@@ -97,6 +97,19 @@ async def test_what_a_command_hands_out_is_known_at_once_and_kept_by_nobody(plac
     assert login.encode() not in kept
 
 
+async def test_whom_a_command_takes_in_again_is_no_more_called_revoked(
+    place: Office, administration: UserAdministration
+) -> None:
+    await administration.add("ann", [], "root")
+    text, _ = await administration.create_token("ann", "root")
+    await administration.revoke("ann")
+    authenticator = Authenticator("longline", Users(place.store))
+    assert code_of(lambda: authenticator.by_token(text)) == "LL2041"
+    async with opened(place.state) as other:
+        await UserAdministration(other, Users(other), None).add("ann", [], "root")
+    assert code_of(lambda: authenticator.by_token(text)) == "LL2042"
+
+
 async def test_wrong_tokens_read_no_records(place: Office) -> None:
     authenticator = Authenticator("longline", Users(place.store))
     assert code_of(lambda: authenticator.by_token("wrong")) == "LL2040"
