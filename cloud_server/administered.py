@@ -22,7 +22,7 @@ def served_by(server: CloudServer, desired: DesiredState[ServerConfig]) -> Serve
         opens=lambda: sum(live.stream is not None for live in server.live),
         parts=server.parts,
         certificates=lambda: server.certificates.watched,
-        users=server.front_ends.users_near_end,
+        users=server.users_near_end,
         access=server.administration.users.access,
         late_agents=lambda: server.certificates.late_agents,
         config=desired,

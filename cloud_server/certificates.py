@@ -36,6 +36,7 @@ class Certificates:
         config: ServerConfig,
         agents: Callable[[], Iterable[AgentView]],
         on_near: Callable[[Watched], None] = lambda _certificate: None,
+        machines: Callable[[], Sequence[Watched]] = list,
     ) -> None:
         """Looks at nothing yet.
 
@@ -43,8 +44,10 @@ class Certificates:
             config: says which there are.
             agents: all that there are.
             on_near: is told of each whose end is near, when the log is.
+            machines: certificates of users on record that are watched, too.
         """
         self._on_near = on_near
+        self._machines = machines
         self.config = config
         """May be replaced; the next look is by the new one."""
         self._agents = agents
@@ -53,6 +56,8 @@ class Certificates:
         self._agents_told: datetime | None = None
         self.late_agents: list[str] = []
         """Agents that are connected and did not renew their certificate in time, as seen last."""
+        self.users_near_end: list[Watched] = []
+        """Certificates of users on record whose end is near, as seen last."""
 
     @property
     def watched(self) -> Sequence[Watched]:
@@ -96,7 +101,8 @@ class Certificates:
                 tell_s = now_s + TELL_S
                 self._watched = await asyncio.to_thread(expiries.watched, self.config)
                 now = datetime.now(UTC)
-                for near in self._log.look(self._watched, now):
+                self.users_near_end = [one for one in self._machines() if one.standing(now) is not Standing.GOOD]
+                for near in self._log.look([*self._watched, *self.users_near_end], now):
                     self._on_near(near)
                 await self._look_at_agents(now)
             await asyncio.sleep(LOOK_S)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cloud_server.cli_certificates import authority, certificate
 from cloud_server.cli_parts import administered, read_labels
 from cloud_server.cli_users import user
 from cloud_server.policy_commands import policy
@@ -143,23 +144,6 @@ def upgrade(config: Path) -> None:
     click.echo(f"process {successor} has taken over")
 
 
-@cli.command()
-@config_option("cloud-server")
-@click.option("--all", "all_of_them", is_flag=True, help="Also when they are not due: the server's key leaked, say.")
-def renew(config: Path, all_of_them: bool) -> None:
-    """Renew the server's certificate and its authority's, if they are due. A running server does so by itself."""
-    from cloud_server.setup import SetupFailed, renew_certificates
-
-    try:
-        renewed = renew_certificates(config, all_of_them=all_of_them)
-    except SetupFailed as error:
-        raise Failed.of(error) from error
-    for path in renewed:
-        click.echo(f"renewed {path}")
-    if not renewed:
-        click.echo("nothing is due")
-
-
 @cli.group()
 def token() -> None:
     """Tokens: to make those that boxes join with, and to list and take away these and users'."""
@@ -284,6 +268,8 @@ def agent_forget(config: Path, name: str) -> None:
 cli.add_command(user)
 cli.add_command(explain_command)
 cli.add_command(policy)
+cli.add_command(certificate)
+cli.add_command(authority)
 
 
 def main() -> None:

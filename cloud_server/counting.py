@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -11,6 +13,7 @@ from cloud_server.config import ServerConfig
 from cloud_server.followed_cluster import PART
 from cloud_server.opens.door import Door
 from tunnel.aio.carriers.native_log import HandshakeFailed, NativeEvent, Suppressed
+from tunnel.aio.identity.validity import Standing
 from tunnel.aio.operate.desired_state import DesiredState
 from tunnel.aio.process.command import VERSION
 from tunnel.aio.sockets.handshake_fault import Cause
@@ -69,7 +72,7 @@ class Counting:
             connections=server.front_ends.connections,
             lost_lines=server.lost_lines,
             parts=server.parts.up,
-            expiries=server.certificates.ends,
+            expiries=self._expiries,
             unreadable=lambda: len(server.store.unreadable()),
             links=server.sessions,
             handshakes_failed=lambda: {"tunnel": self._agents_failed, **server.front_ends.handshakes_failed()},
@@ -77,6 +80,11 @@ class Counting:
             policy=lambda: server.followed_policy.state,
             cluster_ages_s=server.cluster.ages_s,
         )
+
+    def _expiries(self) -> Mapping[str, datetime]:
+        """By name: the server's own, and those of users that are near their end."""
+        near = {one.name: one.validity.not_after for one in self._server.users_near_end()}
+        return {**near, **self._server.certificates.ends()}
 
     def _render(self) -> bytes:
         assert self._metrics is not None
@@ -88,7 +96,7 @@ class Counting:
     def _remarks(self) -> list[str]:
         """What an orchestrator must not restart the server for, and a person should know."""
         server = self._server
-        told = [*server.parts.faults(), server.audit.fault, server.store.fault]
+        told = [*server.parts.faults(), server.audit.fault, server.store.fault, *self._ending().values()]
         if self.config_fault:
             told.append(f"the configuration file cannot be used, the one before stays: {self.config_fault}")
         if fault := server.followed_policy.state.fault:
@@ -102,10 +110,22 @@ class Counting:
         checks = {part.name: "" if part.up else part.fault or "not tried yet" for part in server.parts.all()}
         if server.cluster.away:
             checks[PART] = server.cluster.away
-        return {
-            **checks,
+        own = {
             "config": self.config_fault,
             "policy": server.followed_policy.state.fault,
             "audit": server.audit.fault,
             "store": server.store.fault,
         }
+        return {**checks, **own, "certificates": "; ".join(self._ending().values())}
+
+    def _ending(self) -> dict[str, str]:
+        """Returns what ends within 30 days, the agents' and users' certificates among them."""
+        server, now = self._server, datetime.now(UTC)
+        told = {
+            one.name: one.told(now)
+            for one in (*server.certificates.watched, *server.users_near_end())
+            if one.standing(now) is not Standing.GOOD
+        }
+        if late := len(server.certificates.late_agents):
+            told["agents"] = f"{late} connected agent{'s' if late > 1 else ''} did not renew the certificate in time"
+        return told

@@ -14,9 +14,9 @@ from typing import Any
 from cloud_server.config import ServerConfig, state_of
 from cloud_server.trust.state_files import CA_FILE, SERVER_FILE, SITE_PROXY_FILE
 from tunnel.aio.identity.certificate import Certificate, CertificateUnreadable, read_pem
-from tunnel.aio.identity.validity import AUTHORITY, LEAF, Margin, Validity, Watched
+from tunnel.aio.identity.validity import Validity, Watched
 
-_RENEWS = "a running server renews it by itself, and cloud-server renew does when none runs"
+_RENEWS = "a running server renews it by itself, and cloud-server certificate renew does when none runs"
 _REPLACE = "replace the file; the server takes it up without a restart"
 
 
@@ -32,10 +32,19 @@ def watched(config: ServerConfig) -> list[Watched]:
     if config.connect.listen_kubectl is not None:
         remedy = "delete the file, restart the server, and make the kubeconfigs of sites anew"
         what = "the certificate that the kubeconfigs of sites trust,"
-        found.append(_file("site-proxy", what, state / SITE_PROXY_FILE, remedy, AUTHORITY))
+        found.append(_file("site-proxy", what, state / SITE_PROXY_FILE, remedy))
     for name, path, remedy in _kubeconfigs(config):
         found.append(_watched(name, "the client certificate in", path, _client_pem(path), remedy))
     return [one for one in found if one is not None]
+
+
+def server_names(config: ServerConfig) -> list[str]:
+    """The names and addresses of the server's certificate, in order; none when it cannot be read. Blocking."""
+    try:
+        found = _read((config.tunnel.certificate or state_of(config) / SERVER_FILE).read_bytes())
+    except OSError:
+        return []
+    return sorted(found[0].hosts) if found else []
 
 
 # Internal
@@ -50,25 +59,23 @@ def _kubeconfigs(config: ServerConfig) -> Iterator[tuple[str, Path, str]]:
         yield f"cluster {cluster.name}", cluster.kubeconfig, remedy
 
 
-def _file(
-    name: str, what: str, path: Path, remedy: str, margin: Margin = LEAF, *, heals: bool = False
-) -> Watched | None:
+def _file(name: str, what: str, path: Path, remedy: str, *, heals: bool = False) -> Watched | None:
     try:
         pem = path.read_bytes()
     except OSError:
         return None
-    return _watched(name, what, path, pem, remedy, margin, heals=heals)
+    return _watched(name, what, path, pem, remedy, heals=heals)
 
 
 def _watched(
-    name: str, what: str, path: Path, pem: bytes | None, remedy: str, margin: Margin = LEAF, *, heals: bool = False
+    name: str, what: str, path: Path, pem: bytes | None, remedy: str, *, heals: bool = False
 ) -> Watched | None:
     """Of a chain the first certificate that ends: an intermediate may end before the leaf."""
     certificates = _read(pem)
     if not certificates:
         return None
     validity = min((certificate.validity for certificate in certificates), key=lambda one: one.not_after)
-    return Watched(name=name, what=f"{what} {path}", validity=validity, remedy=remedy, margin=margin, heals=heals)
+    return Watched(name=name, what=f"{what} {path}", validity=validity, remedy=remedy, heals=heals)
 
 
 def _authorities(name: str, path: Path, remedy: str, *, heals: bool) -> Watched | None:
@@ -81,7 +88,7 @@ def _authorities(name: str, path: Path, remedy: str, *, heals: bool) -> Watched 
         return None
     validity: Validity = max((certificate.validity for certificate in certificates), key=lambda one: one.not_after)
     what = f"the authority of agents and users {path}"
-    return Watched(name=name, what=what, validity=validity, remedy=remedy, margin=AUTHORITY, heals=heals)
+    return Watched(name=name, what=what, validity=validity, remedy=remedy, heals=heals)
 
 
 def _client_pem(path: Path) -> bytes | None:

@@ -100,6 +100,7 @@ class FrontEnds:
         self._fleet_tasks: TaskOwner | None = None
         self._shown: TlsFollower | None = None
         self._presented = PresentedCertificates()
+        self._recorded = authenticator.recorded
 
     @property
     def ports(self) -> dict[str, list[int]]:
@@ -149,7 +150,7 @@ class FrontEnds:
             self._listeners.renew_contexts(contexts)
 
     def users_near_end(self) -> list[Watched]:
-        """Returns certificates of users, seen in use, whose end is near."""
+        """Returns certificates of users of an authority of the user's own, seen in use, whose end is near."""
         return self._presented.near_end()
 
     @property
@@ -194,7 +195,7 @@ class FrontEnds:
             assert self._shown is not None
             return await asyncio.to_thread(self._context, name, self._shown.loaded)
 
-        return Serving(self._presented.seen_by(handler), context)
+        return Serving(handler if self._recorded else self._presented.seen_by(handler), context)
 
     def _context(self, name: str, loaded: LoadedTls) -> ssl.SSLContext:
         """For a listener that shows the server's certificate. Blocking."""

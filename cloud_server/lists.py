@@ -25,6 +25,11 @@ def agent_line(agent: ListedAgent, now: datetime) -> str:
         elif record.validity is not None:
             over = record.validity.standing(now) is Standing.OVER
             words.append(f"certificate {'expired' if over else 'until'} {date(record.validity.not_after)}")
+        if record.recovered is not None:
+            times = f"{record.recoveries} time{'s' if record.recoveries > 1 else ''}"
+            words.append(f"came back after its certificate's end {times}, last {date(record.recovered)}")
+        if record.copied is not None:
+            words.append(f"a copy of its disk was turned away {date(record.copied)}")
         words += [" ".join(f"{name}={value}" for name, value in sorted(record.labels.items()))] if record.labels else []
     if sighting is None:
         words.append("never came")

@@ -45,6 +45,7 @@ from cloud_server.trust.store import StoreUnavailable
 from cloud_server.trust.tokens import JoinTokens
 from cloud_server.trust.users import Users
 from tunnel.aio.carriers.carrier_server import CarrierServer
+from tunnel.aio.identity.validity import Watched
 from tunnel.aio.operate.admin import Routes
 from tunnel.aio.operate.audit import AuditLog
 from tunnel.aio.operate.desired_state import Reloaded
@@ -131,7 +132,6 @@ class CloudServer:
         self.logins = RefusedLogins(audit)
         self.joined = JoinedAgents(store, pins_unknown=config.tunnel.client_ca is not None)
         self.agents = Agents(self.joined, self.directory)
-        self.certificates = Certificates(config, self.agents.each, self.events.expiry)
         self.cluster = FollowedCluster(self.parts)
         self._stop: Stop | None = None
         state, tunnel = state_of(config), config.tunnel
@@ -139,6 +139,7 @@ class CloudServer:
         self._sightings = Sightings(store)
         self._users = Users(store, recorded=tunnel.client_ca is None)
         self._users.when_lost(self._credential_lost)
+        self.certificates = Certificates(config, self.agents.each, self.events.expiry, self._users.machines)
         authenticator = Authenticator(tunnel.trust_domain, self._users)
         local = Local(self.agents, self.directory)
         self.policy = DoorPolicy(NO_POLICY.rights, self.joined.labels)
@@ -203,6 +204,10 @@ class CloudServer:
             stop.watch(self._tasks.spawn(title, work))
         if beside_another:
             await self._listen_for_agents(self._carriers, shared=True)
+
+    def users_near_end(self) -> list[Watched]:
+        """Returns certificates of users whose end is near: from the records, or as they were presented."""
+        return [*self.certificates.users_near_end, *self.front_ends.users_near_end()]
 
     def begin_telling(self, stop: Stop) -> None:
         """Tells systemd how the server is, from now on; it listens to the main process only."""
@@ -329,6 +334,7 @@ class CloudServer:
         self.joined.when_lost(self._removed)
         self.joined.when_lost(self.events.lost_name)
         self.joined.when_joined(self.events.joined)
+        self.joined.when_changed(self.events.agent_record)
 
     def _credential_lost(self, is_meant: Callable[[str, str], bool], why: str) -> None:
         """A user, or a credential of theirs, was revoked: what runs on it ends."""

@@ -16,9 +16,9 @@ from cloud_server.config import FleetConfig, ServerConfig, load_server_config, p
 from cloud_server.rights.policy_file import first_policy
 from cloud_server.trust.authenticator import token_digest
 from cloud_server.trust.ca import CaMissing, CertificateAuthority
-from cloud_server.trust.hosts import HOSTS_FILE, is_loopback
+from cloud_server.trust.hosts import HOSTS_FILE, HostsMissing, is_loopback
 from cloud_server.trust.records import LOGIN, USER_TOKENS, USERS, UserRecord, UserToken
-from cloud_server.trust.renewal import due, renew
+from cloud_server.trust.renewal import add_hosts, due, renew
 from cloud_server.trust.state import open_state
 from cloud_server.trust.state_files import CA_FILE, SERVER_FILE, SERVER_KEY_FILE
 from cloud_server.trust.store import Change, StoreUnavailable
@@ -94,9 +94,7 @@ def init_state(folder: Path, hosts: Sequence[str]) -> Made:
         ConfigError: the configuration that is there cannot be used.
         SetupFailed: the folder has an authority already, a host is no name, or it cannot be written.
     """
-    for host in hosts:
-        if not is_dns_name(host) and not _is_address(host):
-            raise SetupFailed(f"--host {host!r} is neither a DNS name nor an IP address", HOST_NAME_INVALID)
+    check_hosts(hosts)
     path = folder / "cloud-server.toml"
     kept = load_server_config(path) if path.exists() else None
     config = kept or ServerConfig(state=folder, fleet=FleetConfig(listen=FLEET_LISTEN))
@@ -135,26 +133,45 @@ def init_state(folder: Path, hosts: Sequence[str]) -> Made:
     return made
 
 
-def renew_certificates(config_path: Path, *, all_of_them: bool) -> list[Path]:
+def renew_certificates(config_path: Path, *, all_of_them: bool, hosts: Sequence[str] = ()) -> list[Path]:
     """Renew the server's certificate and the authority's, each if it is due; returns the files that are new.
 
-    `all_of_them`: also when they are not due.
+    Args:
+        config_path: of the server.
+        all_of_them: also when they are not due.
+        hosts: names and addresses that the server's certificate is to have from now on, beside those that it has.
 
     Raises:
         ConfigError: the configuration cannot be read.
         SetupFailed: not all of them; the text says why.
     """
+    check_hosts(hosts)
     config = load_server_config(config_path)
     authority, state = authority_of(config), state_of(config)
-    files = [CA_FILE, SERVER_FILE] if all_of_them else due(state)
     try:
+        if hosts:
+            add_hosts(state, hosts)
+        files = [CA_FILE, SERVER_FILE] if all_of_them else due(state)
         renew(state, authority, files)
+    except (CaMissing, HostsMissing) as error:
+        raise SetupFailed(error.text, error.fault) from error
     except OSError as error:
         raise SetupFailed(f"{error.filename or state} cannot be written: {error.strerror or error}") from error
     except ValueError as error:
         text = f"{state / HOSTS_FILE} has a name that no certificate can have: {error}"
         raise SetupFailed(text, HOSTS_FILE_UNUSABLE) from error
     return [state / file for file in files]
+
+
+def check_hosts(hosts: Sequence[str]) -> None:
+    """Make sure that all of these can be names or addresses of a server.
+
+    Raises:
+        SetupFailed: one cannot.
+    """
+    for host in hosts:
+        if not is_dns_name(host) and not _is_address(host):
+            raise SetupFailed(f"--host {host!r} is neither a DNS name nor an IP address", HOST_NAME_INVALID)
 
 
 def fleet_url(listen: HostPort, first_host: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
@@ -161,10 +161,46 @@ def reload(config: Path) -> None:
     ask_to_reload(config, NO_LINK)
 
 
+@cli.command()
+@config_option("edge-agent")
+def renew(config: Path) -> None:
+    """Have the running agent renew its certificate now; it does so by itself at two thirds of its life.
+
+    With the certificate come the authorities that the box is to trust: for a change of authority that cannot wait.
+    """
+    answer = _asked(config, "renew")
+    click.echo(f"{answer['agent']} has a fresh certificate")
+
+
+@cli.command("rotate-key")
+@config_option("edge-agent")
+def rotate_key(config: Path) -> None:
+    """Have the running agent replace the box's key by a new one; its connections go on.
+
+    Until the server has confirmed it, the box keeps both. When the answer is lost, the agent asks again by itself.
+    """
+    answer = _asked(config, "rotate-key")
+    click.echo(f"{answer['agent']} has a new key, and a certificate for it")
+
+
 class Unreachable(Failed):
     """There is no agent to ask, which is as bad as one without a link."""
 
     exit_code = EXIT_BAD
+
+
+def _asked(config: Path, what: str) -> dict[str, Any]:
+    """What the running agent answers to a request to do something."""
+    from tunnel.aio.operate.admin_client import AdminRefused, AdminUnreachable
+    from tunnel.core.wire.faults import FAULTS
+
+    try:
+        answer: dict[str, Any] = _admin(config).call("POST", what)
+    except AdminUnreachable as error:
+        raise Unreachable(str(error), NO_LINK) from error
+    except AdminRefused as error:
+        raise Failed(error.text, FAULTS.get(error.code, BUG)) from error
+    return answer
 
 
 def _admin(config: Path) -> AdminClient:

@@ -45,6 +45,8 @@ class CloudConfig:
     servers: list[ServerAddress] = dataclasses.field(default_factory=list)
     proxy: str | None = dataclasses.field(default=None, repr=False)
     """The HTTP proxy, `http://[user:password@]host:port` or `none`; None asks the environment, as curl does."""
+    rotate_key_after_s: Seconds | None = None
+    """The age at which the box gets another key; None: never by itself."""
 
     def faults(self) -> Iterable[Fault]:
         """Yields each fault of the section: a proxy that cannot be used."""

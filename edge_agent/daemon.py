@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -13,7 +15,7 @@ from edge_agent.agent import Agent
 from edge_agent.config import NOTHING, ONLY_AT_START, AgentConfig, kubelet_files, load_agent_config
 from edge_agent.identity.expiries import Ends
 from edge_agent.identity.identity import Identity, IdentityUnusable
-from edge_agent.identity.renewal import keep_fresh
+from edge_agent.identity.renewal import Renewals
 from edge_agent.status import Status
 from edge_agent.troubles import Troubles
 from tunnel.aio.carriers.carrier import DialOptions
@@ -33,10 +35,12 @@ from tunnel.aio.process.supervised import keep_told
 from tunnel.aio.process.tasks import TaskOwner
 from tunnel.aio.sessions.standing import linked, stuck
 from tunnel.aio.sockets.listener import Handler
-from tunnel.core.wire.faults import IDENTITY_UNUSABLE
+from tunnel.core.wire.faults import IDENTITY_UNUSABLE, Fault
 
 NAME = "name"
 """The topic of the fact that the box was joined anew under another name."""
+RENEWAL = "renewal"
+"""The topic of the fact that a server's answer was refused, or that this disk is a copy."""
 
 _log = structlog.get_logger("edge.agent")
 
@@ -87,10 +91,12 @@ async def _main(path: Path, config: AgentConfig, host_faults: list[str], stop: S
         on_reloaded=troubles.reloaded,
     )
     troubles.follow(desired)
-    status = Status(agent, desired, ends)
+    renewals = Renewals(identity, lambda: _dialling(agent), lambda: _key_life(agent), partial(_renewal_said, agent))
+    agent.book.on_fault = renewals.turned_away
+    status = Status(agent, desired, ends, renewals)
 
     try:
-        await _run(_Following(agent, identity, desired, status, ends, troubles), stop)
+        await _run(_Following(agent, identity, desired, status, ends, troubles, renewals), stop)
     finally:
         await agent.aclose()
         await audit.aclose()
@@ -111,6 +117,7 @@ class _Following:
     status: Status
     ends: Ends
     troubles: Troubles
+    renewals: Renewals
 
 
 async def _run(parts: _Following, stop: Stop) -> None:
@@ -123,7 +130,7 @@ async def _run(parts: _Following, stop: Stop) -> None:
     tasks = TaskOwner("edge agent")
     for title, work in (
         ("link", agent.links.run()),
-        ("renewal", keep_fresh(identity, lambda: _dialling(agent))),
+        ("renewal", parts.renewals.run()),
         ("ends of certificates", parts.ends.run()),
         ("configuration", desired.run()),
         ("certificates", _follow_identity(agent, identity)),
@@ -149,6 +156,18 @@ async def _run(parts: _Following, stop: Stop) -> None:
 
 def _dialling(agent: Agent) -> tuple[list[ServerAddress], DialOptions]:
     return agent.config.cloud.servers, agent.dial_options(agent.config)
+
+
+def _key_life(agent: Agent) -> timedelta | None:
+    life_s = agent.config.cloud.rotate_key_after_s
+    return timedelta(seconds=life_s) if life_s is not None else None
+
+
+def _renewal_said(agent: Agent, fault: Fault | None, text: str) -> None:
+    if fault is None:
+        agent.facts.clear(RENEWAL)
+    else:
+        agent.facts.set(RENEWAL, fault, text)
 
 
 async def _follow_identity(agent: Agent, identity: Identity) -> None:

@@ -8,11 +8,13 @@ from typing import Any, Literal
 from edge_agent.agent import Agent
 from edge_agent.config import AgentConfig
 from edge_agent.identity.expiries import Ends
+from edge_agent.identity.renewal import FAILURES, Renewals
 from tunnel.aio.operate import daemon_calls
-from tunnel.aio.operate.admin import AdminCall, Routes
+from tunnel.aio.operate.admin import AdminCall, AdminError, Routes
 from tunnel.aio.operate.desired_state import DesiredState
 from tunnel.aio.process.command import VERSION
 from tunnel.aio.process.logs import level
+from tunnel.core.wire.faults import KEY_NOT_ROTATED, RENEWAL_FAILED, fault_of
 
 Verdict = Literal["good", "warning", "bad"]
 
@@ -20,10 +22,11 @@ Verdict = Literal["good", "warning", "bad"]
 class Status:
     """The status of one agent, put together whenever it is asked for; costs nothing in between."""
 
-    def __init__(self, agent: Agent, desired: DesiredState[AgentConfig], ends: Ends) -> None:
+    def __init__(self, agent: Agent, desired: DesiredState[AgentConfig], ends: Ends, renewals: Renewals) -> None:
         self._agent = agent
         self.desired = desired
         self._ends = ends
+        self._renewals = renewals
         self._since = datetime.now(UTC)
 
     def routes(self) -> Routes:
@@ -32,6 +35,8 @@ class Status:
         routes.add("GET", "status", self._status)
         routes.add("POST", "reload", self._reload)
         routes.add("PUT", "log-level", self._log_level)
+        routes.add("POST", "renew", self._renew)
+        routes.add("POST", "rotate-key", self._rotate_key)
         return routes
 
     def as_json(self) -> dict[str, Any]:
@@ -95,6 +100,20 @@ class Status:
     async def _reload(self, call: AdminCall) -> object:
         check = f"edge-agent check --config {self.desired.path}"
         return (await daemon_calls.reload(call, self.desired.reload, check)).as_json()
+
+    async def _renew(self, _call: AdminCall) -> object:
+        return await self._renewed(new_key=False)
+
+    async def _rotate_key(self, _call: AdminCall) -> object:
+        return await self._renewed(new_key=True)
+
+    async def _renewed(self, *, new_key: bool) -> object:
+        try:
+            await self._renewals.renew(new_key=new_key)
+        except FAILURES as error:
+            what = KEY_NOT_ROTATED if new_key else RENEWAL_FAILED
+            raise AdminError(502, f"{fault_of(error).code}: {error}", code=what.code) from error
+        return {"agent": self._agent.name, "new_key": new_key}
 
     async def _log_level(self, call: AdminCall) -> object:
         return daemon_calls.set_log_level(call)

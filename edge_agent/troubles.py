@@ -83,7 +83,7 @@ class Troubles:
         now = datetime.now(UTC)
         for one in self._ends.watched:
             standing = one.standing(now)
-            if standing in (Standing.NEAR, Standing.LAST, Standing.OVER):
+            if standing not in (Standing.GOOD, Standing.NOT_YET):
                 over = standing is Standing.OVER
                 text = f"{one.what} {'expired' if over else 'ends'} on {one.validity.not_after:%Y-%m-%d}: {one.remedy}"
                 cause = faults.CERTIFICATE_EXPIRED if over else faults.CERTIFICATE_ENDS_SOON

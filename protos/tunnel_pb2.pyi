@@ -309,25 +309,47 @@ class JoinRequest(_message.Message):
     def __init__(self, csr_der: _Optional[bytes] = ..., version: _Optional[str] = ..., agent_name: _Optional[str] = ...) -> None: ...
 
 class JoinResponse(_message.Message):
-    __slots__ = ("chain_der", "ca_pem", "agent_name")
+    __slots__ = ("chain_der", "ca_pem", "agent_name", "recovery_der", "cross_der")
     CHAIN_DER_FIELD_NUMBER: _ClassVar[int]
     CA_PEM_FIELD_NUMBER: _ClassVar[int]
     AGENT_NAME_FIELD_NUMBER: _ClassVar[int]
+    RECOVERY_DER_FIELD_NUMBER: _ClassVar[int]
+    CROSS_DER_FIELD_NUMBER: _ClassVar[int]
     chain_der: _containers.RepeatedScalarFieldContainer[bytes]
     ca_pem: bytes
     agent_name: str
-    def __init__(self, chain_der: _Optional[_Iterable[bytes]] = ..., ca_pem: _Optional[bytes] = ..., agent_name: _Optional[str] = ...) -> None: ...
+    recovery_der: bytes
+    cross_der: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, chain_der: _Optional[_Iterable[bytes]] = ..., ca_pem: _Optional[bytes] = ..., agent_name: _Optional[str] = ..., recovery_der: _Optional[bytes] = ..., cross_der: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class RenewRequest(_message.Message):
-    __slots__ = ("csr_der",)
+    __slots__ = ("csr_der", "new_key", "turn")
     CSR_DER_FIELD_NUMBER: _ClassVar[int]
+    NEW_KEY_FIELD_NUMBER: _ClassVar[int]
+    TURN_FIELD_NUMBER: _ClassVar[int]
     csr_der: bytes
-    def __init__(self, csr_der: _Optional[bytes] = ...) -> None: ...
+    new_key: bool
+    turn: Turn
+    def __init__(self, csr_der: _Optional[bytes] = ..., new_key: _Optional[bool] = ..., turn: _Optional[_Union[Turn, _Mapping]] = ...) -> None: ...
+
+class Turn(_message.Message):
+    __slots__ = ("generation", "nonce")
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    NONCE_FIELD_NUMBER: _ClassVar[int]
+    generation: int
+    nonce: bytes
+    def __init__(self, generation: _Optional[int] = ..., nonce: _Optional[bytes] = ...) -> None: ...
 
 class RenewResponse(_message.Message):
-    __slots__ = ("chain_der", "ca_pem")
+    __slots__ = ("chain_der", "ca_pem", "recovery_der", "cross_der", "generation")
     CHAIN_DER_FIELD_NUMBER: _ClassVar[int]
     CA_PEM_FIELD_NUMBER: _ClassVar[int]
+    RECOVERY_DER_FIELD_NUMBER: _ClassVar[int]
+    CROSS_DER_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
     chain_der: _containers.RepeatedScalarFieldContainer[bytes]
     ca_pem: bytes
-    def __init__(self, chain_der: _Optional[_Iterable[bytes]] = ..., ca_pem: _Optional[bytes] = ...) -> None: ...
+    recovery_der: bytes
+    cross_der: _containers.RepeatedScalarFieldContainer[bytes]
+    generation: int
+    def __init__(self, chain_der: _Optional[_Iterable[bytes]] = ..., ca_pem: _Optional[bytes] = ..., recovery_der: _Optional[bytes] = ..., cross_der: _Optional[_Iterable[bytes]] = ..., generation: _Optional[int] = ...) -> None: ...

@@ -95,7 +95,7 @@ def test_commands_are_ours() -> None:
     for block in commands():
         for line in block.text.replace("\\\n", " ").splitlines():
             for program, cli in (("cloud-server", server), ("edge-agent", agent), ("longline", tool)):
-                found = re.search(rf"(?:^|[ (/\"'$]){program} ([a-z]+)(?: ([a-z]+))?((?: .*)?)$", line)
+                found = re.search(rf"(?:^|[ (/\"'$]){program} ([a-z][a-z-]*)(?: ([a-z]+))?((?: .*)?)$", line)
                 if found is None or found[1] not in cli.commands:
                     assert not re.search(rf"(?:^|bin/|in_server ){program} [a-z]", line), f"{block}: {line}"
                     continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections import Counter, deque
 from collections.abc import Callable
+from datetime import datetime
 from functools import partial
 from typing import Protocol
 
@@ -39,8 +40,8 @@ REPLACED_REMEMBERED = 16
 class IdentityCheck(Protocol):
     """Decides whether a certificate still stands for an agent."""
 
-    async def check(self, name: str, spki_sha256: bytes) -> None:
-        """Returns when it does.
+    async def check(self, name: str, spki_sha256: bytes, not_after: datetime | None = None) -> None:
+        """Returns when it does; `not_after` is the end of the certificate, None where that is not known.
 
         Raises:
             TunnelError: it does not; the text tells the box's owner what to do.
@@ -137,7 +138,7 @@ class AgentSessions:
                 return None
             # After the wait for Hello, not before: the name may have been revoked or given away meanwhile, and
             # whoever takes it away ends only the sessions that there are.
-            await self._identities.check(name, spki_sha256)
+            await self._identities.check(name, spki_sha256, getattr(carrier, "not_after", None))
             hello = decode_hello(message)
             protocol = choose_protocol(hello)
             session, resumed = self._session_for(name, hello)

@@ -1,16 +1,17 @@
-"""Users whose certificate is near its end: nobody else sees that in time, since it lies in a kubeconfig far away."""
+"""Users of an authority of the user's own whose certificate is near its end: what is presented is all that is known
+of those. With our own authority each is on record, see `trust.users.Users.machines`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
+from cloud_server.trust.users import SHORT
 from tunnel.aio.identity.validity import ExpiryLog, Standing, Validity, Watched
 from tunnel.aio.sockets.conn import Conn, certificate_time
 
-SHORT = timedelta(days=2)
-"""Certificates of a shorter life come from logins, which get the next one by themselves."""
 MAX_REMEMBERED = 1024
 """Users near their end that are remembered for having been told of; beyond that, all are told anew."""
 

@@ -13,7 +13,7 @@ from cloud_server.agents.facts import Fact
 from cloud_server.trust.administration import ListedAgent
 from cloud_server.trust.records import Sighting
 from tunnel.aio.process.turns import Turns
-from tunnel.core.wire.faults import FAULTS, REPLACED
+from tunnel.core.wire.faults import COPIED_DISK, FAULTS, REPLACED
 
 CLONE_SHOWN = timedelta(days=1)
 """How long it is told that a second process came with an agent's identity."""
@@ -100,7 +100,7 @@ class AgentBook:
             else:
                 tally.away.append(name)
             # Only codes that there are: what a box makes up is shown with that box, and is no warning of all.
-            for code in {fact["code"] for fact in self._facts(name, seen)} & FAULTS.keys():
+            for code in {fact["code"] for fact in self._facts(name, seen, self._copied(name))} & FAULTS.keys():
                 tally.facts[code].append(name)
         return tally
 
@@ -138,15 +138,23 @@ class AgentBook:
             "labels": dict(view.node.labels) if view.node is not None else {},
             "operator_labels": dict(record.labels) if record is not None else {},
             "streams": statistics.streams if statistics is not None else 0,
-            "facts": self._facts(name, seen),
+            "recoveries": record.recoveries if record is not None else 0,
+            "facts": self._facts(name, seen, record.copied if record is not None else None),
         }
 
-    def _facts(self, name: str, seen: Sighting | None) -> list[dict[str, Any]]:
+    def _copied(self, name: str) -> datetime | None:
+        listed = self._joined.agent(name)
+        return listed.record.copied if listed is not None and listed.record is not None else None
+
+    def _facts(self, name: str, seen: Sighting | None, copied: datetime | None) -> list[dict[str, Any]]:
         """What is wrong with an agent, though it may be connected: as the server saw it, and as the box told."""
         facts: list[dict[str, Any]] = []
         if seen is not None and seen.replaced is not None and datetime.now(UTC) - seen.replaced < CLONE_SHOWN:
             text = f"a second process with its identity was turned away, from {seen.replaced_from}"
             facts.append({"code": REPLACED.code, "text": text, "since": seen.replaced})
+        if copied is not None and datetime.now(UTC) - copied < CLONE_SHOWN:
+            text = "a copy of its disk asked for a certificate, and was turned away"
+            facts.append({"code": COPIED_DISK.code, "text": text, "since": copied})
         told = [fact for fact in self._told(name) if fact.until is None]
         return [*facts, *({"code": fact.code, "text": fact.text, "since": fact.since} for fact in told)]
 

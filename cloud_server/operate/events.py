@@ -19,10 +19,11 @@ from itertools import takewhile
 from typing import Any, Literal
 
 from cloud_server.agents.agents import AgentView
+from cloud_server.trust.records import AgentRecord
 from tunnel.aio.identity.validity import Watched
 from tunnel.aio.operate.desired_state import Reloaded
 from tunnel.core.wire.errors import Code, TunnelError
-from tunnel.core.wire.faults import AGENT_REVOKED
+from tunnel.core.wire.faults import AGENT_REVOKED, COPIED_DISK
 from tunnel.core.wire.host_port import split_host_port
 
 MAX_EVENTS = 10_000
@@ -127,6 +128,16 @@ class EventBook:
     def joined(self, name: str, anew: bool) -> None:
         """A box joined; `anew`: the name was another key's before."""
         self.tell("joined", "joined anew, with another key" if anew else "joined", name)
+
+    def agent_record(self, old: AgentRecord, new: AgentRecord) -> None:
+        """What is kept of an agent has changed."""
+        if new.copied is not None and new.copied != old.copied:
+            self.tell("copied", f"{COPIED_DISK.code}: a copy of its disk asked for a certificate", new.name)
+        if new.recoveries > old.recoveries:
+            times = f"{new.recoveries} time{'s' if new.recoveries > 1 else ''} so far"
+            self.tell("recovered", f"came back after the end of its certificate, {times}", new.name)
+        if new.rotated is not None and new.rotated != old.rotated:
+            self.tell("rotated", "uses a new key, as it asked to", new.name)
 
     def lost_name(self, name: str, error: TunnelError) -> None:
         """An agent's name was taken away."""

@@ -72,8 +72,16 @@ class JoinedAgents:
 
     # Public - IdentityCheck
 
-    async def check(self, name: str, spki_sha256: bytes) -> None:
+    async def check(self, name: str, spki_sha256: bytes, not_after: datetime | None = None) -> None:
         """Returns when a certificate's key is the name's.
+
+        An agent that comes with what it was given last has taken that: a new key is the name's from then on, and no
+        other, and a request for the certificate cannot be repeated any more.
+
+        Args:
+            name: the agent's.
+            spki_sha256: of the certificate's key.
+            not_after: the certificate's end, when the agent comes to stay; None: it only asks for something.
 
         Raises:
             IdentityRejected: revoked, unknown, or another key.
@@ -96,9 +104,11 @@ class JoinedAgents:
             why = f" ({record.reason})" if record.reason else ""
             text = f"{name} was revoked{why}: {way_back}"
             raise IdentityRejected(text, fault=AGENT_REVOKED, mended_here=self._pins_unknown)
-        if record.spki_sha256 != digest:
+        if digest not in (record.spki_sha256, record.next_spki_sha256):
             text = f"{name} belongs to another key: a second box needs its own name; else {way_back}"
             raise IdentityRejected(text, fault=AGENT_KEY_DIFFERS, mended_here=self._pins_unknown)
+        if not_after is not None and _takes(record, digest, not_after):
+            await self._took(name, digest, not_after)
 
     # Public
 
@@ -126,18 +136,42 @@ class JoinedAgents:
             old, new = value_of(before), value_of(after)
             if new is None or new.revoked is not None:
                 return
-            if old is None or old.spki_sha256 != new.spki_sha256 or old.revoked is not None:
-                on_joined(name, old is not None and old.spki_sha256 != new.spki_sha256)
+            other_key = old is not None and old.spki_sha256 != new.spki_sha256
+            if old is not None and other_key and new.spki_sha256 == old.next_spki_sha256:
+                return  # its own doing
+            if old is None or other_key or old.revoked is not None:
+                on_joined(name, other_key)
 
         self._store.watch(AGENTS, changed)
 
-    async def certified(self, name: str, validity: Validity) -> None:
-        """Note how long the certificate is good that an agent was given.
+    def when_changed(self, on_changed: Callable[[AgentRecord, AgentRecord], None]) -> None:
+        """Have `on_changed` called with what was kept of an agent and what is, at each change from now on."""
+
+        def changed(_name: str, before: Record[AgentRecord] | None, after: Record[AgentRecord] | None) -> None:
+            old, new = value_of(before), value_of(after)
+            if old is not None and new is not None:
+                on_changed(old, new)
+
+        self._store.watch(AGENTS, changed)
+
+    async def certified(self, name: str, spki_sha256: bytes, change: Callable[[AgentRecord], AgentRecord]) -> None:
+        """Note what an agent was given with a certificate for its key.
+
+        `change` may be called several times, and refuse by an error of its own.
 
         Raises:
+            IdentityRejected: the name is not that key's any more.
             StoreUnavailable: that cannot be written; nothing was changed.
         """
-        await self._change(name, lambda record: replace(record, validity=validity))
+        digest = spki_sha256.hex()
+
+        def changed(record: AgentRecord) -> AgentRecord:
+            if record.revoked is not None or digest not in (record.spki_sha256, record.next_spki_sha256):
+                raise IdentityRejected(f"{name} was given away meanwhile", fault=AGENT_KEY_DIFFERS)
+            return change(record)
+
+        if not await self._change(name, changed):
+            raise IdentityRejected(f"{name} was taken off the server's list")
 
     async def revoke(self, name: str, reason: str = "") -> bool:
         """Take a name away, and the tokens that are out for it; False when nobody has it. A record that cannot be read
@@ -185,7 +219,26 @@ class JoinedAgents:
 
     def _is_good(self, name: str, digest: str) -> bool:
         record = self.get(name)
-        return record is not None and record.revoked is None and record.spki_sha256 == digest
+        return record is not None and record.revoked is None and digest in (record.spki_sha256, record.next_spki_sha256)
+
+    async def _took(self, name: str, digest: str, not_after: datetime) -> None:
+        """An agent came with what it was given last. That this cannot be noted is no reason to turn it away: it is
+        noted when it comes again.
+        """
+
+        def taken(record: AgentRecord) -> AgentRecord:
+            if not _takes(record, digest, not_after):
+                return record
+            record = replace(record, taken=True, nonce="")
+            if digest == record.next_spki_sha256:
+                return replace(record, spki_sha256=digest, next_spki_sha256="", rotated=datetime.now(UTC))
+            return record
+
+        try:
+            await self._change(name, taken)
+        except StoreUnavailable as fault:
+            text = "an agent's use of its new certificate cannot be noted"
+            _log.warning(text, code=fault.fault.code, agent=name, reason=str(fault))
 
     async def _pin(self, name: str, digest: str) -> Record[AgentRecord] | None:
         """Give a name to the first key that comes with it.
@@ -222,6 +275,13 @@ class JoinedAgents:
                 continue
             return True
         return False
+
+
+def _takes(record: AgentRecord, digest: str, not_after: datetime) -> bool:
+    """Whether a certificate is the one that was given last, and that is not known yet."""
+    if record.next_spki_sha256:
+        return digest == record.next_spki_sha256
+    return not record.taken and record.validity is not None and record.validity.not_after == not_after
 
 
 def _is_revoked(record: Record[AgentRecord]) -> bool:

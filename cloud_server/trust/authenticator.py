@@ -86,6 +86,11 @@ class Authenticator:
         self._trust_domain = trust_domain
         self._credentials = credentials
 
+    @property
+    def recorded(self) -> bool:
+        """See `Credentials`."""
+        return self._credentials.recorded
+
     def by_certificate(
         self, uri: str | None, serial: str, until: datetime | None = None, since: datetime | None = None
     ) -> Caller | None:

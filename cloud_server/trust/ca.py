@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from cloud_server.trust.hosts import names_for
-from cloud_server.trust.state_files import CA_FILE, CA_KEY_FILE
+from cloud_server.trust.state_files import CA_BESIDE_KEY_FILE, CA_FILE, CA_KEY_FILE, CROSS_FILE
 from tunnel.aio.process.files import PUBLIC, SECRET, NewFile
 from tunnel.core.wire.faults import AUTHORITY_MISSING, FaultError
 
@@ -24,6 +24,10 @@ SERVER_LIFE = timedelta(days=825)
 """The longest that common TLS clients accept. Like the authority's own, it is renewed at two thirds of that."""
 AGENT_LIFE = timedelta(days=7)
 """Short, since it is renewed at two thirds of its life without anyone's doing."""
+RECOVERY_LIFE = CA_LIFE
+"""A box may be off for years; what this certificate opens is nothing but the question for another one."""
+MAX_DOMAIN_CHARS = 30
+"""Of a trust domain in an authority's name, which may have 64 (RFC 5280, upper bounds)."""
 CLOCK_SKEW = timedelta(minutes=5)
 """Boxes have poor clocks: a certificate is valid from a little before it was made."""
 
@@ -48,8 +52,18 @@ class Issued:
 class CertificateAuthority:
     """Signs certificates that carry a `spiffe://` name."""
 
-    def __init__(self, certificate: x509.Certificate, key: CertificateKey, trust_domain: str) -> None:
+    def __init__(
+        self,
+        certificate: x509.Certificate,
+        key: CertificateKey,
+        trust_domain: str,
+        beside: Sequence[x509.Certificate] = (),
+        cross: Sequence[x509.Certificate] = (),
+    ) -> None:
+        """`beside` are trusted, too, and sign nothing; `cross` are authorities as others before them signed them."""
         self.certificate = certificate
+        self.beside = tuple(beside)
+        self.cross = tuple(cross)
         self._key = key
         self._trust_domain = trust_domain
 
@@ -57,14 +71,32 @@ class CertificateAuthority:
     def create(cls, trust_domain: str) -> CertificateAuthority:
         """A new authority, which nothing keeps until its `files` are written."""
         key = ec.generate_private_key(ec.SECP256R1())
-        name = f"Longline CA {trust_domain} {datetime.now(UTC):%Y-%m-%d}"
+        # The digits tell apart two of one day, which TLS would have to tell apart by their keys.
+        digits = spki_sha256(key.public_key()).hex()[:8]
+        name = f"Longline CA {trust_domain[:MAX_DOMAIN_CHARS]} {datetime.now(UTC):%Y-%m-%d} {digits}"
         return cls(_self_signed(key, x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])), key, trust_domain)
 
     def renewed(self) -> CertificateAuthority:
         """The same authority for another life: with its key and name, all that it ever signed holds under both
         certificates, so that agents and users may get the new one whenever they renew their own.
         """
-        return CertificateAuthority(_self_signed(self._key, self.certificate.subject), self._key, self._trust_domain)
+        certificate = _self_signed(self._key, self.certificate.subject)
+        return CertificateAuthority(certificate, self._key, self._trust_domain, self.beside, self.cross)
+
+    def again(self, folder: Path) -> CertificateAuthority:
+        """What a state folder has now, which somebody may have changed.
+
+        Raises:
+            CaMissing: there is none, or it cannot be read.
+        """
+        return CertificateAuthority.load(folder, self._trust_domain)
+
+    def cross_signed(self, other: x509.Certificate) -> x509.Certificate:
+        """Another authority's name and key, signed by this one: who trusts this one sees that it agreed."""
+        key = other.public_key()
+        assert isinstance(key, ec.EllipticCurvePublicKey)
+        end = min(other.not_valid_after_utc, self.certificate.not_valid_after_utc)
+        return _authority_certificate(other.subject, key, self.certificate.subject, self._key, end)
 
     @staticmethod
     def exists(folder: Path) -> bool:
@@ -79,8 +111,10 @@ class CertificateAuthority:
             CaMissing: there is none, or it cannot be read.
         """
         try:
-            certificate = x509.load_pem_x509_certificate((folder / CA_FILE).read_bytes())
-            key = serialization.load_pem_private_key((folder / CA_KEY_FILE).read_bytes(), None)
+            certificate, *beside = x509.load_pem_x509_certificates((folder / CA_FILE).read_bytes())
+            key = cls.key_for(certificate, folder)
+            cross_pem = _read(folder / CROSS_FILE)
+            cross = x509.load_pem_x509_certificates(cross_pem) if cross_pem else []
         except FileNotFoundError as error:
             raise CaMissing(f"{error.filename} does not exist: run cloud-server init first") from error
         except OSError as error:
@@ -88,28 +122,53 @@ class CertificateAuthority:
         except (ValueError, TypeError) as error:
             names = f"{CA_FILE} and {CA_KEY_FILE}"
             raise CaMissing(f"no usable certificate authority in {folder}: bring its {names} back ({error})") from error
-        if not isinstance(key, ec.EllipticCurvePrivateKey):
+        return cls(certificate, key, trust_domain, beside, cross)
+
+    @staticmethod
+    def key_for(certificate: x509.Certificate, folder: Path) -> CertificateKey:
+        """The key of an authority: of two there are while one takes the place of the other, the one that fits.
+
+        Raises:
+            OSError, ValueError, TypeError: the key cannot be read.
+            CaMissing: it is another one's.
+        """
+        first: object = serialization.load_pem_private_key((folder / CA_KEY_FILE).read_bytes(), None)
+        second = _read(folder / CA_BESIDE_KEY_FILE)
+        for key in (first, serialization.load_pem_private_key(second, None) if second else None):
+            if isinstance(key, ec.EllipticCurvePrivateKey) and key.public_key() == certificate.public_key():
+                return key
+        if not isinstance(first, ec.EllipticCurvePrivateKey):
             raise CaMissing(f"{folder / CA_KEY_FILE} is not a key that cloud-server init made")
-        if key.public_key() != certificate.public_key():
-            raise CaMissing(f"{folder / CA_KEY_FILE} is not the key of {folder / CA_FILE}")
-        return cls(certificate, key, trust_domain)
+        raise CaMissing(f"{folder / CA_KEY_FILE} is not the key of {folder / CA_FILE}")
+
+    @property
+    def key_pem(self) -> bytes:
+        """The authority's private key."""
+        return key_pem(self._key)
 
     def files(self, folder: Path) -> list[NewFile]:
         """What `load` reads."""
         return [
-            NewFile(folder / CA_KEY_FILE, key_pem(self._key), SECRET),
+            NewFile(folder / CA_KEY_FILE, self.key_pem, SECRET),
             NewFile(folder / CA_FILE, self.pem, PUBLIC),
         ]
 
     @property
     def pem(self) -> bytes:
-        """The authority's certificate."""
-        return self.certificate.public_bytes(serialization.Encoding.PEM)
+        """What whoever trusts this authority is to trust: its certificate first, then those beside it."""
+        return pem_of([self.certificate, *self.beside])
+
+    def chain(self) -> list[x509.Certificate]:
+        """What leads from this authority to those before it, for whoever knows only one of those: each was signed by
+        the next one.
+        """
+        return list(self._chain())
 
     def issue_server(self, hosts: Sequence[str]) -> Issued:
         """A server's certificate for these names and addresses, and for the machine itself."""
         names = [general_name(host) for host in names_for(hosts)]
-        return self._issue_new("server", names, SERVER_LIFE, server=True)
+        issued = self._issue_new("server", names, SERVER_LIFE, server=True)
+        return Issued(issued.certificate_pem + pem_of(self.chain()), issued.key_pem)
 
     def issue_user(self, name: str, public_key: PublicKey, life: timedelta) -> bytes:
         """A user's certificate for the key that they made; PEM."""
@@ -123,7 +182,18 @@ class CertificateAuthority:
         """An agent's certificate for the key that it made on its box; PEM."""
         return self._sign(f"agent/{name}", public_key, [], AGENT_LIFE)
 
+    def issue_recovery(self, name: str, public_key: PublicKey) -> bytes:
+        """A certificate of an agent's key that opens nothing but Recover, for when the agent's own has ended; PEM."""
+        return self._sign(f"recover/{name}", public_key, [], RECOVERY_LIFE)
+
     # Internal
+
+    def _chain(self) -> Iterator[x509.Certificate]:
+        now, name = datetime.now(UTC), self.certificate.subject
+        for one in self.cross:  # the newest first, so one look at each is enough
+            if one.subject == name and now < one.not_valid_after_utc:
+                yield one
+                name = one.issuer
 
     def _issue_new(self, path: str, names: list[x509.GeneralName], life: timedelta, *, server: bool = False) -> Issued:
         key = ec.generate_private_key(ec.SECP256R1())
@@ -162,20 +232,47 @@ class CertificateAuthority:
 
 
 def _self_signed(key: CertificateKey, name: x509.Name) -> x509.Certificate:
-    now = datetime.now(UTC)
+    return _authority_certificate(name, key.public_key(), name, key, datetime.now(UTC) + CA_LIFE)
+
+
+def _authority_certificate(
+    name: x509.Name, public_key: PublicKey, issuer: x509.Name, issuer_key: CertificateKey, end: datetime
+) -> x509.Certificate:
+    """An authority's. Without a limit to the length of paths: one that takes this one's place stands below it."""
     return (
         x509.CertificateBuilder()
         .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
+        .issuer_name(issuer)
+        .public_key(public_key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - CLOCK_SKEW)
-        .not_valid_after(now + CA_LIFE)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .not_valid_before(datetime.now(UTC) - CLOCK_SKEW)
+        .not_valid_after(end)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .add_extension(_key_usage(signs_certificates=True), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .sign(key, hashes.SHA256())
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False)
+        .sign(issuer_key, hashes.SHA256())
     )
+
+
+def _read(path: Path) -> bytes:
+    """A file that need not be there; empty without it."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
+def pem_of(certificates: Sequence[x509.Certificate]) -> bytes:
+    """Several certificates as one file has them."""
+    return b"".join(one.public_bytes(serialization.Encoding.PEM) for one in certificates)
+
+
+def authority_id(certificate: x509.Certificate) -> str:
+    """What tells an authority from others, whichever of its certificates it is: the SHA-256 of its key; hexadecimal."""
+    key = certificate.public_key()
+    assert isinstance(key, ec.EllipticCurvePublicKey)
+    return spki_sha256(key).hex()
 
 
 def key_pem(key: CertificateKey) -> bytes:

@@ -1,12 +1,13 @@
-"""Join and Renew: who gets an agent's certificate. Every decision is an audit record; what fails here is logged too."""
+"""Join, Renew and Recover: who gets an agent's certificate. Decisions are audited, and failures logged, too."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from datetime import UTC, datetime
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 
 import structlog
 
@@ -15,13 +16,14 @@ from cloud_server.trust.records import AGENTS, AgentRecord, JoinTokenRecord
 from cloud_server.trust.signer import CsrRefused, Signed, Signer, SignerFailed
 from cloud_server.trust.store import Change, Conflict, Good, Store, StoreUnavailable
 from cloud_server.trust.tokens import USED, JoinTokens, TokenRefused, TokenUnreadable
+from cloud_server.trust.turns import CopiedDisk, Turn
 from protos import tunnel_pb2
 from tunnel.aio.carriers.carrier_errors import EnrollmentRefused
 from tunnel.aio.identity.certificate import read_certificate
 from tunnel.aio.operate.audit import Audit
 from tunnel.core.path.rate import TokenBuckets
 from tunnel.core.wire.errors import SessionRefused, TunnelError
-from tunnel.core.wire.faults import JOIN_NAME_REFUSED, RENEWED_TOO_OFTEN, TOKEN_USED
+from tunnel.core.wire.faults import JOIN_NAME_REFUSED, RENEWED_TOO_OFTEN, REQUEST_REFUSED, TOKEN_USED
 from tunnel.core.wire.spoken import spoken_s
 
 _log = structlog.get_logger("cloud.enrollment")
@@ -33,10 +35,11 @@ RENEWALS_PER_S = 1 / 30
 RENEWALS_BURST = 10
 """Of one agent. It renews every few days, and tries again once a minute where that fails; each costs the signing
 process a signature, and the audit log a record."""
+COPY_TOLD_EVERY = timedelta(minutes=1)
 
 
 class Enrollment:
-    """Answers both calls; see `tunnel.aio.carriers.enrollment.EnrollmentHandler`."""
+    """Answers the calls; see `tunnel.aio.carriers.enrollment.EnrollmentHandler`."""
 
     def __init__(
         self,
@@ -85,38 +88,74 @@ class Enrollment:
         self._renewals.forget(name)  # the new key has not asked for anything yet
         self._on_joined(name, IdentityRejected(f"{name} was joined anew"))
         self._audit.record("joined", agent=name, token=token_id, version=request.version)
-        return tunnel_pb2.JoinResponse(chain_der=[signed.certificate_der], ca_pem=signed.ca_pem, agent_name=name)
+        return tunnel_pb2.JoinResponse(
+            chain_der=[signed.certificate_der],
+            ca_pem=signed.ca_pem,
+            agent_name=name,
+            recovery_der=signed.recovery_der,
+            cross_der=signed.cross_der,
+        )
 
     async def renew(
         self, peer_spiffe: str, peer_spki: bytes, request: tunnel_pb2.RenewRequest
     ) -> tunnel_pb2.RenewResponse:
-        """Trade a certificate for a fresh one of the same name and key.
+        """Trade a certificate for a fresh one of the same name, and of the same key unless another one is asked for.
 
         Raises:
-            EnrollmentRefused: revoked, another key, or for now, because it asks too often.
+            EnrollmentRefused: revoked, another key that was not asked for, a copied disk, or asked too often.
+        """
+        return await self._again("renewal", peer_spiffe, peer_spki, request)
+
+    async def recover(
+        self, peer_spiffe: str, peer_spki: bytes, request: tunnel_pb2.RenewRequest
+    ) -> tunnel_pb2.RenewResponse:
+        """Trade a recovery certificate for an agent's, of the same name and key.
+
+        Raises:
+            EnrollmentRefused: as above.
+        """
+        if not request.HasField("turn"):
+            raise EnrollmentRefused("a recovery says which renewal it is", REQUEST_REFUSED)
+        return await self._again("recovery", peer_spiffe, peer_spki, request)
+
+    # Internal
+
+    async def _again(
+        self, kind: str, peer_spiffe: str, peer_spki: bytes, request: tunnel_pb2.RenewRequest
+    ) -> tunnel_pb2.RenewResponse:
+        """The certificate is made first, then what it changes is kept in one step, then it is handed out: of two that
+        ask at the same time with the same number only one gets it.
         """
         name = peer_spiffe.rpartition("/")[2]
         try:
             await self._agents.check(name, peer_spki)
             self._admit(name)
-            if await self._signer.spki_sha256(request.csr_der) != peer_spki:
+            turn = Turn.of(request)
+            csr_spki = await self._signer.spki_sha256(request.csr_der)
+            if csr_spki != peer_spki and (kind == "recovery" or not request.new_key):
                 raise CsrRefused("the request is for another key; a new key needs a new join token")
             signed = await self._signer.sign(name, request.csr_der)
+            generation = await self._keep(name, _Given(signed, turn, peer_spki, csr_spki, kind == "recovery"))
         except (IdentityRejected, SessionRefused, CsrRefused, EnrollmentRefused) as refused:
             code, text = refused.fault.code, str(refused)
-            self._audit.record_folded("renewal_refused", name, agent=name, code=code, text=text)
-            if isinstance(refused, EnrollmentRefused):
-                raise
-            raise EnrollmentRefused(refused.text, refused.fault) from refused
-        except SignerFailed as error:
-            _log.error("renewal failed", code=error.fault.code, agent=name, reason=str(error))
-            self._audit.record_folded("renewal_failed", name, agent=name, code=error.fault.code, text=str(error))
-            raise EnrollmentRefused(CANNOT_SIGN, error.fault) from error
-        await self._note(name, signed)
-        self._audit.record("renewed", agent=name)
-        return tunnel_pb2.RenewResponse(chain_der=[signed.certificate_der], ca_pem=signed.ca_pem)
-
-    # Internal
+            self._audit.record_folded(f"{kind}_refused", name, agent=name, code=code, text=text)
+            if isinstance(refused, CopiedDisk):
+                await self._note_copy(name, peer_spki)
+            retry_after_s = refused.retry_after_s if isinstance(refused, EnrollmentRefused) else 0.0
+            raise EnrollmentRefused(refused.text, refused.fault, retry_after_s) from refused
+        except (SignerFailed, StoreUnavailable) as error:
+            _log.error(f"{kind} failed", code=error.fault.code, agent=name, reason=str(error))
+            self._audit.record_folded(f"{kind}_failed", name, agent=name, code=error.fault.code, text=str(error))
+            what = CANNOT_SIGN if isinstance(error, SignerFailed) else CANNOT_KEEP
+            raise EnrollmentRefused(what, error.fault) from error
+        self._audit.record("recovered" if kind == "recovery" else "renewed", agent=name, new_key=csr_spki != peer_spki)
+        return tunnel_pb2.RenewResponse(
+            chain_der=[signed.certificate_der],
+            ca_pem=signed.ca_pem,
+            recovery_der=signed.recovery_der,
+            cross_der=signed.cross_der,
+            generation=generation,
+        )
 
     def _admit(self, name: str) -> None:
         """Refuses an agent that asks for certificates too often.
@@ -159,13 +198,71 @@ class Enrollment:
         """A box that takes the place of another keeps its labels, but for those that the token gives anew."""
         return {**self._agents.labels(name), **token.labels}
 
-    async def _note(self, name: str, signed: Signed) -> None:
-        """For `agent list` and the figures: an agent that has its certificate is none the worse without."""
+    async def _keep(self, name: str, given: _Given) -> int:
+        """Keep what an agent is given; returns its generation. An agent that does not count, and keeps its key, is none
+        the worse when that cannot be written: the record is for lists then.
+        """
+        generation = 0
+
+        def changed(record: AgentRecord) -> AgentRecord:
+            nonlocal generation
+            after = given.to(record)
+            generation = after.generation
+            return after
+
         try:
-            await self._agents.certified(name, read_certificate(signed.certificate_der).validity)
+            await self._agents.certified(name, given.peer_spki, changed)
         except StoreUnavailable as error:
+            if given.turn is not None or given.csr_spki != given.peer_spki:
+                raise
             text = "the end of an agent's certificate cannot be noted"
             _log.warning(text, code=error.fault.code, agent=name, reason=str(error))
+        return generation
+
+    async def _note_copy(self, name: str, peer_spki: bytes) -> None:
+        """For lists and events, once a minute."""
+        now = datetime.now(UTC)
+
+        def noted(record: AgentRecord) -> AgentRecord:
+            told = record.copied is not None and timedelta(0) <= now - record.copied < COPY_TOLD_EVERY
+            return record if told else replace(record, copied=now)
+
+        with suppress(IdentityRejected, StoreUnavailable):  # it is refused all the same, and audited
+            await self._agents.certified(name, peer_spki, noted)
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What an agent is about to be given."""
+
+    signed: Signed
+    turn: Turn | None
+    peer_spki: bytes
+    csr_spki: bytes
+    recovers: bool
+
+    def to(self, record: AgentRecord) -> AgentRecord:
+        """The record with it.
+
+        Raises:
+            CopiedDisk: it is not this box's turn.
+        """
+        now, key = datetime.now(UTC), self.peer_spki.hex()
+        if self.turn is not None:
+            again = self.turn.repeats(record)
+            record = replace(record, generation=self.turn.taken(record), nonce=self.turn.nonce)
+            if self.recovers and not again:
+                record = replace(record, recoveries=record.recoveries + 1, recovered=now)
+        if key == record.next_spki_sha256:  # it is used, and so the name's from here on
+            record = replace(record, spki_sha256=key, rotated=now)
+        return replace(
+            record,
+            validity=read_certificate(self.signed.certificate_der).validity,
+            authority=self.signed.authorities[0],
+            trusts=self.signed.authorities,
+            taken=False,
+            next_spki_sha256=self.csr_spki.hex() if self.csr_spki != self.peer_spki else "",
+        )
 
 
 def _record(name: str, signed: Signed) -> AgentRecord:
@@ -175,4 +272,6 @@ def _record(name: str, signed: Signed) -> AgentRecord:
         joined=datetime.now(UTC),
         spki_sha256=hashlib.sha256(certificate.spki_der).hexdigest(),
         validity=certificate.validity,
+        authority=signed.authorities[0],
+        trusts=signed.authorities,
     )

@@ -41,6 +41,20 @@ class Fields:
             raise TypeError(f"{name} is no whole number")
         return value
 
+    def count(self, name: str) -> int:
+        """Returns a number of times; 0 where there is none."""
+        value = self.number(name, 0)
+        if value < 0:
+            raise ValueError(f"{name} is less than none")
+        return value
+
+    def flag(self, name: str) -> bool:
+        """Returns whether it is so; False where nothing is said."""
+        value = self._values.get(name, False)
+        if not isinstance(value, bool):
+            raise TypeError(f"{name} is neither true nor false")
+        return value
+
     def needed(self, name: str) -> datetime:
         """Returns a moment, which must be there."""
         return datetime.fromisoformat(self.text(name))

@@ -33,6 +33,25 @@ class AgentRecord:
     """Of the certificate that it was given last; None when that is not known: it is not of our making, say."""
     labels: Mapping[str, str] = field(default_factory=dict)
     """That the operator gave it; what a box says of itself is not among them."""
+    authority: str = ""
+    """What signed that certificate, see `authority_id`; empty when that is not known."""
+    trusts: tuple[str, ...] = ()
+    """The authorities that it was told to trust with that certificate."""
+    taken: bool = False
+    """Whether it came with that certificate: before then, the answer may have been lost."""
+    next_spki_sha256: str = ""
+    """Of the key that is to take the place of the other, and does so when it is seen first; empty for none."""
+    rotated: datetime | None = None
+    """When its key was replaced last; None: never since it joined."""
+    generation: int = 0
+    """How many certificates it was given since it joined, by requests that were counted."""
+    nonce: str = ""
+    """Of the request that was counted last, until its answer was taken; hexadecimal."""
+    recoveries: int = 0
+    """How often it came back after the end of its certificate."""
+    recovered: datetime | None = None
+    copied: datetime | None = None
+    """When a copy of its disk was turned away last; None: never since it joined."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +137,8 @@ class UserCertificate:
     scope: Scope = UNLIMITED
     login: str = ""
     """The SHA-256 of the login that it was got with, and whose end is its own; empty for one that an operator made."""
+    authority: str = ""
+    """What signed it, see `authority_id`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +159,16 @@ def _agent_bytes(record: AgentRecord) -> bytes:
         certificate_from=validity.not_before if validity is not None else None,
         certificate_until=validity.not_after if validity is not None else None,
         labels=dict(record.labels) or None,
+        authority=record.authority or None,
+        trusts=list(record.trusts) or None,
+        taken=record.taken or None,
+        next_spki_sha256=record.next_spki_sha256 or None,
+        rotated=record.rotated,
+        generation=record.generation or None,
+        nonce=record.nonce or None,
+        recoveries=record.recoveries or None,
+        recovered=record.recovered,
+        copied=record.copied,
     )
 
 
@@ -152,6 +183,16 @@ def _agent(body: bytes) -> AgentRecord:
         reason=values.text("reason", ""),
         validity=Validity(begin, end) if begin is not None and end is not None else None,
         labels=values.labels("labels"),
+        authority=values.text("authority", ""),
+        trusts=values.texts("trusts") or (),
+        taken=values.flag("taken"),
+        next_spki_sha256=values.text("next_spki_sha256", ""),
+        rotated=values.moment("rotated"),
+        generation=values.count("generation"),
+        nonce=values.text("nonce", ""),
+        recoveries=values.count("recoveries"),
+        recovered=values.moment("recovered"),
+        copied=values.moment("copied"),
     )
 
 
@@ -268,6 +309,7 @@ def _certificate_bytes(certificate: UserCertificate) -> bytes:
         expires=certificate.expires,
         created_by=certificate.created_by or None,
         login=certificate.login or None,
+        authority=certificate.authority or None,
         **_scope_values(certificate.scope),
     )
 
@@ -282,6 +324,7 @@ def _certificate(body: bytes) -> UserCertificate:
         created_by=values.text("created_by", ""),
         scope=_scope(values),
         login=values.text("login", ""),
+        authority=values.text("authority", ""),
     )
 
 

@@ -14,10 +14,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cloud_server.trust.hosts import HostsMissing, names_for, read_hosts
+from cloud_server.trust.hosts import HOSTS_FILE, HostsMissing, names_for, read_hosts
 from cloud_server.trust.state_files import CA_FILE, SERVER_FILE, SERVER_KEY_FILE
 from tunnel.aio.identity.certificate import Certificate, CertificateUnreadable, read_pem
-from tunnel.aio.process.files import PUBLIC, SECRET, NewFile, write_together
+from tunnel.aio.process.files import PUBLIC, SECRET, NewFile, write_atomic, write_together
 
 if TYPE_CHECKING:  # it brings the X.509 library
     from cloud_server.trust.ca import CertificateAuthority
@@ -32,14 +32,17 @@ def due(state: Path, now: datetime | None = None) -> list[str]:
     A certificate that this authority did not sign was put there by somebody, who will renew it.
     """
     now = now or datetime.now(UTC)
-    authority = _read(state / CA_FILE)
-    if authority is None:
+    authorities = _read_all(state / CA_FILE)
+    if not authorities:
         return []
+    authority, *beside = authorities
     files = [CA_FILE] if _is_old(authority, now) else []
-    server = _read(state / SERVER_FILE)
+    server = next(iter(_read_all(state / SERVER_FILE)), None)
     if server is None:
         return files if (state / SERVER_FILE).exists() else [*files, SERVER_FILE]
-    if server.issuer_der == authority.subject_der and (_is_old(server, now) or _is_for_others(server, state)):
+    moved = server.issuer_der in {one.subject_der for one in beside}
+    ours = moved or server.issuer_der == authority.subject_der
+    if moved or (ours and (_is_old(server, now) or _is_for_others(server, state))):
         files.append(SERVER_FILE)
     return files
 
@@ -50,30 +53,55 @@ def renew(state: Path, authority: CertificateAuthority, files: Sequence[str]) ->
     A running server, whose key and certificate these are, sees the change by itself.
 
     Raises:
+        CaMissing: there is no authority any more.
         OSError: a file cannot be written.
         ValueError: a name in `hosts` cannot be one of a certificate.
     """
-    with _alone(state):
+    with alone(state):
+        authority = authority.again(state)  # another may have been added since it was read
         if CA_FILE in files:
             authority = authority.renewed()
             write_together([NewFile(state / CA_FILE, authority.pem, PUBLIC)])
         if SERVER_FILE in files:
-            issued = authority.issue_server(_hosts(state))
-            write_together(
-                [
-                    NewFile(state / SERVER_KEY_FILE, issued.key_pem, SECRET),
-                    NewFile(state / SERVER_FILE, issued.certificate_pem, PUBLIC),
-                ]
-            )
+            write_server(state, authority)
     return authority
 
 
-# Internal
+def write_server(state: Path, authority: CertificateAuthority) -> None:
+    """Write a fresh certificate for the server, for whoever is `alone`. Blocking.
+
+    Raises:
+        OSError, ValueError: as `renew`.
+    """
+    issued = authority.issue_server(_hosts(state))
+    write_together(
+        [
+            NewFile(state / SERVER_KEY_FILE, issued.key_pem, SECRET),
+            NewFile(state / SERVER_FILE, issued.certificate_pem, PUBLIC),
+        ]
+    )
+
+
+def add_hosts(state: Path, hosts: Sequence[str]) -> None:
+    """Add names to those of the server; its certificate is due then. Blocking.
+
+    Raises:
+        HostsMissing: the file with the names cannot be used.
+        OSError: it cannot be written.
+    """
+    with alone(state):
+        known = read_hosts(state)
+        have = names_for(known)
+        new = [host for host in dict.fromkeys(hosts) if names_for([host])[0] not in have]
+        if new:
+            write_atomic(state / HOSTS_FILE, "".join(f"{host}\n" for host in [*known, *new]).encode(), PUBLIC)
 
 
 @contextlib.contextmanager
-def _alone(state: Path) -> Iterator[None]:
-    """Two servers run while one takes over from the other, and a command may run beside them: a key of one and a
+def alone(state: Path) -> Iterator[None]:
+    """Have the certificates and keys of a state folder to oneself.
+
+    Two servers run while one takes over from the other, and a command may run beside them: a key of one and a
     certificate of another do not fit.
     """
     folder = os.open(state, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -84,11 +112,14 @@ def _alone(state: Path) -> Iterator[None]:
         os.close(folder)
 
 
-def _read(path: Path) -> Certificate | None:
+# Internal
+
+
+def _read_all(path: Path) -> list[Certificate]:
     try:
-        return read_pem(path.read_bytes())[0]
+        return read_pem(path.read_bytes())
     except (OSError, CertificateUnreadable):
-        return None
+        return []
 
 
 def _is_old(certificate: Certificate, now: datetime) -> bool:
@@ -110,7 +141,7 @@ def _hosts(state: Path) -> list[str]:
     try:
         return read_hosts(state)
     except HostsMissing as missing:
-        present = _read(state / SERVER_FILE)
-        if present is None:
+        present = _read_all(state / SERVER_FILE)
+        if not present:
             raise OSError(str(missing)) from missing
-        return sorted(present.hosts)
+        return sorted(present[0].hosts)

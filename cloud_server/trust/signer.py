@@ -48,7 +48,24 @@ class Signed:
 
     certificate_der: bytes
     ca_pem: bytes
-    """The authority that signed it."""
+    """The authorities to trust: first the one that signed it."""
+    authorities: tuple[str, ...]
+    """What tells these from others, in the same order; see `authority_id`."""
+    cross_der: tuple[bytes, ...]
+    """Authorities as those before them signed them."""
+    recovery_der: bytes
+    """A certificate of the same key that opens Recover alone; empty with a user's, who has a login to come back by."""
+
+    @classmethod
+    def of(cls, said: _Said) -> Signed:
+        """What the process answered."""
+        return cls(
+            base64.b64decode(said["certificate"]),
+            said["ca"].encode(),
+            tuple(said["authorities"].split()),
+            tuple(map(base64.b64decode, said["cross"].split())),
+            base64.b64decode(said.get("recovery", "")),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +114,7 @@ class Signer:
             CsrRefused, SignerFailed: as above.
         """
         said = await self._ask({"csr": base64.b64encode(csr_der).decode(), "name": name})
-        return Signed(base64.b64decode(said["certificate"]), said["ca"].encode())
+        return Signed.of(said)
 
     async def sign_user(self, name: str, csr_der: bytes, life: timedelta) -> Signed:
         """A certificate of the user `name` for the key of a request.
@@ -107,7 +124,7 @@ class Signer:
         """
         question = {"csr": base64.b64encode(csr_der).decode(), "name": name, "life_s": str(life.total_seconds())}
         said = await self._ask(question)
-        return Signed(base64.b64decode(said["certificate"]), said["ca"].encode())
+        return Signed.of(said)
 
     async def join_credential(self, token_id: str, life: timedelta) -> JoinCredential:
         """What a box is to show that has the token of this id.

@@ -20,10 +20,13 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from cloud_server.trust.ca import CaMissing, CertificateAuthority, PublicKey, spki_sha256
+from cloud_server.trust.ca import CaMissing, CertificateAuthority, PublicKey, authority_id, spki_sha256
 from cloud_server.trust.renewal import renew
+from cloud_server.trust.state_files import CA_FILE, CA_KEY_FILE, CROSS_FILE
+from tunnel.aio.process.files import stamp
 from tunnel.core.wire.faults import REQUEST_REFUSED, FaultError
 
+_DER = serialization.Encoding.DER
 CURVES = (ec.SECP256R1, ec.SECP384R1)
 
 
@@ -62,22 +65,30 @@ def answer(authority: CertificateAuthority, question: dict[str, Any]) -> dict[st
         return {"refused": str(refused)}
     said = {"spki_sha256": spki_sha256(key).hex()}
     if (name := question.get("name")) is not None:
-        pem = (
-            authority.issue_user(name, key, timedelta(seconds=float(question["life_s"])))
-            if "life_s" in question
-            else authority.issue_agent(name, key)
-        )
-        der = x509.load_pem_x509_certificate(pem).public_bytes(serialization.Encoding.DER)
-        said["certificate"] = base64.b64encode(der).decode()
+        if "life_s" in question:
+            pem = authority.issue_user(name, key, timedelta(seconds=float(question["life_s"])))
+        else:
+            pem = authority.issue_agent(name, key)
+            said["recovery"] = base64.b64encode(_der(authority.issue_recovery(name, key))).decode()
+        said["certificate"] = base64.b64encode(_der(pem)).decode()
         said["ca"] = authority.pem.decode()
+        said["authorities"] = " ".join(authority_id(one) for one in (authority.certificate, *authority.beside))
+        # All of them: those who trust any authority before these are to see that it agreed.
+        said["cross"] = " ".join(base64.b64encode(one.public_bytes(_DER)).decode() for one in authority.cross)
     return said
+
+
+def _der(pem: bytes) -> bytes:
+    return x509.load_pem_x509_certificate(pem).public_bytes(_DER)
 
 
 def main() -> None:
     """Answer until the input ends; the first line out says whether there is an authority."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to every process of the terminal; the server decides
     folder, trust_domain = sys.argv[1:]
+    files = [Path(folder, name) for name in (CA_FILE, CA_KEY_FILE, CROSS_FILE)]
     try:
+        seen = stamp(files)
         authority = CertificateAuthority.load(Path(folder), trust_domain)
     except CaMissing as missing:
         _say({"fault": str(missing)})
@@ -85,6 +96,13 @@ def main() -> None:
     _say({})
     for line in sys.stdin.buffer:
         question = json.loads(line)
+        if seen != (now := stamp(files)):  # a command has put another authority there
+            try:
+                seen, authority = now, authority.again(Path(folder))
+            except CaMissing as missing:
+                _say({"failed": str(missing)})
+                seen = ()
+                continue
         if "join" in question:
             _say(_join(authority, question["join"], timedelta(seconds=float(question["life_s"]))))
         elif "renew" in question:
@@ -110,7 +128,7 @@ def _renewed(
     """Renew these files of the state folder; the authority to go on with, and the answer."""
     try:
         return renew(state, authority, files), {}
-    except (OSError, ValueError) as error:
+    except (CaMissing, OSError, ValueError) as error:
         return authority, {"failed": str(error)}
 
 

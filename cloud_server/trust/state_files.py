@@ -5,8 +5,12 @@ from __future__ import annotations
 from typing import Final
 
 CA_FILE: Final = "ca.crt"
-"""The authority's own certificate."""
+"""The authorities whose certificates are accepted: first the one that signs, then at most one beside it."""
 CA_KEY_FILE: Final = "ca.key"
+CA_BESIDE_KEY_FILE: Final = "ca-beside.key"
+"""The key of a second authority. Which of the two keys belongs to which certificate is seen by trying."""
+CROSS_FILE: Final = "ca-cross.crt"
+"""Authorities of ours as the ones before them signed them, the newest first."""
 SERVER_FILE: Final = "server.crt"
 """The server's certificate with its chain."""
 SERVER_KEY_FILE: Final = "server.key"

@@ -48,6 +48,8 @@ MAX_LIFE = timedelta(days=365)
 TOKEN_BYTES = 32
 """Random bytes in a token."""
 MAX_GROUPS = 64
+CERTIFICATE = "certificate"
+"""The kind of a credential that is one."""
 KEPT_OF_A_LOGIN = 32
 """Certificates: whoever asks for more has the oldest dropped. A machine that keeps them needs two a day."""
 CERTIFICATES_PER_S, CERTIFICATES_AT_ONCE = 0.1, 20
@@ -70,6 +72,8 @@ class ListedCredential:
     last_used: datetime | None
     """To the hour; None: never. What was got with a login counts as its use."""
     scope: Scope
+    authority: str = ""
+    """What signed a certificate, see `authority_id`; empty for a token."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,7 +262,12 @@ class UserAdministration:
             raise AdministrationFailed.of(error) from error
         made = read_certificate(signed.certificate_der)
         record = UserCertificate(
-            serial=made.serial, user=user, created=datetime.now(UTC), expires=made.validity.not_after, **about
+            serial=made.serial,
+            user=user,
+            created=datetime.now(UTC),
+            expires=made.validity.not_after,
+            authority=signed.authorities[0],
+            **about,
         )
         await self._commit(Change(USER_CERTIFICATES, made.serial, record), *self._too_many_of(record.login))
         return Certified(
@@ -331,7 +340,7 @@ class UserAdministration:
                 found[token.user].append(self._shown(kind, token.sha256[:PROOF_DIGITS], token.sha256, token))
         for one in _values(self._store.list(USER_CERTIFICATES)):
             if now < one.expires:
-                found[one.user].append(self._shown("certificate", one.serial, one.login or one.serial, one))
+                found[one.user].append(self._shown(CERTIFICATE, one.serial, one.login or one.serial, one))
         return found
 
     def _shown(self, kind: str, shown: str, key: str, made: UserToken | UserCertificate) -> ListedCredential:
@@ -343,6 +352,7 @@ class UserAdministration:
             expires=made.expires,
             last_used=self._users.last_used(key),
             scope=made.scope,
+            authority=made.authority if isinstance(made, UserCertificate) else "",
         )
 
 

@@ -22,6 +22,7 @@ from cloud_server.trust.records import (
     UserToken,
 )
 from cloud_server.trust.store import Change, Good, Kind, Record, Store, StoreUnavailable, Unreadable, value_of
+from tunnel.aio.identity.validity import Validity, Watched
 from tunnel.core.wire.faults import RECORD_UNREADABLE
 
 WRITE_EVERY_S = 300.0
@@ -33,6 +34,12 @@ TOKENS_KEPT = timedelta(days=30)
 """How long a token that has expired is listed, so that whoever asks why it stopped finds it."""
 CERTIFICATES_KEPT = timedelta(days=1)
 """The same of certificates, of which a login makes two a day."""
+
+SHORT = timedelta(days=2)
+"""Certificates of a shorter life come from logins, which get the next one by themselves, or are for one task."""
+
+SERIAL_DIGITS = 8
+"""Of a certificate's serial number in the label of its figure: they tell apart those of one user."""
 
 T = TypeVar("T")
 _log = structlog.get_logger("cloud.store")
@@ -56,7 +63,8 @@ class Users:
     def user(self, name: str) -> UserRecord | None:
         """See `authenticator.Credentials`."""
         found = self._store.get(USERS, name)
-        if found is None:
+        known = value_of(found)
+        if known is None or known.revoked is not None:  # a command may have taken them in just now
             self._store.catch_up()
             found = self._store.get(USERS, name)
         if isinstance(found, Unreadable) and found.last is None:
@@ -95,6 +103,14 @@ class Users:
             return _moment(hour)
         kept = value_of(self._store.get(LAST_USED, key))
         return kept.hour if kept is not None else None
+
+    def machines(self) -> list[Watched]:
+        """Returns the certificates that operators made for machines, whose end nobody else sees in time: of users that
+        may log in, and not those that were not shown any more since the user got another that is good for longer.
+        """
+        made = [one.value for one in _good(self._store.list(USER_CERTIFICATES))]
+        made = [one for one in made if not one.login and one.expires - one.created >= SHORT and self._may_log_in(one)]
+        return [_watched(one) for one in made if not any(self._took_over(other, one) for other in made)]
 
     def when_lost(self, on_lost: Callable[[Callable[[str, str], bool], str], None]) -> None:
         """Have `on_lost` called for each credential, and each user, that is taken away from now on.
@@ -169,6 +185,16 @@ class Users:
 
     # Internal
 
+    def _may_log_in(self, one: UserCertificate) -> bool:
+        user = value_of(self._store.get(USERS, one.user))
+        return user is not None and user.revoked is None and one.created >= user.valid_from
+
+    def _took_over(self, later: UserCertificate, one: UserCertificate) -> bool:
+        if later.user != one.user or later.created <= one.created or later.expires <= one.expires:
+            return False
+        used = self.last_used(one.serial)
+        return used is None or used <= later.created
+
     def _find(self, kind: Kind[T], key: str) -> T | None:
         found = self._store.get(kind, key)
         if found is None:
@@ -189,6 +215,15 @@ def taken_away(store: Store, kind: Kind[Any], key: str) -> list[Change[Any]]:
     """The changes that take a credential away, with what is known of its use."""
     used = [] if store.get(LAST_USED, key) is None else [Change(LAST_USED, key, None)]
     return [Change(kind, key, None), *used]
+
+
+def _watched(one: UserCertificate) -> Watched:
+    return Watched(
+        name=f"user {one.user} {one.serial[:SERIAL_DIGITS]}",
+        what=f"the certificate of user {one.user}, serial {one.serial},",
+        validity=Validity(one.created, one.expires),
+        remedy=f"give them another: cloud-server user certificate {one.user}",
+    )
 
 
 def _good(records: Any) -> Iterator[Good[Any]]:

@@ -5,13 +5,19 @@ from __future__ import annotations
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from edge_agent.identity.authorities import strange
 from edge_agent.identity.identity import Identity, IdentityUnusable
+from edge_agent.identity.turn import Turn
+from protos import tunnel_pb2
+from tunnel.aio.identity.certificate import read_own
+from tunnel.aio.identity.keys import new_key
 from tunnel.aio.identity.openssl import check_material
 from tunnel.aio.identity.peer_identity import identify_certificate
 from tunnel.aio.identity.spiffe import IdentityUnclear
-from tunnel.aio.process.files import PUBLIC, SECRET, NewFile, write_together
-from tunnel.core.wire.faults import PEER_ROLE_REFUSED
+from tunnel.aio.process.files import PUBLIC, SECRET, NewFile, sync_folder, write_together
+from tunnel.core.wire.faults import ANSWER_REFUSED, PEER_ROLE_REFUSED, FaultError
 from tunnel.core.wire.names import is_agent_name
 
 
@@ -24,55 +30,144 @@ class Answer:
     certificate_pem: bytes
     """The certificate with its chain."""
     ca_pem: bytes
+    recovery_pem: bytes = b""
+    """A certificate of the same key for Recover; empty from a server that has none."""
+    generation: int = 0
+    """Of the next request."""
 
 
-def check_answer(chain_der: Sequence[bytes], ca_pem: bytes, key_pem: bytes) -> Answer:
-    """Checks an answer before it takes the place of anything.
+class AnswerRefused(FaultError, ValueError):
+    """The answer is not taken, and the box goes on with what it has."""
+
+    default_fault = ANSWER_REFUSED
+
+
+def check_answer(
+    answered: tunnel_pb2.JoinResponse | tunnel_pb2.RenewResponse, key_pem: bytes, trusted_pem: bytes, uri: str = ""
+) -> Answer:
+    """Checks an answer before it takes the place of anything. Blocking.
+
+    Args:
+        answered: what the server said.
+        key_pem: the key that the certificate was asked for.
+        trusted_pem: the authorities that the box trusts now: each that it is to trust must be one that they agreed to.
+        uri: the name that the certificate must have; empty for any of an agent.
 
     Raises:
-        ValueError: this box could not connect with it; the text says why.
+        AnswerRefused: with it, this box could not connect, would be somebody else, or would trust a stranger.
+        KeysUnavailable: nothing is here to check signatures with.
     """
+    chain_der = answered.chain_der
     if not chain_der:
-        raise ValueError("the server sent no certificate for this box's key")
-    pem = "".join(map(ssl.DER_cert_to_PEM_cert, chain_der)).encode()
+        raise AnswerRefused("the server sent no certificate for this box's key")
+    pem = _pem(chain_der)
     try:
-        check_material(pem, key_pem, ca_pem)
+        check_material(pem, key_pem, answered.ca_pem)
+        recovery = _pem([answered.recovery_der]) if answered.recovery_der else b""
+        if recovery:
+            check_material(recovery, key_pem, answered.ca_pem)
+        strangers = strange(answered.ca_pem, answered.cross_der, trusted_pem)
     except (ssl.SSLError, ValueError) as error:
         if getattr(error, "reason", None) == "KEY_VALUES_MISMATCH":
-            raise ValueError("the server sent no certificate for this box's key") from error
-        raise ValueError("the server sent a certificate that cannot be read") from error
+            raise AnswerRefused("the server sent no certificate for this box's key") from error
+        raise AnswerRefused("the server sent a certificate that cannot be read") from error
     try:
         identity = identify_certificate(chain_der[0], None)
         if identity.role != "agent" or not is_agent_name(identity.name):
             raise IdentityUnclear(f"{identity.uri!r} is not the name of an agent", PEER_ROLE_REFUSED)
     except IdentityUnclear as error:
-        raise ValueError(f"the server sent a certificate of no use: {error}") from error
-    return Answer(name=identity.name, certificate_pem=pem, ca_pem=ca_pem)
+        raise AnswerRefused(f"the server sent a certificate of no use: {error}") from error
+    if uri and identity.uri != uri:
+        raise AnswerRefused(f"the server sent a certificate of {identity.uri}, and this box is {uri}")
+    if strangers:
+        names = ", ".join(strangers)
+        raise AnswerRefused(f"no authority that the box trusts has agreed to {names}, which it is to trust now")
+    generation = answered.generation if isinstance(answered, tunnel_pb2.RenewResponse) else 0
+    return Answer(
+        name=identity.name,
+        certificate_pem=pem,
+        ca_pem=answered.ca_pem,
+        recovery_pem=recovery,
+        generation=generation,
+    )
 
 
-def load_key(identity: Identity) -> bytes:
-    """Returns the box's private key as PEM.
+def load_key(path: Path) -> bytes:
+    """Returns a private key of the box as PEM. Blocking.
 
     Raises:
         IdentityUnusable: it cannot be read.
     """
-    path = identity.key_path
     try:
         return path.read_bytes()
     except OSError as error:
         raise IdentityUnusable(f"{path} cannot be read: {error}") from error
 
 
+def next_key(identity: Identity) -> bytes:
+    """The key that is to take the place of the box's, on the disk before anybody is asked; PEM. Blocking.
+
+    Raises:
+        KeysUnavailable: there is nothing to make it with.
+        OSError: it cannot be kept.
+    """
+    try:
+        return identity.next_key_path.read_bytes()
+    except FileNotFoundError:
+        key_pem = new_key()
+        write_together([NewFile(identity.next_key_path, key_pem, SECRET)])
+        return key_pem
+
+
+def fits(certificate_path: Path, key_pem: bytes) -> bool:
+    """Whether a certificate of the box is that of a key. Blocking."""
+    try:
+        read_own(certificate_path.read_bytes(), key_pem)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
 def replace(identity: Identity, answer: Answer, key_pem: bytes | None = None) -> None:
-    """Takes a new certificate, and a new key with it after a join; all of the files or none.
+    """Takes a new certificate, for the key that the box has, for its next one, or after a join for `key_pem`. Blocking.
+
+    The number of the renewal is on the disk before the certificate is used: the server takes that for the end of it. A
+    next key moves last: `settle` does so after a crash in between.
 
     Raises:
         OSError: the folder cannot be written; nothing was changed.
     """
     files = [
+        Turn(answer.generation).file(identity),
         NewFile(identity.ca_path, answer.ca_pem, PUBLIC),
         NewFile(identity.certificate_path, answer.certificate_pem, PUBLIC),
     ]
+    if answer.recovery_pem:
+        files.insert(2, NewFile(identity.recovery_path, answer.recovery_pem, PUBLIC))
     if key_pem is not None:
         files.insert(0, NewFile(identity.key_path, key_pem, SECRET))
+        identity.next_key_path.unlink(missing_ok=True)  # of the identity before
     write_together(files)
+    settle(identity)
+
+
+def settle(identity: Identity) -> None:
+    """Give the box its next key when its certificate is that key's. Blocking.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    try:
+        key_pem = identity.next_key_path.read_bytes()
+    except FileNotFoundError:
+        return
+    if fits(identity.certificate_path, key_pem):
+        identity.next_key_path.replace(identity.key_path)
+        sync_folder(identity.folder)
+
+
+# Internal
+
+
+def _pem(chain_der: Sequence[bytes]) -> bytes:
+    return "".join(map(ssl.DER_cert_to_PEM_cert, chain_der)).encode()

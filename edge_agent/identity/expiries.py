@@ -13,7 +13,7 @@ from pathlib import Path
 
 from edge_agent.identity.identity import Identity
 from tunnel.aio.identity.certificate import read_own, read_pem
-from tunnel.aio.identity.validity import AUTHORITY, ExpiryLog, Validity, Watched
+from tunnel.aio.identity.validity import ExpiryLog, Validity, Watched
 
 LOOK_S = 600.0
 """The seconds between two looks for ends that are near; each is told once a day."""
@@ -21,6 +21,7 @@ _RENEWS = (
     "the agent renews it while it is connected, and the log says what keeps it from that; "
     "after its end only edge-agent join with a new token helps"
 )
+_COMES_BACK = "the agent renews it when it reaches the server, also after its end; the log says what keeps it from that"
 _COMES_ALONG = "a renewal of the box's certificate brings the server's next one"
 _REPLACE = "replace the file; it is read for each connection"
 
@@ -70,16 +71,18 @@ def _watched(state: Path, kubelet: KubeletFiles | None) -> Iterator[Watched]:
     box = Identity(state)
     if (validity := _own(box.certificate_path, box.key_path)) is not None:
         what = f"the box's certificate {box.certificate_path}"
-        yield Watched(name="agent", what=what, validity=validity, remedy=_RENEWS)
-    if (validity := _authority(box.ca_path)) is not None:
+        back = (recovery := _last_end(box.recovery_path)) is not None and datetime.now(UTC) < recovery.not_after
+        remedy = _COMES_BACK if back else _RENEWS
+        yield Watched(name="agent", what=what, validity=validity, remedy=remedy, heals=back)
+    if (validity := _last_end(box.ca_path)) is not None:
         what = f"the authority of the server {box.ca_path}"
-        yield Watched(name="ca", what=what, validity=validity, remedy=_COMES_ALONG, margin=AUTHORITY)
+        yield Watched(name="ca", what=what, validity=validity, remedy=_COMES_ALONG)
     if kubelet is None:
         return
     if (validity := _own(kubelet.client_cert, kubelet.client_key)) is not None:
         what = f"the client certificate for the kubelet {kubelet.client_cert}"
         yield Watched(name="kubelet.client_cert", what=what, validity=validity, remedy=_REPLACE)
-    if (validity := _authority(kubelet.ca)) is not None:
+    if (validity := _last_end(kubelet.ca)) is not None:
         what = f"the kubelet's authority {kubelet.ca}"
         yield Watched(name="kubelet.ca", what=what, validity=validity, remedy=_REPLACE)
 
@@ -91,8 +94,8 @@ def _own(certificate: Path, key: Path) -> Validity | None:
         return None
 
 
-def _authority(path: Path) -> Validity | None:
-    """Returns the validity of the authority in a file, of several the one that ends last; None when it cannot be read.
+def _last_end(path: Path) -> Validity | None:
+    """Returns the validity of the certificate in a file, of several the last that ends; None when it cannot be read.
 
     Old and new stand beside each other while one takes the other's place.
     """

@@ -45,6 +45,21 @@ class Identity:
         return self.folder / "ca.crt"
 
     @property
+    def next_key_path(self) -> Path:
+        """A key that is to take the place of the other; there only while that goes on."""
+        return self.folder / "agent-next.key"
+
+    @property
+    def recovery_path(self) -> Path:
+        """A certificate that opens nothing but the question for another one, for when the box's own has ended."""
+        return self.folder / "recovery.crt"
+
+    @property
+    def turn_path(self) -> Path:
+        """Which renewal comes next."""
+        return self.folder / "renewals.json"
+
+    @property
     def tls(self) -> ClientTls:
         """Returns the files by which the box shows who it is, and those that it trusts."""
         return ClientTls(certificate=self.certificate_path, key=self.key_path, ca=self.ca_path)

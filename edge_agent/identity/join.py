@@ -103,12 +103,14 @@ async def join(
     request = tunnel_pb2.JoinRequest(csr_der=csr_der, version=version, agent_name=name)
     try:
         response = await call_join(server, tls, request, options)
-        answer = await asyncio.to_thread(check_answer, response.chain_der, response.ca_pem, key_pem)
+        answer = await asyncio.to_thread(check_answer, response, key_pem, token.ca_pem)
     except EnrollmentRefused as refused:
         text = "; ".join(filter(None, [f"{server} refused: {refused}", _clock_fault(seen)]))
         raise JoinFailed(text, refused.fault) from refused
     except CarrierLost as error:
         raise JoinFailed("; ".join(filter(None, [error.text, _maybe_expired(token)])), error.fault) from error
+    except KeysUnavailable as error:
+        raise JoinFailed(error.text, error.fault) from error
     except ValueError as error:
         raise JoinFailed(f"{server} gave an answer that cannot be used: {error}", NOT_A_LONGLINE_SERVER) from error
     joined = await asyncio.to_thread(_keep, server, folder, key_pem, answer, used)

@@ -1,11 +1,14 @@
-"""Renews the box's certificate at two thirds of its life, without dropping its session."""
+"""Keeps the box's certificate good: renews it at two thirds of its life without dropping the session, replaces its key,
+and gets it back after its end.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import random
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 
 import structlog
 
@@ -14,67 +17,222 @@ from protos import tunnel_pb2
 from tunnel.aio.carriers.carrier import DialOptions
 from tunnel.aio.carriers.carrier_errors import CarrierLost, EnrollmentRefused
 from tunnel.aio.identity.keys import KeysUnavailable
-from tunnel.core.wire.faults import RENEWAL_FAILED, fault_of
+from tunnel.aio.identity.tls_material import ClientTls
+from tunnel.core.wire.faults import (
+    ANSWER_REFUSED,
+    BOX_CERTIFICATE_TIME,
+    BOX_NOT_ACCEPTED,
+    COPIED_DISK,
+    RENEWAL_FAILED,
+    Fault,
+    fault_of,
+)
 
 LOOK_EVERY_S = 300.0
 """The most seconds between two looks at the clock: a wall clock may be set, so one long sleep would not do."""
 RETRY_S = 60.0
+RETRY_AT_MOST_S = 300.0
+"""After some failures: each costs the server a handshake or two."""
 AT_MOST_EVERY_S = 3600.0
 """The least seconds between two renewals: a box whose clock is ahead finds each certificate due at once, however
 fresh."""
 
 MAX_ADVISED_S = 3600.0
 """The longest wait that a server may ask for: several fit into the third of a certificate's life that is left."""
+FAILURES = (IdentityUnusable, KeysUnavailable, EnrollmentRefused, CarrierLost, ValueError, OSError)
+"""What keeps a box from a fresh certificate, and may pass."""
+NOT_LET_IN = (BOX_CERTIFICATE_TIME, BOX_NOT_ACCEPTED)
+"""Why a server does not speak with a box whose certificate has ended. By the box's own clock it may be good."""
+TOLD = (ANSWER_REFUSED, COPIED_DISK)
+"""Causes that the cloud is told of: somebody has to look."""
 
 _log = structlog.get_logger("edge.renewal")
 
+Dialling = Callable[[], tuple[Sequence[str], DialOptions]]
+OnFault = Callable[[Fault | None, str], None]
 
-async def keep_fresh(identity: Identity, dialling: Callable[[], tuple[Sequence[str], DialOptions]]) -> None:
-    """Renews the certificate for ever; who uses it sees that its file changes.
 
-    Args:
-        identity: the identity whose files are replaced.
-        dialling: returns the servers of the moment, and how they are dialed.
-    """
-    server_index = 0
-    while True:
+class Renewals:
+    """All of a box's renewals, one after another. Who uses the certificate sees that its file changes."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        dialling: Dialling,
+        key_life: Callable[[], timedelta | None] = lambda: None,
+        on_fault: OnFault = lambda _fault, _text: None,
+    ) -> None:
+        """Asks nobody yet.
+
+        Args:
+            identity: whose files are replaced.
+            dialling: the servers of the moment, and how they are dialled.
+            key_life: after so long the box gets another key; None: never by itself.
+            on_fault: is told of one of the causes `TOLD`, and of None when it is over.
+        """
+        self._identity = identity
+        self._dialling = dialling
+        self._key_life = key_life
+        self._on_fault = on_fault
+        self._server = 0
+        self._one_at_a_time = asyncio.Lock()
+        self._not_let_in = asyncio.Event()
+        self._failures = 0
+
+    # Public
+
+    async def run(self) -> None:
+        """Renew for ever."""
+        while True:
+            try:
+                left_s, new_key = await self._due()
+                if left_s > 0 and not new_key and not self._not_let_in.is_set():
+                    await self._pause(min(left_s, LOOK_EVERY_S) * (0.9 + 0.1 * random.random()))  # noqa: S311 - jitter
+                    continue
+                await self.renew(new_key=new_key)
+                await self._pause(AT_MOST_EVERY_S)
+            except FAILURES as error:
+                unless = None
+                if isinstance(error, CarrierLost) and error.fault not in NOT_LET_IN:
+                    # No server was reached: once a dial reaches one, and is turned away, there is no more to wait for.
+                    unless = self._not_let_in
+                    unless.clear()
+                await pause(_pause_s(error, self._failures), unless)
+
+    async def renew(self, *, new_key: bool) -> None:
+        """Get a fresh certificate now, for another key when that is wanted.
+
+        Raises:
+            FAILURES: it was not renewed; the log has said why.
+        """
+        async with self._one_at_a_time:
+            try:
+                servers, options = self._dialling()
+                server = servers[self._server % len(servers)]
+                await self._ask(server, options, new_key=new_key)
+            except FAILURES as error:
+                self._server += 1
+                self._failed(error)
+                raise
+            self._not_let_in.clear()
+            self._failures = 0
+            self._on_fault(None, "")
+            _log.info("certificate renewed", server=server, new_key=new_key)
+
+    def turned_away(self, fault: Fault) -> None:
+        """A dial came to nothing: it may have been for the end of the certificate, whatever this box's clock says."""
+        if fault in NOT_LET_IN:
+            self._not_let_in.set()
+
+    # Internal
+
+    async def _due(self) -> tuple[float, bool]:
         try:
-            due = await asyncio.to_thread(identity.renewal_due)
-            left_s = (due - datetime.now(UTC)).total_seconds()
-            if left_s > 0:
-                await asyncio.sleep(min(left_s, LOOK_EVERY_S) * (0.9 + 0.1 * random.random()))  # noqa: S311 - jitter
-                continue
-            servers, options = dialling()
-            await _renew(identity, servers[server_index % len(servers)], options)
-            await asyncio.sleep(AT_MOST_EVERY_S)
-        except (IdentityUnusable, KeysUnavailable, EnrollmentRefused, CarrierLost, ValueError, OSError) as error:
-            server_index += 1
-            _log.warning(
-                "certificate not renewed, trying again",
-                code=RENEWAL_FAILED.code,
-                cause=fault_of(error).code,
-                reason=str(error),
-            )
-            await asyncio.sleep(_pause_s(error))
+            return await asyncio.to_thread(self._look)
+        except FAILURES as error:
+            self._failed(error)
+            raise
+
+    def _look(self) -> tuple[float, bool]:
+        """How long the certificate need not be renewed, in seconds, and whether the key is to be replaced. Blocking.
+
+        Raises:
+            IdentityUnusable, OSError: what is on the disk cannot be used.
+        """
+        from edge_agent.identity.certificates import settle
+
+        settle(self._identity)  # as after a crash
+        left_s = (self._identity.renewal_due() - datetime.now(UTC)).total_seconds()
+        life = self._key_life()
+        old = False
+        if life is not None:
+            made = datetime.fromtimestamp(self._identity.key_path.stat().st_mtime, UTC)
+            old = datetime.now(UTC) - made > life
+        # A next key is left where its answer did not come.
+        return left_s, old or self._identity.next_key_path.exists()
+
+    async def _ask(self, server: str, options: DialOptions, *, new_key: bool) -> None:
+        try:
+            await self._renew(server, options, new_key=new_key)
+        except CarrierLost as lost:
+            ended = (await asyncio.to_thread(self._identity.certificate)).validity.not_after <= datetime.now(UTC)
+            there = await asyncio.to_thread(self._identity.recovery_path.exists)
+            if not there or not (ended or lost.fault in NOT_LET_IN):
+                raise
+            await self._recover(server, options)
+
+    async def _renew(self, server: str, options: DialOptions, *, new_key: bool) -> None:
+        # Here and not above: they bring what an agent at rest does without.
+        from edge_agent.identity.certificates import load_key, next_key
+        from edge_agent.identity.turn import begin
+        from tunnel.aio.carriers.enrollment import call_renew
+        from tunnel.aio.identity.keys import request_for
+
+        identity = self._identity
+        if new_key:
+            key = await asyncio.to_thread(next_key, identity)
+        else:
+            key = await asyncio.to_thread(load_key, identity.key_path)
+        request = tunnel_pb2.RenewRequest(csr_der=await asyncio.to_thread(request_for, key), new_key=new_key)
+        request.turn.CopyFrom((await asyncio.to_thread(begin, identity)).message)
+        await asyncio.to_thread(self._take, await call_renew(server, identity.tls, request, options), key)
+
+    async def _recover(self, server: str, options: DialOptions) -> None:
+        """Ask with the recovery certificate, for the key that it is for: a crash may have left one of the next key."""
+        from edge_agent.identity.certificates import fits, load_key
+        from edge_agent.identity.turn import begin
+        from tunnel.aio.carriers.enrollment import call_recover
+        from tunnel.aio.identity.keys import request_for
+
+        identity = self._identity
+        path, key = identity.key_path, await asyncio.to_thread(load_key, identity.key_path)
+        if not await asyncio.to_thread(fits, identity.recovery_path, key):
+            path = identity.next_key_path
+            key = await asyncio.to_thread(load_key, path)
+        request = tunnel_pb2.RenewRequest(csr_der=await asyncio.to_thread(request_for, key))
+        request.turn.CopyFrom((await asyncio.to_thread(begin, identity)).message)
+        tls = ClientTls(certificate=identity.recovery_path, key=path, ca=identity.ca_path)
+        await asyncio.to_thread(self._take, await call_recover(server, tls, request, options), key)
+        _log.warning("the box's certificate had ended", code=BOX_CERTIFICATE_TIME.code, server=server)
+
+    def _take(self, response: tunnel_pb2.RenewResponse, key: bytes) -> None:
+        """Use an answer, if it is in order. Blocking."""
+        from edge_agent.identity import certificates
+
+        identity = self._identity
+        (uri,) = identity.certificate().uris
+        answer = certificates.check_answer(response, key, identity.ca_path.read_bytes(), uri)
+        certificates.replace(identity, answer)
+
+    def _failed(self, error: BaseException) -> None:
+        self._failures += 1
+        cause = fault_of(error)
+        told = cause in TOLD
+        _log.warning(
+            "certificate not renewed, trying again",
+            code=cause.code if told else RENEWAL_FAILED.code,
+            cause=cause.code,
+            reason=str(error),
+        )
+        if told:
+            self._on_fault(cause, str(error))
+
+    async def _pause(self, delay_s: float) -> None:
+        """Wait, but no longer than until the box is not let in any more."""
+        await pause(delay_s, self._not_let_in)
 
 
-def _pause_s(error: BaseException) -> float:
+def _pause_s(error: BaseException, failures: int) -> float:
     """Returns how many seconds to wait before the next try: not less than a server advised, spread over half more."""
-    pause_s, jitter = RETRY_S * (0.5 + random.random()), random.random()  # noqa: S311
+    wait_s = min(RETRY_S * 2.0 ** min(failures - 1, 16), RETRY_AT_MOST_S)
+    pause_s, jitter = wait_s * (0.5 + random.random()), random.random()  # noqa: S311
     if isinstance(error, EnrollmentRefused):
         pause_s = max(pause_s, min(error.retry_after_s, MAX_ADVISED_S) * (1.0 + 0.5 * jitter))
     return pause_s
 
 
-async def _renew(identity: Identity, server: str, options: DialOptions) -> None:
-    # Here and not above: they bring what an agent at rest does without.
-    from edge_agent.identity.certificates import check_answer, load_key, replace
-    from tunnel.aio.carriers.enrollment import call_renew
-    from tunnel.aio.identity.keys import request_for
-
-    key = await asyncio.to_thread(load_key, identity)
-    request = tunnel_pb2.RenewRequest(csr_der=await asyncio.to_thread(request_for, key))
-    response = await call_renew(server, identity.tls, request, options)
-    answer = await asyncio.to_thread(check_answer, response.chain_der, response.ca_pem, key)
-    await asyncio.to_thread(replace, identity, answer)
-    _log.info("certificate renewed", server=server)
+async def pause(delay_s: float, unless: asyncio.Event | None = None) -> None:
+    """Wait so long, or until something comes in between."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(delay_s):
+            await (unless or asyncio.Event()).wait()

@@ -41,6 +41,8 @@ class LinkBook:
         self.last_fault = ""
         """Why the last dial failed or the last link was lost; empty when there was nothing of the kind."""
         self._worst: tuple[Fault, str] | None = None
+        self.on_fault: Callable[[Fault], None] = lambda _fault: None
+        """Is told of each cause for which there is no link."""
 
     def failed(self, error: CarrierLost | TunnelError) -> None:
         """Takes note that a dial came to nothing."""
@@ -48,6 +50,7 @@ class LinkBook:
         self.failures[fault.code] += 1
         self.last_fault = str(error)
         self._worst = fault, str(error)
+        self.on_fault(fault)
 
     def up(self, *, resumed: bool) -> None:
         """Takes note that a link is up. That there was none for QUIET_S or longer becomes a fact, if dials failed."""
@@ -67,6 +70,7 @@ class LinkBook:
         """Takes note that a link is gone; None: the server ended it in order."""
         fault = _IN_ORDER if error is None else error.fault
         self.losses[fault.code] += 1
+        self.on_fault(fault)
         self.last_fault = "the server ended the link" if error is None else str(error)
         self.away_since = datetime.now(UTC)
 

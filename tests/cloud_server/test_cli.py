@@ -6,6 +6,7 @@ import asyncio
 import os
 import stat
 import subprocess
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -171,7 +172,9 @@ def test_agents_are_listed_revoked_and_forgotten(state: Path, config: str) -> No
         async with opened(state) as store:
             await joined(store, "box-7", KEY)
             await joined(store, "box-8", KEY)
-            await JoinedAgents(store, pins_unknown=False).certified("box-7", Validity(ends - timedelta(days=7), ends))
+            validity = Validity(ends - timedelta(days=7), ends)
+            agents = JoinedAgents(store, pins_unknown=False)
+            await agents.certified("box-7", KEY, lambda record: replace(record, validity=validity))
 
     asyncio.run(join_two())
     seven, eight = fields("agent", "list", "--config", config)
@@ -336,13 +339,13 @@ def test_check_says_when_all_is_well(config: str) -> None:
 
 def test_renew_when_nothing_is_due_and_when_it_must_be(state: Path, config: str) -> None:
     before = (state / "server.key").read_bytes()
-    assert typed("renew", "--config", config).stdout == "nothing is due\n"
-    assert typed("renew", "--config", config, "--all").stdout == (
+    assert typed("certificate", "renew", "--config", config).stdout == "nothing is due\n"
+    assert typed("certificate", "renew", "--config", config, "--all").stdout == (
         f"renewed {state / 'ca.crt'}\nrenewed {state / 'server.crt'}\n"
     )
     assert (state / "server.key").read_bytes() != before
     (state / "ca.key").unlink()
-    assert typed("renew", "--config", config).exit_code == 1
+    assert typed("certificate", "renew", "--config", config).exit_code == 1
 
 
 def test_a_server_that_cannot_start_says_why_without_a_traceback(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from tests.support.pages import TOP, Block, commands
 from tests.support.ports import free_ports
 from tests.support.processes import BIN, Daemon, environment
 from tests.support.targets import TargetProcess
+from tests.support.tunnel import wait_until
 from tests.support.waits import scaled_s
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -188,3 +189,31 @@ def test_ssh_goes_through_the_operators_command(installed: Sandbox) -> None:
     made = subprocess.run(argv, env=installed.env, capture_output=True, text=True, check=True, timeout=scaled_s(30))
     (installed.root / "here/me.kubeconfig").write_text(made.stdout)
     installed.run("ssh")
+
+
+def test_certificates_are_renewed_and_replaced_as_the_page_says(installed: Sandbox) -> None:
+    """The last test of these: the kubeconfigs of the others are worth nothing after it."""
+    assert "127.0.0.1" in installed.run("certificates")
+    assert "renewed" in installed.run("another name")
+    assert "has a new key" in installed.run("rotate key")
+    assert "0 of 1 agents have not got" in _shown(
+        installed, "authority add", "0 of 1 agents have not got the second one"
+    )
+    said = _shown(installed, "authority move", "drop would lock out no agent")
+    assert "signs from now on" in said
+    assert "is not trusted any more" in installed.run("authority drop")
+
+
+def _shown(installed: Sandbox, block: str, until: str) -> str:
+    """What a block prints, and what `authority show` says when the agent has come with its new certificate."""
+    said = installed.run(block)
+    show = ["cloud-server", "authority", "show"]
+    shown = ""
+
+    def looks_so() -> bool:
+        nonlocal shown
+        shown = subprocess.run(show, env=installed.env, capture_output=True, text=True, check=True).stdout
+        return until in shown
+
+    wait_until(looks_so, until, 20)
+    return said + shown

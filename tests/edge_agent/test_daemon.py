@@ -70,7 +70,7 @@ async def test_a_port_that_is_taken_keeps_it_from_nothing_and_not_from_its_end(t
 
 
 @STARTS
-@pytest.mark.parametrize("part", ["edge_agent.daemon.keep_fresh", "edge_agent.link.links.Links.run"])
+@pytest.mark.parametrize("part", ["edge_agent.identity.renewal.Renewals.run", "edge_agent.link.links.Links.run"])
 async def test_an_agent_that_would_no_longer_dial_or_renew_stops(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:

@@ -124,8 +124,7 @@ def test_a_box_whose_certificate_is_of_a_foreign_authority(cloud: Cluster) -> No
 
 def replace_certificate(box: Box, ends_in: dt.timedelta) -> None:
     """Give the box a certificate that another authority made for the same name."""
-    (old,) = [path for path in box.state.rglob("*.crt") if "PRIVATE" not in path.read_text() and not is_ca(path)]
-    (key,) = [path for path in box.state.rglob("*") if path.is_file() and b"PRIVATE KEY" in path.read_bytes()]
+    old, key = box.state / "agent.crt", box.state / "agent.key"
     names = x509.load_pem_x509_certificate(old.read_bytes()).extensions.get_extension_for_class(
         x509.SubjectAlternativeName
     )
@@ -134,8 +133,3 @@ def replace_certificate(box: Box, ends_in: dt.timedelta) -> None:
     serialization.load_pem_private_key(forged.key_pem, None)
     old.write_bytes(forged.certificate_pem)
     key.write_bytes(forged.key_pem)
-
-
-def is_ca(path: Path) -> bool:
-    certificate = x509.load_pem_x509_certificate(path.read_bytes())
-    return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca

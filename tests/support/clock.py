@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +18,12 @@ def clock_of(offset: str) -> list[str]:
     The command takes the place of these words: `faketime` itself would stay, and leave it behind when it is killed.
     """
     return ["env", "FAKETIME_DONT_FAKE_MONOTONIC=1", f"FAKETIME={offset}", f"LD_PRELOAD={library()}"]
+
+
+def clock_in(path: Path) -> list[str]:
+    """The same for a clock that goes by a file, in which the offset may change while the command runs."""
+    return ["env", "FAKETIME_DONT_FAKE_MONOTONIC=1", "FAKETIME_NO_CACHE=1", f"FAKETIME_TIMESTAMP_FILE={path}",
+            f"LD_PRELOAD={library()}"]  # fmt: skip
 
 
 @functools.cache

@@ -35,7 +35,7 @@ HOUR = timedelta(hours=1)
 
 def public_key_of(identity: Identity) -> ec.EllipticCurvePublicKey:
     """Of a box that joined. Blocking."""
-    key = serialization.load_pem_private_key(load_key(identity), None)
+    key = serialization.load_pem_private_key(load_key(identity.key_path), None)
     assert isinstance(key, ec.EllipticCurvePrivateKey)
     return key.public_key()
 

@@ -122,7 +122,12 @@ def test_what_people_read() -> None:
     admin = AdminServer()
     text = status_text(sample(admin, "status"))
     assert text.startswith("warning: 1 of 2 agents is connected; 1 warning\n  LL2003  the certificate of the server")
-    for shown in ("cloud-server renew", "1 of 2 connected, 1 away", "generation 2", "down     forward 127.0.0.1:2222"):
+    for shown in (
+        "certificate renew",
+        "1 of 2 connected, 1 away",
+        "generation 2",
+        "down     forward 127.0.0.1:2222",
+    ):
         assert shown in text
     agents = sample(admin, "agents")["agents"]
     assert isinstance(agents, list)

@@ -23,7 +23,7 @@ from tunnel.aio.carriers.carrier_errors import EnrollmentRefused
 from tunnel.aio.carriers.carrier_server import AcceptedCarrier, CarrierLimits, CarrierServer
 from tunnel.aio.carriers.channel import open_channel, release
 from tunnel.aio.carriers.enrollment import call_join, call_renew
-from tunnel.aio.carriers.methods import CONNECT, JOIN, RENEW
+from tunnel.aio.carriers.methods import CONNECT, JOIN, RECOVER, RENEW
 from tunnel.aio.identity.tls_material import ServerTls
 
 DAY = dt.timedelta(days=1)
@@ -48,7 +48,7 @@ async def _refusal(server: Cloud, **certificate: object) -> CarrierLost:
 def test_the_methods_are_those_of_the_proto() -> None:
     services = tunnel_pb2.DESCRIPTOR.services_by_name
     declared = {f"/{s.full_name}/{m.name}" for s in services.values() for m in s.methods}
-    assert declared == {CONNECT, JOIN, RENEW}
+    assert declared == {CONNECT, JOIN, RECOVER, RENEW}
 
 
 # Certificates
@@ -232,6 +232,12 @@ class _Desk:
     ) -> tunnel_pb2.RenewResponse:
         self.asked.append((peer_spiffe, peer_spki))
         return tunnel_pb2.RenewResponse(ca_pem=b"ca", chain_der=[b"new leaf"])
+
+    async def recover(
+        self, peer_spiffe: str, peer_spki: bytes, request: tunnel_pb2.RenewRequest
+    ) -> tunnel_pb2.RenewResponse:
+        self.asked.append((peer_spiffe, peer_spki))
+        return tunnel_pb2.RenewResponse(ca_pem=b"ca", chain_der=[b"leaf of old"])
 
 
 async def test_joining_and_renewing() -> None:

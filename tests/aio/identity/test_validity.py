@@ -5,43 +5,47 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from structlog.testing import capture_logs
 
-from tunnel.aio.identity.validity import AUTHORITY, LEAF, ExpiryLog, Margin, Standing, Validity, Watched, check, span
+from tunnel.aio.identity.validity import ExpiryLog, Standing, Validity, Watched, check, span
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
 
 
-def watched(life: timedelta, *, name: str = "server", heals: bool = False, margin: Margin = LEAF) -> Watched:
+def watched(life: timedelta, *, name: str = "server", heals: bool = False) -> Watched:
     return Watched(
         name=name,
         what="the certificate /x.crt",
         validity=Validity(BEGIN, BEGIN + life),
         remedy="renew it",
-        margin=margin,
         heals=heals,
     )
 
 
 @pytest.mark.parametrize(
-    ("life", "left", "margin", "standing"),
+    ("life", "left", "standing"),
     [
-        (825 * DAY, 31 * DAY, LEAF, Standing.GOOD),
-        (825 * DAY, 29 * DAY, LEAF, Standing.NEAR),
-        (825 * DAY, 6 * DAY, LEAF, Standing.LAST),
-        (825 * DAY, timedelta(0), LEAF, Standing.OVER),
-        (825 * DAY, 826 * DAY, LEAF, Standing.NOT_YET),
-        (7 * DAY, 2 * DAY, LEAF, Standing.GOOD),  # an agent's: it renews itself with a third left
-        (7 * DAY, 1.7 * DAY, LEAF, Standing.NEAR),
-        (7 * DAY, 0.6 * DAY, LEAF, Standing.LAST),
-        (3650 * DAY, 900 * DAY, AUTHORITY, Standing.GOOD),
-        (3650 * DAY, 800 * DAY, AUTHORITY, Standing.NEAR),
-        (3650 * DAY, 80 * DAY, AUTHORITY, Standing.LAST),
+        *(
+            (life, left, standing)
+            for life in (825 * DAY, 3650 * DAY)  # a server's, and an authority's
+            for left, standing in (
+                (30 * DAY, Standing.GOOD),
+                (29.9 * DAY, Standing.NEAR),
+                (7 * DAY, Standing.NEAR),
+                (6.9 * DAY, Standing.SOON),
+                (DAY, Standing.SOON),
+                (0.9 * DAY, Standing.LAST),
+                (timedelta(0), Standing.OVER),
+            )
+        ),
+        (825 * DAY, 826 * DAY, Standing.NOT_YET),
+        (7 * DAY, 2 * DAY, Standing.GOOD),  # an agent's: it renews itself with a third left
+        (7 * DAY, 1.7 * DAY, Standing.NEAR),
+        (7 * DAY, 0.6 * DAY, Standing.SOON),
+        (7 * DAY, 0.3 * DAY, Standing.LAST),
     ],
 )
-def test_where_a_certificate_is_in_its_life(
-    life: timedelta, left: timedelta, margin: Margin, standing: Standing
-) -> None:
-    assert watched(life, margin=margin).standing(BEGIN + life - left) is standing
+def test_where_a_certificate_is_in_its_life(life: timedelta, left: timedelta, standing: Standing) -> None:
+    assert watched(life).standing(BEGIN + life - left) is standing
 
 
 def test_what_is_said_names_the_file_the_date_the_clock_and_what_to_do() -> None:
@@ -71,6 +75,8 @@ def test_the_log_is_told_once_a_day_and_at_each_step() -> None:
     assert told(20 * DAY - timedelta(hours=23)) == []
     assert told(19 * DAY) == ["warning"]
     assert told(7 * DAY - timedelta(minutes=1)) == ["error"]
+    assert told(DAY - timedelta(minutes=1)) == ["error"]
+    assert told(DAY - timedelta(minutes=2)) == []
     assert told(timedelta(0)) == ["error"]
     assert told(800 * DAY) == []
     assert told(20 * DAY) == ["warning"], "its renewal is forgotten"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -80,7 +81,8 @@ async def test_a_revoked_name_is_refused_until_it_joins_anew(store: SqliteStore,
 async def test_another_process_sees_the_same(tmp_path: Path, store: SqliteStore, agents: JoinedAgents) -> None:
     begin = datetime.now(UTC)
     await joined(store, "box-7", KEY)
-    await agents.certified("box-7", Validity(begin, begin + timedelta(days=7)))
+    validity = Validity(begin, begin + timedelta(days=7))
+    await agents.certified("box-7", KEY, lambda record: replace(record, validity=validity))
     await joined(store, "box-8", OTHER)
     await agents.revoke("box-8")
     async with opened(tmp_path) as other:
@@ -166,12 +168,15 @@ async def test_two_changes_at_once_both_count(tmp_path: Path, store: SqliteStore
     begin = datetime.now(UTC)
     validity = Validity(begin, begin + timedelta(days=7))
     async with opened(tmp_path) as other:
-        changes = (agents.certified("box-7", validity), JoinedAgents(other, pins_unknown=False).revoke("box-7"))
-        await asyncio.gather(*changes)
+        theirs = JoinedAgents(other, pins_unknown=False)
+        await asyncio.gather(
+            agents.certified("box-7", KEY, lambda record: replace(record, validity=validity)),
+            theirs.certified("box-7", KEY, lambda record: replace(record, recoveries=1)),
+        )
     store.catch_up()
     record = agents.get("box-7")
     assert record is not None
-    assert (record.validity, record.revoked is not None) == (validity, True)
+    assert (record.validity, record.recoveries) == (validity, 1)
 
 
 # With the user's own authority

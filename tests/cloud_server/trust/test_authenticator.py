@@ -90,6 +90,7 @@ def refusal(ask: Callable[[], object]) -> tuple[str, str]:
         ("spiffe://elsewhere/user/ann", None),
         ("spiffe://longline/agent/box-7", None),
         ("spiffe://longline/join/0123", None),
+        ("spiffe://longline/recover/box-7", None),
         ("spiffe://longline/server", None),
         ("", None),
         (None, None),

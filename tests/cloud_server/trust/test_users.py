@@ -12,6 +12,7 @@ import pytest
 from cloud_server.trust import user_administration
 from cloud_server.trust.administration_failed import AdministrationFailed
 from cloud_server.trust.authenticator import Authenticator, Login, LoginRefused, token_digest
+from cloud_server.trust.ca import authority_id
 from cloud_server.trust.database import DATABASE_FILE
 from cloud_server.trust.records import (
     LAST_USED,
@@ -20,6 +21,7 @@ from cloud_server.trust.records import (
     USER_TOKENS,
     USERS,
     UserCertificate,
+    UserRecord,
     UserToken,
 )
 from cloud_server.trust.signer import Signed
@@ -29,6 +31,7 @@ from cloud_server.trust.users import Users
 from tests.support.enrolling import Office, office
 from tests.support.state import opened
 from tunnel.aio.identity.keys import new_key, request_for
+from tunnel.aio.identity.validity import Standing
 
 HOUR = timedelta(hours=1)
 NOW = datetime.now(UTC)
@@ -49,7 +52,8 @@ class InProcess:
         key = x509.load_der_x509_csr(csr_der).public_key()
         pem = self._place.authority.issue_user(name, key, life)  # type: ignore[arg-type]
         der = x509.load_pem_x509_certificate(pem).public_bytes(Encoding.DER)
-        return Signed(der, self._place.authority.pem)
+        authority = self._place.authority
+        return Signed(der, authority.pem, (authority_id(authority.certificate),), (), b"")
 
 
 @pytest.fixture
@@ -91,6 +95,19 @@ async def test_what_a_command_hands_out_is_known_at_once_and_kept_by_nobody(plac
     assert token_digest(text).encode() in kept
     assert text.encode() not in kept
     assert login.encode() not in kept
+
+
+async def test_whom_a_command_takes_in_again_is_no_more_called_revoked(
+    place: Office, administration: UserAdministration
+) -> None:
+    await administration.add("ann", [], "root")
+    text, _ = await administration.create_token("ann", "root")
+    await administration.revoke("ann")
+    authenticator = Authenticator("longline", Users(place.store))
+    assert code_of(lambda: authenticator.by_token(text)) == "LL2041"
+    async with opened(place.state) as other:
+        await UserAdministration(other, Users(other), None).add("ann", [], "root")
+    assert code_of(lambda: authenticator.by_token(text)) == "LL2042"
 
 
 async def test_wrong_tokens_read_no_records(place: Office) -> None:
@@ -187,6 +204,34 @@ async def test_what_is_long_over_leaves_the_list(place: Office) -> None:
     assert await Users(place.store).tidy() == 2
     assert [record.key for record in place.store.list(USER_TOKENS)] == ["good", "late"]
     assert [record.key for record in place.store.list(USER_CERTIFICATES)] == ["a2", "a3"]
+
+
+async def test_certificates_of_machines_are_watched_until_others_took_their_place(
+    place: Office, administration: UserAdministration
+) -> None:
+    users = Users(place.store)
+
+    async def made(serial: str, ago_days: int, until_days: float, *, user: str = "kas", login: str = "") -> None:
+        begin, end = NOW - timedelta(days=ago_days), NOW + timedelta(days=until_days)
+        one = UserCertificate(serial=serial, user=user, created=begin, expires=end, login=login)
+        await place.store.commit(Change(USER_CERTIFICATES, serial, one))
+
+    for name, revoked in (("kas", None), ("gone", NOW)):
+        user = UserRecord(name=name, created=NOW, valid_from=NOW - timedelta(days=99), revoked=revoked)
+        await place.store.commit(Change(USERS, name, user))
+    await made("a1", 90, 5)
+    await made("a2", 90, 5, login="the hash of a login")
+    await made("a3", 0, 0.5)
+    await made("a4", 90, 5, user="gone")
+    await made("a5", 100, 5)
+    (watched,) = users.machines()
+    assert (watched.name, watched.standing(NOW)) == ("user kas a1", Standing.SOON)
+    assert "cloud-server user certificate kas" in watched.told(NOW)
+    await made("b1", 0, 90)
+    assert [one.name for one in users.machines()] == ["user kas b1"]
+    users.used("a1")
+    await made("b1", 1, 90)
+    assert [one.name for one in users.machines()] == ["user kas a1", "user kas b1"], "the first is in use still"
 
 
 async def test_a_record_that_cannot_be_read_is_no_revocation(place: Office, administration: UserAdministration) -> None:

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cloud_server.trust.ca import CertificateAuthority
 from edge_agent.identity.certificates import Answer, check_answer, load_key, replace
 from edge_agent.identity.identity import Identity, IdentityUnusable
+from protos import tunnel_pb2
 from tests.support.pki import Authority
 from tunnel.aio.identity.keys import new_key
 
@@ -40,25 +41,29 @@ def public(key_pem: bytes) -> ec.EllipticCurvePublicKey:
     return key.public_key()
 
 
+def answered(chain_der: list[bytes], authority: CertificateAuthority) -> tunnel_pb2.RenewResponse:
+    return tunnel_pb2.RenewResponse(chain_der=chain_der, ca_pem=authority.pem)
+
+
 def answer_for(authority: CertificateAuthority, key: bytes) -> Answer:
-    return check_answer([der(authority.issue_agent("box-7", public(key)))], authority.pem, key)
+    return check_answer(answered([der(authority.issue_agent("box-7", public(key)))], authority), key, authority.pem)
 
 
 def test_it_is_read_back_as_it_was_taken(identity: Identity, authority: CertificateAuthority) -> None:
     key = new_key()
     replace(identity, answer_for(authority, key), key)
     assert identity.name() == "box-7"
-    assert load_key(identity) == key
+    assert load_key(identity.key_path) == key
     identity.tls.load()
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in identity.folder.iterdir()}
-    assert modes == {"agent.key": 0o600, "agent.crt": 0o644, "ca.crt": 0o644}
+    assert modes == {"agent.key": 0o600, "agent.crt": 0o644, "ca.crt": 0o644, "renewals.json": 0o600}
 
 
 def test_a_renewed_certificate_leaves_the_key_alone(identity: Identity, authority: CertificateAuthority) -> None:
     key = new_key()
     replace(identity, answer_for(authority, key), key)
     before = identity.key_path.read_bytes(), identity.certificate_path.read_bytes()
-    replace(identity, answer_for(authority, load_key(identity)))
+    replace(identity, answer_for(authority, load_key(identity.key_path)))
     assert identity.key_path.read_bytes() == before[0]
     assert identity.certificate_path.read_bytes() != before[1]
     identity.tls.load()
@@ -72,8 +77,13 @@ def test_a_folder_that_cannot_be_written_keeps_what_it_has(identity: Identity, a
     (identity.certificate_path / "file").touch()
     with pytest.raises(OSError, match="directory"):
         replace(identity, answer_for(authority, other))
-    assert load_key(identity) == key
-    assert sorted(path.name for path in identity.folder.iterdir()) == ["agent.crt", "agent.key", "ca.crt"]
+    assert load_key(identity.key_path) == key
+    assert sorted(path.name for path in identity.folder.iterdir()) == [
+        "agent.crt",
+        "agent.key",
+        "ca.crt",
+        "renewals.json",
+    ]
 
 
 def test_two_thirds_of_a_life(identity: Identity) -> None:
@@ -91,7 +101,7 @@ def test_a_box_that_has_not_joined(identity: Identity) -> None:
         with pytest.raises(IdentityUnusable, match="run edge-agent join first"):
             use()
     with pytest.raises(IdentityUnusable, match=r"agent\.key cannot be read"):
-        load_key(identity)
+        load_key(identity.key_path)
     identity.certificate_path.write_text("rubbish")
     identity.key_path.write_text("rubbish")
     with pytest.raises(IdentityUnusable, match=r"agent\.crt cannot be read: no PEM certificate with its key"):
@@ -123,7 +133,7 @@ def test_answers_that_would_lock_the_box_out(authority: CertificateAuthority) ->
     key, other = new_key(), new_key()
     good, foreign = (der(authority.issue_agent("box-7", public(each))) for each in (key, other))
     user = der(Authority().issue(uris=["spiffe://longline/user/ann"]).certificate_pem)
-    assert check_answer([good, user], authority.pem, key).name == "box-7"
+    assert check_answer(answered([good, user], authority), key, authority.pem).name == "box-7"
     for chain, ca, said in (
         ([], authority.pem, "no certificate for this box's key"),
         ([foreign], authority.pem, "no certificate for this box's key"),
@@ -135,4 +145,4 @@ def test_answers_that_would_lock_the_box_out(authority: CertificateAuthority) ->
         ([der(authority.issue_agent("Box", public(key)))], authority.pem, "is not the name of an agent"),
     ):
         with pytest.raises(ValueError, match=said):
-            check_answer(chain, ca, key)
+            check_answer(tunnel_pb2.RenewResponse(chain_der=chain, ca_pem=ca), key, authority.pem)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -16,12 +16,13 @@ from cloud_server.trust import ca
 from edge_agent.identity import certificates, renewal
 from edge_agent.identity.identity import Identity
 from edge_agent.identity.join import join
-from edge_agent.identity.renewal import keep_fresh
+from edge_agent.identity.renewal import Renewals
 from tests.support.carriers import DIRECT
 from tests.support.enrolling import Office, open_office, public_key_of
 from tests.support.waits import eventually
 from tunnel.aio.sockets.http_proxy import VARIABLES
 from tunnel.core.path.rate import TokenBuckets
+from tunnel.core.wire.faults import BOX_CERTIFICATE_TIME
 
 MINUTE = timedelta(minutes=1)
 """A life of which more than two thirds are over at once, since it begins five minutes early."""
@@ -52,16 +53,15 @@ def grow_old(place: Office, identity: Identity) -> None:
 
 @pytest.fixture
 def sleeps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """How long the code under test wanted to sleep; the short sleeps are those of tests."""
+    """How long the code under test wanted to pause."""
     asked: list[float] = []
-    real: Callable[[float], Awaitable[None]] = asyncio.sleep
+    real = renewal.pause
 
-    async def sleep(delay_s: float) -> None:
-        if delay_s > 1:
-            asked.append(delay_s)
-        await real(delay_s)
+    async def pause(delay_s: float, unless: asyncio.Event | None = None) -> None:
+        asked.append(delay_s)
+        await real(delay_s, unless)
 
-    monkeypatch.setattr(asyncio, "sleep", sleep)
+    monkeypatch.setattr(renewal, "pause", pause)
     return asked
 
 
@@ -69,7 +69,7 @@ def sleeps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 async def kept_fresh(identity: Identity, servers: list[str]) -> AsyncIterator[list[bytes]]:
     """Runs the loop; yields the certificates that it put into the folder."""
     told: list[bytes] = []
-    task = asyncio.get_running_loop().create_task(keep_fresh(identity, lambda: (servers, DIRECT)))
+    task = asyncio.get_running_loop().create_task(Renewals(identity, lambda: (servers, DIRECT)).run())
     replaced = certificates.replace
 
     def noted(identity: Identity, answer: certificates.Answer) -> None:
@@ -123,6 +123,25 @@ async def test_the_next_server_is_asked_when_one_is_away(
             await eventually(lambda: told)
     (warning,) = [log for log in logs if log["log_level"] == "warning"]
     assert "connection refused" in warning["reason"]
+
+
+async def test_a_dial_that_is_turned_away_ends_the_wait_for_a_server_that_was_away(
+    place: Office, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sleeps: list[float]
+) -> None:
+    identity = await box_of(place, tmp_path / "box", MINUTE, monkeypatch)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        away = f"127.0.0.1:{taken.getsockname()[1]}"
+    renewals = Renewals(identity, lambda: ([place.address] if sleeps else [away], DIRECT))
+    renewals.turned_away(BOX_CERTIFICATE_TIME)  # some time ago
+    task = asyncio.get_running_loop().create_task(renewals.run())
+    try:
+        await eventually(lambda: sleeps)
+        assert sleeps[0] >= renewal.RETRY_S / 2
+        renewals.turned_away(BOX_CERTIFICATE_TIME)
+        await eventually(lambda: sleeps[1:] == [renewal.AT_MOST_EVERY_S])
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
 
 
 async def test_a_refusal_and_missing_files_are_told_and_tried_again(

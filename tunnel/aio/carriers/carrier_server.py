@@ -1,4 +1,4 @@
-"""The accepting side of the carrier: a gRPC server that answers three methods and hands each carrier to its owner.
+"""The accepting side of the carrier: a gRPC server that answers four methods and hands each carrier to its owner.
 
 It checks the peer's certificate and role, and bounds what a peer may hold before it has said anything. Sessions and
 certificates are the business of the two handlers it is given.
@@ -21,9 +21,9 @@ import structlog
 from tunnel.aio.carriers.carrier_errors import GRPC_ERRORS, CarrierLost, lost_from_error
 from tunnel.aio.carriers.channel_options import cloud_options
 from tunnel.aio.carriers.credentials import server_credentials
-from tunnel.aio.carriers.enrollment import EnrollmentHandler, answer_join, answer_renew
+from tunnel.aio.carriers.enrollment import EnrollmentHandler, answer_join, answer_recover, answer_renew
 from tunnel.aio.carriers.grpc_runtime import keep_grpc_running
-from tunnel.aio.carriers.methods import ACCEPTED, CONNECT, JOIN, RENEW, time_header
+from tunnel.aio.carriers.methods import ACCEPTED, CONNECT, JOIN, RECOVER, RENEW, time_header
 from tunnel.aio.carriers.one_task import OneTask, Operation
 from tunnel.aio.identity.peer_identity import PeerIdentity, identify, readable_peer
 from tunnel.aio.identity.spiffe import IdentityUnclear
@@ -48,7 +48,7 @@ carriers at once, as 5,000 timers cost an idle server more."""
 _FATE_S = 0.05
 _NEVER = datetime.max.replace(tzinfo=UTC)
 _ALL = "all"
-_ROLE_OF_METHOD = {CONNECT: "agent", JOIN: "join", RENEW: "agent"}
+_ROLE_OF_METHOD = {CONNECT: "agent", JOIN: "join", RENEW: "agent", RECOVER: "recover"}
 _log = structlog.get_logger("tunnel.carrier")
 
 
@@ -206,6 +206,12 @@ class CarrierServer:
         identity = await self._authorise(RENEW, context)
         await context.send_initial_metadata((time_header(),))
         return await answer_renew(self._enrollment, identity, request, context)
+
+    async def recover(self, request: bytes, context: _Context) -> bytes:
+        """One Recover call."""
+        identity = await self._authorise(RECOVER, context)
+        await context.send_initial_metadata((time_header(),))
+        return await answer_recover(self._enrollment, identity, request, context)
 
     async def _authorise(self, method: str, context: _Context) -> PeerIdentity:
         wanted = _ROLE_OF_METHOD[method]
@@ -392,6 +398,7 @@ class _Methods(grpc.GenericRpcHandler):
             CONNECT: grpc.stream_stream_rpc_method_handler(server.connect),
             JOIN: grpc.unary_unary_rpc_method_handler(server.join),
             RENEW: grpc.unary_unary_rpc_method_handler(server.renew),
+            RECOVER: grpc.unary_unary_rpc_method_handler(server.recover),
         }
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:

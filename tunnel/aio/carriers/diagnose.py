@@ -182,7 +182,7 @@ class _Walk:
                 end = date(certificate.validity.not_after)
                 return _Broken(
                     f"the server's certificate expired on {end}, and {clock_says()}: if that is wrong, {SET_IT}; "
-                    "if it is right, the server has to be restarted or its certificate renewed (cloud-server renew)",
+                    "if it is right, restart the server, or renew its certificate (cloud-server certificate renew)",
                     SERVER_CERTIFICATE_TIME,
                 )
             case 9 if certificate:
@@ -253,7 +253,7 @@ def _own_certificate_fault(loaded: LoadedTls, server_begins: datetime) -> _Broke
     now, begin, end = datetime.now(UTC), own.validity.not_before, own.validity.not_after
     if end < now or end < server_begins:
         known = clock_says(now) if end < now else f"the server's own begins on {date(server_begins)}"
-        text = f"this box's certificate expired on {date(end)} ({known}): join again, with a new token"
+        text = f"this box's certificate expired on {date(end)} ({known}); if it stays so, join again with a new token"
         return _Broken(text, BOX_CERTIFICATE_TIME)
     if begin > now:
         text = f"this box's certificate is not valid before {date(begin)}, and {clock_says(now)}: {SET_IT}"

@@ -1,4 +1,4 @@
-"""Join and Renew: the two unary calls by which a box gets its certificate and keeps it fresh.
+"""Join, Renew and Recover: the unary calls by which a box gets its certificate, keeps it fresh, and gets it back.
 
 Here is the transport of both sides. Who may have which certificate is decided by the `EnrollmentHandler`.
 """
@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError, Message
 from protos import tunnel_pb2
 from tunnel.aio.carriers.carrier_errors import CarrierLost, EnrollmentRefused, lost_from_status
 from tunnel.aio.carriers.channel import DialOptions, explain_failure, open_channel, release
-from tunnel.aio.carriers.methods import JOIN, RENEW
+from tunnel.aio.carriers.methods import JOIN, RECOVER, RENEW
 from tunnel.aio.identity.peer_identity import PeerIdentity, readable_peer
 from tunnel.aio.identity.tls_material import ClientTls
 from tunnel.core.wire.faults import AUTHORITY_IS_YOURS, BUG, NOT_A_LONGLINE_SERVER, SERVER_SILENT, coded, decoded
@@ -36,7 +36,7 @@ _Context = grpc.aio.ServicerContext[bytes, bytes]
 
 
 class EnrollmentHandler(Protocol):
-    """Decides on certificates; both methods may raise EnrollmentRefused with a text for the box."""
+    """Decides on certificates; every method may raise EnrollmentRefused with a text for the box."""
 
     async def join(self, peer_spiffe: str, request: tunnel_pb2.JoinRequest) -> tunnel_pb2.JoinResponse:
         """A box with the join certificate named `peer_spiffe` asks for its first certificate."""
@@ -46,6 +46,12 @@ class EnrollmentHandler(Protocol):
         self, peer_spiffe: str, peer_spki: bytes, request: tunnel_pb2.RenewRequest
     ) -> tunnel_pb2.RenewResponse:
         """An agent asks for a fresh certificate; `peer_spki` is the SHA-256 of the public key it has now."""
+        ...
+
+    async def recover(
+        self, peer_spiffe: str, peer_spki: bytes, request: tunnel_pb2.RenewRequest
+    ) -> tunnel_pb2.RenewResponse:
+        """The same for an agent that has nothing left but its recovery certificate, which is named `peer_spiffe`."""
         ...
 
 
@@ -75,6 +81,19 @@ async def call_renew(
     return _parse(tunnel_pb2.RenewResponse, answer, address)
 
 
+async def call_recover(
+    address: str, tls: ClientTls, request: tunnel_pb2.RenewRequest, options: DialOptions
+) -> tunnel_pb2.RenewResponse:
+    """Ask for a fresh certificate with a recovery certificate.
+
+    Raises:
+        EnrollmentRefused: the server said no.
+        CarrierLost: the server could not be asked, or knows no such question.
+    """
+    answer = await _call(address, tls, RECOVER, request.SerializeToString(), options)
+    return _parse(tunnel_pb2.RenewResponse, answer, address)
+
+
 async def answer_join(
     handler: EnrollmentHandler | None, identity: PeerIdentity, raw: bytes, context: _Context
 ) -> bytes:
@@ -95,6 +114,18 @@ async def answer_renew(
             context, identity, EnrollmentRefused("this server does not renew certificates", AUTHORITY_IS_YOURS)
         )
     return await _answer(handler.renew(identity.uri, identity.spki_sha256, request), identity, context)
+
+
+async def answer_recover(
+    handler: EnrollmentHandler | None, identity: PeerIdentity, raw: bytes, context: _Context
+) -> bytes:
+    """The server's side of Recover, for an authorised peer."""
+    request = await _parse_request(tunnel_pb2.RenewRequest, raw, context)
+    if handler is None:
+        await _refuse(
+            context, identity, EnrollmentRefused("this server does not renew certificates", AUTHORITY_IS_YOURS)
+        )
+    return await _answer(handler.recover(identity.uri, identity.spki_sha256, request), identity, context)
 
 
 # Internal

@@ -21,7 +21,7 @@ from tunnel.core.wire.faults import CERTIFICATE_UNREADABLE, FaultError
 
 # Classes and tags of X.680 that a certificate uses on the way to them.
 _UNIVERSAL, _CONTEXT = 0, 2
-_BOOLEAN, _OCTETS, _OID, _SEQUENCE, _UTC_TIME, _GENERALIZED_TIME = 1, 4, 6, 16, 23, 24
+_BOOLEAN, _BITS, _OCTETS, _OID, _SEQUENCE, _UTC_TIME, _GENERALIZED_TIME = 1, 3, 4, 6, 16, 23, 24
 _VERSION, _EXTENSIONS = 0, 3
 """Context tags of TBSCertificate."""
 _DNS, _URI, _ADDRESS = 2, 6, 7
@@ -30,6 +30,8 @@ _SHORT = {"common_name": "CN", "organization_name": "O", "organizational_unit_na
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 _SUBJECT_ALT_NAME = bytes.fromhex("551d11")
 """2.5.29.17"""
+_BASIC_CONSTRAINTS = bytes.fromhex("551d13")
+"""2.5.29.19"""
 _TIME_FORMAT = "%Y%m%d%H%M%SZ"
 
 
@@ -55,6 +57,8 @@ class Certificate:
     """DNS names, in lower case, and addresses among its alternative names."""
     issuer_der: bytes
     subject_der: bytes
+    is_authority: bool
+    """Whether it says that its key may sign certificates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +91,25 @@ def read_certificate(der: bytes) -> Certificate:
             hosts=frozenset(_hosts(names)),
             issuer_der=issuer.whole,
             subject_der=subject.whole,
+            is_authority=_is_authority(fields[6:]),
         )
     except (ValueError, StopIteration, UnicodeDecodeError) as fault:
+        raise CertificateUnreadable(f"the certificate cannot be read: {fault}") from fault
+
+
+def signed_parts(der: bytes) -> tuple[bytes, bytes, bytes]:
+    """Returns what the issuer of a certificate has signed, by which algorithm (its OID, DER), and the signature.
+
+    Raises:
+        CertificateUnreadable: it cannot be read.
+    """
+    try:
+        (certificate,) = _elements(der)
+        to_be_signed, algorithm, signature = _inside(certificate)
+        oid = next(_inside(algorithm))
+        _expect(signature, _BITS)
+        return to_be_signed.whole, oid.whole, signature.content[1:]  # the first octet counts unused bits: none
+    except (ValueError, StopIteration) as fault:
         raise CertificateUnreadable(f"the certificate cannot be read: {fault}") from fault
 
 
@@ -109,13 +130,22 @@ def read_pem(pem: bytes) -> list[Certificate]:
     Raises:
         CertificateUnreadable: there is none, or one of them cannot be read.
     """
+    return [read_certificate(der) for der in pem_blocks(pem)]
+
+
+def pem_blocks(pem: bytes) -> list[bytes]:
+    """Returns every certificate of a PEM file as DER, in its order; at least one.
+
+    Raises:
+        CertificateUnreadable: there is none, or one is no base64.
+    """
     try:
         found = [ssl.PEM_cert_to_DER_cert(block.decode("ascii")) for block in _PEM.findall(pem)]
     except ValueError as fault:
         raise CertificateUnreadable(f"the certificate cannot be read: {fault}") from fault
     if not found:
         raise CertificateUnreadable("there is no PEM certificate")
-    return [read_certificate(der) for der in found]
+    return found
 
 
 def name_text(name_der: bytes) -> str:
@@ -153,8 +183,10 @@ def _expect(element: _Element, tag: int) -> None:
         raise ValueError(f"tag {element.kind} in place of {tag}")
 
 
-def _names(after_key: list[_Element]) -> list[_Element]:
-    """The alternative names among what follows the key: two unique ids that nobody uses, and the extensions."""
+def _extensions(after_key: list[_Element], wanted: bytes) -> list[bytes]:
+    """The value of an extension among what follows the key: two unique ids that nobody uses, and the extensions; none,
+    or one.
+    """
     extensions = [
         extension
         for field in after_key
@@ -162,9 +194,21 @@ def _names(after_key: list[_Element]) -> list[_Element]:
         for sequence in _elements(field.content)
         for extension in _inside(sequence)
     ]
-    values = [value for oid, value in map(_extension, extensions) if oid == _SUBJECT_ALT_NAME]
+    values = [value for oid, value in map(_extension, extensions) if oid == wanted]
     if len(values) > 1:
-        raise ValueError("it has alternative names twice")
+        raise ValueError("it has the same extension twice")
+    return values
+
+
+def _is_authority(after_key: list[_Element]) -> bool:
+    values = _extensions(after_key, _BASIC_CONSTRAINTS)
+    fields = [field for value in values for sequence in _elements(value) for field in _inside(sequence)]
+    return bool(fields) and fields[0].kind == (_UNIVERSAL, _BOOLEAN) and fields[0].content == b"\xff"
+
+
+def _names(after_key: list[_Element]) -> list[_Element]:
+    """The alternative names."""
+    values = _extensions(after_key, _SUBJECT_ALT_NAME)
     return [name for value in values for sequence in _elements(value) for name in _inside(sequence)]
 
 

@@ -6,12 +6,17 @@ openssl program. The library costs 10 MB of memory, and so is imported only when
 
 from __future__ import annotations
 
+import ssl
 import subprocess
+from pathlib import Path
 
+from tunnel.aio.identity.certificate import signed_parts
 from tunnel.core.wire.faults import KEYS_UNAVAILABLE, FaultError
 
 SUBJECT = "longline"
 """The subject of requests. It says nothing: the server decides the name."""
+ECDSA_WITH_SHA256 = bytes.fromhex("06082a8648ce3d040302")
+"""1.2.840.10045.4.3.2 (RFC 5758, 3.2), DER."""
 OPENSSL_S = 20.0
 """The seconds that the program may take, on a slow box."""
 _MISSING = "neither the library cryptography nor the openssl program is here: apt-get install openssl, say"
@@ -64,7 +69,52 @@ def request_for(key_pem: bytes) -> bytes:
     return request.public_bytes(serialization.Encoding.DER)
 
 
+def is_signed_by(certificate_der: bytes, issuer_spki_der: bytes) -> bool:
+    """Whether a certificate was signed by a key (SubjectPublicKeyInfo). Only signatures as our authorities make them
+    count: ECDSA with SHA-256.
+
+    Raises:
+        CertificateUnreadable: it is no certificate.
+        KeysUnavailable: there is nothing to look with.
+    """
+    signed, algorithm, signature = signed_parts(certificate_der)
+    if algorithm != ECDSA_WITH_SHA256:
+        return False
+    try:
+        from cryptography.exceptions import InvalidSignature
+        from cryptography.hazmat.primitives import hashes, serialization
+        from cryptography.hazmat.primitives.asymmetric import ec
+    except ImportError:
+        return _openssl_verifies(signed, signature, issuer_spki_der)
+    try:
+        key = serialization.load_der_public_key(issuer_spki_der)
+        if not isinstance(key, ec.EllipticCurvePublicKey):
+            return False
+        key.verify(signature, signed, ec.ECDSA(hashes.SHA256()))
+    except (ValueError, InvalidSignature):
+        return False
+    return True
+
+
 # Internal
+
+
+def _openssl_verifies(signed: bytes, signature: bytes, spki_der: bytes) -> bool:
+    import tempfile  # brings a dozen modules, which a box at rest does without
+
+    pem = ssl.DER_cert_to_PEM_cert(spki_der).replace("CERTIFICATE", "PUBLIC KEY")
+    with tempfile.TemporaryDirectory(prefix="longline-") as folder:
+        key, signature_file = Path(folder, "key"), Path(folder, "signature")
+        key.write_text(pem)
+        signature_file.write_bytes(signature)
+        words = ["openssl", "dgst", "-sha256", "-verify", str(key), "-signature", str(signature_file)]
+        try:
+            done = subprocess.run(words, input=signed, capture_output=True, timeout=OPENSSL_S, check=False)
+        except FileNotFoundError as error:
+            raise KeysUnavailable(_MISSING) from error
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise KeysUnavailable(f"the openssl program cannot be used: {error}") from error
+        return done.returncode == 0
 
 
 def _openssl(words: list[str], said: bytes) -> bytes:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tunnel.core.wire.faults import PEER_ROLE_REFUSED, FaultError
 
-ROLES = frozenset({"agent", "user", "join", "server"})
+ROLES = frozenset({"agent", "user", "join", "server", "recover"})
 _SCHEME = "spiffe://"
 
 

@@ -28,23 +28,15 @@ class Standing(Enum):
     NOT_YET = "not valid yet"
     GOOD = "good"
     NEAR = "near its end"
+    SOON = "soon to end"
     LAST = "about to end"
     OVER = "expired"
 
 
-@dataclass(frozen=True, slots=True)
-class Margin:
-    """When an end counts as near: that much before it, but never more than a part of a short life."""
-
-    near: timedelta
-    last: timedelta
-
-
-LEAF = Margin(near=30 * DAY, last=7 * DAY)
-AUTHORITY = Margin(near=825 * DAY, last=90 * DAY)
-"""An authority is replaced in years: from 825 days before its end on, what it signs for servers is cut short."""
-_NEAR_PART, _LAST_PART = 1 / 4, 1 / 10
-"""What renews itself does so at two thirds of its life: with a quarter left, that has failed for a while."""
+STEPS = ((Standing.LAST, DAY, 1 / 20), (Standing.SOON, 7 * DAY, 1 / 10), (Standing.NEAR, 30 * DAY, 1 / 4))
+"""When an end counts as near: so long before it, but never more than a part of a short life. What renews itself does so
+at two thirds of its life: with a quarter left, that has failed for a while.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +46,14 @@ class Validity:
     not_before: datetime
     not_after: datetime
 
-    def standing(self, now: datetime, margin: Margin = LEAF) -> Standing:
+    def standing(self, now: datetime) -> Standing:
         """Where `now` is."""
         if now < self.not_before:
             return Standing.NOT_YET
         left, life = self.not_after - now, self.not_after - self.not_before
         if left <= timedelta(0):
             return Standing.OVER
-        if left < min(margin.last, life * _LAST_PART):
-            return Standing.LAST
-        return Standing.NEAR if left < min(margin.near, life * _NEAR_PART) else Standing.GOOD
+        return next((step for step, before, part in STEPS if left < min(before, life * part)), Standing.GOOD)
 
     def days_left(self, now: datetime) -> float:
         """Returns how many days are left until its end; less than 0 behind it."""
@@ -85,13 +75,12 @@ class Watched:
     validity: Validity
     remedy: str
     """What to do about its end."""
-    margin: Margin = LEAF
     heals: bool = False
     """Whether even one that has expired is renewed by itself, at the next start at the latest."""
 
     def standing(self, now: datetime) -> Standing:
         """Where `now` is in its life."""
-        return self.validity.standing(now, self.margin)
+        return self.validity.standing(now)
 
     def as_json(self, now: datetime) -> dict[str, object]:
         """Returns it as the admin API shows it; its remedy only where something is to be done."""

@@ -51,7 +51,7 @@ def write_together(files: Iterable[NewFile]) -> None:
         for temporary, path in renames:
             temporary.replace(path)
         for folder in folders:
-            _sync(folder)
+            sync_folder(folder)
 
 
 def write_once(path: Path, data: bytes, mode: int) -> None:
@@ -62,7 +62,17 @@ def write_once(path: Path, data: bytes, mode: int) -> None:
     """
     with ExitStack() as stack, contextlib.suppress(FileExistsError):
         path.hardlink_to(_prepare(NewFile(path, data, mode), stack))
-        _sync(path.parent)
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring renames to the disk, for boxes that lose their power; some file systems cannot, and need not."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with contextlib.suppress(OSError):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 Stamp = tuple[tuple[int, int, int], ...]
@@ -133,13 +143,3 @@ def _prepare(file: NewFile, stack: ExitStack) -> Path:
         opened.flush()
         os.fsync(opened.fileno())
     return temporary
-
-
-def _sync(folder: Path) -> None:
-    """Bring renames to the disk, for boxes that lose their power; some file systems cannot, and need not."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        with contextlib.suppress(OSError):
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

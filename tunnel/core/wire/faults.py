@@ -120,6 +120,11 @@ OUT_OF_SCOPE: Final = Fault("LL2044", "The credential was not made for this")
 LOGIN_ONLY: Final = Fault("LL2045", "A login gets certificates and opens nothing else")
 JOIN_NAME_REFUSED: Final = Fault("LL2046", "The join token does not let a box have that name")
 CERTIFICATES_TOO_FAST: Final = Fault("LL2047", "A user asks for certificates too fast")
+COPIED_DISK: Final = Fault("LL2050", "A copy of a box's disk asks for a certificate")
+ANSWER_REFUSED: Final = Fault("LL2051", "The server's answer to a renewal is not taken")
+NO_SECOND_AUTHORITY: Final = Fault("LL2052", "That step of a change of authority cannot be taken now")
+AGENTS_BEHIND: Final = Fault("LL2053", "Agents or users would be locked out with the authority that is to go")
+KEY_NOT_ROTATED: Final = Fault("LL2054", "The box's key was not replaced")
 
 # The link between agent and server
 

@@ -35,6 +35,8 @@ MAX_TRACE_ID_BYTES = 64
 MAX_HOP = 1
 """A server hands a stream on to the one that has the agent's link: a second hand-over would begin a circle."""
 SESSION_ID_BYTES = 16
+NONCE_BYTES = 16
+"""Of a request for a certificate (PROTO 10.5)."""
 MAX_FACTS = 32
 """What a box may tell of itself at once: its clock, its DNS, and a few parts that are down."""
 MAX_FACT_TEXT_BYTES = 512

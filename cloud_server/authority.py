@@ -1,0 +1,146 @@
+"""What the commands do about the authority: showing it, and having another take its place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from cryptography import x509
+
+from cloud_server.administer import administer
+from cloud_server.config import ServerConfig, load_server_config, state_of
+from cloud_server.setup import SetupFailed, authority_of
+from cloud_server.trust import rollover
+from cloud_server.trust.administration import Administration
+from cloud_server.trust.behind import Behind, behind
+from cloud_server.trust.ca import CaMissing, CertificateAuthority, authority_id
+from cloud_server.trust.hosts import HOSTS_FILE
+from cloud_server.trust.rollover import RolloverRefused
+from tunnel.aio.identity.validity import date
+from tunnel.core.wire.faults import AGENTS_BEHIND, HOSTS_FILE_UNUSABLE
+
+T = TypeVar("T")
+
+NAMED = 10
+"""Agents that one line names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """How it stands."""
+
+    signs: x509.Certificate
+    beside: x509.Certificate | None
+    """A second one, which is trusted and signs nothing; None without one."""
+    agents: Behind
+    """Who is not ready for the first to be the only one."""
+    moved: Behind | None
+    """Who does not trust the second one yet, and so could not be served by it; None without one."""
+
+
+def show(config_path: Path) -> Shown:
+    """How the authority of a configuration stands.
+
+    Raises:
+        ConfigError: the configuration cannot be read.
+        SetupFailed, AdministrationFailed: there is no authority of ours, or the records cannot be read.
+    """
+    config = load_server_config(config_path)
+    present = authority_of(config)
+    second = present.beside[0] if present.beside else None
+    agents = _behind(config, present.certificate)
+    return Shown(present.certificate, second, agents, _behind(config, second) if second is not None else None)
+
+
+def add(config_path: Path) -> CertificateAuthority:
+    """Make a second authority; returns it.
+
+    Raises:
+        ConfigError, SetupFailed: as above, or there are two already, or the folder cannot be written.
+    """
+    return _changed(load_server_config(config_path), rollover.add)
+
+
+def move(config_path: Path) -> CertificateAuthority:
+    """Have the second authority sign; returns it.
+
+    Nobody is locked out by that: agents that do not know it yet see in the server's chain that the first one has signed
+    it, and their own certificates are accepted until `drop`.
+
+    Raises:
+        ConfigError, SetupFailed: as above, or there is only one.
+    """
+    return _changed(load_server_config(config_path), rollover.move)
+
+
+def drop(config_path: Path, *, force: bool) -> tuple[x509.Certificate, Behind]:
+    """Trust the second authority no more; returns its certificate, and whom that locks out.
+
+    `force`: also when there is anybody.
+
+    Raises:
+        ConfigError, SetupFailed, AdministrationFailed: as above, or agents or users would be locked out.
+    """
+    config = load_server_config(config_path)
+    present = authority_of(config)
+    left = _behind(config, present.certificate)
+    if present.beside and not force and (lost := _lost(left)):
+        raise SetupFailed(f"{lost}, or say --force", AGENTS_BEHIND)
+    return _changed(config, rollover.drop), left
+
+
+def line(certificate: x509.Certificate, does: str) -> str:
+    """An authority for people."""
+    name = certificate.subject.rfc4514_string()
+    return f"{authority_id(certificate)[:16]}\t{name}\tuntil {date(certificate.not_valid_after_utc)}\t{does}"
+
+
+def names(agents: Sequence[str]) -> str:
+    """The first of them, and how many more there are."""
+    shown = ", ".join(agents[:NAMED])
+    return f"{shown} and {len(agents) - NAMED} more" if len(agents) > NAMED else shown
+
+
+def held(users: Sequence[str]) -> str:
+    """How many certificates users hold, and whose they are."""
+    whose = names(sorted(set(users)))
+    return f"{len(users)} certificate{'' if len(users) == 1 else 's'} of users{f': {whose}' if whose else ''}"
+
+
+# Internal
+
+
+def _lost(left: Behind) -> str:
+    """Whom it would lock out, and what to do about it; empty for nobody."""
+    told = []
+    if lost := left.locked_out:
+        told.append(
+            f"{len(lost)} of {left.joined} agents would be locked out: {names(lost)}; wait until each has renewed its "
+            "certificate and come back, revoke or forget what is gone for good"
+        )
+    if left.users:
+        told.append(f"good no more would be {held(left.users)}; wait until they have ended, or hand out others")
+    return "; ".join(told)
+
+
+def _behind(config: ServerConfig, stays: x509.Certificate) -> Behind:
+    async def look(records: Administration) -> Behind:
+        return behind(records.agents(), records.users.all(), authority_id(stays))
+
+    return administer(config, look)
+
+
+def _changed(config: ServerConfig, change: Callable[[Path, str], T]) -> T:
+    authority_of(config)  # or there is nothing of ours to change
+    state = state_of(config)
+    try:
+        return change(state, config.tunnel.trust_domain)
+    except (CaMissing, RolloverRefused) as error:
+        raise SetupFailed(error.text, error.fault) from error
+    except OSError as error:
+        raise SetupFailed(f"{error.filename or state} cannot be written: {error.strerror or error}") from error
+    except ValueError as error:
+        text = f"{state / HOSTS_FILE} has a name that no certificate can have: {error}"
+        raise SetupFailed(text, HOSTS_FILE_UNUSABLE) from error

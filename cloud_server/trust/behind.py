@@ -1,0 +1,58 @@
+"""Who would be locked out if one of two authorities went away: what `authority show` and `drop` go by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from cloud_server.trust.administration import ListedAgent
+from cloud_server.trust.user_administration import CERTIFICATE, ListedUser
+
+
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """Agents that are not ready for it, by name."""
+
+    other_certificate: list[str]
+    """The authority that stays has not signed what they use."""
+    not_told: list[str]
+    """They are not known to trust the authority that stays."""
+    unreadable: list[str]
+    """What is kept of them cannot be read."""
+    joined: int
+    """How many agents there are; the revoked are left out."""
+    users: list[str]
+    """Users with a certificate that is good now and that the authority that stays has not signed; a name for each
+    certificate."""
+
+    @property
+    def locked_out(self) -> list[str]:
+        """Agents that could not come any more."""
+        return sorted({*self.other_certificate, *self.not_told, *self.unreadable})
+
+
+def behind(agents: Iterable[ListedAgent], users: Iterable[ListedUser], stays: str) -> Behind:
+    """Who is not ready for the authority `stays` to be the only one; see `authority_id`.
+
+    What an agent was given counts from when it has come with it: before then, the answer may have been lost.
+    """
+    held = [
+        user.name for user in users for one in user.credentials if one.kind == CERTIFICATE and one.authority != stays
+    ]
+    other: list[str] = []
+    untold: list[str] = []
+    unreadable: list[str] = []
+    joined = 0
+    for agent in agents:
+        record = agent.record
+        if record is not None and record.revoked is not None:
+            continue
+        joined += 1
+        if record is None:
+            unreadable.append(agent.name)
+            continue
+        if not record.taken or record.authority != stays:
+            other.append(agent.name)
+        if not record.taken or stays not in record.trusts:
+            untold.append(agent.name)
+    return Behind(other, untold, unreadable, joined, held)

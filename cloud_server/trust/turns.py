@@ -1,0 +1,67 @@
+"""Which of its renewals a box asks for: a disk that was copied is noticed when its second copy asks (PROTO 10.5).
+
+Each certificate that a box is given counts up its generation, here and on its disk. Two boxes that began as copies of
+one disk count from the same number: the one that asks first goes on, and the other asks with a number that is over. An
+answer that was lost looks the same, but for the nonce: the box put it on its disk before it asked, and asks again with
+it. Once the box comes with the certificate, its answer was not lost, and the nonce is forgotten.
+
+A number that is not reached yet is no copy's: the server's own records were brought back from an earlier day.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cloud_server.trust.records import AgentRecord
+from protos import tunnel_pb2
+from tunnel.aio.carriers.carrier_errors import EnrollmentRefused
+from tunnel.core.wire.faults import COPIED_DISK, REQUEST_REFUSED
+from tunnel.core.wire.limits import NONCE_BYTES
+
+
+class CopiedDisk(EnrollmentRefused):
+    """The number is over: another box with the same key had its turn."""
+
+    default_fault = COPIED_DISK
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What a box says of itself with a request."""
+
+    generation: int
+    nonce: str
+    """Hexadecimal."""
+
+    @classmethod
+    def of(cls, request: tunnel_pb2.RenewRequest) -> Turn | None:
+        """The turn of a request; None for a box that does not count.
+
+        Raises:
+            EnrollmentRefused: it has not the form of one.
+        """
+        if not request.HasField("turn"):
+            return None
+        if len(request.turn.nonce) != NONCE_BYTES:
+            raise EnrollmentRefused(f"the nonce of a request has {NONCE_BYTES} bytes", REQUEST_REFUSED)
+        return cls(request.turn.generation, request.turn.nonce.hex())
+
+    def taken(self, record: AgentRecord) -> int:
+        """The generation that this request leads to: the next one, or once more the one that it led to before.
+
+        Raises:
+            CopiedDisk: neither.
+        """
+        if self.repeats(record):
+            return record.generation
+        if self.generation < record.generation:
+            raise CopiedDisk(
+                f"{record.name} has had {record.generation} renewals, and this disk knows of {self.generation}: it is "
+                "a copy, or an old state that was brought back; a second box needs its own name, and the same box a "
+                "new token (edge-agent join)"
+            )
+        return self.generation + 1
+
+    def repeats(self, record: AgentRecord) -> bool:
+        """Whether this is the last question again, whose answer was lost."""
+        return bool(record.nonce) and self.nonce == record.nonce and self.generation + 1 == record.generation
