@@ -36,7 +36,7 @@ class Certificates:
         config: ServerConfig,
         agents: Callable[[], Iterable[AgentView]],
         on_near: Callable[[Watched], None] = lambda _certificate: None,
-        machines: Callable[[], Sequence[Watched]] = list,
+        lasting: Callable[[], Sequence[Watched]] = list,
     ) -> None:
         """Looks at nothing yet.
 
@@ -44,10 +44,10 @@ class Certificates:
             config: says which there are.
             agents: all that there are.
             on_near: is told of each whose end is near, when the log is.
-            machines: certificates of users on record that are watched, too.
+            lasting: credentials of users on record that are watched, too.
         """
         self._on_near = on_near
-        self._machines = machines
+        self._lasting = lasting
         self.config = config
         """May be replaced; the next look is by the new one."""
         self._agents = agents
@@ -101,7 +101,7 @@ class Certificates:
                 tell_s = now_s + TELL_S
                 self._watched = await asyncio.to_thread(expiries.watched, self.config)
                 now = datetime.now(UTC)
-                self.users_near_end = [one for one in self._machines() if one.standing(now) is not Standing.GOOD]
+                self.users_near_end = [one for one in self._lasting() if one.standing(now) is not Standing.GOOD]
                 for near in self._log.look([*self._watched, *self.users_near_end], now):
                     self._on_near(near)
                 await self._look_at_agents(now)

@@ -91,7 +91,7 @@ def check(config: Path) -> None:
     from datetime import UTC, datetime
 
     from cloud_server.config import load_server_config, policy_file_of
-    from cloud_server.expiries import watched
+    from cloud_server.expiries import operators_login, watched
     from cloud_server.outlook import outlook, refusals
     from cloud_server.rights.policy_file import load_policy_if_any
     from tunnel.aio.identity.validity import check as check_certificates
@@ -102,7 +102,8 @@ def check(config: Path) -> None:
     if load_policy_if_any(policy_file_of(loaded)) is None:
         text = f"there is no policy {policy_file_of(loaded)}: users could do nothing"
         click.echo(f"{config}: {text}; cloud-server policy init --admin NAME makes one", err=True)
-    lines, faults = check_certificates(watched(loaded), datetime.now(UTC))
+    found = [*watched(loaded), operators_login(loaded)]
+    lines, faults = check_certificates([one for one in found if one is not None], datetime.now(UTC))
     for line in lines:
         click.echo(line)
     failed = [

@@ -5,6 +5,7 @@ What cannot be read is left out: that is told where it is used.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 from collections.abc import Iterator
@@ -12,9 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from cloud_server.config import ServerConfig, state_of
-from cloud_server.trust.state_files import CA_FILE, SERVER_FILE, SITE_PROXY_FILE
+from cloud_server.trust.authenticator import token_digest
+from cloud_server.trust.database import DATABASE_FILE
+from cloud_server.trust.records import USER_TOKENS, UserToken
+from cloud_server.trust.state import open_state
+from cloud_server.trust.state_files import CA_FILE, OPERATORS_KUBECONFIG, SERVER_FILE, SITE_PROXY_FILE
+from cloud_server.trust.store import StoreUnavailable, value_of
 from tunnel.aio.identity.certificate import Certificate, CertificateUnreadable, read_pem
 from tunnel.aio.identity.validity import Validity, Watched
+from tunnel.kubeapi.kubeconfig import LOGIN
 
 _RENEWS = "a running server renews it by itself, and cloud-server certificate renew does when none runs"
 _REPLACE = "replace the file; the server takes it up without a restart"
@@ -36,6 +43,28 @@ def watched(config: ServerConfig) -> list[Watched]:
     for name, path, remedy in _kubeconfigs(config):
         found.append(_watched(name, "the client certificate in", path, _client_pem(path), remedy))
     return [one for one in found if one is not None]
+
+
+def operators_login(config: ServerConfig) -> Watched | None:
+    """Returns how long the login in the operator's own kubeconfig is good; None where there is none. Blocking."""
+    state = state_of(config)
+    path = state / OPERATORS_KUBECONFIG
+    login = _login(path)
+    if not login or not (state / DATABASE_FILE).exists():
+        return None
+    try:
+        record = asyncio.run(_login_record(state, token_digest(login)))
+    except StoreUnavailable:
+        return None
+    if record is None or record.expires is None:
+        return None
+    remedy = f"cloud-server user kubeconfig {record.user} --out {path} --force makes another"
+    return Watched(
+        name=OPERATORS_KUBECONFIG,
+        what=f"the login in {path}",
+        validity=Validity(record.created, record.expires),
+        remedy=remedy,
+    )
 
 
 def server_names(config: ServerConfig) -> list[str]:
@@ -89,6 +118,25 @@ def _authorities(name: str, path: Path, remedy: str, *, heals: bool) -> Watched 
     validity: Validity = max((certificate.validity for certificate in certificates), key=lambda one: one.not_after)
     what = f"the authority of agents and users {path}"
     return Watched(name=name, what=what, validity=validity, remedy=remedy, heals=heals)
+
+
+async def _login_record(state: Path, sha256: str) -> UserToken | None:
+    store = open_state(state)
+    try:
+        return value_of(store.get(USER_TOKENS, sha256))
+    finally:
+        await store.aclose()
+
+
+def _login(path: Path) -> str:
+    """Returns the login that a kubeconfig's first user has for the credential plugin; empty where there is none."""
+    import yaml  # costs 2 MB
+
+    try:
+        variables = yaml.safe_load(path.read_text())["users"][0]["user"]["exec"]["env"]
+        return next((str(one["value"]) for one in variables if one["name"] == LOGIN), "")
+    except (OSError, yaml.YAMLError, KeyError, TypeError, LookupError, ValueError):
+        return ""
 
 
 def _client_pem(path: Path) -> bytes | None:

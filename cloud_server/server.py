@@ -139,7 +139,7 @@ class CloudServer:
         self._sightings = Sightings(store)
         self._users = Users(store, recorded=tunnel.client_ca is None)
         self._users.when_lost(self._credential_lost)
-        self.certificates = Certificates(config, self.agents.each, self.events.expiry, self._users.machines)
+        self.certificates = Certificates(config, self.agents.each, self.events.expiry, self._users.lasting)
         authenticator = Authenticator(tunnel.trust_domain, self._users)
         local = Local(self.agents, self.directory)
         self.policy = DoorPolicy(NO_POLICY.rights, self.joined.labels)

@@ -20,7 +20,7 @@ from cloud_server.trust.hosts import HOSTS_FILE, HostsMissing, is_loopback
 from cloud_server.trust.records import LOGIN, USER_TOKENS, USERS, UserRecord, UserToken
 from cloud_server.trust.renewal import add_hosts, due, renew
 from cloud_server.trust.state import open_state
-from cloud_server.trust.state_files import CA_FILE, SERVER_FILE, SERVER_KEY_FILE
+from cloud_server.trust.state_files import CA_FILE, OPERATORS_KUBECONFIG, SERVER_FILE, SERVER_KEY_FILE
 from cloud_server.trust.store import Change, StoreUnavailable
 from cloud_server.trust.user_administration import TOKEN_BYTES, TOKEN_LIFE
 from tunnel.aio.process.config import HostPort
@@ -107,7 +107,7 @@ def init_state(folder: Path, hosts: Sequence[str]) -> Made:
         raise SetupFailed(text, STATE_IN_USE)
     authority = CertificateAuthority.create(config.tunnel.trust_domain)
     server = f"{bracketed(hosts[0])}:{config.tunnel.listen[0].port}"
-    made = Made(path, kept is None, folder / "admin.kubeconfig", server)
+    made = Made(path, kept is None, folder / OPERATORS_KUBECONFIG, server)
     files = _state_files(state, authority, hosts)
     policy = policy_file_of(config)
     if not policy.exists():

@@ -1,5 +1,5 @@
 """Users of an authority of the user's own whose certificate is near its end: what is presented is all that is known
-of those. With our own authority each is on record, see `trust.users.Users.machines`.
+of those. With our own authority each is on record, see `trust.users.Users.lasting`.
 """
 
 from __future__ import annotations

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any, TypeVar
 
 import structlog
 
-from cloud_server.trust.authenticator import LoginRefused, certificate_proof, token_proof
+from cloud_server.trust.authenticator import PROOF_DIGITS, LoginRefused, certificate_proof, token_proof
 from cloud_server.trust.records import (
+    BEARER,
     LAST_USED,
+    LOGIN,
     USER_CERTIFICATES,
     USER_TOKENS,
     USERS,
@@ -104,13 +106,23 @@ class Users:
         kept = value_of(self._store.get(LAST_USED, key))
         return kept.hour if kept is not None else None
 
-    def machines(self) -> list[Watched]:
-        """Returns the certificates that operators made for machines, whose end nobody else sees in time: of users that
-        may log in, and not those that were not shown any more since the user got another that is good for longer.
+    def lasting(self) -> list[Watched]:
+        """Returns the credentials whose end nobody else sees in time: certificates that operators made for machines,
+        and logins and tokens until they end. They are of users that may log in, and none that was not shown any more
+        since the user got another of its kind that is good for longer.
         """
-        made = [one.value for one in _good(self._store.list(USER_CERTIFICATES))]
-        made = [one for one in made if not one.login and one.expires - one.created >= SHORT and self._may_log_in(one)]
-        return [_watched(one) for one in made if not any(self._took_over(other, one) for other in made)]
+        certificates = [one.value for one in _good(self._store.list(USER_CERTIFICATES)) if not one.value.login]
+        now = datetime.now(UTC)
+        tokens = [
+            one.value
+            for one in _good(self._store.list(USER_TOKENS))
+            if one.value.expires is not None and one.value.expires > now
+        ]
+        found = [self._not_replaced(certificates, lambda one: one.serial, _watched)]
+        for purpose in (LOGIN, BEARER):
+            of_purpose = [one for one in tokens if one.purpose == purpose]
+            found.append(self._not_replaced(of_purpose, lambda one: one.sha256, _watched_token))
+        return [one for some in found for one in some]
 
     def when_lost(self, on_lost: Callable[[Callable[[str, str], bool], str], None]) -> None:
         """Have `on_lost` called for each credential, and each user, that is taken away from now on.
@@ -185,14 +197,21 @@ class Users:
 
     # Internal
 
-    def _may_log_in(self, one: UserCertificate) -> bool:
+    def _not_replaced(
+        self, made: Iterable[Any], key: Callable[[Any], str], watched: Callable[[Any], Watched]
+    ) -> list[Watched]:
+        """Returns those that last and that no other of them took the place of."""
+        lasting = [one for one in made if one.expires - one.created >= SHORT and self._may_log_in(one)]
+        return [watched(one) for one in lasting if not any(self._took_over(other, one, key(one)) for other in lasting)]
+
+    def _may_log_in(self, one: UserCertificate | UserToken) -> bool:
         user = value_of(self._store.get(USERS, one.user))
         return user is not None and user.revoked is None and one.created >= user.valid_from
 
-    def _took_over(self, later: UserCertificate, one: UserCertificate) -> bool:
+    def _took_over(self, later: Any, one: Any, key: str) -> bool:
         if later.user != one.user or later.created <= one.created or later.expires <= one.expires:
             return False
-        used = self.last_used(one.serial)
+        used = self.last_used(key)
         return used is None or used <= later.created
 
     def _find(self, kind: Kind[T], key: str) -> T | None:
@@ -223,6 +242,18 @@ def _watched(one: UserCertificate) -> Watched:
         what=f"the certificate of user {one.user}, serial {one.serial},",
         validity=Validity(one.created, one.expires),
         remedy=f"give them another: cloud-server user certificate {one.user}",
+    )
+
+
+def _watched_token(one: UserToken) -> Watched:
+    assert one.expires is not None
+    proof = one.sha256[:PROOF_DIGITS]
+    command = "user kubeconfig" if one.purpose == LOGIN else "user token"
+    return Watched(
+        name=f"user {one.user} {one.sha256[:SERIAL_DIGITS]}",
+        what=f"the {'login' if one.purpose == LOGIN else 'token'} of user {one.user}, id {proof},",
+        validity=Validity(one.created, one.expires),
+        remedy=f"give them another, if they are to stay: cloud-server {command} {one.user}",
     )
 
 

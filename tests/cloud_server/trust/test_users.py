@@ -15,6 +15,7 @@ from cloud_server.trust.authenticator import Authenticator, Login, LoginRefused,
 from cloud_server.trust.ca import authority_id
 from cloud_server.trust.database import DATABASE_FILE
 from cloud_server.trust.records import (
+    BEARER,
     LAST_USED,
     LOGIN,
     USER_CERTIFICATES,
@@ -224,14 +225,38 @@ async def test_certificates_of_machines_are_watched_until_others_took_their_plac
     await made("a3", 0, 0.5)
     await made("a4", 90, 5, user="gone")
     await made("a5", 100, 5)
-    (watched,) = users.machines()
+    (watched,) = users.lasting()
     assert (watched.name, watched.standing(NOW)) == ("user kas a1", Standing.SOON)
     assert "cloud-server user certificate kas" in watched.told(NOW)
     await made("b1", 0, 90)
-    assert [one.name for one in users.machines()] == ["user kas b1"]
+    assert [one.name for one in users.lasting()] == ["user kas b1"]
     users.used("a1")
     await made("b1", 1, 90)
-    assert [one.name for one in users.machines()] == ["user kas a1", "user kas b1"], "the first is in use still"
+    assert [one.name for one in users.lasting()] == ["user kas a1", "user kas b1"], "the first is in use still"
+
+
+async def test_logins_and_tokens_are_watched_until_they_end_or_others_took_their_place(
+    place: Office, administration: UserAdministration
+) -> None:
+    users = Users(place.store)
+    await administration.add("ann", [], "root")
+
+    async def made(sha256: str, ago_days: int, until_days: float, purpose: str) -> None:
+        begin, end = NOW - timedelta(days=ago_days), NOW + timedelta(days=until_days)
+        one = UserToken(user="ann", sha256=sha256, created=begin, expires=end, purpose=purpose)
+        await place.store.commit(Change(USER_TOKENS, sha256, one))
+
+    user = UserRecord(name="ann", created=NOW, valid_from=NOW - timedelta(days=99))
+    await place.store.commit(Change(USERS, "ann", user))
+    await made("a" * 64, 80, 6, LOGIN)
+    await made("b" * 64, 95, -1, LOGIN)
+    await made("c" * 64, 80, 6, BEARER)
+    await made("d" * 64, 1, 89, BEARER)
+    assert [(one.name, one.standing(NOW)) for one in users.lasting()] == [
+        ("user ann aaaaaaaa", Standing.SOON),
+        ("user ann dddddddd", Standing.GOOD),
+    ]
+    assert "cloud-server user kubeconfig ann" in users.lasting()[0].told(NOW)
 
 
 async def test_a_record_that_cannot_be_read_is_no_revocation(place: Office, administration: UserAdministration) -> None:
