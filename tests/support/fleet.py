@@ -21,10 +21,12 @@ from cloud_server.agents.feed import FollowerTooSlow
 from cloud_server.frontends.fleet.server import FleetServer
 from cloud_server.frontends.http.server import ALPN_PROTOCOLS
 from cloud_server.opens.live import LiveOpen
+from cloud_server.opens.policy import DoorPolicy
 from protos import tunnel_pb2
 from tests.support.doors import Doors, who
 from tests.support.joined import Pair, joined
 from tests.support.pki import Authority
+from tests.support.policies import everybody_may_all
 from tunnel.aio.process.tasks import TaskOwner
 from tunnel.aio.sessions.incoming import Acceptor, IncomingStream
 from tunnel.aio.sessions.stream import Stream
@@ -159,8 +161,13 @@ class Fleet:
 
 
 @asynccontextmanager
-async def running_fleet(folder: Path, registry: FakeRegistry, kubelets: dict[str, Kubelet]) -> AsyncIterator[Fleet]:
-    """Serve the registry's agents on a free port of 127.0.0.1 until the block ends."""
+async def running_fleet(
+    folder: Path, registry: FakeRegistry, kubelets: dict[str, Kubelet], policy: DoorPolicy | None = None
+) -> AsyncIterator[Fleet]:
+    """Serve the registry's agents on a free port of 127.0.0.1 until the block ends.
+
+    `policy`: None lets everybody do all.
+    """
     authority = Authority()
     server_side = authority.issue(hosts=["127.0.0.1"]).write(folder, "server")
     client = authority.issue(uris=["spiffe://longline/user/ann"])
@@ -170,7 +177,7 @@ async def running_fleet(folder: Path, registry: FakeRegistry, kubelets: dict[str
     context.verify_mode = ssl.CERT_OPTIONAL
     context.set_alpn_protocols(list(ALPN_PROTOCOLS))
     opener = FakeOpener(registry)
-    doors = Doors(opener)
+    doors = Doors(opener, policy=policy or everybody_may_all())
     fleet = FleetServer(registry, doors.door, who({TOKEN: "robot"}), doors.logins, doors.records)
     tasks = TaskOwner("fleet")
     listener = Listener("fleet", fleet.handle)

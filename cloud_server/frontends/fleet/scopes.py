@@ -15,8 +15,11 @@ from tunnel.aio.sockets.http1 import Request
 from tunnel.core.wire.faults import OUT_OF_SCOPE
 from tunnel.kubeapi.status import ApiError, Json, about
 
-SUBRESOURCES = {"log": Verb.LOGS, "exec": Verb.EXEC, "attach": Verb.EXEC, "portforward": Verb.PORT_FORWARD}
-"""Of pods, each with the verb that it is."""
+SUBRESOURCES = {
+    "log": Verb.LOGS, "exec": Verb.EXEC, "attach": Verb.EXEC, "portforward": Verb.PORT_FORWARD,
+    "recordings": Verb.ADMINISTER,
+}  # fmt: skip
+"""Of pods, each with the verb that it is. A recording shows all that others wrote and read on a terminal."""
 
 
 def verb_of(request: ResourceRequest) -> Verb:
