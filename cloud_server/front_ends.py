@@ -22,6 +22,7 @@ from cloud_server.frontends.socks import SocksFrontend
 from cloud_server.listeners import Listeners, Serving
 from cloud_server.opens.door import Door
 from cloud_server.opens.live import LiveOpen, LiveOpens
+from cloud_server.opens.policy import DoorPolicy
 from cloud_server.trust.authenticator import Authenticator
 from cloud_server.wanted import CONNECT, CONNECT_UNIX, FLEET, METRICS, forwards, places
 from tunnel.aio.identity.tls_follow import TlsFollower
@@ -51,6 +52,7 @@ class FrontEnds:
         tls: ServerTls,
         agents: Agents,
         door: Door,
+        policy: DoorPolicy,
         live: LiveOpens,
         authenticator: Authenticator,
         logins: RefusedLogins,
@@ -68,6 +70,7 @@ class FrontEnds:
             tls: the server's certificate.
             agents: for the fleet API.
             door: what they open streams through.
+            policy: says who may do what, beside what goes through the door.
             live: what runs, of which a change may end some.
             authenticator: tells who is asking.
             logins: is told of who could not say that.
@@ -82,6 +85,7 @@ class FrontEnds:
         self._tls = tls
         self._agents = agents
         self._door = door
+        self._policy = policy
         self._live = live
         self._authenticator = authenticator
         self._logins = logins
@@ -153,6 +157,16 @@ class FrontEnds:
         """Returns certificates of users of an authority of the user's own, seen in use, whose end is near."""
         return self._presented.near_end()
 
+    def rights_changed(self) -> None:
+        """Ends what shows more, or less, than what the policy allows now."""
+        if self._fleet is not None:
+            self._fleet.rights_changed()
+
+    def relabelled(self) -> None:
+        """The same for labels that the operator has set."""
+        if self._fleet is not None:
+            self._fleet.relabelled()
+
     @property
     def undecided(self) -> int:
         """Clients that were accepted and have not come to what they want."""
@@ -216,7 +230,13 @@ class FrontEnds:
         elif self._fleet is None:  # it mirrors all agents, 4 kB each, and its code is 4 MB
             module = await asyncio.to_thread(import_module, "cloud_server.frontends.fleet.server")
             fleet = module.FleetServer(
-                self._agents, self._door, self._authenticator, self._logins, self._audit, admin=self._admin
+                self._agents,
+                self._door,
+                self._policy,
+                self._authenticator,
+                self._logins,
+                self._audit,
+                admin=self._admin,
             )
             self._fleet = fleet
             self._fleet_tasks = TaskOwner("fleet")

@@ -152,8 +152,8 @@ class CloudServer:
         self.book = AgentBook(self.agents, self.administration, self._sightings, self.agents.facts)
         self.counting = Counting(self, self._door)
         self.front_ends = FrontEnds(
-            state, self._tls, self.agents, self._door, self.live, authenticator, self.logins, audit, self.parts,
-            self._sockets, self.counting.page, self.admin, self._watch,
+            state, self._tls, self.agents, self._door, self.policy, self.live, authenticator, self.logins, audit,
+            self.parts, self._sockets, self.counting.page, self.admin, self._watch,
         )  # fmt: skip
         self._carriers: CarrierServer | None = None
         self._tasks = TaskOwner("cloud server")
@@ -335,19 +335,30 @@ class CloudServer:
         self.joined.when_lost(self.events.lost_name)
         self.joined.when_joined(self.events.joined)
         self.joined.when_changed(self.events.agent_record)
+        self.joined.when_labelled(self._relabelled)
 
     def _credential_lost(self, is_meant: Callable[[str, str], bool], why: str) -> None:
         """A user, or a credential of theirs, was revoked: what runs on it ends."""
 
         def stands_on_it(live: LiveOpen) -> bool:
-            principal = live.request.caller.principal
-            return principal.kind is PrincipalKind.USER and is_meant(principal.name, principal.proof)
+            caller = live.request.caller
+            both = [one for one in (caller.principal, caller.by) if one is not None]
+            return any(one.kind is PrincipalKind.USER and is_meant(one.name, one.proof) for one in both)
 
         self._tell_ended(self.live.end_where(stands_on_it, OpenRefused(why, Code.STANDING_LOST)))
 
     def _swap_policy(self, policy: PolicyFile) -> None:
         """Goes by another policy; what runs and is not allowed by it any more ends."""
         self.policy.rights = policy.rights
+        self._recheck()
+        self.front_ends.rights_changed()
+
+    def _relabelled(self, _name: str) -> None:
+        """Rules may be about the labels of a box."""
+        self._recheck()
+        self.front_ends.relabelled()
+
+    def _recheck(self) -> None:
         lost = OpenRefused("the policy does not allow it any more", Code.STANDING_LOST)
         self._tell_ended(self.live.end_where(lambda live: not self.policy.still_allows(live), lost))
 

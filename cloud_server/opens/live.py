@@ -17,6 +17,7 @@ from cloud_server.opens.request import OpenRequest
 from cloud_server.routing.route import Route
 from tunnel.aio.sessions.stream import Stream
 from tunnel.core.wire.errors import Code, OpenRefused
+from tunnel.core.wire.exec_terms import ANY_TERMS
 from tunnel.core.wire.target import Target
 
 
@@ -69,7 +70,7 @@ class LiveOpen:
 
     __slots__ = (
         "_loop", "agent", "ended_by", "id", "outcome", "permitted", "recorded", "request", "rule", "scope", "since",
-        "started_s", "stream", "target", "tried",
+        "started_s", "stream", "target", "terms", "tried",
     )  # fmt: skip
 
     def __init__(self, number: int, request: OpenRequest) -> None:
@@ -85,6 +86,8 @@ class LiveOpen:
         """What that agent was asked for; None while none was."""
         self.rule = ""
         """That allowed the route, or refused the last one."""
+        self.terms = ANY_TERMS
+        """Of an exec: what that rule demands of the box."""
         self.tried: list[str] = []
         """Routes that were tried in vain before, each with what came of it."""
         self.stream: Stream | None = None

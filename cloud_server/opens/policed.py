@@ -7,10 +7,12 @@ from typing import Protocol
 
 from cloud_server.opens.live import LiveOpen, Permitted
 from cloud_server.opens.policy import Policy, is_name
+from cloud_server.rights.ask import WITH_ACCOUNT
 from cloud_server.rights.scopes import SCOPE_RULE
 from cloud_server.routing.route import Route
 from tunnel.aio.sessions.stream import Stream
 from tunnel.core.wire.errors import Code, OpenRefused
+from tunnel.core.wire.exec_terms import ExecTerms
 from tunnel.core.wire.faults import OUT_OF_SCOPE
 
 
@@ -61,6 +63,8 @@ class Policed:
             live.rule = decision.rule
             if decision.allowed:
                 allowed.append(Permitted(route, decision.rule))
+                if live.request.verb in WITH_ACCOUNT:
+                    live.terms = ExecTerms(decision.accounts, decision.record)
             else:
                 reason = decision.reason
         if not allowed:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from ipaddress import ip_address
 from typing import Protocol
 
@@ -11,8 +11,11 @@ from cloud_server.opens.request import OpenRequest
 from cloud_server.rights.ask import Ask, Verb
 from cloud_server.rights.engine import Decision, Rights
 from cloud_server.routing.route import Route
+from cloud_server.trust.caller import Scope
 from tunnel.aio.sockets.address import split_address
+from tunnel.core.wire.principal import Principal
 from tunnel.core.wire.target import Target, TcpTarget
+from tunnel.core.wire.target_rule import LOOPBACK_NAME
 
 LabelsOf = Callable[[str], Mapping[str, str]]
 """The labels that the operator has set of an agent."""
@@ -50,6 +53,14 @@ class DoorPolicy:
 
     def decide(self, request: OpenRequest, route: Route) -> Decision:
         """See Policy."""
+        if request.caller.by is not None and not (acting := self._decide_acting(request)).allowed:
+            return acting
+        if request.verb is Verb.PORT_FORWARD and request.ports:
+            decisions = [
+                self.rights.decide(self._ask(request, route.agent, TcpTarget(LOOPBACK_NAME, port)))
+                for port in request.ports
+            ]
+            return next((decision for decision in decisions if not decision.allowed), decisions[0])
         target = route.target if request.verb is Verb.CONNECT else None
         return self.rights.decide(self._ask(request, route.agent, target))
 
@@ -72,7 +83,25 @@ class DoorPolicy:
         resolved = live.stream.resolved_address if live.stream is not None else ""
         return self.forbids(live.request, route, resolved) is None
 
+    def acting(self, by: Principal, scope: Scope, frontend: str, name: str, groups: Iterable[str]) -> Decision:
+        """Returns whether somebody may act as a user with these groups; the first refusal is told.
+
+        An empty name stands for no user.
+        """
+        whom = [*([f"user:{name}"] if name else []), *(f"group:{group}" for group in groups)]
+        decision = Decision(True, "")
+        for one in whom:
+            ask = Ask(principal=by, scope=scope, frontend=frontend, verb=Verb.IMPERSONATE, whom=one)
+            if not (decision := self.rights.decide(ask)).allowed:
+                break
+        return decision
+
     # Internal
+
+    def _decide_acting(self, request: OpenRequest) -> Decision:
+        caller = request.caller
+        assert caller.by is not None
+        return self.acting(caller.by, caller.scope, request.frontend, caller.name, caller.principal.groups)
 
     def _ask(self, request: OpenRequest, agent: str, target: Target | None) -> Ask:
         return Ask(

@@ -36,6 +36,8 @@ class OpenRequest:
     """The container of a `logs` or `exec`; empty for other verbs."""
     command: tuple[str, ...] = ()
     """Of an `exec`."""
+    ports: tuple[int, ...] = ()
+    """Of a `port-forward`, on the agent's own loopback; empty: it is not known before it is carried out."""
     via: str = ""
     """The agent in whose network `asked` is meant; empty: whichever the routing finds."""
     route: Route | None = None

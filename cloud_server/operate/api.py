@@ -15,7 +15,9 @@ from cloud_server.operate.agent_book import AgentBook
 from cloud_server.operate.events import EventBook
 from cloud_server.operate.status import Status
 from cloud_server.operate.users_api import UsersApi, http_status, scope_as_json, token_as_json
+from cloud_server.rights.ask import Ask, Verb
 from cloud_server.rights.explain import AskUnclear, build_ask, explain
+from cloud_server.rights.scopes import SCOPE_RULE
 from cloud_server.trust.administration import Administration
 from cloud_server.trust.administration_failed import AdministrationFailed
 from cloud_server.trust.caller import UNLIMITED, Scope
@@ -63,7 +65,9 @@ class Api:
     """Adds its routes once, and answers them."""
 
     def __init__(self, served: Served, routes: Routes) -> None:
-        """Whoever may ask is an administrator; each change is recorded with who asked for it."""
+        """The policy is asked for `observe` before anything is shown, and for `administer` before anything is changed;
+        each change is recorded with who asked for it.
+        """
         self._served = served
         users = UsersApi(lambda: served.administration.users)
         for method, path, handler in (
@@ -72,12 +76,12 @@ class Api:
             ("GET", "agents/{name}", self._agent),
             ("GET", "opens", self._opens),
             ("GET", "events", self._events),
-            ("GET", "whoami", self._whoami),
             ("GET", "users", users.all),
             ("GET", "users/{user}", users.one),
             ("GET", "tokens", self._tokens),
         ):
             routes.add(method, path, self._read(path, handler))
+        routes.add("GET", "whoami", self._whoami)  # of oneself, and so for everybody
         routes.add("POST", "policy/explain", self._read("policy/explain", self._explain))
         for method, path, action, change in (
             ("DELETE", "opens/{id}", "kill_open", self._kill),
@@ -88,21 +92,27 @@ class Api:
             ("POST", "users", "add_user", users.add),
             ("POST", "users/{user}/revoke", "revoke_user", users.revoke),
             ("POST", "user-tokens", "create_user_token", users.create_token),
-            ("POST", "certificates", "create_certificate", users.create_certificate),
             ("DELETE", "tokens/{id}", "revoke_token", self._revoke_token),
             ("PUT", "agents/{name}/labels", "label_agent", self._label),
             ("POST", "agents/{name}/revoke", "revoke_agent", self._revoke),
             ("POST", "agents/{name}/forget", "forget_agent", self._forget),
         ):
             routes.add(method, path, self._recorded(action, change))
+        certify = self._recorded("create_certificate", users.create_certificate, by_login=True)
+        routes.add("POST", "certificates", certify)
 
     # Internal - records
 
-    def _recorded(self, action: str, change: Change) -> Handler:
-        """Records who did what, whether or not it succeeded."""
+    def _recorded(self, action: str, change: Change, *, by_login: bool = False) -> Handler:
+        """Records who did what, whether or not it succeeded.
+
+        `by_login`: whoever shows a login does it for themselves, and needs no right.
+        """
 
         async def handle(call: AdminCall) -> object:
             try:
+                if not (by_login and "login" in call.limits):
+                    self._check(call, Verb.ADMINISTER)
                 answer, about = await change(call)
             except AdministrationFailed as error:
                 failed = AdminError(http_status(error.fault), error.text, code=error.fault.code)
@@ -125,12 +135,35 @@ class Api:
             if call.principal.kind is not PrincipalKind.LOCAL_PROCESS:  # who may read it there may read the log, too
                 key, about = (call.principal.name, path), {"resource": f"longline/{path}", **_named(call)}
                 self._served.audit.record_folded("read", key, **_who(call), **about)
+            self._check(call, Verb.OBSERVE)
             try:
                 return await handler(call)
             except AdministrationFailed as error:
                 raise AdminError(http_status(error.fault), error.text, code=error.fault.code) from error
 
         return handle
+
+    # Internal - rights
+
+    def _check(self, call: AdminCall, verb: Verb) -> None:
+        """Makes sure that the policy allows a call.
+
+        Raises:
+            AdminError: 403, it does not.
+        """
+        who = call.principal
+        frontend = "admin" if who.kind is PrincipalKind.LOCAL_PROCESS else "fleet"
+        ask = Ask(principal=who, scope=_scope(call), frontend=frontend, verb=verb)
+        decision = self._served.policy.rights.decide(ask)
+        if decision.allowed:
+            return
+        fault = faults.OUT_OF_SCOPE if decision.rule == SCOPE_RULE else faults.NOT_ALLOWED
+        reason = f": {decision.reason}" if decision.reason else ""
+        text = f"{who.name} may not {verb} this server, by rule {decision.rule}{reason}"
+        remedy = (
+            f"cloud-server policy explain --user {who.name} --verb {verb} shows why; a rule of the policy can allow it"
+        )
+        raise AdminError(403, text, code=fault.code, remedy=remedy)
 
     # Internal - what is shown
 
@@ -163,7 +196,7 @@ class Api:
             "groups": list(who.groups),
             "proof": who.proof,
             "until": call.limits.get("until"),
-            "scope": scope_as_json(scope if isinstance(scope := call.limits.get("scope"), Scope) else UNLIMITED),
+            "scope": scope_as_json(_scope(call)),
         }
 
     async def _explain(self, call: AdminCall) -> object:
@@ -266,6 +299,10 @@ class Api:
 def _who(call: AdminCall) -> Json:
     who = call.principal
     return {"kind": who.kind.label, "who": who.name, "proof": who.proof, "peer": call.peer}
+
+
+def _scope(call: AdminCall) -> Scope:
+    return scope if isinstance(scope := call.limits.get("scope"), Scope) else UNLIMITED
 
 
 def _named(call: AdminCall) -> Json:

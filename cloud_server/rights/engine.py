@@ -95,7 +95,7 @@ class Rights:
             return Decision(True, group_of(kind))
         allowing = _matching((book.allow(verb) for book in books), asked)
         if not allowing:
-            return Decision(False, DEFAULT_DENY, _why_not(asked))
+            return Decision(False, DEFAULT_DENY, why_not(asked))
         return Decision(
             True, _first(allowing).name, "", account_limit(allowing, verb), any(rule.record for rule in allowing)
         )
@@ -176,6 +176,18 @@ class Rights:
         return rules
 
 
+def why_not(asked: Asked) -> str:
+    """Returns in words that nothing allows an ask."""
+    ask = asked.ask
+    who = f"{ask.principal.kind.label.replace('_', ' ')} {ask.principal.name}"
+    if asked.aim is not None and asked.aim.metadata:
+        return f"{asked.aim.target} is a metadata or link-local address, which a rule must name by itself"
+    what = f"{ask.verb} to {asked.aim.target}" if asked.aim is not None else str(ask.verb)
+    unit = f" of {ask.unit}" if ask.unit else ""
+    where = f" at {ask.agent}" if ask.agent else ""
+    return f"no rule lets {who} {what}{unit}{where}"
+
+
 # Internal
 
 
@@ -200,17 +212,6 @@ def _matching(indexes: Iterable[Index], asked: Asked) -> list[Rule]:
 def _first(rules: Sequence[Rule]) -> Rule:
     """The one that is named where several say the same: whichever, but always the same one."""
     return rules[0] if len(rules) == 1 else min(rules, key=lambda rule: rule.name)
-
-
-def _why_not(asked: Asked) -> str:
-    ask = asked.ask
-    who = f"{ask.principal.kind.label.replace('_', ' ')} {ask.principal.name}"
-    if asked.aim is not None and asked.aim.metadata:
-        return f"{asked.aim.target} is a metadata or link-local address, which a rule must name by itself"
-    what = f"{ask.verb} to {asked.aim.target}" if asked.aim is not None else str(ask.verb)
-    unit = f" of {ask.unit}" if ask.unit else ""
-    where = f" at {ask.agent}" if ask.agent else ""
-    return f"no rule lets {who} {what}{unit}{where}"
 
 
 class _Builtin:

@@ -94,6 +94,11 @@ class Rule:
         """Whether it is about some targets only."""
         return self._targets is not None
 
+    def is_of_some(self, verb: Verb) -> bool:
+        """Returns whether it is about some targets, units or persons only, of a verb that has them."""
+        limits = ((WITH_TARGET, self._targets), (WITH_UNIT, self._units), (WITH_WHOM, self._whom))
+        return any(verb in verbs and limit is not None for verbs, limit in limits)
+
     def through(self, frontend: str) -> bool:
         """Returns whether it is about what comes in there."""
         return self._frontends is None or frontend in self._frontends
@@ -106,7 +111,9 @@ class Rule:
             if self._targets is None:
                 if self.allows and aim is not None and aim.metadata:
                     return "metadata"
-            elif aim is None or not (self._targets.covers(aim) if self.allows else self._targets.touches(aim)):
+            elif aim is None:  # it is not known: no allow of some targets is enough, and any deny of some may be meant
+                return "targets" if self.allows else ""
+            elif not (self._targets.covers(aim) if self.allows else self._targets.touches(aim)):
                 return "targets"
         elif verb in WITH_UNIT:
             if self._units is not None and not self._units.match(asked.ask.unit):

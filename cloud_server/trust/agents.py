@@ -144,6 +144,16 @@ class JoinedAgents:
 
         self._store.watch(AGENTS, changed)
 
+    def when_labelled(self, on_labelled: Callable[[str], None]) -> None:
+        """Have `on_labelled` called for each agent whose labels change from now on, by whomever."""
+
+        def changed(name: str, before: Record[AgentRecord] | None, after: Record[AgentRecord] | None) -> None:
+            old, new = value_of(before), value_of(after)
+            if (old.labels if old is not None else {}) != (new.labels if new is not None else {}):
+                on_labelled(name)
+
+        self._store.watch(AGENTS, changed)
+
     def when_changed(self, on_changed: Callable[[AgentRecord, AgentRecord], None]) -> None:
         """Have `on_changed` called with what was kept of an agent and what is, at each change from now on."""
 

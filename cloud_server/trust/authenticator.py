@@ -200,6 +200,19 @@ class Authenticator:
         """
         return Caller(Principal(kind=PrincipalKind.AGENT, name=name, proof=certificate_proof(serial.lower())))
 
+    def acted_as(self, caller: Caller, name: str, groups: tuple[str, ...]) -> Caller:
+        """A user as whom another one acts, who may: with no more than the credential of that one is good for.
+
+        The groups are those that were asked for, as in a Kubernetes API server, not those that the user has.
+
+        Raises:
+            LoginRefused: the user was revoked, or that cannot be told now.
+        """
+        self._standing(name, None, known=False)
+        proof = f"{caller.principal} {caller.principal.proof}"
+        principal = Principal(kind=PrincipalKind.USER, name=name, groups=groups, proof=proof)
+        return Caller(principal, caller.until, caller.scope, caller.principal)
+
     # Internal
 
     def _user_of(self, uri: str | None) -> str | None:

@@ -39,6 +39,8 @@ class Caller:
     until: datetime | None = None
     """When the credential ends, in UTC; None when it does not end, or nobody showed one."""
     scope: Scope = UNLIMITED
+    by: Principal | None = None
+    """Who acts as this principal, and has shown the credential; None: the principal itself."""
 
     @property
     def name(self) -> str:

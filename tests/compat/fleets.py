@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from cloud_server.opens.policy import DoorPolicy
 from edge_agent.hostkubelet.server import HostKubelet
 from edge_agent.hostkubelet.settings import HostSettings
 from protos import tunnel_pb2
@@ -28,8 +29,10 @@ LOG_LINES = 20
 
 
 @asynccontextmanager
-async def compat_fleet(folder: Path, **more: Kubelet) -> AsyncIterator[Fleet]:
+async def compat_fleet(folder: Path, policy: DoorPolicy | None = None, **more: Kubelet) -> AsyncIterator[Fleet]:
     """`box-7` is connected, `box-8` is away, `box-9` offers nothing; `more` are boxes with kubelets of the test's own.
+
+    `policy`: None lets everybody do all.
 
     An underscore in a name of `more` stands for a hyphen.
     """
@@ -49,7 +52,7 @@ async def compat_fleet(folder: Path, **more: Kubelet) -> AsyncIterator[Fleet]:
         box("box-9", node=_without_kubelet()),
         *(box(name, node=box_node()) for name in others),
     )
-    async with running_fleet(folder, registry, {"box-7": serve, **others}) as running:
+    async with running_fleet(folder, registry, {"box-7": serve, **others}, policy) as running:
         asked = running.opener.opened
         await eventually(lambda: ("box-7", KUBELET, "fleet") in asked, what="the kubelet was asked for its pods")
         link = running.opener.pairs["box-7"].server

@@ -1,4 +1,7 @@
-"""`kubectl --as=bob` was answered as the user's own self: whatever narrows a request is obeyed or refused."""
+"""`kubectl --as=bob` was answered as the user's own self: whatever narrows a request is obeyed or refused.
+
+Nobody here may act as somebody else; who may is in tests of the fleet API's rights.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from cloud_server.opens.policy import DoorPolicy
 from tests.compat.fleets import RealFleet, compat_fleet
 from tests.support.fleet import TOKEN, Fleet
 from tests.support.fleet_client import ask
 from tests.support.kubectl import kubectl
+from tests.support.policies import rights_of
+from tests.support.tunnel import wait_until
 
 NODES = "/api/v1/nodes"
 UPGRADE = {
@@ -23,9 +29,21 @@ UPGRADE = {
 EXEC = "/api/v1/namespaces/default/pods/box-7/exec?command=true&stdout=1"
 
 
+ALL_BUT_IMPERSONATE = """
+[[role]]
+name = "all-but-impersonate"
+[[role.allow]]
+verbs = ["get", "logs", "exec", "cp", "port-forward", "observe", "administer"]
+[[binding]]
+role = "all-but-impersonate"
+users = ["ann", "robot", "carl"]
+"""
+POLICY = DoorPolicy(rights_of(ALL_BUT_IMPERSONATE))
+
+
 @pytest.fixture
 async def fleet(tmp_path: Path) -> AsyncIterator[Fleet]:
-    async with compat_fleet(tmp_path) as running:
+    async with compat_fleet(tmp_path, POLICY) as running:
         yield running
 
 
@@ -131,10 +149,14 @@ async def test_a_token_among_protocols_counts_for_websockets_alone(fleet: Fleet)
 
 @pytest.mark.e2e
 def test_a_kubeconfig_that_says_as_is_refused_in_every_verb(boxes: RealFleet, tmp_path: Path) -> None:
-    config = yaml.safe_load(boxes.kubeconfig.read_text())
+    with boxes.cluster.policy.open("a") as policy:
+        policy.write(ALL_BUT_IMPERSONATE)
+    config = yaml.safe_load(boxes.cluster.kubeconfig("carl").read_text())
     config["users"][0]["user"]["as"] = "bob"
     written = tmp_path / "as.kubeconfig"
     written.write_text(yaml.safe_dump(config))
+    carl = ("--kubeconfig", str(boxes.cluster.folder / "carl.kubeconfig"))
+    wait_until(lambda: boxes.run_kubectl(*carl, "get", "nodes").returncode == 0, "the policy has carl")
     for words in (
         "get nodes", "get pods -w", "exec box-7 -- true", "logs box-7 -c app.log", "auth can-i get nodes",
         "auth whoami", "top nodes", "cp box-7:/etc/hostname x", "port-forward box-7 18080:80",

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from cloud_server.frontends.fleet.actions import PATHS
 from cloud_server.frontends.fleet.resources import RESOURCES, Resource
-from cloud_server.frontends.fleet.rights import PATHS
 from tests.compat.fleets import RealFleet, compat_fleet
 from tests.support.fleet import Fleet
 from tests.support.fleet_client import ask
@@ -85,7 +85,7 @@ async def test_what_is_not_there_may_not_be_used(fleet: Fleet) -> None:
             assert not await _may(fleet, resourceAttributes=_attributes(group, name, verb))
     for group, name, verb in (("*", "*", "*"), ("", "pods", "*"), ("", "*", "get"), ("*", "pods", "get")):
         assert not await _may(fleet, resourceAttributes=_attributes(group, name, verb))
-    assert not await _may(fleet, resourceAttributes=_attributes("", "users", "impersonate"))
+    assert not await _may(fleet, resourceAttributes=_attributes("", "userextras/scopes", "impersonate"))
 
 
 async def test_paths_that_are_no_resources(fleet: Fleet) -> None:
@@ -107,8 +107,9 @@ async def test_rights_of_others(fleet: Fleet) -> None:
         code, review = await ask(fleet, f"{REVIEWS}{space}/{kind.lower()}s", method="POST", body=body)
         assert (code, review["status"]["allowed"]) == (201, True)
     assert not await _may(fleet, "SubjectAccessReview", user="system:anonymous", resourceAttributes=pods)
+    assert not await _may(fleet, "SubjectAccessReview", user="carl", resourceAttributes=pods)
     assert not await _may(fleet, "SubjectAccessReview", groups=["a"], resourceAttributes=pods)
-    assert await _may(fleet, "SubjectAccessReview", groups=["system:authenticated"], resourceAttributes=pods)
+    assert not await _may(fleet, "SubjectAccessReview", groups=["system:authenticated"], resourceAttributes=pods)
 
 
 async def test_the_list_of_rights_is_that_of_the_answers(fleet: Fleet) -> None:
@@ -119,7 +120,8 @@ async def test_the_list_of_rights_is_that_of_the_answers(fleet: Fleet) -> None:
         for rule in review["status"]["resourceRules"]
         for verb in rule["verbs"]
     }
-    assert listed == {(item.group, item.name, verb) for item in RESOURCES for verb in item.verbs}
+    offered = {(item.group, item.name, verb) for item in RESOURCES for verb in item.verbs}
+    assert listed == offered | {("", "users", "impersonate"), ("", "groups", "impersonate")}
     for group, name, verb in listed:
         assert await _may(fleet, resourceAttributes=_attributes(group, name, verb))
 

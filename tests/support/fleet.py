@@ -149,6 +149,7 @@ class Fleet:
     registry: FakeRegistry
     opener: FakeOpener
     doors: Doors
+    server: FleetServer
     port: int
     kubeconfig: Path
     stranger_kubeconfig: Path
@@ -177,8 +178,11 @@ async def running_fleet(
     context.verify_mode = ssl.CERT_OPTIONAL
     context.set_alpn_protocols(list(ALPN_PROTOCOLS))
     opener = FakeOpener(registry)
-    doors = Doors(opener, policy=policy or everybody_may_all())
-    fleet = FleetServer(registry, doors.door, who({TOKEN: "robot"}), doors.logins, doors.records)
+    policy = everybody_may_all() if policy is None else policy
+    doors = Doors(opener, policy=policy)
+    fleet = FleetServer(
+        registry, doors.door, policy or everybody_may_all(), who({TOKEN: "robot"}), doors.logins, doors.records
+    )
     tasks = TaskOwner("fleet")
     listener = Listener("fleet", fleet.handle)
 
@@ -198,6 +202,7 @@ async def running_fleet(
             registry,
             opener,
             doors,
+            fleet,
             port,
             _kubeconfig(folder / "admin.kubeconfig", port, authority.pem, user),
             _kubeconfig(folder / "stranger.kubeconfig", port, authority.pem, {"token": "guessed"}),

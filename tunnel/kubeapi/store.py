@@ -74,6 +74,12 @@ class ObjectStore:
             metadata = {**before["metadata"], "resourceVersion": str(self._version + 1)}
             self._record(resource, {**before, "metadata": metadata}, None)
 
+    def step(self) -> None:
+        """Counts on without a change, and wakes whoever waits for one: versions from before are older from now on."""
+        self._version += 1
+        for listener in tuple(self._listeners):
+            listener()
+
     def get(self, resource: str, key: Key) -> Json | None:
         """Returns one object, or None when there is none."""
         return self._objects.get(resource, {}).get(key)

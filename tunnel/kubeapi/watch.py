@@ -62,6 +62,10 @@ class WatchOptions:
     from_now: bool = False
     """Whether the objects that there are at the start are left out, even though there is no version to begin at."""
     timeout_s: float
+    shown: Callable[[Json], bool] | None = None
+    """Tells whether the client may see an object; None: it may see all."""
+    check: Callable[[], None] | None = None
+    """Called before changes are sent; it raises an ApiError that ends the watch. None: nothing but time does."""
 
 
 class _Source:
@@ -79,7 +83,7 @@ class _Source:
         if options.after is not None or options.from_now:
             return []
         items = self._store.items(options.resource, options.namespace)
-        events = [("ADDED", self._present(item)) for item in items if options.selector.matches(item)]
+        events = [("ADDED", self._present(item)) for item in items if self._selected(item) is not None]
         if options.initial_end:
             events.append(self.bookmark({"k8s.io/initial-events-end": "true"}))
         return events
@@ -88,8 +92,10 @@ class _Source:
         """Returns the events of what happened since the last call.
 
         Raises:
-            ApiError: 410, the store no longer keeps all changes since then.
+            ApiError: 410, the store no longer keeps all changes since then; or whatever `check` raises.
         """
+        if self._options.check is not None:
+            self._options.check()
         changes = self._store.changes_after(self._version, self._options.resource)
         self._version = self._store.version
         return [event for change in changes if (event := self._event(change))]
@@ -113,7 +119,8 @@ class _Source:
         return "DELETED", {**last, "metadata": {**last["metadata"], "resourceVersion": str(change.version)}}
 
     def _selected(self, item: Json | None) -> Json | None:
-        if item is None or not self._options.selector.matches(item):
+        shown = self._options.shown
+        if item is None or not self._options.selector.matches(item) or (shown is not None and not shown(item)):
             return None
         namespace = self._options.namespace
         return item if namespace is None or item["metadata"].get("namespace") == namespace else None

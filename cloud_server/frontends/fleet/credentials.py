@@ -14,11 +14,9 @@ from cloud_server.trust.caller import Caller
 from tunnel.aio.sockets.conn import TlsPeer
 from tunnel.aio.sockets.http1 import Headers, Request
 from tunnel.core.wire.faults import BROWSER_REFUSED
-from tunnel.kubeapi.status import ApiError, about
+from tunnel.kubeapi.status import ApiError
 
 TOKEN_PROTOCOL = "base64url.bearer.authorization.k8s.io."  # noqa: S105 - how browsers mark a token, not one
-_IMPERSONATION = "impersonate-"
-_IMPERSONATED = {"impersonate-user": "users", "impersonate-group": "groups", "impersonate-uid": "uids"}
 
 
 def identify(authenticator: Authenticator, certificate: TlsPeer, request: Request) -> Caller:
@@ -31,7 +29,6 @@ def identify(authenticator: Authenticator, certificate: TlsPeer, request: Reques
     caller = authenticator.by_either(certificate, bearer(request))
     if caller.principal.proof.startswith(CERTIFICATE):
         _check_origin(request)
-    _check_impersonation(caller.name, request.headers)
     return caller
 
 
@@ -83,19 +80,4 @@ def _check_origin(request: Request) -> None:
             403,
             f"a page of {origin[:256]} may not use your client certificate: it needs a bearer token",
             cause=cause(BROWSER_REFUSED),
-        )
-
-
-def _check_impersonation(user: str, headers: Headers) -> None:
-    """Refuse to act as somebody else: ignored, it would give `kubectl --as=NOBODY` all rights of its user."""
-    for header, value in headers:
-        if not header.startswith(_IMPERSONATION) or not value:
-            continue
-        kind = _IMPERSONATED.get(header, "userextras")
-        shown = value[:256]
-        raise ApiError(
-            403,
-            f'{kind} "{shown}" is forbidden: User "{user}" cannot impersonate resource "{kind}": the fleet API lets'
-            " nobody act as somebody else (kubectl --as, or as: in a kubeconfig)",
-            details=about("", kind, shown),
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from cloud_server.agents.agents import AgentView, Change
@@ -27,11 +26,3 @@ class Agents(Protocol):
             FollowerTooSlow: changes were lost.
         """
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class User:
-    """Who is asking."""
-
-    name: str
-    groups: tuple[str, ...] = ("system:authenticated",)

@@ -51,6 +51,7 @@ def asking_kubelet(
     verb: Verb = Verb.GET,
     unit: str = "",
     command: Sequence[str] = (),
+    ports: Sequence[int] = (),
     is_read: bool = False,
 ) -> OpenRequest:
     """Returns the request for a stream to an agent's kubelet; see OpenRequest."""
@@ -62,6 +63,7 @@ def asking_kubelet(
         verb=verb,
         unit=unit,
         command=tuple(command),
+        ports=tuple(ports),
         route=Route(agent, KUBELET_TARGET),
         deadline_s=OPEN_DEADLINE_S,
         about=about,
@@ -70,7 +72,7 @@ def asking_kubelet(
 
 
 async def start(door: Door, asking: OpenRequest, method: str, target: str, headers: HeaderItems) -> KubeletCall:
-    """Send a request and wait for the head of its answer.
+    """Send a request and wait for the head of its answer. The terms of the rule that allows it go along.
 
     Raises:
         ApiError: the agent could not be reached, or did not answer as a kubelet does.
@@ -85,7 +87,7 @@ async def start(door: Door, asking: OpenRequest, method: str, target: str, heade
     connection = ClientConnection(stream)
     try:
         async with asyncio.timeout(HEAD_TIMEOUT_S):
-            response = await connection.request(method, target, [("host", "kubelet"), *headers])
+            response = await connection.request(method, target, [("host", "kubelet"), *headers, *live.terms.headers()])
     except TimeoutError:
         stream.reset(Code.DEADLINE, "no answer in time")
         raise ApiError(

@@ -10,6 +10,7 @@ from cloud_server.frontends.fleet.causes import cause
 from cloud_server.frontends.fleet.mirror import Mirror
 from cloud_server.frontends.fleet.objects import timestamp
 from cloud_server.frontends.fleet.routes import ResourceRequest
+from cloud_server.frontends.fleet.sight import Sight
 from cloud_server.frontends.fleet.tables import table
 from cloud_server.frontends.fleet.usage import Sample, Usage, UsageReader
 from tunnel.core.wire.faults import USAGE_UNKNOWN
@@ -30,8 +31,8 @@ class MetricsApi:
 
     # Public
 
-    async def get(self, about: ResourceRequest, accept: str | None) -> Json:
-        """The metrics of one node or pod, or a Table of one row.
+    async def get(self, about: ResourceRequest, accept: str | None, sight: Sight) -> Json:
+        """The metrics of one node or pod, or a Table of one row. One that is hidden is as one that is not there.
 
         Raises:
             ApiError: there is no such one, it cannot be measured, or no form is accepted.
@@ -39,7 +40,7 @@ class MetricsApi:
         as_table = wants_table(accept)
         item = self._store.get(about.resource.name, (about.namespace, about.name))
         agent = self._agent_of(item) if item is not None else None
-        if item is None or agent is None:
+        if item is None or agent is None or not sight.shows(agent.name):
             raise not_found(about.resource.group, about.resource.name, about.name)
         found = _metrics(about, item, await self._usage.read(agent))
         if found is None:
@@ -48,7 +49,7 @@ class MetricsApi:
             )
         return self._table(about, [found]) if as_table else found
 
-    async def page(self, about: ResourceRequest, accept: str | None) -> Json:
+    async def page(self, about: ResourceRequest, accept: str | None, sight: Sight) -> Json:
         """The metrics of all nodes or pods that a list of these would hold, as far as they can be measured.
 
         Raises:
@@ -59,6 +60,7 @@ class MetricsApi:
         selector = parse(about.resource.name, query.text("labelSelector"), query.text("fieldSelector"))
         items = self._store.items(about.resource.name, about.namespace or None)
         chosen = [(item, agent) for item in items if selector.matches(item) and (agent := self._agent_of(item))]
+        chosen = [(item, agent) for item, agent in chosen if sight.shows(agent.name)]
         usages = await self._usage.read_all({agent.name: agent for _, agent in chosen}.values())
         measured = [(item, usages[agent.name]) for item, agent in chosen if agent.name in usages]
         found = [metrics for item, usage in measured if (metrics := _metrics(about, item, usage))]

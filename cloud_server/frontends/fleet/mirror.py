@@ -137,6 +137,10 @@ class Mirror:
         """The agent that has a pod."""
         return self._owners.get((namespace, pod))
 
+    def owners(self, namespace: str) -> set[str]:
+        """The agents that have pods in a namespace."""
+        return {agent for (where, _), agent in self._owners.items() if where == namespace}
+
     def note_interest(self) -> None:
         """Somebody looks at pods: keep them fresh for a while."""
         self._looked_at_s = asyncio.get_running_loop().time()

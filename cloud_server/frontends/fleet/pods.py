@@ -117,6 +117,11 @@ def sources_missing(pods: Iterable[Json], agent: str) -> Json | None:
     return None
 
 
+def is_of_box(pod: Json, agent: str) -> bool:
+    """Whether a pod is the box itself, of the built-in kubelet, which knows accounts and recordings."""
+    return (pod["metadata"]["namespace"], pod["metadata"]["name"]) == (DEFAULT_NAMESPACE, agent)
+
+
 def is_settled(pod: Json) -> bool:
     """Whether a pod is where it is meant to be: it is ready, with no container about to run, or has ended."""
     status = pod["status"]

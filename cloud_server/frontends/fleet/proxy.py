@@ -6,9 +6,11 @@ here. What goes wrong before the upgrade is answered as a `Status`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from urllib.parse import quote, urlencode
 
+from cloud_server.frontends.fleet.access import Access
+from cloud_server.frontends.fleet.actions import SUBRESOURCES, action_of
 from cloud_server.frontends.fleet.causes import cause
 from cloud_server.frontends.fleet.credentials import offered_protocols
 from cloud_server.frontends.fleet.gone import unless_gone
@@ -16,19 +18,23 @@ from cloud_server.frontends.fleet.kubelet import KubeletCall, asking_kubelet, en
 from cloud_server.frontends.fleet.mirror import Mirror
 from cloud_server.frontends.fleet.objects import claim
 from cloud_server.frontends.fleet.older_kubelets import OlderKubelets
-from cloud_server.frontends.fleet.pods import choose_container, containers
+from cloud_server.frontends.fleet.pods import choose_container, containers, is_of_box
+from cloud_server.frontends.fleet.ports import ports_of
+from cloud_server.frontends.fleet.refusals import Decided, forbidden
 from cloud_server.frontends.fleet.routes import ResourceRequest
-from cloud_server.frontends.fleet.scopes import SUBRESOURCES
 from cloud_server.frontends.fleet.stream_errors import from_stream_error
 from cloud_server.frontends.http.exchange import Exchange
 from cloud_server.opens.door import Door
 from cloud_server.opens.request import OpenRequest
+from cloud_server.rights.ask import WITH_ACCOUNT, Verb
+from cloud_server.rights.engine import Decision
 from cloud_server.trust.caller import Caller
 from tunnel.aio.operate.recorded_command import recorded_command
 from tunnel.aio.sessions.carry import carry
 from tunnel.aio.sockets.http1 import HeaderItems, Headers, Request
 from tunnel.core.wire.errors import Code, OpenRefused, StreamError
 from tunnel.core.wire.faults import FAULTS, UPGRADE_MISSING, Fault, coded
+from tunnel.kubeapi.copy_commands import is_copy
 from tunnel.kubeapi.encoding import decode
 from tunnel.kubeapi.status import ApiError, Json, not_found
 from tunnel.kubeapi.store import ObjectStore
@@ -48,7 +54,6 @@ _LOG_OPTIONS = (
     "limitBytes",
     "stream",
 )
-"""Which right each subresource needs."""
 _STREAMS = (("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty"))
 _REQUEST_HEADERS = ("upgrade", "sec-websocket-key", "sec-websocket-version", "sec-websocket-extensions")
 _RESPONSE_HEADERS = ("upgrade", "sec-websocket-accept", "sec-websocket-protocol", "sec-websocket-extensions")
@@ -65,8 +70,14 @@ class _Asked:
     container: str
     """As asked for; empty for the pod's first."""
     command: list[str]
+    verb: Verb
+    """Of the rights: `cp` where a command is one of `kubectl cp`, and others may not be run."""
+    ports: list[int] = field(default_factory=list)
+    """To be forwarded; empty: they are told behind the upgrade."""
     agent: str = ""
     """Empty: there is no such pod."""
+    rule: str = ""
+    """That refused it; empty while none has."""
     asked: bool = False
     """Whether it was asked for at the door, which records what becomes of it."""
 
@@ -83,7 +94,8 @@ class _Asked:
 class Proxy:
     """Serves the streaming subresources of pods."""
 
-    def __init__(self, mirror: Mirror, store: ObjectStore, door: Door) -> None:
+    def __init__(self, mirror: Mirror, store: ObjectStore, door: Door, access: Access) -> None:
+        self._access = access
         self._mirror = mirror
         self._store = store
         self._door = door
@@ -105,11 +117,16 @@ class Proxy:
             pod=about.name,
             container="" if action in _OF_WHOLE_PODS else about.query.text("container"),
             command=about.query.every("command"),
+            verb=SUBRESOURCES[action],
         )
         try:
-            asked.agent, pod = await self._find(about)
+            asked.agent, pod = self._find(about)
+            self._check_some(about, asked, caller)
             if action not in _OF_WHOLE_PODS:
                 asked.container = await self._container(about, pod)
+            elif action == "portforward":
+                asked.ports = ports_of(request, about.query)
+            self._check(exchange, about, asked, caller, pod)
             if action in _TARGETS:
                 await self._read(exchange, about, asked, caller)
             else:
@@ -117,12 +134,52 @@ class Proxy:
         except ApiError as error:
             if not asked.asked:
                 refused = OpenRefused(error.message, _CODES.get(error.code, Code.REFUSED))
-                self._door.refuse(_asking(exchange, asked, caller), refused, status=error.code)
+                rule = {"rule": asked.rule} if asked.rule else {}
+                self._door.refuse(_asking(exchange, asked, caller), refused, status=error.code, **rule)
             raise
 
     # Internal
 
-    async def _find(self, about: ResourceRequest) -> tuple[str, Json]:
+    def _check_some(self, about: ResourceRequest, asked: _Asked, caller: Caller) -> None:
+        """Makes sure that a caller may do such a thing to some part of the box, before anything is told of it.
+
+        Raises:
+            ApiError: 403; 404 of a box that the caller is not to know of.
+        """
+        found = self._access.possible(caller.principal, caller.scope, action_of(about))
+        if not found.allowed and not (is_copy(asked.command) and self._access.may_copy(caller, about, asked.agent)):
+            raise self._refusal(about, asked, caller, found)
+
+    def _check(self, exchange: Exchange, about: ResourceRequest, asked: _Asked, caller: Caller, pod: Json) -> None:
+        """Makes sure that a caller may do exactly this. The door asks once more, for the record and for what runs.
+
+        Raises:
+            ApiError: as above.
+        """
+        decision = self._decide(exchange, asked, caller)
+        if not decision.allowed and asked.action == "exec" and is_copy(asked.command):
+            copying = self._decide(exchange, replace(asked, verb=Verb.CP), caller)
+            if copying.allowed:
+                asked.verb, decision = Verb.CP, copying
+        if not decision.allowed:
+            raise self._refusal(about, asked, caller, decision)
+        demands = decision.accounts is not None or decision.record
+        if asked.verb in WITH_ACCOUNT and demands and not is_of_box(pod, asked.agent):
+            text = "it demands an account or a recording, which only a box's own pod has"
+            raise self._refusal(about, asked, caller, decision._replace(reason=text))
+
+    def _decide(self, exchange: Exchange, asked: _Asked, caller: Caller) -> Decision:
+        asking = _asking(exchange, asked, caller)
+        assert asking.route is not None
+        return self._access.policy.decide(asking, asking.route)
+
+    def _refusal(self, about: ResourceRequest, asked: _Asked, caller: Caller, decided: Decided) -> ApiError:
+        asked.rule = decided.rule
+        if not self._access.sight(caller).shows(asked.agent):
+            return not_found("", "pods", about.name)
+        return forbidden(caller.name, action_of(about), decided)
+
+    def _find(self, about: ResourceRequest) -> tuple[str, Json]:
         pod = self._store.get("pods", (about.namespace, about.name))
         agent = self._mirror.owner(about.namespace, about.name)
         if pod is None or agent is None:
@@ -188,8 +245,8 @@ class Proxy:
 def _asking(exchange: Exchange, asked: _Asked, caller: Caller) -> OpenRequest:
     unit = asked.container[:MAX_NAME_CHARS]
     return asking_kubelet(
-        caller, asked.agent, exchange.peer, asked.about(), verb=SUBRESOURCES[asked.action], unit=unit,
-        command=asked.command,
+        caller, asked.agent, exchange.peer, asked.about(), verb=asked.verb, unit=unit, command=asked.command,
+        ports=asked.ports,
     )  # fmt: skip
 
 

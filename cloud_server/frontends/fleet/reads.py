@@ -14,8 +14,9 @@ from cloud_server.frontends.fleet.mirror import Mirror
 from cloud_server.frontends.fleet.objects import internal_address, lease_object, with_heartbeat
 from cloud_server.frontends.fleet.options import check_list, check_version, check_watch
 from cloud_server.frontends.fleet.pressure import with_usage
-from cloud_server.frontends.fleet.resources import LEASE_NAMESPACE
+from cloud_server.frontends.fleet.resources import LEASE_NAMESPACE, NAMESPACES
 from cloud_server.frontends.fleet.routes import ResourceRequest
+from cloud_server.frontends.fleet.sight import Sight, agent_of
 from cloud_server.frontends.fleet.tables import table
 from cloud_server.frontends.fleet.usage import UsageReader
 from tunnel.core.wire.names import close_name, meant
@@ -26,6 +27,7 @@ from tunnel.kubeapi.status import ApiError, Json, not_found
 from tunnel.kubeapi.store import ObjectStore
 from tunnel.kubeapi.watch import DEFAULT_TIMEOUT_S, MAX_TIMEOUT_S, Sink, WatchOptions, serve_watch
 
+Following = Callable[[Sight, int | None], Callable[[], None]]
 MAX_TOKEN_CHARS = 1024
 MEASURE_WAIT_S = 1.5
 """How long `kubectl describe node` waits for what the box uses: 0.5 s of it are a first look at the processors."""
@@ -42,8 +44,8 @@ class Reads:
 
     # Public
 
-    async def get(self, about: ResourceRequest, accept: str | None) -> Json:
-        """One object, or a Table of one row.
+    async def get(self, about: ResourceRequest, accept: str | None, sight: Sight) -> Json:
+        """One object, or a Table of one row. One that is hidden is as one that is not there.
 
         Raises:
             ApiError: there is none, or no accepted form.
@@ -51,19 +53,19 @@ class Reads:
         as_table = wants_table(accept)
         check_version(about.query, self._store.version)
         resource = about.resource.stored
-        if resource == "pods":
+        if resource == "pods" and sight.shows(self._mirror.owner(about.namespace, about.name) or ""):
             await self._mirror.freshen(about.namespace, about.name)
-        item = self._find(resource, about.namespace, about.name)
+        item = self._find(resource, about.namespace, about.name, sight)
         if item is None:
-            near = close_name(about.name, lambda name: self._find(resource, about.namespace, name) is not None)
+            near = close_name(about.name, lambda name: self._find(resource, about.namespace, name, sight) is not None)
             raise not_found(about.resource.group, about.resource.name, about.name, meant(near))
         if resource == "nodes" and not as_table:
             await self._measure(about.name)
         item = self._present(item)
         return self._table(about, [item], {"resourceVersion": str(self._store.version)}) if as_table else item
 
-    def page(self, about: ResourceRequest, accept: str | None) -> Json:
-        """A list, or a Table, of one page.
+    def page(self, about: ResourceRequest, accept: str | None, sight: Sight) -> Json:
+        """A list, or a Table, of one page of what is shown.
 
         Raises:
             ApiError: a bad selector or page, or no accepted form.
@@ -73,7 +75,7 @@ class Reads:
         if about.resource.name == "pods":
             self._mirror.note_interest()
         selector = _selector(about)
-        found = [item for item in self._all(about) if selector.matches(item)]
+        found = [item for item in self._shown(about, sight) if selector.matches(item)]
         items, metadata = _page(about, found, self._store.version)
         items = [self._present(item) for item in items]
         if as_table:
@@ -81,8 +83,12 @@ class Reads:
         kind, group_version = about.resource.kind, about.resource.group_version
         return {"kind": f"{kind}List", "apiVersion": group_version, "metadata": metadata, "items": items}
 
-    def watch(self, sink: Sink, about: ResourceRequest, accept: str | None) -> Coroutine[Any, Any, None]:
+    def watch(
+        self, sink: Sink, about: ResourceRequest, accept: str | None, sight: Sight, following: Following
+    ) -> Coroutine[Any, Any, None]:
         """Check what a watch asks for; what is returned sends it to its end, and raises StreamError.
+
+        `following`: see `Access.following`.
 
         Raises:
             ApiError: a bad selector or version, or no accepted form.
@@ -92,19 +98,22 @@ class Reads:
         if about.resource.name == "pods":
             self._mirror.note_interest()
         query, resource = about.query, about.resource
-        after = query.number("resourceVersion", 0)
+        after: int | None = query.number("resourceVersion", 0)
         initial = query.flag("sendInitialEvents")
+        after = None if initial or not after else after
         options = WatchOptions(
             resource=resource.stored,
             kind=resource.kind,
             group_version=resource.group_version,
             namespace=about.namespace or None,
             selector=_selector(about),
-            after=None if initial or not after else after,
+            after=after,
             bookmarks=query.flag("allowWatchBookmarks"),
             initial_end=initial and query.flag("allowWatchBookmarks"),
             from_now=not initial and bool(query.text("sendInitialEvents")),
             timeout_s=min(query.number("timeoutSeconds", 0) or DEFAULT_TIMEOUT_S, MAX_TIMEOUT_S),
+            shown=self._is_shown(sight),
+            check=following(sight, after),
         )
 
         def to_table(items: list[Json], header: bool) -> Json:
@@ -114,6 +123,23 @@ class Reads:
 
     # Internal
 
+    def _shown(self, about: ResourceRequest, sight: Sight) -> list[Json]:
+        found, is_shown = self._all(about), self._is_shown(sight)
+        return found if is_shown is None else [item for item in found if is_shown(item)]
+
+    def _is_shown(self, sight: Sight) -> Callable[[Json], bool] | None:
+        """None: everything is, and nothing need be asked."""
+        if sight.everything:
+            return None
+        return lambda item: self._may_see(item, sight)
+
+    def _may_see(self, item: Json, sight: Sight) -> bool:
+        if item["kind"] == "Namespace":
+            # Which there are tells of the boxes whose pods are in them.
+            name = item["metadata"]["name"]
+            return name in NAMESPACES or any(map(sight.shows, self._mirror.owners(name)))
+        return sight.shows(agent_of(item))
+
     def _all(self, about: ResourceRequest) -> list[Json]:
         namespace = about.namespace or None
         if about.resource.name != "leases":
@@ -122,10 +148,12 @@ class Reads:
             return []
         return [item for name in self._mirror.names() if (item := self._lease(name))]
 
-    def _find(self, resource: str, namespace: str, name: str) -> Json | None:
+    def _find(self, resource: str, namespace: str, name: str, sight: Sight) -> Json | None:
         if resource == "leases":
-            return self._lease(name) if namespace == LEASE_NAMESPACE else None
-        return self._store.get(resource, (namespace, name))
+            item = self._lease(name) if namespace == LEASE_NAMESPACE else None
+        else:
+            item = self._store.get(resource, (namespace, name))
+        return item if item is not None and self._may_see(item, sight) else None
 
     def _lease(self, name: str) -> Json | None:
         view = self._mirror.view(name)

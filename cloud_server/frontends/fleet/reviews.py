@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from cloud_server.frontends.fleet.interfaces import User
+from cloud_server.frontends.fleet.access import Access
+from cloud_server.frontends.fleet.actions import PATHS, REVIEWS_OF_OTHERS, Action
+from cloud_server.frontends.fleet.refusals import why
 from cloud_server.frontends.fleet.resources import RESOURCES, find_in_group
-from cloud_server.frontends.fleet.rights import AUTHENTICATED, PATHS, Action, decide
+from cloud_server.trust.caller import UNLIMITED, Caller, Scope
+from tunnel.core.wire.principal import Principal, PrincipalKind
 from tunnel.kubeapi.status import ApiError, Json, invalid
 
+AUTHENTICATED = "system:authenticated"
+"""The group of everybody who has a credential; the policy has no rights for it."""
+SOME_ONLY = "some of this is for some boxes, containers, ports or persons only: ask with a name"
 _GROUP = "authorization.k8s.io"
 
-_OF_OTHERS = ("SubjectAccessReview", "LocalSubjectAccessReview")
 
-
-def review(kind: str, body: Json, user: User) -> Json:
-    """Answer a review object with the same object and its status.
+def review(kind: str, body: Json, caller: Caller, access: Access) -> Json:
+    """Answer a review object with the same object and its status. Whether the caller may ask is asked before.
 
     Raises:
         ApiError: 400, the object is not of that kind; 422, it says nothing to review.
@@ -24,13 +28,14 @@ def review(kind: str, body: Json, user: User) -> Json:
     if not isinstance(spec, dict):
         raise ApiError(400, "spec must be an object")
     if kind == "SelfSubjectAccessReview":
-        status = _access(kind, spec, user)
-    elif kind in _OF_OTHERS:
-        status = _access(kind, spec, _other(kind, spec))
+        status = _access(kind, spec, caller.principal, caller.scope, access)
+    elif kind in REVIEWS_OF_OTHERS:
+        status = _access(kind, spec, _other(kind, spec), UNLIMITED, access)
     elif kind == "SelfSubjectRulesReview":
-        status = _rules()
+        status = _rules(caller, access)
     else:
-        status = {"userInfo": {"username": user.name, "groups": list(user.groups), "extra": {}}}
+        groups = [AUTHENTICATED, *caller.principal.groups]
+        status = {"userInfo": {"username": caller.name, "groups": groups, "extra": {}}}
     return {
         "kind": kind,
         "apiVersion": body.get("apiVersion", "v1"),
@@ -40,17 +45,17 @@ def review(kind: str, body: Json, user: User) -> Json:
     }
 
 
-def _other(kind: str, spec: Json) -> User:
-    """The user that a review is about; whoever has a credential is an administrator, so any name may be one."""
+def _other(kind: str, spec: Json) -> Principal:
+    """The user that a review is about, with the groups that it says; whether there is one is not asked."""
     groups = spec.get("groups") or []
     names = tuple(name for name in groups if isinstance(name, str)) if isinstance(groups, list) else ()
     name = _text(spec, "user")
     if not name and not names:
         raise invalid(kind, _GROUP, "spec.user", 'Invalid value: "": at least one of user or group must be specified')
-    return User(name if name or AUTHENTICATED not in names else AUTHENTICATED, names)
+    return Principal(kind=PrincipalKind.USER, name=name, groups=names)
 
 
-def _access(kind: str, spec: Json, user: User) -> Json:
+def _access(kind: str, spec: Json, who: Principal, scope: Scope, access: Access) -> Json:
     attributes, path = spec.get("resourceAttributes"), spec.get("nonResourceAttributes")
     if isinstance(attributes, dict) and path is None:
         action = _resource_action(attributes)
@@ -59,8 +64,9 @@ def _access(kind: str, spec: Json, user: User) -> Json:
     else:
         message = "Invalid value: exactly one of nonResourceAttributes or resourceAttributes must be specified"
         raise invalid(kind, _GROUP, "spec.resourceAttributes", message)
-    decision = decide(user, action)
-    return {"allowed": decision.allowed, "reason": decision.reason}
+    found = access.possible(who, scope, action)
+    limits = f" ({SOME_ONLY})" if found.allowed and found.limited else ""
+    return {"allowed": found.allowed, "reason": f"{why(found)}{limits}"}
 
 
 def _resource_action(attributes: Json) -> Action:
@@ -78,12 +84,20 @@ def _resource_action(attributes: Json) -> Action:
     )
 
 
-def _rules() -> Json:
-    rules = [{"verbs": list(item.verbs), "apiGroups": [item.group], "resources": [item.name]} for item in RESOURCES]
+def _rules(caller: Caller, access: Access) -> Json:
+    rules: list[Json] = []
+    incomplete = False
+    offered = [(item.group, item.name, item.verbs) for item in RESOURCES]
+    for group, name, verbs in (*offered, ("", "users", ("impersonate",)), ("", "groups", ("impersonate",))):
+        found = access.possible(caller.principal, caller.scope, Action(verb=verbs[0], group=group, resource=name))
+        if found.allowed:
+            rules.append({"verbs": list(verbs), "apiGroups": [group], "resources": [name]})
+            incomplete |= found.limited
     return {
         "resourceRules": rules,
         "nonResourceRules": [{"verbs": ["get"], "nonResourceURLs": list(PATHS)}],
-        "incomplete": False,
+        "incomplete": incomplete,
+        **({"evaluationError": SOME_ONLY} if incomplete else {}),
     }
 
 

@@ -10,24 +10,26 @@ from datetime import UTC, datetime
 import structlog
 
 from cloud_server.frontends.fleet import discovery, resources
-from cloud_server.frontends.fleet.causes import status_body
+from cloud_server.frontends.fleet.access import Access
+from cloud_server.frontends.fleet.actions import Action
+from cloud_server.frontends.fleet.causes import cause, status_body
 from cloud_server.frontends.fleet.credentials import bearer, identify, unauthorized
-from cloud_server.frontends.fleet.interfaces import Agents, User
+from cloud_server.frontends.fleet.impersonation import acting, check_as_oneself
+from cloud_server.frontends.fleet.interfaces import Agents
 from cloud_server.frontends.fleet.kubelet import FRONTEND, KubeletReader
 from cloud_server.frontends.fleet.metrics import MetricsApi
 from cloud_server.frontends.fleet.mirror import Mirror
 from cloud_server.frontends.fleet.proxy import Proxy
 from cloud_server.frontends.fleet.reads import Reads
 from cloud_server.frontends.fleet.reviews import review
-from cloud_server.frontends.fleet.rights import AUTHENTICATED, Action, decide
 from cloud_server.frontends.fleet.routes import ResourceRequest, parse
-from cloud_server.frontends.fleet.scopes import check_administration, check_frontend, check_scope
 from cloud_server.frontends.fleet.usage import UsageReader
 from cloud_server.frontends.fleet.watch_sinks import sink_for
 from cloud_server.frontends.http.exchange import Exchange
 from cloud_server.frontends.http.server import ALPN_PROTOCOLS, HttpServer
 from cloud_server.frontends.logins import RefusedLogins
 from cloud_server.opens.door import Door
+from cloud_server.opens.policy import DoorPolicy
 from cloud_server.trust.authenticator import Authenticator, LoginRefused
 from cloud_server.trust.caller import Caller
 from tunnel.aio.operate.admin import PREFIX, Routes, answer
@@ -41,7 +43,6 @@ from tunnel.kubeapi.encoding import JSON_TYPE, decode, encode
 from tunnel.kubeapi.negotiation import negotiate
 from tunnel.kubeapi.protobuf import MEDIA_TYPE, decode_object
 from tunnel.kubeapi.status import ApiError, Json, no_such_path
-from tunnel.kubeapi.status import about as details_of
 from tunnel.kubeapi.store import ObjectStore
 
 CERTIFICATES = f"{PREFIX}certificates"
@@ -70,6 +71,7 @@ class FleetServer:
         self,
         agents: Agents,
         door: Door,
+        policy: DoorPolicy,
         authenticator: Authenticator,
         logins: RefusedLogins,
         audit: Audit,
@@ -81,6 +83,7 @@ class FleetServer:
         Args:
             agents: all of them.
             door: opens streams to them.
+            policy: says who may do what; `rights_changed` tells that it says something else.
             authenticator: tells who is asking.
             logins: is told of who could not say that.
             audit: takes the records of what is read.
@@ -97,7 +100,8 @@ class FleetServer:
         self._mirror = Mirror(agents, kubelets, store, clock, self._usage.forget)
         self._reads = Reads(self._mirror, store, self._usage, clock)
         self._metrics = MetricsApi(self._mirror, store, self._usage, clock)
-        self._proxy = Proxy(self._mirror, store, door)
+        self._access = Access(policy, self._agent_of, self._mirror.names, store)
+        self._proxy = Proxy(self._mirror, store, door, self._access)
         self._watches: set[asyncio.Timeout] = set()
         self._draining = False
         self._http = HttpServer(self._serve, _refusal, authenticator.is_user)
@@ -130,6 +134,14 @@ class FleetServer:
         for watch in self._watches:
             watch.reschedule(now_s)
 
+    def rights_changed(self) -> None:
+        """Ends the watches that show more, or less, than what the policy allows now."""
+        self._access.changed()
+
+    def relabelled(self) -> None:
+        """The same for labels that the operator has set, within a second."""
+        self._access.relabelled()
+
     # Internal
 
     async def _serve(self, conn: Conn, exchange: Exchange, request: Request) -> None:
@@ -139,16 +151,17 @@ class FleetServer:
                 return
             caller = self._identify(conn, request)
             exchange.trust()
-            check_frontend(caller)
+            self._access.check_frontend(caller)
             if self._admin is not None and request.path.startswith(PREFIX):
+                check_as_oneself(caller, request.headers)
                 await self._administer(self._admin, exchange, request, caller)
                 return
+            caller = self._acting(caller, conn, request)
             about = parse(request)
             if about is None:
                 await self._serve_path(exchange, request)
                 return
-            _check_allowed(_user(caller), about)
-            check_scope(caller, about)
+            self._access.check(caller, about)
             self._record_read(exchange.peer, caller, about)
             await self._serve_resource(exchange, request, about, caller)
         except HttpError as error:
@@ -176,6 +189,24 @@ class FleetServer:
             self._logins.refused(FRONTEND, conn.peer, refused)
             raise unauthorized(refused) from refused
 
+    def _acting(self, caller: Caller, conn: Conn, request: Request) -> Caller:
+        try:
+            return acting(self._access.policy, self._authenticator, caller, request.headers)
+        except LoginRefused as refused:
+            self._logins.refused(FRONTEND, conn.peer, refused)
+            raise ApiError(403, refused.text, cause=cause(refused.fault)) from refused
+
+    def _agent_of(self, action: Action) -> str:
+        """The box that a named object is of. A pod that is not there would be the box's own."""
+        match action.resource.partition("/")[0]:
+            case "nodes" | "leases":
+                return action.name
+            case "pods":
+                return self._mirror.owner(action.namespace or resources.DEFAULT_NAMESPACE, action.name) or action.name
+            case "events":
+                return action.name.rsplit(".", 2)[0]
+        return ""
+
     async def _log_in(self, exchange: Exchange, request: Request) -> bool:
         """Answers whoever wants a certificate for a login; returns whether one was shown. It opens nothing else."""
         assert self._admin is not None
@@ -191,7 +222,6 @@ class FleetServer:
         return True
 
     async def _administer(self, routes: Routes, exchange: Exchange, request: Request, caller: Caller) -> None:
-        check_administration(caller, request)
         limits = {"until": caller.until, "scope": caller.scope}
         await answer(routes, exchange, request, caller.principal, exchange.peer, limits)
 
@@ -202,7 +232,7 @@ class FleetServer:
         who, what = caller.principal, about.resource
         self._audit.record_folded(
             "read",
-            (who.name, about.verb, what.group, what.name, about.namespace),
+            (who.name, who.proof if caller.by is not None else "", about.verb, what.group, what.name, about.namespace),
             frontend=FRONTEND,
             kind=who.kind.label,
             who=who.name,
@@ -235,13 +265,13 @@ class FleetServer:
             await self._proxy.serve(exchange, request, about, caller)
         elif about.verb == "watch":
             sink = sink_for(exchange, request)
-            watching = self._reads.watch(sink, about, accept)
+            watching = self._reads.watch(sink, about, accept, self._access.sight(caller), self._access.following)
             try:
                 await sink.run(self._until_drained(watching))
             finally:
                 watching.close()  # it may not have begun
         else:
-            await _answer(exchange, *await self._document_of(exchange, request, about, _user(caller)))
+            await _answer(exchange, *await self._document_of(exchange, request, about, caller))
 
     async def _until_drained(self, watching: Awaitable[None]) -> None:
         limit = asyncio.timeout(0 if self._draining else None)
@@ -256,21 +286,22 @@ class FleetServer:
             self._watches.discard(limit)
 
     async def _document_of(
-        self, exchange: Exchange, request: Request, about: ResourceRequest, user: User
+        self, exchange: Exchange, request: Request, about: ResourceRequest, caller: Caller
     ) -> tuple[Json, int]:
         """A whole answer and its status."""
         accept = request.headers.get("accept")
+        sight = self._access.sight(caller)
         match about.verb, about.resource.group:
             case "list", resources.METRICS_GROUP:
-                return await self._metrics.page(about, accept), 200
+                return await self._metrics.page(about, accept, sight), 200
             case "get", resources.METRICS_GROUP:
-                return await self._metrics.get(about, accept), 200
+                return await self._metrics.get(about, accept, sight), 200
             case "list", _:
-                return self._reads.page(about, accept), 200
+                return self._reads.page(about, accept, sight), 200
             case "get", _:
-                return await self._reads.get(about, accept), 200
+                return await self._reads.get(about, accept, sight), 200
         body = await _read_object(exchange, request)
-        return review(about.resource.kind, body, user), 201
+        return review(about.resource.kind, body, caller, self._access), 201
 
 
 def _refusal(error: HttpError) -> tuple[str, bytes]:
@@ -302,27 +333,6 @@ async def _read_object(exchange: Exchange, request: Request) -> Json:
     if not isinstance(body, dict):
         raise ApiError(400, "the body is not an object")
     return body
-
-
-def _user(caller: Caller) -> User:
-    """Who asks, in the words of the Kubernetes API."""
-    return User(caller.name, (AUTHENTICATED, *caller.principal.groups))
-
-
-def _check_allowed(user: User, about: ResourceRequest) -> None:
-    resource = about.resource
-    details = details_of(resource.group, resource.name, about.name)
-    if about.verb not in resource.verbs:
-        offered = ", ".join(resource.verbs)
-        text = f"the server does not allow {about.verb} on {resource.name}, only {offered}: {resource.origin}"
-        raise ApiError(405, text, details=details)
-    action = Action(
-        verb=about.verb, group=resource.group, resource=resource.name, namespace=about.namespace, name=about.name
-    )
-    decision = decide(user, action)
-    if not decision.allowed:
-        text = f'user "{user.name}" may not {about.verb} {resource.name}: {decision.reason}'
-        raise ApiError(403, text, details=details)
 
 
 def _document(path: str, request: Request) -> tuple[Json, str]:

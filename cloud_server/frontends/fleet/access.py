@@ -1,0 +1,211 @@
+"""Who may do what at the fleet API: the one place that asks the rights, for requests as for `kubectl auth can-i`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+
+from cloud_server.frontends.fleet.actions import (
+    PATH_VERBS,
+    Action,
+    action_of,
+    is_known_path,
+    not_offered,
+    verb_of,
+)
+from cloud_server.frontends.fleet.kubelet import FRONTEND
+from cloud_server.frontends.fleet.refusals import forbidden, refused
+from cloud_server.frontends.fleet.resources import Resource, find_in_group
+from cloud_server.frontends.fleet.routes import ResourceRequest
+from cloud_server.frontends.fleet.sight import Sight, Visible, sight_changed
+from cloud_server.opens.policy import DoorPolicy
+from cloud_server.rights.ask import Ask, Verb
+from cloud_server.rights.engine import Decision
+from cloud_server.rights.possible import Possibility, possible
+from cloud_server.rights.scopes import SCOPE_RULE
+from cloud_server.trust.caller import Caller, Scope
+from tunnel.core.wire.principal import Principal
+from tunnel.kubeapi.status import ApiError, about
+from tunnel.kubeapi.store import ObjectStore
+
+LABELS_SETTLE_S = 0.5
+"""How long more changes of labels are waited for before watches go by them: a script sets those of a thousand boxes at
+once, and each watch looks at all boxes anew."""
+STRANGERS = ("", "system:anonymous")
+ABOUT_ONESELF = Possibility(True, "everybody", "whoever has a credential may ask about themselves")
+_IMPERSONATED = {"users": "user", "groups": "group"}
+_NO_LABELS: Mapping[str, str] = {}
+
+AgentOf = Callable[[Action], str]
+"""The box that a named object is of, or would be of; empty for an object that is of none."""
+
+
+class Access:
+    """Asks the rights that there are at the moment."""
+
+    def __init__(
+        self, policy: DoorPolicy, agent_of: AgentOf, agents: Callable[[], Iterable[str]], store: ObjectStore
+    ) -> None:
+        """`agents`: the names of all boxes; `store`: counts on when the rights change."""
+        self.policy = policy
+        self._agent_of = agent_of
+        self._agents = agents
+        self._store = store
+        self._generation = 0
+        self._changed_at = 0
+        self._settling: asyncio.TimerHandle | None = None
+
+    # Public - decisions
+
+    def possible(self, who: Principal, scope: Scope, action: Action) -> Possibility:
+        """Returns whether something may be done; of what is done to no named object, whether it may be to some."""
+        if who.name in STRANGERS and not who.groups:
+            return _no("only users with a client certificate or a token may do anything")
+        if "*" in (action.verb, action.group, action.resource):
+            # Somebody who asks so wants to know whether nothing is out of reach; most verbs are.
+            return _no("the fleet API offers some verbs on some resources: see kubectl auth can-i --list")
+        if not action.resource:
+            if is_known_path(action.path) and action.verb in PATH_VERBS:
+                return Possibility(True, "everybody", "it says nothing of any box")
+            return _no(f"the fleet API does not offer {action.verb} on {action.path or 'this path'}")
+        if action.verb == "impersonate":
+            return self._impersonation(who, scope, action)
+        resource = find_in_group(action.group, action.resource)
+        if resource is None:
+            return _no(f"the fleet API has no {action.resource}")
+        if action.verb not in resource.verbs:
+            return _no(not_offered(action.verb, resource))
+        return self._of_resource(who, scope, action, resource)
+
+    def check(self, caller: Caller, request: ResourceRequest) -> None:
+        """Makes sure that a request is of a kind that a caller may make. What it is about is another question: see
+        `sight`, and the door.
+
+        Raises:
+            ApiError: 403, it is not; 405, nobody may.
+        """
+        resource = request.resource
+        if request.verb not in resource.verbs:
+            offered = ", ".join(resource.verbs)
+            text = f"the server does not allow {request.verb} on {resource.name}, only {offered}: {resource.origin}"
+            raise ApiError(405, text, details=about(resource.group, resource.name, request.name))
+        action = action_of(request)
+        who, scope = caller.principal, caller.scope
+        found = self.possible(who, scope, replace(action, name=""))
+        if not found.allowed and not self._may_copy(who, scope, resource):
+            raise forbidden(caller.name, action, found)
+
+    def check_frontend(self, caller: Caller) -> None:
+        """Makes sure that a credential is good for the fleet API at all.
+
+        Raises:
+            ApiError: 403, it was made for something else.
+        """
+        frontends = caller.scope.frontends
+        if frontends is not None and FRONTEND not in frontends:
+            only = ", ".join(sorted(frontends)) or "nothing"
+            text = f"the credential of {caller.name} was not made for this"
+            raise refused(text, Decision(False, SCOPE_RULE, f"it is good for {only} only, not for the fleet API"))
+
+    def may_copy(self, caller: Caller, request: ResourceRequest, agent: str) -> bool:
+        """Returns whether a caller may copy files of some container of a box, by the command of an exec."""
+        return self._may_copy(caller.principal, caller.scope, request.resource, agent)
+
+    # Public - what is seen
+
+    def sight(self, caller: Caller) -> Sight:
+        """Returns what a caller is shown."""
+
+        def find() -> Visible | None:
+            by = caller.by
+            principal, scope = caller.principal, caller.scope
+            if by is not None and not self.policy.acting(by, scope, FRONTEND, caller.name, principal.groups).allowed:
+                return _nothing
+            return self.policy.rights.agents_visible(principal, scope, FRONTEND)
+
+        return Sight(find, self.policy.labels_of)
+
+    def changed(self) -> None:
+        """The rights are others now: watches that show what they should not, or less than they may, end."""
+        self._generation += 1
+        self._store.step()
+        self._changed_at = self._store.version
+
+    def relabelled(self) -> None:
+        """Labels of a box are others now, which rights may be about: the same, soon."""
+        self._store.step()  # what is listed from now on is listed by them
+        self._changed_at = self._store.version
+        if self._settling is None:
+            self._settling = asyncio.get_running_loop().call_later(LABELS_SETTLE_S, self._settled)
+
+    def following(self, sight: Sight, after: int | None) -> Callable[[], None]:
+        """Returns what a watch is to call before it sends anything: it raises 410 once its client must list again.
+
+        `after`: the version that its client has; None: it is sent all that there is.
+        """
+        sight.look(self._agents())
+        generation = self._generation
+        is_stale = after is not None and after < self._changed_at
+
+        def check() -> None:
+            nonlocal generation
+            if is_stale:
+                raise sight_changed()
+            if generation == self._generation:
+                return
+            generation = self._generation
+            if sight.renew():
+                raise sight_changed()
+
+        return check
+
+    # Internal
+
+    def _settled(self) -> None:
+        self._settling = None
+        self.changed()
+
+    def _of_resource(self, who: Principal, scope: Scope, action: Action, resource: Resource) -> Possibility:
+        verb = verb_of(resource)
+        if verb is None:
+            return ABOUT_ONESELF
+        agent = self._agent_of(action) if action.name else ""
+        if verb is Verb.ADMINISTER and not agent and resource.kind != "Pod":
+            decision = self.policy.rights.decide(self._ask(who, scope, verb))
+            return Possibility(decision.allowed, decision.rule, decision.reason)
+        found = possible(self.policy.rights, self._ask(who, scope, verb, agent))
+        if not found.allowed and self._may_copy(who, scope, resource, agent):
+            return found._replace(reason=f"{found.reason}, but files may be copied (kubectl cp)".lstrip(", "))
+        return found
+
+    def _may_copy(self, who: Principal, scope: Scope, resource: Resource, agent: str = "") -> bool:
+        return (
+            resource.subresource == "exec"
+            and possible(self.policy.rights, self._ask(who, scope, Verb.CP, agent)).allowed
+        )
+
+    def _impersonation(self, who: Principal, scope: Scope, action: Action) -> Possibility:
+        kind = _IMPERSONATED.get(action.resource)
+        if action.group or kind is None:
+            return _no(f"the fleet API lets nobody impersonate {action.resource}")
+        ask = self._ask(who, scope, Verb.IMPERSONATE)
+        if not action.name:
+            return possible(self.policy.rights, ask)
+        decision = self.policy.rights.decide(replace(ask, whom=f"{kind}:{action.name}"))
+        return Possibility(decision.allowed, decision.rule, decision.reason)
+
+    def _ask(self, who: Principal, scope: Scope, verb: Verb, agent: str = "") -> Ask:
+        labels = self.policy.labels_of(agent) if agent else _NO_LABELS
+        return Ask(principal=who, scope=scope, frontend=FRONTEND, verb=verb, agent=agent, labels=labels)
+
+
+# Internal
+
+
+def _no(reason: str) -> Possibility:
+    return Possibility(False, "fleet API", reason)
+
+
+def _nothing(_agent: str, _labels: Mapping[str, str]) -> bool:
+    return False
