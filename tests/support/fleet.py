@@ -180,9 +180,7 @@ async def running_fleet(
     opener = FakeOpener(registry)
     policy = everybody_may_all() if policy is None else policy
     doors = Doors(opener, policy=policy)
-    fleet = FleetServer(
-        registry, doors.door, policy or everybody_may_all(), who({TOKEN: "robot"}), doors.logins, doors.records
-    )
+    fleet = FleetServer(registry, doors.door, policy, who({TOKEN: "robot"}), doors.logins, doors.records)
     tasks = TaskOwner("fleet")
     listener = Listener("fleet", fleet.handle)
 

@@ -4,62 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
-import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
+from contextlib import AbstractAsyncContextManager
 
 import pytest
 
 from tests.support.fleet import TOKEN, Fleet, box, box_node
+from tests.support.fleet_watch import Watch, watching
 from tests.support.waits import eventually, scaled_s
 from tunnel.aio.sockets.conn import Conn
-from tunnel.aio.sockets.http1 import ClientConnection, Response
 from tunnel.kubeapi import watch as watch_module
 
 pytestmark = pytest.mark.timeout(60)
 AUTH = ("authorization", f"Bearer {TOKEN}")
 
 
-class Watch:
-    """The events of one watch, one after the other."""
-
-    def __init__(self, http: ClientConnection, response: Response, conn: Conn) -> None:
-        self.response = response
-        self.conn = conn
-        self._http = http
-        self._rest = b""
-
-    async def next(self) -> tuple[str, dict[str, Any]]:
-        async with asyncio.timeout(scaled_s(10)):
-            while b"\n" not in self._rest:
-                chunk = await self._http.read_chunk()
-                assert chunk, "the watch ended"
-                self._rest += chunk
-        line, _, self._rest = self._rest.partition(b"\n")
-        event = json.loads(line)
-        return event["type"], event["object"]
-
-    async def names(self, count: int) -> list[tuple[str, str]]:
-        events = [await self.next() for _ in range(count)]
-        return [(kind, item["metadata"]["name"]) for kind, item in events]
-
-    async def end(self) -> None:
-        async with asyncio.timeout(scaled_s(10)):
-            assert await self._http.read_chunk() == b""
-
-
-@asynccontextmanager
-async def _asking(fleet: Fleet, target: str, *headers: tuple[str, str]) -> AsyncIterator[Watch]:
-    context = ssl.create_default_context(cadata=fleet.ca_pem.decode())
-    loop = asyncio.get_running_loop()
-    _, conn = await loop.create_connection(Conn, "127.0.0.1", fleet.port, ssl=context)
-    try:
-        http = ClientConnection(conn)
-        yield Watch(http, await http.request("GET", target, [("host", "fleet"), AUTH, *headers]), conn)
-    finally:
-        await conn.aclose()
-        await conn.lost()
+def _asking(fleet: Fleet, target: str, *headers: tuple[str, str]) -> AbstractAsyncContextManager[Watch]:
+    return watching(fleet, target, AUTH, *headers)
 
 
 async def _version(fleet: Fleet, path: str = "/api/v1/nodes") -> str:
