@@ -28,6 +28,9 @@ targets = ["*:80"]
 [[binding]]
 role = "operators"
 users = ["dialer"]
+[[binding]]
+role = "viewer"
+users = ["admin"]
 """
 
 
