@@ -8,11 +8,12 @@ from typing import Protocol
 
 from cloud_server.opens.live import LiveOpen
 from cloud_server.opens.request import OpenRequest
-from cloud_server.rights.ask import Ask, Verb
+from cloud_server.rights.ask import WITH_ACCOUNT, Ask, Verb
 from cloud_server.rights.engine import Decision, Rights
 from cloud_server.routing.route import Route
 from cloud_server.trust.caller import Scope
 from tunnel.aio.sockets.address import split_address
+from tunnel.core.wire.exec_terms import ExecTerms
 from tunnel.core.wire.principal import Principal
 from tunnel.core.wire.target import Target, TcpTarget
 from tunnel.core.wire.target_rule import LOOPBACK_NAME
@@ -78,7 +79,8 @@ class DoorPolicy:
         if live.target is None:  # no route was tried yet: it is asked for then
             return True
         route = Route(live.agent, live.target)
-        if not self.decide(live.request, route).allowed:
+        decision = self.decide(live.request, route)
+        if not decision.allowed or (live.request.verb in WITH_ACCOUNT and _demands_more(decision, live.terms)):
             return False
         resolved = live.stream.resolved_address if live.stream is not None else ""
         return self.forbids(live.request, route, resolved) is None
@@ -123,6 +125,13 @@ def is_name(target: Target) -> bool:
 
 
 # Internal
+
+
+def _demands_more(decision: Decision, terms: ExecTerms) -> bool:
+    """Whether a rule demands of a command now what was not demanded of the box when it began."""
+    if decision.record and not terms.record:
+        return True
+    return decision.accounts is not None and (terms.accounts is None or not terms.accounts <= decision.accounts)
 
 
 def _resolved(asked: Target, resolved: str) -> TcpTarget | None:

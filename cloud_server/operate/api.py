@@ -132,10 +132,15 @@ class Api:
 
     def _read(self, path: str, handler: Handler) -> Handler:
         async def handle(call: AdminCall) -> object:
+            audit = self._served.audit
+            key, about = (call.principal.name, path), {"resource": f"longline/{path}", **_named(call)}
+            try:
+                self._check(call, Verb.OBSERVE)
+            except AdminError as error:
+                audit.record_folded("refused", key, **_who(call), **about, code=error.code, text=error.text)
+                raise
             if call.principal.kind is not PrincipalKind.LOCAL_PROCESS:  # who may read it there may read the log, too
-                key, about = (call.principal.name, path), {"resource": f"longline/{path}", **_named(call)}
-                self._served.audit.record_folded("read", key, **_who(call), **about)
-            self._check(call, Verb.OBSERVE)
+                audit.record_folded("read", key, **_who(call), **about)
             try:
                 return await handler(call)
             except AdministrationFailed as error:

@@ -36,6 +36,16 @@ METADATA = "169.254.169.254"
 REBOUND = "rebound.example"
 """A name that leads to METADATA on this box, as an answer of DNS might."""
 PORT = 8769
+SERVER_NAMES_IT = f"""
+[[role]]
+name = "metadata"
+[[role.allow]]
+targets = ["{METADATA}:{PORT}"]
+[[binding]]
+role = "metadata"
+users = ["ann", "bob"]
+groups = ["system:local-process"]
+"""
 
 
 @dataclass
@@ -82,6 +92,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             cwd=hosts.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         try:
+            # What is tested is the box's say: the server names the address.
+            made.policy.write_text(made.policy.read_text() + SERVER_NAMES_IT)
             made.start()
             inside = ["unshare", "--mount", "sh", "-c", f'mount --bind {hosts} /etc/hosts && exec "$@"', "sh"]
             box = made.join("box-7", prefix=namespace.command(inside), host={"exec": True})

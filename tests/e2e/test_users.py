@@ -57,7 +57,7 @@ def up() -> Iterator[Cluster]:
         (port,) = free_ports(1)
         site = {"name": SITE, "kubeconfig": str(made.folder / "site.yaml"), "agent": BOX}
         made.configure({"connect": {"listen_kubectl": f"127.0.0.1:{port}"}, "cluster": [site]})
-        made.bind("contractor", "lena", "mia")  # what they may not is for their credentials
+        made.bind("contractor", "lena", "mia", "zoe")  # what they may not is for their credentials
         _site_kubeconfig(made, f"https://127.0.0.2:{echo.port}")
         made.start()
         user = os.environ.get("USER") or "root"

@@ -142,7 +142,7 @@ def test_a_bad_file_changes_nothing_and_is_told(server: Server) -> None:
     assert done.returncode == 1
     assert "LL1061" in done.stderr
     checked = command_result("cloud-server", "policy", "check", "--config", str(server.cluster.config))
-    assert (checked.returncode, "policy.toml:11: test[0]" in checked.stderr) == (2, True)
+    assert (checked.returncode, "policy.toml:14: test[0]" in checked.stderr) == (2, True)
 
 
 def test_sighup_and_the_reload_command_read_it(server: Server) -> None:

@@ -11,7 +11,7 @@ import structlog
 
 from cloud_server.frontends.fleet import discovery, resources
 from cloud_server.frontends.fleet.access import Access
-from cloud_server.frontends.fleet.actions import Action
+from cloud_server.frontends.fleet.actions import Action, action_of
 from cloud_server.frontends.fleet.causes import cause, status_body
 from cloud_server.frontends.fleet.credentials import bearer, identify, unauthorized
 from cloud_server.frontends.fleet.impersonation import acting, check_as_oneself
@@ -161,7 +161,11 @@ class FleetServer:
             if about is None:
                 await self._serve_path(exchange, request)
                 return
-            self._access.check(caller, about)
+            try:
+                self._access.check(caller, about)
+            except ApiError as error:
+                self._record_refused(exchange.peer, caller, action_of(about), error)
+                raise
             self._record_read(exchange.peer, caller, about)
             await self._serve_resource(exchange, request, about, caller)
         except HttpError as error:
@@ -192,6 +196,9 @@ class FleetServer:
     def _acting(self, caller: Caller, conn: Conn, request: Request) -> Caller:
         try:
             return acting(self._access.policy, self._authenticator, caller, request.headers)
+        except ApiError as error:
+            self._record_refused(conn.peer, caller, Action(verb="impersonate", resource="users"), error)
+            raise
         except LoginRefused as refused:
             self._logins.refused(FRONTEND, conn.peer, refused)
             raise ApiError(403, refused.text, cause=cause(refused.fault)) from refused
@@ -224,6 +231,26 @@ class FleetServer:
     async def _administer(self, routes: Routes, exchange: Exchange, request: Request, caller: Caller) -> None:
         limits = {"until": caller.until, "scope": caller.scope}
         await answer(routes, exchange, request, caller.principal, exchange.peer, limits)
+
+    def _record_refused(self, peer: str, caller: Caller, action: Action, error: ApiError) -> None:
+        """Records what a caller may not do at any box. What goes on to one has a record of its own."""
+        who = caller.principal
+        self._audit.record_folded(
+            "refused",
+            (who.name, who.proof, action.verb, action.group, action.resource, error.code),
+            frontend=FRONTEND,
+            kind=who.kind.label,
+            who=who.name,
+            proof=who.proof,
+            peer=split_host_port(peer)[0],
+            verb=action.verb,
+            group=action.group,
+            resource=action.resource,
+            namespace=action.namespace,
+            name=action.name,
+            status=error.code,
+            text=error.message,
+        )
 
     def _record_read(self, peer: str, caller: Caller, about: ResourceRequest) -> None:
         """Records what is read, and not each object of it; the same again and again becomes one record."""

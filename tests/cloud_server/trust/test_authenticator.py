@@ -148,6 +148,19 @@ def test_a_token_stands_for_its_user_until_it_ends(kept: Kept, authenticator: Au
     assert len(kept.shown) == 2
 
 
+def test_somebody_who_is_acted_as_has_the_limits_of_whoever_acts(kept: Kept, authenticator: Authenticator) -> None:
+    real = Caller(
+        Principal(kind=PrincipalKind.USER, name="ann", proof="certificate:5f3a"), NOW, Scope(verbs=frozenset({"get"}))
+    )
+    acting = authenticator.acted_as(real, "bob", ("ops",))
+    assert (acting.until, acting.scope, acting.by) == (NOW, real.scope, real.principal)
+    assert acting.principal == Principal(
+        kind=PrincipalKind.USER, name="bob", groups=("ops",), proof="user:ann certificate:5f3a"
+    )
+    kept.users["bob"] = replace(kept.users["bob"], revoked=NOW)
+    assert refusal(lambda: authenticator.acted_as(real, "bob", ()))[0] == "LL2041"
+
+
 def test_each_reason_for_which_a_user_is_nobody_has_its_code(kept: Kept, authenticator: Authenticator) -> None:
     kept.users["bob"] = replace(kept.users["bob"], revoked=NOW, reason="left")
     for ask in (
