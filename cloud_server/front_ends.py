@@ -162,10 +162,10 @@ class FrontEnds:
         if self._fleet is not None:
             self._fleet.rights_changed()
 
-    def relabelled(self) -> None:
-        """The same for labels that the operator has set."""
+    def relabelled(self, agent: str) -> None:
+        """The same for labels of a box that the operator has set."""
         if self._fleet is not None:
-            self._fleet.relabelled()
+            self._fleet.relabelled(agent)
 
     @property
     def undecided(self) -> int:

@@ -353,14 +353,15 @@ class CloudServer:
         self._recheck()
         self.front_ends.rights_changed()
 
-    def _relabelled(self, _name: str) -> None:
+    def _relabelled(self, name: str) -> None:
         """Rules may be about the labels of a box."""
-        self._recheck()
-        self.front_ends.relabelled()
+        self._recheck(lambda live: live.agent == name)
+        self.front_ends.relabelled(name)
 
-    def _recheck(self) -> None:
+    def _recheck(self, is_meant: Callable[[LiveOpen], bool] = lambda _live: True) -> None:
+        """Ends what runs, and is not allowed any more."""
         lost = OpenRefused("the policy does not allow it any more", Code.STANDING_LOST)
-        self._tell_ended(self.live.end_where(lambda live: not self.policy.still_allows(live), lost))
+        self._tell_ended(self.live.end_where(lambda live: is_meant(live) and not self.policy.still_allows(live), lost))
 
     def _policy_reloaded(self, one: Reloaded) -> None:
         self.audit.record("policy", **one.as_json())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
@@ -32,6 +33,8 @@ from tunnel.kubeapi.store import ObjectStore
 LABELS_SETTLE_S = 0.5
 """How long more changes of labels are waited for before watches go by them: a script sets those of a thousand boxes at
 once, and each watch looks at all boxes anew."""
+REMEMBERED = 16
+"""Changes of labels; a watch that has seen fewer of them looks at all boxes, as after a change of the policy."""
 STRANGERS = ("", "system:anonymous")
 ABOUT_ONESELF = Possibility(True, "everybody", "whoever has a credential may ask about themselves")
 _IMPERSONATED = {"users": "user", "groups": "group"}
@@ -54,6 +57,9 @@ class Access:
         self._store = store
         self._generation = 0
         self._changed_at = 0
+        self._relabelled: dict[str, None] = {}
+        self._labels: deque[tuple[int, Iterable[str]]] = deque(maxlen=REMEMBERED)
+        """Of the generations in which nothing but labels changed, the boxes that have others."""
         self._settling: asyncio.TimerHandle | None = None
 
     # Public - decisions
@@ -132,8 +138,9 @@ class Access:
         self._store.step()
         self._changed_at = self._store.version
 
-    def relabelled(self) -> None:
+    def relabelled(self, agent: str) -> None:
         """Labels of a box are others now, which rights may be about: the same, soon."""
+        self._relabelled[agent] = None
         self._store.step()  # what is listed from now on is listed by them
         self._changed_at = self._store.version
         if self._settling is None:
@@ -154,8 +161,9 @@ class Access:
                 raise sight_changed()
             if generation == self._generation:
                 return
+            agents = self._relabelled_since(generation)
             generation = self._generation
-            if sight.renew():
+            if sight.renew() if agents is None else sight.relabel(agents):
                 raise sight_changed()
 
         return check
@@ -164,7 +172,14 @@ class Access:
 
     def _settled(self) -> None:
         self._settling = None
+        agents, self._relabelled = self._relabelled, {}
         self.changed()
+        self._labels.append((self._generation, agents))
+
+    def _relabelled_since(self, generation: int) -> set[str] | None:
+        """The boxes that have other labels; None where more than labels has changed since, or it is too long ago."""
+        later = [agents for number, agents in self._labels if number > generation]
+        return set().union(*later) if len(later) == self._generation - generation else None
 
     def _of_resource(self, who: Principal, scope: Scope, action: Action, resource: Resource) -> Possibility:
         verb = verb_of(resource)

@@ -138,9 +138,9 @@ class FleetServer:
         """Ends the watches that show more, or less, than what the policy allows now."""
         self._access.changed()
 
-    def relabelled(self) -> None:
-        """The same for labels that the operator has set, within a second."""
-        self._access.relabelled()
+    def relabelled(self, agent: str) -> None:
+        """The same for labels of a box that the operator has set, within a second."""
+        self._access.relabelled(agent)
 
     # Internal
 
@@ -225,6 +225,7 @@ class FleetServer:
         if login is None:
             return False
         exchange.trust()
+        check_as_oneself(login.caller, request.headers)
         await answer(self._admin, exchange, request, login.caller.principal, exchange.peer, {"login": login})
         return True
 

@@ -42,6 +42,11 @@ class Sight:
             for agent in agents:
                 self.shows(agent)
 
+    def relabel(self, agents: Iterable[str]) -> bool:
+        """Decides anew on boxes that have other labels; returns whether any answer is another."""
+        known = [(agent, was) for agent in agents if (was := self._decided.pop(agent, None)) is not None]
+        return any(self.shows(agent) is not was for agent, was in known)
+
     def renew(self) -> bool:
         """Goes by the rights and labels of now; returns whether what is shown is another, or may be."""
         everything, before = self.everything, self._decided

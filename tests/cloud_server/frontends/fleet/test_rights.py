@@ -370,8 +370,12 @@ async def test_labels_change_what_a_watch_sees(boxes: Boxes) -> None:
     as_ann = (("authorization", f"Bearer {TOKEN}"), ("impersonate-user", "ann"))
     async with watching(boxes.fleet, "/api/v1/nodes?watch=1", *as_ann) as watch:
         assert await watch.names(2) == [("ADDED", "a-1"), ("ADDED", "a-2")]
+        boxes.labels["b-1"] = {"site": "b", "rack": "7"}  # which changes nothing that is seen
+        boxes.fleet.server.relabelled("b-1")
+        boxes.fleet.registry.change("a-1", version="0.3.0")
+        assert await watch.names(1) == [("MODIFIED", "a-1")]
         boxes.labels["b-1"] = {"site": "a"}
-        boxes.fleet.server.relabelled()
+        boxes.fleet.server.relabelled("b-1")
         assert (await watch.next())[1]["code"] == 410
     assert await boxes.names("/api/v1/nodes") == ["a-1", "a-2", "b-1"]
 
@@ -385,6 +389,8 @@ async def test_who_may_see_nothing_is_told(boxes: Boxes) -> None:
     )
     code, _ = await ask(boxes.fleet, "/version")
     assert code == 200
+    (record,) = (one for one in boxes.fleet.doors.records.of("refused") if one.get("resource") == "nodes")
+    assert (record["who"], record["verb"], "default deny" in record["text"]) == ("ann", "list", True)
 
 
 async def _review(boxes: Boxes, kind: str, **spec: Any) -> Any:
