@@ -75,6 +75,15 @@ whom = ["user:carl"]
 [[binding]]
 role = "help-desk"
 users = ["hella"]
+
+[[role]]
+name = "night-desk"
+[[role.allow]]
+verbs = ["impersonate"]
+whom = ["user:otto", "group:operators"]
+[[binding]]
+role = "night-desk"
+users = ["nora"]
 """
 
 
@@ -223,6 +232,20 @@ def test_who_may_acts_as_somebody_else(up: Cluster, hella: User, carl: User) -> 
         assert f'User "hella" cannot impersonate resource "{kind}" in API group "" at the cluster scope' in refused
     assert 'cannot impersonate resource "users"' in carl.refusal("get", "nodes", "--as", "hella")
     up.server.wait_for_log('"proof":"user:hella certificate:')
+
+
+def test_what_is_done_as_somebody_else_ends_with_whoever_does_it(up: Cluster, admin: User) -> None:
+    nora = User(up, "nora")
+    as_otto = ("--as", "otto", "--as-group", "operators")
+    assert 'User "otto" cannot' in nora.refusal("exec", "b-1", "--as", "otto", "--", "id"), "his group is not asked for"
+    with nora.follow("exec", *as_otto, "a-1", "--", "sh", "-c", "echo begun; exec sleep 60") as shell:
+        assert shell.stdout is not None
+        assert shell.stdout.readline() == "begun\n"
+        up.boxes["a-1"].agent.wait_for_log('"who":"otto","groups":["operators"],"proof":"user:nora certificate:')
+        with sooner_than(10, "the end of a command of a revoked user"):
+            up.typed("user", "revoke", "nora")
+            assert shell.wait(20) != 0
+    assert "revoked" in nora.refusal("get", "nodes", *as_otto)
 
 
 def test_the_admin_api_is_shown_to_observers_and_changed_by_administrators(
