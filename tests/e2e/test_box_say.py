@@ -36,6 +36,11 @@ METADATA = "169.254.169.254"
 REBOUND = "rebound.example"
 """A name that leads to METADATA on this box, as an answer of DNS might."""
 PORT = 8769
+SERVICE = f"""
+import http.server, socketserver
+socketserver.TCPServer(("{METADATA}", {PORT}), http.server.SimpleHTTPRequestHandler).serve_forever()
+"""
+"""Not `-m http.server`, which looks up its own name first, and there is no DNS."""
 SERVER_NAMES_IT = f"""
 [[role]]
 name = "metadata"
@@ -43,7 +48,7 @@ name = "metadata"
 targets = ["{METADATA}:{PORT}"]
 [[binding]]
 role = "metadata"
-users = ["ann", "bob"]
+users = ["ann", "bob", "dialer"]
 groups = ["system:local-process"]
 """
 
@@ -88,7 +93,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with box_namespace() as namespace, cluster(host=namespace.host_address) as made:
         namespace.run("ip", "addr", "add", f"{METADATA}/32", "dev", "lo")
         service = subprocess.Popen(
-            namespace.command([sys.executable, "-m", "http.server", str(PORT), "--bind", METADATA]),
+            namespace.command([sys.executable, "-c", SERVICE]),
             cwd=hosts.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         try:
