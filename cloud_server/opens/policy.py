@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from ipaddress import ip_address
 from typing import Protocol
 
-from cloud_server.opens.live import LiveOpen
 from cloud_server.opens.request import OpenRequest
 from cloud_server.rights.ask import Ask, Verb
 from cloud_server.rights.engine import Decision, Rights
@@ -45,7 +44,7 @@ class DoorPolicy:
 
     def __init__(self, rights: Rights, labels_of: LabelsOf = no_labels) -> None:
         self.rights = rights
-        """They hold for what is opened from then on; see `still_allows` for what runs."""
+        """They hold for what is opened from then on; see `Policed.objection` for what runs."""
         self.labels_of = labels_of
 
     def decide(self, request: OpenRequest, route: Route) -> Decision:
@@ -61,16 +60,6 @@ class DoorPolicy:
     def weighs_addresses(self, request: OpenRequest) -> bool:
         """See Policy."""
         return self.rights.denies_targets(request.caller.principal)
-
-    def still_allows(self, live: LiveOpen) -> bool:
-        """Returns whether what runs, or is being opened, is allowed by the rights that there are now."""
-        if live.target is None:  # no route was tried yet: it is asked for then
-            return True
-        route = Route(live.agent, live.target)
-        if not self.decide(live.request, route).allowed:
-            return False
-        resolved = live.stream.resolved_address if live.stream is not None else ""
-        return self.forbids(live.request, route, resolved) is None
 
     # Internal
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from fnmatch import fnmatchcase
 from types import MappingProxyType
+from typing import NamedTuple
 
 from tunnel.core.wire.principal import Principal
 
@@ -27,6 +28,15 @@ class Scope:
     """Such as `10.0.0.0/8:443`, written as in the policy file."""
 
 
+class Shown(NamedTuple):
+    """What a caller showed, so that it can be looked at again."""
+
+    key: str
+    """Of its record: a token's SHA-256, or a certificate's serial."""
+    made: datetime | None
+    """When it was made; None when that is not known."""
+
+
 UNLIMITED = Scope()
 """Good for all that its principal may do."""
 
@@ -39,6 +49,8 @@ class Caller:
     until: datetime | None = None
     """When the credential ends, in UTC; None when it does not end, or nobody showed one."""
     scope: Scope = UNLIMITED
+    shown: Shown | None = field(default=None, compare=False, repr=False)
+    """None when it was nothing that is kept here."""
 
     @property
     def name(self) -> str:
