@@ -58,6 +58,7 @@ def up() -> Iterator[Cluster]:
         site = {"name": SITE, "kubeconfig": str(made.folder / "site.yaml"), "agent": BOX}
         made.configure({"connect": {"listen_kubectl": f"127.0.0.1:{port}"}, "cluster": [site]})
         _site_kubeconfig(made, f"https://127.0.0.2:{echo.port}")
+        made.bind("contractor", "mia")
         made.start()
         user = os.environ.get("USER") or "root"
         for name in (BOX, "box-8"):
