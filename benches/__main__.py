@@ -16,7 +16,7 @@ from typing import Protocol, cast
 from benches import page, results, tables
 from benches.machine import machine, moment
 
-GROUPS = ("fast", "tradeoff", "commands", "links", "scale", "rights")
+GROUPS = ("fast", "tradeoff", "commands", "links", "scale", "rights", "standing")
 """Modules of this package, in the order of the tables."""
 
 

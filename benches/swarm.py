@@ -10,15 +10,15 @@ with the server's own authority, and the server finds the names in its state fol
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
@@ -26,6 +26,8 @@ import uvloop
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from cloud_server.trust.ca import CertificateAuthority, key_pem, spki_sha256
+from cloud_server.trust.database import DATABASE_FILE, Database, Write
+from cloud_server.trust.records import AGENTS, AgentRecord
 from edge_agent.link import greeting
 from edge_agent.link.addresses import Addresses
 from edge_agent.link.greeting import Box
@@ -44,7 +46,6 @@ DIALS_AT_ONCE = 48
 """Dials under way in one process. A box has processors of its own, and its handshake takes them for milliseconds; here
 thousands share one, and if all dialled at once, none of them would be done before the server's patience ends."""
 REPORT_S = 0.1
-JOINED = "2026-01-01T00:00:00+00:00"
 
 
 def name_of(number: int) -> str:
@@ -127,16 +128,18 @@ class Swarm:
 def enroll(state: Path, folder: Path, count: int) -> None:
     """Make agents' certificates in `folder`, and write them into a server's state as joined."""
     authority = CertificateAuthority.load(state, "longline")
-    agents = state / "agents"
-    agents.mkdir(exist_ok=True)
+    joined = datetime.now(UTC)
+    writes = []
     folder.mkdir(exist_ok=True)
     (folder / "ca.crt").write_bytes(authority.pem)
     for name in map(name_of, range(count)):
         key = ec.generate_private_key(ec.SECP256R1())
         (folder / f"{name}.crt").write_bytes(authority.issue_agent(name, key.public_key()))
         (folder / f"{name}.key").write_bytes(key_pem(key))
-        record = {"name": name, "joined": JOINED, "spki_sha256": spki_sha256(key.public_key()).hex(), "revoked": None}
-        (agents / f"{name}.json").write_text(json.dumps(record))
+        record = AgentRecord(name=name, joined=joined, spki_sha256=spki_sha256(key.public_key()).hex())
+        writes.append(Write(AGENTS.name, name, AGENTS.encode(record)))
+    with closing(Database(state / DATABASE_FILE)) as database:
+        database.commit(writes)
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from cloud_server.front_ends import FrontEnds
 from cloud_server.frontends.exposed import Exposed
 from cloud_server.frontends.logins import RefusedLogins
 from cloud_server.opens.door import Door
-from cloud_server.opens.live import LiveOpen, LiveOpens
+from cloud_server.opens.live import LiveOpens
 from cloud_server.opens.local import Local
 from cloud_server.opens.policy import DoorPolicy
 from cloud_server.operate.agent_book import AgentBook
@@ -41,6 +41,7 @@ from cloud_server.trust.enrollment import Enrollment
 from cloud_server.trust.sightings import Sightings
 from cloud_server.trust.signer import Signer, SignerFailed
 from cloud_server.trust.sqlite_store import SqliteStore
+from cloud_server.trust.standing import Standing
 from cloud_server.trust.store import StoreUnavailable
 from cloud_server.trust.tokens import JoinTokens
 from cloud_server.trust.users import Users
@@ -63,7 +64,6 @@ from tunnel.core.streams.budget import Budget
 from tunnel.core.wire.errors import Code, OpenRefused, SessionRefused, TunnelError
 from tunnel.core.wire.faults import CANNOT_LISTEN, DRAIN_CUT, SIGNER_FAILED, FaultError
 from tunnel.core.wire.limits import MIB, Limits, Timing
-from tunnel.core.wire.principal import PrincipalKind
 
 PROCESS_BUDGET_BYTES = 1024 * MIB
 """Receive windows of all sessions together."""
@@ -138,13 +138,13 @@ class CloudServer:
         self._tls = tls_of(config)
         self._sightings = Sightings(store)
         self._users = Users(store, recorded=tunnel.client_ca is None)
-        self._users.when_lost(self._credential_lost)
         self.certificates = Certificates(config, self.agents.each, self.events.expiry, self._users.lasting)
         authenticator = Authenticator(tunnel.trust_domain, self._users)
+        self.standing = Standing(authenticator.again)
         local = Local(self.agents, self.directory)
         self.policy = DoorPolicy(NO_POLICY.rights, self.joined.labels)
         self.followed_policy = FollowedPolicy(policy_file_of(config), self._swap_policy, self._policy_reloaded)
-        self._door = Door(self.live, Router(self.agents), self.policy, audit, local)
+        self._door = Door(self.live, Router(self.agents), self.policy, audit, local, standing=self.standing)
         self._exposed = Exposed(self._door, [], lambda name: authenticator.agent(name, ""))
         self.sessions = self._agent_sessions(config)
         self._signer = None if tunnel.client_ca is not None else Signer(state, tunnel.trust_domain)
@@ -336,32 +336,18 @@ class CloudServer:
         self.joined.when_joined(self.events.joined)
         self.joined.when_changed(self.events.agent_record)
         self.joined.when_labelled(self._relabelled)
-
-    def _credential_lost(self, is_meant: Callable[[str, str], bool], why: str) -> None:
-        """A user, or a credential of theirs, was revoked: what runs on it ends."""
-
-        def stands_on_it(live: LiveOpen) -> bool:
-            caller = live.request.caller
-            both = [one for one in (caller.principal, caller.by) if one is not None]
-            return any(one.kind is PrincipalKind.USER and is_meant(one.name, one.proof) for one in both)
-
-        self._tell_ended(self.live.end_where(stands_on_it, OpenRefused(why, Code.STANDING_LOST)))
+        self._users.when_changed(self.standing.changed)
 
     def _swap_policy(self, policy: PolicyFile) -> None:
         """Goes by another policy; what runs and is not allowed by it any more ends."""
         self.policy.rights = policy.rights
-        self._recheck()
+        self.standing.rules_changed()
         self.front_ends.rights_changed()
 
     def _relabelled(self, name: str) -> None:
         """Rules may be about the labels of a box."""
-        self._recheck(lambda live: live.agent == name)
+        self.standing.rules_changed()
         self.front_ends.relabelled(name)
-
-    def _recheck(self, is_meant: Callable[[LiveOpen], bool] = lambda _live: True) -> None:
-        """Ends what runs, and is not allowed any more."""
-        lost = OpenRefused("the policy does not allow it any more", Code.STANDING_LOST)
-        self._tell_ended(self.live.end_where(lambda live: is_meant(live) and not self.policy.still_allows(live), lost))
 
     def _policy_reloaded(self, one: Reloaded) -> None:
         self.audit.record("policy", **one.as_json())
@@ -369,7 +355,7 @@ class CloudServer:
 
     def _removed(self, name: str, error: TunnelError) -> None:
         """An agent's membership was taken away: what runs to it ends with that as the reason, and then its session."""
-        lost = OpenRefused(str(error), Code.STANDING_LOST)
+        lost = OpenRefused(str(error), Code.STANDING_LOST, error.fault)
         self.live.end_where(lambda live: live.agent == name, lost)
         self.agents.removed(name, error)
 

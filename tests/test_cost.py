@@ -32,8 +32,9 @@ from cloud_server.opens.local import Local
 from cloud_server.operate.metrics import Metrics, Sources
 from cloud_server.rights.policy_file import load_policy
 from cloud_server.routing.route import Route
+from cloud_server.trust.standing import Standing
 from tests.core.traffic import App, Echo, Pinger, Sink, Source, Traffic
-from tests.support.doors import Records, asking
+from tests.support.doors import Records, asking, who
 from tests.support.joined import TARGET, echo, joined
 from tests.support.policies import everybody_may_all
 from tests.support.simulation import Simulation
@@ -263,21 +264,23 @@ class Ways:
 
 @pytest.mark.looptime
 async def test_what_the_door_adds_to_an_open() -> None:
-    """Route, policy, both records, the table and the figures: what is beside the session's own work for a stream."""
+    """Route, policy, standing, both records, the table and the figures: what is beside the session's own work."""
     count, audit = 100, Records()
     live, directory = LiveOpens(), MemoryDirectory()
     async with joined(echo) as both:
         directory.put("box-7", both.server)
         agents = Agents(NobodyJoined(), directory)
         counts = Metrics("1", sources_of(agents, live))
-        door = Door(live, Ways(), everybody_may_all(), audit, Local(agents, directory), counts)
+        known = who({"secret": "ann"})
+        standing, caller = Standing(known.again), known.by_token("secret")
+        door = Door(live, Ways(), everybody_may_all(), audit, Local(agents, directory), counts, standing)
         costs = []
         for through_the_door in (False, True):
             lines = Lines(of=DOOR)
             with lines.counted():
                 for _ in range(count):
                     if through_the_door:
-                        opened = await door.open(asking())
+                        opened = await door.open(asking(caller=caller))
                         assert opened is not None
                         stream = opened.opened()
                     else:
@@ -288,4 +291,4 @@ async def test_what_the_door_adds_to_an_open() -> None:
                     assert await stream.read() == b""
             costs.append(lines.count / count)
     assert [record["event"] for record in audit] == ["open", "end"] * count
-    check(Cost(costs[1] - costs[0]), Cost(lines=402))
+    check(Cost(costs[1] - costs[0]), Cost(lines=467))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
 from structlog.contextvars import bind_contextvars
@@ -17,6 +19,7 @@ from cloud_server.opens.request import OpenRequest
 from cloud_server.routing.names import parse_target
 from cloud_server.routing.route import Route
 from cloud_server.trust.caller import Caller
+from cloud_server.trust.standing import Standing
 from tunnel.aio.operate.audit import Audit
 from tunnel.aio.sessions.incoming import GAVE_UP
 from tunnel.aio.sessions.pending import Gone, open_unless_gone
@@ -52,6 +55,7 @@ class Door:
         audit: Audit,
         local: Opener,
         counts: OpenCounts | None = None,
+        standing: Standing | None = None,
     ) -> None:
         """Puts the chain together.
 
@@ -62,7 +66,10 @@ class Door:
             audit: takes the records.
             local: opens streams at agents.
             counts: is told what happens; None: nobody wants to know.
+            standing: keeps what everything stands on; None: nothing is ever taken away.
         """
+        self.standing = Standing() if standing is None else standing
+        """What is opened here is held by it; whatever else lasts is, too."""
         self._live = live
         self.routing = routing
         """May be replaced as a whole; it holds for what is asked for from then on."""
@@ -91,6 +98,7 @@ class Door:
         """
         live = self._begin(request)
         try:
+            self._stand(live)
             stream = await open_unless_gone(self._routed(live), gone, live.scope)
         except BaseException as error:
             self._not_opened(live, error)
@@ -111,6 +119,7 @@ class Door:
         """
         live = self._begin(request)
         try:
+            self._stand(live)
             live.permitted = self._routes(request)
             self._policed.check(live)
             self._recorded.admit()
@@ -143,6 +152,17 @@ class Door:
         # Without a deadline: what ends the opening of an open is what ends any wait at its deadline.
         live.scope = asyncio.timeout(None)
         return live
+
+    def _stand(self, live: LiveOpen) -> None:
+        """Ends an open as soon as nothing allows it any more.
+
+        Raises:
+            OpenRefused: nothing does already.
+        """
+        caller = live.request.caller
+        live.hold = hold = self.standing.hold(caller, live.end, partial(self._policed.objection, live))
+        if hold.caller is not caller:
+            live.request = replace(live.request, caller=hold.caller)
 
     async def _routed(self, live: LiveOpen) -> Stream:
         live.permitted = self._routes(live.request)

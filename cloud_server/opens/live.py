@@ -15,6 +15,7 @@ from typing import NamedTuple
 from cloud_server.agents.feed import Feed
 from cloud_server.opens.request import OpenRequest
 from cloud_server.routing.route import Route
+from cloud_server.trust.standing import Hold
 from tunnel.aio.sessions.stream import Stream
 from tunnel.core.wire.errors import Code, OpenRefused
 from tunnel.core.wire.exec_terms import ANY_TERMS
@@ -69,8 +70,8 @@ class LiveOpen:
     """One open, from the request to the end of its stream."""
 
     __slots__ = (
-        "_loop", "agent", "ended_by", "id", "outcome", "permitted", "recorded", "request", "rule", "scope", "since",
-        "started_s", "stream", "target", "terms", "tried",
+        "_loop", "agent", "ended_by", "hold", "id", "outcome", "permitted", "recorded", "request", "rule", "scope",
+        "since", "started_s", "stream", "target", "terms", "tried",
     )  # fmt: skip
 
     def __init__(self, number: int, request: OpenRequest) -> None:
@@ -100,6 +101,8 @@ class LiveOpen:
         """Why this server ended it; None when it did not."""
         self.scope: asyncio.Timeout | None = None
         """What is waited in while it is being opened."""
+        self.hold: Hold | None = None
+        """What it stands on; None where it was refused before."""
         self._loop = asyncio.get_running_loop()
 
     @property
@@ -123,7 +126,7 @@ class LiveOpen:
             return
         self.ended_by = error
         if self.stream is not None:
-            self.stream.abort(error.code, str(error))
+            self.stream.abort(error.code, str(error), error.fault)
         elif self.scope is not None:
             self.scope.reschedule(self._loop.time())
 
@@ -227,6 +230,8 @@ class LiveOpens:
         """Takes an open out of the table; what it carried stays counted."""
         if self._opens.pop(live.id, None) is None:
             return
+        if live.hold is not None:
+            live.hold.release()
         frontend = live.request.frontend
         if live.stream is not None:
             self._ended[frontend] = _plus(self._ended[frontend], live.stream)

@@ -6,10 +6,12 @@ from dataclasses import replace
 from typing import Protocol
 
 from cloud_server.opens.live import LiveOpen, Permitted
-from cloud_server.opens.policy import Policy, is_name
+from cloud_server.opens.policy import Policy, demands_more, is_name
 from cloud_server.rights.ask import WITH_ACCOUNT
+from cloud_server.rights.engine import Decision
 from cloud_server.rights.scopes import SCOPE_RULE
 from cloud_server.routing.route import Route
+from cloud_server.trust.caller import Caller
 from tunnel.aio.sessions.stream import Stream
 from tunnel.core.wire.errors import Code, OpenRefused
 from tunnel.core.wire.exec_terms import ExecTerms
@@ -72,6 +74,27 @@ class Policed:
             fault = OUT_OF_SCOPE if live.rule == SCOPE_RULE else None
             raise OpenRefused(f"{text}: {reason}" if reason else text, Code.NOT_ALLOWED, fault)
         live.permitted = allowed
+
+    def objection(self, live: LiveOpen, caller: Caller) -> OpenRefused | None:
+        """Returns why what runs, or is being opened, is not allowed any more; None when it is.
+
+        `caller` is who it is for, as they are now.
+        """
+        if caller is not live.request.caller:
+            live.request = replace(live.request, caller=caller)
+        if live.target is None:  # no route was tried yet: it is asked for then
+            return None
+        route = Route(live.agent, live.target)
+        decision: Decision | None = self.policy.decide(live.request, route)
+        if decision is not None and decision.allowed:
+            if live.request.verb in WITH_ACCOUNT and demands_more(decision, live.terms):
+                text = f"rule {decision.rule} demands more of it now than when it began"
+                return OpenRefused(text, Code.STANDING_LOST)
+            resolved = live.stream.resolved_address if live.stream is not None else ""
+            decision = self.policy.forbids(live.request, route, resolved)
+        if decision is None:
+            return None
+        return OpenRefused(f"not allowed any more, by rule {decision.rule}", Code.STANDING_LOST)
 
     # Internal
 

@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from ipaddress import ip_address
 from typing import Protocol
 
-from cloud_server.opens.live import LiveOpen
 from cloud_server.opens.request import OpenRequest
-from cloud_server.rights.ask import WITH_ACCOUNT, Ask, Verb
+from cloud_server.rights.ask import Ask, Verb
 from cloud_server.rights.engine import Decision, Rights
 from cloud_server.routing.route import Route
 from cloud_server.trust.caller import Scope
@@ -49,7 +48,7 @@ class DoorPolicy:
 
     def __init__(self, rights: Rights, labels_of: LabelsOf = no_labels) -> None:
         self.rights = rights
-        """They hold for what is opened from then on; see `still_allows` for what runs."""
+        """They hold for what is opened from then on; see `Policed.objection` for what runs."""
         self.labels_of = labels_of
 
     def decide(self, request: OpenRequest, route: Route) -> Decision:
@@ -73,17 +72,6 @@ class DoorPolicy:
     def weighs_addresses(self, request: OpenRequest) -> bool:
         """See Policy."""
         return self.rights.denies_targets(request.caller.principal)
-
-    def still_allows(self, live: LiveOpen) -> bool:
-        """Returns whether what runs, or is being opened, is allowed by the rights that there are now."""
-        if live.target is None:  # no route was tried yet: it is asked for then
-            return True
-        route = Route(live.agent, live.target)
-        decision = self.decide(live.request, route)
-        if not decision.allowed or (live.request.verb in WITH_ACCOUNT and _demands_more(decision, live.terms)):
-            return False
-        resolved = live.stream.resolved_address if live.stream is not None else ""
-        return self.forbids(live.request, route, resolved) is None
 
     def acting(self, by: Principal, scope: Scope, frontend: str, name: str, groups: Iterable[str]) -> Decision:
         """Returns whether somebody may act as a user with these groups; the first refusal is told.
@@ -113,6 +101,13 @@ class DoorPolicy:
         )  # fmt: skip
 
 
+def demands_more(decision: Decision, terms: ExecTerms) -> bool:
+    """Returns whether a rule demands of a command now what was not demanded of the box when it began."""
+    if decision.record and not terms.record:
+        return True
+    return decision.accounts is not None and (terms.accounts is None or not terms.accounts <= decision.accounts)
+
+
 def is_name(target: Target) -> bool:
     """Returns whether only the agent can tell which address a target is."""
     if not isinstance(target, TcpTarget):
@@ -125,13 +120,6 @@ def is_name(target: Target) -> bool:
 
 
 # Internal
-
-
-def _demands_more(decision: Decision, terms: ExecTerms) -> bool:
-    """Whether a rule demands of a command now what was not demanded of the box when it began."""
-    if decision.record and not terms.record:
-        return True
-    return decision.accounts is not None and (terms.accounts is None or not terms.accounts <= decision.accounts)
 
 
 def _resolved(asked: Target, resolved: str) -> TcpTarget | None:

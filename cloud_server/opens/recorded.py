@@ -66,7 +66,7 @@ class Recorded:
         self._live.opened(live)
         stream.when_ended(lambda: self._ended(live, stream))
         if live.ended_by is not None:  # while the answer was on its way
-            stream.abort(live.ended_by.code, str(live.ended_by))
+            stream.abort(live.ended_by.code, str(live.ended_by), live.ended_by.fault)
 
     def refused(self, live: LiveOpen, refused: OpenRefused) -> None:
         """Tells that nothing was opened."""

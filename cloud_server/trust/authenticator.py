@@ -6,10 +6,11 @@ Every method is called in the event loop for each connection or request, and tak
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import NamedTuple, Protocol
 
-from cloud_server.trust.caller import UNLIMITED, Caller
+from cloud_server.trust.caller import UNLIMITED, Caller, Shown
 from cloud_server.trust.records import LOGIN, UserCertificate, UserRecord, UserToken
 from tunnel.aio.identity.spiffe import IdentityUnclear, split_uri
 from tunnel.aio.identity.validity import date
@@ -29,8 +30,8 @@ KUBE_APISERVER = "kube-apiserver"
 """The name of whoever speaks konnectivity's protocol on the unix socket: there is no other user of it."""
 PROOF_DIGITS = 12
 """Of a token's hash, in its proof and in lists: enough to tell tokens apart, too few to be of use."""
-CERTIFICATE = "certificate:"
-"""What the proof of a certificate begins with."""
+CERTIFICATE, TOKEN = "certificate:", "token:"
+"""What the proofs of each begin with."""
 ANOTHER = "ask for another kubeconfig (cloud-server user kubeconfig)"
 """What the owner of a credential that is worth nothing is to do."""
 
@@ -56,6 +57,10 @@ class Credentials(Protocol):
 
     recorded: bool
     """Whether each user and each certificate has a record; not where certificates are of the user's own authority."""
+
+    def catch_up(self) -> None:
+        """Know what other processes have changed until now. Called before each look at somebody."""
+        ...
 
     def user(self, name: str) -> UserRecord | None:
         """The user of this name; None when there is none.
@@ -108,18 +113,17 @@ class Authenticator:
         name = self._user_of(uri)
         if name is None:
             return None
+        self._credentials.catch_up()
         serial = serial.lower().lstrip("0")
         scope, made, key = UNLIMITED, since, serial
         if self._credentials.recorded:
             record = self._recorded(name, serial)
             scope, made, key = record.scope, record.created, record.login or serial
         groups = self._standing(name, made, known=self._credentials.recorded)
-        if until is not None and datetime.now(UTC) >= until:  # the connection is older than its end
-            raise LoginRefused(f"the certificate expired at {date(until)}: {ANOTHER}", CREDENTIAL_EXPIRED)
+        _check_end(until, "certificate")  # the connection may be older than that
         self._credentials.used(key)
-        return Caller(
-            Principal(kind=PrincipalKind.USER, name=name, groups=groups, proof=certificate_proof(serial)), until, scope
-        )
+        principal = Principal(kind=PrincipalKind.USER, name=name, groups=groups, proof=certificate_proof(serial))
+        return Caller(principal, until, scope, shown=Shown(serial, made))
 
     def by_token(self, text: str | None) -> Caller | None:
         """The user whom a bearer token or proxy password stands for; None where none was given.
@@ -129,6 +133,7 @@ class Authenticator:
         """
         if not text:
             return None
+        self._credentials.catch_up()
         # Looked up by hash: how long that takes says nothing of the token.
         token = self._credentials.user_token(token_digest(text))
         if token is None:
@@ -162,7 +167,10 @@ class Authenticator:
         Raises:
             LoginRefused: it is worth nothing any more.
         """
-        token = self._credentials.user_token(token_digest(text)) if text else None
+        if not text:
+            return None
+        self._credentials.catch_up()
+        token = self._credentials.user_token(token_digest(text))
         return Login(self._of_token(token), token) if token is not None and token.purpose == LOGIN else None
 
     def is_user(self, certificate: TlsPeer) -> bool:
@@ -171,6 +179,35 @@ class Authenticator:
             return self.by_certificate(*certificate) is not None
         except LoginRefused:
             return False
+
+    def again(self, caller: Caller) -> Caller:
+        """A caller by what is known now: the same one where nothing has changed, else with the groups of now.
+
+        Asked for each thing that is begun for them, and for what stands on them when a record changes.
+
+        Raises:
+            LoginRefused: what they showed is worth nothing any more.
+        """
+        principal, shown = caller.principal, caller.shown
+        if principal.kind is not PrincipalKind.USER:
+            return caller
+        if caller.by is not None:
+            shower = self.again(replace(caller, principal=caller.by, by=None)).principal
+            self._standing(principal.name, None, known=False)
+            return caller if shower == caller.by else replace(caller, by=shower)
+        self._credentials.catch_up()
+        is_token = principal.proof.startswith(TOKEN)
+        if shown is None:
+            self._standing(principal.name, None, known=False)
+            groups = principal.groups
+        else:
+            known = is_token or self._credentials.recorded
+            if known and not self._is_kept(shown.key, is_token):
+                text = f"the {'token' if is_token else 'certificate'} that {principal.name} showed was revoked"
+                raise LoginRefused(text, CREDENTIAL_UNKNOWN)
+            groups = self._standing(principal.name, shown.made, known=known)
+        _check_end(caller.until, "token" if is_token else "certificate")
+        return caller if groups == principal.groups else replace(caller, principal=replace(principal, groups=groups))
 
     def by_unix_peer(self, uid: int, pid: int, *, konnectivity: bool) -> Caller:
         """Whoever could open a unix socket of ours, which its mode decides.
@@ -211,7 +248,7 @@ class Authenticator:
         self._standing(name, None, known=False)
         proof = f"{caller.principal} {caller.principal.proof}"
         principal = Principal(kind=PrincipalKind.USER, name=name, groups=groups, proof=proof)
-        return Caller(principal, caller.until, caller.scope, caller.principal)
+        return replace(caller, principal=principal, by=caller.principal)
 
     # Internal
 
@@ -224,6 +261,13 @@ class Authenticator:
             return None
         return name if role == "user" else None
 
+    def _is_kept(self, key: str, is_token: bool) -> bool:
+        """Whether a credential is on record, and the login that it was got with."""
+        if is_token:
+            return self._credentials.user_token(key) is not None
+        record = self._credentials.user_certificate(key)
+        return record is not None and (not record.login or self._credentials.user_token(record.login) is not None)
+
     def _recorded(self, name: str, serial: str) -> UserCertificate:
         record = self._credentials.user_certificate(serial) if serial else None
         if record is None or record.user != name:
@@ -234,12 +278,11 @@ class Authenticator:
 
     def _of_token(self, token: UserToken) -> Caller:
         groups = self._standing(token.user, token.created, known=True)
-        if token.expires is not None and datetime.now(UTC) >= token.expires:
-            raise LoginRefused(f"the token expired at {date(token.expires)}: ask for another", CREDENTIAL_EXPIRED)
+        _check_end(token.expires, "token")
         self._credentials.used(token.sha256)
         proof = token_proof(token.sha256)
         principal = Principal(kind=PrincipalKind.USER, name=token.user, groups=groups, proof=proof)
-        return Caller(principal, token.expires, token.scope)
+        return Caller(principal, token.expires, token.scope, shown=Shown(token.sha256, token.created))
 
     def _standing(self, name: str, made: datetime | None, *, known: bool) -> tuple[str, ...]:
         """The groups of a user whose credential was made at a moment; `known`: there must be such a user."""
@@ -257,6 +300,11 @@ class Authenticator:
         return user.groups
 
 
+def _check_end(until: datetime | None, what: str) -> None:
+    if until is not None and datetime.now(UTC) >= until:
+        raise LoginRefused(f"the {what} expired at {date(until)}: {ANOTHER}", CREDENTIAL_EXPIRED)
+
+
 def token_digest(text: str) -> str:
     """The SHA-256 under which a token is kept; hexadecimal."""
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
@@ -264,7 +312,7 @@ def token_digest(text: str) -> str:
 
 def token_proof(sha256: str) -> str:
     """The proof in the Caller of a token with this hash."""
-    return f"token:{sha256[:PROOF_DIGITS]}"
+    return f"{TOKEN}{sha256[:PROOF_DIGITS]}"
 
 
 def certificate_proof(serial: str) -> str:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from fnmatch import fnmatchcase
-from types import MappingProxyType
+from typing import NamedTuple
 
 from tunnel.core.wire.principal import Principal
-
-_NO_LABELS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +23,15 @@ class Scope:
     """Such as `10.0.0.0/8:443`, written as in the policy file."""
 
 
+class Shown(NamedTuple):
+    """What a caller showed, so that it can be looked at again."""
+
+    key: str
+    """Of its record: a token's SHA-256, or a certificate's serial."""
+    made: datetime | None
+    """When it was made; None when that is not known."""
+
+
 UNLIMITED = Scope()
 """Good for all that its principal may do."""
 
@@ -41,6 +46,8 @@ class Caller:
     scope: Scope = UNLIMITED
     by: Principal | None = None
     """Who acts as this principal, and has shown the credential; None: the principal itself."""
+    shown: Shown | None = field(default=None, compare=False, repr=False)
+    """None when it was nothing that is kept here."""
 
     @property
     def name(self) -> str:
@@ -49,8 +56,3 @@ class Caller:
 
     def __str__(self) -> str:
         return str(self.principal)
-
-
-def _fits(pattern: str, agent: str, labels: Mapping[str, str]) -> bool:
-    name, is_label, value = pattern.partition("=")
-    return labels.get(name) == value if is_label else fnmatchcase(agent, pattern)

@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 import structlog
 
-from cloud_server.trust.authenticator import PROOF_DIGITS, LoginRefused, certificate_proof, token_proof
+from cloud_server.trust.authenticator import PROOF_DIGITS, LoginRefused
 from cloud_server.trust.records import (
     BEARER,
     LAST_USED,
@@ -42,8 +42,6 @@ SHORT = timedelta(days=2)
 
 SERIAL_DIGITS = 8
 """Of a certificate's serial number in the label of its figure: they tell apart those of one user."""
-
-T = TypeVar("T")
 _log = structlog.get_logger("cloud.store")
 
 
@@ -62,28 +60,24 @@ class Users:
 
     # Public - Credentials
 
+    def catch_up(self) -> None:
+        """See `authenticator.Credentials`. What a command has changed a moment ago holds: a look costs some 4 us."""
+        self._store.catch_up()
+
     def user(self, name: str) -> UserRecord | None:
         """See `authenticator.Credentials`."""
         found = self._store.get(USERS, name)
-        known = value_of(found)
-        if known is None or known.revoked is not None:  # a command may have taken them in just now
-            self._store.catch_up()
-            found = self._store.get(USERS, name)
         if isinstance(found, Unreadable) and found.last is None:
             raise LoginRefused(f"the server cannot read what it keeps of {name}; its log says more", RECORD_UNREADABLE)
         return value_of(found)
 
     def user_token(self, sha256: str) -> UserToken | None:
-        """See `authenticator.Credentials`.
-
-        One that is not known is looked for in the database, since a command may have made it just now. That costs
-        whoever tries wrong tokens as much of us as the hash of each: some 20 us.
-        """
-        return self._find(USER_TOKENS, sha256)
+        """See `authenticator.Credentials`."""
+        return value_of(self._store.get(USER_TOKENS, sha256))
 
     def user_certificate(self, serial: str) -> UserCertificate | None:
-        """See `authenticator.Credentials`, and above."""
-        return self._find(USER_CERTIFICATES, serial)
+        """See `authenticator.Credentials`."""
+        return value_of(self._store.get(USER_CERTIFICATES, serial))
 
     def used(self, key: str) -> None:
         """See `authenticator.Credentials`. Called for each request: a look-up, but once an hour."""
@@ -124,33 +118,17 @@ class Users:
             found.append(self._not_replaced(of_purpose, lambda one: one.sha256, _watched_token))
         return [one for some in found for one in some]
 
-    def when_lost(self, on_lost: Callable[[Callable[[str, str], bool], str], None]) -> None:
-        """Have `on_lost` called for each credential, and each user, that is taken away from now on.
+    def when_changed(self, on_changed: Callable[[str], None]) -> None:
+        """Have `on_changed` called with the name of each user who changes from now on, or who loses a credential."""
 
-        It is given a function that says of a user's name and a proof (see `Principal`) whether they are meant, and why.
-        """
+        def lost(_key: str, before: Record[Any] | None, after: Record[Any] | None) -> None:
+            owned: UserToken | UserCertificate | None = value_of(before)
+            if after is None and owned is not None:
+                on_changed(owned.user)
 
-        def token(sha256: str, _before: Record[UserToken] | None, after: Record[UserToken] | None) -> None:
-            if after is not None:
-                return
-            proofs = {token_proof(sha256), *(certificate_proof(one.serial) for one in self._of_login(sha256))}
-            on_lost(lambda _name, proof: proof in proofs, "the token that it was opened with was revoked")
-
-        def certificate(
-            serial: str, _before: Record[UserCertificate] | None, after: Record[UserCertificate] | None
-        ) -> None:
-            if after is None:
-                lost = certificate_proof(serial)
-                on_lost(lambda _name, proof: proof == lost, "the certificate that it was opened with was revoked")
-
-        def user(name: str, _before: Record[UserRecord] | None, after: Record[UserRecord] | None) -> None:
-            now = value_of(after)
-            if now is not None and now.revoked is not None:
-                on_lost(lambda one, _proof: one == name, f"{name} was revoked")
-
-        self._store.watch(USER_TOKENS, token)
-        self._store.watch(USER_CERTIFICATES, certificate)
-        self._store.watch(USERS, user)
+        self._store.watch(USER_TOKENS, lost)
+        self._store.watch(USER_CERTIFICATES, lost)
+        self._store.watch(USERS, lambda name, _before, _after: on_changed(name))
 
     async def keep(self) -> None:
         """Write now and then when credentials were used, and drop what is long over, until cancelled."""
@@ -213,16 +191,6 @@ class Users:
             return False
         used = self.last_used(key)
         return used is None or used <= later.created
-
-    def _find(self, kind: Kind[T], key: str) -> T | None:
-        found = self._store.get(kind, key)
-        if found is None:
-            self._store.catch_up()
-            found = self._store.get(kind, key)
-        return value_of(found)
-
-    def _of_login(self, sha256: str) -> Iterator[UserCertificate]:
-        return (one.value for one in _good(self._store.list(USER_CERTIFICATES)) if one.value.login == sha256)
 
     def _gone(self, key: str, _before: object, after: object) -> None:
         if after is None:

@@ -5,7 +5,7 @@ port.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -13,10 +13,12 @@ from edge_agent.hostkubelet.log_request import ClientGone
 from edge_agent.hostkubelet.status import KubeletError
 from tunnel.aio.operate.audit import Audit, AuditUnavailable
 from tunnel.aio.operate.recorded_command import recorded_command, recorded_principal
-from tunnel.core.wire.errors import StreamError
+from tunnel.core.wire.errors import Code, StreamError
 from tunnel.core.wire.faults import FaultError
 from tunnel.core.wire.principal import Principal
 
+TAKEN_AWAY = (Code.STANDING_LOST, Code.KILLED, Code.SESSION_LOST)
+"""Of the ends that a server or the link makes: whoever serves the request sees no more than that its client is gone."""
 MAX_NAME_CHARS = 253
 """The most characters of a container's name in a record: the name is what the client wrote."""
 
@@ -51,6 +53,8 @@ class RequestRecord:
     code: str = ""
     """The error code of its cause, as in LL4101; empty where none ended it."""
     begun: bool = False
+    why_ended: Callable[[], StreamError | None] = lambda: None
+    """Why the request's connection ended; None while it has not, after an end in order, and where that is not known."""
 
     def begin(self) -> None:
         """Writes the record that the action begins. It must be called before the first byte moves."""
@@ -72,6 +76,12 @@ class RequestRecord:
                 self.ended, self.code = f"failed: {error}", error.fault.code
             case _:
                 self.ended = f"failed: {error}"
+
+    def ended_from_afar(self) -> None:
+        """Notes that the request was taken away, whatever that looked like to whoever served it."""
+        error = self.why_ended()
+        if error is not None and error.code in TAKEN_AWAY:
+            self.failed(error)
 
     def about(self) -> dict[str, object]:
         """Returns the fields that all records of the request have."""
@@ -112,6 +122,7 @@ def audited(record: RequestRecord) -> Iterator[RequestRecord]:
         raise
     finally:
         seconds = round(loop.time() - started_s, 3)
+        record.ended_from_afar()
         if record.begun:
             record.audit.record(
                 "end",
@@ -121,7 +132,7 @@ def audited(record: RequestRecord) -> Iterator[RequestRecord]:
                 bytes_from_agent=record.bytes_out,
                 seconds=seconds,
                 reason=record.ended,
-                **({"text": record.text} if record.text else {}),
+                **({"text": record.text, "code": record.code} if record.text else {}),
             )
         else:
             why = {"code": record.code} if record.code else {}

@@ -36,6 +36,7 @@ from tunnel.aio.exits.served import Served
 from tunnel.aio.operate.audit import Audit
 from tunnel.aio.process.blocking import NotAnswering
 from tunnel.aio.process.parts import PartFailed
+from tunnel.aio.sessions.stream import Stream
 from tunnel.aio.sockets.duplex import Duplex
 from tunnel.aio.sockets.http1 import MAX_LONG_HEAD_BYTES, Request, ServerConnection
 from tunnel.core.streams.budget import Budget
@@ -241,9 +242,12 @@ class HostKubelet:
     def _record(
         self, call: _Call, action: str, container: str, command: list[str] | None = None, target: str = ""
     ) -> RequestRecord:
+        def why_ended() -> StreamError | None:
+            return call.duplex.error if isinstance(call.duplex, Stream) else None
+
         return RequestRecord(
             audit=self._audit, action=action, principal=call.principal, trace_id=call.trace_id, container=container,
-            command=command, target=target,
+            command=command, target=target, why_ended=why_ended,
         )  # fmt: skip
 
     @contextmanager

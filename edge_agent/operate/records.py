@@ -126,6 +126,7 @@ def end_of(stream: Stream) -> dict[str, object]:
         "resolved": stream.resolved_address or None,
         "bytes_to_agent": to_agent,
         "bytes_from_agent": from_agent,
+        "code": None if error is None else error.fault.code,
         "reason": "closed" if error is None else error.code.label,
         "text": "" if error is None else str(error),
     }

@@ -59,6 +59,7 @@ def up() -> Iterator[Cluster]:
         made.configure({"connect": {"listen_kubectl": f"127.0.0.1:{port}"}, "cluster": [site]})
         made.bind("contractor", "lena", "mia", "zoe")  # what they may not is for their credentials
         _site_kubeconfig(made, f"https://127.0.0.2:{echo.port}")
+        made.bind("contractor", "mia")
         made.start()
         user = os.environ.get("USER") or "root"
         for name in (BOX, "box-8"):
@@ -195,8 +196,8 @@ def test_a_revoked_user_is_nobody_at_once_and_what_they_had_stays_worthless(up: 
         assert running.recv(4) == b"ping"
         assert admin.longline("user", "revoke", "mia", "--reason", "left").returncode == 0
         assert running.recv(1) == b""  # as Python's TLS tells of a reset
-    up.boxes[BOX].agent.wait_for_log('"reason":"standing_lost","text":"mia was revoked"')
-    up.server.wait_for_log('"code":"LL4312","reason":"standing_lost","text":"mia was revoked"')
+    up.boxes[BOX].agent.wait_for_log('"code":"LL4314","reason":"standing_lost","text":"mia was revoked at ')
+    up.server.wait_for_log('"code":"LL4314","reason":"standing_lost","text":"mia was revoked at ')
     assert through(up, token, f"{BOX}:{port}").startswith("HTTP/1.1 407 LL2041: mia was revoked at ")
     refused = mia.run_kubectl("get", "nodes")
     assert b"mia was revoked" in refused.stderr or b"Unauthorized" in refused.stderr

@@ -83,6 +83,9 @@ class Tokens:
         }
         self._users = {user: UserRecord(name=user, created=now, valid_from=now) for user in tokens.values()}
 
+    def catch_up(self) -> None:
+        """Nobody else changes them."""
+
     def user(self, name: str) -> UserRecord | None:
         return self._users.get(name)
 
@@ -94,6 +97,10 @@ class Tokens:
 
     def used(self, key: str) -> None:
         """Nobody asks."""
+
+    def forget(self) -> None:
+        """Revoke all tokens."""
+        self._by_hash.clear()
 
 
 def who(tokens: Mapping[str, str] | None = None, scope: Scope = UNLIMITED) -> Authenticator:

@@ -23,7 +23,15 @@ from tunnel.core.streams.stream import CoreStream
 from tunnel.core.streams.table import StreamTable
 from tunnel.core.wire import frames as f
 from tunnel.core.wire.codec import decode_envelope, decode_packet
-from tunnel.core.wire.errors import Code, LocalProtocolError, OpenRefused, RemoteProtocolError, SessionLost, TunnelError
+from tunnel.core.wire.errors import (
+    Code,
+    LocalProtocolError,
+    OpenRefused,
+    RemoteProtocolError,
+    SessionLost,
+    SessionRefused,
+    TunnelError,
+)
 from tunnel.core.wire.handshake import decode_refusal
 from tunnel.core.wire.limits import (
     Limits,
@@ -151,7 +159,8 @@ class Session:
             return
         self._step(LinkInput.CLOSE)
         self._liveness = None
-        self._streams.end_all(str(error) if error is not None else "the session was closed")
+        refused = error.fault if isinstance(error, SessionRefused) else None
+        self._streams.end_all(str(error) if error is not None else "the session was closed", refused)
         self._egress.outbox.clear()
         self._events.append(ev.SessionClosed(error))
 

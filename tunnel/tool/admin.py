@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from tunnel.core.wire.faults import FAULTS
 from tunnel.core.wire.spoken import printable
 from tunnel.tool.api import Api, ApiFailed
 from tunnel.tool.boxes import did_you_mean
@@ -27,16 +28,19 @@ def documents(api: Api, path: str) -> Iterator[Document]:
     """Yields the documents that follow one another at a path, a line each, until the server ends.
 
     Raises:
-        ApiFailed: the path was refused, the connection broke, or a line is no document.
+        ApiFailed: the path was refused, the connection broke, a line is no document, or the server says why it ends.
     """
     with api.request("GET", PREFIX + path, headers={"Accept": "application/x-ndjson"}) as answer:
         for line in answer.lines():
             if not line.strip():  # the server's sign of life
                 continue
             try:
-                yield json.loads(line)
+                document = json.loads(line)
             except ValueError as error:
                 raise ApiFailed(f"{api.name}: a line of the answer is no JSON") from error
+            if isinstance(document, dict) and isinstance(last_word := document.get("error"), dict):
+                raise ApiFailed(f"{api.name}: {last_word.get('text')}", fault=FAULTS.get(str(last_word.get("code"))))
+            yield document
 
 
 def status_text(status: Document) -> str:

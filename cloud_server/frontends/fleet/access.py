@@ -118,6 +118,10 @@ class Access:
         """Returns whether a caller may copy files of some container of a box, by the command of an exec."""
         return self._may_copy(caller.principal, caller.scope, request.resource, agent)
 
+    def observing(self, caller: Caller) -> Decision:
+        """Returns whether a caller may follow how the server stands."""
+        return self.policy.rights.decide(self._ask(caller.principal, caller.scope, Verb.OBSERVE))
+
     # Public - what is seen
 
     def sight(self, caller: Caller) -> Sight:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 
 import structlog
@@ -17,6 +18,7 @@ from cloud_server.frontends.fleet.credentials import bearer, identify, unauthori
 from cloud_server.frontends.fleet.impersonation import acting, check_as_oneself
 from cloud_server.frontends.fleet.interfaces import Agents
 from cloud_server.frontends.fleet.kubelet import FRONTEND, KubeletReader
+from cloud_server.frontends.fleet.lasting import StandingLost, cut_off, not_allowed_any_more, standing_of
 from cloud_server.frontends.fleet.metrics import MetricsApi
 from cloud_server.frontends.fleet.mirror import Mirror
 from cloud_server.frontends.fleet.proxy import Proxy
@@ -36,8 +38,8 @@ from tunnel.aio.operate.admin import PREFIX, Routes, answer
 from tunnel.aio.operate.audit import Audit
 from tunnel.aio.sockets.conn import Conn
 from tunnel.aio.sockets.http1 import HttpError, Request
-from tunnel.core.wire.errors import StreamError
-from tunnel.core.wire.faults import BUG
+from tunnel.core.wire.errors import OpenRefused, StreamError
+from tunnel.core.wire.faults import BUG, STANDING_LOST, coded
 from tunnel.core.wire.host_port import split_host_port
 from tunnel.kubeapi.encoding import JSON_TYPE, decode, encode
 from tunnel.kubeapi.negotiation import negotiate
@@ -91,6 +93,7 @@ class FleetServer:
             admin: what users may ask of the server itself, beside the Kubernetes API; None: nothing.
         """
         self._admin = admin
+        self._standing = door.standing
         self._authenticator = authenticator
         self._logins = logins
         self._audit = audit
@@ -168,6 +171,8 @@ class FleetServer:
                 raise
             self._record_read(exchange.peer, caller, about)
             await self._serve_resource(exchange, request, about, caller)
+        except StandingLost as lost:
+            await self._end(exchange, request, lost)
         except HttpError as error:
             if exchange.answered:
                 raise
@@ -231,7 +236,35 @@ class FleetServer:
 
     async def _administer(self, routes: Routes, exchange: Exchange, request: Request, caller: Caller) -> None:
         limits = {"until": caller.until, "scope": caller.scope}
-        await answer(routes, exchange, request, caller.principal, exchange.peer, limits)
+
+        answering = answer(routes, exchange, request, caller.principal, exchange.peer, limits)
+        if request.method not in ("GET", "HEAD"):  # a change that was begun is carried out and recorded
+            await answering
+            return
+
+        def objection(now: Caller) -> OpenRefused | None:
+            decision = self._access.observing(now)
+            return None if decision.allowed else not_allowed_any_more(f"by rule {decision.rule}")
+
+        async with standing_of(self._standing, caller, objection):
+            await answering
+
+    async def _end(self, exchange: Exchange, request: Request, lost: StandingLost) -> None:
+        """Ends a request whose caller may not go on with it."""
+        who, why = lost.caller.principal, lost.why
+        self._audit.record(
+            "taken_away", frontend=FRONTEND, kind=who.kind.label, who=who.name, proof=who.proof, peer=exchange.peer,
+            method=request.method, path=request.path, code=why.fault.code, reason=why.code.label, text=str(why),
+        )  # fmt: skip
+        error = ApiError(403 if why.fault is STANDING_LOST else 401, coded(str(why), why.fault), cause=cause(why.fault))
+        if not exchange.answered:
+            await _answer(exchange, status_body(error), error.code)
+        elif request.upgrade is not None:  # a browser's watch: its connection is no exchange any more
+            exchange.abort()
+        elif request.path.startswith(PREFIX):
+            await cut_off(exchange, encode({"error": {"code": why.fault.code, "text": str(why)}}))
+        else:
+            await cut_off(exchange, encode({"type": "ERROR", "object": status_body(error)}))
 
     def _record_refused(self, peer: str, caller: Caller, action: Action, error: ApiError) -> None:
         """Records what a caller may not do at any box. What goes on to one has a record of its own."""
@@ -295,11 +328,23 @@ class FleetServer:
             sink = sink_for(exchange, request)
             watching = self._reads.watch(sink, about, accept, self._access.sight(caller), self._access.following)
             try:
-                await sink.run(self._until_drained(watching))
+                async with self._while_allowed(caller, about):
+                    await sink.run(self._until_drained(watching))
             finally:
                 watching.close()  # it may not have begun
         else:
-            await _answer(exchange, *await self._document_of(exchange, request, about, caller))
+            async with self._while_allowed(caller, about):
+                await _answer(exchange, *await self._document_of(exchange, request, about, caller))
+
+    def _while_allowed(self, caller: Caller, about: ResourceRequest) -> AbstractAsyncContextManager[None]:
+        def objection(now: Caller) -> OpenRefused | None:
+            try:
+                self._access.check(now, about)
+            except ApiError as error:
+                return not_allowed_any_more(error.message)
+            return None
+
+        return standing_of(self._standing, caller, objection)
 
     async def _until_drained(self, watching: Awaitable[None]) -> None:
         limit = asyncio.timeout(0 if self._draining else None)

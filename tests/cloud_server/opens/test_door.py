@@ -13,14 +13,18 @@ import pytest
 from structlog.contextvars import get_contextvars
 
 from cloud_server.frontends.forward import Forward
+from cloud_server.opens.door import Door
 from cloud_server.opens.live import Bytes, Change, LiveOpen, OpenView
 from cloud_server.opens.policy import DoorPolicy
 from cloud_server.opens.records import MAX_TARGET_CHARS
 from cloud_server.opens.request import OpenRequest
 from cloud_server.rights.engine import Decision
 from cloud_server.routing.route import Route
+from cloud_server.trust.authenticator import Authenticator
+from cloud_server.trust.caller import UNLIMITED
+from cloud_server.trust.standing import Standing
 from tests.cloud_server.frontends.site import Site, site
-from tests.support.doors import Doors, Nobody, asking, who
+from tests.support.doors import Doors, Nobody, Tokens, asking, who
 from tests.support.policies import rights_of
 from tests.support.waits import eventually
 from tunnel.aio.sessions.incoming import GAVE_UP
@@ -231,6 +235,7 @@ users = ["ann"]
 """
 
 
+NOTHING_ALLOWED = rights_of("")
 LOOPBACK_DENIED = rights_of(NO_LOOPBACK)
 OTHERS_DENIED = rights_of(NO_LOOPBACK.replace("127.0.0.0/8", "10.0.0.0/8"))
 
@@ -334,9 +339,11 @@ async def test_a_kill_while_it_is_being_opened_cancels_the_dial() -> None:
         assert made.far.doors.live.dialling_by_frontend().get("forward", 0) == 0
 
 
-async def test_loss_of_standing_ends_what_runs_and_what_is_being_opened_and_nothing_else() -> None:
+async def test_rules_that_change_end_what_runs_and_what_is_being_opened_and_nothing_else() -> None:
     async with site() as far:
-        door, table = far.doors.door, far.doors.live
+        door, standing = far.doors.door, far.doors.door.standing
+        policy = far.doors.policy
+        assert isinstance(policy, DoorPolicy)
         mine = await door.open(asking(box(ECHO)))
         other = await door.open(asking(box(ECHO), caller=who().static_forward("127.0.0.1:1")))
         assert mine is not None
@@ -344,14 +351,41 @@ async def test_loss_of_standing_ends_what_runs_and_what_is_being_opened_and_noth
         async with asyncio.TaskGroup() as tasks:
             opening = tasks.create_task(_refusal(far, NEVER))
             await eventually(lambda: far.dialling == 1)
-            lost = OpenRefused("the credential of ann was revoked", Code.STANDING_LOST)
-            assert table.end_where(lambda live: live.request.caller.name == "ann", lost) == 2
+            standing.rules_changed()
+            await asyncio.sleep(0)
+            assert len(standing) == 3, "they are as they were"
+            policy.rights = NOTHING_ALLOWED
+            standing.rules_changed()
         assert opening.result().code is Code.STANDING_LOST
-        with pytest.raises(StreamReset, match="was revoked"):
+        with pytest.raises(StreamReset, match="not allowed any more, by rule default deny"):
             await mine.opened().read()
         await other.opened().write(b"x")
         assert await other.opened().read() == b"x"
+        assert len(standing) == 1
         other.opened().reset()
+        await eventually(lambda: len(standing) == 0)
+        (end,) = [record for record in far.records.of("end") if record["kind"] == "user"]
+        assert (end["code"], end["reason"]) == ("LL4312", "standing_lost")
+
+
+async def test_who_was_revoked_since_they_came_opens_nothing() -> None:
+    async with site() as far:
+        users = Tokens({"secret": "ann"}, UNLIMITED)
+        known = Authenticator("longline", users)
+        door = Door(far.doors.live, far.doors.routing, far.doors.policy, far.records, far.doors.local,
+                    standing=Standing(known.again))  # fmt: skip
+        caller = known.by_token("secret")
+        assert caller is not None
+        opened = await door.open(asking(box(ECHO), caller=caller))
+        assert opened is not None
+        opened.opened().reset()
+        users.forget()
+        with pytest.raises(OpenRefused) as caught:
+            await door.open(asking(box(ECHO), caller=caller))
+        assert (caught.value.code, caught.value.fault.code) == (Code.NOT_ALLOWED, "LL2040")
+        (refused,) = far.records.of("refused")
+        assert (refused["code"], refused["text"]) == ("LL2040", "the token that ann showed was revoked")
+        assert len(far.doors.live) == 0
 
 
 async def _refusal(far: Site, port: int) -> OpenRefused:

@@ -6,13 +6,15 @@ from dataclasses import replace
 
 import pytest
 
-from cloud_server.opens.live import LiveOpens
+from cloud_server.opens.live import LiveOpen, LiveOpens
+from cloud_server.opens.policed import Policed
 from cloud_server.opens.policy import DoorPolicy
 from cloud_server.opens.request import OpenRequest
 from cloud_server.rights.ask import Verb
 from cloud_server.routing.route import Route
 from tests.support.doors import ANN, asking
 from tests.support.policies import rights_of
+from tunnel.aio.sessions.stream import Stream
 from tunnel.core.wire.exec_terms import ANY_TERMS, ExecTerms
 from tunnel.core.wire.names import KUBELET
 from tunnel.core.wire.principal import Principal, PrincipalKind
@@ -50,6 +52,13 @@ def test_each_port_is_asked_for(ports: tuple[int, ...], allowed: bool) -> None:
     assert DoorPolicy(rights_of(RULES)).decide(request, ROUTE).allowed is allowed
 
 
+class Unopened:
+    """The rest of the chain, which is not come to."""
+
+    async def open(self, live: LiveOpen) -> Stream:
+        raise AssertionError(live)
+
+
 def acted_as_ann(by: str) -> OpenRequest:
     real = Principal(kind=PrincipalKind.USER, name=by)
     return replace(EXEC, caller=replace(ANN, by=real))
@@ -78,7 +87,8 @@ async def test_a_command_goes_on_while_no_more_is_demanded_of_it() -> None:
     live.agent, live.target = ROUTE
     for text, terms, goes_on in cases:
         live.terms = terms
-        assert DoorPolicy(POLICIES[text]).still_allows(live) is goes_on, terms
+        policed = Policed(DoorPolicy(POLICIES[text]), Unopened())
+        assert (policed.objection(live, live.request.caller) is None) is goes_on, terms
 
 
 _BEFORE = RULES.replace('accounts = ["app", "web"]', "")

@@ -35,6 +35,9 @@ class Kept:
     def user(self, name: str) -> UserRecord | None:
         return self.users.get(name)
 
+    def catch_up(self) -> None:
+        """Nobody else changes them."""
+
     def user_token(self, sha256: str) -> UserToken | None:
         return self.tokens.get(sha256)
 

@@ -136,12 +136,14 @@ async def test_a_certificate_of_a_login_ends_with_it(
     assert timedelta(0) < 2 * HOUR - signer.lives[0] < timedelta(minutes=1)  # shorter than 12 hours, as the login is
     ann = "spiffe://longline/user/ann"
     assert authenticator.by_certificate(ann, made.serial) is not None
-    lost: list[bool] = []
-    proof = f"certificate:{made.serial}"
-    users = Users(place.store)
-    users.when_lost(lambda is_meant, _why: lost.append(is_meant("ann", proof) and not is_meant("ann", "other")))
+    caller = authenticator.by_certificate(ann, made.serial)
+    assert caller is not None
+    assert authenticator.again(caller) is caller
+    changed: list[str] = []
+    Users(place.store).when_changed(changed.append)
     await place.store.commit(Change(USER_TOKENS, token.sha256, None))
-    assert lost == [True]
+    assert changed == ["ann"]
+    assert code_of(lambda: authenticator.again(caller)) == "LL2040"
     assert code_of(lambda: authenticator.by_certificate(ann, made.serial)) == "LL2040"
     operators = await administration.create_certificate("ann", csr, "root")
     assert signer.lives[-1] == CERTIFICATE_LIFE

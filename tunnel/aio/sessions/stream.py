@@ -14,6 +14,7 @@ from tunnel.core import events as ev
 from tunnel.core.session import Session
 from tunnel.core.streams.stream import CoreStream, StreamStatistics
 from tunnel.core.wire.errors import Code, StreamBusy, StreamClosed, StreamError, StreamReset
+from tunnel.core.wire.faults import Fault
 from tunnel.core.wire.target import Target
 
 
@@ -176,13 +177,17 @@ class Stream:
         self._end(StreamClosed.from_peer(text or "reset by this side", code), tell_sink=False)
         self._driver.kick()
 
-    def abort(self, code: Code, text: str) -> None:
-        """Ends both directions at once, for who uses it here too: reads, writes and the sink see StreamReset."""
+    def abort(self, code: Code, text: str, fault: Fault | None = None) -> None:
+        """Ends both directions at once, for who uses it here too: reads, writes and the sink see StreamReset.
+
+        `fault` says why more closely than the code; the peer is told it, too. None: the code says it all.
+        """
         if self._ended:
             return
-        self._driver.core.reset_stream(self._core, code, text)
+        error = StreamReset(text, code, fault)
+        self._driver.core.reset_stream(self._core, code, error.told)
         self._driver.forget(self.id)
-        self._end(StreamReset(text, code), tell_sink=True)
+        self._end(error, tell_sink=True)
         self._driver.kick()
 
     # Public - splice side

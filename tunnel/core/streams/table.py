@@ -27,7 +27,7 @@ from tunnel.core.wire.errors import (
     StreamError,
     StreamReset,
 )
-from tunnel.core.wire.faults import NO_MEMORY_FOR_STREAM, NOT_FORWARDED, OPENS_TOO_FAST
+from tunnel.core.wire.faults import NO_MEMORY_FOR_STREAM, NOT_FORWARDED, OPENS_TOO_FAST, Fault
 from tunnel.core.wire.features import PRINCIPAL
 from tunnel.core.wire.limits import MAX_EARLY_BYTES, MAX_HOP, Limits
 from tunnel.core.wire.principal import NOBODY, Principal
@@ -291,10 +291,13 @@ class StreamTable:
         if unsent:
             self._scheduler.remove_opens(unsent)
 
-    def end_all(self, text: str) -> None:
-        """The session is gone: every stream ends with SessionLost, an error of its own to be raised."""
+    def end_all(self, text: str, fault: Fault | None = None) -> None:
+        """The session is gone: every stream ends with SessionLost, an error of its own to be raised.
+
+        `fault` says why more closely; None: it is gone, and that is all.
+        """
         for stream in self.all():
-            self._end(stream, SessionLost(text))
+            self._end(stream, SessionLost(text, fault=fault))
         self._unacked_fins.clear()
 
     # Internal

@@ -184,8 +184,10 @@ ONLY_TCP: Final = Fault("LL4308", "Only TCP is carried")
 CONNECT_INVALID: Final = Fault("LL4309", "The request is not one for a CONNECT front end")
 TOO_MANY_CLIENTS: Final = Fault("LL4310", "A listener refuses connections beyond its limit")
 KILLED: Final = Fault("LL4311", "An operator ended the connection")
-STANDING_LOST: Final = Fault("LL4312", "What allowed the connection does not hold any more")
+STANDING_LOST: Final = Fault("LL4312", "The rules do not allow the connection any more")
 OPEN_UNKNOWN: Final = Fault("LL4313", "No connection of that id is open")
+CREDENTIAL_LOST: Final = Fault("LL4314", "What the connection was opened with was revoked")
+CREDENTIAL_RAN_OUT: Final = Fault("LL4315", "What the connection was opened with has expired")
 
 # The fleet API, kubelets, the cluster's own API
 

@@ -1,0 +1,317 @@
+"""What stands on what users showed: it ends when that is taken away, when it runs out, or when a rule changes.
+
+Everything that lasts takes a `Hold`: connections, watches, lists that are followed. A loss costs what it affects, and
+is carried out in pieces, so that a user with thousands of streams costs nobody else a keystroke.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from collections import deque
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import structlog
+
+from cloud_server.trust.authenticator import LoginRefused
+from cloud_server.trust.caller import Caller
+from tunnel.aio.process.turns import PIECE_S
+from tunnel.core.wire.errors import Code, OpenRefused
+from tunnel.core.wire.faults import (
+    BUG,
+    CREDENTIAL_EXPIRED,
+    CREDENTIAL_LOST,
+    CREDENTIAL_RAN_OUT,
+    RECORD_UNREADABLE,
+)
+from tunnel.core.wire.principal import PrincipalKind
+
+LOOK_AGAIN_S = 30.0
+"""How soon it is noticed that somebody set the clock: ends are times of day, and the event loop's timer is none."""
+ENDS_PIECE_S = 0.0005
+"""How long one piece may be that ends things: what follows from each end, in tasks and links, takes the next turn of
+the event loop, and several times as long."""
+MAX_DEAD = 64
+"""Ends of credentials that nothing stands on any more, of which as many may wait in the queue as of the others, and so
+many in any case."""
+
+OnLost = Callable[[OpenRefused], None]
+"""Ends something, for this reason. Called in the event loop; may neither block nor raise."""
+Objection = Callable[[Caller], OpenRefused | None]
+"""Says why the rules do not allow a caller any more what they do; None when they do. Called likewise."""
+
+_log = structlog.get_logger("cloud.standing")
+
+
+class _Credential:
+    """What one caller showed, and what stands on it."""
+
+    __slots__ = ("caller", "holds", "key", "queued", "waits")
+
+    def __init__(self, caller: Caller, key: object) -> None:
+        self.caller = caller
+        """As the caller is by what is known now."""
+        self.key = key
+        self.waits = False
+        """Whether it is in the queue of ends."""
+        self.holds: dict[Hold, None] = {}
+        self.queued = False
+        """Whether it waits to be looked at."""
+
+
+class Hold:
+    """One thing that stands on a caller, until it is released or lost."""
+
+    __slots__ = ("caller", "credential", "doubted", "objection", "on_lost", "over", "standing")
+
+    def __init__(
+        self,
+        standing: Standing,
+        caller: Caller,
+        credential: _Credential | None,
+        on_lost: OnLost,
+        objection: Objection | None,
+    ) -> None:
+        self.standing = standing
+        self.caller = caller
+        """As they are now: their groups may not be those that they came with."""
+        self.credential = credential
+        """None for whoever showed nothing that could be lost."""
+        self.on_lost = on_lost
+        self.objection = objection
+        self.doubted = False
+        """Whether it waits to be decided anew."""
+        self.over = False
+
+    def release(self) -> None:
+        """It is over, and nobody need end it. May be called again."""
+        if not self.over:
+            self.over = True
+            self.standing.released(self)
+
+
+class Standing:
+    """All holds."""
+
+    def __init__(self, again: Callable[[Caller], Caller] | None = None) -> None:
+        """Nothing stands on anybody yet.
+
+        Args:
+            again: see `Authenticator.again`; None where no credential is ever taken away.
+        """
+        self._again = again or (lambda caller: caller)
+        self._credentials: dict[object, _Credential] = {}
+        """Of users, those that anything stands on."""
+        self._of_user: dict[str, dict[_Credential, None]] = {}
+        self._others: dict[Hold, None] = {}
+        """Of whoever showed nothing that could be lost: the rules may change for them, too."""
+        self._ends: list[tuple[datetime, int, _Credential]] = []
+        """A heap."""
+        self._dead = 0
+        """How many in it are of credentials that nothing stands on."""
+        self._numbers = itertools.count()
+        self._timer: asyncio.TimerHandle | None = None
+        self._looked_at: deque[_Credential] = deque()
+        self._losing: deque[tuple[Hold, OpenRefused]] = deque()
+        self._doubted: deque[Hold] = deque()
+        self._at_work = False
+        self._ended = 0
+
+    def __len__(self) -> int:
+        return len(self._others) + sum(len(one.holds) for one in self._credentials.values())
+
+    # Public
+
+    def hold(self, caller: Caller, on_lost: OnLost, objection: Objection | None = None) -> Hold:
+        """Notes that something stands on a caller from now on.
+
+        Args:
+            caller: whom it is done for.
+            on_lost: ends it.
+            objection: decides anew whether the rules allow it; None for what the rules say nothing about.
+
+        Raises:
+            OpenRefused: NOT_ALLOWED, what the caller showed has been taken away, or has run out, since they came.
+        """
+        if caller.principal.kind is not PrincipalKind.USER:
+            hold = Hold(self, caller, None, on_lost, objection)
+            self._others[hold] = None
+            return hold
+        try:
+            caller = self._again(caller)
+        except LoginRefused as refused:
+            raise OpenRefused(refused.text, Code.NOT_ALLOWED, refused.fault) from refused
+        key = (*_users(caller), caller.principal.proof, caller.until, caller.by and caller.principal.groups)
+        credential = self._credentials.get(key) or self._noted(caller, key)
+        hold = Hold(self, caller, credential, on_lost, objection)
+        credential.holds[hold] = None
+        return hold
+
+    def changed(self, user: str) -> None:
+        """A user, or something that was handed out to them, is not what it was: what stands on it is looked at."""
+        for credential in self._of_user.get(user, ()):
+            self._look_at(credential)
+
+    def rules_changed(self) -> None:
+        """Everything is decided anew."""
+        for hold in self._others:
+            self._doubt(hold)
+        for credential in self._credentials.values():
+            for hold in credential.holds:
+                self._doubt(hold)
+
+    # Internal - called by holds
+
+    def released(self, hold: Hold) -> None:
+        """Forgets a hold, and its credential with the last of it."""
+        credential = hold.credential
+        if credential is None:
+            del self._others[hold]
+            return
+        del credential.holds[hold]
+        if not credential.holds:
+            self._forget(credential)
+
+    # Internal - what stands
+
+    def _noted(self, caller: Caller, key: object) -> _Credential:
+        credential = self._credentials[key] = _Credential(caller, key)
+        for user in _users(caller):
+            self._of_user.setdefault(user, {})[credential] = None
+        if caller.until is not None:
+            credential.waits = True
+            heapq.heappush(self._ends, (caller.until, next(self._numbers), credential))
+            if self._ends[0][2] is credential:
+                self._wait_for_end()
+        return credential
+
+    def _forget(self, credential: _Credential) -> None:
+        del self._credentials[credential.key]
+        for user in _users(credential.caller):
+            del self._of_user[user][credential]
+            if not self._of_user[user]:
+                del self._of_user[user]
+        if credential.waits:
+            self._dead += 1
+            if self._dead > max(MAX_DEAD, len(self._ends) // 2):
+                self._ends = [end for end in self._ends if end[2].holds]
+                heapq.heapify(self._ends)
+                self._dead = 0
+
+    # Internal - ends
+
+    def _wait_for_end(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._ends:
+            left_s = (self._ends[0][0] - datetime.now(UTC)).total_seconds()
+            self._timer = asyncio.get_running_loop().call_later(min(max(left_s, 0.0), LOOK_AGAIN_S), self._look_at_ends)
+
+    def _look_at_ends(self) -> None:
+        self._timer = None
+        now = datetime.now(UTC)
+        while self._ends and (self._ends[0][0] <= now or not self._ends[0][2].holds):
+            _, _, credential = heapq.heappop(self._ends)
+            credential.waits = False
+            if credential.holds:
+                self._look_at(credential)
+            else:
+                self._dead -= 1
+        self._wait_for_end()
+
+    # Internal - work, in pieces
+
+    def _look_at(self, credential: _Credential) -> None:
+        if not credential.queued:
+            credential.queued = True
+            self._looked_at.append(credential)
+            self._begin()
+
+    def _doubt(self, hold: Hold) -> None:
+        if hold.objection is not None and not hold.doubted:
+            hold.doubted = True
+            self._doubted.append(hold)
+            self._begin()
+
+    def _begin(self) -> None:
+        if not self._at_work:
+            self._at_work = True
+            asyncio.get_running_loop().call_soon(self._piece)
+
+    def _piece(self) -> None:
+        """Works for a while, and leaves what is left to the next turn of the event loop."""
+        loop = asyncio.get_running_loop()
+        started_s, ended = loop.time(), self._ended
+        while self._step():
+            if loop.time() - started_s >= (PIECE_S if ended == self._ended else ENDS_PIECE_S):
+                loop.call_soon(self._piece)
+                return
+        self._at_work = False
+        if self._ended:
+            _log.info("what is not allowed any more was ended", ended=self._ended)
+            self._ended = 0
+
+    def _step(self) -> bool:
+        """Does the most urgent thing; returns whether there was any."""
+        if self._looked_at:
+            self._examine(self._looked_at.popleft())
+        elif self._losing:
+            self._end(*self._losing.popleft())
+        elif self._doubted:
+            self._decide(self._doubted.popleft())
+        else:
+            return False
+        return True
+
+    def _examine(self, credential: _Credential) -> None:
+        credential.queued = False
+        try:
+            caller = self._again(credential.caller)
+        except LoginRefused as refused:
+            if refused.fault is RECORD_UNREADABLE:  # which says nothing about the user
+                return
+            ran_out = refused.fault is CREDENTIAL_EXPIRED
+            fault = CREDENTIAL_RAN_OUT if ran_out else CREDENTIAL_LOST
+            lost = OpenRefused(refused.text, Code.STANDING_LOST, fault)
+            self._losing.extend((hold, lost) for hold in credential.holds)
+            return
+        if caller is not credential.caller:
+            credential.caller = caller
+            for hold in credential.holds:
+                hold.caller = caller
+                self._doubt(hold)
+
+    def _decide(self, hold: Hold) -> None:
+        hold.doubted = False
+        objection = hold.objection
+        if hold.over or objection is None:
+            return
+        try:
+            lost = objection(hold.caller)
+        except Exception:  # noqa: BLE001 - whatever it is: what cannot be decided is not allowed
+            _log.exception("it cannot be decided whether something may go on", code=BUG.code)
+            lost = OpenRefused("a fault of the server, whose log says more", Code.STANDING_LOST)
+        if lost is not None:
+            self._end(hold, lost)
+
+    def _end(self, hold: Hold, lost: OpenRefused) -> None:
+        if hold.over:
+            return
+        hold.release()
+        self._ended += 1
+        try:
+            hold.on_lost(lost)
+        except Exception:  # noqa: BLE001 - whatever it is, the others must end
+            _log.exception("something that is not allowed any more could not be ended", code=BUG.code)
+
+
+# Internal
+
+
+def _users(caller: Caller) -> tuple[str, ...]:
+    """Whose change means something for a caller: the user's, and that of whoever acts as the user."""
+    name = caller.principal.name
+    return (name,) if caller.by is None or caller.by.name == name else (name, caller.by.name)
