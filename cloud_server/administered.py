@@ -26,7 +26,7 @@ def served_by(server: CloudServer, desired: DesiredState[ServerConfig]) -> Serve
         access=server.administration.users.access,
         late_agents=lambda: server.certificates.late_agents,
         config=desired,
-        policy=server.followed_policy.state,
+        policy=server.followed_policy,
         policy_missing=lambda: server.followed_policy.is_missing,
         audit=server.audit,
         lost_lines=server.lost_lines,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,28 +44,29 @@ def user_add(config: Path, groups: tuple[str, ...], name: str) -> None:
 @user.command("list")
 @config_option("cloud-server")
 def user_list(config: Path) -> None:
-    """Print every user: with what they can log in, when that ends, and when it was used last."""
+    """Print every user: the roles that the policy file gives, what they log in with, its end, and its last use."""
     from cloud_server.lists import user_line
 
     async def listed(records: Administration) -> Sequence[ListedUser]:
         return records.users.all()
 
-    for one in administered(config, listed):
-        click.echo(user_line(one))
+    users, roles_of = administered(config, listed), _roles(config)
+    for one in users:
+        click.echo(user_line(one, roles_of(one)))
 
 
 @user.command("show")
 @config_option("cloud-server")
 @click.argument("name")
 def user_show(config: Path, name: str) -> None:
-    """Print all about one user, a line for each credential that is good now."""
+    """Print one user with the roles that the policy file gives, and a line for each credential that is good now."""
     from cloud_server.lists import credential_line, user_line
 
     async def found(records: Administration) -> ListedUser:
         return records.users.one(name)
 
     one = administered(config, found)
-    click.echo(user_line(one))
+    click.echo(user_line(one, _roles(config)(one)))
     for credential in one.credentials:
         click.echo(f"  {credential_line(credential)}")
 
@@ -148,3 +149,17 @@ def user_token(config: Path, expires: timedelta, out: Path | None, force: bool, 
     except AdministrationFailed as error:
         raise Failed.of(error) from error
     deliver(made, out, force=force)
+
+
+def _roles(config: Path) -> Callable[[ListedUser], Sequence[str] | None]:
+    """What tells a user's roles by the policy file; None of everybody, with a warning, where that cannot be used."""
+    from cloud_server.config import load_server_config, policy_file_of
+    from cloud_server.rights.policy_file import NO_POLICY, load_policy_if_any
+    from tunnel.aio.process.config import ConfigError
+
+    try:
+        rights = (load_policy_if_any(policy_file_of(load_server_config(config))) or NO_POLICY).rights
+    except ConfigError as error:
+        click.echo(f"warning: the roles are not known, as the policy file cannot be used: {error}", err=True)
+        return lambda _user: None
+    return lambda user: rights.roles_of(user.principal)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -40,6 +41,21 @@ class FollowedPolicy:
     def is_missing(self) -> bool:
         """Whether there has been no file since the start."""
         return self.state.current is NO_POLICY
+
+    @property
+    def fault(self) -> str:
+        """Why the file as it is now cannot be used; empty when it can."""
+        return self.state.fault
+
+    @property
+    def needs_restart(self) -> Sequence[str]:
+        """Nothing: all of a policy is applied at once."""
+        return self.state.needs_restart
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns how it stands, as `status` of the admin API shows it: with the number of its roles and bindings."""
+        current = self.state.current
+        return {**self.state.as_json(), "roles": len(current.role), "bindings": len(current.binding)}
 
     async def load(self) -> None:
         """Reads the file for the first time. Without one users may do nothing, and people are told.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from datetime import datetime
 
 from cloud_server.trust.administration import ListedAgent, ListedToken
@@ -61,12 +62,18 @@ def token_line(token: ListedToken, now: datetime) -> str:
     return "\t".join(words)
 
 
-def user_line(user: ListedUser) -> str:
-    """One line, with tabs between its fields."""
+def user_line(user: ListedUser, roles: Sequence[str] | None) -> str:
+    """One line, with tabs between its fields.
+
+    Args:
+        user: whom it is about.
+        roles: the names of the roles that the policy gives them; None where the policy cannot tell.
+    """
     record = user.record
     if record is None:
         return f"{user.name}\tits record cannot be read ({user.unreadable}); cloud-server user add writes it anew"
     words = [user.name, f"in {', '.join(record.groups)}" if record.groups else "in no group"]
+    words.append("roles unknown" if roles is None else f"may as {', '.join(roles)}" if roles else "may nothing")
     if record.revoked is not None:
         words.append(f"revoked {date(record.revoked)}" + (f": {record.reason}" if record.reason else ""))
         return "\t".join(words)

@@ -69,7 +69,7 @@ class Api:
         each change is recorded with who asked for it.
         """
         self._served = served
-        users = UsersApi(lambda: served.administration.users)
+        users = UsersApi(lambda: served.administration.users, lambda: served.policy.rights)
         for method, path, handler in (
             ("GET", "status", self._status),
             ("GET", "agents", self._agents),

@@ -30,8 +30,10 @@ Json = dict[str, Any]
 class Config(Protocol):
     """How the configuration, or the policy, stands; see `DesiredState`."""
 
-    fault: str
-    needs_restart: list[str]
+    @property
+    def fault(self) -> str: ...  # noqa: D102
+    @property
+    def needs_restart(self) -> Sequence[str]: ...  # noqa: D102
 
     def as_json(self) -> Json:
         """Returns it as it is shown."""

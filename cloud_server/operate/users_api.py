@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
+from cloud_server.rights.engine import Rights
 from cloud_server.trust.administration import ListedToken
 from cloud_server.trust.authenticator import Login
 from cloud_server.trust.caller import Scope
@@ -35,9 +36,10 @@ Done = tuple[object, Json]
 class UsersApi:
     """Handlers; `Api` adds and records them."""
 
-    def __init__(self, users: Callable[[], UserAdministration]) -> None:
-        """`users` is asked for at each call."""
+    def __init__(self, users: Callable[[], UserAdministration], rights: Callable[[], Rights]) -> None:
+        """Both are asked for at each call."""
         self._find = users
+        self._rights = rights
 
     @property
     def _users(self) -> UserAdministration:
@@ -45,24 +47,24 @@ class UsersApi:
 
     async def all(self, _call: AdminCall) -> object:
         """Shows all users."""
-        return {"users": [user_as_json(one) for one in self._users.all()]}
+        return {"users": [self._shown(one) for one in self._users.all()]}
 
     async def one(self, call: AdminCall) -> object:
         """Shows one user."""
-        return user_as_json(self._users.one(call.values["user"]))
+        return self._shown(self._users.one(call.values["user"]))
 
     async def add(self, call: AdminCall) -> Done:
         """Takes a user in, or sets their groups."""
         body = Body(call.body)
         name, groups = body.text("name"), body.texts("groups")
         await self._users.add(name, groups, str(call.principal))
-        return user_as_json(self._users.one(name)), {"user": name, "groups": groups}
+        return self._shown(self._users.one(name)), {"user": name, "groups": groups}
 
     async def revoke(self, call: AdminCall) -> Done:
         """Blocks a user."""
         name, reason = call.values["user"], Body(call.body).text("reason", default="")[:MAX_REASON_CHARS]
         await self._users.revoke(name, reason)
-        return user_as_json(self._users.one(name)), {"user": name, "text": reason}
+        return self._shown(self._users.one(name)), {"user": name, "text": reason}
 
     async def create_token(self, call: AdminCall) -> Done:
         """Makes a bearer token or a login."""
@@ -85,15 +87,21 @@ class UsersApi:
         else:
             life: timedelta = body.life("expires_s", MAX_LIFE) or CERTIFICATE_LIFE
             made = await self._users.create_certificate(body.text("user"), csr_der, str(call.principal), life)
-        return _shown(made), {"user": made.user, "serial": made.serial, "until": made.expires}
+        return _certified(made), {"user": made.user, "serial": made.serial, "until": made.expires}
+
+    # Internal
+
+    def _shown(self, user: ListedUser) -> Json:
+        return user_as_json(user, self._rights().roles_of(user.principal))
 
 
-def user_as_json(user: ListedUser) -> Json:
-    """As the admin API shows a user."""
+def user_as_json(user: ListedUser, roles: Sequence[str]) -> Json:
+    """As the admin API shows a user, who has these roles."""
     record = user.record
     return {
         "name": user.name,
         "groups": list(record.groups) if record is not None else [],
+        "roles": list(roles),
         "created": record.created if record is not None else None,
         "created_by": (record.created_by or None) if record is not None else None,
         "revoked": record.revoked if record is not None else None,
@@ -159,7 +167,7 @@ def _credential(one: ListedCredential) -> Json:
     }
 
 
-def _shown(made: Certified) -> Json:
+def _certified(made: Certified) -> Json:
     return {
         "certificate": ssl.DER_cert_to_PEM_cert(made.certificate_der),
         "ca": made.ca_pem.decode(),

@@ -38,6 +38,7 @@ from tunnel.core.wire.faults import (
     USER_UNKNOWN,
 )
 from tunnel.core.wire.names import close_name, meant
+from tunnel.core.wire.principal import Principal, PrincipalKind
 from tunnel.core.wire.spoken import spoken_s
 
 TOKEN_LIFE = timedelta(days=90)
@@ -87,6 +88,13 @@ class ListedUser:
     """Why its record cannot be read; empty when it can."""
     credentials: Sequence[ListedCredential]
     """Those that are good now, or will be once the user is taken in again: none of a revoked user's."""
+
+    @property
+    def principal(self) -> Principal:
+        """Whom a policy knows the user as, without the groups that an identity provider may add."""
+        return Principal(
+            kind=PrincipalKind.USER, name=self.name, groups=self.record.groups if self.record is not None else ()
+        )
 
     @property
     def until(self) -> datetime | None:

@@ -145,18 +145,26 @@ def test_users_are_listed_revoked_and_taken_in_again(tmp_path: Path) -> None:
     assert "in ops" in typed("user", "add", "ann", "--group", "ops", "--config", config).stdout
     typed("user", "token", "ann", "--expires", "2d", "--config", config)
     admin, ann = fields("user", "list", "--config", config)
-    assert (admin[0], admin[2]) == ("admin", "1 login")
-    assert (ann[:3], ann[4]) == (["ann", "in ops", "1 token"], "never used")
+    assert (admin[0], admin[2:4]) == ("admin", ["may as admin", "1 login"])
+    assert (ann[:4], ann[5]) == (["ann", "in ops", "may nothing", "1 token"], "never used")
     ends = datetime.now(UTC) + timedelta(days=2)
-    assert ann[3][:16] in {f"until {day:%Y-%m-%d}" for day in (ends, ends - timedelta(minutes=5))}
+    assert ann[4][:16] in {f"until {day:%Y-%m-%d}" for day in (ends, ends - timedelta(minutes=5))}
     assert typed("user", "revoke", "ann", "--reason", "left", "--config", config).stdout == "ann is revoked\n"
     (_, ann) = fields("user", "list", "--config", config)
-    assert (ann[2][:10], ann[2].partition(": ")[2]) == ("revoked 20", "left")
+    assert (ann[3][:10], ann[3].partition(": ")[2]) == ("revoked 20", "left")
     refused = typed("user", "token", "ann", "--config", config)
     assert (refused.exit_code, refused.stderr[:16]) == (1, "Error [LL2041]: ")
     assert typed("user", "add", "ann", "--config", config).exit_code == 0
-    ((_, groups, access),) = fields("user", "show", "ann", "--config", config)
-    assert (groups, access[:13]) == ("in no group", "cannot log in")
+    ((_, groups, roles, access),) = fields("user", "show", "ann", "--config", config)
+    assert (groups, roles, access[:13]) == ("in no group", "may nothing", "cannot log in")
+    policy = tmp_path / "policy.toml"
+    policy.write_text(f'{policy.read_text()}\n[[binding]]\nrole = "viewer"\ngroups = ["ops"]\n')
+    typed("user", "add", "ann", "--group", "ops", "--config", config)
+    assert fields("user", "show", "ann", "--config", config)[0][2] == "may as viewer"
+    policy.write_text("rubbish")
+    unknown = typed("user", "show", "ann", "--config", config)
+    assert "\troles unknown\t" in unknown.stdout
+    assert unknown.stderr.startswith("warning: the roles are not known")
     unknown = typed("user", "revoke", "nan", "--config", config)
     assert "did you mean ann?" in unknown.stderr
 

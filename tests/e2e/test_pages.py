@@ -174,6 +174,19 @@ def test_kubectl_does_what_the_readme_says(installed: Sandbox) -> None:
     assert (installed.root / "here/app.log").read_text() == "all is well\n"
 
 
+def test_a_user_may_do_what_their_role_says_and_nothing_else(installed: Sandbox) -> None:
+    said = installed.run("ann")
+    assert re.search(r"^box-7 +Ready", said, re.MULTILINE)
+    assert "all is well" in said
+    listed = said.rpartition("Verbs")[2]
+    assert ("pods/log" in listed, "pods/exec" in listed) == (True, False)
+    argv = ["kubectl", "--kubeconfig", "ann.kubeconfig", "exec", "box-7", "--", "id"]
+    done = subprocess.run(
+        argv, cwd=installed.root / "here", env=installed.env, capture_output=True, text=True, timeout=scaled_s(30)
+    )
+    assert (done.returncode, "default deny: no rule lets user ann exec" in done.stderr) == (1, True), done
+
+
 def test_the_curl_of_the_configuration_page_works_at_the_first_try(installed: Sandbox) -> None:
     state = installed.root / "var/lib/cloud-server"
     fetched = installed.run("curl", folder=state).splitlines(keepends=True)[-1]  # behind what `user add` prints
@@ -201,6 +214,8 @@ def test_certificates_are_renewed_and_replaced_as_the_page_says(installed: Sandb
     )
     said = _shown(installed, "authority move", "drop would lock out no agent")
     assert "signs from now on" in said
+    # Nobody waits 12 hours here for the ends of the certificates that the kubectls of the other tests were given.
+    installed.replaced.insert(0, ("authority drop", "authority drop --force"))
     assert "is not trusted any more" in installed.run("authority drop")
 
 

@@ -115,6 +115,7 @@ def test_how_it_fares(admin: Checked) -> None:
     assert status["line"].startswith("1 of 1 agent connected")
     assert {part["name"] for part in status["parts"]} >= {"connect", "fleet", "admin socket"}
     assert {one["name"] for one in status["certificates"]} == {"server", "ca"}
+    assert (status["policy"]["roles"], status["policy"]["bindings"]) == (0, 1)
 
 
 def test_an_open_is_seen_and_ended_on_both_sides(up: Tunnel, admin: Checked) -> None:
@@ -183,7 +184,8 @@ def test_tokens_are_made_by_the_running_server_and_are_good_at_once(up: Tunnel, 
     with pytest.raises(AdminRefused, match="there is no user ann") as unknown:
         admin.ask("POST", "user-tokens", {"user": "ann"})
     assert (unknown.value.status, unknown.value.code) == (404, "LL1047")
-    assert admin.ask("POST", "users", {"name": "ann", "groups": ["ops"]})["groups"] == ["ops"]
+    added = admin.ask("POST", "users", {"name": "ann", "groups": ["ops"]})
+    assert (added["groups"], added["roles"]) == (["ops"], ["admin"])
     made = admin.ask("POST", "user-tokens", {"user": "ann", "expires_s": 3600})
     user = Checked(tls_client(cluster.fleet_port, cluster.operator_tls(certificate=False), made["token"]))
     me = user.get("whoami")
@@ -224,6 +226,8 @@ def test_users_are_made_and_taken_away(up: Tunnel, admin: Checked) -> None:
     admin.ask("POST", "users", {"name": "eve"})
     made = admin.ask("POST", "certificates", {"user": "eve", "csr": csr, "expires_s": 600})
     eve = admin.get("users/eve")
+    assert eve["roles"] == ["admin"]
+    assert admin.ask("POST", "users", {"name": "unbound"})["roles"] == []
     assert [(one["kind"], one["id"]) for one in eve["credentials"]] == [("certificate", made["serial"])]
     assert admin.ask("POST", "users/eve/revoke", {"reason": "left"})["reason"] == "left"
     assert [one["name"] for one in admin.get("users")["users"] if one["revoked"]] == ["eve"]

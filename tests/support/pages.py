@@ -12,6 +12,7 @@ HOWTO = TOP / "docs" / "howto"
 PAGES = [
     TOP / "README.md",
     TOP / "CONTRIBUTING.md",
+    TOP / "SECURITY.md",
     *(path for path in sorted((TOP / "docs").rglob("*.md")) if path.parent.name != "errors"),
 ]
 """All of them; those of the error codes are made from a table and have tests of their own."""

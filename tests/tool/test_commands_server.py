@@ -127,6 +127,9 @@ def test_what_people_read() -> None:
         "1 of 2 connected, 1 away",
         "generation 2",
         "down     forward 127.0.0.1:2222",
+        "users    2 of 3 may log in; the next to end is bob's, 2026-12-05T12:00:00Z",
+        "policy.toml, generation 1, loaded ",
+        "3 roles, 4 bindings",
     ):
         assert shown in text
     agents = sample(admin, "agents")["agents"]
@@ -147,6 +150,23 @@ def test_what_people_read() -> None:
         event_text(event) == "2026-11-29T11:00:00Z  away      box-8           box-8 is away: nothing was heard for 15 s"
     )
     assert "only agents: box-7" in whoami_text(sample(admin, "whoami"))
+
+
+def test_who_may_what_and_until_when(made: Made) -> None:
+    lines = [line.split() for line in made.run("user", "list").stdout.splitlines()]
+    assert lines[0][:3] == ["NAME", "GROUPS", "ROLES"]
+    assert lines[1][:8] == ["ann", "ops", "operators", "1", "login,", "1", "token", "2027-02-27T12:00:00Z"]
+    assert lines[2][:4] == ["eve", "-", "-", "revoked"]
+    shown = made.run("user", "show", "ann").stdout
+    assert "roles         operators\n" in shown
+    assert "may log in    until 2027-02-27T12:00:00Z\n" in shown
+    assert "frontends: connect; agents: site-a; verbs: connect; targets: 127.0.0.1:6443" in shown
+    eve = made.admin.samples["GET", "users/ann"]["body"]
+    eve |= {"roles": [], "revoked": "2026-11-29T13:00:00Z", "reason": "\x1b[2Jleft", "credentials": []}
+    shown = made.run("user", "show", "ann").stdout
+    assert "roles         none: may do nothing; add a [[binding]]" in shown
+    assert "may log in    no: revoked " in shown
+    assert "\x1b" not in shown
 
 
 def test_a_stranger_is_told_what_to_do(made: Made) -> None:

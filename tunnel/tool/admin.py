@@ -45,7 +45,7 @@ def documents(api: Api, path: str) -> Iterator[Document]:
 
 def status_text(status: Document) -> str:
     """Returns a status for people: the verdict, what to do about it, and the rest in short."""
-    agents, config = status.get("agents") or {}, status.get("config") or {}
+    agents = status.get("agents") or {}
     lines = [f"{status.get('verdict', '?')}: {printable(str(status.get('line', '')))}"]
     for warning in status.get("warnings") or ():
         lines.append(f"  {warning.get('code')}  {printable(_one_line(warning.get('text')))}")
@@ -63,18 +63,25 @@ def status_text(status: Document) -> str:
     else:
         ends = ""
     lines.append(f"users    {users.get('with_access')} of {users.get('known')} may log in{printable(ends)}")
-    loaded = age(config.get("loaded"))
-    lines.append(f"config   {config.get('path')}, generation {config.get('generation')}, loaded {loaded} ago")
-    if config.get("fault"):
-        lines.append(f"         not taken as it is now: {printable(_one_line(config['fault']))}")
-    lines += [f"         changed: {printable(str(one))}" for one in config.get("changed") or ()]
-    lines += [f"         needs a restart: {printable(str(one))}" for one in config.get("needs_restart") or ()]
+    policy = status.get("policy") or {}
+    bound = f", {policy.get('roles')} roles, {policy.get('bindings')} bindings"
+    lines += [*_file_lines("policy", policy, bound), *_file_lines("config", status.get("config") or {})]
     for part in status.get("parts") or ():
         if not part.get("up"):
             lines.append(f"down     {printable(str(part.get('name')))}: {printable(str(part.get('fault')))}")
     for one in status.get("certificates") or ():
         lines.append(f"cert     {one.get('name')}: {_days(one.get('days_left'))} left, until {one.get('not_after')}")
     return "\n".join(lines)
+
+
+def _file_lines(what: str, state: Document, more: str = "") -> Iterator[str]:
+    """Yields how a file stands that the server follows, and what is `more` to say of it."""
+    loaded = age(state.get("loaded"))
+    yield f"{what:8} {state.get('path')}, generation {state.get('generation')}, loaded {loaded} ago{more}"
+    if state.get("fault"):
+        yield f"         not taken as it is now: {printable(_one_line(state['fault']))}"
+    for name, words in (("changed", "changed"), ("needs_restart", "needs a restart")):
+        yield from (f"         {words}: {printable(str(one))}" for one in state.get(name) or ())
 
 
 def _one_line(text: object) -> str:
@@ -127,27 +134,38 @@ def agent_text(agent: Document) -> str:
 
 
 def users_text(users: Sequence[Document]) -> str:
-    """A line for each user: who may log in, with what, and when that ends."""
+    """A line for each user: in which roles they may do something, with what they log in, and when that ends."""
     rows = []
     for one in users:
         credentials = one.get("credentials") or ()
         kinds = Counter(str(each.get("kind")) for each in credentials)
-        last = max((each["last_used"] for each in credentials if each.get("last_used")), default=None)
         rows.append(
             (
                 one.get("name"),
                 ", ".join(one.get("groups") or ()),
+                ", ".join(one.get("roles") or ()),
                 "revoked" if one.get("revoked") else ", ".join(f"{kinds[kind]} {kind}" for kind in sorted(kinds)),
                 one.get("until") or "",
-                _ago(last),
+                _last_use(one),
                 one.get("reason") or one.get("fault") or "",
             )
         )
-    return table(("NAME", "GROUPS", "LOGS IN WITH", "UNTIL", "USED", "REASON"), rows)
+    return table(("NAME", "GROUPS", "ROLES", "LOGS IN WITH", "UNTIL", "USED", "REASON"), rows)
 
 
 def user_text(user: Document) -> str:
-    """All of one user, a line for each credential that is good now."""
+    """All of one user: who they are, what they may, until when; and a line for each credential that is good now."""
+    head: list[tuple[str, object]] = [
+        ("name", user.get("name")),
+        ("groups", ", ".join(user.get("groups") or ())),
+        ("roles", ", ".join(user.get("roles") or ()) or "none: may do nothing; add a [[binding]] to the policy file"),
+        ("added", _by(_ago(user.get("created")), user.get("created_by"))),
+        ("may log in", _log_in(user)),
+        ("last use", _last_use(user)),
+    ]
+    if user.get("fault"):
+        head.append(("fault", user["fault"]))
+    lines = [f"{name:13} {'-' if value in (None, '') else printable(str(value))}" for name, value in head]
     rows = [
         (
             each.get("id"),
@@ -160,8 +178,9 @@ def user_text(user: Document) -> str:
         )
         for each in user.get("credentials") or ()
     ]
-    head = users_text([user])
-    return f"{head}\n\n{table(('ID', 'KIND', 'MADE', 'BY', 'UNTIL', 'USED', 'ONLY FOR'), rows)}" if rows else head
+    if rows:
+        lines += ["", table(("ID", "KIND", "MADE", "BY", "UNTIL", "USED", "ONLY FOR"), rows)]
+    return "\n".join(lines)
 
 
 def scope_lines(scope: object) -> list[str]:
@@ -235,6 +254,26 @@ def _days(days: float | None) -> str:
 
 def _milliseconds(seconds: float | None) -> str:
     return "" if seconds is None else f"{seconds * 1000:.0f} ms"
+
+
+def _log_in(user: Document) -> str:
+    """Returns whether a user may log in, and until when."""
+    if user.get("revoked"):
+        why = f": {user['reason']}" if user.get("reason") else ""
+        return f"no: revoked {_ago(user['revoked'])}{why}"
+    if not user.get("credentials"):
+        return "no: nothing that was handed out is good now"
+    return f"until {user['until']}" if user.get("until") else "without an end"
+
+
+def _by(moment: str, who: object) -> str:
+    return f"{moment} by {who}" if who else moment
+
+
+def _last_use(user: Document) -> str:
+    """Returns when any of a user's credentials that are good now was used last."""
+    used = [str(one["last_used"]) for one in user.get("credentials") or () if one.get("last_used")]
+    return _ago(max(used, default=None))
 
 
 def _ago(moment: str | None) -> str:

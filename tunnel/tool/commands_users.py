@@ -45,7 +45,7 @@ def user() -> None:
 @server_options
 @output_option("table", "json")
 def user_list(api: Any, output: str) -> None:
-    """List every user: with what they can log in, until when, and when it was used last."""
+    """List every user: their roles, with what they can log in, until when, and when it was used last."""
     from tunnel.tool.admin import PREFIX, users_text
 
     with told():
@@ -61,7 +61,7 @@ def user_list(api: Any, output: str) -> None:
 @output_option("text", "json")
 @click.argument("name")
 def user_show(api: Any, output: str, name: str) -> None:
-    """Show one user, with a line for each credential that is good now."""
+    """Show one user: roles, and a line for each credential that is good now with what it is limited to and its end."""
     from urllib.parse import quote
 
     from tunnel.tool.admin import PREFIX, user_text
