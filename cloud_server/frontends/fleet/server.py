@@ -37,7 +37,7 @@ from tunnel.aio.operate.audit import Audit
 from tunnel.aio.sockets.conn import Conn
 from tunnel.aio.sockets.http1 import HttpError, Request
 from tunnel.core.wire.errors import StreamError
-from tunnel.core.wire.faults import BUG
+from tunnel.core.wire.faults import BUG, NO_ISSUER
 from tunnel.core.wire.host_port import split_host_port
 from tunnel.kubeapi.encoding import JSON_TYPE, decode, encode
 from tunnel.kubeapi.negotiation import negotiate
@@ -47,6 +47,8 @@ from tunnel.kubeapi.store import ObjectStore
 
 CERTIFICATES = f"{PREFIX}certificates"
 """Where a login is traded for a certificate."""
+LOGIN = f"{PREFIX}login"
+"""Where anybody learns who vouches for the users of this server, as `longline login` does before it knows them."""
 MAX_BODY_BYTES = 64 * 1024
 """Reviews are all that is taken."""
 _DISCOVERY = {"APIGroupDiscoveryList": ("apidiscovery.k8s.io", ("v2", "v2beta1"))}
@@ -149,6 +151,10 @@ class FleetServer:
         try:
             if self._admin is not None and request.path == CERTIFICATES and await self._log_in(exchange, request):
                 return
+            if self._admin is not None and request.path == LOGIN:
+                await _answer(exchange, *_login_document(self._authenticator, request))
+                return
+            await self._authenticator.ready_for(bearer(request))
             caller = self._identify(conn, request)
             exchange.trust()
             self._access.check_frontend(caller)
@@ -361,6 +367,15 @@ async def _read_object(exchange: Exchange, request: Request) -> Json:
     if not isinstance(body, dict):
         raise ApiError(400, "the body is not an object")
     return body
+
+
+def _login_document(authenticator: Authenticator, request: Request) -> tuple[Json, int]:
+    if request.method != "GET":
+        raise ApiError(405, f"{request.method} is not allowed on {LOGIN}", details={})
+    if authenticator.login_document is None:
+        text = "this server takes no ID tokens ([oidc]): ask its operator for a kubeconfig"
+        raise ApiError(404, text, cause=cause(NO_ISSUER))
+    return dict(authenticator.login_document), 200
 
 
 def _document(path: str, request: Request) -> tuple[Json, str]:

@@ -73,6 +73,7 @@ def sources() -> Sources:
         lost_lines=lambda: 0,
         store_fault=lambda: "",
         unreadable=lambda: 0,
+        issuer_away=lambda: "",
         cluster_away=lambda: "",
         cluster_ages_s=dict,
     )
