@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import h11
 import orjson
 
 from tunnel.aio.sockets.http1 import ClientConnection, HttpError
@@ -37,10 +38,10 @@ async def fetch_json(url: str, ca_file: Path | None) -> dict[str, Any]:
     Raises:
         FetchFailed: there is none.
     """
-    parts = urlsplit(url)
-    if parts.scheme != "https" or not parts.hostname:
-        raise FetchFailed(f"{url[:200]!r} is no https:// address")
     try:
+        parts = urlsplit(url)
+        if parts.scheme != "https" or not parts.hostname or not url.isascii() or not url.isprintable():
+            raise FetchFailed(f"{url[:200]!r} is no https:// address")
         async with asyncio.timeout(FETCH_S):
             status, body = await _get(parts.hostname, parts.port or 443, _target(url), parts.netloc, ca_file)
     except TimeoutError as error:
@@ -48,7 +49,7 @@ async def fetch_json(url: str, ca_file: Path | None) -> dict[str, Any]:
     except ssl.SSLError as error:
         why = getattr(error, "verify_message", "") or error.reason or error
         raise FetchFailed(f"the certificate or TLS of {url} is not good: {why}") from error
-    except (OSError, StreamError, HttpError) as error:
+    except (OSError, StreamError, HttpError, h11.LocalProtocolError, ValueError) as error:
         raise FetchFailed(f"{url} cannot be had: {error}") from error
     if status != 200:
         raise FetchFailed(f"{url} answers with status {status}")

@@ -19,7 +19,7 @@ from cloud_server.trust.oidc.settings import OidcSettings
 from cloud_server.trust.oidc.verifier import Verifier
 from tunnel.aio.identity.validity import date
 from tunnel.aio.process.parts import PartFailed
-from tunnel.core.wire.faults import ISSUER_UNREACHABLE
+from tunnel.core.wire.faults import BUG, ISSUER_UNREACHABLE
 
 DISCOVERY = "/.well-known/openid-configuration"
 """Behind the issuer's URL (OpenID Connect Discovery 4)."""
@@ -52,6 +52,8 @@ class Issuer:
         """The attempt that is under way, or the next one, is over; each has an event of its own."""
         self._busy = False
         self._began_s = float("-inf")
+        self._unknown_s = float("-inf")
+        """When an unknown key had the keys fetched last."""
         self._good_s = float("-inf")
         self._good_at: datetime | None = None
         self.away = ""
@@ -67,8 +69,11 @@ class Issuer:
         """See `IdTokens`. The fetch is not the caller's: it goes on when they have given up."""
         if not self._lacks_key(text):
             return
-        if not self._busy and asyncio.get_running_loop().time() - self._began_s < UNKNOWN_KID_S:
-            return
+        now_s = asyncio.get_running_loop().time()
+        if not self._busy:
+            if now_s - self._unknown_s < UNKNOWN_KID_S:
+                return
+            self._unknown_s = now_s
         with suppress(TimeoutError):
             async with asyncio.timeout(READY_S):
                 await self._attempted()
@@ -98,6 +103,9 @@ class Issuer:
                 self._came(await issuer_keys(self._settings, self._fetch))
             except FetchFailed as error:
                 self._missed(error.text)
+            except Exception:  # noqa: BLE001 - whatever an issuer's documents are, the server goes on
+                _log.exception("an issuer's keys cannot be used for a fault of the daemon", code=BUG.code)
+                self._missed("a fault of the daemon, whose log says more")
             self._busy = False
             over, self._over = self._over, asyncio.Event()
             over.set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from jwt import PyJWK
 from jwt.exceptions import PyJWTError
 
@@ -74,7 +75,13 @@ def _algorithms(item: object) -> Iterator[str]:
 def _key(item: dict[str, Any], algorithm: str) -> PyJWK | None:
     try:
         return PyJWK(_public_part(item), algorithm)
-    except (PyJWTError, ValueError, TypeError):  # one broken key takes no other with it
+    except (
+        PyJWTError,
+        UnsupportedAlgorithm,
+        ValueError,
+        TypeError,
+        AttributeError,
+    ):  # one broken key takes no other with it
         return None
 
 

@@ -160,6 +160,11 @@ def test_what_is_no_token(text: str) -> None:
     assert refusal(text)[0] == "LL2060"
 
 
+def test_a_head_that_is_nested_deeply() -> None:
+    head = base64.urlsafe_b64encode(b"[" * 11_000).decode()
+    assert refusal(f"{head}.e30.e30")[0] == "LL2060"
+
+
 def test_a_changed_token() -> None:
     head, body, signature = KEY.sign(claims()).split(".")
     forged = base64.urlsafe_b64encode(json.dumps(claims(sub="admin")).encode()).rstrip(b"=").decode()
