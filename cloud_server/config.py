@@ -203,8 +203,9 @@ class OidcConfig:
             yield Fault("oidc.leeway_s", f"must be {MAX_LEEWAY_S:.0f} at most: it is for clocks that differ")
         if "openid" not in self.scopes:
             yield Fault("oidc.scopes", "must have openid: without it there is no ID token")
-        if "system:".startswith(self.groups_prefix[:7]) and self.groups_prefix:
-            yield Fault("oidc.groups_prefix", "must not be that of groups of our own making")
+        for key, prefix in (("username_prefix", self.username_prefix), ("groups_prefix", self.groups_prefix)):
+            if prefix.startswith("system:"):
+                yield Fault(f"oidc.{key}", "must not be that of names of our own making, which no issuer gives")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

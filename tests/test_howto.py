@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from cloud_server.config import load_server_config
+from cloud_server.rights.policy_file import load_policy
 from cloud_server.setup import init_state
 from edge_agent.config import load_agent_config
 from tests.support.pages import HOWTO, TOP, blocks
@@ -18,7 +19,11 @@ from tunnel.aio.identity.tls_material import ServerTls
 
 PAGES = sorted(HOWTO.glob("*.md"))
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-LOADERS = {"# cloud-server.toml": load_server_config, "# edge-agent.toml": load_agent_config}
+LOADERS = {
+    "# cloud-server.toml": load_server_config,
+    "# edge-agent.toml": load_agent_config,
+    "# policy.toml": load_policy,
+}
 
 
 def test_there_are_pages_with_configurations() -> None:

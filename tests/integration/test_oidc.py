@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import getpass
 import json
@@ -9,6 +10,7 @@ import shutil
 import ssl
 import stat
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -19,12 +21,16 @@ from typing import Any
 
 import pytest
 import yaml
+from cryptography.hazmat.primitives.asymmetric import ec
+from jwt.algorithms import ECAlgorithm
 
 from tests.support.cluster import Cluster, cluster
 from tests.support.connect_client import ConnectRefused
 from tests.support.issuer import CLIENT, TestIssuer, running_issuer
 from tests.support.kubectl_user import KubectlUser
+from tests.support.pages import HOWTO, blocks
 from tests.support.policies import everybody_admin
+from tests.support.ports import free_ports
 from tests.support.processes import BIN, command_result
 from tests.support.targets import HELLO, Target
 from tests.support.tunnel import wait_until
@@ -43,6 +49,14 @@ targets = ["*"]
 [[binding]]
 role = "ops"
 groups = ["oidc:ops"]
+users = ["oidc:short"]
+"""
+(SOCKS_PORT,) = free_ports(1)
+
+BROWSER = """#!{python}
+import ssl, sys, urllib.request
+context = ssl.create_default_context(cafile="{ca}")
+urllib.request.urlopen(sys.argv[1], context=context, timeout=10).read()
 """
 
 
@@ -123,7 +137,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     folder = tmp_path_factory.mktemp("issuer")
     with running_issuer(folder) as issuer, cluster() as made, Target("echo") as target, Target("web") as web:
         made.policy.write_text(everybody_admin() + POLICY)
-        made.configure({"oidc": {"issuer": issuer.url, "client_id": CLIENT, "ca_file": str(issuer.ca_file)}})
+        oidc = {"issuer": issuer.url, "client_id": CLIENT, "audiences": [CLIENT, "l"], "ca_file": str(issuer.ca_file)}
+        made.configure({"oidc": oidc, "socks": {"listen": f"127.0.0.1:{SOCKS_PORT}"}})
         made.start()
         made.join(
             "box-7",
@@ -175,7 +190,7 @@ def test_an_id_token_is_refreshed_once_for_all_and_a_logout_ends_it(
     person.login()
     issuer.life_s = 600
     before = issuer.asked.count("/token")
-    words = [BIN / "longline", "credential", "--oidc", "--server", place.url]
+    words = [str(BIN / "longline"), "credential", "--oidc", "--server", place.url]
     racing = [subprocess.Popen(words, env=person.env, stdout=subprocess.PIPE) for _ in range(3)]
     answers = {process.communicate(timeout=scaled_s(30))[0] for process in racing}
     assert len(answers) == 1  # the issuer takes each refresh token once
@@ -262,6 +277,28 @@ def test_curl_with_a_token_as_the_password(place: Place, issuer: TestIssuer) -> 
     assert (page.returncode, page.stdout) == (0, HELLO), page.stderr
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_socks_takes_a_token_that_is_short_enough(place: Place, issuer: TestIssuer) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    issuer.more_keys = [ECAlgorithm.to_jwk(key.public_key(), as_dict=True)]
+    now = int(time.time())  # noqa: TID251 - tokens go by the wall clock
+    claims = {"iss": issuer.url, "aud": "l", "sub": "short", "iat": now, "exp": now + 60}
+    head = base64.urlsafe_b64encode(b'{"alg":"ES256"}').rstrip(b"=")
+    body = base64.urlsafe_b64encode(json.dumps(claims, separators=(",", ":")).encode()).rstrip(b"=")
+    signature = ECAlgorithm(ECAlgorithm.SHA256).sign(head + b"." + body, key)
+    token = b".".join([head, body, base64.urlsafe_b64encode(signature).rstrip(b"=")]).decode()
+    assert len(token) <= 255  # RFC 1929
+
+    def curl(password: str) -> subprocess.CompletedProcess[bytes]:
+        config = f'proxy = "socks5h://me:{password}@127.0.0.1:{SOCKS_PORT}"\nurl = "http://box-7:{place.web.port}/"\n'
+        argv = ["curl", "--silent", "--show-error", "--max-time", "10", "--config", "-"]
+        return subprocess.run(argv, input=config.encode(), capture_output=True, timeout=20, check=False)
+
+    page = curl(token)
+    assert (page.returncode, page.stdout) == (0, HELLO), page.stderr
+    assert curl(token[:-4] + "AAAA").returncode == 97  # curl: the proxy does not take the credentials
+
+
 @pytest.mark.parametrize(
     ("claims", "code"),
     [
@@ -295,6 +332,33 @@ def test_keys_rotate_and_an_issuer_that_is_down_is_told(place: Place, issuer: Te
     assert "LL2061" in place.status()
     place.cluster.server.wait_for_log("LL2061", 5)
     assert place.connect(issuer.token(jti="a third")) == b"ping"
+
+
+def test_the_howto(person: Person, place: Place, issuer: TestIssuer) -> None:
+    """Its commands, in order, in a shell, with addresses of here; the browser is a program that follows redirects."""
+    browser = person.folder / "browser"
+    browser.write_text(BROWSER.format(python=sys.executable, ca=issuer.ca_file))
+    browser.chmod(0o755)
+    shutil.copy(place.ca, person.folder / "ca.crt")
+    issuer.claims = {"sub": "0b7c1f0e-5a1d-4a5e-9c0a-1f2e3d4c5b6a", "groups": ["ops"]}
+    text = "\n".join(blocks(HOWTO / "oidc.md", "sh"))
+    for written, here in (
+        ("https://cloud.example.com:7445", place.url),
+        ("https://cloud.example.com:7444", f"https://127.0.0.1:{place.cluster.connect_port}"),
+        ("http://box-7:8080/", f"http://box-7:{place.web.port}/"),
+        ("cloud-server user revoke", f"cloud-server user revoke --config {place.cluster.config}"),
+    ):
+        assert written in text
+        text = text.replace(written, here)
+    done = subprocess.run(
+        ["bash", "-e", "-o", "pipefail", "-c", text], env={**person.env, "BROWSER": f"{browser} %s"}, cwd=person.folder,
+        capture_output=True, timeout=scaled_s(30),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert b"box-7" in done.stdout
+    assert b"load average" in done.stdout
+    assert HELLO in done.stdout
+    assert b"was revoked at" in person.run_kubectl("get", "nodes").stderr
 
 
 def test_whoever_is_revoked_here_stays_out(place: Place, issuer: TestIssuer) -> None:

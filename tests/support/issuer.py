@@ -62,6 +62,7 @@ class TestIssuer:
         self.ca_file = folder / "issuer-ca.crt"
         self.ca_file.write_bytes(self.authority.pem)
         self.keys = [SigningKey("first")]
+        self.more_keys: list[dict[str, Any]] = []
         self.claims: dict[str, Any] = {"sub": "ann", "groups": ["ops"]}
         """Of whoever logs in."""
         self.life_s = LIFE_S
@@ -112,7 +113,7 @@ class TestIssuer:
                     "revocation_endpoint": f"{self.url}/revoke",
                 }
             case "/keys":
-                return 200, {"keys": [key.jwk for key in self.keys]}
+                return 200, {"keys": [*(key.jwk for key in self.keys), *self.more_keys]}
             case "/authorize":
                 assert query["response_type"] == "code"
                 assert query["code_challenge_method"] == "S256"

@@ -20,7 +20,7 @@ from tunnel.core.wire.faults import CREDENTIAL_EXPIRED, ID_TOKEN_REFUSED, ISSUER
 MAX_TOKEN_BYTES = 16 * 1024
 """Of an ID token's text: what a request's head can hold."""
 MAX_VERIFIED = 4096
-"""Tokens that are remembered as verified: some 1 kB each. Beyond that the oldest is verified anew, in 50 us."""
+"""Tokens that are remembered as verified: some 1 kB each. Beyond that the oldest is verified anew, in 0.3 ms."""
 MAX_GROUPS = 512
 """Of one user. More are refused, not cut: one that is cut might be one that a rule forbids something."""
 MAX_NAME_CHARS = 128
@@ -43,7 +43,7 @@ class Head:
 
 
 class Verifier:
-    """Of one issuer. Called in the event loop: some 50 us for a token that was not seen before, 5 us for others."""
+    """Of one issuer. Called in the event loop: some 0.3 ms for a token that was not seen before, 3 us for others."""
 
     def __init__(self, settings: OidcSettings) -> None:
         self._settings = settings

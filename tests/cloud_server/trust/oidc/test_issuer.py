@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -160,4 +159,3 @@ async def test_over_tls(running: TestIssuer, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("cloud_server.trust.oidc.fetch.FETCH_S", 0.2)
     with pytest.raises(FetchFailed):
         await fetch_json(url, running.ca_file)
-    assert ssl.create_default_context(cafile=running.ca_file)
