@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import threading
 import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -172,7 +173,8 @@ def _by_browser(issuer: Issuer, port: int, *, opens: bool) -> Tokens:
         click.echo(f"log in at {url}", err=True)
         sys.stderr.flush()
         if opens:
-            webbrowser.open(url)
+            # One in the foreground comes back only when the browser is closed, which waits for our page.
+            threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
         return issuer.redeem(loopback.code(issuer.client.issuer), loopback.redirect, proof)
 
 

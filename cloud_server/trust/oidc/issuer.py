@@ -30,10 +30,11 @@ RETRY_S = 60.0
 KEEP_S = 24 * 3600.0
 """How long the last keys are good without an answer. Tokens live an hour or so, and nobody gets another meanwhile; a
 key that was withdrawn must not be good for ever because the issuer cannot be asked."""
-UNKNOWN_KID_S = 10.0
+UNKNOWN_KID_S = 5.0
 """Tokens with unknown keys have the keys fetched again this often at most: strangers can make up such tokens."""
-READY_S = 5.0
-"""The longest that whoever shows a token with an unknown key waits for the keys."""
+READY_S = 8.0
+"""The longest that whoever shows a token with an unknown key waits for the keys: for the next time that they may be
+fetched, and for that fetch. So nobody is refused for a rotation, whatever strangers make up meanwhile."""
 
 Fetch = Callable[[str, Path | None], Awaitable[dict[str, Any]]]
 _log = structlog.get_logger("cloud.oidc")
@@ -69,13 +70,13 @@ class Issuer:
         """See `IdTokens`. The fetch is not the caller's: it goes on when they have given up."""
         if not self._lacks_key(text):
             return
-        now_s = asyncio.get_running_loop().time()
-        if not self._busy:
-            if now_s - self._unknown_s < UNKNOWN_KID_S:
-                return
-            self._unknown_s = now_s
+        loop = asyncio.get_running_loop()
         with suppress(TimeoutError):
             async with asyncio.timeout(READY_S):
+                while not self._under_way and (wait_s := self._unknown_s + UNKNOWN_KID_S - loop.time()) > 0:  # noqa: ASYNC110
+                    await asyncio.sleep(wait_s)
+                if not self._under_way:
+                    self._unknown_s = loop.time()
                 await self._attempted()
 
     async def opened(self) -> None:
@@ -111,6 +112,10 @@ class Issuer:
             over.set()
 
     # Internal
+
+    @property
+    def _under_way(self) -> bool:
+        return self._busy or self._wanted.is_set()
 
     async def _attempted(self) -> None:
         over = self._over

@@ -92,7 +92,7 @@ class Verifier:
             raise _refused(f"it is longer than {MAX_TOKEN_BYTES} bytes, or no ASCII")
         try:
             header = jwt.get_unverified_header(text)
-        except (PyJWTError, RecursionError) as error:
+        except PyJWTError as error:
             raise _refused(f"it cannot be read: {error}") from error
         algorithm, kid = header.get("alg"), header.get("kid")
         if algorithm not in self._settings.algorithms:
