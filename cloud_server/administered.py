@@ -32,6 +32,7 @@ def served_by(server: CloudServer, desired: DesiredState[ServerConfig]) -> Serve
         lost_lines=server.lost_lines,
         store_fault=lambda: server.store.fault,
         unreadable=lambda: len(server.store.unreadable()),
+        issuer_away=lambda: server.issuer.away,
         cluster_away=lambda: server.cluster.away,
         cluster_ages_s=server.cluster.ages_s,
     )

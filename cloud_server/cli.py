@@ -33,7 +33,7 @@ from tunnel.core.wire.faults import CERTIFICATE_EXPIRED, NO_SERVER_TO_UPGRADE, P
 if TYPE_CHECKING:
     from cloud_server.trust.administration import Administration, ListedAgent, ListedToken
 
-SERVER_MODULES = ("cryptography", "h2", "lightkube", "prometheus_client", "tomli", "yaml")
+SERVER_MODULES = ("cryptography", "h2", "jwt", "lightkube", "prometheus_client", "tomli", "yaml")
 """Of the extra `server`: a plain installation is that of a box."""
 INSTALL = "pip install 'longline[server]'"
 

@@ -7,9 +7,11 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from cloud_server.opens.expose_rule import ExposeRule
 from cloud_server.routing.claims import RoutePolicy
+from cloud_server.trust.oidc.settings import ALGORITHMS, DEFAULT_ALGORITHMS, DEFAULT_PREFIX, OidcSettings
 from cloud_server.trust.state_files import CA_FILE, POLICY_FILE, SERVER_FILE, SERVER_KEY_FILE
 from tunnel.aio.identity.tls_material import ServerTls
 from tunnel.aio.process.config import (
@@ -27,6 +29,7 @@ from tunnel.aio.process.config import (
 from tunnel.core.wire.names import AGENT_NAME_RULE, is_agent_name, is_service_name
 from tunnel.core.wire.target import TcpTarget
 
+MAX_LEEWAY_S = 300.0
 _TRUST_DOMAIN = re.compile(r"[a-z0-9._-]{1,255}")
 
 
@@ -111,6 +114,98 @@ class PolicyConfig:
 
     file: Path | None = None
     """None: `policy.toml` in the state folder."""
+
+
+class IssuerUrl(str):
+    """The URL of an issuer of ID tokens (OpenID Connect Core 2, `iss`)."""
+
+    __slots__ = ()
+
+    @classmethod
+    def from_config(cls, value: object) -> IssuerUrl:
+        """Check a value of a configuration."""
+        url = urlsplit(value) if isinstance(value, str) and value.isascii() and value.isprintable() else urlsplit("")
+        if url.scheme != "https" or not url.hostname or url.query or url.fragment or "@" in url.netloc:
+            raise ValueError(
+                f"{value!r} is no https:// address of an issuer, such as https://id.example.com/realms/ops"
+            )
+        return cls(value)
+
+
+class SigningAlgorithm(str):
+    """What ID tokens may be signed with."""
+
+    __slots__ = ()
+
+    @classmethod
+    def from_config(cls, value: object) -> SigningAlgorithm:
+        """Check a value of a configuration."""
+        if value not in ALGORITHMS:
+            raise ValueError(f"{value!r} is not taken: only {', '.join(ALGORITHMS)}, whose keys can be public")
+        return cls(value)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OidcConfig:
+    """The `[oidc]` section: an issuer whose ID tokens are taken."""
+
+    issuer: IssuerUrl | None = None
+    """None: no ID token is taken."""
+    client_id: str = ""
+    """What `longline login` is called at the issuer."""
+    audiences: list[str] = dataclasses.field(default_factory=list)
+    """One of which a token must be made for; empty: `client_id` only."""
+    username_claim: str = "sub"
+    username_prefix: str = DEFAULT_PREFIX
+    groups_claim: str = "groups"
+    groups_prefix: str = DEFAULT_PREFIX
+    required_claims: dict[str, str] = dataclasses.field(default_factory=dict)
+    algorithms: list[SigningAlgorithm] = dataclasses.field(
+        default_factory=lambda: [SigningAlgorithm(one) for one in DEFAULT_ALGORITHMS]
+    )
+    ca_file: Path | None = None
+    """Authorities of the issuer's certificate; None: those that the system trusts."""
+    leeway_s: Seconds = Seconds(10.0)
+    scopes: list[str] = dataclasses.field(default_factory=lambda: ["openid", "profile", "email", "offline_access"])
+    """What `longline login` asks for."""
+
+    @property
+    def settings(self) -> OidcSettings | None:
+        """As the verifier takes it; None: no ID token is taken."""
+        if self.issuer is None:
+            return None
+        return OidcSettings(
+            issuer=str(self.issuer),
+            client_id=self.client_id,
+            audiences=tuple(self.audiences or [self.client_id]),
+            username_claim=self.username_claim,
+            username_prefix=self.username_prefix,
+            groups_claim=self.groups_claim,
+            groups_prefix=self.groups_prefix,
+            required_claims=dict(self.required_claims),
+            algorithms=tuple(self.algorithms),
+            ca_file=self.ca_file,
+            leeway_s=float(self.leeway_s),
+            scopes=tuple(self.scopes),
+        )
+
+    def faults(self) -> Iterable[Fault]:
+        """What does not fit together."""
+        if self.issuer is None:
+            if self != OidcConfig():
+                yield Fault("oidc", "issuer is missing: nothing else of [oidc] means anything without it")
+            return
+        if not self.client_id:
+            yield Fault("oidc", "client_id is missing: what the issuer calls `longline login`")
+        if not self.algorithms:
+            yield Fault("oidc.algorithms", "must have at least one")
+        if self.leeway_s > MAX_LEEWAY_S:
+            yield Fault("oidc.leeway_s", f"must be {MAX_LEEWAY_S:.0f} at most: it is for clocks that differ")
+        if "openid" not in self.scopes:
+            yield Fault("oidc.scopes", "must have openid: without it there is no ID token")
+        for key, prefix in (("username_prefix", self.username_prefix), ("groups_prefix", self.groups_prefix)):
+            if prefix.startswith("system:"):
+                yield Fault(f"oidc.{key}", "must not be that of names of our own making, which no issuer gives")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -201,6 +296,7 @@ class ServerConfig(Validated):
     socks: SocksConfig = dataclasses.field(default_factory=SocksConfig)
     fleet: FleetConfig = dataclasses.field(default_factory=FleetConfig)
     policy: PolicyConfig = dataclasses.field(default_factory=PolicyConfig)
+    oidc: OidcConfig = dataclasses.field(default_factory=OidcConfig)
     forward: list[ForwardConfig] = dataclasses.field(default_factory=list)
     expose: list[ExposeConfig] = dataclasses.field(default_factory=list)
     route: list[RouteConfig] = dataclasses.field(default_factory=list)
@@ -227,6 +323,7 @@ class ServerConfig(Validated):
         missing = [name for name, path in own.items() if path is None]
         if 0 < len(missing) < len(own):
             yield Fault("tunnel", f"{', '.join(missing)} is missing: certificate, key and client_ca go together")
+        yield from self.oidc.faults()
         yield from self._route_faults()
         yield from self._expose_faults()
         names = [cluster.name for cluster in self.cluster]

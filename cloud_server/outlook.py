@@ -11,6 +11,7 @@ from pathlib import Path
 from cloud_server.config import ServerConfig, state_of, tls_of
 from cloud_server.trust.ca import CaMissing, CertificateAuthority
 from cloud_server.trust.database import DATABASE_FILE
+from cloud_server.trust.oidc.settings import OidcSettings
 from cloud_server.trust.state import open_state
 from cloud_server.trust.store import StoreUnavailable
 from tunnel.aio.identity.tls_material import CredentialsUnusable
@@ -56,6 +57,8 @@ def outlook(config: ServerConfig) -> Iterator[str]:
         yield f"audit.file: {config.audit.file}: {fault}"
     if config.kubernetes.kubeconfig is not None and (fault := _kubeconfig_fault(config.kubernetes.kubeconfig)):
         yield f"kubernetes.kubeconfig: {config.kubernetes.kubeconfig}: {fault}"
+    if (settings := config.oidc.settings) is not None and (fault := _issuer_fault(settings)):
+        yield f"oidc: {fault}"
     for index, cluster in enumerate(config.cluster):
         try:
             cluster.kubeconfig.open("rb").close()
@@ -87,6 +90,18 @@ def _runs(state: Path) -> bool:
 
 def _taken(address: str, *, own: bool) -> str:
     return "" if own or not in_use(address) else "somebody else listens there"
+
+
+def _issuer_fault(settings: OidcSettings) -> str:
+    """Why the keys of an issuer cannot be had from here now; empty when they can."""
+    from cloud_server.trust.oidc.fetch import FetchFailed
+    from cloud_server.trust.oidc.issuer import issuer_keys  # costs 10 MB
+
+    try:
+        asyncio.run(issuer_keys(settings))
+    except FetchFailed as error:
+        return error.text
+    return ""
 
 
 def _kubeconfig_fault(path: Path) -> str:

@@ -22,6 +22,7 @@ from cloud_server.certificates import Certificates
 from cloud_server.config import NOTHING, ServerConfig, policy_file_of, state_of, tls_of
 from cloud_server.counting import Counting
 from cloud_server.followed_cluster import FollowedCluster
+from cloud_server.followed_issuer import FollowedIssuer
 from cloud_server.followed_policy import FollowedPolicy
 from cloud_server.front_ends import FrontEnds
 from cloud_server.frontends.exposed import Exposed
@@ -36,7 +37,7 @@ from cloud_server.rights.policy_file import NO_POLICY, PolicyFile
 from cloud_server.routing.router import Router
 from cloud_server.trust.administration import Administration
 from cloud_server.trust.agents import JoinedAgents
-from cloud_server.trust.authenticator import Authenticator
+from cloud_server.trust.authenticator import ISSUED_BY, Authenticator
 from cloud_server.trust.enrollment import Enrollment
 from cloud_server.trust.sightings import Sightings
 from cloud_server.trust.signer import Signer, SignerFailed
@@ -62,7 +63,7 @@ from tunnel.aio.sockets.listening import ListeningSockets
 from tunnel.core.path.probes import PingBudget
 from tunnel.core.streams.budget import Budget
 from tunnel.core.wire.errors import Code, OpenRefused, SessionRefused, TunnelError
-from tunnel.core.wire.faults import CANNOT_LISTEN, DRAIN_CUT, SIGNER_FAILED, FaultError
+from tunnel.core.wire.faults import CANNOT_LISTEN, CREDENTIAL_LOST, DRAIN_CUT, SIGNER_FAILED, FaultError
 from tunnel.core.wire.limits import MIB, Limits, Timing
 
 PROCESS_BUDGET_BYTES = 1024 * MIB
@@ -141,6 +142,7 @@ class CloudServer:
         self.certificates = Certificates(config, self.agents.each, self.events.expiry, self._users.lasting)
         authenticator = Authenticator(tunnel.trust_domain, self._users)
         self.standing = Standing(authenticator.again)
+        self.issuer = FollowedIssuer(self.parts, authenticator)
         local = Local(self.agents, self.directory)
         self.policy = DoorPolicy(NO_POLICY.rights, self.joined.labels)
         self.followed_policy = FollowedPolicy(policy_file_of(config), self._swap_policy, self._policy_reloaded)
@@ -238,6 +240,10 @@ class CloudServer:
             self._tell_ended(self.live.end_where(is_gone, refused))
         await self.counting.apply(new)
         self.cluster.follow(new.kubernetes.kubeconfig, self._watch)
+        connect = new.connect.listen
+        if await self.issuer.follow(new.oidc.settings, connect.port if connect is not None else None, self._watch):
+            changed = OpenRefused("[oidc] of the server has changed", Code.STANDING_LOST, CREDENTIAL_LOST)
+            self.standing.lose(lambda shower: shower.proof.startswith(ISSUED_BY), changed)
         self._tell_ended(await self.front_ends.apply(new))
         await self.parts.tried(FIRST_TRY_S)
 
@@ -289,6 +295,7 @@ class CloudServer:
         await self._sightings.write()
         await self._users.write()
         await self.cluster.aclose()
+        await self.issuer.aclose()
 
     # Internal
 

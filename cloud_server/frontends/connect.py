@@ -15,7 +15,7 @@ import select
 import socket
 import struct
 import termios
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from cloud_server.frontends.http_answers import http_status, reason_phrase
 from cloud_server.frontends.logins import RefusedLogins
@@ -57,16 +57,21 @@ class ConnectFrontend:
 
     async def handle_tls(self, conn: Conn) -> None:
         """Serve a TLS connection."""
-        await self._handle(conn, lambda request: self._authenticator.by_either(conn.tls_peer, proxy_token(request)))
+        await self._handle(conn, lambda request: self._by_credential(conn, request))
 
     # Internal
 
-    def _by_socket(self, conn: Conn) -> Caller:
+    async def _by_credential(self, conn: Conn, request: Request) -> Caller:
+        token = proxy_token(request)
+        await self._authenticator.ready_for(token)
+        return self._authenticator.by_either(conn.tls_peer, token)
+
+    async def _by_socket(self, conn: Conn) -> Caller:
         peer = conn.unix_peer
         assert peer is not None
         return self._authenticator.by_unix_peer(peer.uid, peer.pid, konnectivity=False)
 
-    async def _handle(self, conn: Conn, identify: Callable[[Request], Caller]) -> None:
+    async def _handle(self, conn: Conn, identify: Callable[[Request], Awaitable[Caller]]) -> None:
         http = ServerConnection(conn, MAX_HEAD_BYTES)
         try:
             async with asyncio.timeout(HEAD_TIMEOUT_S):
@@ -77,7 +82,7 @@ class ConnectFrontend:
         if request is None:
             return
         try:
-            caller = identify(request)
+            caller = await identify(request)
         except LoginRefused as refused:
             self._logins.refused(FRONTEND, conn.peer, refused)
             said = "a client certificate or Proxy-Authorization of a known user is needed"

@@ -122,6 +122,7 @@ class SocksFrontend:
         name = (await _take(conn, length)).decode("utf-8", "replace")
         (length,) = await _take(conn, 1)
         password = (await _take(conn, length)).decode("utf-8", "replace")
+        await self._authenticator.ready_for(password)
         try:
             caller = self._authenticator.by_either(NO_CERTIFICATE, password)
         except LoginRefused as refused:

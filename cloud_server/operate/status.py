@@ -22,6 +22,7 @@ SILENT = timedelta(hours=1)
 SETTLED_S = 60.0
 """After a start, agents need some time to come back."""
 _ASK_CLUSTER = "kubectl get nodes, with the file of [kubernetes] kubeconfig"
+_ASK_ISSUER = "curl ISSUER/.well-known/openid-configuration, from the server"
 GOOD, WARNING, BAD = "good", "warning", "bad"
 
 Json = dict[str, Any]
@@ -70,6 +71,8 @@ class Sources:
     store_fault: Callable[[], str]
     unreadable: Callable[[], int]
     """How many records of agents and tokens cannot be read."""
+    issuer_away: Callable[[], str]
+    """Why the issuer of ID tokens does not say its keys now; empty when it does, and where there is none."""
     cluster_away: Callable[[], str]
     cluster_ages_s: Callable[[], Mapping[str, float]]
 
@@ -184,6 +187,10 @@ class Status:
         if count := sources.unreadable():
             text = f"{count} record{'s' if count > 1 else ''} of agents or tokens cannot be read"
             yield Warned(faults.RECORD_UNREADABLE, text, "cloud-server agent list")
+        if away := sources.issuer_away():
+            yield Warned(
+                faults.ISSUER_UNREACHABLE, f"the issuer of ID tokens does not say its keys: {away}", _ASK_ISSUER
+            )
         if away := sources.cluster_away():
             age_s = max(sources.cluster_ages_s().values(), default=0.0)
             text = f"the cluster's API has given no news for {age_s:.0f} s, going on with what is known: {away}"

@@ -6,6 +6,7 @@ Every method is called in the event loop for each connection or request, and tak
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import NamedTuple, Protocol
@@ -30,8 +31,8 @@ KUBE_APISERVER = "kube-apiserver"
 """The name of whoever speaks konnectivity's protocol on the unix socket: there is no other user of it."""
 PROOF_DIGITS = 12
 """Of a token's hash, in its proof and in lists: enough to tell tokens apart, too few to be of use."""
-CERTIFICATE, TOKEN = "certificate:", "token:"
-"""What the proofs of each begin with."""
+CERTIFICATE, TOKEN, ISSUED_BY = "certificate:", "token:", "oidc:"
+"""What the proofs of a certificate, a token of ours and an ID token begin with."""
 ANOTHER = "ask for another kubeconfig (cloud-server user kubeconfig)"
 """What the owner of a credential that is worth nothing is to do."""
 
@@ -50,6 +51,33 @@ class Login(NamedTuple):
 
     caller: Caller
     token: UserToken
+
+
+class Identified(NamedTuple):
+    """What an ID token says of its owner, verified."""
+
+    name: str
+    groups: tuple[str, ...]
+    proof: str
+    since: datetime
+    """When it was made."""
+    until: datetime
+
+
+class IdTokens(Protocol):
+    """An issuer whose ID tokens are taken."""
+
+    def verify(self, text: str) -> Identified:
+        """Whose token it is.
+
+        Raises:
+            LoginRefused: it is worth nothing here.
+        """
+        ...
+
+    async def ready(self, text: str) -> None:
+        """Returns when the key that a token names is known, or does not come to be known soon."""
+        ...
 
 
 class Credentials(Protocol):
@@ -90,6 +118,10 @@ class Authenticator:
         """`trust_domain`: a certificate that names another one is nobody's here."""
         self._trust_domain = trust_domain
         self._credentials = credentials
+        self.id_tokens: IdTokens | None = None
+        """Of the issuer whose ID tokens are taken; None: there is none."""
+        self.login_document: Mapping[str, object] | None = None
+        """What `longline login` is told of that issuer; None likewise."""
 
     @property
     def recorded(self) -> bool:
@@ -133,6 +165,8 @@ class Authenticator:
         """
         if not text:
             return None
+        if self.id_tokens is not None and is_id_token(text):
+            return self._of_id_token(self.id_tokens.verify(text))
         self._credentials.catch_up()
         # Looked up by hash: how long that takes says nothing of the token.
         token = self._credentials.user_token(token_digest(text))
@@ -143,6 +177,14 @@ class Authenticator:
             text = "this is a login, which longline trades for certificates: it opens nothing itself"
             raise LoginRefused(text, LOGIN_ONLY)
         return self._of_token(token)
+
+    async def ready_for(self, token: str | None) -> None:
+        """Wait until the key of an ID token is known, if it may be one that came up just now; some seconds at most.
+
+        The caller must do so before it asks whose the token is.
+        """
+        if self.id_tokens is not None and token and is_id_token(token):
+            await self.id_tokens.ready(token)
 
     def by_either(self, certificate: TlsPeer, token: str | None) -> Caller:
         """Whoever has a certificate of a user, else a token. A token also stands for one whose certificate is worth
@@ -198,6 +240,8 @@ class Authenticator:
         self._credentials.catch_up()
         is_token = principal.proof.startswith(TOKEN)
         if shown is None:
+            if principal.proof.startswith(ISSUED_BY) and self.id_tokens is None:
+                raise LoginRefused("ID tokens are not taken here any more", CREDENTIAL_UNKNOWN)
             self._standing(principal.name, None, known=False)
             groups = principal.groups
         else:
@@ -206,7 +250,7 @@ class Authenticator:
                 text = f"the {'token' if is_token else 'certificate'} that {principal.name} showed was revoked"
                 raise LoginRefused(text, CREDENTIAL_UNKNOWN)
             groups = self._standing(principal.name, shown.made, known=known)
-        _check_end(caller.until, "token" if is_token else "certificate")
+        _check_end(caller.until, "certificate" if principal.proof.startswith(CERTIFICATE) else "token")
         return caller if groups == principal.groups else replace(caller, principal=replace(principal, groups=groups))
 
     def by_unix_peer(self, uid: int, pid: int, *, konnectivity: bool) -> Caller:
@@ -284,6 +328,13 @@ class Authenticator:
         principal = Principal(kind=PrincipalKind.USER, name=token.user, groups=groups, proof=proof)
         return Caller(principal, token.expires, token.scope, shown=Shown(token.sha256, token.created))
 
+    def _of_id_token(self, shown: Identified) -> Caller:
+        """Whoever the issuer says; we may know them too, and then they are in our groups, and may be revoked."""
+        ours = self._standing(shown.name, shown.since, known=False)
+        groups = tuple(dict.fromkeys((*ours, *shown.groups)))
+        principal = Principal(kind=PrincipalKind.USER, name=shown.name, groups=groups, proof=shown.proof)
+        return Caller(principal, shown.until)
+
     def _standing(self, name: str, made: datetime | None, *, known: bool) -> tuple[str, ...]:
         """The groups of a user whose credential was made at a moment; `known`: there must be such a user."""
         user = self._credentials.user(name)
@@ -303,6 +354,11 @@ class Authenticator:
 def _check_end(until: datetime | None, what: str) -> None:
     if until is not None and datetime.now(UTC) >= until:
         raise LoginRefused(f"the {what} expired at {date(until)}: {ANOTHER}", CREDENTIAL_EXPIRED)
+
+
+def is_id_token(text: str) -> bool:
+    """Whether a text is written like a signed token (RFC 7515 3.1); no token of ours has a dot in it."""
+    return text.count(".") == 2
 
 
 def token_digest(text: str) -> str:

@@ -26,7 +26,7 @@ from tunnel.core.wire.faults import (
     CREDENTIAL_RAN_OUT,
     RECORD_UNREADABLE,
 )
-from tunnel.core.wire.principal import PrincipalKind
+from tunnel.core.wire.principal import Principal, PrincipalKind
 
 LOOK_AGAIN_S = 30.0
 """How soon it is noticed that somebody set the clock: ends are times of day, and the event loop's timer is none."""
@@ -153,6 +153,13 @@ class Standing:
         """A user, or something that was handed out to them, is not what it was: what stands on it is looked at."""
         for credential in self._of_user.get(user, ()):
             self._look_at(credential)
+
+    def lose(self, is_meant: Callable[[Principal], bool], lost: OpenRefused) -> None:
+        """Ends all that stands on users who showed something of a kind that counts no more."""
+        for credential in self._credentials.values():
+            if is_meant(credential.caller.by or credential.caller.principal):
+                self._losing.extend((hold, lost) for hold in credential.holds)
+        self._begin()
 
     def rules_changed(self) -> None:
         """Everything is decided anew."""

@@ -51,6 +51,8 @@ TOKEN_BYTES = 32
 MAX_GROUPS = 64
 CERTIFICATE = "certificate"
 """The kind of a credential that is one."""
+MAX_FOREIGN_CHARS = 128
+"""Of a name that an issuer gives; see `oidc.verifier.MAX_NAME_CHARS`."""
 KEPT_OF_A_LOGIN = 32
 """Certificates: whoever asks for more has the oldest dropped. A machine that keeps them needs two a day."""
 CERTIFICATES_PER_S, CERTIFICATES_AT_ONCE = 0.1, 20
@@ -174,7 +176,8 @@ class UserAdministration:
         Raises:
             AdministrationFailed: the name or a group cannot be used, or that cannot be kept.
         """
-        check_user_name(name)
+        if self._store.get(USERS, name) is None:
+            check_user_name(name)
         for group in groups:
             if not is_group_name(group):
                 text = f"{group[:80]!r} cannot name a group: {GROUP_NAME_RULE}"
@@ -196,7 +199,8 @@ class UserAdministration:
 
     async def revoke(self, name: str, reason: str = "") -> UserRecord:
         """Block a user's name. What was handed out to it stays on record, so that whoever shows it is told why it is
-        worth nothing, and is worth nothing for good: also when the user is taken in again.
+        worth nothing, and is worth nothing for good: also when the user is taken in again. A name that only an issuer
+        of ID tokens gives, such as `oidc:ann`, needs no record before.
 
         Raises:
             AdministrationFailed: there is none of the name, or that cannot be kept.
@@ -205,7 +209,7 @@ class UserAdministration:
         def change(found: Record[UserRecord] | None) -> UserRecord:
             known = value_of(found)
             if known is None:
-                if found is None:
+                if found is None and not _is_foreign(name):
                     raise self._unknown(name)
                 now = datetime.now(UTC)
                 known = UserRecord(name=name, created=now, valid_from=now)
@@ -372,6 +376,11 @@ def check_user_name(user: str) -> None:
     """
     if not is_user_name(user):
         raise AdministrationFailed(f"{user[:80]!r} cannot name a user: {USER_NAME_RULE}", USER_NAME_INVALID)
+
+
+def _is_foreign(name: str) -> bool:
+    """Whether a name can only be one of an issuer's: there is none of ours with a `:`."""
+    return ":" in name and name.isprintable() and len(name) <= MAX_FOREIGN_CHARS
 
 
 def _listed(record: Record[UserRecord], credentials: Sequence[ListedCredential]) -> ListedUser:

@@ -123,3 +123,34 @@ def test_port_0_may_be_listened_on_twice(tmp_path: Path) -> None:
 def test_a_rate_that_is_none(tmp_path: Path, value: str) -> None:
     with pytest.raises(ConfigError, match=r"2: tunnel\.pings_per_s: must be a number per second, 0\.01 or more, not "):
         load_server_config(written(tmp_path, f"[tunnel]\npings_per_s = {value}"))
+
+
+def test_an_issuer(tmp_path: Path) -> None:
+    text = "[oidc]\nissuer = 'https://id.example.com'\nclient_id = 'longline'\nca_file = 'id.crt'\n"
+    settings = load_server_config(written(tmp_path, text)).oidc.settings
+    assert settings is not None
+    assert (settings.audiences, settings.algorithms) == (("longline",), ("RS256", "ES256"))
+    assert (settings.username_prefix, settings.groups_prefix) == ("oidc:", "oidc:")
+    assert settings.ca_file == tmp_path / "id.crt"
+    assert load_server_config(written(tmp_path, "")).oidc.settings is None
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("issuer = 'http://id.example.com'\nclient_id = 'a'", "no https:// address"),
+        ("issuer = 'https://id.example.com?x=1'\nclient_id = 'a'", "no https:// address"),
+        ("issuer = 'https://me@id.example.com'\nclient_id = 'a'", "no https:// address"),
+        ("issuer = 'https://id.example.com'", "client_id is missing"),
+        ("client_id = 'a'", "issuer is missing"),
+        ("issuer = 'https://id.example.com'\nclient_id = 'a'\nalgorithms = ['HS256']", "'HS256' is not taken"),
+        ("issuer = 'https://id.example.com'\nclient_id = 'a'\nalgorithms = ['none']", "'none' is not taken"),
+        ("issuer = 'https://id.example.com'\nclient_id = 'a'\nalgorithms = []", "at least one"),
+        ("issuer = 'https://id.example.com'\nclient_id = 'a'\nleeway_s = 301", "300 at most"),
+        ("issuer = 'https://id.example.com'\nclient_id = 'a'\nscopes = ['email']", "must have openid"),
+        ("issuer = 'https://id.example.com'\nclient_id = 'a'\ngroups_prefix = 'system:x'", "our own making"),
+    ],
+)
+def test_issuers_that_cannot_be(tmp_path: Path, text: str, says: str) -> None:
+    (fault,) = faults_of(tmp_path, f"[oidc]\n{text}\n")
+    assert says in fault

@@ -12,6 +12,8 @@ EXEC_API = "client.authentication.k8s.io/v1"
 """Of credential plugins (https://kubernetes.io/docs/reference/config-api/client-authentication.v1/)."""
 PLUGIN = "credential"
 """The command of `longline` that is one."""
+BY_ISSUER = "--oidc"
+"""Its option for an ID token in place of a certificate."""
 LOGIN = "LONGLINE_LOGIN"
 """The variable that it finds the login in: not in its arguments, which everybody on the machine can read."""
 
@@ -28,18 +30,24 @@ def kubeconfig(server: str, ca_pem: bytes, user: str, shown: dict[str, Any], con
     """
     import yaml  # costs 2 MB, and a server makes none
 
-    cluster: dict[str, Any] = {"server": server, "certificate-authority-data": _base64(ca_pem)}
+    return str(yaml.safe_dump(entries(server, ca_pem, user, shown, connect), sort_keys=False))
+
+
+def entries(
+    server: str, ca_pem: bytes, user: str, shown: dict[str, Any], connect: str = "", context: str = CONTEXT
+) -> dict[str, Any]:
+    """The same as an object, its cluster and context named as given; `ca_pem` may be empty: what the system trusts."""
+    cluster: dict[str, Any] = {"server": server, **({"certificate-authority-data": _base64(ca_pem)} if ca_pem else {})}
     if connect:
         cluster["extensions"] = [{"name": EXTENSION, "extension": {"connect": connect}}]
-    config: dict[str, Any] = {
+    return {
         "apiVersion": "v1",
         "kind": "Config",
-        "clusters": [{"name": CONTEXT, "cluster": cluster}],
+        "clusters": [{"name": context, "cluster": cluster}],
         "users": [{"name": user, "user": shown}],
-        "contexts": [{"name": CONTEXT, "context": {"cluster": CONTEXT, "user": user}}],
-        "current-context": CONTEXT,
+        "contexts": [{"name": context, "context": {"cluster": context, "user": user}}],
+        "current-context": context,
     }
-    return str(yaml.safe_dump(config, sort_keys=False))
 
 
 def by_login(server: str, login: str, command: str = "longline") -> dict[str, Any]:
@@ -60,6 +68,25 @@ def by_login(server: str, login: str, command: str = "longline") -> dict[str, An
             "provideClusterInfo": True,
             "installHint": "longline is not installed here, or not in PATH: see README of Longline, or ask for a"
             " kubeconfig with a token (cloud-server user kubeconfig NAME --token)",
+        }
+    }
+
+
+def by_issuer(server: str, command: str = "longline") -> dict[str, Any]:
+    """What a user shows who logs in at an issuer: the ID token that the plugin has of `longline login`.
+
+    Args:
+        server: URL of the fleet API.
+        command: the `longline` program, by name or path.
+    """
+    return {
+        "exec": {
+            "apiVersion": EXEC_API,
+            "command": command,
+            "args": [PLUGIN, BY_ISSUER, "--server", server],
+            "interactiveMode": "Never",
+            "provideClusterInfo": False,
+            "installHint": "longline is not installed here, or not in PATH: see README of Longline",
         }
     }
 

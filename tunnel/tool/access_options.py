@@ -157,16 +157,26 @@ class Connector:
         from tunnel.tool.connect import Patience, ask, dial_tls, dial_unix
         from tunnel.tool.settings import remember_via
 
+        token = self._bearer()
         patience = Patience(self.where.timeout_s)
         if self.access is None:
             server = dial_unix(Path(self.via), patience)
             return server, ask(server, target, patience)
         server = dial_tls(self.via, self.access.tls(), patience, self.proxy or self.access.proxy)
-        joined = ask(server, target, patience, self.access.token)
+        joined = ask(server, target, patience, token)
         if self.remember:
             self.remember = False
             remember_via(self.access.server, self.via)
         return server, joined
+
+    def _bearer(self) -> str:
+        from tunnel.tool.connect import ConnectFailed
+        from tunnel.tool.kubeconfig import KubeconfigUnusable
+
+        try:
+            return self.access.bearer() if self.access is not None else ""
+        except KubeconfigUnusable as error:
+            raise ConnectFailed(error.text, error.fault) from error
 
 
 def connector(where: Where, via: str | None, proxy: str | None) -> Connector:

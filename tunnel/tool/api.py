@@ -112,8 +112,8 @@ class Api:
         content = b"" if body is None else json.dumps(body).encode()
         with self._dial(patience) as answer:
             sent = {"Host": self._host(), "User-Agent": f"longline/{VERSION}", "Accept": JSON}
-            if isinstance(self._where, Access) and self._where.token:
-                sent["Authorization"] = f"Bearer {self._where.token}"
+            if token := self._bearer():
+                sent["Authorization"] = f"Bearer {token}"
             if content:
                 sent |= {"Content-Type": "application/json", "Content-Length": str(len(content))}
             answer.send(method, path, sent | dict(headers or {}), content)
@@ -121,6 +121,12 @@ class Api:
             yield answer
 
     # Internal
+
+    def _bearer(self) -> str:
+        try:
+            return self._where.bearer() if isinstance(self._where, Access) else ""
+        except KubeconfigUnusable as error:
+            raise ApiFailed(str(error), fault=error.fault) from error
 
     def _host(self) -> str:
         return "localhost" if isinstance(self._where, Path) else self._where.url.netloc.rpartition("@")[2]

@@ -9,6 +9,7 @@ import click
 from tunnel.aio.process.command import VERSION, command_line, explain_command
 from tunnel.tool import (
     commands_boxes,
+    commands_login,
     commands_policy,
     commands_reach,
     commands_recordings,
@@ -22,7 +23,7 @@ class Sections(click.Group):
 
     sections: ClassVar = {
         "Boxes": ("ls", "exec", "logs", "cp", "ssh", "forward", "connect", "recordings", "play"),
-        "The server": ("status", "agents", "opens", "events", "user", "policy", "whoami"),
+        "The server": ("status", "agents", "opens", "events", "user", "policy", "login", "logout", "whoami"),
         "This command": ("credential", "explain", "completion", "version"),
     }
 
@@ -89,6 +90,8 @@ for _command in (
     commands_server.agents,
     commands_server.opens,
     commands_server.events,
+    commands_login.login,
+    commands_login.logout,
     commands_server.whoami,
     commands_users.user,
     commands_users.credential,

@@ -19,21 +19,38 @@ _for_days = click.option("--expires", type=Life(), default="90d", show_default=T
 
 @click.command(short_help="The plugin that kubectl logs in with.")
 @click.option("--server", required=True, metavar="URL", help="Of the fleet API, unless kubectl says another.")
-def credential(server: str) -> None:
+@click.option("--oidc", is_flag=True, help="Print an ID token of `longline login` instead.")
+def credential(server: str, oidc: bool) -> None:
     """Print a certificate for the login in $LONGLINE_LOGIN, as kubectl takes it from a credential plugin.
 
     Kubeconfigs of `cloud-server user kubeconfig` have kubectl start this. The certificate is kept in
     ~/.cache/longline, and another asked for when a third of its life is left.
     """
+    text, warning = _id_token(server) if oidc else _certificate(server)
+    if warning:
+        click.echo(f"warning: {warning}", err=True)
+    sys.stdout.write(text)
+
+
+def _certificate(server: str) -> tuple[str, str]:
     from tunnel.tool.login import LoginFailed, access_for_kubectl, certificate_for
 
     try:
         held = certificate_for(access_for_kubectl(server))
     except LoginFailed as error:
         raise Failed.of(error) from error
-    if held.warning:
-        click.echo(f"warning: {held.warning}", err=True)
-    sys.stdout.write(held.text)
+    return held.text, held.warning
+
+
+def _id_token(server: str) -> tuple[str, str]:
+    from tunnel.tool.issuer import LoginRefused
+    from tunnel.tool.oidc_login import id_token
+
+    try:
+        found = id_token(server)
+    except LoginRefused as error:
+        raise Failed.of(error) from error
+    return found.credential, found.warning
 
 
 @click.group(short_help="List who may log in, add and revoke users, hand out credentials.")

@@ -13,6 +13,10 @@ from collections.abc import Mapping, Sequence
 LOGIN = "LONGLINE_LOGIN"
 """As `tunnel.kubeapi.kubeconfig` has it, which takes a while to import."""
 SERVER = "--server"
+BY_ISSUER = "--oidc"
+"""Likewise."""
+ISSUER = "oidc"
+"""Stands where a login stands, for the ID token of a server's users."""
 
 
 def kept_for(words: Sequence[str], environment: Mapping[str, str] = os.environ) -> str | None:
@@ -20,6 +24,8 @@ def kept_for(words: Sequence[str], environment: Mapping[str, str] = os.environ) 
     would do, or the words are not those of our kubeconfigs.
     """
     login = environment.get(LOGIN)
+    if words and words[0] == BY_ISSUER:
+        login, words = ISSUER, words[1:]
     if not login or len(words) != 2 or words[0] != SERVER:
         return None
     found = kept(path_of(words[1], login, environment))

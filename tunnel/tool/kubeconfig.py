@@ -20,7 +20,7 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from tunnel.core.wire.faults import KUBECONFIG_UNUSABLE, PACKAGE_MISSING, FaultError
-from tunnel.kubeapi.kubeconfig import EXTENSION, LOGIN, PLUGIN
+from tunnel.kubeapi.kubeconfig import BY_ISSUER, EXTENSION, LOGIN, PLUGIN
 
 DEFAULT_FILE = Path("~/.kube/config")
 MAX_FILE_BYTES = 4 * 1024 * 1024
@@ -60,6 +60,8 @@ class Access:
     """The login that a certificate is got for; empty for a user who has one, or a token."""
     login_server: str = ""
     """The server that the login's plugin names: by it and the login a certificate is kept."""
+    issued: bool = False
+    """Whether the user logs in at an issuer (`longline login`), and shows its ID tokens."""
 
     @property
     def url(self) -> SplitResult:
@@ -72,6 +74,25 @@ class Access:
         url = self.url
         host = url.hostname or ""
         return f"[{host}]:{url.port or 443}" if ":" in host else f"{host}:{url.port or 443}"
+
+    def bearer(self) -> str:
+        """Returns the token to show, for a login at an issuer one that is good now; "" for none.
+
+        Raises:
+            KubeconfigUnusable: there is a login at an issuer, and no token to be had for it.
+        """
+        if not self.issued:
+            return self.token
+        from tunnel.tool.issuer import LoginRefused
+        from tunnel.tool.oidc_login import id_token
+
+        try:
+            found = id_token(self.login_server)
+        except LoginRefused as error:
+            raise KubeconfigUnusable(error.text, error.fault) from error
+        if found.warning:
+            sys.stderr.write(f"warning: {found.warning}\n")
+        return found.text
 
     def tls(self) -> ssl.SSLContext:
         """Returns a TLS context that trusts what the kubeconfig trusts, and shows its certificate if it has one.
@@ -138,6 +159,15 @@ def load_access(files: Sequence[Path], context: str | None = None) -> Access:
         return _access(name, cluster, user, tuple(path.absolute() for path in files))
     except (TypeError, ValueError, UnicodeDecodeError, binascii.Error) as error:
         raise KubeconfigUnusable(f"{where}: context {name} is broken: {error}") from error
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """Returns the content of one file.
+
+    Raises:
+        KubeconfigUnusable: it is not there, cannot be read, or is no kubeconfig.
+    """
+    return _read(path, optional=False) or {}
 
 
 # Internal
@@ -207,12 +237,13 @@ def _access(name: str, cluster: Section, user: Section, files: tuple[Path, ...])
             "insecure-skip-tls-verify would give your credentials to anybody: take the server's CA instead"
         )
     login_server, login = _login(user.get("exec"))
-    if (user.get("exec") and not login) or user.get("auth-provider"):
+    issued = _issued(user.get("exec"))
+    if (user.get("exec") and not login and not issued) or user.get("auth-provider"):
         text = "credentials from another plugin than longline's are not taken here"
         raise ValueError(f"{text}: use a kubeconfig of cloud-server user kubeconfig")
     certificate, key = _pem(user, "client-certificate"), _pem(user, "client-key")
     token = str(user.get("token") or "") or _file(user, "tokenFile").decode().strip()
-    if not (certificate and key) and not token and not login:
+    if not (certificate and key) and not token and not login and not issued:
         raise ValueError("its user has neither a login, nor a certificate with its key, nor a token")
     return Access(
         context=name,
@@ -225,7 +256,8 @@ def _access(name: str, cluster: Section, user: Section, files: tuple[Path, ...])
         ca_pem=_pem(cluster, "certificate-authority").decode("ascii"),
         certificate_pem=certificate + b"\n" + key if certificate and key else b"",
         login=login,
-        login_server=login_server,
+        login_server=login_server or issued,
+        issued=bool(issued),
     )
 
 
@@ -240,6 +272,15 @@ def _login(plugin: object) -> tuple[str, str]:
         if isinstance(item, dict) and item.get("name") == LOGIN and item.get("value"):
             return str(words[2]), str(item["value"])
     return str(words[2]), os.environ.get(LOGIN, "")
+
+
+def _issued(plugin: object) -> str:
+    """Server of a plugin that is this program and has ID tokens; empty for any other."""
+    if not isinstance(plugin, dict) or Path(str(plugin.get("command") or "")).name != "longline":
+        return ""
+    words = plugin.get("args")
+    known = isinstance(words, list) and len(words) == 4 and words[:3] == [PLUGIN, BY_ISSUER, "--server"]
+    return str(words[3]) if known and isinstance(words, list) else ""
 
 
 def _pem(section: Section, key: str) -> bytes:

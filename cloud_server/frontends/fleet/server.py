@@ -39,7 +39,7 @@ from tunnel.aio.operate.audit import Audit
 from tunnel.aio.sockets.conn import Conn
 from tunnel.aio.sockets.http1 import HttpError, Request
 from tunnel.core.wire.errors import OpenRefused, StreamError
-from tunnel.core.wire.faults import BUG, STANDING_LOST, coded
+from tunnel.core.wire.faults import BUG, NO_ISSUER, STANDING_LOST, coded
 from tunnel.core.wire.host_port import split_host_port
 from tunnel.kubeapi.encoding import JSON_TYPE, decode, encode
 from tunnel.kubeapi.negotiation import negotiate
@@ -49,6 +49,8 @@ from tunnel.kubeapi.store import ObjectStore
 
 CERTIFICATES = f"{PREFIX}certificates"
 """Where a login is traded for a certificate."""
+LOGIN = f"{PREFIX}login"
+"""Where anybody learns who vouches for the users of this server, as `longline login` does before it knows them."""
 MAX_BODY_BYTES = 64 * 1024
 """Reviews are all that is taken."""
 _DISCOVERY = {"APIGroupDiscoveryList": ("apidiscovery.k8s.io", ("v2", "v2beta1"))}
@@ -150,8 +152,9 @@ class FleetServer:
     async def _serve(self, conn: Conn, exchange: Exchange, request: Request) -> None:
         """Answer one request."""
         try:
-            if self._admin is not None and request.path == CERTIFICATES and await self._log_in(exchange, request):
+            if self._admin is not None and await self._serve_stranger(exchange, request):
                 return
+            await self._authenticator.ready_for(bearer(request))
             caller = self._identify(conn, request)
             exchange.trust()
             self._access.check_frontend(caller)
@@ -218,6 +221,13 @@ class FleetServer:
             case "events":
                 return action.name.rsplit(".", 2)[0]
         return ""
+
+    async def _serve_stranger(self, exchange: Exchange, request: Request) -> bool:
+        """Answers what is asked on the way to a credential; returns whether it was that."""
+        if request.path == LOGIN:
+            await _answer(exchange, *_login_document(self._authenticator, request))
+            return True
+        return request.path == CERTIFICATES and await self._log_in(exchange, request)
 
     async def _log_in(self, exchange: Exchange, request: Request) -> bool:
         """Answers whoever wants a certificate for a login; returns whether one was shown. It opens nothing else."""
@@ -406,6 +416,15 @@ async def _read_object(exchange: Exchange, request: Request) -> Json:
     if not isinstance(body, dict):
         raise ApiError(400, "the body is not an object")
     return body
+
+
+def _login_document(authenticator: Authenticator, request: Request) -> tuple[Json, int]:
+    if request.method != "GET":
+        raise ApiError(405, f"{request.method} is not allowed on {LOGIN}", details={})
+    if authenticator.login_document is None:
+        text = "this server takes no ID tokens ([oidc]): ask its operator for a kubeconfig"
+        raise ApiError(404, text, cause=cause(NO_ISSUER))
+    return dict(authenticator.login_document), 200
 
 
 def _document(path: str, request: Request) -> tuple[Json, str]:

@@ -73,6 +73,7 @@ def sources() -> Sources:
         lost_lines=lambda: 0,
         store_fault=lambda: "",
         unreadable=lambda: 0,
+        issuer_away=lambda: "",
         cluster_away=lambda: "",
         cluster_ages_s=dict,
     )
@@ -129,6 +130,7 @@ class _Refusing(_Stuck):
             {"cluster_away": lambda: "Node: refused", "cluster_ages_s": lambda: {"Node": 300.0}},
             "warning", "LL5018", "no news for 300 s",
         ),
+        ({"issuer_away": lambda: "no route; those of noon stay"}, "warning", "LL2061", "those of noon stay"),
         ({"certificates": lambda: [certificate("server", 5 * DAY)]}, "warning", "LL2003", "server"),
         ({"certificates": lambda: [certificate("server", -DAY)]}, "bad", "LL2001", "expired"),
         ({"users": lambda: [certificate("ann", -DAY)]}, "warning", "LL2001", "ann"),

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from cloud_server.trust.authenticator import Authenticator, LoginRefused, token_digest
+from cloud_server.trust.authenticator import Authenticator, Identified, LoginRefused, token_digest
 from cloud_server.trust.caller import UNLIMITED, Caller, Scope
 from cloud_server.trust.records import BEARER, LOGIN, UserCertificate, UserRecord, UserToken
 from tunnel.aio.sockets.conn import NO_CERTIFICATE, TlsPeer
@@ -212,3 +212,44 @@ def test_a_forward_and_a_box_are_named_as_what_they_are(authenticator: Authentic
     box = authenticator.agent("box-7", "0A")
     assert (str(box), box.principal.proof) == ("agent:box-7", "certificate:0a")
     assert authenticator.agent("box-7", "").principal.proof == ""
+
+
+class Tokens:
+    """An issuer with one token."""
+
+    def __init__(self, shown: Identified) -> None:
+        self.shown = shown
+        self.asked: list[str] = []
+
+    def verify(self, text: str) -> Identified:
+        assert text == "a.b.c"
+        return self.shown
+
+    async def ready(self, text: str) -> None:
+        self.asked.append(text)
+
+
+async def test_an_id_token_stands_for_whom_its_issuer_says(kept: Kept, authenticator: Authenticator) -> None:
+    assert refusal(lambda: authenticator.by_token("a.b.c"))[0] == "LL2040"
+    until = NOW + DAY
+    authenticator.id_tokens = tokens = Tokens(Identified("oidc:ann", ("oidc:ops", "all"), "oidc:id:1", NOW, until))
+    caller = authenticator.by_either(NO_CERTIFICATE, "a.b.c")
+    principal = Principal(kind=PrincipalKind.USER, name="oidc:ann", groups=("oidc:ops", "all"), proof="oidc:id:1")
+    assert caller == Caller(principal, until, UNLIMITED)
+    assert authenticator.by_either(NO_CERTIFICATE, "later").name == "bob"  # a token of ours is one as before
+    await authenticator.ready_for("a.b.c")
+    await authenticator.ready_for("later")
+    await authenticator.ready_for(None)
+    assert tokens.asked == ["a.b.c"]
+
+
+def test_a_user_of_ours_with_the_name_of_an_id_token(kept: Kept, authenticator: Authenticator) -> None:
+    authenticator.id_tokens = Tokens(Identified("eve", ("oidc:ops",), "oidc:id:1", NOW, NOW + DAY))
+    kept.users["eve"] = record = UserRecord(name="eve", created=NOW, valid_from=NOW, groups=("local",))
+    caller = authenticator.by_token("a.b.c")
+    assert caller is not None
+    assert caller.principal.groups == ("local", "oidc:ops")
+    kept.users["eve"] = replace(record, valid_from=NOW + timedelta(seconds=1))
+    assert refusal(lambda: authenticator.by_token("a.b.c"))[0] == "LL2042"
+    kept.users["eve"] = replace(record, revoked=NOW)
+    assert refusal(lambda: authenticator.by_token("a.b.c"))[0] == "LL2041"

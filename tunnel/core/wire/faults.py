@@ -80,6 +80,9 @@ POLICY_INVALID: Final = Fault("LL1061", "The policy file cannot be used")
 POLICY_THERE: Final = Fault("LL1062", "There is a policy file already")
 ASK_UNCLEAR: Final = Fault("LL1063", "What the policy is asked about cannot be understood")
 RECORDING_UNUSABLE: Final = Fault("LL1070", "The recording cannot be read")
+LOGIN_FAILED: Final = Fault("LL1080", "The login at the issuer failed")
+NOT_LOGGED_IN: Final = Fault("LL1081", "There is no login on this machine")
+NO_ISSUER: Final = Fault("LL1082", "The server knows no issuer to log in at")
 
 # Certificates and identity
 
@@ -125,6 +128,8 @@ ANSWER_REFUSED: Final = Fault("LL2051", "The server's answer to a renewal is not
 NO_SECOND_AUTHORITY: Final = Fault("LL2052", "That step of a change of authority cannot be taken now")
 AGENTS_BEHIND: Final = Fault("LL2053", "Agents or users would be locked out with the authority that is to go")
 KEY_NOT_ROTATED: Final = Fault("LL2054", "The box's key was not replaced")
+ID_TOKEN_REFUSED: Final = Fault("LL2060", "An ID token is not taken")
+ISSUER_UNREACHABLE: Final = Fault("LL2061", "The keys of the issuer of ID tokens cannot be fetched")
 
 # The link between agent and server
 

@@ -1,0 +1,1 @@
+"""ID tokens of an OpenID Connect issuer. Everything but `settings` loads the library that verifies them."""
