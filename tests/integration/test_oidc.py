@@ -121,6 +121,18 @@ class Place:
             self.connect(token)
         return f"{caught.value.status} {caught.value.reason}"
 
+    def nodes(self, token: str) -> int:
+        """The status with which the fleet API answers a list of nodes."""
+        request = urllib.request.Request(f"{self.url}/api/v1/nodes", headers={"Authorization": f"Bearer {token}"})
+        try:
+            with urllib.request.urlopen(
+                request, context=ssl.create_default_context(cafile=self.ca), timeout=10
+            ) as page:
+                return int(page.status)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code
+
     def status(self) -> str:
         socket = str(self.cluster.config.with_name("admin.sock"))
         return command_result("longline", "status", "--socket", socket, "-o", "json").stdout
@@ -255,6 +267,9 @@ def place_kubeconfig() -> str:
 
 
 def test_groups_decide(place: Place, issuer: TestIssuer) -> None:
+    assert place.nodes(issuer.token()) == 200
+    assert place.nodes(issuer.token(groups=["others"])) == 403
+    assert place.nodes(issuer.token(sub="admin", groups=[])) == 403
     assert place.connect(issuer.token()) == b"ping"
     assert place.refusal(issuer.token(groups=["others"])).startswith("403 LL4101")
     assert place.refusal(issuer.token(sub="admin", groups=[])).startswith("403 LL4101")  # not our admin

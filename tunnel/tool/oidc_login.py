@@ -148,7 +148,7 @@ def _locked(server: str) -> Iterator[None]:
     path = _path(server).with_suffix(".lock")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, SECRET)
+        descriptor = os.open(path, os.O_CREAT | os.O_RDWR, SECRET)
     except OSError as error:
         raise LoginRefused(f"{path} cannot be made: {error.strerror}") from error
     try:
