@@ -391,6 +391,18 @@ def test_whoever_is_revoked_here_stays_out(place: Place, issuer: TestIssuer) -> 
     assert place.connect(issuer.token(sub="bob", iat=int(time.time()) + 2)) == b"ping"  # noqa: TID251 - as tokens do
 
 
+def test_a_connection_ends_with_its_token(place: Place, issuer: TestIssuer) -> None:
+    issuer.life_s = 3
+    header = f"Proxy-Authorization: Bearer {issuer.token()}\r\n"
+    seen = len(place.cluster.server.log_text())
+    with place.cluster.dial_tls(f"box-7:{place.target.port}", certificate=False, headers=header) as sock:
+        sock.sendall(b"ping")
+        assert sock.recv(4) == b"ping"
+        with contextlib.suppress(ConnectionResetError):
+            assert sock.recv(1) == b""
+    place.cluster.server.wait_for_log("LL4315", 5, after=seen)
+
+
 def test_another_configuration(place: Place, issuer: TestIssuer, person: Person) -> None:
     """The last test: it takes the issuer away."""
     token = issuer.token()
