@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from cloud_server.trust.administration import Administration, ListedAgent, ListedToken
 
 SERVER_MODULES = ("cryptography", "h2", "jwt", "lightkube", "prometheus_client", "tomli", "yaml")
-"""Of the extra `server`: a plain installation is that of a box."""
+"""The modules of the extra `server`, which a plain installation, as boxes have it, lacks."""
 INSTALL = "pip install 'longline[server]'"
 
 
@@ -274,7 +274,9 @@ cli.add_command(authority)
 
 
 def main() -> None:
-    """Entry point."""
+    """Runs the `cloud-server` command of this process's command line, and exits with its code. Says what to install
+    when a module of the extra `server` is missing.
+    """
     missing = [name for name in SERVER_MODULES if find_spec(name) is None]
     if missing:
         text = f"cloud-server needs more than is installed ({', '.join(missing)}): {INSTALL}"

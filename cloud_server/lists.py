@@ -14,7 +14,7 @@ from tunnel.aio.identity.validity import Standing, date
 
 
 def agent_line(agent: ListedAgent, now: datetime) -> str:
-    """One line, with tabs between its fields."""
+    """Returns an agent as one line, with tabs between its fields."""
     words = [agent.name]
     record, sighting = agent.record, agent.sighting
     if agent.unreadable:
@@ -43,7 +43,7 @@ def agent_line(agent: ListedAgent, now: datetime) -> str:
 
 
 def token_line(token: ListedToken, now: datetime) -> str:
-    """One line, with tabs between its fields."""
+    """Returns a token as one line, with tabs between its fields."""
     if token.unreadable:
         return f"{token.token_id}\tits record cannot be read ({token.unreadable})"
     if token.user:

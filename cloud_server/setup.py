@@ -1,4 +1,4 @@
-"""What the commands do to the state folder's files: making them, and renewing certificates."""
+"""Makes the files of the state folder for the commands, and renews the certificates in it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ INIT = "cloud-server init"
 """By whom the first user was taken in."""
 CONNECT_LISTEN = HostPort("127.0.0.1:7444")
 FLEET_LISTEN = HostPort("127.0.0.1:7445")
-"""Where the first configuration has the CONNECT proxy over TLS, and the fleet API."""
+"""The addresses of the CONNECT proxy over TLS, and of the fleet API, in the first configuration."""
 
 _CONFIG = f"""\
 # What this cloud-server does. Check a change with: cloud-server check --config FILE
@@ -66,25 +66,25 @@ listen = "{FLEET_LISTEN}"
 
 
 class SetupFailed(FaultError):
-    """The command cannot do that; the text says why and what to do."""
+    """The command cannot be carried out; the text says why and what to do."""
 
     default_fault = STATE_NOT_WRITABLE
 
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What `init` made."""
+    """The files that `init` made, and the address that boxes dial."""
 
     config: Path
     config_is_new: bool
-    """False: there was one already, and it was left alone."""
+    """Whether the configuration was made; False when there was one already, which was left alone."""
     kubeconfig: Path
     server: str
-    """`host:port` that boxes dial."""
+    """The address that boxes dial, as `host:port`."""
 
 
 def init_state(folder: Path, hosts: Sequence[str]) -> Made:
-    """Make a state folder; a configuration that is there already stays.
+    """Makes a state folder, and a configuration unless there is one already, which stays.
 
     Args:
         folder: made when it does not exist.
@@ -92,7 +92,8 @@ def init_state(folder: Path, hosts: Sequence[str]) -> Made:
 
     Raises:
         ConfigError: the configuration that is there cannot be used.
-        SetupFailed: the folder has an authority already, a host is no name, or it cannot be written.
+        SetupFailed: the folder has an authority already, certificates come from the user's own authority, a host is no
+            name, or the folder cannot be written.
     """
     check_hosts(hosts)
     path = folder / "cloud-server.toml"
@@ -175,12 +176,14 @@ def check_hosts(hosts: Sequence[str]) -> None:
 
 
 def fleet_url(listen: HostPort, first_host: str) -> str:
-    """Where clients find the fleet API: on this machine when it listens on loopback, else by the first --host."""
+    """Returns the URL at which clients find the fleet API: on this machine when it listens on loopback, else by the
+    first --host.
+    """
     return f"https://{dialled(listen, first_host)}"
 
 
 def dialled(listen: HostPort | None, first_host: str) -> str:
-    """Returns HOST:PORT at which clients find a listener; an empty text for none."""
+    """Returns the `HOST:PORT` at which clients find a listener; empty when there is none."""
     if listen is None:
         return ""
     host = listen.host if is_loopback(listen.host) else first_host
@@ -188,7 +191,7 @@ def dialled(listen: HostPort | None, first_host: str) -> str:
 
 
 def authority_of(config: ServerConfig) -> CertificateAuthority:
-    """The authority of a configuration's state folder, with its key.
+    """Returns the authority of a configuration's state folder, with its key.
 
     Raises:
         SetupFailed: there is none, or it cannot be used.
@@ -203,7 +206,7 @@ def authority_of(config: ServerConfig) -> CertificateAuthority:
 
 
 def bracketed(host: str) -> str:
-    """A host as it stands before a port."""
+    """Returns a host as it stands before a port: an IPv6 address in brackets."""
     return f"[{host}]" if ":" in host else host
 
 
@@ -231,7 +234,9 @@ def _longline() -> str:
 
 
 def _state_files(state: Path, authority: CertificateAuthority, hosts: Sequence[str]) -> list[NewFile]:
-    """What a server needs to start, the authority last: while that is missing, `init` may be typed again."""
+    """Returns the files that a server needs to start, the authority last: while that is missing, `init` may be typed
+    again.
+    """
     server = authority.issue_server(hosts)
     return [
         NewFile(state / HOSTS_FILE, "".join(f"{host}\n" for host in hosts).encode(), PUBLIC),

@@ -28,7 +28,7 @@ def no_labels(_agent: str) -> Mapping[str, str]:
 
 
 class Policy(Protocol):
-    """Decides. Called in the event loop for each open; may neither block nor raise."""
+    """The policy that decides about each open. It is called in the event loop, and may neither block nor raise."""
 
     def decide(self, request: OpenRequest, route: Route) -> Decision:
         """Returns whether a request may take a route."""

@@ -1,4 +1,4 @@
-"""What may be asked of a running server, on its admin socket and at the fleet API's listener: see openapi.json."""
+"""Answers what is asked of a running server, on its admin socket and at the fleet API's listener: see openapi.json."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ from tunnel.core.wire.names import close_name, meant
 from tunnel.core.wire.principal import PrincipalKind
 
 FRAME_LOG_S = 600.0
-"""After so long an agent's frames are logged no more: a line for each is much, and whoever looks may forget it."""
+"""Seconds after which an agent's frames are logged no more: a line for each is much, and whoever looks may forget it.
+"""
 MAX_REASON_CHARS = 200
 
 Json = dict[str, Any]
@@ -44,7 +45,7 @@ Change = Callable[[AdminCall], Awaitable[Done]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
-    """What the answers are made of."""
+    """The parts of the server that the answers are made of."""
 
     status: Status
     book: AgentBook
@@ -53,7 +54,7 @@ class Served:
     events: EventBook
     administration: Administration
     reload: Callable[[str], Awaitable[Reloaded]]
-    """Reads the configuration; is told why."""
+    """Reads the configuration again, and is told why it does."""
     reload_policy: Callable[[str], Awaitable[Reloaded]]
     """Reads the policy."""
     policy: DoorPolicy
@@ -62,7 +63,7 @@ class Served:
 
 
 class Api:
-    """Adds its routes once, and answers them."""
+    """The admin API: it adds its routes once, and answers them."""
 
     def __init__(self, served: Served, routes: Routes) -> None:
         """The policy is asked for `observe` before anything is shown, and for `administer` before anything is changed;
@@ -311,7 +312,7 @@ def _scope(call: AdminCall) -> Scope:
 
 
 def _named(call: AdminCall) -> Json:
-    """What stands in the path, by the names that records have for it."""
+    """Returns what stands in the path, by the names that records have for it."""
     return {"agent" if name == "name" else name: value for name, value in call.values.items()}
 
 

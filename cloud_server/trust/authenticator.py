@@ -1,4 +1,5 @@
-"""The one place that says who somebody is: from a certificate, a token, a unix socket, or the port that was asked.
+"""Says who somebody is: from a certificate, a token, a unix socket, or the port that was asked. It is the one place for
+it.
 
 Every method is called in the event loop for each connection or request, and takes microseconds.
 """
@@ -28,9 +29,9 @@ from tunnel.core.wire.faults import (
 from tunnel.core.wire.principal import Principal, PrincipalKind
 
 KUBE_APISERVER = "kube-apiserver"
-"""The name of whoever speaks konnectivity's protocol on the unix socket: there is no other user of it."""
+"""The name of whoever speaks konnectivity's protocol on the unix socket: kube-apiserver is its only user."""
 PROOF_DIGITS = 12
-"""Of a token's hash, in its proof and in lists: enough to tell tokens apart, too few to be of use."""
+"""How many digits of a token's hash its proof and lists have: enough to tell tokens apart, too few to be of use."""
 CERTIFICATE, TOKEN, ISSUED_BY = "certificate:", "token:", "oidc:"
 """What the proofs of a certificate, a token of ours and an ID token begin with."""
 ANOTHER = "ask for another kubeconfig (cloud-server user kubeconfig)"
@@ -99,7 +100,7 @@ class Credentials(Protocol):
         ...
 
     def user_token(self, sha256: str) -> UserToken | None:
-        """The token with this hash; None when there is none, or no more."""
+        """Returns the token with this hash; None when there is none, or none any more."""
         ...
 
     def user_certificate(self, serial: str) -> UserCertificate | None:
@@ -112,10 +113,10 @@ class Credentials(Protocol):
 
 
 class Authenticator:
-    """Makes every Caller."""
+    """The maker of every Caller."""
 
     def __init__(self, trust_domain: str, credentials: Credentials) -> None:
-        """`trust_domain`: a certificate that names another one is nobody's here."""
+        """Looks up tokens in `credentials`. A certificate that names another `trust_domain` is nobody's here."""
         self._trust_domain = trust_domain
         self._credentials = credentials
         self.id_tokens: IdTokens | None = None
@@ -254,7 +255,7 @@ class Authenticator:
         return caller if groups == principal.groups else replace(caller, principal=replace(principal, groups=groups))
 
     def by_unix_peer(self, uid: int, pid: int, *, konnectivity: bool) -> Caller:
-        """Whoever could open a unix socket of ours, which its mode decides.
+        """Returns the caller that opened a unix socket of ours; the socket's mode decides who can.
 
         Args:
             uid: as the kernel tells it (SO_PEERCRED).
@@ -267,17 +268,17 @@ class Authenticator:
         return Caller(Principal(kind=PrincipalKind.LOCAL_PROCESS, name=f"uid:{uid}", proof=proof))
 
     def static_forward(self, listen: str) -> Caller:
-        """Whoever connects to a port that the configuration forwards: nobody asked them who they are."""
+        """Returns the caller that connects to a port that the configuration forwards: nobody asks who that is."""
         return Caller(Principal(kind=PrincipalKind.STATIC_FORWARD, name=listen))
 
     def server(self, name: str) -> Caller:
-        """This server itself, on nobody's behalf; `name` says which part of it."""
+        """Returns this server itself as a caller, on nobody's behalf; `name` says which part of it."""
         return Caller(Principal(kind=PrincipalKind.SERVER, name=name))
 
     def agent(self, name: str, serial: str) -> Caller:
-        """A box that opens streams of its own on a session; its certificate was checked when that began.
+        """Returns a box that opens streams of its own on a session; its certificate was checked when the session began.
 
-        `serial` is its certificate's; empty when it is not known.
+        `serial` is that of its certificate; empty when it is not known.
         """
         return Caller(Principal(kind=PrincipalKind.AGENT, name=name, proof=certificate_proof(serial.lower())))
 
@@ -362,12 +363,12 @@ def is_id_token(text: str) -> bool:
 
 
 def token_digest(text: str) -> str:
-    """The SHA-256 under which a token is kept; hexadecimal."""
+    """Returns the SHA-256 under which a token is kept, in hexadecimal."""
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def token_proof(sha256: str) -> str:
-    """The proof in the Caller of a token with this hash."""
+    """Returns the proof in the Caller of a token with this hash."""
     return f"{TOKEN}{sha256[:PROOF_DIGITS]}"
 
 

@@ -21,22 +21,26 @@ from tunnel.core.wire.faults import AUTHORITY_MISSING, FaultError
 
 CA_LIFE = timedelta(days=3650)
 SERVER_LIFE = timedelta(days=825)
-"""The longest that common TLS clients accept. Like the authority's own, it is renewed at two thirds of that."""
+"""How long a server's certificate is valid: the longest that common TLS clients accept. Like the authority's own, it is
+renewed at two thirds of that.
+"""
 AGENT_LIFE = timedelta(days=7)
-"""Short, since it is renewed at two thirds of its life without anyone's doing."""
+"""How long an agent's certificate is valid. It is short, since it is renewed at two thirds of its life without anyone's
+doing.
+"""
 RECOVERY_LIFE = CA_LIFE
 """A box may be off for years; what this certificate opens is nothing but the question for another one."""
 MAX_DOMAIN_CHARS = 30
 """Of a trust domain in an authority's name, which may have 64 (RFC 5280, upper bounds)."""
 CLOCK_SKEW = timedelta(minutes=5)
-"""Boxes have poor clocks: a certificate is valid from a little before it was made."""
+"""How long before it was made a certificate is valid already: boxes have poor clocks."""
 
 CertificateKey = ec.EllipticCurvePrivateKey
 PublicKey = ec.EllipticCurvePublicKey
 
 
 class CaMissing(FaultError):
-    """There is no authority in the state folder; the text says how to make one."""
+    """There is no usable authority in the state folder; the text says how to get one."""
 
     default_fault = AUTHORITY_MISSING
 
@@ -50,7 +54,7 @@ class Issued:
 
 
 class CertificateAuthority:
-    """Signs certificates that carry a `spiffe://` name."""
+    """An authority that signs certificates which carry a `spiffe://` name."""
 
     def __init__(
         self,
@@ -69,7 +73,7 @@ class CertificateAuthority:
 
     @classmethod
     def create(cls, trust_domain: str) -> CertificateAuthority:
-        """A new authority, which nothing keeps until its `files` are written."""
+        """Makes a new authority, which nothing keeps until its `files` are written."""
         key = ec.generate_private_key(ec.SECP256R1())
         # The digits tell apart two of one day, which TLS would have to tell apart by their keys.
         digits = spki_sha256(key.public_key()).hex()[:8]
@@ -77,7 +81,7 @@ class CertificateAuthority:
         return cls(_self_signed(key, x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])), key, trust_domain)
 
     def renewed(self) -> CertificateAuthority:
-        """The same authority for another life: with its key and name, all that it ever signed holds under both
+        """Returns the same authority for another life. With its key and name, all that it ever signed holds under both
         certificates, so that agents and users may get the new one whenever they renew their own.
         """
         certificate = _self_signed(self._key, self.certificate.subject)
@@ -100,12 +104,12 @@ class CertificateAuthority:
 
     @staticmethod
     def exists(folder: Path) -> bool:
-        """Whether a state folder has one: replacing it would lock out every agent."""
+        """Returns whether a state folder has an authority: replacing it would lock out every agent."""
         return (folder / CA_KEY_FILE).exists() or (folder / CA_FILE).exists()
 
     @classmethod
     def load(cls, folder: Path, trust_domain: str) -> CertificateAuthority:
-        """The authority of a state folder.
+        """Returns the authority of a state folder.
 
         Raises:
             CaMissing: there is none, or it cannot be read.
@@ -147,7 +151,7 @@ class CertificateAuthority:
         return key_pem(self._key)
 
     def files(self, folder: Path) -> list[NewFile]:
-        """What `load` reads."""
+        """Returns the files that `load` reads."""
         return [
             NewFile(folder / CA_KEY_FILE, self.key_pem, SECRET),
             NewFile(folder / CA_FILE, self.pem, PUBLIC),
@@ -165,7 +169,7 @@ class CertificateAuthority:
         return list(self._chain())
 
     def issue_server(self, hosts: Sequence[str]) -> Issued:
-        """A server's certificate for these names and addresses, and for the machine itself."""
+        """Returns a new certificate of a server, with its key, for these hosts and for the machine itself."""
         names = [general_name(host) for host in names_for(hosts)]
         issued = self._issue_new("server", names, SERVER_LIFE, server=True)
         return Issued(issued.certificate_pem + pem_of(self.chain()), issued.key_pem)
@@ -175,11 +179,11 @@ class CertificateAuthority:
         return self._sign(f"user/{name}", public_key, [], life)
 
     def issue_join(self, token_id: str, life: timedelta) -> Issued:
-        """The certificate inside a join token: it opens nothing but Join."""
+        """Returns a new certificate to put into a join token, with its key: it opens nothing but Join."""
         return self._issue_new(f"join/{token_id}", [], life)
 
     def issue_agent(self, name: str, public_key: PublicKey) -> bytes:
-        """An agent's certificate for the key that it made on its box; PEM."""
+        """Returns a new certificate of an agent, for the key that it made on its box, as PEM."""
         return self._sign(f"agent/{name}", public_key, [], AGENT_LIFE)
 
     def issue_recovery(self, name: str, public_key: PublicKey) -> bytes:
@@ -276,20 +280,20 @@ def authority_id(certificate: x509.Certificate) -> str:
 
 
 def key_pem(key: CertificateKey) -> bytes:
-    """A private key as PEM."""
+    """Returns a private key as PEM, not encrypted."""
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
 
 
 def spki_sha256(key: PublicKey) -> bytes:
-    """The SHA-256 of a public key (SubjectPublicKeyInfo, DER), by which keys are told apart."""
+    """Returns the SHA-256 of a public key (SubjectPublicKeyInfo, DER), by which keys are told apart."""
     der = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     return hashlib.sha256(der).digest()
 
 
 def general_name(host: str) -> x509.GeneralName:
-    """A name or address as certificates hold it."""
+    """Returns a name or address as certificates hold it."""
     try:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:

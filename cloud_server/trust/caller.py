@@ -1,4 +1,6 @@
-"""Somebody who asks for something at a front end, with the limits of the credential that proved who they are."""
+"""Holds the caller: somebody who asks for something at a front end, with the limits of the credential that proved who
+they are.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +13,14 @@ from tunnel.core.wire.principal import Principal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
-    """What a credential is good for. None stands for no limit; an empty set for nothing at all."""
+    """The limits of a credential. None stands for no limit; an empty set for nothing at all."""
 
     frontends: frozenset[str] | None = None
-    """Names of front ends, such as `connect` and `fleet`."""
+    """The names of front ends that it is good for, such as `connect` and `fleet`."""
     agents: frozenset[str] | None = None
     """Globs over names of agents, or `label=value` of labels that the operator has set."""
     verbs: frozenset[str] | None = None
-    """Such as `exec` and `connect`."""
+    """The verbs that it is good for, such as `exec` and `connect`."""
     targets: frozenset[str] | None = None
     """Such as `10.0.0.0/8:443`, written as in the policy file."""
 
@@ -33,12 +35,12 @@ class Shown(NamedTuple):
 
 
 UNLIMITED = Scope()
-"""Good for all that its principal may do."""
+"""The scope of a credential that is good for all that its principal may do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks. Made by `Authenticator` and nowhere else."""
+    """Somebody who asks. It is made by `Authenticator` and nowhere else."""
 
     principal: Principal
     until: datetime | None = None
@@ -51,7 +53,7 @@ class Caller:
 
     @property
     def name(self) -> str:
-        """The principal's name."""
+        """Returns the principal's name."""
         return self.principal.name
 
     def __str__(self) -> str:

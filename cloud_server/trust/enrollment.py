@@ -49,7 +49,9 @@ class Enrollment:
         on_joined: Callable[[str, TunnelError], None],
         audit: Audit,
     ) -> None:
-        """`on_joined` ends what an earlier key of the name still holds; called before the new key has a certificate."""
+        """Decides by the records of `store`, and has certificates signed by `signer`. `on_joined` ends what an earlier
+        key of the name still holds; it is called before the new key has a certificate.
+        """
         self._signer = signer
         self._store = store
         self._tokens = JoinTokens(store)

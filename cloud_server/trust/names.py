@@ -18,5 +18,5 @@ def is_group_name(text: str) -> bool:
 
 
 def is_user_name(text: str) -> bool:
-    """Whether a text may name a user."""
+    """Returns whether a text may name a user."""
     return USER_NAME.fullmatch(text) is not None

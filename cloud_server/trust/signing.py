@@ -37,10 +37,10 @@ class RequestRefused(FaultError):
 
 
 def key_of(csr_der: bytes) -> PublicKey:
-    """The key that a certificate request is for, and that has signed it.
+    """Returns the key that a certificate request is for, and that has signed it.
 
     Raises:
-        RequestRefused: it is not in order, or not for a key of ours.
+        RequestRefused: the request is not in order, or not for a key of a kind that we take.
     """
     try:
         request = x509.load_der_x509_csr(csr_der)
@@ -83,7 +83,7 @@ def _der(pem: bytes) -> bytes:
 
 
 def main() -> None:
-    """Answer until the input ends; the first line out says whether there is an authority."""
+    """Answers questions until the input ends. The first line out says whether there is an authority."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to every process of the terminal; the server decides
     folder, trust_domain = sys.argv[1:]
     files = [Path(folder, name) for name in (CA_FILE, CA_KEY_FILE, CROSS_FILE)]
@@ -113,7 +113,7 @@ def main() -> None:
 
 
 def _join(authority: CertificateAuthority, token_id: str, life: timedelta) -> dict[str, str]:
-    """The certificate inside a join token, with the key that is made for it."""
+    """Answers with the certificate inside a join token, and the key that is made for it."""
     issued = authority.issue_join(token_id, life)
     return {
         "certificate": issued.certificate_pem.decode(),
@@ -125,7 +125,7 @@ def _join(authority: CertificateAuthority, token_id: str, life: timedelta) -> di
 def _renewed(
     authority: CertificateAuthority, state: Path, files: list[str]
 ) -> tuple[CertificateAuthority, dict[str, str]]:
-    """Renew these files of the state folder; the authority to go on with, and the answer."""
+    """Renews these files of the state folder. Returns the authority to go on with, and the answer."""
     try:
         return renew(state, authority, files), {}
     except (CaMissing, OSError, ValueError) as error:

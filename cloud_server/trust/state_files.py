@@ -1,4 +1,4 @@
-"""The names of the certificates and keys in a server's state folder."""
+"""Names the certificates and keys in a server's state folder."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ CA_BESIDE_KEY_FILE: Final = "ca-beside.key"
 CROSS_FILE: Final = "ca-cross.crt"
 """Authorities of ours as the ones before them signed them, the newest first."""
 SERVER_FILE: Final = "server.crt"
-"""The server's certificate with its chain."""
+"""The file of the server's certificate with its chain."""
 SERVER_KEY_FILE: Final = "server.key"
 SITE_PROXY_FILE: Final = "site-proxy.pem"
-"""Certificate and key of the CONNECT front end for the kubeconfigs of sites."""
+"""The file of the certificate and key of the CONNECT front end for the kubeconfigs of sites."""
 OPERATORS_KUBECONFIG: Final = "admin.kubeconfig"
 """The kubeconfig that `init` makes for its user."""
 POLICY_FILE: Final = "policy.toml"

@@ -26,7 +26,9 @@ from tunnel.core.wire.names import is_agent_name
 
 DEFAULT_LIFE = timedelta(hours=24)
 GRACE = timedelta(days=30)
-"""The certificate inside outlives the token, so that a late box is told what is wrong, not cut off in the handshake."""
+"""How long the certificate inside outlives the token, so that a late box is told what is wrong, not cut off in the
+handshake.
+"""
 MAX_COUNT = 1000
 """Boxes for one token: it keeps their names, of up to 63 bytes each."""
 USED = "the join token was used already; make another: cloud-server token create"
@@ -39,16 +41,16 @@ class TokenRefused(FaultError):
 
 
 class TokenUnreadable(FaultError):
-    """What is kept of a token cannot be read now; the text is for the operator."""
+    """The record of a token cannot be read now; the text is for the operator."""
 
     default_fault = RECORD_UNREADABLE
 
 
 class Issuer(Protocol):
-    """Whoever has the authority's key."""
+    """The maker of what is inside a join token, who has the authority's key."""
 
     async def join_credential(self, token_id: str, life: timedelta) -> JoinCredential:
-        """What a box is to show that has the token of this id.
+        """Returns the credential that a box shows which has the token of this id; it is valid for `life`.
 
         Raises:
             SignerFailed: it cannot be made.
@@ -57,7 +59,7 @@ class Issuer(Protocol):
 
 
 class JoinTokens:
-    """The tokens to join with of a store."""
+    """The tokens to join with that a store has records of."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -95,10 +97,10 @@ class JoinTokens:
         )
 
     def look(self, token_id: str) -> Good[JoinTokenRecord]:
-        """A token that may be used.
+        """Returns the record of a token that may be used.
 
         Raises:
-            TokenRefused: unknown, used or expired.
+            TokenRefused: the token is unknown, used or expired.
             TokenUnreadable: that cannot be told now.
         """
         self._store.catch_up()  # a command may have made it just now, or another server used it
@@ -144,7 +146,7 @@ class JoinTokens:
         return Change(JOIN_TOKENS, token.key, used, expected=token.version)
 
     async def tidy(self) -> int:
-        """Take away what is known of tokens that nobody can show any more; returns how many there were.
+        """Takes away what is known of tokens that nobody can show any more; returns how many there were.
 
         Raises:
             StoreUnavailable: that cannot be written.

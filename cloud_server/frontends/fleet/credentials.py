@@ -1,4 +1,5 @@
-"""Who is asking: by a client certificate, else by a token in a header or, as browsers do it, among WebSocket protocols.
+"""Tells who is asking: by a client certificate, else by a token in a header or, as browsers send it, among WebSocket
+protocols.
 
 A Kubernetes API server looks in the same order: a certificate of a user wins over any token that comes along with it.
 """
@@ -55,7 +56,9 @@ def bearer(request: Request) -> str | None:
 
 
 def offered_protocols(headers: Headers) -> list[str]:
-    """The WebSocket protocols that a client offers, without its token; none of one that speaks SPDY."""
+    """Returns the WebSocket protocols that a client offers, without its token; an empty list for a client that speaks
+    SPDY.
+    """
     return [name for name in _protocols(headers) if not name.startswith(TOKEN_PROTOCOL)]
 
 
@@ -68,9 +71,13 @@ def _protocols(headers: Headers) -> list[str]:
 
 
 def _check_origin(request: Request) -> None:
-    """Refuse other sites' pages in a browser that has the certificate: it shows that for any page that asks.
+    """Refuses an upgrade for a page of another site, in a browser that has the certificate: the browser shows the
+    certificate for any page that asks.
 
     A token is another matter, since only who knows it can send it.
+
+    Raises:
+        ApiError: 403, the page is another site's.
     """
     origin = request.headers.get("origin")
     if request.upgrade is None or origin is None:

@@ -1,4 +1,6 @@
-"""`get`, `list` and `watch` of objects: selectors, pages, Tables, and the last touches before an object is shown."""
+"""Serves `get`, `list` and `watch` of objects: selectors, pages, Tables, and the last touches before an object is
+shown.
+"""
 
 from __future__ import annotations
 
@@ -30,11 +32,11 @@ from tunnel.kubeapi.watch import DEFAULT_TIMEOUT_S, MAX_TIMEOUT_S, Sink, WatchOp
 Following = Callable[[Sight, int | None], Callable[[], None]]
 MAX_TOKEN_CHARS = 1024
 MEASURE_WAIT_S = 1.5
-"""How long `kubectl describe node` waits for what the box uses: 0.5 s of it are a first look at the processors."""
+"""Seconds that `kubectl describe node` waits for what the box uses: 0.5 s of it are a first look at the processors."""
 
 
 class Reads:
-    """Reads of all that has objects."""
+    """The reads of all resources that have objects."""
 
     def __init__(self, mirror: Mirror, store: ObjectStore, usage: UsageReader, clock: Callable[[], datetime]) -> None:
         self._mirror = mirror
@@ -164,7 +166,7 @@ class Reads:
         return lease_object(name, joined, renewed, self._store.version)
 
     async def _measure(self, name: str) -> None:
-        """Have at hand what a single node's box uses; it does without where that takes long."""
+        """Measures what a single node's box uses, so that it is at hand; does without where that takes long."""
         if (view := self._mirror.view(name)) is not None:
             with suppress(ApiError):
                 await self._usage.read(view, MEASURE_WAIT_S)
@@ -203,7 +205,9 @@ def _version_of(items: list[Json]) -> str:
 
 
 def _page(about: ResourceRequest, found: list[Json], version: int) -> tuple[list[Json], Json]:
-    """Cut a page out of sorted objects. All pages carry the version of the first, so that a watch misses nothing."""
+    """Cuts a page out of sorted objects, and returns it with the metadata of the list. All pages carry the version of
+    the first, so that a watch misses nothing.
+    """
     limit, token = about.query.number("limit", 0), about.query.text("continue")
     if token:
         version, after = _read_token(token)

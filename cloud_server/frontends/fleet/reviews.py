@@ -1,4 +1,6 @@
-"""What may be asked about rights: `kubectl auth can-i`, `auth can-i --list`, `auth whoami`, and of other users."""
+"""Answers questions about rights: `kubectl auth can-i`, `auth can-i --list`, `auth whoami`, and those about other
+users.
+"""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ CERTIFICATES = f"{PREFIX}certificates"
 LOGIN = f"{PREFIX}login"
 """Where anybody learns who vouches for the users of this server, as `longline login` does before it knows them."""
 MAX_BODY_BYTES = 64 * 1024
-"""Reviews are all that is taken."""
+"""The largest body that is read: reviews are all that is taken."""
 _DISCOVERY = {"APIGroupDiscoveryList": ("apidiscovery.k8s.io", ("v2", "v2beta1"))}
 _FIRST_ASKED = re.compile(r"/(api|apis|version|openapi/.*)/?")
 _READS = ("get", "list", "watch")
@@ -64,12 +64,12 @@ log = structlog.get_logger(__name__)
 
 
 def wall_clock() -> datetime:
-    """The date for people and ages."""
+    """Returns the date and time now, for people and ages."""
     return datetime.now(UTC)
 
 
 class FleetServer:
-    """The Kubernetes API subset; `run` follows the agents, `handle` serves a connection."""
+    """The server of the Kubernetes API subset: `run` follows the agents, `handle` serves a connection."""
 
     def __init__(
         self,
@@ -115,21 +115,21 @@ class FleetServer:
 
     @property
     def alpn_protocols(self) -> Sequence[str]:
-        """What its listener is to offer in the TLS handshake."""
+        """Returns the protocols that its listener is to offer in the TLS handshake."""
         return ALPN_PROTOCOLS
 
     async def run(self) -> None:
-        """Follow the registry until cancelled."""
+        """Follows the registry of agents until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._usage.run(), name="fleet usage")
             tasks.create_task(self._mirror.run(), name="fleet mirror")
 
     async def handle(self, conn: Conn) -> None:
-        """Serve a connection to its end."""
+        """Serves a connection to its end."""
         await self._http.handle(conn)
 
     def drain(self) -> None:
-        """Ask clients to make their next requests on other connections, and end their watches.
+        """Asks clients to make their next requests on other connections, and ends their watches.
 
         Agents go now, and what this server says of them from here on is true of itself only.
         """
@@ -150,7 +150,7 @@ class FleetServer:
     # Internal
 
     async def _serve(self, conn: Conn, exchange: Exchange, request: Request) -> None:
-        """Answer one request."""
+        """Answers one request."""
         try:
             if self._admin is not None and await self._serve_stranger(exchange, request):
                 return
@@ -297,7 +297,7 @@ class FleetServer:
         )
 
     def _record_read(self, peer: str, caller: Caller, about: ResourceRequest) -> None:
-        """Records what is read, and not each object of it; the same again and again becomes one record."""
+        """Records what is read, but not each object of it; the same read again and again becomes one record."""
         if about.verb not in _READS or about.resource.subresource:
             return
         who, what = caller.principal, about.resource
@@ -371,7 +371,7 @@ class FleetServer:
     async def _document_of(
         self, exchange: Exchange, request: Request, about: ResourceRequest, caller: Caller
     ) -> tuple[Json, int]:
-        """A whole answer and its status."""
+        """Returns a whole answer and its status."""
         accept = request.headers.get("accept")
         sight = self._access.sight(caller)
         match about.verb, about.resource.group:
@@ -388,7 +388,7 @@ class FleetServer:
 
 
 def _refusal(error: HttpError) -> tuple[str, bytes]:
-    """The answer to what is no request, or too long for one."""
+    """Returns the content type and body of the answer to what is no request, or too long for one."""
     return JSON_TYPE[1], encode(status_body(ApiError(error.status, error.text)))
 
 
@@ -428,7 +428,7 @@ def _login_document(authenticator: Authenticator, request: Request) -> tuple[Jso
 
 
 def _document(path: str, request: Request) -> tuple[Json, str]:
-    """A discovery document and its content type."""
+    """Returns a discovery document and its content type."""
     if path in ("/api", "/apis"):
         accepted = negotiate(request.headers.get("accept"), _DISCOVERY)
         if accepted.kind:

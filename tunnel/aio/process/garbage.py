@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Final
 
 YOUNG_OBJECTS: Final = 10_000
-"""Container objects more than were freed before the youngest are searched; some 2 MB of them."""
+"""How many more container objects must be made than freed before the youngest are searched; some 2 MB of them."""
 
 
 @contextmanager
@@ -29,7 +29,7 @@ def paused() -> Iterator[None]:
 
 
 def settle() -> None:
-    """What is there by now stays for good: leave it out of every search, and search less often."""
+    """Leaves everything that is there by now out of every search, since it stays for good, and searches less often."""
     gc.collect()
     gc.freeze()
     _, middle, old = gc.get_threshold()
