@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import NamedTuple, Protocol
 
-from cloud_server.trust.caller import UNLIMITED, Caller, Shown
+from cloud_server.trust.caller import UNLIMITED, Caller, Shown, ShownKind
 from cloud_server.trust.records import LOGIN, UserCertificate, UserRecord, UserToken
 from tunnel.aio.identity.spiffe import IdentityUnclear, split_uri
 from tunnel.aio.identity.validity import date
@@ -156,7 +156,7 @@ class Authenticator:
         _check_end(until, "certificate")  # the connection may be older than that
         self._credentials.used(key)
         principal = Principal(kind=PrincipalKind.USER, name=name, groups=groups, proof=certificate_proof(serial))
-        return Caller(principal, until, scope, shown=Shown(serial, made))
+        return Caller(principal, until, scope, shown=Shown(ShownKind.CERTIFICATE, serial, made))
 
     def by_token(self, text: str | None) -> Caller | None:
         """The user whom a bearer token or proxy password stands for; None where none was given.
@@ -238,20 +238,10 @@ class Authenticator:
             shower = self.again(replace(caller, principal=caller.by, by=None)).principal
             self._standing(principal.name, None, known=False)
             return caller if shower == caller.by else replace(caller, by=shower)
+        assert shown is not None  # of every user, see _of_* and by_certificate
         self._credentials.catch_up()
-        is_token = principal.proof.startswith(TOKEN)
-        if shown is None:
-            if principal.proof.startswith(ISSUED_BY) and self.id_tokens is None:
-                raise LoginRefused("ID tokens are not taken here any more", CREDENTIAL_UNKNOWN)
-            self._standing(principal.name, None, known=False)
-            groups = principal.groups
-        else:
-            known = is_token or self._credentials.recorded
-            if known and not self._is_kept(shown.key, is_token):
-                text = f"the {'token' if is_token else 'certificate'} that {principal.name} showed was revoked"
-                raise LoginRefused(text, CREDENTIAL_UNKNOWN)
-            groups = self._standing(principal.name, shown.made, known=known)
-        _check_end(caller.until, "certificate" if principal.proof.startswith(CERTIFICATE) else "token")
+        groups = self._groups_of(principal.name, shown)
+        _check_end(caller.until, shown.kind.value)
         return caller if groups == principal.groups else replace(caller, principal=replace(principal, groups=groups))
 
     def by_unix_peer(self, uid: int, pid: int, *, konnectivity: bool) -> Caller:
@@ -306,11 +296,31 @@ class Authenticator:
             return None
         return name if role == "user" else None
 
-    def _is_kept(self, key: str, is_token: bool) -> bool:
+    def _groups_of(self, name: str, shown: Shown) -> tuple[str, ...]:
+        """The groups of now of somebody who showed something before.
+
+        Raises:
+            LoginRefused: that is worth nothing any more.
+        """
+        if shown.kind is ShownKind.ID_TOKEN:
+            if self.id_tokens is None:
+                raise LoginRefused("ID tokens are not taken here any more", CREDENTIAL_UNKNOWN)
+            return self._with_issued(name, shown)
+        known = shown.kind is ShownKind.TOKEN or self._credentials.recorded
+        if known and not self._is_kept(shown):
+            raise LoginRefused(f"the {shown.kind.value} that {name} showed was revoked", CREDENTIAL_UNKNOWN)
+        return self._standing(name, shown.made, known=known)
+
+    def _with_issued(self, name: str, shown: Shown) -> tuple[str, ...]:
+        """The groups of an ID token's owner: those of ours, for we may know them too, and those of the issuer."""
+        ours = self._standing(name, shown.made, known=False)
+        return tuple(dict.fromkeys((*ours, *shown.issued_groups)))
+
+    def _is_kept(self, shown: Shown) -> bool:
         """Whether a credential is on record, and the login that it was got with."""
-        if is_token:
-            return self._credentials.user_token(key) is not None
-        record = self._credentials.user_certificate(key)
+        if shown.kind is ShownKind.TOKEN:
+            return self._credentials.user_token(shown.key) is not None
+        record = self._credentials.user_certificate(shown.key)
         return record is not None and (not record.login or self._credentials.user_token(record.login) is not None)
 
     def _recorded(self, name: str, serial: str) -> UserCertificate:
@@ -327,14 +337,14 @@ class Authenticator:
         self._credentials.used(token.sha256)
         proof = token_proof(token.sha256)
         principal = Principal(kind=PrincipalKind.USER, name=token.user, groups=groups, proof=proof)
-        return Caller(principal, token.expires, token.scope, shown=Shown(token.sha256, token.created))
+        return Caller(principal, token.expires, token.scope, shown=Shown(ShownKind.TOKEN, token.sha256, token.created))
 
-    def _of_id_token(self, shown: Identified) -> Caller:
+    def _of_id_token(self, told: Identified) -> Caller:
         """Whoever the issuer says; we may know them too, and then they are in our groups, and may be revoked."""
-        ours = self._standing(shown.name, shown.since, known=False)
-        groups = tuple(dict.fromkeys((*ours, *shown.groups)))
-        principal = Principal(kind=PrincipalKind.USER, name=shown.name, groups=groups, proof=shown.proof)
-        return Caller(principal, shown.until)
+        shown = Shown(ShownKind.ID_TOKEN, told.proof, told.since, told.groups)
+        groups = self._with_issued(told.name, shown)
+        principal = Principal(kind=PrincipalKind.USER, name=told.name, groups=groups, proof=told.proof)
+        return Caller(principal, told.until, shown=shown)
 
     def _standing(self, name: str, made: datetime | None, *, known: bool) -> tuple[str, ...]:
         """The groups of a user whose credential was made at a moment; `known`: there must be such a user."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import Enum
 from typing import NamedTuple
 
 from tunnel.core.wire.principal import Principal
@@ -25,13 +26,24 @@ class Scope:
     """Such as `10.0.0.0/8:443`, written as in the policy file."""
 
 
+class ShownKind(Enum):
+    """What a user can show; the value is the word for it in texts."""
+
+    CERTIFICATE = "certificate"
+    TOKEN = "token"  # noqa: S105 - a word
+    ID_TOKEN = "ID token"  # noqa: S105 - likewise
+
+
 class Shown(NamedTuple):
     """What a caller showed, so that it can be looked at again."""
 
+    kind: ShownKind
     key: str
-    """Of its record: a token's SHA-256, or a certificate's serial."""
+    """Of its record: a token's SHA-256, or a certificate's serial. Of an ID token its proof, for there is no record."""
     made: datetime | None
-    """When it was made; None when that is not known."""
+    """When it was made, or the login that it was got with; None when that is not known."""
+    issued_groups: tuple[str, ...] = ()
+    """The groups that the issuer of an ID token gave; empty for everything else."""
 
 
 UNLIMITED = Scope()
@@ -49,7 +61,7 @@ class Caller:
     by: Principal | None = None
     """Who acts as this principal, and has shown the credential; None: the principal itself."""
     shown: Shown | None = field(default=None, compare=False, repr=False)
-    """None when it was nothing that is kept here."""
+    """None for whoever is no user; of a user who is acted as, what the one who acts showed."""
 
     @property
     def name(self) -> str:

@@ -143,7 +143,8 @@ class Standing:
             caller = self._again(caller)
         except LoginRefused as refused:
             raise OpenRefused(refused.text, Code.NOT_ALLOWED, refused.fault) from refused
-        key = (*_users(caller), caller.principal.proof, caller.until, caller.by and caller.principal.groups)
+        acted_with = caller.by and caller.principal.groups
+        key = (*_users(caller), caller.principal.proof, caller.shown, caller.until, acted_with)
         credential = self._credentials.get(key) or self._noted(caller, key)
         hold = Hold(self, caller, credential, on_lost, objection)
         credential.holds[hold] = None

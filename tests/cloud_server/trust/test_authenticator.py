@@ -253,3 +253,23 @@ def test_a_user_of_ours_with_the_name_of_an_id_token(kept: Kept, authenticator: 
     assert refusal(lambda: authenticator.by_token("a.b.c"))[0] == "LL2042"
     kept.users["eve"] = replace(record, revoked=NOW)
     assert refusal(lambda: authenticator.by_token("a.b.c"))[0] == "LL2041"
+
+
+def test_what_stands_on_an_id_token_goes_by_what_is_known_now(kept: Kept, authenticator: Authenticator) -> None:
+    authenticator.id_tokens = Tokens(Identified("eve", ("oidc:ops",), "oidc:id:1", NOW, NOW + DAY))
+    kept.users["eve"] = record = UserRecord(name="eve", created=NOW, valid_from=NOW, groups=("local",))
+    caller = authenticator.by_token("a.b.c")
+    assert caller is not None
+    assert authenticator.again(caller) is caller
+    kept.users["eve"] = replace(record, groups=("other",))
+    assert authenticator.again(caller).principal.groups == ("other", "oidc:ops")
+    kept.users["eve"] = replace(record, groups=())  # a group that they have lost counts no more
+    assert authenticator.again(caller).principal.groups == ("oidc:ops",)
+    kept.users["eve"] = replace(record, revoked=NOW)
+    assert refusal(lambda: authenticator.again(caller))[0] == "LL2041"
+    kept.users["eve"] = replace(record, valid_from=NOW + timedelta(seconds=1))  # revoked, and taken in again
+    assert refusal(lambda: authenticator.again(caller))[0] == "LL2042"
+    del kept.users["eve"]
+    assert authenticator.again(caller).principal.groups == ("oidc:ops",)
+    authenticator.id_tokens = None
+    assert refusal(lambda: authenticator.again(caller))[0] == "LL2040"
