@@ -150,8 +150,8 @@ class Authenticator:
         serial = serial.lower().lstrip("0")
         scope, made, key = UNLIMITED, since, serial
         if self._credentials.recorded:
-            record = self._recorded(name, serial)
-            scope, made, key = record.scope, record.created, record.login or serial
+            record, made = self._recorded(name, serial)
+            scope, key = record.scope, record.login or serial
         groups = self._standing(name, made, known=self._credentials.recorded)
         _check_end(until, "certificate")  # the connection may be older than that
         self._credentials.used(key)
@@ -323,13 +323,21 @@ class Authenticator:
         record = self._credentials.user_certificate(shown.key)
         return record is not None and (not record.login or self._credentials.user_token(record.login) is not None)
 
-    def _recorded(self, name: str, serial: str) -> UserCertificate:
+    def _recorded(self, name: str, serial: str) -> tuple[UserCertificate, datetime]:
+        """The record of a certificate, and when that was made by which it stands or falls.
+
+        Of one that was got with a login that is when the login was made: signing takes a moment, in which the user may
+        be revoked and taken in again, and what comes of an old login must not look newer than that.
+        """
         record = self._credentials.user_certificate(serial) if serial else None
         if record is None or record.user != name:
             raise LoginRefused(f"the certificate has no record here: {ANOTHER}", CREDENTIAL_UNKNOWN)
-        if record.login and self._credentials.user_token(record.login) is None:
+        if not record.login:
+            return record, record.created
+        login = self._credentials.user_token(record.login)
+        if login is None:
             raise LoginRefused(f"the login of the certificate was revoked: {ANOTHER}", CREDENTIAL_UNKNOWN)
-        return record
+        return record, login.created
 
     def _of_token(self, token: UserToken) -> Caller:
         groups = self._standing(token.user, token.created, known=True)

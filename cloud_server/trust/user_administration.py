@@ -70,6 +70,9 @@ class ListedCredential:
     credential_id: str
     """Of a token what `token revoke` takes; of a certificate its serial."""
     created: datetime
+    since: datetime
+    """What decides whether it was made before its user was revoked: `created`, of a certificate that was got with a
+    login that of the login."""
     created_by: str
     expires: datetime | None
     last_used: datetime | None
@@ -268,6 +271,7 @@ class UserAdministration:
         if self._signer is None:
             text = "certificates come from your own authority ([tunnel] client_ca): make them there"
             raise AdministrationFailed(text, AUTHORITY_IS_YOURS)
+        created = datetime.now(UTC)  # before it is signed: the user may be revoked meanwhile, and taken in again
         try:
             signed: Signed = await self._signer.sign_user(user, csr_der, life)
         except (CsrRefused, SignerFailed) as error:
@@ -276,7 +280,7 @@ class UserAdministration:
         record = UserCertificate(
             serial=made.serial,
             user=user,
-            created=datetime.now(UTC),
+            created=created,
             expires=made.validity.not_after,
             authority=signed.authorities[0],
             **about,
@@ -349,17 +353,23 @@ class UserAdministration:
         for token in _values(self._store.list(USER_TOKENS)):
             if token.expires is None or now < token.expires:
                 kind = LOGIN if token.purpose == LOGIN else "token"
-                found[token.user].append(self._shown(kind, token.sha256[:PROOF_DIGITS], token.sha256, token))
+                shown = self._shown(kind, token.sha256[:PROOF_DIGITS], token.sha256, token, token.created)
+                found[token.user].append(shown)
         for one in _values(self._store.list(USER_CERTIFICATES)):
-            if now < one.expires:
-                found[one.user].append(self._shown(CERTIFICATE, one.serial, one.login or one.serial, one))
+            login: UserToken | None = value_of(self._store.get(USER_TOKENS, one.login)) if one.login else None
+            if now < one.expires and (login is not None or not one.login):
+                since = login.created if login is not None else one.created
+                found[one.user].append(self._shown(CERTIFICATE, one.serial, one.login or one.serial, one, since))
         return found
 
-    def _shown(self, kind: str, shown: str, key: str, made: UserToken | UserCertificate) -> ListedCredential:
+    def _shown(
+        self, kind: str, shown: str, key: str, made: UserToken | UserCertificate, since: datetime
+    ) -> ListedCredential:
         return ListedCredential(
             kind=kind,
             credential_id=shown,
             created=made.created,
+            since=since,
             created_by=made.created_by,
             expires=made.expires,
             last_used=self._users.last_used(key),
@@ -385,7 +395,7 @@ def _is_foreign(name: str) -> bool:
 
 def _listed(record: Record[UserRecord], credentials: Sequence[ListedCredential]) -> ListedUser:
     known = value_of(record)
-    good = [one for one in credentials if known is None or one.created >= known.valid_from]
+    good = [one for one in credentials if known is None or one.since >= known.valid_from]
     return ListedUser(
         name=record.key,
         record=known,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -44,12 +44,16 @@ class InProcess:
     def __init__(self, place: Office) -> None:
         self._place = place
         self.lives: list[timedelta] = []
+        self.meanwhile: Callable[[], Awaitable[object]] | None = None
+        """What happens while it signs; None: nothing."""
 
     async def sign_user(self, name: str, csr_der: bytes, life: timedelta) -> Signed:
         from cryptography import x509
         from cryptography.hazmat.primitives.serialization import Encoding
 
         self.lives.append(life)
+        if self.meanwhile is not None:
+            await self.meanwhile()
         key = x509.load_der_x509_csr(csr_der).public_key()
         pem = self._place.authority.issue_user(name, key, life)  # type: ignore[arg-type]
         der = x509.load_pem_x509_certificate(pem).public_bytes(Encoding.DER)
@@ -282,3 +286,28 @@ def _spoil(database: object) -> None:
 
     assert isinstance(database, Database)
     database.commit([Write(USERS.name, "ann", b"{")])
+
+
+async def test_a_certificate_that_was_signed_while_its_user_was_revoked_and_taken_in_again(
+    place: Office, administration: UserAdministration, signer: InProcess
+) -> None:
+    await administration.add("ann", (), "root")
+    authenticator = Authenticator("longline", Users(place.store))
+    text, _ = await administration.create_token("ann", "root", purpose=LOGIN)
+    login = authenticator.by_login(text)
+    assert login is not None
+    csr = await asyncio.to_thread(lambda: request_for(new_key()))
+
+    async def revoke() -> None:
+        await administration.revoke("ann")
+        await administration.add("ann", (), "root")
+
+    signer.meanwhile = revoke
+    by_login = await administration.login(login, csr)
+    by_operator = await administration.create_certificate("ann", csr, "root")
+    signer.meanwhile = None
+    later = await administration.login(login, csr)  # by somebody who was let in before
+    for made in (by_login, by_operator, later):
+        shown = ("spiffe://longline/user/ann", made.serial)
+        assert code_of(lambda shown=shown: authenticator.by_certificate(*shown)) == "LL2042"  # type: ignore[misc]
+    assert administration.one("ann").credentials == []
