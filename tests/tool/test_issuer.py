@@ -82,6 +82,52 @@ def test_issuers_that_are_none(running: TestIssuer, monkeypatch: pytest.MonkeyPa
         Issuer(client(running))
 
 
+NO_ADDRESSES = (
+    "http://id.example.com/login",
+    "file:///etc/passwd",
+    "javascript:alert(1)",
+    "--proxy-server=evil",
+    "-https://id.example.com",
+    " https://id.example.com",
+    "ht\ntps://id.example.com",
+    "https://id.example.com/\x1b[2J",
+    "https://id.example.com/ --flag",
+    "https://",
+    "https://[",
+)
+
+
+@pytest.mark.parametrize("address", NO_ADDRESSES)
+def test_a_browser_is_given_https_addresses_only(
+    running: TestIssuer, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    issuer = Issuer(client(running))
+    monkeypatch.setitem(issuer._endpoints, "authorization_endpoint", address)
+    with pytest.raises(LoginRefused, match="is no https") as refused:
+        issuer.authorization_url("http://127.0.0.1:1/callback", Proof())
+    assert str(refused.value).isprintable()
+
+
+@pytest.mark.parametrize("name", ["verification_uri", "verification_uri_complete"])
+def test_a_code_is_typed_in_at_https_addresses_only(
+    running: TestIssuer, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    issuer = Issuer(client(running))
+    answer = {"verification_uri": "https://id.example.com/go", "user_code": "A", "device_code": "b"}
+    monkeypatch.setattr(issuer, "_ask", lambda *_: {**answer, name: "http://evil.example.com"})
+    shown: list[object] = []
+    with pytest.raises(LoginRefused, match="is no https"):
+        issuer.by_device(lambda *those: shown.append(those))
+    assert shown == []
+
+
+def test_an_address_with_a_query_keeps_it(running: TestIssuer, monkeypatch: pytest.MonkeyPatch) -> None:
+    issuer = Issuer(client(running))
+    monkeypatch.setitem(issuer._endpoints, "authorization_endpoint", "https://id.example.com/go?realm=ops")
+    query = parse_qs(urlsplit(issuer.authorization_url("http://127.0.0.1:1/callback", Proof())).query)
+    assert (query["realm"], query["response_type"]) == (["ops"], ["code"])
+
+
 def test_only_the_browser_of_this_login_is_listened_to() -> None:
     with Loopback(0, "state") as loopback:
         came: list[str] = []

@@ -14,6 +14,7 @@ import click
 
 from tunnel.aio.process.command import Failed
 from tunnel.core.wire.faults import KUBECONFIG_UNUSABLE, NO_ISSUER, NOT_LOGGED_IN
+from tunnel.core.wire.spoken import printable
 from tunnel.tool.access_options import Where, told, where_options
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def login(
         except LoginRefused as error:
             raise Failed.of(error) from error
         write_context(path, _entry(access, document))
-    who = str(tokens.claims.get("email") or tokens.claims.get("sub"))
+    who = printable(str(tokens.claims.get("email") or tokens.claims.get("sub")))
     click.echo(f"logged in as {who}; {path} has the context {access.context}")
     if not tokens.refresh_token:
         click.echo("warning: the issuer gave no refresh token: the login ends with this ID token", err=True)
@@ -170,7 +171,7 @@ def _by_browser(issuer: Issuer, port: int, *, opens: bool) -> Tokens:
     proof = Proof()
     with Loopback(port, proof.state) as loopback:
         url = issuer.authorization_url(loopback.redirect, proof)
-        click.echo(f"log in at {url}", err=True)
+        click.echo(f"log in at {printable(url)}", err=True)
         sys.stderr.flush()
         if opens:
             # One in the foreground comes back only when the browser is closed, which waits for our page.

@@ -84,7 +84,11 @@ class Issuer:
             raise LoginRefused(f"{client.issuer} says that it is {printable(str(self._endpoints.get('issuer')))[:200]}")
 
     def authorization_url(self, redirect: str, proof: Proof) -> str:
-        """Where a browser logs somebody in, and comes back to the redirect."""
+        """Where a browser logs somebody in, and comes back to the redirect: an https:// address that can be printed.
+
+        Raises:
+            LoginRefused: the issuer names no such address.
+        """
         query = {
             "response_type": "code",
             "client_id": self.client.client_id,
@@ -95,7 +99,9 @@ class Issuer:
             "code_challenge": proof.challenge,
             "code_challenge_method": "S256",
         }
-        return f"{self._endpoint('authorization_endpoint')}?{urlencode(query)}"
+        endpoint = self._endpoint("authorization_endpoint")
+        _check_https(endpoint)
+        return f"{endpoint}{'&' if urlsplit(endpoint).query else '?'}{urlencode(query)}"  # RFC 6749 3.1: both stay
 
     def redeem(self, code: str, redirect: str, proof: Proof) -> Tokens:
         """Trades the code that a browser brought back for tokens.
@@ -126,7 +132,10 @@ class Issuer:
             pace_s = float(told.get("interval", DEVICE_POLL_S))
         except (KeyError, TypeError, ValueError) as error:
             raise LoginRefused(f"{self.client.issuer} gave no device code that can be used: {error}") from error
-        show(printable(url), printable(code), printable(str(told.get("verification_uri_complete") or "")))
+        whole = str(told.get("verification_uri_complete") or "")
+        for shown in filter(None, (url, whole)):
+            _check_https(shown)
+        show(url, printable(code), whole)
         form = {"grant_type": "urn:ietf:params:oauth:grant-type:device_code", "device_code": device}
         while time.monotonic() < until_s:
             time.sleep(pace_s)
@@ -262,8 +271,19 @@ def _opener(client: Client) -> urllib.request.OpenerDirector:
 
 
 def _check_https(url: str) -> None:
-    if urlsplit(url).scheme != "https":
-        raise LoginRefused(f"{printable(url)[:200]} is no https:// address")
+    """Makes sure of an address that a document of the issuer's names. It is asked, printed, or given to a browser: that
+    may be a program that takes what begins with `-` for an option.
+
+    Raises:
+        LoginRefused: it is none of ours to use.
+    """
+    plain = url.isascii() and url.isprintable() and " " not in url  # urlsplit passes over what is not
+    try:
+        good = plain and url.lower().startswith("https://") and bool(urlsplit(url).hostname)
+    except ValueError:  # such as https://[
+        good = False
+    if not good:
+        raise LoginRefused(f"{printable(url)[:200]!r} is no https:// address")
 
 
 def _refusal(url: str, status: int, body: bytes) -> LoginRefused:
