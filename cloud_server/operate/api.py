@@ -105,7 +105,8 @@ class Api:
     # Internal - records
 
     def _recorded(self, action: str, change: Change, *, by_login: bool = False) -> Handler:
-        """Records who did what, whether or not it succeeded.
+        """Records who did what, whether or not it succeeded: what was done one by one, what was not folded, for whoever
+        has any login, and no right, can fail as often as they like.
 
         `by_login`: whoever shows a login does it for themselves, and needs no right.
         """
@@ -117,19 +118,20 @@ class Api:
                 answer, about = await change(call)
             except AdministrationFailed as error:
                 failed = AdminError(http_status(error.fault), error.text, code=error.fault.code)
-                self._record(call, action, _named(call), failed)
+                self._record_failed(call, action, failed)
                 raise failed from error
             except AdminError as error:
-                self._record(call, action, _named(call), error)
+                self._record_failed(call, action, error)
                 raise
-            self._record(call, action, about, None)
+            self._served.audit.record("admin", **_who(call), action=action, **about, done=True)
             return answer
 
         return handle
 
-    def _record(self, call: AdminCall, action: str, about: Json, error: AdminError | None) -> None:
-        outcome = {"done": True} if error is None else {"done": False, "code": error.code or None, "reason": error.text}
-        self._served.audit.record("admin", **_who(call), action=action, **about, **outcome)
+    def _record_failed(self, call: AdminCall, action: str, error: AdminError) -> None:
+        code, key = error.code or None, (call.principal.kind, call.principal.name, action, error.code)
+        fields = {**_named(call), "done": False, "code": code, "reason": error.text}
+        self._served.audit.record_folded("admin", key, **_who(call), action=action, **fields)
 
     def _read(self, path: str, handler: Handler) -> Handler:
         async def handle(call: AdminCall) -> object:

@@ -258,6 +258,28 @@ def test_users_administer_from_elsewhere_and_strangers_do_not(up: Tunnel) -> Non
         assert refused.value.status == 401
 
 
+def test_who_may_nothing_does_not_fill_the_audit_log(up: Tunnel, admin: Checked) -> None:
+    cluster = up.cluster
+    admin.ask("POST", "users", {"name": "unbound"})
+    token = admin.ask("POST", "user-tokens", {"user": "unbound"})["token"]
+    user = tls_client(cluster.fleet_port, cluster.operator_tls(certificate=False), token=token)
+    for number in range(20):
+        with pytest.raises(AdminRefused) as refused:
+            user.call("POST", f"agents/lost-{number}/revoke", {})  # that of each is refused, and told of as one
+        assert refused.value.status == 403
+        with pytest.raises(AdminRefused) as refused:
+            admin.ask("POST", f"agents/lost-{number}/revoke", {})
+        assert refused.value.status == 404
+    for marker in ("0", "1", None):  # what was done is told of one by one
+        admin.ask("PUT", f"agents/{BOX}/labels", {"labels": {"marker": marker}})
+    records(cluster, "admin", action="label_agent", agent=BOX, labels={})
+    assert len(records(cluster, "admin", action="label_agent", agent=BOX, done=True)) == 3
+    for who in ("unbound", f"uid:{os.getuid()}"):
+        told = records(cluster, "admin", action="revoke_agent", who=who, done=False)
+        assert len(told) <= 3, told  # one at once, and one for each ten seconds
+        assert told[0]["count"] == 1
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
 def test_the_socket_is_for_the_daemons_own_user(up: Tunnel) -> None:
     path = up.cluster.config.parent / "admin.sock"
