@@ -201,6 +201,7 @@ class CloudServer:
         await self.apply(NOTHING, config)
         for title, work in (
             ("follow state", self.store.follow()),
+            ("tidy state", self.store.tidy()),
             ("policy", self.followed_policy.run()),
             ("see agents", self._see_agents()),
             ("sightings", self._sightings.run()),

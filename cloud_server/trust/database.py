@@ -3,7 +3,8 @@ blocks.
 
 Write-ahead logging lets one process write while others read. Each change gets the next number of one count, so that a
 reader who knows a number can ask for what came after it; what is taken away stays as a row without a body, for the same
-reason.
+reason. Such tombstones are dropped after a day or two, and a reader who knows a lower number than the highest that was
+dropped reads everything anew.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -25,6 +27,16 @@ WRITE_WAIT_S = 5.0
 """Seconds that a write waits for that of another process; each takes milliseconds."""
 READER_CACHE_KIB = 64
 """The reader's cache of pages, in KiB. All records are in the server's memory already."""
+
+TOMBSTONES_KEPT = timedelta(days=1)
+"""How long what was taken away stays as a row, at least; at most twice as long, see `Database.drop_tombstones`."""
+TOMBSTONES_BEHIND = 1000
+"""How far behind the newest number a tombstone must be before it is dropped, so that whoever follows misses none: also
+the next number is told from the highest row, which must not go."""
+DROPPED_AT_ONCE = 5000
+"""Tombstones that one transaction drops: others wait with their writes meanwhile."""
+_DROPPED, _MARK = "tombstones dropped to", "tombstones known at"
+"""Notes: the highest number that was dropped, and a number with the moment at which it was the newest."""
 
 _TABLES = """
 CREATE TABLE records (
@@ -47,6 +59,15 @@ class Row(NamedTuple):
     version: int
     body: bytes | None
     """The value of the record; None when it was taken away."""
+
+
+class Changes(NamedTuple):
+    """What came after a number."""
+
+    rows: Sequence[Row]
+    """In the order of their numbers."""
+    whole: bool = False
+    """Whether they are all that there is: a record that is not among them was taken away."""
 
 
 class Write(NamedTuple):
@@ -98,9 +119,10 @@ class Database:
                 with suppress(sqlite3.Error):
                     connection.close()
 
-    def changes(self, after: int) -> list[Row]:
-        """Returns the rows with a number higher than `after`, in the order of the numbers. When nothing was changed
-        since the last call, it costs next to nothing and returns no rows.
+    def changes(self, after: int) -> Changes:
+        """Returns the rows with a number higher than `after`, or all when `after` is 0 or so long ago that it cannot be
+        told any more what was taken away since. When nothing was changed since the last call, it costs next to nothing
+        and returns no rows.
 
         Raises:
             sqlite3.Error: the file cannot be read now.
@@ -108,12 +130,22 @@ class Database:
         assert self._reader is not None
         (data_version,) = self._reader.execute("PRAGMA data_version").fetchone()
         if data_version == self._data_version:
-            return []
-        rows = self._reader.execute(
-            "SELECT kind, key, version, body FROM records WHERE version > ? ORDER BY version", (after,)
-        ).fetchall()
+            return Changes(())
+        rows: list[tuple[str, str, int, bytes | None]] = []
+        if after:
+            rows = self._reader.execute(
+                "SELECT kind, key, version, body FROM records WHERE version > ? ORDER BY version", (after,)
+            ).fetchall()
+        # Looked at behind the rows: what is dropped from here on was still among them.
+        whole = not after or after < int(_note(self._reader, _DROPPED) or 0)
+        if whole:
+            # The highest row may be a tombstone; it says which number is the newest.
+            rows = self._reader.execute(
+                "SELECT kind, key, version, body FROM records"
+                " WHERE body IS NOT NULL OR version = (SELECT max(version) FROM records) ORDER BY version"
+            ).fetchall()
         self._data_version = data_version
-        return [Row._make(row) for row in rows]
+        return Changes([Row._make(row) for row in rows], whole)
 
     def commit(self, writes: Sequence[Write]) -> None:
         """Writes all of these rows, or none.
@@ -176,15 +208,32 @@ class Database:
         """
         assert self._writer is not None
         try:
-            found = self._writer.execute("SELECT text FROM notes WHERE name = ?", (name,)).fetchone()
+            return _note(self._writer, name)
         except sqlite3.Error as error:
             raise unavailable(self.path, "read", error) from error
-        return found[0] if found is not None else None
 
     @staticmethod
     def add_note(cursor: sqlite3.Cursor, name: str, text: str) -> None:
-        """Notes a text under a name, inside a transaction."""
-        cursor.execute("INSERT INTO notes (name, text) VALUES (?, ?)", (name, text))
+        """Notes a text under a name, in place of what was noted there, inside a transaction."""
+        cursor.execute("INSERT OR REPLACE INTO notes (name, text) VALUES (?, ?)", (name, text))
+
+    def drop_tombstones(self, now: datetime) -> bool:
+        """Drops some rows of what was taken away long ago; returns whether there are more. To be called now and then.
+
+        A row does not say when it was written. So the newest number is noted with the moment, and what is not above it
+        goes once the note is a day old.
+
+        Raises:
+            StoreUnavailable: they cannot be dropped now.
+        """
+        with self.transaction() as cursor:
+            upto = self._droppable(cursor, now)
+            cursor.execute(
+                "DELETE FROM records WHERE (kind, key) IN"
+                " (SELECT kind, key FROM records WHERE version <= ? AND body IS NULL LIMIT ?)",
+                (upto, DROPPED_AT_ONCE),
+            )
+            return cursor.rowcount == DROPPED_AT_ONCE
 
     def misplaced(self) -> str:
         """Returns why what is written here would be lost: somebody moved or deleted the file; empty when nobody did."""
@@ -200,6 +249,22 @@ class Database:
 
     # Internal
 
+    def _droppable(self, cursor: sqlite3.Cursor, now: datetime) -> int:
+        """Returns up to which number tombstones may go, after it has noted so."""
+        newest: int
+        (newest,) = cursor.execute("SELECT ifnull(max(version), 0) FROM records").fetchone()
+        dropped = int(_note(cursor, _DROPPED) or 0)
+        version, _, at = (_note(cursor, _MARK) or "").partition(" ")
+        age = now - datetime.fromisoformat(at) if at else None
+        if age is not None and timedelta(0) <= age < TOMBSTONES_KEPT:
+            return dropped
+        self.add_note(cursor, _MARK, f"{newest} {now.isoformat()}")
+        if age is None or age < timedelta(0):  # somebody set the clock back
+            return dropped
+        upto = max(dropped, min(int(version), newest - TOMBSTONES_BEHIND))
+        self.add_note(cursor, _DROPPED, str(upto))
+        return upto
+
     def _set_up(self, connection: sqlite3.Connection) -> None:
         (schema,) = connection.execute("PRAGMA user_version").fetchone()
         if schema > SCHEMA:
@@ -212,6 +277,11 @@ class Database:
                     for statement in filter(str.strip, _TABLES.split(";")):
                         cursor.execute(statement)
                     cursor.execute(f"PRAGMA user_version = {SCHEMA}")
+
+
+def _note(reader: sqlite3.Connection | sqlite3.Cursor, name: str) -> str | None:
+    found = reader.execute("SELECT text FROM notes WHERE name = ?", (name,)).fetchone()
+    return found[0] if found is not None else None
 
 
 def unavailable(path: Path, what: str, error: sqlite3.Error | OSError) -> StoreUnavailable:

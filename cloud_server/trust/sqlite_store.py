@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 from collections import defaultdict
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import structlog
@@ -19,6 +20,8 @@ FOLLOW_S = 0.2
 """Seconds until a running server sees what a command changed; a look that finds nothing takes some 10 us. What is
 unknown is looked for at once.
 """
+TIDY_EVERY_S = 3600.0
+"""How often rows of what was taken away are dropped."""
 LOOK_AT_PLACE_S = 5.0
 """Seconds until it is noticed that somebody moved the file."""
 COMMIT_WAIT_S = 15.0
@@ -75,12 +78,14 @@ class SqliteStore:
     def catch_up(self) -> None:
         """Takes in what other processes have changed; see `Store`."""
         try:
-            rows = self._database.changes(self._version)
+            changes = self._database.changes(self._version)
         except sqlite3.Error as error:
             self._set_read_fault(f"{self._database.path} cannot be read: {error}")
             return
         self._set_read_fault("")
-        for row in rows:
+        if changes.whole and self._version:
+            self._take_what_is_gone(changes.rows)
+        for row in changes.rows:
             self._version = row.version
             self._take(row)
 
@@ -137,6 +142,17 @@ class SqliteStore:
                 self._set_place_fault(await asyncio.to_thread(self._database.misplaced))
             await asyncio.sleep(FOLLOW_S)
 
+    async def tidy(self) -> None:
+        """Drops rows of what was taken away long ago, some at a time, until cancelled."""
+        while True:
+            more = False
+            try:
+                more = await self._calls.run(lambda: self._database.drop_tombstones(datetime.now(UTC)))
+            except (NotAnswering, StoreUnavailable) as fault:
+                text = "what was taken away long ago stays in the file"
+                _log.warning(text, code=fault.fault.code, reason=str(fault))
+            await asyncio.sleep(FOLLOW_S if more else TIDY_EVERY_S)
+
     async def aclose(self) -> None:
         """Closes the file, behind what is being written."""
         await self._calls.run(self._database.close)
@@ -147,12 +163,21 @@ class SqliteStore:
 
     # Internal
 
+    def _take_what_is_gone(self, rows: Sequence[Row]) -> None:
+        """Takes in what was taken away since this process looked last, so long ago that no row tells of it any more."""
+        there = {(row.kind, row.key) for row in rows if row.body is not None}
+        gone = [(kind, key) for kind, records in self._records.items() for key in records if (kind, key) not in there]
+        for kind, key in gone:
+            self._take(Row(kind, key, self._version, None))
+
     def _take(self, row: Row) -> None:
         kind = self._kinds.get(row.kind)
         if kind is None:
             return
         records = self._records[row.kind]
         before = records.get(row.key)
+        if (before.version if before is not None else -1) == row.version and row.body is not None:
+            return  # known: everything was read anew
         after: Record[Any] | None = None
         if row.body is None:
             records.pop(row.key, None)

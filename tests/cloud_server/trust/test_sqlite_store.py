@@ -7,18 +7,22 @@ import os
 import resource
 import sqlite3
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
+from cloud_server.trust import database, sqlite_store
 from cloud_server.trust.database import DATABASE_FILE, Database
 from cloud_server.trust.sqlite_store import SqliteStore
 from cloud_server.trust.store import Change, Conflict, Good, Kind, StoreUnavailable, Unreadable, value_of
 from tests.support.waits import eventually
 
 NUMBERS: Kind[int] = Kind("number", lambda value: str(value).encode(), int)
+NOW = datetime.now(UTC)
+DAY = timedelta(days=1)
 OTHERS: Kind[int] = Kind("other", lambda value: str(value).encode(), int)
 
 
@@ -237,3 +241,92 @@ def test_what_root_makes_belongs_to_whom_the_folder_belongs(tmp_path: Path) -> N
     store.close()
     assert owners.keys() == {DATABASE_FILE, f"{DATABASE_FILE}-wal", f"{DATABASE_FILE}-shm"}
     assert set(owners.values()) == {(12345, 12346)}
+
+
+def rows(state: Path) -> int:
+    connection = sqlite3.connect(state / DATABASE_FILE)
+    try:
+        (count,) = connection.execute("SELECT count(*) FROM records").fetchone()
+    finally:
+        connection.close()
+    return int(count)
+
+
+async def dropped(store: SqliteStore, now: datetime) -> None:
+    while await asyncio.to_thread(store._database.drop_tombstones, now):
+        pass
+
+
+@pytest.fixture
+def near(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tombstones may go soon, and few at once."""
+    monkeypatch.setattr(database, "TOMBSTONES_BEHIND", 1)
+    monkeypatch.setattr(database, "DROPPED_AT_ONCE", 2)
+
+
+@pytest.mark.usefixtures("near")
+async def test_what_was_taken_away_goes_after_a_day(store: SqliteStore, tmp_path: Path) -> None:
+    for key in "abcdefg":
+        await store.commit(Change(NUMBERS, key, 1))
+        await store.commit(Change(NUMBERS, key, None))
+    await store.commit(Change(NUMBERS, "kept", 1))
+    await store.commit(Change(NUMBERS, "last", 1), Change(NUMBERS, "last", None))  # has the highest number
+    assert rows(tmp_path) == 9
+    await dropped(store, NOW)
+    await dropped(store, NOW + DAY / 2)
+    assert rows(tmp_path) == 9
+    await dropped(store, NOW + DAY)
+    assert rows(tmp_path) == 2
+    await store.commit(Change(NUMBERS, "next", 2))
+    again = await asyncio.to_thread(load, tmp_path)
+    for each in (store, again):
+        assert [(one.key, one.version) for one in each.list(NUMBERS)] == [("kept", 15), ("next", 18)]
+    await again.aclose()
+    await dropped(store, NOW)  # somebody set the clock back: the day begins anew
+    await dropped(store, NOW + DAY / 2)
+    assert rows(tmp_path) == 3
+    await dropped(store, NOW + DAY)
+    assert rows(tmp_path) == 2
+
+
+@pytest.mark.usefixtures("near")
+async def test_who_was_away_when_it_went_misses_nothing(store: SqliteStore, beside: SqliteStore) -> None:
+    await store.commit(Change(NUMBERS, "a", 1), Change(NUMBERS, "b", 2), Change(OTHERS, "a", 3))
+    beside.catch_up()
+    told: list[tuple[str, int | None, int | None]] = []
+    beside.watch(NUMBERS, lambda key, before, after: told.append((key, value_of(before), value_of(after))))
+    await store.commit(Change(NUMBERS, "a", None), Change(NUMBERS, "c", 5))
+    await store.commit(Change(NUMBERS, "d", 6))
+    await dropped(store, NOW)
+    await dropped(store, NOW + DAY)
+    assert rows(store._database.path.parent) == 4
+    beside.catch_up()
+    assert told == [("a", 1, None), ("c", None, 5), ("d", None, 6)]  # and nothing of b, which is as it was
+    await store.commit(Change(NUMBERS, "b", 7))
+    beside.catch_up()
+    assert told[3:] == [("b", 2, 7)]
+
+
+async def test_a_running_server_drops_it(
+    store: SqliteStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, near: None
+) -> None:
+    monkeypatch.setattr(database, "TOMBSTONES_KEPT", timedelta(0))
+    monkeypatch.setattr(sqlite_store, "TIDY_EVERY_S", 0.0)
+    for key in "abcdefg":
+        await store.commit(Change(NUMBERS, key, 1), Change(NUMBERS, key, None))
+    tidying = asyncio.get_running_loop().create_task(store.tidy())
+    try:
+        await eventually(lambda: rows(tmp_path) == 1)
+    finally:
+        tidying.cancel()
+        await asyncio.wait([tidying])
+
+
+async def test_what_was_taken_away_is_not_read_at_start(store: SqliteStore, tmp_path: Path) -> None:
+    for key in "abcdefg":
+        await store.commit(Change(NUMBERS, key, 1), Change(NUMBERS, key, None))
+    await store.commit(Change(NUMBERS, "kept", 1))
+    made = await asyncio.to_thread(Database, tmp_path / DATABASE_FILE)
+    read = made.changes(0)
+    assert ([row.key for row in read.rows], read.whole) == (["kept"], True)
+    await asyncio.to_thread(made.close)
