@@ -190,7 +190,10 @@ def token_create(
 @token.command("list")
 @config_option("cloud-server")
 def token_list(config: Path) -> None:
-    """Print every user's token, and every token to join with: never its text, which nothing keeps."""
+    """Print every user's token, and every token to join with: never its text, which nothing keeps.
+
+    With them certificates that were made for users, by their serials; those of a login go with it.
+    """
     from datetime import UTC, datetime
 
     from cloud_server.lists import token_line
@@ -208,11 +211,14 @@ def token_list(config: Path) -> None:
 @click.option("--user", default="", metavar="NAME", help="All tokens of this user.")
 @click.argument("token_id", metavar="[ID]", default="")
 def token_revoke(config: Path, user: str, token_id: str) -> None:
-    """Take a token away by its ID, as `token list` shows it; a running server knows at once."""
+    """Take a token away by its ID, or a certificate by its serial, as `token list` and `user show` have them; a running
+    server knows at once.
+    """
     if bool(user) == bool(token_id):
         raise click.UsageError("give one of ID and --user")
-    count = administered(config, lambda records: records.revoke_tokens(token_id=token_id, user=user))
-    click.echo(f"{count} token{'' if count == 1 else 's'} revoked")
+    gone = administered(config, lambda records: records.revoke_tokens(token_id=token_id, user=user))
+    count, what = (gone.certificates, "certificate") if gone.certificates else (gone.tokens, "token")
+    click.echo(f"{count} {what}{'' if count == 1 else 's'} revoked")
 
 
 @cli.group()

@@ -9,7 +9,7 @@ from datetime import datetime
 from cloud_server.trust.administration import ListedAgent, ListedToken
 from cloud_server.trust.caller import Scope
 from cloud_server.trust.records import LOGIN
-from cloud_server.trust.user_administration import ListedCredential, ListedUser
+from cloud_server.trust.user_administration import CERTIFICATE, ListedCredential, ListedUser
 from tunnel.aio.identity.validity import Standing, date
 
 
@@ -47,7 +47,8 @@ def token_line(token: ListedToken, now: datetime) -> str:
     if token.unreadable:
         return f"{token.token_id}\tits record cannot be read ({token.unreadable})"
     if token.user:
-        words = [token.token_id, f"{'login' if token.purpose == LOGIN else 'token'} of {token.user}"]
+        kind = token.purpose if token.purpose in (LOGIN, CERTIFICATE) else "token"
+        words = [token.token_id, f"{kind} of {token.user}"]
         words += [f"only for {limits}"] if (limits := scope_text(token.scope)) else []
     else:
         words = [token.token_id, f"to join as {token.agent}"]

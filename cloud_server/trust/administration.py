@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from cloud_server.trust.administration_failed import AdministrationFailed
 from cloud_server.trust.agents import JoinedAgents
@@ -16,16 +16,18 @@ from cloud_server.trust.records import (
     AGENTS,
     JOIN_TOKENS,
     SIGHTINGS,
+    USER_CERTIFICATES,
     USER_TOKENS,
     AgentRecord,
     JoinTokenRecord,
     Sighting,
+    UserCertificate,
     UserToken,
 )
 from cloud_server.trust.signer import Signer, SignerFailed
 from cloud_server.trust.store import Change, Record, Store, StoreUnavailable, Unreadable, value_of
 from cloud_server.trust.tokens import DEFAULT_LIFE, MAX_COUNT, JoinTokens
-from cloud_server.trust.user_administration import UserAdministration
+from cloud_server.trust.user_administration import CERTIFICATE, UserAdministration
 from cloud_server.trust.users import Users, taken_away
 from tunnel.core.wire.faults import (
     AGENT_NAME_INVALID,
@@ -51,16 +53,16 @@ class ListedAgent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedToken:
-    """A token as lists show it. Nothing of it is secret."""
+    """A token as lists show it, or a certificate that an operator made for a user. Nothing of it is secret."""
 
     token_id: str
     """The id that `revoke_tokens` takes: the first digits of the record's key. For a user's token that is its hash, as
-    in the proofs of audit records.
+    in the proofs of audit records. Of a certificate its whole serial.
     """
     user: str
     """The user whose token it is; empty for a token to join with."""
     purpose: str
-    """BEARER or LOGIN; empty for a token to join with."""
+    """BEARER, LOGIN or CERTIFICATE; empty for a token to join with."""
     agent: str
     """Whom it lets join, a name or a pattern; empty for a user's."""
     count: int
@@ -79,6 +81,13 @@ class ListedToken:
     scope: Scope
     unreadable: str
     """Why its record cannot be read; empty when it can."""
+
+
+class Revoked(NamedTuple):
+    """How many credentials were taken away."""
+
+    tokens: int
+    certificates: int
 
 
 class Administration:
@@ -163,13 +172,21 @@ class Administration:
         return token.encode()
 
     def tokens(self) -> Sequence[ListedToken]:
-        """Returns all tokens of users, and those to join with; used or expired ones are listed for a month."""
+        """Returns all tokens of users, the certificates that operators made for them, and the tokens to join with; used
+        or expired ones are listed for a month, certificates for a day.
+        """
         self._store.catch_up()
         found = [_user_token(record, self._known_users) for record in self._store.list(USER_TOKENS)]
+        found += [
+            _user_certificate(record, self._known_users)
+            for record in self._store.list(USER_CERTIFICATES)
+            if (made := value_of(record)) is None or not made.login
+        ]
         return found + [_join_token(record) for record in self._store.list(JOIN_TOKENS)]
 
-    async def revoke_tokens(self, *, token_id: str = "", user: str = "") -> int:
-        """Takes away the token whose id begins with `token_id`, or all tokens of a user; returns how many there were.
+    async def revoke_tokens(self, *, token_id: str = "", user: str = "") -> Revoked:
+        """Takes away the token whose id, or the certificate whose serial begins with `token_id`, or all tokens of a
+        user; returns how many there were.
 
         Raises:
             AdministrationFailed: there is none, several have ids that begin so, or the change cannot be kept.
@@ -180,27 +197,31 @@ class Administration:
         if user:
             owners = {one.key: token.user for one in users if (token := value_of(one)) is not None}
             keys = [key for key, owner in owners.items() if owner == user]
-            count = len(keys)
+            count, serials = len(keys), []
             gone = [change for key in keys for change in taken_away(self._store, USER_TOKENS, key)]
             missing = f"{user[:80]} has no token{meant(close_name(user, set(owners.values()).__contains__))}"
         else:
             joins = self._store.list(JOIN_TOKENS)
             of_users = [one.key for one in users if token_id and one.key.startswith(token_id)]
             of_boxes = [one.key for one in joins if token_id and one.key.startswith(token_id)]
-            count = len(of_users) + len(of_boxes)
+            serial = token_id.replace(":", "").lower().lstrip("0")  # as records have it; others write it otherwise
+            certificates = self._store.list(USER_CERTIFICATES)
+            serials = [one.key for one in certificates if serial and one.key.startswith(serial)]
+            count = len(of_users) + len(of_boxes) + len(serials)
             gone = [change for key in of_users for change in taken_away(self._store, USER_TOKENS, key)]
             gone += [Change(JOIN_TOKENS, key, None) for key in of_boxes]
-            missing = f"there is no token {token_id[:80]}: cloud-server token list shows all"
+            gone += [change for key in serials for change in taken_away(self._store, USER_CERTIFICATES, key)]
+            missing = f"there is no token or certificate {token_id[:80]}: cloud-server token list shows all"
         if not gone:
             raise AdministrationFailed(missing, NO_SUCH_TOKEN)
         if token_id and count > 1:
-            text = f"{count} tokens begin with {token_id[:80]}: give more of it"
+            text = f"{count} tokens or certificates begin with {token_id[:80]}: give more of it"
             raise AdministrationFailed(text, NO_SUCH_TOKEN)
         try:
             await self._store.commit(*gone)
         except StoreUnavailable as error:
             raise AdministrationFailed.of(error) from error
-        return count
+        return Revoked(count - len(serials), len(serials))
 
     async def label_agent(self, name: str, labels: Mapping[str, str | None]) -> Mapping[str, str]:
         """Give an agent labels; None takes one away. Returns those that it has then.
@@ -265,6 +286,25 @@ def _user_token(record: Record[UserToken], users: Users) -> ListedToken:
         used=users.last_used(record.key),
         created_by=token.created_by if token is not None else "",
         scope=token.scope if token is not None else UNLIMITED,
+        unreadable=_fault(record),
+    )
+
+
+def _user_certificate(record: Record[UserCertificate], users: Users) -> ListedToken:
+    made = value_of(record)
+    return ListedToken(
+        token_id=record.key,
+        user=made.user if made is not None else "",
+        purpose=CERTIFICATE,
+        agent="",
+        count=0,
+        names=(),
+        labels={},
+        created=made.created if made is not None else None,
+        expires=made.expires if made is not None else None,
+        used=users.last_used(record.key),
+        created_by=made.created_by if made is not None else "",
+        scope=made.scope if made is not None else UNLIMITED,
         unreadable=_fault(record),
     )
 

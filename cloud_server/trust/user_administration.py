@@ -68,7 +68,7 @@ class ListedCredential:
     kind: str
     """`token`, `login` or `certificate`."""
     credential_id: str
-    """Of a token what `token revoke` takes; of a certificate its serial."""
+    """What `token revoke` takes: of a certificate its serial."""
     created: datetime
     since: datetime
     """What decides whether it was made before its user was revoked: `created`, of a certificate that was got with a

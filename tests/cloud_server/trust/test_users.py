@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from cloud_server.lists import token_line
 from cloud_server.trust import user_administration
+from cloud_server.trust.administration import Administration
 from cloud_server.trust.administration_failed import AdministrationFailed
+from cloud_server.trust.agents import JoinedAgents
 from cloud_server.trust.authenticator import Authenticator, Login, LoginRefused, token_digest
 from cloud_server.trust.ca import authority_id
 from cloud_server.trust.database import DATABASE_FILE
@@ -311,3 +315,35 @@ async def test_a_certificate_that_was_signed_while_its_user_was_revoked_and_take
         shown = ("spiffe://longline/user/ann", made.serial)
         assert code_of(lambda shown=shown: authenticator.by_certificate(*shown)) == "LL2042"  # type: ignore[misc]
     assert administration.one("ann").credentials == []
+
+
+async def test_a_certificate_can_be_taken_away_alone(
+    place: Office, administration: UserAdministration, signer: InProcess
+) -> None:
+    users = Users(place.store)
+    whole = Administration(place.store, JoinedAgents(place.store, pins_unknown=False), None, users)
+    await administration.add("ann", (), "root")
+    csr = await asyncio.to_thread(lambda: request_for(new_key()))
+    made, kept = [await administration.create_certificate("ann", csr, "root", timedelta(days=365)) for _ in range(2)]
+    text, _ = await administration.create_token("ann", "root", purpose=LOGIN)
+    login = Authenticator("longline", users).by_login(text)
+    assert login is not None
+    by_login = await administration.login(login, csr)
+    listed = {one.token_id: one for one in whole.tokens()}
+    assert {one.serial for one in (made, kept)} < listed.keys()
+    assert by_login.serial not in listed  # it goes with its login
+    assert token_line(listed[made.serial], NOW).startswith(f"{made.serial}\tcertificate of ann\tmade ")
+    lost: list[str] = []
+    users.when_changed(lost.append)
+    as_openssl = ":".join(re.findall("..", made.serial.upper().rjust(len(made.serial) + len(made.serial) % 2, "0")))
+    assert await whole.revoke_tokens(token_id=as_openssl) == (0, 1)
+    assert lost == ["ann"]
+    authenticator = Authenticator("longline", users)
+    assert code_of(lambda: authenticator.by_certificate("spiffe://longline/user/ann", made.serial)) == "LL2040"
+    assert authenticator.by_certificate("spiffe://longline/user/ann", kept.serial) is not None
+    assert await whole.revoke_tokens(token_id=by_login.serial) == (0, 1)
+    with pytest.raises(AdministrationFailed, match="no token or certificate"):
+        await whole.revoke_tokens(token_id=made.serial)
+    for nothing in (":", "0"):
+        with pytest.raises(AdministrationFailed):
+            await whole.revoke_tokens(token_id=nothing)
