@@ -164,6 +164,8 @@ class OidcConfig:
     audiences: list[str] = dataclasses.field(default_factory=list)
     """One of which a token must be made for; empty: `client_id` only."""
     username_claim: str = "sub"
+    unverified_email: bool = False
+    """Whether `username_claim = "email"` takes an address that the issuer does not say it has verified."""
     username_prefix: str = DEFAULT_PREFIX
     groups_claim: str = "groups"
     groups_prefix: str = DEFAULT_PREFIX
@@ -187,6 +189,7 @@ class OidcConfig:
             client_id=self.client_id,
             audiences=tuple(self.audiences or [self.client_id]),
             username_claim=self.username_claim,
+            unverified_email=self.unverified_email,
             username_prefix=self.username_prefix,
             groups_claim=self.groups_claim,
             groups_prefix=self.groups_prefix,

@@ -66,7 +66,7 @@ class ConnectFrontend:
     async def _by_credential(self, conn: Conn, request: Request) -> Caller:
         token = proxy_token(request)
         await self._authenticator.ready_for(token)
-        return self._authenticator.by_either(conn.tls_peer, token)
+        return self._authenticator.by_either(conn.tls_peer, token, conn.peer)
 
     async def _by_socket(self, conn: Conn) -> Caller:
         peer = conn.unix_peer

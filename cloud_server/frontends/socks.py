@@ -128,7 +128,7 @@ class SocksFrontend:
         password = (await _take(conn, length)).decode("utf-8", "replace")
         await self._authenticator.ready_for(password)
         try:
-            caller = self._authenticator.by_either(NO_CERTIFICATE, password)
+            caller = self._authenticator.by_either(NO_CERTIFICATE, password, conn.peer)
         except LoginRefused as refused:
             self._logins.refused(FRONTEND, conn.peer, refused)
             raise _Ended(b"\x01\x01") from refused

@@ -26,6 +26,7 @@ from tunnel.core.wire.faults import (
     USER_REVOKED,
     FaultError,
 )
+from tunnel.core.wire.host_port import split_host_port
 from tunnel.core.wire.principal import Principal, PrincipalKind
 
 KUBE_APISERVER = "kube-apiserver"
@@ -68,8 +69,8 @@ class Identified(NamedTuple):
 class IdTokens(Protocol):
     """An issuer whose ID tokens are taken."""
 
-    def verify(self, text: str) -> Identified:
-        """Whose token it is.
+    def verify(self, text: str, address: str) -> Identified:
+        """Whose token it is; `address` is that of the peer who shows it, without its port.
 
         Raises:
             LoginRefused: it is worth nothing here.
@@ -158,8 +159,12 @@ class Authenticator:
         principal = Principal(kind=PrincipalKind.USER, name=name, groups=groups, proof=certificate_proof(serial))
         return Caller(principal, until, scope, shown=Shown(ShownKind.CERTIFICATE, serial, made))
 
-    def by_token(self, text: str | None) -> Caller | None:
+    def by_token(self, text: str | None, peer: str = "") -> Caller | None:
         """The user whom a bearer token or proxy password stands for; None where none was given.
+
+        Args:
+            text: the token.
+            peer: the address and port that it came from; empty when that is not known, which is one peer then.
 
         Raises:
             LoginRefused: it is worth nothing here.
@@ -167,7 +172,7 @@ class Authenticator:
         if not text:
             return None
         if self.id_tokens is not None and is_id_token(text):
-            return self._of_id_token(self.id_tokens.verify(text))
+            return self._of_id_token(self.id_tokens.verify(text, split_host_port(peer)[0] or peer))
         self._credentials.catch_up()
         # Looked up by hash: how long that takes says nothing of the token.
         token = self._credentials.user_token(token_digest(text))
@@ -187,9 +192,9 @@ class Authenticator:
         if self.id_tokens is not None and token and is_id_token(token):
             await self.id_tokens.ready(token)
 
-    def by_either(self, certificate: TlsPeer, token: str | None) -> Caller:
+    def by_either(self, certificate: TlsPeer, token: str | None, peer: str = "") -> Caller:
         """Whoever has a certificate of a user, else a token. A token also stands for one whose certificate is worth
-        nothing any more.
+        nothing any more. `peer`: see `by_token`.
 
         Raises:
             LoginRefused: neither is worth anything, or none was shown.
@@ -200,7 +205,7 @@ class Authenticator:
                 return caller
         except LoginRefused as error:
             refused = error
-        if (caller := self.by_token(token)) is not None:
+        if (caller := self.by_token(token, peer)) is not None:
             return caller
         raise refused
 

@@ -20,14 +20,14 @@ from tunnel.kubeapi.status import ApiError
 TOKEN_PROTOCOL = "base64url.bearer.authorization.k8s.io."  # noqa: S105 - how browsers mark a token, not one
 
 
-def identify(authenticator: Authenticator, certificate: TlsPeer, request: Request) -> Caller:
-    """Whose request it is.
+def identify(authenticator: Authenticator, certificate: TlsPeer, request: Request, peer: str) -> Caller:
+    """Whose request it is; `peer` is the address and port that it came from.
 
     Raises:
         LoginRefused: it is nobody's.
         ApiError: 403, the user may not ask in this way.
     """
-    caller = authenticator.by_either(certificate, bearer(request))
+    caller = authenticator.by_either(certificate, bearer(request), peer)
     if caller.principal.proof.startswith(CERTIFICATE):
         _check_origin(request)
     return caller

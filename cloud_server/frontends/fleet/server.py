@@ -196,7 +196,7 @@ class FleetServer:
 
     def _identify(self, conn: Conn, request: Request) -> Caller:
         try:
-            return identify(self._authenticator, conn.tls_peer, request)
+            return identify(self._authenticator, conn.tls_peer, request, conn.peer)
         except LoginRefused as refused:
             self._logins.refused(FRONTEND, conn.peer, refused)
             raise unauthorized(refused) from refused

@@ -62,9 +62,9 @@ class Issuer:
 
     # Public
 
-    def verify(self, text: str) -> Identified:
+    def verify(self, text: str, address: str) -> Identified:
         """See `IdTokens`."""
-        return self._verifier.verify(text)
+        return self._verifier.verify(text, address)
 
     async def ready(self, text: str) -> None:
         """See `IdTokens`. The fetch is not the caller's: it goes on when they have given up."""
@@ -143,7 +143,6 @@ class Issuer:
     def _missed(self, why: str) -> None:
         if self._began_s - self._good_s > KEEP_S:
             self._verifier.use(None)
-        self._verifier.why_no_keys = why
         kept = f"; those of {date(self._good_at)} stay" if self._good_at and self._verifier.keys is not None else ""
         if not self.away and self._good_at is not None:  # until there are any, the part tells of it
             text = f"the issuer does not say its keys{kept}"

@@ -26,6 +26,8 @@ class OidcSettings:
     audiences: tuple[str, ...]
     """One of which a token must be made for."""
     username_claim: str = "sub"
+    unverified_email: bool = False
+    """Whether a user may be named by an e-mail address that the issuer does not say it has verified."""
     username_prefix: str = DEFAULT_PREFIX
     groups_claim: str = "groups"
     groups_prefix: str = DEFAULT_PREFIX

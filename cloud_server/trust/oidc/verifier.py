@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -9,18 +10,24 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import jwt
-from jwt.exceptions import ExpiredSignatureError, InvalidTokenError, PyJWTError
+from jwt.exceptions import ExpiredSignatureError, InvalidSignatureError, PyJWTError
 
 from cloud_server.trust.authenticator import ISSUED_BY, Identified, LoginRefused, token_digest
 from cloud_server.trust.oidc.keys import MAX_KID_CHARS, KeySet
 from cloud_server.trust.oidc.settings import OidcSettings
 from tunnel.aio.identity.validity import date
+from tunnel.core.path.rate import TokenBuckets
 from tunnel.core.wire.faults import CREDENTIAL_EXPIRED, ID_TOKEN_REFUSED, ISSUER_UNREACHABLE
+from tunnel.core.wire.spoken import spoken_s
 
 MAX_TOKEN_BYTES = 16 * 1024
 """Of an ID token's text: what a request's head can hold."""
 MAX_VERIFIED = 4096
 """Tokens that are remembered as verified: some 1 kB each. Beyond that the oldest is verified anew, in 0.3 ms."""
+FORGED_PER_S, FORGED_AT_ONCE = 2.0, 50
+"""Wrong signatures that are looked at for each peer's address: anybody can make such tokens, and each costs the event
+loop 0.3 ms. Whoever comes through the same address may have to wait for their first request with a new token.
+"""
 MAX_GROUPS = 512
 """Of one user. More are refused, not cut: one that is cut might be one that a rule forbids something."""
 MAX_NAME_CHARS = 128
@@ -49,9 +56,9 @@ class Verifier:
         self._settings = settings
         self._keys: KeySet | None = None
         self._verified: dict[str, Identified] = {}
+        self._forged = TokenBuckets(FORGED_PER_S, FORGED_AT_ONCE)
+        """Of each peer's address."""
         self._host = urlsplit(settings.issuer).hostname or ""
-        self.why_no_keys = ""
-        """For whoever has a token while there are no keys."""
 
     @property
     def keys(self) -> KeySet | None:
@@ -64,8 +71,13 @@ class Verifier:
             self._verified.clear()
         self._keys = keys
 
-    def verify(self, text: str) -> Identified:
+    def verify(self, text: str, address: str) -> Identified:
         """Whose ID token it is.
+
+        Args:
+            text: the token.
+            address: that of the peer who shows it. Too many signatures that are wrong, and none of a token that was not
+                seen before is looked at for this peer for a while.
 
         Raises:
             LoginRefused: it is worth nothing here.
@@ -73,7 +85,7 @@ class Verifier:
         digest = token_digest(text)
         shown = self._verified.get(digest)
         if shown is None:
-            shown = self._shown(self._claims(text), digest)
+            shown = self._shown(self._claims(text, address), digest)
             if len(self._verified) >= MAX_VERIFIED:
                 del self._verified[next(iter(self._verified))]
             self._verified[digest] = shown
@@ -108,20 +120,26 @@ class Verifier:
 
     # Internal
 
-    def _claims(self, text: str) -> Mapping[str, Any]:
+    def _claims(self, text: str, address: str) -> Mapping[str, Any]:
         head = self.head(text)
+        if wait_s := self._forged.wait_s(address, time.monotonic()):
+            raise _refused(f"too many with wrong signatures came from {address}: wait {spoken_s(wait_s)}")
         if self._keys is None:
-            text = f"the keys of {self._settings.issuer} are not known: {self.why_no_keys or 'not fetched yet'}"
-            raise LoginRefused(text, ISSUER_UNREACHABLE)
+            # To a stranger: why that is so tells of our network and of the issuer's, and stands in the log.
+            raise LoginRefused("the issuer's keys are not known here; see the server's log", ISSUER_UNREACHABLE)
         keys = self._keys.matching(head.kid, head.algorithm)
         if not keys:
             raise _refused(f"{self._settings.issuer} has no key {str(head.kid)[:40]!r} for {head.algorithm}")
-        why: PyJWTError | ValueError | TypeError = InvalidTokenError()
+        why: PyJWTError | ValueError | TypeError | None = None
         for key in keys:
             try:
                 return self._decoded(text, key, head.algorithm)
             except (PyJWTError, ValueError, TypeError) as error:
-                why = error
+                if why is None or not isinstance(error, InvalidSignatureError):
+                    why = error  # what is wrong beside the signature says more than that another key is not its own
+        if isinstance(why, InvalidSignatureError):
+            for _ in keys:  # each was tried
+                self._forged.take(address, time.monotonic())
         if isinstance(why, ExpiredSignatureError):
             raise _expired(None) from why
         raise _refused(str(why) or type(why).__name__) from why
@@ -166,8 +184,9 @@ class Verifier:
         value = claims.get(claim)
         if not isinstance(value, str) or not value:
             raise _refused(f"it has no claim {claim!r}, which users are named by ([oidc] username_claim)")
-        if claim == "email" and claims.get("email_verified", True) is not True:
-            raise _refused("its issuer has not verified the e-mail address")
+        if claim == "email" and not self._settings.unverified_email and claims.get("email_verified") is not True:
+            why = "its issuer does not say that it has verified the e-mail address (email_verified)"
+            raise _refused(f"{why}; [oidc] unverified_email takes it all the same")
         name = self._settings.username_prefix + value
         if not _is_name(name) or " " in name or name.startswith(SYSTEM):
             raise _refused(f"{name[:40]!r} cannot name a user: {MAX_NAME_CHARS} characters, no blanks, no {SYSTEM}")

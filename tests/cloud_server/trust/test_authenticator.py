@@ -220,9 +220,11 @@ class Tokens:
     def __init__(self, shown: Identified) -> None:
         self.shown = shown
         self.asked: list[str] = []
+        self.address = ""
+        """That it is to be asked with."""
 
-    def verify(self, text: str) -> Identified:
-        assert text == "a.b.c"
+    def verify(self, text: str, address: str) -> Identified:
+        assert (text, address) == ("a.b.c", self.address)
         return self.shown
 
     async def ready(self, text: str) -> None:
@@ -237,6 +239,8 @@ async def test_an_id_token_stands_for_whom_its_issuer_says(kept: Kept, authentic
     principal = Principal(kind=PrincipalKind.USER, name="oidc:ann", groups=("oidc:ops", "all"), proof="oidc:id:1")
     assert caller == Caller(principal, until, UNLIMITED)
     assert authenticator.by_either(NO_CERTIFICATE, "later").name == "bob"  # a token of ours is one as before
+    for peer, tokens.address in (("192.0.2.1:5050", "192.0.2.1"), ("[2001:db8::1]:5050", "2001:db8::1")):
+        assert authenticator.by_either(NO_CERTIFICATE, "a.b.c", peer) == caller
     await authenticator.ready_for("a.b.c")
     await authenticator.ready_for("later")
     await authenticator.ready_for(None)

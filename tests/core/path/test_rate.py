@@ -46,3 +46,13 @@ def test_buckets_that_are_full_again_are_forgotten_and_no_others() -> None:
     assert buckets.take("box-0", 6.2) == 0.0
     buckets.take("box-9", 100.0)
     assert len(buckets) == 1
+
+
+def test_a_look_uses_none() -> None:
+    buckets = TokenBuckets(0.5, 2)
+    assert buckets.wait_s("a", 0.0) == 0.0
+    assert len(buckets) == 0
+    buckets.take("a", 0.0)
+    assert [buckets.wait_s("a", 0.0) for _ in range(3)] == [0.0, 0.0, 0.0]
+    buckets.take("a", 0.0)
+    assert [buckets.wait_s("a", now) for now in (0.0, 0.5, 2.0, 99.0)] == [2.0, 1.5, 0.0, 0.0]

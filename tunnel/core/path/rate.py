@@ -24,6 +24,10 @@ class TokenBucket:
         """The seconds from then until it has a token; 0.0 when it had one left."""
         return max(0.0, 1.0 - self._tokens) / self._rate
 
+    def wait_from(self, now: float) -> float:
+        """Returns the seconds from `now` until it has a token, and uses none; 0.0 when it has one."""
+        return max(0.0, self.wait_s - (now - self._at_s))
+
     def take(self, now: float) -> bool:
         """Uses one token; returns False when there is none."""
         self._tokens = min(self._burst, self._tokens + (now - self._at_s) * self._rate)
@@ -54,6 +58,11 @@ class TokenBuckets:
         bucket = self._buckets.pop(who, None) or TokenBucket(self._rate, self._burst, now)
         self._buckets[who] = bucket
         return 0.0 if bucket.take(now) else bucket.wait_s
+
+    def wait_s(self, who: str, now: float) -> float:
+        """Returns in how many seconds there is a token of theirs, and uses none; 0.0 when there is one."""
+        bucket = self._buckets.get(who)
+        return 0.0 if bucket is None else bucket.wait_from(now)
 
     def forget(self, who: str) -> None:
         """Gives them all tokens back."""

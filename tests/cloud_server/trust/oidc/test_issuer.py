@@ -13,7 +13,7 @@ import pytest
 from cloud_server.trust.authenticator import LoginRefused
 from cloud_server.trust.oidc.fetch import MAX_DOCUMENT_BYTES, FetchFailed, fetch_json
 from cloud_server.trust.oidc.issuer import KEEP_S, REFRESH_S, UNKNOWN_KID_S, Issuer, issuer_keys
-from tests.cloud_server.trust.oidc.test_verifier import ISSUER, KEY, OTHER, SETTINGS, claims
+from tests.cloud_server.trust.oidc.test_verifier import ISSUER, KEY, OTHER, PEER, SETTINGS, claims
 from tests.support.issuer import SigningKey, TestIssuer, running_issuer
 from tunnel.aio.process.parts import PartFailed
 from tunnel.aio.process.tasks import TaskOwner
@@ -58,12 +58,12 @@ async def test_an_unknown_key_is_fetched_at_once_and_then_seldom() -> None:
     web = Web(KEY)
     async with following(web) as issuer:
         await issuer.opened()
-        assert issuer.verify(KEY.sign(claims())).name == "oidc:ann"
+        assert issuer.verify(KEY.sign(claims()), PEER).name == "oidc:ann"
         web.keys = [OTHER]
         text = OTHER.sign(claims())
         await asyncio.gather(*(issuer.ready(text) for _ in range(20)))
         assert web.fetched == 2  # one for all of them
-        assert issuer.verify(text).name == "oidc:ann"
+        assert issuer.verify(text, PEER).name == "oidc:ann"
         began_s = asyncio.get_running_loop().time()
         made_up = [OTHER.sign(claims(), kid=f"made up {number}") for number in range(50)]
         web.keys = [KEY]
@@ -73,7 +73,7 @@ async def test_an_unknown_key_is_fetched_at_once_and_then_seldom() -> None:
         await late
         assert web.fetched == 3
         assert asyncio.get_running_loop().time() - began_s <= UNKNOWN_KID_S
-        assert issuer.verify(KEY.sign(claims())).name == "oidc:ann"  # strangers do not keep it from being known
+        assert issuer.verify(KEY.sign(claims()), PEER).name == "oidc:ann"  # strangers do not keep it from being known
         await issuer.ready("no.token.at all")
         assert web.fetched == 3
 
@@ -88,13 +88,13 @@ async def test_keys_are_fetched_again_by_age_and_kept_for_a_day() -> None:
         web.down = "no route"
         await asyncio.sleep(REFRESH_S + 1)
         assert "no route; those of" in issuer.away
-        assert issuer.verify(KEY.sign(claims())).name == "oidc:ann"
+        assert issuer.verify(KEY.sign(claims()), PEER).name == "oidc:ann"
         await asyncio.sleep(KEEP_S)
-        assert code_of(lambda: issuer.verify(KEY.sign(claims()))) == "LL2061"
+        assert code_of(lambda: issuer.verify(KEY.sign(claims()), PEER)) == "LL2061"
         web.down = ""
         await issuer.ready(KEY.sign(claims()))
         assert issuer.away == ""
-        assert issuer.verify(KEY.sign(claims())).name == "oidc:ann"
+        assert issuer.verify(KEY.sign(claims()), PEER).name == "oidc:ann"
 
 
 @pytest.mark.looptime
@@ -104,10 +104,10 @@ async def test_without_keys_the_part_is_down() -> None:
     async with following(web) as issuer:
         with pytest.raises(PartFailed, match="no route"):
             await issuer.opened()
-        assert code_of(lambda: issuer.verify(KEY.sign(claims()))) == "LL2061"
+        assert code_of(lambda: issuer.verify(KEY.sign(claims()), PEER)) == "LL2061"
         web.down = ""
         await issuer.opened()
-        assert issuer.verify(KEY.sign(claims())).name == "oidc:ann"
+        assert issuer.verify(KEY.sign(claims()), PEER).name == "oidc:ann"
 
 
 async def test_documents_that_cannot_be_used() -> None:

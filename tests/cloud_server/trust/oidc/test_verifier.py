@@ -19,11 +19,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cloud_server.trust.authenticator import LoginRefused
 from cloud_server.trust.oidc.keys import KeySet
 from cloud_server.trust.oidc.settings import OidcSettings
-from cloud_server.trust.oidc.verifier import MAX_GROUPS, MAX_TOKEN_BYTES, Verifier
+from cloud_server.trust.oidc.verifier import FORGED_AT_ONCE, MAX_GROUPS, MAX_TOKEN_BYTES, Verifier
 from tests.support.issuer import SigningKey
 
 ISSUER = "https://id.example.com/realms/ops"
 SETTINGS = OidcSettings(issuer=ISSUER, client_id="longline", audiences=("longline",))
+PEER = "192.0.2.1"
 KEY = SigningKey("one")
 OTHER = SigningKey("two")
 
@@ -53,13 +54,13 @@ def raw(header: dict[str, Any], payload: dict[str, Any], sign: Callable[[bytes],
 
 def refusal(text: str, settings: OidcSettings = SETTINGS) -> tuple[str, str]:
     with pytest.raises(LoginRefused) as caught:
-        verifier(settings).verify(text)
+        verifier(settings).verify(text, PEER)
     return caught.value.fault.code, caught.value.text
 
 
 def test_a_good_token_says_who_and_until_when() -> None:
     made = claims(groups=["ops", "system:masters", 7, "ops", "x" * 200])
-    shown = verifier(replace(SETTINGS, groups_prefix="")).verify(KEY.sign(made))
+    shown = verifier(replace(SETTINGS, groups_prefix="")).verify(KEY.sign(made), PEER)
     assert (shown.name, shown.groups) == ("oidc:ann", ("ops",))
     assert shown.proof == "oidc:id.example.com:j-1"
     assert int(shown.until.timestamp()) == made["exp"]
@@ -67,7 +68,7 @@ def test_a_good_token_says_who_and_until_when() -> None:
 
 
 def test_without_a_kid_the_keys_of_the_algorithm_are_tried() -> None:
-    assert verifier().verify(OTHER.sign(claims(), kid=None)).name == "oidc:ann"
+    assert verifier().verify(OTHER.sign(claims(), kid=None), PEER).name == "oidc:ann"
 
 
 @pytest.mark.parametrize(
@@ -139,7 +140,7 @@ def test_an_algorithm_must_be_that_of_the_key() -> None:
     text = jwt.encode(claims(), KEY.private, algorithm="RS512", headers={"kid": "one"})
     assert refusal(text, wide)[0] == "LL2060"  # the JWKS has it for RS256
     unbound = {name: value for name, value in KEY.jwk.items() if name != "alg"}
-    assert verifier(wide, unbound).verify(text).name == "oidc:ann"
+    assert verifier(wide, unbound).verify(text, PEER).name == "oidc:ann"
 
 
 def test_a_short_key_is_none() -> None:
@@ -147,7 +148,7 @@ def test_a_short_key_is_none() -> None:
     with pytest.warns(UserWarning, match="below the minimum"):
         text = short.sign(claims())
     with pytest.raises(LoginRefused):
-        verifier(SETTINGS, short.jwk).verify(text)
+        verifier(SETTINGS, short.jwk).verify(text, PEER)
 
 
 def test_other_kinds_of_tokens() -> None:
@@ -181,11 +182,16 @@ def test_names_and_claims_are_as_configured() -> None:
         required_claims={"hd": "example.com"},
     )
     good = {"email": "ann@example.com", "email_verified": True, "hd": "example.com", "roles": "ops"}
-    shown = verifier(settings).verify(KEY.sign(claims(**good)))
+    shown = verifier(settings).verify(KEY.sign(claims(**good)), PEER)
     assert (shown.name, shown.groups) == ("ann@example.com", ("oidc:ops",))
-    assert "not verified" in refusal(KEY.sign(claims(**{**good, "email_verified": False})), settings)[1]
+    assert "has verified" in refusal(KEY.sign(claims(**{**good, "email_verified": False})), settings)[1]
     assert "hd" in refusal(KEY.sign(claims(**{**good, "hd": "evil.com"})), settings)[1]
     assert "hd" in refusal(KEY.sign(claims(**{**good, "hd": None})), settings)[1]
+    unsaid = KEY.sign(claims(**{**good, "email_verified": None}))
+    assert "has verified" in refusal(unsaid, settings)[1]
+    assert "has verified" in refusal(KEY.sign(claims(**{**good, "email_verified": "true"})), settings)[1]
+    taken = replace(settings, unverified_email=True)
+    assert verifier(taken).verify(unsaid, PEER).name == "ann@example.com"
     assert "email" in refusal(KEY.sign(claims(**{**good, "email": None})), settings)[1]
     assert "cannot name" in refusal(KEY.sign(claims(**{**good, "email": "system:admin"})), settings)[1]
 
@@ -193,22 +199,62 @@ def test_names_and_claims_are_as_configured() -> None:
 def test_a_verified_token_is_known_until_its_end_or_its_keys() -> None:
     made = verifier()
     text = KEY.sign(claims())
-    first = made.verify(text)
-    assert made.verify(text) is first
+    first = made.verify(text, PEER)
+    assert made.verify(text, PEER) is first
     made.use(KeySet({"keys": [KEY.jwk, OTHER.jwk]}, SETTINGS.algorithms))  # the same
-    assert made.verify(text) is first
+    assert made.verify(text, PEER) is first
     made._verified[next(iter(made._verified))] = first._replace(until=first.since - timedelta(seconds=1))
     with pytest.raises(LoginRefused, match="expired"):
-        made.verify(text)
-    made.verify(text)
+        made.verify(text, PEER)
+    made.verify(text, PEER)
     made.use(KeySet({"keys": [OTHER.jwk]}, SETTINGS.algorithms))
     with pytest.raises(LoginRefused, match="has no key 'one'"):
-        made.verify(text)
+        made.verify(text, PEER)
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cloud_server.trust.oidc.verifier.MAX_VERIFIED", 2)
     made = verifier()
     for number in range(4):
-        made.verify(KEY.sign(claims(jti=str(number))))
+        made.verify(KEY.sign(claims(jti=str(number))), PEER)
     assert len(made._verified) == 2
+
+
+def test_wrong_signatures_are_looked_at_so_often_for_each_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, checks = verifier(), 0
+    decoded = made._decoded
+
+    def counted(*given: Any) -> Any:
+        nonlocal checks
+        checks += 1
+        return decoded(*given)
+
+    monkeypatch.setattr(made, "_decoded", counted)
+    known, forged = KEY.sign(claims()), SigningKey("one").sign(claims())
+    assert made.verify(known, PEER).name == "oidc:ann"
+    refused = [why(lambda: made.verify(forged, PEER)) for _ in range(FORGED_AT_ONCE + 20)]
+    assert "Signature verification failed" in refused[0]
+    assert f"too many with wrong signatures came from {PEER}: wait" in refused[-1]
+    assert FORGED_AT_ONCE < checks < FORGED_AT_ONCE + 15  # some more became free meanwhile
+    new = KEY.sign(claims(jti="j-2"))
+    assert "too many" in why(lambda: made.verify(new, PEER))
+    assert made.verify(known, PEER).name == "oidc:ann"  # costs nothing
+    assert made.verify(new, "192.0.2.2").name == "oidc:ann"
+
+
+def test_good_signatures_are_no_forged_ones() -> None:
+    made = verifier()
+    for number in range(FORGED_AT_ONCE + 5):
+        assert "Audience" in why(lambda number=number: made.verify(KEY.sign(claims(aud=f"a{number}")), PEER))  # type: ignore[misc]
+    assert made.verify(OTHER.sign(claims(), kid=None), PEER).name == "oidc:ann"
+
+
+def test_strangers_are_not_told_why_there_are_no_keys() -> None:
+    text = why(lambda: Verifier(SETTINGS).verify(KEY.sign(claims()), PEER))
+    assert text == "the issuer's keys are not known here; see the server's log"
+
+
+def why(ask: Callable[[], object]) -> str:
+    with pytest.raises(LoginRefused) as caught:
+        ask()
+    return caught.value.text
