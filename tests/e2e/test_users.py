@@ -59,7 +59,6 @@ def up() -> Iterator[Cluster]:
         made.configure({"connect": {"listen_kubectl": f"127.0.0.1:{port}"}, "cluster": [site]})
         made.bind("contractor", "lena", "mia", "zoe")  # what they may not is for their credentials
         _site_kubeconfig(made, f"https://127.0.0.2:{echo.port}")
-        made.bind("contractor", "mia")
         made.start()
         user = os.environ.get("USER") or "root"
         for name in (BOX, "box-8"):
