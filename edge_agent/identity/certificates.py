@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from edge_agent.identity.authorities import strange
 from edge_agent.identity.identity import Identity, IdentityUnusable
 from edge_agent.identity.turn import Turn
 from protos import tunnel_pb2
-from tunnel.aio.identity.certificate import read_own
+from tunnel.aio.identity.certificate import as_pem, pem_blocks, read_own
 from tunnel.aio.identity.keys import new_key
 from tunnel.aio.identity.openssl import check_material
 from tunnel.aio.identity.peer_identity import identify_certificate
@@ -30,6 +29,7 @@ class Answer:
     certificate_pem: bytes
     """The certificate with its chain."""
     ca_pem: bytes
+    """The authorities to trust: the ones that were looked at, and not the text that the server sent."""
     recovery_pem: bytes = b""
     """A certificate of the same key for Recover; empty from a server that has none."""
     generation: int = 0
@@ -60,13 +60,14 @@ def check_answer(
     chain_der = answered.chain_der
     if not chain_der:
         raise AnswerRefused("the server sent no certificate for this box's key")
-    pem = _pem(chain_der)
+    pem = as_pem(chain_der)
+    recovery = as_pem([answered.recovery_der]) if answered.recovery_der else b""
     try:
-        check_material(pem, key_pem, answered.ca_pem)
-        recovery = _pem([answered.recovery_der]) if answered.recovery_der else b""
+        ca_pem = as_pem(pem_blocks(answered.ca_pem))
+        check_material(pem, key_pem, ca_pem)
         if recovery:
-            check_material(recovery, key_pem, answered.ca_pem)
-        strangers = strange(answered.ca_pem, answered.cross_der, trusted_pem)
+            check_material(recovery, key_pem, ca_pem)
+        strangers = strange(ca_pem, answered.cross_der, trusted_pem)
     except (ssl.SSLError, ValueError) as error:
         if getattr(error, "reason", None) == "KEY_VALUES_MISMATCH":
             raise AnswerRefused("the server sent no certificate for this box's key") from error
@@ -86,7 +87,7 @@ def check_answer(
     return Answer(
         name=identity.name,
         certificate_pem=pem,
-        ca_pem=answered.ca_pem,
+        ca_pem=ca_pem,
         recovery_pem=recovery,
         generation=generation,
     )
@@ -164,10 +165,3 @@ def settle(identity: Identity) -> None:
     if fits(identity.certificate_path, key_pem):
         identity.next_key_path.replace(identity.key_path)
         sync_folder(identity.folder)
-
-
-# Internal
-
-
-def _pem(chain_der: Sequence[bytes]) -> bytes:
-    return "".join(map(ssl.DER_cert_to_PEM_cert, chain_der)).encode()
