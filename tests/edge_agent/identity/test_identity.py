@@ -43,7 +43,7 @@ def public(key_pem: bytes) -> ec.EllipticCurvePublicKey:
 
 
 def answered(chain_der: list[bytes], authority: CertificateAuthority) -> tunnel_pb2.RenewResponse:
-    return tunnel_pb2.RenewResponse(chain_der=chain_der, ca_pem=authority.pem)
+    return tunnel_pb2.RenewResponse(chain_der=chain_der, ca_pem=authority.pem, generation=1)
 
 
 def answer_for(authority: CertificateAuthority, key: bytes) -> Answer:
@@ -148,6 +148,8 @@ def test_an_authority_under_another_label_is_not_kept(
     answer = kind(
         chain_der=[der(authority.issue_agent("box-7", public(key)))], ca_pem=b"# told\n" + authority.pem + hidden
     )
+    if isinstance(answer, tunnel_pb2.RenewResponse):
+        answer.generation = 1
     assert check_answer(answer, key, authority.pem).ca_pem == authority.pem
     answer.ca_pem = hidden
     with pytest.raises(AnswerRefused, match="cannot be read"):
@@ -170,4 +172,4 @@ def test_answers_that_would_lock_the_box_out(authority: CertificateAuthority) ->
         ([der(authority.issue_agent("Box", public(key)))], authority.pem, "is not the name of an agent"),
     ):
         with pytest.raises(ValueError, match=said):
-            check_answer(tunnel_pb2.RenewResponse(chain_der=chain, ca_pem=ca), key, authority.pem)
+            check_answer(tunnel_pb2.RenewResponse(chain_der=chain, ca_pem=ca, generation=1), key, authority.pem)
