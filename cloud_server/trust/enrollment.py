@@ -16,7 +16,7 @@ from cloud_server.trust.records import AGENTS, AgentRecord, JoinTokenRecord
 from cloud_server.trust.signer import CsrRefused, Signed, Signer, SignerFailed
 from cloud_server.trust.store import Change, Conflict, Good, Store, StoreUnavailable
 from cloud_server.trust.tokens import USED, JoinTokens, TokenRefused, TokenUnreadable
-from cloud_server.trust.turns import CopiedDisk, Turn
+from cloud_server.trust.turns import CopiedDisk, TooFarAhead, Turn, check_uncounted
 from protos import tunnel_pb2
 from tunnel.aio.carriers.carrier_errors import EnrollmentRefused
 from tunnel.aio.identity.certificate import read_certificate
@@ -38,7 +38,8 @@ process a signature, and the audit log a record."""
 JOINS_PER_S = 1 / 30
 JOINS_BURST = 10
 """With one join token, beside the boxes that it is for: a box that tries again after a lost answer, or a wrong name."""
-COPY_TOLD_EVERY = timedelta(minutes=1)
+TOLD_EVERY = timedelta(minutes=1)
+"""How often it is noted that the same agent was refused for its number."""
 
 
 class Enrollment:
@@ -110,7 +111,8 @@ class Enrollment:
         """Trade a certificate for a fresh one of the same name, and of the same key unless another one is asked for.
 
         Raises:
-            EnrollmentRefused: revoked, another key that was not asked for, a copied disk, or asked too often.
+            EnrollmentRefused: revoked, another key that was not asked for, a copied disk, a number that cannot be, or
+                asked too often.
         """
         return await self._again("renewal", peer_spiffe, peer_spki, request)
 
@@ -135,6 +137,7 @@ class Enrollment:
         ask at the same time with the same number only one gets it.
         """
         name = peer_spiffe.rpartition("/")[2]
+        turn: Turn | None = None
         try:
             await self._agents.check(name, peer_spki)
             self._admit(name)
@@ -147,8 +150,8 @@ class Enrollment:
         except (IdentityRejected, SessionRefused, CsrRefused, EnrollmentRefused) as refused:
             code, text = refused.fault.code, str(refused)
             self._audit.record_folded(f"{kind}_refused", name, agent=name, code=code, text=text)
-            if isinstance(refused, CopiedDisk):
-                await self._note_copy(name, peer_spki)
+            if isinstance(refused, (CopiedDisk, TooFarAhead)):
+                await self._note_number(name, peer_spki, turn if isinstance(refused, TooFarAhead) else None)
             raise EnrollmentRefused(refused.text, refused.fault, _retry_after_s(refused)) from refused
         except (SignerFailed, StoreUnavailable) as error:
             _log.error(f"{kind} failed", code=error.fault.code, agent=name, reason=str(error))
@@ -238,13 +241,15 @@ class Enrollment:
             _log.warning(text, code=error.fault.code, agent=name, reason=str(error))
         return generation
 
-    async def _note_copy(self, name: str, peer_spki: bytes) -> None:
-        """For lists and events, once a minute."""
+    async def _note_number(self, name: str, peer_spki: bytes, ahead: Turn | None) -> None:
+        """For lists and events, once a minute: a copy was refused, or a turn that is too far ahead."""
         now = datetime.now(UTC)
 
         def noted(record: AgentRecord) -> AgentRecord:
-            told = record.copied is not None and timedelta(0) <= now - record.copied < COPY_TOLD_EVERY
-            return record if told else replace(record, copied=now)
+            before = record.copied if ahead is None else record.ahead
+            if before is not None and timedelta(0) <= now - before < TOLD_EVERY:
+                return record
+            return replace(record, copied=now) if ahead is None else _noted_ahead(record, ahead, now)
 
         with suppress(IdentityRejected, StoreUnavailable):  # it is refused all the same, and audited
             await self._agents.certified(name, peer_spki, noted)
@@ -264,11 +269,15 @@ class _Given:
         """The record with it.
 
         Raises:
-            CopiedDisk: it is not this box's turn.
+            CopiedDisk, TooFarAhead: it is not this box's turn.
         """
         now, key = datetime.now(UTC), self.peer_spki.hex()
-        if self.turn is not None:
+        if self.turn is None:
+            check_uncounted(record)
+        else:
             again = self.turn.repeats(record)
+            if self.turn.lead(record):
+                record = _noted_ahead(record, self.turn, now)
             record = replace(record, generation=self.turn.taken(record), nonce=self.turn.nonce)
             if self.recovers and not again:
                 record = replace(record, recoveries=record.recoveries + 1, recovered=now)
@@ -286,6 +295,10 @@ class _Given:
 
 def _retry_after_s(refused: FaultError | TunnelError) -> float:
     return refused.retry_after_s if isinstance(refused, EnrollmentRefused) else 0.0
+
+
+def _noted_ahead(record: AgentRecord, turn: Turn, now: datetime) -> AgentRecord:
+    return replace(record, ahead=now, lead=turn.lead(record))
 
 
 def _record(name: str, signed: Signed) -> AgentRecord:

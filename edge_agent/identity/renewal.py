@@ -23,6 +23,7 @@ from tunnel.core.wire.faults import (
     BOX_CERTIFICATE_TIME,
     BOX_NOT_ACCEPTED,
     COPIED_DISK,
+    RENEWAL_AHEAD,
     RENEWAL_FAILED,
     Fault,
     fault_of,
@@ -43,7 +44,7 @@ FAILURES = (IdentityUnusable, KeysUnavailable, EnrollmentRefused, CarrierLost, V
 """What keeps a box from a fresh certificate, and may pass."""
 NOT_LET_IN = (BOX_CERTIFICATE_TIME, BOX_NOT_ACCEPTED)
 """Why a server does not speak with a box whose certificate has ended. By the box's own clock it may be good."""
-TOLD = (ANSWER_REFUSED, COPIED_DISK)
+TOLD = (ANSWER_REFUSED, COPIED_DISK, RENEWAL_AHEAD)
 """Causes that the cloud is told of: somebody has to look."""
 
 _log = structlog.get_logger("edge.renewal")
