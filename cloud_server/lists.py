@@ -31,6 +31,8 @@ def agent_line(agent: ListedAgent, now: datetime) -> str:
             words.append(f"came back after its certificate's end {times}, last {date(record.recovered)}")
         if record.copied is not None:
             words.append(f"a copy of its disk was turned away {date(record.copied)}")
+        if record.ahead is not None:
+            words.append(f"asked with a number {record.lead} ahead of the server's records {date(record.ahead)}")
         words += [" ".join(f"{name}={value}" for name, value in sorted(record.labels.items()))] if record.labels else []
     if sighting is None:
         words.append("never came")

@@ -23,7 +23,7 @@ from cloud_server.trust.records import AgentRecord
 from tunnel.aio.identity.validity import Watched
 from tunnel.aio.operate.desired_state import Reloaded
 from tunnel.core.wire.errors import Code, TunnelError
-from tunnel.core.wire.faults import AGENT_REVOKED, COPIED_DISK
+from tunnel.core.wire.faults import AGENT_REVOKED, COPIED_DISK, RENEWAL_AHEAD
 from tunnel.core.wire.host_port import split_host_port
 
 MAX_EVENTS = 10_000
@@ -135,6 +135,9 @@ class EventBook:
         """What is kept of an agent has changed."""
         if new.copied is not None and new.copied != old.copied:
             self.tell("copied", f"{COPIED_DISK.code}: a copy of its disk asked for a certificate", new.name)
+        if new.ahead is not None and new.ahead != old.ahead:
+            text = f"asked with a number of renewals that is {new.lead} ahead of what the server has kept"
+            self.tell("ahead", f"{RENEWAL_AHEAD.code}: {text}", new.name)
         if new.recoveries > old.recoveries:
             times = f"{new.recoveries} time{'s' if new.recoveries > 1 else ''} so far"
             self.tell("recovered", f"came back after the end of its certificate, {times}", new.name)

@@ -21,13 +21,11 @@ from cloud_server.trust.user_administration import (
     ListedUser,
     UserAdministration,
 )
-from tunnel.aio.operate.admin import AdminCall, AdminError
+from tunnel.aio.operate.admin import AdminCall
 from tunnel.aio.operate.bodies import Body
 from tunnel.core.wire import faults
 
 MAX_REASON_CHARS = 200
-CHECKED_CSR_BYTES = 8 * 1024
-"""Of a certificate request: one for a key of ours has 250."""
 
 Json = dict[str, Any]
 Done = tuple[object, Json]
@@ -79,8 +77,6 @@ class UsersApi:
         """Makes a certificate: for whoever shows a login their own, else for the user who is named."""
         body = Body(call.body)
         csr_der = body.octets("csr")
-        if len(csr_der) > CHECKED_CSR_BYTES:
-            raise AdminError(400, "csr in the request's body is longer than any request for a certificate")
         login = call.limits.get("login")
         if isinstance(login, Login):
             made = await self._users.login(login, csr_der)

@@ -16,14 +16,14 @@ from cloud_server.trust.records import AGENTS, AgentRecord, JoinTokenRecord
 from cloud_server.trust.signer import CsrRefused, Signed, Signer, SignerFailed
 from cloud_server.trust.store import Change, Conflict, Good, Store, StoreUnavailable
 from cloud_server.trust.tokens import USED, JoinTokens, TokenRefused, TokenUnreadable
-from cloud_server.trust.turns import CopiedDisk, Turn
+from cloud_server.trust.turns import CopiedDisk, TooFarAhead, Turn, check_uncounted
 from protos import tunnel_pb2
 from tunnel.aio.carriers.carrier_errors import EnrollmentRefused
 from tunnel.aio.identity.certificate import read_certificate
 from tunnel.aio.operate.audit import Audit
 from tunnel.core.path.rate import TokenBuckets
 from tunnel.core.wire.errors import SessionRefused, TunnelError
-from tunnel.core.wire.faults import JOIN_NAME_REFUSED, RENEWED_TOO_OFTEN, REQUEST_REFUSED, TOKEN_USED
+from tunnel.core.wire.faults import JOIN_NAME_REFUSED, RENEWED_TOO_OFTEN, REQUEST_REFUSED, TOKEN_USED, FaultError
 from tunnel.core.wire.spoken import spoken_s
 
 _log = structlog.get_logger("cloud.enrollment")
@@ -35,7 +35,11 @@ RENEWALS_PER_S = 1 / 30
 RENEWALS_BURST = 10
 """Of one agent. It renews every few days, and tries again once a minute where that fails; each costs the signing
 process a signature, and the audit log a record."""
-COPY_TOLD_EVERY = timedelta(minutes=1)
+JOINS_PER_S = 1 / 30
+JOINS_BURST = 10
+"""With one join token, beside the boxes that it is for: a box that tries again after a lost answer, or a wrong name."""
+TOLD_EVERY = timedelta(minutes=1)
+"""How often it is noted that the same agent was refused for its number."""
 
 
 class Enrollment:
@@ -59,6 +63,8 @@ class Enrollment:
         self._on_joined = on_joined
         self._audit = audit
         self._renewals = TokenBuckets(RENEWALS_PER_S, RENEWALS_BURST)
+        self._joins = TokenBuckets(JOINS_PER_S, JOINS_BURST)
+        """By the token's id. Only tokens that are good get this far, so that strangers fill no memory."""
 
     async def join(self, peer_spiffe: str, request: tunnel_pb2.JoinRequest) -> tunnel_pb2.JoinResponse:
         """Trade a token for a certificate; a token for a name that is taken gives the name to the new key.
@@ -68,20 +74,21 @@ class Enrollment:
         token, and of two boxes that come for one name only that one gets a certificate whose key has it.
 
         Raises:
-            EnrollmentRefused: the text tells the box's owner what to do.
+            EnrollmentRefused: the text tells the box's owner what to do; also when the token is shown too often.
         """
         token_id = peer_spiffe.rpartition("/")[2]
         try:
             token = self._tokens.look(token_id)
             name = self._tokens.name_by(token, request.agent_name)
             self._check_free(token.value, name)
+            self._admit_join(token)
             signed = await self._signer.sign(name, request.csr_der)
             await self._take(token, name, signed)
-        except (TokenRefused, CsrRefused) as refused:
+        except (TokenRefused, CsrRefused, EnrollmentRefused) as refused:
             code, text = refused.fault.code, str(refused)
             # Whoever has any token of ours, used or not, may ask as often as they like.
             self._audit.record_folded("join_refused", token_id, token=token_id, code=code, text=text)
-            raise EnrollmentRefused(refused.text, refused.fault) from refused
+            raise EnrollmentRefused(refused.text, refused.fault, _retry_after_s(refused)) from refused
         except (SignerFailed, StoreUnavailable, TokenUnreadable) as error:
             _log.error("join failed", code=error.fault.code, token=token_id, reason=str(error))
             self._audit.record_folded("join_failed", token_id, token=token_id, code=error.fault.code, text=str(error))
@@ -104,7 +111,8 @@ class Enrollment:
         """Trade a certificate for a fresh one of the same name, and of the same key unless another one is asked for.
 
         Raises:
-            EnrollmentRefused: revoked, another key that was not asked for, a copied disk, or asked too often.
+            EnrollmentRefused: revoked, another key that was not asked for, a copied disk, a number that cannot be, or
+                asked too often.
         """
         return await self._again("renewal", peer_spiffe, peer_spki, request)
 
@@ -129,6 +137,7 @@ class Enrollment:
         ask at the same time with the same number only one gets it.
         """
         name = peer_spiffe.rpartition("/")[2]
+        turn: Turn | None = None
         try:
             await self._agents.check(name, peer_spki)
             self._admit(name)
@@ -141,10 +150,9 @@ class Enrollment:
         except (IdentityRejected, SessionRefused, CsrRefused, EnrollmentRefused) as refused:
             code, text = refused.fault.code, str(refused)
             self._audit.record_folded(f"{kind}_refused", name, agent=name, code=code, text=text)
-            if isinstance(refused, CopiedDisk):
-                await self._note_copy(name, peer_spki)
-            retry_after_s = refused.retry_after_s if isinstance(refused, EnrollmentRefused) else 0.0
-            raise EnrollmentRefused(refused.text, refused.fault, retry_after_s) from refused
+            if isinstance(refused, (CopiedDisk, TooFarAhead)):
+                await self._note_number(name, peer_spki, turn if isinstance(refused, TooFarAhead) else None)
+            raise EnrollmentRefused(refused.text, refused.fault, _retry_after_s(refused)) from refused
         except (SignerFailed, StoreUnavailable) as error:
             _log.error(f"{kind} failed", code=error.fault.code, agent=name, reason=str(error))
             self._audit.record_folded(f"{kind}_failed", name, agent=name, code=error.fault.code, text=str(error))
@@ -168,6 +176,18 @@ class Enrollment:
         wait_s = self._renewals.take(name, asyncio.get_running_loop().time())
         if wait_s:
             text = f"{name} asks for certificates too often: once in {spoken_s(1 / RENEWALS_PER_S)} is allowed"
+            raise EnrollmentRefused(text, RENEWED_TOO_OFTEN, wait_s)
+
+    def _admit_join(self, token: Good[JoinTokenRecord]) -> None:
+        """Refuses a join token that is shown too often: each try costs the signing process a signature.
+
+        Raises:
+            EnrollmentRefused: with when it may be shown again.
+        """
+        wait_s = self._joins.take(token.key, asyncio.get_running_loop().time(), token.value.count)
+        if wait_s:
+            often = spoken_s(1 / JOINS_PER_S)
+            text = f"the join token was tried too often: once in {often} is allowed, and it is still good"
             raise EnrollmentRefused(text, RENEWED_TOO_OFTEN, wait_s)
 
     def _check_free(self, token: JoinTokenRecord, name: str) -> None:
@@ -221,13 +241,15 @@ class Enrollment:
             _log.warning(text, code=error.fault.code, agent=name, reason=str(error))
         return generation
 
-    async def _note_copy(self, name: str, peer_spki: bytes) -> None:
-        """For lists and events, once a minute."""
+    async def _note_number(self, name: str, peer_spki: bytes, ahead: Turn | None) -> None:
+        """For lists and events, once a minute: a copy was refused, or a turn that is too far ahead."""
         now = datetime.now(UTC)
 
         def noted(record: AgentRecord) -> AgentRecord:
-            told = record.copied is not None and timedelta(0) <= now - record.copied < COPY_TOLD_EVERY
-            return record if told else replace(record, copied=now)
+            before = record.copied if ahead is None else record.ahead
+            if before is not None and timedelta(0) <= now - before < TOLD_EVERY:
+                return record
+            return replace(record, copied=now) if ahead is None else _noted_ahead(record, ahead, now)
 
         with suppress(IdentityRejected, StoreUnavailable):  # it is refused all the same, and audited
             await self._agents.certified(name, peer_spki, noted)
@@ -247,11 +269,15 @@ class _Given:
         """The record with it.
 
         Raises:
-            CopiedDisk: it is not this box's turn.
+            CopiedDisk, TooFarAhead: it is not this box's turn.
         """
         now, key = datetime.now(UTC), self.peer_spki.hex()
-        if self.turn is not None:
+        if self.turn is None:
+            check_uncounted(record)
+        else:
             again = self.turn.repeats(record)
+            if self.turn.lead(record):
+                record = _noted_ahead(record, self.turn, now)
             record = replace(record, generation=self.turn.taken(record), nonce=self.turn.nonce)
             if self.recovers and not again:
                 record = replace(record, recoveries=record.recoveries + 1, recovered=now)
@@ -265,6 +291,14 @@ class _Given:
             taken=False,
             next_spki_sha256=self.csr_spki.hex() if self.csr_spki != self.peer_spki else "",
         )
+
+
+def _retry_after_s(refused: FaultError | TunnelError) -> float:
+    return refused.retry_after_s if isinstance(refused, EnrollmentRefused) else 0.0
+
+
+def _noted_ahead(record: AgentRecord, turn: Turn, now: datetime) -> AgentRecord:
+    return replace(record, ahead=now, lead=turn.lead(record))
 
 
 def _record(name: str, signed: Signed) -> AgentRecord:

@@ -54,6 +54,10 @@ class AgentRecord:
     recovered: datetime | None = None
     copied: datetime | None = None
     """When a copy of its disk was turned away last; None: never since it joined."""
+    ahead: datetime | None = None
+    """When it asked last with a generation that is not reached here; None: never since it joined."""
+    lead: int = 0
+    """By how much it was ahead then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,6 +175,8 @@ def _agent_bytes(record: AgentRecord) -> bytes:
         recoveries=record.recoveries or None,
         recovered=record.recovered,
         copied=record.copied,
+        ahead=record.ahead,
+        lead=record.lead or None,
     )
 
 
@@ -195,6 +201,8 @@ def _agent(body: bytes) -> AgentRecord:
         recoveries=values.count("recoveries"),
         recovered=values.moment("recovered"),
         copied=values.moment("copied"),
+        ahead=values.moment("ahead"),
+        lead=values.count("lead"),
     )
 
 

@@ -21,6 +21,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from tunnel.core.wire.faults import AUTHORITY_MISSING, REQUEST_REFUSED, SIGNER_FAILED, FaultError
+from tunnel.core.wire.limits import MAX_CSR_BYTES
 
 IDLE_S = 30.0
 """Seconds without use after which the process is ended: one serves a whole batch of boxes that join."""
@@ -109,7 +110,7 @@ class Signer:
             CsrRefused: the request is not in order, or its key is of a kind that is not taken.
             SignerFailed: nobody can look at it.
         """
-        said = await self._ask({"csr": base64.b64encode(csr_der).decode()})
+        said = await self._ask(_asking(csr_der))
         return bytes.fromhex(said["spki_sha256"])
 
     async def sign(self, name: str, csr_der: bytes) -> Signed:
@@ -119,7 +120,7 @@ class Signer:
             CsrRefused: the request is not in order, or its key is of a kind that is not taken.
             SignerFailed: nothing can be signed.
         """
-        said = await self._ask({"csr": base64.b64encode(csr_der).decode(), "name": name})
+        said = await self._ask({**_asking(csr_der), "name": name})
         return Signed.of(said)
 
     async def sign_user(self, name: str, csr_der: bytes, life: timedelta) -> Signed:
@@ -128,8 +129,7 @@ class Signer:
         Raises:
             CsrRefused, SignerFailed: as above.
         """
-        question = {"csr": base64.b64encode(csr_der).decode(), "name": name, "life_s": str(life.total_seconds())}
-        said = await self._ask(question)
+        said = await self._ask({**_asking(csr_der), "name": name, "life_s": str(life.total_seconds())})
         return Signed.of(said)
 
     async def join_credential(self, token_id: str, life: timedelta) -> JoinCredential:
@@ -170,6 +170,17 @@ class Signer:
         if "failed" in said:
             raise SignerFailed(said["failed"])
         return said
+
+
+def _asking(csr_der: bytes) -> _Said:
+    """The part of a question that is the request for a certificate.
+
+    Raises:
+        CsrRefused: it is longer than any that is signed here; the process never sees it.
+    """
+    if len(csr_der) > MAX_CSR_BYTES:
+        raise CsrRefused(f"the certificate request is longer than {MAX_CSR_BYTES} bytes")
+    return {"csr": base64.b64encode(csr_der).decode()}
 
 
 class _Process:

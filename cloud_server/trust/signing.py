@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -45,13 +45,14 @@ def key_of(csr_der: bytes) -> PublicKey:
     try:
         request = x509.load_der_x509_csr(csr_der)
         key = request.public_key()
+        # Before the signature is looked at: with a huge key of another kind, that alone would take long.
+        if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, CURVES):
+            raise RequestRefused("the key must be of curve P-256 or P-384")
         signed = request.is_signature_valid
-    except (ValueError, InvalidSignature) as error:
+    except (ValueError, UnsupportedAlgorithm, InvalidSignature) as error:
         raise RequestRefused("the certificate request cannot be read") from error
     if not signed:
         raise RequestRefused("the certificate request is not signed by its key")
-    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, CURVES):
-        raise RequestRefused("the key must be of curve P-256 or P-384")
     return key
 
 

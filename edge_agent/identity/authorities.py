@@ -42,6 +42,16 @@ def strange(ca_pem: bytes, cross_der: Sequence[bytes], trusted_pem: bytes) -> li
     ]
 
 
+def is_of_one(certificate_der: bytes, ca_pem: bytes) -> bool:
+    """Whether one of these authorities has signed a certificate. Blocking.
+
+    Raises:
+        ValueError, KeysUnavailable: as above.
+    """
+    (one,) = _read([certificate_der])
+    return _signed_by_one(one, _read(pem_blocks(ca_pem)))
+
+
 # Internal
 
 

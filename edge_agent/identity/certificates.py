@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_agent.identity.authorities import strange
+from edge_agent.identity.authorities import is_of_one, strange
 from edge_agent.identity.identity import Identity, IdentityUnusable
 from edge_agent.identity.turn import Turn
 from protos import tunnel_pb2
-from tunnel.aio.identity.certificate import read_own
+from tunnel.aio.identity.certificate import as_pem, pem_blocks, read_own
 from tunnel.aio.identity.keys import new_key
 from tunnel.aio.identity.openssl import check_material
-from tunnel.aio.identity.peer_identity import identify_certificate
+from tunnel.aio.identity.peer_identity import PeerIdentity, identify_certificate
 from tunnel.aio.identity.spiffe import IdentityUnclear
 from tunnel.aio.process.files import PUBLIC, SECRET, NewFile, sync_folder, write_together
 from tunnel.core.wire.faults import ANSWER_REFUSED, PEER_ROLE_REFUSED, FaultError
@@ -30,6 +29,7 @@ class Answer:
     certificate_pem: bytes
     """The certificate with its chain."""
     ca_pem: bytes
+    """The authorities to trust: the ones that were looked at, and not the text that the server sent."""
     recovery_pem: bytes = b""
     """A certificate of the same key for Recover; empty from a server that has none."""
     generation: int = 0
@@ -43,7 +43,11 @@ class AnswerRefused(FaultError, ValueError):
 
 
 def check_answer(
-    answered: tunnel_pb2.JoinResponse | tunnel_pb2.RenewResponse, key_pem: bytes, trusted_pem: bytes, uri: str = ""
+    answered: tunnel_pb2.JoinResponse | tunnel_pb2.RenewResponse,
+    key_pem: bytes,
+    trusted_pem: bytes,
+    uri: str = "",
+    asked: int = 0,
 ) -> Answer:
     """Checks an answer before it takes the place of anything. Blocking.
 
@@ -52,6 +56,8 @@ def check_answer(
         key_pem: the key that the certificate was asked for.
         trusted_pem: the authorities that the box trusts now: each that it is to trust must be one that they agreed to.
         uri: the name that the certificate must have; empty for any of an agent.
+        asked: the generation that a renewal was asked for with: the answer to it, and to the same once more, has the
+            next one.
 
     Raises:
         AnswerRefused: with it, this box could not connect, would be somebody else, or would trust a stranger.
@@ -60,21 +66,22 @@ def check_answer(
     chain_der = answered.chain_der
     if not chain_der:
         raise AnswerRefused("the server sent no certificate for this box's key")
-    pem = _pem(chain_der)
+    pem = as_pem(chain_der)
+    recovery = as_pem([answered.recovery_der]) if answered.recovery_der else b""
     try:
-        check_material(pem, key_pem, answered.ca_pem)
-        recovery = _pem([answered.recovery_der]) if answered.recovery_der else b""
+        ca_pem = as_pem(pem_blocks(answered.ca_pem))
+        check_material(pem, key_pem, ca_pem)
         if recovery:
-            check_material(recovery, key_pem, answered.ca_pem)
-        strangers = strange(answered.ca_pem, answered.cross_der, trusted_pem)
+            check_material(recovery, key_pem, ca_pem)
+        strangers = strange(ca_pem, answered.cross_der, trusted_pem)
+        unsigned = [der for der in (chain_der[0], answered.recovery_der) if der and not is_of_one(der, ca_pem)]
     except (ssl.SSLError, ValueError) as error:
         if getattr(error, "reason", None) == "KEY_VALUES_MISMATCH":
             raise AnswerRefused("the server sent no certificate for this box's key") from error
         raise AnswerRefused("the server sent a certificate that cannot be read") from error
     try:
-        identity = identify_certificate(chain_der[0], None)
-        if identity.role != "agent" or not is_agent_name(identity.name):
-            raise IdentityUnclear(f"{identity.uri!r} is not the name of an agent", PEER_ROLE_REFUSED)
+        identity = _agent(chain_der[0])
+        back = identify_certificate(answered.recovery_der, None).uri if recovery else ""
     except IdentityUnclear as error:
         raise AnswerRefused(f"the server sent a certificate of no use: {error}") from error
     if uri and identity.uri != uri:
@@ -82,11 +89,19 @@ def check_answer(
     if strangers:
         names = ", ".join(strangers)
         raise AnswerRefused(f"no authority that the box trusts has agreed to {names}, which it is to trust now")
+    if unsigned:
+        raise AnswerRefused("the server sent a certificate that none of the authorities that it named has signed")
+    wanted = identity.uri.removesuffix(f"agent/{identity.name}") + f"recover/{identity.name}"
+    if back and back != wanted:
+        raise AnswerRefused(f"the server sent a certificate of {back} to come back with, and this box needs {wanted}")
     generation = answered.generation if isinstance(answered, tunnel_pb2.RenewResponse) else 0
+    if isinstance(answered, tunnel_pb2.RenewResponse) and generation != asked + 1:
+        # The next request would have that number: the server would take this box for a copy, or refuse it for ever.
+        raise AnswerRefused(f"the server says that this is renewal {generation}, and it is {asked + 1}")
     return Answer(
         name=identity.name,
         certificate_pem=pem,
-        ca_pem=answered.ca_pem,
+        ca_pem=ca_pem,
         recovery_pem=recovery,
         generation=generation,
     )
@@ -169,5 +184,13 @@ def settle(identity: Identity) -> None:
 # Internal
 
 
-def _pem(chain_der: Sequence[bytes]) -> bytes:
-    return "".join(map(ssl.DER_cert_to_PEM_cert, chain_der)).encode()
+def _agent(der: bytes) -> PeerIdentity:
+    """Returns whom a certificate names.
+
+    Raises:
+        IdentityUnclear: that is no agent.
+    """
+    identity = identify_certificate(der, None)
+    if identity.role != "agent" or not is_agent_name(identity.name):
+        raise IdentityUnclear(f"{identity.uri!r} is not the name of an agent", PEER_ROLE_REFUSED)
+    return identity

@@ -23,6 +23,7 @@ from tunnel.core.wire.faults import (
     BOX_CERTIFICATE_TIME,
     BOX_NOT_ACCEPTED,
     COPIED_DISK,
+    RENEWAL_AHEAD,
     RENEWAL_FAILED,
     Fault,
     fault_of,
@@ -43,7 +44,7 @@ FAILURES = (IdentityUnusable, KeysUnavailable, EnrollmentRefused, CarrierLost, V
 """What keeps a box from a fresh certificate, and may pass."""
 NOT_LET_IN = (BOX_CERTIFICATE_TIME, BOX_NOT_ACCEPTED)
 """Why a server does not speak with a box whose certificate has ended. By the box's own clock it may be good."""
-TOLD = (ANSWER_REFUSED, COPIED_DISK)
+TOLD = (ANSWER_REFUSED, COPIED_DISK, RENEWAL_AHEAD)
 """Causes that the cloud is told of: somebody has to look."""
 
 _log = structlog.get_logger("edge.renewal")
@@ -174,8 +175,10 @@ class Renewals:
         else:
             key = await asyncio.to_thread(load_key, identity.key_path)
         request = tunnel_pb2.RenewRequest(csr_der=await asyncio.to_thread(request_for, key), new_key=new_key)
-        request.turn.CopyFrom((await asyncio.to_thread(begin, identity)).message)
-        await asyncio.to_thread(self._take, await call_renew(server, identity.tls, request, options), key)
+        turn = await asyncio.to_thread(begin, identity)
+        request.turn.CopyFrom(turn.message)
+        response = await call_renew(server, identity.tls, request, options)
+        await asyncio.to_thread(self._take, response, key, turn.generation)
 
     async def _recover(self, server: str, options: DialOptions) -> None:
         """Ask with the recovery certificate, for the key that it is for: a crash may have left one of the next key."""
@@ -190,18 +193,19 @@ class Renewals:
             path = identity.next_key_path
             key = await asyncio.to_thread(load_key, path)
         request = tunnel_pb2.RenewRequest(csr_der=await asyncio.to_thread(request_for, key))
-        request.turn.CopyFrom((await asyncio.to_thread(begin, identity)).message)
+        turn = await asyncio.to_thread(begin, identity)
+        request.turn.CopyFrom(turn.message)
         tls = ClientTls(certificate=identity.recovery_path, key=path, ca=identity.ca_path)
-        await asyncio.to_thread(self._take, await call_recover(server, tls, request, options), key)
+        await asyncio.to_thread(self._take, await call_recover(server, tls, request, options), key, turn.generation)
         _log.warning("the box's certificate had ended", code=BOX_CERTIFICATE_TIME.code, server=server)
 
-    def _take(self, response: tunnel_pb2.RenewResponse, key: bytes) -> None:
-        """Use an answer, if it is in order. Blocking."""
+    def _take(self, response: tunnel_pb2.RenewResponse, key: bytes, asked: int) -> None:
+        """Use an answer to what was asked with this generation, if it is in order. Blocking."""
         from edge_agent.identity import certificates
 
         identity = self._identity
         (uri,) = identity.certificate().uris
-        answer = certificates.check_answer(response, key, identity.ca_path.read_bytes(), uri)
+        answer = certificates.check_answer(response, key, identity.ca_path.read_bytes(), uri, asked)
         certificates.replace(identity, answer)
 
     def _failed(self, error: BaseException) -> None:

@@ -83,6 +83,9 @@ def ask_in_vain(client: AdminClient) -> None:
 class Evil:
     """The enrollment of a taken server: every box is to trust an authority of the taker, too."""
 
+    label = b"CERTIFICATE"
+    """How that authority is written."""
+
     def __init__(self, state: Path, box: Box) -> None:
         self._authority = CertificateAuthority.load(state, "longline")
         self._evil = CertificateAuthority.create("EVIL CA")
@@ -95,7 +98,8 @@ class Evil:
         self, peer_spiffe: str, peer_spki: bytes, request: tunnel_pb2.RenewRequest
     ) -> tunnel_pb2.RenewResponse:
         chain = pem_blocks(self._authority.issue_agent("box-7", self._key))
-        return tunnel_pb2.RenewResponse(chain_der=chain, ca_pem=self._authority.pem + self._evil.pem, generation=1)
+        ca_pem = self._authority.pem + self._evil.pem.replace(b"CERTIFICATE", self.label)
+        return tunnel_pb2.RenewResponse(chain_der=chain, ca_pem=ca_pem, generation=request.turn.generation + 1)
 
     recover = renew
 
@@ -112,8 +116,7 @@ def test_a_taken_server_puts_no_box_under_its_own_authority() -> None:
         made.start_box("box-7")
         state, before = made.config.parent, (box.state / "ca.crt").read_bytes()
         made.server.stop()
-        refused = asyncio.run(_renewed_by_the_taken(made, state, box))
-        assert refused == 1
+        asyncio.run(_renewed_by_the_taken(made, state, box, before))
         assert (box.state / "ca.crt").read_bytes() == before
         box.agent.wait_for_log("LL2051")
         made.start()
@@ -123,15 +126,20 @@ def test_a_taken_server_puts_no_box_under_its_own_authority() -> None:
         wait_until(lambda: facts(made) == [], "the fact is over", 30)
 
 
-async def _renewed_by_the_taken(made: Cluster, state: Path, box: Box) -> int:
+async def _renewed_by_the_taken(made: Cluster, state: Path, box: Box, before: bytes) -> None:
     tls = ServerTls(certificate=state / "server.crt", key=state / "server.key", client_ca=state / "ca.crt")
     evil = await asyncio.to_thread(Evil, state, box)
     server = CarrierServer([made.tunnel_address], tls, echo, evil)
     await server.start()
     try:
         words = "edge-agent", "renew", "--config", str(box.config)
+        for label in (b"X509 CERTIFICATE", b"TRUSTED CERTIFICATE"):
+            evil.label = label
+            await asyncio.to_thread(run_command, *words)
+            assert await asyncio.to_thread((box.state / "ca.crt").read_bytes) == before
+        evil.label = b"CERTIFICATE"
         done = await asyncio.to_thread(command_result, *words)
+        assert done.returncode == 1
         assert "no authority that the box trusts has agreed to CN=Longline CA EVIL CA" in done.stderr
-        return done.returncode
     finally:
         await server.stop(0)

@@ -10,16 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.pki import Authority
 from tunnel.aio.identity.join_token import PREFIX, JoinToken, TokenUnusable
 
+CA = Authority().pem
 TOKEN = JoinToken(
     agent="box-7",
     expires=datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC),
-    ca_pem=b"the authority",
+    ca_pem=CA,
     certificate_pem=b"the certificate",
     key_pem=b"s3cret",
 )
-GOOD = {"agent": "a", "expires": 1, "ca": "", "certificate": "", "key": ""}
+GOOD = {"agent": "a", "expires": 1, "ca": CA.decode(), "certificate": "", "key": ""}
 
 
 def encoded(values: object) -> str:
@@ -34,6 +36,14 @@ def test_it_is_one_line_and_comes_back_as_it_was() -> None:
     assert JoinToken.decode(f"\r\n  {text}\r\n") == TOKEN
 
 
+@pytest.mark.parametrize("label", ["X509 CERTIFICATE", "TRUSTED CERTIFICATE"])
+def test_only_authorities_that_can_be_looked_at_are_taken_out_of_it(label: str) -> None:
+    hidden = Authority("EVIL").pem.decode().replace("CERTIFICATE", label)
+    assert JoinToken.decode(encoded({**GOOD, "ca": CA.decode() + hidden})).ca_pem == CA
+    with pytest.raises(TokenUnusable, match="is damaged"):
+        JoinToken.decode(encoded({**GOOD, "ca": hidden}))
+
+
 def test_the_key_does_not_show() -> None:
     assert "s3cret" not in repr(TOKEN)
 
@@ -46,6 +56,7 @@ def test_the_key_does_not_show() -> None:
         {},
         "x",
         *({name: value for name, value in GOOD.items() if name != left} for left in GOOD),
+        {**GOOD, "ca": ""},
         *({**GOOD, name: None} for name in ("expires", "ca", "key")),
         *({**GOOD, "expires": value} for value in ("x", 1e300, -(10**30), 10**30)),
     ],

@@ -13,12 +13,13 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import NameOID
 
 from cloud_server.trust.ca import spki_sha256
-from cloud_server.trust.enrollment import RENEWALS_BURST
+from cloud_server.trust.enrollment import JOINS_BURST, RENEWALS_BURST
 from cloud_server.trust.records import JOIN_TOKENS
+from cloud_server.trust.signer import Signed, Signer
 from cloud_server.trust.store import Change, Kind, value_of
 from protos import tunnel_pb2
 from tests.support.carriers import DIRECT
-from tests.support.enrolling import Office, open_office
+from tests.support.enrolling import HOUR, Issuer, Office, open_office
 from tests.support.pki import Authority
 from tunnel.aio.carriers.carrier_errors import CarrierLost, EnrollmentRefused
 from tunnel.aio.carriers.enrollment import call_join, call_renew
@@ -167,7 +168,8 @@ async def test_a_box_that_renews_in_a_loop_is_told_to_wait_and_no_other(
     place: Office, key: ec.EllipticCurvePrivateKey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now_s = 0.0
-    monkeypatch.setattr(TokenBuckets, "take", lambda self, who, _now, take=TokenBuckets.take: take(self, who, now_s))
+    real = TokenBuckets.take
+    monkeypatch.setattr(TokenBuckets, "take", lambda self, who, _now, more=0: real(self, who, now_s, more))
     (mine,) = (await join(place, await token_of(place), csr(key))).chain_der
     other = ec.generate_private_key(ec.SECP256R1())
     (others,) = (await join(place, await token_of(place, "box-8"), csr(other))).chain_der
@@ -189,6 +191,52 @@ async def test_a_box_that_renews_in_a_loop_is_told_to_wait_and_no_other(
     again = ec.generate_private_key(ec.SECP256R1())
     (new,) = (await join(place, await token_of(place), csr(again))).chain_der
     await renew(place, again, pem(new), csr(again))  # another box, with a burst of its own
+
+
+async def test_a_token_that_is_shown_again_and_again_is_told_to_wait_and_no_other(
+    place: Office, key: ec.EllipticCurvePrivateKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = 0.0
+    real = TokenBuckets.take
+    monkeypatch.setattr(TokenBuckets, "take", lambda self, who, _now, more=0: real(self, who, now_s, more))
+    asked: list[str] = []
+    sign = Signer.sign
+
+    async def counted(signer: Signer, name: str, csr_der: bytes) -> Signed:
+        asked.append(name)
+        return await sign(signer, name, csr_der)
+
+    monkeypatch.setattr(Signer, "sign", counted)
+    token, other = await token_of(place), await token_of(place, "box-8")
+    for _ in range(JOINS_BURST + 1):
+        with pytest.raises(EnrollmentRefused, match="cannot be read"):
+            await join(place, token, b"rubbish")
+    for _ in range(2):
+        with pytest.raises(EnrollmentRefused, match=r"tried too often: .* still good") as refused:
+            await join(place, token, csr(key))
+        assert refused.value.fault.code == "LL2029"
+        assert refused.value.retry_after_s == pytest.approx(30.0)
+    assert asked == ["box-7"] * (JOINS_BURST + 1), "the signing process is not asked"
+    assert place.audit.of("join_refused")[-1]["code"] == "LL2029"
+    await join(place, other, csr(ec.generate_private_key(ec.SECP256R1())))
+    now_s = 30.1
+    await join(place, token, csr(key))
+
+
+async def test_a_token_for_many_boxes_lets_them_all_come_at_once(place: Office) -> None:
+    count = JOINS_BURST + 5
+    token = await place.tokens.create(Issuer(place.authority), "lyon-*", HOUR, count=count)
+    tls = ClientTls(certificate=token.certificate_pem, key=token.key_pem, ca=token.ca_pem)
+    asked = [
+        call_join(
+            place.address,
+            tls,
+            tunnel_pb2.JoinRequest(csr_der=csr(ec.generate_private_key(ec.SECP256R1())), agent_name=f"lyon-{number}"),
+            DIRECT,
+        )
+        for number in range(count)
+    ]
+    assert len(await asyncio.gather(*asked)) == count
 
 
 async def test_a_join_certificate_cannot_renew_and_an_agents_cannot_join(

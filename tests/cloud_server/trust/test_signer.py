@@ -7,20 +7,26 @@ import contextlib
 import signal
 import sys
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import psutil
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from cloud_server.trust.ca import CertificateAuthority, spki_sha256
 from cloud_server.trust.renewal import due
 from cloud_server.trust.signer import CsrRefused, Signer, SignerFailed
+from cloud_server.trust.signing import RequestRefused, key_of
 from tests.support.waits import eventually, scaled_s
 from tunnel.aio.process.files import write_together
+from tunnel.core.wire.limits import MAX_CSR_BYTES
 
+P256 = bytes.fromhex("06082a8648ce3d030107")
+"""The OID of the curve (RFC 5480, 2.1.1.1), DER."""
+DAY = timedelta(days=1)
 KEY = ec.generate_private_key(ec.SECP256R1())
 CSR = (
     x509.CertificateSigningRequestBuilder()
@@ -91,11 +97,35 @@ async def test_a_request_that_is_rubbish_leaves_the_process_as_it_was(state: Pat
     async with open_signer(state) as signer:
         await signer.check()
         before = processes(state)
-        for rubbish in (b"", b"\n", b"x" * 60_000, CSR[:-1]):
+        unknown = CSR.replace(P256, P256[:-1] + b"\x7f")
+        for rubbish in (b"", b"\n", b"x" * MAX_CSR_BYTES, CSR[:-1], unknown):
             with pytest.raises(CsrRefused, match="cannot be read"):
                 await signer.sign("box-7", rubbish)
         await signer.sign("box-7", CSR)
         assert processes(state) == before
+
+
+async def test_the_longest_request_that_the_process_is_shown(state: Path) -> None:
+    async with open_signer(state) as signer:
+        too_long = b"x" * (MAX_CSR_BYTES + 1)
+        for ask in (
+            signer.spki_sha256(too_long),
+            signer.sign("box-7", too_long),
+            signer.sign_user("ann", too_long, DAY),
+        ):
+            with pytest.raises(CsrRefused, match="longer than 8192 bytes"):
+                await ask
+        assert processes(state) == []
+
+
+def test_the_kind_of_a_key_is_looked_at_before_its_signature() -> None:
+    """A signature of a huge RSA key takes long to look at, also one that is wrong."""
+    key = rsa.generate_private_key(65537, 2048)
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
+    forged = bytearray(builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.DER))
+    forged[-1] ^= 1
+    with pytest.raises(RequestRefused, match="must be of curve P-256 or P-384"):
+        key_of(bytes(forged))
 
 
 async def test_no_authority(tmp_path: Path) -> None:

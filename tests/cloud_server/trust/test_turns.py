@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from cloud_server.lists import agent_line
+from cloud_server.operate.events import EventBook
+from cloud_server.trust.administration import ListedAgent
 from cloud_server.trust.agents import IdentityRejected
 from cloud_server.trust.ca import key_pem, spki_sha256
 from cloud_server.trust.enrollment import RENEWALS_BURST
 from cloud_server.trust.records import AGENTS, AgentRecord
+from cloud_server.trust.turns import MAX_LEAD
 from protos import tunnel_pb2
 from tests.support.carriers import DIRECT
 from tests.support.enrolling import Office, open_office
@@ -23,7 +27,7 @@ from tunnel.aio.carriers.enrollment import call_join, call_recover, call_renew
 from tunnel.aio.identity.certificate import read_certificate
 from tunnel.aio.identity.keys import request_for
 from tunnel.aio.identity.tls_material import ClientTls
-from tunnel.core.wire.faults import COPIED_DISK, RENEWED_TOO_OFTEN
+from tunnel.core.wire.faults import COPIED_DISK, RENEWAL_AHEAD, RENEWED_TOO_OFTEN
 
 Key = ec.EllipticCurvePrivateKey
 FIRST, SECOND = b"1" * 16, b"2" * 16
@@ -45,12 +49,13 @@ class Box:
         self.recovery = joined.recovery_der
 
     async def ask(
-        self, generation: int, nonce: bytes, *, key: Key | None = None, recover: bool = False
+        self, generation: int | None, nonce: bytes, *, key: Key | None = None, recover: bool = False
     ) -> tunnel_pb2.RenewResponse:
         wanted = key or self.key
         csr = await asyncio.to_thread(request_for, key_pem(wanted))
         request = tunnel_pb2.RenewRequest(csr_der=csr, new_key=wanted is not self.key)
-        request.turn.generation, request.turn.nonce = generation, nonce
+        if generation is not None:
+            request.turn.generation, request.turn.nonce = generation, nonce
         call, der = (call_recover, self.recovery) if recover else (call_renew, self.certificate)
         tls = ClientTls(certificate=pem(der), key=key_pem(self.key), ca=self.place.authority.pem)
         return await call(self.place.address, tls, request, DIRECT)
@@ -105,8 +110,53 @@ async def test_a_lost_answer_is_asked_for_again_until_it_was_taken(place: Office
 
 
 async def test_a_server_whose_records_are_of_an_earlier_day_locks_nobody_out(place: Office, box: Box) -> None:
+    told = events_of(place)
     assert (await box.ask(7, FIRST)).generation == 8
-    assert record(place).generation == 8
+    assert (record(place).generation, record(place).lead) == (8, 7)
+    assert (await box.ask(8, SECOND)).generation == 9
+    assert (await box.ask(9 + MAX_LEAD, FIRST)).generation == 10 + MAX_LEAD
+    assert told() == [(7, "box-7"), (MAX_LEAD, "box-7")], "and nothing of one that is not ahead"
+
+
+@pytest.mark.parametrize("recover", [False, True])
+async def test_a_number_that_is_far_ahead_is_refused_and_told(place: Office, box: Box, recover: bool) -> None:
+    told = events_of(place)
+    await box.ask(0, FIRST)
+    for generation in (2 + MAX_LEAD, 2**64 - 2, 2**64 - 1):
+        with pytest.raises(EnrollmentRefused, match="renewals more than the server has kept") as refused:
+            await box.ask(generation, SECOND, recover=recover)
+        assert refused.value.fault is RENEWAL_AHEAD
+    assert told() == [(MAX_LEAD + 1, "box-7")], "once a minute"
+    kept = record(place)
+    assert (kept.generation, kept.nonce, kept.copied) == (1, FIRST.hex(), None)
+    listed = ListedAgent(name="box-7", record=kept, unreadable="", sighting=None)
+    assert "asked with a number 21 ahead" in agent_line(listed, datetime.now(UTC))
+    assert (await box.ask(1, SECOND)).generation == 2, "the box itself goes on"
+
+
+async def test_who_has_counted_says_which_renewal_it_is(place: Office, box: Box) -> None:
+    await box.ask(None, b"")
+    await box.ask(0, FIRST)
+    with pytest.raises(EnrollmentRefused, match="does not say which it is") as refused:
+        await box.ask(None, b"")
+    assert refused.value.fault is COPIED_DISK
+    assert record(place).copied is not None
+    with pytest.raises(EnrollmentRefused, match="does not say which it is"):
+        await box.ask(None, b"", key=ec.generate_private_key(ec.SECP256R1()))
+    assert record(place).next_spki_sha256 == ""
+
+
+def events_of(place: Office) -> Callable[[], list[tuple[int, str]]]:
+    """What the events tell of numbers that are ahead, from now on: by how much, and whose."""
+    book = EventBook(0)
+    place.agents.when_changed(book.agent_record)
+
+    def told() -> list[tuple[int, str]]:
+        found = [event for event in book.since(0) if event.kind == "ahead"]
+        assert all(event.text.startswith("LL2055: ") for event in found)
+        return [(int(event.text.split(" is ")[1].split()[0]), event.agent) for event in found]
+
+    return told
 
 
 async def test_of_two_copies_that_ask_at_once_exactly_one_gets_a_certificate(box: Box) -> None:
@@ -191,5 +241,6 @@ def test_a_record_is_read_back_as_it_was_written() -> None:
     full = AgentRecord(
         name="box-7", joined=now, spki_sha256="00", authority="aa", trusts=("aa", "bb"), taken=True,
         next_spki_sha256="01", rotated=now, generation=3, nonce="11", recoveries=2, recovered=now, copied=now,
+        ahead=now, lead=2**64 - 1,
     )  # fmt: skip
     assert AGENTS.decode(AGENTS.encode(full)) == full

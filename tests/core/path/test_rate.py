@@ -35,6 +35,16 @@ def test_each_has_a_bucket_of_their_own() -> None:
     assert buckets.take("a", 0.0) == 0.0
 
 
+def test_a_larger_burst_is_not_forgotten_before_it_is_full_again() -> None:
+    buckets = TokenBuckets(0.5, 2)
+    assert [buckets.take("a", 0.0, 3) for _ in range(6)] == [0.0] * 5 + [2.0]
+    assert [buckets.take("a", 4.0, 3) for _ in range(3)] == [0.0, 0.0, 2.0], "in 4 s any other is full"
+    buckets.take("b", 13.9)
+    assert len(buckets) == 2
+    buckets.take("b", 14.0)
+    assert len(buckets) == 1
+
+
 def test_buckets_that_are_full_again_are_forgotten_and_no_others() -> None:
     buckets = TokenBuckets(0.5, 2)
     for second in range(4):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import ssl
 import stat
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from cloud_server.trust.ca import CertificateAuthority
-from edge_agent.identity.certificates import Answer, check_answer, load_key, replace
+from edge_agent.identity.certificates import Answer, AnswerRefused, check_answer, load_key, replace
 from edge_agent.identity.identity import Identity, IdentityUnusable
 from protos import tunnel_pb2
 from tests.support.pki import Authority
@@ -42,7 +43,7 @@ def public(key_pem: bytes) -> ec.EllipticCurvePublicKey:
 
 
 def answered(chain_der: list[bytes], authority: CertificateAuthority) -> tunnel_pb2.RenewResponse:
-    return tunnel_pb2.RenewResponse(chain_der=chain_der, ca_pem=authority.pem)
+    return tunnel_pb2.RenewResponse(chain_der=chain_der, ca_pem=authority.pem, generation=1)
 
 
 def answer_for(authority: CertificateAuthority, key: bytes) -> Answer:
@@ -129,6 +130,32 @@ def test_a_certificate_that_is_no_agents(identity: Identity, uris: list[str]) ->
     assert "\x1b" not in str(caught.value)
 
 
+@pytest.mark.parametrize("label", [b"X509 CERTIFICATE", b"TRUSTED CERTIFICATE"])
+@pytest.mark.parametrize("kind", [tunnel_pb2.JoinResponse, tunnel_pb2.RenewResponse])
+def test_an_authority_under_another_label_is_not_kept(
+    identity: Identity,
+    authority: CertificateAuthority,
+    label: bytes,
+    kind: type[tunnel_pb2.JoinResponse | tunnel_pb2.RenewResponse],
+) -> None:
+    """OpenSSL loads it, and so do gRPC's roots: what nobody has looked at must not get into the file."""
+    key, evil = new_key(), CertificateAuthority.create("EVIL")
+    hidden = evil.pem.replace(b"CERTIFICATE", label)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    identity.ca_path.write_bytes(authority.pem + hidden)
+    context.load_verify_locations(identity.ca_path)
+    assert context.cert_store_stats()["x509_ca"] == 2
+    answer = kind(
+        chain_der=[der(authority.issue_agent("box-7", public(key)))], ca_pem=b"# told\n" + authority.pem + hidden
+    )
+    if isinstance(answer, tunnel_pb2.RenewResponse):
+        answer.generation = 1
+    assert check_answer(answer, key, authority.pem).ca_pem == authority.pem
+    answer.ca_pem = hidden
+    with pytest.raises(AnswerRefused, match="cannot be read"):
+        check_answer(answer, key, authority.pem)
+
+
 def test_answers_that_would_lock_the_box_out(authority: CertificateAuthority) -> None:
     key, other = new_key(), new_key()
     good, foreign = (der(authority.issue_agent("box-7", public(each))) for each in (key, other))
@@ -145,4 +172,4 @@ def test_answers_that_would_lock_the_box_out(authority: CertificateAuthority) ->
         ([der(authority.issue_agent("Box", public(key)))], authority.pem, "is not the name of an agent"),
     ):
         with pytest.raises(ValueError, match=said):
-            check_answer(tunnel_pb2.RenewResponse(chain_der=chain, ca_pem=ca), key, authority.pem)
+            check_answer(tunnel_pb2.RenewResponse(chain_der=chain, ca_pem=ca, generation=1), key, authority.pem)

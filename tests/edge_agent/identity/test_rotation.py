@@ -179,14 +179,29 @@ class Taken:
 
     def answer(self, case: str, key: ec.EllipticCurvePublicKey) -> tunnel_pb2.RenewResponse:
         signer = self.evil if case == "evil" else self.authority
+        elsewhere = CertificateAuthority(self.authority.certificate, self.authority._key, "elsewhere")
         name = "box-8" if case == "name" else "box-7"
         if case == "domain":
-            signer = CertificateAuthority(self.authority.certificate, self.authority._key, "elsewhere")
+            signer = elsewhere
         if case == "key":
             key = ec.generate_private_key(ec.SECP256R1()).public_key()
+        posing = CertificateAuthority(self.evil.certificate, self.evil._key, "longline")
+        if case == "unsigned":
+            signer = posing
         chain = pem_blocks(signer.issue_agent(name, key))
+        other = ec.generate_private_key(ec.SECP256R1()).public_key()
+        (recovery,) = pem_blocks(
+            {
+                "recovery_unsigned": posing.issue_recovery("box-7", key),
+                "recovery_name": self.authority.issue_recovery("box-8", key),
+                "recovery_role": self.authority.issue_agent("box-7", key),
+                "recovery_domain": elsewhere.issue_recovery("box-7", key),
+                "recovery_key": self.authority.issue_recovery("box-7", other),
+            }.get(case, self.authority.issue_recovery(name, key))
+        )
+        generation = {"behind": 0, "ahead": 2, "far": 2**64 - 1}.get(case, 1)
         ca_pem = self.authority.pem + self.evil.pem if case in ("evil", "both") else self.authority.pem
-        return tunnel_pb2.RenewResponse(chain_der=chain, ca_pem=ca_pem, generation=1)
+        return tunnel_pb2.RenewResponse(chain_der=chain, ca_pem=ca_pem, recovery_der=recovery, generation=generation)
 
 
 @pytest.mark.parametrize(
@@ -197,6 +212,15 @@ class Taken:
         ("name", "is spiffe://longline/agent/box-7"),
         ("domain", "elsewhere"),
         ("key", "no certificate for this box's key"),
+        ("unsigned", "none of the authorities that it named has signed"),
+        ("recovery_unsigned", "none of the authorities that it named has signed"),
+        ("recovery_name", "of spiffe://longline/recover/box-8 to come back with"),
+        ("recovery_role", "of spiffe://longline/agent/box-7 to come back with"),
+        ("recovery_domain", "of spiffe://elsewhere/recover/box-7 to come back with"),
+        ("recovery_key", "no certificate for this box's key"),
+        ("behind", "says that this is renewal 0, and it is 1"),
+        ("ahead", "says that this is renewal 2, and it is 1"),
+        ("far", "says that this is renewal 18446744073709551615, and it is 1"),
     ],
 )
 async def test_an_answer_of_a_taken_server_changes_nothing(

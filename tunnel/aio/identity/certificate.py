@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -146,6 +146,15 @@ def pem_blocks(pem: bytes) -> list[bytes]:
     if not found:
         raise CertificateUnreadable("there is no PEM certificate")
     return found
+
+
+def as_pem(ders: Iterable[bytes]) -> bytes:
+    """Returns certificates as the PEM that `pem_blocks` reads back.
+
+    What somebody else sent is kept only so, never as they wrote it: OpenSSL loads blocks under other labels, too (`X509
+    CERTIFICATE`, `TRUSTED CERTIFICATE`), which nobody here has looked at.
+    """
+    return "".join(map(ssl.DER_cert_to_PEM_cert, ders)).encode()
 
 
 def name_text(name_der: bytes) -> str:

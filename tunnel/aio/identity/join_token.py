@@ -12,6 +12,7 @@ import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from tunnel.aio.identity.certificate import as_pem, pem_blocks
 from tunnel.core.wire.faults import TOKEN_DAMAGED, FaultError
 
 PREFIX = "longline-join-1."
@@ -30,6 +31,7 @@ class JoinToken:
     agent: str
     expires: datetime
     ca_pem: bytes
+    """The authorities that the box is to trust."""
     certificate_pem: bytes
     key_pem: bytes = field(repr=False)
 
@@ -60,7 +62,7 @@ class JoinToken:
             return cls(
                 agent=str(values["agent"]),
                 expires=datetime.fromtimestamp(int(values["expires"]), UTC),
-                ca_pem=values["ca"].encode(),
+                ca_pem=as_pem(pem_blocks(values["ca"].encode())),
                 certificate_pem=values["certificate"].encode(),
                 key_pem=values["key"].encode(),
             )

@@ -20,6 +20,11 @@ class TokenBucket:
         return self._at_s
 
     @property
+    def full_s(self) -> float:
+        """The seconds that it takes to fill when it is empty."""
+        return self._burst / self._rate
+
+    @property
     def wait_s(self) -> float:
         """The seconds from then until it has a token; 0.0 when it had one left."""
         return max(0.0, 1.0 - self._tokens) / self._rate
@@ -52,10 +57,13 @@ class TokenBuckets:
     def __len__(self) -> int:
         return len(self._buckets)
 
-    def take(self, who: str, now: float) -> float:
-        """Uses one token of theirs and returns 0.0; where there is none, returns in how many seconds there is one."""
+    def take(self, who: str, now: float, more: int = 0) -> float:
+        """Uses one token of theirs and returns 0.0; where there is none, returns in how many seconds there is one.
+
+        `more` is by how much the burst of a new bucket is larger than the others'.
+        """
         self._forget(now)
-        bucket = self._buckets.pop(who, None) or TokenBucket(self._rate, self._burst, now)
+        bucket = self._buckets.pop(who, None) or TokenBucket(self._rate, self._burst + more, now)
         self._buckets[who] = bucket
         return 0.0 if bucket.take(now) else bucket.wait_s
 
@@ -71,9 +79,9 @@ class TokenBuckets:
     # Internal
 
     def _forget(self, now: float) -> None:
-        full_s = self._burst / self._rate
         while self._buckets:
             who = next(iter(self._buckets))
-            if now - self._buckets[who].used_s < full_s:
+            bucket = self._buckets[who]
+            if now - bucket.used_s < bucket.full_s:
                 return
             del self._buckets[who]

@@ -128,6 +128,7 @@ ANSWER_REFUSED: Final = Fault("LL2051", "The server's answer to a renewal is not
 NO_SECOND_AUTHORITY: Final = Fault("LL2052", "That step of a change of authority cannot be taken now")
 AGENTS_BEHIND: Final = Fault("LL2053", "Agents or users would be locked out with the authority that is to go")
 KEY_NOT_ROTATED: Final = Fault("LL2054", "The box's key was not replaced")
+RENEWAL_AHEAD: Final = Fault("LL2055", "A box counts more renewals than the server has kept")
 ID_TOKEN_REFUSED: Final = Fault("LL2060", "An ID token is not taken")
 ISSUER_UNREACHABLE: Final = Fault("LL2061", "The keys of the issuer of ID tokens cannot be fetched")
 
