@@ -13,6 +13,7 @@ from cloud_server.opens.policy import DoorPolicy
 from cloud_server.operate import open_list
 from cloud_server.operate.agent_book import AgentBook
 from cloud_server.operate.events import EventBook
+from cloud_server.operate.limits import check_makes_credentials, scope_of
 from cloud_server.operate.status import Status
 from cloud_server.operate.users_api import UsersApi, http_status, scope_as_json, token_as_json
 from cloud_server.rights.ask import Ask, Verb
@@ -20,7 +21,6 @@ from cloud_server.rights.explain import AskUnclear, build_ask, explain
 from cloud_server.rights.scopes import SCOPE_RULE
 from cloud_server.trust.administration import Administration
 from cloud_server.trust.administration_failed import AdministrationFailed
-from cloud_server.trust.caller import UNLIMITED, Scope
 from cloud_server.trust.tokens import DEFAULT_LIFE
 from cloud_server.trust.user_administration import MAX_LIFE
 from tunnel.aio.operate import daemon_calls
@@ -89,31 +89,38 @@ class Api:
             ("PUT", "agents/{name}/frame-log", "set_frame_log", self._set_frame_log),
             ("PUT", "log-level", "set_log_level", self._set_log_level),
             ("POST", "reload", "reload", self._reload),
-            ("POST", "join-tokens", "create_join_token", self._create_join_token),
             ("POST", "users", "add_user", users.add),
             ("POST", "users/{user}/revoke", "revoke_user", users.revoke),
-            ("POST", "user-tokens", "create_user_token", users.create_token),
             ("DELETE", "tokens/{id}", "revoke_token", self._revoke_token),
             ("PUT", "agents/{name}/labels", "label_agent", self._label),
             ("POST", "agents/{name}/revoke", "revoke_agent", self._revoke),
             ("POST", "agents/{name}/forget", "forget_agent", self._forget),
         ):
             routes.add(method, path, self._recorded(action, change))
-        certify = self._recorded("create_certificate", users.create_certificate, by_login=True)
-        routes.add("POST", "certificates", certify)
+        for path, action, change, by_login in (
+            ("join-tokens", "create_join_token", self._create_join_token, False),
+            ("user-tokens", "create_user_token", users.create_token, False),
+            ("certificates", "create_certificate", users.create_certificate, True),
+        ):
+            routes.add("POST", path, self._recorded(action, change, makes_credentials=True, by_login=by_login))
 
     # Internal - records
 
-    def _recorded(self, action: str, change: Change, *, by_login: bool = False) -> Handler:
+    def _recorded(
+        self, action: str, change: Change, *, makes_credentials: bool = False, by_login: bool = False
+    ) -> Handler:
         """Records who did what, whether or not it succeeded.
 
-        `by_login`: whoever shows a login does it for themselves, and needs no right.
+        `makes_credentials`: a credential with a scope is not good for it. `by_login`: whoever shows a login does it for
+        themselves, and needs no right; the scope of the login stays.
         """
 
         async def handle(call: AdminCall) -> object:
             try:
                 if not (by_login and "login" in call.limits):
                     self._check(call, Verb.ADMINISTER)
+                    if makes_credentials:
+                        check_makes_credentials(call)
                 answer, about = await change(call)
             except AdministrationFailed as error:
                 failed = AdminError(http_status(error.fault), error.text, code=error.fault.code)
@@ -159,7 +166,7 @@ class Api:
         """
         who = call.principal
         frontend = "admin" if who.kind is PrincipalKind.LOCAL_PROCESS else "fleet"
-        ask = Ask(principal=who, scope=_scope(call), frontend=frontend, verb=verb)
+        ask = Ask(principal=who, scope=scope_of(call), frontend=frontend, verb=verb)
         decision = self._served.policy.rights.decide(ask)
         if decision.allowed:
             return
@@ -202,7 +209,7 @@ class Api:
             "groups": list(who.groups),
             "proof": who.proof,
             "until": call.limits.get("until"),
-            "scope": scope_as_json(_scope(call)),
+            "scope": scope_as_json(scope_of(call)),
         }
 
     async def _explain(self, call: AdminCall) -> object:
@@ -305,10 +312,6 @@ class Api:
 def _who(call: AdminCall) -> Json:
     who = call.principal
     return {"kind": who.kind.label, "who": who.name, "proof": who.proof, "peer": call.peer}
-
-
-def _scope(call: AdminCall) -> Scope:
-    return scope if isinstance(scope := call.limits.get("scope"), Scope) else UNLIMITED
 
 
 def _named(call: AdminCall) -> Json:
