@@ -331,6 +331,7 @@ async def test_who_may_acts_as_somebody_else_with_no_more_than_that_one_has(boxe
             in (refused["message"])
         )
     await boxes.refusal("/api/v1/nodes", 400, headers={**token, "impersonate-group": "site-b"}, **as_robot)
+    await boxes.refusal("/api/v1/nodes", 422, headers={**token, "impersonate-user": "a" * 254}, **as_robot)
 
     await ask(boxes.fleet, f"{PODS}/a-1/log?container=nginx.service", headers=as_ann, **as_robot)
     record = boxes.fleet.doors.records.of("open")[-1]
@@ -422,6 +423,14 @@ async def test_reviews_are_answered_by_the_policy(boxes: Boxes) -> None:
     assert {"nodes", "pods", "pods/log", "pods/exec", "pods/portforward"} <= listed
     assert not listed & {"pods/recordings", "subjectaccessreviews", "users", "groups"}
     assert (status["incomplete"], "ask with a name" in status["evaluationError"]) == (True, True)
+
+
+@pytest.mark.parametrize("field", ["name", "namespace", "resource", "subresource", "group", "verb"])
+async def test_a_name_longer_than_any_is_not_weighed(boxes: Boxes, field: str) -> None:
+    attributes = {"verb": "get", "resource": "nodes", "name": "a-1"}
+    for text, expected in (("a" * 253, 201), ("a" * 254, 422)):
+        found, body = await _review(boxes, "SelfSubjectAccessReview", resourceAttributes={**attributes, field: text})
+        assert found == expected, body
 
 
 async def test_rights_of_others_are_for_administrators(boxes: Boxes) -> None:
