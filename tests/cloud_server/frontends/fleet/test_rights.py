@@ -133,6 +133,18 @@ RIGHTS = rights_of(SITES)
 NARROWER = rights_of(SITES.replace('site = "a"', 'site = "none"'))
 OTHER_RULES = rights_of(SITES.replace('localhost:80"', 'localhost:81"'))
 NO_RIGHTS = rights_of("")
+DENIED_AT_B = rights_of(
+    """
+[[role]]
+name = "all-but-b"
+[[role.allow]]
+[[role.deny]]
+agents = ["b-*"]
+[[binding]]
+role = "all-but-b"
+users = ["ann"]
+"""
+)
 ANN_ADMINISTERS = rights_of(
     SITES
     + """
@@ -278,6 +290,34 @@ async def test_an_account_is_demanded_of_the_boxs_own_pod_alone(boxes: Boxes) ->
         refused = await boxes.refusal(f"{PODS}/web-0/exec?command=id&container=host", 403, headers=UPGRADE)
         assert "which only a box's own pod has" in refused["message"]
         assert "as-operator" in refused["message"]
+
+
+async def test_the_box_of_a_hidden_pod_is_not_told(boxes: Boxes) -> None:
+    async def serve(duplex: Duplex) -> None:
+        http = ServerConnection(duplex)
+        await http.next_request()
+        await http.respond(200, (), pod_list("web-0", "host"))
+        await duplex.aclose()
+
+    async def told(name: str, verb: str, sub: str) -> str:
+        attributes = {"verb": verb, "resource": "pods", "name": name, "subresource": sub}
+        _, body = await _review(boxes, "SelfSubjectAccessReview", resourceAttributes=attributes)
+        return str(body["status"]).replace(name, "POD")
+
+    async with joined(acceptor(serve)) as pair:
+        boxes.fleet.opener.pairs["b-1"] = pair
+        boxes.fleet.registry.change("b-1", since=START + timedelta(hours=1))
+        await eventually(lambda: boxes.fleet.server._mirror.owner("default", "web-0") == "b-1", what="the other pod")
+        # Of site b, the policy says other things than of a box that is not there, and names it.
+        for rights in (RIGHTS, DENIED_AT_B):
+            boxes.policy.rights = rights
+            for verb, sub in (("get", ""), ("get", "log"), ("create", "exec"), ("create", "portforward")):
+                assert await told("web-0", verb, sub) == await told("web-9", verb, sub)
+                assert "b-1" not in await told("web-0", verb, sub)
+            hidden = f"{PODS}/{{}}/exec?command=id&container=none"
+            refused = await boxes.refusal(hidden.format("web-0"), 404, headers=UPGRADE)
+            none = await boxes.refusal(hidden.format("web-9"), 404, headers=UPGRADE)
+            assert str(refused).replace("web-0", "web-9") == str(none)
 
 
 async def test_copies_without_commands(boxes: Boxes) -> None:
