@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -419,6 +420,42 @@ async def test_labels_change_what_a_watch_sees(boxes: Boxes) -> None:
         boxes.fleet.server.relabelled("b-1")
         assert (await watch.next())[1]["code"] == 410
     assert await boxes.names("/api/v1/nodes") == ["a-1", "a-2", "b-1"]
+
+
+async def test_what_is_hidden_while_its_box_is_asked_is_not_shown(tmp_path: Path) -> None:
+    measuring: set[str] = set()
+    go = asyncio.Event()
+
+    def serving(name: str) -> Kubelet:
+        async def serve(duplex: Duplex) -> None:
+            http = ServerConnection(duplex)
+            request = await http.next_request()
+            assert request is not None
+            if request.target == "/pods":
+                await http.respond(200, (), pod_list(name, "host"))
+            else:
+                measuring.add(name)
+                await go.wait()
+                sample = {"cpu": {"usageNanoCores": 1}, "memory": {"workingSetBytes": 1}}
+                await http.respond(200, (), json.dumps({"node": sample, "pods": []}).encode())
+            await duplex.aclose()
+
+        return serve
+
+    labels = dict(BOX)
+    policy = DoorPolicy(RIGHTS, lambda name: labels.get(name, {}))
+    registry = FakeRegistry(*(box(name) for name in BOX))
+    metrics = "/apis/metrics.k8s.io/v1beta1/nodes"
+    async with running_fleet(tmp_path, registry, {name: serving(name) for name in BOX}, policy) as fleet:
+        await eventually(lambda: len(fleet.opener.opened) >= len(BOX), what="the kubelets were asked")
+        async with asyncio.TaskGroup() as tasks:
+            asking = [tasks.create_task(ask(fleet, path)) for path in (metrics, f"{metrics}/a-2", "/api/v1/nodes/a-2")]
+            await eventually(lambda: measuring >= {"a-1", "a-2"}, what="the boxes are measured")
+            labels["a-2"] = {"site": "b"}
+            go.set()
+        listed, one, node = (task.result() for task in asking)
+    assert (listed[0], [item["metadata"]["name"] for item in listed[1]["items"]]) == (200, ["a-1"])
+    assert (one[0], node[0]) == (404, 404)
 
 
 async def test_who_may_see_nothing_is_told(boxes: Boxes) -> None:
