@@ -42,7 +42,7 @@ class Routing(Protocol):
 
 Serve = Callable[[Callable[[Stream], None]], Awaitable[None]]
 """A function that serves a stream that an agent opens: it connects it, calls its argument with the stream once there is
-one, and carries the stream to its end.
+one, and carries the stream to its end. What the argument raises forbids what was dialled: nothing may be sent to it.
 """
 
 
@@ -183,9 +183,14 @@ class Door:
 
     async def _serve(self, live: LiveOpen, serve: Serve) -> None:
         assert live.scope is not None
+
+        def opened(stream: Stream) -> None:
+            self._recorded.opened(live, stream)
+            self._policed.check_resolved(live, stream)
+
         try:
             async with live.scope:
-                await serve(lambda stream: self._recorded.opened(live, stream))
+                await serve(opened)
         except TimeoutError:
             if live.ended_by is None:
                 raise

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from cloud_server.opens.live import LiveOpen, Permitted
-from cloud_server.opens.policy import Policy, demands_more, is_name
+from cloud_server.opens.policy import Policy, demands_more, is_resolved_there
 from cloud_server.rights.ask import WITH_ACCOUNT
 from cloud_server.rights.engine import Decision
 from cloud_server.rights.scopes import SCOPE_RULE
@@ -46,7 +46,7 @@ class Policed:
         if held:
             live.request = replace(request, early_data=b"")
         stream = await self._then.open(live)
-        self._check_resolved(live, stream)
+        self.check_resolved(live, stream)
         if held:
             await stream.write(held)
         return stream
@@ -75,6 +75,22 @@ class Policed:
             raise OpenRefused(f"{text}: {reason}" if reason else text, Code.NOT_ALLOWED, fault)
         live.permitted = allowed
 
+    def check_resolved(self, live: LiveOpen, stream: Stream) -> None:
+        """Ends a stream to a name or a service that turned out to be an address that is forbidden.
+
+        Raises:
+            OpenRefused: NOT_ALLOWED, and nothing was sent.
+        """
+        if live.target is None:
+            return
+        forbidden = self.policy.forbids(live.request, Route(live.agent, live.target), stream.resolved_address)
+        if forbidden is not None:
+            live.rule = forbidden.rule
+            there = f"is {resolved}" if (resolved := stream.resolved_address) else "is an address that was not told"
+            text = f"{live.target} {there} there, not allowed by rule {forbidden.rule}"
+            stream.abort(Code.NOT_ALLOWED, text)
+            raise OpenRefused(text, Code.NOT_ALLOWED)
+
     def objection(self, live: LiveOpen, caller: Caller) -> OpenRefused | None:
         """Returns why what runs, or is being opened, is not allowed any more; None when it is.
 
@@ -90,8 +106,9 @@ class Policed:
             if live.request.verb in WITH_ACCOUNT and demands_more(decision, live.terms):
                 text = f"rule {decision.rule} demands more of it now than when it began"
                 return OpenRefused(text, Code.STANDING_LOST)
-            resolved = live.stream.resolved_address if live.stream is not None else ""
-            decision = self.policy.forbids(live.request, route, resolved)
+            # What is still dialled has no address yet; it is looked at once it has.
+            stream = live.stream
+            decision = self.policy.forbids(live.request, route, stream.resolved_address) if stream is not None else None
         if decision is None:
             return None
         return OpenRefused(f"not allowed any more, by rule {decision.rule}", Code.STANDING_LOST)
@@ -99,21 +116,6 @@ class Policed:
     # Internal
 
     def _must_wait(self, live: LiveOpen) -> bool:
-        """Whether first bytes may not go along: a name may turn out to be an address that a deny is about."""
-        names = any(is_name(permitted.route.target) for permitted in live.permitted)
-        return names and self.policy.weighs_addresses(live.request)
-
-    def _check_resolved(self, live: LiveOpen, stream: Stream) -> None:
-        """Ends a stream to a name that turned out to be an address that is forbidden.
-
-        Raises:
-            OpenRefused: NOT_ALLOWED, and nothing was sent.
-        """
-        if live.target is None or not is_name(live.target):
-            return
-        forbidden = self.policy.forbids(live.request, Route(live.agent, live.target), stream.resolved_address)
-        if forbidden is not None:
-            live.rule = forbidden.rule
-            text = f"{live.target} is {stream.resolved_address} there, not allowed by rule {forbidden.rule}"
-            stream.abort(Code.NOT_ALLOWED, text)
-            raise OpenRefused(text, Code.NOT_ALLOWED)
+        """Whether first bytes may not go along, since only the agent can tell whether a denied address is meant."""
+        unknown = any(is_resolved_there(permitted.route.target) for permitted in live.permitted)
+        return unknown and self.policy.weighs_addresses(live.request)

@@ -14,7 +14,7 @@ from cloud_server.trust.caller import Scope
 from tunnel.aio.sockets.address import split_address
 from tunnel.core.wire.exec_terms import ExecTerms
 from tunnel.core.wire.principal import Principal
-from tunnel.core.wire.target import Target, TcpTarget
+from tunnel.core.wire.target import ServiceTarget, Target, TcpTarget
 from tunnel.core.wire.target_rule import LOOPBACK_NAME
 
 LabelsOf = Callable[[str], Mapping[str, str]]
@@ -35,11 +35,16 @@ class Policy(Protocol):
         ...
 
     def forbids(self, request: OpenRequest, route: Route, resolved: str) -> Decision | None:
-        """Returns what forbids the address that a name turned out to be at the agent; None when nothing does."""
+        """Returns what forbids the address that a name or a service turned out to be at the agent; None when nothing
+        does. `resolved` is the agent's word: a name whose address it does not tell is forbidden by any deny that may
+        be about it; a service without one has none.
+        """
         ...
 
     def weighs_addresses(self, request: OpenRequest) -> bool:
-        """Returns whether a deny is about addresses, so that a name's must be known before anything is sent to it."""
+        """Returns whether a deny is about addresses, so that what a name or a service is must be known before anything
+        is sent to it.
+        """
         ...
 
 
@@ -66,12 +71,17 @@ class DoorPolicy:
 
     def forbids(self, request: OpenRequest, route: Route, resolved: str) -> Decision | None:
         """See Policy."""
-        target = _resolved(route.target, resolved) if request.verb is Verb.CONNECT else None
-        return self.rights.forbids(self._ask(request, route.agent, target)) if target is not None else None
+        if request.verb is not Verb.CONNECT or not is_resolved_there(route.target):
+            return None
+        target = _address(resolved)
+        if target is None and isinstance(route.target, ServiceTarget):
+            return None
+        # Without a target, every deny of some targets counts as one that may be meant.
+        return self.rights.forbids(self._ask(request, route.agent, target))
 
     def weighs_addresses(self, request: OpenRequest) -> bool:
         """See Policy."""
-        return self.rights.denies_targets(request.caller.principal)
+        return request.verb is Verb.CONNECT and self.rights.denies_targets(request.caller.principal)
 
     def acting(self, by: Principal, scope: Scope, frontend: str, name: str, groups: Iterable[str]) -> Decision:
         """Returns whether somebody may act as a user with these groups; the first refusal is told.
@@ -108,8 +118,10 @@ def demands_more(decision: Decision, terms: ExecTerms) -> bool:
     return decision.accounts is not None and (terms.accounts is None or not terms.accounts <= decision.accounts)
 
 
-def is_name(target: Target) -> bool:
-    """Returns whether only the agent can tell which address a target is."""
+def is_resolved_there(target: Target) -> bool:
+    """Returns whether only the agent can tell which address a target is: of a name, and of a service."""
+    if isinstance(target, ServiceTarget):
+        return True
     if not isinstance(target, TcpTarget):
         return False
     try:
@@ -122,11 +134,11 @@ def is_name(target: Target) -> bool:
 # Internal
 
 
-def _resolved(asked: Target, resolved: str) -> TcpTarget | None:
-    """The address that was dialled for a name; None where none was asked for or none is known."""
-    if not resolved or not isinstance(asked, TcpTarget) or not is_name(asked):
-        return None
+def _address(resolved: str) -> TcpTarget | None:
+    """The address that was dialled; None where the agent's word is none."""
     try:
-        return TcpTarget(*split_address(resolved))
-    except ValueError:  # the agent's word, of whatever form
+        host, port = split_address(resolved)
+        ip_address(host)
+    except ValueError:
         return None
+    return TcpTarget(host, port)

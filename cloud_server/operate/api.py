@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,14 +13,15 @@ from cloud_server.opens.policy import DoorPolicy
 from cloud_server.operate import open_list
 from cloud_server.operate.agent_book import AgentBook
 from cloud_server.operate.events import EventBook
+from cloud_server.operate.limits import check_makes_credentials, scope_of
 from cloud_server.operate.status import Status
 from cloud_server.operate.users_api import UsersApi, http_status, scope_as_json, token_as_json
 from cloud_server.rights.ask import Ask, Verb
+from cloud_server.rights.engine import Decision
 from cloud_server.rights.explain import AskUnclear, build_ask, explain
 from cloud_server.rights.scopes import SCOPE_RULE
 from cloud_server.trust.administration import Administration
 from cloud_server.trust.administration_failed import AdministrationFailed
-from cloud_server.trust.caller import UNLIMITED, Scope
 from cloud_server.trust.tokens import DEFAULT_LIFE
 from cloud_server.trust.user_administration import MAX_LIFE
 from tunnel.aio.operate import daemon_calls
@@ -30,7 +31,7 @@ from tunnel.aio.operate.bodies import Body
 from tunnel.aio.operate.desired_state import Reloaded
 from tunnel.core.wire import faults
 from tunnel.core.wire.names import close_name, meant
-from tunnel.core.wire.principal import PrincipalKind
+from tunnel.core.wire.principal import Principal, PrincipalKind
 
 FRAME_LOG_S = 600.0
 """Seconds after which an agent's frames are logged no more: a line for each is much, and whoever looks may forget it.
@@ -83,38 +84,45 @@ class Api:
         ):
             routes.add(method, path, self._read(path, handler))
         routes.add("GET", "whoami", self._whoami)  # of oneself, and so for everybody
-        routes.add("POST", "policy/explain", self._read("policy/explain", self._explain))
+        routes.add("POST", "policy/explain", self._read("policy/explain", self._explain, self._explaining))
         for method, path, action, change in (
             ("DELETE", "opens/{id}", "kill_open", self._kill),
             ("PUT", "agents/{name}/frame-log", "set_frame_log", self._set_frame_log),
             ("PUT", "log-level", "set_log_level", self._set_log_level),
             ("POST", "reload", "reload", self._reload),
-            ("POST", "join-tokens", "create_join_token", self._create_join_token),
             ("POST", "users", "add_user", users.add),
             ("POST", "users/{user}/revoke", "revoke_user", users.revoke),
-            ("POST", "user-tokens", "create_user_token", users.create_token),
             ("DELETE", "tokens/{id}", "revoke_token", self._revoke_token),
             ("PUT", "agents/{name}/labels", "label_agent", self._label),
             ("POST", "agents/{name}/revoke", "revoke_agent", self._revoke),
             ("POST", "agents/{name}/forget", "forget_agent", self._forget),
         ):
             routes.add(method, path, self._recorded(action, change))
-        certify = self._recorded("create_certificate", users.create_certificate, by_login=True)
-        routes.add("POST", "certificates", certify)
+        for path, action, change, by_login in (
+            ("join-tokens", "create_join_token", self._create_join_token, False),
+            ("user-tokens", "create_user_token", users.create_token, False),
+            ("certificates", "create_certificate", users.create_certificate, True),
+        ):
+            routes.add("POST", path, self._recorded(action, change, makes_credentials=True, by_login=by_login))
 
     # Internal - records
 
-    def _recorded(self, action: str, change: Change, *, by_login: bool = False) -> Handler:
+    def _recorded(
+        self, action: str, change: Change, *, makes_credentials: bool = False, by_login: bool = False
+    ) -> Handler:
         """Records who did what, whether or not it succeeded: what was done one by one, what was not folded, for whoever
         has any login, and no right, can fail as often as they like.
 
-        `by_login`: whoever shows a login does it for themselves, and needs no right.
+        `makes_credentials`: a credential with a scope is not good for it. `by_login`: whoever shows a login does it for
+        themselves, and needs no right; the scope of the login stays.
         """
 
         async def handle(call: AdminCall) -> object:
             try:
                 if not (by_login and "login" in call.limits):
                     self._check(call, Verb.ADMINISTER)
+                    if makes_credentials:
+                        check_makes_credentials(call)
                 answer, about = await change(call)
             except AdministrationFailed as error:
                 failed = AdminError(http_status(error.fault), error.text, code=error.fault.code)
@@ -133,12 +141,18 @@ class Api:
         fields = {**_named(call), "done": False, "code": code, "reason": error.text}
         self._served.audit.record_folded("admin", key, **_who(call), action=action, **fields)
 
-    def _read(self, path: str, handler: Handler) -> Handler:
+    def _read(
+        self, path: str, handler: Handler, needs: Callable[[AdminCall], Verb | None] = lambda _call: Verb.OBSERVE
+    ) -> Handler:
+        """Records who reads. `needs`: says which verb a call takes; None: everybody may."""
+
         async def handle(call: AdminCall) -> object:
+            verb = needs(call)
             audit = self._served.audit
             key, about = (call.principal.name, path), {"resource": f"longline/{path}", **_named(call)}
             try:
-                self._check(call, Verb.OBSERVE)
+                if verb is not None:
+                    self._check(call, verb)
             except AdminError as error:
                 audit.record_folded("refused", key, **_who(call), **about, code=error.code, text=error.text)
                 raise
@@ -159,10 +173,7 @@ class Api:
         Raises:
             AdminError: 403, it does not.
         """
-        who = call.principal
-        frontend = "admin" if who.kind is PrincipalKind.LOCAL_PROCESS else "fleet"
-        ask = Ask(principal=who, scope=_scope(call), frontend=frontend, verb=verb)
-        decision = self._served.policy.rights.decide(ask)
+        who, decision = call.principal, self._decide(call, verb)
         if decision.allowed:
             return
         fault = faults.OUT_OF_SCOPE if decision.rule == SCOPE_RULE else faults.NOT_ALLOWED
@@ -172,6 +183,20 @@ class Api:
             f"cloud-server policy explain --user {who.name} --verb {verb} shows why; a rule of the policy can allow it"
         )
         raise AdminError(403, text, code=fault.code, remedy=remedy)
+
+    def _decide(self, call: AdminCall, verb: Verb) -> Decision:
+        who = call.principal
+        ask = Ask(principal=who, scope=scope_of(call), frontend=_frontend(who), verb=verb)
+        return self._served.policy.rights.decide(ask)
+
+    def _labels_for(self, call: AdminCall, agent: str) -> Mapping[str, str]:
+        """The labels of an agent; none, as if there was no such agent, for whoever may not see it."""
+        policy, who = self._served.policy, call.principal
+        labels = policy.labels_of(agent)
+        if self._decide(call, Verb.OBSERVE).allowed:
+            return labels
+        visible = policy.rights.agents_visible(who, scope_of(call), _frontend(who))
+        return labels if visible is None or visible(agent, labels) else {}
 
     # Internal - what is shown
 
@@ -204,8 +229,14 @@ class Api:
             "groups": list(who.groups),
             "proof": who.proof,
             "until": call.limits.get("until"),
-            "scope": scope_as_json(_scope(call)),
+            "scope": scope_as_json(scope_of(call)),
         }
+
+    def _explaining(self, call: AdminCall) -> Verb | None:
+        """The verb that it takes to have rights explained: none for one's own; for others as for a review of them."""
+        who, body = call.principal, Body(call.body)
+        is_own = who.kind is PrincipalKind.USER and body.text("user", default="") == who.name
+        return None if is_own and set(body.texts("groups")) <= set(who.groups) else Verb.ADMINISTER
 
     async def _explain(self, call: AdminCall) -> object:
         body = Body(call.body)
@@ -217,7 +248,7 @@ class Api:
                 frontend=body.text("frontend", default=""),
                 verb=body.text("verb", default=""),
                 agent=agent,
-                labels=body.texts_by_name("labels") or dict(self._served.policy.labels_of(agent)),
+                labels=body.texts_by_name("labels") or dict(self._labels_for(call, agent)),
                 target=body.text("target", default=""),
                 unit=body.text("unit", default=""),
                 whom=body.text("whom", default=""),
@@ -309,8 +340,8 @@ def _who(call: AdminCall) -> Json:
     return {"kind": who.kind.label, "who": who.name, "proof": who.proof, "peer": call.peer}
 
 
-def _scope(call: AdminCall) -> Scope:
-    return scope if isinstance(scope := call.limits.get("scope"), Scope) else UNLIMITED
+def _frontend(who: Principal) -> str:
+    return "admin" if who.kind is PrincipalKind.LOCAL_PROCESS else "fleet"
 
 
 def _named(call: AdminCall) -> Json:

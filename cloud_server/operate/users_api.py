@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Mapping, Sequence
-from datetime import timedelta
 from typing import Any
 
+from cloud_server.operate.limits import held_life
 from cloud_server.rights.engine import Rights
 from cloud_server.trust.administration import ListedToken
 from cloud_server.trust.authenticator import Login
@@ -67,7 +67,8 @@ class UsersApi:
     async def create_token(self, call: AdminCall) -> Done:
         """Makes a bearer token or a login."""
         body = Body(call.body)
-        user, life = body.text("user"), body.life("expires_s", MAX_LIFE) or TOKEN_LIFE
+        user = body.text("user")
+        life = held_life(call, user, body.life("expires_s", MAX_LIFE) or TOKEN_LIFE)
         purpose = body.choice_or("purpose", (BEARER, LOGIN), BEARER)
         text, token = await self._users.create_token(user, str(call.principal), life=life, purpose=purpose)
         about = {"user": user, "until": token.expires, "purpose": purpose}
@@ -81,8 +82,9 @@ class UsersApi:
         if isinstance(login, Login):
             made = await self._users.login(login, csr_der)
         else:
-            life: timedelta = body.life("expires_s", MAX_LIFE) or CERTIFICATE_LIFE
-            made = await self._users.create_certificate(body.text("user"), csr_der, str(call.principal), life)
+            user = body.text("user")
+            life = held_life(call, user, body.life("expires_s", MAX_LIFE) or CERTIFICATE_LIFE)
+            made = await self._users.create_certificate(user, csr_der, str(call.principal), life)
         return _certified(made), {"user": made.user, "serial": made.serial, "until": made.expires}
 
     # Internal

@@ -10,6 +10,7 @@ from cloud_server.rights.ask import WITH_TARGET, Ask, Verb
 from cloud_server.rights.builtin import BUILTIN_GROUPS, may
 from cloud_server.rights.engine import Decision, Rights
 from cloud_server.rights.rules import Asked
+from tunnel.core.wire.globs import MAX_GLOB_CHARS
 from tunnel.core.wire.principal import Principal, PrincipalKind
 from tunnel.core.wire.target import ServiceTarget, Target, TcpTarget
 
@@ -127,6 +128,9 @@ def build_ask(
     Raises:
         AskUnclear: something is missing, or is not what it should be.
     """
+    for name in (user, agent, unit, whom.removeprefix("user:").removeprefix("group:")):
+        if len(name) > MAX_GLOB_CHARS:
+            raise AskUnclear(f"{name[:40]!r}... is longer than any name: {MAX_GLOB_CHARS} characters at most")
     if not verb and not target:
         raise AskUnclear("says neither a target nor a verb: nothing is asked")
     try:

@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
+from tunnel.core.wire.globs import fixed_head, is_glob, is_wild, matches_any
 from tunnel.core.wire.metadata_addresses import faces, is_metadata, literal_address
 from tunnel.core.wire.target import ServiceTarget, Target, TcpTarget
 from tunnel.core.wire.target_rule import LOOPBACK_NAME, Address, TargetRule
 
 SERVICE = "service:"
-_WILD = re.compile(r"[*?]")
 _ANY_HOST = "any"
-_GLOB = re.compile(r"[^\s\[\]{}]{1,253}")
 
 
 class Globs:
-    """Names with `*` for any text and `?` for any one character."""
+    """Several patterns of names, sorted by what it takes to match them; see `globs.matches`."""
 
-    __slots__ = ("_exact", "_heads", "_pattern", "prefixes", "texts")
+    __slots__ = ("_exact", "_heads", "_others", "prefixes", "texts")
 
     def __init__(self, texts: Iterable[str]) -> None:
         self.texts = tuple(texts)
-        wild = [text for text in self.texts if _WILD.search(text)]
+        wild = [text for text in self.texts if is_wild(text)]
         self._exact = frozenset(self.texts).difference(wild)
-        # Most are `site-a-*`: an expression would take longer to match, and fifty times as long to make.
-        self._heads = tuple(text[:-1] for text in wild if _WILD.search(text[:-1]) is None and text.endswith("*"))
-        others = [text for text in wild if text[:-1] not in self._heads or not text.endswith("*")]
-        self._pattern = re.compile("|".join(map(_translated, others))).fullmatch if others else None
-        self.prefixes = frozenset(_WILD.split(text, maxsplit=1)[0] for text in self.texts)
+        # Most are `site-a-*`, which takes no look at each character.
+        self._heads = tuple(text[:-1] for text in wild if text.endswith("*") and not is_wild(text[:-1]))
+        self._others = tuple(text for text in wild if not text.endswith("*") or is_wild(text[:-1]))
+        self.prefixes = frozenset(map(fixed_head, self.texts))
         """What every name that is matched begins with one of."""
 
     def match(self, name: str) -> bool:
@@ -39,7 +36,7 @@ class Globs:
             return True
         if not name:
             return False
-        return name.startswith(self._heads) or (self._pattern is not None and self._pattern(name) is not None)
+        return name.startswith(self._heads) or matches_any(self._others, name)
 
 
 class Aim:
@@ -125,11 +122,6 @@ class TargetPattern:
         return any(address in rule.network for address in addresses)
 
 
-def is_glob(text: str) -> bool:
-    """Returns whether a text may stand where names are matched."""
-    return _GLOB.fullmatch(text) is not None
-
-
 # Internal
 
 
@@ -141,10 +133,6 @@ def _host(host: str) -> tuple[str, Address | None, tuple[Address, ...], bool]:
     if address is None:
         return name, None, (), False
     return name, address, faces(address), is_metadata(address)
-
-
-def _translated(glob: str) -> str:
-    return "".join(".*" if char == "*" else "." if char == "?" else re.escape(char) for char in glob)
 
 
 @dataclass(frozen=True, slots=True)

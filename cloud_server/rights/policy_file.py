@@ -13,10 +13,11 @@ from cloud_server.rights.ask import WITH_ACCOUNT, WITH_TARGET, WITH_UNIT, WITH_W
 from cloud_server.rights.builtin import ADMIN, BUILTIN_GROUPS, BUILTIN_ROLES, SYSTEM
 from cloud_server.rights.cases import run_cases
 from cloud_server.rights.engine import Rights
-from cloud_server.rights.patterns import TargetPattern, is_glob
+from cloud_server.rights.patterns import TargetPattern
 from tunnel.aio.process import garbage
 from tunnel.aio.process.config import ConfigError, Fault, Validated, load
 from tunnel.core.wire.faults import CONFIG_INVALID, CONFIG_UNREADABLE, POLICY_INVALID
+from tunnel.core.wire.globs import is_glob
 
 Frontend = Literal["admin", "connect", "expose", "fleet", "forward", "konnectivity", "socks"]
 VerbName = Literal[

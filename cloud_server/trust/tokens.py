@@ -6,7 +6,6 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from fnmatch import fnmatchcase
 from typing import Protocol
 
 from cloud_server.trust.records import JOIN_TOKENS, JoinTokenRecord
@@ -22,6 +21,7 @@ from tunnel.core.wire.faults import (
     TOKEN_USED,
     FaultError,
 )
+from tunnel.core.wire.globs import matches
 from tunnel.core.wire.names import is_agent_name
 
 DEFAULT_LIFE = timedelta(hours=24)
@@ -135,7 +135,7 @@ class JoinTokens:
             return pattern
         if not chosen:
             raise TokenRefused(f"the token is for names like {pattern}: say one with --name", JOIN_NAME_REFUSED)
-        if not is_agent_name(chosen) or not fnmatchcase(chosen, pattern):
+        if not is_agent_name(chosen) or not matches(pattern, chosen):
             raise TokenRefused(f"{chosen[:80]!r} is no name like {pattern}", JOIN_NAME_REFUSED)
         return chosen
 

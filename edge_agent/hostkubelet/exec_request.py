@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from edge_agent.hostkubelet.channels import Channel
-from edge_agent.hostkubelet.recordings import NotRecorded, Recording, Recordings
+from edge_agent.hostkubelet.recordings import NotRecorded, Recording, Recordings, title_of
 from edge_agent.hostkubelet.status import KubeletError
 from tunnel.aio.operate.recorded_command import recorded_command
 from tunnel.aio.sockets.http1 import Request
@@ -83,10 +83,10 @@ async def begin_recording(recordings: Recordings, wanted: ExecRequest, principal
         columns=COLUMNS,
         rows=ROWS,
         began=int(datetime.now(UTC).timestamp()),
-        title=f"{principal}: {command}",
+        title=title_of(str(principal), command),
         command=command,
     )
     try:
-        return await recordings.begin(header)
+        return await recordings.begin(str(principal), header)
     except NotRecorded as error:
         raise KubeletError(503, f"this command must be recorded, and cannot be: {error}", error.fault) from error

@@ -20,7 +20,7 @@ from typing import TypeVar
 
 from edge_agent.hostkubelet.settings import RecordingSettings
 from tunnel.aio.process.blocking import BlockingCalls, NotAnswering
-from tunnel.core.wire.asciicast import OUTPUT, Event, Header, resized
+from tunnel.core.wire.asciicast import MAX_HEADER_TEXT_CHARS, OUTPUT, Event, Header, resized
 from tunnel.core.wire.faults import NOT_RECORDED, FaultError
 from tunnel.core.wire.spoken import spoken_s
 
@@ -58,8 +58,9 @@ class Recorded:
 class Recording:
     """One command that is being recorded. Its methods raise NotRecorded where something cannot be written."""
 
-    def __init__(self, keeper: Recordings, number: str, fd: int, header: Header) -> None:
+    def __init__(self, keeper: Recordings, number: str, fd: int, header: Header, who: str) -> None:
         self.id = number
+        self._who = who
         self._keeper = keeper
         self._fd = fd
         self._header = header
@@ -113,14 +114,14 @@ class Recording:
 
     def _write_header(self) -> None:
         line = self._header.line()
-        self._keeper.check(self._bytes, len(line))
+        self._keeper.check(self._bytes, len(line), self._who)
         os.ftruncate(self._fd, 0)
         self._bytes = 0
         self._append(line)
 
     def _append(self, line: bytes) -> None:
         """Runs in the thread."""
-        self._keeper.check(self._bytes, len(line))
+        self._keeper.check(self._bytes, len(line), self._who)
         written = 0
         try:
             while written < len(line):
@@ -152,14 +153,14 @@ class Recordings:
 
     # Public
 
-    async def begin(self, header: Header) -> Recording:
-        """Begins a recording: its file is there, with its header.
+    async def begin(self, who: str, header: Header) -> Recording:
+        """Begins a recording of somebody's: its file is there, with its header, whose title is `title_of` them.
 
         Raises:
             NotRecorded: it cannot be written.
         """
         number, fd = await self.run(self._create, unwanted=lambda made: os.close(made[1]))
-        recording = Recording(self, number, fd, header)
+        recording = Recording(self, number, fd, header, who)
         try:
             await self.run(recording._write_header)
         except BaseException:
@@ -224,8 +225,8 @@ class Recordings:
 
         self._calls.post(work)
 
-    def check(self, file_bytes: int, more_bytes: int) -> None:
-        """Makes room for more of a file; in the thread.
+    def check(self, file_bytes: int, more_bytes: int, who: str) -> None:
+        """Makes room for more of a file of somebody's; in the thread.
 
         Raises:
             NotRecorded: there is none.
@@ -237,7 +238,7 @@ class Recordings:
             )
         needed = _charged(file_bytes + more_bytes) - _charged(file_bytes)
         if needed and self._total() + needed > limits.max_total_bytes:
-            self._make_room(needed)
+            self._make_room(needed, who)
 
     def grown(self, file_bytes: int, more_bytes: int) -> None:
         """Counts what was written to a file; in the thread."""
@@ -275,7 +276,8 @@ class Recordings:
             self._total_bytes = sum(_charged(about.st_size) for _, about in self._files())
         return self._total_bytes
 
-    def _make_room(self, needed: int) -> None:
+    def _make_room(self, needed: int, who: str) -> None:
+        """Removes the oldest of the same user: nobody makes what others did go by doing much."""
         limit = self.settings.max_total_bytes
         # Somebody may have removed some, so that what is counted is looked at before anything is done about it.
         found = sorted(self._files(), key=lambda one: one[0])
@@ -284,7 +286,7 @@ class Recordings:
             return
         if self.settings.on_full == "oldest":
             for number, about in found:
-                if number in self._open:
+                if number in self._open or not self._is_of(number, who):
                     continue
                 with contextlib.suppress(FileNotFoundError):
                     (self._folder() / f"{number}{SUFFIX}").unlink()
@@ -292,9 +294,10 @@ class Recordings:
                 if self._total_bytes + needed <= limit - limit // SLACK:
                     return
         if self._total_bytes + needed > limit:
-            raise NotRecorded(
-                f"all recordings together have reached the {limit} bytes of [host.recording] max_total_bytes"
-            )
+            text = f"all recordings together have reached the {limit} bytes of [host.recording] max_total_bytes"
+            if self.settings.on_full == "oldest":
+                text += f", and those that are over of {who} do not make room enough"
+            raise NotRecorded(text)
 
     def _list(self) -> list[Recorded]:
         found = []
@@ -303,6 +306,10 @@ class Recordings:
                 seconds = max(0.0, round(about.st_mtime - header.began, 1))
                 found.append(Recorded(number, about.st_size, header, seconds))
         return found
+
+    def _is_of(self, number: str, who: str) -> bool:
+        header = self._header(number)
+        return header is not None and header.title == title_of(who, header.command)
 
     def _header(self, number: str) -> Header | None:
         from tunnel.core.wire.asciicast import MAX_LINE_BYTES, NotAsciicast, parse_header
@@ -320,6 +327,11 @@ class Recordings:
             return os.open(self._folder() / f"{number}{SUFFIX}", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
+
+
+def title_of(who: str, command: str) -> str:
+    """Returns the title of a recording: who ran what, as long as a header has it."""
+    return f"{who}: {command}"[:MAX_HEADER_TEXT_CHARS]
 
 
 def _close(fd: int | None) -> None:

@@ -42,7 +42,9 @@ class RecordingSettings:
     max_total_bytes: int = 512 * MEBIBYTE
     """The most bytes of all."""
     on_full: Literal["oldest", "refuse"] = "oldest"
-    """What is done when all together would be more: the oldest are removed, or the command is refused or ended."""
+    """What is done when all together would be more: the oldest of the same user are removed,
+    or the command is refused or ended.
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Generator, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,10 @@ import pytest
 from jsonschema import Draft202012Validator
 
 import cloud_server.operate
+from cloud_server.config import load_server_config
+from cloud_server.issuing import create_user_token
 from cloud_server.operate.api import Api
+from cloud_server.trust.caller import UNLIMITED, Scope
 from tests.support.admin_client import tls_client
 from tests.support.cluster import Cluster
 from tests.support.connect_client import ends_in_reset
@@ -278,6 +282,35 @@ def test_who_may_nothing_does_not_fill_the_audit_log(up: Tunnel, admin: Checked)
         told = records(cluster, "admin", action="revoke_agent", who=who, done=False)
         assert len(told) <= 3, told  # one at once, and one for each ten seconds
         assert told[0]["count"] == 1
+
+
+def test_a_credential_makes_none_that_may_more_or_lasts_longer(up: Tunnel, admin: Checked) -> None:
+    cluster = up.cluster
+    config = load_server_config(cluster.config)
+    csr = base64.b64encode(request_for(new_key())).decode()
+    tls = cluster.operator_tls(certificate=False)
+
+    def with_token(scope: Scope) -> Checked:
+        text = create_user_token(config, "dialer", timedelta(hours=1), scope=scope)
+        return Checked(tls_client(cluster.fleet_port, tls, text))
+
+    narrow = with_token(Scope(frontends=frozenset({"fleet"})))
+    assert narrow.ask("PUT", "log-level", {"level": "info"}) == {"level": "info"}
+    for path, body in (
+        ("user-tokens", {"user": "ann"}),
+        ("certificates", {"user": "ann", "csr": csr}),
+        ("join-tokens", {"agent": "box-9"}),
+    ):
+        with pytest.raises(AdminRefused) as refused:
+            narrow.ask("POST", path, body)
+        assert (refused.value.status, refused.value.code) == (403, "LL2044"), path
+    whole = with_token(UNLIMITED)
+    until = whole.get("whoami")["until"]
+    year_s = 365 * 86400
+    admin.ask("POST", "users", {"name": "heir"})
+    for path, more in (("user-tokens", {}), ("certificates", {"csr": csr})):
+        assert whole.ask("POST", path, {"user": "dialer", "expires_s": year_s, **more})["until"] <= until, path
+        assert whole.ask("POST", path, {"user": "heir", "expires_s": year_s, **more})["until"] > until, path
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
 import subprocess
@@ -260,6 +261,20 @@ def test_the_admin_api_is_shown_to_observers_and_changed_by_administrators(
     refused = hella.longline("user", "revoke", "carl")
     assert ("may not administer" in refused.stderr, refused.returncode != 0) == (True, True), refused
     assert any(one["name"] == "carl" and one["revoked"] is None for one in _socket(up).get("users")["users"])
+
+
+def test_rights_of_others_are_explained_to_administrators(carl: User, hella: User, admin: User) -> None:
+    def explained(by: User, user: str, box: str, *more: str) -> subprocess.CompletedProcess[str]:
+        return by.longline("policy", "explain", "--user", user, "--agent", box, "--verb", "get", "-o", "json", *more)
+
+    own = json.loads(explained(carl, "carl", "a-1").stdout)
+    assert (own["allowed"], own["asked"]["labels"]) == (True, {"site": "a"})
+    hidden = json.loads(explained(carl, "carl", "b-1").stdout)
+    assert (hidden["allowed"], hidden["asked"]["labels"]) == (False, {}), "no more than of a box that is not there"
+    for by, user, more in ((hella, "carl", ()), (carl, "otto", ()), (carl, "carl", ("--group", "operators"))):
+        refused = explained(by, user, "a-1", *more)
+        assert ("LL4101" in refused.stderr, "may not administer" in refused.stderr) == (True, True), refused
+    assert json.loads(explained(admin, "carl", "b-1").stdout)["asked"]["labels"] == {"site": "b"}
 
 
 def test_recordings_are_for_administrators(otto: User, admin: User) -> None:

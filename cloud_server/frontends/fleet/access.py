@@ -64,8 +64,12 @@ class Access:
 
     # Public - decisions
 
-    def possible(self, who: Principal, scope: Scope, action: Action) -> Possibility:
-        """Returns whether something may be done; of what is done to no named object, whether it may be to some."""
+    def possible(self, who: Principal, scope: Scope, action: Action, owner: str = "") -> Possibility:
+        """Returns whether something may be done; of what is done to no named object, whether it may be to some.
+
+        `owner`: the box that the object is of, where the answer is not shown to whoever is not to know that; empty:
+        the answer may be shown, and of a pod whose box is hidden it is that of a pod that is not there.
+        """
         if who.name in STRANGERS and not who.groups:
             return _no("only users with a client certificate or a token may do anything")
         if "*" in (action.verb, action.group, action.resource):
@@ -82,7 +86,7 @@ class Access:
             return _no(f"the fleet API has no {action.resource}")
         if action.verb not in resource.verbs:
             return _no(not_offered(action.verb, resource))
-        return self._of_resource(who, scope, action, resource)
+        return self._of_resource(who, scope, action, resource, owner)
 
     def check(self, caller: Caller, request: ResourceRequest) -> None:
         """Makes sure that a request is of a kind that a caller may make. What it is about is another question: see
@@ -185,11 +189,11 @@ class Access:
         later = [agents for number, agents in self._labels if number > generation]
         return set().union(*later) if len(later) == self._generation - generation else None
 
-    def _of_resource(self, who: Principal, scope: Scope, action: Action, resource: Resource) -> Possibility:
+    def _of_resource(self, who: Principal, scope: Scope, action: Action, resource: Resource, owner: str) -> Possibility:
         verb = verb_of(resource)
         if verb is None:
             return ABOUT_ONESELF
-        agent = self._agent_of(action) if action.name else ""
+        agent = owner or (self._told_agent(who, scope, action) if action.name else "")
         if verb is Verb.ADMINISTER and not agent and resource.kind != "Pod":
             decision = self.policy.rights.decide(self._ask(who, scope, verb))
             return Possibility(decision.allowed, decision.rule, decision.reason)
@@ -197,6 +201,14 @@ class Access:
         if not found.allowed and self._may_copy(who, scope, resource, agent):
             return found._replace(reason=f"{found.reason}, but files may be copied (kubectl cp)".lstrip(", "))
         return found
+
+    def _told_agent(self, who: Principal, scope: Scope, action: Action) -> str:
+        """The box that an answer about an object may be about, and name."""
+        agent = self._agent_of(action)
+        if agent == action.name or action.resource.partition("/")[0] != "pods":
+            return agent  # it is told by the object's name alone
+        visible = self.policy.rights.agents_visible(who, scope, FRONTEND)
+        return agent if visible is None or visible(agent, self.policy.labels_of(agent)) else action.name
 
     def _may_copy(self, who: Principal, scope: Scope, resource: Resource, agent: str = "") -> bool:
         return (

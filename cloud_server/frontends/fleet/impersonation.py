@@ -25,7 +25,7 @@ def acting(policy: DoorPolicy, authenticator: Authenticator, caller: Caller, hea
     """Returns as whom a request is made: mostly the caller itself.
 
     Raises:
-        ApiError: 400, the headers make no sense; 403, the caller may not.
+        ApiError: 400, the headers make no sense; 422, a name is too long; 403, the caller may not.
         LoginRefused: the one who is meant was revoked.
     """
     given = [(name, value) for name, value in headers if name.startswith(_PREFIX) and value]
@@ -38,9 +38,10 @@ def acting(policy: DoorPolicy, authenticator: Authenticator, caller: Caller, hea
             )
     users = [value for header, value in given if header == _USER]
     groups = tuple(value for header, value in given if header == _GROUP)
-    if len(groups) > MAX_GROUPS or any(len(value) > MAX_NAME_CHARS for _, value in given):
-        text = f"more than {MAX_GROUPS} groups, or a name of more than {MAX_NAME_CHARS} characters, to act as"
-        raise ApiError(400, text)
+    if len(groups) > MAX_GROUPS:
+        raise ApiError(400, f"more than {MAX_GROUPS} groups to act as")
+    if any(len(value) > MAX_NAME_CHARS for _, value in given):
+        raise ApiError(422, f"a name of more than {MAX_NAME_CHARS} characters to act as")
     for header, value in given:
         name, groups_of_one = (value, ()) if header == _USER else ("", (value,))
         decision = policy.acting(caller.principal, caller.scope, FRONTEND, name, groups_of_one)

@@ -42,7 +42,17 @@ class MetricsApi:
         agent = self._agent_of(item) if item is not None else None
         if item is None or agent is None or not sight.shows(agent.name):
             raise not_found(about.resource.group, about.resource.name, about.name)
-        found = _metrics(about, item, await self._usage.read(agent))
+        usage: Usage | ApiError
+        try:
+            usage = await self._usage.read(agent)
+        except ApiError as error:
+            usage = error
+        sight.renew()
+        if not sight.shows(agent.name):  # not any more, and the error names the box
+            raise not_found(about.resource.group, about.resource.name, about.name)
+        if isinstance(usage, ApiError):
+            raise usage
+        found = _metrics(about, item, usage)
         if found is None:
             raise ApiError(
                 404, f"agent {agent.name} does not say what pod {about.name} uses", cause=cause(USAGE_UNKNOWN)
@@ -62,7 +72,10 @@ class MetricsApi:
         chosen = [(item, agent) for item in items if selector.matches(item) and (agent := self._agent_of(item))]
         chosen = [(item, agent) for item, agent in chosen if sight.shows(agent.name)]
         usages = await self._usage.read_all({agent.name: agent for _, agent in chosen}.values())
-        measured = [(item, usages[agent.name]) for item, agent in chosen if agent.name in usages]
+        sight.renew()  # boxes take their time, and what may be seen may be less by then
+        measured = [
+            (item, usages[agent.name]) for item, agent in chosen if agent.name in usages and sight.shows(agent.name)
+        ]
         found = [metrics for item, usage in measured if (metrics := _metrics(about, item, usage))]
         if as_table:
             return self._table(about, found)

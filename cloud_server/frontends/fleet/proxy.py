@@ -146,7 +146,7 @@ class Proxy:
         Raises:
             ApiError: 403; 404 of a box that the caller is not to know of.
         """
-        found = self._access.possible(caller.principal, caller.scope, action_of(about))
+        found = self._access.possible(caller.principal, caller.scope, action_of(about), asked.agent)
         if not found.allowed and not (is_copy(asked.command) and self._access.may_copy(caller, about, asked.agent)):
             raise self._refusal(about, asked, caller, found)
 

@@ -57,12 +57,13 @@ class Reads:
         resource = about.resource.stored
         if resource == "pods" and sight.shows(self._mirror.owner(about.namespace, about.name) or ""):
             await self._mirror.freshen(about.namespace, about.name)
+        elif resource == "nodes" and not as_table and sight.shows(about.name):
+            await self._measure(about.name)
+        sight.renew()  # boxes take their time, and what may be seen may be less by then
         item = self._find(resource, about.namespace, about.name, sight)
         if item is None:
             near = close_name(about.name, lambda name: self._find(resource, about.namespace, name, sight) is not None)
             raise not_found(about.resource.group, about.resource.name, about.name, meant(near))
-        if resource == "nodes" and not as_table:
-            await self._measure(about.name)
         item = self._present(item)
         return self._table(about, [item], {"resourceVersion": str(self._store.version)}) if as_table else item
 

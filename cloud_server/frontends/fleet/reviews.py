@@ -9,6 +9,7 @@ from cloud_server.frontends.fleet.actions import PATHS, REVIEWS_OF_OTHERS, Actio
 from cloud_server.frontends.fleet.refusals import why
 from cloud_server.frontends.fleet.resources import RESOURCES, find_in_group
 from cloud_server.trust.caller import UNLIMITED, Caller, Scope
+from tunnel.core.wire.globs import MAX_GLOB_CHARS
 from tunnel.core.wire.principal import Principal, PrincipalKind
 from tunnel.kubeapi.status import ApiError, Json, invalid
 
@@ -51,6 +52,7 @@ def _other(kind: str, spec: Json) -> Principal:
     """The user that a review is about, with the groups that it says; whether there is one is not asked."""
     groups = spec.get("groups") or []
     names = tuple(name for name in groups if isinstance(name, str)) if isinstance(groups, list) else ()
+    _check_lengths(kind, "spec", spec)
     name = _text(spec, "user")
     if not name and not names:
         raise invalid(kind, _GROUP, "spec.user", 'Invalid value: "": at least one of user or group must be specified')
@@ -60,6 +62,7 @@ def _other(kind: str, spec: Json) -> Principal:
 def _access(kind: str, spec: Json, who: Principal, scope: Scope, access: Access) -> Json:
     attributes, path = spec.get("resourceAttributes"), spec.get("nonResourceAttributes")
     if isinstance(attributes, dict) and path is None:
+        _check_lengths(kind, "spec.resourceAttributes", attributes)
         action = _resource_action(attributes)
     elif isinstance(path, dict) and attributes is None:
         action = Action(verb=_text(path, "verb"), path=_text(path, "path"))
@@ -69,6 +72,18 @@ def _access(kind: str, spec: Json, who: Principal, scope: Scope, access: Access)
     found = access.possible(who, scope, action)
     limits = f" ({SOME_ONLY})" if found.allowed and found.limited else ""
     return {"allowed": found.allowed, "reason": f"{why(found)}{limits}"}
+
+
+def _check_lengths(kind: str, where: str, part: Json) -> None:
+    """Makes sure that no text is longer than any name: the globs of the policy are matched with them.
+
+    Raises:
+        ApiError: 422, one is.
+    """
+    for field, value in part.items():
+        if isinstance(value, str) and len(value) > MAX_GLOB_CHARS:
+            message = f"Too long: may not be more than {MAX_GLOB_CHARS} characters"
+            raise invalid(kind, _GROUP, f"{where}.{field}"[:MAX_GLOB_CHARS], message)
 
 
 def _resource_action(attributes: Json) -> Action:

@@ -14,7 +14,7 @@ from tests.support.joined import Pair, joined
 from tunnel.aio.sessions.incoming import IncomingStream
 from tunnel.aio.sessions.stream import Stream
 from tunnel.core.wire.errors import Code, OpenRefused
-from tunnel.core.wire.target import Target, TcpTarget
+from tunnel.core.wire.target import ServiceTarget, Target, TcpTarget
 
 
 @dataclass(kw_only=True)
@@ -75,6 +75,9 @@ class Site:
         return name == "box-7"
 
     async def accept(self, incoming: IncomingStream) -> None:
+        if isinstance(incoming.target, ServiceTarget):
+            await late_echo(incoming.accept("127.0.0.1:7" if incoming.target.name == "echo" else ""))
+            return
         assert isinstance(incoming.target, TcpTarget)
         match incoming.target.port:
             case 1:
@@ -83,6 +86,8 @@ class Site:
                 incoming.refuse(Code.NOT_ALLOWED, "not\r\nX-Injected: yes\r\n\r\nallowed \x00 \N{BLACK STAR}")
             case 3:
                 await self._never()
+            case 9:
+                await late_echo(incoming.accept("somewhere"))
             case 21:
                 await banner(incoming.accept("127.0.0.1:21"))
             case 25:

@@ -10,12 +10,14 @@ import pytest
 from cloud_server.frontends.exposed import Exposed
 from cloud_server.opens.expose_rule import ExposeRule
 from cloud_server.opens.live import LiveOpen
+from cloud_server.opens.policy import DoorPolicy
 from tests.support.doors import Doors, Nobody, who
 from tests.support.joined import joined
+from tests.support.policies import rights_of
 from tests.support.principals import user
 from tests.support.waits import eventually
 from tunnel.aio.sessions.stream import Stream
-from tunnel.core.wire.errors import Code, OpenRefused
+from tunnel.core.wire.errors import Code, OpenRefused, StreamError
 from tunnel.core.wire.faults import METADATA_NOT_NAMED
 from tunnel.core.wire.limits import Limits
 from tunnel.core.wire.target import ServiceTarget, Target, TcpTarget
@@ -83,6 +85,52 @@ async def test_another_agent_does_not(by_name: bool) -> None:
             with pytest.raises(OpenRefused, match="site-b") as caught:
                 await both.server.open(target, deadline_s=5)
     assert caught.value.code is (Code.NO_SERVICE if by_name else Code.NOT_ALLOWED)
+
+
+LOOPBACK_DENIED = rights_of(
+    """
+    [[role]]
+    name = "no-loopback"
+    [[role.deny]]
+    targets = ["127.0.0.0/8:*"]
+    [[binding]]
+    role = "no-loopback"
+    groups = ["system:agents"]
+    """
+)
+
+
+@pytest.mark.parametrize("way", ["name", "host", "address"])
+async def test_what_is_exposed_and_denied_by_its_address_is_sent_nothing(way: str) -> None:
+    heard: list[bytes] = []
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionResetError):
+            heard.append(await reader.read())
+        writer.close()
+
+    server = await asyncio.start_server(listen, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        rules = (greeter(port), ExposeRule(target=TargetRule.parse(f"localhost:{port}")))
+        doors = Doors(NoWayOut(), policy=DoorPolicy(LOOPBACK_DENIED))
+        ways = Exposed(doors.door, rules, lambda name: who().agent(name, "5f3a"))
+        target: Target = ServiceTarget("greeter") if way == "name" else TcpTarget(
+            "localhost" if way == "host" else "127.0.0.1", port
+        )  # fmt: skip
+        async with joined(ways.acceptor("site-a")) as both:
+
+            async def refused() -> None:
+                stream = await both.server.open(target, deadline_s=5, early_data=b"secret")
+                await stream.read()
+
+            with pytest.raises(StreamError) as caught:
+                await refused()
+            assert caught.value.code is Code.NOT_ALLOWED
+            await eventually(lambda: doors.records.of("end", "refused"))
+    assert b"secret" not in b"".join(heard)
+    assert doors.records[-1]["reason"] == "not_allowed"
+    assert "no-loopback.deny[0]" in doors.records[-1]["text"]
 
 
 @pytest.mark.parametrize(

@@ -31,9 +31,9 @@ from tunnel.aio.sessions.incoming import GAVE_UP
 from tunnel.aio.sessions.stream import Stream
 from tunnel.aio.sockets.listener import Listener
 from tunnel.core.wire.errors import Code, OpenRefused, StreamReset
-from tunnel.core.wire.target import TcpTarget
+from tunnel.core.wire.target import ServiceTarget, TcpTarget
 
-ECHO, NEVER, RESETS = 7, 3, 25
+ECHO, NEVER, RESETS, UNTOLD = 7, 3, 25, 9
 
 
 def box(port: int) -> Route:
@@ -253,6 +253,36 @@ async def test_a_name_that_turns_out_to_be_a_denied_address_gets_not_a_byte() ->
         assert allowed is not None
         assert [asked.early_data for asked in far.asked[1:]] == [b"early"]
         allowed.opened().reset()
+
+
+async def test_a_service_that_turns_out_to_be_a_denied_address_gets_not_a_byte() -> None:
+    async with site() as far:
+        served = Route("box-7", ServiceTarget("echo"))
+        doors = Doors(far, policy=DoorPolicy(LOOPBACK_DENIED))
+        with pytest.raises(OpenRefused, match=r"echo is 127\.0\.0\.1:7 there, not allowed by rule no-l.*deny"):
+            await doors.door.open(asking(served, early_data=b"secret"))
+        assert [asked.early_data for asked in far.asked] == [b""]
+        # Of a service inside the box there is no address, and so no deny of one.
+        live = await doors.door.open(asking(Route("box-7", ServiceTarget("inside")), early_data=b"early"))
+        assert live is not None
+        assert await live.opened().read() == b"early"
+        doors.door.standing.rules_changed()
+        assert live.stream is not None
+        assert live.stream.error is None
+        live.opened().reset()
+
+
+async def test_a_name_whose_address_the_box_does_not_tell_is_refused_where_a_deny_may_be_about_it() -> None:
+    async with site() as far:
+        untold = Route("box-7", TcpTarget("db.example", UNTOLD))
+        doors = Doors(far, policy=DoorPolicy(OTHERS_DENIED))
+        with pytest.raises(OpenRefused, match=r"db\.example:9 is somewhere there, not allowed by rule no-l") as caught:
+            await doors.door.open(asking(untold, early_data=b"secret"))
+        assert caught.value.code is Code.NOT_ALLOWED
+        assert [asked.early_data for asked in far.asked] == [b""]
+        live = await Doors(far).door.open(asking(untold))
+        assert live is not None
+        live.opened().reset()
 
 
 async def test_first_bytes_that_had_to_wait_are_sent_behind_the_answer() -> None:

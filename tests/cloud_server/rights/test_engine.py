@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -229,3 +230,33 @@ def test_which_agents_are_shown() -> None:
     assert server("box-2", {})
     for name, labels in agents:
         assert shown(name, labels) == rights.decide(fleet(Verb.GET, agent=name, labels=labels)).allowed
+
+
+def test_a_pattern_of_many_stars_takes_no_time_that_grows_with_them() -> None:
+    """By backtracking, this would not end before the world does: the event loop stands meanwhile."""
+    stars = "a*" * 20 + "b"
+    rights = rights_of(
+        f"""
+        [[role]]
+        name = "starry"
+        [[role.allow]]
+        agents = ["{stars}"]
+        verbs = ["exec"]
+        [[role.allow]]
+        verbs = ["logs"]
+        units = ["{stars}"]
+        [[role.allow]]
+        verbs = ["impersonate"]
+        whom = ["user:{stars}"]
+        [[binding]]
+        role = "starry"
+        users = ["ann"]
+        """
+    )
+    long = "a" * 253
+    began_s = time.process_time()
+    for end, allowed in (("", False), ("b", True)):
+        assert rights.decide(fleet(Verb.EXEC, agent=long + end)).allowed is allowed
+        assert rights.decide(fleet(Verb.LOGS, unit=long + end)).allowed is allowed
+        assert rights.decide(fleet(Verb.IMPERSONATE, whom=f"user:{long}{end}")).allowed is allowed
+    assert time.process_time() - began_s < 2

@@ -75,3 +75,10 @@ def test_somebody_whom_nothing_allows_and_a_built_in_group() -> None:
 def test_what_cannot_be_understood(words: dict[str, Any], said: str) -> None:
     with pytest.raises(AskUnclear, match=said):
         build_ask(**words)
+
+
+def test_names_that_are_longer_than_any_are_not_weighed() -> None:
+    long = "a" * 254
+    for given in ({"user": long}, {"agent": long}, {"unit": long}, {"whom": f"user:{long}"}):
+        with pytest.raises(AskUnclear, match="longer than any name"):
+            build_ask(**{"user": "ann", "verb": "exec", **given})  # type: ignore[arg-type]

@@ -18,6 +18,7 @@ from tunnel.core.wire.metadata_addresses import faces, is_metadata, literal_addr
         "169.254.169.254", "169.254.0.0", "169.254.255.255", "100.100.100.200", "168.63.129.16", "fe80::1", "febf::1",
         "fd00:ec2::254", "::ffff:169.254.169.254", "64:ff9b::169.254.169.254", "64:ff9b:1::169.254.169.254",
         "64:ff9b:1:a9fe:a9:fe00::", "64:ff9b:1:a9:fe:a9fe::", "64:ff9b:1:0:a9:fea9:fe00::", "2002:a9fe:a9fe::1",
+        "::ffff:0:169.254.169.254", "2001:0:a9fe:a9fe::1", "2001:0:a00:1:0:0:5601:5601",
     ],
 )  # fmt: skip
 def test_what_is_one(text: str) -> None:
@@ -29,6 +30,7 @@ def test_what_is_one(text: str) -> None:
     [
         "169.253.255.255", "169.255.0.0", "100.100.100.201", "10.0.0.1", "127.0.0.1", "::1", "fec0::1", "fd00:ec2::253",
         "64:ff9b::10.0.0.1", "64:ff9b:1::a00:1", "2002:a00:1::1", "64:ff9b:2::a9fe:a9fe",
+        "::ffff:0:10.0.0.1", "2001:0:a00:1:0:0:f5ff:fffe",
     ],
 )  # fmt: skip
 def test_what_is_none(text: str) -> None:
@@ -73,3 +75,14 @@ def test_ipv6_and_names() -> None:
     assert literal_address("a:b") is None
     assert literal_address("db.example.com") is None
     assert literal_address("") is None
+
+
+@pytest.mark.parametrize("digit", ["1", "7", "0", "0x1", "0xf"])
+def test_many_digits_are_no_address_and_no_fault(digit: str) -> None:
+    host = digit + digit[-1] * 5000
+    assert literal_address(host) == (ip_address("0.0.0.0") if digit == "0" else None)
+
+
+def test_leading_zeros_say_nothing() -> None:
+    assert literal_address("0" * 5000 + "251.0376.0251.0376") == ip_address("169.254.169.254")
+    assert literal_address("0x" + "0" * 5000 + "7f000001") == ip_address("127.0.0.1")

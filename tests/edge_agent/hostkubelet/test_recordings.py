@@ -27,8 +27,10 @@ from tests.support.channel_client import (
     exec_target,
     upgrade_headers,
 )
+from tests.support.principals import ANN, user
 from tests.support.waits import eventually
 from tunnel.core.wire.exec_terms import ExecTerms
+from tunnel.core.wire.principal import Principal
 
 KIB = 1024
 
@@ -42,10 +44,14 @@ async def recording(folder: Path, **settings: Any) -> AsyncIterator[Box]:
         yield box
 
 
-async def demanded(box: Box, *command: str, tty: bool = True, stdin: bool = True) -> ChannelClient:
+async def demanded(
+    box: Box, *command: str, tty: bool = True, stdin: bool = True, who: Principal = ANN
+) -> ChannelClient:
     """A command that the server wants recorded."""
     headers = [*upgrade_headers(), *ExecTerms(record=True).headers()]
-    return await ChannelClient.open(box.connect(), exec_target(POD, command, stdin=stdin, tty=tty), headers)
+    return await ChannelClient.open(
+        box.connect(principal=who), exec_target(POD, command, stdin=stdin, tty=tty), headers
+    )
 
 
 def files(folder: Path) -> list[Path]:
@@ -220,6 +226,23 @@ async def test_the_oldest_go_when_all_together_are_full(tmp_path: Path) -> None:
         await first.send(STDIN, b"\n")
         await first.finish()
         assert "more" in written(lines(kept)[1])
+
+
+async def test_nobody_makes_what_others_did_go(tmp_path: Path) -> None:
+    limits = {"max_file_bytes": 64 * KIB, "max_total_bytes": 64 * KIB}
+    async with recording(tmp_path, **limits) as box:
+        await done(await demanded(box, "echo", "evidence", tty=False))
+        (evidence,) = files(tmp_path)
+        for _ in range(20):
+            await done(await demanded(box, "true", tty=False, who=user("mallory")))
+        assert evidence in files(tmp_path)
+        while len(files(tmp_path)) < 16:
+            await done(await demanded(box, "true", tty=False, who=user("mallory")))
+        # Of somebody who has none there is none to go.
+        with pytest.raises(UpgradeRefused, match="those that are over of user:eve do not make room enough"):
+            await demanded(box, "true", tty=False, who=user("eve"))
+        await done(await demanded(box, "true", tty=False))
+        assert evidence not in files(tmp_path), "one's own oldest goes"
 
 
 async def test_or_nothing_new_is_run(tmp_path: Path) -> None:

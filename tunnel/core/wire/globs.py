@@ -21,6 +21,11 @@ def is_wild(text: str) -> bool:
     return _WILD.search(text) is not None
 
 
+def fixed_head(glob: str) -> str:
+    """Returns what every name that a pattern matches begins with: all of it up to its first `*` or `?`."""
+    return _WILD.split(glob, maxsplit=1)[0]
+
+
 def matches(glob: str, name: str) -> bool:
     """Returns whether a pattern matches a name. Nothing matches the empty one, which is nobody's.
 

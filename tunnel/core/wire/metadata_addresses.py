@@ -24,7 +24,11 @@ NAT64: Final = ip_network("64:ff9b::/96")
 """RFC 6052 2.1: the IPv4 address is in the last 32 bits."""
 LOCAL_NAT64: Final = ip_network("64:ff9b:1::/48")
 """RFC 8215: the operator chooses the length of the prefix, and with it where the IPv4 address is."""
+SIIT: Final = ip_network("::ffff:0:0:0/96")
+"""RFC 2765 2.1, IPv4-translated addresses: a stateless translator takes the last 32 bits. Not IPv4-mapped ones."""
 _NUMBER = re.compile(r"0[xX][0-9A-Fa-f]+|0[0-7]*|[1-9][0-9]*")
+MAX_DIGITS = 64
+"""Of a number in an address: more are leading zeros, or too many for 32 bits, and cost time to read."""
 _PARTS = 4
 
 
@@ -62,7 +66,7 @@ def literal_address(host: str) -> Address | None:
 
 def _embedded(address: IPv6Address) -> Iterator[IPv4Address]:
     number = int(address)
-    if address in NAT64:
+    if address in NAT64 or address in SIIT:
         yield IPv4Address(number & 0xFFFFFFFF)
     elif address in LOCAL_NAT64:
         # RFC 6052 2.2: behind a prefix of 48, 56, 64 or 96 bits; the eight bits from 64 on are left out.
@@ -72,6 +76,8 @@ def _embedded(address: IPv6Address) -> Iterator[IPv4Address]:
         yield IPv4Address(number & 0xFFFFFFFF)
     elif address.sixtofour is not None:
         yield address.sixtofour
+    elif address.teredo is not None:
+        yield from address.teredo  # RFC 4380 4: of its server, and of the client behind that
 
 
 def _inet_aton(text: str) -> IPv4Address | None:
@@ -79,7 +85,8 @@ def _inet_aton(text: str) -> IPv4Address | None:
     words = text.split(".")
     if len(words) > _PARTS or not all(map(_NUMBER.fullmatch, words)):
         return None
-    # Bounded: ten digits are more than 32 bits have, leading zeros apart.
+    if any(len(word) > MAX_DIGITS and len(word.lstrip("0xX")) > MAX_DIGITS for word in words):
+        return None
     numbers = [_number(word) for word in words]
     *first, last = numbers
     if any(number > 0xFF for number in first) or last >= 1 << 8 * (_PARTS - len(first)):

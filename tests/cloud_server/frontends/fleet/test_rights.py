@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -133,6 +134,18 @@ RIGHTS = rights_of(SITES)
 NARROWER = rights_of(SITES.replace('site = "a"', 'site = "none"'))
 OTHER_RULES = rights_of(SITES.replace('localhost:80"', 'localhost:81"'))
 NO_RIGHTS = rights_of("")
+DENIED_AT_B = rights_of(
+    """
+[[role]]
+name = "all-but-b"
+[[role.allow]]
+[[role.deny]]
+agents = ["b-*"]
+[[binding]]
+role = "all-but-b"
+users = ["ann"]
+"""
+)
 ANN_ADMINISTERS = rights_of(
     SITES
     + """
@@ -280,6 +293,34 @@ async def test_an_account_is_demanded_of_the_boxs_own_pod_alone(boxes: Boxes) ->
         assert "as-operator" in refused["message"]
 
 
+async def test_the_box_of_a_hidden_pod_is_not_told(boxes: Boxes) -> None:
+    async def serve(duplex: Duplex) -> None:
+        http = ServerConnection(duplex)
+        await http.next_request()
+        await http.respond(200, (), pod_list("web-0", "host"))
+        await duplex.aclose()
+
+    async def told(name: str, verb: str, sub: str) -> str:
+        attributes = {"verb": verb, "resource": "pods", "name": name, "subresource": sub}
+        _, body = await _review(boxes, "SelfSubjectAccessReview", resourceAttributes=attributes)
+        return str(body["status"]).replace(name, "POD")
+
+    async with joined(acceptor(serve)) as pair:
+        boxes.fleet.opener.pairs["b-1"] = pair
+        boxes.fleet.registry.change("b-1", since=START + timedelta(hours=1))
+        await eventually(lambda: boxes.fleet.server._mirror.owner("default", "web-0") == "b-1", what="the other pod")
+        # Of site b, the policy says other things than of a box that is not there, and names it.
+        for rights in (RIGHTS, DENIED_AT_B):
+            boxes.policy.rights = rights
+            for verb, sub in (("get", ""), ("get", "log"), ("create", "exec"), ("create", "portforward")):
+                assert await told("web-0", verb, sub) == await told("web-9", verb, sub)
+                assert "b-1" not in await told("web-0", verb, sub)
+            hidden = f"{PODS}/{{}}/exec?command=id&container=none"
+            refused = await boxes.refusal(hidden.format("web-0"), 404, headers=UPGRADE)
+            none = await boxes.refusal(hidden.format("web-9"), 404, headers=UPGRADE)
+            assert str(refused).replace("web-0", "web-9") == str(none)
+
+
 async def test_copies_without_commands(boxes: Boxes) -> None:
     robot = {**UPGRADE, "authorization": f"Bearer {TOKEN}"}
     copy = "command=tar&command=cf&command=-&command=/etc/hostname"
@@ -331,6 +372,7 @@ async def test_who_may_acts_as_somebody_else_with_no_more_than_that_one_has(boxe
             in (refused["message"])
         )
     await boxes.refusal("/api/v1/nodes", 400, headers={**token, "impersonate-group": "site-b"}, **as_robot)
+    await boxes.refusal("/api/v1/nodes", 422, headers={**token, "impersonate-user": "a" * 254}, **as_robot)
 
     await ask(boxes.fleet, f"{PODS}/a-1/log?container=nginx.service", headers=as_ann, **as_robot)
     record = boxes.fleet.doors.records.of("open")[-1]
@@ -380,6 +422,42 @@ async def test_labels_change_what_a_watch_sees(boxes: Boxes) -> None:
     assert await boxes.names("/api/v1/nodes") == ["a-1", "a-2", "b-1"]
 
 
+async def test_what_is_hidden_while_its_box_is_asked_is_not_shown(tmp_path: Path) -> None:
+    measuring: set[str] = set()
+    go = asyncio.Event()
+
+    def serving(name: str) -> Kubelet:
+        async def serve(duplex: Duplex) -> None:
+            http = ServerConnection(duplex)
+            request = await http.next_request()
+            assert request is not None
+            if request.target == "/pods":
+                await http.respond(200, (), pod_list(name, "host"))
+            else:
+                measuring.add(name)
+                await go.wait()
+                sample = {"cpu": {"usageNanoCores": 1}, "memory": {"workingSetBytes": 1}}
+                await http.respond(200, (), json.dumps({"node": sample, "pods": []}).encode())
+            await duplex.aclose()
+
+        return serve
+
+    labels = dict(BOX)
+    policy = DoorPolicy(RIGHTS, lambda name: labels.get(name, {}))
+    registry = FakeRegistry(*(box(name) for name in BOX))
+    metrics = "/apis/metrics.k8s.io/v1beta1/nodes"
+    async with running_fleet(tmp_path, registry, {name: serving(name) for name in BOX}, policy) as fleet:
+        await eventually(lambda: len(fleet.opener.opened) >= len(BOX), what="the kubelets were asked")
+        async with asyncio.TaskGroup() as tasks:
+            asking = [tasks.create_task(ask(fleet, path)) for path in (metrics, f"{metrics}/a-2", "/api/v1/nodes/a-2")]
+            await eventually(lambda: measuring >= {"a-1", "a-2"}, what="the boxes are measured")
+            labels["a-2"] = {"site": "b"}
+            go.set()
+        listed, one, node = (task.result() for task in asking)
+    assert (listed[0], [item["metadata"]["name"] for item in listed[1]["items"]]) == (200, ["a-1"])
+    assert (one[0], node[0]) == (404, 404)
+
+
 async def test_who_may_see_nothing_is_told(boxes: Boxes) -> None:
     boxes.policy.rights = NO_RIGHTS
     refused = await boxes.refusal("/api/v1/nodes", 403)
@@ -422,6 +500,14 @@ async def test_reviews_are_answered_by_the_policy(boxes: Boxes) -> None:
     assert {"nodes", "pods", "pods/log", "pods/exec", "pods/portforward"} <= listed
     assert not listed & {"pods/recordings", "subjectaccessreviews", "users", "groups"}
     assert (status["incomplete"], "ask with a name" in status["evaluationError"]) == (True, True)
+
+
+@pytest.mark.parametrize("field", ["name", "namespace", "resource", "subresource", "group", "verb"])
+async def test_a_name_longer_than_any_is_not_weighed(boxes: Boxes, field: str) -> None:
+    attributes = {"verb": "get", "resource": "nodes", "name": "a-1"}
+    for text, expected in (("a" * 253, 201), ("a" * 254, 422)):
+        found, body = await _review(boxes, "SelfSubjectAccessReview", resourceAttributes={**attributes, field: text})
+        assert found == expected, body
 
 
 async def test_rights_of_others_are_for_administrators(boxes: Boxes) -> None:
