@@ -1,4 +1,4 @@
-"""What the commands do about the authority: showing it, and having another take its place."""
+"""Does what the `cloud-server authority` commands do: shows the authority, and has another one take its place."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from tunnel.core.wire.faults import AGENTS_BEHIND, HOSTS_FILE_UNUSABLE
 T = TypeVar("T")
 
 NAMED = 10
-"""Agents that one line names."""
+"""The most agents that one line names."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """How it stands."""
+    """The state of the authority: who signs, who is trusted beside it, and who is not ready for the next step."""
 
     signs: x509.Certificate
     beside: x509.Certificate | None
-    """A second one, which is trusted and signs nothing; None without one."""
+    """The certificate of a second authority, which is trusted and signs nothing; None without one."""
     agents: Behind
-    """Who is not ready for the first to be the only one."""
+    """Who is not ready for the first authority to be the only one."""
     moved: Behind | None
-    """Who does not trust the second one yet, and so could not be served by it; None without one."""
+    """Who does not trust the second authority yet, so that it could not serve them; None without one."""
 
 
 def show(config_path: Path) -> Shown:
-    """How the authority of a configuration stands.
+    """Returns the state of the authority that a configuration names.
 
     Raises:
         ConfigError: the configuration cannot be read.
@@ -55,7 +55,7 @@ def show(config_path: Path) -> Shown:
 
 
 def add(config_path: Path) -> CertificateAuthority:
-    """Make a second authority; returns it.
+    """Makes a second authority, which is trusted and signs nothing yet, and returns it.
 
     Raises:
         ConfigError, SetupFailed: as above, or there are two already, or the folder cannot be written.
@@ -64,7 +64,7 @@ def add(config_path: Path) -> CertificateAuthority:
 
 
 def move(config_path: Path) -> CertificateAuthority:
-    """Have the second authority sign; returns it.
+    """Makes the second authority sign from now on, and returns it.
 
     Nobody is locked out by that: agents that do not know it yet see in the server's chain that the first one has signed
     it, and their own certificates are accepted until `drop`.
@@ -76,9 +76,9 @@ def move(config_path: Path) -> CertificateAuthority:
 
 
 def drop(config_path: Path, *, force: bool) -> tuple[x509.Certificate, Behind]:
-    """Trust the second authority no more; returns its certificate, and whom that locks out.
+    """Stops trusting the second authority. Returns its certificate, and whom that locks out.
 
-    `force`: also when there is anybody.
+    `force` says to do so also when that locks somebody out.
 
     Raises:
         ConfigError, SetupFailed, AdministrationFailed: as above, or agents or users would be locked out.
@@ -92,19 +92,22 @@ def drop(config_path: Path, *, force: bool) -> tuple[x509.Certificate, Behind]:
 
 
 def line(certificate: x509.Certificate, does: str) -> str:
-    """An authority for people."""
+    """Returns one line about an authority for people; `does` says what it does."""
     name = certificate.subject.rfc4514_string()
     return f"{authority_id(certificate)[:16]}\t{name}\tuntil {date(certificate.not_valid_after_utc)}\t{does}"
 
 
 def names(agents: Sequence[str]) -> str:
-    """The first of them, and how many more there are."""
+    """Returns the first NAMED of the names, and how many more there are."""
     shown = ", ".join(agents[:NAMED])
     return f"{shown} and {len(agents) - NAMED} more" if len(agents) > NAMED else shown
 
 
 def held(users: Sequence[str]) -> str:
-    """How many certificates users hold, and whose they are."""
+    """Returns how many certificates users hold, and the names of their users.
+
+    `users` has one entry for each certificate.
+    """
     whose = names(sorted(set(users)))
     return f"{len(users)} certificate{'' if len(users) == 1 else 's'} of users{f': {whose}' if whose else ''}"
 
@@ -113,7 +116,7 @@ def held(users: Sequence[str]) -> str:
 
 
 def _lost(left: Behind) -> str:
-    """Whom it would lock out, and what to do about it; empty for nobody."""
+    """Returns who would be locked out, and what to do about it; empty when nobody would."""
     told = []
     if lost := left.locked_out:
         told.append(

@@ -63,7 +63,7 @@ class Certificates:
         self.late_agents: list[str] = []
         """The names of agents that were connected at the last look and had not renewed their certificate in time."""
         self.users_near_end: list[Watched] = []
-        """Certificates of users on record whose end is near, as seen last."""
+        """The certificates of users on record that ended soon at the last look."""
 
     @property
     def watched(self) -> Sequence[Watched]:

@@ -1,4 +1,4 @@
-"""`cloud-server certificate` and `cloud-server authority`."""
+"""The commands of `cloud-server certificate` and `cloud-server authority`."""
 
 from __future__ import annotations
 

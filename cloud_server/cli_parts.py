@@ -1,4 +1,4 @@
-"""What several groups of the `cloud-server` command need."""
+"""Holds what several groups of the `cloud-server` command share."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ T = TypeVar("T")
 
 
 def administered(config: Path, work: Callable[[Administration], Awaitable[T]]) -> T:
-    """Do some work with the records of a configuration's state folder.
+    """Runs `work` with the records of a configuration's state folder, and returns its result.
 
     Raises:
-        Failed: it cannot be done.
+        Failed: the work cannot be done.
+        ConfigError: the configuration cannot be read.
     """
     from cloud_server.administer import administer
     from cloud_server.config import load_server_config
@@ -33,7 +34,9 @@ def administered(config: Path, work: Callable[[Administration], Awaitable[T]]) -
 
 
 def read_labels(words: Sequence[str], *, removal: bool = False) -> dict[str, str | None]:
-    """Labels as words have them: `site=lyon`, and with `removal` `site-`, which is None.
+    """Returns the labels that words give, such as `site=lyon`.
+
+    With `removal` the word `site-` gives None, which takes it away.
 
     Raises:
         click.UsageError: a word is no label.

@@ -1,4 +1,4 @@
-"""`cloud-server user`: who may log in, with what, and until when."""
+"""The commands of `cloud-server user`: who may log in, with what, and until when."""
 
 from __future__ import annotations
 
@@ -152,7 +152,10 @@ def user_token(config: Path, expires: timedelta, out: Path | None, force: bool, 
 
 
 def _roles(config: Path) -> Callable[[ListedUser], Sequence[str] | None]:
-    """What tells a user's roles by the policy file; None of everybody, with a warning, where that cannot be used."""
+    """Returns a function that tells a user's roles by the policy file.
+
+    When the file cannot be used, it prints a warning, and the function returns None for everybody.
+    """
     from cloud_server.config import load_server_config, policy_file_of
     from cloud_server.rights.policy_file import NO_POLICY, load_policy_if_any
     from tunnel.aio.process.config import ConfigError

@@ -121,7 +121,7 @@ class PolicyConfig:
     """The `[policy]` section: who may do what."""
 
     file: Path | None = None
-    """None: `policy.toml` in the state folder."""
+    """The policy file; None means `policy.toml` in the state folder."""
 
 
 class IssuerUrl(str):
@@ -131,7 +131,11 @@ class IssuerUrl(str):
 
     @classmethod
     def from_config(cls, value: object) -> IssuerUrl:
-        """Check a value of a configuration."""
+        """Returns the URL that a value of a configuration stands for.
+
+        Raises:
+            ValueError: the value is no https:// address of an issuer.
+        """
         url = urlsplit(value) if isinstance(value, str) and value.isascii() and value.isprintable() else urlsplit("")
         if url.scheme != "https" or not url.hostname or url.query or url.fragment or "@" in url.netloc:
             raise ValueError(
@@ -141,13 +145,17 @@ class IssuerUrl(str):
 
 
 class SigningAlgorithm(str):
-    """What ID tokens may be signed with."""
+    """An algorithm that ID tokens may be signed with, one of ALGORITHMS."""
 
     __slots__ = ()
 
     @classmethod
     def from_config(cls, value: object) -> SigningAlgorithm:
-        """Check a value of a configuration."""
+        """Returns the algorithm that a value of a configuration names.
+
+        Raises:
+            ValueError: it is not among ALGORITHMS.
+        """
         if value not in ALGORITHMS:
             raise ValueError(f"{value!r} is not taken: only {', '.join(ALGORITHMS)}, whose keys can be public")
         return cls(value)
@@ -158,11 +166,11 @@ class OidcConfig:
     """The `[oidc]` section: an issuer whose ID tokens are taken."""
 
     issuer: IssuerUrl | None = None
-    """None: no ID token is taken."""
+    """The URL of the issuer; None means that no ID token is taken."""
     client_id: str = ""
-    """What `longline login` is called at the issuer."""
+    """The name that `longline login` has at the issuer."""
     audiences: list[str] = dataclasses.field(default_factory=list)
-    """One of which a token must be made for; empty: `client_id` only."""
+    """The audiences, of which a token must be made for one; empty means `client_id` only."""
     username_claim: str = "sub"
     unverified_email: bool = False
     """Whether `username_claim = "email"` takes an address that the issuer does not say it has verified."""
@@ -174,14 +182,14 @@ class OidcConfig:
         default_factory=lambda: [SigningAlgorithm(one) for one in DEFAULT_ALGORITHMS]
     )
     ca_file: Path | None = None
-    """Authorities of the issuer's certificate; None: those that the system trusts."""
+    """The file of authorities for the issuer's certificate; None means those that the system trusts."""
     leeway_s: Seconds = Seconds(10.0)
     scopes: list[str] = dataclasses.field(default_factory=lambda: ["openid", "profile", "email", "offline_access"])
-    """What `longline login` asks for."""
+    """The scopes that `longline login` asks for."""
 
     @property
     def settings(self) -> OidcSettings | None:
-        """As the verifier takes it; None: no ID token is taken."""
+        """Returns the settings as the verifier takes them; None when no ID token is taken."""
         if self.issuer is None:
             return None
         return OidcSettings(
@@ -201,7 +209,7 @@ class OidcConfig:
         )
 
     def faults(self) -> Iterable[Fault]:
-        """What does not fit together."""
+        """Yields what does not fit together in the section."""
         if self.issuer is None:
             if self != OidcConfig():
                 yield Fault("oidc", "issuer is missing: nothing else of [oidc] means anything without it")

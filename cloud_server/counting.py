@@ -84,7 +84,7 @@ class Counting:
         )
 
     def _expiries(self) -> Mapping[str, datetime]:
-        """By name: the server's own, and those of users that are near their end."""
+        """Returns the ends of certificates by name: of the server's own, and of those of users that end soon."""
         near = {one.name: one.validity.not_after for one in self._server.users_near_end()}
         return {**near, **self._server.certificates.ends()}
 

@@ -69,7 +69,7 @@ def operators_login(config: ServerConfig) -> Watched | None:
 
 
 def server_names(config: ServerConfig) -> list[str]:
-    """The names and addresses of the server's certificate, in order; none when it cannot be read. Blocking."""
+    """Returns the names and addresses of the server's certificate, sorted; empty when it cannot be read. Blocking."""
     try:
         found = _read((config.tunnel.certificate or state_of(config) / SERVER_FILE).read_bytes())
     except OSError:

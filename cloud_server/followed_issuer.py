@@ -1,4 +1,4 @@
-"""The issuer whose ID tokens a server takes: the one of its configuration, whichever that is."""
+"""Follows the issuer whose ID tokens the server takes, whichever the configuration names at the moment."""
 
 from __future__ import annotations
 
@@ -18,14 +18,20 @@ if TYPE_CHECKING:
 
 PART = "oidc"
 Watch = Callable[[asyncio.Task[None]], None]
-"""Is given each task that may not end by itself."""
+"""A function that is given each task that may not end by itself."""
 
 
 class FollowedIssuer:
-    """Tells an authenticator of its ID tokens. `follow` another issuer, or none, at any time."""
+    """Makes an authenticator take the ID tokens of an issuer.
+
+    Call `follow` for another issuer, or for none, at any time.
+    """
 
     def __init__(self, parts: Parts, authenticator: Authenticator) -> None:
-        """`parts` tells that no keys are known yet; that the issuer is away later is `away`."""
+        """Follows no issuer yet.
+
+        `parts` tells while no keys are known yet; `away` tells that the issuer went away later.
+        """
         self._parts = parts
         self._authenticator = authenticator
         self._settings: OidcSettings | None = None
@@ -34,15 +40,15 @@ class FollowedIssuer:
         self._tasks: TaskOwner | None = None
 
     async def follow(self, settings: OidcSettings | None, connect_port: int | None, watch: Watch) -> bool:
-        """Takes the ID tokens of another issuer, or by other rules, from now on; None: of none.
+        """Takes the ID tokens of another issuer, or by other settings, from now on. With None it takes no ID token.
 
         Args:
-            settings: the issuer.
-            connect_port: of the CONNECT listener, which `longline login` is told; None: there is none.
-            watch: see there.
+            settings: the issuer, and what its tokens must say; None for no issuer.
+            connect_port: the port of the CONNECT listener, which `longline login` is told; None when there is none.
+            watch: is given each task that may not end by itself.
 
         Returns:
-            Whether it is another one, so that nobody may go on who stands on a token of before.
+            Whether there was another issuer before, so that the caller must end what stands on its tokens.
         """
         document = None if settings is None else await asyncio.to_thread(_document, settings, connect_port)
         self._authenticator.login_document = document
@@ -62,11 +68,13 @@ class FollowedIssuer:
 
     @property
     def away(self) -> str:
-        """Why the issuer does not say its keys now, though it did; empty when it does, and where there is none."""
+        """Returns why the issuer does not give its keys now, though it gave them before; empty when it gives them, and
+        when there is no issuer.
+        """
         return self._issuer.away if self._issuer is not None and self._part is not None and self._part.up else ""
 
     async def aclose(self) -> None:
-        """Takes no ID token any more."""
+        """Stops taking ID tokens, and waits until the keys are not followed any more."""
         await self._end()
 
     # Internal
@@ -82,7 +90,7 @@ class FollowedIssuer:
 
 
 def _document(settings: OidcSettings, connect_port: int | None) -> Mapping[str, object]:
-    """What `longline login` is told. Blocking."""
+    """Returns what `longline login` is told of the issuer. Blocking."""
     return {
         "issuer": settings.issuer,
         "client_id": settings.client_id,

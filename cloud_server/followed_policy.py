@@ -1,4 +1,4 @@
-"""The policy of a running server: read at its start, followed like the configuration, swapped as a whole."""
+"""Follows the policy file of a running server: reads it at the start, and swaps the whole policy when it changes."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _log = structlog.get_logger("cloud.policy")
 
 
 class FollowedPolicy:
-    """`load` first, then `run`; `use` when the configuration names another file."""
+    """Follows the policy file. Call `load` first, then `run`; call `use` when the configuration names another file."""
 
     def __init__(self, path: Path, swap: Callable[[PolicyFile], None], on_reloaded: Callable[[Reloaded], None]) -> None:
-        """Nothing is read yet.
+        """Reads nothing yet.
 
         Args:
             path: of the file.
             swap: makes the server go by another policy.
-            on_reloaded: is told how each look at the file went that found something.
+            on_reloaded: is told the result of each look at the file that found something.
         """
         self._swap = swap
         self.state = DesiredState(
@@ -39,26 +39,28 @@ class FollowedPolicy:
 
     @property
     def is_missing(self) -> bool:
-        """Whether there has been no file since the start."""
+        """Returns whether there has been no file since the start."""
         return self.state.current is NO_POLICY
 
     @property
     def fault(self) -> str:
-        """Why the file as it is now cannot be used; empty when it can."""
+        """Returns why the file as it is now cannot be used; empty when it can."""
         return self.state.fault
 
     @property
     def needs_restart(self) -> Sequence[str]:
-        """Nothing: all of a policy is applied at once."""
+        """Returns what of the policy needs a restart. It is always empty: all of a policy is applied at once."""
         return self.state.needs_restart
 
     def as_json(self) -> dict[str, Any]:
-        """Returns how it stands, as `status` of the admin API shows it: with the number of its roles and bindings."""
+        """Returns the state as `status` of the admin API shows it, with the number of roles and bindings, ready for
+        JSON.
+        """
         current = self.state.current
         return {**self.state.as_json(), "roles": len(current.role), "bindings": len(current.binding)}
 
     async def load(self) -> None:
-        """Reads the file for the first time. Without one users may do nothing, and people are told.
+        """Reads the file for the first time. Without a file users may do nothing, and the log says so.
 
         Raises:
             ConfigError: there is a file, and it cannot be used.
@@ -78,7 +80,7 @@ class FollowedPolicy:
         await self.state.run()
 
     async def use(self, path: Path) -> None:
-        """Goes by another file from now on; by the policy before, while that one cannot be used."""
+        """Follows another file from now on. While that one cannot be used, the policy from before stays in force."""
         self.state.path = path
         await self.state.reload("the configuration names another file")
 

@@ -63,22 +63,22 @@ class FrontEnds:
         admin: Routes,
         watch: Callable[[asyncio.Task[None]], None],
     ) -> None:
-        """What they need of the rest.
+        """Opens nothing yet. The arguments are what the front ends need of the rest of the server.
 
         Args:
             state: the state folder.
             tls: the server's certificate.
-            agents: for the fleet API.
-            door: what they open streams through.
-            policy: says who may do what, beside what goes through the door.
-            live: what runs, of which a change may end some.
+            agents: the agents that the fleet API shows.
+            door: opens their streams.
+            policy: decides what does not go through the door.
+            live: the opens that run. A change of a front end may end some.
             authenticator: tells who is asking.
-            logins: is told of who could not say that.
+            logins: is told of clients that could not show who they are.
             audit: takes the records of what is read.
-            parts: keeps each of them up.
-            sockets: that another process, or the service manager, may have handed over.
+            parts: keeps each front end up.
+            sockets: the sockets that another process, or the service manager, may have handed over.
             page: the metrics, for the listener that shows them.
-            admin: what users may ask of the server itself, at the fleet API's listener.
+            admin: the calls about the server itself that users may make, at the fleet API's listener.
             watch: is given each task that may not end by itself.
         """
         self._state = state
@@ -166,7 +166,10 @@ class FrontEnds:
             self._fleet.rights_changed()
 
     def relabelled(self, agent: str) -> None:
-        """The same for labels of a box that the operator has set."""
+        """Tells that the operator has set labels of a box.
+
+        What shows more, or less, than the policy allows now ends soon.
+        """
         if self._fleet is not None:
             self._fleet.relabelled(agent)
 

@@ -1,4 +1,4 @@
-"""What the commands hand out to people, programs and boxes: tokens, certificates and kubeconfigs."""
+"""Makes what the commands hand out to people, programs and boxes: tokens, certificates and kubeconfigs."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ HTTPS_PORT = 443
 
 
 def asked_by() -> str:
-    """Who runs this command, as records have it."""
+    """Returns who runs this command, as records name them."""
     return f"local_process:uid:{os.getuid()}"
 
 
 def create_join_token(
     config_path: Path, agent: str, life: timedelta, count: int = 1, labels: Mapping[str, str] | None = None
 ) -> str:
-    """A token for a box, or for `count` boxes with names like a pattern.
+    """Returns the text of a new token for a box, or for `count` boxes whose names match a pattern.
 
     Raises:
         ConfigError: the configuration cannot be read.
@@ -50,10 +50,10 @@ def create_join_token(
 def create_user_token(
     config: ServerConfig, user: str, life: timedelta, purpose: str = BEARER, scope: Scope = UNLIMITED
 ) -> str:
-    """A bearer token or a login for a user; only its hash is kept.
+    """Returns the text of a new bearer token or login for a user. Only its hash is kept.
 
     Raises:
-        AdministrationFailed: as above, or there is no such user.
+        AdministrationFailed: there is no such user, or the token cannot be kept.
     """
 
     async def create(records: Administration) -> str:
@@ -64,10 +64,11 @@ def create_user_token(
 
 
 def user_certificate(config_path: Path, user: str, life: timedelta) -> str:
-    """A certificate for a user with its key, made here; PEM, the certificate first.
+    """Returns a new certificate for a user with its key, which is made here, as PEM. The certificate comes first.
 
     Raises:
-        ConfigError, AdministrationFailed: as above.
+        ConfigError: the configuration cannot be read.
+        AdministrationFailed: there is no such user, or the certificate cannot be made or kept.
     """
     key_pem = new_key()
 
@@ -79,11 +80,12 @@ def user_certificate(config_path: Path, user: str, life: timedelta) -> str:
 
 
 def user_kubeconfig(config_path: Path, user: str, life: timedelta, *, bearer: bool = False) -> str:
-    """A kubeconfig with a new login for a user, or with a bearer token.
+    """Returns a kubeconfig with a new login for a user, or with a bearer token when `bearer` is set.
 
     Raises:
-        ConfigError, AdministrationFailed: as above.
-        SetupFailed: what has to be in it is not there.
+        ConfigError: the configuration cannot be read.
+        AdministrationFailed: there is no such user, or the login cannot be kept.
+        SetupFailed: something that the kubeconfig needs is not there.
     """
     config = load_server_config(config_path)
     if config.fleet.listen is None:
@@ -99,11 +101,14 @@ def user_kubeconfig(config_path: Path, user: str, life: timedelta, *, bearer: bo
 
 
 def cluster_kubeconfig(config_path: Path, user: str, cluster: str, life: timedelta) -> str:
-    """A kubeconfig for a site's own API server through the CONNECT front end, with a new token for a user, which is
-    good for that API server and for nothing else.
+    """Returns a kubeconfig for a site's own API server, which is reached through the CONNECT front end.
+
+    It has a new token for the user, which is good for that API server and for nothing else.
 
     Raises:
-        ConfigError, AdministrationFailed, SetupFailed: as above.
+        ConfigError: the configuration cannot be read.
+        AdministrationFailed: there is no such user, or the token cannot be kept.
+        SetupFailed: something that the kubeconfig needs is not there.
     """
     config = load_server_config(config_path)
     found = next((one for one in config.cluster if one.name == cluster), None)
@@ -132,7 +137,7 @@ def cluster_kubeconfig(config_path: Path, user: str, cluster: str, life: timedel
 
 
 def _only_this(agent: str, site: Site) -> Scope:
-    """What reaches the API server of a site, as kubectl asks for it, and nothing else.
+    """Returns the scope that covers the API server of a site, as kubectl asks for it, and nothing else.
 
     Raises:
         SiteUnusable: its kubeconfig does not say where that is.

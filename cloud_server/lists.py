@@ -1,4 +1,4 @@
-"""Agents, tokens and users as `cloud-server agent list`, `token list` and `user list` print them."""
+"""Writes agents, tokens and users as `cloud-server agent list`, `token list` and `user list` print them."""
 
 from __future__ import annotations
 
@@ -66,11 +66,11 @@ def token_line(token: ListedToken, now: datetime) -> str:
 
 
 def user_line(user: ListedUser, roles: Sequence[str] | None) -> str:
-    """One line, with tabs between its fields.
+    """Returns a user as one line, with tabs between its fields.
 
     Args:
-        user: whom it is about.
-        roles: the names of the roles that the policy gives them; None where the policy cannot tell.
+        user: whom the line is about.
+        roles: the names of the roles that the policy gives them; None when the policy cannot be used.
     """
     record = user.record
     if record is None:
@@ -92,7 +92,7 @@ def user_line(user: ListedUser, roles: Sequence[str] | None) -> str:
 
 
 def credential_line(one: ListedCredential) -> str:
-    """One line, with tabs between its fields."""
+    """Returns a credential as one line, with tabs between its fields."""
     words = [one.credential_id, one.kind]
     words += [f"only for {limits}"] if (limits := scope_text(one.scope)) else []
     words.append(f"made {date(one.created)}" + (f" by {one.created_by}" if one.created_by else ""))
@@ -102,6 +102,6 @@ def credential_line(one: ListedCredential) -> str:
 
 
 def scope_text(scope: Scope) -> str:
-    """What a credential is limited to, in words; empty for one that is not."""
+    """Returns the limits of a credential in words; empty when it has none."""
     limits = {name: getattr(scope, name) for name in ("frontends", "verbs", "agents", "targets")}
     return "; ".join(f"{name} {', '.join(sorted(one)) or 'none'}" for name, one in limits.items() if one is not None)

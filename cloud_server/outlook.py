@@ -99,7 +99,7 @@ def _taken(address: str, *, own: bool) -> str:
 
 
 def _issuer_fault(settings: OidcSettings) -> str:
-    """Why the keys of an issuer cannot be had from here now; empty when they can."""
+    """Returns why the keys of an issuer cannot be fetched from here now; empty when they can."""
     from cloud_server.trust.oidc.fetch import FetchFailed
     from cloud_server.trust.oidc.issuer import issuer_keys  # costs 10 MB
 

@@ -1,4 +1,4 @@
-"""`cloud-server policy`: check, explain, show and make the policy file."""
+"""The commands of `cloud-server policy`, which check, explain, show and make the policy file."""
 
 from __future__ import annotations
 

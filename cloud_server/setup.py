@@ -38,7 +38,7 @@ from tunnel.kubeapi.kubeconfig import by_login, kubeconfig
 
 ADMIN = "admin"
 INIT = "cloud-server init"
-"""By whom the first user was taken in."""
+"""The name by which records say who took in the first user."""
 CONNECT_LISTEN = HostPort("127.0.0.1:7444")
 FLEET_LISTEN = HostPort("127.0.0.1:7445")
 """The addresses of the CONNECT proxy over TLS, and of the fleet API, in the first configuration."""
@@ -135,16 +135,16 @@ def init_state(folder: Path, hosts: Sequence[str]) -> Made:
 
 
 def renew_certificates(config_path: Path, *, all_of_them: bool, hosts: Sequence[str] = ()) -> list[Path]:
-    """Renew the server's certificate and the authority's, each if it is due; returns the files that are new.
+    """Renews the server's certificate and the authority's, each if it is due. Returns the files that are new.
 
     Args:
         config_path: of the server.
-        all_of_them: also when they are not due.
+        all_of_them: renews them also when they are not due.
         hosts: names and addresses that the server's certificate is to have from now on, beside those that it has.
 
     Raises:
         ConfigError: the configuration cannot be read.
-        SetupFailed: not all of them; the text says why.
+        SetupFailed: they were not all renewed; the text says why.
     """
     check_hosts(hosts)
     config = load_server_config(config_path)
@@ -165,7 +165,7 @@ def renew_certificates(config_path: Path, *, all_of_them: bool, hosts: Sequence[
 
 
 def check_hosts(hosts: Sequence[str]) -> None:
-    """Make sure that all of these can be names or addresses of a server.
+    """Makes sure that all of these can be names or addresses of a server.
 
     Raises:
         SetupFailed: one cannot.
@@ -214,7 +214,7 @@ def bracketed(host: str) -> str:
 
 
 async def _record_admin(state: Path, login: str) -> None:
-    """The first user, with the login in the first kubeconfig."""
+    """Records the first user, with the login in the first kubeconfig."""
     now = datetime.now(UTC)
     user = UserRecord(name=ADMIN, created=now, created_by=INIT, valid_from=now)
     token = UserToken(
@@ -228,7 +228,9 @@ async def _record_admin(state: Path, login: str) -> None:
 
 
 def _longline() -> str:
-    """The operator's program, for a kubeconfig of this machine: beside this one, or wherever PATH has it."""
+    """Returns the operator's program, for a kubeconfig of this machine: the one beside this program, or else its name
+    for PATH.
+    """
     beside = Path(sys.argv[0]).absolute().with_name("longline")
     return str(beside) if os.access(beside, os.X_OK) else "longline"
 

@@ -66,7 +66,7 @@ class AllowConfig:
     """A name for the target, if that is a single one: CONNECT finds it as `<agent>:<service>`. None: it has no name."""
     users: list[NameGlob] = dataclasses.field(default_factory=list)
     groups: list[NameGlob] = dataclasses.field(default_factory=list)
-    """Who may use it, together with `users`; with both empty, everybody whom the server lets."""
+    """The groups that may use it, beside `users`. With both empty, everybody may whom the server lets."""
 
     @property
     def rule(self) -> TargetRule:
@@ -143,7 +143,7 @@ class CommandLine(str):
 
 
 DEFAULT_USER = "root"
-"""The account that commands run as where nothing names one."""
+"""The account that commands run as when nothing names another one."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -153,9 +153,9 @@ class ExecConfig:
     account: AccountName
     users: list[NameGlob] = dataclasses.field(default_factory=list)
     groups: list[NameGlob] = dataclasses.field(default_factory=list)
-    """Who may, together with `users`; with both empty, everybody whom the server lets."""
+    """The groups that may run commands, beside `users`. With both empty, everybody may whom the server lets."""
     commands: list[CommandLine] = dataclasses.field(default_factory=list)
-    """The command lines; empty: all, and so an interactive shell."""
+    """The command lines that may be run; empty when all may be, an interactive shell too."""
 
     @property
     def rule(self) -> ExecRule:
@@ -200,7 +200,7 @@ class HostConfig:
     """The `[host]` section: the box as a pod. With its defaults nothing is reachable."""
 
     exec: bool | list[ExecConfig] = False
-    """Whether everybody may run commands as `user`; or who may, by `[[host.exec]]` sections."""
+    """Whether everybody may run commands as `user`; or sections `[[host.exec]]`, which say who may."""
     user: str = DEFAULT_USER
     shell: str = ""
     units: list[str] = dataclasses.field(default_factory=list)

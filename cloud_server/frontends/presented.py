@@ -1,4 +1,4 @@
-"""Users of an authority of the user's own whose certificate is near its end: what is presented is all that is known
+"""Watches users' certificates of an authority of the user's own that end soon: what is presented is all that is known
 of those. With our own authority each is on record, see `trust.users.Users.lasting`.
 """
 

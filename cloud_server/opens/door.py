@@ -71,7 +71,7 @@ class Door:
             standing: keeps what everything stands on; None: nothing is ever taken away.
         """
         self.standing = Standing() if standing is None else standing
-        """What is opened here is held by it; whatever else lasts is, too."""
+        """The holds of everything that lasts, of which the door takes one for each open."""
         self._live = live
         self.routing = routing
         """The routing in use. It may be replaced as a whole, and holds for what is asked for from then on."""

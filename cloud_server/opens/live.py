@@ -88,7 +88,7 @@ class LiveOpen:
         self.rule = ""
         """The name of the rule that allowed the route, or refused the last one."""
         self.terms = ANY_TERMS
-        """Of an exec: what that rule demands of the box."""
+        """What that rule demands of the box, for an exec."""
         self.tried: list[str] = []
         """The routes that were tried in vain before, each with what came of it."""
         self.stream: Stream | None = None
@@ -102,7 +102,7 @@ class LiveOpen:
         self.scope: asyncio.Timeout | None = None
         """The timeout that the opening waits in; None when it is not being opened."""
         self.hold: Hold | None = None
-        """What it stands on; None where it was refused before."""
+        """The hold on what the caller showed; None when the open was refused before."""
         self._loop = asyncio.get_running_loop()
 
     @property

@@ -1,4 +1,4 @@
-"""What the door asks of the rights: an open, over one of its routes."""
+"""Asks the rights for the door: whether an open may be made over one of its routes."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tunnel.core.wire.target import ServiceTarget, Target, TcpTarget
 from tunnel.core.wire.target_rule import LOOPBACK_NAME
 
 LabelsOf = Callable[[str], Mapping[str, str]]
-"""The labels that the operator has set of an agent."""
+"""A function that returns the labels of an agent, as the operator has set them."""
 _NO_LABELS: Mapping[str, str] = {}
 
 
 def no_labels(_agent: str) -> Mapping[str, str]:
-    """The labels of agents where nobody has set any."""
+    """Returns no labels, for an agent of a server on which nobody sets any."""
     return _NO_LABELS
 
 
@@ -49,15 +49,19 @@ class Policy(Protocol):
 
 
 class DoorPolicy:
-    """The policy of the door: rights that are replaced as a whole."""
+    """The policy of the door. It decides by rights that are replaced as a whole."""
 
     def __init__(self, rights: Rights, labels_of: LabelsOf = no_labels) -> None:
         self.rights = rights
-        """They hold for what is opened from then on; see `Policed.objection` for what runs."""
+        """The rights of the moment. They decide about what is opened from now on; see `Policed.objection` for what
+        runs."""
         self.labels_of = labels_of
 
     def decide(self, request: OpenRequest, route: Route) -> Decision:
-        """See Policy."""
+        """Returns whether a request may take a route, and which rule decided.
+
+        Of several ports the first that is refused decides.
+        """
         if request.caller.by is not None and not (acting := self._decide_acting(request)).allowed:
             return acting
         if request.verb is Verb.PORT_FORWARD and request.ports:
@@ -70,7 +74,7 @@ class DoorPolicy:
         return self.rights.decide(self._ask(request, route.agent, target))
 
     def forbids(self, request: OpenRequest, route: Route, resolved: str) -> Decision | None:
-        """See Policy."""
+        """Returns what forbids the address that a name resolved to at the agent; None when nothing does."""
         if request.verb is not Verb.CONNECT or not is_resolved_there(route.target):
             return None
         target = _address(resolved)
@@ -80,7 +84,7 @@ class DoorPolicy:
         return self.rights.forbids(self._ask(request, route.agent, target))
 
     def weighs_addresses(self, request: OpenRequest) -> bool:
-        """See Policy."""
+        """Returns whether a deny is about addresses, so that a name's must be known before anything is sent to it."""
         return request.verb is Verb.CONNECT and self.rights.denies_targets(request.caller.principal)
 
     def acting(self, by: Principal, scope: Scope, frontend: str, name: str, groups: Iterable[str]) -> Decision:

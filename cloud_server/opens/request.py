@@ -31,13 +31,14 @@ class OpenRequest:
     asked: str
     """The target in the client's words."""
     verb: Verb = Verb.CONNECT
-    """What it is for."""
+    """What the stream is for."""
     unit: str = ""
     """The container of a `logs` or `exec`; empty for other verbs."""
     command: tuple[str, ...] = ()
-    """Of an `exec`."""
+    """The command of an `exec`; empty for other verbs."""
     ports: tuple[int, ...] = ()
-    """Of a `port-forward`, on the agent's own loopback; empty: it is not known before it is carried out."""
+    """The ports of a `port-forward`, on the agent's own loopback; empty when they are not known before it is carried
+    out."""
     via: str = ""
     """The agent in whose network `asked` is meant; empty for whichever the routing finds."""
     route: Route | None = None

@@ -57,7 +57,7 @@ class Served:
     reload: Callable[[str], Awaitable[Reloaded]]
     """Reads the configuration again, and is told why it does."""
     reload_policy: Callable[[str], Awaitable[Reloaded]]
-    """Reads the policy."""
+    """Reads the policy again, and is told why it does."""
     policy: DoorPolicy
     config_path: str
     audit: Audit
@@ -67,7 +67,9 @@ class Api:
     """The admin API: it adds its routes once, and answers them."""
 
     def __init__(self, served: Served, routes: Routes) -> None:
-        """The policy is asked for `observe` before anything is shown, and for `administer` before anything is changed;
+        """Adds the routes of the API to `routes`.
+
+        The policy is asked for `observe` before anything is shown, and for `administer` before anything is changed;
         each change is recorded with who asked for it.
         """
         self._served = served

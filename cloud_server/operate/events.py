@@ -132,7 +132,9 @@ class EventBook:
         self.tell("joined", "joined anew, with another key" if anew else "joined", name)
 
     def agent_record(self, old: AgentRecord, new: AgentRecord) -> None:
-        """What is kept of an agent has changed."""
+        """Adds what a change of an agent's record tells: a copied disk, a return after its certificate's end, a new
+        key.
+        """
         if new.copied is not None and new.copied != old.copied:
             self.tell("copied", f"{COPIED_DISK.code}: a copy of its disk asked for a certificate", new.name)
         if new.ahead is not None and new.ahead != old.ahead:
@@ -155,7 +157,7 @@ class EventBook:
         self._tell_folded(kind, f"turned away at {host}: {error.fault.code}: {error}", name)
 
     def reloaded(self, one: Reloaded, what: Literal["config", "policy"] = "config") -> None:
-        """The configuration, or the policy, was read."""
+        """Adds that the configuration, or the policy, was read, with what came of it."""
         if one.fault:
             self.tell(what, f"the file cannot be used, what it said before stays: {one.fault}")
         else:

@@ -63,7 +63,7 @@ class Sources:
     config: Callable[[], Config | None]
     """Returns how the configuration stands; None while nobody follows a file."""
     policy: Callable[[], Config]
-    """How the policy stands."""
+    """Returns how the policy stands."""
     cluster_ages_s: Callable[[], Mapping[str, float]]
     """Returns how many seconds ago the cluster's API was heard of each kind of object."""
 

@@ -63,18 +63,18 @@ class Sources:
     late_agents: Callable[[], Sequence[str]]
     """Returns the agents whose certificate was not renewed in time."""
     access: Callable[[], Access]
-    """Who may log in."""
+    """Returns how many users may log in, and whose last credential ends next."""
     config: Config
     policy: Config
     policy_missing: Callable[[], bool]
-    """Whether there has been no policy since the start."""
+    """Returns whether there has been no policy since the start."""
     audit: AuditLog
     lost_lines: Callable[[], int]
     store_fault: Callable[[], str]
     unreadable: Callable[[], int]
     """Returns how many records of agents and tokens cannot be read."""
     issuer_away: Callable[[], str]
-    """Why the issuer of ID tokens does not say its keys now; empty when it does, and where there is none."""
+    """Returns why the issuer of ID tokens does not give its keys now; empty when it does, and when there is none."""
     cluster_away: Callable[[], str]
     cluster_ages_s: Callable[[], Mapping[str, float]]
 

@@ -1,4 +1,4 @@
-"""The part of the admin API that is about users and their credentials."""
+"""Serves the part of the admin API that is about users and their credentials."""
 
 from __future__ import annotations
 
@@ -32,10 +32,12 @@ Done = tuple[object, Json]
 
 
 class UsersApi:
-    """Handlers; `Api` adds and records them."""
+    """The handlers of calls about users. `Api` adds them, and records what they change."""
 
     def __init__(self, users: Callable[[], UserAdministration], rights: Callable[[], Rights]) -> None:
-        """Both are asked for at each call."""
+        """Takes functions that return the users and the rights of the moment. They are called
+        for each call of the API.
+        """
         self._find = users
         self._rights = rights
 
@@ -59,7 +61,7 @@ class UsersApi:
         return self._shown(self._users.one(name)), {"user": name, "groups": groups}
 
     async def revoke(self, call: AdminCall) -> Done:
-        """Blocks a user."""
+        """Blocks a user, and keeps the reason that was given."""
         name, reason = call.values["user"], Body(call.body).text("reason", default="")[:MAX_REASON_CHARS]
         await self._users.revoke(name, reason)
         return self._shown(self._users.one(name)), {"user": name, "text": reason}
@@ -75,7 +77,7 @@ class UsersApi:
         return {"token": text, "until": token.expires}, about
 
     async def create_certificate(self, call: AdminCall) -> Done:
-        """Makes a certificate: for whoever shows a login their own, else for the user who is named."""
+        """Makes a certificate: for the owner of the login that was shown, else for the user who is named."""
         body = Body(call.body)
         csr_der = body.octets("csr")
         login = call.limits.get("login")
@@ -94,7 +96,7 @@ class UsersApi:
 
 
 def user_as_json(user: ListedUser, roles: Sequence[str]) -> Json:
-    """As the admin API shows a user, who has these roles."""
+    """Returns a user as the admin API shows them. `roles` are the names of the roles that the policy gives them."""
     record = user.record
     return {
         "name": user.name,
@@ -111,7 +113,7 @@ def user_as_json(user: ListedUser, roles: Sequence[str]) -> Json:
 
 
 def token_as_json(token: ListedToken) -> Json:
-    """As the admin API shows a token."""
+    """Returns a token as the admin API shows it."""
     return {
         "id": token.token_id,
         "user": token.user or None,
@@ -130,13 +132,13 @@ def token_as_json(token: ListedToken) -> Json:
 
 
 def scope_as_json(scope: Scope) -> Mapping[str, object]:
-    """As the admin API shows it: null is no limit."""
+    """Returns a scope as the admin API shows it. A limit that is null is no limit."""
     limits = {name: getattr(scope, name) for name in ("frontends", "agents", "verbs", "targets")}
     return {name: sorted(limit) if limit is not None else None for name, limit in limits.items()}
 
 
 def http_status(fault: faults.Fault) -> int:
-    """What HTTP calls the causes of what could not be done; all others are the request's, 400."""
+    """Returns the HTTP status for the cause of a failure: 400 for all that are the request's fault."""
     return _HTTP.get(fault, 400)
 
 

@@ -1,1 +1,1 @@
-"""Who may do what: the policy file, compiled, and the one place that decides by it."""
+"""Decides who may do what, by the compiled policy file. Nothing else in the server decides that."""

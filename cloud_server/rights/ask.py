@@ -1,4 +1,4 @@
-"""What is asked of the rights: who wants to do what, where, and with which credential."""
+"""Declares what the rights are asked: who wants to do what, at which agent, and with which credential."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from tunnel.core.wire.target import Target
 
 @unique
 class Verb(StrEnum):
-    """What can be done."""
+    """The things that can be done. The value is the word that a policy file and the admin API use."""
 
     CONNECT = "connect"
-    """Raw bytes to a target: CONNECT, SOCKS, konnectivity, forwards, expose."""
+    """Exchange raw bytes with a target: by CONNECT, SOCKS, konnectivity, `[[forward]]` and `[[expose]]`."""
     GET = "get"
-    """See a box and what it offers; also list and watch."""
+    """See a box and what it offers. List and watch are this verb too."""
     LOGS = "logs"
     EXEC = "exec"
-    """Run a command; also attach."""
+    """Run a command in a unit. Attach is this verb too."""
     PORT_FORWARD = "port-forward"
     CP = "cp"
     """Copy files from and to a box."""
     OBSERVE = "observe"
-    """See how the server stands: status, agents, opens, events."""
+    """See how the server stands: its status, agents, opens and events."""
     ADMINISTER = "administer"
-    """Change anything of the server."""
+    """Change anything that the server keeps or runs."""
     IMPERSONATE = "impersonate"
     """Act as another user or with another group."""
 
@@ -38,31 +38,32 @@ WITH_TARGET: Final = frozenset({Verb.CONNECT, Verb.PORT_FORWARD})
 WITH_UNIT: Final = frozenset({Verb.LOGS, Verb.EXEC, Verb.CP})
 WITH_ACCOUNT: Final = frozenset({Verb.EXEC, Verb.CP})
 WITH_WHOM: Final = frozenset({Verb.IMPERSONATE})
-"""Which verbs have a target, a unit, an account on the box, somebody to act as: `targets`, `units`, `accounts` and
-`whom` of a rule limit these and no others."""
+"""The verbs that have a target, a unit, an account on the box, and somebody to act as. `targets`, `units`, `accounts`
+and `whom` of a rule limit these verbs and no others."""
 FRONTENDS: Final = ("admin", "connect", "expose", "fleet", "forward", "konnectivity", "socks")
-"""The ways in, as rules and scopes name them; `admin` is the admin socket."""
+"""The front ends, as rules and scopes name them. `admin` is the admin socket."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """One question."""
+    """One question to the rights: whether a principal may do something."""
 
     principal: Principal
     scope: Scope = UNLIMITED
-    """Of the credential that was shown."""
+    """The limits of the credential that was shown."""
     frontend: str
-    """One of FRONTENDS."""
+    """The front end that the question came in at, one of FRONTENDS."""
     verb: Verb
     agent: str = ""
-    """Empty: it is about no agent, as most of `observe`, `administer` and `impersonate`."""
+    """The agent that it is about; empty when it is about none, as most of `observe`, `administer` and `impersonate`."""
     labels: Mapping[str, str] = field(default_factory=dict)
-    """Of the agent, as the operator has set them; never what a box says of itself."""
+    """The labels of the agent, as the operator has set them; never what a box says of itself."""
     target: Target | None = None
-    """None for verbs that have none."""
+    """The target of the verb; None for verbs that have none."""
     unit: str = ""
     """The container, such as `nginx.service` or `host`; empty where the verb has none."""
     command: tuple[str, ...] = ()
-    """Of an exec, for whoever explains and records; no rule of the server looks at it, the box's own may."""
+    """The command of an exec. It is there for explanations and records: no rule of the server looks at it, but rules of
+    the box may."""
     whom: str = ""
-    """Who is to be impersonated: `user:NAME` or `group:NAME`."""
+    """The one who is to be impersonated, as `user:NAME` or `group:NAME`; empty for other verbs."""

@@ -1,4 +1,4 @@
-"""The `[[test]]` cases of a policy file: a file that does not pass its own is not taken."""
+"""Runs the `[[test]]` cases of a policy file. A file that fails one of its own cases is not used."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tunnel.aio.process.config import Fault
 
 
 class CaseText(Protocol):
-    """A case as it is written; see `TestConfig`."""
+    """A test case as the file has it; see `TestConfig`."""
 
     @property
     def name(self) -> str | None: ...  # noqa: D102

@@ -1,4 +1,4 @@
-"""What is different between two policy files, role by role and binding by binding, for the log."""
+"""Finds the differences between two policy files, role by role and binding by binding, for the log."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tunnel.aio.process.differences import Difference, differences
 
 
 def policy_changes(old: PolicyFile, new: PolicyFile) -> list[Difference]:
-    """Returns what is different; nothing for two that mean the same, in whatever order."""
+    """Returns the differences; empty when both files mean the same, in whatever order they are written."""
     return [*_roles(old, new), *_bindings(old, new), *_tests(old, new)]
 
 
@@ -32,7 +32,7 @@ def _roles(old: PolicyFile, new: PolicyFile) -> Iterator[Difference]:
 
 
 def _rules(old: RoleConfig, new: RoleConfig) -> Iterator[Difference]:
-    """Which of its rules came, went or changed place, in the words of a changed setting."""
+    """Yields which rules of a role were added, removed or moved, in the words of a changed setting."""
     for kind in ("allow", "deny"):
         for one in differences(_Rules(getattr(old, kind)), _Rules(getattr(new, kind))):
             yield Difference("role", f"role {new.name}: {one.text.replace('rules', kind, 1)}")
@@ -44,7 +44,7 @@ class _Rules:
 
 
 def _bindings(old: PolicyFile, new: PolicyFile) -> Iterator[Difference]:
-    """By who has which role, not by how the file groups them."""
+    """Compares who has which role, not how the file groups them."""
     before, after = _bound(old), _bound(new)
     for sign, only in (("removed", before - after), ("added", after - before)):
         for role, who in sorted(only):
@@ -61,7 +61,7 @@ def _bound(policy: PolicyFile) -> set[tuple[str, str]]:
 
 
 def _tests(old: PolicyFile, new: PolicyFile) -> Iterator[Difference]:
-    """Only how many: they change nothing that may be done."""
+    """Yields how many tests were removed and added, and no more: tests do not change what is allowed."""
     before, after = Counter(map(repr, old.test)), Counter(map(repr, new.test))
     if gone := (before - after).total():
         yield Difference("test", f"tests: {gone} removed")

@@ -1,4 +1,4 @@
-"""The rights of one policy file, compiled: what may be done is asked here and nowhere else."""
+"""Holds the compiled rights of one policy file. Whether something may be done is decided here and nowhere else."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DEFAULT_DENY = "default deny"
 
 
 class RoleText(Protocol):
-    """A role as it is written; see `RoleConfig`."""
+    """A role as the file has it; see `RoleConfig`."""
 
     @property
     def name(self) -> str: ...  # noqa: D102
@@ -27,7 +27,7 @@ class RoleText(Protocol):
 
 
 class BindingText(Protocol):
-    """A binding as it is written; see `BindingConfig`."""
+    """A binding as the file has it; see `BindingConfig`."""
 
     @property
     def role(self) -> str: ...  # noqa: D102
@@ -38,33 +38,39 @@ class BindingText(Protocol):
 
 
 class Decision(NamedTuple):
-    """What is said of one ask, and by which rule."""
+    """The answer to one ask, with the rule that decided."""
 
     allowed: bool
     rule: str
-    """The name of what decided: `operators.allow[2]` or the rule's own name, `builtin admin`, `system:forwards`,
-    `default deny`."""
+    """The name of the rule that decided: `operators.allow[2]` or the rule's own name, `builtin admin`,
+    `system:forwards`, `default deny`."""
     reason: str = ""
-    """For the one who is refused; empty: nothing but the rule's name."""
+    """The reason, in words for the one who is refused; empty when there is nothing to add to the rule's name."""
     accounts: frozenset[str] | None = None
-    """The box's accounts that an exec may run as; None: any."""
+    """The accounts on the box that an exec may run as; None when it may run as any."""
     record: bool = False
-    """Whether an interactive exec is to be recorded at the box."""
+    """Whether the box must record an interactive exec."""
 
 
 class Subject(NamedTuple):
-    """One of those that an asker is to the policy."""
+    """One of the names that the policy knows an asker by, with the rules that it has."""
 
     name: str
-    """Such as `user ann` or `group operators`."""
+    """The kind and the name, such as `user ann` or `group operators`."""
     book: Book
 
 
 class Rights:
-    """Compiled once, never changed, replaced as a whole. Called in the event loop: it neither blocks nor raises."""
+    """The compiled rights. They never change: another policy replaces them as a whole.
+
+    Methods are called in the event loop, and neither block nor raise.
+    """
 
     def __init__(self, roles: Sequence[RoleText], bindings: Sequence[BindingText]) -> None:
-        """Compiles; every role that is bound must be there or built in."""
+        """Compiles the roles and bindings.
+
+        The caller must make sure that every bound role is among `roles` or built in.
+        """
         users: dict[str, list[str]] = {}
         groups: dict[str, list[str]] = {}
         for binding in bindings:
@@ -81,7 +87,10 @@ class Rights:
     # Public
 
     def decide(self, ask: Ask) -> Decision:
-        """Returns whether something may be done. A deny wins, and what nothing allows is refused."""
+        """Returns whether something may be done, and which rule decided.
+
+        A deny wins over every allow, and what no rule allows is refused.
+        """
         asked = Asked(ask)
         if refusal := scope_refusal(ask.scope, asked):
             return Decision(False, SCOPE_RULE, refusal)
@@ -101,9 +110,9 @@ class Rights:
         )
 
     def forbids(self, ask: Ask) -> Decision | None:
-        """Returns what forbids the address that an allowed name turned out to be; None when nothing does.
+        """Returns the decision that forbids the address that an allowed name resolved to; None when nothing forbids it.
 
-        An address that a deny is about is forbidden, and a metadata address that no rule names by itself.
+        An address is forbidden when a deny covers it, or when it is a metadata address that no rule names by itself.
         """
         asked = Asked(ask)
         if asked.aim is not None and asked.aim.metadata:
@@ -114,15 +123,16 @@ class Rights:
         return Decision(False, _first(denying).name) if denying else None
 
     def denies_targets(self, principal: Principal) -> bool:
-        """Returns whether a deny of an asker is about targets."""
+        """Returns whether any rule that denies an asker `connect` is limited to some targets."""
         return any(rule.has_targets for book in self._books_of(principal) for rule in book.deny(Verb.CONNECT).rules)
 
     def agents_visible(
         self, principal: Principal, scope: Scope, frontend: str, verb: Verb = Verb.GET
     ) -> Callable[[str, Mapping[str, str]], bool] | None:
-        """Returns what tells, by an agent's name and operator-set labels, whether it is shown; None: all are.
+        """Returns a function that tells, by an agent's name and operator-set labels, whether the asker may see it; None
+        when the asker may see all agents.
 
-        It is `decide` for a verb that has neither target nor unit, made for lists of thousands.
+        It decides like `decide` for a verb that has neither target nor unit, and is fast enough for lists of thousands.
         """
         books = self._books_of(principal)
         allow = [rule for book in books for rule in book.allow(verb).rules if rule.through(frontend)]
@@ -143,7 +153,9 @@ class Rights:
         return visible
 
     def subjects(self, principal: Principal) -> Iterator[Subject]:
-        """Yields whom the policy knows an asker as, each with its rules; nothing for one that it does not know."""
+        """Yields the names that the policy knows an asker by, each with its rules; nothing for an asker that it does
+        not know.
+        """
         for is_group, name in _names(principal):
             if (book := self._book(is_group, name)) is not None:
                 yield Subject(f"{'group' if is_group else 'user'} {name}", book)
@@ -177,7 +189,7 @@ class Rights:
 
 
 def why_not(asked: Asked) -> str:
-    """Returns in words that nothing allows an ask."""
+    """Returns a sentence which says that no rule allows an ask."""
     ask = asked.ask
     who = f"{ask.principal.kind.label.replace('_', ' ')} {ask.principal.name}"
     if asked.aim is not None and asked.aim.metadata:
@@ -192,7 +204,10 @@ def why_not(asked: Asked) -> str:
 
 
 def _names(principal: Principal) -> list[tuple[bool, str]]:
-    """Whom the policy may know an asker as: groups are marked True. A credential's claim to be one of ours is void."""
+    """Returns the names that the policy may know an asker by; groups are marked True.
+
+    A group that a credential claims and that begins with `system:` is left out: those are built in.
+    """
     if principal.kind is not PrincipalKind.USER:
         group = group_of(principal.kind)
         return [(True, group)] if group else []
@@ -210,12 +225,12 @@ def _matching(indexes: Iterable[Index], asked: Asked) -> list[Rule]:
 
 
 def _first(rules: Sequence[Rule]) -> Rule:
-    """The one that is named where several say the same: whichever, but always the same one."""
+    """Returns the rule that is named when several decide the same. It is always the same one of them."""
     return rules[0] if len(rules) == 1 else min(rules, key=lambda rule: rule.name)
 
 
 class _Builtin:
-    """The text of a built-in role's one rule."""
+    """The text of the one rule of a built-in role."""
 
     frontends = agents = labels = patterns = units = accounts = whom = None
     record = False

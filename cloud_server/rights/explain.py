@@ -1,4 +1,4 @@
-"""Why something may be done or not: which rules were about it, which decided, and what kept the others out."""
+"""Explains a decision: which rules are about an ask, which one decided, and why the other rules do not fit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tunnel.core.wire.principal import Principal, PrincipalKind
 from tunnel.core.wire.target import ServiceTarget, Target, TcpTarget
 
 MAX_OTHERS = 50
-"""Rules that are shown although they do not fit; those of one user are rarely more."""
+"""The most rules that are shown although they do not fit. One user rarely has more."""
 MAX_PORT = 65535
 _WORDS = {
     "verbs": "it is about other verbs",
@@ -30,42 +30,42 @@ _WORDS = {
 
 
 class AskUnclear(ValueError):
-    """What is asked about cannot be understood; the text says what is wrong."""
+    """The words of a question cannot be understood. The text says what is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
 class Weighed:
-    """One rule, and what became of it."""
+    """A rule that the asker has, with the reason why it does not fit the ask, if it does not."""
 
     rule: str
     role: str
     effect: str
     """`allow` or `deny`."""
     by: str
-    """Through whom the asker has it, such as `group operators`."""
+    """The name through which the asker has the rule, such as `group operators`."""
     mismatch: str = ""
-    """Why it is not about the ask; empty: it is."""
+    """The reason why the rule is not about the ask; empty when it is."""
 
     def as_json(self) -> dict[str, Any]:
-        """Returns it as it is shown."""
+        """Returns the rule as it is shown, ready for JSON."""
         shown = {"rule": self.rule, "role": self.role, "effect": self.effect, "by": self.by}
         return {**shown, "mismatch": self.mismatch} if self.mismatch else shown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """All of it."""
+    """A decision with all rules that the asker has."""
 
     ask: Ask
     decision: Decision
     roles: Sequence[str]
     matched: Sequence[Weighed]
-    """Rules that are about the ask: one that denies decides, else one that allows."""
+    """The rules that are about the ask. A deny among them decides, else an allow."""
     others: Sequence[Weighed]
-    """Other rules that the asker has, MAX_OTHERS at most."""
+    """The other rules that the asker has, MAX_OTHERS at most."""
 
     def as_json(self) -> dict[str, Any]:
-        """Returns it as the admin API and `-o json` show it."""
+        """Returns the explanation as the admin API and `-o json` show it, ready for JSON."""
         ask, decision = self.ask, self.decision
         return {
             "allowed": decision.allowed,
@@ -92,7 +92,7 @@ class Explanation:
 
 
 def explain(rights: Rights, ask: Ask) -> Explanation:
-    """Returns why an ask is decided as it is."""
+    """Returns the decision of an ask with the rules that led to it."""
     asked = Asked(ask)
     matched: list[Weighed] = []
     others: list[Weighed] = []
@@ -123,7 +123,9 @@ def build_ask(
     unit: str = "",
     whom: str = "",
 ) -> Ask:
-    """Returns an ask from words, as a command, a test of a file and the admin API have them; empty ones were not given.
+    """Returns an ask made of words, as a command, a test of a policy file and the admin API have them.
+
+    An empty word was not given.
 
     Raises:
         AskUnclear: something is missing, or is not what it should be.
@@ -157,7 +159,7 @@ def build_ask(
 
 
 def _principal(user: str, groups: Sequence[str]) -> Principal:
-    """A user, or one of those that a built-in group stands for when it alone is given."""
+    """Returns the principal of a user; without a user, the kind of principal that the one built-in group stands for."""
     if user:
         return Principal(kind=PrincipalKind.USER, name=user, groups=tuple(groups))
     if len(groups) == 1 and groups[0] in BUILTIN_GROUPS:

@@ -1,4 +1,4 @@
-"""What a rule's limits are made of: globs over names, and patterns over targets."""
+"""Holds what the limits of a rule are made of: globs over names, and patterns over targets."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class Globs:
         self._heads = tuple(text[:-1] for text in wild if text.endswith("*") and not is_wild(text[:-1]))
         self._others = tuple(text for text in wild if not text.endswith("*") or is_wild(text[:-1]))
         self.prefixes = frozenset(map(fixed_head, self.texts))
-        """What every name that is matched begins with one of."""
+        """The texts with which the names that match begin: each name that matches begins with one of them."""
 
     def match(self, name: str) -> bool:
-        """Returns whether one of them is a name; nothing matches the empty one."""
+        """Returns whether any of the globs matches a name. The empty name matches only when it is one of the texts."""
         if name in self._exact:
             return True
         if not name:
@@ -40,7 +40,7 @@ class Globs:
 
 
 class Aim:
-    """A target as rules look at it, worked out once for all of them."""
+    """A target as rules look at it, computed once for all rules."""
 
     __slots__ = ("address", "faces", "metadata", "name", "port", "service", "target")
 
@@ -49,7 +49,7 @@ class Aim:
         self.service = target.name if isinstance(target, ServiceTarget) else ""
         self.name, self.port = "", 0
         self.address: Address | None = None
-        """None for a name, which only the box looks up."""
+        """The address of the host; None for a name, which only the box resolves."""
         self.faces: tuple[Address, ...] = ()
         self.metadata = False
         if not isinstance(target, TcpTarget):
@@ -59,12 +59,12 @@ class Aim:
 
 
 class TargetPattern:
-    """One of a rule's `targets`: `host:ports`, `*.example.com:ports`, `*:ports`, `service:NAME`, or `*`."""
+    """One of the `targets` of a rule: `host:ports`, `*.example.com:ports`, `*:ports`, `service:NAME`, or `*`."""
 
     __slots__ = ("_any_host", "_any_target", "_rule", "_service", "_suffix", "text")
 
     def __init__(self, text: str) -> None:
-        """Parses one.
+        """Parses a pattern.
 
         Raises:
             ValueError: it is none; the text says what is wrong.
@@ -89,15 +89,18 @@ class TargetPattern:
             self._suffix = f".{self._rule.name}"
 
     def covers(self, aim: Aim) -> bool:
-        """Returns whether a target is meant, by its name or by the address itself."""
+        """Returns whether the pattern covers a target, by the target's name or by the address that it says."""
         return self._covers(aim, (aim.address,) if aim.address is not None else ())
 
     def touches(self, aim: Aim) -> bool:
-        """Returns whether a target may be meant, also by an address that it stands for; a deny looks so."""
+        """Returns whether the pattern may cover a target, also by another form of its address.
+
+        Denies look at a target so.
+        """
         return self._covers(aim, aim.faces)
 
     def names(self, aim: Aim) -> bool:
-        """Returns whether exactly this one address is meant, and nothing else."""
+        """Returns whether the pattern is exactly the one address of a target, with its port."""
         rule = self._rule
         if rule is None or rule.network is None or rule.network.num_addresses != 1 or aim.address is None:
             return False
@@ -127,7 +130,7 @@ class TargetPattern:
 
 @lru_cache(maxsize=4096)
 def _host(host: str) -> tuple[str, Address | None, tuple[Address, ...], bool]:
-    """Name, address, faces, and whether it is a metadata address, of one host."""
+    """Returns the name, the address, the faces, and whether it is a metadata address, of one host."""
     name = host.lower().rstrip(".")
     address = literal_address("127.0.0.1" if name == LOOPBACK_NAME else host)
     if address is None:
@@ -137,16 +140,19 @@ def _host(host: str) -> tuple[str, Address | None, tuple[Address, ...], bool]:
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """All patterns of one rule."""
+    """All target patterns of one rule."""
 
     patterns: tuple[TargetPattern, ...]
 
     def covers(self, aim: Aim) -> bool:
-        """Returns whether one of them covers a target; of a metadata address only one that names it does."""
+        """Returns whether one of the patterns covers a target.
+
+        A metadata address is covered only by a pattern that is exactly that address.
+        """
         if aim.metadata:
             return any(pattern.names(aim) for pattern in self.patterns)
         return any(pattern.covers(aim) for pattern in self.patterns)
 
     def touches(self, aim: Aim) -> bool:
-        """Returns whether one of them may mean a target."""
+        """Returns whether one of the patterns may cover a target, also by another form of its address."""
         return any(pattern.touches(aim) for pattern in self.patterns)

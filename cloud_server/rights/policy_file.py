@@ -1,4 +1,4 @@
-"""policy.toml: roles, bindings and tests as they are written, read with every fault at once."""
+"""Reads policy.toml: its roles, bindings and tests. All its faults are found at once."""
 
 from __future__ import annotations
 
@@ -26,26 +26,34 @@ VerbName = Literal[
 
 
 class Glob(str):
-    """A name, or several by `*` and `?`."""
+    """The name of one thing, or with `*` and `?` a pattern for several."""
 
     __slots__ = ()
 
     @classmethod
     def from_config(cls, value: object) -> Self:
-        """Check a value of a policy."""
+        """Returns a value of a policy file as a glob.
+
+        Raises:
+            ValueError: the value cannot be one.
+        """
         if not isinstance(value, str) or not is_glob(value):
             raise ValueError(f"{value!r} is neither a name nor one with * and ? in it")
         return cls(value)
 
 
 class WhomGlob(Glob):
-    """`user:NAME` or `group:NAME`, either with `*` and `?`."""
+    """A glob that begins with `user:` or `group:`."""
 
     __slots__ = ()
 
     @classmethod
     def from_config(cls, value: object) -> Self:
-        """Check a value of a policy."""
+        """Returns a value of a policy file as a glob over users or groups.
+
+        Raises:
+            ValueError: the value cannot be one.
+        """
         made = super().from_config(value)
         if not made.startswith(("user:", "group:")):
             raise ValueError(f"{value!r} does not say whom: write user:NAME or group:NAME")
@@ -53,7 +61,7 @@ class WhomGlob(Glob):
 
 
 class TargetText(str):
-    """A target as rules have it; see `TargetPattern`. `pattern` is it, parsed."""
+    """A target pattern as a rule has it; see `TargetPattern`. `pattern` is the parsed one."""
 
     __slots__ = ("pattern",)
 
@@ -61,7 +69,11 @@ class TargetText(str):
 
     @classmethod
     def from_config(cls, value: object) -> TargetText:
-        """Check a value of a policy."""
+        """Returns a value of a policy file as a target, with its pattern.
+
+        Raises:
+            ValueError: the value cannot be one.
+        """
         if not isinstance(value, str) or not value:
             raise ValueError(f"must be a string such as '10.0.0.0/8:443', not {value!r}")
         made = cls(value)
@@ -70,13 +82,17 @@ class TargetText(str):
 
 
 class Name(str):
-    """Of a role, a rule, a user or a group."""
+    """The name of a role, a rule, a user or a group."""
 
     __slots__ = ()
 
     @classmethod
     def from_config(cls, value: object) -> Name:
-        """Check a value of a policy."""
+        """Returns a value of a policy file as a name.
+
+        Raises:
+            ValueError: the value has not 1 to 253 printable characters.
+        """
         if not isinstance(value, str) or not 1 <= len(value) <= 253 or not value.isprintable() or value.isspace():
             raise ValueError(f"must be a name of 1 to 253 characters, not {value!r}")
         return cls(value)
@@ -84,7 +100,7 @@ class Name(str):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RuleConfig:
-    """A `[[role.allow]]` or `[[role.deny]]`. What is absent, None, is no limit."""
+    """A `[[role.allow]]` or `[[role.deny]]`. A field that is absent, None, sets no limit."""
 
     name: Name | None = None
     frontends: list[Frontend] | None = None
@@ -99,12 +115,14 @@ class RuleConfig:
 
     @property
     def patterns(self) -> Sequence[TargetPattern] | None:
-        """Its targets, parsed."""
+        """Returns the parsed targets of the rule; None when it has no such limit."""
         return [target.pattern for target in self.targets] if self.targets is not None else None
 
     @property
     def verb_set(self) -> frozenset[Verb] | None:
-        """The verbs that it is about: those that it names, else those that its limits are made for; None: all."""
+        """Returns the verbs that the rule is about: those that it names, else those that its limits are made for; None
+        stands for all verbs.
+        """
         if self.verbs is not None:
             return frozenset(map(Verb, self.verbs))
         meant: set[Verb] = set()
@@ -113,7 +131,10 @@ class RuleConfig:
         return frozenset(meant) or None
 
     def faults(self, key: str, *, denies: bool) -> Iterator[Fault]:
-        """What does not fit together; `key` is where it stands."""
+        """Yields what does not fit together in the rule.
+
+        `key` is its place in the file; `denies` says that it is a deny.
+        """
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if isinstance(value, list | dict) and not value:
@@ -141,7 +162,7 @@ class RuleConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RoleConfig:
-    """A `[[role]]`."""
+    """A `[[role]]`: a name with rules."""
 
     name: Name
     allow: list[RuleConfig] = dataclasses.field(default_factory=list)
@@ -150,7 +171,7 @@ class RoleConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BindingConfig:
-    """A `[[binding]]`: who has a role."""
+    """A `[[binding]]`: the users and groups that have a role."""
 
     role: Name
     users: list[Name] = dataclasses.field(default_factory=list)
@@ -159,7 +180,7 @@ class BindingConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TestConfig:
-    """A `[[test]]`: what the file must say of one ask, or it is not taken."""
+    """A `[[test]]`: an ask, and what the file must say of it. A file that says otherwise is not used."""
 
     expect: Literal["allow", "deny"]
     name: Name | None = None
@@ -168,17 +189,17 @@ class TestConfig:
     agent: str = ""
     labels: dict[str, str] = dataclasses.field(default_factory=dict)
     target: str = ""
-    """`host:port` or `service:NAME`; without a verb it means `connect`."""
+    """The target, as `host:port` or `service:NAME`. Without a verb it means `connect`."""
     verb: VerbName | None = None
     unit: str = ""
     whom: str = ""
     frontend: Frontend | None = None
-    """None: `connect` for that verb, else `fleet`."""
+    """The front end; None means `connect` for the verb of that name, else `fleet`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PolicyFile(Validated):
-    """The whole file."""
+    """The whole policy file."""
 
     role: list[RoleConfig] = dataclasses.field(default_factory=list)
     binding: list[BindingConfig] = dataclasses.field(default_factory=list)
@@ -186,11 +207,11 @@ class PolicyFile(Validated):
 
     @cached_property
     def rights(self) -> Rights:
-        """What it means, compiled."""
+        """Returns the compiled rights of the file. They are compiled once, when they are first asked for."""
         return Rights(self.role, self.binding)
 
     def faults(self) -> Iterable[Fault]:
-        """What does not fit together, and each test that fails."""
+        """Returns what does not fit together; when all fits, the tests that fail."""
         found = [*self._role_faults(), *self._binding_faults()]
         return found or list(run_cases(self.rights, self.test))
 
@@ -230,7 +251,7 @@ class PolicyFile(Validated):
 
 
 NO_POLICY = PolicyFile()
-"""What a server without a file goes by: users may do nothing."""
+"""The policy of a server without a file: users may do nothing."""
 
 
 def load_policy(path: Path) -> PolicyFile:
@@ -252,10 +273,10 @@ def load_policy(path: Path) -> PolicyFile:
 
 
 def load_policy_if_any(path: Path) -> PolicyFile | None:
-    """Reads a policy file; None where none is. Blocking.
+    """Reads a policy file; returns None when there is none. Blocking.
 
     Raises:
-        ConfigError: there is one, and it cannot be used.
+        ConfigError: there is a file, and it cannot be used.
     """
     try:
         return load_policy(path)

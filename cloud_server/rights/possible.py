@@ -1,4 +1,4 @@
-"""Whether a verb may be used at all: what `kubectl auth can-i` asks, and a list before it is filtered."""
+"""Tells whether a verb may be used at all. `kubectl auth can-i` asks that, and so does a list before it is filtered."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ from cloud_server.rights.scopes import SCOPE_RULE, scope_refusal
 
 
 class Possibility(NamedTuple):
-    """What is said of a verb."""
+    """The answer to whether a verb may be used at all."""
 
     allowed: bool
     rule: str
-    """The name of what decided; see Decision."""
+    """The name of the rule that decided; see `Decision`."""
     reason: str = ""
     limited: bool = False
-    """Whether it is so for some agents, targets, units or persons only: `decide` is asked of each."""
+    """Whether the answer holds for some agents, targets, units or persons only. The caller must ask `decide` about
+    each."""
 
 
 def possible(rights: Rights, ask: Ask) -> Possibility:
     """Returns whether some ask of this kind would be allowed.
 
-    Target, unit and whom of an ask are not looked at. With an agent it is about that one; without, about any.
+    The target, unit and whom of the ask are ignored. With an agent the answer is about that agent, without about any.
     """
     scope = ask.scope
     asked = Asked(replace(ask, scope=replace(scope, targets=None, agents=scope.agents if ask.agent else None)))
@@ -51,7 +52,7 @@ def possible(rights: Rights, ask: Ask) -> Possibility:
 
 
 def _rules(rights: Rights, ask: Ask) -> tuple[list[Rule], list[Rule]]:
-    """The allows and the denies that may be about an ask, each in the order of their names."""
+    """Returns the allows and the denies that may be about an ask, each sorted by name."""
     allows: list[Rule] = []
     denies: list[Rule] = []
     for subject in rights.subjects(ask.principal):
@@ -67,7 +68,7 @@ def _is_about(rule: Rule, ask: Ask) -> bool:
 
 
 def _is_whole(rule: Rule, ask: Ask) -> bool:
-    """Whether a rule is about all that an ask may turn out to be."""
+    """Returns whether a rule covers everything that an ask may turn out to be."""
     return not rule.is_of_some(ask.verb) and (bool(ask.agent) or not rule.is_of_agents)
 
 

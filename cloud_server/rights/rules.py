@@ -1,4 +1,4 @@
-"""One rule of a role, compiled, and the index that finds those that may be about an ask."""
+"""Holds one compiled rule of a role, and the index that finds the rules that may be about an ask."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cloud_server.rights.patterns import Aim, Globs, TargetPattern, Targets
 
 
 class RuleText(Protocol):
-    """A rule as it is written; see `RuleConfig`."""
+    """A rule as the file has it; see `RuleConfig`."""
 
     @property
     def name(self) -> str | None: ...  # noqa: D102
@@ -35,7 +35,7 @@ class RuleText(Protocol):
 
 
 class Asked:
-    """An ask, with its target worked out; `aim` is None where there is none."""
+    """An ask with its target prepared for rules. `aim` is None when the ask has no target."""
 
     __slots__ = ("aim", "ask")
 
@@ -45,7 +45,7 @@ class Asked:
 
 
 class Rule:
-    """One allow or deny. Attributes are None where it has no such limit."""
+    """One compiled allow or deny. Attributes are None where the rule has no such limit."""
 
     __slots__ = (
         "_frontends", "_labels", "_targets", "_units", "_whom", "accounts", "agents", "allows", "name", "record",
@@ -53,7 +53,7 @@ class Rule:
     )  # fmt: skip
 
     def __init__(self, role: str, name: str, text: RuleText, *, allows: bool) -> None:
-        """`name` is what it is called where it has no name of its own."""
+        """Compiles a rule. `name` is its name when `text` has none; `allows` says that it is an allow."""
         self.role = role
         self.name = text.name or name
         self.allows = allows
@@ -68,7 +68,7 @@ class Rule:
         self._whom = Globs(text.whom) if text.whom is not None else None
 
     def mismatch(self, asked: Asked) -> str:
-        """Returns the first limit that an ask does not fit; empty: the rule is about the ask."""
+        """Returns the name of the first limit that an ask does not fit; empty when the rule is about the ask."""
         ask = asked.ask
         if self.verbs is not None and ask.verb not in self.verbs:
             return "verbs"
@@ -77,7 +77,7 @@ class Rule:
         return self.agent_mismatch(ask.agent, ask.labels) or self._what_mismatch(asked)
 
     def agent_mismatch(self, agent: str, labels: Mapping[str, str]) -> str:
-        """Returns whether it is `agents` or `labels` that an agent does not fit; empty: neither."""
+        """Returns `agents` or `labels`, whichever limit an agent does not fit; empty when it fits both."""
         if self.agents is not None and not self.agents.match(agent):
             return "agents"
         if self._labels is not None and any(labels.get(key) != value for key, value in self._labels):
@@ -86,21 +86,21 @@ class Rule:
 
     @property
     def is_of_agents(self) -> bool:
-        """Whether it is about some agents only."""
+        """Returns whether the rule is limited to some agents, by name or by label."""
         return self.agents is not None or self._labels is not None
 
     @property
     def has_targets(self) -> bool:
-        """Whether it is about some targets only."""
+        """Returns whether the rule is limited to some targets."""
         return self._targets is not None
 
     def is_of_some(self, verb: Verb) -> bool:
-        """Returns whether it is about some targets, units or persons only, of a verb that has them."""
+        """Returns whether the rule is limited to some targets, units or persons, and the verb has such."""
         limits = ((WITH_TARGET, self._targets), (WITH_UNIT, self._units), (WITH_WHOM, self._whom))
         return any(verb in verbs and limit is not None for verbs, limit in limits)
 
     def through(self, frontend: str) -> bool:
-        """Returns whether it is about what comes in there."""
+        """Returns whether the rule is about asks from a front end."""
         return self._frontends is None or frontend in self._frontends
 
     # Internal
@@ -124,7 +124,7 @@ class Rule:
 
 
 class Index:
-    """Rules of one kind and verb, found by what an agent's name begins with. In the order of their names."""
+    """The rules of one kind and verb, sorted by name. They are found by what the name of an agent begins with."""
 
     __slots__ = ("_by_prefix", "_lengths", "rules")
 
@@ -138,7 +138,7 @@ class Index:
         self._lengths = sorted({len(prefix) for prefix in by_prefix})
 
     def matching(self, asked: Asked) -> list[Rule]:
-        """Returns the rules that are about an ask; one with several globs may be in there twice."""
+        """Returns the rules that are about an ask. A rule with several globs may be in there twice."""
         agent = asked.ask.agent
         found: list[Rule] = []
         for length in self._lengths:
@@ -163,19 +163,19 @@ class Book:
 
     @property
     def rules(self) -> Sequence[Rule]:
-        """Every one, once."""
+        """Returns all rules, each once."""
         return self._rules
 
     def allow(self, verb: Verb) -> Index:
-        """Returns its allows for a verb."""
+        """Returns the index of the allows for a verb."""
         return self._index(self._allow, verb, allows=True)
 
     def deny(self, verb: Verb) -> Index:
-        """Returns its denies for a verb."""
+        """Returns the index of the denies for a verb."""
         return self._index(self._deny, verb, allows=False)
 
     def _index(self, made: dict[Verb, Index], verb: Verb, *, allows: bool) -> Index:
-        """Made when it is first asked for: most users of a big file never come."""
+        """Returns an index, and makes it when it is first asked for: most users of a big file never come."""
         if (index := made.get(verb)) is None:
             rules = [
                 rule for rule in self._rules if rule.allows == allows and (rule.verbs is None or verb in rule.verbs)
@@ -185,7 +185,9 @@ class Book:
 
 
 def account_limit(rules: Iterable[Rule], verb: Verb) -> frozenset[str] | None:
-    """Returns the accounts that allows give together; None: any."""
+    """Returns all accounts that several allows give together; None when one of them sets no limit, or the verb has
+    none.
+    """
     together: set[str] = set()
     for rule in rules:
         if rule.accounts is None or verb not in WITH_ACCOUNT:

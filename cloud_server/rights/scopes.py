@@ -1,4 +1,4 @@
-"""What a credential is good for, whatever its user may: a scope only narrows."""
+"""Checks an ask against the scope of a credential. A scope takes away from what the user may do, and never adds."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from cloud_server.trust.caller import UNLIMITED, Scope
 
 SCOPE_RULE = "scope of the credential"
 _KEPT = 4096
-"""Compiled scopes that are kept; each is that of one credential, so that one more costs some microseconds."""
+"""The most compiled scopes that are kept. Each belongs to one credential; to compile one anew costs some
+microseconds."""
 
 
 class CompiledScope:
-    """A scope, ready to be asked."""
+    """A scope that is compiled for asks."""
 
     __slots__ = ("_agents", "_labels", "_scope", "_targets")
 
@@ -27,7 +28,7 @@ class CompiledScope:
         self._targets = tuple(map(TargetPattern, sorted(scope.targets or ())))
 
     def refusal(self, asked: Asked) -> str:
-        """Returns why a credential is not good for an ask; empty when it is."""
+        """Returns why the credential is not good for an ask, as a sentence; empty when it is good."""
         scope, ask = self._scope, asked.ask
         if scope.frontends is not None and ask.frontend not in scope.frontends:
             return f"the credential is good at {_listed(scope.frontends)} only, not at {ask.frontend}"
@@ -45,7 +46,7 @@ class CompiledScope:
 
 
 def scope_refusal(scope: Scope, asked: Asked) -> str:
-    """Returns why a scope does not cover an ask; empty when it does."""
+    """Returns why a scope does not cover an ask, as a sentence; empty when it does."""
     return "" if scope is UNLIMITED else _compiled(scope).refusal(asked)
 
 

@@ -1,4 +1,4 @@
-"""A policy as `cloud-server policy show` has it."""
+"""Writes a policy as `cloud-server policy show` prints it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cloud_server.rights.policy_file import PolicyFile, RuleConfig
 
 
 def policy_json(policy: PolicyFile) -> dict[str, Any]:
-    """Returns its roles, with the built-in ones, and who has each."""
+    """Returns the roles of a policy, the built-in ones too, and who has each, ready for JSON."""
     roles: list[dict[str, Any]] = [
         {"name": name, "builtin": True, "allow": [{"verbs": sorted(verbs)} if verbs is not None else {}], "deny": []}
         for name, verbs in BUILTIN_ROLES.items()
@@ -34,7 +34,7 @@ def policy_json(policy: PolicyFile) -> dict[str, Any]:
 
 
 def policy_text(policy: PolicyFile) -> str:
-    """Returns the same in lines for people."""
+    """Returns the same as lines of text for people."""
     return "\n".join(_lines(policy_json(policy)))
 
 
@@ -42,7 +42,7 @@ def policy_text(policy: PolicyFile) -> str:
 
 
 def _rule(rule: RuleConfig) -> dict[str, Any]:
-    """What it says; of what is not limited, nothing."""
+    """Returns the limits that a rule sets; what it does not limit is left out."""
     said = {field.name: getattr(rule, field.name) for field in dataclasses.fields(rule)}
     return {key: value for key, value in said.items() if value not in (None, False)}
 

@@ -64,19 +64,20 @@ class ListedToken:
     purpose: str
     """BEARER, LOGIN or CERTIFICATE; empty for a token to join with."""
     agent: str
-    """Whom it lets join, a name or a pattern; empty for a user's."""
+    """The name or pattern of the boxes that may join with it; empty for a user's token."""
     count: int
-    """How many boxes may join with it; 0 for a user's."""
+    """The number of boxes that may join with it; 0 for a user's token."""
     names: Sequence[str]
-    """Who joined with it."""
+    """The boxes that joined with it."""
     labels: Mapping[str, str]
-    """That it gives those who join."""
+    """The labels that it gives the boxes that join."""
     created: datetime | None
     """When it was made; None when that is not known."""
     expires: datetime | None
     """When it ends; None when it does not end."""
     used: datetime | None
-    """When somebody joined with it last; of a user's when it was shown last, to the hour. None: never."""
+    """When a box joined with it last; for a user's token when it was shown last, to the hour. None when that never
+    was."""
     created_by: str
     scope: Scope
     unreadable: str
@@ -136,14 +137,14 @@ class Administration:
         count: int = 1,
         labels: Mapping[str, str] | None = None,
     ) -> str:
-        """A token for a box, or for `count` boxes that choose names like a pattern.
+        """Makes a token for a box, or for `count` boxes that choose names after a pattern. Returns its text.
 
         Args:
             agent: the box's name; a pattern such as `lyon-*` for boxes that choose.
             by: who asks for it.
-            life: for how long it is good.
-            count: how many boxes may join, each with a name of its own; 1 for a name.
-            labels: that each of them gets.
+            life: for how long it is valid.
+            count: the number of boxes that may join, each with a name of its own; 1 for a name.
+            labels: the labels that each of them gets.
 
         Raises:
             AdministrationFailed: the name or a label cannot be used, or nothing can be signed or kept.
@@ -224,10 +225,10 @@ class Administration:
         return Revoked(count - len(serials), len(serials))
 
     async def label_agent(self, name: str, labels: Mapping[str, str | None]) -> Mapping[str, str]:
-        """Give an agent labels; None takes one away. Returns those that it has then.
+        """Gives an agent labels; a label of None is taken away. Returns the labels that it has then.
 
         Raises:
-            AdministrationFailed: it has not joined, a label cannot be used, or that cannot be kept.
+            AdministrationFailed: the agent has not joined, a label cannot be used, or the change cannot be kept.
         """
         check_labels({key: value or "" for key, value in labels.items()})
         merged = {**self._agents.labels(name), **labels}
@@ -240,10 +241,10 @@ class Administration:
         return self._agents.labels(name)
 
     async def revoke_agent(self, name: str, reason: str = "") -> None:
-        """Take an agent's name away, and with it the tokens that are out for it.
+        """Takes an agent's name away, and with it the unused tokens for it.
 
         Raises:
-            AdministrationFailed: it has not joined, or that cannot be kept.
+            AdministrationFailed: the agent has not joined, or the change cannot be kept.
         """
         try:
             done = await self._agents.revoke(name, reason)

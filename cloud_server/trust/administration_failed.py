@@ -1,4 +1,4 @@
-"""The error of everything that an operator asks for."""
+"""Declares the error of everything that an operator asks for."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from tunnel.core.wire.faults import STATE_NOT_WRITABLE, FaultError
 
 
 class AdministrationFailed(FaultError):
-    """Nothing was changed; the text says why and what to do."""
+    """What an operator asked for was not done, and nothing was changed. The text says why and what to do."""
 
     default_fault = STATE_NOT_WRITABLE
 
     @classmethod
     def of(cls, error: FaultError) -> AdministrationFailed:
-        """For what a part of ours could not do."""
+        """Returns the error with the text and the fault of another error of ours."""
         return cls(error.text, error.fault)

@@ -63,7 +63,7 @@ class JoinedAgents:
         return record.joined if record is not None and record.revoked is None else None
 
     def labels(self, name: str) -> Mapping[str, str]:
-        """That the operator gave an agent; empty where it is not known."""
+        """Returns the labels that the operator gave an agent; empty when there are none, or the agent is not known."""
         record = self.get(name)
         return record.labels if record is not None else {}
 
@@ -77,18 +77,18 @@ class JoinedAgents:
     # Public - IdentityCheck
 
     async def check(self, name: str, spki_sha256: bytes, not_after: datetime | None = None) -> None:
-        """Returns when a certificate's key is the name's.
+        """Checks that a certificate's key is the one that the name belongs to.
 
-        An agent that comes with what it was given last has taken that: a new key is the name's from then on, and no
-        other, and a request for the certificate cannot be repeated any more.
+        When an agent comes with the certificate that it was given last, it has taken it: a new key is the name's only
+        key from then on, and a request for the certificate cannot be repeated any more.
 
         Args:
             name: the agent's.
-            spki_sha256: of the certificate's key.
-            not_after: the certificate's end, when the agent comes to stay; None: it only asks for something.
+            spki_sha256: the SHA-256 of the certificate's key.
+            not_after: the certificate's end, when the agent comes to stay; None when it only asks for something.
 
         Raises:
-            IdentityRejected: revoked, unknown, or another key.
+            IdentityRejected: the agent is revoked or unknown, or the name belongs to another key.
             SessionRefused: that cannot be told now.
         """
         digest = spki_sha256.hex()
@@ -151,7 +151,7 @@ class JoinedAgents:
         self._store.watch(AGENTS, changed)
 
     def when_labelled(self, on_labelled: Callable[[str], None]) -> None:
-        """Have `on_labelled` called for each agent whose labels change from now on, by whomever."""
+        """Makes `on_labelled` be called for each agent whose labels change from now on, whoever changes them."""
 
         def changed(name: str, before: Record[AgentRecord] | None, after: Record[AgentRecord] | None) -> None:
             old, new = value_of(before), value_of(after)
@@ -161,7 +161,7 @@ class JoinedAgents:
         self._store.watch(AGENTS, changed)
 
     def when_changed(self, on_changed: Callable[[AgentRecord, AgentRecord], None]) -> None:
-        """Have `on_changed` called with what was kept of an agent and what is, at each change from now on."""
+        """Makes `on_changed` be called with the record of an agent before and after, at each change from now on."""
 
         def changed(_name: str, before: Record[AgentRecord] | None, after: Record[AgentRecord] | None) -> None:
             old, new = value_of(before), value_of(after)
@@ -171,12 +171,12 @@ class JoinedAgents:
         self._store.watch(AGENTS, changed)
 
     async def certified(self, name: str, spki_sha256: bytes, change: Callable[[AgentRecord], AgentRecord]) -> None:
-        """Note what an agent was given with a certificate for its key.
+        """Notes what an agent was given with a certificate for its key.
 
-        `change` may be called several times, and refuse by an error of its own.
+        `change` makes the new record. It may be called several times, and may refuse by an error of its own.
 
         Raises:
-            IdentityRejected: the name is not that key's any more.
+            IdentityRejected: the name does not belong to that key any more.
             StoreUnavailable: that cannot be written; nothing was changed.
         """
         digest = spki_sha256.hex()
@@ -190,11 +190,10 @@ class JoinedAgents:
             raise IdentityRejected(f"{name} was taken off the server's list")
 
     async def revoke(self, name: str, reason: str = "") -> bool:
-        """Take a name away, and the tokens that are out for it; False when nobody has it. A record that cannot be read
-        cannot be kept either.
+        """Takes a name away, and the unused tokens for it. Returns False when nobody has the name.
 
         Raises:
-            StoreUnavailable: as above.
+            StoreUnavailable: the record cannot be read, or the change cannot be written; nothing was changed.
         """
         now = datetime.now(UTC)
         self._store.catch_up()
@@ -207,10 +206,10 @@ class JoinedAgents:
         return await self._change(name, lambda record: replace(record, revoked=now, reason=reason), out)
 
     async def label(self, name: str, labels: Mapping[str, str | None]) -> bool:
-        """Give an agent labels, None takes one away; False when nobody has the name.
+        """Gives an agent labels; a label of None is taken away. Returns False when nobody has the name.
 
         Raises:
-            StoreUnavailable: as above.
+            StoreUnavailable: the record cannot be read, or the change cannot be written; nothing was changed.
         """
 
         def change(record: AgentRecord) -> AgentRecord:
@@ -238,8 +237,9 @@ class JoinedAgents:
         return record is not None and record.revoked is None and digest in (record.spki_sha256, record.next_spki_sha256)
 
     async def _took(self, name: str, digest: str, not_after: datetime) -> None:
-        """An agent came with what it was given last. That this cannot be noted is no reason to turn it away: it is
-        noted when it comes again.
+        """Notes that an agent came with what it was given last.
+
+        A failure to note it does not turn the agent away: it is noted when the agent comes again.
         """
 
         def taken(record: AgentRecord) -> AgentRecord:
@@ -300,7 +300,7 @@ class JoinedAgents:
 
 
 def _takes(record: AgentRecord, digest: str, not_after: datetime) -> bool:
-    """Whether a certificate is the one that was given last, and that is not known yet."""
+    """Returns whether a certificate is the one that was given last, and its record does not say so yet."""
     if record.next_spki_sha256:
         return digest == record.next_spki_sha256
     return not record.taken and record.validity is not None and record.validity.not_after == not_after

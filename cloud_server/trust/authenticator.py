@@ -1,5 +1,6 @@
-"""Says who somebody is: from a certificate, a token, a unix socket, or the port that was asked. It is the one place for
-it.
+"""Tells who somebody is: from a certificate, a token, a unix socket, or the port that was asked.
+
+Nothing else does that.
 
 Every method is called in the event loop for each connection or request, and takes microseconds.
 """
@@ -34,35 +35,35 @@ KUBE_APISERVER = "kube-apiserver"
 PROOF_DIGITS = 12
 """How many digits of a token's hash its proof and lists have: enough to tell tokens apart, too few to be of use."""
 CERTIFICATE, TOKEN, ISSUED_BY = "certificate:", "token:", "oidc:"
-"""What the proofs of a certificate, a token of ours and an ID token begin with."""
+"""The beginnings of the proofs of a certificate, of a token of ours, and of an ID token."""
 ANOTHER = "ask for another kubeconfig (cloud-server user kubeconfig)"
-"""What the owner of a credential that is worth nothing is to do."""
+"""What the owner of a credential that is worth nothing is told to do."""
 
 
 NEEDED = "a client certificate of a user or a bearer token"
 
 
 class LoginRefused(FaultError):
-    """A credential was shown, and is worth nothing; the text says why and what to do, to whoever showed it."""
+    """A credential was shown that is worth nothing. The text tells whoever showed it why, and what to do."""
 
     default_fault = CREDENTIAL_UNKNOWN
 
 
 class Login(NamedTuple):
-    """Somebody with a login."""
+    """A user who showed a login, with the record of it."""
 
     caller: Caller
     token: UserToken
 
 
 class Identified(NamedTuple):
-    """What an ID token says of its owner, verified."""
+    """What a verified ID token says of its owner."""
 
     name: str
     groups: tuple[str, ...]
     proof: str
     since: datetime
-    """When it was made."""
+    """When the token was made."""
     until: datetime
 
 
@@ -78,25 +79,26 @@ class IdTokens(Protocol):
         ...
 
     async def ready(self, text: str) -> None:
-        """Returns when the key that a token names is known, or does not come to be known soon."""
+        """Waits until the key that a token names is known, or will not be known soon."""
         ...
 
 
 class Credentials(Protocol):
-    """The users that there are, and what was handed out to them."""
+    """The users, and what was handed out to them."""
 
     recorded: bool
-    """Whether each user and each certificate has a record; not where certificates are of the user's own authority."""
+    """Whether each user and each certificate has a record. It is False where certificates are of the user's own
+    authority."""
 
     def catch_up(self) -> None:
-        """Know what other processes have changed until now. Called before each look at somebody."""
+        """Reads what other processes have changed until now. The authenticator calls it before it looks at somebody."""
         ...
 
     def user(self, name: str) -> UserRecord | None:
-        """The user of this name; None when there is none.
+        """Returns the user of this name; None when there is none.
 
         Raises:
-            LoginRefused: that cannot be told now.
+            LoginRefused: the record cannot be read now.
         """
         ...
 
@@ -105,11 +107,11 @@ class Credentials(Protocol):
         ...
 
     def user_certificate(self, serial: str) -> UserCertificate | None:
-        """The certificate with this serial; None when there is none, or no more."""
+        """Returns the certificate with this serial; None when there is none, or none any more."""
         ...
 
     def used(self, key: str) -> None:
-        """A credential was good just now: by its hash or serial."""
+        """Notes that a credential was good just now. `key` is the hash of a token, or the serial of a certificate."""
         ...
 
 
@@ -117,32 +119,35 @@ class Authenticator:
     """The maker of every Caller."""
 
     def __init__(self, trust_domain: str, credentials: Credentials) -> None:
-        """Looks up tokens in `credentials`. A certificate that names another `trust_domain` is nobody's here."""
+        """Looks up users and what they hold in `credentials`.
+
+        A certificate that names another `trust_domain` is nobody's here.
+        """
         self._trust_domain = trust_domain
         self._credentials = credentials
         self.id_tokens: IdTokens | None = None
-        """Of the issuer whose ID tokens are taken; None: there is none."""
+        """The issuer whose ID tokens are taken; None when there is none."""
         self.login_document: Mapping[str, object] | None = None
-        """What `longline login` is told of that issuer; None likewise."""
+        """What `longline login` is told of that issuer; None when there is none."""
 
     @property
     def recorded(self) -> bool:
-        """See `Credentials`."""
+        """Returns whether each user and each certificate has a record; see `Credentials`."""
         return self._credentials.recorded
 
     def by_certificate(
         self, uri: str | None, serial: str, until: datetime | None = None, since: datetime | None = None
     ) -> Caller | None:
-        """The user of a client certificate that TLS has verified; None when it is none of a user.
+        """Returns the user of a client certificate that TLS has verified; None when the certificate is not a user's.
 
         Args:
             uri: the one spiffe:// name in it; None without a certificate.
             serial: its serial number, in hexadecimal of either case; empty when it is not known.
-            until: when it ends.
+            until: when it ends; None when that is not known.
             since: from when on it is good; None when that is not known.
 
         Raises:
-            LoginRefused: it is a user's, and worth nothing any more.
+            LoginRefused: it is a user's, and is worth nothing any more.
         """
         name = self._user_of(uri)
         if name is None:
@@ -185,9 +190,9 @@ class Authenticator:
         return self._of_token(token)
 
     async def ready_for(self, token: str | None) -> None:
-        """Wait until the key of an ID token is known, if it may be one that came up just now; some seconds at most.
+        """Waits until the key of an ID token is known, if it may be a new one; some seconds at most.
 
-        The caller must do so before it asks whose the token is.
+        The caller must do so before it asks whose the token is. For other tokens it returns at once.
         """
         if self.id_tokens is not None and token and is_id_token(token):
             await self.id_tokens.ready(token)
@@ -210,10 +215,10 @@ class Authenticator:
         raise refused
 
     def by_login(self, text: str | None) -> Login | None:
-        """The user whose login was shown, to get a certificate with; None where none was.
+        """Returns the user of a login, to whom a certificate may be given; None when no login was shown.
 
         Raises:
-            LoginRefused: it is worth nothing any more.
+            LoginRefused: the login is worth nothing any more.
         """
         if not text:
             return None
@@ -222,16 +227,17 @@ class Authenticator:
         return Login(self._of_token(token), token) if token is not None and token.purpose == LOGIN else None
 
     def is_user(self, certificate: TlsPeer) -> bool:
-        """Returns whether `by_certificate` knows somebody."""
+        """Returns whether `by_certificate` returns a user for a certificate."""
         try:
             return self.by_certificate(*certificate) is not None
         except LoginRefused:
             return False
 
     def again(self, caller: Caller) -> Caller:
-        """A caller by what is known now: the same one where nothing has changed, else with the groups of now.
+        """Returns a caller by what is known now: the same object when nothing has changed, else one with the groups of
+        now.
 
-        Asked for each thing that is begun for them, and for what stands on them when a record changes.
+        It is called for each thing that is begun for a caller, and for what they hold when a record changes.
 
         Raises:
             LoginRefused: what they showed is worth nothing any more.
@@ -250,12 +256,12 @@ class Authenticator:
         return caller if groups == principal.groups else replace(caller, principal=replace(principal, groups=groups))
 
     def by_unix_peer(self, uid: int, pid: int, *, konnectivity: bool) -> Caller:
-        """Returns the caller that opened a unix socket of ours; the socket's mode decides who can.
+        """Returns the caller that opened a unix socket of ours. The mode of the socket decides who can.
 
         Args:
             uid: as the kernel tells it (SO_PEERCRED).
-            pid: likewise; 0 for a process that cannot be seen from here, as in another container.
-            konnectivity: whether it speaks konnectivity's protocol, not CONNECT.
+            pid: as the kernel tells it; 0 for a process that cannot be seen from here, as in another container.
+            konnectivity: whether the caller speaks konnectivity's protocol, not CONNECT.
         """
         proof = f"uid:{uid} pid:{pid}" if pid else f"uid:{uid}"
         if konnectivity:
@@ -271,19 +277,21 @@ class Authenticator:
         return Caller(Principal(kind=PrincipalKind.SERVER, name=name))
 
     def agent(self, name: str, serial: str) -> Caller:
-        """Returns a box that opens streams of its own on a session; its certificate was checked when the session began.
+        """Returns a box that opens streams itself on a session. Its certificate was checked when the session began.
 
         `serial` is that of its certificate; empty when it is not known.
         """
         return Caller(Principal(kind=PrincipalKind.AGENT, name=name, proof=certificate_proof(serial.lower())))
 
     def acted_as(self, caller: Caller, name: str, groups: tuple[str, ...]) -> Caller:
-        """A user as whom another one acts, who may: with no more than the credential of that one is good for.
+        """Returns the user as whom a caller acts. Whether the caller may do so is checked before.
+
+        The user may do no more than the caller's credential is good for.
 
         The groups are those that were asked for, as in a Kubernetes API server, not those that the user has.
 
         Raises:
-            LoginRefused: the user was revoked, or that cannot be told now.
+            LoginRefused: the user was revoked, or the record cannot be read now.
         """
         self._standing(name, None, known=False)
         proof = f"{caller.principal} {caller.principal.proof}"
@@ -322,7 +330,7 @@ class Authenticator:
         return tuple(dict.fromkeys((*ours, *shown.issued_groups)))
 
     def _is_kept(self, shown: Shown) -> bool:
-        """Whether a credential is on record, and the login that it was got with."""
+        """Returns whether a credential is on record, and with it the login that it was got with, if any."""
         if shown.kind is ShownKind.TOKEN:
             return self._credentials.user_token(shown.key) is not None
         record = self._credentials.user_certificate(shown.key)
@@ -353,14 +361,20 @@ class Authenticator:
         return Caller(principal, token.expires, token.scope, shown=Shown(ShownKind.TOKEN, token.sha256, token.created))
 
     def _of_id_token(self, told: Identified) -> Caller:
-        """Whoever the issuer says; we may know them too, and then they are in our groups, and may be revoked."""
+        """Returns the user of an ID token.
+
+        When we have a record of the user, they are in our groups too, and may be revoked.
+        """
         shown = Shown(ShownKind.ID_TOKEN, told.proof, told.since, told.groups)
         groups = self._with_issued(told.name, shown)
         principal = Principal(kind=PrincipalKind.USER, name=told.name, groups=groups, proof=told.proof)
         return Caller(principal, told.until, shown=shown)
 
     def _standing(self, name: str, made: datetime | None, *, known: bool) -> tuple[str, ...]:
-        """The groups of a user whose credential was made at a moment; `known`: there must be such a user."""
+        """Returns the groups of a user whose credential was made at a moment; None when that is not known.
+
+        `known` says that there must be such a user.
+        """
         user = self._credentials.user(name)
         if user is None:
             if known:
@@ -381,7 +395,7 @@ def _check_end(until: datetime | None, what: str) -> None:
 
 
 def is_id_token(text: str) -> bool:
-    """Whether a text is written like a signed token (RFC 7515 3.1); no token of ours has a dot in it."""
+    """Returns whether a text has the form of a signed token (RFC 7515 3.1). No token of ours has a dot in it."""
     return text.count(".") == 2
 
 
@@ -396,5 +410,5 @@ def token_proof(sha256: str) -> str:
 
 
 def certificate_proof(serial: str) -> str:
-    """The proof in the Caller of a certificate with this serial; empty when that is not known."""
+    """Returns the proof in the Caller of a certificate with this serial; empty when the serial is not known."""
     return f"{CERTIFICATE}{serial}" if serial else ""

@@ -1,4 +1,4 @@
-"""Who would be locked out if one of two authorities went away: what `authority show` and `drop` go by."""
+"""Finds who would be locked out if one of two authorities went away. `authority show` and `drop` go by it."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from cloud_server.trust.user_administration import CERTIFICATE, ListedUser
 
 @dataclass(frozen=True, slots=True)
 class Behind:
-    """Agents that are not ready for it, by name."""
+    """The names of agents and users that are not ready for an authority to be the only one."""
 
     other_certificate: list[str]
-    """The authority that stays has not signed what they use."""
+    """The agents that do not use a certificate which the authority that stays has signed."""
     not_told: list[str]
-    """They are not known to trust the authority that stays."""
+    """The agents that are not known to trust the authority that stays."""
     unreadable: list[str]
-    """What is kept of them cannot be read."""
+    """The agents whose records cannot be read."""
     joined: int
-    """How many agents there are; the revoked are left out."""
+    """The number of agents that joined; the revoked are left out."""
     users: list[str]
-    """Users with a certificate that is good now and that the authority that stays has not signed; a name for each
-    certificate."""
+    """The users with a certificate that is good now and that the authority that stays has not signed. A name stands
+    once for each certificate."""
 
     @property
     def locked_out(self) -> list[str]:
-        """Agents that could not come any more."""
+        """Returns the agents that could not come any more, each once, sorted."""
         return sorted({*self.other_certificate, *self.not_told, *self.unreadable})
 
 
 def behind(agents: Iterable[ListedAgent], users: Iterable[ListedUser], stays: str) -> Behind:
-    """Who is not ready for the authority `stays` to be the only one; see `authority_id`.
+    """Returns who is not ready for the authority `stays` to be the only one; see `authority_id`.
 
     What an agent was given counts from when it has come with it: before then, the answer may have been lost.
     """

@@ -1,4 +1,6 @@
-"""Longline's own certificate authority: one key in the state folder, for servers, agents, users and join tokens."""
+"""Holds Longline's own certificate authority: one key in the state folder, for servers, agents,
+users and join tokens.
+"""
 
 from __future__ import annotations
 
@@ -29,9 +31,10 @@ AGENT_LIFE = timedelta(days=7)
 doing.
 """
 RECOVERY_LIFE = CA_LIFE
-"""A box may be off for years; what this certificate opens is nothing but the question for another one."""
+"""How long a recovery certificate is valid. A box may be off for years; what this certificate opens is nothing but the
+question for another one."""
 MAX_DOMAIN_CHARS = 30
-"""Of a trust domain in an authority's name, which may have 64 (RFC 5280, upper bounds)."""
+"""The most characters of a trust domain in the name of an authority, which may have 64 (RFC 5280, upper bounds)."""
 CLOCK_SKEW = timedelta(minutes=5)
 """How long before it was made a certificate is valid already: boxes have poor clocks."""
 
@@ -64,7 +67,11 @@ class CertificateAuthority:
         beside: Sequence[x509.Certificate] = (),
         cross: Sequence[x509.Certificate] = (),
     ) -> None:
-        """`beside` are trusted, too, and sign nothing; `cross` are authorities as others before them signed them."""
+        """Takes a certificate and its key.
+
+        `beside` are authorities that are trusted, too, and sign nothing; `cross` are certificates of authorities that
+        others before them signed.
+        """
         self.certificate = certificate
         self.beside = tuple(beside)
         self.cross = tuple(cross)
@@ -88,7 +95,7 @@ class CertificateAuthority:
         return CertificateAuthority(certificate, self._key, self._trust_domain, self.beside, self.cross)
 
     def again(self, folder: Path) -> CertificateAuthority:
-        """What a state folder has now, which somebody may have changed.
+        """Returns the authority that a state folder has now. Another process may have changed it.
 
         Raises:
             CaMissing: there is none, or it cannot be read.
@@ -96,7 +103,10 @@ class CertificateAuthority:
         return CertificateAuthority.load(folder, self._trust_domain)
 
     def cross_signed(self, other: x509.Certificate) -> x509.Certificate:
-        """Another authority's name and key, signed by this one: who trusts this one sees that it agreed."""
+        """Returns a certificate of another authority's name and key, signed by this one.
+
+        Whoever trusts this one sees in it that this one agreed.
+        """
         key = other.public_key()
         assert isinstance(key, ec.EllipticCurvePublicKey)
         end = min(other.not_valid_after_utc, self.certificate.not_valid_after_utc)
@@ -130,11 +140,13 @@ class CertificateAuthority:
 
     @staticmethod
     def key_for(certificate: x509.Certificate, folder: Path) -> CertificateKey:
-        """The key of an authority: of two there are while one takes the place of the other, the one that fits.
+        """Returns the key of an authority.
+
+        There are two keys while one authority takes the place of the other: the one that fits is returned.
 
         Raises:
             OSError, ValueError, TypeError: the key cannot be read.
-            CaMissing: it is another one's.
+            CaMissing: the key belongs to another authority.
         """
         first: object = serialization.load_pem_private_key((folder / CA_KEY_FILE).read_bytes(), None)
         second = _read(folder / CA_BESIDE_KEY_FILE)
@@ -147,7 +159,7 @@ class CertificateAuthority:
 
     @property
     def key_pem(self) -> bytes:
-        """The authority's private key."""
+        """Returns the authority's private key as PEM, not encrypted."""
         return key_pem(self._key)
 
     def files(self, folder: Path) -> list[NewFile]:
@@ -159,12 +171,14 @@ class CertificateAuthority:
 
     @property
     def pem(self) -> bytes:
-        """What whoever trusts this authority is to trust: its certificate first, then those beside it."""
+        """Returns all that is to be trusted by whoever trusts this authority, as PEM: its certificate first, then those
+        beside it.
+        """
         return pem_of([self.certificate, *self.beside])
 
     def chain(self) -> list[x509.Certificate]:
-        """What leads from this authority to those before it, for whoever knows only one of those: each was signed by
-        the next one.
+        """Returns the certificates that lead from this authority to those before it, for whoever knows only one of
+        those. Each was signed by the next one.
         """
         return list(self._chain())
 
@@ -175,7 +189,7 @@ class CertificateAuthority:
         return Issued(issued.certificate_pem + pem_of(self.chain()), issued.key_pem)
 
     def issue_user(self, name: str, public_key: PublicKey, life: timedelta) -> bytes:
-        """A user's certificate for the key that they made; PEM."""
+        """Returns a new certificate of a user, for the key that they made, as PEM."""
         return self._sign(f"user/{name}", public_key, [], life)
 
     def issue_join(self, token_id: str, life: timedelta) -> Issued:
@@ -187,7 +201,9 @@ class CertificateAuthority:
         return self._sign(f"agent/{name}", public_key, [], AGENT_LIFE)
 
     def issue_recovery(self, name: str, public_key: PublicKey) -> bytes:
-        """A certificate of an agent's key that opens nothing but Recover, for when the agent's own has ended; PEM."""
+        """Returns a new certificate of an agent's key that opens nothing but Recover, for when the agent's own has
+        ended, as PEM.
+        """
         return self._sign(f"recover/{name}", public_key, [], RECOVERY_LIFE)
 
     # Internal
@@ -242,7 +258,10 @@ def _self_signed(key: CertificateKey, name: x509.Name) -> x509.Certificate:
 def _authority_certificate(
     name: x509.Name, public_key: PublicKey, issuer: x509.Name, issuer_key: CertificateKey, end: datetime
 ) -> x509.Certificate:
-    """An authority's. Without a limit to the length of paths: one that takes this one's place stands below it."""
+    """Returns a certificate of an authority.
+
+    The length of paths has no limit: one that takes this one's place stands below it.
+    """
     return (
         x509.CertificateBuilder()
         .subject_name(name)
@@ -260,7 +279,7 @@ def _authority_certificate(
 
 
 def _read(path: Path) -> bytes:
-    """A file that need not be there; empty without it."""
+    """Returns the content of a file; empty when there is no such file."""
     try:
         return path.read_bytes()
     except FileNotFoundError:
@@ -268,12 +287,14 @@ def _read(path: Path) -> bytes:
 
 
 def pem_of(certificates: Sequence[x509.Certificate]) -> bytes:
-    """Several certificates as one file has them."""
+    """Returns several certificates as the PEM of one file."""
     return b"".join(one.public_bytes(serialization.Encoding.PEM) for one in certificates)
 
 
 def authority_id(certificate: x509.Certificate) -> str:
-    """What tells an authority from others, whichever of its certificates it is: the SHA-256 of its key; hexadecimal."""
+    """Returns what tells an authority from others, whichever of its certificates it is: the SHA-256 of its key, in
+    hexadecimal.
+    """
     key = certificate.public_key()
     assert isinstance(key, ec.EllipticCurvePublicKey)
     return spki_sha256(key).hex()

@@ -1,6 +1,4 @@
-"""Holds the caller: somebody who asks for something at a front end, with the limits of the credential that proved who
-they are.
-"""
+"""Holds the caller: somebody who asks for something at a front end, with the limits of their credential."""
 
 from __future__ import annotations
 
@@ -19,11 +17,11 @@ class Scope:
     frontends: frozenset[str] | None = None
     """The names of front ends that it is good for, such as `connect` and `fleet`."""
     agents: frozenset[str] | None = None
-    """Globs over names of agents, or `label=value` of labels that the operator has set."""
+    """The agents that it is good for: globs over names, or `label=value` of labels that the operator has set."""
     verbs: frozenset[str] | None = None
     """The verbs that it is good for, such as `exec` and `connect`."""
     targets: frozenset[str] | None = None
-    """Such as `10.0.0.0/8:443`, written as in the policy file."""
+    """The targets that it is good for, written as in the policy file, such as `10.0.0.0/8:443`."""
 
 
 class ShownKind(Enum):
@@ -35,7 +33,7 @@ class ShownKind(Enum):
 
 
 class Shown(NamedTuple):
-    """What a caller showed, so that it can be looked at again."""
+    """What a caller showed, so that it can be checked again."""
 
     kind: ShownKind
     key: str
@@ -59,7 +57,7 @@ class Caller:
     """When the credential ends, in UTC; None when it does not end, or nobody showed one."""
     scope: Scope = UNLIMITED
     by: Principal | None = None
-    """Who acts as this principal, and has shown the credential; None: the principal itself."""
+    """Who acts as this principal, and has shown the credential; None when it is the principal itself."""
     shown: Shown | None = field(default=None, compare=False, repr=False)
     """None for whoever is no user; of a user who is acted as, what the one who acts showed."""
 

@@ -1,4 +1,4 @@
-"""Join, Renew and Recover: who gets an agent's certificate. Decisions are audited, and failures logged, too."""
+"""Decides who gets an agent's certificate by Join, Renew and Recover. It audits decisions, and also logs failures."""
 
 from __future__ import annotations
 
@@ -33,8 +33,9 @@ CANNOT_KEEP = "the server cannot write its state folder; its log says more"
 STILL_GOOD = "the token is still good"
 RENEWALS_PER_S = 1 / 30
 RENEWALS_BURST = 10
-"""Of one agent. It renews every few days, and tries again once a minute where that fails; each costs the signing
-process a signature, and the audit log a record."""
+"""The renewals that one agent may ask for: RENEWALS_PER_S a second, and RENEWALS_BURST at once. An agent renews every
+few days, and tries again once a minute where that fails; each costs the signing process a signature, and the audit log
+a record."""
 JOINS_PER_S = 1 / 30
 JOINS_BURST = 10
 """With one join token, beside the boxes that it is for: a box that tries again after a lost answer, or a wrong name."""
@@ -43,7 +44,7 @@ TOLD_EVERY = timedelta(minutes=1)
 
 
 class Enrollment:
-    """Answers the calls; see `tunnel.aio.carriers.enrollment.EnrollmentHandler`."""
+    """Answers the calls of agents that want certificates; see `tunnel.aio.carriers.enrollment.EnrollmentHandler`."""
 
     def __init__(
         self,
@@ -119,10 +120,10 @@ class Enrollment:
     async def recover(
         self, peer_spiffe: str, peer_spki: bytes, request: tunnel_pb2.RenewRequest
     ) -> tunnel_pb2.RenewResponse:
-        """Trade a recovery certificate for an agent's, of the same name and key.
+        """Trades a recovery certificate for an agent's certificate, of the same name and key.
 
         Raises:
-            EnrollmentRefused: as above.
+            EnrollmentRefused: as `renew`, or the request does not say which renewal it is.
         """
         if not request.HasField("turn"):
             raise EnrollmentRefused("a recovery says which renewal it is", REQUEST_REFUSED)
@@ -133,8 +134,10 @@ class Enrollment:
     async def _again(
         self, kind: str, peer_spiffe: str, peer_spki: bytes, request: tunnel_pb2.RenewRequest
     ) -> tunnel_pb2.RenewResponse:
-        """The certificate is made first, then what it changes is kept in one step, then it is handed out: of two that
-        ask at the same time with the same number only one gets it.
+        """Answers a renewal or a recovery.
+
+        The certificate is made first, then what it changes is kept in one step, then it is handed out: of two that ask
+        at the same time with the same number only one gets it.
         """
         name = peer_spiffe.rpartition("/")[2]
         turn: Turn | None = None
@@ -191,16 +194,21 @@ class Enrollment:
             raise EnrollmentRefused(text, RENEWED_TOO_OFTEN, wait_s)
 
     def _check_free(self, token: JoinTokenRecord, name: str) -> None:
-        """A token for several boxes gives nobody a name that somebody has, or had: the boxes choose the names."""
+        """Makes sure that a token for several boxes gives no name that somebody has, or had: the boxes choose the
+        names.
+
+        Raises:
+            TokenRefused: it would.
+        """
         if "*" in token.agent and self._store.get(AGENTS, name) is not None:
             text = f"{name} is known already: choose another --name, or ask for a token for {name} alone"
             raise TokenRefused(text, JOIN_NAME_REFUSED)
 
     async def _take(self, token: Good[JoinTokenRecord], name: str, signed: Signed) -> None:
-        """Use the token, and give the name to the key, in one step.
+        """Uses the token, and gives the name to the key, in one step.
 
         Raises:
-            TokenRefused: somebody was faster.
+            TokenRefused: another box was faster.
         """
         several = "*" in token.value.agent
         while True:
@@ -217,12 +225,14 @@ class Enrollment:
                 return
 
     def _labels(self, token: JoinTokenRecord, name: str) -> Mapping[str, str]:
-        """A box that takes the place of another keeps its labels, but for those that the token gives anew."""
+        """Returns the labels of a box: those that its name has already, and over them those that the token gives."""
         return {**self._agents.labels(name), **token.labels}
 
     async def _keep(self, name: str, given: _Given) -> int:
-        """Keep what an agent is given; returns its generation. An agent that does not count, and keeps its key, is none
-        the worse when that cannot be written: the record is for lists then.
+        """Writes what an agent is given to its record. Returns its generation, 0 for an agent that does not count.
+
+        When that cannot be written, an agent that does not count and keeps its key gets its certificate all the same:
+        the record only serves lists then.
         """
         generation = 0
 

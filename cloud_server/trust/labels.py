@@ -1,4 +1,4 @@
-"""Labels that an operator gives agents, as Kubernetes has them."""
+"""Checks the labels that an operator gives agents. They have the form of Kubernetes' labels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9._]{0,61}[A-Za-z0-9])?)?")
 
 
 def check_labels(labels: Mapping[str, str]) -> None:
-    """Make sure that these can be the labels of an agent.
+    """Makes sure that these can be the labels of an agent.
 
     Raises:
         AdministrationFailed: they cannot.

@@ -1,4 +1,4 @@
-"""What a user, and a group of users, may be called."""
+"""Tells what a user, and a group of users, may be called."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ GROUP_NAME_RULE = "1 to 128 of letters, digits, '.', '_', '@', ':', '/' and '-',
 
 
 def is_group_name(text: str) -> bool:
-    """Whether a text may name a group. Those that begin with `system:` are of our own making."""
+    """Returns whether a text may name a group. Names that begin with `system:` may not: they are built in."""
     return GROUP_NAME.fullmatch(text) is not None
 
 

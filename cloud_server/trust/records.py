@@ -34,26 +34,27 @@ class AgentRecord:
     certificate that is not of our making.
     """
     labels: Mapping[str, str] = field(default_factory=dict)
-    """That the operator gave it; what a box says of itself is not among them."""
+    """The labels that the operator gave the agent. What a box says of itself is not among them."""
     authority: str = ""
-    """What signed that certificate, see `authority_id`; empty when that is not known."""
+    """The authority that signed that certificate, see `authority_id`; empty when that is not known."""
     trusts: tuple[str, ...] = ()
-    """The authorities that it was told to trust with that certificate."""
+    """The authorities that the agent was told to trust with that certificate."""
     taken: bool = False
-    """Whether it came with that certificate: before then, the answer may have been lost."""
+    """Whether the agent has come with that certificate. Until then, the answer with it may have been lost."""
     next_spki_sha256: str = ""
-    """Of the key that is to take the place of the other, and does so when it is seen first; empty for none."""
+    """The SHA-256 of the key that will take the place of the other one when it is seen first; empty when there is
+    none."""
     rotated: datetime | None = None
-    """When its key was replaced last; None: never since it joined."""
+    """When its key was replaced last; None when it never was since it joined."""
     generation: int = 0
-    """How many certificates it was given since it joined, by requests that were counted."""
+    """The number of certificates that it was given since it joined, by requests that were counted."""
     nonce: str = ""
-    """Of the request that was counted last, until its answer was taken; hexadecimal."""
+    """The nonce of the request that was counted last, in hexadecimal; empty once its answer was taken."""
     recoveries: int = 0
     """How often it came back after the end of its certificate."""
     recovered: datetime | None = None
     copied: datetime | None = None
-    """When a copy of its disk was turned away last; None: never since it joined."""
+    """When a copy of its disk was turned away last; None when none ever was since it joined."""
     ahead: datetime | None = None
     """When it asked last with a generation that is not reached here; None: never since it joined."""
     lead: int = 0
@@ -76,80 +77,82 @@ class Sighting:
     replaced_from: str = ""
     """The `ip:port` that the second process came from; empty when there was none."""
     came: datetime | None = None
-    """When its link began last; None: it was not noted."""
+    """When its link began last; None when that was not noted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JoinTokenRecord:
-    """What is kept of a token to join with."""
+    """The record of a token to join with."""
 
     agent: str
-    """The name that it gives, or with a `*` in it, what the names must look like that boxes choose."""
+    """The name that it gives; with a `*` in it, the pattern of the names that boxes choose."""
     expires: datetime
     used: datetime | None = None
-    """When somebody joined with it last; None: nobody did."""
+    """When a box joined with it last; None when none did."""
     count: int = 1
-    """How many boxes may join with it."""
+    """The number of boxes that may join with it."""
     names: tuple[str, ...] = ()
-    """Who did."""
+    """The names of the boxes that joined with it."""
     labels: Mapping[str, str] = field(default_factory=dict)
-    """That each of them gets."""
+    """The labels that each of them gets."""
     created: datetime | None = None
     created_by: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserRecord:
-    """A person, or a program, that may have credentials."""
+    """The record of a person or a program that may have credentials."""
 
     name: str
     groups: tuple[str, ...] = ()
     created: datetime
     created_by: str = ""
     valid_from: datetime
-    """What was made before it is worth nothing: the user was revoked since."""
+    """When the credentials begin to count: what was made before is worth nothing, because the user was revoked
+    since."""
     revoked: datetime | None = None
-    """When it was revoked; that blocks the name, whatever is shown. None: it was not."""
+    """When the user was revoked, which blocks the name whatever is shown; None when they were not."""
     reason: str = ""
-    """Why, as the operator said; empty when they did not."""
+    """Why the user was revoked, as the operator said; empty when they did not say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserToken:
-    """What is kept of a user's token."""
+    """The record of a user's token."""
 
     user: str
     sha256: str
-    """Of the token's text; hexadecimal."""
+    """The SHA-256 of the token's text, in hexadecimal."""
     created: datetime
     expires: datetime | None = None
-    """None: never; what is made now always ends."""
+    """When it ends; None when it never ends. A token that is made now always ends."""
     scope: Scope = UNLIMITED
     created_by: str = ""
     purpose: str = BEARER
-    """BEARER or LOGIN."""
+    """What it is for: BEARER or LOGIN."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserCertificate:
-    """What is kept of a user's certificate."""
+    """The record of a user's certificate."""
 
     serial: str
-    """In lower-case hexadecimal, without zeros before it."""
+    """Its serial number, in lower-case hexadecimal, without leading zeros."""
     user: str
     created: datetime
     expires: datetime
     created_by: str = ""
     scope: Scope = UNLIMITED
     login: str = ""
-    """The SHA-256 of the login that it was got with, and whose end is its own; empty for one that an operator made."""
+    """The SHA-256 of the login that it was got with, and with whose revocation it ends, too; empty for one that an
+    operator made."""
     authority: str = ""
-    """What signed it, see `authority_id`."""
+    """The authority that signed it, see `authority_id`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LastUse:
-    """When a credential was shown last, to the hour."""
+    """The record of when a credential was shown last, to the hour."""
 
     hour: datetime
 
@@ -353,13 +356,13 @@ SIGHTINGS: Final = Kind("sighting", _sighting_bytes, _sighting)
 JOIN_TOKENS: Final = Kind("join token", _join_token_bytes, _join_token)
 """The records of tokens to join with, by the id in the certificate that each has inside."""
 USERS: Final = Kind("user", _user_bytes, _user)
-"""By name."""
+"""The records of users, by name."""
 USER_TOKENS: Final = Kind("user token", _user_token_bytes, _user_token)
 """The records of users' tokens, by the SHA-256 of their text."""
 USER_CERTIFICATES: Final = Kind("user certificate", _certificate_bytes, _certificate)
-"""By serial."""
+"""The records of users' certificates, by serial number."""
 LAST_USED: Final = Kind("last use", _last_use_bytes, _last_use)
-"""By the key of the token or certificate."""
+"""The records of last uses, by the key of the token or certificate."""
 KINDS: Final = (AGENTS, SIGHTINGS, USER_TOKENS, JOIN_TOKENS, USERS, USER_CERTIFICATES, LAST_USED)
 
 

@@ -50,7 +50,7 @@ def due(state: Path, now: datetime | None = None) -> list[str]:
 
 
 def renew(state: Path, authority: CertificateAuthority, files: Sequence[str]) -> CertificateAuthority:
-    """Write fresh ones of these files; returns the authority to go on with. Blocking.
+    """Writes fresh ones of these files, and returns the authority to go on with. Blocking.
 
     A running server, whose key and certificate these are, sees the change by itself.
 
@@ -70,7 +70,7 @@ def renew(state: Path, authority: CertificateAuthority, files: Sequence[str]) ->
 
 
 def write_server(state: Path, authority: CertificateAuthority) -> None:
-    """Write a fresh certificate for the server, for whoever is `alone`. Blocking.
+    """Writes a fresh certificate for the server. The caller must be `alone`. Blocking.
 
     Raises:
         OSError, ValueError: as `renew`.
@@ -85,7 +85,7 @@ def write_server(state: Path, authority: CertificateAuthority) -> None:
 
 
 def add_hosts(state: Path, hosts: Sequence[str]) -> None:
-    """Add names to those of the server; its certificate is due then. Blocking.
+    """Adds names to those of the server; its certificate is due then. Blocking.
 
     Raises:
         HostsMissing: the file with the names cannot be used.
@@ -101,7 +101,7 @@ def add_hosts(state: Path, hosts: Sequence[str]) -> None:
 
 @contextlib.contextmanager
 def alone(state: Path) -> Iterator[None]:
-    """Have the certificates and keys of a state folder to oneself.
+    """Locks the certificates and keys of a state folder for as long as the block runs.
 
     Two servers run while one takes over from the other, and a command may run beside them: a key of one and a
     certificate of another do not fit.

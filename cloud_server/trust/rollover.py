@@ -1,9 +1,9 @@
-"""One authority takes the place of another while everybody is connected: add, move, drop.
+"""Lets one authority take the place of another while everybody is connected: by add, move and drop.
 
-Two stand in the file of authorities then. The first signs; both are trusted. `add` makes the second, which the first
-has signed, too; `move` has them change places, and is undone by itself; `drop` takes the second away, whichever it is.
-Each changes the file of authorities by one rename, last when something is to be there before it, so that a crash at any
-moment leaves a state that is one of these, and each may be typed again.
+Two authorities stand in the file of authorities then. The first signs; both are trusted. `add` makes the second, which
+the first has signed, too; `move` has them change places, and a second `move` undoes it; `drop` takes the second away,
+whichever it is. Each changes the file of authorities by one rename, last when something is to be there before it, so
+that a crash at any moment leaves a state that is one of these, and each may be typed again.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ from tunnel.aio.process.files import PUBLIC, SECRET, NewFile, write_together
 from tunnel.core.wire.faults import NO_SECOND_AUTHORITY, FaultError
 
 MAX_CROSS = 4
-"""Cross certificates that are kept: a box that was away for so many changes of authority still knows the server."""
+"""The most cross certificates that are kept: a box that was away for so many changes of authority still knows the
+server."""
 
 
 class RolloverRefused(FaultError):
-    """That step cannot be taken now, and nothing was changed; the text says which can."""
+    """The step cannot be taken now, and nothing was changed. The text says which step can."""
 
     default_fault = NO_SECOND_AUTHORITY
 
 
 def add(state: Path, trust_domain: str) -> CertificateAuthority:
-    """Make another authority, trusted beside the one that signs; returns it. Blocking.
+    """Makes another authority, which is trusted beside the one that signs, and returns it. Blocking.
 
     Raises:
         CaMissing: there is no authority to stand beside.
@@ -53,10 +54,11 @@ def add(state: Path, trust_domain: str) -> CertificateAuthority:
 
 
 def move(state: Path, trust_domain: str) -> CertificateAuthority:
-    """Have the second authority sign from now on, the server's certificate first; returns it. Blocking.
+    """Makes the second authority sign from now on, the server's certificate first, and returns it. Blocking.
 
     Raises:
-        CaMissing, OSError: as above.
+        CaMissing: there is no authority.
+        OSError: the folder cannot be written.
         RolloverRefused: there is only one, or its key is not there.
         ValueError: a name in `hosts` cannot be one of a certificate.
     """
@@ -75,10 +77,11 @@ def move(state: Path, trust_domain: str) -> CertificateAuthority:
 
 
 def drop(state: Path, trust_domain: str) -> x509.Certificate:
-    """Trust the second authority no more, and destroy its key; returns its certificate. Blocking.
+    """Stops trusting the second authority, and destroys its key. Returns its certificate. Blocking.
 
     Raises:
-        CaMissing, OSError: as above.
+        CaMissing: there is no authority.
+        OSError: the folder cannot be written.
         RolloverRefused: there is only one.
     """
     with alone(state):

@@ -53,15 +53,15 @@ class Signed:
     ca_pem: bytes
     """The authorities to trust: first the one that signed it."""
     authorities: tuple[str, ...]
-    """What tells these from others, in the same order; see `authority_id`."""
+    """The ids of these authorities, in the same order; see `authority_id`."""
     cross_der: tuple[bytes, ...]
-    """Authorities as those before them signed them."""
+    """The certificates of authorities that those before them signed."""
     recovery_der: bytes
-    """A certificate of the same key that opens Recover alone; empty with a user's, who has a login to come back by."""
+    """A certificate of the same key that opens nothing but Recover; empty for a user, who comes back by a login."""
 
     @classmethod
     def of(cls, said: _Said) -> Signed:
-        """What the process answered."""
+        """Returns the certificate in an answer of the process."""
         return cls(
             base64.b64decode(said["certificate"]),
             said["ca"].encode(),
@@ -124,10 +124,11 @@ class Signer:
         return Signed.of(said)
 
     async def sign_user(self, name: str, csr_der: bytes, life: timedelta) -> Signed:
-        """A certificate of the user `name` for the key of a request.
+        """Returns a certificate of the user `name` for the key of a request.
 
         Raises:
-            CsrRefused, SignerFailed: as above.
+            CsrRefused: the request is not in order, or its key is of a kind that is not taken.
+            SignerFailed: nothing can be signed.
         """
         said = await self._ask({**_asking(csr_der), "name": name, "life_s": str(life.total_seconds())})
         return Signed.of(said)

@@ -57,8 +57,9 @@ def key_of(csr_der: bytes) -> PublicKey:
 
 
 def answer(authority: CertificateAuthority, question: dict[str, Any]) -> dict[str, str]:
-    """Answer one question: whose key a request is for; and the certificate, when there is a name for it: an agent's, or
-    with a life a user's.
+    """Answers one question: which key a request is for.
+
+    When the question has a name, the answer also has the certificate: a user's when there is a life, else an agent's.
     """
     try:
         key = key_of(base64.b64decode(question["csr"]))

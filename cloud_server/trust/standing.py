@@ -1,7 +1,7 @@
-"""What stands on what users showed: it ends when that is taken away, when it runs out, or when a rule changes.
+"""Ends what users do when the credential that they showed is taken away or runs out, or when the rules change.
 
 Everything that lasts takes a `Hold`: connections, watches, lists that are followed. A loss costs what it affects, and
-is carried out in pieces, so that a user with thousands of streams costs nobody else a keystroke.
+is carried out in pieces, so that a user with thousands of streams delays nobody else.
 """
 
 from __future__ import annotations
@@ -29,30 +29,33 @@ from tunnel.core.wire.faults import (
 from tunnel.core.wire.principal import Principal, PrincipalKind
 
 LOOK_AGAIN_S = 30.0
-"""How soon it is noticed that somebody set the clock: ends are times of day, and the event loop's timer is none."""
+"""Seconds after which the ends are looked at again, so that a changed clock is noticed: ends are times of day, and the
+timer of the event loop is not."""
 ENDS_PIECE_S = 0.0005
-"""How long one piece may be that ends things: what follows from each end, in tasks and links, takes the next turn of
-the event loop, and several times as long."""
+"""Seconds that one piece may take that ends things. The tasks and links that each end concerns run in the next turn of
+the event loop, and take several times as long."""
 MAX_DEAD = 64
-"""Ends of credentials that nothing stands on any more, of which as many may wait in the queue as of the others, and so
-many in any case."""
+"""The number of ends of credentials without holds that may wait in the queue in any case. Beyond it, as many may wait
+as there are other ends."""
 
 OnLost = Callable[[OpenRefused], None]
-"""Ends something, for this reason. Called in the event loop; may neither block nor raise."""
+"""A function that ends something, for the given reason. It is called in the event loop, and may neither block nor
+raise."""
 Objection = Callable[[Caller], OpenRefused | None]
-"""Says why the rules do not allow a caller any more what they do; None when they do. Called likewise."""
+"""A function that says why the rules do not allow any more what a caller does; None when they allow it. It is called in
+the event loop, and may neither block nor raise."""
 
 _log = structlog.get_logger("cloud.standing")
 
 
 class _Credential:
-    """What one caller showed, and what stands on it."""
+    """One credential that a caller showed, with the holds on it."""
 
     __slots__ = ("caller", "holds", "key", "queued", "waits")
 
     def __init__(self, caller: Caller, key: object) -> None:
         self.caller = caller
-        """As the caller is by what is known now."""
+        """The caller, as far as is known now."""
         self.key = key
         self.waits = False
         """Whether it is in the queue of ends."""
@@ -62,7 +65,9 @@ class _Credential:
 
 
 class Hold:
-    """One thing that stands on a caller, until it is released or lost."""
+    """One thing that a caller may do for as long as their credential and the rules allow it: until it is released or
+    lost.
+    """
 
     __slots__ = ("caller", "credential", "doubted", "objection", "on_lost", "over", "standing")
 
@@ -76,41 +81,42 @@ class Hold:
     ) -> None:
         self.standing = standing
         self.caller = caller
-        """As they are now: their groups may not be those that they came with."""
+        """The caller as they are now. Their groups may differ from those that they came with."""
         self.credential = credential
-        """None for whoever showed nothing that could be lost."""
+        """The credential that the caller showed; None for a caller that showed nothing which could be lost."""
         self.on_lost = on_lost
         self.objection = objection
         self.doubted = False
-        """Whether it waits to be decided anew."""
+        """Whether it waits for a new decision by the rules."""
         self.over = False
 
     def release(self) -> None:
-        """It is over, and nobody need end it. May be called again."""
+        """Tells that the thing is over, so that nobody need end it. Calling it again does nothing."""
         if not self.over:
             self.over = True
             self.standing.released(self)
 
 
 class Standing:
-    """All holds."""
+    """The table of all holds."""
 
     def __init__(self, again: Callable[[Caller], Caller] | None = None) -> None:
-        """Nothing stands on anybody yet.
+        """Starts without holds.
 
         Args:
-            again: see `Authenticator.again`; None where no credential is ever taken away.
+            again: returns a caller as they are now, and raises LoginRefused; see `Authenticator.again`. None where no
+                credential is ever taken away.
         """
         self._again = again or (lambda caller: caller)
         self._credentials: dict[object, _Credential] = {}
-        """Of users, those that anything stands on."""
+        """The credentials of users that have holds."""
         self._of_user: dict[str, dict[_Credential, None]] = {}
         self._others: dict[Hold, None] = {}
-        """Of whoever showed nothing that could be lost: the rules may change for them, too."""
+        """The holds of callers that showed nothing which could be lost. The rules may change for them, too."""
         self._ends: list[tuple[datetime, int, _Credential]] = []
-        """A heap."""
+        """The heap of the ends of credentials."""
         self._dead = 0
-        """How many in it are of credentials that nothing stands on."""
+        """The number of entries in the heap whose credentials have no holds any more."""
         self._numbers = itertools.count()
         self._timer: asyncio.TimerHandle | None = None
         self._looked_at: deque[_Credential] = deque()
@@ -125,12 +131,14 @@ class Standing:
     # Public
 
     def hold(self, caller: Caller, on_lost: OnLost, objection: Objection | None = None) -> Hold:
-        """Notes that something stands on a caller from now on.
+        """Notes a thing that lasts, and returns the hold on it.
+
+        The caller of this must release the hold when the thing is over.
 
         Args:
             caller: whom it is done for.
             on_lost: ends it.
-            objection: decides anew whether the rules allow it; None for what the rules say nothing about.
+            objection: decides again whether the rules allow it; None for what the rules say nothing about.
 
         Raises:
             OpenRefused: NOT_ALLOWED, what the caller showed has been taken away, or has run out, since they came.
@@ -151,19 +159,22 @@ class Standing:
         return hold
 
     def changed(self, user: str) -> None:
-        """A user, or something that was handed out to them, is not what it was: what stands on it is looked at."""
+        """Tells that a user, or a credential of theirs, has changed, so that all their holds are looked at."""
         for credential in self._of_user.get(user, ()):
             self._look_at(credential)
 
     def lose(self, is_meant: Callable[[Principal], bool], lost: OpenRefused) -> None:
-        """Ends all that stands on users who showed something of a kind that counts no more."""
+        """Ends all holds of users whose credentials are of a kind that counts no more.
+
+        `is_meant` tells that by the principal; `lost` is the reason that the holds are told.
+        """
         for credential in self._credentials.values():
             if is_meant(credential.caller.by or credential.caller.principal):
                 self._losing.extend((hold, lost) for hold in credential.holds)
         self._begin()
 
     def rules_changed(self) -> None:
-        """Everything is decided anew."""
+        """Tells that the rules have changed, so that every hold is decided again."""
         for hold in self._others:
             self._doubt(hold)
         for credential in self._credentials.values():
@@ -173,7 +184,7 @@ class Standing:
     # Internal - called by holds
 
     def released(self, hold: Hold) -> None:
-        """Forgets a hold, and its credential with the last of it."""
+        """Forgets a hold, and with the last hold of a credential the credential."""
         credential = hold.credential
         if credential is None:
             del self._others[hold]
@@ -250,7 +261,7 @@ class Standing:
             asyncio.get_running_loop().call_soon(self._piece)
 
     def _piece(self) -> None:
-        """Works for a while, and leaves what is left to the next turn of the event loop."""
+        """Works for a while, and leaves the rest to the next turn of the event loop."""
         loop = asyncio.get_running_loop()
         started_s, ended = loop.time(), self._ended
         while self._step():
@@ -263,7 +274,7 @@ class Standing:
             self._ended = 0
 
     def _step(self) -> bool:
-        """Does the most urgent thing; returns whether there was any."""
+        """Does the most urgent thing. Returns False when there is nothing to do."""
         if self._looked_at:
             self._examine(self._looked_at.popleft())
         elif self._losing:
@@ -320,6 +331,6 @@ class Standing:
 
 
 def _users(caller: Caller) -> tuple[str, ...]:
-    """Whose change means something for a caller: the user's, and that of whoever acts as the user."""
+    """Returns the names of the users whose changes concern a caller: the user, and whoever acts as the user."""
     name = caller.principal.name
     return (name,) if caller.by is None or caller.by.name == name else (name, caller.by.name)

@@ -1,4 +1,4 @@
-"""Join tokens on the server's side: each lets one box join once, or so many boxes that choose their names."""
+"""Keeps the join tokens on the server's side. Each lets one box join once, or several boxes that choose their names."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ GRACE = timedelta(days=30)
 handshake.
 """
 MAX_COUNT = 1000
-"""Boxes for one token: it keeps their names, of up to 63 bytes each."""
+"""The most boxes of one token: it keeps their names, of up to 63 bytes each."""
 USED = "the join token was used already; make another: cloud-server token create"
 
 
@@ -74,10 +74,12 @@ class JoinTokens:
         labels: Mapping[str, str] | None = None,
         by: str = "",
     ) -> JoinToken:
-        """Make a token for an agent, or for `count` agents whose names are like a pattern; any number may be out.
+        """Makes a token for an agent, or for `count` agents whose names match a pattern.
+
+        Any number of tokens may exist.
 
         Raises:
-            StoreUnavailable: it cannot be kept.
+            StoreUnavailable: its record cannot be written.
             SignerFailed: there is no authority of ours that could be joined.
         """
         token_id = secrets.token_hex(16)
@@ -122,7 +124,7 @@ class JoinTokens:
 
     @staticmethod
     def name_by(token: Good[JoinTokenRecord], chosen: str) -> str:
-        """The name that a box gets which says that it is called `chosen`; empty when it says nothing.
+        """Returns the name that a box gets. `chosen` is the name that it asks for; empty when it asks for none.
 
         Raises:
             TokenRefused: the token does not give that name.
@@ -141,7 +143,10 @@ class JoinTokens:
 
     @staticmethod
     def use(token: Good[JoinTokenRecord], name: str) -> Change[JoinTokenRecord]:
-        """The change that uses a token, to be committed with what it is used for: of several at once, one succeeds."""
+        """Returns the change that uses a token.
+
+        The caller must commit it together with what the token is used for: of several at the same time, one succeeds.
+        """
         used = replace(token.value, used=datetime.now(UTC), names=(*token.value.names, name))
         return Change(JOIN_TOKENS, token.key, used, expected=token.version)
 

@@ -26,7 +26,7 @@ records may be 90 days old. It also keeps the number within the uint64 of the wi
 
 
 class CopiedDisk(EnrollmentRefused):
-    """The number is over: another box with the same key had its turn."""
+    """A box asks with a number that is over: another box with the same key had its turn."""
 
     default_fault = COPIED_DISK
 
@@ -39,18 +39,18 @@ class TooFarAhead(EnrollmentRefused):
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What a box says of itself with a request."""
+    """What a box says of its renewals with a request."""
 
     generation: int
     nonce: str
-    """Hexadecimal."""
+    """The random bytes of the request, in hexadecimal."""
 
     @classmethod
     def of(cls, request: tunnel_pb2.RenewRequest) -> Turn | None:
-        """The turn of a request; None for a box that does not count.
+        """Returns the turn of a request; None for a box that does not count.
 
         Raises:
-            EnrollmentRefused: it has not the form of one.
+            EnrollmentRefused: its nonce has not the right length.
         """
         if not request.HasField("turn"):
             return None
@@ -86,7 +86,7 @@ class Turn:
         return max(0, self.generation - record.generation)
 
     def repeats(self, record: AgentRecord) -> bool:
-        """Whether this is the last question again, whose answer was lost."""
+        """Returns whether this is the last request once more, because its answer was lost."""
         return bool(record.nonce) and self.nonce == record.nonce and self.generation + 1 == record.generation
 
 

@@ -1,4 +1,4 @@
-"""What an operator does to the users of a server: taking them in, handing out credentials, taking them away."""
+"""Does what an operator wants of the users of a server: takes them in, hands out credentials, and takes them away."""
 
 from __future__ import annotations
 
@@ -42,23 +42,24 @@ from tunnel.core.wire.principal import Principal, PrincipalKind
 from tunnel.core.wire.spoken import spoken_s
 
 TOKEN_LIFE = timedelta(days=90)
-"""Of bearer tokens and logins, unless another is asked for."""
+"""The life of bearer tokens and logins, unless another one is asked for."""
 CERTIFICATE_LIFE = timedelta(hours=12)
-"""A working day. With a login it is the longest; an operator may make one for a program that can fetch none."""
+"""The life of a certificate, a working day. For one that a login gets it is the longest; an operator may make a longer
+one for a program that can fetch none."""
 MAX_LIFE = timedelta(days=365)
 TOKEN_BYTES = 32
-"""Random bytes in a token."""
+"""The number of random bytes in a token."""
 MAX_GROUPS = 64
 CERTIFICATE = "certificate"
-"""The kind of a credential that is one."""
+"""The kind of a credential that is a certificate."""
 MAX_FOREIGN_CHARS = 128
-"""Of a name that an issuer gives; see `oidc.verifier.MAX_NAME_CHARS`."""
+"""The most characters of a name that an issuer gives; see `oidc.verifier.MAX_NAME_CHARS`."""
 KEPT_OF_A_LOGIN = 32
-"""Certificates: whoever asks for more has the oldest dropped. A machine that keeps them needs two a day."""
+"""The most certificates that are kept of one login: when it asks for more, the oldest is dropped. A machine that keeps
+its certificates needs two a day."""
 CERTIFICATES_PER_S, CERTIFICATES_AT_ONCE = 0.1, 20
-"""For each user: signing is one process, which boxes need to join; a command that keeps nothing is slowed, not its
-neighbours.
-"""
+"""The certificates that each user may get in a second, and at once. One process signs for all, and boxes need it to
+join: a command that keeps nothing is slowed down, and its neighbors are not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +67,7 @@ class ListedCredential:
     """A token or certificate of a user. Nothing of it is secret."""
 
     kind: str
-    """`token`, `login` or `certificate`."""
+    """The kind: `token`, `login` or `certificate`."""
     credential_id: str
     """What `token revoke` takes: of a certificate its serial."""
     created: datetime
@@ -76,52 +77,54 @@ class ListedCredential:
     created_by: str
     expires: datetime | None
     last_used: datetime | None
-    """To the hour; None: never. What was got with a login counts as its use."""
+    """When it was shown last, to the hour; None when it never was. A certificate that was got with a login counts as a
+    use of the login."""
     scope: Scope
     authority: str = ""
-    """What signed a certificate, see `authority_id`; empty for a token."""
+    """The authority that signed a certificate, see `authority_id`; empty for a token."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedUser:
-    """A user for lists."""
+    """A user with their credentials, for lists."""
 
     name: str
     record: UserRecord | None
-    """None: it cannot be read."""
+    """The record of the user; None when it cannot be read."""
     unreadable: str
-    """Why its record cannot be read; empty when it can."""
+    """The reason why the record cannot be read; empty when it can."""
     credentials: Sequence[ListedCredential]
-    """Those that are good now, or will be once the user is taken in again: none of a revoked user's."""
+    """The credentials that are good now; when the record cannot be read, those that have not expired. Empty for a
+    revoked user."""
 
     @property
     def principal(self) -> Principal:
-        """Whom a policy knows the user as, without the groups that an identity provider may add."""
+        """Returns the principal that a policy knows the user as, without groups that an identity provider may add."""
         return Principal(
             kind=PrincipalKind.USER, name=self.name, groups=self.record.groups if self.record is not None else ()
         )
 
     @property
     def until(self) -> datetime | None:
-        """When the last of the credentials ends; None without any."""
+        """Returns when the last of the credentials ends; None when there is none that ends."""
         return max((one.expires for one in self.credentials if one.expires is not None), default=None)
 
 
 class Access(NamedTuple):
-    """Who may log in, in figures."""
+    """How many users may log in, and who is the next one who may not any more."""
 
     known: int
-    """How many users there are, the revoked among them."""
+    """The number of users, the revoked among them."""
     with_access: int
-    """How many of them have something to log in with."""
+    """The number of users that have something to log in with."""
     next: str | None
-    """Whose last credential ends before anybody else's; None: nobody's does."""
+    """The user whose last credential ends before anybody else's; None when nobody's ends."""
     next_end: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certified:
-    """A certificate that was handed out."""
+    """A certificate that was handed out, with the authorities to trust."""
 
     user: str
     certificate_der: bytes
@@ -131,26 +134,30 @@ class Certified:
 
 
 class UserAdministration:
-    """Changes and lists."""
+    """Lists the users of a store, and changes them and their credentials."""
 
     def __init__(self, store: Store, users: Users, signer: Signer | None) -> None:
-        """`signer`: None with an authority of the user's own, which makes all certificates."""
+        """Works on the records of `store`.
+
+        `signer` makes certificates; it is None with an authority of the user's own, which makes all certificates
+        itself.
+        """
         self._store = store
         self._users = users
         self._signer = signer
         self._pace = TokenBuckets(CERTIFICATES_PER_S, CERTIFICATES_AT_ONCE)
-        """Of each user who asked for a certificate."""
+        """The pace of each user who asked for a certificate."""
 
     # Public - users
 
     def all(self) -> Sequence[ListedUser]:
-        """All users, the revoked among them, by name."""
+        """Returns all users, the revoked among them, sorted by name."""
         self._store.catch_up()
         credentials = self._credentials()
         return [_listed(record, credentials[record.key]) for record in self._store.list(USERS)]
 
     def access(self) -> Access:
-        """How many users may log in, and whose last credential ends next."""
+        """Returns how many users may log in, and whose last credential ends next."""
         ends: list[tuple[datetime, str]] = []
         with_access = 0
         for user in (everyone := self.all()):
@@ -161,10 +168,10 @@ class UserAdministration:
         return Access(known=len(everyone), with_access=with_access, next=name, next_end=until)
 
     def one(self, name: str) -> ListedUser:
-        """One user.
+        """Returns one user.
 
         Raises:
-            AdministrationFailed: there is none of the name.
+            AdministrationFailed: there is no user of this name.
         """
         self._store.catch_up()
         record = self._store.get(USERS, name)
@@ -173,11 +180,12 @@ class UserAdministration:
         return _listed(record, self._credentials()[name])
 
     async def add(self, name: str, groups: Sequence[str], by: str) -> UserRecord:
-        """Take a user in, or give one that is there these groups, and no others. One that was revoked is a user again:
-        what they had before stays worthless.
+        """Takes a user in, or gives a user that is there these groups and no others. Returns the record.
+
+        A revoked user is taken in again: what they had before stays worthless.
 
         Raises:
-            AdministrationFailed: the name or a group cannot be used, or that cannot be kept.
+            AdministrationFailed: the name or a group cannot be used, or the record cannot be written.
         """
         if self._store.get(USERS, name) is None:
             check_user_name(name)
@@ -201,12 +209,14 @@ class UserAdministration:
         return await self._change(name, change)
 
     async def revoke(self, name: str, reason: str = "") -> UserRecord:
-        """Block a user's name. What was handed out to it stays on record, so that whoever shows it is told why it is
-        worth nothing, and is worth nothing for good: also when the user is taken in again. A name that only an issuer
-        of ID tokens gives, such as `oidc:ann`, needs no record before.
+        """Blocks the name of a user. Returns the record.
+
+        What was handed out to the user stays on record, so that whoever shows it is told why it is refused. It is worth
+        nothing for good, also when the user is taken in again. A name that only an issuer of ID tokens gives, such as
+        `oidc:ann`, needs no record before.
 
         Raises:
-            AdministrationFailed: there is none of the name, or that cannot be kept.
+            AdministrationFailed: there is no user of this name, or the record cannot be written.
         """
 
         def change(found: Record[UserRecord] | None) -> UserRecord:
@@ -225,10 +235,10 @@ class UserAdministration:
     async def create_token(
         self, user: str, by: str, *, life: timedelta = TOKEN_LIFE, purpose: str = BEARER, scope: Scope = UNLIMITED
     ) -> tuple[str, UserToken]:
-        """A token for a user, of which only the hash is kept.
+        """Makes a token for a user. Returns its text, of which only the hash is kept, and its record.
 
         Raises:
-            AdministrationFailed: there is no such user, or it is revoked, or that cannot be kept.
+            AdministrationFailed: there is no such user, or it is revoked, or the record cannot be written.
         """
         self._good(user)
         text = secrets.token_urlsafe(TOKEN_BYTES)
@@ -243,19 +253,21 @@ class UserAdministration:
     async def create_certificate(
         self, user: str, csr_der: bytes, by: str, life: timedelta = CERTIFICATE_LIFE
     ) -> Certified:
-        """A certificate for a user's key, as an operator gives it.
+        """Makes a certificate for the key of a user's request, as an operator gives it.
 
         Raises:
-            AdministrationFailed: as above, or the request is not in order, or nothing can be signed.
+            AdministrationFailed: there is no such user, or it is revoked, or the request is not in order, or nothing
+                can be signed, or the record cannot be written.
         """
         self._good(user)
         return await self._certify(user, csr_der, life, created_by=by)
 
     async def login(self, login: Login, csr_der: bytes) -> Certified:
-        """A certificate for whoever has shown a login. It does not outlive the login.
+        """Makes a certificate for whoever has shown a login. It ends with the login at the latest.
 
         Raises:
-            AdministrationFailed: as above, or they ask for too many.
+            AdministrationFailed: the user asks for certificates too fast, or the request is not in order, or nothing
+                can be signed, or the record cannot be written.
         """
         token = login.token
         self._keep_pace(token.user)
@@ -300,7 +312,7 @@ class UserAdministration:
             raise AdministrationFailed(text, CERTIFICATES_TOO_FAST)
 
     def _too_many_of(self, login: str) -> list[Change[Any]]:
-        """What makes room for another certificate of a login."""
+        """Returns the changes that drop the oldest certificates of a login, to make room for another one."""
         if not login:
             return []
         mine = [one for one in _values(self._store.list(USER_CERTIFICATES)) if one.login == login]
@@ -328,7 +340,7 @@ class UserAdministration:
         return AdministrationFailed(text, USER_UNKNOWN)
 
     async def _change(self, name: str, change: Callable[[Record[UserRecord] | None], UserRecord]) -> UserRecord:
-        """Change a user's record, made anew should somebody else change it at the same time."""
+        """Changes the record of a user. When somebody else changed it at the same time, it calls `change` again."""
         while True:
             self._store.catch_up()
             found = self._store.get(USERS, name)
@@ -347,7 +359,7 @@ class UserAdministration:
             raise AdministrationFailed.of(error) from error
 
     def _credentials(self) -> defaultdict[str, list[ListedCredential]]:
-        """All that are good, by the names of their users."""
+        """Returns all credentials that have not expired, by the names of their users."""
         found: defaultdict[str, list[ListedCredential]] = defaultdict(list)
         now = datetime.now(UTC)
         for token in _values(self._store.list(USER_TOKENS)):
@@ -379,17 +391,17 @@ class UserAdministration:
 
 
 def check_user_name(user: str) -> None:
-    """Make sure that a text may name a user.
+    """Makes sure that a text can be the name of a user.
 
     Raises:
-        AdministrationFailed: it may not.
+        AdministrationFailed: it cannot.
     """
     if not is_user_name(user):
         raise AdministrationFailed(f"{user[:80]!r} cannot name a user: {USER_NAME_RULE}", USER_NAME_INVALID)
 
 
 def _is_foreign(name: str) -> bool:
-    """Whether a name can only be one of an issuer's: there is none of ours with a `:`."""
+    """Returns whether a name can only be one that an issuer gives: no name of ours has a `:` in it."""
     return ":" in name and name.isprintable() and len(name) <= MAX_FOREIGN_CHARS
 
 

@@ -1,4 +1,4 @@
-"""The users of a store: who they are, what was handed out to them, and when each of that was shown last."""
+"""Keeps the users of a store: who they are, what was handed out to them, and when each credential was shown last."""
 
 from __future__ import annotations
 
@@ -28,28 +28,34 @@ from tunnel.aio.identity.validity import Validity, Watched
 from tunnel.core.wire.faults import RECORD_UNREADABLE
 
 WRITE_EVERY_S = 300.0
-"""How often it is written when credentials were used: a killed server loses that much of a date to the hour."""
+"""Seconds between two writes of when credentials were used. A server that is killed loses that much of a date that is
+exact to the hour."""
 BATCH = 200
-"""Of one write; see `sightings.BATCH`."""
+"""The most records of one write; see `sightings.BATCH`."""
 HOUR_S = 3600
 TOKENS_KEPT = timedelta(days=30)
 """How long a token that has expired is listed, so that whoever asks why it stopped finds it."""
 CERTIFICATES_KEPT = timedelta(days=1)
-"""The same of certificates, of which a login makes two a day."""
+"""How long a certificate that has expired is listed. It is short: a login makes two certificates a day."""
 
 SHORT = timedelta(days=2)
-"""Certificates of a shorter life come from logins, which get the next one by themselves, or are for one task."""
+"""The life under which certificates are not watched: they come from logins, which get the next one by themselves, or
+are for one task."""
 
 SERIAL_DIGITS = 8
-"""Of a certificate's serial number in the label of its figure: they tell apart those of one user."""
+"""The number of digits of a certificate's serial number in the label of its figure. They tell apart the certificates of
+one user."""
 _log = structlog.get_logger("cloud.store")
 
 
 class Users:
-    """See `authenticator.Credentials`."""
+    """The credentials in a store, as `authenticator.Credentials` demands them."""
 
     def __init__(self, store: Store, *, recorded: bool = True) -> None:
-        """`recorded`: certificates are of an authority of ours, which notes each."""
+        """Reads the records of `store`.
+
+        `recorded` says that certificates come from an authority of ours, which notes each.
+        """
         self._store = store
         self.recorded = recorded
         self._hours: dict[str, int] = {}
@@ -61,26 +67,36 @@ class Users:
     # Public - Credentials
 
     def catch_up(self) -> None:
-        """See `authenticator.Credentials`. What a command has changed a moment ago holds: a look costs some 4 us."""
+        """Reads what other processes have changed until now, so that a command of a moment ago counts.
+
+        It costs some 4 us.
+        """
         self._store.catch_up()
 
     def user(self, name: str) -> UserRecord | None:
-        """See `authenticator.Credentials`."""
+        """Returns the record of a user; None when there is none.
+
+        Raises:
+            LoginRefused: the record cannot be read, and this process never could.
+        """
         found = self._store.get(USERS, name)
         if isinstance(found, Unreadable) and found.last is None:
             raise LoginRefused(f"the server cannot read what it keeps of {name}; its log says more", RECORD_UNREADABLE)
         return value_of(found)
 
     def user_token(self, sha256: str) -> UserToken | None:
-        """See `authenticator.Credentials`."""
+        """Returns the token with a hash; None when there is none, or its record never could be read."""
         return value_of(self._store.get(USER_TOKENS, sha256))
 
     def user_certificate(self, serial: str) -> UserCertificate | None:
-        """See `authenticator.Credentials`."""
+        """Returns the certificate with a serial; None when there is none, or its record never could be read."""
         return value_of(self._store.get(USER_CERTIFICATES, serial))
 
     def used(self, key: str) -> None:
-        """See `authenticator.Credentials`. Called for each request: a look-up, but once an hour."""
+        """Notes that a credential was good just now.
+
+        It is called for each request, and does more than a look-up once an hour.
+        """
         hour = int(datetime.now(UTC).timestamp()) // HOUR_S
         if self._hours.get(key) == hour:
             return
@@ -94,16 +110,18 @@ class Users:
     # Public
 
     def last_used(self, key: str) -> datetime | None:
-        """When a credential was shown last, to the hour; None when it never was."""
+        """Returns when a credential was shown last, to the hour; None when it never was."""
         if (hour := self._unwritten.get(key)) is not None:
             return _moment(hour)
         kept = value_of(self._store.get(LAST_USED, key))
         return kept.hour if kept is not None else None
 
     def lasting(self) -> list[Watched]:
-        """Returns the credentials whose end nobody else sees in time: certificates that operators made for machines,
-        and logins and tokens until they end. They are of users that may log in, and none that was not shown any more
-        since the user got another of its kind that is good for longer.
+        """Returns the credentials whose end nobody else sees in time.
+
+        They are certificates that operators made for machines, and logins and tokens until they end. They are of users
+        that may log in. One that was not shown any more since the user got another of its kind that is good for longer
+        is left out.
         """
         certificates = [one.value for one in _good(self._store.list(USER_CERTIFICATES)) if not one.value.login]
         now = datetime.now(UTC)
@@ -119,7 +137,7 @@ class Users:
         return [one for some in found for one in some]
 
     def when_changed(self, on_changed: Callable[[str], None]) -> None:
-        """Have `on_changed` called with the name of each user who changes from now on, or who loses a credential."""
+        """Makes `on_changed` be called with the name of each user who changes or loses a credential from now on."""
 
         def lost(_key: str, before: Record[Any] | None, after: Record[Any] | None) -> None:
             owned: UserToken | UserCertificate | None = value_of(before)
@@ -131,7 +149,10 @@ class Users:
         self._store.watch(USERS, lambda name, _before, _after: on_changed(name))
 
     async def keep(self) -> None:
-        """Write now and then when credentials were used, and drop what is long over, until cancelled."""
+        """Writes now and then when credentials were used, until cancelled.
+
+        Before the first time, and then each time, it drops what is long over.
+        """
         while True:
             try:
                 await self.tidy()
@@ -141,7 +162,7 @@ class Users:
             await self.write()
 
     async def write(self) -> None:
-        """Write when credentials were used. What cannot be written now is kept for the next time."""
+        """Writes when credentials were used. What cannot be written now is kept for the next time."""
         while batch := dict(islice(self._unwritten.items(), BATCH)):
             try:
                 await self._store.commit(
@@ -156,7 +177,7 @@ class Users:
                     del self._unwritten[key]
 
     async def tidy(self) -> int:
-        """Drop the records of credentials that are long over; returns how many records there were.
+        """Drops the records of credentials that are long over. Returns how many records those were.
 
         Raises:
             StoreUnavailable: that cannot be written.
@@ -199,7 +220,7 @@ class Users:
 
 
 def taken_away(store: Store, kind: Kind[Any], key: str) -> list[Change[Any]]:
-    """The changes that take a credential away, with what is known of its use."""
+    """Returns the changes that take a credential away, and with it the record of its last use."""
     used = [] if store.get(LAST_USED, key) is None else [Change(LAST_USED, key, None)]
     return [Change(kind, key, None), *used]
 

@@ -18,7 +18,7 @@ from tunnel.core.wire.faults import FaultError
 from tunnel.core.wire.principal import Principal
 
 TAKEN_AWAY = (Code.STANDING_LOST, Code.KILLED, Code.SESSION_LOST)
-"""Of the ends that a server or the link makes: whoever serves the request sees no more than that its client is gone."""
+"""The codes of ends that the server or the link makes: whoever serves the request only sees that its client is gone."""
 MAX_NAME_CHARS = 253
 """The most characters of a container's name in a record: the name is what the client wrote."""
 
@@ -39,7 +39,7 @@ class RequestRecord:
     account: str = ""
     """The account that the command runs as; "": the action runs none, or none was found yet."""
     recording: str = ""
-    """The name of the recording that is made of it, or read; "": there is none."""
+    """The id of the recording that is made of it, or read; "": there is none."""
     exit_code: int | None = None
     """The command's exit code; None: there was none, or nobody was left to be told."""
     bytes_in: int = 0
@@ -54,7 +54,8 @@ class RequestRecord:
     """The error code of its cause, as in LL4101; empty where none ended it."""
     begun: bool = False
     why_ended: Callable[[], StreamError | None] = lambda: None
-    """Why the request's connection ended; None while it has not, after an end in order, and where that is not known."""
+    """Returns why the request's connection ended; None while it goes on, after an end in order, and when that is not
+    known."""
 
     def begin(self) -> None:
         """Writes the record that the action begins. It must be called before the first byte moves."""

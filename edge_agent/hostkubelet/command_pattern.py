@@ -1,4 +1,4 @@
-"""Says which command lines a rule allows: word by word, as the program gets them. No shell reads a pattern."""
+"""Tells which command lines a rule allows: word by word, as the program gets them. No shell reads a pattern."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class CommandPattern:
     """
 
     text: str
-    """As it was written."""
+    """The pattern as it was written."""
     words: tuple[str, ...]
     """The words, without a last `*`; never empty."""
     any_more: bool
@@ -34,10 +34,12 @@ class CommandPattern:
 
     @classmethod
     def parse(cls, text: str) -> CommandPattern:
-        """Reads a pattern. Quotes and backslashes keep blanks in a word, and mean nothing else.
+        """Returns the pattern that a text stands for.
+
+        Quotes and backslashes keep blanks in a word, and mean nothing else.
 
         Raises:
-            ValueError: it is none; the text says why.
+            ValueError: the text is no pattern; the error says why.
         """
         try:
             words = shlex.split(text)
@@ -53,7 +55,7 @@ class CommandPattern:
         return cls(text, tuple(words[:-1] if any_more else words), any_more)
 
     def allows(self, argv: Sequence[str]) -> bool:
-        """Returns whether a command line is one of these."""
+        """Returns whether the pattern fits a command line."""
         if len(argv) < len(self.words) or (len(argv) > len(self.words) and not self.any_more):
             return False
         return all(_fits(pattern, word) for pattern, word in zip(self.words, argv, strict=False))

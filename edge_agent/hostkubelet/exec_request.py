@@ -1,4 +1,4 @@
-"""What a request for a command asks for, beside the command: its streams, and the server's terms."""
+"""Reads what a request for a command asks for, beside the command: its streams, and the server's terms."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tunnel.core.wire.principal import Principal
 from tunnel.kubeapi.copy_commands import is_copy
 
 COLUMNS, ROWS = 80, 24
-"""The size of a terminal that has none yet."""
+"""The columns and rows of a terminal whose size is not known yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +59,7 @@ class ExecRequest:
 
 
 def command_of(request: Request) -> list[str]:
-    """Returns the words of the command that a request has."""
+    """Returns the words of the command in a request."""
     return [value for name, value in request.query if name == "command"]
 
 

@@ -1,4 +1,4 @@
-"""Decides whether somebody may run a command on this box, and as which account: the box's own say, the last word.
+"""Decides whether somebody may run a command on this box, and as which account. The box has the last word.
 
 The closest rules count and no others: those that name the user; where there are none, those with a pattern that fits
 the name; then those for a group of theirs; then those for everybody. So a rule for one person is a limit, whatever the
@@ -23,13 +23,13 @@ MAX_TOLD_CHARS = 600
 
 @dataclass(frozen=True, slots=True)
 class ExecRule:
-    """Who may run which commands as which account."""
+    """A rule that lets some people run some commands as one account."""
 
     account: str
     """The account of this box that the commands run as."""
     audience: Audience = EVERYBODY
     commands: tuple[CommandPattern, ...] = ()
-    """The command lines that are allowed; empty: all, and so an interactive shell."""
+    """The command lines that are allowed; empty when all are, an interactive shell too."""
 
     def allows(self, argv: Sequence[str]) -> bool:
         """Returns whether the rule allows a command line."""

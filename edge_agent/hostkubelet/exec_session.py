@@ -44,7 +44,7 @@ class ExecResult:
     exit_code: int | None = None
     """The exit code that the client was told; None: it was not delivered, because the client left."""
     lost: NotRecorded | None = None
-    """Why it was ended, if that is because it could not be recorded."""
+    """The error for which it was ended because it could not be recorded; None when it was not."""
     received_bytes: int = 0
     sent_bytes: int = 0
 

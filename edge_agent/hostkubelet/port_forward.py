@@ -55,8 +55,9 @@ DIAL_S = 10.0
 LOCALHOST = "localhost"
 
 Dial = Callable[[TcpTarget, float, Principal], AbstractAsyncContextManager[Conn]]
-"""A function that connects to a target within so many seconds for somebody, for a block that is cancelled when that
-is not allowed any more; raises OpenRefused (a StreamError) where it is not allowed, or not any more, or fails."""
+"""A function that connects to a target for somebody, within so many seconds. It is a context manager, whose block is
+cancelled when that is not allowed any more. It raises OpenRefused (a StreamError) when it is not allowed, or not any
+more, or fails."""
 
 
 class Transport(Protocol):

@@ -20,7 +20,7 @@ MAX_LISTED = 5000
 
 
 class RecordingBroken(Exception):
-    """A recording cannot be read any further; the answer has begun already."""
+    """A recording cannot be read any further. The answer has begun already."""
 
 
 async def send_list(connection: ServerConnection, recordings: Recordings, begin: Callable[[], None]) -> None:
@@ -45,12 +45,12 @@ async def send_recording(
     begin: Callable[[], None],
     sent: Callable[[int], None],
 ) -> None:
-    """Answers with a recording, as far as it goes now.
+    """Answers with a recording, as far as it is written now.
 
     Args:
         connection: the connection to the client.
         recordings: where they are kept.
-        number: which one.
+        number: the id of the recording.
         begin: is called before the first byte.
         sent: is told how many bytes went out each time.
 

@@ -1,4 +1,4 @@
-"""Records what commands write, in files of their own: nothing is shown to anybody that was not recorded before.
+"""Records what commands write, in files of their own. Nothing is shown to anybody that was not recorded before.
 
 One thread does all that touches the folder, in its turn, so that nothing of it waits in the event loop, and what is
 counted of the folder is right. Each event is written whole or not at all: what a crash leaves can be played.
@@ -32,9 +32,10 @@ SETTLE_S = 2.0
 """The seconds that the end of the agent waits for the last recordings to be on the disk."""
 SUFFIX = ".cast"
 BLOCK_BYTES = 4096
-"""What the smallest file takes on a disk: so much is counted at least, and the number of files is bounded with it."""
+"""The bytes that the smallest file takes on a disk. At least so much is counted for each, which bounds the number of
+files too."""
 SLACK = 64
-"""The part of all bytes, as 1/64, that is freed at once when room is needed: the folder is read rarely then."""
+"""The part of the limit, as 1/64, that is freed at once when room is needed, so that the folder is read rarely."""
 _ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}")
 
 
@@ -52,11 +53,11 @@ class Recorded:
     bytes: int
     header: Header
     seconds: float
-    """From its beginning to the last write."""
+    """The seconds from its beginning to the last write."""
 
 
 class Recording:
-    """One command that is being recorded. Its methods raise NotRecorded where something cannot be written."""
+    """One command that is being recorded. Its methods raise NotRecorded when something cannot be written."""
 
     def __init__(self, keeper: Recordings, number: str, fd: int, header: Header, who: str) -> None:
         self.id = number
@@ -71,7 +72,10 @@ class Recording:
         self._closed = False
 
     async def sized(self, columns: int, rows: int) -> None:
-        """Takes the size that the terminal has at its beginning."""
+        """Writes the size that the terminal has at its beginning into the header.
+
+        A size of 0 is ignored, and so is one that comes after the first event.
+        """
         if self._events or not columns or not rows:
             return
         self._header = replace(self._header, columns=columns, rows=rows)
@@ -93,7 +97,7 @@ class Recording:
             await self._record(Event(self._at_s(), OUTPUT, text if terminal else text.replace("\n", "\r\n")))
 
     async def resize(self, columns: int, rows: int) -> None:
-        """Records another size of the terminal."""
+        """Records a new size of the terminal. A size of 0 is ignored."""
         if columns and rows:
             await self._record(resized(self._at_s(), columns, rows))
 
@@ -120,7 +124,7 @@ class Recording:
         self._append(line)
 
     def _append(self, line: bytes) -> None:
-        """Runs in the thread."""
+        """Appends a line to the file. It runs in the thread."""
         self._keeper.check(self._bytes, len(line), self._who)
         written = 0
         try:
@@ -144,11 +148,11 @@ class Recordings:
     """The folder of all recordings of a box."""
 
     def __init__(self, settings: RecordingSettings) -> None:
-        """Prepares it; the folder is looked at when something is recorded, and made then."""
+        """Does not touch the folder yet: it is read when something is recorded, and made then."""
         self.settings = settings
         self._calls = BlockingCalls("recordings", wait_s=WAIT_S)
         self._total_bytes: int | None = None
-        """What all files take; None: not looked yet."""
+        """The bytes that all files take; None when the folder was not read yet."""
         self._open: set[str] = set()
 
     # Public
@@ -187,7 +191,7 @@ class Recordings:
         return await self.run(partial(self._open_file, number), unwanted=_close)
 
     async def read(self, fd: int, count: int) -> bytes:
-        """Returns the next bytes of a file; none at its end.
+        """Returns the next bytes of a file; empty at its end.
 
         Raises:
             NotRecorded: it cannot be read.
@@ -203,7 +207,7 @@ class Recordings:
     # For its recordings
 
     async def run(self, work: Callable[[], T], *, unwanted: Callable[[T], object] | None = None) -> T:
-        """Does something in the thread.
+        """Runs some work in the thread, and returns its result. `unwanted` is called with a result that comes too late.
 
         Raises:
             NotRecorded: it failed, or takes too long.
@@ -217,7 +221,7 @@ class Recordings:
             raise NotRecorded(f"the recording cannot be written: {(error.strerror or str(error)).lower()}") from error
 
     def end(self, number: str, finish: Callable[[], None]) -> None:
-        """Has the thread do the last of a recording."""
+        """Makes the thread finish a recording, after all its work before. It does not wait for that."""
 
         def work() -> None:
             finish()
@@ -241,7 +245,7 @@ class Recordings:
             self._make_room(needed, who)
 
     def grown(self, file_bytes: int, more_bytes: int) -> None:
-        """Counts what was written to a file; in the thread."""
+        """Counts what was written to a file. It runs in the thread."""
         self._total_bytes = self._total() + _charged(file_bytes + more_bytes) - _charged(file_bytes)
 
     # Internal, in the thread
@@ -340,5 +344,5 @@ def _close(fd: int | None) -> None:
 
 
 def _charged(size: int) -> int:
-    """Returns what a file of this size takes, in whole blocks; none for one that has nothing yet."""
+    """Returns the bytes that a file of this size takes in whole blocks; 0 for an empty file."""
     return -(-size // BLOCK_BYTES) * BLOCK_BYTES

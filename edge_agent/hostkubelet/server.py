@@ -252,7 +252,7 @@ class HostKubelet:
 
     @contextmanager
     def _held(self, call: _Call, objection: Callable[[], OpenRefused | None]) -> Iterator[None]:
-        """Has a block do what is asked, and ends it when the box objects.
+        """Makes a block do what is asked, and ends it when the box objects.
 
         Raises:
             OpenRefused: the objection.

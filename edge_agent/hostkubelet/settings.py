@@ -30,17 +30,17 @@ MEBIBYTE = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class RecordingSettings:
-    """What of commands is recorded, and how much of it is kept."""
+    """The settings of recordings: which commands are recorded, and how much is kept."""
 
     mode: Literal["off", "policy", "always"] = "policy"
     """`policy` records what the server demands to be recorded, `always` also every other command but copies of files;
     with `off`, what must be recorded is refused."""
     folder: Path | None = None
-    """The folder of the recordings; None: nothing can be recorded."""
+    """The folder of the recordings; None when nothing can be recorded."""
     max_file_bytes: int = 64 * MEBIBYTE
     """The most bytes of one recording; the command that would write more is ended."""
     max_total_bytes: int = 512 * MEBIBYTE
-    """The most bytes of all."""
+    """The most bytes of all recordings together."""
     on_full: Literal["oldest", "refuse"] = "oldest"
     """What is done when all together would be more: the oldest of the same user are removed,
     or the command is refused or ended.
@@ -62,7 +62,7 @@ class HostSettings:
     files: list[Path] = field(default_factory=list)
     """The log files that may be read, by absolute path."""
     rules: list[ExecRule] = field(default_factory=list)
-    """Who may run what as which account; empty: everybody, anything, as `user`."""
+    """The rules of who may run what as which account; empty when everybody may run anything as `user`."""
     recording: RecordingSettings = RecordingSettings()
 
     @property

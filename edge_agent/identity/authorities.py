@@ -1,4 +1,4 @@
-"""Whom a box trusts from now on: only authorities that one which it trusts already has agreed to.
+"""Decides whom a box trusts from now on: only authorities that one which it trusts already has agreed to.
 
 A server process that somebody has taken can answer a renewal with any authority. It has not got the key of ours (that
 is in a process of its own), so what it cannot make is that authority's signature. Times are not looked at: the clock of
@@ -14,11 +14,11 @@ from tunnel.aio.identity.certificate import Certificate, name_text, pem_blocks, 
 from tunnel.aio.identity.keys import is_signed_by
 
 MAX_AUTHORITIES = 8
-"""More are not looked at, which takes a signature's check or two each."""
+"""The most authorities that are looked at: each takes a signature's check or two."""
 
 
 def strange(ca_pem: bytes, cross_der: Sequence[bytes], trusted_pem: bytes) -> list[str]:
-    """The names of authorities that a box is told to trust, and has no reason to. Blocking.
+    """Returns the names of authorities that a box is told to trust, and has no reason to. Blocking.
 
     An authority is none of these when the box trusts it already; when one that it trusts has signed it, as the same
     authority's certificate for another life is; or when there is a cross certificate for its name and key, signed by
@@ -75,7 +75,7 @@ def _signed_by_one(one: _Authority, agreed: Iterable[_Authority]) -> bool:
 
 
 def _is_one(one: _Authority, agreed: Iterable[_Authority]) -> bool:
-    """Whether it is another certificate of one of these, signed by itself."""
+    """Returns whether an authority is another certificate of one of these, signed by itself."""
     same = any(
         (one.said.subject_der, one.said.spki_der) == (each.said.subject_der, each.said.spki_der) for each in agreed
     )

@@ -22,7 +22,7 @@ from tunnel.core.wire.names import is_agent_name
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """A server's answer to a certificate request, found to be of use."""
+    """A server's answer to a certificate request, after it was checked."""
 
     name: str
     """The agent's name."""
@@ -33,11 +33,11 @@ class Answer:
     recovery_pem: bytes = b""
     """A certificate of the same key for Recover; empty from a server that has none."""
     generation: int = 0
-    """Of the next request."""
+    """The generation of the next request."""
 
 
 class AnswerRefused(FaultError, ValueError):
-    """The answer is not taken, and the box goes on with what it has."""
+    """The answer is not used, and the box goes on with what it has."""
 
     default_fault = ANSWER_REFUSED
 
@@ -120,11 +120,11 @@ def load_key(path: Path) -> bytes:
 
 
 def next_key(identity: Identity) -> bytes:
-    """The key that is to take the place of the box's, on the disk before anybody is asked; PEM. Blocking.
+    """Returns the key that is to take the place of the box's, as PEM. It is on the disk before this returns. Blocking.
 
     Raises:
         KeysUnavailable: there is nothing to make it with.
-        OSError: it cannot be kept.
+        OSError: it cannot be written.
     """
     try:
         return identity.next_key_path.read_bytes()
@@ -135,7 +135,7 @@ def next_key(identity: Identity) -> bytes:
 
 
 def fits(certificate_path: Path, key_pem: bytes) -> bool:
-    """Whether a certificate of the box is that of a key. Blocking."""
+    """Returns whether a certificate of the box belongs to a key. Blocking."""
     try:
         read_own(certificate_path.read_bytes(), key_pem)
     except (OSError, ValueError):
@@ -144,10 +144,11 @@ def fits(certificate_path: Path, key_pem: bytes) -> bool:
 
 
 def replace(identity: Identity, answer: Answer, key_pem: bytes | None = None) -> None:
-    """Takes a new certificate, for the key that the box has, for its next one, or after a join for `key_pem`. Blocking.
+    """Replaces the certificate of the box by a new one. Blocking.
 
-    The number of the renewal is on the disk before the certificate is used: the server takes that for the end of it. A
-    next key moves last: `settle` does so after a crash in between.
+    It is for the key that the box has, for its next one, or after a join for `key_pem`. The number of the renewal is on
+    the disk before the certificate is used: the server takes that for the end of it. A next key moves last: `settle`
+    does so after a crash in between.
 
     Raises:
         OSError: the folder cannot be written; nothing was changed.
@@ -167,7 +168,7 @@ def replace(identity: Identity, answer: Answer, key_pem: bytes | None = None) ->
 
 
 def settle(identity: Identity) -> None:
-    """Give the box its next key when its certificate is that key's. Blocking.
+    """Gives the box its next key when its certificate belongs to that key. Blocking.
 
     Raises:
         OSError: the folder cannot be written.

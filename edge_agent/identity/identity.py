@@ -1,4 +1,4 @@
-"""The box's own key and certificate: where they lie, whose they are, and until when they are good."""
+"""Holds the box's own key and certificate: where they lie, whose they are, and until when they are valid."""
 
 from __future__ import annotations
 
@@ -46,17 +46,19 @@ class Identity:
 
     @property
     def next_key_path(self) -> Path:
-        """A key that is to take the place of the other; there only while that goes on."""
+        """Returns the path of the key that is to take the place of the other one. It is there
+        only while that goes on.
+        """
         return self.folder / "agent-next.key"
 
     @property
     def recovery_path(self) -> Path:
-        """A certificate that opens nothing but the question for another one, for when the box's own has ended."""
+        """Returns the path of the certificate that opens nothing but Recover, for when the box's own has ended."""
         return self.folder / "recovery.crt"
 
     @property
     def turn_path(self) -> Path:
-        """Which renewal comes next."""
+        """Returns the path of the file that says which renewal comes next."""
         return self.folder / "renewals.json"
 
     @property

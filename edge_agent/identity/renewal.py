@@ -33,19 +33,21 @@ LOOK_EVERY_S = 300.0
 """The most seconds between two looks at the clock: a wall clock may be set, so one long sleep would not do."""
 RETRY_S = 60.0
 RETRY_AT_MOST_S = 300.0
-"""After some failures: each costs the server a handshake or two."""
+"""The most seconds between two tries, after some failures: each costs the server a handshake or two."""
 AT_MOST_EVERY_S = 3600.0
 """The least seconds between two renewals: a box whose clock is ahead finds each certificate due at once, however
 fresh."""
 
 MAX_ADVISED_S = 3600.0
-"""The longest wait that a server may ask for: several fit into the third of a certificate's life that is left."""
+"""The most seconds that a server may ask the box to wait: several such waits fit into the third of a certificate's life
+that is left."""
 FAILURES = (IdentityUnusable, KeysUnavailable, EnrollmentRefused, CarrierLost, ValueError, OSError)
-"""What keeps a box from a fresh certificate, and may pass."""
+"""The errors that keep a box from a fresh certificate, and may pass."""
 NOT_LET_IN = (BOX_CERTIFICATE_TIME, BOX_NOT_ACCEPTED)
-"""Why a server does not speak with a box whose certificate has ended. By the box's own clock it may be good."""
+"""The causes for which a server does not speak with a box whose certificate has ended. By the box's own clock it may be
+valid."""
 TOLD = (ANSWER_REFUSED, COPIED_DISK, RENEWAL_AHEAD)
-"""Causes that the cloud is told of: somebody has to look."""
+"""The causes that the cloud is told of, because somebody has to look."""
 
 _log = structlog.get_logger("edge.renewal")
 
@@ -54,7 +56,7 @@ OnFault = Callable[[Fault | None, str], None]
 
 
 class Renewals:
-    """All of a box's renewals, one after another. Who uses the certificate sees that its file changes."""
+    """Makes all of a box's renewals, one after another. Users of the certificate see that its file changes."""
 
     def __init__(
         self,
@@ -67,8 +69,8 @@ class Renewals:
 
         Args:
             identity: whose files are replaced.
-            dialling: the servers of the moment, and how they are dialled.
-            key_life: after so long the box gets another key; None: never by itself.
+            dialling: returns the servers of the moment, and how they are dialed.
+            key_life: returns the age at which the box gets another key; None when it never does so by itself.
             on_fault: is told of one of the causes `TOLD`, and of None when it is over.
         """
         self._identity = identity
@@ -83,7 +85,7 @@ class Renewals:
     # Public
 
     async def run(self) -> None:
-        """Renew for ever."""
+        """Renews the certificate whenever that is due, until cancelled."""
         while True:
             try:
                 left_s, new_key = await self._due()
@@ -101,10 +103,10 @@ class Renewals:
                 await pause(_pause_s(error, self._failures), unless)
 
     async def renew(self, *, new_key: bool) -> None:
-        """Get a fresh certificate now, for another key when that is wanted.
+        """Gets a fresh certificate now, for another key when `new_key` is set.
 
         Raises:
-            FAILURES: it was not renewed; the log has said why.
+            FAILURES: it was not renewed; the log says why.
         """
         async with self._one_at_a_time:
             try:
@@ -121,7 +123,7 @@ class Renewals:
             _log.info("certificate renewed", server=server, new_key=new_key)
 
     def turned_away(self, fault: Fault) -> None:
-        """A dial came to nothing: it may have been for the end of the certificate, whatever this box's clock says."""
+        """Tells that a dial failed. The cause may be the end of the certificate, whatever this box's clock says."""
         if fault in NOT_LET_IN:
             self._not_let_in.set()
 
@@ -135,10 +137,12 @@ class Renewals:
             raise
 
     def _look(self) -> tuple[float, bool]:
-        """How long the certificate need not be renewed, in seconds, and whether the key is to be replaced. Blocking.
+        """Returns for how many seconds the certificate need not be renewed, and whether the key is to be replaced.
+
+        Blocking.
 
         Raises:
-            IdentityUnusable, OSError: what is on the disk cannot be used.
+            IdentityUnusable, OSError: the files on the disk cannot be used.
         """
         from edge_agent.identity.certificates import settle
 
@@ -181,7 +185,9 @@ class Renewals:
         await asyncio.to_thread(self._take, response, key, turn.generation)
 
     async def _recover(self, server: str, options: DialOptions) -> None:
-        """Ask with the recovery certificate, for the key that it is for: a crash may have left one of the next key."""
+        """Asks with the recovery certificate, for the key that it belongs to. After a crash
+        that may be the next key.
+        """
         from edge_agent.identity.certificates import fits, load_key
         from edge_agent.identity.turn import begin
         from tunnel.aio.carriers.enrollment import call_recover
@@ -222,7 +228,7 @@ class Renewals:
             self._on_fault(cause, str(error))
 
     async def _pause(self, delay_s: float) -> None:
-        """Wait, but no longer than until the box is not let in any more."""
+        """Waits, but no longer than until a server turns the box away."""
         await pause(delay_s, self._not_let_in)
 
 
@@ -236,7 +242,7 @@ def _pause_s(error: BaseException, failures: int) -> float:
 
 
 async def pause(delay_s: float, unless: asyncio.Event | None = None) -> None:
-    """Wait so long, or until something comes in between."""
+    """Waits for some seconds, or until an event is set."""
     with suppress(TimeoutError):
         async with asyncio.timeout(delay_s):
             await (unless or asyncio.Event()).wait()

@@ -1,4 +1,4 @@
-"""Which renewal of this box comes next, kept on its disk (PROTO 10.5): the server notices a copy of the disk by it."""
+"""Keeps on the disk which renewal of this box comes next (PROTO 10.5). The server notices a copy of the disk by it."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from tunnel.core.wire.limits import NONCE_BYTES
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What the file says."""
+    """The content of the file: the count of renewals, and the request that has no answer yet."""
 
     generation: int = 0
-    """How many certificates this box was given since it joined."""
+    """The number of certificates that this box was given since it joined."""
     nonce: bytes = b""
-    """Of a question whose answer has not come; empty for none."""
+    """The nonce of a request whose answer has not come; empty when there is none."""
 
     @property
     def message(self) -> tunnel_pb2.Turn:
-        """As it is sent."""
+        """Returns the turn as it is sent."""
         return tunnel_pb2.Turn(generation=self.generation, nonce=self.nonce)
 
     def file(self, identity: Identity) -> NewFile:
-        """As it is written."""
+        """Returns the file that the turn is written to."""
         text = json.dumps({"generation": self.generation, "nonce": self.nonce.hex()})
         return NewFile(identity.turn_path, text.encode(), SECRET)
 
 
 def begin(identity: Identity) -> Turn:
-    """The turn to ask with: the one whose answer was lost, or a new one, which is on the disk before this returns.
-    Blocking.
+    """Returns the turn to ask with: the one whose answer was lost, or a new one, which is on the disk before this
+    returns. Blocking.
 
     Raises:
-        OSError: it cannot be kept; nothing may be asked.
+        OSError: it cannot be written; nothing may be asked.
     """
     turn = _read(identity)
     if not turn.nonce:
@@ -50,7 +50,10 @@ def begin(identity: Identity) -> Turn:
 
 
 def _read(identity: Identity) -> Turn:
-    """Without a file, or with one that is none, as after a join: the server says if that is wrong."""
+    """Returns the turn in the file.
+
+    Without a usable file, as after a join, it is the first turn: the server says if that is wrong.
+    """
     try:
         values = json.loads(identity.turn_path.read_bytes())
         turn = Turn(int(values["generation"]), bytes.fromhex(values["nonce"]))

@@ -42,7 +42,7 @@ class LinkBook:
         """Why the last dial failed or the last link was lost; empty when there was nothing of the kind."""
         self._worst: tuple[Fault, str] | None = None
         self.on_fault: Callable[[Fault], None] = lambda _fault: None
-        """Is told of each cause for which there is no link."""
+        """A function that is told of each cause for which there is no link."""
 
     def failed(self, error: CarrierLost | TunnelError) -> None:
         """Takes note that a dial came to nothing."""

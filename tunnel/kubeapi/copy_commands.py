@@ -1,4 +1,4 @@
-"""The commands by which `kubectl cp` and `longline cp` copy files, and how they are told from all others.
+"""Holds the commands by which `kubectl cp` and `longline cp` copy files, and tells them from all others.
 
 Who may copy and not run commands is let in by these shapes and nothing near them: an option of tar's can run a program
 (`--to-command`), so that no word that a client chooses may be taken for one.
@@ -56,11 +56,10 @@ _MODE = re.compile(r"[0-7]{1,3}")
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _RESUMED = re.compile(r"tar cf - ([A-Za-z0-9_./@%+:,][A-Za-z0-9_./@%+:,=-]*) \| tail -c\+[0-9]{1,18}")
-"""What kubectl runs to go on with a download (cp.go, newTarPipe).
-
-It puts the path into a shell's line as it is, so that only one without any sign that a shell reads is what it seems."""
+"""The command that kubectl runs to go on with a download (cp.go, newTarPipe). It puts the path into a shell's line as
+it is, so that only a path without any sign that a shell reads is what it seems."""
 _UNPACK = (["tar", "-xmf", "-"], ["tar", "--no-same-permissions", "--no-same-owner", "-xmf", "-"])
-"""What kubectl runs to unpack an upload (cp.go, copyToPod), the second with --no-preserve."""
+"""The commands that kubectl runs to unpack an upload (cp.go, copyToPod), the second with --no-preserve."""
 
 
 def script_command(script: str, words: Sequence[str]) -> list[str]:
@@ -123,4 +122,4 @@ _SCRIPTS: Final[dict[str, Callable[[Sequence[str]], bool]]] = {
     MAKE_FOLDERS: bool,
     SET_MODES: _fits_modes,
 }
-"""Each script, and whether words are such as it is run with."""
+"""Each script, with a function that tells whether words are such as the script is run with."""

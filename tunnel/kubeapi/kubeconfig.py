@@ -1,4 +1,4 @@
-"""A kubeconfig with everything inside: where, whom to trust, and what the user shows."""
+"""Makes a kubeconfig with everything inside: the server, whom to trust, and what the user shows."""
 
 from __future__ import annotations
 
@@ -7,26 +7,27 @@ from typing import Any
 
 CONTEXT = "longline"
 EXTENSION = "longline"
-"""Of the cluster; kubectl keeps it and asks no more: {"connect": "host:port"} says where the CONNECT listener is."""
+"""The name of the cluster's extension, which kubectl keeps and ignores: {"connect": "host:port"} says where the CONNECT
+listener is."""
 EXEC_API = "client.authentication.k8s.io/v1"
-"""Of credential plugins (https://kubernetes.io/docs/reference/config-api/client-authentication.v1/)."""
+"""The API of credential plugins (https://kubernetes.io/docs/reference/config-api/client-authentication.v1/)."""
 PLUGIN = "credential"
-"""The command of `longline` that is one."""
+"""The command of `longline` that is a credential plugin."""
 BY_ISSUER = "--oidc"
-"""Its option for an ID token in place of a certificate."""
+"""The option of that command for an ID token in place of a certificate."""
 LOGIN = "LONGLINE_LOGIN"
-"""The variable that it finds the login in: not in its arguments, which everybody on the machine can read."""
+"""The variable in which that command finds the login: not in its arguments, which everybody on the machine can read."""
 
 
 def kubeconfig(server: str, ca_pem: bytes, user: str, shown: dict[str, Any], connect: str = "") -> str:
-    """The file's text.
+    """Returns the text of a kubeconfig.
 
     Args:
-        server: URL of the API.
-        ca_pem: authority that its certificate is checked against.
-        user: name of the user.
+        server: the URL of the API.
+        ca_pem: the authority that its certificate is checked against; empty for those that the system trusts.
+        user: the name of the user.
         shown: what the user shows, as the entry of a user has it.
-        connect: HOST:PORT of the CONNECT listener, for the `longline` command; "": there is none.
+        connect: HOST:PORT of the CONNECT listener, for the `longline` command; empty when there is none.
     """
     import yaml  # costs 2 MB, and a server makes none
 
@@ -36,7 +37,10 @@ def kubeconfig(server: str, ca_pem: bytes, user: str, shown: dict[str, Any], con
 def entries(
     server: str, ca_pem: bytes, user: str, shown: dict[str, Any], connect: str = "", context: str = CONTEXT
 ) -> dict[str, Any]:
-    """The same as an object, its cluster and context named as given; `ca_pem` may be empty: what the system trusts."""
+    """Returns a kubeconfig as an object, its cluster and context named `context`.
+
+    `ca_pem` may be empty, for what the system trusts.
+    """
     cluster: dict[str, Any] = {"server": server, **({"certificate-authority-data": _base64(ca_pem)} if ca_pem else {})}
     if connect:
         cluster["extensions"] = [{"name": EXTENSION, "extension": {"connect": connect}}]
@@ -51,11 +55,11 @@ def entries(
 
 
 def by_login(server: str, login: str, command: str = "longline") -> dict[str, Any]:
-    """What a user shows who has a login: the certificate that the plugin gets for it.
+    """Returns the entry of a user who has a login: kubectl gets a certificate for the login from the plugin.
 
     Args:
-        server: URL of the fleet API.
-        login: the login's text.
+        server: the URL of the fleet API.
+        login: the text of the login.
         command: the `longline` program, by name or path.
     """
     return {
@@ -73,10 +77,11 @@ def by_login(server: str, login: str, command: str = "longline") -> dict[str, An
 
 
 def by_issuer(server: str, command: str = "longline") -> dict[str, Any]:
-    """What a user shows who logs in at an issuer: the ID token that the plugin has of `longline login`.
+    """Returns the entry of a user who logs in at an issuer: kubectl gets the ID token of `longline login` from the
+    plugin.
 
     Args:
-        server: URL of the fleet API.
+        server: the URL of the fleet API.
         command: the `longline` program, by name or path.
     """
     return {
@@ -92,7 +97,7 @@ def by_issuer(server: str, command: str = "longline") -> dict[str, Any]:
 
 
 def by_token(token: str) -> dict[str, Any]:
-    """What a user shows who has a bearer token."""
+    """Returns the entry of a user who has a bearer token."""
     return {"token": token}
 
 

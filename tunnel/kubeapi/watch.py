@@ -63,9 +63,10 @@ class WatchOptions:
     """Whether the objects that there are at the start are left out, even though there is no version to begin at."""
     timeout_s: float
     shown: Callable[[Json], bool] | None = None
-    """Tells whether the client may see an object; None: it may see all."""
+    """A function that tells whether the client may see an object; None when it may see all."""
     check: Callable[[], None] | None = None
-    """Called before changes are sent; it raises an ApiError that ends the watch. None: nothing but time does."""
+    """A function that is called before changes are sent, and raises an ApiError to end the watch; None when only time
+    ends it."""
 
 
 class _Source:

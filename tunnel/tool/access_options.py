@@ -210,7 +210,8 @@ def connector(where: Where, via: str | None, proxy: str | None) -> Connector:
 
 @contextmanager
 def told(failed: type[Failed] = Failed) -> Iterator[None]:
-    """Has what goes wrong in the block told in one sentence, by this kind of error.
+    """Raises a command's error, of the class `failed`, for what goes wrong in the block, so that it is told in one
+    sentence.
 
     An interrupt ends the process with 130, as in sh; an output that nobody reads any more ends it with 1.
     """

@@ -134,7 +134,7 @@ def agent_text(agent: Document) -> str:
 
 
 def users_text(users: Sequence[Document]) -> str:
-    """A line for each user: in which roles they may do something, with what they log in, and when that ends."""
+    """Returns a line for each user: their roles, with what they log in, and when that ends."""
     rows = []
     for one in users:
         credentials = one.get("credentials") or ()
@@ -154,7 +154,9 @@ def users_text(users: Sequence[Document]) -> str:
 
 
 def user_text(user: Document) -> str:
-    """All of one user: who they are, what they may, until when; and a line for each credential that is good now."""
+    """Returns the lines about one user: who they are, what they may, until when, and each
+    credential that is good now.
+    """
     head: list[tuple[str, object]] = [
         ("name", user.get("name")),
         ("groups", ", ".join(user.get("groups") or ())),
@@ -184,7 +186,7 @@ def user_text(user: Document) -> str:
 
 
 def scope_lines(scope: object) -> list[str]:
-    """What a credential is limited to."""
+    """Returns what a credential is limited to, a line for each limit; empty when it has none."""
     limits = scope if isinstance(scope, dict) else {}
     return [f"{name}: {', '.join(values) or 'none'}" for name, values in limits.items() if values is not None]
 

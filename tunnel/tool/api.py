@@ -158,7 +158,7 @@ class _DocumentPatience(Patience):
         self._until_s = min(self._latest_s, time.monotonic() + self._timeout_s)
 
     def over(self, name: str) -> ConnectFailed:
-        """See `Patience`."""
+        """Returns the error of an answer whose rest did not come in time."""
         return ConnectFailed(f"{name}: the answer began, and its rest did not come in time", VIA_SILENT)
 
 

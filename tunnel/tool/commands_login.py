@@ -1,4 +1,4 @@
-"""`longline login` and `logout`: at the issuer that a server takes ID tokens of."""
+"""The commands `longline login` and `logout`, which log in and out at the issuer that a server takes ID tokens of."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def logout(where: Where) -> None:
 
 
 def _server(where: Where, server: str | None, ca: Path | None) -> tuple[Path, Access]:
-    """The kubeconfig to write, and the server, with nothing to show to it."""
+    """Returns the kubeconfig to write, and the server without anything to show to it."""
     from dataclasses import replace
 
     from tunnel.tool.kubeconfig import Access, KubeconfigUnusable, kubeconfig_files, load_access
@@ -186,7 +186,7 @@ def _show(url: str, code: str, whole: str) -> None:
 
 
 def _entry(access: Access, document: dict[str, Any]) -> dict[str, Any]:
-    """A kubeconfig with the one context."""
+    """Returns a kubeconfig with the one context."""
     from tunnel.kubeapi.kubeconfig import by_issuer, entries
 
     connect, port = access.connect, document.get("connect_port")

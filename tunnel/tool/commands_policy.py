@@ -1,4 +1,4 @@
-"""`longline policy`: what the policy of a running server says."""
+"""The commands of `longline policy`, which ask what the policy of a running server says."""
 
 from __future__ import annotations
 

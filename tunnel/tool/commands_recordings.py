@@ -1,4 +1,4 @@
-"""`longline recordings` and `longline play`: what was written to terminals of a box."""
+"""The commands `longline recordings` and `longline play`, which show what was written to terminals of a box."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`longline user`: who may log in, from elsewhere than the server; and the plugin that kubectl logs in with."""
+"""The commands of `longline user`, which tell and change who may log in, and the plugin that kubectl logs in with."""
 
 from __future__ import annotations
 

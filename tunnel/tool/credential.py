@@ -1,4 +1,4 @@
-"""A user's certificates that were got for logins, as they are kept on this machine until their time is nearly over.
+"""Keeps certificates that a user got for logins on this machine, until their time is nearly over.
 
 Each is a file of two lines: until when it is to be used without asking for another, in seconds since 1970, and what
 kubectl is told of it (ExecCredential). Nothing is imported here that takes time: kubectl waits for this.
@@ -11,17 +11,18 @@ import time
 from collections.abc import Mapping, Sequence
 
 LOGIN = "LONGLINE_LOGIN"
-"""As `tunnel.kubeapi.kubeconfig` has it, which takes a while to import."""
+"""The same as in `tunnel.kubeapi.kubeconfig`, which takes a while to import."""
 SERVER = "--server"
 BY_ISSUER = "--oidc"
-"""Likewise."""
+"""The same as in `tunnel.kubeapi.kubeconfig`, which takes a while to import."""
 ISSUER = "oidc"
-"""Stands where a login stands, for the ID token of a server's users."""
+"""What stands in the place of a login, for the ID token of a server's users."""
 
 
 def kept_for(words: Sequence[str], environment: Mapping[str, str] = os.environ) -> str | None:
-    """What to tell a kubectl that started `longline credential` with these words; None when there is nothing that
-    would do, or the words are not those of our kubeconfigs.
+    """Returns what to tell a kubectl that started `longline credential` with these words.
+
+    None when nothing is kept that would do, or when the words are not those of our kubeconfigs.
     """
     login = environment.get(LOGIN)
     if words and words[0] == BY_ISSUER:
@@ -33,7 +34,9 @@ def kept_for(words: Sequence[str], environment: Mapping[str, str] = os.environ) 
 
 
 def kept(path: str) -> tuple[float, str] | None:
-    """Until when a certificate is to be used as it is, and what kubectl is told; None when there is none."""
+    """Returns until when a certificate is to be used as it is, in seconds since 1970, and what kubectl is told; None
+    when there is none.
+    """
     try:
         with open(path, encoding="ascii") as file:  # noqa: PTH123 - pathlib takes 4 ms
             until, text = file.readline(), file.read()
@@ -43,7 +46,7 @@ def kept(path: str) -> tuple[float, str] | None:
 
 
 def path_of(server: str, login: str, environment: Mapping[str, str] = os.environ) -> str:
-    """Where the certificate of a login is kept; its name tells nothing of the login."""
+    """Returns the path of the file with the certificate of a login. Its name tells nothing of the login."""
     from hashlib import sha256
 
     cache = environment.get("XDG_CACHE_HOME") or ""
@@ -54,5 +57,5 @@ def path_of(server: str, login: str, environment: Mapping[str, str] = os.environ
 
 
 def now_s() -> float:
-    """By the wall clock, which is what certificates go by."""
+    """Returns the seconds since 1970 by the wall clock, which certificates go by."""
     return time.time()  # noqa: TID251 - datetime takes 2 ms

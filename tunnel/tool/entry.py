@@ -1,4 +1,4 @@
-"""Where `longline` begins: kubectl starts it for each command that it runs, and waits until it has a certificate."""
+"""Starts `longline`. kubectl starts it for each command that it runs, and waits until it has a certificate."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 
 
 def main() -> None:
-    """Print a certificate that is kept, which needs next to nothing of this program, or run the command."""
+    """Prints a certificate that is kept, which needs next to nothing of this program, or else runs the command."""
     if sys.argv[1:2] == ["credential"]:
         from tunnel.tool.credential import kept_for
 

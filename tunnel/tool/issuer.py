@@ -26,56 +26,57 @@ from tunnel.core.wire.spoken import printable
 from tunnel.tool.credential import now_s
 
 TIMEOUT_S = 15.0
-"""For each answer of the issuer."""
+"""The most seconds for each answer of the issuer."""
 MAX_ANSWER_BYTES = 256 * 1024
 MAX_SAID_CHARS = 300
 DEVICE_POLL_S = 5.0
-"""Where the issuer says no pace (RFC 8628 3.2)."""
+"""The seconds between two questions where the issuer does not say them (RFC 8628 3.2)."""
 SLOWER_S = 5.0
-"""What `slow_down` adds (RFC 8628 3.5)."""
+"""The seconds that `slow_down` adds (RFC 8628 3.5)."""
 MAX_DEVICE_S = 1800.0
 DISCOVERY = "/.well-known/openid-configuration"
 
 
 class LoginRefused(FaultError):
-    """The issuer does not log anybody in; the text is for the person at the terminal."""
+    """The issuer does not log anybody in. The text is for the person at the terminal."""
 
     default_fault = LOGIN_FAILED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Client:
-    """What this program is at an issuer."""
+    """This program as the issuer knows it."""
 
     issuer: str
     client_id: str
     scopes: tuple[str, ...]
     issuer_ca: str = field(default="", repr=False)
-    """PEM of the authorities to trust there; "" is those that the system trusts."""
+    """The PEM of the authorities to trust there; empty for those that the system trusts."""
     client_secret: str = field(default="", repr=False)
-    """For issuers that give one to programs on people's machines, where it is none; "" for a public client."""
+    """The secret that some issuers give to programs on people's machines, where it stays no secret; empty for a public
+    client."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tokens:
-    """What the issuer gave."""
+    """The tokens that the issuer gave."""
 
     id_token: str = field(repr=False)
     refresh_token: str = field(repr=False)
-    """"": the login cannot be prolonged."""
+    """The token that prolongs the login; empty when it cannot be prolonged."""
     expires_s: float
     """When the ID token ends, in seconds since 1970."""
     claims: Mapping[str, Any]
 
 
 class Issuer:
-    """One issuer. It blocks."""
+    """One issuer. Its methods block."""
 
     def __init__(self, client: Client) -> None:
-        """Asks the issuer for where its endpoints are.
+        """Asks the issuer where its endpoints are.
 
         Raises:
-            LoginRefused: it does not say.
+            LoginRefused: it does not say, or says that it is another issuer.
         """
         self.client = client
         self._opener = _opener(client)
@@ -107,7 +108,7 @@ class Issuer:
         """Trades the code that a browser brought back for tokens.
 
         Raises:
-            LoginRefused: it is not taken, or the token is not for this login.
+            LoginRefused: the issuer does not accept the code, or the token is not for this login.
         """
         form = {"grant_type": "authorization_code", "code": code, "redirect_uri": redirect}
         tokens = self._tokens({**form, "code_verifier": proof.verifier})
@@ -116,10 +117,10 @@ class Issuer:
         return tokens
 
     def by_device(self, show: Callable[[str, str, str], None]) -> Tokens:
-        """Logs in with a code that is typed into a browser elsewhere.
+        """Logs in with a code that a person types into a browser elsewhere, and waits until they did.
 
         Args:
-            show: is given the URL, the code, and a URL with the code inside, or "".
+            show: is given the URL, the code, and a URL with the code inside, which may be empty.
 
         Raises:
             LoginRefused: nobody did so in time, or the issuer refuses.
@@ -149,10 +150,10 @@ class Issuer:
         raise LoginRefused("nobody entered the code in time")
 
     def refresh(self, refresh_token: str) -> Tokens:
-        """Another ID token, for what the last answer gave.
+        """Gets another ID token for the refresh token of the last answer.
 
         Raises:
-            LoginRefused: there is none; NOT_LOGGED_IN when the login is over.
+            LoginRefused: the issuer gives none; the fault is NOT_LOGGED_IN when the login is over.
         """
         try:
             made = self._tokens({"grant_type": "refresh_token", "refresh_token": refresh_token})
@@ -165,10 +166,10 @@ class Issuer:
         return Tokens(id_token=made.id_token, refresh_token=refresh_token, expires_s=made.expires_s, claims=made.claims)
 
     def revoke(self, refresh_token: str) -> bool:
-        """Ends the login at the issuer (RFC 7009); returns False where it offers no such thing.
+        """Ends the login at the issuer (RFC 7009). Returns False when the issuer does not offer that.
 
         Raises:
-            LoginRefused: it does not do so.
+            LoginRefused: the issuer does not end it.
         """
         if not isinstance(self._endpoints.get("revocation_endpoint"), str):
             return False
@@ -212,7 +213,7 @@ class Issuer:
         )
 
     def _ask(self, url: str, form: dict[str, str] | None = None) -> dict[str, Any]:
-        """The JSON object of an answer; empty for one without a body."""
+        """Returns the JSON object of an answer; empty when it has no body."""
         _check_https(url)
         data = urlencode(form).encode() if form is not None else None
         request = urllib.request.Request(url, data, {"Accept": "application/json"})  # noqa: S310 - https, as checked
@@ -231,7 +232,7 @@ class Issuer:
 
 
 class Proof:
-    """What ties an answer of the issuer to one login of ours."""
+    """The random values that tie an answer of the issuer to one login of ours."""
 
     def __init__(self) -> None:
         self.state = secrets.token_urlsafe(24)
@@ -245,7 +246,7 @@ class Proof:
 
 
 class _ErrorAnswer(LoginRefused):
-    """The issuer said why not (RFC 6749 5.2)."""
+    """The issuer gave the reason for its refusal (RFC 6749 5.2)."""
 
     def __init__(self, text: str, error: str) -> None:
         super().__init__(text)
@@ -253,12 +254,12 @@ class _ErrorAnswer(LoginRefused):
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """An endpoint that is elsewhere would get what is secret."""
+    """Follows no redirect: an endpoint that is elsewhere would get what is secret."""
 
     def redirect_request(
         self, _req: urllib.request.Request, _fp: IO[bytes], _code: int, _msg: str, _headers: HTTPMessage, _newurl: str
     ) -> None:
-        """Follows none."""
+        """Follows no redirect."""
         return
 
 

@@ -57,9 +57,9 @@ class Access:
     certificate_pem: bytes = field(default=b"", repr=False)
     """The user's certificate with its key; empty for a user with a token or a login."""
     login: str = field(default="", repr=False)
-    """The login that a certificate is got for; empty for a user who has one, or a token."""
+    """The login for which a certificate is fetched; empty for a user who has a certificate or a token."""
     login_server: str = ""
-    """The server that the login's plugin names: by it and the login a certificate is kept."""
+    """The server that the login's plugin names. A certificate is kept by it and the login."""
     issued: bool = False
     """Whether the user logs in at an issuer (`longline login`), and shows its ID tokens."""
 
@@ -112,7 +112,7 @@ class Access:
         return context
 
     def _logged_in(self) -> bytes:
-        """The certificate of the login; empty without one."""
+        """Returns the certificate of the login with its key, as PEM; empty without a login."""
         if not self.login:
             return b""
         from tunnel.tool.login import LoginFailed, certificate_for
@@ -262,7 +262,10 @@ def _access(name: str, cluster: Section, user: Section, files: tuple[Path, ...])
 
 
 def _login(plugin: object) -> tuple[str, str]:
-    """Server and login of a plugin that is this program; both empty for any other: none is ever started."""
+    """Returns the server and the login of a plugin that is this program.
+
+    Both are empty for any other plugin: none is ever started.
+    """
     if not isinstance(plugin, dict) or Path(str(plugin.get("command") or "")).name != "longline":
         return "", ""
     words = plugin.get("args")
@@ -275,7 +278,7 @@ def _login(plugin: object) -> tuple[str, str]:
 
 
 def _issued(plugin: object) -> str:
-    """Server of a plugin that is this program and has ID tokens; empty for any other."""
+    """Returns the server of a plugin that is this program and has ID tokens; empty for any other plugin."""
     if not isinstance(plugin, dict) or Path(str(plugin.get("command") or "")).name != "longline":
         return ""
     words = plugin.get("args")

@@ -23,14 +23,15 @@ def check_context(path: Path, name: str, server: str) -> None:
 
 
 def write_context(path: Path, made: dict[str, Any]) -> None:
-    """Puts the entries of a kubeconfig into a file, its context as the current one.
+    """Writes the entries of a kubeconfig into a file, and makes its context the current one.
 
     Args:
         path: of the file, which is made when it is not there.
         made: a kubeconfig with one context.
 
     Raises:
-        KubeconfigUnusable: as above, or the file cannot be written.
+        KubeconfigUnusable: the file is no kubeconfig, has a cluster of the name for another server, or cannot be
+            written.
     """
     import yaml
 

@@ -1,4 +1,7 @@
-"""Trades a login for a certificate: a key made here, signed by the server, kept while more than a third is left."""
+"""Trades a login for a certificate.
+
+The key is made here, the server signs, and it is kept while more than a third is left.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +22,14 @@ if TYPE_CHECKING:
     from tunnel.tool.kubeconfig import Access
 
 RENEW_AFTER = 2 / 3
-"""Of a certificate's life: a third is left for a server that is away."""
+"""The part of a certificate's life after which another one is asked for: a third is left for a server that is away."""
 PATH = "/longline/v1/certificates"
 INFO = "KUBERNETES_EXEC_INFO"
-"""The variable in which kubectl says which cluster it is for."""
+"""The variable in which kubectl says for which cluster it asks."""
 
 
 class LoginFailed(FaultError):
-    """There is no certificate to be had; the text is for the person at the terminal."""
+    """No certificate can be had. The text is for the person at the terminal."""
 
     default_fault = KUBECONFIG_UNUSABLE
 
@@ -36,22 +39,22 @@ class Held:
     """A certificate that is good now."""
 
     text: str
-    """What kubectl is told: an ExecCredential."""
+    """The ExecCredential that kubectl is told."""
     warning: str = ""
-    """Why it is the old one, though it is time for another; empty when it is not."""
+    """The reason why it is the old one, though it is time for another; empty when there is nothing to warn of."""
 
     @property
     def pem(self) -> bytes:
-        """The certificate and its key."""
+        """Returns the certificate and its key as PEM."""
         status = json.loads(self.text)["status"]
         return f"{status['clientCertificateData']}\n{status['clientKeyData']}".encode()
 
 
 def certificate_for(access: Access) -> Held:
-    """The certificate of a login: the one that is kept, or a new one.
+    """Returns the certificate of a login: the one that is kept, or a new one.
 
     Args:
-        access: with the login in it.
+        access: the server, with the login.
 
     Raises:
         LoginFailed: there is none that is good, and the server gives none.
@@ -69,13 +72,13 @@ def certificate_for(access: Access) -> Held:
 
 
 def access_for_kubectl(server: str) -> Access:
-    """What kubectl, which has started us, says of the cluster, with the login from the environment.
+    """Returns what kubectl, which has started us, says of the cluster, with the login from the environment.
 
     Args:
-        server: URL of the fleet API, unless kubectl says another.
+        server: the URL of the fleet API, unless kubectl says another.
 
     Raises:
-        LoginFailed: there is no login.
+        LoginFailed: there is no login, or what kubectl says cannot be read.
     """
     from tunnel.tool.kubeconfig import Access
 
@@ -147,7 +150,10 @@ def _is_good(text: str) -> bool:
 
 
 def _keep(path: Path, until_s: float, text: str) -> str:
-    """Keep a certificate for the next time, and drop those whose time is over; returns why that cannot be."""
+    """Keeps a certificate for the next time, and drops those whose time is over.
+
+    Returns why that cannot be done; empty when it was done.
+    """
     from tunnel.aio.process.files import SECRET, write_atomic
 
     try:

@@ -13,20 +13,22 @@ from tunnel.tool.issuer import LoginRefused
 
 PATH = "/callback"
 WAIT_S = 300.0
-"""For somebody to log in."""
+"""Seconds that somebody has to log in."""
 REQUEST_S = 5.0
-"""For one request: a browser that only connects holds nothing up."""
+"""The most seconds for one request: a browser that only connects holds nothing up."""
 _PAGE = "<!doctype html><meta charset=utf-8><title>longline</title><p>{}</p>"
 
 
 class Loopback:
-    """Listens on 127.0.0.1. It is a context manager, which closes the port."""
+    """The port of 127.0.0.1 that the browser comes back to. It is a context manager, which closes the port."""
 
     def __init__(self, port: int, state: str) -> None:
-        """`port` 0 takes a free one. A request without the login's `state` is not the browser that is waited for.
+        """Listens on the port; 0 takes a free one.
+
+        A request without the login's `state` is not from the browser that is waited for.
 
         Raises:
-            LoginRefused: the port cannot be had.
+            LoginRefused: the port cannot be listened on.
         """
         self._answer: dict[str, str] = {}
         try:
@@ -42,10 +44,10 @@ class Loopback:
         self._server.server_close()
 
     def code(self, issuer: str) -> str:
-        """Waits for the code that the issuer gave.
+        """Waits for the code that the issuer gave, and returns it.
 
         Raises:
-            LoginRefused: it gave none, or nobody came.
+            LoginRefused: the issuer gave none, or nobody logged in within WAIT_S.
         """
         until_s = time.monotonic() + WAIT_S
         while not self._answer:

@@ -1,4 +1,4 @@
-"""Keeps a login at an issuer on this machine, and has an ID token of it that is good now.
+"""Keeps a login at an issuer on this machine, and gets ID tokens for it.
 
 The refresh token lies in `$XDG_CONFIG_HOME/longline/logins`, mode 0600, one file for each server; the ID token beside
 the certificates of `credential.py`, where kubectl's plugin finds it without loading any of this.
@@ -24,15 +24,15 @@ from tunnel.tool.issuer import Client, Issuer, LoginRefused, Tokens
 from tunnel.tool.settings import settings_file
 
 SPARE_S = 30.0
-"""An ID token with less left is not handed out while another can be had."""
+"""The least seconds that an ID token must have left to be handed out while another can be had."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """A login, as its file has it."""
+    """A login as its file has it."""
 
     server: str
-    """URL of the fleet API."""
+    """The URL of the fleet API."""
     client: Client
     refresh_token: str = field(repr=False)
 
@@ -42,20 +42,20 @@ class Token:
     """An ID token that is good now."""
 
     credential: str = field(repr=False)
-    """What kubectl is told: an ExecCredential."""
+    """The ExecCredential that kubectl is told."""
     warning: str = ""
 
     @property
     def text(self) -> str:
-        """The token itself."""
+        """Returns the token itself."""
         return str(json.loads(self.credential)["status"]["token"])
 
 
 def id_token(server: str) -> Token:
-    """The ID token for a server: the one that is kept, or another one.
+    """Returns the ID token for a server: the one that is kept, or another one from the issuer.
 
     Raises:
-        LoginRefused: there is none to be had.
+        LoginRefused: nobody is logged in, or the issuer gives none.
     """
     if (found := _good(server)) is not None:
         return found
@@ -77,10 +77,10 @@ def id_token(server: str) -> Token:
 
 
 def keep(server: str, client: Client, tokens: Tokens) -> Token:
-    """Keeps what an issuer gave.
+    """Writes what an issuer gave to this machine, and returns the ID token.
 
     Raises:
-        LoginRefused: it cannot be kept.
+        LoginRefused: it cannot be written.
     """
     login = Kept(server=server, client=client, refresh_token=tokens.refresh_token)
     credential = _credential(tokens)
@@ -93,7 +93,7 @@ def keep(server: str, client: Client, tokens: Tokens) -> Token:
 
 
 def read(server: str) -> Kept | None:
-    """The login for a server; None when there is none.
+    """Returns the login for a server; None when there is none.
 
     Raises:
         LoginRefused: its file cannot be read.
@@ -114,7 +114,7 @@ def read(server: str) -> Kept | None:
 
 
 def forget(server: str) -> None:
-    """Removes a login from this machine."""
+    """Removes the login for a server from this machine."""
     for path in (_path(server), Path(path_of(server, ISSUER))):
         path.unlink(missing_ok=True)
 

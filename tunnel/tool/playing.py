@@ -14,16 +14,16 @@ Sleep = Callable[[float], None]
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How fast it is played."""
+    """How fast a recording is played."""
 
     speed: float = 1.0
-    """How many seconds of the recording pass in one."""
+    """The seconds of the recording that pass in one second."""
     idle_limit_s: float | None = None
-    """The most seconds of the recording between two events; None: as many as there were."""
+    """The most seconds of the recording between two events; None for no limit."""
 
 
 def outputs(events: Iterator[Event]) -> Iterator[str]:
-    """Yields what was written, without any pauses."""
+    """Yields the texts that were written, without pauses."""
     return (event.data for event in events if event.kind == OUTPUT)
 
 
@@ -34,14 +34,14 @@ def play(
     clock: Clock = time.monotonic,
     sleep: Sleep = time.sleep,
 ) -> None:
-    """Writes what was written, each piece when it is due.
+    """Writes the output of a recording, each piece when it is due.
 
-    What takes long to be written or fetched makes up for it later, so that it does not fall behind.
+    When it takes long to write or fetch something, the pauses after it are shorter, so that it does not fall behind.
 
     Args:
-        events: what happened.
-        write: takes what was written.
-        pace: how fast.
+        events: the events of the recording.
+        write: takes the output.
+        pace: how fast it is played.
         clock: returns the time in seconds.
         sleep: waits for so many seconds.
     """

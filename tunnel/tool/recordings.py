@@ -19,7 +19,7 @@ _ON_BOX = re.compile(r"([A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?):([0-9]{8}T[0-
 
 
 class RecordingUnusable(FaultError):
-    """What should be a recording is none, or cannot be read."""
+    """Something is no recording, or cannot be read."""
 
     default_fault = RECORDING_UNUSABLE
 
@@ -41,20 +41,20 @@ class Cast:
 
     header: Header
     events: Iterator[Event]
-    """What happened, in its order; raises RecordingUnusable where that is not to be understood."""
+    """The events in their order. It raises RecordingUnusable at one that cannot be understood."""
 
 
 def place_on_box(text: str) -> tuple[str, str] | None:
-    """Returns the box and the recording's name that `BOX:ID` names; None for what is the path of a file."""
+    """Returns the box and the id that `BOX:ID` names; None for what is the path of a file."""
     match = _ON_BOX.fullmatch(text)
     return (match[1], match[2]) if match else None
 
 
 def listed(api: Api, box: str) -> list[Listed]:
-    """Returns the recordings of a box, the oldest first. What the box says of them nobody has checked.
+    """Returns the recordings of a box, the oldest first. Nobody has checked what the box says of them.
 
     Raises:
-        ApiFailed: it cannot be asked, or may not be.
+        ApiFailed: the box cannot be asked, or the user may not ask.
     """
     answer = api.get(_path(box))
     found = answer.get("recordings") if isinstance(answer, dict) else None

@@ -1,4 +1,4 @@
-"""Who may do what at the fleet API: the one place that asks the rights, for requests as for `kubectl auth can-i`."""
+"""Decides who may do what at the fleet API. Requests and `kubectl auth can-i` ask the rights here and nowhere else."""
 
 from __future__ import annotations
 
@@ -31,26 +31,31 @@ from tunnel.kubeapi.status import ApiError, about
 from tunnel.kubeapi.store import ObjectStore
 
 LABELS_SETTLE_S = 0.5
-"""How long more changes of labels are waited for before watches go by them: a script sets those of a thousand boxes at
-once, and each watch looks at all boxes anew."""
+"""Seconds for which more changes of labels are waited for before watches go by them: a script sets those of a thousand
+boxes at once, and each watch looks at all boxes again."""
 REMEMBERED = 16
-"""Changes of labels; a watch that has seen fewer of them looks at all boxes, as after a change of the policy."""
+"""The changes of labels that are remembered. A watch that has missed more of them looks at all boxes, as after a change
+of the policy."""
 STRANGERS = ("", "system:anonymous")
 ABOUT_ONESELF = Possibility(True, "everybody", "whoever has a credential may ask about themselves")
 _IMPERSONATED = {"users": "user", "groups": "group"}
 _NO_LABELS: Mapping[str, str] = {}
 
 AgentOf = Callable[[Action], str]
-"""The box that a named object is of, or would be of; empty for an object that is of none."""
+"""A function that returns the box that a named object belongs to, or would belong to; empty for an object that belongs
+to none."""
 
 
 class Access:
-    """Asks the rights that there are at the moment."""
+    """Asks the rights of the moment, for everything that the fleet API does."""
 
     def __init__(
         self, policy: DoorPolicy, agent_of: AgentOf, agents: Callable[[], Iterable[str]], store: ObjectStore
     ) -> None:
-        """`agents`: the names of all boxes; `store`: counts on when the rights change."""
+        """Starts with the present rights. `agents` returns the names of all boxes.
+
+        The version of `store` is counted up when the rights change.
+        """
         self.policy = policy
         self._agent_of = agent_of
         self._agents = agents
@@ -59,7 +64,8 @@ class Access:
         self._changed_at = 0
         self._relabelled: dict[str, None] = {}
         self._labels: deque[tuple[int, Iterable[str]]] = deque(maxlen=REMEMBERED)
-        """Of the generations in which nothing but labels changed, the boxes that have others."""
+        """The boxes that got other labels, by the generation, for those generations in which nothing but labels
+        changed."""
         self._settling: asyncio.TimerHandle | None = None
 
     # Public - decisions
@@ -89,11 +95,12 @@ class Access:
         return self._of_resource(who, scope, action, resource, owner)
 
     def check(self, caller: Caller, request: ResourceRequest) -> None:
-        """Makes sure that a request is of a kind that a caller may make. What it is about is another question: see
-        `sight`, and the door.
+        """Makes sure that a caller may make requests of this kind.
+
+        Whether the objects of the request are shown is decided by `sight`, and at the door.
 
         Raises:
-            ApiError: 403, it is not; 405, nobody may.
+            ApiError: 403, the caller may not; 405, nobody may.
         """
         resource = request.resource
         if request.verb not in resource.verbs:
@@ -107,7 +114,7 @@ class Access:
             raise forbidden(caller.name, action, found)
 
     def check_frontend(self, caller: Caller) -> None:
-        """Makes sure that a credential is good for the fleet API at all.
+        """Makes sure that the credential of a caller is good for the fleet API at all.
 
         Raises:
             ApiError: 403, it was made for something else.
@@ -123,13 +130,13 @@ class Access:
         return self._may_copy(caller.principal, caller.scope, request.resource, agent)
 
     def observing(self, caller: Caller) -> Decision:
-        """Returns whether a caller may follow how the server stands."""
+        """Returns the decision whether a caller may follow how the server stands."""
         return self.policy.rights.decide(self._ask(caller.principal, caller.scope, Verb.OBSERVE))
 
     # Public - what is seen
 
     def sight(self, caller: Caller) -> Sight:
-        """Returns what a caller is shown."""
+        """Returns which boxes a caller is shown."""
 
         def find() -> Visible | None:
             by = caller.by
@@ -141,13 +148,16 @@ class Access:
         return Sight(find, self.policy.labels_of)
 
     def changed(self) -> None:
-        """The rights are others now: watches that show what they should not, or less than they may, end."""
+        """Tells that the rights have changed. Watches that show what they should not, or less than they may, end."""
         self._generation += 1
         self._store.step()
         self._changed_at = self._store.version
 
     def relabelled(self, agent: str) -> None:
-        """Labels of a box are others now, which rights may be about: the same, soon."""
+        """Tells that the labels of a box have changed, which rights may be about.
+
+        Watches go by them after LABELS_SETTLE_S.
+        """
         self._relabelled[agent] = None
         self._store.step()  # what is listed from now on is listed by them
         self._changed_at = self._store.version
@@ -155,9 +165,11 @@ class Access:
             self._settling = asyncio.get_running_loop().call_later(LABELS_SETTLE_S, self._settled)
 
     def following(self, sight: Sight, after: int | None) -> Callable[[], None]:
-        """Returns what a watch is to call before it sends anything: it raises 410 once its client must list again.
+        """Returns a function that a watch must call before it sends anything.
 
-        `after`: the version that its client has; None: it is sent all that there is.
+        It raises ApiError 410 once the client must list again.
+
+        `after` is the version that the client has; None when it is sent everything that there is.
         """
         sight.look(self._agents())
         generation = self._generation
@@ -185,7 +197,9 @@ class Access:
         self._labels.append((self._generation, agents))
 
     def _relabelled_since(self, generation: int) -> set[str] | None:
-        """The boxes that have other labels; None where more than labels has changed since, or it is too long ago."""
+        """Returns the boxes that got other labels since a generation; None when more than labels has changed since, or
+        it is too long ago.
+        """
         later = [agents for number, agents in self._labels if number > generation]
         return set().union(*later) if len(later) == self._generation - generation else None
 

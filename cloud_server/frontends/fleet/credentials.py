@@ -34,12 +34,12 @@ def identify(authenticator: Authenticator, certificate: TlsPeer, request: Reques
 
 
 def unauthorized(refused: LoginRefused) -> ApiError:
-    """The answer to whoever has shown nothing that is worth something here."""
+    """Returns the 401 for whoever has shown nothing that is worth anything here."""
     return ApiError(401, f"Unauthorized: {refused.text}", cause=cause(refused.fault))
 
 
 def bearer(request: Request) -> str | None:
-    """The token that a request shows; None for none."""
+    """Returns the token that a request shows; None when it shows none."""
     scheme, _, token = (request.headers.get("authorization") or "").partition(" ")
     if scheme.lower() == "bearer" and token.strip():
         return token.strip()

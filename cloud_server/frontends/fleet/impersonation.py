@@ -1,4 +1,4 @@
-"""`kubectl --as`: who acts as whom, by the headers of a request and the policy."""
+"""Decides for `kubectl --as` who acts as whom, by the headers of a request and the policy."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from tunnel.aio.sockets.http1 import Headers
 from tunnel.kubeapi.status import ApiError
 
 MAX_GROUPS = 32
-"""Of one request; each is asked for."""
+"""The most groups of one request; the policy is asked about each."""
 MAX_NAME_CHARS = 253
-"""Of a user or a group, as long as the longest name of an object of Kubernetes; they stand in records."""
+"""The most characters of a user's or group's name, as long as the longest name of an object of Kubernetes; they stand
+in records."""
 _PREFIX = "impersonate-"
 _USER, _GROUP = "impersonate-user", "impersonate-group"
 _KINDS = {_USER: "users", _GROUP: "groups", "impersonate-uid": "uids"}
@@ -53,11 +54,12 @@ def acting(policy: DoorPolicy, authenticator: Authenticator, caller: Caller, hea
 
 
 def check_as_oneself(caller: Caller, headers: Headers) -> None:
-    """Makes sure that nobody acts as somebody else where that is not offered: ignored, the headers would give
-    `--as=NOBODY` all rights of its user.
+    """Makes sure that nobody acts as somebody else where that is not offered.
+
+    If the headers were ignored, `--as=NOBODY` would have all rights of its user.
 
     Raises:
-        ApiError: 403, somebody does.
+        ApiError: 403, the headers name somebody to act as.
     """
     for header, value in headers:
         if header.startswith(_PREFIX) and value:

@@ -74,7 +74,7 @@ def asking_kubelet(
 
 
 async def start(door: Door, asking: OpenRequest, method: str, target: str, headers: HeaderItems) -> KubeletCall:
-    """Send a request and wait for the head of its answer. The terms of the rule that allows it go along.
+    """Sends a request and waits for the head of its answer. The terms of the rule that allows it go along.
 
     Raises:
         ApiError: the agent could not be reached, or did not answer as a kubelet does.

@@ -1,4 +1,4 @@
-"""What lasts at the fleet API and leads to no box, as watches do: it ends with what its caller stands on.
+"""Ends what lasts at the fleet API and leads to no box, such as watches, when the caller may not go on.
 
 What leads to a box is held at the door, as any other connection.
 """
@@ -15,7 +15,7 @@ from cloud_server.trust.standing import Objection, Standing
 from tunnel.core.wire.errors import Code, OpenRefused, StreamError
 
 LAST_WORD_S = 0.2
-"""How long a client may take to read why its answer is cut off."""
+"""Seconds that a client may take to read why its answer is cut off."""
 
 
 def not_allowed_any_more(why: str) -> OpenRefused:
@@ -24,7 +24,7 @@ def not_allowed_any_more(why: str) -> OpenRefused:
 
 
 class StandingLost(Exception):
-    """A caller may not go on with a request; holds who, and why."""
+    """A caller may not go on with a request. It holds the caller, and the reason."""
 
     def __init__(self, caller: Caller, why: OpenRefused) -> None:
         super().__init__(str(why))
@@ -34,10 +34,10 @@ class StandingLost(Exception):
 
 @asynccontextmanager
 async def standing_of(standing: Standing, caller: Caller, objection: Objection) -> AsyncIterator[None]:
-    """Goes on for as long as a caller may.
+    """Runs the block for as long as a caller may go on. `objection` decides that again when the rules change.
 
     Raises:
-        StandingLost: the caller may not any more; what was done inside was cancelled.
+        StandingLost: the caller may not go on; what was done in the block was cancelled.
     """
     loop = asyncio.get_running_loop()
     limit = asyncio.timeout(None)
@@ -63,7 +63,10 @@ async def standing_of(standing: Standing, caller: Caller, objection: Objection) 
 
 
 async def cut_off(exchange: Exchange, last_word: bytes) -> None:
-    """Ends an answer that has begun in a way that nobody takes for its end, if possible behind a last word."""
+    """Ends an answer that has begun so that nobody takes it for complete.
+
+    The last word is sent before it if the client reads it within LAST_WORD_S.
+    """
     with suppress(TimeoutError, StreamError):  # it does not read, or is gone
         async with asyncio.timeout(LAST_WORD_S):
             await exchange.send(last_word)

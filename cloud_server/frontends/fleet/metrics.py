@@ -32,7 +32,9 @@ class MetricsApi:
     # Public
 
     async def get(self, about: ResourceRequest, accept: str | None, sight: Sight) -> Json:
-        """The metrics of one node or pod, or a Table of one row. One that is hidden is as one that is not there.
+        """Returns the metrics of one node or pod, or a Table of one row.
+
+        One that is hidden is treated as one that is not there.
 
         Raises:
             ApiError: there is no such one, it cannot be measured, or no form is accepted.

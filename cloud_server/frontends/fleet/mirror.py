@@ -148,7 +148,7 @@ class Mirror:
         return self._owners.get((namespace, pod))
 
     def owners(self, namespace: str) -> set[str]:
-        """The agents that have pods in a namespace."""
+        """Returns the agents that have pods in a namespace."""
         return {agent for (where, _), agent in self._owners.items() if where == namespace}
 
     def note_interest(self) -> None:

@@ -122,7 +122,10 @@ def sources_missing(pods: Iterable[Json], agent: str) -> Json | None:
 
 
 def is_of_box(pod: Json, agent: str) -> bool:
-    """Whether a pod is the box itself, of the built-in kubelet, which knows accounts and recordings."""
+    """Returns whether a pod is the box itself.
+
+    That is the one pod of the built-in kubelet which has accounts and recordings.
+    """
     return (pod["metadata"]["namespace"], pod["metadata"]["name"]) == (DEFAULT_NAMESPACE, agent)
 
 

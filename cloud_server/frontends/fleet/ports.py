@@ -1,4 +1,4 @@
-"""The ports that a port-forward names before its upgrade, so that the policy is asked for each."""
+"""Reads the ports that a port-forward names before its upgrade, so that the policy is asked about each."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from tunnel.aio.sockets.http1 import Request
 from tunnel.kubeapi.status import ApiError
 
 MAX_PORTS = 64
-"""Of one request: each is asked for."""
+"""The most ports of one request; the policy is asked about each."""
 _MAX_PORT = 65535
 
 
 def ports_of(request: Request, query: Query) -> list[int]:
-    """Returns the ports that a client can reach by a request; none where it names them later, whatever its query says.
+    """Returns the ports that a client can reach by a request; empty when the client names them later, whatever its
+    query says.
 
-    Only the WebSocket protocols of old take them from the query. In SPDY, bare or inside a WebSocket, as kubectl speaks
+    Only the old WebSocket protocols take them from the query. In SPDY, bare or inside a WebSocket, as kubectl speaks
     it, each stream names its own.
 
     Raises:

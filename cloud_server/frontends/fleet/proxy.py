@@ -71,13 +71,13 @@ class _Asked:
     """The container as asked for; empty for the pod's first."""
     command: list[str]
     verb: Verb
-    """Of the rights: `cp` where a command is one of `kubectl cp`, and others may not be run."""
+    """The verb of the rights. It is `cp` for a command of `kubectl cp` by somebody who may not run others."""
     ports: list[int] = field(default_factory=list)
-    """To be forwarded; empty: they are told behind the upgrade."""
+    """The ports to forward; empty when the client names them behind the upgrade."""
     agent: str = ""
     """The agent that has the pod; empty when there is no such pod."""
     rule: str = ""
-    """That refused it; empty while none has."""
+    """The rule that refused the request; empty while none has."""
     asked: bool = False
     """Whether the door was asked for a stream; the door records what becomes of it."""
 
@@ -313,11 +313,12 @@ def _recordings_target(about: ResourceRequest, asked: _Asked) -> str:
 
 
 _TARGETS = {"log": _log_target, "recordings": _recordings_target}
-"""Of what is read to its end: what a kubelet is asked for."""
+"""What a kubelet is asked for, by the subresource, for what is read to its end."""
 _OF_WHOLE_PODS = ("portforward", "recordings")
-"""What no container is named for."""
+"""The actions for which no container is named."""
 _TYPES = {"recordings": "application/octet-stream"}
-"""A list is JSON, and one of them has a line of JSON for each event; the caller knows what was asked for."""
+"""The content types of answers that are not text. A list of recordings is JSON, and one recording has a line of JSON
+for each event; the client knows what it asked for."""
 
 
 def _upgrade_headers(headers: Headers) -> list[tuple[str, str]]:

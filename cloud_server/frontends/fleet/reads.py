@@ -47,7 +47,7 @@ class Reads:
     # Public
 
     async def get(self, about: ResourceRequest, accept: str | None, sight: Sight) -> Json:
-        """One object, or a Table of one row. One that is hidden is as one that is not there.
+        """Returns one object, or a Table of one row. An object that is hidden is treated as one that is not there.
 
         Raises:
             ApiError: there is none, or no accepted form.
@@ -68,7 +68,7 @@ class Reads:
         return self._table(about, [item], {"resourceVersion": str(self._store.version)}) if as_table else item
 
     def page(self, about: ResourceRequest, accept: str | None, sight: Sight) -> Json:
-        """A list, or a Table, of one page of what is shown.
+        """Returns one page of the objects that are shown, as a list or a Table.
 
         Raises:
             ApiError: a bad selector or page, or no accepted form.
@@ -89,9 +89,11 @@ class Reads:
     def watch(
         self, sink: Sink, about: ResourceRequest, accept: str | None, sight: Sight, following: Following
     ) -> Coroutine[Any, Any, None]:
-        """Check what a watch asks for; what is returned sends it to its end, and raises StreamError.
+        """Checks what a watch asks for, and returns a coroutine that serves the watch to its end.
 
-        `following`: see `Access.following`.
+        The coroutine raises StreamError.
+
+        `following` makes the check that the watch calls before it sends anything; see `Access.following`.
 
         Raises:
             ApiError: a bad selector or version, or no accepted form.
@@ -131,7 +133,7 @@ class Reads:
         return found if is_shown is None else [item for item in found if is_shown(item)]
 
     def _is_shown(self, sight: Sight) -> Callable[[Json], bool] | None:
-        """None: everything is, and nothing need be asked."""
+        """Returns a function that tells whether an object is shown; None when all are."""
         if sight.everything:
             return None
         return lambda item: self._may_see(item, sight)

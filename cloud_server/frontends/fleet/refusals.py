@@ -1,4 +1,4 @@
-"""Refusals for want of a right, in the words that a Kubernetes API server has for them, with the rule that decided."""
+"""Makes the refusals for want of a right, in the words of a Kubernetes API server, with the rule that decided."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from tunnel.core.wire.faults import NOT_ALLOWED, OUT_OF_SCOPE
 from tunnel.kubeapi.status import ApiError, Json, about
 
 RULE = "Rule"
-"""The entry of `details.causes` that has the rule's name as its message."""
+"""The reason of the entry in `details.causes` whose message is the rule's name."""
 
 
 class Decided(Protocol):
-    """A decision, or what is said of a possibility."""
+    """A decision or a possibility: anything that has a rule and a reason."""
 
     @property
     def rule(self) -> str: ...  # noqa: D102
@@ -24,12 +24,12 @@ class Decided(Protocol):
 
 
 def why(decided: Decided) -> str:
-    """Returns what a decision says, in one piece of text."""
+    """Returns the rule and the reason of a decision as one text."""
     return f"{decided.rule}: {decided.reason}" if decided.reason else decided.rule
 
 
 def forbidden(user: str, action: Action, decided: Decided) -> ApiError:
-    """Makes the 403 for something that a user may not do."""
+    """Returns the 403 for an action that a user may not do."""
     resource = action.resource.partition("/")[0]
     what = f"{resource}.{action.group}" if action.group else resource
     named = f' "{action.name}"' if action.name else ""
@@ -42,11 +42,11 @@ def forbidden(user: str, action: Action, decided: Decided) -> ApiError:
 
 
 def refused(text: str, decided: Decided) -> ApiError:
-    """Makes the 403 for what is no resource."""
+    """Returns the 403 for what is no action on a resource."""
     return ApiError(403, f"{text}: {why(decided)}", details=causes(decided))
 
 
 def causes(decided: Decided) -> Json:
-    """Returns the part of `details` that says by which rule it was."""
+    """Returns the part of `details` that names the rule which decided."""
     fault = OUT_OF_SCOPE if decided.rule == SCOPE_RULE else NOT_ALLOWED
     return {"causes": [cause(fault)._asdict(), {"reason": RULE, "message": decided.rule}]}

@@ -20,7 +20,9 @@ _GROUP = "authorization.k8s.io"
 
 
 def review(kind: str, body: Json, caller: Caller, access: Access) -> Json:
-    """Answer a review object with the same object and its status. Whether the caller may ask is asked before.
+    """Answers a review object with the same object and its status.
+
+    The caller of this must have checked that the caller may ask.
 
     Raises:
         ApiError: 400, the object is not of that kind; 422, it says nothing to review.
@@ -49,7 +51,10 @@ def review(kind: str, body: Json, caller: Caller, access: Access) -> Json:
 
 
 def _other(kind: str, spec: Json) -> Principal:
-    """The user that a review is about, with the groups that it says; whether there is one is not asked."""
+    """Returns the user that a review is about, with the groups that it names.
+
+    Whether there is such a user is not checked.
+    """
     groups = spec.get("groups") or []
     names = tuple(name for name in groups if isinstance(name, str)) if isinstance(groups, list) else ()
     _check_lengths(kind, "spec", spec)

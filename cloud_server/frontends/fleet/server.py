@@ -48,9 +48,10 @@ from tunnel.kubeapi.status import ApiError, Json, no_such_path
 from tunnel.kubeapi.store import ObjectStore
 
 CERTIFICATES = f"{PREFIX}certificates"
-"""Where a login is traded for a certificate."""
+"""The path at which a login is traded for a certificate."""
 LOGIN = f"{PREFIX}login"
-"""Where anybody learns who vouches for the users of this server, as `longline login` does before it knows them."""
+"""The path at which anybody learns who vouches for the users of this server. `longline login` asks there before it
+knows them."""
 MAX_BODY_BYTES = 64 * 1024
 """The largest body that is read: reviews are all that is taken."""
 _DISCOVERY = {"APIGroupDiscoveryList": ("apidiscovery.k8s.io", ("v2", "v2beta1"))}
@@ -82,17 +83,17 @@ class FleetServer:
         clock: Callable[[], datetime] = wall_clock,
         admin: Routes | None = None,
     ) -> None:
-        """Make a server that has seen nothing yet.
+        """Makes a server that knows of no agent yet.
 
         Args:
-            agents: all of them.
+            agents: all agents.
             door: opens streams to them.
-            policy: says who may do what; `rights_changed` tells that it says something else.
+            policy: decides who may do what. The caller must call `rights_changed` when it decides otherwise.
             authenticator: tells who is asking.
-            logins: is told of who could not say that.
+            logins: is told of clients that could not show who they are.
             audit: takes the records of what is read.
             clock: the wall clock; versions begin at its microseconds, so that a restarted server counts on upwards.
-            admin: what users may ask of the server itself, beside the Kubernetes API; None: nothing.
+            admin: the calls about the server itself that users may make, beside the Kubernetes API; None for none.
         """
         self._admin = admin
         self._standing = door.standing
@@ -144,7 +145,10 @@ class FleetServer:
         self._access.changed()
 
     def relabelled(self, agent: str) -> None:
-        """The same for labels of a box that the operator has set, within a second."""
+        """Tells that the operator has set labels of a box.
+
+        Watches that show what they should not, or less than they may, end within a second.
+        """
         self._access.relabelled(agent)
 
     # Internal
@@ -212,7 +216,10 @@ class FleetServer:
             raise ApiError(403, refused.text, cause=cause(refused.fault)) from refused
 
     def _agent_of(self, action: Action) -> str:
-        """The box that a named object is of. A pod that is not there would be the box's own."""
+        """Returns the box that a named object belongs to; empty for one that belongs to none.
+
+        A pod that is not there would be the box's own.
+        """
         match action.resource.partition("/")[0]:
             case "nodes" | "leases":
                 return action.name

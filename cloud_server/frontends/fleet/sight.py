@@ -1,4 +1,4 @@
-"""Which boxes a caller is shown, in lists, watches and single objects."""
+"""Decides which boxes a caller is shown, in lists, watches and single objects."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ from collections.abc import Callable, Iterable, Mapping
 from tunnel.kubeapi.status import ApiError, Json
 
 Visible = Callable[[str, Mapping[str, str]], bool]
-"""Tells by an agent's name and labels; see `Rights.agents_visible`."""
+"""A function that tells whether a box is shown, by its name and labels; see `Rights.agents_visible`."""
 
 
 class Sight:
-    """What one caller is shown, for one request: an answer about a box stays the same until `renew`."""
+    """The boxes that one caller is shown, for one request. An answer about a box stays the same until `renew`."""
 
     __slots__ = ("_decided", "_find", "_labels_of", "_visible")
 
     def __init__(self, find: Callable[[], Visible | None], labels_of: Callable[[str], Mapping[str, str]]) -> None:
-        """`find` is asked now, and again by `renew`; None shows all, without cost."""
+        """Calls `find` now, and again at each `renew`, for what tells whether a box is shown.
+
+        A result of None shows all boxes, without cost.
+        """
         self._find = find
         self._labels_of = labels_of
         self._visible = find()
@@ -24,7 +27,7 @@ class Sight:
 
     @property
     def everything(self) -> bool:
-        """Whether nothing is hidden."""
+        """Returns whether all boxes are shown."""
         return self._visible is None
 
     def shows(self, agent: str) -> bool:
@@ -37,18 +40,18 @@ class Sight:
         return shown
 
     def look(self, agents: Iterable[str]) -> None:
-        """Decides on these boxes now, so that `renew` can tell what has changed."""
+        """Decides about these boxes now, so that `renew` can tell what has changed."""
         if self._visible is not None:
             for agent in agents:
                 self.shows(agent)
 
     def relabel(self, agents: Iterable[str]) -> bool:
-        """Decides anew on boxes that have other labels; returns whether any answer is another."""
+        """Decides again about boxes that have other labels. Returns whether any of these answers has changed."""
         known = [(agent, was) for agent in agents if (was := self._decided.pop(agent, None)) is not None]
         return any(self.shows(agent) is not was for agent, was in known)
 
     def renew(self) -> bool:
-        """Goes by the rights and labels of now; returns whether what is shown is another, or may be."""
+        """Goes by the present rights and labels. Returns whether what is shown has changed, or may have."""
         everything, before = self.everything, self._decided
         self._visible, self._decided = self._find(), {}
         if everything is not self.everything:
@@ -57,7 +60,7 @@ class Sight:
 
 
 def agent_of(item: Json) -> str:
-    """Returns the box that an object is of; empty for one that is of none, such as a namespace."""
+    """Returns the box that an object belongs to; empty for an object that belongs to none, such as a namespace."""
     match item["kind"]:
         case "Pod":
             agent = item["spec"]["nodeName"]
@@ -71,5 +74,5 @@ def agent_of(item: Json) -> str:
 
 
 def sight_changed() -> ApiError:
-    """Makes the error that ends a watch whose client must list again."""
+    """Returns the error 410 that ends a watch whose client must list again."""
     return ApiError(410, "what you may see has changed: list again")

@@ -17,26 +17,26 @@ from tunnel.core.wire.errors import StreamError
 from tunnel.core.wire.faults import ISSUER_UNREACHABLE, FaultError
 
 MAX_DOCUMENT_BYTES = 256 * 1024
-"""Of one document: a key with its certificates takes some 4 KiB."""
+"""The most bytes of one document: a key with its certificates takes some 4 KiB."""
 FETCH_S = 10.0
-"""For one document, from the name's look-up to its last byte."""
+"""The most seconds for one document, from the name's look-up to its last byte."""
 
 
 class FetchFailed(FaultError):
-    """There is no such document to be had now; the text says why."""
+    """A document cannot be had now. The text says why."""
 
     default_fault = ISSUER_UNREACHABLE
 
 
 async def fetch_json(url: str, ca_file: Path | None) -> dict[str, Any]:
-    """The JSON object at an https:// URL. A redirect is not followed: the issuer says where its documents are.
+    """Returns the JSON object at an https:// URL. A redirect is not followed: the issuer says where its documents are.
 
     Args:
         url: of the document.
-        ca_file: authorities to trust, read anew each time; None: those of the system.
+        ca_file: the authorities to trust, read at each call; None for those of the system.
 
     Raises:
-        FetchFailed: there is none.
+        FetchFailed: there is none, or it cannot be had within FETCH_S.
     """
     try:
         parts = urlsplit(url)
@@ -78,7 +78,7 @@ async def _get(host: str, port: int, target: str, netloc: str, ca_file: Path | N
 
 
 def _context(ca_file: Path | None) -> ssl.SSLContext:
-    """Blocking."""
+    """Returns the TLS context for an issuer. Blocking."""
     try:
         context = ssl.create_default_context(cafile=ca_file)
     except OSError as error:  # ssl.SSLError is one

@@ -1,4 +1,6 @@
-"""An issuer whose ID tokens are taken: its keys are fetched in the background, by age and when a new one shows up."""
+"""Follows an issuer whose ID tokens are taken: fetches its keys in the background, by age and
+when a new one comes up.
+"""
 
 from __future__ import annotations
 
@@ -22,52 +24,64 @@ from tunnel.aio.process.parts import PartFailed
 from tunnel.core.wire.faults import BUG, ISSUER_UNREACHABLE
 
 DISCOVERY = "/.well-known/openid-configuration"
-"""Behind the issuer's URL (OpenID Connect Discovery 4)."""
+"""The path of the discovery document behind the issuer's URL (OpenID Connect Discovery 4)."""
 REFRESH_S = 3600.0
-"""The age at which keys are fetched again: an issuer that withdraws one is obeyed within so long."""
+"""Seconds after which keys are fetched again: a key that an issuer withdraws is refused within that time."""
 RETRY_S = 60.0
-"""The same while the issuer does not answer."""
+"""Seconds between two attempts while the issuer does not answer."""
 KEEP_S = 24 * 3600.0
-"""How long the last keys are good without an answer. Tokens live an hour or so, and nobody gets another meanwhile; a
-key that was withdrawn must not be good for ever because the issuer cannot be asked."""
+"""Seconds for which the last keys are good without an answer. Tokens live an hour or so, and nobody gets another
+meanwhile; a key that was withdrawn must not be good for ever because the issuer cannot be asked."""
 UNKNOWN_KID_S = 5.0
-"""Tokens with unknown keys have the keys fetched again this often at most: strangers can make up such tokens."""
+"""The least seconds between two fetches that tokens with unknown keys cause: strangers can make up such tokens."""
 READY_S = 8.0
-"""The longest that whoever shows a token with an unknown key waits for the keys: for the next time that they may be
-fetched, and for that fetch. So nobody is refused for a rotation, whatever strangers make up meanwhile."""
+"""The most seconds that whoever shows a token with an unknown key waits for the keys: for the next time that they may
+be fetched, and for that fetch. So nobody is refused for a rotation, whatever strangers make up meanwhile."""
 
 Fetch = Callable[[str, Path | None], Awaitable[dict[str, Any]]]
 _log = structlog.get_logger("cloud.oidc")
 
 
 class Issuer:
-    """See `authenticator.IdTokens`. `run` fetches its keys until cancelled."""
+    """An issuer whose ID tokens are taken, as `authenticator.IdTokens` demands it.
+
+    `run` fetches its keys until cancelled.
+    """
 
     def __init__(self, settings: OidcSettings, fetch: Fetch = fetch_json) -> None:
-        """`fetch` gets a JSON object from a URL, by authorities in a file; raises FetchFailed."""
+        """Has no keys yet. `fetch` gets a JSON object from a URL by the authorities in a file,
+        or raises FetchFailed.
+        """
         self._settings = settings
         self._fetch = fetch
         self._verifier = Verifier(settings)
         self._wanted = asyncio.Event()
         self._over = asyncio.Event()
-        """The attempt that is under way, or the next one, is over; each has an event of its own."""
+        """Is set when the attempt that is under way, or else the next one, is over. Each attempt has an event of its
+        own."""
         self._busy = False
         self._began_s = float("-inf")
         self._unknown_s = float("-inf")
-        """When an unknown key had the keys fetched last."""
+        """When an unknown key caused a fetch last, on the loop's clock."""
         self._good_s = float("-inf")
         self._good_at: datetime | None = None
         self.away = ""
-        """Why the issuer does not say its keys now; empty when it does."""
+        """The reason why the issuer does not give its keys now; empty when it does."""
 
     # Public
 
     def verify(self, text: str, address: str) -> Identified:
-        """See `IdTokens`."""
+        """Verifies an ID token, and returns its owner; see `IdTokens`.
+
+        Raises:
+            LoginRefused: the token is worth nothing here.
+        """
         return self._verifier.verify(text, address)
 
     async def ready(self, text: str) -> None:
-        """See `IdTokens`. The fetch is not the caller's: it goes on when they have given up."""
+        """Waits until the key that a token names is known, READY_S at most. The fetch outlives
+        a caller that gives up.
+        """
         if not self._lacks_key(text):
             return
         loop = asyncio.get_running_loop()
@@ -80,7 +94,7 @@ class Issuer:
                 await self._attempted()
 
     async def opened(self) -> None:
-        """Returns once there are keys.
+        """Waits until there are keys.
 
         Raises:
             PartFailed: another attempt has failed.
@@ -151,7 +165,7 @@ class Issuer:
 
 
 async def issuer_keys(settings: OidcSettings, fetch: Fetch = fetch_json) -> KeySet:
-    """The keys of an issuer, by its discovery document.
+    """Returns the keys of an issuer, by its discovery document.
 
     Raises:
         FetchFailed: they cannot be had.

@@ -1,4 +1,4 @@
-"""The public keys of an issuer, as its JWKS has them (RFC 7517), each bound to the algorithms that it is for."""
+"""Holds the public keys of an issuer, as its JWKS has them (RFC 7517), each bound to the algorithms that it is for."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ from jwt import PyJWK
 from jwt.exceptions import PyJWTError
 
 MAX_KEYS = 32
-"""Of one issuer: those of Google are two or three, of Entra some ten."""
+"""The most keys of one issuer: Google has two or three, Entra some ten."""
 MAX_KID_CHARS = 256
 _OF_CURVE = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512"}
 _OF_RSA = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 
 
 class KeySet:
-    """Immutable; made anew of each document."""
+    """The keys of one JWKS. They never change; each document makes a new set."""
 
     def __init__(self, document: Mapping[str, Any], allowed: Collection[str]) -> None:
-        """`allowed`: algorithms that tokens may be signed with. What is no key for these is left out.
+        """Reads the keys of a JWKS.
+
+        `allowed` are the algorithms that tokens may be signed with; a key for none of them is left out.
 
         Raises:
             ValueError: the document is no JWKS, or has too many keys.
@@ -39,13 +41,16 @@ class KeySet:
                     self._keys[name, algorithm] = key
         self.kids = frozenset(name for name, _ in self._keys)
         self.content = frozenset((name, algorithm, repr(_public(key))) for (name, algorithm), key in self._keys.items())
-        """By which two sets are told apart."""
+        """What tells two sets apart: the names, algorithms and numbers of their keys."""
 
     def __len__(self) -> int:
         return len(self.kids)
 
     def matching(self, kid: str | None, algorithm: str) -> Sequence[PyJWK]:
-        """The keys that a token may be signed with; all of the algorithm for a token that names none."""
+        """Returns the keys that a token may be signed with.
+
+        For a token that names no key these are all of its algorithm.
+        """
         if kid is not None:
             key = self._keys.get((kid, algorithm))
             return () if key is None else (key,)
@@ -56,7 +61,10 @@ class KeySet:
 
 
 def _algorithms(item: object) -> Iterator[str]:
-    """What a key of the document may be used for: never an HMAC, whose key would be this public text."""
+    """Yields the algorithms that a key of the document may be used for.
+
+    An HMAC is never among them: its key would be this public text.
+    """
     if not isinstance(item, dict) or item.get("use", "sig") != "sig":
         return
     named = item.get("alg")

@@ -1,4 +1,4 @@
-"""Verifies ID tokens and says whose they are. PyJWT does the cryptography and the registered claims."""
+"""Verifies ID tokens and tells whose they are. PyJWT does the cryptography and the registered claims."""
 
 from __future__ import annotations
 
@@ -21,23 +21,25 @@ from tunnel.core.wire.faults import CREDENTIAL_EXPIRED, ID_TOKEN_REFUSED, ISSUER
 from tunnel.core.wire.spoken import spoken_s
 
 MAX_TOKEN_BYTES = 16 * 1024
-"""Of an ID token's text: what a request's head can hold."""
+"""The most bytes of an ID token: what the head of a request can hold."""
 MAX_VERIFIED = 4096
-"""Tokens that are remembered as verified: some 1 kB each. Beyond that the oldest is verified anew, in 0.3 ms."""
+"""The most tokens that are remembered as verified, some 1 kB each. Beyond that the oldest is verified again, in 0.3
+ms."""
 FORGED_PER_S, FORGED_AT_ONCE = 2.0, 50
 """Wrong signatures that are looked at for each peer's address: anybody can make such tokens, and each costs the event
 loop 0.3 ms. Whoever comes through the same address may have to wait for their first request with a new token.
 """
 MAX_GROUPS = 512
-"""Of one user. More are refused, not cut: one that is cut might be one that a rule forbids something."""
+"""The most groups of one user. A token with more is refused, not cut: a group that is cut might be one that a rule
+forbids something."""
 MAX_NAME_CHARS = 128
-"""Of a user's or group's name, its prefix with it."""
+"""The most characters of a user's or group's name, with its prefix."""
 PROOF_CHARS = 24
-"""Of a token's `jti`, in its proof: enough to find it in the issuer's log."""
+"""The characters of a token's `jti` in its proof: enough to find it in the issuer's log."""
 SYSTEM = "system:"
-"""What names of our own making begin with; no issuer gives those."""
+"""The beginning of names of our own making. No issuer gives such names."""
 _REFUSED_HEADERS = ("jku", "x5u", "jwk")
-"""Where a token would bring its own key (RFC 7515 4.1.2 to 4.1.5)."""
+"""The headers in which a token would bring its own key (RFC 7515 4.1.2 to 4.1.5)."""
 _LOGIN_AGAIN = "log in again (longline login)"
 
 
@@ -50,7 +52,10 @@ class Head:
 
 
 class Verifier:
-    """Of one issuer. Called in the event loop: some 0.3 ms for a token that was not seen before, 3 us for others."""
+    """The verifier of one issuer's tokens.
+
+    It is called in the event loop, and takes some 0.3 ms for a token that was not seen before, 3 us for others.
+    """
 
     def __init__(self, settings: OidcSettings) -> None:
         self._settings = settings
@@ -62,11 +67,14 @@ class Verifier:
 
     @property
     def keys(self) -> KeySet | None:
-        """The issuer's keys; None: they are not known."""
+        """Returns the issuer's keys; None when they are not known."""
         return self._keys
 
     def use(self, keys: KeySet | None) -> None:
-        """Go by other keys. A token that was verified with one that is gone is worth nothing from here on."""
+        """Uses other keys from now on; with None no token is accepted.
+
+        Tokens that were verified before are verified again when the keys are different.
+        """
         if keys is None or self._keys is None or keys.content != self._keys.content:
             self._verified.clear()
         self._keys = keys
@@ -95,10 +103,10 @@ class Verifier:
         return shown
 
     def head(self, text: str) -> Head:
-        """What a token says of itself.
+        """Returns what a token says of itself, unverified.
 
         Raises:
-            LoginRefused: no token is like that.
+            LoginRefused: the token has not the form of one that is accepted.
         """
         if len(text) > MAX_TOKEN_BYTES or not text.isascii():
             raise _refused(f"it is longer than {MAX_TOKEN_BYTES} bytes, or no ASCII")
@@ -193,7 +201,10 @@ class Verifier:
         return name
 
     def _groups(self, claims: Mapping[str, Any]) -> tuple[str, ...]:
-        """Those that a policy could name; ours, which begin with `system:`, are left out."""
+        """Returns the groups of a token that a policy could name.
+
+        Those that begin with `system:` are left out, as these are ours.
+        """
         found = claims.get(self._settings.groups_claim)
         values = [found] if isinstance(found, str) else found if isinstance(found, list) else []
         if len(values) > MAX_GROUPS:

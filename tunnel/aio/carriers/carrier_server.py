@@ -216,7 +216,7 @@ class CarrierServer:
         return await answer_renew(self._enrollment, identity, request, context)
 
     async def recover(self, request: bytes, context: _Context) -> bytes:
-        """One Recover call."""
+        """Answers one Recover call."""
         identity = await self._authorise(RECOVER, context)
         await context.send_initial_metadata((time_header(),))
         return await answer_recover(self._enrollment, identity, request, context)

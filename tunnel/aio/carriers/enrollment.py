@@ -51,7 +51,9 @@ class EnrollmentHandler(Protocol):
     async def recover(
         self, peer_spiffe: str, peer_spki: bytes, request: tunnel_pb2.RenewRequest
     ) -> tunnel_pb2.RenewResponse:
-        """The same for an agent that has nothing left but its recovery certificate, which is named `peer_spiffe`."""
+        """Returns a fresh certificate for an agent that has nothing left but its recovery certificate, which is named
+        `peer_spiffe`; `peer_spki` is the SHA-256 of its public key.
+        """
         ...
 
 
@@ -84,11 +86,11 @@ async def call_renew(
 async def call_recover(
     address: str, tls: ClientTls, request: tunnel_pb2.RenewRequest, options: DialOptions
 ) -> tunnel_pb2.RenewResponse:
-    """Ask for a fresh certificate with a recovery certificate.
+    """Asks the server at `address` for a fresh certificate, with a recovery certificate, and returns its answer.
 
     Raises:
         EnrollmentRefused: the server said no.
-        CarrierLost: the server could not be asked, or knows no such question.
+        CarrierLost: the server could not be asked, or does not know Recover.
     """
     answer = await _call(address, tls, RECOVER, request.SerializeToString(), options)
     return _parse(tunnel_pb2.RenewResponse, answer, address)
@@ -119,7 +121,7 @@ async def answer_renew(
 async def answer_recover(
     handler: EnrollmentHandler | None, identity: PeerIdentity, raw: bytes, context: _Context
 ) -> bytes:
-    """The server's side of Recover, for an authorised peer."""
+    """Answers a Recover of an authorized peer; a `handler` of None refuses it."""
     request = await _parse_request(tunnel_pb2.RenewRequest, raw, context)
     if handler is None:
         await _refuse(

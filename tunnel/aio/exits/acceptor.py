@@ -74,7 +74,7 @@ class _Live:
 
     asked: Target
     principal: Principal
-    """Who it is served for."""
+    """The principal whom it is served for."""
     target: TcpTarget | None = None
     """The target that was dialed for it; None for a service, and before the dial is over."""
     address: Address | None = None

@@ -31,7 +31,7 @@ _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", r
 _SUBJECT_ALT_NAME = bytes.fromhex("551d11")
 """The OID of subjectAltName, 2.5.29.17."""
 _BASIC_CONSTRAINTS = bytes.fromhex("551d13")
-"""2.5.29.19"""
+"""The OID of basicConstraints, 2.5.29.19."""
 _TIME_FORMAT = "%Y%m%d%H%M%SZ"
 
 
@@ -193,8 +193,9 @@ def _expect(element: _Element, tag: int) -> None:
 
 
 def _extensions(after_key: list[_Element], wanted: bytes) -> list[bytes]:
-    """The value of an extension among what follows the key: two unique ids that nobody uses, and the extensions; none,
-    or one.
+    """Returns the value of an extension in a list, which is empty when there is no such extension.
+
+    `after_key` is what follows the key: two unique ids that nobody uses, and the extensions.
     """
     extensions = [
         extension
@@ -216,7 +217,7 @@ def _is_authority(after_key: list[_Element]) -> bool:
 
 
 def _names(after_key: list[_Element]) -> list[_Element]:
-    """The alternative names."""
+    """Returns the alternative names."""
     values = _extensions(after_key, _SUBJECT_ALT_NAME)
     return [name for value in values for sequence in _elements(value) for name in _inside(sequence)]
 

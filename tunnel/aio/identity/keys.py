@@ -16,7 +16,7 @@ from tunnel.core.wire.faults import KEYS_UNAVAILABLE, FaultError
 SUBJECT = "longline"
 """The subject of requests. It says nothing: the server decides the name."""
 ECDSA_WITH_SHA256 = bytes.fromhex("06082a8648ce3d040302")
-"""1.2.840.10045.4.3.2 (RFC 5758, 3.2), DER."""
+"""The DER of the algorithm 1.2.840.10045.4.3.2 (RFC 5758, 3.2)."""
 OPENSSL_S = 20.0
 """The seconds that the program may take, on a slow box."""
 _MISSING = "neither the library cryptography nor the openssl program is here: apt-get install openssl, say"
@@ -70,12 +70,13 @@ def request_for(key_pem: bytes) -> bytes:
 
 
 def is_signed_by(certificate_der: bytes, issuer_spki_der: bytes) -> bool:
-    """Whether a certificate was signed by a key (SubjectPublicKeyInfo). Only signatures as our authorities make them
-    count: ECDSA with SHA-256.
+    """Returns whether a certificate was signed by a key (SubjectPublicKeyInfo).
+
+    Only signatures as our authorities make them count: ECDSA with SHA-256.
 
     Raises:
-        CertificateUnreadable: it is no certificate.
-        KeysUnavailable: there is nothing to look with.
+        CertificateUnreadable: the certificate cannot be read.
+        KeysUnavailable: there is nothing to check it with.
     """
     signed, algorithm, signature = signed_parts(certificate_der)
     if algorithm != ECDSA_WITH_SHA256:

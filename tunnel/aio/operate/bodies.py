@@ -15,7 +15,11 @@ class Body:
     """The fields of one JSON object. Each method raises an AdminError, 400, for what is not as it should be."""
 
     def __init__(self, body: object) -> None:
-        """`body`: decoded; None, for a request without one, is an object without fields."""
+        """Takes the decoded body. A body of None, of a request without one, counts as an object without fields.
+
+        Raises:
+            AdminError: 400, it is no object.
+        """
         if body is not None and not isinstance(body, dict):
             raise AdminError(400, "the request's body is no JSON object")
         self._fields = body or {}

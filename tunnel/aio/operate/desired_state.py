@@ -77,7 +77,7 @@ class DesiredState(Generic[C]):
         what: str = "configuration",
         on_reloaded: Callable[[Reloaded], None] = lambda _reloaded: None,
     ) -> None:
-        """The daemon runs with `current` already.
+        """Takes it that the daemon runs with `current` already, and reads nothing yet.
 
         Args:
             path: of the file.
@@ -131,10 +131,10 @@ class DesiredState(Generic[C]):
     def reloading_on_hangup(
         self, also: Callable[[], object] = lambda: None, then: Callable[[str], Awaitable[object]] | None = None
     ) -> Iterator[None]:
-        """Read the file anew at each SIGHUP while the block runs; without this the signal would end the process.
+        """Reads the file again at each SIGHUP while the block runs. Without this the signal would end the process.
 
-        systemd is told when that begins and when it is over. `also` is called at each, before it; `then`, behind it, is
-        told why.
+        systemd is told when that begins and when it is over. `also` is called before each; `then` is called after it,
+        and is told why.
         """
         loop = asyncio.get_running_loop()
         tasks = TaskOwner("reload")

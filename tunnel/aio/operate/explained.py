@@ -1,4 +1,4 @@
-"""An explanation of the policy, as the admin API has it, in lines for people: both commands print the same."""
+"""Writes an explanation of the policy, as the admin API has it, in lines for people. Both commands print the same."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tunnel.core.wire.spoken import printable
 
 
 def explanation_text(shown: Mapping[str, Any]) -> str:
-    """Returns an explanation, as JSON has it, for people."""
+    """Returns an explanation as lines for people. `shown` is its JSON."""
     asked = shown["asked"]
     word = "allowed" if shown["allowed"] else "denied"
     reason = f": {shown['reason']}" if shown["reason"] else ""

@@ -217,12 +217,12 @@ class Validated:
 
 
 def load(path: Path, cls: type[T], loads: Callable[[str], dict[str, Any]] = tomllib.loads) -> T:
-    """Read a file into a configuration class.
+    """Reads a file into a configuration class.
 
     Args:
         path: of the file.
         cls: the class.
-        loads: parses TOML; another one than tomllib's must fail in its words.
+        loads: parses TOML. Another parser than tomllib must describe faults in the same words.
 
     Raises:
         ConfigError: with every fault found.
@@ -363,7 +363,7 @@ def _converter(folder: Path, *, places: bool = True) -> cattrs.Converter:
 
 
 def _is_flag_or_list(cls: Any) -> bool:
-    """Whether a value may be true or false, or tables in its place: `bool | list[T]`."""
+    """Returns whether a value may be true or false, or tables in its place: `bool | list[T]`."""
     kinds = get_args(cls) if isinstance(cls, UnionType) else ()
     return bool in kinds and any(_origin(kind) is list for kind in kinds)
 
@@ -459,7 +459,7 @@ def _line_numbers(text: str) -> dict[str, int]:
     """Returns the lines of keys and tables; good enough for messages, where TOML allows stranger forms too."""
     numbers: dict[str, int] = {}
     counts: Counter[str] = Counter()
-    """How many tables of each array there are so far."""
+    """The number of tables of each array so far."""
     prefix = ""
     for number, line in enumerate(text.splitlines(), 1):
         if match := _TABLE.match(line):
@@ -473,7 +473,9 @@ def _line_numbers(text: str) -> dict[str, int]:
 
 
 def _table_key(name: str, counts: Counter[str], *, begins_one: bool) -> str:
-    """The key of the table of a head: `[[role.allow]]` may be `role[1].allow[0]`, the first in the second role."""
+    """Returns the key of the table that a head begins: `[[role.allow]]` may be `role[1].allow[0]`, the first in the
+    second role.
+    """
     key, parts = "", name.split(".")
     for place, part in enumerate(parts):
         key = f"{key}.{part}" if key else part

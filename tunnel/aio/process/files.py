@@ -66,7 +66,9 @@ def write_once(path: Path, data: bytes, mode: int) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring renames to the disk, for boxes that lose their power; some file systems cannot, and need not."""
+    """Writes renames in a folder to the disk, for boxes that lose their power. Some file
+    systems cannot, and need not.
+    """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""A length of time on a command line."""
+"""Reads a length of time on a command line."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 class Life(click.ParamType[timedelta]):
-    """A time such as 30m, 24h or 7d."""
+    """The type of a time on a command line, such as 30m, 24h or 7d."""
 
     name = "time"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
-        """Parse a value of the command line."""
+        """Returns a value of the command line as a time. One of more than MAX_LIFE is refused, as a usage error."""
         match = _LIFE.fullmatch(str(value))
         life = timedelta(**{_UNITS[match[2]]: int(match[1])}) if match is not None else None
         if life is None or life > MAX_LIFE:

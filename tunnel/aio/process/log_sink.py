@@ -117,7 +117,7 @@ class LogSink:
     def close(self, within_s: float = EXIT_FLUSH_S) -> None:
         """Flushes, and ends the thread.
 
-        One that is stuck in a write is left to its fate, and the descriptor with it.
+        A thread that is stuck in a write is left as it is, and its descriptor stays open.
         """
         self.flush(within_s)
         with self._changed:

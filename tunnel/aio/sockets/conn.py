@@ -44,7 +44,7 @@ class TlsPeer(NamedTuple):
     until: datetime | None
     """When the certificate ends; None without one."""
     since: datetime | None
-    """From when on it is good; None without a certificate."""
+    """When the certificate begins to be valid; None without one."""
 
 
 class UnixPeer(NamedTuple):

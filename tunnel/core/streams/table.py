@@ -310,9 +310,11 @@ class StreamTable:
             self._scheduler.remove_opens(unsent)
 
     def end_all(self, text: str, fault: Fault | None = None) -> None:
-        """The session is gone: every stream ends with SessionLost, an error of its own to be raised.
+        """Ends every stream with SessionLost, because the session is gone.
 
-        `fault` says why more closely; None: it is gone, and that is all.
+        Each stream gets an error of its own, to be raised.
+
+        `fault` is the cause; with None it is that of SessionLost.
         """
         for stream in self.all():
             self._end(stream, SessionLost(text, fault=fault))

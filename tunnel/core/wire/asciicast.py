@@ -1,4 +1,4 @@
-"""The format of recorded terminals: asciicast, version 2 (docs.asciinema.org/manual/asciicast/v2).
+"""Reads and writes the format of recorded terminals: asciicast, version 2 (docs.asciinema.org/manual/asciicast/v2).
 
 The first line is a JSON object about the recording; each line behind it is an event: seconds since the beginning, what
 happened, and its text. Only output (`o`) and new sizes of the terminal (`r`) are recorded, never what was typed.
@@ -28,7 +28,7 @@ class NotAsciicast(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """What a recording says about itself."""
+    """The first line of a recording: what it says about itself."""
 
     columns: int
     rows: int
@@ -53,13 +53,13 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened."""
+    """One event of a recording."""
 
     at_s: float
     """The seconds since the beginning."""
     kind: str
     data: str
-    """The text that was written; of a resize the new size, `80x24`."""
+    """The text that was written; for a resize the new size, such as `80x24`."""
 
     def line(self) -> bytes:
         """Returns the event's line."""
@@ -67,15 +67,15 @@ class Event:
 
 
 def resized(at_s: float, columns: int, rows: int) -> Event:
-    """Returns the event that the terminal has another size."""
+    """Returns the event of a new size of the terminal."""
     return Event(at_s, RESIZE, f"{columns}x{rows}")
 
 
 def parse_header(line: bytes) -> Header:
-    """Returns what the first line of a recording says.
+    """Returns the header that the first line of a recording holds.
 
     Raises:
-        NotAsciicast: it is none of this version.
+        NotAsciicast: the line is no header of this version.
     """
     about = _parsed(line)
     if not isinstance(about, dict) or about.get("version") != VERSION:

@@ -1,4 +1,4 @@
-"""For whom a rule of a box is: users and groups, by name or pattern. Without either it is for everybody."""
+"""Tells for whom a rule of a box is: users and groups, by name or pattern. Without either it is for everybody."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tunnel.core.wire.globs import is_wild, matches, matches_any
 from tunnel.core.wire.principal import Principal, PrincipalKind
 
 SYSTEM = "system:"
-"""How the names of our own groups begin. Whose credential claims to be in one is not in it."""
+"""The beginning of the names of built-in groups. A credential that claims to be in such a group is not in it."""
 GROUP_OF_KIND: Final[Mapping[PrincipalKind, str]] = {
     PrincipalKind.LOCAL_PROCESS: "system:local-process",
     PrincipalKind.KUBE_APISERVER: "system:kube-apiserver",
@@ -19,20 +19,20 @@ GROUP_OF_KIND: Final[Mapping[PrincipalKind, str]] = {
     PrincipalKind.AGENT: "system:agents",
     PrincipalKind.SERVER: "system:server",
 }
-"""The groups of those who are no users: each kind is one. A kind that is not here is in no group."""
+"""The built-in group of each kind of principal that is no user. A kind that is not here is in no group."""
 
 
 class Closeness(IntEnum):
     """How closely a rule names somebody; a smaller number is closer."""
 
     USER = 0
-    """It has the user's very name."""
+    """The rule has exactly the user's name."""
     USER_GLOB = 1
-    """It has a pattern that fits the user's name."""
+    """The rule has a pattern that fits the user's name."""
     GROUP = 2
-    """It has a group of theirs, or a pattern that fits one."""
+    """The rule has a group of the user, or a pattern that fits one."""
     EVERYBODY = 3
-    """It names nobody."""
+    """The rule names nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Audience:
     groups: tuple[str, ...] = ()
 
     def closeness(self, principal: Principal) -> Closeness | None:
-        """Returns how closely somebody is named; None where the rule is for others."""
+        """Returns how closely the rule names somebody; None when the rule is for others."""
         if not self.users and not self.groups:
             return Closeness.EVERYBODY
         if principal.kind is PrincipalKind.USER:
@@ -64,7 +64,7 @@ EVERYBODY: Final = Audience()
 
 
 def groups_of(principal: Principal) -> tuple[str, ...]:
-    """Returns the groups that somebody is in; of those who are no users, the one of their kind."""
+    """Returns the groups that somebody is in. For a principal that is no user it is the group of its kind."""
     if principal.kind is not PrincipalKind.USER:
         group = GROUP_OF_KIND.get(principal.kind)
         return (group,) if group is not None else ()

@@ -1,4 +1,4 @@
-"""What the server demands of an exec, told to the box's kubelet in headers of its request.
+"""Tells the box's kubelet what the server demands of an exec, in headers of the request.
 
 The server sets them from its policy's decision, and passes on none that a client sent. They can only narrow what the
 box itself allows: a box that has no such account, or records nothing, refuses.
@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from typing import Final
 
 ACCOUNTS_HEADER: Final = "longline-accounts"
-"""The accounts that the command may run as, with commas between them; without the header, any."""
+"""The header with the accounts that the command may run as, separated by commas. Without it the command may run as any
+account."""
 RECORD_HEADER: Final = "longline-record"
 REQUIRED: Final = "required"
-"""The only value of RECORD_HEADER that there is; whatever else stands there is taken for it."""
+"""The only value of RECORD_HEADER. Any other value means the same."""
 HEADERS: Final = (ACCOUNTS_HEADER, RECORD_HEADER)
-"""What no client may send: whoever passes a request on takes them out."""
+"""The headers that no client may send: whoever passes a request on takes them out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +25,13 @@ class ExecTerms:
     """The server's terms for one exec."""
 
     accounts: frozenset[str] | None = None
-    """The accounts that it may run as; None: any."""
+    """The accounts that the command may run as; None when it may run as any."""
     record: bool = False
     """Whether its output must be recorded."""
 
     @classmethod
     def read(cls, headers: Iterable[tuple[str, str]]) -> ExecTerms:
-        """Returns the terms that the headers of a request have; names are in lower case.
+        """Returns the terms in the headers of a request. Names of headers must be in lower case.
 
         An account must be in each list of accounts, should there be more than one.
         """
@@ -45,7 +46,7 @@ class ExecTerms:
         return cls(accounts, record)
 
     def headers(self) -> list[tuple[str, str]]:
-        """Returns the headers that tell a kubelet of them."""
+        """Returns the headers that tell a kubelet of the terms; empty when there are none."""
         told = [] if self.accounts is None else [(ACCOUNTS_HEADER, ",".join(sorted(self.accounts)))]
         return [*told, (RECORD_HEADER, REQUIRED)] if self.record else told
 

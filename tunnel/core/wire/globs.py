@@ -12,12 +12,14 @@ _WILD = re.compile(r"[*?]")
 
 
 def is_glob(text: str) -> bool:
-    """Returns whether a text may stand where names are matched: not empty, no blanks, and no `[`, `]`, `{` or `}`."""
+    """Returns whether a text can be used as a pattern: 1 to MAX_GLOB_CHARS characters, without blanks, `[`, `]`, `{`
+    and `}`.
+    """
     return len(text) <= MAX_GLOB_CHARS and _GLOB.fullmatch(text) is not None
 
 
 def is_wild(text: str) -> bool:
-    """Returns whether a pattern may match other texts than itself."""
+    """Returns whether a pattern can match other texts than itself."""
     return _WILD.search(text) is not None
 
 
@@ -27,7 +29,7 @@ def fixed_head(glob: str) -> str:
 
 
 def matches(glob: str, name: str) -> bool:
-    """Returns whether a pattern matches a name. Nothing matches the empty one, which is nobody's.
+    """Returns whether a pattern matches a name. No pattern matches the empty name, which is nobody's.
 
     The time it takes grows with the product of both lengths at most, whatever the pattern: a star that did not work out
     takes one character more, and only the last star is ever tried again.

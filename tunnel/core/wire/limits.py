@@ -47,7 +47,7 @@ second hand-over would begin a circle.
 """
 SESSION_ID_BYTES = 16
 NONCE_BYTES = 16
-"""Of a request for a certificate (PROTO 10.5)."""
+"""The bytes of the nonce in a request for a certificate (PROTO 10.5)."""
 MAX_CSR_BYTES = 8 * KIB
 """The longest request for a certificate: one with the largest RSA key, which is refused by its kind, is below 4 KiB."""
 MAX_FACTS = 32

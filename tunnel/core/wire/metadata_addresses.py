@@ -1,4 +1,4 @@
-"""Addresses that answer whoever can reach them: the metadata services of clouds, and everything that is link-local.
+"""Knows the addresses that answer whoever can reach them: the metadata services of clouds, and all that is link-local.
 
 A machine's credentials can be had there by one request, so that no range of a rule ever covers them: a rule must name
 exactly the one address. This file is the only list; both ends ask it.
@@ -21,9 +21,10 @@ NETWORKS: Final[tuple[Network, ...]] = (
     ip_network("168.63.129.16/32"),  # Azure's WireServer
 )
 NAT64: Final = ip_network("64:ff9b::/96")
-"""RFC 6052 2.1: the IPv4 address is in the last 32 bits."""
+"""The prefix of addresses that have an IPv4 address in their last 32 bits (RFC 6052 2.1)."""
 LOCAL_NAT64: Final = ip_network("64:ff9b:1::/48")
-"""RFC 8215: the operator chooses the length of the prefix, and with it where the IPv4 address is."""
+"""The prefix of local translators (RFC 8215). The operator chooses the length of the prefix, and with it where the IPv4
+address is."""
 SIIT: Final = ip_network("::ffff:0:0:0/96")
 """RFC 2765 2.1, IPv4-translated addresses: a stateless translator takes the last 32 bits. Not IPv4-mapped ones."""
 _NUMBER = re.compile(r"0[xX][0-9A-Fa-f]+|0[0-7]*|[1-9][0-9]*")
@@ -33,7 +34,7 @@ _PARTS = 4
 
 
 def is_metadata(address: Address) -> bool:
-    """Returns whether an address, or an IPv4 address that it stands for, is one of these."""
+    """Returns whether an address, or an IPv4 address that it stands for, is a metadata or link-local address."""
     return any(face in network for face in faces(address) for network in NETWORKS if network.version == face.version)
 
 
@@ -81,7 +82,10 @@ def _embedded(address: IPv6Address) -> Iterator[IPv4Address]:
 
 
 def _inet_aton(text: str) -> IPv4Address | None:
-    """One to four numbers, decimal, octal or hexadecimal; the last fills all bytes that are left."""
+    """Returns the address that inet_aton(3) reads; None when it reads none.
+
+    The text has one to four numbers, decimal, octal or hexadecimal; the last number fills all bytes that are left.
+    """
     words = text.split(".")
     if len(words) > _PARTS or not all(map(_NUMBER.fullmatch, words)):
         return None

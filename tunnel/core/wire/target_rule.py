@@ -18,7 +18,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 MAX_PORT = 65535
 LOOPBACK_NAME = "localhost"
-"""Always this machine, whatever its files and DNS say (RFC 6761 6.3)."""
+"""The name that always means this machine, whatever its files and DNS say (RFC 6761 6.3)."""
 _NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*\.?")
 _PORTS = re.compile(r"\d{1,5}(-\d{1,5})?")
 
@@ -34,7 +34,7 @@ class TargetRule:
     text: str
     """The rule as it was written."""
     audience: Audience = EVERYBODY
-    """Who may use it."""
+    """The users and groups who may use the rule."""
 
     @classmethod
     def parse(cls, text: str) -> TargetRule:
