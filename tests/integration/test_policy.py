@@ -157,7 +157,7 @@ def test_sighup_and_the_reload_command_read_it(server: Server) -> None:
 
 
 def test_explain_says_the_same_offline_and_of_the_running_server(server: Server) -> None:
-    server.write(OPERATORS)
+    server.write(OPERATORS.replace('"viewer"', '"admin"'))  # who asks for others
     asked = ["--user", "dialer", "--agent", BOX, "--target", "127.0.0.1:80"]
     admin = ["--socket", str(server.cluster.config.parent / "admin.sock")]
     offline = run_command("cloud-server", "policy", "explain", "--config", str(server.cluster.config), *asked)
