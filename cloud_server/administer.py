@@ -1,4 +1,6 @@
-"""Where commands change records: in their own process, on the state folder, which a running server looks into."""
+"""Runs the work of commands that change records. It is done in the command's own process, on the state folder; a
+running server looks into that folder and sees the change.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ T = TypeVar("T")
 
 
 def administer(config: ServerConfig, work: Callable[[Administration], Awaitable[T]]) -> T:
-    """Do some work with the records of a configuration's state folder. Blocking.
+    """Opens the records of a configuration's state folder, runs `work` with them, and returns its result. Blocks until
+    it is done.
 
     Raises:
         AdministrationFailed: it cannot be done; nothing was changed.

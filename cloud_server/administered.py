@@ -1,4 +1,4 @@
-"""A running server as those see it who ask what it does: what `operate` needs of its parts, put together."""
+"""Puts together what the admin API shows and changes of a running server: the parts that `operate` asks for."""
 
 from __future__ import annotations
 

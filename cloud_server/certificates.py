@@ -1,4 +1,6 @@
-"""Keeps the certificates of a running server good: renews its own, shows what changed in files, and tells of ends."""
+"""Keeps the certificates of a running server good: renews its own, shows what changed in files, and warns of those that
+end soon.
+"""
 
 from __future__ import annotations
 
@@ -17,19 +19,21 @@ from tunnel.aio.identity.validity import TELL_EVERY, ExpiryLog, Standing, Watche
 from tunnel.core.wire.faults import AGENTS_LOCKED_OUT, RENEWAL_FAILED
 
 LOOK_S = 5.0
-"""How soon a file that changed counts, and a certificate that is due is renewed."""
+"""Seconds between two looks: how soon a file that changed counts, and a certificate that is due is renewed."""
 TELL_S = 60.0
-"""How often it is looked for ends that are near; each is told once a day. As often a failed renewal is tried again."""
+"""Seconds between two looks for certificates that end soon, each of which is told once a day, and between two tries of
+a renewal that failed.
+"""
 MAX_NAMES = 10
-"""Agents that one line names."""
+"""How many agents one line of the log names."""
 AT_ONCE = 100
-"""Agents that are looked at before others have their turn."""
+"""How many agents are looked at before other tasks have their turn."""
 
 _log = structlog.get_logger("cloud.certificates")
 
 
 class Certificates:
-    """All of them; `renew` before they are used, then `follow`."""
+    """The watch over all certificates of a server. Call `renew` before they are used, then `follow`."""
 
     def __init__(
         self,
@@ -37,7 +41,7 @@ class Certificates:
         agents: Callable[[], Iterable[AgentView]],
         on_near: Callable[[Watched], None] = lambda _certificate: None,
     ) -> None:
-        """Looks at nothing yet.
+        """Starts without looking at anything.
 
         Args:
             config: says which there are.
@@ -46,25 +50,27 @@ class Certificates:
         """
         self._on_near = on_near
         self.config = config
-        """May be replaced; the next look is by the new one."""
+        """The configuration that says which certificates there are. It may be replaced; the next look is by the new
+        one.
+        """
         self._agents = agents
         self._log = ExpiryLog()
         self._watched: list[Watched] = []
         self._agents_told: datetime | None = None
         self.late_agents: list[str] = []
-        """Agents that are connected and did not renew their certificate in time, as seen last."""
+        """The names of agents that were connected at the last look and had not renewed their certificate in time."""
 
     @property
     def watched(self) -> Sequence[Watched]:
-        """All of the server's own, as seen last."""
+        """Returns all certificates of the server's own, as they were at the last look."""
         return self._watched
 
     def ends(self) -> Mapping[str, datetime]:
-        """When each ends, as seen last; by the names of the figures."""
+        """Returns when each certificate ends, as of the last look, by the names that the metrics have for them."""
         return {one.name: one.validity.not_after for one in self._watched}
 
     async def renew(self, signer: Signer) -> bool:
-        """Renew what is due; False when it failed, which the log has then."""
+        """Renews the certificates that are due. Returns False when that failed, which the log says then."""
         state = state_of(self.config)
         files = await asyncio.to_thread(due, state)
         if not files:
@@ -79,7 +85,7 @@ class Certificates:
         return True
 
     async def follow(self, signer: Signer | None, reload: Callable[[], Awaitable[None]]) -> None:
-        """Look again and again, until cancelled.
+        """Looks at files and certificates again and again, until cancelled.
 
         Args:
             signer: who renews; None with an authority of the user's own.
@@ -104,7 +110,9 @@ class Certificates:
     # Internal
 
     async def _look_at_agents(self, now: datetime) -> None:
-        """For those that are connected and did not renew their certificate in time: they will be locked out."""
+        """Finds the agents that are connected and did not renew their certificate in time, and warns of them in the
+        log: they will be locked out.
+        """
         late = []
         for number, agent in enumerate(self._agents()):
             if number % AT_ONCE == AT_ONCE - 1:

@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 MAX_LIFE = timedelta(days=365)
 SERVER_MODULES = ("cryptography", "h2", "lightkube", "prometheus_client", "yaml")
-"""Of the extra `server`: a plain installation is that of a box."""
+"""The modules of the extra `server`, which a plain installation, as boxes have it, lacks."""
 INSTALL = "pip install 'longline[server]'"
 _LIFE = re.compile(r"([1-9][0-9]{0,7})([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -45,7 +45,9 @@ class Life(click.ParamType[timedelta]):
     name = "time"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
-        """Parse a value of the command line."""
+        """Returns the time that a value of the command line stands for; fails with a usage error when it is none, or is
+        above `MAX_LIFE`.
+        """
         match = _LIFE.fullmatch(str(value))
         life = timedelta(**{_UNITS[match[2]]: int(match[1])}) if match is not None else None
         if life is None or life > MAX_LIFE:
@@ -307,7 +309,9 @@ cli.add_command(explain_command)
 
 
 def main() -> None:
-    """Entry point."""
+    """Runs the `cloud-server` command of this process's command line, and exits with its code. Says what to install
+    when a module of the extra `server` is missing.
+    """
     missing = [name for name in SERVER_MODULES if find_spec(name) is None]
     if missing:
         text = f"cloud-server needs more than is installed ({', '.join(missing)}): {INSTALL}"

@@ -1,4 +1,4 @@
-"""cloud-server.toml."""
+"""The configuration of the server, `cloud-server.toml`: its sections, their defaults, and what must fit together."""
 
 from __future__ import annotations
 
@@ -31,13 +31,17 @@ _TRUST_DOMAIN = re.compile(r"[a-z0-9._-]{1,255}")
 
 
 class AgentName(str):
-    """The name of an agent."""
+    """The name of an agent, checked when it is read."""
 
     __slots__ = ()
 
     @classmethod
     def from_config(cls, value: object) -> AgentName:
-        """Check a value of a configuration."""
+        """Returns the agent name that a value of a configuration holds.
+
+        Raises:
+            ValueError: the value is not the name of an agent.
+        """
         if not isinstance(value, str) or not is_agent_name(value):
             raise ValueError(f"{value!r} is not the name of an agent: {AGENT_NAME_RULE}")
         return cls(value)
@@ -50,7 +54,11 @@ class TrustDomain(str):
 
     @classmethod
     def from_config(cls, value: object) -> TrustDomain:
-        """Check a value of a configuration."""
+        """Returns the trust domain that a value of a configuration holds.
+
+        Raises:
+            ValueError: the value is not a trust domain.
+        """
         if not isinstance(value, str) or not _TRUST_DOMAIN.fullmatch(value):
             raise ValueError(f"{value!r} is not a trust domain: 1 to 255 of a-z, 0-9, '.', '-' and '_'")
         return cls(value)
@@ -66,16 +74,16 @@ class TunnelConfig:
     listen: list[HostPort] = dataclasses.field(default_factory=lambda: [HostPort("0.0.0.0:7443")])
     trust_domain: TrustDomain = DEFAULT_TRUST_DOMAIN
     certificate: Path | None = None
-    """The server's own certificate; None: made by `cloud-server init` in the state folder. The same for the next
-    two.
+    """The file of the server's own certificate; None means the one that `cloud-server init` made in the state folder.
+    For `key` and `client_ca`, None means the same.
     """
     key: Path | None = None
     client_ca: Path | None = None
-    """Authorities whose agents and users are known here."""
+    """The file of the authorities whose agents and users are known here."""
     suspect_after_s: Seconds = Seconds(10.0)
     dead_after_s: Seconds = Seconds(15.0)
     pings_per_s: PerSecond = PerSecond(75.0)
-    """What all idle agents together may ask: beyond 750 of them each is asked less often."""
+    """How many pings all idle agents together may ask for in a second: beyond 750 agents each is asked less often."""
     resume_window_s: Seconds = Seconds(120.0)
 
 
@@ -84,11 +92,11 @@ class ConnectConfig:
     """The `[connect]` section: HTTP CONNECT, and konnectivity's protocol on the unix socket."""
 
     unix: Path | None = None
-    """Path of the unix socket; None: there is none."""
+    """The path of the unix socket; None means that there is none."""
     listen: HostPort | None = None
-    """Address for CONNECT over TLS; None: there is none."""
+    """The address for CONNECT over TLS; None means that there is none."""
     listen_kubectl: HostPort | None = None
-    """The same for the kubeconfigs of each `[[cluster]]`; None: there is none."""
+    """The address for CONNECT by the kubeconfigs of each `[[cluster]]`; None means that there is none."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -115,7 +123,7 @@ class ForwardConfig:
 
     @property
     def tcp_target(self) -> TcpTarget:
-        """The target as a stream is opened to it."""
+        """Returns the target as a stream is opened to it."""
         return TcpTarget(self.target.host, self.target.port)
 
 
@@ -125,13 +133,13 @@ class ExposeConfig:
 
     target: TargetPattern
     name: str | None = None
-    """A name for the target, if that is a single one; None: no name."""
+    """A name for the target, which must then be one host and one port; None means no name."""
     agents: list[AgentName] = dataclasses.field(default_factory=list)
-    """Who may; empty: all agents."""
+    """The agents that may reach the target; empty means all agents."""
 
     @property
     def rule(self) -> ExposeRule:
-        """As the front end takes it."""
+        """Returns the entry as the front end takes it."""
         return ExposeRule(target=self.target.rule, name=self.name, agents=frozenset(self.agents))
 
 
@@ -141,14 +149,16 @@ class RouteConfig:
 
     agent: AgentName
     nodes: list[str] = dataclasses.field(default_factory=list)
-    """Names of Kubernetes nodes; a node with the agent's own name is always reached through it."""
+    """The names of Kubernetes nodes that are reached through the agent. A node with the agent's own name is always
+    reached through it.
+    """
     targets: list[TargetPattern] = dataclasses.field(default_factory=list)
     default: bool = False
-    """Whether it takes what nobody claims."""
+    """Whether the agent takes the targets that nobody else claims."""
 
     @property
     def policy(self) -> RoutePolicy:
-        """As the router takes it."""
+        """Returns the entry as the router takes it."""
         return RoutePolicy(
             agent=self.agent,
             nodes=frozenset(self.nodes),
@@ -163,9 +173,9 @@ class ClusterConfig:
 
     name: AgentName
     kubeconfig: Path
-    """As it is used at the site: address, CA and, if wanted, credentials there."""
+    """The kubeconfig as it is used at the site: with the address, the CA and, if wanted, credentials there."""
     agent: AgentName | None = None
-    """The agent at the site; None: the one of the same name."""
+    """The agent at the site; None means the agent of the same name as the cluster."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -173,7 +183,7 @@ class KubernetesConfig:
     """The `[kubernetes]` section: a cluster whose nodes, pods and services are reached through the agents."""
 
     kubeconfig: Path | None = None
-    """None: there is no cluster."""
+    """The kubeconfig of the cluster; None means that there is no cluster."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -181,12 +191,12 @@ class MetricsConfig:
     """The `[metrics]` section: a page for Prometheus, and for whoever restarts the server."""
 
     listen: HostPort | None = None
-    """Plain HTTP; None: there is none."""
+    """The address of the page, in plain HTTP; None means that there is none."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ServerConfig(Validated):
-    """The whole file."""
+    """The whole configuration file."""
 
     tunnel: TunnelConfig = dataclasses.field(default_factory=TunnelConfig)
     connect: ConnectConfig = dataclasses.field(default_factory=ConnectConfig)
@@ -201,14 +211,14 @@ class ServerConfig(Validated):
     log: LogConfig = dataclasses.field(default_factory=LogConfig)
     audit: AuditConfig = dataclasses.field(default_factory=AuditConfig)
     state: Path | None = None
-    """Folder of keys, tokens and agents; None: the folder of the file."""
+    """The folder of keys, tokens and agents; None means the folder that the configuration file is in."""
     drain_s: Seconds = Seconds(30.0)
-    """How long connections may go on after SIGTERM."""
+    """How many seconds connections may go on after SIGTERM."""
     dial_timeout_s: Seconds = Seconds(10.0)
-    """Within which every request for a connection is answered."""
+    """Seconds within which every request for a connection is answered."""
 
     def faults(self) -> Iterable[Fault]:
-        """What does not fit together."""
+        """Yields each fault in how the settings fit together."""
         tunnel = self.tunnel
         if tunnel.suspect_after_s >= tunnel.dead_after_s:
             yield Fault("tunnel.suspect_after_s", "must be less than dead_after_s")
@@ -255,7 +265,7 @@ class ServerConfig(Validated):
             seen.add(one.name)
 
     def listeners(self) -> Iterator[tuple[str, HostPort]]:
-        """Every TCP address with its key."""
+        """Yields every TCP address that the server listens at, with its key in the file."""
         for index, address in enumerate(self.tunnel.listen):
             yield f"tunnel.listen[{index}]", address
         for key, listen in (
@@ -272,13 +282,13 @@ class ServerConfig(Validated):
 
 
 NOTHING: Final = ServerConfig()
-"""What a server matches before its first configuration is applied."""
+"""The configuration that a server matches before its first one is applied."""
 ONLY_AT_START: Final = ("tunnel", "state", "log.format")
-"""Keys and sections that only a restart of the server applies."""
+"""The keys and sections that only a restart of the server applies."""
 
 
 def load_server_config(path: Path) -> ServerConfig:
-    """Read cloud-server.toml.
+    """Reads `cloud-server.toml`. Sets `state` to the folder of the file when the file does not say it.
 
     Raises:
         ConfigError: with every fault found.
@@ -288,13 +298,13 @@ def load_server_config(path: Path) -> ServerConfig:
 
 
 def state_of(config: ServerConfig) -> Path:
-    """The state folder; `load_server_config` has always set it."""
+    """Returns the state folder, which `load_server_config` has always set."""
     assert config.state is not None
     return config.state
 
 
 def tls_of(config: ServerConfig) -> ServerTls:
-    """Returns where the server's certificate, its key, and the authorities of its clients are."""
+    """Returns the paths of the server's certificate, its key, and the authorities of its clients."""
     state, tunnel = state_of(config), config.tunnel
     return ServerTls(
         certificate=tunnel.certificate or state / SERVER_FILE,

@@ -1,4 +1,4 @@
-"""The figures of a server, counted while its configuration wants them shown, and the page that shows them."""
+"""Counts the figures of a server while its configuration wants them shown, and serves the page that shows them."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 
 class Counting:
-    """Counts for nobody until a configuration says that somebody looks."""
+    """The metrics of a server. Nothing is counted until a configuration says where to show it."""
 
     def __init__(self, server: CloudServer, door: Door) -> None:
         self.page = MetricsEndpoint(self._render, self._not_ready, self._remarks, self._checks)
         self.draining = False
         self.desired: DesiredState[ServerConfig] | None = None
-        """How the configuration stands; None while nobody follows a file."""
+        """The state of the configuration file and of what was applied of it; None while nobody follows a file."""
         self._agents_failed: Counter[Cause] = Counter(dict.fromkeys(Cause, 0))
         """TLS handshakes that failed at the agents' port so far, by cause."""
         self._server = server
@@ -37,18 +37,20 @@ class Counting:
 
     @property
     def config_fault(self) -> str:
-        """Why the configuration's file cannot be used now; empty when it can."""
+        """Returns why the configuration file cannot be used now; empty when it can."""
         return self.desired.fault if self.desired is not None else ""
 
     def saw(self, event: NativeEvent) -> None:
-        """Takes what gRPC's own code said."""
+        """Counts a failed TLS handshake that gRPC's own code reported."""
         if isinstance(event, HandshakeFailed):
             self._agents_failed[event.fault.cause] += 1
         elif isinstance(event, Suppressed):
             self._agents_failed.update(event.handshakes)
 
     async def apply(self, config: ServerConfig) -> None:
-        """Counts, or not: nothing is counted for nobody, and the library costs 3 MB. Counters begin at 0 each time."""
+        """Begins or ends the counting, as `config` says. Without an address for the page nothing is counted, since the
+        library costs 3 MB. Counters begin at 0 each time.
+        """
         if config.metrics.listen is None:
             self._metrics = None
             self._door.count_for(None)
@@ -85,7 +87,7 @@ class Counting:
         return "draining" if self.draining else ""
 
     def _remarks(self) -> list[str]:
-        """What an orchestrator must not restart the server for, and a person should know."""
+        """Returns what a person should know of this server, and an orchestrator must not restart it for."""
         server = self._server
         told = [*server.parts.faults(), server.audit.fault, server.store.fault]
         if self.config_fault:

@@ -1,4 +1,6 @@
-"""The cloud daemon as a process: it starts, follows its file, answers at its admin socket, is drained on SIGTERM."""
+"""The cloud daemon as a process: it starts, follows its configuration file, answers at its admin socket, and drains on
+SIGTERM.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,7 @@ _log = structlog.get_logger("cloud.server")
 
 
 def run(path: Path, config: ServerConfig) -> int:
-    """Runs until SIGTERM, or until another process has taken over; returns the exit code.
+    """Runs the server until SIGTERM, or until another process has taken over; returns the exit code.
 
     `config` is what is in the file at `path`, which is followed.
     """
@@ -57,7 +59,7 @@ def run(path: Path, config: ServerConfig) -> int:
 
 
 class Start(NamedTuple):
-    """How this process came to be, and how the next one will."""
+    """How this process was started, what it holds of the state folder, and how the next process will take over."""
 
     inheritance: Inheritance
     lock: PidFile | None
@@ -87,7 +89,7 @@ async def _main(
 
 
 async def _run(path: Path, config: ServerConfig, stop: Stop, server: CloudServer, start: Start) -> None:
-    """From the start to the end of the drain."""
+    """Runs the server from its start to the end of its drain."""
 
     def reloaded(one: Reloaded) -> None:
         server.audit.record("config", **one.as_json())
@@ -134,7 +136,7 @@ async def _run(path: Path, config: ServerConfig, stop: Stop, server: CloudServer
 
 
 def _on_native(event: NativeEvent, server: CloudServer) -> None:
-    """What gRPC's own code says; above all, whose certificate was not accepted."""
+    """Logs and counts what gRPC's own code says; above all, whose certificate was not accepted."""
     server.counting.saw(event)
     if isinstance(event, HandshakeFailed):
         level = _log.warning if event.fault.of_certificate else _log.debug

@@ -1,6 +1,7 @@
-"""Every certificate of a configuration whose end somebody has to know: what it is, until when, and what to do then.
+"""Finds every certificate of a configuration whose end somebody has to know: what it is, until when it is good, and
+what to do then.
 
-What cannot be read is left out: that is told where it is used.
+A certificate that cannot be read is left out: the place where it is used reports that.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _REPLACE = "replace the file; the server takes it up without a restart"
 
 
 def watched(config: ServerConfig) -> list[Watched]:
-    """All that there are. Blocking."""
+    """Returns all certificates of a configuration that can be read. Blocks."""
     tunnel, state = config.tunnel, state_of(config)
     own = tunnel.client_ca is None
     server, authority = tunnel.certificate or state / SERVER_FILE, tunnel.client_ca or state / CA_FILE
@@ -39,7 +40,7 @@ def watched(config: ServerConfig) -> list[Watched]:
 
 
 def operators_certificate(kubeconfig: Path) -> Watched | None:
-    """The user's certificate inside a kubeconfig of ours; None when there is none. Blocking."""
+    """Returns the user's certificate inside a kubeconfig of ours; None when there is none. Blocks."""
     remedy = "make another kubeconfig: cloud-server kubeconfig --user NAME"
     return _watched(kubeconfig.name, "the user's certificate in", kubeconfig, _client_pem(kubeconfig), remedy)
 
@@ -48,7 +49,7 @@ def operators_certificate(kubeconfig: Path) -> Watched | None:
 
 
 def _kubeconfigs(config: ServerConfig) -> Iterator[tuple[str, Path, str]]:
-    """Name, file and remedy of each."""
+    """Yields the name, file and remedy of each kubeconfig in the configuration."""
     if config.kubernetes.kubeconfig is not None:
         yield "kubernetes", config.kubernetes.kubeconfig, "bring a fresh one; the server reads the file again"
     for cluster in config.cluster:
@@ -69,7 +70,9 @@ def _file(
 def _watched(
     name: str, what: str, path: Path, pem: bytes | None, remedy: str, margin: Margin = LEAF, *, heals: bool = False
 ) -> Watched | None:
-    """Of a chain the first certificate that ends: an intermediate may end before the leaf."""
+    """Returns the certificate of a chain that ends first: an intermediate may end before the leaf. None when there is
+    none.
+    """
     certificates = _read(pem)
     if not certificates:
         return None
@@ -78,7 +81,9 @@ def _watched(
 
 
 def _authorities(name: str, path: Path, remedy: str, *, heals: bool) -> Watched | None:
-    """Of several the last that ends: old and new stand beside each other while one takes the other's place."""
+    """Returns the authority of a file that ends last: old and new stand beside each other while one takes the other's
+    place. None when there is none.
+    """
     try:
         certificates = _read(path.read_bytes())
     except OSError:
@@ -91,7 +96,7 @@ def _authorities(name: str, path: Path, remedy: str, *, heals: bool) -> Watched 
 
 
 def _client_pem(path: Path) -> bytes | None:
-    """The client certificate of a kubeconfig's current context; None when there is none."""
+    """Returns the client certificate of a kubeconfig's current context as PEM; None when there is none. Blocks."""
     import yaml  # costs 2 MB, for servers without a cluster too
 
     try:

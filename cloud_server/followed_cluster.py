@@ -1,4 +1,4 @@
-"""The Kubernetes cluster that a server follows: the one of its configuration, whichever that is."""
+"""Follows the Kubernetes cluster of the server's configuration, whichever that is at the moment."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from tunnel.aio.process.tasks import TaskOwner
 
 PART = "kubernetes"
 Watch = Callable[[asyncio.Task[None]], None]
-"""Is given each task that may not end by itself."""
+"""A function that is given each task that may not end by itself."""
 
 
 class FollowedCluster:
-    """Fills its index. `follow` another cluster, or none, at any time."""
+    """Keeps an index of the cluster that it follows. Call `follow` for another cluster, or for none, at any time."""
 
     def __init__(self, parts: Parts) -> None:
-        """`parts` brings the following up; that the cluster is away is not its business."""
+        """Follows nothing yet. `parts` brings the following up; a cluster that is away is no fault of the part."""
         self.index = ClusterIndex()
-        """What is known of the cluster; empty without one."""
+        """What is known of the cluster; empty when there is none."""
         self._parts = parts
         self._kubeconfig: Path | None = None
         self._part: Part | None = None
@@ -36,7 +36,7 @@ class FollowedCluster:
     # Public
 
     def follow(self, kubeconfig: Path | None, watch: Watch) -> None:
-        """Follows the cluster of a kubeconfig from now on; None: none.
+        """Follows the cluster of a kubeconfig from now on; with None it follows none.
 
         What is known of another one before it stays in use until the new one was read.
         """
@@ -57,16 +57,16 @@ class FollowedCluster:
 
     @property
     def away(self) -> str:
-        """Why the cluster's API gives no news now; empty when it does, and where there is no cluster."""
+        """Returns why the cluster's API gives no news now; empty when it does, and when there is no cluster."""
         found = self._follower.away if self._follower is not None else {}
         return "; ".join(f"{kind}: {reason}" for kind, reason in sorted(found.items()))
 
     def ages_s(self) -> dict[str, float]:
-        """Returns how long ago the API was heard of each kind of object."""
+        """Returns how many seconds ago the API was heard of each kind of object."""
         return self._follower.ages_s() if self._follower is not None else {}
 
     async def aclose(self) -> None:
-        """Follows nothing any more."""
+        """Stops following, and waits until it has stopped."""
         if self._tasks is not None:
             await self._tasks.aclose()
         await self._ending.finished()

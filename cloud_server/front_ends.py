@@ -1,4 +1,4 @@
-"""The ways in, put together, and made to match a configuration again and again."""
+"""Puts the front ends together, and makes them match a configuration again and again."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 
 class FrontEnds:
-    """All that clients come in by; `apply` the first configuration, then any other."""
+    """All that clients come in by. Call `apply` with the first configuration, and again with each later one."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class FrontEnds:
         admin: Routes,
         watch: Callable[[asyncio.Task[None]], None],
     ) -> None:
-        """What they need of the rest.
+        """Keeps the parts of the server that the front ends need. Opens nothing yet.
 
         Args:
             state: the state folder.
@@ -103,11 +103,13 @@ class FrontEnds:
 
     @property
     def ports(self) -> dict[str, list[int]]:
-        """Bound ports by the name of each listener that has any."""
+        """Returns the bound ports by the name of each listener that has any."""
         return self._listeners.ports
 
     def connections(self) -> dict[str, int]:
-        """Returns how many clients each listener serves, by its name."""
+        """Returns how many clients each listener serves, by its name. Calls of konnectivity are counted apart from the
+        unix socket that they come by.
+        """
         connections = self._listeners.connections()
         if CONNECT_UNIX in connections:
             connections[CONNECT_UNIX] -= self._konnectivity.connections
@@ -119,12 +121,11 @@ class FrontEnds:
         return self._listeners.handshakes_failed
 
     async def apply(self, config: ServerConfig) -> int:
-        """Makes the ways in match a configuration. Each listener is a part of its own: it is opened when it can be.
-
-        What runs goes on, but for the connections of a forward that is gone or leads elsewhere.
+        """Makes the front ends match a configuration. Each listener is a part of its own: it is opened when it can be.
+        What runs goes on, except the connections of a forward that is gone or leads elsewhere.
 
         Returns:
-            How many were ended.
+            How many connections were ended.
 
         Raises:
             CredentialsUnusable: the server's certificate cannot be used; only at the first call.
@@ -142,30 +143,34 @@ class FrontEnds:
         return self._end_forwards(config) if gone else 0
 
     async def reload_certificate(self) -> None:
-        """Shows new connections what the certificate's files hold now, if that can be used."""
+        """Loads the certificate's files again when they changed, and shows the new certificate to new connections, if
+        it can be used.
+        """
         loaded = await asyncio.to_thread(self._shown.poll) if self._shown is not None else None
         if loaded is not None:
             contexts = {name: await asyncio.to_thread(self._context, name, loaded) for name in (CONNECT, FLEET)}
             self._listeners.renew_contexts(contexts)
 
     def users_near_end(self) -> list[Watched]:
-        """Returns certificates of users, seen in use, whose end is near."""
+        """Returns the certificates of users that were seen in use and end soon."""
         return self._presented.near_end()
 
     @property
     def undecided(self) -> int:
-        """Clients that were accepted and have not come to what they want."""
+        """Returns how many clients were accepted and have not said what they want yet."""
         return self._listeners.undecided(but=METRICS)
 
     def close(self, *, everything: bool = False) -> None:
-        """Takes no more connections; those that run go on, and the metrics say so, unless `everything` is closed."""
+        """Takes no more connections. Those that run go on, and the metrics page goes on to show them, unless
+        `everything` is closed.
+        """
         self._konnectivity.drain()
         if self._fleet is not None:
             self._fleet.drain()
         self._listeners.close(but="" if everything else METRICS)
 
     async def aclose(self) -> None:
-        """Closes what is open."""
+        """Closes all listeners and the fleet API."""
         await self._listeners.aclose()
         await self._stop_fleet()
 
@@ -197,7 +202,7 @@ class FrontEnds:
         return Serving(self._presented.seen_by(handler), context)
 
     def _context(self, name: str, loaded: LoadedTls) -> ssl.SSLContext:
-        """For a listener that shows the server's certificate. Blocking."""
+        """Returns the TLS context of a listener that shows the server's certificate. Blocks."""
         if name == FLEET and self._fleet is not None:
             return server_context(loaded, self._fleet.alpn_protocols)
         return server_context(loaded)
@@ -222,7 +227,7 @@ class FrontEnds:
             self._watch(self._fleet_tasks.spawn("run", fleet.run()))
 
     async def _stop_fleet(self) -> None:
-        """Its clients are asked to go; what runs through it goes on."""
+        """Ends the fleet API: its clients are asked to go, and what runs through it goes on."""
         if self._fleet is not None and self._fleet_tasks is not None:
             self._fleet.drain()
             await self._fleet_tasks.aclose()
@@ -231,7 +236,7 @@ class FrontEnds:
     # Internal - forwards
 
     def _apply_forwards(self, config: ServerConfig) -> bool:
-        """Points each forward where it is to lead; returns whether any is gone or leads elsewhere."""
+        """Points each forward where it is to lead. Returns whether any is gone or leads elsewhere."""
         wanted = forwards(config)
         gone = bool(self._forwards.keys() - wanted.keys())
         for name in self._forwards.keys() - wanted.keys():
@@ -246,7 +251,9 @@ class FrontEnds:
         return gone
 
     def _end_forwards(self, config: ServerConfig) -> int:
-        """Nobody is asked who they are at a forward: where it leads is all that they may."""
+        """Ends the connections of forwards that are gone or lead elsewhere, and returns how many. Nobody is asked who
+        they are at a forward: where it leads is all that they may reach.
+        """
         wanted = {(str(one.listen), one.agent, one.tcp_target) for one in config.forward}
 
         def is_gone(live: LiveOpen) -> bool:

@@ -1,4 +1,4 @@
-"""One server process takes over from another: what a start inherits, and SIGUSR2, which starts a successor.
+"""Lets one server process take over from another: what a start inherits, and SIGUSR2, which starts a successor.
 
 What passes from one to the other: the listening sockets of the front ends and the lock on the state folder. Agents are
 sent to the new process by GOAWAY, since gRPC takes no sockets; streams that run end in the old one.
@@ -28,20 +28,20 @@ from tunnel.core.wire.faults import HANDOVER_BROKE, NOT_UPGRADED, SYSTEM_REFUSED
 
 PID_FILE: Final = "server.pid"
 OUTCOME_FILE: Final = "upgrade.json"
-"""How the last upgrade went, for the command that asked for it."""
+"""The file that says how the last upgrade went, for the command that asked for it."""
 START_S = 30.0
-"""For the new process to be ready: it takes 1-2 s, and a machine that is busy with it some more."""
+"""Seconds for the new process to be ready: it takes 1-2 s, and a machine that is busy with it some more."""
 _LOCK = "state-lock"
 
 _log = structlog.get_logger("cloud.upgrade")
 
 
 class Inheritance:
-    """What this process was started with."""
+    """What this process was started with: the process before it, its lock and its listening sockets."""
 
     def __init__(self, predecessor: Predecessor | None, handed: list[Handed]) -> None:
         self.predecessor = predecessor
-        """The process that is taken over from; None when nobody is there."""
+        """The process that is taken over from; None when there is none."""
         locks = [one.descriptor for one in handed if one.name == _LOCK]
         self._lock = PidFile(locks[0]) if locks else None
         listening = [one for one in handed if one.name != _LOCK]
@@ -49,7 +49,8 @@ class Inheritance:
 
     @classmethod
     def take(cls, environ: MutableMapping[str, str]) -> Inheritance:
-        """From the variables that the process was started with, which are gone then. At the very start; blocking.
+        """Takes what the process was started with from its environment, whose variables are gone then. Must be called
+        at the very start; blocks.
 
         Raises:
             OSError: the process before hands nothing over.
@@ -59,10 +60,11 @@ class Inheritance:
         return cls(None, listening) if came is None else cls(*came)
 
     def lock(self, state: Path) -> PidFile | None:
-        """Make sure that this is the one server of a state folder. None where that cannot be told. Blocking.
+        """Makes sure that this is the one server of a state folder, and returns the lock; None where that cannot be
+        told. Blocks.
 
         Raises:
-            AlreadyRunning: it is not.
+            AlreadyRunning: another server has the folder.
         """
         if self._lock is not None:
             return self._lock
@@ -78,7 +80,7 @@ class Inheritance:
             return None
 
     async def take_over(self) -> None:
-        """Say that this process is ready, and begin when the one before has let go; at once when there is none."""
+        """Says that this process is ready, and returns when the one before has let go; at once when there is none."""
         if self.predecessor is not None:
             self.predecessor.ready()
             if not await self.predecessor.let_go():
@@ -88,19 +90,19 @@ class Inheritance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How an upgrade went, as it stands in OUTCOME_FILE."""
+    """The way that an upgrade went, as it stands in OUTCOME_FILE."""
 
     of: int
-    """The process that was asked."""
+    """The id of the process that was asked."""
     number: int
-    """How often it has been asked by then."""
+    """How many times that process had been asked by then."""
     successor: int = 0
-    """The process that took over; 0 when none did."""
+    """The id of the process that took over; 0 when none did."""
     reason: str = ""
-    """Why none did."""
+    """The reason why none did; empty when one did."""
 
     def write(self, state: Path) -> None:
-        """Replace the file. Blocking."""
+        """Replaces the file in the state folder; logs when that fails. Blocks."""
         fields = {"of": self.of, "number": self.number, "successor": self.successor, "reason": self.reason}
         try:
             write_atomic(state / OUTCOME_FILE, json.dumps(fields).encode(), PUBLIC)
@@ -109,7 +111,7 @@ class Outcome:
 
     @classmethod
     def read(cls, state: Path) -> Outcome | None:
-        """The last one; None before the first. Blocking."""
+        """Returns the outcome of the last upgrade; None before the first, or when the file cannot be read. Blocks."""
         try:
             return cls(**json.loads((state / OUTCOME_FILE).read_bytes()))
         except (OSError, ValueError, TypeError):
@@ -117,10 +119,12 @@ class Outcome:
 
 
 class Upgrades:
-    """Starts the successor of this process when it is asked to; one that is not ready in time changes nothing."""
+    """The upgrades of this process: starts its successor when asked to. A successor that is not ready in time changes
+    nothing.
+    """
 
     def __init__(self, inheritance: Inheritance, lock: PidFile | None, state: Path, stop: Stop) -> None:
-        """`stop` is asked for when there is a successor."""
+        """Starts nothing yet. `stop` is asked to stop this process when there is a successor."""
         self._sockets = inheritance.sockets
         self._lock = lock
         self._state = state
@@ -129,12 +133,12 @@ class Upgrades:
         self._running: asyncio.Task[None] | None = None
         self._number = 0
         self.successor: Successor | None = None
-        """The process that takes over, which waits for `let_go`; None when this one stops for good."""
+        """The process that takes over, which waits for `let_go`; None when this process stops for good."""
 
     # Public
 
     def ask(self) -> None:
-        """Upgrade, unless that cannot be now: the log and the outcome say why."""
+        """Starts an upgrade, unless that cannot be now: the log and the outcome say why."""
         self._number += 1
         if refusal := self._refusal():
             _log.error("no upgrade", code=NOT_UPGRADED.code, reason=refusal)
@@ -143,13 +147,13 @@ class Upgrades:
         self._running = self._tasks.spawn("upgrade", self._upgrade())
 
     async def call_off(self) -> None:
-        """This process stops: one that is under way is ended. Nothing happens to a successor that is ready."""
+        """Ends an upgrade that is under way, since this process stops. Nothing happens to a successor that is ready."""
         if self.successor is None and self._running is not None:
             self._running.cancel()
             await asyncio.wait({self._running})
 
     async def let_go(self) -> None:
-        """This process accepts no more clients: the successor begins."""
+        """Lets the successor begin, since this process accepts no more clients."""
         successor = self.successor
         assert successor is not None
         notify(f"MAINPID={successor.pid}")
@@ -164,7 +168,7 @@ class Upgrades:
         await self._tell(successor=successor.pid)
 
     async def aclose(self) -> None:
-        """End what is under way."""
+        """Ends an upgrade that is under way, and waits for what is left to write."""
         await self.call_off()
         await self._tasks.finished()
 
@@ -199,7 +203,7 @@ class Upgrades:
             self._stop.ask()
 
     async def _started(self) -> Successor:
-        """A successor that is ready; one that will not be is ended."""
+        """Starts a successor and returns it when it is ready; one that will not be ready is ended."""
         handed = self._sockets.open_now()
         if self._lock is not None:
             handed.append(Handed(_LOCK, self._lock.descriptor))

@@ -1,4 +1,4 @@
-"""What the commands hand out to people and boxes: tokens and kubeconfigs."""
+"""Makes what the commands hand out to people and boxes: tokens and kubeconfigs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tunnel.core.wire.names import close_name, meant
 
 
 def create_join_token(config_path: Path, agent: str, life: timedelta) -> str:
-    """A one-time token for a box.
+    """Returns a new one-time token for a box to join with, which is good for `life`.
 
     Raises:
         ConfigError: the configuration cannot be read.
@@ -28,19 +28,21 @@ def create_join_token(config_path: Path, agent: str, life: timedelta) -> str:
 
 
 def create_user_token(config_path: Path, user: str, life: timedelta | None = None) -> str:
-    """A bearer token for a user; only its hash is kept. `life` None: it does not end.
+    """Returns a new bearer token for a user; only its hash is kept. With `life` None it does not end.
 
     Raises:
-        ConfigError, AdministrationFailed: as above.
+        ConfigError: the configuration cannot be read.
+        AdministrationFailed: the name cannot be used, or the token cannot be made or kept.
     """
     return administer(load_server_config(config_path), lambda records: records.create_user_token(user, life))
 
 
 def user_kubeconfig(config_path: Path, user: str) -> str:
-    """A kubeconfig with a new certificate for a user.
+    """Returns a kubeconfig with a new certificate for a user.
 
     Raises:
-        ConfigError, AdministrationFailed: as above.
+        ConfigError: the configuration cannot be read.
+        AdministrationFailed: the name cannot be used.
         SetupFailed: what has to be in it is not there.
     """
     check_user_name(user)
@@ -56,10 +58,12 @@ def user_kubeconfig(config_path: Path, user: str) -> str:
 
 
 def cluster_kubeconfig(config_path: Path, user: str, cluster: str) -> str:
-    """A kubeconfig for a site's own API server through the CONNECT front end, with a new token for a user.
+    """Returns a kubeconfig for a site's own API server through the CONNECT front end, with a new token for a user.
 
     Raises:
-        ConfigError, AdministrationFailed, SetupFailed: as above.
+        ConfigError: the configuration cannot be read.
+        AdministrationFailed: the name cannot be used, or the token cannot be made or kept.
+        SetupFailed: what has to be in it is not there, or cannot be used.
     """
     check_user_name(user)
     config = load_server_config(config_path)

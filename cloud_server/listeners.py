@@ -1,7 +1,8 @@
 """Makes what listens equal to what is wanted, one listener at a time, and cuts no connection for it.
 
-Each listener is a part: one that cannot be opened is down, is tried again, and takes no other with it. One whose
-address is another by now is opened there before the old one closes, which goes on for as long as the new one is down.
+Each listener is a part: one that cannot be opened is down, is tried again, and takes no other with it. When a
+listener's address has changed, it is opened at the new one before the old one closes; the old one goes on for as long
+as the new one is down.
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ _log = structlog.get_logger("cloud.listeners")
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where something listens."""
+    """The place where something listens."""
 
     address: str = ""
-    """`host:port`; empty for a unix socket."""
+    """The address as `host:port`; empty for a unix socket."""
     path: Path | None = None
-    """Of a unix socket; None for an address."""
+    """The path of the unix socket; None for an address."""
 
     def excludes(self, other: Place) -> bool:
-        """Returns whether two may exclude each other: a port at every address shuts out that of one."""
+        """Returns whether two places may exclude each other: a port at every address shuts out that of one."""
         if self.path is not None or other.path is not None:
             return self.path == other.path
         (_, port), (_, others) = split_host_port(self.address), split_host_port(other.address)
@@ -43,15 +44,17 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """What a listener is for."""
+    """The handler and the certificate that a listener serves with."""
 
     handler: Handler
     context: Callable[[], Awaitable[ssl.SSLContext]] | None = None
-    """Gives the certificate that is shown, asked for at each attempt to listen; None: it listens without TLS."""
+    """Returns the TLS context to serve with; asked for at each attempt to listen. None means that it listens without
+    TLS.
+    """
 
 
 class _Held:
-    """A listener that is wanted, and the one that it takes the place of."""
+    """A listener that is wanted, and the one whose place it takes."""
 
     __slots__ = ("before", "listener", "part", "place")
 
@@ -60,7 +63,7 @@ class _Held:
         self.listener = listener
         self.part: Part | None = None
         self.before: tuple[Place, Listener] | None = None
-        """Accepts until this one does; None when there is none, or it was closed."""
+        """The listener that accepts until this one does; None when there is none, or it was closed."""
 
     @property
     def up(self) -> bool:
@@ -71,12 +74,14 @@ class Listeners:
     """All listeners of one kind of peer, by name."""
 
     def __init__(self, parts: Parts, sockets: ListeningSockets) -> None:
-        """`parts` keeps each of them up; `sockets` may have been handed over by another process."""
+        """Starts without listeners. `parts` keeps each of them up; `sockets` may have been handed over by another
+        process.
+        """
         self._parts = parts
         self._sockets = sockets
         self._held: dict[str, _Held] = {}
         self._closed: list[Listener] = []
-        """They accept no more, and may still serve."""
+        """Listeners that accept no more, and may still serve."""
         self.handshakes_failed: dict[str, Counter[Cause]] = {}
         """TLS handshakes that failed so far, by the name of each listener that has, or had, TLS, and by cause."""
 
@@ -84,11 +89,13 @@ class Listeners:
 
     @property
     def ports(self) -> dict[str, list[int]]:
-        """Bound ports by the name of each listener that has any."""
+        """Returns the bound ports by the name of each listener that has any."""
         return {listener.name: listener.ports for listener in self._accepting() if listener.ports}
 
     def undecided(self, but: str) -> int:
-        """Returns how many clients were accepted and have not come to what they want, those of `but` left out."""
+        """Returns how many clients were accepted and have not said what they want yet, without those of the listener
+        `but`.
+        """
         return sum(one.undecided for one in [*self._accepting(), *self._closed] if one.name != but)
 
     def connections(self) -> dict[str, int]:
@@ -99,7 +106,7 @@ class Listeners:
         return dict(count)
 
     async def apply(self, places: Mapping[str, Place], serving: Callable[[str], Serving]) -> None:
-        """Listens at these places from now on, as soon as it can, and nowhere else.
+        """Listens at these places from now on, each as soon as it can be opened, and nowhere else.
 
         Args:
             places: what is wanted, by name.
@@ -114,19 +121,19 @@ class Listeners:
                 self._held[name] = self._opening(name, place, serving(name), held)
 
     def renew_contexts(self, contexts: Mapping[str, ssl.SSLContext]) -> None:
-        """Shows new connections of the listeners with these names another certificate."""
+        """Shows another certificate to new connections of the listeners with these names."""
         for listener in self._accepting():
             if listener.name in contexts:
                 listener.renew_context(contexts[listener.name])
 
     def close(self, but: str = "") -> None:
-        """Accepts no more connections, those to the listener of the name `but` excepted."""
+        """Accepts no more connections, except those to the listener of the name `but`."""
         for listener in self._accepting():
             if listener.name != but:
                 listener.close()
 
     async def aclose(self) -> None:
-        """Closes everything."""
+        """Closes all listeners and their connections."""
         for listener in [*self._accepting(), *self._closed]:
             await listener.aclose()
 
@@ -159,7 +166,9 @@ class Listeners:
         return held
 
     def _back_to_before(self, name: str, old: _Held) -> _Held:
-        """The place that is wanted is the one that is listened at, since the one in between never came up."""
+        """Goes on with the listener that is open. The place that is wanted is its place, since the one in between never
+        came up.
+        """
         assert old.part is not None
         assert old.before is not None
         self._parts.forget(old.part)
@@ -179,7 +188,7 @@ class Listeners:
         self._close_before(held)
 
     def _make_way(self, place: Place) -> bool:
-        """Closes those that are on their way out and may be in the way; returns whether there were any."""
+        """Closes the listeners that are on their way out and may be in the way. Returns whether there were any."""
         found = [held for held in self._held.values() if held.before is not None and held.before[0].excludes(place)]
         for held in found:
             self._close_before(held)
@@ -209,4 +218,4 @@ async def _listen(held: _Held, context: ssl.SSLContext | None) -> None:
 
 
 async def _nothing() -> None:
-    """Opens what is open already."""
+    """Opens nothing, for a listener that is open already."""

@@ -1,4 +1,4 @@
-"""Agents and tokens as `cloud-server agent list` and `token list` print them."""
+"""Formats agents and tokens as `cloud-server agent list` and `token list` print them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tunnel.aio.identity.validity import Standing, date
 
 
 def agent_line(agent: ListedAgent, now: datetime) -> str:
-    """One line, with tabs between its fields."""
+    """Returns an agent as one line, with tabs between its fields."""
     words = [agent.name]
     record, sighting = agent.record, agent.sighting
     if agent.unreadable:
@@ -32,7 +32,7 @@ def agent_line(agent: ListedAgent, now: datetime) -> str:
 
 
 def token_line(token: ListedToken, now: datetime) -> str:
-    """One line, with tabs between its fields."""
+    """Returns a token as one line, with tabs between its fields."""
     if token.unreadable:
         return f"{token.token_id}\tits record cannot be read ({token.unreadable})"
     words = [token.token_id, f"user {token.user}" if token.user else f"to join as {token.agent}"]

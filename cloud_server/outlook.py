@@ -1,4 +1,6 @@
-"""What would become of a configuration if the server ran now: for `cloud-server check`, which changes nothing."""
+"""Finds out what would become of a configuration if the server ran now: for `cloud-server check`, which changes
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +22,11 @@ from tunnel.aio.sockets.binding import address_fault, in_use, path_fault
 from tunnel.core.wire.faults import CANNOT_LISTEN, STATE_NOT_WRITABLE, FaultError
 
 ASK_S = 1.0
-"""For a server that runs to be seen; one whose queue is full would have `check` wait for ever."""
+"""Seconds to wait for a server that runs to be seen; one whose queue is full would have `check` wait for ever."""
 
 
 def refusals(config: ServerConfig) -> Iterator[FaultError]:
-    """Yields each reason for which the server would not start: it asks the machine what a start asks. Blocking."""
+    """Yields each reason for which the server would not start. It asks the machine what a start asks. Blocks."""
     state, tunnel = state_of(config), config.tunnel
     try:
         if tunnel.client_ca is None:
@@ -45,7 +47,7 @@ def refusals(config: ServerConfig) -> Iterator[FaultError]:
 
 
 def outlook(config: ServerConfig) -> Iterator[str]:
-    """Yields a line for each part that could not come up, without which the server runs all the same. Blocking."""
+    """Yields a line for each part that could not come up, without which the server runs all the same. Blocks."""
     own = _runs(state_of(config))
     for key, address in config.listeners():
         if fault := address_fault(address) or _taken(address, own=own):
@@ -67,7 +69,11 @@ def outlook(config: ServerConfig) -> Iterator[str]:
 
 
 def _look_at_records(state: Path) -> None:
-    """Raises StoreUnavailable where a start could not use the records."""
+    """Makes sure that a start could use the records.
+
+    Raises:
+        StoreUnavailable: a start could not.
+    """
     if not os.access(state, os.W_OK | os.X_OK):
         raise StoreUnavailable(f"{state} is no folder that may be written", STATE_NOT_WRITABLE)
     if (state / DATABASE_FILE).exists():
@@ -75,7 +81,7 @@ def _look_at_records(state: Path) -> None:
 
 
 def _runs(state: Path) -> bool:
-    """Whether a server with this state folder runs now."""
+    """Returns whether a server with this state folder runs now."""
     with socket.socket(socket.AF_UNIX) as asking:
         asking.settimeout(ASK_S)
         try:
@@ -90,7 +96,7 @@ def _taken(address: str, *, own: bool) -> str:
 
 
 def _kubeconfig_fault(path: Path) -> str:
-    """Why a cluster cannot be followed by a kubeconfig; empty when it can, whether or not its API answers."""
+    """Returns why a cluster cannot be followed by a kubeconfig; empty when it can, whether or not its API answers."""
     try:
         path.open("rb").close()
     except OSError as error:

@@ -1,4 +1,6 @@
-"""A running server: its parts, and `apply`, which makes them match a configuration. Its start is the first `apply`."""
+"""Runs the server: puts its parts together, and makes them match a configuration by `apply`. Its start is the first
+`apply`.
+"""
 
 from __future__ import annotations
 
@@ -60,25 +62,25 @@ from tunnel.core.wire.faults import CANNOT_LISTEN, DRAIN_CUT, SIGNER_FAILED, Fau
 from tunnel.core.wire.limits import MIB, Limits, Timing
 
 PROCESS_BUDGET_BYTES = 1024 * MIB
-"""Receive windows of all sessions together."""
+"""Bytes of the receive windows of all sessions together."""
 RECONNECT_AFTER_S = 1.0
-"""What agents are told to wait when this server stops: a restart takes about as long."""
+"""Seconds that agents are told to wait when this server stops: a restart takes about as long."""
 MOVES_PER_S = 500.0
-"""Agents that are sent to the process that takes over come at this pace, on average: all in one instant would wait for
-each other's TLS handshakes, and a server takes only so many peers that have said nothing yet.
+"""How many agents a second, on average, come to the process that takes over: all in one instant would wait for each
+other's TLS handshakes, and a server takes only so many peers that have said nothing yet.
 """
 MOVE_S = 10.0
-"""The longest that an agent is told to wait for that: a client may be waiting for it."""
+"""The most seconds that an agent is told to wait for that: a client may be waiting for it."""
 SETTLE_S = 2.0
-"""How long clients that were accepted before a stop have to say what they want; their agents stay for that."""
+"""Seconds that clients that were accepted before a stop have to say what they want; their agents stay for that."""
 SETTLE_POLL_S = 0.02
 KEPT_DRAIN_S = 5.0
-"""The longest drain while the service manager keeps the listeners: whoever connects meanwhile waits for the next start,
-and gives up after 10 s (a TLS handshake of Go's clients).
+"""The longest drain in seconds while the service manager keeps the listeners: whoever connects meanwhile waits for the
+next start, and gives up after 10 s (a TLS handshake of Go's clients).
 """
 CARRIER_GRACE_S = 1.0
 FIRST_TRY_S = 2.0
-"""How long a start, or another configuration, waits at most for the parts, so that what is ready has them."""
+"""Seconds that a start, or another configuration, waits at most for the parts, so that what is ready has them."""
 STOPPING = "the server is stopping"
 
 _log = structlog.get_logger("cloud.server")
@@ -91,7 +93,9 @@ class StartFailed(FaultError):
 
 
 class CloudServer:
-    """All parts. `start` first, then `apply` for each other configuration; `drain` and `aclose` at the end."""
+    """A server with all its parts. Call `start` first, then `apply` for each other configuration, and `drain` and
+    `aclose` at the end.
+    """
 
     def __init__(
         self,
@@ -101,13 +105,13 @@ class CloudServer:
         lost_lines: Callable[[], int],
         sockets: ListeningSockets | None = None,
     ) -> None:
-        """Puts them together; nothing is opened.
+        """Puts the parts together; opens nothing.
 
         Args:
-            config: what there is to be; its ONLY_AT_START holds to the end.
-            store: of the state folder; closed by whoever opened it.
+            config: what the server is to be; its settings of ONLY_AT_START hold to the end.
+            store: the store of the state folder; closed by whoever opened it.
             audit: takes all records.
-            lost_lines: what is missing in the log so far.
+            lost_lines: returns how many lines are missing in the log so far.
             sockets: see `Inheritance`; None without one.
         """
         self.config = config
@@ -119,7 +123,7 @@ class CloudServer:
         self.directory = MemoryDirectory()
         self.events = EventBook(begin_now())
         self.admin = Routes()
-        """What may be asked of the server itself; whoever can answer adds to it."""
+        """The routes for what may be asked of the server itself; whoever can answer adds to them."""
         self.store = store
         self.audit = audit
         self.lost_lines = lost_lines
@@ -154,18 +158,18 @@ class CloudServer:
 
     @property
     def ports(self) -> dict[str, list[int]]:
-        """Bound ports by the name of what listens there."""
+        """Returns the bound ports by the name of what listens there."""
         tunnel = self._carriers.ports if self._carriers is not None else []
         return {"tunnel": tunnel, **self.front_ends.ports}
 
     async def start(self, stop: Stop, *, beside_another: bool = False) -> None:
-        """Opens everything; `stop` is asked for should a task that keeps the server right end.
+        """Opens everything. `stop` is asked to stop the server if a task that keeps it right ends.
 
-        What agents need is a must: the authority, the certificate and one address to dial. The rest are parts, which
+        Agents need the authority, the certificate and one address to dial: these are a must. The rest are parts, which
         come up when they can.
 
-        `beside_another`: another process serves until this one is ready. Agents are let in last then: one that dials
-        anew comes to either process, and its sessions are in the other.
+        `beside_another` says that another process serves until this one is ready. Agents are let in last then: one that
+        dials anew comes to either process, and its sessions are in the other.
 
         Raises:
             StartFailed, CredentialsUnusable: something that is a must cannot be opened.
@@ -194,14 +198,14 @@ class CloudServer:
             await self._listen_for_agents(self._carriers, shared=True)
 
     def begin_telling(self, stop: Stop) -> None:
-        """Tells systemd how the server is, from now on; it listens to the main process only."""
+        """Tells systemd how the server is, from now on; systemd listens to the main process only."""
         supervised = keep_told(self._line, lambda: stuck(self.directory.sessions()), os.environ)
         self._telling = self._tasks.spawn("systemd", supervised)
         stop.watch(self._telling)
 
     async def apply(self, old: ServerConfig, new: ServerConfig) -> None:
-        """Makes the running server match another configuration. What that still allows goes on; what it does not ends
-        with NOT_ALLOWED on both sides.
+        """Makes the running server match another configuration. What the new one still allows goes on; what it does not
+        allow ends with NOT_ALLOWED on both sides.
 
         Raises:
             CredentialsUnusable: the server's certificate cannot be used; only at the start.
@@ -224,9 +228,11 @@ class CloudServer:
         await self.parts.tried(FIRST_TRY_S)
 
     async def drain(self, let_go: Callable[[], Awaitable[None]] | None = None) -> None:
-        """Takes nothing new, tells the agents, and lets connections go on for a while.
+        """Takes nothing new, tells the agents to go, and lets connections go on for up to `drain_s` seconds, or
+        KEPT_DRAIN_S if that is less and the service manager keeps the listeners.
 
-        `let_go`: called when no client is accepted any more; another process takes over then. None: there is none.
+        `let_go` is called when no client is accepted any more; another process takes over then. None means that there
+        is no such process.
         """
         drain_s: float = self.config.drain_s
         self.parts.stop()
@@ -252,7 +258,7 @@ class CloudServer:
             _log.warning("connections still open at the end of the drain are reset", code=DRAIN_CUT.code, streams=left)
 
     async def aclose(self) -> None:
-        """Closes what is open; agents are told, so that they need not wait for what does not come back."""
+        """Closes what is open. Agents are told, so that they need not wait for what does not come back."""
         for agent in self.agents.agents():
             if agent.connected:
                 self._sightings.seen(agent.name, agent.address, agent.version, STOPPING)
@@ -282,7 +288,7 @@ class CloudServer:
             await asyncio.sleep(SETTLE_POLL_S)
 
     def _send_away(self, sessions: Sequence[TunnelSession], *, moves: bool) -> None:
-        """Tells the agents to come back: to the process that has taken over, or when there is one."""
+        """Tells the agents to come back: to the process that has taken over, or to the next one when it is there."""
         text = "another process takes over" if moves else STOPPING
         self.sessions.drain(SessionRefused(text, Code.SHUTTING_DOWN, RECONNECT_AFTER_S))
         spread_s = min(len(sessions) / MOVES_PER_S, MOVE_S)
@@ -317,18 +323,20 @@ class CloudServer:
         self.joined.when_joined(self.events.joined)
 
     def _token_lost(self, proof: str) -> None:
-        """A user's token was revoked: what runs on it ends."""
+        """Ends what runs on a user's token, since the token was revoked."""
         lost = OpenRefused("the token that it was opened with was revoked", Code.STANDING_LOST)
         self.live.end_where(lambda live: live.request.caller.principal.proof == proof, lost)
 
     def _removed(self, name: str, error: TunnelError) -> None:
-        """An agent's membership was taken away: what runs to it ends with that as the reason, and then its session."""
+        """Ends what runs to an agent, and then its session, since its membership was taken away: that is the reason
+        that is told.
+        """
         lost = OpenRefused(str(error), Code.STANDING_LOST)
         self.live.end_where(lambda live: live.agent == name, lost)
         self.agents.removed(name, error)
 
     def _watch(self, task: asyncio.Task[None]) -> None:
-        """A task that is to run until a configuration wants it no more: only then may it end."""
+        """Watches a task that must run until a configuration wants it no more: only then may it end."""
 
         def ended(task: asyncio.Task[None]) -> None:
             if not task.cancelled() and self._stop is not None:
@@ -337,7 +345,7 @@ class CloudServer:
         task.add_done_callback(ended)
 
     def _line(self) -> str:
-        """Returns how the server is, for `systemctl status`."""
+        """Returns how the server is as one line, for `systemctl status`."""
         attached = sum(session.attached for session in self.directory.sessions())
         fault = self.counting.config_fault
         told = [f"{attached} agent{'' if attached == 1 else 's'} connected", *self.parts.faults()]
@@ -348,7 +356,12 @@ class CloudServer:
             _log.info("connections ended that are not allowed any more", connections=ended)
 
     async def _enrollment(self) -> Enrollment | None:
-        """Join and Renew, with an authority of our own; with the user's there is neither."""
+        """Returns the service of Join and Renew, with an authority of our own; None with the user's, when there is
+        neither.
+
+        Raises:
+            StartFailed: the authority cannot be used.
+        """
         if self._signer is None:
             return None
         try:
@@ -364,7 +377,7 @@ class CloudServer:
         return Enrollment(self._signer, self.store, self.joined, self.agents.rejoined, self.audit)
 
     async def _see_agents(self) -> None:
-        """Notes who comes and goes, for lists and events, until cancelled."""
+        """Notes which agents come and go, for lists and events, until cancelled."""
         while True:
             with suppress(FollowerTooSlow):
                 async for change, agent in self.agents.subscribe():
@@ -381,9 +394,13 @@ class CloudServer:
                     self._sightings.seen(agent.name, agent.address, agent.version, agent.reason, agent.since)
 
     async def _listen_for_agents(self, carriers: CarrierServer, *, shared: bool = False) -> None:
-        """One address is enough to begin with: another may belong to an interface that is not up yet.
+        """Listens where agents dial. One address is enough to begin with: another may belong to an interface that is
+        not up yet.
 
-        `shared`: another process that lets go soon listens there.
+        `shared` says that another process that lets go soon listens there.
+
+        Raises:
+            StartFailed: none of the addresses can be had.
         """
         failed: dict[str, OSError] = {}
         for address in self.config.tunnel.listen:

@@ -1,4 +1,4 @@
-"""What the commands do to the state folder's files: making them, and renewing certificates."""
+"""Makes the files of the state folder for the commands, and renews the certificates in it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tunnel.core.wire.target_rule import is_dns_name
 ADMIN = "admin"
 CONNECT_LISTEN = HostPort("127.0.0.1:7444")
 FLEET_LISTEN = HostPort("127.0.0.1:7445")
-"""Where the first configuration has the CONNECT proxy over TLS, and the fleet API."""
+"""The addresses of the CONNECT proxy over TLS, and of the fleet API, in the first configuration."""
 
 _CONFIG = f"""\
 # What this cloud-server does. Check a change with: cloud-server check --config FILE
@@ -53,25 +53,25 @@ listen = "{FLEET_LISTEN}"
 
 
 class SetupFailed(FaultError):
-    """The command cannot do that; the text says why and what to do."""
+    """The command cannot be carried out; the text says why and what to do."""
 
     default_fault = STATE_NOT_WRITABLE
 
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What `init` made."""
+    """The files that `init` made, and the address that boxes dial."""
 
     config: Path
     config_is_new: bool
-    """False: there was one already, and it was left alone."""
+    """Whether the configuration was made; False when there was one already, which was left alone."""
     kubeconfig: Path
     server: str
-    """`host:port` that boxes dial."""
+    """The address that boxes dial, as `host:port`."""
 
 
 def init_state(folder: Path, hosts: Sequence[str]) -> Made:
-    """Make a state folder; a configuration that is there already stays.
+    """Makes a state folder, and a configuration unless there is one already, which stays.
 
     Args:
         folder: made when it does not exist.
@@ -79,7 +79,8 @@ def init_state(folder: Path, hosts: Sequence[str]) -> Made:
 
     Raises:
         ConfigError: the configuration that is there cannot be used.
-        SetupFailed: the folder has an authority already, a host is no name, or it cannot be written.
+        SetupFailed: the folder has an authority already, certificates come from the user's own authority, a host is no
+            name, or the folder cannot be written.
     """
     for host in hosts:
         if not is_dns_name(host) and not _is_address(host):
@@ -114,13 +115,13 @@ def init_state(folder: Path, hosts: Sequence[str]) -> Made:
 
 
 def renew_certificates(config_path: Path, *, all_of_them: bool) -> list[Path]:
-    """Renew the server's certificate and the authority's, each if it is due; returns the files that are new.
+    """Renews the server's certificate and the authority's, each if it is due; returns the files that are new.
 
-    `all_of_them`: also when they are not due.
+    With `all_of_them` they are renewed also when they are not due.
 
     Raises:
         ConfigError: the configuration cannot be read.
-        SetupFailed: not all of them; the text says why.
+        SetupFailed: not all of them could be renewed; the text says why.
     """
     config = load_server_config(config_path)
     authority, state = authority_of(config), state_of(config)
@@ -136,12 +137,14 @@ def renew_certificates(config_path: Path, *, all_of_them: bool) -> list[Path]:
 
 
 def fleet_url(listen: HostPort, first_host: str) -> str:
-    """Where clients find the fleet API: on this machine when it listens on loopback, else by the first --host."""
+    """Returns the URL at which clients find the fleet API: on this machine when it listens on loopback, else by the
+    first --host.
+    """
     return f"https://{dialled(listen, first_host)}"
 
 
 def dialled(listen: HostPort | None, first_host: str) -> str:
-    """Returns HOST:PORT at which clients find a listener; an empty text for none."""
+    """Returns the `HOST:PORT` at which clients find a listener; empty when there is none."""
     if listen is None:
         return ""
     host = listen.host if is_loopback(listen.host) else first_host
@@ -149,7 +152,7 @@ def dialled(listen: HostPort | None, first_host: str) -> str:
 
 
 def authority_of(config: ServerConfig) -> CertificateAuthority:
-    """The authority of a configuration's state folder, with its key.
+    """Returns the authority of a configuration's state folder, with its key.
 
     Raises:
         SetupFailed: there is none, or it cannot be used.
@@ -164,7 +167,7 @@ def authority_of(config: ServerConfig) -> CertificateAuthority:
 
 
 def bracketed(host: str) -> str:
-    """A host as it stands before a port."""
+    """Returns a host as it stands before a port: an IPv6 address in brackets."""
     return f"[{host}]" if ":" in host else host
 
 
@@ -172,7 +175,9 @@ def bracketed(host: str) -> str:
 
 
 def _state_files(state: Path, authority: CertificateAuthority, hosts: Sequence[str]) -> list[NewFile]:
-    """What a server needs to start, the authority last: while that is missing, `init` may be typed again."""
+    """Returns the files that a server needs to start, the authority last: while that is missing, `init` may be typed
+    again.
+    """
     server = authority.issue_server(hosts)
     return [
         NewFile(state / HOSTS_FILE, "".join(f"{host}\n" for host in hosts).encode(), PUBLIC),

@@ -1,4 +1,4 @@
-"""`cloud-server upgrade`: asks the running server to hand over to a new process, and waits for how that went."""
+"""Runs `cloud-server upgrade`: asks the running server to hand over to a new process, and waits for how that went."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tunnel.core.wire.spoken import spoken_s
 ANSWER_S = START_S + 10.0
 POLL_S = 0.05
 _ASKING_FILE: Final = "upgrade.lock"
-"""Locked by the command: an outcome belongs to the one that asked."""
+"""The file that the command locks while it asks: an outcome belongs to the one that asked."""
 
 
 class UpgradeFailed(FaultError):
@@ -29,10 +29,10 @@ class UpgradeFailed(FaultError):
 
 
 def ask_for_upgrade(state: Path) -> int:
-    """Upgrade the server of a state folder; returns the process that has taken over. Blocking.
+    """Upgrades the server of a state folder; returns the id of the process that has taken over. Blocks.
 
     Raises:
-        UpgradeFailed: nobody has.
+        UpgradeFailed: no process has taken over.
     """
     try:
         with _alone(state):

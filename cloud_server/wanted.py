@@ -1,4 +1,4 @@
-"""Which listeners a configuration wants, by name: what is compared when it is replaced by another."""
+"""Says which listeners a configuration wants, by name: what is compared when it is replaced by another."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ METRICS: Final = "metrics"
 
 
 def places(config: ServerConfig) -> dict[str, Place]:
-    """Returns where everything for clients listens."""
+    """Returns where everything for clients listens, by the name of the listener."""
     wanted: dict[str, Place] = {}
     if config.connect.unix is not None:
         wanted[CONNECT_UNIX] = Place(path=config.connect.unix)

@@ -1,4 +1,4 @@
-"""The agents: who has joined, who is connected, and what changes."""
+"""The table of agents: who has joined, who is connected, and the changes of both for those that follow them."""
 
 from __future__ import annotations
 
@@ -21,66 +21,71 @@ from tunnel.core.wire.names import as_offered
 from tunnel.core.wire.target import ServiceTarget, Target
 
 JUST_STARTED_S = 30.0
-"""For how long after the start of a server an agent that joined, and has not come yet, counts as one that is on its
-way: it was most likely connected to the process before. 5,000 are back after 23-45 s on two cores (`make bench`).
+"""Seconds after the start of a server during which an agent that joined, and has not connected yet, counts as one that
+is on its way: it was most likely connected to the process before. 5,000 agents are back after 23-45 s on two cores
+(`make bench`).
 """
 
 
 class Change(Enum):
-    """What happened to an agent."""
+    """A kind of change that can happen to an agent."""
 
     CONNECTED = "connected"
     AWAY = "away"
     REMOVED = "removed"
     TOLD = "told"
-    """It told its box anew, while it was connected."""
+    """The agent sent a new description of its box while it was connected."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentView:
-    """What is known of one agent at a moment."""
+    """The state of one agent at a moment, as far as this server knows it."""
 
     name: str
     joined: datetime | None = None
-    """None when that is not known: its certificate is not of our making."""
+    """When the agent joined; None when that is not known, since its certificate is not of our making."""
     connected: bool = False
     since: datetime | None = None
-    """When it became connected or away; None when it has never connected to this process."""
+    """When the agent became connected or away; None when it has never connected to this process."""
     last_seen: datetime | None = None
     node: tunnel_pb2.Node | None = None
-    """What it said of its box when it last connected: claims, not facts."""
+    """What the agent said of its box, when it connected last or since then: claims, not facts. None when it has never
+    connected to this process.
+    """
     version: str = ""
     certificate: Validity | None = None
-    """None when it is not known: it is not of our making."""
+    """The period in which its certificate is valid; None when that is not known, since the certificate is not of our
+    making.
+    """
     address: str = ""
-    """`ip:port` that its carrier comes from."""
+    """`ip:port` that the agent's carrier comes from, or came from last; empty when it has never connected."""
     reason: str = ""
-    """Why its link was lost last; empty when it never was."""
+    """Why the agent's link was lost last; empty when it never was."""
 
     @property
     def facts(self) -> list[Fact]:
-        """What the box told of itself that only it can know, the latest first."""
+        """Returns what the box told of itself that only it can know, the latest first."""
         return facts_of(self.node)
 
 
 class KnownAgents(Protocol):
-    """Where the names of joined agents are kept."""
+    """Where the names of joined agents are kept, as this table of agents needs it."""
 
     def names(self) -> Iterable[str]:
-        """All of them."""
+        """Returns the names of all agents that joined."""
         ...
 
     def joined(self, name: str) -> datetime | None:
-        """When an agent joined; None when it did not."""
+        """Returns when an agent joined; None when it did not."""
         ...
 
     def validity(self, name: str) -> Validity | None:
-        """Of its certificate; None when that is not known."""
+        """Returns the period in which an agent's certificate is valid; None when that is not known."""
         ...
 
 
 class _Entry:
-    """One agent."""
+    """What the table keeps of one agent that has been connected to this process."""
 
     __slots__ = ("address", "connected", "last_seen", "node", "reason", "since", "version")
 
@@ -95,10 +100,10 @@ class _Entry:
 
 
 class Agents:
-    """All agents of this server."""
+    """The table of all agents of this server, those that joined and those that are connected."""
 
     def __init__(self, known: KnownAgents, directory: MemoryDirectory) -> None:
-        """`directory` is told of each session that comes and goes."""
+        """Makes a table of the agents that `known` lists. `directory` is told of each session that comes and goes."""
         self._known = known
         self._directory = directory
         self._entries: dict[str, _Entry] = {}
@@ -108,66 +113,74 @@ class Agents:
     # Public
 
     def agents(self) -> list[AgentView]:
-        """Every agent that joined or is connected, by name."""
+        """Returns every agent that joined or is connected, sorted by name."""
         return [self._view(name) for name in self.names()]
 
     def each(self) -> Iterator[AgentView]:
-        """Every agent that joined or is connected, by name, each as it is when it is asked for."""
+        """Yields every agent that joined or is connected, sorted by name, each as it is when it is reached."""
         return (self._view(name) for name in self.names())
 
     def names(self) -> list[str]:
-        """Every agent that joined or is connected, in order."""
+        """Returns the names of all agents that joined or are connected, sorted."""
         return sorted(set(self._known.names()) | self._entries.keys())
 
     def agent(self, name: str) -> AgentView | None:
-        """One agent; None when it never joined, or does no longer belong here."""
+        """Returns one agent; None when it never joined, or does not belong here any more."""
         return self._view(name) if self.is_known(name) else None
 
     def statistics(self, name: str) -> SessionStatistics | None:
-        """Returns figures of an agent's session; None when it has none."""
+        """Returns the figures of an agent's session; None when it has none."""
         session = self._directory.session(name)
         return session.statistics() if session is not None else None
 
     def facts(self, name: str) -> list[Fact]:
-        """Returns what the box of an agent told of itself that only it can know."""
+        """Returns what the box of an agent told of itself that only it can know, the latest first; empty when it told
+        nothing.
+        """
         entry = self._entries.get(name)
         return facts_of(entry.node) if entry is not None else []
 
     def log_frames(self, name: str, for_s: float) -> bool:
-        """Logs each frame of an agent's session for so many seconds, 0: no more; returns False when it has none."""
+        """Logs each frame of an agent's session for `for_s` seconds; 0 stops the logging. Returns False when the agent
+        has no session.
+        """
         session = self._directory.session(name)
         if session is not None:
             session.log_frames(for_s)
         return session is not None
 
     def is_known(self, name: str) -> bool:
-        """Whether an agent of that name has joined, or has been connected."""
+        """Returns whether an agent of that name has joined, or has been connected."""
         return name in self._entries or self._known.joined(name) is not None
 
     def is_connected(self, name: str) -> bool:
-        """Whether its link is up."""
+        """Returns whether an agent's link is up."""
         entry = self._entries.get(name)
         return entry is not None and entry.connected
 
     def is_expected(self, name: str) -> bool:
-        """Whether an agent that has not come yet may be about to: it joined, and this server has just begun."""
+        """Returns whether an agent that has not connected yet may be about to: it joined, and this server has just
+        started (`JUST_STARTED_S`).
+        """
         just_started = time.monotonic() - self._started_s < JUST_STARTED_S
         return just_started and name not in self._entries and self._known.joined(name) is not None
 
     def as_offered(self, name: str, target: Target) -> Target:
-        """Returns a service of ours by the name that an agent has for it; any other target as it is."""
+        """Returns a service of ours under the name that an agent has for it; returns any other target as it is."""
         entry = self._entries.get(name)
         if entry is None or entry.node is None or not isinstance(target, ServiceTarget):
             return target
         return ServiceTarget(as_offered(target.name, entry.node.services))
 
     def away_since(self, name: str) -> datetime | None:
-        """Since when an agent's link is down; None when it has never been up here."""
+        """Returns when an agent's link last came up or went down; for one that is away that is since when. None when it
+        has never been up here.
+        """
         entry = self._entries.get(name)
         return entry.since if entry is not None else None
 
     def subscribe(self) -> AsyncIterator[tuple[Change, AgentView]]:
-        """Yields changes from now on.
+        """Yields each change from now on, with the agent as it is after the change.
 
         Raises:
             FollowerTooSlow: changes were lost.
@@ -177,7 +190,7 @@ class Agents:
     # Public - for the accepting of sessions
 
     def took(self, name: str, session: TunnelSession, hello: tunnel_pb2.Hello, address: str) -> None:
-        """An agent has a carrier now, with a new session or a resumed one."""
+        """Notes that an agent has a carrier now, with a new session or a resumed one, and tells those that follow."""
         entry = self._entries.setdefault(name, _Entry())
         entry.connected = True
         entry.since = entry.last_seen = datetime.now(UTC)
@@ -190,14 +203,16 @@ class Agents:
         self._tell(Change.CONNECTED, name)
 
     def told(self, name: str, session: TunnelSession, node: tunnel_pb2.Node) -> None:
-        """An agent tells its box anew; nothing happens when another session took the place of this one."""
+        """Takes what an agent says of its box while it is connected. Does nothing when another session took the place
+        of this one.
+        """
         entry = self._entries.get(name)
         if entry is not None and self._directory.has(name, session):
             entry.node = node
             self._tell(Change.TOLD, name)
 
     def lost(self, name: str, session: TunnelSession, reason: str) -> None:
-        """A carrier is gone; nothing happens when the agent has another one already."""
+        """Notes that a carrier of an agent is gone, and why. Does nothing when the agent has another one already."""
         entry = self._entries.get(name)
         if entry is None or session.attached or not self._directory.has(name, session):
             return
@@ -208,12 +223,14 @@ class Agents:
             self._tell(Change.AWAY, name)
 
     def rejoined(self, name: str, error: TunnelError) -> None:
-        """An agent's name went to a new key: the session of the old one ends at once."""
+        """Closes the session of an agent's old key, since its name went to a new key. Does nothing when it has no
+        session.
+        """
         if (session := self._directory.session(name)) is not None:
             session.close(error)
 
     def removed(self, name: str, error: TunnelError) -> None:
-        """An agent's membership was taken away: its session ends at once."""
+        """Forgets an agent whose membership was taken away, closes its session at once, and tells those that follow."""
         self._entries.pop(name, None)
         if (session := self._directory.remove(name)) is not None:
             session.close(error)

@@ -1,4 +1,6 @@
-"""What a box told of itself that only it can know: claims of the box, bounded on the wire, and shown as such."""
+"""Reads what a box told of itself that only it can know. These are claims of the box, bounded on the wire, and shown as
+claims.
+"""
 
 from __future__ import annotations
 
@@ -8,25 +10,25 @@ from datetime import UTC, datetime
 from protos import tunnel_pb2
 
 _LATEST_S = int(datetime(9999, 1, 1, tzinfo=UTC).timestamp())
-"""A box whose clock is wrong may say any number."""
+"""The latest time that is taken over, in seconds since 1970: a box whose clock is wrong may say any number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fact:
-    """Something that is so on a box, or was until a short while ago."""
+    """Something that is true of a box, or was until a short while ago, as the box says."""
 
     code: str
-    """Of its cause: `LL2018`."""
+    """The code of the fact's cause, such as `LL2018`."""
     text: str
-    """For people, as the box put it; not cleaned of what terminals obey."""
+    """A text for people, as the box put it. It may hold control sequences that a terminal obeys."""
     since: datetime
-    """By the box's clock, as the next."""
+    """When it began, by the box's clock."""
     until: datetime | None = None
-    """None: it is still so."""
+    """When it ended, by the box's clock; None when it is still true."""
 
 
 def facts_of(node: tunnel_pb2.Node | None) -> list[Fact]:
-    """Returns what a box told of itself, the latest first; nothing for one that never did."""
+    """Returns what a box told of itself, the latest first; an empty list for a box that never told anything."""
     return [
         Fact(
             code=fact.code,

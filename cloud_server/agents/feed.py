@@ -1,4 +1,4 @@
-"""Changes for whoever follows them: a bounded queue for each, and a word to who is too slow for it."""
+"""Hands changes to those that follow them, through a bounded queue for each; a follower that is too slow is told so."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from collections.abc import AsyncIterator
 from typing import Generic, TypeVar
 
 MAX_LAG = 1024
-"""Changes that a follower may be behind before it is told to start anew."""
+"""The number of changes that a follower may be behind before it is told to start anew."""
 
 T = TypeVar("T")
 
 
 class FollowerTooSlow(Exception):
-    """A follower fell too far behind, and changes were lost: it is to look at everything again."""
+    """A follower fell too far behind, and changes were lost: it must look at everything again."""
 
 
 class Feed(Generic[T]):
-    """Hands each change to all who follow at that moment."""
+    """A feed that hands each change to all that follow it at that moment."""
 
     def __init__(self) -> None:
         self._followers: set[asyncio.Queue[T | None]] = set()
 
     @property
     def followed(self) -> bool:
-        """Whether anybody follows: what nobody hears of need not be said."""
+        """Returns whether anybody follows. When nobody does, changes need not be made."""
         return bool(self._followers)
 
     def tell(self, change: T) -> None:
-        """Hands out one change."""
+        """Hands one change to all followers. A follower that is `MAX_LAG` changes behind gets it no more, and fails."""
         for queue in self._followers:
             if queue.qsize() < MAX_LAG:
                 queue.put_nowait(change)
@@ -36,7 +36,7 @@ class Feed(Generic[T]):
                 queue.put_nowait(None)
 
     async def follow(self) -> AsyncIterator[T]:
-        """Yields changes from now on.
+        """Yields each change from now on, until the caller stops.
 
         Raises:
             FollowerTooSlow: changes were lost.

@@ -1,4 +1,4 @@
-"""The service `longline/node`: an agent tells its Node anew, with other labels, services or facts."""
+"""Serves `longline/node`, the service by which an agent sends its Node anew, with other labels, services or facts."""
 
 from __future__ import annotations
 
@@ -17,22 +17,26 @@ from tunnel.core.wire.target import ServiceTarget
 
 PER_S = 1.0
 BURST = 10
-"""Each makes the objects of the fleet API anew, and wakes whoever watches them."""
+"""How many Nodes are taken at once; after that `PER_S` each second. Each makes the objects of the fleet API anew, and
+wakes whoever watches them.
+"""
 READ_S = 10.0
-"""Within which all of it must have come: it is one packet."""
+"""Seconds within which the whole Node must have come: it is one packet."""
 
 
 class NodeService:
-    """Takes what one agent tells, and leaves all other streams that it opens to the next acceptor."""
+    """Takes the Nodes that one agent sends, and leaves all other streams that it opens to the next acceptor."""
 
     def __init__(self, took: Callable[[tunnel_pb2.Node], None], others: Acceptor) -> None:
-        """`took` gets each Node that came whole and within its bounds."""
+        """Serves one agent. `took` is called with each Node that came whole and within its bounds; `others` gets every
+        stream to something else.
+        """
         self._took = took
         self._others = others
         self._rate: TokenBucket | None = None
 
     async def accept(self, incoming: IncomingStream) -> None:
-        """Serve one stream.
+        """Serves one stream that the agent opened.
 
         Raises:
             StreamError: it may not be served, or cannot.

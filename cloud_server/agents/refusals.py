@@ -1,4 +1,4 @@
-"""Agents that are turned away: when each is told to come back, and what the log says of it.
+"""Tells agents that are turned away when to come back, and decides how often the log says so.
 
 What is wrong with an identity stays wrong until somebody does something about it. A box that comes back every second
 costs itself and us a TLS handshake each time, and hides what else is in the log.
@@ -18,15 +18,19 @@ from tunnel.core.wire.errors import Code, SessionRefused, TunnelError
 
 FIRST_RETRY_S = 60.0
 MAX_RETRY_S = 300.0
-"""The longest that an agent obeys. A new join on the box is used at once, however long it was told to wait."""
+"""The longest time in seconds that an agent obeys. A new join on the box is used at once, however long it was told to
+wait.
+"""
 MENDED_RETRY_S = 5.0
-"""Where a command on the server puts things right: whoever types it waits for the box."""
+"""Seconds after which an agent comes back when a command on the server puts things right: whoever types it waits for
+the box.
+"""
 LASTING = (Code.IDENTITY_REJECTED, Code.REPLACED, Code.UNSUPPORTED_VERSION)
-"""Faults that do not go away by themselves."""
+"""The faults that do not go away by themselves."""
 TELL_EVERY_S = 3600.0
-"""How often the log repeats that an agent is turned away for the same reason, with the number of times."""
+"""Seconds after which the log repeats that an agent is turned away for the same reason, with the number of times."""
 MAX_REMEMBERED = 4096
-"""Agents; only who has a certificate of our authority gets this far."""
+"""The number of agents that are remembered; only agents with a certificate of our authority get this far."""
 
 _log = structlog.get_logger("cloud.sessions")
 
@@ -40,14 +44,14 @@ class _Refused:
 
 
 class Refusals:
-    """Remembers who was turned away, and why."""
+    """The memory of who was turned away, and why."""
 
     def __init__(
         self,
         on_replaced: Callable[[str, str], None] = lambda _name, _address: None,
         on_refused: Callable[[str, str, TunnelError], None] = lambda _name, _address, _error: None,
     ) -> None:
-        """Remembers nobody yet.
+        """Starts with nobody turned away.
 
         Args:
             on_replaced: is told of the name and address of a process whose place another one has.
@@ -56,11 +60,13 @@ class Refusals:
         self._on_replaced = on_replaced
         self._on_refused = on_refused
         self.counts: Counter[str] = Counter()
-        """How many were turned away so far, by the code of the cause."""
+        """How many agents were turned away so far, by the code of the cause."""
         self._refused: dict[str, _Refused] = {}
 
     def answer(self, name: str, address: str, error: TunnelError) -> SessionRefused:
-        """What an agent is told that cannot have a session, and when it is to ask again."""
+        """Returns the refusal to send to an agent that cannot have a session, with the time after which it is to ask
+        again. Counts and logs it.
+        """
         self.counts[error.fault.code] += 1
         self._on_refused(name, address, error)
         if error.code is Code.REPLACED:
@@ -81,7 +87,7 @@ class Refusals:
         return SessionRefused(str(error), error.code, retry_s, error.fault)
 
     def accepted(self, name: str) -> None:
-        """An agent has a session: whatever was wrong before is over."""
+        """Forgets why an agent was turned away, since it has a session now."""
         self._refused.pop(name, None)
 
     # Internal

@@ -33,14 +33,14 @@ _log = structlog.get_logger("cloud.sessions")
 
 NEW, RESUMED = "new", "resumed"
 REPLACED_REMEMBERED = 16
-"""Replaced processes remembered for each agent."""
+"""How many processes that lost their place are remembered for each agent."""
 
 
 class IdentityCheck(Protocol):
     """Decides whether a certificate still stands for an agent."""
 
     async def check(self, name: str, spki_sha256: bytes) -> None:
-        """Returns when it does.
+        """Returns when the certificate still stands for the agent.
 
         Raises:
             TunnelError: it does not; the text tells the box's owner what to do.
@@ -68,7 +68,7 @@ class AgentSessions:
         refusals: Refusals | None = None,
         clock: Clock = MONOTONIC,
     ) -> None:
-        """A new acceptor without sessions.
+        """Starts without sessions.
 
         `server_id` tells this server from others of its cloud; `acceptor` makes what answers the streams that an agent
         of this name opens; `turned_down` is told of those that were refused before that; `clock` is that of every
@@ -87,9 +87,9 @@ class AgentSessions:
         self._turned_down = turned_down
         self._refusals = refusals or Refusals()
         self.links: Counter[str] = Counter()
-        """Carriers of agents so far: those that began a session, and those that resumed one."""
+        """How many carriers of agents there were so far: those that began a session, and those that resumed one."""
         self.lost: Counter[str] = Counter()
-        """Carriers that ended so far, by the code of the cause."""
+        """How many carriers ended so far, by the code of the cause."""
         self._clock = clock
         self._instances: dict[str, bytes] = {}
         self._replaced: dict[str, deque[bytes]] = {}
@@ -97,15 +97,17 @@ class AgentSessions:
 
     @property
     def refused(self) -> Counter[str]:
-        """How many agents were turned away so far, by the code of the cause."""
+        """Returns how many agents were turned away so far, by the code of the cause."""
         return self._refusals.counts
 
     def drain(self, refusal: SessionRefused) -> None:
-        """Take no more sessions."""
+        """Refuses all new sessions from now on with `refusal`; sessions that run may still be resumed."""
         self._draining = refusal
 
     async def on_carrier(self, carrier: Carrier, spiffe_uri: str, spki_sha256: bytes) -> None:
-        """Owns a carrier from its first message until it is lost."""
+        """Takes an agent's first message on a carrier and runs a session on the carrier until it is lost. Returns when
+        the carrier is lost or was refused.
+        """
         name = spiffe_uri.rpartition("/")[2]
         accepted = await self._accept(name, carrier, spki_sha256)
         if accepted is None:
@@ -124,8 +126,9 @@ class AgentSessions:
     # Internal
 
     async def _accept(self, name: str, carrier: Carrier, spki_sha256: bytes) -> tuple[TunnelSession, int, bytes] | None:
-        """Take an agent's first message: its session, the highest packet that it has of it, and the answer; None when
-        there is no session. What was needed for this alone is gone with this call, while the carrier may stay for days.
+        """Takes an agent's first message. Returns its session, the highest packet that the agent has of it, and the
+        answer to send; None when there is no session. What was needed for this alone is gone with this call, while the
+        carrier may stay for days.
 
         The session must be attached to the carrier before anything is awaited: the answer says what was received, and
         no packet may come in after that.
@@ -167,7 +170,7 @@ class AgentSessions:
         return session, hello.last_received if resumed else 0, welcome
 
     def _session_for(self, name: str, hello: tunnel_pb2.Hello) -> tuple[TunnelSession, bool]:
-        """The session to go on with, fenced, or a new one that ends the old; and whether it is resumed.
+        """Returns the session to go on with, fenced, or a new one that ends the old; and whether it is resumed.
 
         Raises:
             SessionRefused: no new session, since this server is draining or another copy of the agent has one.
@@ -188,7 +191,7 @@ class AgentSessions:
         return self._new_session(name, common(hello.features)), False
 
     def _replace(self, name: str, current: TunnelSession, instance_id: bytes) -> None:
-        """End a session in favour of a new one.
+        """Ends a session in favor of a new one.
 
         Processes are told apart, not sessions: a copy that was refused until its own session had run out would come
         back without one, and two copies would end each other's connections for ever.
@@ -234,7 +237,7 @@ def _on_going_away(session: TunnelSession, event: ev.PeerGoingAway) -> None:
 
 
 async def _refuse(carrier: Carrier, refusal: SessionRefused) -> None:
-    """Tell the agent why, and let it read that before the carrier goes."""
+    """Tells the agent why it is refused, and lets it read that before the carrier goes."""
     try:
         await carrier.write(encode_refusal(refusal))
         await carrier.finish()

@@ -34,16 +34,18 @@ FRONTEND = "connect"
 HEAD_TIMEOUT_S = 10.0
 MAX_HEAD_BYTES = 16 * 1024
 TAKEN_S = 0.05
-"""How long a target's first bytes wait at most for the client to have read our 200."""
+"""Seconds that a target's first bytes wait at most for the client to have read our 200."""
 CLOSE_POLL_S = 0.1
-"""How often a half-closed unix socket is looked at: its full close raises no event of its own."""
+"""Seconds between two looks at a half-closed unix socket: its full close raises no event of its own."""
 
 
 class ConnectFrontend:
-    """Serves connections that begin with CONNECT."""
+    """The front end that serves connections that begin with CONNECT."""
 
     def __init__(self, door: Door, authenticator: Authenticator, logins: RefusedLogins, *, deadline_s: float) -> None:
-        """`deadline_s`: within which every request is answered; may be changed for those that come."""
+        """Opens streams through `door`. `deadline_s` is the number of seconds within which every request is answered;
+        it may be changed for requests that come later.
+        """
         self._door = door
         self._authenticator = authenticator
         self._logins = logins
@@ -52,11 +54,11 @@ class ConnectFrontend:
     # Public
 
     async def handle_unix(self, conn: Conn) -> None:
-        """Serve a connection to the unix socket."""
+        """Serves a connection to the unix socket, whose peer is trusted."""
         await self._handle(conn, lambda _: self._by_socket(conn))
 
     async def handle_tls(self, conn: Conn) -> None:
-        """Serve a TLS connection."""
+        """Serves a TLS connection, whose client must show a certificate or a token."""
         await self._handle(conn, lambda request: self._by_credential(conn, request))
 
     # Internal
@@ -66,7 +68,7 @@ class ConnectFrontend:
         return peer and self._authenticator.by_unix_peer(peer.uid, peer.pid, konnectivity=False)
 
     def _by_credential(self, conn: Conn, request: Request) -> Caller | None:
-        """A certificate of a user wins over any token that comes along with it."""
+        """Returns who asks by TLS. A certificate of a user wins over any token that comes along with it."""
         caller = self._authenticator.by_certificate(*conn.tls_peer)
         return caller or self._authenticator.by_token(proxy_token(request))
 
@@ -126,7 +128,8 @@ async def _accept(conn: Conn, http: ServerConnection) -> bytes:
 
 
 def proxy_token(request: Request) -> str | None:
-    """The token in Proxy-Authorization: as Bearer, or as password or only name of Basic; None when there is none.
+    """Returns the token in Proxy-Authorization: as Bearer, or as the password or the only name of Basic; None when
+    there is none.
 
     Basic is what proxy URLs turn into: `https://anyone:TOKEN@host` and `https://TOKEN@host`.
     """
@@ -138,7 +141,7 @@ def proxy_token(request: Request) -> str | None:
 
 
 def proxy_via(request: Request) -> str:
-    """The agent in whose network the target is meant, from the name in a proxy URL; empty when it names none.
+    """Returns the agent in whose network the target is meant, from the name in a proxy URL; empty when it names none.
 
     `https://site-a.longline:TOKEN@host` makes the proxy one of site-a's: `127.0.0.1:6443` is that of its box.
     """
@@ -146,7 +149,7 @@ def proxy_via(request: Request) -> str:
 
 
 def _basic(request: Request) -> tuple[str, str]:
-    """Name and password of Basic; both empty when there are none."""
+    """Returns the name and password of Basic in Proxy-Authorization; both are empty when there are none."""
     scheme, _, value = (request.headers.get("proxy-authorization") or "").partition(" ")
     if scheme.lower() != "basic":
         return "", ""
@@ -162,7 +165,9 @@ def _head_bytes(request: Request) -> int:
 
 
 async def _given_up(conn: Conn, http: ServerConnection) -> None:
-    """Wait until nobody can be there for an answer. A local client that only finished its own direction still is."""
+    """Waits until nobody can be there for an answer. A local client that only finished its own direction still is
+    there.
+    """
     await http.wait_client_gone()
     sock = _unix_socket(conn)
     while sock is not None and not conn.transport.is_closing() and not _fully_closed(sock):  # noqa: ASYNC110
@@ -170,7 +175,8 @@ async def _given_up(conn: Conn, http: ServerConnection) -> None:
 
 
 async def _until_taken(conn: Conn) -> None:
-    """Wait until the client has read all that we wrote, where the kernel can tell: on a unix socket.
+    """Waits until the client has read all that we wrote, where the kernel can tell: on a unix socket. Waits at most
+    `TAKEN_S`.
 
     kube-apiserver gives up when the target's first bytes come glued to our 200.
     """

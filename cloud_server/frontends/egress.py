@@ -1,4 +1,6 @@
-"""The unix socket of kube-apiserver's egress: CONNECT or the konnectivity protocol, told apart by the first bytes."""
+"""Serves the unix socket of kube-apiserver's egress, where CONNECT and the konnectivity protocol are told apart by the
+first bytes.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +11,19 @@ from tunnel.aio.sockets.conn import Conn
 from tunnel.aio.sockets.listener import Handler
 
 PREFACE = b"PRI * HTTP/2.0"
-"""How HTTP/2 begins; no request of HTTP/1 does."""
+"""The first bytes of HTTP/2; no request of HTTP/1 begins with them."""
 FIRST_BYTES_S = 10.0
 
 
 class EgressFrontend:
-    """Hands each connection, with its first bytes, to the front end that speaks its protocol."""
+    """The front end that hands each connection, with its first bytes, to the one that speaks its protocol."""
 
     def __init__(self, connect: Handler, konnectivity: Handler) -> None:
         self._connect = connect
         self._konnectivity = konnectivity
 
     async def handle(self, conn: Conn) -> None:
-        """Serve a connection. One that says nothing gets no answer: in which protocol?"""
+        """Serves a connection. A client that says nothing gets no answer, since its protocol is not known."""
         first = b""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FIRST_BYTES_S):

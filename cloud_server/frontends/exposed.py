@@ -1,4 +1,6 @@
-"""What agents may reach through this server: `[[expose]]`, default deny, checked on the resolved address."""
+"""Serves what agents may reach through this server: `[[expose]]`, which denies by default, and is checked on the
+resolved address.
+"""
 
 from __future__ import annotations
 
@@ -27,23 +29,25 @@ FRONTEND = "expose"
 
 
 class _Allowed(NamedTuple):
-    """What one agent may reach."""
+    """What one agent may reach, by address and by name."""
 
     policy: Policy
     named: Mapping[str, TcpTarget]
 
 
 class Exposed:
-    """Makes the acceptor of each agent's session."""
+    """The front end of agents: it makes the acceptor of each agent's session."""
 
     def __init__(self, door: Door, rules: Sequence[ExposeRule], caller: Callable[[str], Caller]) -> None:
-        """`caller` says who an agent of this name is."""
+        """Holds to `rules`. `caller` returns who an agent of a given name is."""
         self._door = door
         self._rules = rules
         self._caller = caller
 
     def replace(self, rules: Sequence[ExposeRule]) -> Callable[[LiveOpen], bool]:
-        """Holds to these rules from now on; returns what says of an open of an agent whether they do not allow it."""
+        """Holds to these rules from now on. Returns a function that says of an open whether it is an agent's and the
+        rules do not allow it any more.
+        """
         before, self._rules = self._rules, rules
         then: dict[str, _Allowed] = {}
         now: dict[str, _Allowed] = {}
@@ -59,11 +63,13 @@ class Exposed:
         return is_gone
 
     def acceptor(self, agent: str) -> Acceptor:
-        """For streams that this agent opens; whoever it says they are for, they are the agent's."""
+        """Returns the acceptor for streams that this agent opens. Whoever it says they are for, they count as the
+        agent's.
+        """
         return partial(self._accept, agent)
 
     def turned_down(self, agent: str, event: ev.OpenTurnedDown) -> None:
-        """Records a stream of an agent's that the session refused by itself: too many, or too fast."""
+        """Records a stream of an agent that the session refused by itself: they were too many, or came too fast."""
         self._door.turned_down(self._caller(agent), FRONTEND, agent, event.target, event.refusal)
 
     # Internal
@@ -104,7 +110,7 @@ class Exposed:
 
 
 def _still_allows(live: LiveOpen, then: _Allowed, now: _Allowed) -> bool:
-    """Returns whether a stream may go on. Of one that is being dialled by a name it is not known yet where it leads:
+    """Returns whether a stream may go on. When a stream is being dialed by a name, it is not known yet where it leads:
     the very name must stand in a rule.
     """
     target = _dialled(live.target, then)

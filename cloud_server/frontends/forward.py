@@ -1,4 +1,4 @@
-"""Static forwards: a local TCP listener whose connections go to one target at one agent."""
+"""Serves static forwards: a local TCP listener whose connections go to one target at one agent."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ DEADLINE_S = 10.0
 
 
 class Forward:
-    """One forward."""
+    """The front end of one forward, whose target may change."""
 
     def __init__(
         self, door: Door, caller: Caller, agent: str, target: TcpTarget, *, deadline_s: float = DEADLINE_S
     ) -> None:
-        """Leads nowhere else until it is told to.
+        """Leads connections to `target` at `agent`, until `lead_to` names another.
 
         Args:
             door: what it opens streams through.
@@ -37,12 +37,14 @@ class Forward:
         self.deadline_s = deadline_s
 
     def lead_to(self, agent: str, target: TcpTarget) -> bool:
-        """Leads connections that come from now on there; returns whether that is elsewhere than before."""
+        """Leads connections that come from now on to `target` at `agent`. Returns whether that is elsewhere than
+        before.
+        """
         before, self._route = self._route, Route(agent, target)
         return self._route != before
 
     async def handle(self, conn: Conn) -> None:
-        """Serve a connection; when it cannot be carried, the client gets a reset, never an end that looks clean."""
+        """Serves a connection. When it cannot be carried, the client gets a reset, never an end that looks clean."""
         early = await conn.first_bytes(MAX_EARLY_BYTES)
         route = self._route
         asking = OpenRequest(

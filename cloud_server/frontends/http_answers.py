@@ -1,11 +1,13 @@
-"""From the code of a refused stream to the HTTP answer that a front end's client gets."""
+"""Maps the code of a refused stream to the HTTP answer that a front end's client gets."""
 
 from __future__ import annotations
 
 from tunnel.core.wire.errors import Code
 
 MAX_REASON_BYTES = 300
-"""Reason phrases go into other programs' error lines: kube-apiserver shows the whole status line to kubectl's user."""
+"""The longest reason phrase, in bytes. Reason phrases go into other programs' error lines: kube-apiserver shows the
+whole status line to kubectl's user.
+"""
 
 _STATUS = {
     Code.NOT_ALLOWED: 403,
@@ -24,11 +26,11 @@ _STATUS = {
 
 
 def http_status(code: Code) -> int:
-    """The status for a refusal; 502 for what only the far end understands."""
+    """Returns the HTTP status for a refusal; 502 for what only the far end understands."""
     return _STATUS.get(code, 502)
 
 
 def reason_phrase(text: str) -> str:
-    """A text as one printable ASCII line: what an agent says must not become a header of ours."""
+    """Returns a text as one printable line of ASCII: what an agent says must not become a header of ours."""
     printable = "".join(char if " " <= char <= "~" else " " for char in text)
     return " ".join(printable.split())[:MAX_REASON_BYTES]

@@ -1,4 +1,4 @@
-"""Users whose certificate is near its end: nobody else sees that in time, since it lies in a kubeconfig far away."""
+"""Finds users whose certificate is near its end: nobody else sees it in time: it lies in a kubeconfig far away."""
 
 from __future__ import annotations
 
@@ -10,18 +10,21 @@ from tunnel.aio.identity.validity import ExpiryLog, Standing, Validity, Watched
 from tunnel.aio.sockets.conn import Conn, certificate_time
 
 MAX_REMEMBERED = 1024
-"""Users near their end that are remembered for having been told of; beyond that, all are told anew."""
+"""How many users' certificates are remembered; beyond that, all are forgotten, and those near their end are told anew.
+"""
 
 
 class PresentedCertificates:
-    """Looks at the certificate of each connection, and tells the log of each user once a day."""
+    """The certificates that users showed. It looks at the certificate of each connection, and logs each user whose
+    certificate is near its end once a day.
+    """
 
     def __init__(self) -> None:
         self._log = ExpiryLog()
         self._remembered: dict[str, Watched] = {}
 
     def seen_by(self, handler: Callable[[Conn], Awaitable[None]]) -> Callable[[Conn], Awaitable[None]]:
-        """The same handler, with a look at the certificate before it."""
+        """Returns the same handler, with a look at the certificate before it."""
 
         async def handle(conn: Conn) -> None:
             self._look(conn.tls_peer_spiffe, conn.transport.get_extra_info("peercert"))
@@ -30,7 +33,7 @@ class PresentedCertificates:
         return handle
 
     def near_end(self) -> list[Watched]:
-        """Returns those that were seen last of each user and are near their end, or past it."""
+        """Returns the certificates that were seen last of each user and are near their end, or past it."""
         now = datetime.now(UTC)
         return [one for one in self._remembered.values() if one.standing(now) is not Standing.GOOD]
 

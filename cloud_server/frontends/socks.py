@@ -1,6 +1,6 @@
-"""SOCKS5 (RFC 1928) with a name and password (RFC 1929), for programs that know no HTTP proxy.
+"""Serves SOCKS5 (RFC 1928) with a name and password (RFC 1929), for programs that know no HTTP proxy.
 
-Nothing of it is encrypted, neither is the password: it is for loopback, and for networks that are trusted as that. The
+Nothing of it is encrypted, not even the password: it is for loopback, and for networks that are trusted as that. The
 password is a user's token. A name like `site-a.longline` means the target in that agent's network, as in a proxy URL.
 """
 
@@ -24,7 +24,7 @@ FRONTEND = "socks"
 HEAD_TIMEOUT_S = 10.0
 VERSION = 5
 _PASSWORD = 2
-"""The one method that is served."""
+"""The one method of authentication that is served: name and password."""
 _NO_METHOD = 0xFF
 _CONNECT = 1
 _IPV4, _NAME, _IPV6 = 1, 3, 4
@@ -44,11 +44,13 @@ _REPLIES = {
     Code.REFUSED: 5,
     Code.DEADLINE: 6,
 }
-"""RFC 1928 section 6; all else is a general failure. The reason itself has no place there: the audit record has it."""
+"""The replies of RFC 1928 section 6 by the code of a refusal; all else is a general failure. The reason itself has no
+place there: the audit record has it.
+"""
 
 
 class _Ended(Exception):
-    """The negotiation is over without a connection; holds the answer, empty for none."""
+    """The negotiation is over without a connection. `answer` is what to send to the client, empty for nothing."""
 
     def __init__(self, answer: bytes = b"") -> None:
         super().__init__("no connection was asked for in a way that is served")
@@ -62,17 +64,19 @@ class _Asked(NamedTuple):
 
 
 class SocksFrontend:
-    """Serves connections of SOCKS clients."""
+    """The front end that serves connections of SOCKS clients."""
 
     def __init__(self, door: Door, authenticator: Authenticator, logins: RefusedLogins, *, deadline_s: float) -> None:
-        """`deadline_s`: within which every request is answered; may be changed for those that come."""
+        """Opens streams through `door`. `deadline_s` is the number of seconds within which every request is answered;
+        it may be changed for requests that come later.
+        """
         self._door = door
         self._authenticator = authenticator
         self._logins = logins
         self.deadline_s = deadline_s
 
     async def handle(self, conn: Conn) -> None:
-        """Serve a connection."""
+        """Serves a connection to its end."""
         try:
             async with asyncio.timeout(HEAD_TIMEOUT_S):
                 asked = await self._negotiate(conn)
@@ -117,7 +121,7 @@ class SocksFrontend:
         return _Asked(caller, agent_meant(name), f"{host}:{port}")
 
     async def _identify(self, conn: Conn) -> tuple[str, Caller]:
-        """The name that was given, and whose token the password is."""
+        """Returns the name that was given, and the user whose token the password is."""
         _version, length = await _take(conn, 2)
         name = (await _take(conn, length)).decode("utf-8", "replace")
         (length,) = await _take(conn, 1)
@@ -147,7 +151,7 @@ async def _host(conn: Conn, kind: int) -> str:
 
 
 async def _take(conn: Conn, count: int) -> bytes:
-    """Exactly so many bytes."""
+    """Reads exactly `count` bytes."""
     taken = b""
     while len(taken) < count:
         data = await conn.read(count - len(taken))
@@ -158,5 +162,5 @@ async def _take(conn: Conn, count: int) -> bytes:
 
 
 def _reply(code: int) -> bytes:
-    """The address of our end, which nobody needs, is left at 0.0.0.0:0."""
+    """Returns a reply with this code. The address of our end, which nobody needs, is left at 0.0.0.0:0."""
     return bytes([VERSION, code, 0, _IPV4]) + bytes(6)

@@ -1,1 +1,1 @@
-"""Optional access to a Kubernetes cluster: the nodes, services, endpoints and pods that dials are routed by."""
+"""Reads a Kubernetes cluster, where there is one: the nodes, services, endpoints and pods that dials are routed by."""

@@ -1,4 +1,4 @@
-"""What is asked of a cluster's API, whatever library does it."""
+"""Says what is asked of a cluster's API, whatever library does it."""
 
 from __future__ import annotations
 
@@ -10,63 +10,66 @@ from tunnel.core.wire.faults import CLUSTER_UNAVAILABLE, FaultError
 
 
 class ClusterUnavailable(FaultError):
-    """The API did not answer, or refused; the text says why. Worth another try."""
+    """The API did not answer, or refused; the text says why. It is worth another try."""
 
     default_fault = CLUSTER_UNAVAILABLE
 
 
 class NotPermitted(ClusterUnavailable):
-    """403 Forbidden: the account may not read that kind; the text is the API's."""
+    """The account may not read that kind (403 Forbidden); the text is the API's."""
 
 
 class VersionTooOld(Exception):
-    """410 Gone: the changes since that version are forgotten. All objects are to be listed anew."""
+    """The changes since that version are forgotten (410 Gone). All objects must be listed anew."""
 
 
 class Snapshot(NamedTuple):
-    """All objects of a kind."""
+    """All objects of a kind at one moment."""
 
     objects: Sequence[KubernetesObject]
     version: str
-    """Where a watch goes on."""
+    """The version from which a watch goes on."""
 
 
 class Changed(NamedTuple):
-    """An object that is new or different."""
+    """A change of a watch: an object is new or different."""
 
     object: KubernetesObject
     version: str
 
 
 class Deleted(NamedTuple):
-    """An object that is gone."""
+    """A change of a watch: an object is gone."""
 
     key: Key
     version: str
 
 
 class ClusterAccess(Protocol):
-    """Reads a cluster's API."""
+    """The reading of a cluster's API."""
 
     async def list_all(self, kind: type[KubernetesObject]) -> Snapshot:
-        """All objects of a kind, in all namespaces.
+        """Returns all objects of a kind, in all namespaces.
 
         Raises:
-            ClusterUnavailable, NotPermitted
+            ClusterUnavailable: the API did not answer, or refused.
+            NotPermitted: the account may not read that kind.
         """
         ...
 
     def watch(
         self, kind: type[KubernetesObject], version: str, timeout_s: int
     ) -> AsyncGenerator[Changed | Deleted, None]:
-        """Changes since a version. It may end at any time, and the API is asked to end it after `timeout_s`; a
-        connection that went dead in silence is not noticed here.
+        """Yields the changes since a version. It may end at any time, and the API is asked to end it after `timeout_s`
+        seconds; a connection that went dead in silence is not noticed here.
 
         Raises:
-            ClusterUnavailable, NotPermitted, VersionTooOld
+            ClusterUnavailable: the API did not answer, or refused.
+            NotPermitted: the account may not read that kind.
+            VersionTooOld: all objects must be listed anew.
         """
         ...
 
     async def aclose(self) -> None:
-        """Close the connections."""
+        """Closes the connections."""
         ...

@@ -17,15 +17,17 @@ from tunnel.core.wire.faults import CLUSTER_FORBIDS, CLUSTER_UNAVAILABLE
 
 KINDS: tuple[type[KubernetesObject], ...] = (Node, Service, EndpointSlice, Pod)
 WATCH_S = 240
-"""How long the API is asked to keep a watch; kube-apiserver's own default is 30 to 60 minutes."""
+"""Seconds that the API is asked to keep a watch; kube-apiserver's own default is 30 to 60 minutes."""
 GRACE_S = 15.0
-"""What a watch may last beyond that. Only the client's own clock notices a connection that went dead in silence."""
+"""Seconds that a watch may last beyond that. Only the client's own clock notices a connection that went dead in
+silence.
+"""
 LIST_S = 180.0
-"""How long a list may take, all its pages together: 10,000 pods took 3 to 12 s on a busy machine
+"""Seconds that a list may take, all its pages together: 10,000 pods took 3 to 12 s on a busy machine
 (docs/kubernetes-routing.md), and a cluster is made for 150,000. An API that hangs is given up sooner, at a page.
 """
 PUT_AT_ONCE = 500
-"""Objects of a list that are taken into the index before others have their turn: some 2.5 ms of work."""
+"""How many objects of a list are taken into the index before others have their turn: some 2.5 ms of work."""
 WITHOUT: dict[type[KubernetesObject], str] = {
     Node: "no dial is routed by nodes or their pod networks",
     Service: "no dial is routed by services",
@@ -33,38 +35,39 @@ WITHOUT: dict[type[KubernetesObject], str] = {
     Pod: "pods are found by the endpoints of services and by the nodes' podCIDR alone, which a CNI that hands out "
     "addresses itself does not keep to",
 }
-"""What is lost without the right to list and watch a kind; deploy/kustomize/base/rbac.yaml gives them all."""
+"""What is lost without the right to list and watch a kind; deploy/kustomize/base/rbac.yaml gives all these rights."""
 
 FORGET_PODS_S = 60.0
-"""How long pods may be refused before those that are known are forgotten: they give their addresses away. An API server
-that is just starting refuses for some seconds what it allows later. Other kinds stay, having nothing in their place.
+"""Seconds that pods may be refused before those that are known are forgotten: they give their addresses away. An API
+server that is just starting refuses for some seconds what it allows later. Other kinds stay, having nothing in their
+place.
 """
 
 _log = structlog.get_logger("cloud.kubernetes")
 
 
 class Index(Protocol):
-    """Where the objects go."""
+    """The index that the objects go into."""
 
     def not_permitted(self, kind: type[KubernetesObject]) -> None:
-        """That kind may not be read, for now; what is known of it stays."""
+        """Notes that a kind may not be read, for now; what is known of it stays."""
         ...
 
     def keep_only(self, kind: type[KubernetesObject], keys: AbstractSet[Key]) -> None:
-        """All other objects of a kind are gone."""
+        """Removes all objects of a kind but those with these keys."""
         ...
 
     def put(self, one: KubernetesObject) -> None:
-        """An object is new or different."""
+        """Stores an object that is new or different."""
         ...
 
     def remove(self, kind: type[KubernetesObject], key: Key) -> None:
-        """An object is gone."""
+        """Removes an object that is gone."""
         ...
 
 
 class Follower:
-    """Follows the kinds that routing needs; one that may not be read is no loss to the others."""
+    """The follower of the kinds that routing needs. One that may not be read is no loss to the others."""
 
     def __init__(self, access: ClusterAccess, index: Index) -> None:
         self._access = access
@@ -72,20 +75,20 @@ class Follower:
         self._down: set[str] = set()
         self._began_s = asyncio.get_running_loop().time()
         self._heard_s: dict[type[KubernetesObject], float] = {}
-        """When the API was heard of a kind last; none for one that may not be read."""
+        """The loop time when the API was heard of each kind last; a kind that may not be read has none."""
         self.away: dict[str, str] = {}
-        """Kinds of which the API gives no news now, and why not."""
+        """The kinds of which the API gives no news now, and why not."""
         self._refused_since_s: dict[type[KubernetesObject], float] = {}
 
     async def run(self) -> None:
-        """Follow until cancelled. What is known stays in use while the API is away."""
+        """Follows the cluster until cancelled. What is known stays in use while the API is away."""
         async with asyncio.TaskGroup() as kinds:
             for kind in KINDS:
                 kinds.create_task(self._follow(kind), name=f"follow {kind.__name__}")
 
     def ages_s(self) -> dict[str, float]:
-        """Returns how long ago each kind was heard of, by name: up to WATCH_S + GRACE_S while all is well and nothing
-        happens in the cluster.
+        """Returns how many seconds ago each kind was heard of, by name: up to WATCH_S + GRACE_S while all is well and
+        nothing happens in the cluster.
         """
         now_s = asyncio.get_running_loop().time()
         return {kind.__name__: now_s - heard_s for kind, heard_s in self._heard_s.items()}
@@ -128,7 +131,7 @@ class Follower:
         return snapshot.version
 
     async def _watch(self, kind: type[KubernetesObject], version: str) -> str:
-        """Watch for a while; returns the version to go on from."""
+        """Watches for a while. Returns the version to go on from."""
         with suppress(TimeoutError):
             async with asyncio.timeout(WATCH_S + GRACE_S), aclosing(self._access.watch(kind, version, WATCH_S)) as all_:
                 async for change in all_:

@@ -1,4 +1,4 @@
-"""ClusterAccess by lightkube. Imported only when a kubeconfig is given: it costs about 21 MB."""
+"""Reads a cluster by lightkube, as ClusterAccess. Imported only when a kubeconfig is given: it costs about 21 MB."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ from tunnel.core.wire.faults import CLUSTER_KUBECONFIG_UNUSABLE, FaultError
 FORBIDDEN = 403
 GONE = 410
 PAGE_OBJECTS = 100
-"""Of a list, at a time: they are decoded in one go, and nothing else runs meanwhile."""
+"""How many objects of a list are read at a time: they are decoded in one go, and nothing else runs meanwhile."""
 REQUEST_TIMEOUT_S = 10.0
 SERVICE_LABEL = "kubernetes.io/service-name"
 
@@ -60,11 +60,11 @@ class KubeconfigUnusable(FaultError):
 
 
 class LightkubeAccess:
-    """Reads a cluster's API as a kubeconfig says, which is read again when it changed: certificates in it end."""
+    """Reads a cluster's API as a kubeconfig says. It is read again when it changed, since certificates in it end."""
 
     def __init__(self, client: AsyncClient, path: Path | None = None, files: Sequence[Path] = ()) -> None:
-        """`path` and `files`: the kubeconfig that the client was made by, and all that is looked at for changes; None
-        and none for a client that stays.
+        """Reads through `client`. `path` is the kubeconfig that the client was made by, and `files` are all that are
+        looked at for changes; None and none for a client that stays.
         """
         # Its methods are overloaded by kinds with and without a namespace, which one table of kinds cannot follow.
         self._client: Any = client
@@ -74,11 +74,11 @@ class LightkubeAccess:
         self._files = files
         self._seen = stamp(files)
         self._before: Any = None
-        """The client before this one, whose watches go on until they end by themselves."""
+        """The client before this one, whose watches go on until they end by themselves; None when there was none."""
 
     @classmethod
     def from_kubeconfig(cls, path: Path) -> LightkubeAccess:
-        """Use the current context of a file. Call it where an event loop runs.
+        """Makes an access by the current context of a kubeconfig. Must be called where an event loop runs.
 
         Raises:
             KubeconfigUnusable: the file, or what it names, cannot be used.
@@ -87,7 +87,7 @@ class LightkubeAccess:
         return cls(client, path, files)
 
     async def list_all(self, kind: type[KubernetesObject]) -> Snapshot:
-        """See ClusterAccess."""
+        """Returns all objects of a kind, in all namespaces; see ClusterAccess."""
         await self._read_again()
         resource, convert = _KINDS[kind]
         with _mapped():
@@ -98,7 +98,7 @@ class LightkubeAccess:
     async def watch(
         self, kind: type[KubernetesObject], version: str, timeout_s: int
     ) -> AsyncGenerator[Changed | Deleted, None]:
-        """See ClusterAccess."""
+        """Yields the changes since a version; see ClusterAccess."""
         resource, convert = _KINDS[kind]
         with _mapped():
             async for event, item in self._client.watch(
@@ -111,7 +111,7 @@ class LightkubeAccess:
                     yield Changed(convert(item), item_version)
 
     async def aclose(self) -> None:
-        """See ClusterAccess."""
+        """Closes the connections; see ClusterAccess."""
         for client in (self._client, self._before):
             if client is not None:
                 await client.close()
@@ -119,7 +119,12 @@ class LightkubeAccess:
     # Internal
 
     async def _read_again(self) -> None:
-        """Lists are made when a watch failed, as it does behind the end of a certificate."""
+        """Makes a new client when the kubeconfig changed. It is called for each list, since lists are made when a watch
+        failed, as it does behind the end of a certificate.
+
+        Raises:
+            ClusterUnavailable: the changed kubeconfig cannot be used.
+        """
         now = await asyncio.to_thread(stamp, self._files)
         if self._path is None or now == self._seen:
             return
@@ -135,7 +140,11 @@ class LightkubeAccess:
 
 
 def _open(path: Path) -> tuple[AsyncClient, list[Path]]:
-    """A client, and the files that its credentials are in. Raises: KubeconfigUnusable."""
+    """Returns a client, and the files that its credentials are in.
+
+    Raises:
+        KubeconfigUnusable: the file, or what it names, cannot be used.
+    """
     try:
         path.open("rb").close()  # for the system's own words; lightkube says "not found" to whatever it is
         config = KubeConfig.from_file(path).get()
@@ -175,7 +184,9 @@ def _mapped() -> Iterator[None]:
 
 
 def _which(resource: Any) -> dict[str, Any]:
-    """Of all namespaces; of pods, those that have not ended: the API tells of one that ends as of a deleted one."""
+    """Returns which objects of a resource to ask for: those of all namespaces; of pods, those that have not ended. The
+    API tells of one that ends as of a deleted one.
+    """
     if resource is core_v1.Node:
         return {}
     if resource is ThinPod:

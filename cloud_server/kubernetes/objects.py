@@ -1,4 +1,4 @@
-"""What routing needs of a cluster's objects, as plain values that no Kubernetes library is in."""
+"""Holds what routing needs of a cluster's objects, as plain values that no Kubernetes library is in."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def as_address(text: str) -> Address | None:
-    """The address that a text is; None for a host's name, or the "None" of a headless service."""
+    """Returns the address that a text is; None for a host's name, or the "None" of a headless service."""
     try:
         return ipaddress.ip_address(text)
     except ValueError:
@@ -19,34 +19,34 @@ def as_address(text: str) -> Address | None:
 
 
 class Key(NamedTuple):
-    """Names an object of a kind."""
+    """The namespace and name of an object, which tell it from all others of its kind."""
 
     namespace: str
-    """Empty for what is in none."""
+    """The namespace; empty for an object that is in none."""
     name: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """A Node."""
+    """What routing needs of a Node."""
 
     key: Key
     addresses: frozenset[Address] = frozenset()
-    """InternalIP and ExternalIP."""
+    """The node's InternalIP and ExternalIP addresses."""
     host_names: frozenset[str] = frozenset()
-    """Hostname, InternalDNS and ExternalDNS, in lower case."""
+    """The node's Hostname, InternalDNS and ExternalDNS, in lower case."""
     pod_networks: frozenset[Network] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """A Service."""
+    """What routing needs of a Service."""
 
     key: Key
     addresses: frozenset[Address] = frozenset()
-    """Cluster IPs; none for a headless one."""
+    """The cluster IPs; none for a headless service."""
     ports: dict[int, str] = field(default_factory=dict)
-    """The name of each TCP port; empty for the only one of a service."""
+    """The name of each TCP port, by its number; empty for the only port of a service."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +54,11 @@ class Endpoint:
     """A pod, or what stands for one, behind a service."""
 
     addresses: tuple[str, ...]
-    """At least one; of the pod network, or of a node for a pod that uses its network. A service leads to the first: the
-    others have "no semantics", and kube-proxy does not look at them (Endpoint in the API's reference)."""
+    """At least one address, of the pod network, or of a node for a pod that uses its network. A service leads to the
+    first: the others have "no semantics", and kube-proxy does not look at them (Endpoint in the API's reference).
+    """
     node: str | None = None
-    """The node that it is on; None when that is not known, as where somebody wrote the slice by hand."""
+    """The name of the node that it is on; None when that is not known, as where somebody wrote the slice by hand."""
     ready: bool = True
     serving: bool = True
     """Whether it still answers, ready or about to end: what a service has left when nothing of it is ready."""
@@ -72,21 +73,25 @@ class EndpointSlice:
     key: Key
     service: Key
     ports: dict[str, int] = field(default_factory=dict)
-    """By the name of the service's port, the TCP port of these endpoints."""
+    """The TCP port of these endpoints, by the name of the service's port."""
     endpoints: tuple[Endpoint, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pod:
-    """A pod that has neither succeeded nor failed: such a one keeps its address in its status, and has it no more."""
+    """A pod that has neither succeeded nor failed: one that has keeps its address in its status, though it has it no
+    more.
+    """
 
     key: Key
     node: str
-    """The node that it is bound to."""
+    """The name of the node that it is bound to; empty when it is bound to none."""
     addresses: tuple[Address, ...] = ()
-    """Of each IP version; none before it has a network, and none of one that uses its node's: that has the node's."""
+    """Its address of each IP version. None before it has a network, and none of a pod that uses its node's network:
+    that has the node's addresses.
+    """
     leaving: bool = False
-    """Whether it is being deleted. Its address may be another's already."""
+    """Whether it is being deleted. Its address may be another pod's already."""
 
 
 KubernetesObject = Node | Service | EndpointSlice | Pod

@@ -1,4 +1,4 @@
-"""The few fields of a pod that routing needs, as lightkube decodes them: all others are skipped, not kept.
+"""Declares the few fields of a pod that routing needs, for lightkube to decode: all others are skipped, not kept.
 
 A whole pod is some 10 kB of JSON, and a model of it with every field costs ten times the work.
 """
@@ -13,7 +13,7 @@ from lightkube.resources import core_v1
 
 
 class ThinMetadata(DictMixin):
-    """Of the metadata."""
+    """The fields that routing needs of a pod's metadata."""
 
     name: str
     namespace: str
@@ -22,7 +22,7 @@ class ThinMetadata(DictMixin):
 
 
 class ThinSpec(DictMixin):
-    """Of the spec."""
+    """The fields that routing needs of a pod's spec."""
 
     nodeName: str | None = None
     hostNetwork: bool | None = None
@@ -35,7 +35,7 @@ class ThinIp(DictMixin):
 
 
 class ThinStatus(DictMixin):
-    """Of the status."""
+    """The fields that routing needs of a pod's status."""
 
     podIPs: list[ThinIp] | None = None
 

@@ -13,18 +13,20 @@ LEAST_S = 1.0
 
 
 class WatchPace:
-    """For the requests of one client."""
+    """The pace of the watches of one client."""
 
     def __init__(self) -> None:
         self._not_before_s: dict[str, float] = {}
-        """Loop time by path: there are four."""
+        """The loop time before which no watch is sent, by path: there are four."""
 
     def install(self, client: Any) -> None:
-        """Take a place in a lightkube client, which gives its users none: it is in httpx's that is inside of it."""
+        """Puts the pace into a lightkube client, which has no place for that: it goes into the httpx client inside of
+        it.
+        """
         client._client._client.event_hooks["request"].append(self.wait)
 
     async def wait(self, request: Any) -> None:
-        """Wait until a request may be sent; what is no watch, never."""
+        """Waits until a request may be sent. A request that is no watch is sent at once."""
         if "watch" not in request.url.params:
             return
         now_s = asyncio.get_running_loop().time()

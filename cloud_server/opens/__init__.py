@@ -1,4 +1,4 @@
-"""The one way by which streams are opened between clients and agents, in both directions.
+"""Opens streams between clients and agents, in both directions. It is the one way to do so.
 
     Door -> Policed -> Recorded -> Local
 

@@ -1,4 +1,4 @@
-"""The door: where every front end asks, and every stream of an agent's own comes in."""
+"""Holds the door, where every front end asks for streams, and every stream that an agent opens comes in."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from tunnel.core.wire.target import Target
 
 
 class Routing(Protocol):
-    """Says where what a client asks for is."""
+    """The lookup that says where what a client asks for is."""
 
     def routes(self, authority: str) -> list[Route]:
-        """Returns the ways there, best first and at least one.
+        """Returns the ways to an address, best first and at least one.
 
         Raises:
             OpenRefused: it leads nowhere, or nobody can tell where.
@@ -38,11 +38,13 @@ class Routing(Protocol):
 
 
 Serve = Callable[[Callable[[Stream], None]], Awaitable[None]]
-"""Serves a stream that an agent opens: connects it, tells of the stream once it has one, and carries it to its end."""
+"""A function that serves a stream that an agent opens: it connects it, calls its argument with the stream once there is
+one, and carries the stream to its end.
+"""
 
 
 class Door:
-    """Opens streams for clients, and takes in those that agents open."""
+    """The door of the server: it opens streams for clients, and takes in those that agents open."""
 
     def __init__(
         self,
@@ -53,7 +55,7 @@ class Door:
         local: Opener,
         counts: OpenCounts | None = None,
     ) -> None:
-        """Puts the chain together.
+        """Puts the chain of openers together.
 
         Args:
             live: the table that it keeps.
@@ -65,7 +67,7 @@ class Door:
         """
         self._live = live
         self.routing = routing
-        """May be replaced as a whole; it holds for what is asked for from then on."""
+        """The routing in use. It may be replaced as a whole, and holds for what is asked for from then on."""
         self._records = OpenRecords(audit)
         self._recorded = Recorded(live, self._records, counts or NoCounts(), local)
         self._policed = Policed(policy, self._recorded)
@@ -73,11 +75,11 @@ class Door:
     # Public
 
     def count_for(self, counts: OpenCounts | None) -> None:
-        """Tells these counts what happens from now on; None: nobody wants to know."""
+        """Tells `counts` what happens from now on; with None, nobody is told."""
         self._recorded.counts = counts or NoCounts()
 
     async def open(self, request: OpenRequest, gone: Gone | None = None) -> LiveOpen | None:
-        """Opens a stream for a client. Cancelling it cancels the dial at the agent.
+        """Opens a stream for a client. Cancelling the call cancels the dial at the agent.
 
         Args:
             request: what is wanted.
@@ -123,7 +125,7 @@ class Door:
             raise
 
     def refuse(self, request: OpenRequest, refused: OpenRefused, **outcome: object) -> None:
-        """Records that a front end refused by itself, before anything was asked for here.
+        """Records that a front end refused a request by itself, before anything was asked for here.
 
         `outcome` is added to the record.
         """
@@ -132,7 +134,9 @@ class Door:
         self._recorded.refused(live, refused)
 
     def turned_down(self, caller: Caller, frontend: str, agent: str, target: Target, refused: OpenRefused) -> None:
-        """Records that a session refused an open by itself; folded, since a box can ask as often as it likes."""
+        """Records that a session refused an open by itself. The records are folded, since a box can ask as often as it
+        likes.
+        """
         self._records.turned_down(caller, frontend, agent, target, refused)
 
     # Internal
@@ -168,7 +172,7 @@ class Door:
             raise live.ended_by from None
 
     def _not_opened(self, live: LiveOpen, error: BaseException) -> None:
-        """Records why there is no stream; nothing when there is one, whose end is recorded when it comes."""
+        """Records why there is no stream. Does nothing when there is one, whose end is recorded when it comes."""
         live.scope = None
         if live.stream is None:
             self._recorded.refused(live, reason_of(error))

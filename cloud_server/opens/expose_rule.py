@@ -1,4 +1,4 @@
-"""What agents may reach through this server."""
+"""Holds the rule for what agents may reach through this server."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from tunnel.core.wire.target_rule import TargetRule
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExposeRule:
-    """One thing that agents may reach."""
+    """One target, or pattern of targets, that agents may reach."""
 
     target: TargetRule
     name: str | None = None
-    """It may be asked for by this name; None: by none."""
+    """The name that it may be asked for by; None means by no name."""
     agents: frozenset[str] = frozenset()
-    """Who may; empty: all of them."""
+    """The agents that may reach it; empty means all agents."""

@@ -1,4 +1,4 @@
-"""The table of what is open, or being opened: the one account that status, kill, revocation and metrics read."""
+"""Keeps the table of what is open, or being opened: the one account that status, kill, revocation and metrics read."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tunnel.core.wire.target import Target
 
 
 class Change(Enum):
-    """What happened to an open."""
+    """A kind of change that can happen to an open."""
 
     OPENED = "opened"
     ENDED = "ended"
@@ -35,7 +35,7 @@ class Permitted(NamedTuple):
 
 
 class Bytes(NamedTuple):
-    """What a front end's streams carried."""
+    """How many bytes a front end's streams carried."""
 
     to_agent: int
     from_agent: int
@@ -43,13 +43,13 @@ class Bytes(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenView:
-    """What is known of one open at a moment."""
+    """The state of one open at a moment."""
 
     id: str
     trace_id: str
     since: datetime
     kind: str
-    """Of the principal."""
+    """The kind of the principal."""
     who: str
     groups: tuple[str, ...]
     frontend: str
@@ -57,7 +57,7 @@ class OpenView:
     agent: str
     target: str
     resolved: str
-    """What the agent dialled; empty while it has not answered, and for a service."""
+    """The address that the agent dialed; empty while it has not answered, and for a service."""
     bytes_to_agent: int
     bytes_from_agent: int
     traffic_class: str
@@ -80,42 +80,44 @@ class LiveOpen:
         self.permitted: list[Permitted] = []
         """The routes that may be tried, best first."""
         self.agent = request.route.agent if request.route is not None else request.via
-        """Of the route in use, or of the one that was tried last."""
+        """The agent of the route in use, or of the one that was tried last."""
         self.target: Target | None = None
-        """What that agent was asked for; None while none was."""
+        """The target that the agent was asked for; None while none was."""
         self.rule = ""
-        """That allowed the route, or refused the last one."""
+        """The name of the rule that allowed the route, or refused the last one."""
         self.tried: list[str] = []
-        """Routes that were tried in vain before, each with what came of it."""
+        """The routes that were tried in vain before, each with what came of it."""
         self.stream: Stream | None = None
-        """None while it is being opened."""
+        """The stream; None while it is being opened."""
         self.recorded = False
-        """Whether its start is in the audit log."""
+        """Whether the start of the open is in the audit log."""
         self.outcome: dict[str, object] = {}
         """What a front end adds to the record of the end."""
         self.ended_by: OpenRefused | None = None
-        """Why this server ended it; None when it did not."""
+        """Why this server ended the open; None when it did not."""
         self.scope: asyncio.Timeout | None = None
-        """What is waited in while it is being opened."""
+        """The timeout that the opening waits in; None when it is not being opened."""
         self._loop = asyncio.get_running_loop()
 
     @property
     def bytes_to_agent(self) -> int:
-        """How much went to the agent so far."""
+        """Returns how many bytes went to the agent so far."""
         return self.stream.statistics().bytes_sent if self.stream is not None else 0
 
     @property
     def bytes_from_agent(self) -> int:
-        """How much came from the agent so far."""
+        """Returns how many bytes came from the agent so far."""
         return self.stream.statistics().bytes_received if self.stream is not None else 0
 
     def opened(self) -> Stream:
-        """Returns its stream; the caller must know that it has one."""
+        """Returns the stream of the open. The caller must know that there is one."""
         assert self.stream is not None
         return self.stream
 
     def end(self, error: OpenRefused) -> None:
-        """Ends it now: its stream is reset on both sides with this error, or its dial is cancelled."""
+        """Ends the open now: its stream is reset on both sides with this error, or its dial is cancelled. Does nothing
+        when it was ended before.
+        """
         if self.ended_by is not None:
             return
         self.ended_by = error
@@ -125,7 +127,7 @@ class LiveOpen:
             self.scope.reschedule(self._loop.time())
 
     def view(self) -> OpenView:
-        """Returns what is known of it."""
+        """Returns what is known of the open now."""
         request, principal = self.request, self.request.caller.principal
         return OpenView(
             id=self.id,
@@ -153,7 +155,7 @@ class LiveOpens:
         self._numbers = itertools.count(1)
         self._opens: dict[str, LiveOpen] = {}
         self._ended: defaultdict[str, Bytes] = defaultdict(lambda: Bytes(0, 0))
-        """What streams that are over carried, by front end."""
+        """How many bytes the streams that are over carried, by front end."""
         self._changes: Feed[tuple[Change, OpenView]] = Feed()
 
     # Public
@@ -169,7 +171,7 @@ class LiveOpens:
         return self._opens.get(open_id)
 
     def kill(self, open_id: str, reason: str) -> bool:
-        """Ends one open because a person wants it; returns whether there was one."""
+        """Ends one open because a person wants it. Returns whether there was one."""
         live = self._opens.get(open_id)
         if live is None:
             return False
@@ -177,14 +179,16 @@ class LiveOpens:
         return True
 
     def end_where(self, predicate: Callable[[LiveOpen], bool], error: OpenRefused) -> int:
-        """Ends all opens that are so, those that are still being opened among them; returns how many there were."""
+        """Ends all opens that `predicate` is true of, also those that are still being opened. Returns how many there
+        were.
+        """
         ending = [live for live in self._opens.values() if predicate(live)]
         for live in ending:
             live.end(error)
         return len(ending)
 
     def bytes_by_frontend(self) -> dict[str, Bytes]:
-        """Returns what all streams carried until now, those that run among them."""
+        """Returns how many bytes all streams carried until now, also those that run, by front end."""
         total = dict(self._ended)
         for live in self._opens.values():
             if live.stream is not None:
@@ -192,7 +196,7 @@ class LiveOpens:
         return total
 
     def dialling_by_frontend(self) -> dict[str, int]:
-        """Returns how many opens wait for an answer; 0 for a front end that had any before."""
+        """Returns how many opens wait for an answer, by front end; 0 for a front end that had any before."""
         dialling = dict.fromkeys(self._ended, 0)
         for live in self._opens.values():
             frontend = live.request.frontend
@@ -210,13 +214,13 @@ class LiveOpens:
     # Public - for the door
 
     def begin(self, request: OpenRequest) -> LiveOpen:
-        """Takes an open into the table."""
+        """Takes an open into the table, and returns it."""
         live = LiveOpen(next(self._numbers), request)
         self._opens[live.id] = live
         return live
 
     def opened(self, live: LiveOpen) -> None:
-        """Tells that an open has its stream now."""
+        """Tells those that follow that an open has its stream now."""
         if self._changes.followed:
             self._changes.tell((Change.OPENED, live.view()))
 

@@ -1,4 +1,4 @@
-"""The last of the chain: opens the stream at an agent of this server, over the first route that works."""
+"""Opens streams at agents of this server, over the first route that works: the last of the chain."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from tunnel.core.wire.names import close_name, meant
 from tunnel.core.wire.target import Target
 
 MAX_TRIES = 3
-"""Routes that are tried. More would only make a client wait for what does not work."""
+"""How many routes are tried. More would only make a client wait for what does not work."""
 LINK_WAIT_S = 3.0
-"""How long an open waits for an agent whose link is down, whatever ended it: a process that was killed, and a router
-that forgot a connection, look alike from here.
+"""Seconds that an open waits for an agent whose link is down, whatever ended it: a process that was killed, and a
+router that forgot a connection, look alike from here.
 
 An agent that lives dials again within a second, and every 3 s at most for as long as it fails (`Backoff`); one that was
 killed is back 2 s later when systemd restarts it. After that its user is better told: kubectl asks the fleet API twice
@@ -27,7 +27,7 @@ before it says anything.
 
 
 class Local:
-    """Opens streams at sessions."""
+    """The opener of streams at the sessions of agents."""
 
     def __init__(self, agents: Agents, directory: Directory) -> None:
         self._agents = agents
@@ -36,7 +36,12 @@ class Local:
     # Public
 
     async def open(self, live: LiveOpen) -> Stream:
-        """See Opener. A try takes no more than its share of what is left of the deadline."""
+        """Opens the stream over the first route that works; see Opener. A try takes no more than its share of what is
+        left of the deadline.
+
+        Raises:
+            OpenRefused: the last route that was tried did not work.
+        """
         loop = asyncio.get_running_loop()
         give_up_s = loop.time() + live.request.deadline_s
         tries = live.permitted[:MAX_TRIES]
@@ -75,8 +80,11 @@ class Local:
             raise _named(refused, agent) from None
 
     async def _session(self, agent: str, give_up_s: float) -> TunnelSession:
-        """Waits for a session with a link, for LINK_WAIT_S at most; until the end for an agent that is on its way to a
-        server that has just started.
+        """Waits for a session with a link and returns it, for LINK_WAIT_S at most; until the end for an agent that is
+        on its way to a server that has just started.
+
+        Raises:
+            OpenRefused: the agent is away, or nobody knows it.
         """
         loop = asyncio.get_running_loop()
         while True:

@@ -1,4 +1,4 @@
-"""The first of the chain behind the door: leaves an open the routes that a rule allows."""
+"""Leaves an open the routes that a rule allows: the first of the chain behind the door."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tunnel.core.wire.errors import Code, OpenRefused
 
 
 class Opener(Protocol):
-    """One of the chain. Cancelling it cancels the dial at the agent."""
+    """A link of the chain that opens streams. Cancelling `open` cancels the dial at the agent."""
 
     async def open(self, live: LiveOpen) -> Stream:
         """Opens the stream of an open that is in the table.
@@ -23,15 +23,15 @@ class Opener(Protocol):
 
 
 class Policed:
-    """Asks the policy about each route."""
+    """The opener that asks the policy about each route."""
 
     def __init__(self, policy: Policy, then: Opener) -> None:
         self.policy = policy
-        """May be replaced as a whole; it holds for what is opened from then on."""
+        """The policy in use. It may be replaced as a whole, and holds for what is opened from then on."""
         self._then = then
 
     async def open(self, live: LiveOpen) -> Stream:
-        """See Opener."""
+        """Takes away the routes that are not allowed, and opens the stream over the others; see Opener."""
         self.check(live)
         return await self._then.open(live)
 

@@ -1,4 +1,4 @@
-"""Who may be connected to what. Asked for every way in; today it says yes to whoever was let in at all."""
+"""Decides who may be connected to what. It is asked for every way in; today it says yes to all who were let in."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from cloud_server.routing.route import Route
 
 
 class Decision(NamedTuple):
-    """What a policy says of one route, and by which rule."""
+    """The answer of a policy about one route."""
 
     allowed: bool
     rule: str
     """The name of the rule that decided."""
     reason: str = ""
-    """For the one who is refused; empty: nothing but the rule's name."""
+    """The reason, for the one who is refused; empty when there is nothing to say but the rule's name."""
 
 
 class Policy(Protocol):
-    """Decides. Called in the event loop for each open; may neither block nor raise."""
+    """The policy that decides about each open. It is called in the event loop, and may neither block nor raise."""
 
     def decide(self, request: OpenRequest, route: Route) -> Decision:
         """Returns whether a request may take a route."""
@@ -32,5 +32,5 @@ class EverybodyMayAll:
     _YES = Decision(allowed=True, rule="everybody")
 
     def decide(self, request: OpenRequest, route: Route) -> Decision:  # noqa: ARG002 - the protocol's
-        """See Policy."""
+        """Returns yes; see Policy."""
         return self._YES

@@ -1,4 +1,6 @@
-"""The second of the chain: an open is in the audit log before its first byte moves, and its end behind the last."""
+"""Records opens: each is in the audit log before its first byte moves, and its end behind the last. The second of the
+chain.
+"""
 
 from __future__ import annotations
 
@@ -13,29 +15,31 @@ from tunnel.core.wire.errors import Code, OpenRefused
 
 
 class OpenCounts(Protocol):
-    """Counts what happens. Called in the event loop; may neither block nor raise."""
+    """The counts of what happens to opens. They are called in the event loop, and may neither block nor raise."""
 
     def answered(self, frontend: str, code: Code, seconds: float) -> None:
-        """An open was answered, Code.NONE for a stream; or its client gave up."""
+        """Counts that an open was answered after so many seconds, with Code.NONE for a stream; or that its client gave
+        up.
+        """
         ...
 
     def ended(self, frontend: str, reason: str, seconds: float) -> None:
-        """A stream is over."""
+        """Counts that a stream is over, why, and after how many seconds."""
         ...
 
 
 class NoCounts:
-    """Counts for nobody."""
+    """The counts for when nobody wants to know."""
 
     def answered(self, frontend: str, code: Code, seconds: float) -> None:
-        """See OpenCounts."""
+        """Does nothing; see OpenCounts."""
 
     def ended(self, frontend: str, reason: str, seconds: float) -> None:
-        """See OpenCounts."""
+        """Does nothing; see OpenCounts."""
 
 
 class Recorded:
-    """Writes the records, keeps the table, and tells the counts."""
+    """The opener that writes the records, keeps the table, and tells the counts."""
 
     def __init__(self, live: LiveOpens, records: OpenRecords, counts: OpenCounts, then: Opener) -> None:
         self._live = live
@@ -44,7 +48,7 @@ class Recorded:
         self._then = then
 
     async def open(self, live: LiveOpen) -> Stream:
-        """See Opener."""
+        """Records the open, and opens its stream; see Opener."""
         self._records.admit()
         if live.request.early_data:
             (live.agent, live.target), live.rule = live.permitted[0]
@@ -54,11 +58,17 @@ class Recorded:
         return stream
 
     def admit(self) -> None:
-        """Returns when an open may go on; see OpenRecords."""
+        """Returns when an open may go on; see OpenRecords.
+
+        Raises:
+            AuditUnavailable: the open could not be recorded, and that is a must.
+        """
         self._records.admit()
 
     def opened(self, live: LiveOpen, stream: Stream) -> None:
-        """Tells that an open has this stream now, of which no byte was read yet."""
+        """Records that an open has this stream now, of which no byte was read yet, and counts it. Records its end when
+        that comes.
+        """
         live.stream = stream
         if not live.recorded:
             self._records.opened(live)
@@ -69,7 +79,7 @@ class Recorded:
             stream.abort(live.ended_by.code, str(live.ended_by))
 
     def refused(self, live: LiveOpen, refused: OpenRefused) -> None:
-        """Tells that nothing was opened."""
+        """Records and counts that nothing was opened, and why."""
         self._live.over(live)
         self._records.refused(live, refused)
         self.counts.answered(live.request.frontend, refused.code, time.monotonic() - live.started_s)

@@ -1,4 +1,4 @@
-"""What the audit log says of opens: one record when one begins, one when it ends, or one when it is refused."""
+"""Writes what the audit log says of opens: one record when one begins, one when it ends, or one when it is refused."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from tunnel.core.wire.principal import PrincipalKind
 from tunnel.core.wire.target import Target
 
 MAX_TARGET_CHARS = 300
-"""What a client asked for is its own text, of up to a whole head; a DNS name has up to 253."""
+"""The longest target in a record, in characters. What a client asked for is its own text, of up to a whole head; a DNS
+name has up to 253.
+"""
 _KINDS = {kind: kind.label for kind in PrincipalKind}
 
 
 class OpenRecords:
-    """Writes them."""
+    """The writer of the records of opens."""
 
     def __init__(self, audit: Audit) -> None:
         self._audit = audit
@@ -31,7 +33,7 @@ class OpenRecords:
         self._audit.admit()
 
     def opened(self, live: LiveOpen) -> None:
-        """Writes that an open begins: before the first byte moves."""
+        """Writes that an open begins, which must be before the first byte moves."""
         live.recorded = True
         request = live.request
         if request.is_read:

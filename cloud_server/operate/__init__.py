@@ -1,1 +1,1 @@
-"""What operators see of the server."""
+"""Shows operators what the server does, and lets them change it."""

@@ -1,4 +1,4 @@
-"""Every agent with its state: what is known of it now, beside what is kept of it over restarts."""
+"""Lists every agent with its state: what is known of it now, beside what is kept of it over restarts."""
 
 from __future__ import annotations
 
@@ -16,51 +16,51 @@ from tunnel.aio.process.turns import Turns
 from tunnel.core.wire.faults import FAULTS, REPLACED
 
 CLONE_SHOWN = timedelta(days=1)
-"""How long it is told that a second process came with an agent's identity."""
+"""How long it is shown that a second process came with an agent's identity."""
 UP, AWAY, NEVER_CAME, REVOKED, TAKEN_OVER = "up", "away", "never_came", "revoked", "replaced"
 
 
 class Joined(Protocol):
-    """Who joined; see `Administration`."""
+    """The records of who joined; see `Administration`."""
 
     def agent_names(self) -> Sequence[str]:
-        """The names of all, the revoked among them."""
+        """Returns the names of all agents, also of the revoked."""
         ...
 
     def agent(self, name: str) -> ListedAgent | None:
-        """One of them; None for a name that none has."""
+        """Returns one agent; None for a name that none has."""
         ...
 
 
 class LastSeen(Protocol):
-    """When agents were seen last, over restarts."""
+    """The records of when agents were seen last, over restarts."""
 
     def get(self, name: str) -> Sighting | None:
-        """The last sighting of an agent; None when it never came."""
+        """Returns the last sighting of an agent; None when it never came."""
         ...
 
 
 @dataclass(slots=True)
 class Tally:
-    """All agents that joined, counted; the revoked are left out."""
+    """The counts of all agents that joined; the revoked are left out."""
 
     up: int = 0
-    """How many are connected."""
+    """How many agents are connected."""
     away: list[str] = field(default_factory=list)
-    """The names of those that are not, but were."""
+    """The names of agents that are not connected, but were."""
     never_came: list[str] = field(default_factory=list)
-    """The names of those that never were."""
+    """The names of agents that never were connected."""
     facts: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    """The names of those of which something is wrong, by its code."""
+    """The names of the agents of which something is wrong, by the code of what is wrong."""
 
     @property
     def joined(self) -> int:
-        """How many there are."""
+        """Returns how many agents joined."""
         return self.up + len(self.away) + len(self.never_came)
 
 
 class AgentBook:
-    """The lists of the admin API."""
+    """The source of the admin API's lists of agents."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class AgentBook:
         seen: LastSeen,
         told: Callable[[str], Sequence[Fact]],
     ) -> None:
-        """Takes where to look.
+        """Keeps where to look for what is known of agents.
 
         Args:
             agents: what is so now.
@@ -88,7 +88,7 @@ class AgentBook:
             yield self._show(name, self._joined.agent(name))
 
     async def tally(self) -> Tally:
-        """Returns all agents, counted."""
+        """Returns the counts of all agents."""
         tally, turns = Tally(), Turns()
         for name in self._agents.names():
             await turns.pause()
@@ -105,7 +105,7 @@ class AgentBook:
         return tally
 
     def one(self, name: str) -> dict[str, Any] | None:
-        """Returns one agent; None for a name that nobody has or had."""
+        """Returns one agent as the admin API shows it; None for a name that nobody has or had."""
         listed = self._joined.agent(name)
         if listed is None and not self._agents.is_known(name):
             return None
@@ -141,7 +141,7 @@ class AgentBook:
         }
 
     def _facts(self, name: str, seen: Sighting | None) -> list[dict[str, Any]]:
-        """What is wrong with an agent, though it may be connected: as the server saw it, and as the box told."""
+        """Returns what is wrong with an agent, though it may be connected: as the server saw, and as the box told."""
         facts: list[dict[str, Any]] = []
         if seen is not None and seen.replaced is not None and datetime.now(UTC) - seen.replaced < CLONE_SHOWN:
             text = f"a second process with its identity was turned away, from {seen.replaced_from}"
@@ -151,7 +151,7 @@ class AgentBook:
 
 
 def _standing(view: AgentView, listed: ListedAgent | None, seen: Sighting | None) -> tuple[str, datetime | None, str]:
-    """Returns the state of an agent, since when, and why it was down last."""
+    """Returns the state of an agent, since when it is so, and why it was down last."""
     record = listed.record if listed is not None else None
     if record is not None and record.revoked is not None:
         return REVOKED, record.revoked, record.reason or "its name was taken away"

@@ -1,4 +1,4 @@
-"""What may be asked of a running server, on its admin socket and at the fleet API's listener: see openapi.json."""
+"""Answers what is asked of a running server, on its admin socket and at the fleet API's listener: see openapi.json."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from tunnel.core.wire.names import close_name, meant
 from tunnel.core.wire.principal import PrincipalKind
 
 FRAME_LOG_S = 600.0
-"""After so long an agent's frames are logged no more: a line for each is much, and whoever looks may forget it."""
+"""Seconds after which an agent's frames are logged no more: a line for each is much, and whoever looks may forget it.
+"""
 MAX_LIFE = timedelta(days=3650)
 MAX_REASON_CHARS = 200
 
@@ -37,7 +38,7 @@ Change = Callable[[AdminCall], Awaitable[Done]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
-    """What the answers are made of."""
+    """The parts of the server that the answers are made of."""
 
     status: Status
     book: AgentBook
@@ -46,16 +47,18 @@ class Served:
     events: EventBook
     administration: Administration
     reload: Callable[[str], Awaitable[Reloaded]]
-    """Reads the configuration; is told why."""
+    """Reads the configuration again, and is told why it does."""
     config_path: str
     audit: Audit
 
 
 class Api:
-    """Adds its routes once, and answers them."""
+    """The admin API: it adds its routes once, and answers them."""
 
     def __init__(self, served: Served, routes: Routes) -> None:
-        """Whoever may ask is an administrator; each change is recorded with who asked for it."""
+        """Adds the routes to `routes`. Whoever may ask is an administrator; each change is recorded with who asked for
+        it.
+        """
         self._served = served
         for method, path, handler in (
             ("GET", "status", self._status),
@@ -81,7 +84,7 @@ class Api:
     # Internal - records
 
     def _recorded(self, action: str, change: Change) -> Handler:
-        """Records who did what, whether or not it succeeded."""
+        """Returns a handler that makes a change and records who did what, whether or not it succeeded."""
 
         async def handle(call: AdminCall) -> object:
             try:
@@ -218,7 +221,7 @@ _HTTP = {
     faults.SIGNER_FAILED: 503,
     faults.AUTHORITY_IS_YOURS: 409,
 }
-"""What HTTP calls the causes of what could not be done; all others are the request's, 400."""
+"""The HTTP statuses of the causes of what could not be done; all other causes are the request's, 400."""
 
 
 def _who(call: AdminCall) -> Json:
@@ -227,7 +230,7 @@ def _who(call: AdminCall) -> Json:
 
 
 def _named(call: AdminCall) -> Json:
-    """What stands in the path, by the names that records have for it."""
+    """Returns what stands in the path, by the names that records have for it."""
     return {"agent" if name == "name" else name: value for name, value in call.values.items()}
 
 

@@ -26,28 +26,30 @@ from tunnel.core.wire.faults import AGENT_REVOKED
 from tunnel.core.wire.host_port import split_host_port
 
 MAX_EVENTS = 10_000
-"""Some 4 MB. A restart makes an event of each agent, and must not push out what went before."""
+"""How many events are kept, which take some 4 MB. A restart makes an event of each agent, and must not push out what
+went before.
+"""
 MAX_TEXT_CHARS = 300
 FOLD_S = 60.0
-"""After so long the same is told again: a box that is turned away comes back and back."""
+"""Seconds after which the same is told again: a box that is turned away comes back and back."""
 MAX_FOLDED = 4096
 LOST = "lost"
-"""The kind of what stands where events are missing."""
+"""The kind of the event that stands where events are missing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened."""
+    """An event: something that happened, and when."""
 
     seq: int
     time: datetime
     kind: str
     agent: str
-    """Empty: it is about no agent."""
+    """The name of the agent that it is about; empty when it is about none."""
     text: str
 
     def as_json(self) -> dict[str, Any]:
-        """Returns it as the admin API shows it."""
+        """Returns the event as the admin API shows it."""
         return {
             "seq": self.seq, "time": self.time, "kind": self.kind, "agent": self.agent or None, "text": self.text,
         }  # fmt: skip
@@ -62,7 +64,7 @@ def begin_now() -> int:
 
 
 class EventBook:
-    """The ring, and who waits for more."""
+    """The ring of the last events, and the wait for more."""
 
     def __init__(self, begin: int, max_events: int = MAX_EVENTS) -> None:
         """Knows no events yet.
@@ -76,12 +78,12 @@ class EventBook:
         self._seq = begin
         self._news = asyncio.Event()
         self._folded: OrderedDict[tuple[str, str, str], float] = OrderedDict()
-        """When an event that may come again and again was told last."""
+        """The time when each event that may come again and again was told last."""
 
     # Public
 
     def tell(self, kind: str, text: str, agent: str = "") -> None:
-        """Takes one event."""
+        """Adds one event, and wakes those that follow."""
         self._seq += 1
         self._events.append(Event(self._seq, datetime.now(UTC), kind, agent, text[:MAX_TEXT_CHARS]))
         self._news.set()
@@ -105,7 +107,7 @@ class EventBook:
         return found
 
     async def follow(self, seq: int) -> AsyncGenerator[object, None]:
-        """Yields what came behind an event as JSON, and then what comes."""
+        """Yields the events behind number `seq` as JSON, and then each that comes."""
         while True:
             news = self._news
             for event in self.since(seq):
@@ -117,7 +119,7 @@ class EventBook:
     # Public - what is told
 
     def agent_changed(self, agent: AgentView, *, first: bool) -> None:
-        """An agent came or went; `first`: it came for the first time since it joined."""
+        """Adds that an agent came or went. `first` says that it came for the first time since it joined."""
         if agent.connected:
             text = f"{'came for the first time' if first else 'is back'}, from {agent.address}"
             self.tell("back", f"{text}, version {agent.version}", agent.name)
@@ -125,21 +127,21 @@ class EventBook:
             self.tell("away", agent.reason or "its link is down", agent.name)
 
     def joined(self, name: str, anew: bool) -> None:
-        """A box joined; `anew`: the name was another key's before."""
+        """Adds that a box joined. `anew` says that the name was another key's before."""
         self.tell("joined", "joined anew, with another key" if anew else "joined", name)
 
     def lost_name(self, name: str, error: TunnelError) -> None:
-        """An agent's name was taken away."""
+        """Adds that an agent's name was taken away."""
         self.tell("revoked" if error.fault is AGENT_REVOKED else "forgotten", str(error), name)
 
     def refused(self, name: str, address: str, error: TunnelError) -> None:
-        """An agent was turned away."""
+        """Adds that an agent was turned away; the same again is added only after FOLD_S."""
         kind = "replaced" if error.code is Code.REPLACED else "refused"
         host, _ = split_host_port(address)
         self._tell_folded(kind, f"turned away at {host}: {error.fault.code}: {error}", name)
 
     def reloaded(self, one: Reloaded) -> None:
-        """The configuration was read."""
+        """Adds that the configuration was read, or could not be."""
         if one.fault:
             self.tell("config", f"the file cannot be used, the configuration before it stays: {one.fault}")
         else:
@@ -147,7 +149,7 @@ class EventBook:
             self.tell("config", f"generation {one.generation}: {', '.join(one.changed)}{restart}")
 
     def expiry(self, certificate: Watched) -> None:
-        """The end of a certificate is near."""
+        """Adds that the end of a certificate is near."""
         self.tell("expiry", certificate.told(datetime.now(UTC)))
 
     # Internal

@@ -1,4 +1,4 @@
-"""What the server counts, in Prometheus' words.
+"""Shows what the server counts, in Prometheus' words.
 
 Names that begin with `konnectivity_` mean here what they mean in konnectivity's server, so that its dashboards and
 alerts go on working; what has no equal meaning is not offered under its name.
@@ -36,57 +36,57 @@ _REASONS = {
     Code.SHUTTING_DOWN: "backend_close",
     Code.CANCELLED: "frontend_close",
 }
-"""konnectivity's words for why a dial failed; all else is `error_response`."""
+"""The words of konnectivity for why a dial failed; all else is `error_response`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sources:
-    """What is asked at each scrape."""
+    """The sources that are asked at each scrape."""
 
     agents: Agents
     live: LiveOpens
     logins: RefusedLogins
     audit: AuditLog
     connections: Callable[[], Mapping[str, int]]
-    """How many clients each listener serves."""
+    """Returns how many clients each listener serves."""
     lost_lines: Callable[[], int]
-    """What is missing in the log so far."""
+    """Returns how many lines are missing in the log so far."""
     parts: Callable[[], Mapping[str, bool]]
-    """Whether each part of the server is up."""
+    """Returns whether each part of the server is up, by its name."""
     expiries: Callable[[], Mapping[str, datetime]]
-    """When the server's certificates end."""
+    """Returns when the server's certificates end."""
     unreadable: Callable[[], int]
-    """How many records of agents and tokens cannot be read."""
+    """Returns how many records of agents and tokens cannot be read."""
     links: Links
     handshakes_failed: Callable[[], Mapping[str, Mapping[Cause, int]]]
     """TLS handshakes that failed, by listener and cause; agents' are those of `tunnel`."""
     config: Callable[[], Config | None]
-    """How the configuration stands; None while nobody follows a file."""
+    """Returns how the configuration stands; None while nobody follows a file."""
     cluster_ages_s: Callable[[], Mapping[str, float]]
-    """How long ago the cluster's API was heard of each kind of object."""
+    """Returns how many seconds ago the cluster's API was heard of each kind of object."""
 
 
 class Links(Protocol):
-    """The links of agents so far, counted; see `AgentSessions`."""
+    """The counts of agents' links so far; see `AgentSessions`."""
 
     @property
     def links(self) -> Mapping[str, int]:
-        """By whether they began a session or resumed one."""
+        """Returns how many links there were, by whether they began a session or resumed one."""
         ...
 
     @property
     def lost(self) -> Mapping[str, int]:
-        """Those that ended, by the code of the cause."""
+        """Returns how many links ended, by the code of the cause."""
         ...
 
     @property
     def refused(self) -> Mapping[str, int]:
-        """Those that were turned away, by the code of the cause."""
+        """Returns how many agents were turned away, by the code of the cause."""
         ...
 
 
 class Config(Protocol):
-    """How the configuration stands; see `DesiredState`."""
+    """The state of the configuration; see `DesiredState`."""
 
     generation: int
     fault: str
@@ -98,7 +98,7 @@ class Metrics:
     """All figures of one server. The door tells it what happens; the rest is read when somebody asks."""
 
     def __init__(self, version: str, sources: Sources) -> None:
-        """`version`: of this build."""
+        """Starts all counters at 0. `version` is that of this build."""
         self._prometheus = prometheus = CollectorRegistry()
         self._dials = Counter("longline_dials", "Dials by outcome.", ["frontend", "code"], registry=prometheus)
         self._dial_s = _histogram("longline_dial_duration_seconds", "Time to an answer.", DIAL_BUCKETS_S, prometheus)
@@ -122,11 +122,11 @@ class Metrics:
         prometheus.register(_Now(version, sources, self._k_failures))
 
     def render(self) -> bytes:
-        """All of it in the text format."""
+        """Returns all figures in the text format."""
         return generate_latest(self._prometheus)
 
     def answered(self, frontend: str, code: Code, seconds: float) -> None:
-        """See OpenCounts."""
+        """Counts that an open was answered; see OpenCounts."""
         figures = self._of(frontend)
         figures.dial_s.observe(seconds)
         self._k_dial_s.observe(seconds)
@@ -137,7 +137,7 @@ class Metrics:
             self._k_failures[_REASONS.get(code, "error_response")] += 1
 
     def ended(self, frontend: str, reason: str, seconds: float) -> None:
-        """See OpenCounts."""
+        """Counts that a stream is over; see OpenCounts."""
         figures = self._of(frontend)
         if reason == "closed":
             figures.closed.inc()
@@ -170,7 +170,7 @@ class _Frontend:
 
 
 class _Now(Collector):
-    """What is so at the moment of a scrape."""
+    """The collector of what is so at the moment of a scrape."""
 
     def __init__(self, version: str, sources: Sources, failures: Mapping[str, int]) -> None:
         self._version = version
@@ -178,7 +178,7 @@ class _Now(Collector):
         self._failures = failures
 
     def collect(self) -> Iterator[Metric]:
-        """Called by prometheus_client."""
+        """Yields the figures of this moment; prometheus_client calls it at each scrape."""
         yield _gauge("longline_build_info", "Which build this is.", ["version"], {(self._version,): 1.0})
         sources = self._sources
         agents = sources.agents.agents()

@@ -1,4 +1,4 @@
-"""What runs now, as the admin API shows it: a list, or a line for each change."""
+"""Shows what runs now in the admin API: as a list, or as a line for each change."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from tunnel.aio.process.tasks import TaskOwner
 from tunnel.aio.process.turns import Turns
 
 MOVED_S = 1.0
-"""How often it is told that bytes moved, and how soon a change is told at the latest."""
+"""Seconds between two looks at the whole table: how often it is told that bytes moved, and how soon a change is told at
+the latest.
+"""
 MAX_AHEAD = 1024
-"""Changes that may wait for the reader; what is beyond is made up for by the next look at the whole table."""
+"""How many changes may wait for the reader; what is beyond is made up for by the next look at the whole table."""
 
 Told = tuple[Change, OpenView]
 
 
 def shown(view: OpenView) -> dict[str, Any]:
-    """Returns one open."""
+    """Returns one open as the admin API shows it."""
     return {
         "id": view.id,
         "trace_id": view.trace_id,

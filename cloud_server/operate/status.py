@@ -1,4 +1,6 @@
-"""How the server fares: a verdict in one line, and a warning with a code and a remedy for each thing that is wrong."""
+"""Tells how the server fares: a verdict in one line, and a warning with a code and a remedy for each thing that is
+wrong.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +17,11 @@ from tunnel.core.wire import faults
 from tunnel.core.wire.faults import Fault
 
 NAMED = 5
-"""Agents that a line names; the others are counted."""
+"""How many agents a line names; the others are counted."""
 SILENT = timedelta(hours=1)
-"""After so long a box that joined and never came is no longer just on its way."""
+"""How long a box that joined and never came counts as on its way; after that there is a warning."""
 SETTLED_S = 60.0
-"""After a start, agents need some time to come back."""
+"""Seconds after a start in which agents are not missed yet: they need some time to come back."""
 _ASK_CLUSTER = "kubectl get nodes, with the file of [kubernetes] kubeconfig"
 GOOD, WARNING, BAD = "good", "warning", "bad"
 
@@ -27,19 +29,19 @@ Json = dict[str, Any]
 
 
 class Config(Protocol):
-    """How the configuration stands; see `DesiredState`."""
+    """The state of the configuration; see `DesiredState`."""
 
     fault: str
     needs_restart: list[str]
 
     def as_json(self) -> Json:
-        """Returns it as it is shown."""
+        """Returns the state of the configuration as the admin API shows it."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sources:
-    """What is asked for each status."""
+    """The sources that are asked for each status."""
 
     version: str
     since: datetime
@@ -47,28 +49,28 @@ class Sources:
     config_path: str
     agents: Callable[[], Awaitable[Tally]]
     joined_at: Callable[[str], datetime | None]
-    """When an agent joined; None when that cannot be told."""
+    """Returns when an agent joined; None when that cannot be told."""
     opens: Callable[[], int]
     parts: Parts
     certificates: Callable[[], Sequence[Watched]]
-    """The server's own."""
+    """Returns the server's own certificates."""
     users: Callable[[], Sequence[Watched]]
-    """Of users, seen in use, whose end is near."""
+    """Returns the certificates of users that were seen in use and end soon."""
     late_agents: Callable[[], Sequence[str]]
-    """Agents whose certificate was not renewed in time."""
+    """Returns the agents whose certificate was not renewed in time."""
     config: Config
     audit: AuditLog
     lost_lines: Callable[[], int]
     store_fault: Callable[[], str]
     unreadable: Callable[[], int]
-    """How many records of agents and tokens cannot be read."""
+    """Returns how many records of agents and tokens cannot be read."""
     cluster_away: Callable[[], str]
     cluster_ages_s: Callable[[], Mapping[str, float]]
 
 
 @dataclass(frozen=True, slots=True)
 class Warned:
-    """Something that is wrong."""
+    """A warning: something that is wrong."""
 
     fault: Fault
     text: str
@@ -77,18 +79,18 @@ class Warned:
     """Whether the server does not do what it is there for."""
 
     def as_json(self) -> Json:
-        """Returns it as it is shown."""
+        """Returns the warning as the admin API shows it."""
         return {"code": self.fault.code, "text": self.text, "remedy": self.remedy}
 
 
 class Status:
-    """Answers `GET status`."""
+    """The status of a server, which answers `GET status`."""
 
     def __init__(self, sources: Sources) -> None:
         self._sources = sources
 
     async def as_json(self) -> Json:
-        """Returns how it all stands at this moment."""
+        """Returns how it all stands at this moment, as the admin API shows it."""
         sources, now = self._sources, datetime.now(UTC)
         tally = await sources.agents()
         joined, up, opens = tally.joined, tally.up, sources.opens()

@@ -1,1 +1,1 @@
-"""From the address that a client asks for to the agent that reaches it."""
+"""Finds the way from the address that a client asks for to the agent that reaches it."""

@@ -1,4 +1,4 @@
-"""Who claims an address: `[[route]]`s that have it, nodes that have it or a pod with it, nodes' pod networks."""
+"""Finds who claims an address: `[[route]]`s that have it, nodes that have it or a pod with it, nodes' pod networks."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from tunnel.core.wire.errors import Code, OpenRefused
 from tunnel.core.wire.target_rule import TargetRule
 
 MAX_LISTED = 3
-"""Claims that a text names; one address may be that of a thousand sites."""
+"""How many claims a text names; one address may be that of a thousand sites."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoutePolicy:
-    """What the operator says one agent reaches: a `[[route]]`."""
+    """The rule of a `[[route]]`: what the operator says one agent reaches."""
 
     agent: str
     nodes: frozenset[str] = frozenset()
-    """Names of Nodes that are reached through it; a Node with the agent's own name always is."""
+    """The names of Nodes that are reached through the agent; a Node with the agent's own name always is."""
     targets: tuple[TargetRule, ...] = ()
     default: bool = False
-    """Whether it takes what nobody claims."""
+    """Whether the agent takes what nobody claims."""
 
 
 class Agents(Protocol):
-    """Which agents there are."""
+    """The agents that there are, as routing needs to know them."""
 
     def is_known(self, name: str) -> bool:
-        """Whether an agent of that name has joined or is connected."""
+        """Returns whether an agent of that name has joined or is connected."""
         ...
 
     def is_connected(self, name: str) -> bool:
-        """Whether its link is up."""
+        """Returns whether an agent's link is up."""
         ...
 
 
@@ -44,16 +44,18 @@ class Claims:
     """The narrowest claims of one address."""
 
     narrowness: int = -1
-    """The length of their prefix; that of a whole address for who has it; -1 for none at all."""
+    """The prefix length of the claims; that of a whole address for who has it; -1 when there are no claims."""
     agents: set[str | None] = field(default_factory=set)
-    """None for a node that has no agent: a pod there is none of anybody else's."""
+    """The agents that claim it; None among them stands for a node that has no agent: a pod there is none of anybody
+    else's.
+    """
     what: list[str] = field(default_factory=list)
-    """For people, such as `a pod of node site-a`."""
+    """The claims for people, such as `a pod of node site-a`."""
     of_pods: bool = False
-    """Whether one of them is a pod's, which has no name that it could be dialled by."""
+    """Whether one of the claims is a pod's, which has no name that it could be dialed by."""
 
     def add(self, narrowness: int, agent: str | None, what: str, *, of_pod: bool = False) -> None:
-        """One more; it counts if it is as narrow as the others, or narrower."""
+        """Adds a claim, which counts if it is as narrow as the others, or narrower."""
         if narrowness > self.narrowness:
             self.narrowness, self.agents, self.what, self.of_pods = narrowness, set(), [], False
         if narrowness == self.narrowness:
@@ -62,14 +64,14 @@ class Claims:
             self.of_pods |= of_pod
 
     def listed(self) -> str:
-        """They all, for people."""
+        """Returns all claims as a text for people; beyond MAX_LISTED they are counted."""
         said = sorted(set(self.what))
         more = [f"{len(said) - MAX_LISTED} more"] if len(said) > MAX_LISTED else []
         return " and ".join(said[:MAX_LISTED] + more)
 
 
 class Claimants:
-    """Looks for claims of an address."""
+    """The search for claims of an address."""
 
     def __init__(self, agents: Agents, policies: Sequence[RoutePolicy], cluster: ClusterIndex) -> None:
         self._agents = agents
@@ -78,12 +80,12 @@ class Claimants:
         self._cluster = cluster
 
     def agent_for(self, node: str) -> str | None:
-        """The agent that reaches a node; None when there is none."""
+        """Returns the agent that reaches a node; None when there is none."""
         agent = self._agent_of_node.get(node)
         return agent or (node if self._agents.is_known(node) else None)
 
     def of_policies(self, address: Address, port: int) -> Claims:
-        """The narrowest `[[route]]`s that have it."""
+        """Returns the claims of the narrowest `[[route]]`s that have an address."""
         claims = Claims()
         for policy in self._policies:
             for rule in policy.targets:
@@ -92,7 +94,8 @@ class Claimants:
         return claims
 
     def of_holders(self, address: Address) -> Claims:
-        """Who has this very address: nodes that have an agent, pods, and what endpoints say of either.
+        """Returns the claims of those who have this very address: nodes that have an agent, pods, and what endpoints
+        say of either.
 
         An endpoint of a pod is a copy, made a moment later: it counts only where no pod is known that has the address.
         """
@@ -112,7 +115,9 @@ class Claimants:
         return claims
 
     def of_networks(self, address: Address, than: Claims) -> Claims:
-        """The nodes with the narrowest pod network around it, if that is narrower than other claims; else those."""
+        """Returns the claims of the nodes with the narrowest pod network around an address, if that is narrower than
+        other claims; else those other claims.
+        """
         nodes, length = self._cluster.nodes_by_network(address)
         claims = Claims()
         for name, agent in self._with_agents(node.key.name for node in nodes):
@@ -132,5 +137,5 @@ def _name(key: Key) -> str:
 
 
 def ambiguous(what: str, advice: str) -> OpenRefused:
-    """Nobody guesses."""
+    """Returns the refusal of an address that more than one agent claims, since nobody guesses between them."""
     return OpenRefused(f"{what}: {advice}", Code.AMBIGUOUS)

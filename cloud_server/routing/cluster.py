@@ -1,4 +1,4 @@
-"""What a cluster's objects say of names and addresses: whose node, whose pods, whose service."""
+"""Indexes what a cluster's objects say of names and addresses: whose node, whose pods, whose service."""
 
 from __future__ import annotations
 
@@ -25,34 +25,34 @@ Kind = type[KubernetesObject]
 
 
 class ClusterIndex:
-    """Nodes, services, endpoints and pods by what a dial may name. Empty until the cluster was read."""
+    """The index of nodes, services, endpoints and pods by what a dial may name. Empty until the cluster was read."""
 
     def __init__(self) -> None:
         self._objects: dict[Kind, dict[Key, KubernetesObject]] = defaultdict(dict)
         self._found_by: dict[Kind, FoundBy] = defaultdict(FoundBy)
         self._prefixes: Counter[tuple[int, int]] = Counter()
-        """How many nodes have a pod network of this IP version and prefix length."""
+        """How many nodes have a pod network of each IP version and prefix length."""
         self._not_permitted: set[Kind] = set()
 
     # Public - what is there
 
     def nodes_by_host(self, host: str) -> list[Node]:
-        """Nodes with this name, or with this host name among their addresses."""
+        """Returns the nodes with this name, or with this host name among their addresses."""
         return self._nodes(host.lower())
 
     def nodes_by_address(self, address: Address) -> list[Node]:
-        """Nodes with this address: several, when sites use the same addresses."""
+        """Returns the nodes with this address: several, when sites use the same addresses."""
         return self._nodes(address)
 
     def pods_by_address(self, address: Address) -> list[Pod]:
-        """Pods with this address: several, when sites use the same addresses. One that is being deleted counts only
-        when no other has it: its address may have been handed on.
+        """Returns the pods with this address: several, when sites use the same addresses. One that is being deleted
+        counts only when no other has the address: it may have been handed on.
         """
         found = [pod for key in self._found_by[Pod].get(address) if isinstance(pod := self._objects[Pod].get(key), Pod)]
         return [pod for pod in found if not pod.leaving] or found
 
     def endpoints_by_address(self, address: Address) -> list[tuple[EndpointSlice, Endpoint]]:
-        """Endpoints with this among their addresses, ready or not, each with its slice."""
+        """Returns the endpoints with this among their addresses, ready or not, each with its slice."""
         return [
             (one, endpoint)
             for key in self._found_by[EndpointSlice].get(address)
@@ -62,11 +62,13 @@ class ClusterIndex:
         ]
 
     def may_read(self, kind: Kind) -> bool:
-        """Whether the API lets us read a kind, as far as is known."""
+        """Returns whether the API lets us read a kind, as far as is known."""
         return kind not in self._not_permitted
 
     def nodes_by_network(self, address: Address) -> tuple[list[Node], int]:
-        """Nodes with the narrowest pod network around an address, and the length of its prefix."""
+        """Returns the nodes with the narrowest pod network around an address, and the length of its prefix; no nodes
+        and 0 when there is none.
+        """
         lengths = sorted((length for version, length in self._prefixes if version == address.version), reverse=True)
         for length in lengths:
             if nodes := self._nodes(ipaddress.ip_network((address, length), strict=False)):
@@ -74,19 +76,19 @@ class ClusterIndex:
         return [], 0
 
     def service_by_address(self, address: Address) -> Service | None:
-        """The service with this cluster IP."""
+        """Returns the service with this cluster IP; None when there is none."""
         for key in self._found_by[Service].get(address):
             return self.service(key)
         return None
 
     def service(self, key: Key) -> Service | None:
-        """A service by its name."""
+        """Returns a service by its name; None when there is none."""
         found = self._objects[Service].get(key)
         return found if isinstance(found, Service) else None
 
     def endpoints(self, service: Service, port: int) -> list[tuple[Endpoint, int]]:
-        """The endpoints behind a port of a service, each with its own port: those that are ready, and when none is,
-        those that still serve while they end, as kube-proxy has it.
+        """Returns the endpoints behind a port of a service, each with its own port: those that are ready, and when none
+        is, those that still serve while they end, as kube-proxy has it.
         """
         name = service.ports.get(port)
         if name is None:
@@ -102,17 +104,19 @@ class ClusterIndex:
     # Public - keeping it up to date (kubernetes.follow.Index)
 
     def keep_only(self, kind: Kind, keys: AbstractSet[Key]) -> None:
-        """All other objects of a kind are gone."""
+        """Removes all objects of a kind but those with these keys, and notes that the kind may be read."""
         self._not_permitted.discard(kind)
         for key in self._objects[kind].keys() - keys:
             self.remove(kind, key)
 
     def not_permitted(self, kind: Kind) -> None:
-        """That kind may not be read, for now; what is known of it stays."""
+        """Notes that a kind may not be read, for now; what is known of it stays."""
         self._not_permitted.add(kind)
 
     def put(self, one: KubernetesObject) -> None:
-        """An object is new or different; most news of a pod is of what is not kept here."""
+        """Stores an object that is new or different. Nothing is done for one that is the same: most news of a pod is of
+        what is not kept here.
+        """
         kind = type(one)
         if self._objects[kind].get(one.key) == one:
             return
@@ -123,7 +127,7 @@ class ClusterIndex:
         self._prefixes.update(_prefixes(one))
 
     def remove(self, kind: Kind, key: Key) -> None:
-        """An object is gone."""
+        """Removes an object that is gone."""
         old = self._objects[kind].pop(key, None)
         if old is None:
             return

@@ -1,4 +1,4 @@
-"""Which objects have a name: nearly always one, and there are tens of thousands of names."""
+"""Finds which objects have a name: nearly always one has it, and there are tens of thousands of names."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from cloud_server.kubernetes.objects import Key
 
 
 class FoundBy:
-    """From a name, or an address, to the keys of the objects that have it."""
+    """The keys of the objects that have a name, or an address."""
 
     def __init__(self) -> None:
         self._one: dict[Hashable, Key] = {}
-        """A set with one key in it would take 216 bytes more."""
+        """The key of each name that one object has. A set with one key in it would take 216 bytes more."""
         self._more: dict[Hashable, set[Key]] = {}
-        """All keys of a name that several objects have."""
+        """All keys of each name that several objects have."""
 
     def add(self, name: Hashable, key: Key) -> None:
-        """An object has a name."""
+        """Notes that an object has a name."""
         if name in self._more:
             self._more[name].add(key)
         elif self._one.setdefault(name, key) != key:
             self._more[name] = {self._one.pop(name), key}
 
     def discard(self, name: Hashable, key: Key) -> None:
-        """It has it no more."""
+        """Notes that an object does not have a name any more."""
         if (keys := self._more.get(name)) is not None:
             keys.discard(key)
             if len(keys) == 1:
@@ -34,7 +34,7 @@ class FoundBy:
             del self._one[name]
 
     def get(self, name: Hashable) -> list[Key]:
-        """The keys of those that have it, in order."""
+        """Returns the keys of the objects that have a name, in order; empty when none has it."""
         if (key := self._one.get(name)) is not None:
             return [key]
         return sorted(self._more.get(name, ()))

@@ -1,4 +1,4 @@
-"""The `host:port` that a client asks for, as text: what can be said of it without knowing any agent."""
+"""Parses the `host:port` that a client asks for, as text: what can be said of it without knowing any agent."""
 
 from __future__ import annotations
 
@@ -20,22 +20,23 @@ _PORT = re.compile(r"[0-9]{1,5}")
 
 
 class Authority(NamedTuple):
-    """What was asked for."""
+    """The host and port that a client asked for."""
 
     host: str
-    """In lower case, without brackets or a trailing dot."""
+    """The host, in lower case, without brackets or a trailing dot."""
     port: int
-    """0 when `route` is to a service that has none."""
+    """The port; 0 when `route` is to a service that has none."""
     address: Address | None = None
-    """The host, when it is an address."""
+    """The host as an address; None when it is a name."""
     route: Route | None = None
-    """Set when the name itself says which agent and what there."""
+    """The route, when the name itself says which agent and what there; None when it does not."""
 
 
 def agent_meant(name: str) -> str:
-    """The agent in whose network a target is meant, from the name that a client gave beside its token.
+    """Returns the agent in whose network a target is meant, from the name that a client gave beside its token.
 
-    `site-a.longline` makes 127.0.0.1:6443 that of site-a's box. Empty for any other name: then the target says it all.
+    `site-a.longline` makes 127.0.0.1:6443 that of site-a's box. For any other name the result is empty: then the target
+    says it all.
     """
     name = name.lower()
     agent = name.removesuffix(SUFFIX)
@@ -43,7 +44,7 @@ def agent_meant(name: str) -> str:
 
 
 def parse_authority(authority: str) -> Authority:
-    """Read it.
+    """Parses a `host:port`.
 
     A host behind an agent is a DNS name or an IPv4 address as it is (`10.1.0.9.box-7.longline`), or an IPv6 address
     with `-` for `:` (`fd00--9.box-7.longline`).
@@ -72,7 +73,7 @@ def parse_authority(authority: str) -> Authority:
 
 
 def parse_target(authority: str) -> TcpTarget:
-    """Read a `host:port` that is meant in an agent's own network.
+    """Parses a `host:port` that is meant in an agent's own network.
 
     Raises:
         OpenRefused: UNKNOWN_AGENT; it is none.
@@ -94,7 +95,7 @@ def _port(text: str) -> int:
 
 
 def _address(host: str) -> Address | None:
-    """The address that a host is; only IPv6 stands in brackets, and always does."""
+    """Returns the address that a host is; None for a name. Only IPv6 stands in brackets, and always does."""
     bracketed = host.startswith("[") and host.endswith("]")
     if not bracketed and "." not in host:  # an agent's name, as a rule: that it is no address costs 3 us to find out
         return None

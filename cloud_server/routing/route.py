@@ -1,4 +1,4 @@
-"""One way to what a client asked for."""
+"""Holds a route: one way to what a client asked for."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ _SERVICE_NAME = re.compile(r"([a-z0-9-]+)\.([a-z0-9-]+)\.svc(\..+)?")
 
 
 class Router:
-    """From `host:port` to the routes there."""
+    """The way from `host:port` to the routes there."""
 
     def __init__(
         self,
@@ -49,7 +49,9 @@ class Router:
         *,
         shuffle: Callable[[list[Route]], None] = random.shuffle,
     ) -> None:
-        """`cluster`: None when there is no kubeconfig. `shuffle` spreads dials over agents that are as good."""
+        """Routes among `agents`. `cluster` is None when there is no kubeconfig. `shuffle` spreads dials over agents
+        that are as good as each other.
+        """
         self._agents = agents
         self._policies = policies
         self._cluster = cluster or ClusterIndex()
@@ -57,7 +59,7 @@ class Router:
         self._shuffle = shuffle
 
     def routes(self, authority: str) -> list[Route]:
-        """The ways there, in the order to try them; at least one.
+        """Returns the ways to what a client asked for, in the order to try them; at least one.
 
         Raises:
             OpenRefused: UNKNOWN_AGENT, nobody reaches it; AMBIGUOUS, more than one agent might be meant; UNREACHABLE,
@@ -117,7 +119,9 @@ class Router:
         return self._to_claimant(address, port, claims)
 
     def _by_claims(self, address: Address, port: int, of_policies: Claims, what: str = "") -> list[Route]:
-        """Where an address leads that is no service's, and in no `[[route]]` of its own; `what` it is, for people."""
+        """Returns the routes to an address that is no service's, and in no `[[route]]` of its own; `what` says for
+        people what it is.
+        """
         holders = self._claimants.of_holders(address)
         if holders.agents == {None}:
             # Not the pod network around it: this pod is elsewhere.
@@ -192,7 +196,9 @@ class Router:
         )
 
     def _best_first(self, routes: list[Route], version: int = 0) -> list[Route]:
-        """In any order, but those first whose agent is connected, and of them those of an IP version; 0: of any."""
+        """Returns routes in any order, except that those whose agent is connected come first, and of them those of an
+        IP version; 0 means any version.
+        """
         if len(routes) < 2:
             return routes
         self._shuffle(routes)

@@ -1,1 +1,1 @@
-"""Who somebody is, and the state folder that says so."""
+"""Decides who somebody is, and keeps the state folder that says so."""

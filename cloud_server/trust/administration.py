@@ -1,4 +1,4 @@
-"""What an operator does to the records of a server: the same functions in a running server and in a command."""
+"""Changes and lists a server's records for an operator: the same functions in a running server and in a command."""
 
 from __future__ import annotations
 
@@ -41,48 +41,52 @@ class AdministrationFailed(FaultError):
 
     @classmethod
     def of(cls, error: FaultError) -> AdministrationFailed:
-        """For what a part of ours could not do."""
+        """Returns this failure with the text and the fault of an error of one of our parts."""
         return cls(error.text, error.fault)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedAgent:
-    """An agent for lists, joined, revoked or not to be read."""
+    """An agent as lists show it: joined, revoked, or with a record that cannot be read."""
 
     name: str
     record: AgentRecord | None
-    """None: it cannot be read."""
+    """The record; None when it cannot be read and was never known."""
     unreadable: str
     """Why its record cannot be read; empty when it can. `record` is what was known before then."""
     sighting: Sighting | None
-    """None: it never came."""
+    """The last sighting of the agent; None when it never came."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedToken:
-    """A token for lists. Nothing of it is secret."""
+    """A token as lists show it. Nothing of it is secret."""
 
     token_id: str
-    """What `revoke_tokens` takes; of a user's token the first digits of its hash, as in the proofs of audit records."""
+    """The id that `revoke_tokens` takes: the first digits of the record's key. For a user's token that is its hash, as
+    in the proofs of audit records.
+    """
     user: str
-    """Whose it is; empty for a token to join with."""
+    """The user whose token it is; empty for a token to join with."""
     agent: str
-    """Whom it lets join; empty for a user's."""
+    """The agent that it lets join; empty for a user's token."""
     created: datetime | None
-    """None: it is not known."""
+    """When it was made; None when that is not known."""
     expires: datetime | None
-    """None: it does not end."""
+    """When it ends; None when it does not end."""
     used: datetime | None
-    """When somebody joined with it; None: nobody did."""
+    """When somebody joined with it; None when nobody did."""
     unreadable: str
     """Why its record cannot be read; empty when it can."""
 
 
 class Administration:
-    """Changes and lists."""
+    """The changes and lists that an operator may ask for."""
 
     def __init__(self, store: Store, agents: JoinedAgents, signer: Signer | None) -> None:
-        """`signer`: None with an authority of the user's own, which makes all certificates."""
+        """Works on the records of `store`. `signer` is None with an authority of the user's own, which makes all
+        certificates.
+        """
         self._store = store
         self._agents = agents
         self._signer = signer
@@ -92,16 +96,16 @@ class Administration:
     # Public
 
     def agents(self) -> Sequence[ListedAgent]:
-        """All agents, by name."""
+        """Returns all agents, by name."""
         return [listed for name in self.agent_names() if (listed := self.agent(name)) is not None]
 
     def agent_names(self) -> Sequence[str]:
-        """The names of all agents, the revoked among them, in order."""
+        """Returns the names of all agents, also of the revoked, in order."""
         self._store.catch_up()
         return [record.key for record in self._store.list(AGENTS)]
 
     def agent(self, name: str) -> ListedAgent | None:
-        """One agent; None when no agent of that name joined."""
+        """Returns one agent; None when no agent of that name joined."""
         record = self._store.get(AGENTS, name)
         if record is None:
             return None
@@ -113,7 +117,7 @@ class Administration:
         )
 
     async def create_join_token(self, agent: str, life: timedelta = DEFAULT_LIFE) -> str:
-        """A one-time token for a box.
+        """Returns a new one-time token for a box, which is good for `life`.
 
         Raises:
             AdministrationFailed: the name cannot be used, or nothing can be signed or kept.
@@ -129,10 +133,10 @@ class Administration:
             raise AdministrationFailed.of(error) from error
 
     async def create_user_token(self, user: str, life: timedelta | None = None) -> str:
-        """A bearer token for a user; only its hash is kept. `life` None: it does not end.
+        """Returns a new bearer token for a user; only its hash is kept. With `life` None it does not end.
 
         Raises:
-            AdministrationFailed: as above.
+            AdministrationFailed: the name cannot be used, or the token cannot be kept.
         """
         check_user_name(user)
         try:
@@ -141,16 +145,16 @@ class Administration:
             raise AdministrationFailed.of(error) from error
 
     def tokens(self) -> Sequence[ListedToken]:
-        """All tokens of users, and those to join with, used or expired ones for a month."""
+        """Returns all tokens of users, and those to join with; used or expired ones are listed for a month."""
         self._store.catch_up()
         found = [_user_token(record) for record in self._store.list(USER_TOKENS)]
         return found + [_join_token(record) for record in self._store.list(JOIN_TOKENS)]
 
     async def revoke_tokens(self, *, token_id: str = "", user: str = "") -> int:
-        """Take away the token whose id begins so, or all tokens of a user; returns how many there were.
+        """Takes away the token whose id begins with `token_id`, or all tokens of a user; returns how many there were.
 
         Raises:
-            AdministrationFailed: there is none, several have ids that begin so, or that cannot be kept.
+            AdministrationFailed: there is none, several have ids that begin so, or the change cannot be kept.
         """
         self._store.catch_up()
         users = self._store.list(USER_TOKENS)
@@ -176,10 +180,10 @@ class Administration:
         return len(gone)
 
     async def revoke_agent(self, name: str, reason: str = "") -> None:
-        """Take an agent's name away.
+        """Takes an agent's name away.
 
         Raises:
-            AdministrationFailed: it has not joined, or that cannot be kept.
+            AdministrationFailed: the agent has not joined, or the change cannot be kept.
         """
         try:
             done = await self._agents.revoke(name, reason)
@@ -188,10 +192,10 @@ class Administration:
         self._check_known(name, known=done)
 
     async def forget_agent(self, name: str) -> None:
-        """Know nothing of an agent any more.
+        """Forgets an agent, as if it had never joined.
 
         Raises:
-            AdministrationFailed: as above.
+            AdministrationFailed: the agent has not joined, or the change cannot be kept.
         """
         try:
             done = await self._agents.forget(name)
@@ -208,7 +212,7 @@ class Administration:
 
 
 def check_user_name(user: str) -> None:
-    """Make sure that a text may name a user.
+    """Makes sure that a text may name a user.
 
     Raises:
         AdministrationFailed: it may not.

@@ -1,4 +1,4 @@
-"""The agents that joined: which key each name belongs to, and whether it still does."""
+"""Knows the agents that joined: which key each name belongs to, and whether it still does."""
 
 from __future__ import annotations
 
@@ -18,49 +18,53 @@ from tunnel.core.wire.names import is_agent_name
 _log = structlog.get_logger("cloud.agents")
 
 FORGET = "run cloud-server agent forget on the server"
-"""The way back with the user's own authority, where there are no tokens."""
+"""The way back for a box with the user's own authority, where there are no tokens."""
 ANOTHER_TOKEN = "run edge-agent join with a new token"  # noqa: S105 - what to do, not a token
 UNREADABLE_RETRY_S = 15.0
-"""When a box is to ask again whose record cannot be read: it is nothing that the box did."""
+"""Seconds after which a box is to ask again whose record cannot be read: it is nothing that the box did."""
 
 OnLost = Callable[[str, TunnelError], None]
-"""Is told of an agent that lost its name, and why."""
+"""A function that is told of each agent that lost its name, and why."""
 
 
 class IdentityRejected(TunnelError):
-    """A certificate does not stand for the agent (any more), for as long as nobody does something about it; the text is
-    for the box's owner.
+    """A certificate does not stand for the agent, or not any more, for as long as nobody does something about it. The
+    text is for the box's owner.
     """
 
     default_code = Code.IDENTITY_REJECTED
 
     def __init__(self, text: str, *, fault: Fault | None = None, mended_here: bool = False) -> None:
-        """`mended_here`: a command on the server may put it right, without anybody at the box."""
+        """`mended_here` says that a command on the server may put it right, without anybody at the box."""
         super().__init__(text, fault=fault)
         self.mended_here = mended_here
 
 
 class JoinedAgents:
-    """The agents of a store."""
+    """The agents that a store has records of."""
 
     def __init__(self, store: Store, *, pins_unknown: bool) -> None:
-        """`pins_unknown`: certificates come from the user's own authority, so the first key seen is the name's key."""
+        """Reads the records of `store`. `pins_unknown` says that certificates come from the user's own authority, so
+        that the first key seen is the name's key.
+        """
         self._store = store
         self._pins_unknown = pins_unknown
 
     # Public - KnownAgents
 
     def names(self) -> Iterable[str]:
-        """Every agent that joined and was not revoked; those whose records cannot be read are among them."""
+        """Returns the names of all agents that joined and were not revoked, also those whose records cannot be read."""
         return [record.key for record in self._store.list(AGENTS) if not _is_revoked(record)]
 
     def joined(self, name: str) -> datetime | None:
-        """When an agent joined; None when it did not, or was revoked, or that cannot be read."""
+        """Returns when an agent joined; None when it did not, or was revoked, or that cannot be read."""
         record = self.get(name)
         return record.joined if record is not None and record.revoked is None else None
 
     def validity(self, name: str) -> Validity | None:
-        """Of an agent's certificate, where that is known and the agent was not revoked."""
+        """Returns the period in which an agent's certificate is valid; None when that is not known, or the agent was
+        revoked.
+        """
         record = self.get(name)
         return record.validity if record is not None and record.revoked is None else None
 
@@ -70,7 +74,7 @@ class JoinedAgents:
         """Returns when a certificate's key is the name's.
 
         Raises:
-            IdentityRejected: revoked, unknown, or another key.
+            IdentityRejected: the name was revoked, is unknown, or belongs to another key.
             SessionRefused: that cannot be told now.
         """
         digest = spki_sha256.hex()
@@ -97,11 +101,13 @@ class JoinedAgents:
     # Public
 
     def get(self, name: str) -> AgentRecord | None:
-        """One agent, revoked or not, as it is known; None when it did not join, or that cannot be read."""
+        """Returns the record of one agent, revoked or not, as it is known; None when it did not join, or that cannot be
+        read.
+        """
         return value_of(self._store.get(AGENTS, name))
 
     def when_lost(self, on_lost: OnLost) -> None:
-        """Have `on_lost` called for each agent that loses its name from now on, by whomever."""
+        """Makes `on_lost` be called for each agent that loses its name from now on, whoever takes it away."""
 
         def changed(name: str, before: Record[AgentRecord] | None, after: Record[AgentRecord] | None) -> None:
             if before is None or _is_revoked(before):
@@ -114,7 +120,7 @@ class JoinedAgents:
         self._store.watch(AGENTS, changed)
 
     def when_joined(self, on_joined: Callable[[str, bool], None]) -> None:
-        """Have `on_joined` called for each agent that joins from now on, and with True if another key had its name."""
+        """Makes `on_joined` be called for each agent that joins from now on, with True if another key had its name."""
 
         def changed(name: str, before: Record[AgentRecord] | None, after: Record[AgentRecord] | None) -> None:
             old, new = value_of(before), value_of(after)
@@ -126,7 +132,7 @@ class JoinedAgents:
         self._store.watch(AGENTS, changed)
 
     async def certified(self, name: str, validity: Validity) -> None:
-        """Note how long the certificate is good that an agent was given.
+        """Stores how long the certificate that an agent was given is valid.
 
         Raises:
             StoreUnavailable: that cannot be written; nothing was changed.
@@ -134,19 +140,20 @@ class JoinedAgents:
         await self._change(name, lambda record: replace(record, validity=validity))
 
     async def revoke(self, name: str, reason: str = "") -> bool:
-        """Take a name away; False when nobody has it. A record that cannot be read cannot be kept either.
+        """Takes a name away. Returns False when nobody has it.
 
         Raises:
-            StoreUnavailable: as above.
+            StoreUnavailable: that cannot be written, or the record cannot be read and so not be kept; nothing was
+                changed.
         """
         now = datetime.now(UTC)
         return await self._change(name, lambda record: replace(record, revoked=now, reason=reason))
 
     async def forget(self, name: str) -> bool:
-        """Know nothing of a name any more, as if it had never joined; False when nobody has it.
+        """Forgets a name, as if it had never joined. Returns False when nobody has it.
 
         Raises:
-            StoreUnavailable: as above.
+            StoreUnavailable: that cannot be written; nothing was changed.
         """
         self._store.catch_up()
         if self._store.get(AGENTS, name) is None:
@@ -161,7 +168,8 @@ class JoinedAgents:
         return record is not None and record.revoked is None and record.spki_sha256 == digest
 
     async def _pin(self, name: str, digest: str) -> Record[AgentRecord] | None:
-        """Give a name to the first key that comes with it.
+        """Gives a name to the first key that comes with it. Returns the record of the name, which is another key's when
+        that came first.
 
         Raises:
             SessionRefused: that cannot be kept now.
@@ -178,7 +186,12 @@ class JoinedAgents:
         return self._store.get(AGENTS, name)
 
     async def _change(self, name: str, change: Callable[[AgentRecord], AgentRecord]) -> bool:
-        """Change a record, made anew should somebody else change it at the same time; False when there is none."""
+        """Changes a record, and does so anew when somebody else changed it at the same time. Returns False when there
+        is none.
+
+        Raises:
+            StoreUnavailable: the record cannot be read, or the change cannot be written.
+        """
         self._store.catch_up()
         while (found := self._store.get(AGENTS, name)) is not None:
             record = value_of(found)
@@ -196,6 +209,6 @@ class JoinedAgents:
 
 
 def _is_revoked(record: Record[AgentRecord]) -> bool:
-    """Whether it is known to be: a record that cannot be read is not."""
+    """Returns whether a record is known to be revoked: one that cannot be read is not."""
     known = value_of(record)
     return known is not None and known.revoked is not None

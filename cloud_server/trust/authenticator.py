@@ -1,4 +1,5 @@
-"""The one place that says who somebody is: from a certificate, a token, a unix socket, or the port that was asked.
+"""Says who somebody is: from a certificate, a token, a unix socket, or the port that was asked. It is the one place for
+it.
 
 Every method is called in the event loop for each connection or request, and takes microseconds.
 """
@@ -15,21 +16,21 @@ from tunnel.aio.identity.spiffe import IdentityUnclear, split_uri
 from tunnel.core.wire.principal import Principal, PrincipalKind
 
 KUBE_APISERVER = "kube-apiserver"
-"""The name of whoever speaks konnectivity's protocol on the unix socket: there is no other user of it."""
+"""The name of whoever speaks konnectivity's protocol on the unix socket: kube-apiserver is its only user."""
 PROOF_DIGITS = 12
-"""Of a token's hash, in its proof and in lists: enough to tell tokens apart, too few to be of use."""
+"""How many digits of a token's hash its proof and lists have: enough to tell tokens apart, too few to be of use."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserToken:
-    """What is kept of a user's bearer token."""
+    """The record that is kept of a user's bearer token."""
 
     user: str
     sha256: str
-    """Of the token's text; hexadecimal."""
+    """The SHA-256 of the token's text, in hexadecimal."""
     created: datetime
     expires: datetime | None = None
-    """None: never."""
+    """When it ends; None when it does not end."""
     groups: tuple[str, ...] = ()
     scope: Scope = UNLIMITED
 
@@ -38,25 +39,25 @@ class Credentials(Protocol):
     """The tokens that were handed out."""
 
     def user_token(self, sha256: str) -> UserToken | None:
-        """The token with this hash; None when there is none, or no more."""
+        """Returns the token with this hash; None when there is none, or none any more."""
         ...
 
 
 class Authenticator:
-    """Makes every Caller."""
+    """The maker of every Caller."""
 
     def __init__(self, trust_domain: str, credentials: Credentials) -> None:
-        """`trust_domain`: a certificate that names another one is nobody's here."""
+        """Looks up tokens in `credentials`. A certificate that names another `trust_domain` is nobody's here."""
         self._trust_domain = trust_domain
         self._credentials = credentials
 
     def by_certificate(self, uri: str | None, serial: str, until: datetime | None = None) -> Caller | None:
-        """The user of a client certificate that TLS has verified; None when it is none of a user.
+        """Returns the user of a client certificate that TLS has verified; None when it is not a user's.
 
         Args:
             uri: the one spiffe:// name in it; None without a certificate.
             serial: its serial number, in hexadecimal of either case; empty when it is not known.
-            until: when it ends.
+            until: when it ends; None when that is not known.
         """
         if uri is None:
             return None
@@ -69,7 +70,7 @@ class Authenticator:
         return Caller(Principal(kind=PrincipalKind.USER, name=name, proof=_certificate(serial)), until)
 
     def by_token(self, text: str | None) -> Caller | None:
-        """The user whom a bearer token or proxy password stands for; None for nobody."""
+        """Returns the user that a bearer token or proxy password stands for; None when it is nobody's, or expired."""
         if not text:
             return None
         # Looked up by hash: how long that takes says nothing of the token.
@@ -81,7 +82,7 @@ class Authenticator:
         return Caller(principal, token.expires, token.scope)
 
     def by_unix_peer(self, uid: int, pid: int, *, konnectivity: bool) -> Caller:
-        """Whoever could open a unix socket of ours, which its mode decides.
+        """Returns the caller that opened a unix socket of ours; the socket's mode decides who can.
 
         Args:
             uid: as the kernel tells it (SO_PEERCRED).
@@ -94,28 +95,28 @@ class Authenticator:
         return Caller(Principal(kind=PrincipalKind.LOCAL_PROCESS, name=f"uid:{uid}", proof=proof))
 
     def static_forward(self, listen: str) -> Caller:
-        """Whoever connects to a port that the configuration forwards: nobody asked them who they are."""
+        """Returns the caller that connects to a port that the configuration forwards: nobody asks who that is."""
         return Caller(Principal(kind=PrincipalKind.STATIC_FORWARD, name=listen))
 
     def server(self, name: str) -> Caller:
-        """This server itself, on nobody's behalf; `name` says which part of it."""
+        """Returns this server itself as a caller, on nobody's behalf; `name` says which part of it."""
         return Caller(Principal(kind=PrincipalKind.SERVER, name=name))
 
     def agent(self, name: str, serial: str) -> Caller:
-        """A box that opens streams of its own on a session; its certificate was checked when that began.
+        """Returns a box that opens streams of its own on a session; its certificate was checked when the session began.
 
-        `serial` is its certificate's; empty when it is not known.
+        `serial` is that of its certificate; empty when it is not known.
         """
         return Caller(Principal(kind=PrincipalKind.AGENT, name=name, proof=_certificate(serial)))
 
 
 def token_digest(text: str) -> str:
-    """The SHA-256 under which a token is kept; hexadecimal."""
+    """Returns the SHA-256 under which a token is kept, in hexadecimal."""
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def token_proof(sha256: str) -> str:
-    """The proof in the Caller of a token with this hash."""
+    """Returns the proof in the Caller of a token with this hash."""
     return f"token:{sha256[:PROOF_DIGITS]}"
 
 

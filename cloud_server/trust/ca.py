@@ -21,19 +21,23 @@ from tunnel.core.wire.faults import AUTHORITY_MISSING, FaultError
 
 CA_LIFE = timedelta(days=3650)
 SERVER_LIFE = timedelta(days=825)
-"""The longest that common TLS clients accept. Like the authority's own, it is renewed at two thirds of that."""
+"""How long a server's certificate is valid: the longest that common TLS clients accept. Like the authority's own, it is
+renewed at two thirds of that.
+"""
 USER_LIFE = timedelta(days=365)
 AGENT_LIFE = timedelta(days=7)
-"""Short, since it is renewed at two thirds of its life without anyone's doing."""
+"""How long an agent's certificate is valid. It is short, since it is renewed at two thirds of its life without anyone's
+doing.
+"""
 CLOCK_SKEW = timedelta(minutes=5)
-"""Boxes have poor clocks: a certificate is valid from a little before it was made."""
+"""How long before it was made a certificate is valid already: boxes have poor clocks."""
 
 CertificateKey = ec.EllipticCurvePrivateKey
 PublicKey = ec.EllipticCurvePublicKey
 
 
 class CaMissing(FaultError):
-    """There is no authority in the state folder; the text says how to make one."""
+    """There is no usable authority in the state folder; the text says how to get one."""
 
     default_fault = AUTHORITY_MISSING
 
@@ -47,7 +51,7 @@ class Issued:
 
 
 class CertificateAuthority:
-    """Signs certificates that carry a `spiffe://` name."""
+    """An authority that signs certificates which carry a `spiffe://` name."""
 
     def __init__(self, certificate: x509.Certificate, key: CertificateKey, trust_domain: str) -> None:
         self.certificate = certificate
@@ -56,25 +60,25 @@ class CertificateAuthority:
 
     @classmethod
     def create(cls, trust_domain: str) -> CertificateAuthority:
-        """A new authority, which nothing keeps until its `files` are written."""
+        """Makes a new authority, which nothing keeps until its `files` are written."""
         key = ec.generate_private_key(ec.SECP256R1())
         name = f"Longline CA {trust_domain} {datetime.now(UTC):%Y-%m-%d}"
         return cls(_self_signed(key, x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])), key, trust_domain)
 
     def renewed(self) -> CertificateAuthority:
-        """The same authority for another life: with its key and name, all that it ever signed holds under both
+        """Returns the same authority for another life. With its key and name, all that it ever signed holds under both
         certificates, so that agents and users may get the new one whenever they renew their own.
         """
         return CertificateAuthority(_self_signed(self._key, self.certificate.subject), self._key, self._trust_domain)
 
     @staticmethod
     def exists(folder: Path) -> bool:
-        """Whether a state folder has one: replacing it would lock out every agent."""
+        """Returns whether a state folder has an authority: replacing it would lock out every agent."""
         return (folder / CA_KEY_FILE).exists() or (folder / CA_FILE).exists()
 
     @classmethod
     def load(cls, folder: Path, trust_domain: str) -> CertificateAuthority:
-        """The authority of a state folder.
+        """Returns the authority of a state folder.
 
         Raises:
             CaMissing: there is none, or it cannot be read.
@@ -96,7 +100,7 @@ class CertificateAuthority:
         return cls(certificate, key, trust_domain)
 
     def files(self, folder: Path) -> list[NewFile]:
-        """What `load` reads."""
+        """Returns the files that `load` reads."""
         return [
             NewFile(folder / CA_KEY_FILE, key_pem(self._key), SECRET),
             NewFile(folder / CA_FILE, self.pem, PUBLIC),
@@ -104,24 +108,24 @@ class CertificateAuthority:
 
     @property
     def pem(self) -> bytes:
-        """The authority's certificate."""
+        """Returns the authority's certificate as PEM."""
         return self.certificate.public_bytes(serialization.Encoding.PEM)
 
     def issue_server(self, hosts: Sequence[str]) -> Issued:
-        """A server's certificate for these names and addresses, and for the machine itself."""
+        """Returns a new certificate of a server, with its key, for these hosts and for the machine itself."""
         names = [general_name(host) for host in names_for(hosts)]
         return self._issue_new("server", names, SERVER_LIFE, server=True)
 
     def issue_user(self, name: str) -> Issued:
-        """An operator's certificate."""
+        """Returns a new certificate of a user, with its key."""
         return self._issue_new(f"user/{name}", [], USER_LIFE)
 
     def issue_join(self, token_id: str, life: timedelta) -> Issued:
-        """The certificate inside a join token: it opens nothing but Join."""
+        """Returns a new certificate to put into a join token, with its key: it opens nothing but Join."""
         return self._issue_new(f"join/{token_id}", [], life)
 
     def issue_agent(self, name: str, public_key: PublicKey) -> bytes:
-        """An agent's certificate for the key that it made on its box; PEM."""
+        """Returns a new certificate of an agent, for the key that it made on its box, as PEM."""
         return self._sign(f"agent/{name}", public_key, [], AGENT_LIFE)
 
     # Internal
@@ -180,20 +184,20 @@ def _self_signed(key: CertificateKey, name: x509.Name) -> x509.Certificate:
 
 
 def key_pem(key: CertificateKey) -> bytes:
-    """A private key as PEM."""
+    """Returns a private key as PEM, not encrypted."""
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
 
 
 def spki_sha256(key: PublicKey) -> bytes:
-    """The SHA-256 of a public key (SubjectPublicKeyInfo, DER), by which keys are told apart."""
+    """Returns the SHA-256 of a public key (SubjectPublicKeyInfo, DER), by which keys are told apart."""
     der = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     return hashlib.sha256(der).digest()
 
 
 def general_name(host: str) -> x509.GeneralName:
-    """A name or address as certificates hold it."""
+    """Returns a name or address as certificates hold it."""
     try:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:

@@ -1,4 +1,6 @@
-"""Somebody who asks for something at a front end, with the limits of the credential that proved who they are."""
+"""Holds the caller: somebody who asks for something at a front end, with the limits of the credential that proved who
+they are.
+"""
 
 from __future__ import annotations
 
@@ -10,23 +12,23 @@ from tunnel.core.wire.principal import Principal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
-    """What a credential is good for. None stands for no limit; an empty set for nothing at all."""
+    """The limits of a credential. None stands for no limit; an empty set for nothing at all."""
 
     frontends: frozenset[str] | None = None
-    """Names of front ends, such as `connect` and `fleet`."""
+    """The names of front ends that it is good for, such as `connect` and `fleet`."""
     agents: frozenset[str] | None = None
-    """Names of agents."""
+    """The names of agents that it is good for."""
     verbs: frozenset[str] | None = None
-    """Such as `exec` and `connect`."""
+    """The verbs that it is good for, such as `exec` and `connect`."""
 
 
 UNLIMITED = Scope()
-"""Good for all that its principal may do."""
+"""The scope of a credential that is good for all that its principal may do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks. Made by `Authenticator` and nowhere else."""
+    """Somebody who asks. It is made by `Authenticator` and nowhere else."""
 
     principal: Principal
     until: datetime | None = None
@@ -35,7 +37,7 @@ class Caller:
 
     @property
     def name(self) -> str:
-        """The principal's name."""
+        """Returns the principal's name."""
         return self.principal.name
 
     def __str__(self) -> str:

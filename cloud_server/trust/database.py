@@ -1,4 +1,5 @@
-"""The file `state.db`: records as rows of SQLite, shared by a running server and its commands. Everything here blocks.
+"""Keeps the file `state.db`: records as rows of SQLite, shared by a running server and its commands. Everything here
+blocks.
 
 Write-ahead logging lets one process write while others read. Each change gets the next number of one count, so that a
 reader who knows a number can ask for what came after it; what is taken away stays as a row without a body, for the same
@@ -19,11 +20,11 @@ from tunnel.core.wire.faults import STATE_NOT_WRITABLE, STATE_UNREADABLE
 
 DATABASE_FILE: Final = "state.db"
 SCHEMA = 1
-"""Kept as the file's `user_version`. A file of a later one is left alone."""
+"""The version of the tables, kept as the file's `user_version`. A file of a later one is left alone."""
 WRITE_WAIT_S = 5.0
-"""How long a write waits for that of another process; each takes milliseconds."""
+"""Seconds that a write waits for that of another process; each takes milliseconds."""
 READER_CACHE_KIB = 64
-"""Of pages. All records are in the server's memory already."""
+"""The reader's cache of pages, in KiB. All records are in the server's memory already."""
 
 _TABLES = """
 CREATE TABLE records (
@@ -39,13 +40,13 @@ CREATE TABLE notes (name TEXT PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID;
 
 
 class Row(NamedTuple):
-    """A record as it is kept."""
+    """A record as a row of the file."""
 
     kind: str
     key: str
     version: int
     body: bytes | None
-    """None: it was taken away."""
+    """The value of the record; None when it was taken away."""
 
 
 class Write(NamedTuple):
@@ -55,17 +56,17 @@ class Write(NamedTuple):
     key: str
     body: bytes | None
     expected: int | None = None
-    """See `store.Change`."""
+    """The version that the row must have; see `store.Change`."""
 
 
 class Database:
-    """A connection to write with, and one to read with, so that a reader never waits for a writer."""
+    """The open file: a connection to write with, and one to read with, so that a reader never waits for a writer."""
 
     def __init__(self, path: Path) -> None:
-        """Open the file; it is made unless it is there.
+        """Opens the file, and makes it unless it is there.
 
         Raises:
-            StoreUnavailable: it cannot be.
+            StoreUnavailable: it cannot be opened or made.
         """
         self.path = path
         self._writer: sqlite3.Connection | None = None
@@ -88,18 +89,18 @@ class Database:
             raise
         self._place = (status.st_dev, status.st_ino)
         self._data_version = -1
-        """Of the reader: SQLite's own count of what other connections changed."""
+        """SQLite's own count, as the reader sees it, of what other connections changed; -1 before the first look."""
 
     def close(self) -> None:
-        """Close both. The last of all processes to do so merges the write-ahead log into the file."""
+        """Closes both connections. The last of all processes to do so merges the write-ahead log into the file."""
         for connection in (self._reader, self._writer):
             if connection is not None:
                 with suppress(sqlite3.Error):
                     connection.close()
 
     def changes(self, after: int) -> list[Row]:
-        """The rows with a higher number, in its order; asked again without a change in between, it costs next to
-        nothing.
+        """Returns the rows with a number higher than `after`, in the order of the numbers. When nothing was changed
+        since the last call, it costs next to nothing and returns no rows.
 
         Raises:
             sqlite3.Error: the file cannot be read now.
@@ -115,7 +116,7 @@ class Database:
         return [Row._make(row) for row in rows]
 
     def commit(self, writes: Sequence[Write]) -> None:
-        """Write all of these rows, or none.
+        """Writes all of these rows, or none.
 
         Raises:
             Conflict: one is not as expected.
@@ -127,7 +128,7 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Cursor]:
-        """Do all that is done inside, or nothing.
+        """Does all that is done inside the block, or nothing.
 
         Raises:
             StoreUnavailable: it cannot be done.
@@ -150,7 +151,7 @@ class Database:
 
     @staticmethod
     def write(cursor: sqlite3.Cursor, write: Write) -> None:
-        """Write one row, inside a transaction.
+        """Writes one row, inside a transaction.
 
         Raises:
             Conflict: it is not as expected.
@@ -168,7 +169,7 @@ class Database:
         )
 
     def note(self, name: str) -> str | None:
-        """Something that is remembered of the file itself; None when nothing was noted.
+        """Returns what was noted of the file itself under a name; None when nothing was.
 
         Raises:
             StoreUnavailable: it cannot be read.
@@ -182,11 +183,11 @@ class Database:
 
     @staticmethod
     def add_note(cursor: sqlite3.Cursor, name: str, text: str) -> None:
-        """Note something, inside a transaction."""
+        """Notes a text under a name, inside a transaction."""
         cursor.execute("INSERT INTO notes (name, text) VALUES (?, ?)", (name, text))
 
     def misplaced(self) -> str:
-        """Why what is written here would be lost: somebody moved or deleted the file; empty when nobody did."""
+        """Returns why what is written here would be lost: somebody moved or deleted the file; empty when nobody did."""
         try:
             status = self.path.stat()
         except FileNotFoundError:
@@ -214,7 +215,7 @@ class Database:
 
 
 def unavailable(path: Path, what: str, error: sqlite3.Error | OSError) -> StoreUnavailable:
-    """The error for a file that cannot be opened or written."""
+    """Returns the error for a file that cannot be opened or written."""
     fault = STATE_NOT_WRITABLE if what in ("written", "changed") else STATE_UNREADABLE
     if isinstance(error, OSError):
         return StoreUnavailable(f"{error.filename or path} cannot be {what}: {error.strerror}", fault)
@@ -225,7 +226,9 @@ def unavailable(path: Path, what: str, error: sqlite3.Error | OSError) -> StoreU
 
 
 def _make(path: Path) -> None:
-    """An empty file with the owner of its folder; SQLite gives its own files beside it the same owner and mode."""
+    """Makes an empty file with the owner of its folder; SQLite gives its own files beside it the same owner and mode.
+    Leaves a file that is there alone.
+    """
     with suppress(FileExistsError):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:

@@ -1,4 +1,6 @@
-"""Join and Renew: who gets an agent's certificate. Every decision is an audit record; what fails here is logged too."""
+"""Decides who gets an agent's certificate, by Join or Renew. Every decision is an audit record; what fails here is
+logged too.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,7 @@ process a signature, and the audit log a record."""
 
 
 class Enrollment:
-    """Answers both calls; see `tunnel.aio.carriers.enrollment.EnrollmentHandler`."""
+    """The handler of both calls; see `tunnel.aio.carriers.enrollment.EnrollmentHandler`."""
 
     def __init__(
         self,
@@ -45,7 +47,9 @@ class Enrollment:
         on_joined: Callable[[str, TunnelError], None],
         audit: Audit,
     ) -> None:
-        """`on_joined` ends what an earlier key of the name still holds; called before the new key has a certificate."""
+        """Decides by the records of `store`, and has certificates signed by `signer`. `on_joined` ends what an earlier
+        key of the name still holds; it is called before the new key has a certificate.
+        """
         self._signer = signer
         self._store = store
         self._tokens = JoinTokens(store)
@@ -55,7 +59,7 @@ class Enrollment:
         self._renewals = TokenBuckets(RENEWALS_PER_S, RENEWALS_BURST)
 
     async def join(self, peer_spiffe: str, request: tunnel_pb2.JoinRequest) -> tunnel_pb2.JoinResponse:
-        """Trade a token for a certificate; a token for a name that is taken gives the name to the new key.
+        """Trades a token for a certificate; a token for a name that is taken gives the name to the new key.
 
         The certificate is made first; then the token is used up and the name given to the key in one step, of which
         there is one for a token; then the certificate is handed out. So whatever fails before the answer costs no
@@ -129,7 +133,9 @@ class Enrollment:
             raise EnrollmentRefused(text, RENEWED_TOO_OFTEN, wait_s)
 
     async def _note(self, name: str, signed: Signed) -> None:
-        """For `agent list` and the figures: an agent that has its certificate is none the worse without."""
+        """Stores how long an agent's new certificate is valid, for `agent list` and the figures. When that fails, it is
+        logged: an agent that has its certificate is none the worse without.
+        """
         try:
             await self._agents.certified(name, read_certificate(signed.certificate_der).validity)
         except StoreUnavailable as error:

@@ -1,4 +1,4 @@
-"""The names and addresses of this server, as they were given to `cloud-server init`, or written there since."""
+"""Reads the names and addresses of this server, as they were given to `cloud-server init`, or written there since."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class HostsMissing(FaultError):
 
 
 def read_hosts(state: Path) -> list[str]:
-    """All of them, at least one.
+    """Returns all of them, at least one.
 
     Raises:
         HostsMissing: there are none.
@@ -36,12 +36,14 @@ def read_hosts(state: Path) -> list[str]:
 
 
 def names_for(hosts: Iterable[str]) -> list[str]:
-    """What the server's certificate is for: these, and the machine itself; each once, as certificates spell them."""
+    """Returns what the server's certificate is for: these hosts, and the machine itself; each once, as certificates
+    spell them.
+    """
     return list(dict.fromkeys(map(_spelt, [*hosts, "localhost", "127.0.0.1", "::1"])))
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is the machine itself, whichever that is."""
+    """Returns whether a host is the machine itself, whichever machine that is."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -1,4 +1,6 @@
-"""A kubeconfig for the fleet API, with everything inside: where, whom to trust, and the user's certificate and key."""
+"""Makes a kubeconfig for the fleet API, with everything inside: where, whom to trust, and the user's certificate and
+key.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +13,18 @@ from cloud_server.trust.ca import Issued
 
 CONTEXT = "longline"
 EXTENSION = "longline"
-"""Of the cluster; kubectl keeps it and asks no more. `tunnel/tool/kubeconfig.py` reads it."""
+"""The name of the cluster's extension; kubectl keeps it and asks no more. `tunnel/tool/kubeconfig.py` reads it."""
 
 
 def kubeconfig(server: str, ca_pem: bytes, user: str, issued: Issued, connect: str = "") -> str:
-    """The file's text.
+    """Returns the text of the file.
 
     Args:
         server: URL of the fleet API.
         ca_pem: authority that its certificate is checked against.
         user: name shown for the user.
         issued: the user's certificate and key.
-        connect: HOST:PORT of the CONNECT listener, for the `longline` command; "": there is none.
+        connect: `HOST:PORT` of the CONNECT listener, for the `longline` command; empty when there is none.
     """
     cluster: dict[str, Any] = {"server": server, "certificate-authority-data": _base64(ca_pem)}
     if connect:

@@ -25,10 +25,10 @@ from tunnel.core.wire.faults import RECORD_UNREADABLE
 OLD_FOLDERS: Final = ("agents", "users", "tokens")
 MIGRATED_FOLDER: Final = "migrated"
 BLOCK: Final = f"{DATABASE_FILE}/is-what-newer-cloud-servers-use"
-"""Where the links lead: below a file nothing can be, so that looking there fails with "Not a directory"."""
+"""The path that the links lead to: below a file nothing can be, so that looking there fails with "Not a directory"."""
 _NOTE = "migrated"
 _PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-"""Faults of the machine at the moment, not of a file: the migration is tried again at the next start."""
+"""The faults of the machine at the moment, not of a file: the migration is tried again at the next start."""
 _README = f"""\
 These folders are what this server kept in files before {DATABASE_FILE} took their place. Nothing reads them any more;
 delete them when you do not mean to go back.
@@ -41,7 +41,7 @@ _log = structlog.get_logger("cloud.store")
 
 
 def migrate(state: Path, database: Database) -> None:
-    """Bring in what is there in folders; does nothing where that was done.
+    """Brings in the records that are in folders; does nothing where that was done.
 
     Raises:
         StoreUnavailable: it cannot be done now, and nothing was changed.
@@ -89,7 +89,7 @@ def _old_records(state: Path) -> Iterator[Write]:
 
 
 def _read(path: Path) -> bytes:
-    """A file's bytes; none of one that cannot be read, which makes a record that cannot be read either.
+    """Returns a file's bytes; empty for a file that cannot be read, which makes a record that cannot be read either.
 
     Raises:
         OSError: it is not the file's fault.
@@ -104,7 +104,7 @@ def _read(path: Path) -> bytes:
 
 
 def _as_used(path: Path, body: bytes) -> bytes:
-    """A used token's file said so by its place."""
+    """Returns the body of a used token's record with the time of its use: its file said so by its place."""
     try:
         values = dict(json.loads(body))
         used = datetime.fromtimestamp(path.stat().st_mtime, UTC)
@@ -114,7 +114,9 @@ def _as_used(path: Path, body: bytes) -> bytes:
 
 
 def _move_aside(state: Path) -> None:
-    """Also after a migration that was cut off behind its transaction."""
+    """Moves the old folders aside, and puts links in their place. It is done also after a migration that was cut off
+    behind its transaction.
+    """
     for name in OLD_FOLDERS:
         old = state / name
         if old.is_dir() and not old.is_symlink():
@@ -129,7 +131,7 @@ def _move_aside(state: Path) -> None:
 
 
 def _free(path: Path) -> Path:
-    """A path that nothing has yet: of several migrations, after steps back, each keeps its folders."""
+    """Returns a path that nothing has yet: of several migrations, after steps back, each keeps its folders."""
     if not path.exists():
         return path
     return next(free for count in range(2, 1000) if not (free := path.with_name(f"{path.name}-{count}")).exists())

@@ -1,4 +1,4 @@
-"""What a user may be called."""
+"""Holds the rule for what a user may be called."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ USER_NAME_RULE = "1 to 64 of letters, digits, '.', '_', '@' and '-', not at the 
 
 
 def is_user_name(text: str) -> bool:
-    """Whether a text may name a user."""
+    """Returns whether a text may name a user."""
     return USER_NAME.fullmatch(text) is not None

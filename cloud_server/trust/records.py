@@ -1,4 +1,4 @@
-"""The kinds of records that a server keeps, and how each is written: as JSON, which a person can read too."""
+"""Declares the kinds of records that a server keeps, and how each is written: as JSON, which a person can read too."""
 
 from __future__ import annotations
 
@@ -14,46 +14,48 @@ from cloud_server.trust.store import Kind
 from tunnel.aio.identity.validity import Validity
 
 MAX_REASON_CHARS = 200
-"""Of why a link was lost: a peer may have put it."""
+"""The most characters that are kept of why a link was lost: a peer may have put it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentRecord:
-    """An agent that joined: whose its name is."""
+    """The record of an agent that joined: it says whose the agent's name is."""
 
     name: str
     joined: datetime
     spki_sha256: str
-    """Of the public key that the name belongs to; hexadecimal."""
+    """The SHA-256 of the public key that the name belongs to, in hexadecimal."""
     revoked: datetime | None = None
     reason: str = ""
-    """Why it was revoked, as the operator said; empty when they did not."""
+    """Why it was revoked, as the operator said; empty when they did not say."""
     validity: Validity | None = None
-    """Of the certificate that it was given last; None when that is not known: it is not of our making, say."""
+    """The period in which the certificate that it was given last is valid; None when that is not known, as for a
+    certificate that is not of our making.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sighting:
-    """When and how an agent was seen last, to the minute: for lists, and worth nothing as a proof."""
+    """The record of when and how an agent was seen last, to the minute: for lists, and worth nothing as a proof."""
 
     last_seen: datetime
     address: str
-    """`ip:port` that it came from."""
+    """The `ip:port` that it came from."""
     version: str
-    """Of its software."""
+    """The version of its software."""
     reason: str = ""
     """Why its link was lost last; empty when it never was."""
     replaced: datetime | None = None
-    """When a second process with the same identity was turned away last; None: never since it joined."""
+    """When a second process with the same identity was turned away last; None when that never was since it joined."""
     replaced_from: str = ""
-    """`ip:port` that the second process came from."""
+    """The `ip:port` that the second process came from; empty when there was none."""
     came: datetime | None = None
     """When its link began last; None: it was not noted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JoinTokenRecord:
-    """What is kept of a one-time token to join with."""
+    """The record of a one-time token to join with."""
 
     agent: str
     expires: datetime
@@ -150,13 +152,13 @@ def _join_token(body: bytes) -> JoinTokenRecord:
 
 
 AGENTS: Final = Kind("agent", _agent_bytes, _agent)
-"""By name."""
+"""The records of agents, by name."""
 SIGHTINGS: Final = Kind("sighting", _sighting_bytes, _sighting)
-"""By the agent's name."""
+"""The records of sightings, by the agent's name."""
 USER_TOKENS: Final = Kind("user token", _user_token_bytes, _user_token)
-"""By the SHA-256 of their text."""
+"""The records of users' tokens, by the SHA-256 of their text."""
 JOIN_TOKENS: Final = Kind("join token", _join_token_bytes, _join_token)
-"""By the id in the certificate that each has inside."""
+"""The records of tokens to join with, by the id in the certificate that each has inside."""
 KINDS: Final = (AGENTS, SIGHTINGS, USER_TOKENS, JOIN_TOKENS)
 
 
@@ -164,7 +166,7 @@ KINDS: Final = (AGENTS, SIGHTINGS, USER_TOKENS, JOIN_TOKENS)
 
 
 def _bytes(**values: object) -> bytes:
-    """Without what is None."""
+    """Returns these values as JSON, without those that are None."""
     kept = {
         name: value.isoformat() if isinstance(value, datetime) else value
         for name, value in values.items()

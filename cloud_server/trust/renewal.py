@@ -1,4 +1,4 @@
-"""The server's certificate and its authority's own are renewed here, long before they end, or when `hosts` changed.
+"""Renews the server's certificate and its authority's own, long before they end, or when `hosts` changed.
 
 `due` looks without the X.509 library and without the key, so that a running server may ask it often; `renew` is for
 whoever has the key: the signing process of a running server, or the command when none runs.
@@ -23,11 +23,13 @@ if TYPE_CHECKING:  # it brings the X.509 library
     from cloud_server.trust.ca import CertificateAuthority
 
 RENEW_AFTER = 2 / 3
-"""Of a life. The rest of the authority's is what agents and users have to get its next certificate, with their own."""
+"""The part of its life after which a certificate is renewed. The rest of the authority's life is what agents and users
+have to get its next certificate, with their own.
+"""
 
 
 def due(state: Path, now: datetime | None = None) -> list[str]:
-    """The files of a state folder that are to be renewed, in that order. Blocking.
+    """Returns the files of a state folder that are to be renewed, in that order. Blocks.
 
     A certificate that this authority did not sign was put there by somebody, who will renew it.
     """
@@ -45,7 +47,7 @@ def due(state: Path, now: datetime | None = None) -> list[str]:
 
 
 def renew(state: Path, authority: CertificateAuthority, files: Sequence[str]) -> CertificateAuthority:
-    """Write fresh ones of these files; returns the authority to go on with. Blocking.
+    """Writes fresh ones of these files, and returns the authority to go on with. Blocks.
 
     A running server, whose key and certificate these are, sees the change by itself.
 
@@ -73,8 +75,8 @@ def renew(state: Path, authority: CertificateAuthority, files: Sequence[str]) ->
 
 @contextlib.contextmanager
 def _alone(state: Path) -> Iterator[None]:
-    """Two servers run while one takes over from the other, and a command may run beside them: a key of one and a
-    certificate of another do not fit.
+    """Holds the lock on the state folder within the block. Two servers run while one takes over from the other, and a
+    command may run beside them: a key of one and a certificate of another do not fit.
     """
     folder = os.open(state, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -92,13 +94,15 @@ def _read(path: Path) -> Certificate | None:
 
 
 def _is_old(certificate: Certificate, now: datetime) -> bool:
-    """Also when its life has not begun: it was made while the clock was wrong, and nobody accepts it."""
+    """Returns whether a certificate is to be renewed for its age. That is so also when its life has not begun: it was
+    made while the clock was wrong, and nobody accepts it.
+    """
     validity = certificate.validity
     return not validity.not_before <= now < validity.part(RENEW_AFTER)
 
 
 def _is_for_others(server: Certificate, state: Path) -> bool:
-    """Whether `hosts` says other names than the certificate."""
+    """Returns whether `hosts` says other names than the certificate."""
     try:
         return server.hosts != set(names_for(read_hosts(state)))
     except HostsMissing:
@@ -106,7 +110,11 @@ def _is_for_others(server: Certificate, state: Path) -> bool:
 
 
 def _hosts(state: Path) -> list[str]:
-    """The names in `hosts`; where that is lost, those of the present certificate."""
+    """Returns the names in `hosts`; where that file is lost, those of the present certificate.
+
+    Raises:
+        OSError: there is neither.
+    """
     try:
         return read_hosts(state)
     except HostsMissing as missing:

@@ -1,4 +1,4 @@
-"""When agents were seen last, over restarts: noted in memory, and written in batches a minute later."""
+"""Keeps when agents were seen last, over restarts: noted in memory, and written in batches up to a minute later."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from cloud_server.trust.records import SIGHTINGS, Sighting
 from cloud_server.trust.store import Change, Record, Store, StoreUnavailable, value_of
 
 WRITE_EVERY_S = 60.0
-"""What a killed server loses; a database of 5,000 boxes that come back at once is written once, not 5,000 times."""
+"""Seconds between two writes, which is what a killed server loses. A database of 5,000 boxes that come back at once is
+written once, not 5,000 times.
+"""
 BATCH = 200
-"""Of one write: after it the event loop reads as many records, in some 4 ms."""
+"""How many sightings one write has: after it the event loop reads as many records, in some 4 ms."""
 
 _log = structlog.get_logger("cloud.store")
 
 
 class Sightings:
-    """What is to be written, and the writing of it."""
+    """The last sightings of agents, those that are still to be written among them."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -28,7 +30,7 @@ class Sightings:
         store.watch(SIGHTINGS, self._changed)
 
     def get(self, name: str) -> Sighting | None:
-        """The last sighting of an agent; None when it never came."""
+        """Returns the last sighting of an agent; None when it never came."""
         return self._unwritten.get(name) or value_of(self._store.get(SIGHTINGS, name))
 
     def seen(self, name: str, address: str, version: str, reason: str = "", came: datetime | None = None) -> None:
@@ -53,7 +55,7 @@ class Sightings:
         )
 
     def replaced(self, name: str, address: str) -> None:
-        """A second process with an agent's identity was turned away."""
+        """Notes that a second process with an agent's identity was turned away, and where it came from."""
         before = self.get(name)
         now = datetime.now(UTC)
         self._unwritten[name] = Sighting(
@@ -67,13 +69,13 @@ class Sightings:
         )
 
     async def run(self) -> None:
-        """Write now and then, until cancelled."""
+        """Writes what was noted, every WRITE_EVERY_S, until cancelled."""
         while True:
             await asyncio.sleep(WRITE_EVERY_S)
             await self.write()
 
     async def write(self) -> None:
-        """Write what was noted. What cannot be written now is kept for the next time."""
+        """Writes what was noted. What cannot be written now is kept for the next time, and the log says so."""
         while batch := list(islice(self._unwritten.items(), BATCH)):
             try:
                 await self._store.commit(*(Change(SIGHTINGS, name, sighting) for name, sighting in batch))

@@ -1,4 +1,4 @@
-"""Signing certificates from inside the server, which has neither the authority's key nor the X.509 library.
+"""Has certificates signed for the server, which has neither the authority's key nor the X.509 library.
 
 Both are in a process of their own (signing.py): whoever takes over the process that faces the network has not got the
 key with it, and a server at rest holds 12 MB less. That process is started when there is something to sign, and ended
@@ -23,9 +23,11 @@ from pathlib import Path
 from tunnel.core.wire.faults import AUTHORITY_MISSING, REQUEST_REFUSED, SIGNER_FAILED, FaultError
 
 IDLE_S = 30.0
-"""The process is ended when it was not used for so long: one serves a whole batch of boxes that join."""
+"""Seconds without use after which the process is ended: one serves a whole batch of boxes that join."""
 ANSWER_S = 10.0
-"""One that has not answered by then is killed. It takes 0.2 s to start on an idle core, and a millisecond to sign."""
+"""Seconds within which the process must answer, or it is killed. It takes 0.2 s to start on an idle core, and a
+millisecond to sign.
+"""
 
 _Said = dict[str, str]
 
@@ -44,28 +46,30 @@ class CsrRefused(FaultError):
 
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """A new certificate."""
+    """A new certificate of an agent."""
 
     certificate_der: bytes
     ca_pem: bytes
-    """The authority that signed it."""
+    """The certificate of the authority that signed it."""
 
 
 @dataclass(frozen=True, slots=True)
 class JoinCredential:
-    """What is inside a join token: a certificate that opens nothing but Join, and its key."""
+    """The credential inside a join token: a certificate that opens nothing but Join, and its key."""
 
     certificate_pem: bytes
     key_pem: bytes = field(repr=False)
     ca_pem: bytes
-    """The authority that signed it, and the server's."""
+    """The certificate of the authority that signed it, and signed the server's."""
 
 
 class Signer:
-    """Asks the process, one question after another. `aclose` ends it."""
+    """The server's side of the signing process, which it asks one question after another. `aclose` ends the process."""
 
     def __init__(self, state: Path, trust_domain: str, *, idle_s: float = IDLE_S, answer_s: float = ANSWER_S) -> None:
-        """`state` is the folder with the authority in it."""
+        """Starts no process yet. `state` is the folder with the authority in it; the process is ended after `idle_s`
+        seconds without use, and killed when it does not answer within `answer_s`.
+        """
         self._process = _Process(state, trust_domain, answer_s)
         # A thread of its own: the process is asked in order, and a queue before it takes no thread from others.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="signer")
@@ -73,51 +77,53 @@ class Signer:
         self._idle: asyncio.TimerHandle | None = None
 
     async def check(self) -> None:
-        """Look whether there is an authority to sign with.
+        """Makes sure that there is an authority to sign with.
 
         Raises:
-            SignerFailed: there is not.
+            SignerFailed: there is none.
         """
         await self._ask(None)
 
     async def spki_sha256(self, csr_der: bytes) -> bytes:
-        """The SHA-256 of the public key (SubjectPublicKeyInfo) that a certificate request is for, and signed by.
+        """Returns the SHA-256 of the public key (SubjectPublicKeyInfo) that a certificate request is for, and signed
+        by.
 
         Raises:
-            CsrRefused: it is not in order, or its key is of a kind that is not taken.
+            CsrRefused: the request is not in order, or its key is of a kind that is not taken.
             SignerFailed: nobody can look at it.
         """
         said = await self._ask({"csr": base64.b64encode(csr_der).decode()})
         return bytes.fromhex(said["spki_sha256"])
 
     async def sign(self, name: str, csr_der: bytes) -> Signed:
-        """A certificate of the agent `name` for the key of a request.
+        """Returns a certificate of the agent `name` for the key of a request.
 
         Raises:
-            CsrRefused, SignerFailed: as above.
+            CsrRefused: the request is not in order, or its key is of a kind that is not taken.
+            SignerFailed: nothing can be signed.
         """
         said = await self._ask({"csr": base64.b64encode(csr_der).decode(), "name": name})
         return Signed(base64.b64decode(said["certificate"]), said["ca"].encode())
 
     async def join_credential(self, token_id: str, life: timedelta) -> JoinCredential:
-        """What a box is to show that has the token of this id.
+        """Returns the credential that a box shows which has the token of this id; it is valid for `life`.
 
         Raises:
-            SignerFailed: as above.
+            SignerFailed: nothing can be signed.
         """
         said = await self._ask({"join": token_id, "life_s": str(life.total_seconds())})
         return JoinCredential(said["certificate"].encode(), said["key"].encode(), said["ca"].encode())
 
     async def renew(self, files: Sequence[str]) -> None:
-        """Renew these files of the state folder (`renewal.due` names them).
+        """Renews these files of the state folder (`renewal.due` names them).
 
         Raises:
-            SignerFailed: not all of them; the text says why.
+            SignerFailed: not all of them could be renewed; the text says why.
         """
         await self._ask({"renew": " ".join(files)})
 
     async def aclose(self) -> None:
-        """End the process."""
+        """Ends the process."""
         if self._idle is not None:
             self._idle.cancel()
         await asyncio.get_running_loop().run_in_executor(self._thread, self._process.end)
@@ -148,10 +154,10 @@ class _Process:
         self._answer_s = answer_s
         self._running: subprocess.Popen[bytes] | None = None
         self._too_slow = False
-        """Whether the last one to be asked was killed for the time that it took."""
+        """Whether the last process that was asked was killed for the time that it took."""
 
     def ask(self, question: Mapping[str, str] | None) -> _Said:
-        """The answer to a question; None only looks whether there would be one.
+        """Returns the answer to a question; with None it only looks whether there would be one.
 
         Raises:
             SignerFailed: there is none.
@@ -177,7 +183,7 @@ class _Process:
             raise
 
     def end(self) -> None:
-        """End the process, if there is one: it does so with its input."""
+        """Ends the process, if there is one: it ends by itself with its input."""
         process, self._running = self._running, None
         if process is not None:
             # It closes the pipes, then waits. A question that nobody reads any more need not be written.
@@ -216,7 +222,7 @@ class _Process:
 
     @contextmanager
     def _in_time(self, process: subprocess.Popen[bytes]) -> Iterator[None]:
-        """Kill it when what is done inside takes too long."""
+        """Kills the process when what is done inside the block takes too long."""
 
         def kill() -> None:
             self._too_slow = True

@@ -34,10 +34,10 @@ class RequestRefused(FaultError):
 
 
 def key_of(csr_der: bytes) -> PublicKey:
-    """The key that a certificate request is for, and that has signed it.
+    """Returns the key that a certificate request is for, and that has signed it.
 
     Raises:
-        RequestRefused: it is not in order, or not for a key of ours.
+        RequestRefused: the request is not in order, or not for a key of a kind that we take.
     """
     try:
         request = x509.load_der_x509_csr(csr_der)
@@ -53,7 +53,7 @@ def key_of(csr_der: bytes) -> PublicKey:
 
 
 def answer(authority: CertificateAuthority, question: dict[str, Any]) -> dict[str, str]:
-    """Answer one question: whose key a request is for; and the certificate, when there is a name for it."""
+    """Answers one question: whose key a request is for; and with the certificate, when there is a name for it."""
     try:
         key = key_of(base64.b64decode(question["csr"]))
     except RequestRefused as refused:
@@ -68,7 +68,7 @@ def answer(authority: CertificateAuthority, question: dict[str, Any]) -> dict[st
 
 
 def main() -> None:
-    """Answer until the input ends; the first line out says whether there is an authority."""
+    """Answers questions until the input ends. The first line out says whether there is an authority."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to every process of the terminal; the server decides
     folder, trust_domain = sys.argv[1:]
     try:
@@ -89,7 +89,7 @@ def main() -> None:
 
 
 def _join(authority: CertificateAuthority, token_id: str, life: timedelta) -> dict[str, str]:
-    """The certificate inside a join token, with the key that is made for it."""
+    """Answers with the certificate inside a join token, and the key that is made for it."""
     issued = authority.issue_join(token_id, life)
     return {
         "certificate": issued.certificate_pem.decode(),
@@ -101,7 +101,7 @@ def _join(authority: CertificateAuthority, token_id: str, life: timedelta) -> di
 def _renewed(
     authority: CertificateAuthority, state: Path, files: list[str]
 ) -> tuple[CertificateAuthority, dict[str, str]]:
-    """Renew these files of the state folder; the authority to go on with, and the answer."""
+    """Renews these files of the state folder. Returns the authority to go on with, and the answer."""
     try:
         return renew(state, authority, files), {}
     except (OSError, ValueError) as error:

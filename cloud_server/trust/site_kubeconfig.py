@@ -1,4 +1,5 @@
-"""A kubeconfig for a site's own API server, through the CONNECT front end: TLS runs end to end inside the proxy's.
+"""Makes a kubeconfig for a site's own API server, through the CONNECT front end: TLS runs end to end inside the
+proxy's.
 
 The client trusts what the site's kubeconfig trusts, and beside it exactly one more certificate: the front end's own, as
 itself, not the authority that signed it; and only while that has no name that the site's API server is checked for. So
@@ -40,17 +41,17 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Through:
-    """The way to a site."""
+    """The way to a site, through the front end and an agent."""
 
     proxy: str
-    """`host:port` of the front end."""
+    """The `host:port` of the front end."""
     agent: str
     certificate_pem: bytes
-    """The front end's; what else is in it stays out of the kubeconfig."""
+    """The front end's certificate; what else is in this PEM, such as its key, stays out of the kubeconfig."""
 
 
 def read_site(path: Path) -> Site:
-    """Read the kubeconfig that is used at the site.
+    """Reads the kubeconfig that is used at the site.
 
     Raises:
         SiteUnusable: it has no usable current context.
@@ -70,7 +71,7 @@ def read_site(path: Path) -> Site:
 
 
 def site_kubeconfig(site: Site, name: str, through: Through, token: str) -> str:
-    """The file's text; everything is called `name`.
+    """Returns the text of the file, in which everything is called `name`.
 
     The name in the proxy's URL makes the server's address one of the site: the URL stays as it is used there, and with
     it the name that the API server's certificate is checked for. Ask `check_names` before.
@@ -94,7 +95,7 @@ def site_kubeconfig(site: Site, name: str, through: Through, token: str) -> str:
 
 
 def check_names(site: Site, certificate_pem: bytes) -> None:
-    """Make sure that the front end's certificate cannot stand for the site's API server.
+    """Makes sure that the front end's certificate cannot stand for the site's API server.
 
     Raises:
         SiteUnusable: it could; the text says what to do.
@@ -130,7 +131,7 @@ def _named(entries: list[dict[str, Any]], name: str) -> dict[str, Any]:
 
 
 def _inlined(values: dict[str, Any], names: tuple[str, ...], folder: Path) -> dict[str, Any]:
-    """With what stands in files of its own put inside, so that the result can be carried away."""
+    """Returns the values with what stands in files of its own put inside, so that the result can be carried away."""
     inside = dict(values)
     for name in names:
         if file := inside.pop(name, None):

@@ -1,4 +1,5 @@
-"""The certificate of the CONNECT front end that the kubeconfigs of sites name: signed by itself, and trusted as itself.
+"""Keeps the certificate of the CONNECT front end that the kubeconfigs of sites name: signed by itself, and trusted as
+itself.
 
 It stands apart from the server's certificate: it has no name of the machine itself, such as 127.0.0.1, which API
 servers at sites have too; and it outlives renewals, since every kubeconfig that was handed out holds a copy.
@@ -24,11 +25,11 @@ from tunnel.aio.sockets.tls_context import anonymous_context
 
 FILE = SITE_PROXY_FILE
 LIFE = timedelta(days=3650)
-"""Nobody else relies on it, and taking it away is deleting the file."""
+"""How long it is valid. Nobody else relies on it, and to take it away is to delete the file."""
 
 
 def site_proxy_certificate(state: Path) -> bytes:
-    """The certificate, with its key; made at the first use. Blocking.
+    """Returns the certificate, with its key, as PEM; makes it at the first use. Blocks.
 
     Raises:
         HostsMissing: it is not known what names it is to have.
@@ -41,7 +42,7 @@ def site_proxy_certificate(state: Path) -> bytes:
 
 
 def site_proxy_context(state: Path) -> ssl.SSLContext:
-    """For the listener. Blocking.
+    """Returns the TLS context of the listener that shows this certificate. Blocks.
 
     Raises:
         CredentialsUnusable: it cannot be made or used.

@@ -1,4 +1,4 @@
-"""A Store whose records are in memory and in `state.db` (database.py), which commands of this machine write too."""
+"""Keeps the records of a Store in memory and in `state.db` (database.py), which commands of this machine write too."""
 
 from __future__ import annotations
 
@@ -16,22 +16,25 @@ from tunnel.aio.process.blocking import BlockingCalls, NotAnswering
 from tunnel.core.wire.faults import RECORD_UNREADABLE, STATE_UNREADABLE
 
 FOLLOW_S = 0.2
-"""How soon a running server sees what a command changed; a look that finds nothing takes some 10 us. What is unknown is
-looked for at once."""
+"""Seconds until a running server sees what a command changed; a look that finds nothing takes some 10 us. What is
+unknown is looked for at once.
+"""
 LOOK_AT_PLACE_S = 5.0
-"""How soon it is noticed that somebody moved the file."""
+"""Seconds until it is noticed that somebody moved the file."""
 COMMIT_WAIT_S = 15.0
-"""What a write may take: WRITE_WAIT_S for others, and a disk that has to spin up."""
+"""Seconds that a write may take: WRITE_WAIT_S for others, and a disk that has to spin up."""
 
 T = TypeVar("T")
 _log = structlog.get_logger("cloud.store")
 
 
 class SqliteStore:
-    """See `Store`. `load` it, then `follow` where commands may run beside this process; `aclose` it at the end."""
+    """A store in a database; see `Store`. Call `load`, then `follow` where commands may run beside this process, and
+    `aclose` at the end.
+    """
 
     def __init__(self, database: Database, kinds: Sequence[Kind[Any]]) -> None:
-        """`kinds`: all that there are; records of others are left alone."""
+        """Knows no records yet. `kinds` are all that there are; records of others are left alone."""
         self._database = database
         self._kinds = {kind.name: kind for kind in kinds}
         self._records: dict[str, dict[str, Record[Any]]] = {kind.name: {} for kind in kinds}
@@ -43,10 +46,10 @@ class SqliteStore:
 
     @classmethod
     def load(cls, database: Database, kinds: Sequence[Kind[Any]]) -> SqliteStore:
-        """A store with all that is in a database, which is its own from now on. Blocking.
+        """Returns a store with all that is in a database, which is the store's own from now on. Blocks.
 
         Raises:
-            StoreUnavailable: it cannot be read.
+            StoreUnavailable: the database cannot be read.
         """
         store = cls(database, kinds)
         store.catch_up()
@@ -57,20 +60,20 @@ class SqliteStore:
     # Public - Store
 
     def get(self, kind: Kind[T], key: str) -> Record[T] | None:
-        """See `Store`."""
+        """Returns one record, as it is known now; None when there is none. See `Store`."""
         return self._records[kind.name].get(key)
 
     def list(self, kind: Kind[T]) -> Sequence[Record[T]]:
-        """See `Store`."""
+        """Returns all records of a kind, in the order of their keys; see `Store`."""
         records = self._records[kind.name]
         return [records[key] for key in sorted(records)]
 
     def watch(self, kind: Kind[T], watcher: Watcher[T]) -> None:
-        """See `Store`."""
+        """Makes `watcher` be called for each change from now on; see `Store`."""
         self._watchers[kind.name].append(watcher)
 
     def catch_up(self) -> None:
-        """See `Store`."""
+        """Takes in what other processes have changed; see `Store`."""
         try:
             rows = self._database.changes(self._version)
         except sqlite3.Error as error:
@@ -82,7 +85,12 @@ class SqliteStore:
             self._take(row)
 
     async def commit(self, *changes: Change[Any]) -> None:
-        """See `Store`."""
+        """Makes all of these changes, or none; see `Store`.
+
+        Raises:
+            Conflict: a record is not of the version that was expected.
+            StoreUnavailable: they cannot be written now.
+        """
         if self._place_fault:
             raise StoreUnavailable(self._place_fault, STATE_UNREADABLE)
         writes = [
@@ -102,13 +110,15 @@ class SqliteStore:
 
     @property
     def fault(self) -> str:
-        """See `Store`."""
+        """Returns why the store cannot be read now, or would lose what is written; empty while all is well. See
+        `Store`.
+        """
         return self._place_fault or self._read_fault
 
     # Public
 
     def unreadable(self) -> Sequence[tuple[str, Unreadable[Any]]]:
-        """Every record that cannot be read, with the name of its kind."""
+        """Returns every record that cannot be read, with the name of its kind."""
         return [
             (kind, record)
             for kind, records in self._records.items()
@@ -117,7 +127,7 @@ class SqliteStore:
         ]
 
     async def follow(self) -> None:
-        """Take in what other processes change, until cancelled."""
+        """Takes in what other processes change, until cancelled."""
         loop = asyncio.get_running_loop()
         look_s = loop.time()
         while True:
@@ -128,11 +138,11 @@ class SqliteStore:
             await asyncio.sleep(FOLLOW_S)
 
     async def aclose(self) -> None:
-        """Close the file, behind what is being written."""
+        """Closes the file, behind what is being written."""
         await self._calls.run(self._database.close)
 
     def close(self) -> None:
-        """The same, where there is no event loop. Blocking."""
+        """Closes the file, where there is no event loop. Blocks."""
         self._database.close()
 
     # Internal

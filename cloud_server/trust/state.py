@@ -11,7 +11,8 @@ from cloud_server.trust.sqlite_store import SqliteStore
 
 
 def open_state(state: Path) -> SqliteStore:
-    """The store of a state folder, made at its first use, and brought from the files of earlier versions. Blocking.
+    """Returns the store of a state folder. Makes it at its first use, and brings in the files of earlier versions.
+    Blocks.
 
     Raises:
         StoreUnavailable: it cannot be opened.

@@ -1,4 +1,5 @@
-"""What a server must remember over restarts, as records that several processes share: one interface for every engine.
+"""Defines what a server must remember over restarts, as records that several processes share: one interface for every
+engine.
 
 A record is Good or Unreadable, and Unreadable never means that it is gone: whoever asks for an agent whose record is
 damaged must not hear that the agent was revoked. While an engine cannot be read at all, what was known last stands.
@@ -37,7 +38,7 @@ class Kind(Generic[T]):
     name: str
     encode: Callable[[T], bytes]
     decode: Callable[[bytes], T]
-    """Raises ValueError, KeyError or TypeError for what is no such value."""
+    """Returns the value that some bytes are; raises ValueError, KeyError or TypeError for bytes that are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class Good(Generic[T]):
 
     key: str
     version: int
-    """Counts up with each change of any record."""
+    """A number that counts up with each change of any record."""
     value: T
 
 
@@ -66,44 +67,45 @@ Record = Good[T] | Unreadable[T]
 
 @dataclass(frozen=True, slots=True)
 class Change(Generic[T]):
-    """What is to become of a record."""
+    """A change that is to be made to a record."""
 
     kind: Kind[T]
     key: str
     value: T | None
-    """None: it is taken away."""
+    """The new value; None when the record is to be taken away."""
     expected: int | None = None
-    """The version that the record must have, 0 for none at all; None: whichever."""
+    """The version that the record must have, 0 for no record at all; None for whichever version."""
 
 
 Watcher = Callable[[str, Record[T] | None, Record[T] | None], None]
-"""Is given the key, the record before and the record after a change; None where there was, or is, none. Several changes
-of a record by another process may be seen as one."""
+"""A function that is given the key, the record before and the record after a change; None where there was, or is, none.
+Several changes of a record by another process may be seen as one.
+"""
 
 
 class Store(Protocol):
-    """Records by kind and key. Look-ups are in memory; everything is called in the event loop."""
+    """The store of records by kind and key. Look-ups are in memory; everything is called in the event loop."""
 
     def get(self, kind: Kind[T], key: str) -> Record[T] | None:
-        """One record, as it is known now; None when there is none."""
+        """Returns one record, as it is known now; None when there is none."""
         ...
 
     def list(self, kind: Kind[T]) -> Sequence[Record[T]]:
-        """All records of a kind, in the order of their keys."""
+        """Returns all records of a kind, in the order of their keys."""
         ...
 
     def watch(self, kind: Kind[T], watcher: Watcher[T]) -> None:
-        """Have `watcher` called in the event loop for each change from now on, by whomever it is made."""
+        """Makes `watcher` be called in the event loop for each change from now on, by whomever it is made."""
         ...
 
     def catch_up(self) -> None:
-        """Take in what other processes have changed. Cheap, so that it may precede each refusal of something unknown;
-        never raises: what cannot be read now is told by `fault`, and what was known stands.
+        """Takes in what other processes have changed. It is cheap, so that it may precede each refusal of something
+        unknown. It never raises: what cannot be read now is told by `fault`, and what was known stands.
         """
         ...
 
     async def commit(self, *changes: Change[Any]) -> None:
-        """Make all of these changes, or none; `get` has them when this returns.
+        """Makes all of these changes, or none; `get` has them when this returns.
 
         Raises:
             Conflict: a record is not of the version that was expected.
@@ -113,12 +115,14 @@ class Store(Protocol):
 
     @property
     def fault(self) -> str:
-        """Why the store cannot be read now; empty while it can."""
+        """Returns why the store cannot be read now; empty while it can."""
         ...
 
 
 def value_of(record: Record[T] | None) -> T | None:
-    """What is known of a record: its value, or the last one of a record that cannot be read any more."""
+    """Returns what is known of a record: its value, or the last one of a record that cannot be read any more; None when
+    there is none.
+    """
     if isinstance(record, Unreadable):
         return record.last
     return record.value if record is not None else None

@@ -1,4 +1,6 @@
-"""Tokens on the server's side: for boxes to join with, once; and for users, who show them again and again."""
+"""Makes and checks tokens on the server's side: for boxes to join with, once; and for users, who show them again and
+again.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +20,11 @@ from tunnel.core.wire.faults import RECORD_UNREADABLE, TOKEN_EXPIRED, TOKEN_UNKN
 
 DEFAULT_LIFE = timedelta(hours=24)
 GRACE = timedelta(days=30)
-"""The certificate inside outlives the token, so that a late box is told what is wrong, not cut off in the handshake."""
+"""How long the certificate inside outlives the token, so that a late box is told what is wrong, not cut off in the
+handshake.
+"""
 TOKEN_BYTES = 32
-"""Random bytes in a user's token."""
+"""The number of random bytes in a user's token."""
 USED = "the join token was used already; make another: cloud-server token create"
 
 
@@ -31,16 +35,16 @@ class TokenRefused(FaultError):
 
 
 class TokenUnreadable(FaultError):
-    """What is kept of a token cannot be read now; the text is for the operator."""
+    """The record of a token cannot be read now; the text is for the operator."""
 
     default_fault = RECORD_UNREADABLE
 
 
 class Issuer(Protocol):
-    """Whoever has the authority's key."""
+    """The maker of what is inside a join token, who has the authority's key."""
 
     async def join_credential(self, token_id: str, life: timedelta) -> JoinCredential:
-        """What a box is to show that has the token of this id.
+        """Returns the credential that a box shows which has the token of this id; it is valid for `life`.
 
         Raises:
             SignerFailed: it cannot be made.
@@ -49,13 +53,13 @@ class Issuer(Protocol):
 
 
 class JoinTokens:
-    """The tokens to join with of a store."""
+    """The tokens to join with that a store has records of."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     async def create(self, issuer: Issuer, agent: str, life: timedelta = DEFAULT_LIFE) -> JoinToken:
-        """Make a token for an agent; any number may be out at a time.
+        """Makes a token for an agent; any number may be out at a time.
 
         Raises:
             StoreUnavailable: it cannot be kept.
@@ -74,10 +78,10 @@ class JoinTokens:
         )
 
     def look(self, token_id: str) -> Good[JoinTokenRecord]:
-        """A token that may be used.
+        """Returns the record of a token that may be used.
 
         Raises:
-            TokenRefused: unknown, used or expired.
+            TokenRefused: the token is unknown, used or expired.
             TokenUnreadable: that cannot be told now.
         """
         self._store.catch_up()  # a command may have made it just now, or another server used it
@@ -99,12 +103,12 @@ class JoinTokens:
 
     @staticmethod
     def use(token: Good[JoinTokenRecord]) -> Change[JoinTokenRecord]:
-        """The change that uses a token up, to be committed with what it is used for: of several, one succeeds."""
+        """Returns the change that uses a token up, to be committed with what it is used for: only one can succeed."""
         used = replace(token.value, used=datetime.now(UTC))
         return Change(JOIN_TOKENS, token.key, used, expected=token.version)
 
     async def tidy(self) -> int:
-        """Take away what is known of tokens that nobody can show any more; returns how many there were.
+        """Takes away what is known of tokens that nobody can show any more; returns how many there were.
 
         Raises:
             StoreUnavailable: that cannot be written.
@@ -121,13 +125,13 @@ class JoinTokens:
 
 
 class UserTokens:
-    """The tokens of users; see `authenticator.Credentials`."""
+    """The tokens of users that a store has records of; see `authenticator.Credentials`."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     def user_token(self, sha256: str) -> UserToken | None:
-        """See `authenticator.Credentials`.
+        """Returns the token with this hash, expired or not; None when there is none. See `authenticator.Credentials`.
 
         One that is not known is looked for in the database, since a command may have made it just now. That costs
         whoever tries wrong tokens as much of us as the hash of each: some 20 us.
@@ -139,7 +143,7 @@ class UserTokens:
         return value_of(found)
 
     def when_lost(self, on_lost: Callable[[str], None]) -> None:
-        """Have `on_lost` called with the proof (see `Principal`) of each token that is revoked from now on."""
+        """Makes `on_lost` be called with the proof (see `Principal`) of each token that is revoked from now on."""
 
         def changed(sha256: str, _before: Record[UserToken] | None, after: Record[UserToken] | None) -> None:
             if after is None:
@@ -148,7 +152,8 @@ class UserTokens:
         self._store.watch(USER_TOKENS, changed)
 
     async def create(self, user: str, life: timedelta | None = None) -> str:
-        """A new token, beside those that the user has; only its hash is kept. `life` None: it does not end.
+        """Makes a token for a user, beside those that the user has, and returns its text; only its hash is kept. With
+        `life` None it does not end.
 
         Raises:
             StoreUnavailable: it cannot be kept.

@@ -1,4 +1,4 @@
-"""What goes out over a carrier: the next packet, held to the window, and what acks tell of it (PROTO 4 and 6)."""
+"""The sending side of a session: it builds the next packet, within the window, and takes acks (PROTO 4 and 6)."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ from tunnel.core.wire.limits import (
 )
 
 MAX_UNACKED_PACKETS = 64 * 1024
-"""Packets kept for a peer that acknowledges none: at about 300 bytes of objects each, 20 MiB beside their bytes."""
+"""The most packets kept for a peer that acknowledges none: with about 300 bytes of objects each, 20 MiB beside the
+bytes.
+"""
 INTERACTIVE_EXTRA = 1.25
-"""How far interactive frames may pass the pacing window: a keystroke should not wait for bulk's next ack."""
+"""The factor by which interactive frames may pass the window: a keystroke should not wait for bulk's next ack."""
 
 
 class Egress:
@@ -34,7 +36,9 @@ class Egress:
     def __init__(
         self, limits: Limits, scheduler: Scheduler, streams: StreamTable, inbox: Inbox, probes: Probes
     ) -> None:
-        """What it takes packets from: `probes` and acks of `inbox` at any time, frames as the window allows."""
+        """Takes packets from `probes` and acks of `inbox` at any time, and frames of `scheduler` as the
+        window allows.
+        """
         self._limits = limits
         self._scheduler = scheduler
         self._streams = streams
@@ -43,20 +47,23 @@ class Egress:
         self.outbox = Outbox()
         self.pacer = self._new_pacer()
         self.paced_until_s: float | None = None
-        """When `next_packet` is to be asked again though nothing has happened; None: not for this reason."""
+        """When pacing wants `next_packet` to be asked again though nothing has happened; None when it does not."""
         self._max_data = limits.max_data_bytes
         self._max_packet = limits.max_packet_bytes
         self._max_kept_bytes = limits.max_in_flight_bytes * INTERACTIVE_EXTRA
 
     def set_peer_limits(self, max_data_bytes: int, max_packet_bytes: int) -> None:
-        """Takes what the peer is ready to receive (PROTO 3.4); 0 leaves our own."""
+        """Takes what the peer is ready to receive, in bytes (PROTO 3.4); 0 leaves our own limits."""
         peer_data = max(max_data_bytes, MIN_PEER_DATA_BYTES) if max_data_bytes else MAX_DATA_BYTES
         peer_packet = max(max_packet_bytes, MIN_PEER_PACKET_BYTES) if max_packet_bytes else MAX_MESSAGE_BYTES
         self._max_data = min(self._limits.max_data_bytes, peer_data)
         self._max_packet = min(self._limits.max_packet_bytes, peer_packet)
 
     def restart(self, peer_received: int) -> None:
-        """Goes on over a new carrier, of which nothing is known; the peer has every packet up to this one."""
+        """Goes on over a new carrier, of whose path nothing is known.
+
+        The peer has every packet up to `peer_received`.
+        """
         self.outbox.restart(peer_received)
         self._streams.acknowledged(peer_received)
         self.pacer = self._new_pacer()
@@ -82,12 +89,12 @@ class Egress:
         return message
 
     def on_timer(self, now: float) -> None:
-        """Time has passed."""
+        """Ends the wait for pacing if its time has come."""
         if self.paced_until_s is not None and self.paced_until_s <= now:
             self.paced_until_s = None
 
     def receive_ack(self, ack: f.Ack, now: float) -> None:
-        """Takes what a packet of the peer says of ours.
+        """Takes the ack of a packet of the peer, and adjusts window and round trip to it.
 
         Raises:
             RemoteProtocolError: it is an ack of what was not sent on this carrier.
@@ -109,7 +116,10 @@ class Egress:
         return Pacer(self._limits.max_in_flight_bytes, self._limits.max_packet_bytes)
 
     def _take_frames(self, in_flight: int, window: int, now: float) -> list[f.Frame]:
-        """Frames that the pacing window lets out; a small rest of it is not worth a packet, so bulk waits for room."""
+        """Returns the frames that the pacing window lets out.
+
+        A small rest of it is not worth a packet, so bulk waits for room.
+        """
         scheduler, pacer = self._scheduler, self.pacer
         if self.outbox.unacked_packets >= MAX_UNACKED_PACKETS or in_flight >= self._max_kept_bytes:
             pacer.blocked()

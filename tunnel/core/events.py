@@ -1,4 +1,7 @@
-"""What the core tells its shell. Events of a stream carry its id; the shell looks its own object up by it."""
+"""The events by which the core tells its shell what happened.
+
+Events of a stream carry its id; the shell looks its own object up by it.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ class StreamOpened:
     trace_id: str
     """Empty when the peer gave none."""
     agent: str = ""
-    """Whose target it is, when a server forwards the stream; empty: that of this side."""
+    """The agent whose target it is, when a server forwards the stream; empty when it is a target of this side."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +68,11 @@ class StreamWritable:
 
 @dataclass(frozen=True, slots=True)
 class StreamEnded:
-    """Last event of a stream."""
+    """The stream has ended. This is its last event."""
 
     stream_id: int
     error: StreamError | None
-    """None: both directions finished and the peer has everything."""
+    """Why it ended; None when both directions finished and the peer has everything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,7 @@ class PeerSuspect:
 
 @dataclass(frozen=True, slots=True)
 class CarrierDead:
-    """The carrier must be closed: silent for too long. The session is suspended."""
+    """The carrier was silent for too long and must be closed. The session is suspended."""
 
     silent_s: float
 
@@ -95,10 +98,10 @@ class PeerGoingAway:
 
 @dataclass(frozen=True, slots=True)
 class SessionClosed:
-    """Last event of a session; all its streams have ended."""
+    """The session and all its streams have ended. This is its last event."""
 
     error: TunnelError | None
-    """None: closed by this side."""
+    """Why it ended; None when this side closed it."""
 
 
 Event = (

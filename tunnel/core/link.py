@@ -1,4 +1,4 @@
-"""The life of a session's link (PROTO 7.1)."""
+"""The states of a session's link and the steps between them (PROTO 7.1)."""
 
 from __future__ import annotations
 
@@ -9,17 +9,20 @@ from tunnel.core.machine import Symbol
 
 @unique
 class Link(Symbol):
-    """Where a session stands. It finishes when it is CLOSED: by either side, a fault, or the end of its window."""
+    """The state of a session's link.
+
+    The last is CLOSED: by either side, by a fault, or by the end of its resume window.
+    """
 
     ATTACHED = auto()
     SUSPENDED = auto()
-    """No carrier; the resume window runs."""
+    """The session has no carrier; the resume window runs."""
     CLOSED = auto()
 
 
 @unique
 class LinkInput(Symbol):
-    """What moves it."""
+    """What changes the state of a link."""
 
     ATTACH = auto()
     DETACH = auto()

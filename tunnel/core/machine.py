@@ -1,4 +1,4 @@
-"""State machines as tables, (state, input) -> state: what is absent is a protocol error.
+"""State machines as tables, (state, input) -> state. A step that is absent from its table is a protocol error.
 
 Each machine stands in the file of what it is the life of: `streams/send_half.py`, `streams/receive_half.py`, `link.py`.
 """
@@ -12,7 +12,10 @@ from tunnel.core.wire.errors import LocalProtocolError, RemoteProtocolError
 
 
 class Symbol(Enum):
-    """A state, or what moves a machine. Keys of tables: hashed in C by what they are, where Enum would hash names."""
+    """A state or an input of a machine.
+
+    As keys of tables they are hashed in C by identity, where Enum would hash names.
+    """
 
     __hash__ = object.__hash__
 

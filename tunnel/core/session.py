@@ -1,5 +1,6 @@
-"""A session: streams that outlive carriers (PROTO 7). Bytes, intents and `now` go in; packets, events and a timer come
-out.
+"""A session: streams that outlive carriers (PROTO 7).
+
+Bytes, intents and `now` go in; packets, events and a timer come out.
 
 The shell calls `receive_message` for each message of the carrier, asks `next_packet` whenever the carrier can take
 one, calls `on_timer` at `next_timer()`, and handles `events()` after each of these.
@@ -33,7 +34,9 @@ from tunnel.core.wire.principal import NOBODY, Principal
 from tunnel.core.wire.target import Target
 
 MAX_CONTROL_FRAMES = 4 * 4096 + 1024
-"""Answers we owe a peer that does not read them: four for each of 4096 streams; beyond that it is an attack."""
+"""The most answers owed to a peer that does not read them: four for each of 4096 streams; beyond that it is
+an attack.
+"""
 
 
 class SessionStatistics(NamedTuple):
@@ -64,11 +67,11 @@ class Session:
         ping_budget: PingBudget | None = None,
         features: frozenset[str] = frozenset(),
     ) -> None:
-        """A new session without a carrier yet: call `attach` first.
+        """Begins a session without a carrier; `attach` gives it the first.
 
         Args:
             session_id: from Welcome.
-            dialler: this side dialled (the agent): its streams have odd ids and it asks an idle peer first.
+            dialler: this side dialed (the agent): its streams have odd ids and it asks an idle peer first.
             now: the clock that all other calls use, in seconds.
             limits: what this side is ready to hold.
             timing: from Welcome.
@@ -96,31 +99,34 @@ class Session:
         self._egress = Egress(self.limits, self._scheduler, self._streams, self._inbox, self._probes)
         self._suspended_s = now
         self._traffic_s = now
-        """When the peer last began a carrier or sent a sequenced packet."""
+        """When the peer last began a carrier or sent a sequenced packet, on the session's clock."""
 
     # Public - the link
 
     @property
     def last_received(self) -> int:
-        """Highest packet received: what Hello and Welcome tell the peer."""
+        """Returns the number of the newest packet received, which Hello and Welcome tell the peer."""
         return self._inbox.last_received
 
     @property
     def going_away(self) -> bool:
-        """Whether one of the sides takes no new streams."""
+        """Returns whether one of the sides takes no new streams."""
         return self._streams.refusing is not None
 
     def may_resume(self, peer_received: int) -> bool:
-        """Returns whether a peer that received up to there can go on with this session."""
+        """Returns whether a peer that received up to packet `peer_received` can go on with this session."""
         return self.link is not Link.CLOSED and self._egress.outbox.may_resume_at(peer_received)
 
     def set_peer_limits(self, max_streams: int, max_data_bytes: int, max_packet_bytes: int) -> None:
-        """Takes what the peer said it is ready to receive (PROTO 3.4); 0 leaves our own."""
+        """Takes how many streams, and bytes in a DATA frame and a packet, the peer is ready to receive (PROTO 3.4).
+
+        A figure of 0 leaves our own limit.
+        """
         self._streams.peer_max_streams = max_streams or self.limits.max_streams
         self._egress.set_peer_limits(max_data_bytes, max_packet_bytes)
 
     def attach(self, now: float, peer_received: int = 0) -> int:
-        """Goes on over a new carrier, which fences any earlier one; returns its generation (PROTO 7.2).
+        """Goes on over a new carrier, which fences any earlier one, and returns its generation (PROTO 7.2).
 
         Raises:
             LocalProtocolError: the session is closed, or `may_resume` was not asked.
@@ -137,7 +143,10 @@ class Session:
         return self.generation
 
     def detach(self, generation: int, now: float) -> bool:
-        """The carrier is gone. Returns False when a newer one has its place already, or the session is closed."""
+        """Tells the session that its carrier is gone, so that it waits for another one.
+
+        Returns False when a newer carrier has its place already, or when the session is not attached.
+        """
         if generation != self.generation or self.link is not Link.ATTACHED:
             return False
         self._step(LinkInput.DETACH)
@@ -146,7 +155,10 @@ class Session:
         return True
 
     def close(self, error: TunnelError | None) -> None:
-        """Ends the session: every stream ends with SessionLost, nothing is sent any more. None: our own wish."""
+        """Ends the session: every stream ends with SessionLost, and nothing is sent any more.
+
+        An `error` of None means that this side wished it. A closed session stays as it is.
+        """
         if self.link is Link.CLOSED:
             return
         self._step(LinkInput.CLOSE)
@@ -156,19 +168,19 @@ class Session:
         self._events.append(ev.SessionClosed(error))
 
     def go_away(self, code: Code, text: str, reconnect_after_s: float = 0.0) -> None:
-        """Takes no new streams, and asks the peer to open none."""
+        """Takes no new streams from now on, and asks the peer to open none."""
         self._streams.refusing = OpenRefused(text, code)
         self._scheduler.control.append(f.GoAway(code, text, int(reconnect_after_s * 1000)))
 
     # Public - streams
 
     def stream(self, stream_id: int) -> CoreStream | None:
-        """Returns a stream that has not ended, or None."""
+        """Returns the stream of this id, or None when it has ended."""
         return self._streams.get(stream_id)
 
     @property
     def stream_count(self) -> int:
-        """Streams that have not ended, openings included."""
+        """Returns how many streams have not ended, those that are still being opened included."""
         return len(self._streams)
 
     def open_stream(
@@ -182,38 +194,63 @@ class Session:
         trace_id: str = "",
         early_data: bytes = b"",
     ) -> CoreStream:
-        """Opens a stream; StreamAccepted or StreamEnded follows within `deadline_s`, also while suspended.
+        """Opens a stream.
 
-        `early_data` are its first bytes, up to MAX_EARLY_BYTES, which spare a round trip; gone when it is refused.
+        StreamAccepted or StreamEnded follows within `deadline_s` seconds, also while the session is suspended.
+
+        `early_data` are its first bytes, up to MAX_EARLY_BYTES, which spare a round trip; they are gone when it is
+        refused.
 
         Raises:
-            OpenRefused: closed, going away, or a limit.
+            OpenRefused: the session is closed or going away, or a limit is reached.
+            LocalProtocolError: the target is of an unknown kind, or the early data is too long.
         """
         if self.link is Link.CLOSED:
             raise OpenRefused("the session is closed", Code.SESSION_LOST)
         return self._streams.open(target, now, deadline_s, traffic_class, principal, trace_id, early_data)
 
     def accept_stream(self, stream: CoreStream, now: float, resolved_address: str = "") -> None:
-        """Answers StreamOpened: connected. A stream that the peer gave up meanwhile is left alone."""
+        """Answers StreamOpened: the stream is connected. A stream that the peer has given up meanwhile is left alone.
+
+        Raises:
+            LocalProtocolError: it was answered already, or was opened by this side.
+        """
         if self._streams.get(stream.id) is stream:
             self._streams.accept(stream, now, resolved_address)
 
     def reset_stream(self, stream: CoreStream, code: Code, text: str = "") -> None:
-        """Ends a stream at once, or refuses one that the peer opened. No event follows; an ended one is left alone."""
+        """Ends a stream at once, or refuses one that the peer opened.
+
+        No event follows; a stream that has ended is left alone.
+        """
         if self._streams.get(stream.id) is stream:
             self._streams.reset(stream, code, text)
 
     def send_data(self, stream: CoreStream, data: bytes, now: float) -> bool:
-        """Queues bytes; False asks the writer to wait for StreamWritable. Bytes for an ended stream are dropped."""
+        """Queues bytes; returns False when the writer is to wait for StreamWritable.
+
+        Bytes for an ended stream are dropped.
+
+        Raises:
+            LocalProtocolError: the stream is not connected yet.
+        """
         return self._streams.get(stream.id) is not stream or self._streams.push(stream, data, now)
 
     def send_fin(self, stream: CoreStream, now: float) -> None:
-        """Queues the end of our direction."""
+        """Queues the end of our direction, behind the bytes that wait.
+
+        Raises:
+            LocalProtocolError: the stream is not connected yet.
+        """
         if self._streams.get(stream.id) is stream:
             self._streams.finish(stream, now)
 
     def stop_sending(self, stream: CoreStream, code: Code) -> None:
-        """Says that nobody reads this stream any more."""
+        """Tells the peer that nobody reads this stream any more; bytes that come are dropped.
+
+        Raises:
+            LocalProtocolError: the stream is not connected yet.
+        """
         if self._streams.get(stream.id) is stream:
             self._streams.stop_sending(stream, code)
 
@@ -222,20 +259,24 @@ class Session:
         return self._streams.take(stream)
 
     def consumed(self, stream: CoreStream, count: int, now: float) -> None:
-        """The local reader is done with bytes that it took."""
+        """Notes that the local reader is done with `count` bytes that it took, so that the peer may send more.
+
+        Raises:
+            LocalProtocolError: more bytes than arrived.
+        """
         if self._streams.get(stream.id) is stream:
             self._streams.consumed(stream, count, now)
 
     # Public - carrier
 
     def events(self) -> list[ev.Event]:
-        """Returns what happened since the last call."""
+        """Returns the events since the last call, in order."""
         events = self._events[:]
         self._events.clear()
         return events
 
     def receive_message(self, generation: int, message: bytes, now: float) -> None:
-        """Takes one message of a carrier; late ones of a fenced carrier are ignored.
+        """Takes one message of a carrier; late messages of a fenced carrier are ignored.
 
         Raises:
             RemoteProtocolError: the peer broke a rule; the caller closes the session with it.
@@ -262,7 +303,7 @@ class Session:
         return self._egress.next_packet(now)
 
     def next_timer(self) -> float | None:
-        """Returns when `on_timer` wants to be called, on the session's clock; None for not at all."""
+        """Returns when `on_timer` must be called, on the session's clock; None when no call is needed."""
         due = self._streams.next_deadline_s
         if self.link is Link.SUSPENDED:
             return _sooner(due, self._suspended_s + self.timing.resume_window_s)
@@ -281,7 +322,7 @@ class Session:
         return 0.0 if due is None else max(0.0, now - due)
 
     def on_timer(self, now: float) -> None:
-        """Time has passed. Early and late calls are harmless."""
+        """Does what is due at `now`. Early and late calls are harmless."""
         self._streams.expire(now)
         if self.link is Link.SUSPENDED and now >= self._suspended_s + self.timing.resume_window_s:
             window_s = self.timing.resume_window_s
@@ -304,7 +345,7 @@ class Session:
                 pass
 
     def statistics(self) -> SessionStatistics:
-        """Figures as they stand."""
+        """Returns the figures of the session as they stand."""
         return SessionStatistics(
             self.link,
             len(self._streams),
@@ -325,12 +366,12 @@ class Session:
 
     @property
     def _silence_s(self) -> float:
-        """Silence that needs no question: with streams open, failures are noticed soon, and idle links cost little."""
+        """Returns the silence that needs no question: short while streams are open, long to make idle links cheap."""
         return self.timing.suspect_after_s if len(self._streams) else self._probes.idle_silence_s
 
     @property
     def _waits_since_s(self) -> float | None:
-        """Since when this side has reason to expect the peer to say something; None for no reason.
+        """Returns since when this side has reason to expect the peer to say something; None for no reason.
 
         A packet of ours waits for its ack; or, on the side that dials, traffic of open streams has just stopped. The
         other side could do nothing with the knowledge that the link is gone but wait for a new one.

@@ -1,4 +1,4 @@
-"""The error codes in `Status` answers: in `details.causes`, where kubectl shows nothing and scripts can look."""
+"""Puts error codes into `Status` answers: in `details.causes`, which kubectl does not show and scripts can read."""
 
 from __future__ import annotations
 
@@ -28,14 +28,16 @@ _FAULTS = {
     503: SHUTTING_DOWN,
     504: KUBELET_SILENT,
 }
-"""The cause behind a status where nothing says it more closely; a bad request for all others."""
+"""The fault behind an HTTP status when nothing names it more closely; for statuses that are not here it is a bad
+request.
+"""
 
 
 def cause(fault: Fault) -> Cause:
-    """A fault as a `Status` names it."""
+    """Returns a fault as a `Status` names it."""
     return Cause(fault.code, fault.title)
 
 
 def status_body(error: ApiError) -> Json:
-    """The `Status` object of an error, with its code."""
+    """Returns the `Status` object of an error, with the code of its cause."""
     return error.body(cause(_FAULTS.get(error.code, API_REQUEST_INVALID)))

@@ -1,4 +1,5 @@
-"""What a Kubernetes API server fills into every pod before anybody reads it: clients look into it without asking.
+"""Fills in what a Kubernetes API server fills into every pod before anybody reads it: clients look into it without
+asking.
 
 A box's kubelet leaves most of it out. It is filled in when a pod is shown, so that nothing of it is kept per box.
 """
@@ -43,7 +44,7 @@ _LISTS = (
 
 
 def completed(pod: Json, address: str) -> Json:
-    """A pod with all that clients take for granted.
+    """Returns a pod with all that clients take for granted.
 
     Args:
         pod: as its kubelet lists it.
@@ -68,7 +69,7 @@ def _filled(defaults: Json, item: Json) -> Json:
 
 
 def _addresses(pod: Json, address: str) -> Json:
-    """Of the node, and of the pod that shares its network."""
+    """Returns the addresses of the node, and of the pod when it shares the node's network."""
     if not address:
         return {}
     found: Json = {"hostIP": address, "hostIPs": [{"ip": address}]}

@@ -1,4 +1,5 @@
-"""Who is asking: by a client certificate, else by a token in a header or, as browsers do it, among WebSocket protocols.
+"""Tells who is asking: by a client certificate, else by a token in a header or, as browsers send it, among WebSocket
+protocols.
 
 A Kubernetes API server looks in the same order: a certificate of a user wins over any token that comes along with it.
 """
@@ -22,10 +23,10 @@ _IMPERSONATED = {"impersonate-user": "users", "impersonate-group": "groups", "im
 
 
 def identify(authenticator: Authenticator, certificate: TlsPeer, request: Request) -> Caller:
-    """Whose request it is.
+    """Returns the user that a request comes from.
 
     Raises:
-        ApiError: 401, it is nobody's; 403, the user may not ask in this way.
+        ApiError: 401, when it comes from nobody that is known; 403, when the user may not ask in this way.
     """
     caller = authenticator.by_certificate(*certificate)
     if caller is not None:
@@ -43,7 +44,9 @@ def identify(authenticator: Authenticator, certificate: TlsPeer, request: Reques
 
 
 def offered_protocols(headers: Headers) -> list[str]:
-    """The WebSocket protocols that a client offers, without its token; none of one that speaks SPDY."""
+    """Returns the WebSocket protocols that a client offers, without its token; an empty list for a client that speaks
+    SPDY.
+    """
     return [name for name in _protocols(headers) if not name.startswith(TOKEN_PROTOCOL)]
 
 
@@ -72,9 +75,13 @@ def _bearer(request: Request) -> str | None:
 
 
 def _check_origin(request: Request) -> None:
-    """Refuse other sites' pages in a browser that has the certificate: it shows that for any page that asks.
+    """Refuses an upgrade for a page of another site, in a browser that has the certificate: the browser shows the
+    certificate for any page that asks.
 
     A token is another matter, since only who knows it can send it.
+
+    Raises:
+        ApiError: 403, the page is another site's.
     """
     origin = request.headers.get("origin")
     if request.upgrade is None or origin is None:
@@ -88,7 +95,12 @@ def _check_origin(request: Request) -> None:
 
 
 def _check_impersonation(user: str, headers: Headers) -> None:
-    """Refuse to act as somebody else: ignored, it would give `kubectl --as=NOBODY` all rights of its user."""
+    """Refuses to act as somebody else. If that wish were ignored, `kubectl --as=NOBODY` would get all rights of its
+    user.
+
+    Raises:
+        ApiError: 403, the request asks for it.
+    """
     for header, value in headers:
         if not header.startswith(_IMPERSONATION) or not value:
             continue

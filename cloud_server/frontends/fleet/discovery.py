@@ -1,4 +1,4 @@
-"""Discovery documents: `/version`, `/api`, `/apis` in their legacy and aggregated forms."""
+"""Makes the discovery documents: `/version`, and `/api` and `/apis` in their legacy and aggregated forms."""
 
 from __future__ import annotations
 
@@ -11,21 +11,23 @@ from tunnel.kubeapi.status import Json, no_such_path
 
 AGGREGATED_TYPE = "application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList"
 SPOKEN_MINORS = range(28, 100)
-"""Kubernetes 1.x minors whose clients need nothing of the API subset served here that it lacks."""
+"""The minors of Kubernetes 1.x whose clients need nothing that the API subset served here lacks."""
 DEFAULT_MINOR = 37
 
 OPENAPI_V2_TYPE = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
-"""`/openapi/v2` is an empty document of this type: without one, `kubectl create` blames its own validation. What
-there is to say is in `/openapi/v3`, which every kubectl that is spoken with here reads first."""
+"""The type of `/openapi/v2`, an empty document: without one, `kubectl create` blames its own validation. What there is
+to say is in `/openapi/v3`, which every kubectl that is spoken with here reads first.
+"""
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 _COMPILER = f"python{platform.python_version()}"
 _PLATFORM = f"linux/{_MACHINES.get(platform.machine(), platform.machine())}"
 
 
 def version_document(user_agent: str | None) -> Json:
-    """`/version`. It claims the client's own minor version, because the subset served is the same in all of them.
+    """Returns `/version`. It claims the client's own minor version, because the subset served is the same in all of
+    them.
 
-    kubectl prints a warning about version skew otherwise, which would tell its user nothing.
+    Otherwise kubectl prints a warning about version skew, which would tell its user nothing.
     """
     match = re.search(r"/v1\.(\d{1,3})\.", user_agent or "")
     minor = int(match[1]) if match and int(match[1]) in SPOKEN_MINORS else DEFAULT_MINOR
@@ -43,17 +45,17 @@ def version_document(user_agent: str | None) -> Json:
 
 
 def api_versions() -> Json:
-    """`/api` in its legacy form."""
+    """Returns `/api` in its legacy form."""
     return {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}
 
 
 def api_group_list() -> Json:
-    """`/apis` in its legacy form."""
+    """Returns `/apis` in its legacy form."""
     return {"kind": "APIGroupList", "apiVersion": "v1", "groups": [_group(name) for name in groups()]}
 
 
 def api_group(name: str) -> Json:
-    """`/apis/<group>`.
+    """Returns `/apis/<group>`.
 
     Raises:
         ApiError: there is no such group.
@@ -64,7 +66,7 @@ def api_group(name: str) -> Json:
 
 
 def api_resource_list(group: str, version: str) -> Json:
-    """`/api/v1` or `/apis/<group>/<version>`.
+    """Returns `/api/v1` or `/apis/<group>/<version>`.
 
     Raises:
         ApiError: there is no such version.
@@ -81,7 +83,7 @@ def api_resource_list(group: str, version: str) -> Json:
 
 
 def aggregated(core: bool, version: str) -> Json:
-    """`/api` (core) or `/apis` in their aggregated form, `v2` or `v2beta1`."""
+    """Returns `/api` (core) or `/apis` in its aggregated form, `v2` or `v2beta1`."""
     names = [""] if core else groups()
     return {
         "kind": "APIGroupDiscoveryList",

@@ -1,4 +1,6 @@
-"""What boxes tell of themselves as Kubernetes events: `kubectl get events`, and the end of `kubectl describe node`."""
+"""Shows what boxes tell of themselves as Kubernetes events, for `kubectl get events` and the end of `kubectl describe
+node`.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ _CODE = re.compile(r"LL[0-9]{4}")
 
 
 def event_objects(agent: AgentView, created: datetime) -> list[Json]:
-    """Returns an event for each fact that a box tells: a Warning while it is so, and Normal once it is over.
+    """Returns an event for each fact that a box tells: a Warning while the fact is so, and Normal once it is over.
 
     Args:
         agent: what is known of the box. Its name begins each event's, so that none is another box's.

@@ -1,4 +1,4 @@
-"""Work for a client that may leave before it is done."""
+"""Runs work for a client that may leave before the work is done."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 async def unless_gone(exchange: Exchange, work: Coroutine[Any, Any, T]) -> T:
-    """Do the work of an answer, and cancel it when the client goes.
+    """Runs the work of an answer and returns its result; cancels the work when the client goes.
 
     Raises:
         StreamClosed: the client went first.

@@ -1,4 +1,4 @@
-"""What the fleet front end needs from the rest of the server, as the narrowest types that say it."""
+"""Says what the fleet front end needs from the rest of the server, as the narrowest types for it."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ class Agents(Protocol):
     """The agents that have joined, connected or not."""
 
     def names(self) -> Sequence[str]:
-        """All of them."""
+        """Returns the names of all agents."""
         ...
 
     def agent(self, name: str) -> AgentView | None:
-        """One of them as it is now; None when it is gone."""
+        """Returns one agent as it is now; None when it is gone."""
         ...
 
     def subscribe(self) -> AsyncIterator[tuple[Change, AgentView]]:
-        """Their changes from now on: what happened, and the agent after it.
+        """Yields the changes of agents from now on: what happened, and the agent after it.
 
         Raises:
             FollowerTooSlow: changes were lost.
@@ -31,7 +31,7 @@ class Agents(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Who is asking."""
+    """The user that is asking."""
 
     name: str
     groups: tuple[str, ...] = ("system:authenticated",)

@@ -1,4 +1,4 @@
-"""One HTTP request to an agent's kubelet API over a tunnel stream of its own."""
+"""Sends an HTTP request to an agent's kubelet API over a tunnel stream of its own."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ from tunnel.kubeapi.status import ApiError
 KUBELET_TARGET = ServiceTarget(KUBELET)
 OPEN_DEADLINE_S = 10.0
 HEAD_TIMEOUT_S = 30.0
-"""A real kubelet may have to ask its container runtime before it answers an exec."""
+"""Seconds to wait for the head of an answer. A real kubelet may have to ask its container runtime before it answers an
+exec.
+"""
 PODS_TIMEOUT_S = 10.0
 MAX_PODS_BYTES = 8 * 1024 * 1024
 FRONTEND = "fleet"
@@ -34,7 +36,7 @@ FRONTEND = "fleet"
 
 @dataclass(frozen=True, slots=True)
 class KubeletCall:
-    """A request that was answered with at least a head."""
+    """A request to a kubelet that was answered with at least a head."""
 
     live: LiveOpen
     connection: ClientConnection
@@ -44,7 +46,7 @@ class KubeletCall:
 def asking_kubelet(
     caller: Caller, agent: str, peer: str, about: Mapping[str, object], *, is_read: bool = False
 ) -> OpenRequest:
-    """Returns the request for a stream to an agent's kubelet; see OpenRequest."""
+    """Returns the request to the door for a stream to an agent's kubelet; see OpenRequest for the arguments."""
     return OpenRequest(
         caller=caller,
         frontend=FRONTEND,
@@ -58,7 +60,7 @@ def asking_kubelet(
 
 
 async def start(door: Door, asking: OpenRequest, method: str, target: str, headers: HeaderItems) -> KubeletCall:
-    """Send a request and wait for the head of its answer.
+    """Sends a request and waits for the head of its answer, for at most `HEAD_TIMEOUT_S`.
 
     Raises:
         ApiError: the agent could not be reached, or did not answer as a kubelet does.
@@ -92,7 +94,9 @@ async def start(door: Door, asking: OpenRequest, method: str, target: str, heade
 
 @asynccontextmanager
 async def ending(call: KubeletCall) -> AsyncIterator[KubeletCall]:
-    """End a call with the block: cleanly when the block ends so, by a reset when it raises or is cancelled."""
+    """Ends a call with the block: cleanly when the block ends so or raises `ApiError`, by a reset when it raises
+    anything else or is cancelled.
+    """
     try:
         yield call
     except ApiError as error:
@@ -109,12 +113,12 @@ class KubeletReader:
     """Reads documents of agents' kubelets for what the server shows, on nobody's behalf."""
 
     def __init__(self, door: Door, caller: Caller) -> None:
-        """`caller` stands for the server."""
+        """Reads through `door`. `caller` stands for the server."""
         self._door = door
         self._caller = caller
 
     async def pods(self, agent: str) -> object:
-        """The decoded `/pods` of an agent's kubelet.
+        """Returns the decoded `/pods` of an agent's kubelet. Waits at most `PODS_TIMEOUT_S`.
 
         Raises:
             ApiError: it could not be had.
@@ -128,10 +132,10 @@ class KubeletReader:
             ) from None
 
     async def document(self, agent: str, path: str, max_bytes: int) -> object:
-        """A decoded document of an agent's kubelet; the caller must bound the time that it takes.
+        """Returns a decoded document of an agent's kubelet. The caller must bound the time that it takes.
 
         Raises:
-            ApiError: it could not be had.
+            ApiError: the document could not be had, or is longer than `max_bytes`.
         """
         asking = asking_kubelet(self._caller, agent, "", {"path": path}, is_read=True)
         try:

@@ -1,4 +1,4 @@
-"""`metrics.k8s.io`: what `kubectl top nodes` and `kubectl top pods` ask for."""
+"""Serves `metrics.k8s.io`, which `kubectl top nodes` and `kubectl top pods` ask for."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tunnel.kubeapi.store import ObjectStore
 
 
 class MetricsApi:
-    """Reads of NodeMetrics and PodMetrics."""
+    """The reads of NodeMetrics and PodMetrics."""
 
     def __init__(self, mirror: Mirror, store: ObjectStore, usage: UsageReader, clock: Callable[[], datetime]) -> None:
         self._mirror = mirror
@@ -31,7 +31,7 @@ class MetricsApi:
     # Public
 
     async def get(self, about: ResourceRequest, accept: str | None) -> Json:
-        """The metrics of one node or pod, or a Table of one row.
+        """Returns the metrics of one node or pod, or a Table of one row.
 
         Raises:
             ApiError: there is no such one, it cannot be measured, or no form is accepted.
@@ -49,7 +49,7 @@ class MetricsApi:
         return self._table(about, [found]) if as_table else found
 
     async def page(self, about: ResourceRequest, accept: str | None) -> Json:
-        """The metrics of all nodes or pods that a list of these would hold, as far as they can be measured.
+        """Returns the metrics of all nodes or pods that a list of these would hold, as far as they can be measured.
 
         Raises:
             ApiError: a bad selector, or no accepted form.
@@ -84,7 +84,7 @@ class MetricsApi:
 
 
 def _metrics(about: ResourceRequest, item: Json, usage: Usage) -> Json | None:
-    """Of a Node or Pod; None when its box does not measure it."""
+    """Returns the metrics of a Node or Pod; None when its box does not measure it."""
     metadata = item["metadata"]
     kept = {name: metadata[name] for name in ("name", "namespace", "labels") if name in metadata}
     common: Json = {

@@ -1,4 +1,4 @@
-"""Keeps the object store like the registry and the agents' kubelets: nodes at once, pods while somebody looks.
+"""Keeps the object store in step with the registry and the agents' kubelets: nodes at once, pods while somebody looks.
 
 Pods cost a request over the box's link, so they are asked for when an agent connects, and again only while somebody
 lists, gets or watches pods.
@@ -34,48 +34,54 @@ from tunnel.kubeapi.status import ApiError, Json
 from tunnel.kubeapi.store import Key, ObjectStore
 
 RECONCILE_S = 60.0
-"""How often the registry is compared as a whole: it finds agents that joined and have not connected yet."""
+"""Seconds between two comparisons with the registry as a whole, which find agents that joined and have not connected
+yet.
+"""
 REFRESH_S = 5.0
-"""How often stale pods are looked for."""
+"""Seconds between two looks for pods that are stale."""
 STALE_S = 15.0
-"""Age from which pods are asked for again while somebody looks."""
+"""Age in seconds from which pods are asked for again while somebody looks."""
 UNSETTLED_S = 2.0
-"""The same while a pod is on its way to run or to its end, or the kubelet could not be asked."""
+"""Age in seconds from which pods are asked for again while one of them is on its way to run or to its end, or the
+kubelet could not be asked.
+"""
 INTEREST_S = 30.0
-"""How long a look at pods counts."""
+"""Seconds after a look at pods during which somebody counts as looking."""
 FRESH_S = 2.0
-"""A single pod that is asked for by name is at most this old, if the agent answers soon."""
+"""Age in seconds that a single pod that is asked for by name has at most, if the agent answers soon."""
 FRESHEN_WAIT_S = 1.0
 PARALLEL_FETCHES = 16
 AGENTS_AT_A_TIME = 50
-"""Compared before others have their turn: new ones cost 60 us each, thousands together would hold up every stream."""
+"""How many agents are compared before others have their turn: new ones cost 60 us each, and thousands together would
+hold up every stream.
+"""
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
 class _Known:
-    """What the mirror keeps of one agent."""
+    """The state that the mirror keeps of one agent."""
 
     view: AgentView
     created: datetime
     shown: object = None
-    """The parts of the view that its objects are made of, as they were when these were made."""
+    """The parts of the view that the agent's objects are made of, as they were when these were made."""
     connection: object = None
-    """What tells one connection of the agent from the next; None while it is away."""
+    """A value that tells one connection of the agent from the next; None while it is away."""
     pods: list[Json] | None = None
-    """As last listed by its kubelet; None when it has never been asked with success."""
+    """The pods as the agent's kubelet listed them last; None when it has never been asked with success."""
     fetched_at_s: float = float("-inf")
-    """Loop time of the last attempt."""
+    """The loop time of the last attempt to fetch the pods."""
     fetching: asyncio.Task[None] | None = None
     owned: set[Key] = field(default_factory=set)
-    """Its pods in the store."""
+    """The keys of the agent's pods in the store."""
     events: set[Key] = field(default_factory=set)
-    """Its events there."""
+    """The keys of the agent's events in the store."""
 
 
 class Mirror:
-    """Follows the registry; `run` must be running."""
+    """Follows the registry of agents, and keeps their objects in the store. `run` must be running."""
 
     def __init__(
         self,
@@ -85,7 +91,7 @@ class Mirror:
         clock: Callable[[], datetime],
         forgotten: Callable[[str], None] = lambda _agent: None,
     ) -> None:
-        """`forgotten` is told of each agent that is gone for good."""
+        """Follows nothing until `run`. `forgotten` is called with the name of each agent that is gone for good."""
         self._forgotten = forgotten
         self._agents = agents
         self._kubelets = kubelets
@@ -101,7 +107,7 @@ class Mirror:
     # Public
 
     async def run(self) -> None:
-        """Follow until cancelled."""
+        """Follows the registry until cancelled."""
         started = self._clock()
         for name in NAMESPACES:
             self._store.put("namespaces", namespace_object(name, started))
@@ -121,29 +127,35 @@ class Mirror:
                 self._tasks = None
 
     def view(self, agent: str) -> AgentView | None:
-        """What is known of an agent now."""
+        """Returns what is known of an agent now; None when there is no such agent."""
         known = self._known.get(agent)
         return known.view if known else None
 
     def joined(self, agent: str) -> datetime:
-        """When an agent was first seen."""
+        """Returns when an agent joined, or was first seen when that is not known. The agent must be known.
+
+        Raises:
+            KeyError: there is no such agent.
+        """
         return self._known[agent].created
 
     def names(self) -> list[str]:
-        """All agents in order."""
+        """Returns the names of all agents, sorted."""
         return sorted(self._known)
 
     def owner(self, namespace: str, pod: str) -> str | None:
-        """The agent that has a pod."""
+        """Returns the name of the agent that has a pod; None when no agent has it."""
         return self._owners.get((namespace, pod))
 
     def note_interest(self) -> None:
-        """Somebody looks at pods: keep them fresh for a while."""
+        """Notes that somebody looks at pods, which keeps them fresh for `INTEREST_S`."""
         self._looked_at_s = asyncio.get_running_loop().time()
         self._refresh_stale()
 
     async def freshen(self, namespace: str, pod: str) -> None:
-        """Ask the agent of a pod again if what is known is old, waiting for its answer only a moment."""
+        """Asks the agent of a pod again if what is known is older than `FRESH_S`, and waits for its answer only
+        `FRESHEN_WAIT_S`.
+        """
         known = self._known.get(self._owners.get((namespace, pod), ""))
         if known is None or not self._is_older(known, FRESH_S):
             return
@@ -210,7 +222,7 @@ class Mirror:
             self._drop(known, key)
 
     def _publish(self, known: _Known) -> None:
-        """Put the agent's objects into the store."""
+        """Puts the agent's objects into the store."""
         view = known.view
         sources = sources_missing(known.pods or (), view.name) if view.connected else None
         self._store.put("nodes", node_object(view, known.created, sources))
@@ -218,7 +230,7 @@ class Mirror:
         self._publish_pods(known)
 
     def _publish_events(self, known: _Known) -> None:
-        """Put what the box tells of itself into the store, and take away what it tells no more."""
+        """Puts what the box tells of itself into the store, and takes away what it tells no more."""
         events = event_objects(known.view, known.created)
         told: set[Key] = {(event["metadata"]["namespace"], event["metadata"]["name"]) for event in events}
         for event in events:
@@ -228,7 +240,7 @@ class Mirror:
         known.events = told
 
     def _publish_pods(self, known: _Known) -> None:
-        """Put the agent's pods into the store, and take away those that it no longer has."""
+        """Puts the agent's pods into the store, and takes away those that it no longer has."""
         view = known.view
         pods = known.pods if known.pods is not None else [stand_in(view, known.created)]
         kept: set[Key] = set()
@@ -247,7 +259,9 @@ class Mirror:
             self._drop(known, key)
 
     def _may_own(self, agent: str, key: Key) -> bool:
-        """An agent's own name is its own; any other pod belongs to whoever listed it first."""
+        """Returns whether an agent may have a pod of this name. An agent's own name is its own; any other pod belongs
+        to whoever listed it first.
+        """
         namespace, pod = key
         if namespace == DEFAULT_NAMESPACE and (pod == agent or pod in self._known):
             return pod == agent

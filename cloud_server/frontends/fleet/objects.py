@@ -1,4 +1,4 @@
-"""Agents as Kubernetes objects: nodes with their conditions, leases, namespaces. Pods are in `pods.py`.
+"""Makes Kubernetes objects of agents: nodes with their conditions, leases, namespaces. Pods are in `pods.py`.
 
 What an agent says of itself is cut, cleaned and put under a prefix of its own before anybody sees it.
 """
@@ -17,11 +17,11 @@ from tunnel.core.wire.host_port import split_host_port
 from tunnel.kubeapi.status import Json
 
 LABEL_PREFIX = "longline/"
-"""An agent's own labels live here, so that none can pretend to be a role or a zone of Kubernetes."""
+"""The prefix of an agent's own labels, so that none can pretend to be a role or a zone of Kubernetes."""
 BOX_FAULT = "BoxFault"
-"""Condition of a node of which the box itself says that something is wrong: its clock, its DNS, a part that is down."""
+"""The condition of a node whose box itself says that something is wrong: its clock, its DNS, a part that is down."""
 LEASE_DURATION_S = 15
-"""A connected agent is heard from at least this often, or it is cut."""
+"""Seconds between two signs of life of a connected agent at most; an agent that is silent for longer is cut."""
 MAX_CLAIM_CHARS = 256
 MAX_LABELS = 64
 MAX_ADDRESSES = 16
@@ -37,27 +37,30 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\
 
 
 def timestamp(moment: datetime | None) -> str:
-    """RFC 3339 in UTC, to the second, as Kubernetes writes it."""
+    """Returns a time by RFC 3339 in UTC, to the second, as Kubernetes writes it; 1970 for None."""
     return (moment or _EPOCH).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def uid_of(kind: str, name: str) -> str:
-    """A stable id for an object that is derived from an agent."""
+    """Returns a stable id for an object that is derived from an agent."""
     return str(uuid.uuid5(_UID_SPACE, f"{kind}/{name}"))
 
 
 def claim(text: str) -> str:
-    """A claim of an agent, fit to be shown: no control characters (terminals obey them), not long."""
+    """Returns a claim of an agent fit to be shown: without control characters, which terminals obey, and at most
+    `MAX_CLAIM_CHARS` long.
+    """
     return _UNPRINTABLE.sub("", text)[:MAX_CLAIM_CHARS]
 
 
 def node_object(agent: AgentView, created: datetime, sources: Json | None = None) -> Json:
-    """The Node of an agent. It is Ready while the agent is connected, whatever the box lacks.
+    """Returns the Node of an agent. It is Ready while the agent is connected, whatever the box lacks.
 
     Args:
         agent: what is known of it.
         created: when it was first seen.
-        sources: the condition that tells what the box lacks of its logs; None: it is not known, or it has none.
+        sources: the condition that tells what the box lacks of its logs; None when it is not known, or the box has
+            none.
     """
     conditions = [_ready_condition(agent, created)]
     if agent.facts:
@@ -93,7 +96,7 @@ def node_object(agent: AgentView, created: datetime, sources: Json | None = None
 
 
 def with_heartbeat(node: Json, last_seen: datetime | None) -> Json:
-    """A Node with the time of its agent's last sign of life, which alone makes no new version of it."""
+    """Returns a Node with the time of its agent's last sign of life, which alone makes no new version of the Node."""
     if last_seen is None:
         return node
     conditions = [item | {"lastHeartbeatTime": timestamp(last_seen)} for item in node["status"]["conditions"]]
@@ -101,13 +104,13 @@ def with_heartbeat(node: Json, last_seen: datetime | None) -> Json:
 
 
 def internal_address(node: Json) -> str:
-    """The first address of a Node in its own network; empty when it has said none."""
+    """Returns the first address of a Node in its own network; empty when it has said none."""
     addresses = node["status"]["addresses"]
     return next((item["address"] for item in addresses if item["type"] == "InternalIP"), "")
 
 
 def lease_object(agent: str, created: datetime, renewed: datetime, version: int) -> Json:
-    """The Lease that `kubectl describe node` shows; it is made when asked for, with the version of that moment."""
+    """Returns the Lease that `kubectl describe node` shows. It is made when asked for, with that moment's version."""
     return {
         "kind": "Lease",
         "apiVersion": "coordination.k8s.io/v1",
@@ -130,7 +133,7 @@ def lease_object(agent: str, created: datetime, renewed: datetime, version: int)
 
 
 def namespace_object(name: str, created: datetime) -> Json:
-    """A namespace."""
+    """Returns the Namespace object of a namespace."""
     return {
         "kind": "Namespace",
         "apiVersion": "v1",
@@ -167,7 +170,9 @@ def _ready_condition(agent: AgentView, created: datetime) -> Json:
 
 
 def _facts_condition(agent: AgentView, created: datetime) -> Json:
-    """What the box knows of itself: True while something is wrong there; it stays, False, for what is over."""
+    """Returns the condition that shows what the box knows of itself: True while something is wrong there; it stays, as
+    False, for what is over.
+    """
     current = [fact for fact in agent.facts if fact.until is None]
     shown = current or agent.facts
     texts = [f"{fact.code}: {fact.text}" for fact in shown]

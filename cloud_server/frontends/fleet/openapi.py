@@ -1,6 +1,6 @@
-"""`/openapi/v3`: the table of resources and its schemas as OpenAPI documents, one for each group and version.
+"""Makes `/openapi/v3`: the table of resources and its schemas as OpenAPI documents, one for each group and version.
 
-Made when asked for: a server that nobody explains holds none of it.
+They are made when asked for: a server that nobody runs `kubectl explain` against holds none of it.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _ANY_OBJECT: Fields = {
 
 
 def index() -> Json:
-    """`/openapi/v3`: where the documents are; a document that changed has another URL."""
+    """Returns `/openapi/v3`, which says where the documents are; a document that changed has another URL."""
     return {"paths": {name: {"serverRelativeURL": f"/openapi/v3/{name}?hash={_hash(name)}"} for name in _names()}}
 
 
 def document(name: str) -> Json:
-    """`/openapi/v3/<name>`, such as `api/v1`.
+    """Returns `/openapi/v3/<name>`, where the name is such as `api/v1`.
 
     Raises:
         ApiError: there is no such group and version.
@@ -101,7 +101,7 @@ def _type(kind: str) -> Json:
 
 
 def _used(schemas: Json, wanted: set[str]) -> set[str]:
-    """These schemas and all that they refer to."""
+    """Returns the names of these schemas and of all that they refer to."""
     found: set[str] = set()
     while wanted:
         name = wanted.pop()

@@ -1,4 +1,6 @@
-"""Options of lists and watches that say which state is wanted: refused where they cannot be met, never ignored."""
+"""Checks the options of lists and watches that say which state is wanted. They are refused where they cannot be met,
+never ignored.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +13,10 @@ _MATCH = "resourceVersionMatch"
 
 
 def check_list(query: Query, current: int) -> None:
-    """Check what a list asks for against the current version.
+    """Checks what a list asks for against the current version.
 
     Raises:
-        ApiError: 400 or 422, it makes no sense; 410, that version is gone; 504, it has not come yet.
+        ApiError: 400 or 422, when it makes no sense; 410, when that version is gone; 504, when it has not come yet.
     """
     query.number("timeoutSeconds", 0)  # a list takes no time, but nonsense is told
     match, asked = query.text(_MATCH), query.text("resourceVersion")
@@ -32,10 +34,10 @@ def check_list(query: Query, current: int) -> None:
 
 
 def check_watch(query: Query) -> None:
-    """Check what a watch asks for.
+    """Checks what a watch asks for.
 
     Raises:
-        ApiError: 422, it makes no sense.
+        ApiError: 422, when it makes no sense.
     """
     match, initial = query.text(_MATCH), query.text("sendInitialEvents")
     if initial and match != NOT_OLDER:
@@ -47,7 +49,8 @@ def check_watch(query: Query) -> None:
 
 
 def check_version(query: Query, current: int) -> None:
-    """Check that what is asked for has been: a version of another server, or of one that lost its clock, has not.
+    """Checks that the version that is asked for is not newer than the current one: a version of another server, or of
+    one that lost its clock, may be.
 
     Raises:
         ApiError: 504, as a Kubernetes API server says it; clients list anew then.

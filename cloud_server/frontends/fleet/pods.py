@@ -1,4 +1,4 @@
-"""An agent's pods: what its kubelet lists, made safe to show, marked while it is away, or a stand-in."""
+"""Makes an agent's pods: those that its kubelet lists, safe to show and marked while it is away, or a stand-in."""
 
 from __future__ import annotations
 
@@ -16,19 +16,23 @@ from tunnel.core.wire.names import KUBELET, as_offered
 from tunnel.kubeapi.status import ApiError, Json
 
 MAX_PODS = 512
-"""From one agent; a real kubelet stops at 110 by default."""
+"""How many pods are taken from one agent; a real kubelet stops at 110 by default."""
 SOURCES_MISSING = "SourcesMissing"
-"""Condition of a box's own pod: a unit has failed, or a file that it offers cannot be read. Its Node has it too."""
+"""The condition of a box's own pod when a unit has failed, or a file that it offers cannot be read. Its Node has it
+too.
+"""
 _READY_TYPES = ("ContainersReady", "Ready")
 _BEGINNING = frozenset({"Activating", "ContainerCreating", "PodInitializing"})
-"""Reasons of a container that will run soon."""
+"""The reasons of a waiting container that will run soon."""
 DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
 STAND_IN_CONTAINER = "host"
 
 _SUBDOMAIN = re.compile(r"[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?")
 _LABEL = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
 _CONTAINER = re.compile(r"[A-Za-z0-9][-A-Za-z0-9_.@:+\\]{0,252}")
-"""Wider than Kubernetes': a systemd unit such as `getty@tty1.service` is a container here."""
+"""The names of containers; wider than those of Kubernetes, since a systemd unit such as `getty@tty1.service` is a
+container here.
+"""
 _CONTAINER_LISTS = ("containers", "initContainers", "ephemeralContainers")
 _STATUS_LISTS = ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses")
 
@@ -46,7 +50,7 @@ _NOT_KNOWN = _waiting("NotKnown", "the agent has not said what it offers")
 
 
 def pods_from_kubelet(body: object, agent: str) -> list[Json]:
-    """The pods of a kubelet's `/pods` answer; entries that are no pods are left out.
+    """Returns the pods of a kubelet's `/pods` answer, at most `MAX_PODS`; entries that are no pods are left out.
 
     Args:
         body: the decoded answer. The box is not trusted: it may be anything.
@@ -58,12 +62,12 @@ def pods_from_kubelet(body: object, agent: str) -> list[Json]:
 
 
 def offers_kubelet(agent: AgentView) -> bool:
-    """Whether the agent said, when it last connected, that it has a kubelet to ask."""
+    """Returns whether the agent said, when it last told of its box, that it has a kubelet to ask."""
     return agent.node is not None and as_offered(KUBELET, agent.node.services) in agent.node.services
 
 
 def stand_in(agent: AgentView, created: datetime) -> Json:
-    """The pod of an agent whose kubelet has not been asked yet, or that offers none."""
+    """Returns the pod to show for an agent whose kubelet has not been asked yet, or that offers none."""
     nothing_offered = agent.node is not None and not offers_kubelet(agent)
     return {
         "kind": "Pod",
@@ -88,7 +92,7 @@ def stand_in(agent: AgentView, created: datetime) -> Json:
 
 
 def away(pod: Json, agent: AgentView) -> Json:
-    """A pod as last known, marked as not reachable."""
+    """Returns a pod as last known, marked as not reachable."""
     status = dict(pod["status"])
     since = timestamp(agent.since) if agent.since else None
     status |= {
@@ -106,7 +110,7 @@ def away(pod: Json, agent: AgentView) -> Json:
 
 
 def sources_missing(pods: Iterable[Json], agent: str) -> Json | None:
-    """The condition of a box's own pod that tells what it lacks, as its Node shows it; None where it has none."""
+    """Returns the condition of a box's own pod that tells what it lacks, as its Node shows it; None without one."""
     for pod in pods:
         if (pod["metadata"]["namespace"], pod["metadata"]["name"]) != (DEFAULT_NAMESPACE, agent):
             continue
@@ -118,7 +122,7 @@ def sources_missing(pods: Iterable[Json], agent: str) -> Json | None:
 
 
 def is_settled(pod: Json) -> bool:
-    """Whether a pod is where it is meant to be: it is ready, with no container about to run, or has ended."""
+    """Returns whether a pod is where it is meant to be: it is ready, with no container about to run, or has ended."""
     status = pod["status"]
     if status["phase"] != "Running":
         return status["phase"] in ("Succeeded", "Failed")
@@ -129,15 +133,15 @@ def is_settled(pod: Json) -> bool:
 
 
 def containers(pod: Json) -> list[str]:
-    """The names of all containers, the ordinary ones first."""
+    """Returns the names of all containers of a pod, the ordinary ones first."""
     return [item["name"] for name in _CONTAINER_LISTS for item in pod["spec"].get(name, ())]
 
 
 def choose_container(pod: Json, wanted: str) -> str:
-    """The container that a request means; without a name, the pod's default one, else its first.
+    """Returns the container that a request means; without a name, the pod's default one, else its first.
 
     Raises:
-        ApiError: 400, the pod has none of that name.
+        ApiError: 400, the pod has none of that name, or none at all.
     """
     known = containers(pod)
     name = pod["metadata"]["name"]
@@ -156,7 +160,7 @@ def choose_container(pod: Json, wanted: str) -> str:
 
 
 def dicts(value: object) -> list[dict[str, Any]]:
-    """The objects of a list that came from elsewhere."""
+    """Returns the objects of a list that came from elsewhere; an empty list when it is no list."""
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
@@ -164,7 +168,7 @@ def dicts(value: object) -> list[dict[str, Any]]:
 
 
 def _since(condition: Json) -> Json:
-    """When it changed last, unless that is no time: a client could read no Node any more."""
+    """Returns the time of a condition's last change, unless that is no time: a client could read no Node any more."""
     try:
         moment = datetime.fromisoformat(str(condition.get("lastTransitionTime")))
         return {"lastTransitionTime": timestamp(moment if moment.tzinfo else None)}
@@ -203,7 +207,9 @@ def _clean(raw: Json, agent: str) -> Json | None:
 
 
 def _created(metadata: Json, status: object) -> str:
-    """Since when there is the pod. No API server has dated what a kubelet runs by itself: then, since when it runs."""
+    """Returns since when the pod exists. No API server has dated what a kubelet runs by itself; then it is the time
+    since when it runs. Empty when neither is known.
+    """
     started = status.get("startTime") if isinstance(status, dict) else None
     return next((moment for moment in (metadata.get("creationTimestamp"), started) if isinstance(moment, str)), "")
 
@@ -216,7 +222,7 @@ def _clean_status(status: Json) -> Json:
 
 
 def _named_lists(part: Json, fields: tuple[str, ...]) -> Json:
-    """The part with only well-formed entries in the lists that the fleet API itself reads."""
+    """Returns the part with only well-formed entries in the lists that the fleet API itself reads."""
     cleaned = dict(part)
     for field in fields:
         if field in cleaned:

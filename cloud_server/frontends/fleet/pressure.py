@@ -1,4 +1,4 @@
-"""What was measured of a box, as parts of its Node: the conditions of pressure, and the capacity of its disk."""
+"""Adds what was measured of a box to its Node: the conditions of pressure, and the capacity of its disk."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tunnel.kubeapi.status import Json
 
 
 def with_usage(node: Json, usage: Usage | None) -> Json:
-    """A Node with what was measured of its box.
+    """Returns a Node with what was measured of its box.
 
     Args:
         node: the Node.
-        usage: what was measured last; None when nothing was: its conditions say so.
+        usage: what was measured last; None when nothing was, which the conditions say then.
     """
     status = node["status"]
     if usage is None:

@@ -1,4 +1,4 @@
-"""exec, attach, port-forward and log: requests that go on to the kubelet API of the pod's agent.
+"""Serves exec, attach, port-forward and log, which go on to the kubelet API of the pod's agent.
 
 An upgrade is passed as it is: kubectl and the kubelet speak WebSocket or SPDY with each other, and only bytes pass
 here. What goes wrong before the upgrade is answered as a `Status`.
@@ -34,9 +34,9 @@ from tunnel.kubeapi.store import ObjectStore
 
 MAX_ERROR_BYTES = 64 * 1024
 MAX_NAME_CHARS = 253 + 64
-"""Of a pod with its namespace in a record; what a client asked for may be no name at all."""
+"""The length of a pod's name with its namespace in a record; what a client asked for may be no name at all."""
 _CODES = {403: Code.NOT_ALLOWED, 404: Code.NO_SERVICE}
-"""Of what is refused before an agent is asked."""
+"""The codes of what is refused before an agent is asked, by HTTP status."""
 _LOG_OPTIONS = (
     "follow",
     "previous",
@@ -55,21 +55,21 @@ _STREAM_PROTOCOL = "x-stream-protocol-version"
 
 @dataclass(slots=True, kw_only=True)
 class _Asked:
-    """What a request is about, filled while that is found out."""
+    """The subject of a request; it is filled in while that is found out."""
 
     action: str
     namespace: str
     pod: str
     container: str
-    """As asked for; empty for the pod's first."""
+    """The container as asked for; empty for the pod's first."""
     command: list[str]
     agent: str = ""
-    """Empty: there is no such pod."""
+    """The agent that has the pod; empty when there is no such pod."""
     asked: bool = False
-    """Whether it was asked for at the door, which records what becomes of it."""
+    """Whether the door was asked for a stream; the door records what becomes of it."""
 
     def about(self) -> dict[str, object]:
-        """For the record."""
+        """Returns what the record says of the request."""
         return {
             "action": self.action,
             "pod": f"{self.namespace}/{self.pod}"[:MAX_NAME_CHARS],
@@ -79,7 +79,7 @@ class _Asked:
 
 
 class Proxy:
-    """Serves the streaming subresources of pods."""
+    """The server of the streaming subresources of pods."""
 
     def __init__(self, mirror: Mirror, store: ObjectStore, door: Door) -> None:
         self._mirror = mirror
@@ -90,7 +90,7 @@ class Proxy:
     # Public
 
     async def serve(self, exchange: Exchange, request: Request, about: ResourceRequest, caller: Caller) -> None:
-        """Serve one request.
+        """Serves one request.
 
         Raises:
             ApiError: it failed, and nothing was answered yet.
@@ -194,7 +194,7 @@ async def _copy_log(exchange: Exchange, answer: KubeletCall) -> None:
 
 
 async def _kubelet_error(answer: KubeletCall, asked: _Asked) -> ApiError:
-    """The kubelet's refusal as a `Status`; it may be one already, or plain text."""
+    """Returns the kubelet's refusal as a `Status`; it may be one already, or plain text."""
     try:
         body = await answer.connection.read_body(MAX_ERROR_BYTES)
     except StreamError as error:
@@ -233,7 +233,7 @@ def _log_target(about: ResourceRequest, asked: _Asked) -> str:
 
 
 def _upgrade_headers(headers: Headers) -> list[tuple[str, str]]:
-    """Only what the upgrade is made of: credentials, cookies and origins end here."""
+    """Returns only those headers that the upgrade is made of: credentials, cookies and origins end here."""
     passed = [("connection", "Upgrade")]
     passed += [(name, value) for name, value in headers if name in (*_REQUEST_HEADERS, _STREAM_PROTOCOL)]
     if protocols := offered_protocols(headers):

@@ -1,4 +1,6 @@
-"""`get`, `list` and `watch` of objects: selectors, pages, Tables, and the last touches before an object is shown."""
+"""Serves `get`, `list` and `watch` of objects: selectors, pages, Tables, and the last touches before an object is
+shown.
+"""
 
 from __future__ import annotations
 
@@ -28,11 +30,11 @@ from tunnel.kubeapi.watch import DEFAULT_TIMEOUT_S, MAX_TIMEOUT_S, Sink, WatchOp
 
 MAX_TOKEN_CHARS = 1024
 MEASURE_WAIT_S = 1.5
-"""How long `kubectl describe node` waits for what the box uses: 0.5 s of it are a first look at the processors."""
+"""Seconds that `kubectl describe node` waits for what the box uses: 0.5 s of it are a first look at the processors."""
 
 
 class Reads:
-    """Reads of all that has objects."""
+    """The reads of all resources that have objects."""
 
     def __init__(self, mirror: Mirror, store: ObjectStore, usage: UsageReader, clock: Callable[[], datetime]) -> None:
         self._mirror = mirror
@@ -43,7 +45,7 @@ class Reads:
     # Public
 
     async def get(self, about: ResourceRequest, accept: str | None) -> Json:
-        """One object, or a Table of one row.
+        """Returns one object, or a Table of one row.
 
         Raises:
             ApiError: there is none, or no accepted form.
@@ -63,10 +65,10 @@ class Reads:
         return self._table(about, [item], {"resourceVersion": str(self._store.version)}) if as_table else item
 
     def page(self, about: ResourceRequest, accept: str | None) -> Json:
-        """A list, or a Table, of one page.
+        """Returns one page of a list, as objects or as a Table.
 
         Raises:
-            ApiError: a bad selector or page, or no accepted form.
+            ApiError: a bad selector, version or page, or no accepted form.
         """
         as_table = wants_table(accept)
         check_list(about.query, self._store.version)
@@ -82,7 +84,7 @@ class Reads:
         return {"kind": f"{kind}List", "apiVersion": group_version, "metadata": metadata, "items": items}
 
     def watch(self, sink: Sink, about: ResourceRequest, accept: str | None) -> Coroutine[Any, Any, None]:
-        """Check what a watch asks for; what is returned sends it to its end, and raises StreamError.
+        """Checks what a watch asks for. Returns a coroutine that sends the watch to its end, and raises StreamError.
 
         Raises:
             ApiError: a bad selector or version, or no accepted form.
@@ -136,7 +138,7 @@ class Reads:
         return lease_object(name, joined, renewed, self._store.version)
 
     async def _measure(self, name: str) -> None:
-        """Have at hand what a single node's box uses; it does without where that takes long."""
+        """Measures what a single node's box uses, so that it is at hand; does without where that takes long."""
         if (view := self._mirror.view(name)) is not None:
             with suppress(ApiError):
                 await self._usage.read(view, MEASURE_WAIT_S)
@@ -175,7 +177,9 @@ def _version_of(items: list[Json]) -> str:
 
 
 def _page(about: ResourceRequest, found: list[Json], version: int) -> tuple[list[Json], Json]:
-    """Cut a page out of sorted objects. All pages carry the version of the first, so that a watch misses nothing."""
+    """Cuts a page out of sorted objects, and returns it with the metadata of the list. All pages carry the version of
+    the first, so that a watch misses nothing.
+    """
     limit, token = about.query.number("limit", 0), about.query.text("continue")
     if token:
         version, after = _read_token(token)

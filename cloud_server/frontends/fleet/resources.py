@@ -1,4 +1,4 @@
-"""The table of what the fleet API offers: discovery, routing, access reviews and schemas are all read from it."""
+"""Holds the table of what the fleet API offers: discovery, routing, access reviews and schemas are all read from it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ READ_VERBS = ("get", "list", "watch")
 DEFAULT_NAMESPACE = "default"
 LEASE_NAMESPACE = "kube-node-lease"
 NAMESPACES = (DEFAULT_NAMESPACE, LEASE_NAMESPACE, "kube-system")
-"""Namespaces that always exist, with or without pods in them."""
+"""The namespaces that always exist, with or without pods in them."""
 METRICS_GROUP = "metrics.k8s.io"
 
 
@@ -17,10 +17,10 @@ class Resource:
     """One resource, or a subresource such as `pods/exec`."""
 
     group: str = ""
-    """Empty for the core group."""
+    """The API group; empty for the core group."""
     version: str = "v1"
     name: str
-    """Plural, as in a path."""
+    """The name in the plural, as in a path; with the subresource, if it is one."""
     kind: str
     singular: str = ""
     namespaced: bool = True
@@ -32,17 +32,19 @@ class Resource:
 
     @property
     def group_version(self) -> str:
-        """`v1` or `group/v1`, as in `apiVersion`."""
+        """Returns the group and version as in `apiVersion`: `v1` or `group/v1`."""
         return f"{self.group}/{self.version}" if self.group else self.version
 
     @property
     def stored(self) -> str:
-        """What its objects are kept as; of two groups with one name only the core's has any."""
+        """Returns the name that its objects are kept under. Of two groups with one name only the core's has any
+        objects.
+        """
         return f"{self.group}/{self.name}" if self.name == "events" and self.group else self.name
 
     @property
     def subresource(self) -> str:
-        """`exec` of `pods/exec`, empty for a resource itself."""
+        """Returns `exec` for `pods/exec`; empty for a resource itself."""
         return self.name.partition("/")[2]
 
 
@@ -54,7 +56,9 @@ _NONE = "there are none: the fleet API runs no workloads"
 
 
 def _empty(group: str, kind: str, *short_names: str, plural: str = "", everywhere: bool = True) -> Resource:
-    """A kind without any objects: clients that list a whole cluster ask for it, and take an error for a broken one."""
+    """Returns a kind without any objects: clients that list a whole cluster ask for it, and take an error for a broken
+    cluster.
+    """
     singular = kind.lower()
     return Resource(
         group=group, name=plural or f"{singular}s", kind=kind, singular=singular, short_names=short_names,
@@ -121,15 +125,15 @@ _BY_NAME = {(resource.group, resource.version, resource.name): resource for reso
 
 
 def groups() -> list[str]:
-    """The named API groups in their order."""
+    """Returns the named API groups in their order."""
     return list(dict.fromkeys(resource.group for resource in RESOURCES if resource.group))
 
 
 def find(group: str, version: str, name: str) -> Resource | None:
-    """The resource of a path; `name` may be `pods/exec`."""
+    """Returns the resource of a path; `name` may be `pods/exec`. None when there is no such resource."""
     return _BY_NAME.get((group, version, name))
 
 
 def find_in_group(group: str, name: str) -> Resource | None:
-    """The resource of an access review, which names no version."""
+    """Returns the resource of an access review, which names no version; None when there is no such resource."""
     return next((resource for resource in RESOURCES if resource.group == group and resource.name == name), None)

@@ -1,4 +1,6 @@
-"""What may be asked about rights: `kubectl auth can-i`, `auth can-i --list`, `auth whoami`, and of other users."""
+"""Answers questions about rights: `kubectl auth can-i`, `auth can-i --list`, `auth whoami`, and those about other
+users.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ _OF_OTHERS = ("SubjectAccessReview", "LocalSubjectAccessReview")
 
 
 def review(kind: str, body: Json, user: User) -> Json:
-    """Answer a review object with the same object and its status.
+    """Answers a review object with the same object and its status.
 
     Raises:
         ApiError: 400, the object is not of that kind; 422, it says nothing to review.
@@ -41,7 +43,7 @@ def review(kind: str, body: Json, user: User) -> Json:
 
 
 def _other(kind: str, spec: Json) -> User:
-    """The user that a review is about; whoever has a credential is an administrator, so any name may be one."""
+    """Returns the user that a review is about. Whoever has a credential is an administrator, so any name may be one."""
     groups = spec.get("groups") or []
     names = tuple(name for name in groups if isinstance(name, str)) if isinstance(groups, list) else ()
     name = _text(spec, "user")

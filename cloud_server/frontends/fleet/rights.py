@@ -1,4 +1,4 @@
-"""Who may do what: the one place that decides, for requests as well as for `kubectl auth can-i`."""
+"""Decides who may do what: the one place for it, for requests as well as for `kubectl auth can-i`."""
 
 from __future__ import annotations
 
@@ -13,34 +13,36 @@ PATHS = (
     "/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/openapi/v3/*",
     "/readyz", "/version",
 )  # fmt: skip
-"""What can be read beside resources."""
+"""The paths that can be read beside resources."""
 _PATH_VERBS = ("get", "head")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Action:
-    """What a user wants to do."""
+    """An action that a user wants to do."""
 
     verb: str
     group: str = ""
     resource: str = ""
-    """With its subresource: `pods/exec`. Empty for a path that is no resource."""
+    """The resource, with its subresource: `pods/exec`. Empty for a path that is no resource."""
     path: str = ""
-    """Of what is no resource."""
+    """The path of what is no resource; empty for a resource."""
     namespace: str = ""
     name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Whether it is allowed, and why."""
+    """The decision whether an action is allowed, and why."""
 
     allowed: bool
     reason: str
 
 
 def decide(user: User, action: Action) -> Decision:
-    """Whether a user may do something: every authenticated user may do all that this API offers, and nothing else."""
+    """Decides whether a user may do something: every authenticated user may do all that this API offers, and nothing
+    else.
+    """
     if user.name in _STRANGERS:
         return Decision(False, "only users with a client certificate or a token may do anything")
     if "*" in (action.verb, action.group, action.resource):
@@ -57,7 +59,7 @@ def decide(user: User, action: Action) -> Decision:
 
 
 def not_offered(verb: str, resource: Resource) -> str:
-    """Why a verb is not there, for people."""
+    """Returns why a verb is not there, for people."""
     offered = ", ".join(resource.verbs)
     return f"the fleet API does not offer {verb} on {resource.name}, only {offered}; {resource.origin}"
 

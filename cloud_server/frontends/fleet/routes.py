@@ -1,4 +1,4 @@
-"""Paths of the API: what a request is about, before anything is looked up."""
+"""Parses the paths of the API: what a request is about, before anything is looked up."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from tunnel.kubeapi.status import ApiError, about, no_such_path
 _FALSE = ("0", "false")
 _WRITE_METHODS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 _NAME = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.:]{0,251}[A-Za-z0-9])?")
-"""Loose: names that no object can have end in 404, but what could change the meaning of a path ends here."""
+"""A loose pattern of names: those that no object can have end in 404, but what could change the meaning of a path ends
+here.
+"""
 
 
 class Query:
@@ -22,22 +24,22 @@ class Query:
         self._items = items
 
     def text(self, name: str, default: str = "") -> str:
-        """The first value."""
+        """Returns the first value of a parameter; `default` when it is not given."""
         return next((value for key, value in self._items if key == name), default)
 
     def every(self, name: str) -> list[str]:
-        """All values."""
+        """Returns all values of a parameter, in their order."""
         return [value for key, value in self._items if key == name]
 
     def flag(self, name: str) -> bool:
-        """Whether it is given and not false; `?watch` alone is true."""
+        """Returns whether a parameter is given and not false; `?watch` alone is true."""
         return any(key == name and value.lower() not in _FALSE for key, value in self._items)
 
     def number(self, name: str, default: int) -> int:
-        """A whole number from 0.
+        """Returns a parameter that is a whole number from 0; `default` when it is not given or empty.
 
         Raises:
-            ApiError: 400, it is none.
+            ApiError: 400, it is no such number.
         """
         text = self.text(name)
         if not text:
@@ -49,27 +51,27 @@ class Query:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResourceRequest:
-    """What is to be done to which resource."""
+    """The verb of a request, and the resource or object that it is about."""
 
     resource: Resource
     verb: str
     namespace: str
-    """Empty for all namespaces and for cluster-wide resources."""
+    """The namespace; empty for all namespaces and for cluster-wide resources."""
     name: str
-    """Empty for the whole collection."""
+    """The name of the object; empty for the whole collection."""
     query: Query
 
     @property
     def base_resource(self) -> str:
-        """`pods` of `pods/exec`."""
+        """Returns `pods` for `pods/exec`; for a resource itself, its own name."""
         return self.resource.name.partition("/")[0]
 
 
 def parse(request: Request) -> ResourceRequest | None:
-    """What a request is about; None when its path is not one of a resource (discovery and the like).
+    """Returns what a request is about; None when its path is not one of a resource (discovery and the like).
 
     Raises:
-        ApiError: 404, the path names no resource of this API.
+        ApiError: 404, the path names no resource of this API; 405, the method or the part of a resource cannot be used.
     """
     parts = request.path.strip("/").split("/")
     if parts[0] == "api" and len(parts) >= 3:
@@ -95,10 +97,11 @@ def parse(request: Request) -> ResourceRequest | None:
 
 
 def _not_offered(method: str, parent: Resource | None, rest: list[str]) -> ApiError:
-    """There is no such resource. A write to a part of one that is there, though, has a reason of its own.
+    """Returns the error for a resource that does not exist. A write to a part of a resource that exists has a reason of
+    its own.
 
     `kubectl debug` writes `pods/ephemeralcontainers`, `kubectl drain` `pods/eviction`: told that these were not found,
-    it guesses at what the cluster may lack.
+    kubectl guesses at what the cluster may lack.
     """
     if parent is None or method not in _WRITE_METHODS or len(rest) < 3:
         return no_such_path()

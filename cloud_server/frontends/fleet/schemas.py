@@ -1,4 +1,5 @@
-"""What the objects of the fleet API are made of, for `kubectl explain`: only fields that are ever filled in here.
+"""Describes what the objects of the fleet API are made of, for `kubectl explain`: only fields that are ever filled in
+here.
 
 A field's type is `string`, `integer`, `boolean`, `time`, `map` (of strings), `any`, the name of a schema, or one of
 these in brackets for a list.
@@ -7,7 +8,7 @@ these in brackets for a list.
 from __future__ import annotations
 
 Fields = dict[str, tuple[str, str]]
-"""By name: the type and what it says."""
+"""The fields of an object by name: the type of each, and what it says."""
 
 META = "io.k8s.apimachinery.pkg.apis.meta.v1."
 CORE = "io.k8s.api.core.v1."

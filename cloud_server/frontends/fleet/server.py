@@ -44,7 +44,7 @@ from tunnel.kubeapi.status import about as details_of
 from tunnel.kubeapi.store import ObjectStore
 
 MAX_BODY_BYTES = 64 * 1024
-"""Reviews are all that is taken."""
+"""The largest body that is read: reviews are all that is taken."""
 _DISCOVERY = {"APIGroupDiscoveryList": ("apidiscovery.k8s.io", ("v2", "v2beta1"))}
 _FIRST_ASKED = re.compile(r"/(api|apis|version|openapi/.*)/?")
 _READS = ("get", "list", "watch")
@@ -56,12 +56,12 @@ log = structlog.get_logger(__name__)
 
 
 def wall_clock() -> datetime:
-    """The date for people and ages."""
+    """Returns the date and time now, for people and ages."""
     return datetime.now(UTC)
 
 
 class FleetServer:
-    """The Kubernetes API subset; `run` follows the agents, `handle` serves a connection."""
+    """The server of the Kubernetes API subset: `run` follows the agents, `handle` serves a connection."""
 
     def __init__(
         self,
@@ -73,16 +73,16 @@ class FleetServer:
         clock: Callable[[], datetime] = wall_clock,
         admin: Routes | None = None,
     ) -> None:
-        """Make a server that has seen nothing yet.
+        """Makes a server that has seen nothing yet.
 
         Args:
             agents: all of them.
             door: opens streams to them.
             authenticator: tells who is asking.
-            logins: is told of who could not say that.
+            logins: is told of clients that could not say who they are.
             audit: takes the records of what is read.
             clock: the wall clock; versions begin at its microseconds, so that a restarted server counts on upwards.
-            admin: what users may ask of the server itself, beside the Kubernetes API; None: nothing.
+            admin: what users may ask of the server itself, beside the Kubernetes API; None means nothing.
         """
         self._admin = admin
         self._authenticator = authenticator
@@ -103,21 +103,21 @@ class FleetServer:
 
     @property
     def alpn_protocols(self) -> Sequence[str]:
-        """What its listener is to offer in the TLS handshake."""
+        """Returns the protocols that its listener is to offer in the TLS handshake."""
         return ALPN_PROTOCOLS
 
     async def run(self) -> None:
-        """Follow the registry until cancelled."""
+        """Follows the registry of agents until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._usage.run(), name="fleet usage")
             tasks.create_task(self._mirror.run(), name="fleet mirror")
 
     async def handle(self, conn: Conn) -> None:
-        """Serve a connection to its end."""
+        """Serves a connection to its end."""
         await self._http.handle(conn)
 
     def drain(self) -> None:
-        """Ask clients to make their next requests on other connections, and end their watches.
+        """Asks clients to make their next requests on other connections, and ends their watches.
 
         Agents go now, and what this server says of them from here on is true of itself only.
         """
@@ -130,7 +130,7 @@ class FleetServer:
     # Internal
 
     async def _serve(self, conn: Conn, exchange: Exchange, request: Request) -> None:
-        """Answer one request."""
+        """Answers one request."""
         try:
             caller = self._identify(conn, request)
             exchange.trust()
@@ -176,7 +176,7 @@ class FleetServer:
         await answer(routes, exchange, request, caller.principal, exchange.peer, limits)
 
     def _record_read(self, peer: str, caller: Caller, about: ResourceRequest) -> None:
-        """Records what is read, and not each object of it; the same again and again becomes one record."""
+        """Records what is read, but not each object of it; the same read again and again becomes one record."""
         if about.verb not in _READS or about.resource.subresource:
             return
         who, what = caller.principal, about.resource
@@ -238,7 +238,7 @@ class FleetServer:
     async def _document_of(
         self, exchange: Exchange, request: Request, about: ResourceRequest, user: User
     ) -> tuple[Json, int]:
-        """A whole answer and its status."""
+        """Returns a whole answer and its status."""
         accept = request.headers.get("accept")
         match about.verb, about.resource.group:
             case "list", resources.METRICS_GROUP:
@@ -254,7 +254,7 @@ class FleetServer:
 
 
 def _refusal(error: HttpError) -> tuple[str, bytes]:
-    """The answer to what is no request, or too long for one."""
+    """Returns the content type and body of the answer to what is no request, or too long for one."""
     return JSON_TYPE[1], encode(status_body(ApiError(error.status, error.text)))
 
 
@@ -285,12 +285,12 @@ async def _read_object(exchange: Exchange, request: Request) -> Json:
 
 
 def _user(caller: Caller) -> User:
-    """Who asks, in the words of the Kubernetes API."""
+    """Returns the user that asks, in the words of the Kubernetes API."""
     return User(caller.name, (AUTHENTICATED, *caller.principal.groups))
 
 
 def _scope(*limits: frozenset[str] | None) -> Json:
-    """As the admin API shows it."""
+    """Returns the limits of a credential as the admin API shows them."""
     shown = [sorted(limit) if limit is not None else None for limit in limits]
     return dict(zip(("frontends", "agents", "verbs"), shown, strict=True))
 
@@ -312,7 +312,7 @@ def _check_allowed(user: User, about: ResourceRequest) -> None:
 
 
 def _document(path: str, request: Request) -> tuple[Json, str]:
-    """A discovery document and its content type."""
+    """Returns a discovery document and its content type."""
     if path in ("/api", "/apis"):
         accepted = negotiate(request.headers.get("accept"), _DISCOVERY)
         if accepted.kind:

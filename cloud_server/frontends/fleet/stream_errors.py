@@ -1,4 +1,4 @@
-"""What the tunnel says of a stream, as a Kubernetes `Status` that names the agent."""
+"""Turns what the tunnel says of a stream into a Kubernetes `Status` that names the agent."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _STREAM_TEXTS = {
 
 
 def from_stream_error(error: StreamError, agent: str) -> ApiError:
-    """What the tunnel says of a stream to an agent, as a `Status` that names the agent."""
+    """Returns the error of a stream to an agent as a `Status` that names the agent."""
     text = _STREAM_TEXTS.get(error.code, "agent {agent} cannot be reached").format(agent=agent)
     if agent in error.text:
         text = error.text

@@ -1,4 +1,4 @@
-"""`meta.k8s.io/v1` Tables: the columns that kubectl prints, as a Kubernetes API server fills them."""
+"""Makes `meta.k8s.io/v1` Tables: the columns that kubectl prints, filled as a Kubernetes API server fills them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Row = list[object]
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column; those of priority 1 appear with `-o wide`."""
+    """A column of a Table; those of priority 1 appear with `-o wide`."""
 
     name: str
     priority: int = 0
@@ -22,7 +22,7 @@ class Column:
     format: str = ""
 
     def definition(self) -> Json:
-        """As a Table carries it."""
+        """Returns the column as a Table carries it."""
         return {
             "name": self.name,
             "type": self.type,
@@ -38,20 +38,20 @@ _AGE = Column("Age")
 
 @dataclass(frozen=True, slots=True)
 class Printer:
-    """How one resource is printed."""
+    """The columns of one resource, and the function that fills a row of them."""
 
     columns: tuple[Column, ...]
     row: Callable[[Json, datetime], Row]
 
 
 def table(resource: str, items: Sequence[Json], list_metadata: Json, now: datetime, include: str, header: bool) -> Json:
-    """A Table of objects.
+    """Returns a Table of objects.
 
     Args:
         resource: such as `pods`, or the kind where another group has such a resource too.
-        items: one row each.
-        list_metadata: of the list it stands for.
-        now: ages are counted to here.
+        items: the objects, one for each row.
+        list_metadata: the metadata of the list that the Table stands for.
+        now: the time up to which ages are counted.
         include: how much of an object its row carries: `Object`, `Metadata` or `None`.
         header: whether the columns are named; a watch names them in its first event only.
     """
@@ -66,7 +66,7 @@ def table(resource: str, items: Sequence[Json], list_metadata: Json, now: dateti
 
 
 def human_duration(duration: timedelta) -> str:
-    """An age as kubectl prints it: at most two units, the finer one only while it matters."""
+    """Returns an age as kubectl prints it: at most two units, the finer one only while it matters."""
     seconds = int(duration.total_seconds())
     if seconds < 0:
         return "<invalid>" if seconds < -1 else "0s"
@@ -163,7 +163,7 @@ def _pod_row(pod: Json, now: datetime) -> Row:
 
 
 def _pod_status(status: Json, statuses: list[Json]) -> str:
-    """The pod's own reason or phase, unless a container waits or ended for a reason of its own."""
+    """Returns the pod's own reason or phase, unless a container waits or ended for a reason of its own."""
     text = _text(status.get("reason")) or _text(status.get("phase")) or "Unknown"
     if text == "AgentAway":
         return text

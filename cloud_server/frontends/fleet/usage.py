@@ -1,4 +1,4 @@
-"""What boxes use of their processors, memory and disk: asked of their kubelets when somebody wants to know."""
+"""Reads what boxes use of their processors, memory and disk; their kubelets are asked when somebody wants to know."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from tunnel.core.wire.faults import USAGE_UNKNOWN
 from tunnel.kubeapi.status import ApiError
 
 FRESH_S = 10.0
-"""How long an answer, or that there was none, is good enough for others who ask."""
+"""Seconds for which an answer, or that there was none, is good enough for others who ask."""
 BOX_TIMEOUT_S = 3.0
-"""One box; its kubelet takes 0.5 s for a first look at its processors."""
+"""Seconds that one box may take; its kubelet takes 0.5 s for a first look at its processors."""
 ALL_TIMEOUT_S = 10.0
-"""All boxes that somebody asks for; what has not come by then is left out."""
+"""Seconds that all boxes that somebody asks for may take together; what has not come by then is left out."""
 PARALLEL = 64
 MAX_SUMMARY_BYTES = 4 * 1024 * 1024
 MAX_CONTAINERS = 2048
-"""Of one box; those beyond are left out, and pods with none that is measured."""
+"""How many containers of one box are read; those beyond are left out, and so are pods with none that is measured."""
 MAX_NAME_CHARS = 253
-"""Of a pod, its namespace, or a container: Kubernetes' own limit."""
+"""The longest name of a pod, its namespace, or a container: Kubernetes' own limit."""
 KUBELET_WINDOW_S = 10.0
-"""How long a kubelet, which does not say it, looks at its processors: cAdvisor's housekeeping interval."""
+"""Seconds that a kubelet looks at its processors when it does not say how long: cAdvisor's housekeeping interval."""
 _SUMMARY = "/stats/summary"
 _LARGEST = 1 << 62
 
@@ -39,12 +39,14 @@ LEAST_MEMORY_BYTES = 100 * 1024 * 1024
 LEAST_DISK = 0.10
 LEAST_INODES = 0.05
 LEAST_PROCESSES = 0.05
-"""A kubelet has no default for this one: the same share as of inodes, which run out in the same way."""
+"""The least share of process ids that must be left. A kubelet has no default for this one: it is the same share as of
+inodes, which run out in the same way.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Use of processors and memory."""
+    """How much of processors and memory something uses."""
 
     nanocores: int
     memory_bytes: int
@@ -52,7 +54,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Space:
-    """What is left of something, and of how much; None where a box does not say."""
+    """How much is left of something, and of how much; None where a box does not say."""
 
     available: int | None = None
     capacity: int | None = None
@@ -60,20 +62,20 @@ class Space:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """One box at one moment."""
+    """The use of one box at one moment."""
 
     at: datetime
     window_s: float
-    """How long its processors were looked at."""
+    """How many seconds its processors were looked at."""
     node: Sample
     memory: Space
     disk: Space
     inodes: Space
     processes: Space
     containers: Mapping[tuple[str, str], Mapping[str, Sample]]
-    """By namespace and name of the pod, then by container."""
+    """The use of each container, by namespace and name of the pod, then by container."""
     changed: Mapping[str, datetime] = field(default_factory=dict)
-    """Since when each of `lacking` is as it is."""
+    """Since when each entry of `lacking` is as it is, by the type of the condition."""
 
 
 @dataclass(slots=True)
@@ -82,11 +84,11 @@ class _Box:
 
     usage: Usage | None = None
     error: ApiError | None = None
-    """Why the last time brought nothing."""
+    """Why the last attempt brought nothing; None when it brought something."""
     asked_s: float = float("-inf")
-    """Loop time of the last answer."""
+    """The loop time of the last answer."""
     since: datetime | None = None
-    """Which connection of the agent that came by."""
+    """When the agent's connection began by which the last answer came."""
     asking: asyncio.Task[None] | None = None
 
 
@@ -94,7 +96,7 @@ class UsageReader:
     """Reads from boxes, a bounded number at a time; whoever asks for the same box waits for the same answer."""
 
     def __init__(self, kubelets: KubeletReader, clock: Callable[[], datetime]) -> None:
-        """`run` must be running."""
+        """Reads through `kubelets`, and dates what it reads by `clock`. `run` must be running."""
         self._kubelets = kubelets
         self._clock = clock
         self._boxes: dict[str, _Box] = {}
@@ -104,7 +106,7 @@ class UsageReader:
     # Public
 
     async def run(self) -> None:
-        """Own what is read until cancelled."""
+        """Owns the tasks that read, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
             try:
@@ -113,21 +115,21 @@ class UsageReader:
                 self._tasks = None
 
     def latest(self, agent: AgentView) -> Usage | None:
-        """What was read last; None when nothing was since the agent connected, or it is away."""
+        """Returns what was read last of a box; None when nothing was since its agent connected, or it is away."""
         box = self._boxes.get(agent.name)
         return box.usage if box is not None and agent.connected and box.since == agent.since else None
 
     def forget(self, agent: str) -> None:
-        """The agent is gone for good."""
+        """Forgets an agent that is gone for good, and stops asking its box."""
         box = self._boxes.pop(agent, None)
         if box is not None and box.asking is not None:
             box.asking.cancel()
 
     async def read(self, agent: AgentView, within_s: float = BOX_TIMEOUT_S) -> Usage:
-        """What one box uses now.
+        """Returns what one box uses now; an answer of the last `FRESH_S` is good enough.
 
         Raises:
-            ApiError: it cannot be had within that time; the text names the agent.
+            ApiError: it cannot be had within `within_s` seconds; the text names the agent.
         """
         if not agent.connected:
             raise from_stream_error(OpenRefused("", Code.AGENT_AWAY), agent.name)
@@ -146,7 +148,7 @@ class UsageReader:
         return usage
 
     async def read_all(self, agents: Iterable[AgentView], within_s: float = ALL_TIMEOUT_S) -> dict[str, Usage]:
-        """What several boxes use, by name of the agent; those that do not answer in time are left out."""
+        """Returns what several boxes use, by name of the agent; those that do not answer in time are left out."""
         askable = [agent for agent in agents if agent.connected and offers_kubelet(agent)]
         boxes = [(agent, self._boxes.setdefault(agent.name, _Box())) for agent in askable]
         asking = [task for agent, box in boxes if (task := self._ask_if_stale(agent, box))]
@@ -157,7 +159,9 @@ class UsageReader:
     # Internal
 
     def _ask_if_stale(self, agent: AgentView, box: _Box) -> asyncio.Task[None] | None:
-        """What to wait for; None when there is nothing to."""
+        """Asks a box, unless its last answer is fresh. Returns the task to wait for; None when there is nothing to wait
+        for.
+        """
         fresh = box.since == agent.since and asyncio.get_running_loop().time() - box.asked_s < FRESH_S
         if box.asking is None and not fresh and self._tasks is not None:
             box.asking = self._tasks.create_task(self._ask(agent, box), name=f"fleet usage of {agent.name}")
@@ -191,7 +195,7 @@ class UsageReader:
 
 
 def lacking(usage: Usage) -> dict[str, bool]:
-    """By the type of a Node's condition: whether the box has less left than a kubelet would begin to evict at."""
+    """Returns whether the box has less left than a kubelet begins to evict at, by the type of a Node's condition."""
     memory = usage.memory.available
     return {
         "MemoryPressure": memory is not None and memory < LEAST_MEMORY_BYTES,
@@ -204,10 +208,10 @@ def lacking(usage: Usage) -> dict[str, bool]:
 
 
 def _usage(summary: Any, now: datetime, before: Usage | None) -> Usage:
-    """Read a kubelet's summary.
+    """Returns the use of a box that a kubelet's summary tells of.
 
     Raises:
-        KeyError, TypeError, ValueError: it is none.
+        AttributeError, KeyError, TypeError, ValueError: it is no such summary.
     """
     node = summary["node"]
     window_s = node["cpu"].get("windowSeconds", KUBELET_WINDOW_S)

@@ -1,4 +1,4 @@
-"""How a watch reaches its client: as lines of a streamed answer, or as messages of a WebSocket, as browsers want it."""
+"""Brings a watch to its client: as lines of a streamed answer, or as messages of a WebSocket, as browsers want it."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from tunnel.kubeapi.encoding import JSON_TYPE, encode
 from tunnel.kubeapi.status import ApiError, Json
 
 _NOTHING = b" "
-"""Between two values of JSON blanks mean nothing, in all clients; a line end would be an event to some (python
-`kubernetes`)."""
+"""A blank to send when nothing happens. Between two values of JSON blanks mean nothing, in all clients; a line end
+would be an event to some (python `kubernetes`).
+"""
 CLOSE_WAIT_S = 2.0
-"""How long a browser has for its own close."""
+"""Seconds that a browser has for its own close."""
 
 
 class Lines:
-    """The answer to an ordinary request."""
+    """A watch as the answer to an ordinary request, with an event on each line."""
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
 
     async def run(self, watching: Coroutine[Any, Any, None]) -> None:
-        """Answer with what a watch sends to this.
+        """Answers with what a watch sends to this.
 
         Raises:
             StreamError: the client is gone.
@@ -41,22 +42,24 @@ class Lines:
         await self._exchange.finish()
 
     async def send(self, events: Sequence[Json]) -> None:
-        """See `Sink`: one event a line."""
+        """Sends the events, one on each line; see `Sink`."""
         await self._exchange.send(b"".join(map(encode, events)))
 
     async def say_nothing(self) -> None:
-        """See `Sink`."""
+        """Sends a blank, which shows that the watch is alive; see `Sink`."""
         await self._exchange.send(_NOTHING)
 
 
 class Messages:
-    """A WebSocket: each event is a text message, whatever protocol was chosen, as from a Kubernetes API server."""
+    """A watch over a WebSocket: each event is a text message, whatever protocol was chosen, as from a Kubernetes API
+    server.
+    """
 
     def __init__(self, exchange: Exchange, request: Request) -> None:
-        """Check the handshake.
+        """Checks the handshake.
 
         Raises:
-            ApiError: 400, it is none.
+            ApiError: 400, it is no handshake of a WebSocket.
         """
         # Not loaded for a server that nobody asks in this way.
         from tunnel.aio.sockets.websocket import key_of
@@ -68,7 +71,7 @@ class Messages:
         self._protocol = next(iter(offered_protocols(request.headers)), None)
 
     async def run(self, watching: Coroutine[Any, Any, None]) -> None:
-        """Upgrade, and send what a watch sends to this; the connection is used up then.
+        """Upgrades the connection and sends what a watch sends to this; the connection is used up then.
 
         Raises:
             StreamError: the client is gone.
@@ -84,12 +87,12 @@ class Messages:
             watching.close()
 
     async def send(self, events: Sequence[Json]) -> None:
-        """See `Sink`: one event a message."""
+        """Sends the events, one in each message; see `Sink`."""
         for event in events:
             await self._websocket.send_text(encode(event).decode())
 
     async def say_nothing(self) -> None:
-        """See `Sink`: the pings of the WebSocket do that."""
+        """Does nothing, since the pings of the WebSocket show that the watch is alive; see `Sink`."""
 
     # Internal
 
@@ -125,7 +128,7 @@ class Messages:
 
 
 def sink_for(exchange: Exchange, request: Request) -> Lines | Messages:
-    """How the client of a request wants its watch.
+    """Returns the sink that the client of a request wants its watch in.
 
     Raises:
         ApiError: 400, an upgrade to something else, or a broken one.

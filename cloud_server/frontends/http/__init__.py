@@ -1,1 +1,1 @@
-"""HTTP as front ends serve it: exchanges that do not say which version they came by."""
+"""Serves HTTP for front ends: as exchanges that do not say which version of HTTP they came by."""

@@ -16,20 +16,20 @@ class Exchange(Protocol):
 
     @property
     def peer(self) -> str:
-        """The client's address, for logs and records."""
+        """Returns the client's address, for logs and records."""
         ...
 
     @property
     def answered(self) -> bool:
-        """Whether the answer has begun, so that no other can be given."""
+        """Returns whether the answer has begun, so that no other can be given."""
         ...
 
     def trust(self) -> None:
-        """The request is a user's: from here on this connection may have heads as long as users may send."""
+        """Notes that the request is a user's: from here on this connection may have heads as long as users may send."""
         ...
 
     async def read_body(self, max_bytes: int) -> bytes:
-        """The whole body of the request.
+        """Returns the whole body of the request.
 
         Raises:
             HttpError: it is longer than `max_bytes` (status 413), broken, or ends early.
@@ -38,7 +38,7 @@ class Exchange(Protocol):
         ...
 
     async def respond(self, status: int, headers: HeaderItems = (), body: bytes = b"") -> None:
-        """Answer with a whole body; to a HEAD request only its length is sent.
+        """Answers with a whole body; to a HEAD request only its length is sent.
 
         Raises:
             StreamError: the client is gone.
@@ -46,7 +46,7 @@ class Exchange(Protocol):
         ...
 
     async def start(self, status: int, headers: HeaderItems = ()) -> None:
-        """Begin a streamed answer.
+        """Begins a streamed answer.
 
         Raises:
             StreamError: the client is gone.
@@ -54,7 +54,7 @@ class Exchange(Protocol):
         ...
 
     async def send(self, chunk: bytes) -> None:
-        """Send a part of the body, waiting while the client is slow.
+        """Sends a part of the body, and waits while the client is slow.
 
         Raises:
             StreamError: the client is gone.
@@ -62,7 +62,7 @@ class Exchange(Protocol):
         ...
 
     async def finish(self) -> None:
-        """End a streamed answer: it was all there is.
+        """Ends a streamed answer, and so says that it was all there is.
 
         Raises:
             StreamError: the client is gone.
@@ -70,11 +70,11 @@ class Exchange(Protocol):
         ...
 
     def abort(self) -> None:
-        """Cut the answer off, so that the client cannot take what it has for the whole."""
+        """Cuts the answer off, so that the client cannot take what it has for the whole."""
         ...
 
     async def take_over(self, headers: HeaderItems, reason: str = "") -> Conn:
-        """Switch protocols, with a 101 of these headers.
+        """Switches protocols, with a 101 of these headers.
 
         Returns:
             The connection, which is the caller's from here on; what the client sent behind its request is read first.
@@ -86,5 +86,5 @@ class Exchange(Protocol):
         ...
 
     async def wait_client_gone(self) -> None:
-        """Return when the client has given the request up; for use beside a long answer."""
+        """Returns when the client has given the request up; for use beside a long answer."""
         ...

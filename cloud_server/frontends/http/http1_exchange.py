@@ -1,4 +1,4 @@
-"""Exchanges over HTTP/1.1: one after the other on their connection."""
+"""Carries exchanges over HTTP/1.1: one after the other on their connection."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Http1Exchange(ServerConnection):
     def __init__(
         self, conn: Conn, heads: LongHeads, render: Callable[[HttpError], tuple[str, bytes]], *, trusted: bool
     ) -> None:
-        """Take a connection over.
+        """Takes a connection over.
 
         Args:
             conn: the connection.
@@ -32,24 +32,24 @@ class Http1Exchange(ServerConnection):
 
     @property
     def peer(self) -> str:
-        """The client's address, for logs and records."""
+        """Returns the client's address, for logs and records."""
         return self._conn.peer
 
     async def start(self, status: int, headers: HeaderItems = (), reason: str = "") -> None:
-        """Begin a streamed answer; see `ServerConnection.start`."""
+        """Begins a streamed answer; see `ServerConnection.start`."""
         self._conn.settled = True
         await super().start(status, [*headers, ("connection", "close")] if self.last else headers, reason)
 
     def trust(self) -> None:
-        """The request is a user's; see `Exchange.trust`."""
+        """Notes that the request is a user's; see `Exchange.trust`."""
         self._long_heads = self._heads.of(trusted=True)
 
     def abort(self) -> None:
-        """Reset the connection: a chunked end, or a clean end of the socket, would promise that this is all."""
+        """Resets the connection: a chunked end, or a clean end of the socket, would promise that this is all."""
         self._conn.reset()
 
     async def take_over(self, headers: HeaderItems, reason: str = "") -> Conn:
-        """Switch protocols; see `Exchange.take_over`."""
+        """Switches protocols; see `Exchange.take_over`."""
         self._conn.settled = True
         if early := await self.upgrade(headers, reason):
             self._conn.unread(early)

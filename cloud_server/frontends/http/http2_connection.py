@@ -1,5 +1,5 @@
-"""HTTP/2 for a server over one socket: many streams, windows both ways, and no more patience with a client than its
-streams are worth. It knows neither gRPC nor exchanges.
+"""Serves HTTP/2 over one socket: many streams, windows both ways, and no more patience with a client than its streams
+are worth. It knows neither gRPC nor exchanges.
 
 The protocol itself is the library's (h2). What it says of received bytes is handled as a whole before anything is sent,
 so that a stream which the client has reset in the same breath is not written to any more.
@@ -26,41 +26,49 @@ from cloud_server.frontends.http.window_updates import take_window_updates
 from tunnel.core.wire.faults import PROTOCOL_BROKEN
 
 CONNECTION_WINDOW_BYTES = 1024 * 1024
-"""Given back as soon as bytes come in, so that no stalled stream stops the others: their own windows bound them."""
+"""The connection's receive window. It is given back as soon as bytes come in, so that no stalled stream stops the
+others: their own windows bound them.
+"""
 MAX_FRAME_BYTES = 64 * 1024
-"""Of the frames that we send, where a client takes so large ones: Go's gRPC takes 16 KiB, its HTTP client too."""
+"""The largest DATA frame that we send, where a client takes so large ones: Go's gRPC takes 16 KiB, its HTTP client too.
+"""
 WRITE_BYTES = 64 * 1024
-"""What goes into the socket at a time."""
+"""How many bytes go into the socket at a time."""
 WIDE_WINDOW_BYTES = 1024 * 1024
 REST_S = 0.003
-"""How long nothing is read from a client with windows so wide (Go's have 4 MiB) that had nothing to say but how much it
-took. kubectl says so for every 4 KiB, and to be woken up by each is half the work of a download."""
+"""Seconds for which nothing is read from a client with windows so wide (Go's have 4 MiB) that had nothing to say but
+how much it took. kubectl says so for every 4 KiB, and to be woken up by each is half the work of a download.
+"""
 TURN_BYTES = 1024 * 1024
-"""What one connection sends before the rest of the server has its turn."""
+"""How many bytes one connection sends before the rest of the server has its turn."""
 RECEIVE_BYTES = 16 * 1024
-"""What is looked at between two looks at the flood guard: a thousand pings."""
+"""How many received bytes are handled between two looks at the flood guard: a thousand pings."""
 MAX_UNSENT_BYTES = 256 * 1024
-"""With so much unread by the client, mostly our answers to its pings and the like, nothing more is read from it."""
+"""The most bytes that the client may leave unread, mostly our answers to its pings and the like; beyond that nothing
+more is read from it.
+"""
 HEADER_TABLE_BYTES = 4096
 HEADER_OVERHEAD_BYTES = 32
-"""What each field of a header list counts beside its name and value (RFC 9113 6.5.2)."""
+"""Bytes that each field of a header list counts beside its name and value (RFC 9113 6.5.2)."""
 CLOSE_S = 5.0
-"""How long a client may take to read our last words."""
+"""Seconds that a client may take to read our last words."""
 
 _PING = b"longline"
-"""Eight bytes, as a PING has."""
+"""The payload of our pings: eight bytes, as a PING has."""
 
 _log = structlog.get_logger("cloud.http2")
 
 OnRequest = Callable[[Http2Stream], None]
-"""Is to set `handler`, or to end the stream."""
+"""A function that is called with each new stream, and must set its `handler` or end it."""
 
 
 class Http2Connection(asyncio.Protocol):
-    """One connection; takes the socket over."""
+    """One HTTP/2 connection, which takes the socket over."""
 
     def __init__(self, transport: asyncio.Transport, peer: str, limits: Http2Limits, on_request: OnRequest) -> None:
-        """`peer` is for logs."""
+        """Serves nothing until `start`. `on_request` is called with each stream that the client opens; `peer` is for
+        logs.
+        """
         self._loop = asyncio.get_running_loop()
         self._transport = transport
         self._peer = peer
@@ -84,22 +92,22 @@ class Http2Connection(asyncio.Protocol):
         self._idle_timer: asyncio.TimerHandle | None = None
         self._abort_timer: asyncio.TimerHandle | None = None
         self.done: asyncio.Future[None] = self._loop.create_future()
-        """Settled when the socket is gone."""
+        """A future that is settled when the socket is gone."""
 
     # Public
 
     @property
     def streams(self) -> int:
-        """Streams that are open."""
+        """Returns the number of streams that are open."""
         return len(self._streams)
 
     @property
     def unsent_bytes(self) -> int:
-        """What waits for the client to open windows, of all streams together."""
+        """Returns the number of bytes, of all streams together, that wait for the client to open windows."""
         return sum(stream.unsent_bytes for stream in self._streams.values())
 
     def start(self, early: bytes, *, at_eof: bool) -> None:
-        """Begin, with the bytes that were read already; `at_eof`: no more come."""
+        """Begins to serve, with the bytes that were read already; with `at_eof` no more come."""
         self._transport.set_protocol(self)
         self._h2.initiate_connection()
         self._h2.increment_flow_control_window(CONNECTION_WINDOW_BYTES - 65535)
@@ -118,7 +126,7 @@ class Http2Connection(asyncio.Protocol):
             self._transport.resume_reading()
 
     def take_long_heads(self, head_bytes: int) -> None:
-        """Let a client that turned out to be a user have longer header lists, as its settings say from now on."""
+        """Lets a client that turned out to be a user send longer header lists, as its new settings say."""
         if self._over or head_bytes <= self._h2.decoder.max_header_list_size:
             return
         self._h2.update_settings({SettingCodes.MAX_HEADER_LIST_SIZE: head_bytes})
@@ -127,7 +135,7 @@ class Http2Connection(asyncio.Protocol):
         self._pump()
 
     def drain(self) -> None:
-        """Take no more streams; those that run go on, and the connection ends behind the last."""
+        """Takes no more streams; those that run go on, and the connection ends behind the last."""
         if self._over or self._draining:
             return
         self._draining = True
@@ -137,13 +145,13 @@ class Http2Connection(asyncio.Protocol):
         self._close_if_drained()
 
     def close(self) -> None:
-        """End it, with all streams that are left."""
+        """Ends the connection, with all streams that are left."""
         self._end("the server closed the connection", ErrorCodes.NO_ERROR)
 
     # Internal - called by streams
 
     def wants_to_send(self, stream: Http2Stream) -> None:
-        """Give a stream its turn."""
+        """Queues a stream for its turn to send, and sends what may be sent."""
         if not stream.ready:
             self._make_ready(stream)
         self._pump()
@@ -151,24 +159,24 @@ class Http2Connection(asyncio.Protocol):
     # Internal - called by the keepalive
 
     def ping(self) -> None:
-        """Ask the client for life."""
+        """Sends a PING, which the client must answer."""
         if not self._over:
             self._h2.ping(_PING)
             self._pump()
 
     def host_silent_s(self) -> float:
-        """How long the client's kernel has said nothing."""
+        """Returns for how many seconds the client's kernel has said nothing."""
         return host_silent_s(self._transport)
 
     def client_dead(self) -> None:
-        """Nobody is there for last words."""
+        """Cuts the connection without last words, since nobody is there to read them."""
         _log.info("client is gone", peer=self._peer)
         self._transport.abort()
 
     # Internal - called by the event loop
 
     def data_received(self, data: bytes) -> None:
-        """Bytes came."""
+        """Handles bytes that came."""
         if self._keepalive is not None:
             self._keepalive.heard()
         self._busy = True
@@ -187,16 +195,16 @@ class Http2Connection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def eof_received(self) -> bool:
-        """The client is gone: HTTP/2 has no use for half a connection."""
+        """Ends the connection, since the client is gone: HTTP/2 has no use for half a connection."""
         self._end("the client closed the connection", ErrorCodes.NO_ERROR)
         return False
 
     def pause_writing(self) -> None:
-        """The socket is full."""
+        """Stops sending, since the socket is full."""
         self._write_paused = True
 
     def resume_writing(self) -> None:
-        """The socket has room."""
+        """Sends and reads on, since the socket has room."""
         self._write_paused = False
         if self._read_paused:
             self._read_paused = False
@@ -204,7 +212,7 @@ class Http2Connection(asyncio.Protocol):
         self._pump()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the event loop's signature
-        """The socket is gone."""
+        """Ends everything that the connection has, since the socket is gone."""
         self._over = True
         self._lose_streams("the client closed the connection")
         for handle in (self._idle_timer, self._abort_timer, self._pump_later, self._rest_later):
@@ -230,7 +238,7 @@ class Http2Connection(asyncio.Protocol):
             self._transport.resume_reading()
 
     def _receive(self, data: memoryview) -> bool:
-        """Whether it was nothing but window updates."""
+        """Handles some of the received bytes. Returns whether they were nothing but window updates."""
         if (opened := take_window_updates(self._h2, data)) is not None:
             for stream_id in opened:
                 self._on_window(stream_id)
@@ -317,7 +325,7 @@ class Http2Connection(asyncio.Protocol):
     # Internal - sending
 
     def _pump(self) -> None:
-        """Send what may be sent, a frame of each stream in turn."""
+        """Sends what may be sent, a frame of each stream in turn."""
         if self._busy or self._over:
             return
         self._busy = True
@@ -346,7 +354,7 @@ class Http2Connection(asyncio.Protocol):
         self._pump()
 
     def _send_of(self, stream: Http2Stream, stopped: list[Http2Stream]) -> int:
-        """One turn of a stream; returns how many bytes of data it sent."""
+        """Gives a stream one turn. Returns how many bytes of data it sent."""
         stream.ready = False
         if self._streams.get(stream.id) is not stream:
             return 0
@@ -423,7 +431,7 @@ class Http2Connection(asyncio.Protocol):
             self._lose(stream_id, text)
 
     def _fault(self, text: str) -> None:
-        """The client broke the protocol; the library has a GOAWAY for it."""
+        """Ends the connection of a client that broke the protocol; the library has a GOAWAY for it."""
         _log.info("client broke HTTP/2", peer=self._peer, reason=text)
         self._leave(text)
 

@@ -1,4 +1,4 @@
-"""Exchanges over HTTP/2: each a stream, many at once on their connection."""
+"""Carries exchanges over HTTP/2: each is a stream, and many run at once on their connection."""
 
 from __future__ import annotations
 
@@ -16,17 +16,19 @@ from tunnel.aio.sockets.http1 import HeaderItems, Headers, HttpError, Request
 from tunnel.core.wire.errors import Code, StreamClosed
 
 LARGE_BYTES = 64 * 1024
-"""Of a part of an answer, such as the first list of a watch: as much of each stream of a connection is no harm."""
+"""The size of a part of an answer, such as the first list of a watch, above which it is large: as much on each stream
+of a connection does no harm.
+"""
 _BODILESS = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
 
 
 class Http2Exchange:
-    """One stream; see `Exchange`. It is the stream's handler."""
+    """An exchange that is one HTTP/2 stream; see `Exchange`. It is the stream's handler."""
 
     def __init__(
         self, stream: Http2Stream, peer: str, trust: Callable[[], None], reads: Callable[[], bool] = lambda: True
     ) -> None:
-        """Answer a stream.
+        """Takes a stream, and becomes its handler.
 
         Args:
             stream: the request.
@@ -50,7 +52,7 @@ class Http2Exchange:
     # Public
 
     async def read_body(self, max_bytes: int) -> bytes:
-        """The whole body of the request; see `Exchange.read_body`."""
+        """Returns the whole body of the request; see `Exchange.read_body`."""
         body = bytearray()
         while True:
             self._check()
@@ -66,7 +68,7 @@ class Http2Exchange:
             await self._body_came.wait()
 
     async def respond(self, status: int, headers: HeaderItems = (), body: bytes = b"") -> None:
-        """Answer with a whole body; see `Exchange.respond`."""
+        """Answers with a whole body; see `Exchange.respond`."""
         bodiless = status in _BODILESS
         lengths = [] if bodiless else [("content-length", str(len(body)))]
         await self.start(status, [*headers, *lengths])
@@ -75,14 +77,14 @@ class Http2Exchange:
         await self.finish()
 
     async def start(self, status: int, headers: HeaderItems = ()) -> None:
-        """Begin a streamed answer; see `Exchange.start`."""
+        """Begins a streamed answer; see `Exchange.start`."""
         self._check()
         self.answered = True
         fields = [(":status", str(status)), *headers, ("date", formatdate(usegmt=True))]
         self._stream.respond([(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in fields])
 
     async def send(self, chunk: bytes) -> None:
-        """Send a part of the body, waiting while the client is slow; see `Exchange.send`."""
+        """Sends a part of the body, and waits while the client is slow; see `Exchange.send`."""
         self._check()
         if not chunk or self._head_only:
             return
@@ -94,17 +96,17 @@ class Http2Exchange:
         self._check()
 
     async def finish(self) -> None:
-        """End a streamed answer; see `Exchange.finish`."""
+        """Ends a streamed answer; see `Exchange.finish`."""
         self._check()
         self._stream.finish([])
 
     def abort(self) -> None:
-        """Reset the stream: the client has an error in place of an end."""
+        """Resets the stream, so that the client has an error in place of an end."""
         self._stream.reset(ErrorCodes.INTERNAL_ERROR)
         self.lost("the answer was cut off")
 
     async def take_over(self, headers: HeaderItems, reason: str = "") -> Conn:  # noqa: ARG002 - the interface
-        """There is nothing to switch to: the connection is not this exchange's alone.
+        """Refuses to switch protocols, since the connection is not this exchange's alone.
 
         Raises:
             HttpError: always.
@@ -112,27 +114,27 @@ class Http2Exchange:
         raise HttpError("HTTP/2 has no upgrades: ask by HTTP/1.1")
 
     async def wait_client_gone(self) -> None:
-        """Return when the client has given the request up."""
+        """Returns when the client has given the request up."""
         await asyncio.shield(self._gone)
 
     # Internal - called by the stream; none of this is called any more once it was finished or reset
 
     def data_received(self, data: bytes) -> None:
-        """A part of the body came; what nobody reads is bounded by the stream's window."""
+        """Keeps a part of the body that came; what nobody reads is bounded by the stream's window."""
         self._body.append(data)
         self._body_came.set()
 
     def eof_received(self) -> None:
-        """The body is whole."""
+        """Notes that the body is whole."""
         self._body_ended = True
         self._body_came.set()
 
     def sent(self) -> None:
-        """All that was queued has gone to the client."""
+        """Lets `send` go on, since all that was queued has gone to the client."""
         self._all_sent.set()
 
     def lost(self, text: str) -> None:
-        """The client has given the request up."""
+        """Notes that the client has given the request up, and wakes whoever waits for it."""
         if not self._gone.done():
             self._gone.set_result(text)
         self._body_came.set()
@@ -146,7 +148,7 @@ class Http2Exchange:
 
 
 def request_of(stream: Http2Stream) -> Request:
-    """The head of a stream's request.
+    """Returns the head of a stream's request.
 
     Raises:
         HttpError: it has none that can be answered (CONNECT has no path).

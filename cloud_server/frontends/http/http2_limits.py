@@ -1,4 +1,4 @@
-"""What one HTTP/2 connection may take of a server, and the library's connection made to hold a client to it."""
+"""Bounds what one HTTP/2 connection may take of a server, and makes the library's connection hold a client to it."""
 
 from __future__ import annotations
 
@@ -9,34 +9,41 @@ from h2.connection import H2Connection
 from h2.settings import SettingCodes, Settings
 
 FRAME_BYTES = 16 * 1024
-"""Of a frame that a client sends; nobody may send larger ones unasked."""
+"""The largest frame that a client may send; nobody may send larger ones unasked."""
 PING_S = 20.0
-"""Load balancers and NATs forget a connection that was silent for a minute, HAProxy's usual settings for 50 s, some for
-30 s."""
+"""Seconds of silence after which a client is pinged. Load balancers and NATs forget a connection that was silent for a
+minute, HAProxy's usual settings for 50 s, some for 30 s.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Http2Limits:
-    """For one connection. With `max_streams` full windows and heads a client has left all that it can leave here."""
+    """The limits of one connection. With `max_streams` full windows and heads a client has left all that it can leave
+    here.
+    """
 
     max_streams: int
-    """At once."""
+    """How many streams may be open at once."""
     window_bytes: int
-    """What a client may send on a stream ahead of whoever takes it."""
+    """Bytes that a client may send on a stream ahead of whoever takes them."""
     head_bytes: int
-    """A request's header list, as RFC 9113 6.5.2 counts it."""
+    """Bytes of a request's header list, as RFC 9113 6.5.2 counts it."""
     heads_bytes: int
-    """Those of all open streams together; a stream beyond is refused, and clients try again by themselves."""
+    """Bytes of the header lists of all open streams together. A stream beyond that is refused, and clients try again by
+    themselves.
+    """
     first_s: float
-    """How long a connection may take to ask for its first stream."""
+    """Seconds that a connection may take to ask for its first stream."""
     idle_s: float
-    """How long it may be without a stream later on."""
+    """Seconds that a connection may be without a stream later on."""
     ping_s: float | None
-    """With streams open and silence in either direction for so long, the client is asked for life; None: never."""
+    """Seconds of silence in either direction, while streams are open, after which the client is pinged; None means
+    never.
+    """
 
 
 def new_h2(limits: Http2Limits) -> H2Connection:
-    """A server's connection, whose settings are not sent yet."""
+    """Returns a server's connection of the library, whose settings are not sent yet."""
     h2 = H2Connection(H2Configuration(client_side=False, header_encoding=None))
     h2.local_settings = Settings(
         client=False,

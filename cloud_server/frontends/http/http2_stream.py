@@ -1,4 +1,4 @@
-"""One HTTP/2 stream as its handler uses it. What it wants sent waits here until the connection finds room."""
+"""Holds one HTTP/2 stream as its handler uses it. What it wants sent waits here until the connection finds room."""
 
 from __future__ import annotations
 
@@ -6,46 +6,46 @@ from collections import deque
 from typing import Protocol
 
 Headers = list[tuple[bytes, bytes]]
-"""In their order, and with those of a name as often as they came."""
+"""Header fields in their order, with those of one name as often as they came."""
 _CREDIT_SHARE = 4
-"""Window updates smaller than this part of the window wait for more."""
+"""The window divided by this is the smallest window update; smaller ones wait for more."""
 
 
 class StreamHandler(Protocol):
-    """Takes a stream's events. Called from the event loop; may neither block nor raise."""
+    """The handler of a stream's events. It is called from the event loop, and may neither block nor raise."""
 
     def data_received(self, data: bytes) -> None:
-        """Bytes came; they count against the window until `Http2Stream.taken`."""
+        """Takes bytes that came; they count against the window until `Http2Stream.taken`."""
         ...
 
     def eof_received(self) -> None:
-        """The client has finished its direction."""
+        """Learns that the client has finished its direction."""
         ...
 
     def sent(self) -> None:
-        """All that was queued has gone into the socket."""
+        """Learns that all that was queued has gone into the socket."""
         ...
 
     def lost(self, text: str) -> None:
-        """Last call: the client reset the stream, or its connection is gone."""
+        """Learns that the client reset the stream, or that its connection is gone. It is the last call."""
         ...
 
 
 class StreamOwner(Protocol):
-    """What a stream needs of its connection."""
+    """The connection of a stream, as the stream needs it."""
 
     def wants_to_send(self, stream: Http2Stream) -> None:
-        """Something is there to send."""
+        """Gives the stream its turn, since it has something to send."""
         ...
 
 
 class Http2Stream:
-    """A request and its response."""
+    """A request and its response, as one stream."""
 
     def __init__(
         self, owner: StreamOwner, stream_id: int, headers: Headers, head_bytes: int, window_bytes: int
     ) -> None:
-        """Take a request.
+        """Takes a request, without answering it yet.
 
         Args:
             owner: its connection.
@@ -68,47 +68,47 @@ class Http2Stream:
         self._reset: int | None = None
         self._taken = 0
         self.ready = False
-        """Whether it waits for its turn to send."""
+        """Whether the stream waits for its turn to send."""
 
     # Public - for the handler
 
     @property
     def queued(self) -> int:
-        """How many `send`s wait for the client."""
+        """Returns how many chunks that were given to `send` wait for the client."""
         return len(self._queue)
 
     @property
     def unsent_bytes(self) -> int:
-        """How much they are together."""
+        """Returns how many bytes wait for the client."""
         return sum(map(len, self._queue)) - self._offset
 
     def respond(self, headers: Headers) -> None:
-        """Begin the response."""
+        """Begins the response with these headers."""
         self._response = headers
         self._owner.wants_to_send(self)
 
     def send(self, data: bytes) -> None:
-        """Queue bytes behind the headers; `StreamHandler.sent` follows."""
+        """Queues bytes behind the headers. `StreamHandler.sent` is called when they have gone into the socket."""
         self._queue.append(data)
         self._owner.wants_to_send(self)
 
     def finish(self, trailers: Headers) -> None:
-        """End the response behind what is queued. No event follows, and what still comes is dropped.
+        """Ends the response behind what is queued. No event follows, and what still comes is dropped.
 
-        `trailers`: the whole response, when there was none before; none: the last data is the end.
+        `trailers` are the whole response, when there was none before; when they are empty, the last data is the end.
         """
         self._trailers = trailers
         self.handler = None
         self._owner.wants_to_send(self)
 
     def reset(self, code: int) -> None:
-        """End it at once, without a word."""
+        """Ends the stream at once with a reset of this code. No event follows."""
         self._reset = code
         self.handler = None
         self._owner.wants_to_send(self)
 
     def taken(self, count: int) -> None:
-        """Bytes are dealt with: the client may send as many more."""
+        """Notes that `count` bytes are dealt with, so that the client may send as many more."""
         self._taken += count
         if self._taken >= self.window_bytes // _CREDIT_SHARE:
             self._owner.wants_to_send(self)
@@ -116,23 +116,23 @@ class Http2Stream:
     # Internal - for the connection, in the order in which it asks
 
     def take_reset(self) -> int | None:
-        """The code to reset it with."""
+        """Returns the code to reset the stream with; None when it is not to be reset."""
         return self._reset
 
     def take_response(self) -> Headers | None:
-        """Headers to send."""
+        """Returns the headers to send, once; None when there are none."""
         headers, self._response = self._response, None
         return headers
 
     def take_credit(self) -> int:
-        """By how much to open the window; 0 for nothing yet."""
+        """Returns by how many bytes to open the window; 0 for nothing yet."""
         if self._taken < self.window_bytes // _CREDIT_SHARE:
             return 0
         credit, self._taken = self._taken, 0
         return credit
 
     def take_data(self, max_bytes: int) -> bytes:
-        """Up to so many queued bytes."""
+        """Returns up to `max_bytes` of the queued bytes, which must not be empty."""
         first = self._queue[0]
         end = min(self._offset + max_bytes, len(first))
         data = first[self._offset : end]
@@ -143,5 +143,5 @@ class Http2Stream:
         return data
 
     def take_trailers(self) -> Headers | None:
-        """The end of the response, once all data before it is out."""
+        """Returns the trailers that end the response, once all data before them is out; None until then."""
         return None if self._queue else self._trailers

@@ -1,4 +1,4 @@
-"""Asks a quiet client for life, and says when it has none.
+"""Pings a quiet client, and says when the client is dead.
 
 A load balancer between us and a client forgets a connection that is silent; TCP's own keepalive never passes it. A
 client that does not answer is not dead for that: it may be stopped (Ctrl-Z), and goes on when its user wants. Dead is
@@ -13,41 +13,42 @@ import struct
 from typing import Protocol
 
 HOST_SILENT_S = 150.0
-"""Silence of the client's kernel that means that it is gone. One whose buffers are full answers our probes, of which
-Linux sends one in two minutes at least (TCP_RTO_MAX)."""
+"""Seconds of silence of the client's kernel that mean that it is gone. A kernel whose buffers are full answers our
+probes, of which Linux sends one in two minutes at least (TCP_RTO_MAX).
+"""
 _TCP_INFO_BYTES = 104
 _LAST_ACK_RECV_OFFSET = 56
-"""Of `tcpi_last_ack_recv` in Linux' `struct tcp_info`: milliseconds since the last acknowledgement."""
+"""The offset of `tcpi_last_ack_recv` in Linux' `struct tcp_info`: milliseconds since the last acknowledgement."""
 
 
 class Asked(Protocol):
-    """The connection."""
+    """The connection to a client that is watched."""
 
     @property
     def streams(self) -> int:
-        """How many wait for something; without any, silence means nothing."""
+        """Returns how many streams wait for something; without any, silence means nothing."""
         ...
 
     def ping(self) -> None:
-        """Ask the client for life."""
+        """Sends a ping, which the client must answer."""
         ...
 
     def host_silent_s(self) -> float:
-        """See the function of that name."""
+        """Returns for how many seconds the client's kernel has said nothing; see the function of that name."""
         ...
 
     def client_dead(self) -> None:
-        """It is gone."""
+        """Ends the connection, since the client is gone."""
         ...
 
 
 class KeepAlive:
-    """Watches one connection's silence, in both directions."""
+    """The watch over one connection's silence, in both directions."""
 
     __slots__ = ("_asked_s", "_connection", "_heard_s", "_interval_s", "_loop", "_said_s", "_timer")
 
     def __init__(self, connection: Asked, interval_s: float) -> None:
-        """`interval_s`: silence that needs no question."""
+        """Watches from now on. `interval_s` is the number of seconds of silence after which the client is pinged."""
         self._connection = connection
         self._interval_s = interval_s
         self._loop = asyncio.get_running_loop()
@@ -55,15 +56,15 @@ class KeepAlive:
         self._timer = self._loop.call_later(interval_s, self._look)
 
     def heard(self) -> None:
-        """Bytes came."""
+        """Notes that bytes came from the client."""
         self._heard_s = self._loop.time()
 
     def said(self) -> None:
-        """Bytes went."""
+        """Notes that bytes went to the client."""
         self._said_s = self._loop.time()
 
     def stop(self) -> None:
-        """Watch no more."""
+        """Stops watching."""
         self._timer.cancel()
 
     # Internal
@@ -83,7 +84,9 @@ class KeepAlive:
 
 
 def host_silent_s(transport: asyncio.Transport) -> float:
-    """How long ago the kernel at the other end of a TCP connection acknowledged anything; 0.0 for other sockets."""
+    """Returns how many seconds ago the kernel at the other end of a TCP connection acknowledged anything; 0.0 for other
+    sockets.
+    """
     sock = transport.get_extra_info("socket")
     if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
         return 0.0

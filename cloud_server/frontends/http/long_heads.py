@@ -1,4 +1,6 @@
-"""Memory for heads of requests that are longer than usual: a command line of hundreds of kilobytes rides in one."""
+"""Bounds the memory for heads of requests that are longer than usual: a command line of hundreds of kilobytes rides in
+one.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +9,22 @@ from dataclasses import dataclass, field
 from tunnel.core.streams.budget import Budget
 
 STRANGERS_BYTES = 16 * 1024 * 1024
-"""For all clients together that have not proved yet who they are: whoever comes with a token has it in the head itself.
-When strangers hold all of it, a head of up to 64 KiB still passes, and one stream of each HTTP/2 connection."""
+"""Bytes for all clients together that have not proved yet who they are: whoever comes with a token has it in the head
+itself. When strangers hold all of it, a head of up to 64 KiB still passes, and one stream of each HTTP/2 connection.
+"""
 USERS_BYTES = 64 * 1024 * 1024
-"""For all that have: by a certificate in the handshake, or by an earlier request on their connection."""
+"""Bytes for all clients together that have proved who they are: by a certificate in the handshake, or by an earlier
+request on their connection.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class LongHeads:
-    """The two pools of one front end."""
+    """The two pools of memory of one front end."""
 
     strangers: Budget = field(default_factory=lambda: Budget(total_bytes=STRANGERS_BYTES))
     users: Budget = field(default_factory=lambda: Budget(total_bytes=USERS_BYTES))
 
     def of(self, *, trusted: bool) -> Budget:
-        """The pool of a client."""
+        """Returns the pool that a client takes from."""
         return self.users if trusted else self.strangers

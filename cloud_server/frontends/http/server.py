@@ -23,19 +23,26 @@ from tunnel.aio.sockets.http1 import MAX_HEAD_BYTES, MAX_LONG_HEAD_BYTES, HttpEr
 from tunnel.core.wire.errors import StreamError
 
 ALPN_PROTOCOLS = ("h2", "http/1.1")
-"""What a listener for this offers, best first."""
+"""The protocols that a listener for this offers, best first."""
 HEAD_TIMEOUT_S = 20.0
-"""For the first request of a connection, which may still be anybody's; by HTTP/2 for the first that is a user's."""
+"""Seconds until the first request of a connection, which may still be anybody's; by HTTP/2 until the first that is a
+user's.
+"""
 IDLE_TIMEOUT_S = 300.0
-"""Between two requests."""
+"""Seconds that a connection may be idle between two requests."""
 MAX_STREAMS = 250
-"""Of an HTTP/2 connection at once, as Go's servers have it: a client with more watches makes another connection."""
+"""How many streams an HTTP/2 connection may have at once, as Go's servers have it: a client with more watches makes
+another connection.
+"""
 MAX_TASKS = 2 * MAX_STREAMS
-"""Streams of a connection with those that were reset while they were served: that ends them soon, not at once."""
+"""How many streams of a connection are served at once, counting those that were reset while they were served: a reset
+ends them soon, not at once.
+"""
 TOO_MANY = 429
 MAX_UNREAD_BYTES = 32 * 1024 * 1024
-"""Answers that a connection has not read, with which it gets no further one: else a client that asks and does not read
-would make us hold one on each stream. By HTTP/1 it has one, and 32 MiB are the nodes of 20,000 boxes."""
+"""Bytes of answers that a connection has not read, beyond which it gets no further one: else a client that asks and
+does not read would make us hold one on each stream. By HTTP/1 it has one, and 32 MiB are the nodes of 20,000 boxes.
+"""
 HTTP2_LIMITS = Http2Limits(
     max_streams=MAX_STREAMS,
     window_bytes=64 * 1024,
@@ -45,24 +52,28 @@ HTTP2_LIMITS = Http2Limits(
     idle_s=IDLE_TIMEOUT_S,
     ping_s=PING_S,
 )
-"""A user may leave 16 MiB of bodies and 4 MiB of heads here; strangers: see stranger.py."""
+"""The limits of a connection. A user may leave 16 MiB of bodies and 4 MiB of heads here; for strangers see stranger.py.
+"""
 
 Serve = Callable[[Conn, Exchange, Request], Awaitable[None]]
-"""Answers one exchange of a connection. It may raise a StreamError when the client is gone."""
+"""A function that answers one exchange of a connection. It may raise a StreamError when the client is gone."""
 Render = Callable[[HttpError], tuple[str, bytes]]
-"""Content type and body of the answer to what is no request, or too long for one."""
+"""A function that returns the content type and body of the answer to what is no request, or too long for one."""
 IsUser = Callable[[str | None], bool]
-"""Whether the spiffe:// name in a client's certificate is a user's; None is that of no certificate. Boxes have
-certificates of the same authority, and are strangers here."""
+"""A function that returns whether the spiffe:// name in a client's certificate is a user's; the name is None when there
+is no certificate. Boxes have certificates of the same authority, and are strangers here.
+"""
 
 _log = structlog.get_logger("cloud.http")
 
 
 class HttpServer:
-    """The connections of one front end."""
+    """The HTTP connections of one front end."""
 
     def __init__(self, serve: Serve, render: Render, is_user: IsUser) -> None:
-        """See the types of each."""
+        """Serves nothing until `handle`. `serve` answers each exchange, `render` makes the answers to broken requests,
+        and `is_user` tells users from strangers; see their types.
+        """
         self._serve = serve
         self._render = render
         self._is_user = is_user
@@ -70,7 +81,7 @@ class HttpServer:
         self._http2: set[Http2Connection] = set()
         self._http1: set[Http1Exchange] = set()
         self._idle: set[asyncio.Timeout] = set()
-        """Of HTTP/1.1 connections between two requests."""
+        """The timeouts of HTTP/1.1 connections that are between two requests."""
         self._draining = False
 
     # Public
@@ -90,7 +101,7 @@ class HttpServer:
             await self._handle_http1(conn)
 
     def drain(self) -> None:
-        """Let clients make their next requests on other connections: those that wait for an answer are told with it;
+        """Makes clients send their next requests on other connections. Those that wait for an answer are told with it;
         by HTTP/1.1 the connections of the others are closed.
         """
         self._draining = True

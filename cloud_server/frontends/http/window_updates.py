@@ -1,4 +1,4 @@
-"""Window updates, taken past the library.
+"""Applies window updates past the library.
 
 kubectl sends two for every 4 KiB that it has read. Those of 200 MB take the library a second, here a quarter of one.
 """
@@ -11,13 +11,13 @@ from collections import Counter
 from h2.connection import H2Connection
 
 _FRAME = struct.Struct(">IBII")
-"""Length and type together, flags, stream, increment."""
+"""The layout of a window update: length and type together, flags, stream, increment."""
 _LENGTH_AND_TYPE = 4 << 8 | 8
 _MAX_WINDOW_BYTES = 2**31 - 1
 
 
 def take_window_updates(h2: H2Connection, data: memoryview) -> set[int] | None:
-    """Apply received bytes that are nothing but good window updates.
+    """Applies received bytes that are nothing but good window updates.
 
     Returns:
         The streams that may go on, 0 for all; None when there is anything else, or worse: nothing was applied then, and

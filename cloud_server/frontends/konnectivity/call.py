@@ -1,4 +1,4 @@
-"""One gRPC call over an HTTP/2 stream: messages both ways, back-pressure, and how it ends."""
+"""Makes a gRPC call of an HTTP/2 stream: messages both ways, back-pressure, and how it ends."""
 
 from __future__ import annotations
 
@@ -17,16 +17,19 @@ from cloud_server.frontends.konnectivity.messages import (
 from tunnel.core.streams.budget import Budget
 
 ASSEMBLY_BYTES = 64 * 1024 * 1024
-"""What the incomplete messages of one connection may take, of those that are longer than a window."""
+"""Bytes that the incomplete messages of one connection may take, counting only those that are longer than a window."""
 MAX_QUEUED = 64
-"""Messages that wait for the client. We send the next when it took the last; answers to nonsense could be more."""
+"""How many messages may wait for the client. We send the next when it took the last; answers to nonsense could be more.
+"""
 
 
 class CallHandler(Protocol):
-    """Takes a call's events. Called from the event loop; may neither block nor raise, but for CallFailed."""
+    """The handler of a call's events. It is called from the event loop, and may neither block nor raise anything but
+    CallFailed.
+    """
 
     def received(self, message: bytes) -> None:
-        """A message came.
+        """Takes a message that came.
 
         Raises:
             CallFailed: it is not one that can be understood.
@@ -34,23 +37,25 @@ class CallHandler(Protocol):
         ...
 
     def client_finished(self) -> None:
-        """No more messages follow."""
+        """Learns that no more messages follow."""
         ...
 
     def sent(self) -> None:
-        """All messages have gone to the client."""
+        """Learns that all messages have gone to the client."""
         ...
 
     def lost(self, text: str) -> None:
-        """Last call: the client has given the call up, or broken it."""
+        """Learns that the client has given the call up, or broken it. It is the last call."""
         ...
 
 
 class Call:
-    """A call that the client made and nobody has ended yet."""
+    """A gRPC call that the client made and nobody has ended yet."""
 
     def __init__(self, stream: Http2Stream, assembly: Budget) -> None:
-        """`assembly`: the connection's, of ASSEMBLY_BYTES."""
+        """Takes a stream, without answering it yet. `assembly` is the connection's budget of ASSEMBLY_BYTES for
+        incomplete messages.
+        """
         self._stream = stream
         self._assembly = assembly
         self._reserved = 0
@@ -62,34 +67,34 @@ class Call:
     # Public
 
     def begin(self, handler: CallHandler) -> None:
-        """Take it on."""
+        """Accepts the call: sends the response's headers, and gives `handler` its events."""
         self._handler = handler
         self._stream.handler = self
         self._stream.respond(RESPONSE_HEADERS)
 
     def send(self, message: bytes) -> None:
-        """Queue a message; `CallHandler.sent` follows."""
+        """Queues a message. `CallHandler.sent` is called when it has gone to the client."""
         self._stream.send(framed(message))
 
     def finish(self, status: Status = Status.OK, text: str = "") -> None:
-        """End it behind what was sent. No event follows."""
+        """Ends the call behind what was sent. No event follows."""
         self._handler = None
         self._release()
         self._stream.finish(trailers(status, text))
 
     def hold(self) -> None:
-        """Let the client send no more than its window until `go_on`."""
+        """Lets the client send no more than its window until `go_on`."""
         self._held = True
 
     def go_on(self) -> None:
-        """Let the client send again."""
+        """Lets the client send again."""
         self._held = False
         self._take()
 
     # Internal - called by the stream
 
     def data_received(self, data: bytes) -> None:
-        """Bytes came: hand on the messages that are complete with them."""
+        """Hands on the messages that are complete with the bytes that came."""
         self._untaken += len(data)
         try:
             for message in self._reader.feed(data):
@@ -106,7 +111,7 @@ class Call:
             self._take()
 
     def eof_received(self) -> None:
-        """The client has finished."""
+        """Tells the handler that the client has finished; the call fails when it did so within a message."""
         if self._handler is None:
             return
         if self._reader.incomplete:
@@ -115,12 +120,12 @@ class Call:
             self._handler.client_finished()
 
     def sent(self) -> None:
-        """All is out."""
+        """Tells the handler that all messages have gone to the client."""
         if self._handler is not None:
             self._handler.sent()
 
     def lost(self, text: str) -> None:
-        """The client has given up."""
+        """Tells the handler that the client has given up."""
         self._release()
         handler, self._handler = self._handler, None
         if handler is not None:
@@ -129,7 +134,9 @@ class Call:
     # Internal
 
     def _reserve(self) -> None:
-        """A message that is longer than the window gets more of it as it comes, if there is memory for it."""
+        """Reserves memory for a message that is longer than the window, so that the client may send more of it as it
+        comes, if there is memory for it.
+        """
         self._release()
         wanted = self._reader.wanted_bytes
         if wanted <= self._stream.window_bytes:
@@ -155,7 +162,7 @@ class Call:
 
 
 def refusal_of(request: Headers, path: bytes) -> Headers | None:
-    """The whole answer to a request that is no call of the method at `path`; None when it is one."""
+    """Returns the whole answer to a request that is no call of the method at `path`; None when it is one."""
     headers = dict(request)
     if headers.get(b":method") != b"POST":
         return [(b":status", b"405"), (b"allow", b"POST")]

@@ -1,4 +1,4 @@
-"""The ProxyService on a socket: each call is a tunnel, each connection may carry many."""
+"""Serves the ProxyService on a socket: each call is a tunnel, and each connection may carry many."""
 
 from __future__ import annotations
 
@@ -26,14 +26,16 @@ LIMITS = Http2Limits(
     idle_s=30.0,
     ping_s=None,  # nothing forgets a quiet unix socket
 )
-"""A client may leave 50 MiB here in its windows."""
+"""The limits of one connection. A client may leave 50 MiB here in its windows."""
 
 
 class KonnectivityFrontend:
-    """Serves connections that begin with HTTP/2's preface."""
+    """The front end that serves connections that begin with HTTP/2's preface."""
 
     def __init__(self, door: Door, authenticator: Authenticator, *, deadline_s: float) -> None:
-        """`deadline_s`: within which every dial is answered; may be changed for those that come."""
+        """Opens streams through `door`. `deadline_s` is the number of seconds within which every dial is answered; it
+        may be changed for dials that come later.
+        """
         self._door = door
         self.deadline_s = deadline_s
         self._authenticator = authenticator
@@ -42,16 +44,16 @@ class KonnectivityFrontend:
 
     @property
     def connections(self) -> int:
-        """Connections that are being served."""
+        """Returns the number of connections that are being served."""
         return len(self._connections)
 
     @property
     def calls(self) -> int:
-        """Tunnels, those that are still being dialled among them."""
+        """Returns the number of tunnels, counting those that are still being dialed."""
         return sum(connection.streams for connection in self._connections)
 
     async def handle(self, conn: Conn) -> None:
-        """Serve a connection until it ends, and its tunnels with it."""
+        """Serves a connection until it ends, and its tunnels with it."""
         peer, socket_peer = conn.peer, conn.unix_peer
         uid, pid = (socket_peer.uid, socket_peer.pid) if socket_peer is not None else (-1, 0)
         caller = self._authenticator.by_unix_peer(uid, pid, konnectivity=True)
@@ -80,6 +82,6 @@ class KonnectivityFrontend:
             await tunnels.finished()
 
     def drain(self) -> None:
-        """Ask all clients to make their next calls on other connections."""
+        """Asks all clients to make their next calls on other connections."""
         for connection in self._connections:
             connection.drain()

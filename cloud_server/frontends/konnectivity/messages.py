@@ -1,4 +1,4 @@
-"""gRPC's messages in a stream of bytes, its statuses and its headers. No I/O."""
+"""Reads and writes gRPC's messages in a stream of bytes, its statuses and its headers, without I/O."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from enum import IntEnum
 from cloud_server.frontends.http.http2_stream import Headers
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
-"""What gRPC takes by default; kube-apiserver's own messages are a TLS record or two."""
+"""The longest message, which is what gRPC takes by default; kube-apiserver's own messages are a TLS record or two."""
 _PREFIX = struct.Struct(">BI")
 
 
 class Status(IntEnum):
-    """Why a call ended, in gRPC's numbers."""
+    """The reason why a call ended, in gRPC's numbers."""
 
     OK = 0
     DEADLINE_EXCEEDED = 4
@@ -32,25 +32,25 @@ class CallFailed(Exception):
 
 
 class MessageReader:
-    """Puts messages together from the pieces that come in."""
+    """The reader that puts messages together from the pieces that come in."""
 
     def __init__(self, encoding: bytes) -> None:
-        """`encoding`: the request's grpc-encoding; empty for none."""
+        """Starts without a piece. `encoding` is the request's grpc-encoding; empty for none."""
         self._encoding = encoding
         self._buffer = bytearray()
 
     @property
     def incomplete(self) -> bool:
-        """Whether a message has begun and not ended."""
+        """Returns whether a message has begun and not ended."""
         return bool(self._buffer)
 
     @property
     def wanted_bytes(self) -> int:
-        """How long the incomplete message will be; 0 while that is not known."""
+        """Returns how many bytes the incomplete message will have; 0 while that is not known."""
         return self._length() if len(self._buffer) >= _PREFIX.size else 0
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The messages that are complete with this.
+        """Takes a piece, and returns the messages that are complete with it.
 
         Raises:
             CallFailed: one is too long or compressed.
@@ -79,7 +79,7 @@ class MessageReader:
 
 
 def framed(message: bytes) -> bytes:
-    """A message as it goes into the stream."""
+    """Returns a message as it goes into the stream."""
     return _PREFIX.pack(0, len(message)) + message
 
 
@@ -91,7 +91,7 @@ RESPONSE_HEADERS: Headers = [
 
 
 def trailers(status: Status, text: str) -> Headers:
-    """How a call ends. `text` is one line of ASCII."""
+    """Returns the trailers that end a call. `text` is one line of ASCII; empty for none."""
     end: Headers = [(b"grpc-status", b"%d" % status)]
     if text:
         end.append((b"grpc-message", text.replace("%", "%25").encode("ascii", "replace")))
@@ -99,5 +99,5 @@ def trailers(status: Status, text: str) -> Headers:
 
 
 def is_grpc(content_type: bytes) -> bool:
-    """Whether a request's content-type is gRPC with protobuf messages."""
+    """Returns whether a request's content-type is gRPC with protobuf messages."""
     return content_type.lower().partition(b";")[0].strip() in (b"application/grpc", b"application/grpc+proto")

@@ -1,4 +1,4 @@
-"""One tunnel: the call that kube-apiserver made for it, joined to a stream to what it dialled.
+"""Serves one tunnel: the call that kube-apiserver made for it, joined to a stream to what it dialed.
 
 There is one dial in a call, and no half-close: whichever end closes, the other gets all that was sent before. What
 waits for the client waits as credit that the stream's sender does not get, never in memory of ours.
@@ -28,38 +28,42 @@ from tunnel.core.wire.limits import MAX_DATA_BYTES
 
 FRONTEND = "konnectivity"
 ASK_S = 10.0
-"""How long a call may be there without a dial."""
+"""Seconds that a call may be there without a dial."""
 SETTLE_S = 0.05
-"""How long the endpoint's first bytes wait at most for the client's own: konnectivity's client does not know the tunnel
-yet for a moment after it got our answer, and closes it when something comes in that moment."""
+"""Seconds that the endpoint's first bytes wait at most for the client's own: konnectivity's client does not know the
+tunnel yet for a moment after it got our answer, and closes it when something comes in that moment.
+"""
 MIN_BATCH_BYTES = 16 * 1024
 MAX_BATCH_BYTES = 256 * 1024
-"""One DATA packet. The client keeps ten for its reader and cuts the tunnel when the reader takes none for 10 s: large
-ones let a reader stop for longer, small ones let it be slower (with these, 26 kB/s behind a burst)."""
+"""The most bytes in one DATA packet. The client keeps ten for its reader and cuts the tunnel when the reader takes none
+for 10 s: large ones let a reader stop for longer, small ones let it be slower (with these, 26 kB/s behind a burst).
+"""
 BULK_BYTES = 64 * 1024
-"""After so many bytes without a pause, packets are filled up to as many."""
+"""The number of bytes without a pause after which packets are filled up to as many bytes."""
 GATHER_S = 0.02
-"""How long such a packet waits at most to be filled."""
+"""Seconds that such a packet waits at most to be filled."""
 PAUSE_S = 0.1
 QUICK_S = 0.1
 SLOW_S = 1.0
-"""When a packet is taken in less than QUICK_S, the next may be twice as large; when in more than SLOW_S, half."""
+"""The bounds in seconds for the size of packets: when a packet is taken in less than QUICK_S, the next may be twice as
+large; when in more than SLOW_S, half.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What all tunnels share."""
+    """What all tunnels of a front end share."""
 
     door: Door
     deadline_s: float
-    """Within which every dial is answered."""
+    """Seconds within which every dial is answered."""
 
 
 class Tunnel:
-    """Handler of its call and sink of its stream at once."""
+    """One tunnel, which is the handler of its call and the sink of its stream at once."""
 
     def __init__(self, call: Call, service: Service, connect_id: int, caller: Caller, peer: str) -> None:
-        """Not yet running.
+        """Makes a tunnel that serves nothing until `run`.
 
         Args:
             call: that it serves.
@@ -82,11 +86,11 @@ class Tunnel:
         self._chunks: deque[bytes] = deque()
         self._chunk_offset = 0
         self._waiting = 0
-        """Bytes in the chunks."""
+        """The number of bytes in the chunks."""
         self._in_flight = 0
         self._batch = MAX_BATCH_BYTES // 4
         self._burst = 0
-        """Bytes that were sent since the last pause."""
+        """The number of bytes that were sent since the last pause."""
         self._sent_at_s = 0.0
         self._gathering: asyncio.TimerHandle | None = None
         self._settling: asyncio.TimerHandle | None = None
@@ -95,7 +99,7 @@ class Tunnel:
     # Public
 
     async def run(self) -> None:
-        """Serve the call until it is over."""
+        """Serves the call until it is over."""
         try:
             async with asyncio.timeout(ASK_S):
                 request = await self._asked
@@ -108,7 +112,11 @@ class Tunnel:
     # Internal - called by the call
 
     def received(self, message: bytes) -> None:
-        """A packet came. Kinds that are not known here are left out, as the others of this protocol do."""
+        """Handles a packet that came. Kinds that are not known here are left out, as the others of this protocol do.
+
+        Raises:
+            CallFailed: the message is no packet.
+        """
         try:
             packet = Packet.FromString(message)
         except DecodeError as error:
@@ -126,7 +134,7 @@ class Tunnel:
                 pass
 
     def client_finished(self) -> None:
-        """The client sends no more, and did not close: what it sent still arrives."""
+        """Ends the tunnel, since the client sends no more and did not close: what it sent still arrives."""
         self._give_up()
         if self._stream is not None and not self._closed.done():
             self._stream.close_nowait()
@@ -134,7 +142,7 @@ class Tunnel:
         self._call.finish()
 
     def sent(self) -> None:
-        """The client took the last packet: the endpoint may send as much again."""
+        """Lets the endpoint send as much again, since the client took the last packet."""
         if self._stream is None or self._closed.done() or not self._in_flight:
             return
         took_s = self._loop.time() - self._sent_at_s
@@ -147,7 +155,9 @@ class Tunnel:
         self._pump()
 
     def lost(self, text: str) -> None:
-        """The client is gone without a close: what it sent may be cut short, and the endpoint must know."""
+        """Resets the stream, since the client is gone without a close: what it sent may be cut short, and the endpoint
+        must know.
+        """
         self._give_up()
         if self._stream is not None and not self._closed.done():
             self._stream.reset(Code.CONNECTION_RESET, text)
@@ -156,20 +166,20 @@ class Tunnel:
     # Internal - called by the stream (StreamSink)
 
     def readable(self) -> None:
-        """Bytes came from the endpoint."""
+        """Sends on the bytes that came from the endpoint, when the client takes them."""
         self._pump()
 
     def eof(self) -> None:
-        """The endpoint has finished: so has the tunnel, behind its bytes."""
+        """Ends the tunnel behind the endpoint's bytes, since the endpoint has finished."""
         self._endpoint_finished = True
         self._pump()
 
     def writable(self) -> None:
-        """The way to the endpoint has room."""
+        """Lets the client send again, since the way to the endpoint has room."""
         self._call.go_on()
 
     def ended(self, error: StreamError | None) -> None:
-        """The stream is over."""
+        """Ends the tunnel, since the stream is over; tells the client the error, if there was one."""
         if error is None:
             self.eof()
         elif not self._closed.done():
@@ -272,14 +282,14 @@ class Tunnel:
             raise
 
     def _settle(self) -> None:
-        """The client knows the tunnel: let the endpoint speak."""
+        """Lets the endpoint speak, since the client knows the tunnel."""
         if self._settling is not None and self._stream is not None:
             self._settling.cancel()
             self._settling = None
             self._stream.attach(self)
 
     def _pump(self) -> None:
-        """Send the client what waits, one packet at a time."""
+        """Sends the client what waits, one packet at a time."""
         assert self._stream is not None
         if self._closed.done():
             return
@@ -298,7 +308,7 @@ class Tunnel:
             self._end()
 
     def _may_gather(self) -> bool:
-        """Whether to wait for more: in a stream of bulk data, for a little, so that packets are not small ones."""
+        """Returns whether to wait for more: in a stream of bulk data, for a little, so that packets are not small."""
         if self._loop.time() - self._sent_at_s > PAUSE_S:
             self._burst = 0
         assert self._stream is not None

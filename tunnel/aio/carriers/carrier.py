@@ -1,4 +1,4 @@
-"""The carrier: one gRPC call that moves serialized Envelopes both ways; here its interface and the dialling side.
+"""The carrier, one gRPC call that moves serialized Envelopes both ways: its interface, and the dialing side.
 
 The accepting side is `carrier_server.py`. What the messages mean, and what happens when a carrier is lost, is the
 session's business.
@@ -29,15 +29,19 @@ _StreamCall = grpc.aio.StreamStreamCall[bytes, bytes]
 
 
 class Carrier(Protocol):
-    """Ordered messages both ways. One task may read and one may write; cancelling either ends the carrier."""
+    """A channel of ordered messages both ways.
+
+    One task may read and one may write; cancelling either ends the carrier.
+    """
 
     @property
     def peer(self) -> str:
-        """The other end for logs, `ip:port` or the address that was dialled."""
+        """Returns the other end for logs: `ip:port`, or the address that was dialed."""
         ...
 
     async def read(self) -> bytes | None:
-        """The next message; None means that the other side ended the call and all it sent was read.
+        """Waits for the next message and returns it; None when the other side ended the call and all it
+        sent was read.
 
         Raises:
             CarrierLost: the carrier broke, or was closed here.
@@ -45,7 +49,7 @@ class Carrier(Protocol):
         ...
 
     async def write(self, message: bytes) -> None:
-        """Hand over a message, waiting while the link is slow. It is not yet sent when this returns.
+        """Hands a message over, and waits while the link is slow. It is not yet sent when this returns.
 
         A message that crosses the other side's end of the call is lost in silence: whoever reads learns of the end,
         and of what the other side said before it.
@@ -57,19 +61,22 @@ class Carrier(Protocol):
         ...
 
     async def finish(self) -> None:
-        """Say that no more is written. What was written is delivered; read until None or a deadline, then close.
+        """Says that no more is written. What was written is delivered; read until None or a deadline, then close.
 
         On the accepting side this ends the call, since a gRPC server cannot end one direction alone.
         """
         ...
 
     def close(self) -> None:
-        """End it at once, without waiting. Idempotent; a pending read or write ends with CarrierLost."""
+        """Ends the carrier at once, without waiting.
+
+        Further calls do nothing; a pending read or write ends with CarrierLost.
+        """
         ...
 
 
 async def dial_carrier(address: str, tls: ClientTls, options: DialOptions, at: Sequence[str] = ()) -> Carrier:
-    """Make a carrier over a new TCP connection; the server has accepted this box's certificate when it returns.
+    """Makes a carrier over a new TCP connection. When it returns, the server has accepted this box's certificate.
 
     Args:
         address: `host:port`, `192.0.2.1:port` or `[2001:db8::1]:port`.
@@ -109,7 +116,7 @@ async def dial_carrier(address: str, tls: ClientTls, options: DialOptions, at: S
 
 
 class _DialledCarrier:
-    """The dialling side. The channel belongs to it: one channel, one call, one TCP connection."""
+    """The dialing side of a carrier. It owns its channel: one channel, one call, one TCP connection."""
 
     def __init__(self, channel: grpc.aio.Channel, peer: str, options: DialOptions) -> None:
         self.peer = peer
@@ -122,7 +129,7 @@ class _DialledCarrier:
         self._unheard = False
 
     async def refusal(self) -> CarrierLost | None:
-        """Wait for the server's word on the certificate: None when it accepts it."""
+        """Waits for the server's word on the certificate. Returns None when it accepts it, else why not."""
         try:
             with Operation(self, self._reading):
                 call = self._open_call
@@ -178,7 +185,7 @@ class _DialledCarrier:
 
     @property
     def _open_call(self) -> _StreamCall:
-        """The call, for whoever is inside an operation."""
+        """Returns the call, which exists for whoever is inside an operation."""
         assert self._call is not None
         return self._call
 
@@ -195,7 +202,7 @@ class _DialledCarrier:
             raise self._reason(lost_from_error(error, self.peer)) from error
 
     def _reason(self, lost: CarrierLost) -> CarrierLost:
-        """Remember the first reason; later failures of either direction only follow from it."""
+        """Keeps the first reason and returns it anew; later failures of either direction only follow from it."""
         if self._lost is None:
             self._lost = lost
         return self._lost.again()

@@ -1,4 +1,4 @@
-"""How a carrier or an enrollment call fails, and the text for people behind each gRPC status.
+"""The errors of carriers and enrollment calls, and a text for people for each gRPC status.
 
 gRPC's errors end here: everything above sees `CarrierLost` or `EnrollmentRefused`.
 """
@@ -23,7 +23,7 @@ from tunnel.core.wire.faults import (
 )
 
 GRPC_ERRORS = (grpc.RpcError, grpc.aio.BaseError, asyncio.InvalidStateError)
-"""What grpc.aio raises from reads and writes: the status, its own faults, and use after the end."""
+"""The errors that grpc.aio raises from reads and writes: the status, its own faults, and use after the end."""
 
 _REFUSALS = {
     grpc.StatusCode.PERMISSION_DENIED,
@@ -50,7 +50,7 @@ class CarrierLost(FaultError):
 
     Attributes:
         text: one line for a person: which hop, and where possible what to do.
-        refused: the server understood us and said no; dialling again at once will not help.
+        refused: the server understood us and said no; dialing again at once will not help.
         vague: gRPC did not say which hop failed; `diagnose` may.
         fault: the cause; see `FaultError`.
     """
@@ -63,8 +63,10 @@ class CarrierLost(FaultError):
         self.vague = vague
 
     def again(self) -> CarrierLost:
-        """A fresh error that says the same: one that is kept and raised holds the frames of whoever raised it, with
-        the call in them, and so a TCP connection.
+        """Returns a new error that says the same.
+
+        One that is kept and raised holds the frames of whoever raised it, with the call in them, and so a TCP
+        connection.
         """
         return CarrierLost(self.text, self.fault, refused=self.refused, vague=self.vague)
 
@@ -84,7 +86,7 @@ class EnrollmentRefused(FaultError):
 
 
 def lost_from_status(code: grpc.StatusCode, details: str | None, peer: str) -> CarrierLost:
-    """The error for a status that ended a call to or from `peer`."""
+    """Returns the error for a status that ended a call to or from `peer`."""
     text, fault = decoded(_SOURCE_TRACE.sub("", details or "").strip())
     if code in _REFUSALS:
         return CarrierLost(f"{peer}: {text or code.name.lower()}", fault or BOX_NOT_ACCEPTED, refused=True)
@@ -101,7 +103,7 @@ def lost_from_status(code: grpc.StatusCode, details: str | None, peer: str) -> C
 
 
 def lost_from_error(error: BaseException, peer: str) -> CarrierLost:
-    """The error for whatever grpc.aio raised."""
+    """Returns the error for whatever grpc.aio raised in a call to or from `peer`."""
     if isinstance(error, grpc.aio.AioRpcError):
         return lost_from_status(error.code(), error.details(), peer)
     return CarrierLost(f"{peer}: connection closed")

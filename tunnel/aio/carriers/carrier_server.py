@@ -43,8 +43,9 @@ OnCarrier = Callable[["AcceptedCarrier", str, bytes], Awaitable[None]]
 it returns. It is not cancelled when the peer goes away: reading and writing end with CarrierLost."""
 
 LOOK_AT_CLOCK_S = 1.0
-"""How often the wall clock is asked which certificates have ended: it may be set, and a machine may sleep. For all
-carriers at once, as 5,000 timers cost an idle server more."""
+"""How often, in seconds, the wall clock is asked which certificates have ended: it may be set, and a machine may sleep.
+One timer asks for all carriers at once, as 5,000 timers cost an idle server more.
+"""
 _FATE_S = 0.05
 _NEVER = datetime.max.replace(tzinfo=UTC)
 _ALL = "all"
@@ -54,22 +55,26 @@ _log = structlog.get_logger("tunnel.carrier")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CarrierLimits:
-    """What peers with a good certificate may hold before their first message. A carrier with a session costs 116 kB,
-    mostly gRPC's buffers for TLS; a silent one was not measured apart.
+    """What peers with a good certificate may hold before their first message.
+
+    A carrier with a session costs 116 kB, mostly gRPC's buffers for TLS; a silent one was not measured apart.
     """
 
     first_message_timeout_s: float = 10.0
     max_silent: int = 1024
-    """All together: no more than 120 MB."""
+    """How many silent carriers there may be in all: no more than 120 MB."""
     max_silent_per_address: int = 768
-    """From one IP address, which may be a NAT or a balancer with thousands of boxes behind it: 128 refused
-    4,815 dials of 3,000 agents that came back at once, each after a whole handshake. The rest is for others."""
+    """How many may come from one IP address, which may be a NAT or a balancer with thousands of boxes behind it: 128
+    refused 4,815 dials of 3,000 agents that came back at once, each after a whole handshake. The rest is for others.
+    """
     max_silent_per_identity: int = 8
-    """Of one name, so that no box takes what its address may have. A box needs one; over a bad link, some more."""
+    """How many may have one name, so that no box takes what its address may have. A box needs one, or some over a bad
+    link.
+    """
 
 
 class CarrierServer:
-    """Listens for agents. `start` once, `stop` once."""
+    """Listens for agents. Call `start` once and `stop` once."""
 
     def __init__(
         self,
@@ -88,26 +93,26 @@ class CarrierServer:
         self._trust_domain = trust_domain
         self._limits = limits or CarrierLimits()
         self._servers: list[grpc.aio.Server] = []
-        """One for each address, since gRPC's takes no more addresses once it runs."""
+        """One server for each address, since gRPC's takes no more addresses once it runs."""
         self._ports: list[int] = []
         self._stopping = False
         self._carriers: set[AcceptedCarrier] = set()
         self._soonest_end = _NEVER
-        """No certificate of these ends before."""
+        """No certificate of these carriers ends before this moment."""
         self._tasks = TaskOwner("carriers")
         self._owners = TaskOwner("carrier")
         self._silent: Counter[str] = Counter()
-        """Carriers without a first message: all, and by address and by name."""
+        """How many carriers had no first message yet: in all, by address and by name."""
 
     # Public
 
     @property
     def ports(self) -> list[int]:
-        """The bound ports, in the order in which they were."""
+        """Returns the bound ports, in the order in which they were bound."""
         return list(self._ports)
 
     async def start(self) -> None:
-        """Bind each address and accept; for servers that take over from nobody.
+        """Binds each address and accepts there; for servers that take over from nobody.
 
         Raises:
             CredentialsUnusable: the certificate, key or CA cannot be used.
@@ -117,10 +122,13 @@ class CarrierServer:
             await self.listen(address)
 
     async def listen(self, address: str, *, shared: bool = False) -> None:
-        """Bind one address and accept there. `shared`: another process that this one takes over from listens there.
+        """Binds one address and accepts there.
+
+        With `shared`, a process that this one takes over from may listen there, too.
 
         Raises:
-            CredentialsUnusable, OSError: as above.
+            CredentialsUnusable: the certificate, key or CA cannot be used.
+            OSError: the address cannot be bound.
         """
         if not shared and await asyncio.to_thread(in_use, address):
             raise OSError(f"cannot listen on {address}: another process does")
@@ -141,15 +149,15 @@ class CarrierServer:
             self._tasks.spawn("certificates", self._end_expired())
 
     def stop_listening(self, lasting_s: float) -> None:
-        """Accept no more; carriers go on for up to `lasting_s`, and no new one is made over their connections.
+        """Accepts no more. Carriers go on for up to `lasting_s`, and no new one is made over their connections.
 
-        What the kernel has accepted and gRPC has not is reset, and dialled again.
+        What the kernel has accepted and gRPC has not is reset, and dialed again.
         """
         for server in self._servers:
             self._tasks.spawn("stop listening", server.stop(lasting_s))
 
     async def stop(self, grace_s: float) -> None:
-        """Close every carrier and the listeners. Carriers that were told GOAWAY get `grace_s` to have it delivered."""
+        """Closes every carrier and the listeners. Carriers that were told GOAWAY get `grace_s` to have it delivered."""
         self._stopping = True
         for carrier in tuple(self._carriers):
             carrier.close()
@@ -167,7 +175,7 @@ class CarrierServer:
     # Internal
 
     async def connect(self, _requests: object, context: _Context) -> None:
-        """One Connect call, from its headers to its status."""
+        """Serves one Connect call, from its headers to its status."""
         identity = await self._authorise(CONNECT, context)
         peer = readable_peer(context.peer())
         address, _ = split_host_port(peer)
@@ -196,13 +204,13 @@ class CarrierServer:
             )
 
     async def join(self, request: bytes, context: _Context) -> bytes:
-        """One Join call."""
+        """Answers one Join call."""
         identity = await self._authorise(JOIN, context)
         await context.send_initial_metadata((time_header(),))
         return await answer_join(self._enrollment, identity, request, context)
 
     async def renew(self, request: bytes, context: _Context) -> bytes:
-        """One Renew call."""
+        """Answers one Renew call."""
         identity = await self._authorise(RENEW, context)
         await context.send_initial_metadata((time_header(),))
         return await answer_renew(self._enrollment, identity, request, context)
@@ -236,7 +244,7 @@ class CarrierServer:
         )
 
     def _count_while_silent(self, carrier: AcceptedCarrier, address: str, uri: str) -> None:
-        """Until its first message, or its end; nothing of this is kept after that."""
+        """Counts a carrier as silent until its first message, or its end; nothing of this is kept after that."""
         timeout_s = self._limits.first_message_timeout_s
         counted = (_ALL, address, uri)
 
@@ -258,7 +266,7 @@ class CarrierServer:
         carrier.when_first_message(spoke)
 
     async def _serve(self, carrier: AcceptedCarrier, identity: PeerIdentity) -> None:
-        """Hold the call until its carrier is over."""
+        """Holds the call open until its carrier is over."""
         self._carriers.add(carrier)
         self._soonest_end = min(self._soonest_end, carrier.not_after)
         # Its own task: gRPC cancels the handler at any await once the peer is gone, and the owner keeps a session.
@@ -279,7 +287,7 @@ class CarrierServer:
             carrier.close()
 
     async def _end_expired(self) -> None:
-        """A certificate ends the carrier that it came with."""
+        """Ends each carrier when the certificate that it came with ends."""
         while True:
             now = datetime.now(UTC)
             if self._soonest_end <= now:
@@ -302,12 +310,12 @@ class AcceptedCarrier:
     def __init__(self, context: _Context, peer: str, not_after: datetime) -> None:
         self.peer = peer
         self.not_after = not_after
-        """When the peer's certificate ends."""
+        """The moment at which the peer's certificate ends."""
         self.expired = False
-        """Whether that ended the carrier."""
+        """Whether the end of the certificate ended the carrier."""
         # No Event, which takes a kilobyte with one waiter, and there are thousands of carriers.
         self.ended = asyncio.get_running_loop().create_future()
-        """Done when the handler is to return: closed here, or finished; cancelled when gRPC cancelled the handler."""
+        """Done when the handler must return: closed here, or finished; cancelled when gRPC cancelled the handler."""
         self._context = context
         self._reading = OneTask("read")
         self._writing = OneTask("write")
@@ -346,7 +354,7 @@ class AcceptedCarrier:
     # Internal, for CarrierServer
 
     def end(self, lost: CarrierLost) -> None:
-        """Close for a reason; the first one stays."""
+        """Closes the carrier for a reason; the first reason stays."""
         if self._lost is None:
             self._lost = lost
         self._reading.cut()
@@ -355,17 +363,20 @@ class AcceptedCarrier:
             self.ended.set_result(None)
 
     def when_first_message(self, callback: Callable[[], None]) -> None:
-        """Set what is called once, at the first message or at the end of a carrier that had none."""
+        """Sets what is called once, at the first message or at the end of a carrier that had none."""
         self._on_first_message = callback
 
     def first_message(self) -> None:
-        """The peer spoke, or never will."""
+        """Calls what `when_first_message` has set: the peer spoke, or never will."""
         callback, self._on_first_message = self._on_first_message, None
         if callback is not None:
             callback()
 
     async def _fate_of_peer(self) -> None:
-        """A broken connection reads as an end of messages too; gRPC cancels the handler, and so us, just after it."""
+        """Waits a moment for gRPC's cancellation.
+
+        A broken connection reads as an end of messages too, and gRPC cancels the handler, and so us, just after it.
+        """
         await asyncio.wait({self.ended}, timeout=_FATE_S)
 
     def begin(self) -> None:
@@ -385,7 +396,7 @@ class AcceptedCarrier:
 
 
 class _Methods(grpc.GenericRpcHandler):
-    """Bytes in, bytes out: a message is parsed only after its sender was authorised."""
+    """Maps methods to handlers, bytes in and bytes out: a message is parsed only after its sender was authorized."""
 
     def __init__(self, server: CarrierServer) -> None:
         self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {

@@ -1,4 +1,4 @@
-"""One gRPC channel per dial: address, proxy, credentials, and the explanation when it does not come up.
+"""One gRPC channel per dial: its address, proxy and credentials, and the explanation when it does not come up.
 
 What is called over the channel is in `carrier.py` and `enrollment.py`.
 """
@@ -27,19 +27,21 @@ from tunnel.core.wire.faults import CONFIG_INVALID, FaultError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DialOptions:
-    """How to dial."""
+    """How to dial a server: deadline, proxy, and who is told of its clock."""
 
     timeout_s: float = 20.0
-    """Until the server has answered; the explanation of a failure may take 5 s more."""
+    """Seconds until the server must have answered; the explanation of a failure may take 5 s more."""
     proxy: str | None = field(default=None, repr=False)
-    """As `http_proxy.proxy_for` takes it: a URL, "none", or None for what the environment says."""
+    """The proxy, as `http_proxy.proxy_for` takes it: a URL, "none", or None for what the environment says."""
     proxy_source: str = "[cloud] proxy"
-    """Where `proxy` stands, for error texts."""
+    """The place where `proxy` is set, for error texts."""
     on_clock: Callable[[timedelta], None] | None = None
-    """Told by how much this machine's clock is ahead of the server's, each time that the server has said its own."""
+    """Is told by how much this machine's clock is ahead of the server's, each time that the server has said its own;
+    None when nobody wants to know.
+    """
 
     def proxy_to(self, host: str) -> HttpProxy | None:
-        """The proxy that leads to a host; None when there is none.
+        """Returns the proxy that leads to a host; None when there is none.
 
         Raises:
             ValueError: the proxy cannot be used; the text says where it is named.
@@ -47,14 +49,14 @@ class DialOptions:
         return proxy_for(host, self.proxy, self.proxy_source, os.environ)
 
     def saw(self, headers: Iterable[tuple[str, str | bytes]] | None) -> None:
-        """The headers of an answer came."""
+        """Takes the headers of an answer, and tells `on_clock` what they say of the server's clock."""
         ahead = clock_ahead(headers or ())
         if ahead is not None and self.on_clock is not None:
             self.on_clock(ahead)
 
 
 async def open_channel(address: str, tls: ClientTls, options: DialOptions, at: Sequence[str] = ()) -> grpc.aio.Channel:
-    """A channel that has not connected yet; `at` as `dial_carrier` takes it.
+    """Returns a channel that has not connected yet; `at` is as in `dial_carrier`.
 
     Raises:
         CarrierLost: the address, the proxy or the certificate cannot be used.
@@ -79,21 +81,23 @@ async def open_channel(address: str, tls: ClientTls, options: DialOptions, at: S
 
 
 def _target(addresses: Sequence[str], port: int) -> str:
-    """Addresses of one family as gRPC takes them: it has no way to write both, and the first is what is preferred."""
+    """Returns addresses of one family as gRPC takes them: it cannot be given both, and the first is the
+    preferred one.
+    """
     family = "ipv6" if ":" in addresses[0] else "ipv4"
     written = [f"[{one}]:{port}" if ":" in one else f"{one}:{port}" for one in addresses]
     return f"{family}:{','.join(one for one in written if one.startswith('[') == (family == 'ipv6'))}"
 
 
 def proxy_options(proxy: HttpProxy | None) -> ChannelOptions:
-    """The channel arguments for a proxy, or for none: what gRPC itself would choose plays no part."""
+    """Returns the channel arguments for a proxy, or for none: what gRPC itself would choose plays no part."""
     if proxy is None:
         return [("grpc.enable_http_proxy", 0)]
     return [("grpc.enable_http_proxy", 1), ("grpc.http_proxy", proxy.url)]
 
 
 def release(channel: grpc.aio.Channel) -> None:
-    """Close a channel whose calls were cancelled, without waiting.
+    """Closes a channel whose calls were cancelled, without waiting.
 
     `Channel.close` is a coroutine only for its grace; without one it runs to its end in one step (tested).
     """
@@ -104,7 +108,10 @@ def release(channel: grpc.aio.Channel) -> None:
 
 
 async def explain_failure(lost: CarrierLost, address: str, tls: ClientTls, options: DialOptions) -> CarrierLost:
-    """A better text for a failed dial, where gRPC's own is vague: through a proxy it takes each hop for the server."""
+    """Returns an error with a better text for a failed dial where gRPC's own is vague, else the same one.
+
+    Through a proxy gRPC takes each hop for the server.
+    """
     if lost.refused:
         return lost
     proxy = options.proxy_to(split_address(address)[0])

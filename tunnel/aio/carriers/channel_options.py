@@ -19,9 +19,9 @@ ChannelOptions = list[tuple[str, int | str]]
 
 _LOOKAHEAD_BYTES = Limits().max_in_flight_bytes
 MAX_WIRE_SILENCE_S = 20.0
-"""However many agents there are: bytes go both ways on each link at least this often."""
+"""Seconds after which bytes go both ways on each link at the latest, however many agents there are."""
 _IDENTITY_ONLY = 1
-"""Bit set of accepted compression algorithms: bit 0, "identity". Mixed-trust data is never compressed."""
+"""The set of accepted compression algorithms as bits: bit 0, "identity". Mixed-trust data is never compressed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,10 +123,10 @@ OPTIONS: tuple[Option, ...] = (
 
 
 def agent_options() -> ChannelOptions:
-    """What an agent gives to each of its channels."""
+    """Returns the options that an agent gives to each of its channels."""
     return [(option.name, option.agent) for option in OPTIONS if option.agent is not None]
 
 
 def cloud_options() -> ChannelOptions:
-    """What the cloud gives to its server."""
+    """Returns the options that the cloud gives to its server."""
     return [(option.name, option.cloud) for option in OPTIONS if option.cloud is not None]

@@ -9,12 +9,12 @@ from tunnel.aio.identity.tls_material import LoadedTls, ServerTls
 
 
 def channel_credentials(loaded: LoadedTls) -> grpc.ChannelCredentials:
-    """Credentials of one channel."""
+    """Returns the credentials of one channel."""
     return grpc.ssl_channel_credentials(loaded.ca, loaded.key, loaded.certificate)
 
 
 def server_credentials(tls: ServerTls) -> grpc.ServerCredentials:
-    """Server credentials that demand a client certificate and follow changes of the files.
+    """Returns server credentials that demand a client certificate and follow changes of the files. Blocking.
 
     Raises:
         CredentialsUnusable: what is there now cannot be used. A later change that cannot be used keeps the old
@@ -23,7 +23,7 @@ def server_credentials(tls: ServerTls) -> grpc.ServerCredentials:
     follower = TlsFollower(tls, "agents")
 
     def fetch() -> grpc.ServerCertificateConfiguration | None:
-        """Asked by gRPC before each handshake, on one of its own threads; None for no change."""
+        """Returns new material, or None for no change. gRPC asks before each handshake, on one of its own threads."""
         loaded = follower.poll()
         return None if loaded is None else _configuration(loaded)
 

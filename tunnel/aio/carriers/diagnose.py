@@ -1,4 +1,4 @@
-"""Which hop is broken when a dial failed: DNS, TCP, proxy, TLS or HTTP/2, in one line that says what to do.
+"""Finds which hop is broken when a dial failed: DNS, TCP, proxy, TLS or HTTP/2, in one line that says what to do.
 
 gRPC says little more than "unavailable", and its server closes the connection without a TLS alert when it rejects a
 client's certificate. So the same way is walked again with Python's own TLS and the same certificates.
@@ -42,20 +42,24 @@ from tunnel.core.wire.spoken import spoken_s
 
 _TIMEOUT_S = 5.0
 _FIRST_BYTES_S = 2.0
-"""Wait for the server's HTTP/2 settings, which follow its handshake; silence for so long means that it accepted us."""
+"""Seconds to wait for the server's HTTP/2 settings, which follow its handshake; longer silence means that it accepted
+us.
+"""
 _PROXY_ANSWER_S = 2.5
-"""For a proxy's answer to CONNECT, for which it has to connect."""
+"""Seconds to wait for a proxy's answer to CONNECT, for which it has to connect."""
 
 _Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 async def find_fault(address: str, tls: ClientTls, proxy: HttpProxy | None) -> FaultError | None:
-    """Walk to the server and say in one line which hop is broken, by which cause, and what to do; None when none is.
+    """Walks the way to the server again, and returns in one line which hop is broken, by which cause, and what to do.
+
+    Returns None when no hop is broken.
 
     Args:
-        address: as dialled.
-        tls: as dialled.
-        proxy: that it was dialled through; None without one.
+        address: the address, as it was dialed.
+        tls: the certificates, as they were used for the dial.
+        proxy: the proxy that it was dialed through; None without one.
     """
     try:
         host, port = split_address(address)
@@ -90,7 +94,7 @@ class _Walk:
     proxy: HttpProxy | None
 
     async def check(self) -> None:
-        """Raises _Broken at the first hop that is."""
+        """Raises _Broken at the first hop that is broken."""
         try:
             context = await asyncio.to_thread(_client_context, self.loaded)
             async with self._connected(context) as (reader, writer):
@@ -200,7 +204,9 @@ class _Walk:
         return _Broken(f"the server's certificate is not accepted: {fault.verify_message}", SERVER_NOT_TRUSTED)
 
     async def _server_certificate(self) -> Certificate | None:
-        """The certificate that was not accepted; looked at, never trusted."""
+        """Returns the certificate that was not accepted, which is looked at and never trusted; None when none was
+        shown.
+        """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -245,7 +251,7 @@ def _client_context(loaded: LoadedTls) -> ssl.SSLContext:
 
 
 def _own_certificate_fault(loaded: LoadedTls, server_begins: datetime) -> _Broken | None:
-    """What can be seen from here of why the server may have refused our certificate.
+    """Returns why the server may have refused our certificate, as far as it can be seen from here; None when it cannot.
 
     The server has lived at least since `server_begins`, which a clock that stands still or starts anew does not know.
     """
@@ -266,6 +272,6 @@ def _own_certificate_fault(loaded: LoadedTls, server_begins: datetime) -> _Broke
 
 
 def _begin(writer: asyncio.StreamWriter) -> datetime:
-    """When the certificate of the server begins, which was found good."""
+    """Returns when the server's certificate, which was found good, begins."""
     text = writer.get_extra_info("ssl_object").getpeercert()["notBefore"]
     return datetime.fromtimestamp(ssl.cert_time_to_seconds(text), UTC)

@@ -24,7 +24,7 @@ from tunnel.core.wire.faults import AUTHORITY_IS_YOURS, BUG, NOT_A_LONGLINE_SERV
 from tunnel.core.wire.spoken import spoken_s
 
 _MAX_REQUEST_BYTES = 64 * 1024
-"""A CSR with the largest RSA key is below 4 KiB."""
+"""The longest request: a CSR with the largest RSA key is below 4 KiB."""
 
 _RETRY_AFTER = "longline-retry-after-ms"
 """Trailing metadata of a refusal that passes: after how many milliseconds it is worth asking again."""
@@ -39,20 +39,20 @@ class EnrollmentHandler(Protocol):
     """Decides on certificates; both methods may raise EnrollmentRefused with a text for the box."""
 
     async def join(self, peer_spiffe: str, request: tunnel_pb2.JoinRequest) -> tunnel_pb2.JoinResponse:
-        """A box with the join certificate named `peer_spiffe` asks for its first certificate."""
+        """Returns the first certificate of a box that has the join certificate named `peer_spiffe`."""
         ...
 
     async def renew(
         self, peer_spiffe: str, peer_spki: bytes, request: tunnel_pb2.RenewRequest
     ) -> tunnel_pb2.RenewResponse:
-        """An agent asks for a fresh certificate; `peer_spki` is the SHA-256 of the public key it has now."""
+        """Returns a fresh certificate for an agent; `peer_spki` is the SHA-256 of the public key that it has now."""
         ...
 
 
 async def call_join(
     address: str, tls: ClientTls, request: tunnel_pb2.JoinRequest, options: DialOptions
 ) -> tunnel_pb2.JoinResponse:
-    """Ask for the first certificate.
+    """Asks the server at `address` for the first certificate of a box and returns its answer.
 
     Raises:
         EnrollmentRefused: the server said no.
@@ -65,7 +65,7 @@ async def call_join(
 async def call_renew(
     address: str, tls: ClientTls, request: tunnel_pb2.RenewRequest, options: DialOptions
 ) -> tunnel_pb2.RenewResponse:
-    """Ask for a fresh certificate.
+    """Asks the server at `address` for a fresh certificate and returns its answer.
 
     Raises:
         EnrollmentRefused: the server said no.
@@ -78,7 +78,7 @@ async def call_renew(
 async def answer_join(
     handler: EnrollmentHandler | None, identity: PeerIdentity, raw: bytes, context: _Context
 ) -> bytes:
-    """The server's side of Join, for an authorised peer."""
+    """Answers a Join of an authorized peer; a `handler` of None refuses it."""
     request = await _parse_request(tunnel_pb2.JoinRequest, raw, context)
     if handler is None:
         await _refuse(context, identity, EnrollmentRefused("this server does not enroll boxes", AUTHORITY_IS_YOURS))
@@ -88,7 +88,7 @@ async def answer_join(
 async def answer_renew(
     handler: EnrollmentHandler | None, identity: PeerIdentity, raw: bytes, context: _Context
 ) -> bytes:
-    """The server's side of Renew, for an authorised peer."""
+    """Answers a Renew of an authorized peer; a `handler` of None refuses it."""
     request = await _parse_request(tunnel_pb2.RenewRequest, raw, context)
     if handler is None:
         await _refuse(

@@ -1,4 +1,4 @@
-"""gRPC's own thread and queue, kept for the life of the process.
+"""Keeps gRPC's own thread and queue for the life of the process.
 
 grpc.aio counts its channels, calls and servers, and takes its machinery down when the last is gone: at some moment of
 the garbage collector, with a join of its thread in the event loop, and up again at the next dial.
@@ -13,5 +13,5 @@ import grpc.aio
 
 @functools.cache
 def keep_grpc_running() -> None:
-    """Take one count that is never given back. To be called in the event loop before anything of grpc.aio is made."""
+    """Takes one count that is never given back. Call it in the event loop before anything of grpc.aio is made."""
     grpc.aio.init_grpc_aio()

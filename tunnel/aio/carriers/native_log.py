@@ -1,4 +1,4 @@
-"""What gRPC's C++ core writes to file descriptor 2, turned into events; above all which peer failed its TLS handshake.
+"""Turns what gRPC's C++ core writes to file descriptor 2 into events; above all which peer failed its TLS handshake.
 
 gRPC tells Python nothing of a client whose certificate it rejects. Its `handshaker` trace does: seven lines for each
 connection, and the one of a failure has the peer's address and the reason. `enable_handshake_trace` switches it on,
@@ -29,13 +29,13 @@ from tunnel.aio.carriers.environment import prepare_grpc
 from tunnel.aio.sockets.handshake_fault import Cause, HandshakeFault, understood
 
 _PIPE_BYTES = 1024 * 1024
-"""About 250 connections of 4 KB that the reader may be late."""
+"""The size of the pipe: the reader may be late by about 250 connections of 4 KB."""
 _MAX_RECORD_BYTES = 64 * 1024
 _PAUSE_S = 0.1
 _SILENT = "NONE"
-"""A verbosity of gRPC's."""
+"""The verbosity of gRPC at which it says nothing."""
 _QUIET_S = 1.0
-"""One record may be reported each time this has passed, after the first few; the rest is counted."""
+"""After the first few, one record is reported each time that so many seconds have passed; the rest is counted."""
 _BURST = 20
 
 _RECORD_START = re.compile(rb"^(?=[IWEF]\d{4} \d\d:\d\d:\d\d\.\d+ )", re.MULTILINE)
@@ -53,17 +53,17 @@ class HandshakeFailed:
     """A peer did not get through the TLS handshake."""
 
     peer: str
-    """`ip:port`."""
+    """The peer's address, `ip:port`."""
     fault: HandshakeFault
     """Why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NativeMessage:
-    """Something else that the core found worth a warning."""
+    """Anything else that the core found worth a warning."""
 
     level: str
-    """"warning" or "error"."""
+    """The level, "warning" or "error"."""
     text: str
 
 
@@ -81,7 +81,7 @@ NativeEvent = HandshakeFailed | NativeMessage | Suppressed
 
 
 def enable_handshake_trace() -> None:
-    """Switch the trace on for this process. Only heard when called before anything imports grpc.
+    """Switches the trace of handshakes on for this process. It must be called before anything imports grpc.
 
     Raises:
         RuntimeError: it is too late.
@@ -94,9 +94,9 @@ def enable_handshake_trace() -> None:
 
 
 def silence_core() -> None:
-    """Keep the core silent where nothing captures it: it tells of every link that comes, goes or fails, and so do we.
+    """Keeps the core silent where nothing captures it: it tells of every link that comes, goes or fails, and so do we.
 
-    Only heard when called before anything imports grpc; what the environment asks for stays, see `relay`.
+    It must be called before anything imports grpc. What the environment asks for stays, see `relay`.
     """
     prepare_grpc()
     os.environ.setdefault("GRPC_VERBOSITY", _SILENT)
@@ -104,7 +104,7 @@ def silence_core() -> None:
 
 @contextlib.asynccontextmanager
 async def relay(foreign: Callable[[bytes], None]) -> AsyncIterator[None]:
-    """Where the environment asks a silenced core to speak: own file descriptor 2, and give on all that it says."""
+    """Owns file descriptor 2 and gives on all that the core says, where the environment asks it to speak."""
     if os.environ.get("GRPC_VERBOSITY", _SILENT).upper() == _SILENT:
         yield
         return
@@ -114,11 +114,11 @@ async def relay(foreign: Callable[[bytes], None]) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def capture(on_event: Callable[[NativeEvent], None], foreign: Callable[[bytes], None]) -> AsyncIterator[None]:
-    """Own file descriptor 2 for a while.
+    """Owns file descriptor 2 while the block runs, and turns what the core writes there into events.
 
     Args:
-        on_event: given each event, in the event loop.
-        foreign: given what else is written there, by children of this process for example; in a thread.
+        on_event: is given each event, in the event loop.
+        foreign: is given what else is written there, by children of this process for example; in a thread.
     """
     loop = asyncio.get_running_loop()
 
@@ -133,13 +133,13 @@ async def capture(on_event: Callable[[NativeEvent], None], foreign: Callable[[by
 
 
 class RecordParser:
-    """Cuts the core's output into records and says what each means. Pure: bytes in, events out."""
+    """Cuts the core's output into records and says what each means. It does no I/O: bytes go in, events come out."""
 
     def __init__(self) -> None:
         self._buffer = b""
 
     def feed(self, data: bytes) -> tuple[list[HandshakeFailed | NativeMessage], bytes]:
-        """Events of all records that are complete, and the text that is no record of the core."""
+        """Takes output, and returns the events of all complete records, and the text that is no record of the core."""
         self._buffer += data
         *records, self._buffer = _RECORD_START.split(self._buffer)
         if len(self._buffer) > _MAX_RECORD_BYTES:
@@ -148,7 +148,7 @@ class RecordParser:
         return self._understand(records)
 
     def flush(self) -> tuple[list[HandshakeFailed | NativeMessage], bytes]:
-        """What is left when nothing more comes for now: the last record has no successor to end it."""
+        """Returns what is left when nothing more comes for now: the last record has no successor to end it."""
         record, self._buffer = self._buffer, b""
         return self._understand([record])
 
@@ -185,10 +185,13 @@ async def _owned(pipe: _Pipe) -> AsyncIterator[None]:
 
 
 class _Pipe:
-    """What descriptor 2 is meanwhile, and its reader: a thread, since the loop itself may be the one that writes."""
+    """The pipe that descriptor 2 is meanwhile, and its reader: a thread, since the loop itself may be who writes."""
 
     def __init__(self, received: Callable[[bytes], None], paused: Callable[[], None]) -> None:
-        """Both are called in the thread; `paused` when nothing has come for a moment, and at the end."""
+        """Reads nothing yet.
+
+        Both callbacks are called in the thread; `paused` when nothing has come for a moment, and at the end.
+        """
         self._received = received
         self._paused = paused
         self._thread = threading.Thread(target=self._run, name="native-log", daemon=True)
@@ -205,7 +208,7 @@ class _Pipe:
         self._thread.start()
 
     def stop(self) -> None:
-        """Give file descriptor 2 back, which is the end of the pipe for the reader."""
+        """Gives file descriptor 2 back, which is the end of the pipe for the reader."""
         os.dup2(self._original, 2)
         self._thread.join(5.0)
         os.close(self._original)
@@ -222,7 +225,7 @@ class _Pipe:
 
 
 class _Reporter:
-    """From the core's output to events, not too many of them."""
+    """Turns the core's output into events, and reports not too many of them."""
 
     def __init__(self, deliver: Callable[[NativeEvent], None], foreign: Callable[[bytes], None]) -> None:
         self._deliver = deliver
@@ -254,7 +257,7 @@ class _Reporter:
 
 
 class _Rate:
-    """At most `_BURST` at once and one each `_QUIET_S`."""
+    """Allows at most `_BURST` events at once, and one each `_QUIET_S`."""
 
     def __init__(self) -> None:
         self._tokens = float(_BURST)

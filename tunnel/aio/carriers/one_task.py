@@ -24,11 +24,11 @@ class OneTask:
 
     @property
     def busy(self) -> bool:
-        """Whether a task is inside an operation."""
+        """Returns whether a task is inside an operation."""
         return self._task is not None
 
     def enter(self) -> None:
-        """Begin an operation in the current task.
+        """Begins an operation in the current task.
 
         Raises:
             RuntimeError: another task is inside; gRPC would fail at random, so that this is a fault of the caller.
@@ -41,18 +41,18 @@ class OneTask:
         self._cancelling = task.cancelling()
 
     def cut(self) -> None:
-        """Take the task out of its operation, if there is one inside."""
+        """Takes the task out of its operation, if there is one inside."""
         if self._task is not None and not self._cut:
             self._cut = True
             self._task.cancel()
 
     def asked_by_owner(self) -> bool:
-        """Whether the CancelledError in hand was asked for by someone other than `cut()` and gRPC itself."""
+        """Returns whether the CancelledError in hand was asked for by someone other than `cut()` and gRPC itself."""
         assert self._task is not None
         return self._task.cancelling() - int(self._cut) > self._cancelling
 
     def leave(self) -> None:
-        """End the operation."""
+        """Ends the operation."""
         if self._cut and self._task is not None:
             self._task.uncancel()
         self._cut = False
@@ -63,19 +63,22 @@ class Operable(Protocol):
     """What a carrier does around each of its operations."""
 
     def begin(self) -> None:
-        """Raises when no operation may begin."""
+        """Raises CarrierLost when no operation may begin."""
         ...
 
     def failed(self, error: BaseException, by_owner: bool) -> None:
-        """An operation is over, and raised this: raises what stands for it, or lets it through.
+        """Takes the error that an operation raised: raises the one that stands for it, or returns to let it through.
 
-        `by_owner`: it is a CancelledError that someone other than `cut()` and gRPC asked for.
+        `by_owner` says that it is a CancelledError that someone other than `cut()` and gRPC asked for.
         """
         ...
 
 
 class Operation:
-    """One operation of one direction. No generator, which costs three times as much: there is one for each message."""
+    """One operation of one direction.
+
+    It is no generator, which would cost three times as much: each message has one.
+    """
 
     __slots__ = ("_carrier", "_direction")
 

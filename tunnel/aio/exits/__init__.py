@@ -1,1 +1,1 @@
-"""Where streams leave the tunnel: what may be reached from this end, the dial, and the record of each stream."""
+"""The exits of the tunnel: what may be reached from this end, the dial, and the record of each stream."""

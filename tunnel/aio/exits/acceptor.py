@@ -28,18 +28,18 @@ class Request:
     def __init__(
         self, incoming: IncomingStream, principal: Principal, opened: Callable[[Stream], None] = lambda _stream: None
     ) -> None:
-        """`opened` is told of the stream before the first byte of it moves."""
+        """Wraps an incoming stream; `opened` is told of the accepted stream before the first byte of it moves."""
         self._opened = opened
         self.principal = principal
         self.trace_id = incoming.trace_id
         self.deadline_s = incoming.deadline_s
-        """Time left to answer when the request came in."""
+        """Seconds left to answer when the request came in."""
         self.stream: Stream | None = None
-        """What `accept` made."""
+        """The stream that `accept` made; None before that."""
         self._incoming = incoming
 
     def accept(self, resolved_address: str = "") -> Stream:
-        """Connected: bytes may flow.
+        """Answers that the target is connected, and returns the stream, over which bytes may flow.
 
         Raises:
             StreamError: the other side gave up meanwhile, or the session ended.
@@ -49,7 +49,9 @@ class Request:
         return self.stream
 
     async def join(self, conn: Conn, address: str) -> None:
-        """Accepts for a connection that was made for this, and carries it to its end. It is closed whatever happens.
+        """Accepts the stream for a connection that was made for it, and carries bytes until both are done.
+
+        The connection is closed whatever happens.
 
         Raises:
             StreamError: the other side gave up meanwhile, or the session ended.
@@ -72,7 +74,7 @@ class _Live:
 
     asked: Target
     target: TcpTarget | None = None
-    """What was dialled for it; None for a service, and before the dial is over."""
+    """The target that was dialed for it; None for a service, and before the dial is over."""
     address: Address | None = None
     rule: TargetRule | None = None
     name: str = ""
@@ -82,7 +84,7 @@ class _Live:
 
 
 class StreamAcceptor:
-    """Serves this end's side of every stream. Who calls it keeps the record."""
+    """Serves this end's side of every stream that the peer opens. The caller keeps the record."""
 
     def __init__(
         self,
@@ -93,14 +95,14 @@ class StreamAcceptor:
         principal: Principal | None = None,
         offered_by: str = "this box offers no {}: see [host], [kubelet] and [[allow]] service in its edge-agent.toml",
     ) -> None:
-        """The policy is above all.
+        """Serves streams by these rules; the policy is above all others.
 
         Args:
-            policy: what may be dialled.
-            services: what is served here, by name.
+            policy: what may be dialed.
+            services: the services of this end, by name.
             named: targets that may be asked for by a name.
             principal: who the peer is, where its own word on that does not count; None where it does.
-            offered_by: the refusal of a name that is neither, with {} for it.
+            offered_by: the text of the refusal of a name that is neither; {} in it stands for the name.
         """
         self._policy = policy
         self._services = services
@@ -112,25 +114,25 @@ class StreamAcceptor:
     def replace(
         self, policy: Policy, services: Mapping[str, Service], named: Mapping[str, TcpTarget] | None = None
     ) -> int:
-        """Hold to another list, and to other services, from now on.
+        """Holds to another policy, and to other services, from now on.
 
         A stream that these do not allow ends at once, for both sides, with NOT_ALLOWED; all others go on.
 
         Returns:
-            How many were ended.
+            How many streams were ended.
         """
         self._policy, self._services, self._named = policy, services, named or {}
         return self._served.review()
 
     def rule_of(self, asked: Target, resolved_address: str) -> str:
-        """Returns the rule that allows what was dialled, as it was written; empty for a service."""
+        """Returns the rule that allows what was dialed, as it was written; empty for a service."""
         target = self._target_of(asked)
         address = _address_of(resolved_address)
         rule = self._policy.rule_for(target, address) if target is not None and address is not None else None
         return rule.text if rule is not None else ""
 
     async def serve(self, incoming: IncomingStream, opened: Callable[[Stream], None]) -> None:
-        """Serves one stream without a record of its own: who calls this keeps it.
+        """Serves one stream to its end, without a record of its own: the caller keeps it.
 
         Raises:
             StreamError: it may not be connected, or cannot, or nobody waits for it any more. The caller must reset
@@ -200,7 +202,7 @@ class StreamAcceptor:
         return conn, address
 
     def _target_of(self, asked: Target) -> TcpTarget | None:
-        """What is dialled for a stream; None when it is a service's."""
+        """Returns what is dialed for a stream; None when a service serves it."""
         if isinstance(asked, ServiceTarget):
             return self._named.get(asked.name)
         return asked if isinstance(asked, TcpTarget) else None
@@ -218,7 +220,7 @@ class StreamAcceptor:
 
 
 def _address_of(resolved: str) -> Address | None:
-    """The address of what was dialled; None for what is none, as of a service."""
+    """Returns the address of what was dialed; None for what is none, such as a service."""
     try:
         return normal_address(ip_address(split_address(resolved)[0]))
     except ValueError:

@@ -1,5 +1,6 @@
-"""Connects to a target that the policy permits: all its addresses, both families in a race, within the opener's
-deadline.
+"""Connects to a target that the policy permits.
+
+All addresses are tried, both families in a race, within the opener's deadline.
 
 The race is Happy Eyeballs (RFC 8305): families alternate, and the next address is tried 250 ms after the one before,
 or at once when that failed.
@@ -22,12 +23,12 @@ from tunnel.core.wire.target import TcpTarget
 from tunnel.core.wire.target_rule import Address
 
 ATTEMPT_DELAY_S = 0.25
-"""RFC 8305 section 5, "Connection Attempt Delay"."""
+"""Seconds between two attempts (RFC 8305 section 5, "Connection Attempt Delay")."""
 ANSWER_MARGIN_S = 0.2
-"""The refusal should reach the opener before its own deadline does."""
+"""How many seconds before the opener's own deadline we give up, so that the refusal still reaches it."""
 
 MAX_TOLD = 3
-"""Addresses whose failure is told; a name may have dozens."""
+"""How many addresses a refusal tells the failure of; a name may have dozens."""
 
 _CODES = {
     errno.ECONNREFUSED: Code.REFUSED,
@@ -38,15 +39,15 @@ _CODES = {
     errno.ENOMEM: Code.LIMIT_EXCEEDED,
     errno.EADDRNOTAVAIL: Code.LIMIT_EXCEEDED,
 }
-"""All others mean that there is no way to the host."""
+"""The code for each error of the system; all others mean that there is no way to the host."""
 
 
 _FAULTS = {Code.DEADLINE: TARGET_SILENT, Code.LIMIT_EXCEEDED: FAR_END_EXHAUSTED}
-"""What the codes do not say by themselves."""
+"""The faults that the codes do not imply by themselves."""
 
 
 async def dial(target: TcpTarget, policy: Policy, deadline_s: float) -> tuple[Conn, str]:
-    """Connects; returns the connection and the address that answered. Cancelled, it leaves no socket behind.
+    """Connects, and returns the connection and the address that answered. Cancelled, it leaves no socket behind.
 
     Raises:
         OpenRefused: NOT_ALLOWED, NAME_NOT_FOUND, REFUSED, UNREACHABLE, LIMIT_EXCEEDED or DEADLINE.
@@ -62,14 +63,16 @@ async def dial(target: TcpTarget, policy: Policy, deadline_s: float) -> tuple[Co
 
 
 def _interleave(addresses: list[Address]) -> list[Address]:
-    """Alternate families, beginning with the one that the system prefers (RFC 8305 section 4)."""
+    """Returns the addresses with their families alternating, the one that the system prefers first (RFC 8305 section
+    4).
+    """
     first = [address for address in addresses if address.version == addresses[0].version]
     second = [address for address in addresses if address.version != addresses[0].version]
     return [address for address in chain.from_iterable(zip_longest(first, second)) if address is not None]
 
 
 async def _one(address: Address, port: int) -> tuple[Conn, str]:
-    """A race that nobody else runs in needs no tasks: with them a dial took a third longer."""
+    """Dials one address alone. It needs no race, nor its tasks: with them a dial took a third longer."""
     try:
         conn = await _connect(TcpTarget(str(address), port))
     except _Failed as failed:
@@ -78,7 +81,7 @@ async def _one(address: Address, port: int) -> tuple[Conn, str]:
 
 
 async def _race(addresses: list[Address], port: int) -> tuple[Conn, str]:
-    """The first connection that succeeds; the others are cancelled and closed."""
+    """Returns the first connection that succeeds; the others are cancelled and closed."""
     attempts: set[asyncio.Task[Conn]] = set()
     waiting = list(addresses)
     failures: list[_Failed] = []
@@ -102,7 +105,7 @@ async def _race(addresses: list[Address], port: int) -> tuple[Conn, str]:
 
 
 async def _call_off(attempts: set[asyncio.Task[Conn]]) -> None:
-    """Cancel, and close what was connected all the same."""
+    """Cancels attempts, and closes those that have connected all the same."""
     for attempt in attempts:
         attempt.cancel()
     for result in await asyncio.gather(*attempts, return_exceptions=True):
@@ -111,7 +114,7 @@ async def _call_off(attempts: set[asyncio.Task[Conn]]) -> None:
 
 
 class _Failed(Exception):
-    """One address that did not take the connection."""
+    """One address did not take the connection."""
 
     def __init__(self, where: TcpTarget, number: int) -> None:
         super().__init__(f"{where}: {os.strerror(number).lower()}")
@@ -134,7 +137,9 @@ async def _connect(where: TcpTarget) -> Conn:
 
 
 def _is_its_own_peer(conn: Conn) -> bool:
-    """A port of this box that nobody listens on may become our own end's, and TCP then connects it to itself."""
+    """Returns whether a connection is connected to itself: TCP does that when a port of this box that nobody listens on
+    happens to become our own end's.
+    """
     ours, theirs = (conn.transport.get_extra_info(name) for name in ("sockname", "peername"))
     return theirs is not None and bool(ours == theirs)  # None: reset meanwhile, as the connection will say
 
@@ -155,7 +160,10 @@ def _winner(done: set[asyncio.Task[Conn]], failures: list[_Failed]) -> Conn | No
 
 
 def _refusal(failures: list[_Failed]) -> OpenRefused:
-    """All of them in words; the code is of the one that says most: a refusal by the host before a lack of route."""
+    """Returns the refusal that tells of all failures.
+
+    Its code is of the one that says most: a refusal by the host comes before a lack of route.
+    """
     best = max(failures, key=lambda failed: failed.number == errno.ECONNREFUSED)
     told = [best, *(failed for failed in failures if failed is not best)][:MAX_TOLD]
     code = _CODES.get(best.number, Code.UNREACHABLE)

@@ -1,4 +1,4 @@
-"""What this end allows to be reached through it: its own list, default deny, above anything that the peer says.
+"""Decides what may be reached through this end: its own list, default deny, above anything that the peer says.
 
 Names are resolved here, and what is returned are addresses to dial as they are: no later answer of DNS counts.
 """
@@ -18,22 +18,29 @@ from tunnel.core.wire.target_rule import Address, TargetRule, is_dns_name, norma
 
 LOCALHOST = "localhost"
 LOOPBACK: tuple[Address, ...] = (IPv4Address("127.0.0.1"), IPv6Address("::1"))
-"""What `localhost` always is (RFC 6761 6.3), whatever the box's files and DNS say."""
+"""The addresses that `localhost` always has (RFC 6761 6.3), whatever the box's files and DNS say."""
 _BROADCAST = IPv4Address("255.255.255.255")
 
 LOOKUPS = 32
-"""At once. A name whose servers are silent holds a thread for 10 to 30 s, the C library's limit (resolv.conf(5))."""
+"""The most lookups at once. A name whose servers are silent holds a thread for 10 to 30 s, the C library's limit
+(resolv.conf(5)).
+"""
 LOOKUP_S = 35.0
-"""More than that: who asked has a deadline of its own, and a lookup that only takes long must not pass for one that
-never ends."""
+"""Seconds that a lookup may take: more than that limit, since who asked has a deadline of its own, and a lookup that
+only takes long must not pass for one that never ends.
+"""
 _lookups = BlockingCalls("dns", threads=LOOKUPS, wait_s=LOOKUP_S)
 
 Resolve = Callable[[str, int], Awaitable[list[Address]]]
-"""Addresses of a host name, in the order in which the system prefers them; OSError when there are none."""
+"""Returns the addresses of a host name, those that the system prefers first; raises OSError when there are none."""
 
 
 async def system_resolve(host: str, port: int) -> list[Address]:
-    """Asks the system's resolver, as any program on the box would."""
+    """Asks the system's resolver, as any program on the box would, and returns the addresses, each once.
+
+    Raises:
+        OSError: the name has no address, or the resolver does not answer.
+    """
     # Not through the loop: asyncio's pool is needed for more, and uvloop looks up two names at a time.
     try:
         infos = await _lookups.run(partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM))
@@ -55,7 +62,10 @@ class Policy:
         place: str = "on this box",
         fault: Fault = NOT_ALLOWED_BY_BOX,
     ) -> None:
-        """`list_name` and `place` are how refusals call the list and this end, `fault` is their cause."""
+        """Holds to `rules`.
+
+        `list_name` and `place` are how refusals call the list and this end, `fault` is their cause.
+        """
         self._rules = tuple(rules)
         self._resolve = resolve
         self._list_name = list_name
@@ -63,7 +73,7 @@ class Policy:
         self._fault = fault
 
     async def permitted(self, target: TcpTarget) -> list[Address]:
-        """Resolves a target and returns the addresses that may be dialled: exactly these.
+        """Resolves a target and returns the addresses that may be dialed: exactly these.
 
         A rule with addresses allows what lies in it, however it was named. A rule with a DNS name allows the host of
         that name, and the addresses that the name has now; but never, by an answer of DNS alone, this box itself or
@@ -92,11 +102,11 @@ class Policy:
 
     @property
     def rules(self) -> Sequence[TargetRule]:
-        """The list."""
+        """Returns the rules of the list."""
         return self._rules
 
     def rule_for(self, target: TcpTarget, address: Address) -> TargetRule | None:
-        """Returns the rule by which an address may be dialled for a target; None when no rule allows it.
+        """Returns the rule by which an address may be dialed for a target; None when no rule allows it.
 
         Asks no DNS: of an address that `permitted` has found to be a rule's name's, the rule is the first with a name
         and this port.
@@ -125,7 +135,7 @@ class Policy:
     async def _known_by_name(
         self, addresses: Sequence[Address], target: TcpTarget, rules: Sequence[TargetRule]
     ) -> list[Address]:
-        """Those of the addresses that a name of a rule has now."""
+        """Returns those of the addresses that the DNS name of a rule has now."""
         allowed: set[Address] = set()
         for name in dict.fromkeys(rule.name for rule in rules if rule.name):
             try:
@@ -154,7 +164,7 @@ class Policy:
 
 
 def _without_lookup(host: str) -> list[Address]:
-    """The addresses of a literal or of localhost; none when the host is a name to look up."""
+    """Returns the addresses of a literal or of localhost; none when the host is a name to look up."""
     if _is_localhost(host):
         return list(LOOPBACK)
     try:
@@ -173,10 +183,15 @@ def _fits_name(address: Address, target: TcpTarget, rules: Sequence[TargetRule])
 
 
 def _may_be_named(address: Address, name: str) -> bool:
-    """Whether a DNS name suffices to reach an address; the box's own and its link's must stand in a rule themselves."""
+    """Returns whether a DNS name suffices to reach an address.
+
+    For the box's own addresses and its link's it does not: they must stand in a rule themselves.
+    """
     return _is_localhost(name) or not (address.is_loopback or address.is_link_local)
 
 
 def _can_be_dialled(address: Address) -> bool:
-    """The kernel takes 0.0.0.0 and :: for this box; the others are no one host."""
+    """Returns whether an address stands for one host: the kernel takes 0.0.0.0 and :: for this box, and multicast and
+    broadcast are no one host.
+    """
     return not (address.is_unspecified or address.is_multicast or address == _BROADCAST)

@@ -1,4 +1,4 @@
-"""What we need of a certificate: its names, its key, how long it is good, and who signed it.
+"""Reads what we need of a certificate: its names, its key, how long it is good, and who signed it.
 
 TLS has read and checked a peer's certificate before; this only looks things up (RFC 5280, 4.1). The X.509 library would
 do the same and more, and costs a process 12 MB, which a server at rest does without.
@@ -23,34 +23,34 @@ from tunnel.core.wire.faults import CERTIFICATE_UNREADABLE, FaultError
 _UNIVERSAL, _CONTEXT = 0, 2
 _BOOLEAN, _OCTETS, _OID, _SEQUENCE, _UTC_TIME, _GENERALIZED_TIME = 1, 4, 6, 16, 23, 24
 _VERSION, _EXTENSIONS = 0, 3
-"""Context tags of TBSCertificate."""
+"""The context tags of TBSCertificate."""
 _DNS, _URI, _ADDRESS = 2, 6, 7
-"""Context tags of GeneralName."""
+"""The context tags of GeneralName."""
 _SHORT = {"common_name": "CN", "organization_name": "O", "organizational_unit_name": "OU", "country_name": "C"}
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 _SUBJECT_ALT_NAME = bytes.fromhex("551d11")
-"""2.5.29.17"""
+"""The OID of subjectAltName, 2.5.29.17."""
 _TIME_FORMAT = "%Y%m%d%H%M%SZ"
 
 
 class CertificateUnreadable(FaultError, ValueError):
-    """It is not what RFC 5280 calls a certificate."""
+    """The data is not what RFC 5280 calls a certificate."""
 
     default_fault = CERTIFICATE_UNREADABLE
 
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """What it says."""
+    """What a certificate says."""
 
     uris: tuple[str, ...]
-    """URI names among its alternative names."""
+    """The URI names among its alternative names."""
     spki_der: bytes
     """Its public key (SubjectPublicKeyInfo)."""
     validity: Validity
-    """In UTC."""
+    """The time in which it is valid, in UTC."""
     hosts: frozenset[str]
-    """DNS names, in lower case, and addresses among its alternative names."""
+    """The DNS names, in lower case, and the addresses among its alternative names."""
     issuer_der: bytes
     subject_der: bytes
 
@@ -58,7 +58,7 @@ class Certificate:
 @dataclass(frozen=True, slots=True)
 class _Element:
     kind: tuple[int, int]
-    """Class and tag."""
+    """The class and the tag."""
     content: bytes
     whole: bytes
 
@@ -67,7 +67,7 @@ def read_certificate(der: bytes) -> Certificate:
     """Returns what a certificate says.
 
     Raises:
-        CertificateUnreadable: it cannot be, or says something twice.
+        CertificateUnreadable: it cannot be read, or says something twice.
     """
     try:
         (certificate,) = _elements(der)
@@ -90,7 +90,7 @@ def read_certificate(der: bytes) -> Certificate:
 
 
 def read_own(certificate: bytes, key: bytes) -> Certificate:
-    """Returns a certificate of ours, the first of its PEM file, once OpenSSL has found that the key is its own.
+    """Returns a certificate of ours, the first of its PEM file, once OpenSSL has found that the key belongs to it.
 
     Raises:
         ssl.SSLError: no certificate, no key, or they do not fit.
@@ -116,7 +116,7 @@ def read_pem(pem: bytes) -> list[Certificate]:
 
 
 def name_text(name_der: bytes) -> str:
-    """Returns an issuer or subject for people, the last part first: `CN=box-7,O=Example`."""
+    """Returns an issuer or subject as people read it, the last part first: `CN=box-7,O=Example`."""
     from asn1crypto.x509 import Name  # more than what at rest is needed
 
     try:
@@ -131,7 +131,7 @@ def name_text(name_der: bytes) -> str:
 
 
 def _elements(der: bytes) -> Iterator[_Element]:
-    """The elements that stand one after another."""
+    """Yields the elements that stand one after another."""
     while der:
         tag_class, _, tag, header, content, trailer = parser.parse(der)
         whole = header + content + trailer
@@ -140,7 +140,7 @@ def _elements(der: bytes) -> Iterator[_Element]:
 
 
 def _inside(element: _Element) -> Iterator[_Element]:
-    """The elements of a sequence."""
+    """Returns the elements of a sequence."""
     _expect(element, _SEQUENCE)
     return _elements(element.content)
 
@@ -151,7 +151,7 @@ def _expect(element: _Element, tag: int) -> None:
 
 
 def _names(after_key: list[_Element]) -> list[_Element]:
-    """The alternative names among what follows the key: two unique ids that nobody uses, and the extensions."""
+    """Returns the alternative names among what follows the key: two unique ids that nobody uses, and the extensions."""
     extensions = [
         extension
         for field in after_key
@@ -178,7 +178,7 @@ def _text(name: _Element) -> str:
 
 
 def _extension(extension: _Element) -> tuple[bytes, bytes]:
-    """OID and value."""
+    """Returns the OID and the value of an extension."""
     oid, *critical, value = _inside(extension)
     _expect(oid, _OID)
     for flag in critical:

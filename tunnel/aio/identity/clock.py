@@ -1,4 +1,4 @@
-"""What to say when a clock is wrong: to a person it looks like a token or a certificate that has run out."""
+"""Says when a clock is wrong: to a person it looks like a token or a certificate that has run out."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from datetime import timedelta
 from tunnel.aio.identity.validity import clock_says, span
 
 TOLERANCE = timedelta(minutes=2)
-"""What a clock may be off without a word: certificates begin five minutes early for that."""
+"""By how much a clock may be wrong without a word; certificates begin five minutes early for that."""
 SET_IT = "set it (timedatectl set-ntp true, or chronyc makestep)"
 
 
 def clock_fault(ahead: timedelta) -> str | None:
-    """What is wrong with this machine's clock, by how much it is ahead of the server's; None when it is right."""
+    """Returns what is wrong with this machine's clock, for people; None when it is right.
+
+    `ahead` is by how much it is ahead of the server's; negative when it is behind.
+    """
     if abs(ahead) <= TOLERANCE:
         return None
     direction = "ahead of" if ahead > timedelta(0) else "behind"

@@ -25,7 +25,7 @@ class TokenUnusable(FaultError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JoinToken:
-    """What a token says."""
+    """The content of a join token."""
 
     agent: str
     expires: datetime
@@ -34,7 +34,7 @@ class JoinToken:
     key_pem: bytes = field(repr=False)
 
     def encode(self) -> str:
-        """As one line."""
+        """Returns the token as one line of text."""
         values = {
             "agent": self.agent,
             "expires": int(self.expires.timestamp()),
@@ -46,10 +46,10 @@ class JoinToken:
 
     @classmethod
     def decode(cls, text: str) -> JoinToken:
-        """Read a token.
+        """Reads a token from its line of text.
 
         Raises:
-            TokenUnusable: it is none.
+            TokenUnusable: the text is no token, or a damaged one.
         """
         line = text.strip()
         if not line.startswith(PREFIX):

@@ -1,4 +1,4 @@
-"""What is wrong with a certificate, key or CA that OpenSSL would not take, in words that name the file."""
+"""Says what is wrong with a certificate, key or CA that OpenSSL would not take, in words that name the file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tunnel.aio.identity.openssl import load_chain
 
 
 def name_fault(material: tuple[bytes, bytes, bytes], names: tuple[str, str, str]) -> str | None:
-    """The fault, or None when each looks good by itself.
+    """Returns what is wrong, in one line; None when each looks good by itself.
 
     Args:
         material: certificate chain, key and CA; PEM.

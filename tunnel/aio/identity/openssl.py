@@ -1,4 +1,6 @@
-"""Certificates and keys for Python's own `ssl`, loaded from memory. What a certificate says is `certificate.py`'s.
+"""Loads certificates and keys from memory for Python's own `ssl`.
+
+What a certificate says is read by `certificate.py`.
 
 The X.509 library could do it too, and costs a process 10 MB: the agent does without it until a certificate has to be
 renewed.
@@ -14,17 +16,17 @@ from collections.abc import Iterator
 
 
 def load_chain(context: ssl.SSLContext, pem: bytes) -> None:
-    """Give a context a certificate with its key. OpenSSL reads these from files only.
+    """Gives a context a certificate with its key from memory, though OpenSSL reads these from files only.
 
     Raises:
-        ssl.SSLError: no certificate, no key, or they do not fit. A key with a password is none.
+        ssl.SSLError: there is no certificate or no key, or they do not fit. A key with a password counts as none.
     """
     with _file_of(pem) as path:
         context.load_cert_chain(path, password=lambda: "")
 
 
 def check_material(certificate: bytes, key: bytes, ca: bytes) -> None:
-    """Returns when OpenSSL can use all three.
+    """Checks that OpenSSL can use all three, which are PEM.
 
     Raises:
         ssl.SSLError, ValueError: it cannot.
@@ -39,7 +41,7 @@ def check_material(certificate: bytes, key: bytes, ca: bytes) -> None:
 
 @contextlib.contextmanager
 def _file_of(pem: bytes) -> Iterator[str]:
-    """A path for an API that takes only paths: memory where there is such a file, else one that only we may read."""
+    """Yields a path for an API that takes only paths: memory where there is such a file, else a file for us alone."""
     if sys.platform == "linux":
         descriptor = os.memfd_create("certificate", os.MFD_CLOEXEC)
         try:

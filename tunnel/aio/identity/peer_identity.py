@@ -1,4 +1,4 @@
-"""Who is at the other end of a TLS connection: read from its certificate and from nothing else.
+"""Finds who is at the other end of a TLS connection: read from its certificate and from nothing else.
 
 The certificate was already checked against the authority by TLS. What a role may do is decided by the caller.
 """
@@ -21,9 +21,9 @@ class PeerIdentity:
     """A peer, as its certificate names it."""
 
     uri: str
-    """The whole name, e.g. `spiffe://longline/agent/box-7`."""
+    """The whole name, such as `spiffe://longline/agent/box-7`."""
     role: str
-    """One of `ROLES`."""
+    """The role, one of `ROLES`."""
     name: str
     """Agent name, user name or token id; empty for a server."""
     spki_sha256: bytes
@@ -33,7 +33,7 @@ class PeerIdentity:
 
 
 def identify(auth_context: Mapping[str, Iterable[bytes]], trust_domain: str) -> PeerIdentity:
-    """Read the identity from gRPC's authentication context.
+    """Returns the identity of a peer, read from gRPC's authentication context.
 
     Raises:
         IdentityUnclear: there is no certificate, or it does not have exactly one URI name, or that is not one of ours.
@@ -46,7 +46,7 @@ def identify(auth_context: Mapping[str, Iterable[bytes]], trust_domain: str) -> 
 
 
 def identify_certificate(der: bytes, trust_domain: str | None) -> PeerIdentity:
-    """Read the identity from a certificate; `trust_domain` None takes any, for a certificate of our own.
+    """Returns the identity that a certificate names; `trust_domain` None takes any, for a certificate of our own.
 
     Raises:
         IdentityUnclear: it does not have exactly one URI name, or that is not one of ours.
@@ -67,6 +67,6 @@ def identify_certificate(der: bytes, trust_domain: str | None) -> PeerIdentity:
 
 
 def readable_peer(grpc_peer: str) -> str:
-    """GRPC's `ipv4:192.0.2.1:443` or `ipv6:%5B::1%5D:443` as people write it."""
+    """Returns gRPC's name of a peer, `ipv4:192.0.2.1:443` or `ipv6:%5B::1%5D:443`, as people write it."""
     _, _, address = grpc_peer.partition(":")
     return unquote(address)

@@ -1,4 +1,4 @@
-"""Names of ours in certificates: `spiffe://<trust domain>/<role>/<name>`."""
+"""Our names in certificates: `spiffe://<trust domain>/<role>/<name>`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class IdentityUnclear(FaultError):
 
 
 def only_uri(uris: Sequence[str]) -> str:
-    """The one URI name of a certificate.
+    """Returns the one URI name of a certificate.
 
     Raises:
         IdentityUnclear: it has none, or several.
@@ -28,7 +28,7 @@ def only_uri(uris: Sequence[str]) -> str:
 
 
 def split_uri(uri: str, trust_domain: str | None) -> tuple[str, str]:
-    """Role and name; `trust_domain` None takes any, for a certificate of our own.
+    """Returns the role and the name in a URI of ours; `trust_domain` None takes any, for a certificate of our own.
 
     Raises:
         IdentityUnclear: it is not a name of ours.

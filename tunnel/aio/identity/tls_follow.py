@@ -1,4 +1,4 @@
-"""TLS material that is read again when its files change."""
+"""Reads TLS material again when its files change."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _log = structlog.get_logger("tunnel.credentials")
 
 
 class TlsFollower:
-    """Holds what was loaded last, and looks at the files when it is asked; from any thread."""
+    """Holds the TLS material that was loaded last, and looks at the files when it is asked; from any thread."""
 
     def __init__(self, tls: ServerTls, user: str) -> None:
-        """Blocking. `user` is who shows the certificate, for the log.
+        """Loads the material. Blocking. `user` is who shows the certificate, for the log.
 
         Raises:
             CredentialsUnusable: what is there now cannot be used.
@@ -32,7 +32,10 @@ class TlsFollower:
         self.loaded = tls.load()
 
     def poll(self) -> LoadedTls | None:
-        """The new material, or None for no change. What cannot be used is told and keeps the old. Blocking."""
+        """Returns new material, or None for no change.
+
+        Material that cannot be used is logged, and the old stays. Blocking.
+        """
         with self._lock:
             now = stamp(self._files)
             if now == self._seen:
@@ -58,8 +61,10 @@ class TlsFollower:
 
 
 def _end_of(loaded: LoadedTls) -> str | None:
-    """For people; None for one that only OpenSSL can read. Not by a handshake with ourselves: a certificate for
-    servers alone, as public authorities issue them, cannot be shown by a client.
+    """Returns the end of a certificate for people; None for one that only OpenSSL can read.
+
+    It does no handshake with ourselves for that: a certificate for servers alone, as public authorities issue them,
+    cannot be shown by a client.
     """
     try:
         return read_pem(loaded.certificate)[0].validity.not_after.isoformat()

@@ -1,4 +1,4 @@
-"""TLS material of either end: read from files or given as PEM, and checked to fit together.
+"""TLS material of either end: it is read from files or given as PEM, and checked to fit together.
 
 Both sides always present a certificate and always check the other's. Who the peer is, is decided in `peer_identity.py`.
 """
@@ -33,31 +33,42 @@ class LoadedTls:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerTls:
-    """What a server shows and whom it trusts. Files are read again when they change."""
+    """The certificate that a server shows, and the authorities that it trusts.
+
+    Files are read again when they change.
+    """
 
     certificate: Pem
-    """Leaf first, then intermediates."""
+    """The certificate chain: leaf first, then intermediates."""
     key: Pem = field(repr=False)
     client_ca: Pem
-    """Authorities whose client certificates are accepted."""
+    """The authorities whose client certificates are accepted."""
 
     def load(self) -> LoadedTls:
-        """Read everything. Raises: CredentialsUnusable."""
+        """Reads everything and checks that it fits together. Blocking.
+
+        Raises:
+            CredentialsUnusable: a file cannot be read, or the material does not fit together.
+        """
         return _load(self.certificate, self.key, self.client_ca)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientTls:
-    """What a box shows and whom it trusts; read anew for each dial."""
+    """The certificate that a box shows, and the authorities that it trusts. Files are read anew for each dial."""
 
     certificate: Pem
-    """Leaf first, then intermediates."""
+    """The certificate chain: leaf first, then intermediates."""
     key: Pem = field(repr=False)
     ca: Pem
-    """Authorities whose server certificates are accepted."""
+    """The authorities whose server certificates are accepted."""
 
     def load(self) -> LoadedTls:
-        """Read everything. Raises: CredentialsUnusable."""
+        """Reads everything and checks that it fits together. Blocking.
+
+        Raises:
+            CredentialsUnusable: a file cannot be read, or the material does not fit together.
+        """
         return _load(self.certificate, self.key, self.ca)
 
 

@@ -1,4 +1,4 @@
-"""Until when a certificate is good, and how near its end is: the same thresholds and words wherever one is watched."""
+"""Says until when a certificate is good, and how near its end is, with the same thresholds and words everywhere."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _log = structlog.get_logger("tunnel.certificates")
 
 DAY = timedelta(days=1)
 NOT_YET_VALID, HAS_EXPIRED = 9, 10
-"""X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED of <openssl/x509_vfy.h>."""
+"""The numbers of X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED in <openssl/x509_vfy.h>."""
 TIME_FAULTS = (NOT_YET_VALID, HAS_EXPIRED)
-"""Faults of verification that a wrong clock makes too."""
+"""The faults of verification that a wrong clock makes, too."""
 TELL_EVERY = DAY
 """How often the log repeats that an end is near."""
 
 
 class Standing(Enum):
-    """Where a certificate is in its life."""
+    """The stages of a certificate's life."""
 
     NOT_YET = "not valid yet"
     GOOD = "good"
@@ -34,7 +34,7 @@ class Standing(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Margin:
-    """When an end counts as near: that much before it, but never more than a part of a short life."""
+    """How long before its end a certificate counts as near it, but never more than a part of a short life."""
 
     near: timedelta
     last: timedelta
@@ -42,20 +42,24 @@ class Margin:
 
 LEAF = Margin(near=30 * DAY, last=7 * DAY)
 AUTHORITY = Margin(near=825 * DAY, last=90 * DAY)
-"""An authority is replaced in years: from 825 days before its end on, what it signs for servers is cut short."""
+"""The margin of an authority, which is replaced in years: from 825 days before its end on, what it signs for servers is
+cut short.
+"""
 _NEAR_PART, _LAST_PART = 1 / 4, 1 / 10
-"""What renews itself does so at two thirds of its life: with a quarter left, that has failed for a while."""
+"""The parts of a life that a margin is at most. What renews itself does so at two thirds of its life: with a quarter
+left, that has failed for a while.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Validity:
-    """From when until when."""
+    """The time in which a certificate is valid."""
 
     not_before: datetime
     not_after: datetime
 
     def standing(self, now: datetime, margin: Margin = LEAF) -> Standing:
-        """Where `now` is."""
+        """Returns the stage of life that it is in at `now`."""
         if now < self.not_before:
             return Standing.NOT_YET
         left, life = self.not_after - now, self.not_after - self.not_before
@@ -70,18 +74,18 @@ class Validity:
         return (self.not_after - now) / DAY
 
     def part(self, fraction: float) -> datetime:
-        """The moment at which so much of its life is over."""
+        """Returns the moment at which this fraction of its life is over."""
         return self.not_before + (self.not_after - self.not_before) * fraction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watched:
-    """A certificate that somebody has to know the end of."""
+    """A certificate whose end somebody has to know."""
 
     name: str
-    """Short: the label of its figure."""
+    """A short name: the label of its figure in the metrics."""
     what: str
-    """For people, with its file: `the server's certificate /var/lib/cloud-server/server.crt`."""
+    """Its name for people, with its file: `the server's certificate /var/lib/cloud-server/server.crt`."""
     validity: Validity
     remedy: str
     """What to do about its end."""
@@ -90,7 +94,7 @@ class Watched:
     """Whether even one that has expired is renewed by itself, at the next start at the latest."""
 
     def standing(self, now: datetime) -> Standing:
-        """Where `now` is in its life."""
+        """Returns the stage of its life that it is in at `now`."""
         return self.validity.standing(now, self.margin)
 
     def as_json(self, now: datetime) -> dict[str, object]:
@@ -103,7 +107,7 @@ class Watched:
         }
 
     def told(self, now: datetime) -> str:
-        """How long it is good, or what is wrong with it, in one line."""
+        """Returns in one line how long it is good, or what is wrong with it."""
         match self.standing(now):
             case Standing.NOT_YET:
                 begin = date(self.validity.not_before)
@@ -117,13 +121,13 @@ class Watched:
 
 
 class ExpiryLog:
-    """Tells the log of each end that is near: when that is first seen, when it gets worse, and each day."""
+    """Logs each end that is near: when that is first seen, when it gets worse, and each day."""
 
     def __init__(self) -> None:
         self._told: dict[str, tuple[Standing, datetime]] = {}
 
     def look(self, certificates: Iterable[Watched], now: datetime) -> list[Watched]:
-        """Tell what is to be told now; returns what that was."""
+        """Logs what is due at `now`, and returns the certificates that it told of."""
         told = []
         for one in certificates:
             standing = one.standing(now)
@@ -149,7 +153,10 @@ class ExpiryLog:
 
 
 def check(certificates: Iterable[Watched], now: datetime) -> tuple[list[str], list[str]]:
-    """For a command that checks a configuration: a line for each, and the lines of those that cannot be used."""
+    """Returns the lines of the certificates that can be used, and those of the ones that cannot.
+
+    It is for commands that check a configuration. One that renews itself counts as usable whatever its time.
+    """
     lines: list[str] = []
     faults: list[str] = []
     for one in certificates:
@@ -159,17 +166,20 @@ def check(certificates: Iterable[Watched], now: datetime) -> tuple[list[str], li
 
 
 def date(moment: datetime) -> str:
-    """A moment for people."""
+    """Returns a moment for people, in UTC."""
     return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def clock_says(now: datetime | None = None) -> str:
-    """The half sentence that puts this machine's clock beside a date; None: as it is now."""
+    """Returns the half sentence that puts this machine's clock beside a date; None takes the time as it is now."""
     return f"this machine's clock says {date(now or datetime.now(UTC))}"
 
 
 def span(length: timedelta) -> str:
-    """A length of time in its largest unit: `550 days`, `3 days`, `11 hours`, `4 minutes`."""
+    """Returns a length of time in its largest unit: `550 days`, `3 days`, `11 hours`, `4 minutes`.
+
+    The sign is left out.
+    """
     seconds = abs(length.total_seconds())
     for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60)):
         if seconds >= (2 * size if unit == "day" else size):

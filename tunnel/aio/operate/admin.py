@@ -29,22 +29,25 @@ from tunnel.core.wire.principal import Principal, PrincipalKind
 from tunnel.core.wire.spoken import spoken_s
 
 SOCKET_NAME = "admin.sock"
-"""In the daemon's state folder."""
+"""The name of the socket in the daemon's state folder."""
 PREFIX = "/longline/v1/"
 SOCKET_MODE = 0o600
 MAX_CONNECTIONS = 64
-"""At once: commands, and a dozen people who watch. Who may connect may do anything to the daemon; this is for a loop in
-somebody's script."""
+"""The most connections at once: commands, and a dozen people who watch. Who may connect may do anything to the daemon;
+this is for a loop in somebody's script.
+"""
 MAX_BODY_BYTES = 64 * 1024
-"""Of a request. The longest is a token's with its labels: some hundred bytes."""
+"""The longest body of a request. The longest that we send is a token's with its labels: some hundred bytes."""
 IDLE_S = 60.0
-"""For the next request of a connection."""
+"""Seconds that a connection may wait for its next request."""
 ANSWER_S = 30.0
-"""For an answer that is no stream. A disk that hangs must not hang the command with it."""
+"""Seconds that an answer that is no stream may take. A disk that hangs must not hang the command with it."""
 WHOLE_S = 300.0
-"""How long a client may take to read a whole answer: that of 10,000 agents is some 10 MiB, over a slow line perhaps."""
+"""Seconds that a client may take to read a whole answer: that of 10,000 agents is some 10 MiB, perhaps over a slow
+line.
+"""
 UNREAD_S = 30.0
-"""How long a client may leave a line of a stream unread: a pager left open must not hold the daemon's memory."""
+"""Seconds that a client may leave a line of a stream unread: a pager left open must not hold the daemon's memory."""
 _AS_JSON = orjson.OPT_UTC_Z | orjson.OPT_NAIVE_UTC
 _JSON = ("content-type", "application/json")
 _NDJSON = ("content-type", "application/x-ndjson")
@@ -58,7 +61,7 @@ _log = structlog.get_logger("tunnel.admin")
 
 
 class AdminError(Exception):
-    """A call that is answered with an error.
+    """An error that answers a call.
 
     Attributes:
         status: the HTTP status.
@@ -80,17 +83,17 @@ class AdminCall:
     """One request, as a route's handler gets it."""
 
     principal: Principal
-    """Who asks; for the record of what was done."""
+    """The one who asks; for the record of what was done."""
     peer: str
-    """Where from, for logs."""
+    """The address that the call comes from, for logs."""
     limits: Mapping[str, object]
-    """Of the credential: `until` and `scope`; empty where none was shown."""
+    """The limits of the credential, `until` and `scope`; empty where none was shown."""
     values: Mapping[str, str]
-    """What stands in the path for each `{name}` of the route."""
+    """The part of the path that stands for each `{name}` of the route."""
     query: Mapping[str, str]
-    """The query; of a name that comes twice the last."""
+    """The query; of a name that comes twice, the last value."""
     body: object
-    """The decoded JSON; None without a body."""
+    """The decoded JSON of the body; None without a body."""
 
     def flag(self, name: str) -> bool:
         """Returns whether the query says `name=1`.
@@ -105,7 +108,7 @@ class AdminCall:
 
 
 Feed = AsyncGenerator[object, None]
-"""Objects as they come, a line of JSON each. It is closed when its reader is gone; it ends the answer by ending."""
+"""Yields objects as they come, a line of JSON each. It is closed when its reader is gone; its end ends the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,13 +146,17 @@ class _Route:
 
 
 class Routes:
-    """What a daemon answers, by method and path."""
+    """The table of what a daemon answers, by method and path."""
 
     def __init__(self) -> None:
         self._routes: list[_Route] = []
 
     def add(self, method: str, path: str, handler: Handler) -> None:
-        """Answer `path`, which is what follows the prefix: `agents/{name}`. Each route is added once."""
+        """Adds a route for `path`, which is what follows the prefix: `agents/{name}`.
+
+        Raises:
+            ValueError: the route was added before.
+        """
         parts = tuple(path.split("/"))
         if any(route.method == method and route.parts == parts for route in self._routes):
             raise ValueError(f"{method} {path} is there already")
@@ -160,11 +167,11 @@ class Routes:
         return [(route.method, "/".join(route.parts)) for route in self._routes]
 
     def find(self, method: str, raw_path: str) -> tuple[Handler, dict[str, str]]:
-        """Returns who answers a request, and what stands for the `{names}` in its path.
+        """Returns the handler that answers a request, and what stands for the `{names}` in its path.
 
         Args:
-            method: of the request.
-            raw_path: of the request, still percent-encoded.
+            method: the method of the request.
+            raw_path: the path of the request, still percent-encoded.
 
         Raises:
             AdminError: nobody does: 404, or 405 where another method would be answered.
@@ -188,27 +195,27 @@ class Exchange(Protocol):
     """One request and its answer, over whatever version of HTTP."""
 
     async def read_body(self, max_bytes: int, /) -> bytes:
-        """Read the whole body of the request."""
+        """Reads the whole body of the request and returns it."""
         ...
 
     async def respond(self, status: int, headers: HeaderItems, body: bytes, /) -> None:
-        """Answer with a whole body."""
+        """Answers with a whole body."""
         ...
 
     async def start(self, status: int, headers: HeaderItems, /) -> None:
-        """Begin a streamed answer."""
+        """Begins a streamed answer."""
         ...
 
     async def send(self, chunk: bytes, /) -> None:
-        """Send a part of it."""
+        """Sends a part of a streamed answer."""
         ...
 
     async def finish(self) -> None:
-        """End it."""
+        """Ends a streamed answer."""
         ...
 
     async def wait_client_gone(self) -> None:
-        """Return when the client is gone."""
+        """Waits until the client is gone."""
         ...
 
 
@@ -220,16 +227,16 @@ async def answer(
     peer: str,
     limits: Mapping[str, object] = _UNLIMITED,
 ) -> None:
-    """Answer one request.
+    """Answers one request.
 
     The caller has found out who asks, and whether they may.
 
     Args:
         routes: what may be asked.
-        exchange: the request's.
+        exchange: the exchange of the request.
         request: the request.
         principal: who asks.
-        peer: where from.
+        peer: the address that the request comes from.
         limits: see `AdminCall`.
 
     Raises:
@@ -271,13 +278,13 @@ class AdminServer:
     """The admin socket of one daemon: `open`, then `aclose`."""
 
     def __init__(self, routes: Routes, path: Path) -> None:
-        """Serve `routes` on a socket at `path`."""
+        """Prepares to serve `routes` on a socket at `path`."""
         self._routes = routes
         self._path = path
         self._listener = Listener("admin", self._handle, Limits(connections=MAX_CONNECTIONS))
 
     async def open(self) -> None:
-        """Begin to listen. The socket of a daemon that is dead is replaced.
+        """Begins to listen. The socket of a daemon that is dead is replaced.
 
         Raises:
             ListenFailed: another daemon listens there, or the socket cannot be made.
@@ -285,7 +292,7 @@ class AdminServer:
         await self._listener.listen_unix(self._path, mode=SOCKET_MODE)
 
     async def aclose(self) -> None:
-        """Listen no more, remove the socket, and end what runs."""
+        """Stops listening, removes the socket, and ends what runs."""
         await self._listener.aclose()
 
     async def _handle(self, conn: Conn) -> None:
@@ -351,7 +358,7 @@ async def _respond(exchange: Exchange, status: int, headers: HeaderItems, body: 
 
 
 async def _stream(exchange: Exchange, feed: Feed) -> None:
-    """Send what comes, a line each, until the feed ends or its reader is gone."""
+    """Sends what comes, a line each, until the feed ends or its reader is gone."""
     async with contextlib.aclosing(feed):
         async with asyncio.TaskGroup() as both:
             gone = both.create_task(exchange.wait_client_gone())
@@ -364,7 +371,7 @@ async def _stream(exchange: Exchange, feed: Feed) -> None:
 
 
 async def _send_all(exchange: Exchange, feed: Feed) -> StreamError | None:
-    """Returns why it ended early; None when the feed is over."""
+    """Sends the whole feed. Returns why it ended early; None when the feed is over."""
     try:
         async with asyncio.timeout(UNREAD_S):
             await exchange.start(200, [_NDJSON])

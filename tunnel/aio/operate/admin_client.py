@@ -1,4 +1,4 @@
-"""The commands' side of the admin API: blocking, and without an event loop, since a command asks one thing and ends."""
+"""The commands' side of the admin API. It blocks and needs no event loop, since a command asks one thing and ends."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import Any
 from tunnel.aio.operate.admin import ANSWER_S, PREFIX
 
 TIMEOUT_S = ANSWER_S + 5.0
-"""Beyond the daemon's own limit, so that what it says is heard."""
+"""Seconds to wait for an answer: beyond the daemon's own limit, so that what it says is heard."""
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
-"""`agents` of a server with 20,000 boxes is some 10 MiB."""
+"""The longest answer: `agents` of a server with 20,000 boxes is some 10 MiB."""
 MAX_LINE_BYTES = 1024 * 1024
-"""Of a stream."""
+"""The longest line of a stream."""
 READ_BYTES = 64 * 1024
 
 
@@ -44,10 +44,10 @@ class AdminRefused(Exception):
 
 
 class AdminClient:
-    """Calls of one daemon, each over a connection of its own."""
+    """Calls one daemon, with a connection for each call."""
 
     def __init__(self, connect: Callable[[], http.client.HTTPConnection], headers: Mapping[str, str]) -> None:
-        """Make calls over what `connect` returns, with these `headers` on each."""
+        """Makes calls over what `connect` returns, with these `headers` on each."""
         self._connect = connect
         self._headers = headers
 
@@ -56,10 +56,10 @@ class AdminClient:
         return self.call("GET", path)
 
     def call(self, method: str, path: str, body: object = None) -> Any:
-        """Make one call.
+        """Makes one call.
 
         Args:
-            method: of HTTP.
+            method: the method of HTTP.
             path: what follows the prefix, percent-encoded where that is needed: `agents/box-7`, `opens?watch=1`.
             body: what is sent as JSON; None sends nothing.
 
@@ -67,7 +67,7 @@ class AdminClient:
             The decoded JSON; None for an answer without a body.
 
         Raises:
-            AdminUnreachable: no daemon answers.
+            AdminUnreachable: no daemon answers, or its answer broke off.
             AdminRefused: it answered with an error.
         """
         connection = self._connect()
@@ -136,7 +136,10 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 def _objects(response: http.client.HTTPResponse) -> Generator[Any, None, None]:
-    """Yields what is on each line. Not by `readline`: it takes a stream that broke off for one that ended."""
+    """Yields what is on each line.
+
+    It does not use `readline`, which takes a stream that broke off for one that ended.
+    """
     waiting = b""
     while chunk := response.read1(READ_BYTES):
         *lines, waiting = (waiting + chunk).split(b"\n")

@@ -31,24 +31,27 @@ from tunnel.core.wire.errors import Code, OpenRefused
 from tunnel.core.wire.faults import AUDIT_NOT_WRITTEN
 
 OnFailure = Literal["refuse", "alarm"]
-"""What is done while records cannot be written: nothing new is let in, or it is, and people are told."""
+"""What is done while records cannot be written: nothing new is let in ("refuse"), or it is, and people are told
+("alarm").
+"""
 
 MAX_QUEUED_BYTES = 4 * 1024 * 1024
-"""What waits to be written: some 10,000 records, of which each connection makes two."""
+"""The most bytes that wait to be written: some 10,000 records, of which each connection makes two."""
 ADMITTED_BYTES = MAX_QUEUED_BYTES // 2
-"""With "refuse", nothing is let in while more than this waits: the ends of what runs need the rest."""
+"""With "refuse", nothing is let in while more bytes than this wait: the ends of what runs need the rest."""
 STUCK_S = 5.0
-"""After so long without any progress a reader counts as one that has stopped."""
+"""After so many seconds without any progress a reader counts as one that has stopped."""
 RETRY_S = 1.0
-"""The pause after a write that failed."""
+"""The pause after a write that failed, in seconds."""
 LINGER_S = 0.02
-"""How long the thread collects records before the next write while they keep coming: each wake-up
-of it takes the interpreter away from the event loop. `kill -9` loses no more than what was recorded in that time."""
+"""How many seconds the thread collects records before the next write while they keep coming: each wake-up of it takes
+the interpreter away from the event loop. `kill -9` loses no more than what was recorded in that time.
+"""
 NOTE_BYTES = 4096
-"""So much room is waited for before a `lost` record is queued, lest there be one behind each record that fits."""
+"""The room that must be free before a `lost` record is queued, lest there be one behind each record that fits."""
 BATCH_BYTES = 64 * 1024
 CLOSE_S = 1.0
-"""What the end of a daemon may wait for the last records."""
+"""Seconds that the end of a daemon may wait for the last records."""
 _OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z
 
 _log = structlog.get_logger("audit_log")
@@ -62,7 +65,7 @@ class AuditUnavailable(OpenRefused):
 
 
 class Audit(Protocol):
-    """What takes records. From the thread of the event loop; never blocks and never fails."""
+    """A place that takes records. It is called from the thread of the event loop; it never blocks and never fails."""
 
     def record(self, event: str, **fields: object) -> None:
         """Takes one record."""
@@ -76,7 +79,7 @@ class Audit(Protocol):
         ...
 
     def admit(self) -> None:
-        """Returns when something may begin that is to be recorded.
+        """Checks that something may begin that must be recorded.
 
         Raises:
             AuditUnavailable: it may not, since records cannot be written and are a must.
@@ -90,17 +93,17 @@ class AuditLog:
     def __init__(
         self, file: str = STANDARD_OUTPUT, on_failure: OnFailure = "alarm", max_bytes: int = MAX_QUEUED_BYTES
     ) -> None:
-        """Begins to write; that the file cannot be opened is a fault to see, not one to fail of.
+        """Begins to write. A file that cannot be opened is a fault that `fault` tells of, and raises nothing.
 
         Args:
             file: the path of a file or of a named pipe, or "-" for standard output.
             on_failure: what `admit` says while records cannot be written.
-            max_bytes: how much may wait.
+            max_bytes: how many bytes may wait.
         """
         self._destination = file
         self._file = AuditFile(file)
         self._next_file: AuditFile | None = None
-        """Takes the place of the other before the next record."""
+        """Takes the place of the current file before the next record; None when it stays."""
         self._on_failure = on_failure
         self._max_bytes = max_bytes
         # Reentrant: the garbage collector may run a finalizer that records inside of `record`.
@@ -110,20 +113,20 @@ class AuditLog:
         self._seq = 0
         self._lost = 0
         self._missing: Counter[str] = Counter()
-        """Events of the records that were lost since the last `lost` record."""
+        """How many records of each event were lost since the last `lost` record."""
         self._progress_s = time.monotonic()
-        """When the queue began to fill, or something of it was taken last."""
+        """When the queue began to fill, or something of it was taken last, in monotonic time."""
         self._error = ""
         self._told = False
-        """That nothing can be written was logged."""
+        """Whether it was logged that nothing can be written."""
         self._idle = False
-        """The thread waits to be woken."""
+        """Whether the thread waits to be woken."""
         self._hurry = False
-        """Somebody waits for the end of the queue: the next pause is skipped."""
+        """Whether somebody waits for the end of the queue: the next pause is skipped then."""
         self._closing = False
         self._reopen = False
         self._written = 0
-        """Bytes of the first line that are written already."""
+        """How many bytes of the first line are written already."""
         self._folding = Folding(self.record)
         self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
         self._thread.start()
@@ -131,7 +134,10 @@ class AuditLog:
     # Public
 
     def record(self, event: str, **fields: object) -> None:
-        """Queues one record; `seq`, `time` and `event` are added. Never blocks and never fails; from any thread."""
+        """Queues one record, to which `seq`, `time` and `event` are added.
+
+        It never blocks and never fails; from any thread.
+        """
         with self._changed:
             if self._missing and self._bytes + NOTE_BYTES <= self._max_bytes:
                 self._note_what_is_missing()
@@ -143,11 +149,11 @@ class AuditLog:
                 self._append(line)
 
     def record_folded(self, event: str, key: Hashable, **fields: object) -> None:
-        """See Audit. From the thread of an event loop."""
+        """Takes a record that is folded; see `Audit.record_folded`. It is called from the thread of an event loop."""
         self._folding.record(event, key, fields)
 
     def admit(self) -> None:
-        """Returns when something may begin that is to be recorded; with "alarm" always.
+        """Checks that something may begin that must be recorded; with "alarm" it always may.
 
         Raises:
             AuditUnavailable: records cannot be written, or too many wait already.
@@ -162,7 +168,7 @@ class AuditLog:
 
     @property
     def fault(self) -> str:
-        """Why records cannot be written now, in words for people; empty when they can."""
+        """Returns why records cannot be written now, in words for people; empty when they can."""
         if self._error:
             return f"the audit log {self._file.name} cannot be written: {self._error}"
         if self._bytes and time.monotonic() - self._progress_s > STUCK_S:
@@ -173,21 +179,21 @@ class AuditLog:
 
     @property
     def refuses(self) -> bool:
-        """Whether nothing is let in while records cannot be written."""
+        """Returns whether nothing is let in while records cannot be written."""
         return self._on_failure == "refuse"
 
     @property
     def lost(self) -> int:
-        """How many records were lost so far."""
+        """Returns how many records were lost so far."""
         return self._lost
 
     @property
     def queued_bytes(self) -> int:
-        """How much waits to be written."""
+        """Returns how many bytes wait to be written."""
         return self._bytes
 
     def use(self, file: str, on_failure: OnFailure) -> None:
-        """Writes to another destination from now on, where that is another; what waits goes there, too."""
+        """Writes to `file` from now on, if that is another destination; what waits goes there, too."""
         with self._changed:
             self._on_failure = on_failure
             if file != self._destination:
@@ -197,13 +203,13 @@ class AuditLog:
                 self._wake()
 
     def reopen(self) -> None:
-        """Opens the file anew before the next record; what a rotation by SIGHUP asks for."""
+        """Opens the file anew before the next record, which a rotation by SIGHUP asks for."""
         with self._changed:
             self._reopen = True
             self._wake()
 
     def flush(self, within_s: float) -> bool:
-        """Waits until all is written, for at most so long, and returns whether it is. Blocking."""
+        """Waits until all is written, for at most `within_s` seconds, and returns whether it is. Blocking."""
         with self._changed:
             self._hurry = True
             self._changed.notify_all()
@@ -213,7 +219,7 @@ class AuditLog:
                 self._hurry = False
 
     def close(self, within_s: float = CLOSE_S) -> None:
-        """Writes what waits, for at most so long, and ends the thread; one that is stuck in a write is left to it.
+        """Writes what waits, for at most `within_s` seconds, and ends the thread, unless that is stuck in a write.
 
         Blocking; an event loop uses `aclose`.
         """
@@ -233,7 +239,7 @@ class AuditLog:
             self._file.close()
 
     async def aclose(self) -> None:
-        """The same from an event loop, which does not wait meanwhile."""
+        """Does what `close` does, from an event loop, which does not wait meanwhile."""
         self._folding.close()
         await asyncio.to_thread(self.close)
 
@@ -323,7 +329,7 @@ class AuditLog:
         self._writable()
 
     def _wait(self) -> bool:
-        """Waits until there is something to write; False at the end."""
+        """Waits until there is something to write; returns False at the end."""
         with self._changed:
             if not self._closing and not self._lines and not self._missing:
                 self._pause(LINGER_S)

@@ -1,4 +1,4 @@
-"""Where audit records end up: a file that somebody rotates, a named pipe, or standard output.
+"""The destination of audit records: a file that somebody rotates, a named pipe, or standard output.
 
 Only the thread of an audit log calls this, and each call may take as long as a disk or a reader takes.
 """
@@ -13,9 +13,9 @@ import stat
 
 STANDARD_OUTPUT = "-"
 MODE = 0o640
-"""Of a file that is made: who did what is not for everybody to read."""
+"""The mode of a file that is made: who did what is not for everybody to read."""
 LOOK_S = 0.2
-"""How long a write waits for a reader before it says that nothing was taken."""
+"""Seconds that a write waits for a reader before it says that nothing was taken."""
 _STDOUT = 1
 _FIRST_OWN_DESCRIPTOR = 3
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -31,11 +31,11 @@ class AuditFile:
         self._descriptor = -1
         self._regular = False
         self._torn = False
-        """The file ends inside a line that an earlier process, or an earlier descriptor, has not finished."""
+        """Whether the file ends inside a line that an earlier process, or an earlier descriptor, has not finished."""
 
     @property
     def name(self) -> str:
-        """The destination in words for people."""
+        """Returns the destination in words for people."""
         return "standard output" if self._path == STANDARD_OUTPUT else self._path
 
     def follow(self) -> bool:
@@ -63,7 +63,7 @@ class AuditFile:
         return True
 
     def was_emptied(self) -> bool:
-        """Whether the file has nothing in it any more, as after logrotate's copytruncate."""
+        """Returns whether the file has nothing in it any more, as after logrotate's copytruncate."""
         return self._regular and os.fstat(self._descriptor).st_size == 0
 
     def write(self, data: bytes) -> int:
@@ -92,7 +92,7 @@ class AuditFile:
             raise
 
     def close(self) -> None:
-        """Closes it; `follow` opens it again."""
+        """Closes the destination; `follow` opens it again."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
         self._descriptor = -1
@@ -116,7 +116,7 @@ class AuditFile:
 
 
 def _ends_inside_a_line(path: str) -> bool:
-    """Whether a file's last byte is none that ends a line; False when it may not be read."""
+    """Returns whether a file's last byte does not end a line; False when it may not be read."""
     try:
         with open(path, "rb") as file:  # noqa: PTH123  # the same
             if file.seek(0, os.SEEK_END) == 0:

@@ -1,4 +1,4 @@
-"""Records that strangers can cause as often as they like, as few lines: the first at once, then one for each while."""
+"""Folds records that strangers can cause as often as they like: the first at once, then one for each while."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 FOLD_S = 10.0
-"""Equal records within so long become one."""
+"""Equal records within so many seconds become one."""
 MAX_KEYS = 1024
-"""Kept apart at a time, of each event; all others are counted together, without what tells them apart."""
+"""How many keys of each event are kept apart; all others are counted together, without what tells them apart."""
 
 
 @dataclass(slots=True)
@@ -18,22 +18,22 @@ class _Repeated:
     event: str
     fields: dict[str, object]
     count: int = 0
-    """Not yet written."""
+    """How many were counted and not yet written."""
 
 
 class Folding:
-    """Keeps the records with each key of the last FOLD_S."""
+    """Counts the records with each key of the last FOLD_S."""
 
     def __init__(self, write: Callable[..., None]) -> None:
         """`write` takes an event and its fields."""
         self._write = write
         self._repeated: dict[tuple[str, Hashable], _Repeated] = {}
         self._kept: Counter[str] = Counter()
-        """How many there are of each event: strangers at the door must not crowd out what users read."""
+        """How many keys there are of each event: strangers at the door must not crowd out what users read."""
         self._timer: asyncio.TimerHandle | None = None
 
     def record(self, event: str, key: Hashable, fields: dict[str, object]) -> None:
-        """Takes one record. From the thread of an event loop."""
+        """Takes one record. It is called from the thread of an event loop."""
         entry = self._repeated.get((event, key))
         if entry is None and self._kept[event] >= MAX_KEYS:
             fields = {"others": f"of more than {MAX_KEYS} sources"}
@@ -49,7 +49,7 @@ class Folding:
             self._timer = asyncio.get_running_loop().call_later(FOLD_S, self._on_timer)
 
     def close(self) -> None:
-        """Writes what is only counted so far."""
+        """Writes what is only counted so far, and forgets everything."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -1,4 +1,4 @@
-"""What a daemon is wanted to be, by its configuration file, and how the running daemon follows that file.
+"""What a daemon should be, by its configuration file, and how the running daemon follows that file.
 
 The file is read again on a signal, on a command, and when another one lies behind its path. A bad file changes nothing:
 the daemon goes on with what it had, and says so until the file is good again.
@@ -28,30 +28,33 @@ from tunnel.core.wire.faults import BUG, FaultError
 C = TypeVar("C")
 
 MAX_SHOWN = 100
-"""Differences that a log line or a status lists; a file with more was generated, and its author knows."""
+"""How many differences a log line or a status lists; a file with more was generated, and its author knows."""
 
 READ_S = 3.0
-"""How long ago the file may have been read before the daemon got as far as this. A file that is older than that is not
-read again at the start: it would cost an agent 1 MB for nothing."""
+"""How many seconds ago the file may have been read before the daemon got as far as this. A file that is older than that
+is not read again at the start: it would cost an agent 1 MB for nothing.
+"""
 
 _log = structlog.get_logger("tunnel.config")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reloaded:
-    """How one look at the file went."""
+    """The result of one look at the file."""
 
     generation: int
-    """Of what the daemon runs with: 1 is what it started with, and each applied change is one more."""
+    """The number of the configuration that the daemon runs with: 1 at its start, and one more with each
+    applied change.
+    """
     changed: list[str] = field(default_factory=list)
-    """What is different now, key by key; nothing for a file that says the same."""
+    """What is different now, key by key; empty for a file that says the same."""
     needs_restart: list[str] = field(default_factory=list)
     """What the file says and only a restart of the daemon applies."""
     fault: str = ""
     """Why the file cannot be used; empty when it can. Nothing is changed then."""
 
     def as_json(self) -> dict[str, Any]:
-        """Returns it as the admin API shows it."""
+        """Returns the result as the admin API shows it."""
         return {
             "generation": self.generation, "changed": self.changed, "needs_restart": self.needs_restart,
             "fault": self.fault or None,
@@ -72,29 +75,29 @@ class DesiredState(Generic[C]):
         fault: str = "",
         on_reloaded: Callable[[Reloaded], None] = lambda _reloaded: None,
     ) -> None:
-        """The daemon runs with `current` already.
+        """Follows the file of a daemon that runs with `current` already.
 
         Args:
-            path: of the file.
+            path: the path of the file.
             current: what the daemon runs with.
             load: reads the file; blocking. It raises ConfigError for one that cannot be used.
             apply: makes the daemon match the second of two configurations, where it matches the first. What cannot be
                 had now (a port in use) is no failure: it is brought up later, and told by the daemon's parts.
             only_at_start: keys, or sections, that `apply` leaves alone.
             fault: why the file cannot be used as it is, for a daemon that started all the same; told by it already.
-            on_reloaded: is told how each look went that found something: for metrics and the audit record.
+            on_reloaded: is told the result of each look that found something: for metrics and the audit record.
         """
         self.path = path
         self.current = current
         self.generation = 1
         self.loaded = datetime.now(UTC)
-        """When the current one was read."""
+        """When the current configuration was read, in UTC."""
         self.fault = fault
         """Why the file as it is now cannot be used; empty when it can."""
         self._half_applied = ""
         """Why the last change was not applied to its end, which another look at the same file does not mend."""
         self.changed: list[str] = []
-        """What the last change was."""
+        """The differences of the last change, key by key."""
         self.needs_restart: list[str] = []
         """What the file says and only a restart applies."""
         self._started_with = current
@@ -106,7 +109,7 @@ class DesiredState(Generic[C]):
         self._one_at_a_time = asyncio.Lock()
 
     async def run(self) -> None:
-        """Follow the file until cancelled."""
+        """Follows the file until it is cancelled."""
         watch = FileWatch(lambda: [self.path])
         try:
             await watch.start()
@@ -120,9 +123,9 @@ class DesiredState(Generic[C]):
 
     @contextmanager
     def reloading_on_hangup(self, also: Callable[[], object] = lambda: None) -> Iterator[None]:
-        """Read the file anew at each SIGHUP while the block runs; without this the signal would end the process.
+        """Reads the file anew at each SIGHUP while the block runs; without this the signal would end the process.
 
-        systemd is told when that begins and when it is over. `also` is called at each, before it.
+        systemd is told when that begins and when it is over. `also` is called first at each signal.
         """
         loop = asyncio.get_running_loop()
         tasks = TaskOwner("reload")
@@ -139,13 +142,13 @@ class DesiredState(Generic[C]):
             loop.add_signal_handler(signal.SIGHUP, lambda: None)  # the end is no moment to be killed by one
 
     async def reload(self, why: str) -> Reloaded:
-        """Read the file and apply what is different.
+        """Reads the file and applies what is different.
 
         Args:
-            why: for the log: who or what asked.
+            why: who or what asked, for the log.
 
         Returns:
-            How it went; a file that cannot be used is a fault in there and in the log, and raises nothing.
+            How it went. A file that cannot be used is a fault in there and in the log, and raises nothing.
         """
         async with self._one_at_a_time:
             try:
@@ -159,7 +162,7 @@ class DesiredState(Generic[C]):
             return await self._take(new, found, restart, why)
 
     def as_json(self) -> dict[str, Any]:
-        """Returns how it stands, as `status` of the admin API shows it."""
+        """Returns how the configuration stands, as `status` of the admin API shows it."""
         return {
             "generation": self.generation,
             "loaded": self.loaded,
@@ -172,7 +175,7 @@ class DesiredState(Generic[C]):
     # Internal
 
     def _may_have_changed(self) -> bool:
-        """Whether another file came between the daemon's reading it and its being watched. Blocking."""
+        """Returns whether another file came between the daemon's reading it and its being watched. Blocking."""
         try:
             return self.path.stat().st_ctime > self.loaded.timestamp() - READ_S
         except OSError:
@@ -193,8 +196,9 @@ class DesiredState(Generic[C]):
         return self._told(Reloaded(generation=self.generation, needs_restart=self.needs_restart, fault=fault))
 
     def _look(self) -> tuple[C, list[Difference], list[Difference]]:
-        """Returns what is in the file, what of it is new, and what of it only a restart applies. Blocking: of a
-        long file also the comparing takes its time.
+        """Returns what is in the file, what of it is new, and what of it only a restart applies.
+
+        Blocking: of a long file also the comparing takes its time.
         """
         new = self._load(self.path)
         found = differences(self.current, new)

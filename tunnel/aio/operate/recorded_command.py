@@ -1,18 +1,18 @@
-"""What the audit records of both daemons have in common."""
+"""How the audit records of both daemons tell of commands."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 MAX_COMMAND_BYTES = 1024
-"""Of the words of one command, in UTF-8: what people type fits, a script that is passed as a word is cut."""
+"""The most bytes of one command's words, in UTF-8: what people type fits, a script that is passed as a word is cut."""
 
 
 def recorded_command(argv: Sequence[str]) -> list[str]:
-    """A command as a record holds it: its words as they are, up to a bound, and how much is missing.
+    """Returns a command as a record holds it: its words as they are, up to a bound, and how much is missing.
 
-    With its arguments, since without them the record of an exec would tell nothing. Who may read the log of a daemon
-    may read what was typed.
+    Its arguments are kept, since without them the record of an exec would tell nothing. Who may read the log of a
+    daemon may read what was typed.
     """
     left = MAX_COMMAND_BYTES
     kept: list[str] = []

@@ -1,4 +1,4 @@
-"""`reload` of both daemons: the running one reads its configuration anew, and the command tells what came of it."""
+"""The `reload` command of both daemons: the running one reads its configuration anew, and the command tells of it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tunnel.core.wire.faults import BUG, FAULTS, Fault
 
 
 def ask_to_reload(config: Path, unreachable: Fault) -> None:
-    """Have the daemon of a configuration file read it, and print what has changed.
+    """Asks the daemon of a configuration file to read it anew, and prints what has changed.
 
     Raises:
         Failed: no daemon runs, which is `unreachable`, or the file cannot be used and the one before stays.

@@ -1,1 +1,1 @@
-"""What each of our processes is made of: its command line, configuration, logs, tasks and end."""
+"""The parts that each of our processes is made of: command line, configuration, logs, tasks and end."""

@@ -1,4 +1,5 @@
-"""Calls that may never return, in daemon threads of their own: a network file system or a name service that is gone.
+"""Runs calls that may never return, in daemon threads of their own: a network file system or a name service may be
+gone.
 
 asyncio's own pool (`to_thread`) is one for all: calls that hang fill it, and then nothing that needs a thread goes on.
 And the interpreter waits for its threads at exit, so that a process with one that hangs does not end. So what a user's
@@ -22,9 +23,9 @@ from tunnel.core.wire.spoken import spoken_s
 T = TypeVar("T")
 
 WAIT_S = 5.0
-"""A disk that has to spin up answers within seconds; what takes longer hangs."""
+"""Seconds that a call may take: a disk that has to spin up answers within seconds, and what takes longer hangs."""
 IDLE_S = 5.0
-"""How long a thread without work is kept."""
+"""Seconds that a thread without work is kept."""
 
 
 class NotAnswering(FaultError):
@@ -37,21 +38,21 @@ class NotAnswering(FaultError):
 class _Job:
     work: Callable[[], Any]
     settle: Callable[[Any, BaseException | None], None] | None
-    """Told in the thread how it went; None: nobody wants to know."""
+    """Is told in the thread how it went; None when nobody wants to know."""
     started_s: float = field(default=0.0)
-    """Monotonic time."""
+    """When it was started, in monotonic time."""
 
 
 class BlockingCalls:
     """A few threads for one kind of call. They start when there is work, and end when there is none."""
 
     def __init__(self, name: str, *, threads: int = 1, wait_s: float = WAIT_S) -> None:
-        """Start nothing yet.
+        """Starts no thread yet.
 
         Args:
-            name: of the threads.
+            name: the name of the threads.
             threads: how many there may be, and so how many calls can hang; others wait for a free one.
-            wait_s: what a call may take, its wait for a thread included.
+            wait_s: seconds that a call may take, its wait for a thread included.
         """
         self._name = name
         self._limit = threads
@@ -63,7 +64,7 @@ class BlockingCalls:
         self._idle = 0
 
     async def run(self, work: Callable[[], T], *, unwanted: Callable[[T], object] | None = None) -> T:
-        """Call `work` in a thread and wait for it.
+        """Calls `work` in a thread, waits for it, and returns its result. What it raises is raised here.
 
         Args:
             work: what may block. One that hangs goes on hanging when this gives up.
@@ -108,7 +109,7 @@ class BlockingCalls:
                 self._waiting.remove(job)
 
     def post(self, work: Callable[[], object]) -> None:
-        """Call `work` in a thread, in its turn, and wait for nothing; needs no loop. It must not raise."""
+        """Calls `work` in a thread, in its turn, and waits for nothing. It needs no loop; `work` must not raise."""
         with contextlib.suppress(NotAnswering):
             self._submit(_Job(work, None))
 

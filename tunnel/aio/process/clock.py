@@ -1,4 +1,4 @@
-"""The clock of sessions: one for a core and all that drives it, given to whoever makes them.
+"""The clock of sessions: one clock for a core and all that drives it, given to whoever makes them.
 
 The event loop has a clock too, by which its timers and `asyncio.timeout` go. It stands still within a turn and moves by
 a millisecond under uvloop, which is too coarse to tell a queue from an empty path. So the two are never compared: what
@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 Clock = Callable[[], float]
-"""Returns seconds since some moment of its own; never less than before."""
+"""Returns the seconds since some moment of its own; never less than before."""
 
 MONOTONIC: Clock = time.monotonic
-"""What the daemons use. It does not move while the machine sleeps."""
+"""The clock that the daemons use. It does not move while the machine sleeps."""

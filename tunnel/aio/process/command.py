@@ -1,4 +1,4 @@
-"""What our commands have in common: exit codes, errors without tracebacks, the version, `--config`."""
+"""What all our commands share: exit codes, errors without tracebacks, the version, `--config`."""
 
 from __future__ import annotations
 
@@ -17,9 +17,7 @@ from tunnel.aio.process.descriptors import open_missing_descriptors
 from tunnel.core.wire.faults import BUG, NO_SUCH_CODE, OUTPUT_UNUSABLE, USAGE, Fault, FaultError, fault_of
 
 VERSION = "0.1.0"
-"""Of the distribution; `pyproject.toml` reads it here. `importlib.metadata` would cost an agent 2 MB to say the
-same.
-"""
+"""The version of our distribution, which `pyproject.toml` reads here. `importlib.metadata` would cost an agent 2 MB."""
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 
@@ -27,7 +25,7 @@ F = TypeVar("F", bound=Callable[..., object])
 
 
 def config_option(daemon: str) -> Callable[[F], F]:
-    """`--config`, which need not be given where the file is in one of its usual places, or in the environment."""
+    """Returns the option `--config`, which is not needed where the file is in a usual place, or in the environment."""
     places = [Path(f"/etc/longline/{daemon}.toml"), Path(f"/var/lib/{daemon}/{daemon}.toml")]
 
     def given(_ctx: click.Context, _option: click.Parameter, value: Path | None) -> Path:
@@ -48,7 +46,7 @@ def config_option(daemon: str) -> Callable[[F], F]:
 
 
 def out_option(what: str) -> Callable[[F], F]:
-    """`--out` and `--force`, for what must not be read by others; see `deliver`."""
+    """Returns the options `--out` and `--force`, for what must not be read by others; see `deliver`."""
 
     def add(command: F) -> F:
         out = click.option(
@@ -63,7 +61,7 @@ def out_option(what: str) -> Callable[[F], F]:
 
 
 def check_out(out: Path | None, *, force: bool) -> None:
-    """Find out, before something is made, whether it could be written.
+    """Checks, before a secret is made, whether it could be written to `out`; None stands for standard output.
 
     Raises:
         Failed: it could not.
@@ -77,7 +75,7 @@ def check_out(out: Path | None, *, force: bool) -> None:
 
 
 def deliver(text: str, out: Path | None, *, force: bool) -> None:
-    """Write a secret to the file of `--out`, mode 0600, or to standard output.
+    """Writes a secret to the file of `--out`, mode 0600, or to standard output if that is None.
 
     Raises:
         Failed: the file cannot be written.
@@ -107,12 +105,16 @@ def deliver(text: str, out: Path | None, *, force: bool) -> None:
 
 
 class AddressParameter(click.ParamType[ServerAddress]):
-    """`HOST:PORT` on a command line."""
+    """The type of a `HOST:PORT` on a command line."""
 
     name = "HOST:PORT"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> ServerAddress:
-        """Parse a value of the command line."""
+        """Returns the address in a value of the command line.
+
+        Raises:
+            click.BadParameter: the value is none.
+        """
         try:
             return ServerAddress.from_config(value)
         except ValueError as error:
@@ -120,8 +122,9 @@ class AddressParameter(click.ParamType[ServerAddress]):
 
 
 class Failed(click.ClickException):
-    """The command did not do what it was asked to; the message says why and what to do, and its code names the page
-    that says more.
+    """The command did not do what it was asked to.
+
+    The message says why and what to do, and its code names the page that says more.
     """
 
     exit_code = EXIT_FAILED
@@ -129,28 +132,28 @@ class Failed(click.ClickException):
     def __init__(self, text: str, fault: Fault) -> None:
         super().__init__(text)
         self.lines = [told(text, fault)]
-        """What is printed, one line for each thing that is wrong."""
+        """The lines that are printed, one for each thing that is wrong."""
 
     @classmethod
     def of(cls, error: FaultError) -> Failed:
-        """An error of a part of ours, as the failure of the command that it ends."""
+        """Returns an error of a part of ours as the failure of the command that it ends."""
         return cls(str(error), error.fault)
 
     @classmethod
     def of_all(cls, faults: Sequence[tuple[str, Fault]]) -> Failed:
-        """Several things that are wrong at once, at least one."""
+        """Returns the failure for several things that are wrong at once, at least one."""
         failed = cls(*faults[0])
         failed.lines = [told(text, fault) for text, fault in faults]
         return failed
 
     def show(self, file: IO[Any] | None = None) -> None:
-        """Print it."""
+        """Prints its lines to `file`, or to standard error if that is None."""
         for line in self.lines:
             click.echo(line, file=file, err=file is None)
 
 
 def told(text: str, fault: Fault) -> str:
-    """How commands tell of a failure: `Error [LL2012]: the join token was used already`."""
+    """Returns a failure as commands tell of it: `Error [LL2012]: the join token was used already`."""
     return f"Error [{fault.code}]: {text}"
 
 
@@ -167,7 +170,7 @@ def explain_command(code: str) -> None:
 
 
 def refuse_password(proxy: str | None) -> None:
-    """A proxy's password does not belong on a command line.
+    """Refuses a proxy with a password: it does not belong on a command line.
 
     Raises:
         click.UsageError: there is one.
@@ -177,21 +180,22 @@ def refuse_password(proxy: str | None) -> None:
 
 
 def leave_out_rich() -> None:
-    """Have structlog do without rich and pygments, which it imports where it finds them, for tracebacks that we never
-    print: 5 MB. To be called before anything imports structlog.
+    """Makes structlog do without rich and pygments. It must be called before anything imports structlog.
+
+    It would import them where it finds them, for tracebacks that we never print: 5 MB.
     """
     sys.modules.setdefault("rich", None)  # type: ignore[arg-type]  # None: an import of it fails
 
 
 def command_line(group: click.Group) -> None:
-    """Run a command and exit: 0, 1 (failed) or 2 (usage or configuration). LONGLINE_DEBUG=1 shows tracebacks."""
+    """Runs a command and exits: 0, 1 (failed) or 2 (usage or configuration). LONGLINE_DEBUG=1 shows tracebacks."""
     leave_out_rich()
     open_missing_descriptors()
     sys.exit(_exit_code(group))
 
 
 def _exit_code(group: click.Group) -> int:
-    """Run it, tell how it failed, and return the code to exit with."""
+    """Runs the command, tells how it failed, and returns the code to exit with."""
     try:
         code: object = group.main(standalone_mode=False)
         return code if isinstance(code, int) else 0
@@ -224,7 +228,7 @@ def _exit_code(group: click.Group) -> int:
 
 
 def _is_there(path: Path) -> bool:
-    """Also when only others may look: reading it then says so."""
+    """Returns whether a file is there, also when only others may look: reading it then says so."""
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -235,7 +239,7 @@ def _is_there(path: Path) -> bool:
 
 
 def _warn_if_readable() -> None:
-    """Say so when a secret went into a file that others may read, as a shell's redirection makes it."""
+    """Warns when a secret went into a file that others may read, as a shell's redirection makes it."""
     with suppress(OSError, ValueError):
         status = os.fstat(sys.stdout.fileno())
         if stat.S_ISREG(status.st_mode) and status.st_mode & 0o077:
@@ -243,7 +247,7 @@ def _warn_if_readable() -> None:
 
 
 def _say(*lines: str) -> None:
-    """Tell whoever reads standard error. That nobody does changes no exit code."""
+    """Prints lines to standard error. That nobody reads them changes no exit code."""
     with suppress(OSError):
         for line in lines:
             click.echo(line, err=True)

@@ -1,4 +1,4 @@
-"""Configuration files: TOML into frozen dataclasses, with every fault reported at once, by file, line and key.
+"""Reads configuration files: TOML into frozen dataclasses, with every fault reported at once, by file, line and key.
 
 The classes themselves belong to the daemons; here is what both need: reading, structuring, and values that check
 themselves.
@@ -29,7 +29,7 @@ T = TypeVar("T")
 StructureHook = Callable[[Any, Any], Any]
 
 MAX_SECONDS = 1e7
-"""Four months: more is a slip of units."""
+"""The longest time in a configuration, four months: more is a slip of units."""
 MAX_PER_SECOND = 1e6
 _TYPE_NAMES = {str: "a string", int: "a whole number", float: "a number", bool: "true or false"}
 _TABLE = re.compile(r"\s*(\[\[?)\s*([A-Za-z0-9_.-]+)\s*\]")
@@ -50,7 +50,7 @@ class ConfigError(FaultError):
 
 
 class HostPort(str):
-    """`host:port`; an IPv6 address stands in brackets. Port 0 takes a free one, where one listens."""
+    """An address `host:port`; an IPv6 address stands in brackets. Port 0 takes a free one, where one listens."""
 
     __slots__ = ()
 
@@ -58,7 +58,11 @@ class HostPort(str):
 
     @classmethod
     def from_config(cls, value: object) -> Self:
-        """Check a value of a configuration or of a command line."""
+        """Checks a value of a configuration or of a command line, and returns it as this type.
+
+        Raises:
+            ValueError: it is no `host:port`; the text says what is expected.
+        """
         match = _HOST_PORT.fullmatch(_string(value))
         if match is None or int(match[2]) > MAX_PORT or not _is_host(match[1]):
             raise ValueError(f"{_shown(value)} is not host:port, such as {cls.EXAMPLES}")
@@ -66,17 +70,17 @@ class HostPort(str):
 
     @property
     def port(self) -> int:
-        """The port."""
+        """Returns the port."""
         return int(split_host_port(self)[1])
 
     @property
     def host(self) -> str:
-        """The host, without brackets."""
+        """Returns the host, without brackets."""
         return split_host_port(self)[0]
 
 
 class ServerAddress(HostPort):
-    """A `HostPort` to connect to."""
+    """A `HostPort` to connect to: its port is not 0."""
 
     __slots__ = ()
 
@@ -84,7 +88,11 @@ class ServerAddress(HostPort):
 
     @classmethod
     def from_config(cls, value: object) -> Self:
-        """Check a value of a configuration or of a command line."""
+        """Checks a value of a configuration or of a command line, and returns it as this type.
+
+        Raises:
+            ValueError: it is no address to connect to; the text says what is expected.
+        """
         address = super().from_config(value)
         if not address.port:
             raise ValueError(f"{_shown(value)} needs a port of 1 to {MAX_PORT}")
@@ -98,37 +106,49 @@ class TargetPattern(str):
 
     @classmethod
     def from_config(cls, value: object) -> TargetPattern:
-        """Check a value of a configuration."""
+        """Checks a value of a configuration, and returns it as this type.
+
+        Raises:
+            ValueError: it is no rule; the text says what is wrong.
+        """
         TargetRule.parse(_string(value))
         return cls(value)
 
     @property
     def rule(self) -> TargetRule:
-        """It, parsed."""
+        """Returns the parsed rule."""
         return TargetRule.parse(self)
 
 
 class Seconds(float):
-    """A time above zero."""
+    """A time in seconds, above zero."""
 
     __slots__ = ()
 
     @classmethod
     def from_config(cls, value: object) -> Seconds:
-        """Check a value of a configuration."""
+        """Checks a value of a configuration, and returns it as this type.
+
+        Raises:
+            ValueError: it is no number of seconds above 0, or more than MAX_SECONDS.
+        """
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= MAX_SECONDS:
             raise ValueError(f"must be a number of seconds above 0, not {_shown(value)}")
         return cls(value)
 
 
 class PerSecond(float):
-    """A rate of events."""
+    """A rate of events per second."""
 
     __slots__ = ()
 
     @classmethod
     def from_config(cls, value: object) -> PerSecond:
-        """Check a value of a configuration."""
+        """Checks a value of a configuration, and returns it as this type.
+
+        Raises:
+            ValueError: it is no rate of 0.01 or more, or more than MAX_PER_SECOND.
+        """
         if isinstance(value, int | float) and not isinstance(value, bool) and 0.01 <= value <= MAX_PER_SECOND:
             return cls(value)
         raise ValueError(f"must be a number per second, 0.01 or more, not {_shown(value)}")
@@ -139,7 +159,7 @@ class Fault:
     """One thing that is wrong in a file."""
 
     key: str
-    """Such as `cloud.servers[1]`."""
+    """The key with its sections, such as `cloud.servers[1]`."""
     text: str
 
 
@@ -157,13 +177,13 @@ class AuditConfig:
     """The `[audit]` section of both daemons."""
 
     file: Path = Path("-")
-    """Of the audit records; `-` for standard output."""
+    """The file of the audit records; `-` for standard output."""
     on_failure: Literal["refuse", "alarm"] = "alarm"
     """What is done while records cannot be written: nothing new is let in, or it is, and people are told."""
 
     @property
     def destination(self) -> str:
-        """The file's path, or `-`."""
+        """Returns the file's path, or `-` for standard output."""
         return "-" if self.file.name == "-" else str(self.file)
 
 
@@ -171,15 +191,15 @@ class Validated:
     """A configuration whose values must fit together."""
 
     def faults(self) -> Iterable[Fault]:
-        """What does not."""
+        """Returns what does not fit together; empty when all does."""
         return ()
 
 
 def load(path: Path, cls: type[T]) -> T:
-    """Read a file into a configuration class.
+    """Reads a file into a configuration class. Blocking.
 
     Raises:
-        ConfigError: with every fault found.
+        ConfigError: the file cannot be used; it has every fault that was found.
     """
     text, values = _read(path)
     converter = _converter(path.parent.absolute())
@@ -195,14 +215,14 @@ def load(path: Path, cls: type[T]) -> T:
 
 
 def load_tolerant(path: Path, cls: type[T], dispensable: Collection[str]) -> tuple[T, list[str]]:
-    """Read a file as `load` does, but do without sections that are no reason not to run.
+    """Reads a file as `load` does, but does without `dispensable` sections, which are no reason not to run. Blocking.
 
     Returns:
         The configuration, with those of these sections at their defaults that cannot be used; and a line for each fault
         in them.
 
     Raises:
-        ConfigError: with every fault found, if any is elsewhere.
+        ConfigError: a fault is elsewhere; it has every fault that was found.
     """
     try:
         return load(path, cls), []
@@ -249,7 +269,7 @@ def _read(path: Path) -> tuple[str, dict[str, Any]]:
 
 
 def _not_toml(path: Path, error: tomllib.TOMLDecodeError) -> str:
-    """Its words, with the line in front as for every other fault."""
+    """Returns the words of a TOML error, with the line in front as for every other fault."""
     text = str(error)
     if place := _PLACE.search(text):
         path_and_line, text = f"{path}:{place[1]}", text[: place.start()]
@@ -262,7 +282,7 @@ def _not_toml(path: Path, error: tomllib.TOMLDecodeError) -> str:
 
 
 def _converter(folder: Path) -> cattrs.Converter:
-    """Structures without cattrs' own conversions: a value must be of the right type already, or it checks itself.
+    """Returns a converter without cattrs' own conversions: a value is of the right type already, or checks itself.
 
     A scalar that checks itself is a subclass of str or float with a class method `from_config`.
     """
@@ -308,7 +328,7 @@ def _of(kind: type, value: object) -> Any:
 
 
 def _is_host(host: str) -> bool:
-    """Whether it may be looked up or bound; `10.1.2` is a slip, not a name."""
+    """Returns whether a host may be looked up or bound; `10.1.2` is a slip, not a name."""
     if host.startswith("[") or host.replace(".", "").isdigit():
         try:
             return (ipaddress.ip_address(host.strip("[]")).version == 6) == host.startswith("[")
@@ -329,7 +349,7 @@ def _shown(value: object) -> str:
 
 
 def _faults_in(error: BaseException, key: str, kind: type | None = None) -> Iterator[Fault]:
-    """The faults of a structuring error, each with its key."""
+    """Yields the faults of a structuring error, each with its key."""
     match error:
         case cattrs.ClassValidationError():
             noted, others = error.group_exceptions()
@@ -364,7 +384,7 @@ def _unknown(name: str, allowed: Sequence[str]) -> str:
 def _faults_of_the_rest(
     converter: cattrs.Converter, values: Mapping[str, Any], cls: type[Any], broken: Container[str]
 ) -> list[Fault]:
-    """What does not fit together in the sections that can be read, beside those that cannot."""
+    """Returns what does not fit together in the sections that can be read, beside those that cannot."""
     try:
         config = converter.structure({name: value for name, value in values.items() if name not in broken}, cls)
     except cattrs.ClassValidationError:
@@ -378,14 +398,14 @@ def _section(key: str) -> str:
 
 
 def _lines(path: Path, text: str, faults: Iterable[Fault]) -> list[str]:
-    """A line for each fault, in the order of the file."""
+    """Returns a line for each fault, in the order of the file."""
     numbers = _line_numbers(text)
     placed = sorted(((_line_of(fault.key, numbers), fault) for fault in faults), key=lambda pair: pair[0])
     return [f"{path}:{number}: {fault.key}: {fault.text}" for number, fault in placed]
 
 
 def _line_numbers(text: str) -> dict[str, int]:
-    """The lines that keys and tables stand on; good enough for messages, where TOML allows stranger forms too."""
+    """Returns the lines of keys and tables; good enough for messages, where TOML allows stranger forms too."""
     numbers: dict[str, int] = {}
     counts: Counter[str] = Counter()
     prefix = ""
@@ -403,7 +423,7 @@ def _line_numbers(text: str) -> dict[str, int]:
 
 
 def _line_of(key: str, numbers: Mapping[str, int]) -> int:
-    """Where a key stands, or what it would be part of; the first line when it is part of nothing."""
+    """Returns the line of a key, or of what it would be part of; the first line when it is part of nothing."""
     while key:
         if key in numbers:
             return numbers[key]

@@ -1,4 +1,4 @@
-"""What is different between two configurations, key by key, for people: never with a secret in it."""
+"""Tells what is different between two configurations, key by key, for people: never with a secret in it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import PurePath
 from typing import Any
 
 MAX_TEXT_CHARS = 200
-"""Of one difference. A whole list may stand in a value."""
+"""The longest text of one difference. A whole list may stand in a value."""
 MASK = "(secret)"
 
 
@@ -19,22 +19,22 @@ class Difference:
     """One key that is not as it was."""
 
     key: str
-    """Such as `cloud.servers`; a table that may come often has the key of all of them: `allow`."""
+    """The key, such as `cloud.servers`; a table that may come often has the key of all of them: `allow`."""
     text: str
-    """Such as `labels.site: "lyon" -> "paris"` or `allow: + target = "10.0.0.1:22"`."""
+    """What has changed, such as `labels.site: "lyon" -> "paris"` or `allow: + target = "10.0.0.1:22"`."""
 
     def __str__(self) -> str:
         return self.text if len(self.text) <= MAX_TEXT_CHARS else self.text[: MAX_TEXT_CHARS - 3] + "..."
 
     def is_of(self, keys: Iterable[str]) -> bool:
-        """Returns whether it is one of these keys, or in a section that is."""
+        """Returns whether its key is one of these, or in a section that is."""
         return any(self.key == key or self.key.startswith(f"{key}.") for key in keys)
 
 
 def differences(old: Any, new: Any) -> list[Difference]:
-    """Compare two configurations of one class.
+    """Compares two configurations of one class.
 
-    A field with `repr=False` is a secret: that it is another one is told, what it was and is is not.
+    A field with `repr=False` is a secret: that it has changed is told, its old and its new value are not.
 
     Returns:
         What is different, in the order of the class; nothing for two that are equal.
@@ -71,7 +71,7 @@ def _of_map(key: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterato
 
 
 def _of_list(key: str, old: list[Any], new: list[Any]) -> Iterator[Difference]:
-    """What went and what came; where neither did, the order is another one."""
+    """Yields what went and what came; where neither did, the order is another one."""
     came = _without(new, old)
     for gone in _without(old, new):
         yield Difference(key, f"{key}: - {_shown(gone)}")
@@ -82,7 +82,7 @@ def _of_list(key: str, old: list[Any], new: list[Any]) -> Iterator[Difference]:
 
 
 def _without(items: list[Any], others: list[Any]) -> list[Any]:
-    """The items that are not among the others, each as often as it is not.
+    """Returns the items that are not among the others, each as often as it is not.
 
     They cannot be hashed, so that their texts find those that may be equal: of a generated file there may be thousands,
     and comparing each with each would take seconds.
@@ -105,7 +105,7 @@ def _set(value: object) -> str:
 
 
 def _shown(value: object) -> str:
-    """As it stands in a file, more or less; of a table what is not as by default."""
+    """Returns a value more or less as it stands in a file; of a table only what differs from its defaults."""
     if value is None:
         return "none"
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

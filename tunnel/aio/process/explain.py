@@ -1,4 +1,4 @@
-"""The pages of the error codes, as text; docs/errors has the same as files, made by `make errors`."""
+"""The pages of the error codes as text; docs/errors has the same as files, made by `make errors`."""
 
 from __future__ import annotations
 
@@ -13,13 +13,17 @@ _ENTRY = re.compile(r"^# (LL[0-9]{4})\n", re.MULTILINE)
 
 
 def page(code: str) -> str | None:
-    """The page of a code, as Markdown; None when there is no such code. Small letters will do."""
+    """Returns the page of a code, as Markdown; None when there is no such code. Small letters will do."""
     fault = FAULTS.get(code.upper().strip("[]: "))
     return None if fault is None else _page(fault, dict(_entries(fault.code[:3]))[fault.code])
 
 
 def pages() -> dict[str, str]:
-    """All pages by their codes, in order."""
+    """Returns all pages by their codes, in order.
+
+    Raises:
+        LookupError: a code is in the table or in the texts, but not in both.
+    """
     bodies = dict(entry for group in sorted({code[:3] for code in FAULTS}) for entry in _entries(group))
     missing = sorted(set(FAULTS) ^ set(bodies))
     if missing:
@@ -31,14 +35,14 @@ def pages() -> dict[str, str]:
 
 
 def _entries(group: str) -> Iterator[tuple[str, str]]:
-    """Code and body of each entry in the file of a group, such as `LL2`."""
+    """Yields the code and the body of each entry in the file of a group, such as `LL2`."""
     text = (files(__package__) / "explanations" / f"{group}.md").read_text(encoding="utf-8")
     _, *parts = _ENTRY.split(text)
     yield from zip(parts[::2], parts[1::2], strict=True)
 
 
 def _page(fault: Fault, body: str) -> str:
-    """Title and the three sections; in the file they are three paragraphs or groups of such, each behind `--`."""
+    """Returns a page with its title and three sections, which in the file are separated by `--`."""
     sections = [section.strip() for section in body.split("\n--\n")]
     told = (f"## {heading}\n\n{text}" for heading, text in zip(_HEADINGS, sections, strict=True))
     return "\n\n".join((f"# {fault.code}: {fault.title}", *told)) + "\n"

@@ -17,37 +17,41 @@ from tunnel.aio.process.files import Stamp, stamp
 from tunnel.aio.process.inotify import ATTRIB, CLOSE_WRITE, CREATE, DELETE, MOVED_FROM, MOVED_TO, Inotify
 
 POLL_S = 15.0
-"""How often the files are looked at where nothing tells of a change: a network file system, a machine without inotify
-to spare. A stat of each file now and then is nothing."""
+"""Seconds between looks at the files where nothing tells of a change: a network file system, a machine without inotify
+to spare. A stat of each file now and then is nothing.
+"""
 SETTLE_S = 0.2
-"""How long the files must stay as they are before they count as changed: an editor that empties a file and then writes
-it, and a certificate whose key follows in a second rename, are one change."""
+"""Seconds that the files must stay as they are before they count as changed: an editor that empties a file and then
+writes it, and a certificate whose key follows in a second rename, are one change.
+"""
 MAX_SETTLE_LOOKS = 50
-"""Ten seconds: a file that is written all the time is told as it is then."""
+"""How many looks the files get to settle, ten seconds: a file that is written all the time is told as it is then."""
 MAX_LINKS = 40
-"""Followed on the way to a file; the kernel gives up at as many."""
+"""How many links are followed on the way to a file; the kernel gives up at as many."""
 _EVENTS = CLOSE_WRITE | ATTRIB | CREATE | DELETE | MOVED_FROM | MOVED_TO
 
 _calls = BlockingCalls("file watch", threads=2)
-"""Where the files are is the operator's choice: one on a file system that is gone must not hold anything else."""
+"""Threads of their own, since the operator chooses where files are: a file system that is gone must hold
+nothing else.
+"""
 
 
 class FileWatch:
-    """Tells of changes since it was made, or since it last did."""
+    """Tells of changes to files since it was started, or since it last told of one."""
 
     def __init__(self, files: Callable[[], Iterable[Path]]) -> None:
-        """`files` is asked at each look, since which files there are may change too. Needs the running loop."""
+        """`files` is asked at each look, since which files there are may change too. It needs the running loop."""
         self._files = files
         self._inotify = Inotify()
         self._watched: dict[Path, int] = {}
         self._seen: Stamp | None = None
 
     async def start(self) -> None:
-        """Take what is there now as known. Without it the first call of `changed` does."""
+        """Takes what is there now as known. If it was not called, the first call of `changed` does that."""
         self._seen = await self._look()
 
     async def changed(self) -> None:
-        """Return when the files have changed, and stayed as they are for a moment."""
+        """Waits until the files have changed, and stayed as they are for a moment."""
         if self._seen is None:
             await self.start()
         while (now := await self._look()) == self._seen:
@@ -60,11 +64,13 @@ class FileWatch:
         self._seen = now
 
     def close(self) -> None:
-        """Watch no more."""
+        """Stops watching."""
         self._inotify.close()
 
     async def _look(self) -> Stamp | None:
-        """Returns what changes with the files; None where a file system does not answer, which is no change."""
+        """Looks at the files and returns what changes with them; what was there before, if a file system does not
+        answer.
+        """
         files = list(self._files())
         try:
             return await _calls.run(lambda: self._watch_and_stamp(files))

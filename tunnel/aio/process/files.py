@@ -1,4 +1,4 @@
-"""Files of a state folder: written whole or not at all, secrets for their owner only."""
+"""Writes files of a state folder: whole or not at all, secrets for their owner only."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ SECRET = 0o600
 
 @dataclass(frozen=True, slots=True)
 class NewFile:
-    """What a file is to hold."""
+    """A file that is to be written, with what it will hold."""
 
     path: Path
     data: bytes = field(repr=False)
     mode: int
-    """Its permissions: `PUBLIC` or `SECRET`."""
+    """The permissions of the file: `PUBLIC` or `SECRET`."""
 
 
 def write_atomic(path: Path, data: bytes, mode: int) -> None:
-    """Replace a file by rename, after its bytes have reached the disk; see `write_together`.
+    """Replaces a file by rename, after its bytes have reached the disk; see `write_together`. Blocking.
 
     Raises:
         OSError: nothing was changed.
@@ -34,9 +34,9 @@ def write_atomic(path: Path, data: bytes, mode: int) -> None:
 
 
 def write_together(files: Iterable[NewFile]) -> None:
-    """Replace files in this order, none before the bytes of all have reached the disk.
+    """Replaces files in this order, none before the bytes of all have reached the disk. Blocking.
 
-    They belong to whom their folder belongs, so that `sudo cloud-server token create` beside a service of another user
+    They belong to the owner of their folder, so that `sudo cloud-server token create` beside a service of another user
     leaves files that the service can read.
 
     Raises:
@@ -55,7 +55,7 @@ def write_together(files: Iterable[NewFile]) -> None:
 
 
 def write_once(path: Path, data: bytes, mode: int) -> None:
-    """Make a file unless there is one, which then stays as it is.
+    """Makes a file unless there is one, which then stays as it is. Blocking.
 
     Raises:
         OSError: it cannot be made.
@@ -66,11 +66,11 @@ def write_once(path: Path, data: bytes, mode: int) -> None:
 
 
 Stamp = tuple[tuple[int, int, int], ...]
-"""What changes with the content of files: of each its time, size and inode; zeros for one that cannot be looked at."""
+"""A value that changes with the content of files: time, size and inode of each, or zeros if it cannot be looked at."""
 
 
 def stamp(files: Iterable[Path]) -> Stamp:
-    """What these files are now, to be compared with a later call's. Blocking."""
+    """Returns what these files are now, to be compared with the result of a later call. Blocking."""
     stamps = []
     for file in files:
         try:
@@ -83,7 +83,7 @@ def stamp(files: Iterable[Path]) -> Stamp:
 
 
 def check_writable(folder: Path) -> None:
-    """Find out whether files can be put into a folder, which may not exist yet, without touching anything.
+    """Checks that files can be put into a folder, which may not exist yet, without touching anything. Blocking.
 
     Raises:
         OSError: they cannot.
@@ -96,7 +96,7 @@ def check_writable(folder: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder for its owner only, owned as its parent is, unless it is there.
+    """Makes a folder for its owner only, owned as its parent is, unless it is there. Blocking.
 
     Asking first would lose the race of two commands that both find no folder.
 
@@ -118,7 +118,10 @@ def make_folder(path: Path) -> None:
 
 
 def _prepare(file: NewFile, stack: ExitStack) -> Path:
-    """The file under a temporary name beside its own; removed with the stack, unless it was renamed by then."""
+    """Writes a file under a temporary name beside its own, and returns that name.
+
+    The file is removed with the stack, unless it was renamed by then.
+    """
     folder = file.path.parent
     # Not by `tempfile`, which brings a dozen modules: half a megabyte of a box.
     temporary = folder / f".{file.path.name}.{os.urandom(8).hex()}"
@@ -136,7 +139,7 @@ def _prepare(file: NewFile, stack: ExitStack) -> Path:
 
 
 def _sync(folder: Path) -> None:
-    """Bring renames to the disk, for boxes that lose their power; some file systems cannot, and need not."""
+    """Brings renames to the disk, for boxes that lose their power; some file systems cannot, and need not."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         with contextlib.suppress(OSError):

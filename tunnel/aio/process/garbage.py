@@ -10,11 +10,11 @@ import gc
 from typing import Final
 
 YOUNG_OBJECTS: Final = 10_000
-"""Container objects more than were freed before the youngest are searched; some 2 MB of them."""
+"""How many more container objects must be made than freed before the youngest are searched; some 2 MB of them."""
 
 
 def settle() -> None:
-    """What is there by now stays for good: leave it out of every search, and search less often."""
+    """Leaves everything that is there by now out of every search, since it stays for good, and searches less often."""
     gc.collect()
     gc.freeze()
     _, middle, old = gc.get_threshold()

@@ -1,4 +1,4 @@
-"""Descriptors that a process is started with: from a service manager (sd_listen_fds(3)), which knows each by a name."""
+"""Takes the descriptors that a service manager starts a process with (sd_listen_fds(3)), each of which has a name."""
 
 from __future__ import annotations
 
@@ -9,29 +9,31 @@ from collections.abc import Iterator, MutableMapping
 from typing import NamedTuple
 
 _FIRST = 3
-"""SD_LISTEN_FDS_START."""
+"""The first descriptor that is handed: SD_LISTEN_FDS_START."""
 MAX_NAME_CHARS = 255
-"""Of sd_pid_notify_with_fds(3), FDNAME."""
+"""The longest name of a descriptor: FDNAME of sd_pid_notify_with_fds(3)."""
 
 
 class Handed(NamedTuple):
-    """A descriptor and what it is for."""
+    """A descriptor, and the name of what it is for."""
 
     name: str
-    """As `descriptor_name` makes it."""
+    """The name, as `descriptor_name` makes it."""
     descriptor: int
 
 
 def descriptor_name(listener: str) -> str:
-    """The name that a listener's descriptors go by: its own with `_` for `:`, which separates LISTEN_FDNAMES."""
+    """Returns the name of a listener's descriptors: its own, with `_` for `:`, which separates LISTEN_FDNAMES."""
     return "".join("_" if char == ":" or not " " <= char < "\x7f" else char for char in listener)[:MAX_NAME_CHARS]
 
 
 def take_listen_fds(environ: MutableMapping[str, str]) -> list[Handed]:
-    """The sockets that the service manager hands over, closed on exec from now on; the variables are gone then, so that
-    no child takes them for its own. Empty when there are none, or when they are meant for another process.
+    """Returns the sockets that the service manager hands over; empty when there are none, or when another process is
+    meant.
 
-    To be called before anything else opens a descriptor.
+    They are closed on exec from now on, and the variables are gone then, so that no child takes them for its own.
+
+    It must be called before anything else opens a descriptor.
     """
     pid = environ.pop("LISTEN_PID", "")
     count = environ.pop("LISTEN_FDS", "")

@@ -19,29 +19,32 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stop:
-    """The wish to stop, of the first SIGTERM or SIGINT, or of a part of the daemon that failed."""
+    """The wish to stop: it comes from the first SIGTERM or SIGINT, or from a part of the daemon that failed."""
 
     def __init__(self) -> None:
         self._asked = asyncio.Event()
         self._drain: asyncio.Timeout | None = None
         self.failed = False
-        """The daemon does not end as it should: cut short by a signal, or since a part of it ended."""
+        """Whether the daemon does not end as it should: cut short by a signal, or since a part of it ended."""
 
     @property
     def asked(self) -> bool:
-        """Whether to stop."""
+        """Returns whether somebody has asked to stop."""
         return self._asked.is_set()
 
     async def wait(self) -> None:
-        """Wait for the wish."""
+        """Waits until somebody asks to stop."""
         await self._asked.wait()
 
     def ask(self) -> None:
-        """Stop, as the first signal does."""
+        """Asks to stop, as the first signal does."""
         self._asked.set()
 
     async def drain(self, work: Awaitable[None]) -> None:
-        """Do what may take long at the end; the second signal cuts it short. What comes after it is to be quick."""
+        """Waits for work that may take long at the end; the second signal cuts it short.
+
+        What comes after it must be quick.
+        """
         cut = self._drain = asyncio.timeout(None)
         try:
             async with cut:
@@ -53,7 +56,7 @@ class Stop:
             self._drain = None
 
     def cut_short(self) -> bool:
-        """End the drain; False when there is none."""
+        """Ends the drain; returns False when there is none."""
         if self._drain is None or self._drain.expired():
             return False
         self.failed = True
@@ -61,7 +64,7 @@ class Stop:
         return True
 
     def watch(self, part: asyncio.Task[None]) -> None:
-        """Stop when a task ends that is to run as long as the daemon: half a daemon looks well and is not."""
+        """Asks to stop when a task ends that must run as long as the daemon: half a daemon looks well and is not."""
         part.add_done_callback(self._on_end)
 
     def _on_end(self, part: asyncio.Task[None]) -> None:
@@ -72,8 +75,9 @@ class Stop:
 
 
 def run_daemon(main: Callable[[Stop], Awaitable[int]], last_words: Callable[[], object]) -> int:
-    """Run `main`, on uvloop where it is installed, until it returns the exit code; it waits for `Stop`, drains through
-    it, and cleans up.
+    """Runs `main`, on uvloop where it is installed, and returns its exit code.
+
+    It waits for `Stop`, drains through it, and cleans up.
 
     The second signal ends the drain, and the exit code is then 1. One that finds no drain ends the process where it
     stands: clean-up that is stuck must not need `kill -9`, and an interrupted one would only leave tracebacks.

@@ -19,30 +19,30 @@ import structlog
 from tunnel.core.wire.spoken import spoken_s
 
 WINDOW_S = 10.0
-"""For how long equal lines are counted. What goes on is told so often."""
+"""Seconds for which equal lines are counted. What goes on is told so often."""
 MAX_KINDS = 256
-"""Lines that are watched for equal ones, at 1 to 2 kB each. Beyond it the oldest is forgotten, and not folded."""
+"""How many lines are watched for equal ones, at 1 to 2 kB each. Beyond it the oldest is forgotten, and not folded."""
 VOLATILE = frozenset({"attempt", "peer", "stream", "trace_id"})
-"""Fields that differ between lines that say the same: whose attempt it was, not what went wrong."""
+"""The fields that differ between lines that say the same: whose attempt it was, not what went wrong."""
 _NEVER = frozenset({"debug"})
-"""Whoever asks for these wants every one."""
+"""The levels that are never folded: whoever asks for these wants every line."""
 
 Event = MutableMapping[str, Any]
 
 
 @dataclass(slots=True)
 class _Kind:
-    """One kind of line."""
+    """A line that went out, and how often it came again."""
 
     until_s: float
-    """End of its window, in monotonic time."""
+    """The end of its window, in monotonic time."""
     method: str
     repeated: int = 0
     last: Event | None = None
 
 
 class Folding:
-    """A processor of structlog, for any thread, and what tells of the lines that it held back."""
+    """A processor of structlog, for any thread, which also tells of the lines that it held back."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Folding:
         wake: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Knows no lines yet.
+        """Begins without any lines.
 
         Args:
             tell: renders and writes a line that stands for several: the name of its level, and its fields.
@@ -64,10 +64,10 @@ class Folding:
         self._lock = threading.RLock()
         self._kinds: OrderedDict[Any, _Kind] = OrderedDict()
         self._waiting = 0
-        """Kinds that have something to tell."""
+        """How many kinds have something to tell."""
 
     def __call__(self, _logger: object, method: str, event: Event) -> Event:
-        """Let a line pass, or count it.
+        """Lets a line pass, or counts it.
 
         Raises:
             structlog.DropEvent: it was counted.
@@ -91,14 +91,14 @@ class Folding:
         raise structlog.DropEvent
 
     def due_s(self) -> float | None:
-        """When `flush` has something to tell next; None: nothing is held back."""
+        """Returns when `flush` has something to tell next, on its clock; None when nothing is held back."""
         with self._lock:
             if not self._waiting:
                 return None
             return min(kind.until_s for kind in self._kinds.values() if kind.repeated)
 
     def flush(self, now_s: float | None = None) -> None:
-        """Tell of all whose window is over; None: of all, since the process ends."""
+        """Tells of all lines whose window is over at `now_s`; with None of all, since the process ends."""
         with self._lock:
             while self._kinds:
                 key, kind = next(iter(self._kinds.items()))  # windows are equally long, so the oldest ends first
@@ -122,7 +122,7 @@ class Folding:
 
 
 def _key(method: str, event: Event) -> Any:
-    """What equal lines have in common."""
+    """Returns what equal lines have in common."""
     fields = tuple(
         (name, _cause(value) if name == "exc_info" else value) for name, value in event.items() if name not in VOLATILE
     )
@@ -134,6 +134,6 @@ def _key(method: str, event: Event) -> Any:
 
 
 def _cause(exc_info: Any) -> str:
-    """An exception in words, or "" for none: itself it would keep the frames that it came through, and all in them."""
+    """Returns an exception in words, or "" for none: itself it would keep its frames, and all in them."""
     error = exc_info if isinstance(exc_info, BaseException) else sys.exc_info()[1] if exc_info else None
     return "" if error is None else f"{type(error).__name__}: {error}"[:1000]

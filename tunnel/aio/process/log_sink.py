@@ -1,4 +1,4 @@
-"""Log lines on their way to standard error. Whoever logs only appends; a thread writes, and it alone may have to wait.
+"""Brings log lines to standard error. Whoever logs only appends; a thread writes, and it alone may have to wait.
 
 Whoever reads standard error may stop to, or go: a pager, a full disk, a container runtime that hangs. Then the thread
 waits or fails, lines beyond a bound are lost, and how many is told where they are missing, once it writes again.
@@ -18,17 +18,17 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 MAX_QUEUED_BYTES = 1024 * 1024
-"""What waits to be written, some 3,500 lines. Beyond it the oldest go: whoever looks again wants to know how things
-stand now, and how it began was written before, or waits in the pipe.
+"""The most bytes that wait to be written, some 3,500 lines. Beyond it the oldest go: whoever looks again wants to know
+how things stand now, and how it began was written before, or waits in the pipe.
 """
 BATCH_BYTES = 64 * 1024
-"""One write: as much as a pipe holds by default."""
+"""The bytes of one write: as much as a pipe holds by default."""
 RETRY_S = 1.0
-"""After a failed write the next one waits so long: what does not work need not be asked for each line."""
+"""Seconds that the next write waits after one that failed: what does not work need not be asked for each line."""
 MAX_UNFINISHED_CHARS = 64 * 1024
-"""Of text without a line end that waits for it; only the queue behind has a bound of its own."""
+"""The most characters of text without a line end that wait for it; only the queue behind has a bound of its own."""
 EXIT_FLUSH_S = 1.0
-"""What a daemon's end may wait for the last lines."""
+"""Seconds that a daemon's end may wait for the last lines."""
 _FIRST_OWN_DESCRIPTOR = 3
 
 
@@ -36,7 +36,7 @@ class LogSink:
     """A bounded queue of lines before a descriptor, and the thread that empties it."""
 
     def __init__(self, descriptor: int, tell: Callable[[int], bytes], max_bytes: int = MAX_QUEUED_BYTES) -> None:
-        """Takes a copy of `descriptor`.
+        """Takes a copy of `descriptor` and begins to write.
 
         Args:
             descriptor: what is written to.
@@ -54,21 +54,21 @@ class LogSink:
         self._told = 0
         self._idle = False
         self._hurry = False
-        """Somebody waits for the end: a pause after a failure is over."""
+        """Whether somebody waits for the end: a pause after a failure is over then."""
         self._closing = False
         self._not_before_s = 0.0
         self._due_s: Callable[[], float | None] = lambda: None
         self._tell_held: Callable[[float | None], None] = lambda _now_s: None
         self._woken = 0
         self._mid_line = False
-        """The last write ended inside a line."""
+        """Whether the last write ended inside a line."""
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
 
     # Public
 
     def write(self, line: bytes) -> None:
-        """Queue one line, its newline included. From any thread; never waits and never fails."""
+        """Queues one line, its newline included. It never waits and never fails; from any thread."""
         size = len(line)
         with self._changed:
             self._lines.append(line)
@@ -81,27 +81,30 @@ class LogSink:
                 self._changed.notify_all()
 
     def hold(self, due_s: Callable[[], float | None], tell: Callable[[float | None], None]) -> None:
-        """Have this thread tell of lines that were held back; call once, before anything is logged.
+        """Makes this thread tell of lines that were held back. Call it once, before anything is logged.
 
         Args:
-            due_s: when there is something to tell next, in monotonic time; None: nothing is held.
+            due_s: returns when there is something to tell next, in monotonic time; None when nothing is held.
             tell: writes what is due at a time, or with None all that is held.
         """
         self._due_s, self._tell_held = due_s, tell
 
     def wake(self) -> None:
-        """Something is held that was not: ask `due_s` again."""
+        """Makes the thread ask `due_s` again, since a line is held that was not before."""
         with self._changed:
             self._woken += 1
             self._changed.notify_all()
 
     @property
     def lost(self) -> int:
-        """All that were lost so far."""
+        """Returns how many lines were lost so far."""
         return self._lost
 
     def flush(self, within_s: float) -> bool:
-        """Wait until all is written that can be, for at most so long; whether it was. What was held is told first."""
+        """Waits until all is written that can be, for at most `within_s` seconds, and returns whether it was.
+
+        What was held is told first.
+        """
         self._tell_held(None)
         with self._changed:
             self._hurry = True
@@ -112,7 +115,10 @@ class LogSink:
                 self._hurry = False
 
     def close(self, within_s: float = EXIT_FLUSH_S) -> None:
-        """Flush, and end the thread. One that is stuck in a write is left to its fate, and the descriptor with it."""
+        """Flushes, and ends the thread.
+
+        One that is stuck in a write is left to its fate, and the descriptor with it.
+        """
         self.flush(within_s)
         with self._changed:
             self._closing = True
@@ -128,7 +134,7 @@ class LogSink:
             self._deliver(batch)
 
     def _next_batch(self) -> list[bytes] | None:
-        """Wait for lines, and for the end of a pause; None at the end."""
+        """Waits for lines, and for the end of a pause; returns None at the end."""
         with self._changed:
             while True:
                 pause_s = 0.0 if self._hurry else self._not_before_s - time.monotonic()
@@ -144,7 +150,10 @@ class LogSink:
                     self._wait_for_lines()
 
     def _wait_for_lines(self) -> None:
-        """Until there is one, or one that is held is due. Whoever holds lines has a lock that is taken before ours."""
+        """Waits until there is a line, or one that is held is due.
+
+        Whoever holds lines has a lock that is taken before ours.
+        """
         woken = self._woken
         self._changed.release()
         try:
@@ -185,7 +194,7 @@ class LogSink:
                 self._not_before_s = time.monotonic() + RETRY_S
 
     def _write_all(self, data: bytes) -> int:
-        """How many bytes were written: all of them, or those before a failure."""
+        """Writes data, and returns how many bytes were written: all of them, or those before a failure."""
         left = memoryview(data)
         try:
             while left:
@@ -207,31 +216,34 @@ class SinkStream(io.TextIOBase):
     """`sys.stderr` for a process whose log is a sink: what the interpreter says joins the lines, in their order."""
 
     def __init__(self, sink: LogSink, *, terminal: bool) -> None:
-        """`terminal`: what `isatty` answers."""
+        """Writes to `sink`; `terminal` is what `isatty` returns."""
         self._sink = sink
         self._terminal = terminal
         self._unfinished = ""
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        """Of the bytes that are written."""
+        """Returns the encoding of the bytes that are written."""
         return "utf-8"
 
     @property
     def errors(self) -> str:  # type: ignore[override]
-        """What becomes of text that has no such bytes."""
+        """Returns what becomes of text that has no such bytes."""
         return "backslashreplace"
 
     def isatty(self) -> bool:
-        """Whether a person reads it."""
+        """Returns whether a person reads it."""
         return self._terminal
 
     def writable(self) -> bool:
-        """Always."""
+        """Returns True: it can always be written to."""
         return True
 
     def write(self, text: str) -> int:
-        """Queue the lines that are finished by this, and an unfinished one that is long."""
+        """Queues the lines that are finished by `text`, and an unfinished one that is long.
+
+        Returns the length of `text`.
+        """
         *lines, self._unfinished = (self._unfinished + text).split("\n")
         for line in lines:
             self._sink.write(f"{line}\n".encode(errors="backslashreplace"))
@@ -240,7 +252,7 @@ class SinkStream(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Queue what is not finished."""
+        """Queues the text that is no finished line."""
         text, self._unfinished = self._unfinished, ""
         if text:
             self._sink.write(text.encode(errors="backslashreplace"))

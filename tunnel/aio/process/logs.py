@@ -1,4 +1,4 @@
-"""How log lines look, JSON for machines, coloured lines on a terminal, and that all of them go to standard error.
+"""Sets how log lines look, JSON for machines, colored lines on a terminal; all of them go to standard error.
 
 Where standard error is the journal of systemd, each line begins with its priority, `<4>` for a warning: journald takes
 that away and keeps it, so that `journalctl -p warning` works and `journalctl -o cat` shows pure JSON.
@@ -24,23 +24,24 @@ from tunnel.core.wire.faults import LOG_LINES_LOST
 
 _STDERR = 2
 _PRIORITIES = {"debug": b"<7>", "info": b"<6>", "warning": b"<4>", "error": b"<3>", "critical": b"<2>"}
-"""As sd-daemon(3) has them: those of syslog."""
+"""The priorities of levels, as sd-daemon(3) has them: those of syslog."""
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
-"""From the level that says most to the one that says least."""
+"""The levels, from the one that says most to the one that says least."""
 
 
 class Sink(Protocol):
-    """What takes finished lines."""
+    """A place that takes finished lines."""
 
     def write(self, line: bytes) -> None:
-        """Take one line with its newline, at once."""
+        """Takes one line with its newline, at once."""
         ...
 
 
 def start_log(config: LogConfig) -> LogSink:
-    """Begin the log of a daemon: what it logs, and what the interpreter says, goes through one sink to standard error.
+    """Begins the log of a daemon, and returns the sink through which all goes to standard error: what the daemon logs,
+    and what the interpreter says.
 
-    Call once, before anything is logged. The end of the process waits a moment for the last lines.
+    Call it once, before anything is logged. The end of the process waits a moment for the last lines.
     """
     terminal, journal = os.isatty(_STDERR), is_journal(_STDERR, os.environ)
     for_people = _for_people(config, terminal=terminal)
@@ -53,13 +54,13 @@ def start_log(config: LogConfig) -> LogSink:
 
 
 def is_journal(descriptor: int, environment: Mapping[str, str]) -> bool:
-    """Whether a descriptor leads to journald: systemd names the socket that it made for it (systemd.exec(5))."""
+    """Returns whether a descriptor leads to journald: systemd names the socket that it made (systemd.exec(5))."""
     there = os.fstat(descriptor)
     return environment.get("JOURNAL_STREAM") == f"{there.st_dev}:{there.st_ino}"
 
 
 def configure_logs(config: LogConfig, sink: Sink, *, terminal: bool, journal: bool = False) -> Folding:
-    """Make every logger of the process write to `sink`.
+    """Makes every logger of the process write to `sink`.
 
     Args:
         config: the section of the configuration.
@@ -68,7 +69,7 @@ def configure_logs(config: LogConfig, sink: Sink, *, terminal: bool, journal: bo
         journal: whether journald does, which takes a priority from the beginning of each line.
 
     Returns:
-        What holds lines back that say the same; whoever has it tells it when time has passed.
+        What holds lines back that say the same; the caller tells it when time has passed.
     """
     set_level(config.level)
     if _for_people(config, terminal=terminal):
@@ -99,14 +100,14 @@ def configure_logs(config: LogConfig, sink: Sink, *, terminal: bool, journal: bo
 
 
 def set_level(level: str) -> None:
-    """Log what is of this level (`debug`, `info`, `warning`, `error`) and above from now on, in all loggers."""
+    """Logs what is of this level (`debug`, `info`, `warning`, `error`) and above from now on, in all loggers."""
     source = structlog.make_filtering_bound_logger(LEVELS[level])
     for name in _METHODS:
         setattr(_Logger, name, getattr(source, name))
 
 
 def level() -> str:
-    """Returns the level that is logged, and above."""
+    """Returns the lowest level that is logged."""
     return next(name for name in LEVELS if getattr(_Logger, name) is not _NOTHING)
 
 
@@ -115,20 +116,20 @@ def level() -> str:
 _METHODS = [
     name for name in vars(structlog.make_filtering_bound_logger(logging.CRITICAL)) if not name.startswith("_")
 ]  # fmt: skip
-"""All that a level decides: `debug`, `adebug`, `is_enabled_for`, ..."""
+"""The methods that a level decides: `debug`, `adebug`, `is_enabled_for`, ..."""
 _NOTHING = structlog.make_filtering_bound_logger(logging.CRITICAL).debug
-"""What the method of a level that is not logged is."""
+"""The method of each level that is not logged."""
 
 
 class _Logger(structlog.make_filtering_bound_logger(logging.DEBUG)):  # type: ignore[misc]  # made at run time
-    """What each module's logger becomes at its first line, and stays: binding anew at each line would cost 5 us.
+    """The class of each module's logger from its first line on: binding anew at each line would cost 5 us.
 
     A level that changes at run time swaps the methods of this class, so that what is not logged costs nothing.
     """
 
 
 class _Lines:
-    """What structlog hands a rendered line to, by the name of its level."""
+    """Takes rendered lines from structlog, which calls the method with the name of the line's level."""
 
     __slots__ = ("_sink",)
 
@@ -150,18 +151,18 @@ def _json(_logger: object, _method: str, event: MutableMapping[str, Any]) -> byt
 
 
 def _encoded(_logger: object, _method: str, line: Any) -> bytes:
-    """After a renderer of text."""
+    """Returns a line of text as bytes; it follows a renderer of text."""
     return f"{line}\n".encode(errors="backslashreplace")
 
 
 def _with_priority(_logger: object, method: str, line: Any) -> bytes:
-    """A finished line as journald wants it; of a traceback for people each line is one."""
+    """Returns a finished line as journald wants it; of a traceback for people each line is one."""
     priority = _PRIORITIES.get(method, _PRIORITIES["error"])
     return b"".join(priority + one for one in line.splitlines(keepends=True))
 
 
 def _lost_line(lost: int, *, for_people: bool, journal: bool = False) -> bytes:
-    """The line that stands where others are missing."""
+    """Returns the line that stands where others are missing."""
     text = f"{lost} log lines were lost: they could not be written"
     now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
     priority = _PRIORITIES["warning"] if journal else b""

@@ -35,7 +35,10 @@ SETTINGS: Final = {
 
 
 def tune() -> bool:
-    """Apply the settings; False where the C library is not glibc, and nothing was changed."""
+    """Applies the settings.
+
+    Returns False where the C library is not glibc and nothing was changed, or if it refused one.
+    """
     try:
         libc = ctypes.CDLL(None)
         libc.gnu_get_libc_version  # noqa: B018  # musl has a mallopt too, which does nothing

@@ -1,4 +1,4 @@
-"""Parts of a daemon that are wanted and may be down: a port in use, an address that is not up yet, a missing file.
+"""Brings up parts of a daemon that may be down: a port in use, an address that is not up yet, a missing file.
 
 None of them is a reason not to run. Each is opened, tried again until it is, and says why it is not in the log, the
 metrics and the page for readiness. What a daemon is nothing without is not a part: it fails the start.
@@ -17,9 +17,11 @@ from tunnel.core.path.backoff import Backoff
 from tunnel.core.wire.faults import BUG, PART_DOWN, Fault, FaultError, fault_of
 
 RETRY_S = 1.0
-"""The most that the second attempt waits; the next ones up to 3 s, and after half a minute up to 30 s (see Backoff)."""
+"""The most seconds that the second attempt waits; later ones up to 3 s, and after half a minute up to 30 s (see
+Backoff).
+"""
 TELL_AGAIN_S = 60.0
-"""After so long a part that is down for the same reason is told again; then after twice as long, and so on."""
+"""After so many seconds a part that is down for the same reason is told again; then after twice as long, and so on."""
 MAX_TELL_AGAIN_S = 3600.0
 
 _log = structlog.get_logger("tunnel.parts")
@@ -32,7 +34,7 @@ class PartFailed(FaultError):
 
 
 class Part:
-    """One of them."""
+    """One part of a daemon, which is brought up and may be down."""
 
     def __init__(self, name: str, open_: Callable[[], Awaitable[None]]) -> None:
         """`name` is for people and for metrics. `open_` raises PartFailed or OSError; cancelled, it leaves nothing."""
@@ -43,7 +45,7 @@ class Part:
         self.cause = PART_DOWN
         """The cause of the last fault."""
         self.tried = asyncio.Event()
-        """The first attempt is over."""
+        """Set when the first attempt is over."""
         self._open = open_
         self._tell_after_s = 0.0
         self._pause_s = TELL_AGAIN_S
@@ -53,7 +55,7 @@ class Part:
         return {"name": self.name, "up": self.up, "fault": self.fault or None}
 
     async def bring_up(self) -> None:
-        """Try until it is up. The first attempt is made at once."""
+        """Tries until the part is up. The first attempt is made at once."""
         loop = asyncio.get_running_loop()
         backoff = Backoff(random=random.random, first_s=RETRY_S)
         began_s = loop.time()
@@ -86,7 +88,7 @@ class Part:
 
 
 class Parts:
-    """The parts of one daemon. `stop` when it ends, then `aclose`; whoever opened something closes it."""
+    """The parts of one daemon. Call `stop` when it ends, then `aclose`; whoever opened something closes it."""
 
     def __init__(self) -> None:
         self._parts: list[Part] = []
@@ -94,20 +96,22 @@ class Parts:
         self._trying: list[asyncio.Task[None]] = []
 
     def want(self, name: str, open_: Callable[[], Awaitable[None]]) -> Part:
-        """Bring up a part from now on; see `Part`."""
+        """Begins to bring up a part, and returns it; see `Part` for the arguments."""
         part = Part(name, open_)
         self._parts.append(part)
         self._trying.append(self._tasks.spawn(name, part.bring_up()))
         return part
 
     def forget(self, part: Part) -> None:
-        """Want a part no more, and try no more to bring it up; whoever opened it closes it."""
+        """Takes a part out, and no longer tries to bring it up; whoever opened it closes it."""
         index = self._parts.index(part)
         del self._parts[index]
         self._trying.pop(index).cancel()
 
     async def tried(self, within_s: float) -> None:
-        """Wait until each was tried once, but no longer than that: one whose name resolves slowly holds up no other."""
+        """Waits until each part was tried once, at most `within_s` seconds: a name that resolves slowly holds up
+        nothing.
+        """
         try:
             async with asyncio.timeout(within_s):
                 for part in self._parts:
@@ -116,22 +120,22 @@ class Parts:
             return
 
     def all(self) -> list[Part]:
-        """Returns those that are wanted, in the order in which they were."""
+        """Returns the parts that are wanted, in the order in which they were added."""
         return list(self._parts)
 
     def up(self) -> dict[str, bool]:
-        """Whether each is up, by name."""
+        """Returns whether each part is up, by name."""
         return {part.name: part.up for part in self._parts}
 
     def faults(self) -> list[str]:
-        """What is down, and why, for people."""
+        """Returns what is down, and why, for people."""
         return [f"{part.name} is down: {part.fault or 'not tried yet'}" for part in self._parts if not part.up]
 
     def stop(self) -> None:
-        """Try no more."""
+        """Stops trying."""
         for task in self._trying:
             task.cancel()
 
     async def aclose(self) -> None:
-        """Try no more, and wait for attempts to end."""
+        """Stops trying, and waits for attempts to end."""
         await self._tasks.aclose()

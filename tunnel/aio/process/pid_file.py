@@ -1,4 +1,6 @@
-"""The file that says which process has a state folder: locked as long as there is one, so that there is only one.
+"""The file that says which process has a state folder.
+
+It is locked as long as there is one, so that there is only one.
 
 The lock (flock(2)) belongs to the open file, not to the process: a process that takes over gets the descriptor, and the
 folder is never free in between.
@@ -17,7 +19,7 @@ from tunnel.core.wire.faults import STATE_HAS_A_SERVER, FaultError
 MODE = 0o644
 TRIES = 5
 TRY_S = 0.05
-"""Whoever asks `running` holds a lock for an instant."""
+"""Seconds between two tries: whoever asks `running` holds a lock for an instant."""
 
 
 class AlreadyRunning(FaultError):
@@ -30,12 +32,12 @@ class PidFile:
     """The lock that this process holds, until it ends."""
 
     def __init__(self, descriptor: int) -> None:
-        """`descriptor`: of the file, which is locked already."""
+        """`descriptor` is that of the file, which is locked already."""
         self.descriptor = descriptor
 
     @classmethod
     def take(cls, path: Path) -> PidFile:
-        """Make the file and lock it. Blocking.
+        """Makes the file, locks it and returns the lock. Blocking.
 
         Raises:
             AlreadyRunning: another process has it.
@@ -58,7 +60,7 @@ class PidFile:
         raise AlreadyRunning(f"{who} runs with {path.parent} already: stop it, or upgrade it in place")
 
     def write(self) -> None:
-        """Put this process' id into it.
+        """Writes the id of this process into the file.
 
         Raises:
             OSError: the disk is full, or the like.
@@ -67,7 +69,7 @@ class PidFile:
 
 
 def running(path: Path) -> int | None:
-    """The process that has the folder of this file; None when none has.
+    """Returns the id of the process that has the folder of this file; None when none has.
 
     Raises:
         OSError: the file cannot be read.

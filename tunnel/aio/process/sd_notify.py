@@ -1,5 +1,6 @@
-"""Tells systemd how the daemon stands (sd_notify(3)), and leaves it sockets to keep over a restart; does nothing where
-systemd did not start it.
+"""Tells systemd how the daemon stands (sd_notify(3)), and leaves it sockets to keep over a restart.
+
+Nothing is done where systemd did not start the daemon.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ import structlog
 from tunnel.core.wire.faults import SYSTEMD_NOT_TOLD
 
 PATIENCE_S = 60.0
-"""How long a state waits while systemd's queue is full; a start that is not told within 90 s is ended by default."""
+"""Seconds that a state waits while systemd's queue is full; by default it ends a start that is not told within 90 s."""
 
 _log = structlog.get_logger("tunnel.systemd")
 
 
 def notify(state: str, descriptors: Sequence[int] = ()) -> None:
-    """Send one datagram, e.g. `READY=1` or `STOPPING=1`, to the socket that NOTIFY_SOCKET names, with descriptors."""
+    """Sends one datagram, such as `READY=1`, to the socket that NOTIFY_SOCKET names, with descriptors."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return
@@ -42,14 +43,16 @@ def notify(state: str, descriptors: Sequence[int] = ()) -> None:
 
 
 def notify_reloading() -> None:
-    """Say that the configuration is being read again; `READY=1` ends it. With the time that `Type=notify-reload` needs:
-    without it a late message would be taken for the answer to the next reload.
+    """Says that the configuration is being read again; `READY=1` ends it.
+
+    It says the time too, which `Type=notify-reload` needs: without it a late message would be taken for the answer to
+    the next reload.
     """
     notify(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
 
 def keeps_descriptors() -> bool:
-    """Whether the service manager keeps sockets for the next start (FileDescriptorStoreMax=).
+    """Returns whether the service manager keeps sockets for the next start (FileDescriptorStoreMax=).
 
     systemd sets FDSTORE since version 254; our unit sets it for older ones, too.
     """
@@ -58,14 +61,15 @@ def keeps_descriptors() -> bool:
 
 
 def keep_descriptor(name: str, descriptor: int) -> None:
-    """Let the service manager keep a descriptor under a name; it is in LISTEN_FDS of the next start, and of one after a
-    crash. A manager that has it already does nothing.
+    """Gives the service manager a descriptor to keep under a name. A manager that has it already does nothing.
+
+    It is in LISTEN_FDS of the next start, and of one after a crash.
     """
     notify(f"FDSTORE=1\nFDNAME={name}", [descriptor])
 
 
 def forget_descriptors(name: str) -> None:
-    """Let the service manager close what it keeps under a name."""
+    """Makes the service manager close what it keeps under a name."""
     notify(f"FDSTOREREMOVE=1\nFDNAME={name}")
 
 

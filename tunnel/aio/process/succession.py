@@ -1,4 +1,5 @@
-"""One process of a daemon takes over from another while both run: the older starts the newer, and hands it descriptors.
+"""One process of a daemon takes over from another while both run: the older starts the newer, and hands it
+descriptors.
 
 The newer one gets one end of a socket pair, whose number is in LONGLINE_SUCCESSION, and through it the descriptors by
 name (SCM_RIGHTS). It says `ready` when it could do the work, and does nothing of it before it hears `go`: the older has
@@ -23,11 +24,11 @@ from tunnel.core.wire.spoken import spoken_s
 
 ENVIRONMENT = "LONGLINE_SUCCESSION"
 DESCRIPTORS_PER_MESSAGE = 200
-"""Linux takes 253 (SCM_MAX_FD)."""
+"""How many descriptors one message carries; Linux takes 253 (SCM_MAX_FD)."""
 NAMES_BYTES = 64 * 1024
-"""Of one message: 200 names of 255 characters."""
+"""The most bytes of names in one message: 200 names of 255 characters."""
 HANDING_S = 10.0
-"""For the descriptors, which wait in the socket while the new process loads its interpreter."""
+"""Seconds for the descriptors, which wait in the socket while the new process loads its interpreter."""
 _READY = b"ready"
 _GO = b"go"
 _STOP_TEXT = "it was stopped"
@@ -40,7 +41,7 @@ class SuccessorFailed(FaultError):
 
 
 class Successor:
-    """The newer process, as the older one sees it. `start` it, `wait_ready`, then `go` or `kill`."""
+    """The newer process, as the older one sees it: `start` it, `wait_ready`, then `go` or `kill`."""
 
     def __init__(self, process: subprocess.Popen[bytes], channel: socket.socket) -> None:
         self._process = process
@@ -48,7 +49,7 @@ class Successor:
 
     @classmethod
     def start(cls, handed: Sequence[Handed]) -> Successor:
-        """Start this process' own command again, as it is on disk now, and hand it these descriptors. Blocking.
+        """Starts this process' own command again, as it is on disk now, and hands it these descriptors. Blocking.
 
         Raises:
             SuccessorFailed: it cannot be started.
@@ -78,11 +79,11 @@ class Successor:
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """Returns the process id of the new process."""
         return self._process.pid
 
     async def wait_ready(self, within_s: float) -> None:
-        """Wait until it could take over.
+        """Waits until the new process could take over.
 
         Raises:
             SuccessorFailed: it ended, or took longer.
@@ -99,7 +100,7 @@ class Successor:
             raise SuccessorFailed(f"it ended with {code} before it was ready; the log has what it said")
 
     def go(self) -> None:
-        """Let it take over; this process has let go.
+        """Lets the new process take over; this one has let go.
 
         Raises:
             SuccessorFailed: it is gone.
@@ -112,7 +113,7 @@ class Successor:
             self._channel.close()
 
     def kill(self) -> None:
-        """End it, whatever it does. Blocking, for no longer than the kernel takes."""
+        """Kills the new process, whatever it does. Blocking, for no longer than the kernel takes."""
         self._process.kill()
         self._process.wait()
         self._channel.close()
@@ -128,16 +129,19 @@ class Successor:
 
 
 class Predecessor:
-    """The older process, as the newer one sees it. `ready` when this one could take over, then wait for `let_go`."""
+    """The older process, as the newer one sees it.
+
+    Call `ready` when this one could take over, then wait for `let_go`.
+    """
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
 
     @classmethod
     def from_environment(cls, environ: MutableMapping[str, str]) -> tuple[Predecessor, list[Handed]] | None:
-        """Whoever started this process to take over, and what was handed; None when nobody did. Blocking.
+        """Returns the process that started this one to take over, and what it handed; None when nobody did. Blocking.
 
-        To be called at the very start: children must inherit nothing of it.
+        It must be called at the very start: children must inherit nothing of it.
 
         Raises:
             OSError: the older process hands nothing over.
@@ -153,12 +157,15 @@ class Predecessor:
         return cls(channel), handed
 
     def ready(self) -> None:
-        """Say that this process could take over."""
+        """Says that this process could take over."""
         with contextlib.suppress(OSError):  # nobody is left to hear it, which `let_go` finds, too
             self._channel.send(_READY)
 
     async def let_go(self) -> bool:
-        """Wait until the older process has let go; False when it is gone without a word: this one is all there is."""
+        """Waits until the older process has let go.
+
+        Returns False when it is gone without a word: this one is all there is.
+        """
         try:
             return await asyncio.get_running_loop().sock_recv(self._channel, len(_GO)) == _GO
         except ConnectionError:
@@ -171,7 +178,7 @@ class Predecessor:
 
 
 def _send_handed(channel: socket.socket, handed: Sequence[Handed]) -> None:
-    """Some messages with names and descriptors, and one with neither."""
+    """Sends messages with names and descriptors, and one with neither at the end."""
     for first in range(0, len(handed), DESCRIPTORS_PER_MESSAGE):
         part = handed[first : first + DESCRIPTORS_PER_MESSAGE]
         names = json.dumps([one.name for one in part]).encode()

@@ -1,4 +1,4 @@
-"""Keeps systemd told, while a daemon runs, of how it is: one line for `systemctl status`, and signs of life.
+"""Keeps telling systemd, while a daemon runs, how it is: one line for `systemctl status`, and signs of life.
 
 The line changes with the daemon. The signs, which `WatchdogSec=` of the unit asks for, are sent only while links are
 looked after: a process whose loop turns and whose links stand still looks well from outside, and is what they are for.
@@ -16,18 +16,18 @@ from tunnel.aio.process.sd_notify import notify
 from tunnel.core.wire.faults import LINKS_STAND_STILL
 
 LOOK_S = 1.0
-"""How soon a change is told; a thousand agents that come back in a second are one message."""
+"""How many seconds a change may wait until it is told; a thousand agents that come back in a second are one message."""
 
 _log = structlog.get_logger("tunnel.systemd")
 
 
 async def keep_told(status: Callable[[], str], stuck: Callable[[], str], environment: Mapping[str, str]) -> None:
-    """Tell until cancelled; waits for ever where systemd did not start the daemon.
+    """Tells systemd until it is cancelled; waits for ever where systemd did not start the daemon.
 
     Args:
-        status: how it is, in one line, such as `3 agents connected of 4`.
-        stuck: why data does not get through though it should; empty while it does.
-        environment: of the process.
+        status: returns how the daemon is, in one line, such as `3 agents connected of 4`.
+        stuck: returns why data does not get through though it should; empty while it does.
+        environment: the environment of the process.
     """
     if not environment.get("NOTIFY_SOCKET"):
         await asyncio.Event().wait()
@@ -54,7 +54,10 @@ async def keep_told(status: Callable[[], str], stuck: Callable[[], str], environ
 
 
 def watchdog_s(environment: Mapping[str, str]) -> float:
-    """How long systemd waits for a sign of life of this very process (sd_watchdog_enabled(3)); 0.0: it wants none."""
+    """Returns how many seconds systemd waits for a sign of life of this process; 0.0 when it wants none.
+
+    See sd_watchdog_enabled(3): a process that it does not name is not asked.
+    """
     usec, own_pid = environment.get("WATCHDOG_USEC", ""), str(os.getpid())
     if not usec.isascii() or not usec.isdigit() or environment.get("WATCHDOG_PID", own_pid) != own_pid:
         return 0.0

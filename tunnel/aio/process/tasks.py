@@ -1,4 +1,4 @@
-"""Tasks with a name and an owner: no task of ours runs that nobody waits for, and none fails unseen."""
+"""Gives tasks a name and an owner: no task of ours runs that nobody waits for, and none fails unseen."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from tunnel.core.wire.faults import BUG, TASKS_HANG
 _log = structlog.get_logger("tunnel.tasks")
 
 STUCK_S = 5.0
-"""A task that takes longer to end after it was cancelled is named in the log."""
+"""A task that takes more seconds to end after it was cancelled is named in the log."""
 
 
 class TaskOwner:
     """A set of tasks that live no longer than their owner; one that fails is logged and takes no other with it.
 
-    For work that comes and goes with the peer (dials, connections); where siblings must fall together, TaskGroup fits.
+    It is for work that comes and goes with the peer (dials, connections); where siblings must fall together, TaskGroup
+    fits.
     """
 
     __slots__ = ("_closed", "_name", "_tasks")
@@ -33,7 +34,11 @@ class TaskOwner:
         return len(self._tasks)
 
     def spawn(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Start a task that belongs to this owner."""
+        """Starts a task that belongs to this owner, and returns it.
+
+        Raises:
+            RuntimeError: the owner is closed.
+        """
         if self._closed:
             work.close()
             raise RuntimeError(f"{self._name} is closed")
@@ -43,12 +48,12 @@ class TaskOwner:
         return task
 
     async def finished(self) -> None:
-        """Wait until all tasks have ended by themselves."""
+        """Waits until all tasks have ended by themselves."""
         while self._tasks:
             await asyncio.wait(self._tasks)
 
     async def aclose(self) -> None:
-        """Cancel all tasks and wait for their end."""
+        """Cancels all tasks but the current one and waits for their end. No task can be started after it."""
         self._closed = True
         current = asyncio.current_task()
         tasks = {task for task in self._tasks if task is not current}

@@ -1,4 +1,4 @@
-"""One carrier's time with a session: a reader and a writer, from the attach until the carrier is over.
+"""Runs a session over one carrier: a reader and a writer, from the attach until the carrier is over.
 
 What the messages do is the core's business; which carrier comes next is the daemons'.
 """
@@ -20,7 +20,7 @@ from tunnel.core.wire.faults import BUG
 from tunnel.core.wire.handshake import encode_refusal
 
 LAST_WORDS_S = 1.0
-"""How long either side may take to read why the other ends the session or the carrier."""
+"""Seconds that either side may take to read why the other ends the session or the carrier."""
 
 
 class RunDriver(Protocol):
@@ -30,23 +30,23 @@ class RunDriver(Protocol):
     peer: str
     now: Clock
     frame_log: FrameLog | None
-    """None: nobody looks at frames."""
+    """The log of frames; None when nobody looks at them."""
 
     @property
     def log(self) -> FilteringBoundLogger:
-        """For what is to be said of the session."""
+        """Returns the log for what there is to say of the session."""
         ...
 
     def kick(self) -> None:
-        """The core was used: events may wait, or something to send."""
+        """Is called after every use of the core: events may wait, or something to send."""
         ...
 
     def on_idle(self) -> None:
-        """The writer has nothing to send."""
+        """Is called when the writer has nothing to send."""
         ...
 
     def close(self, error: TunnelError | None = None) -> None:
-        """Ends the session."""
+        """Ends the session; `error` is why, None means our own wish."""
         ...
 
 
@@ -62,7 +62,7 @@ class CarrierRun:
     __slots__ = ("_carrier", "_driver", "_finishing", "_generation", "_greeting", "_idle", "last_words", "lost", "over")
 
     def __init__(self, driver: RunDriver, carrier: Carrier, generation: int, greeting: bytes) -> None:
-        """`generation` is what the core's `attach` gave for this carrier."""
+        """`generation` is what the core's `attach` returned for this carrier."""
         self.lost: CarrierLost | None = None
         self.over = False
         self.last_words = b""
@@ -75,11 +75,11 @@ class CarrierRun:
 
     @property
     def idle(self) -> bool:
-        """Whether the writer waits for something to send."""
+        """Returns whether the writer waits for something to send."""
         return self._idle is not None and not self._idle.done()
 
     async def run(self) -> CarrierLost | None:
-        """Reads and writes until the carrier is over; returns `lost`, which is the caller's to log."""
+        """Reads and writes until the carrier is over; returns `lost`, which the caller logs."""
         try:
             async with asyncio.TaskGroup() as beside:
                 # The writer has the caller's task, since a task more for each of thousands of agents takes memory.
@@ -91,7 +91,7 @@ class CarrierRun:
         return self.lost
 
     def wake(self) -> None:
-        """Something may be there to send."""
+        """Wakes the writer: something may be there to send."""
         if self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
 
@@ -157,7 +157,7 @@ class CarrierRun:
             self._end()
 
     async def _send(self) -> None:
-        """Write packets until the carrier is not the session's any more, or until all is sent that there will be."""
+        """Writes packets until the carrier is not the session's any more, or until all is sent that there will be."""
         driver, carrier = self._driver, self._carrier
         if self._greeting:
             await carrier.write(self._greeting)
@@ -176,7 +176,7 @@ class CarrierRun:
             await self._idle
 
     def _end(self) -> None:
-        """The carrier is over: close it, and let the session wait for another, unless it was ended in order."""
+        """Closes the carrier, and lets the session wait for another, unless it was ended in order."""
         if self.over:
             return
         self.over = True
@@ -189,7 +189,7 @@ class CarrierRun:
         driver.kick()
 
     def _fail(self, error: RemoteProtocolError | SessionRefused) -> None:
-        """The peer broke a rule, or ended the session: say so on both sides and end it."""
+        """Ends the session since the peer broke a rule or ended it, and says so on both sides."""
         log = self._driver.log
         self.lost = CarrierLost(str(error))
         if isinstance(error, SessionRefused):
@@ -200,14 +200,14 @@ class CarrierRun:
         self._driver.close(error)
 
     def _break_down(self, fault: Exception) -> None:
-        """Our own code failed: nobody knows what state it left, so that the session ends here and at the peer."""
+        """Ends the session here and at the peer, since our own code failed: nobody knows what state it left."""
         self._driver.log.error("a fault in this program ends the session", code=BUG.code, exc_info=fault)
         self.lost = CarrierLost("internal error")
         self.last_words = encode_refusal(SessionRefused("internal error", Code.INTERNAL))
         self._driver.close(SessionLost("internal error"))
 
     async def _read_out(self) -> None:
-        """Give the last words a moment to arrive: closing the call would overtake them."""
+        """Gives the last words a moment to arrive: closing the call would overtake them."""
         try:
             async with asyncio.timeout(LAST_WORDS_S):
                 while await self._carrier.read() is not None:

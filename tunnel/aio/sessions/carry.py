@@ -1,4 +1,4 @@
-"""A client's connection and the stream that was opened for it, joined until both are done."""
+"""Joins a client's connection and the stream that was opened for it, until both are done."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ Answer = Callable[[], Awaitable[bytes]]
 
 
 async def carry(stream: Stream, conn: Conn, answer: Answer | None = None, *, sent_bytes: int = 0) -> SpliceResult:
-    """Answers the client, if it waits for an answer, and carries until both sides are done.
+    """Answers the client, if it waits for that, carries bytes until both sides are done, and returns how it went.
 
-    Takes both over, also when it is cancelled or the client leaves before it is answered: then both are reset.
+    It takes both over, also when it is cancelled or the client leaves before it is answered: then both are reset.
 
     Args:
-        stream: open, and not read from by anyone else.
-        conn: of the client, or to a target.
-        answer: None for a client that waits for none.
-        sent_bytes: how many of the client's first bytes have gone along with the open, and are not to be sent again.
+        stream: an open stream that nobody else reads from.
+        conn: the connection of the client, or to a target.
+        answer: answers the client; None for a client that waits for no answer.
+        sent_bytes: how many of the client's first bytes have gone along with the open, and must not be sent again.
     """
     try:
         behind = await answer() if answer is not None else b""

@@ -1,4 +1,4 @@
-"""What tasks wait for that no event tells of: that a queue is empty, that no stream is left, that a link is up."""
+"""Lets tasks wait for what no event tells of: that a queue is empty, that no stream is left, that a link is up."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Conditions:
             self._waiting.remove(entry)
 
     def look(self) -> None:
-        """Things have changed: wakes those whose condition holds now."""
+        """Wakes those whose condition holds now. It is called when things have changed."""
         for condition, waiter in self._waiting:
             if not waiter.done() and condition():
                 waiter.set_result(None)

@@ -19,19 +19,19 @@ class FrameLog:
     __slots__ = ("_log",)
 
     def __init__(self, log: FilteringBoundLogger) -> None:
-        """Write to `log`, which names the session."""
+        """Writes to `log`, which names the session."""
         self._log = log.bind(each=True)  # none of them stands for others that look like it
 
     def received(self, message: bytes) -> None:
-        """Writes what came in."""
+        """Writes the frames of a message that came in."""
         self._write("<", message)
 
     def sent(self, message: bytes) -> None:
-        """Writes what goes out."""
+        """Writes the frames of a message that goes out."""
         self._write(">", message)
 
     def _write(self, way: str, message: bytes) -> None:
-        """Write a line for each frame, and one for the packet itself when it has none.
+        """Writes a line for each frame, and one for the packet itself when it has none.
 
         The message is decoded a second time for this alone: whoever has the log off pays nothing.
         """

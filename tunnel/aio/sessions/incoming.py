@@ -1,4 +1,4 @@
-"""Streams that the peer opens: what their acceptor is asked, and how it answers."""
+"""The streams that the peer opens: what their acceptor is asked, and how it answers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tunnel.core import events as ev
 from tunnel.core.wire.errors import Code, StreamError
 
 GAVE_UP = "the client gave up"
-"""The message of a cancellation that is the doing of who asked for a stream, not that of a daemon that stops."""
+"""The message of a cancellation that comes from who asked for a stream, not from a daemon that stops."""
 
 
 class AnswerTaker(Protocol):
@@ -20,11 +20,11 @@ class AnswerTaker(Protocol):
     now: Clock
 
     def accept(self, stream_id: int, resolved_address: str) -> Stream:
-        """Answers: connected."""
+        """Answers that the stream is connected, and returns it."""
         ...
 
     def refuse(self, stream_id: int, code: Code, text: str) -> None:
-        """Answers: not connected."""
+        """Answers that the stream is not connected, and why."""
         ...
 
     def reset(self, stream_id: int, code: Code, text: str) -> None:
@@ -32,7 +32,7 @@ class AnswerTaker(Protocol):
         ...
 
     def kick(self) -> None:
-        """Something is there to send."""
+        """Is called when something is there to send."""
         ...
 
 
@@ -60,7 +60,7 @@ class IncomingStream:
         self.answered = False
 
     def accept(self, resolved_address: str = "") -> Stream:
-        """Connected: bytes may flow.
+        """Answers that the stream is connected, and returns it; bytes may flow.
 
         Raises:
             StreamError: the peer gave up meanwhile, or the session ended.
@@ -69,7 +69,7 @@ class IncomingStream:
         return self._session.accept(self.stream_id, resolved_address)
 
     def refuse(self, code: Code, text: str) -> None:
-        """Not connected, and why: the text reaches the peer's user."""
+        """Answers that the stream is not connected, and why. The text reaches the peer's user."""
         self.answered = True
         self._session.refuse(self.stream_id, code, text)
 
@@ -89,7 +89,7 @@ class IncomingStream:
     # Internal
 
     def _abandon(self, code: Code, text: str) -> None:
-        """The acceptor failed: nobody serves the stream any more, accepted or not."""
+        """Ends the stream, accepted or not: the acceptor failed, and nobody serves it any more."""
         if self.answered:
             self._session.reset(self.stream_id, code, text)
             self._session.kick()

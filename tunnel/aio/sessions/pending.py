@@ -1,4 +1,4 @@
-"""A stream that is being opened for a client that may give up first."""
+"""Opens a stream for a client that may give up first."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 from tunnel.aio.sessions.stream import Stream
 
 Gone = asyncio.Future[None] | Coroutine[Any, Any, None]
-"""Done when the client is. A future stays as it is; a coroutine runs in a task, whose end is waited for."""
+"""Is done when the client is gone. A future stays as it is; a coroutine runs in a task, whose end is waited for."""
 
 
 async def open_unless_gone(
     opening: Coroutine[Any, Any, Stream], gone: Gone | None, scope: asyncio.Timeout | None = None
 ) -> Stream | None:
-    """Waits for a stream to open.
+    """Waits for a stream to open, unless the client is gone first.
 
     Args:
         opening: is cancelled, and the dial at the far end with it, when nobody waits for it any more.

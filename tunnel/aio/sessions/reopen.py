@@ -1,4 +1,4 @@
-"""Opening a stream at a peer whose process may be replaced meanwhile: then the one that took its place is asked."""
+"""Opens a stream at a peer whose process may be replaced meanwhile: then the one that took its place is asked."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tunnel.aio.sessions.stream import Stream
 from tunnel.core.wire.errors import OpenRefused
 
 LEAST_S = 0.001
-"""What a dial is given when its time is nearly over: 0 would stand for no deadline."""
+"""The seconds that a dial is given when its time is nearly over: 0 would stand for no deadline."""
 
 
 async def open_until(

@@ -50,10 +50,10 @@ class TunnelSession:
     def __init__(
         self, core: Session, acceptor: Acceptor, peer: str, *, on_going_away: OnGoingAway, clock: Clock
     ) -> None:
-        """A session without a carrier yet.
+        """Begins a session without a carrier; `run_carrier` gives it the first.
 
         Args:
-            core: made just now, with a `now` of this clock.
+            core: the core of the session, made just now with a `now` of this clock.
             acceptor: answers the streams that the peer opens.
             peer: the other side's name in logs.
             on_going_away: is told when the peer takes no new streams.
@@ -85,26 +85,32 @@ class TunnelSession:
 
     @property
     def log(self) -> FilteringBoundLogger:
-        """The log for what this session has to say; it is bound anew each time, since thousands seldom say anything."""
+        """Returns the log of this session.
+
+        It is bound anew each time, since thousands of sessions seldom say anything.
+        """
         return cast("FilteringBoundLogger", _log.bind(peer=self.peer, session=self.label))
 
     @property
     def attached(self) -> bool:
-        """Whether a carrier is up."""
+        """Returns whether a carrier is up."""
         return self.core.link is Link.ATTACHED
 
     @property
     def going_away(self) -> bool:
-        """Whether one of the sides takes no new streams."""
+        """Returns whether one of the sides takes no new streams."""
         return self.core.going_away
 
     @property
     def closed(self) -> asyncio.Future[TunnelError | None]:
-        """Done when the session is over; holds why, None for our own wish. Do not cancel it."""
+        """Returns a future that is done when the session is over.
+
+        Its result is why, None for our own wish. Do not cancel it.
+        """
         return self._closed
 
     def log_frames(self, for_s: float) -> None:
-        """Writes each frame to the log from now on, for so many seconds; 0 ends it."""
+        """Writes each frame to the log from now on, for `for_s` seconds; 0 ends it."""
         log = self.frame_log = FrameLog(self.log) if for_s > 0 else None
         if log is not None:
             self._loop.call_later(for_s, self._end_frame_log, log)
@@ -123,10 +129,10 @@ class TunnelSession:
 
         Args:
             target: what the peer is to connect to.
-            deadline_s: time for the peer's answer, the wait for a carrier included.
+            deadline_s: seconds for the peer's answer, the wait for a carrier included.
             traffic_class: what is known of the traffic to come.
             principal: who asks.
-            trace_id: what logs of both sides write beside all that concerns this stream; empty: nothing.
+            trace_id: the id that both sides log beside everything that concerns this stream; empty for none.
             early_data: its first bytes, up to MAX_EARLY_BYTES: the target gets them as soon as it is connected.
 
         Raises:
@@ -155,7 +161,11 @@ class TunnelSession:
             self._opening.pop(core.id, None)
 
     def accept(self, stream_id: int, resolved_address: str) -> Stream:
-        """Accepts a stream that the peer opened; callers use `IncomingStream.accept`."""
+        """Accepts a stream that the peer opened, and returns it; callers use `IncomingStream.accept`.
+
+        Raises:
+            OpenRefused: the other side gave up meanwhile.
+        """
         core = self.core.stream(stream_id)
         if core is None:
             raise OpenRefused("the other side gave up", Code.CANCELLED)
@@ -179,11 +189,13 @@ class TunnelSession:
         self.kick()
 
     async def drained(self) -> None:
-        """Returns when no stream is left. The caller must bound it with `asyncio.timeout`."""
+        """Waits until no stream is left. The caller must bound it with `asyncio.timeout`."""
         await self._conditions.until(lambda: self.core.stream_count == 0)
 
     async def attached_within(self, timeout_s: float) -> bool:
-        """Waits for a carrier, no longer than this, and returns whether there is one; at once when all is over."""
+        """Waits for a carrier, at most `timeout_s` seconds or to the session's end, and returns whether
+        there is one.
+        """
         try:
             async with asyncio.timeout(timeout_s):
                 await self._conditions.until(lambda: self.attached or self._closed.done())
@@ -192,7 +204,10 @@ class TunnelSession:
         return self.attached
 
     def fence(self) -> None:
-        """Gives up the carrier: what still comes is ignored. Must be called before `core.last_received` is told."""
+        """Gives up the carrier: what still comes over it is ignored.
+
+        It must be called before `core.last_received` is told.
+        """
         if self._run is not None:
             self._run.give_up("another link of this peer took its place")
         self.core.detach(self.core.generation, self.now())
@@ -201,11 +216,11 @@ class TunnelSession:
     async def run_carrier(self, carrier: Carrier, peer_received: int, greeting: bytes = b"") -> CarrierLost | None:
         """Carries the session over a carrier until that is lost; an earlier carrier is closed at once.
 
-        The carrier is attached before anything is awaited, so that nothing can come between what the handshake said
-        of `core.last_received` and the first packet.
+        The carrier is attached before anything is awaited, so that nothing can come between what the handshake said of
+        `core.last_received` and the first packet.
 
         Args:
-            carrier: whose handshake is done but for `greeting`.
+            carrier: a carrier whose handshake is done but for `greeting`.
             peer_received: the highest packet that the peer has.
             greeting: sent before the first packet; empty for none.
 
@@ -237,9 +252,11 @@ class TunnelSession:
         await self._tasks.aclose()
 
     async def finish(self, deadline_s: float) -> None:
-        """Ends the session in order, after GOAWAY: resets what streams are left, delivers what is queued, closes.
+        """Ends the session in order, after GOAWAY: resets the streams that are left, delivers what is
+        queued, closes.
 
-        Without the reset, the other side would keep these streams for as long as it waits for another carrier.
+        That takes at most `deadline_s` seconds. Without the reset, the other side would keep these streams for as long
+        as it waits for another carrier.
         """
         self._reset_streams(Code.SHUTTING_DOWN, "the other side has stopped")
         run = self._run
@@ -256,7 +273,7 @@ class TunnelSession:
         self.close()
 
     def statistics(self) -> SessionStatistics:
-        """Returns the figures as they stand."""
+        """Returns the figures of the session as they stand."""
         return self.core.statistics()
 
     # Internal - the pump
@@ -276,13 +293,13 @@ class TunnelSession:
             self.on_idle()
 
     def on_idle(self) -> None:
-        """Keeps the timer right and tells who waits for this moment: nothing is left to hand out or to send."""
+        """Keeps the timer right, and wakes who waits for this moment: nothing is left to hand out or to send."""
         self._tidying = False
         self._timer.arm()
         self._conditions.look()
 
     def forget(self, stream_id: int) -> None:
-        """A stream was reset by this side: no event of it follows."""
+        """Forgets a stream that this side reset: no event of it follows."""
         self._streams.pop(stream_id, None)
 
     def _end_frame_log(self, log: FrameLog) -> None:
@@ -314,7 +331,7 @@ class TunnelSession:
             self._dispatching = False
 
     def _hand_out(self, event: ev.Event) -> None:
-        """Handle an event; a fault in who takes it costs that one's stream, not the events behind it."""
+        """Handles an event; a fault in who takes it costs that one's stream, not the events behind it."""
         try:
             self._handle(event)
         except Exception:
@@ -395,7 +412,7 @@ class TunnelSession:
 
 
 def _nobody_wants_to_know(event: ev.OpenTurnedDown) -> None:
-    """What an end does about it that keeps no records."""
+    """Does nothing, for an end that keeps no records."""
 
 
 def _as_refusal(error: StreamError | None) -> OpenRefused:

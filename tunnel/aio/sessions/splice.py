@@ -29,13 +29,13 @@ from tunnel.core.wire.faults import BUG
 from tunnel.core.wire.limits import CHUNK_BYTES
 
 READ_BYTES = 4 * CHUNK_BYTES
-"""One read of a socket: four frames."""
+"""The bytes of one read of a socket: four frames."""
 LINGER_S = 10.0
-"""How long a socket may read what it was sent while its own bytes are thrown away."""
+"""Seconds that a socket may read what it was sent while its own bytes are thrown away."""
 LINGER_BYTES = 4 * 1024 * 1024
-"""How many are thrown away: what was on its way, not an endless download, which would take a processor meanwhile."""
+"""How many bytes are thrown away: what was on its way, not an endless download, which would take a processor."""
 WATCH_S = 5.0
-"""How long a reset, or the full close of a unix socket, may go unseen while the socket is not read from."""
+"""Seconds that a reset, or the full close of a unix socket, may go unseen while the socket is not read from."""
 
 _log = structlog.get_logger("tunnel.splice")
 _P = ParamSpec("_P")
@@ -50,16 +50,18 @@ class SpliceResult(NamedTuple):
     bytes_to_socket: int
     duration_s: float
     reason: str
-    """`closed`, or the label of the code it was reset with."""
+    """The word `closed`, or the label of the code it was reset with."""
     text: str
     """More about a reset; may be empty."""
 
 
 async def splice(stream: Stream, detached: Detached) -> SpliceResult:
-    """Joins a stream and a socket until both are done. Takes both over, also when cancelled: then both are reset.
+    """Joins a stream and a socket until both are done, and returns how that went.
+
+    It takes both over, also when it is cancelled: then both are reset.
 
     Args:
-        stream: open, and not read from by anyone else.
+        stream: an open stream that nobody else reads from.
         detached: the socket, from `Conn.detach`.
     """
     started_s = stream.now()
@@ -86,8 +88,10 @@ class _End:
 
 
 def _guarded(callback: Callable[Concatenate[_Joint, _P], None]) -> Callable[Concatenate[_Joint, _P], None]:
-    """A fault in it resets both ends. Else the event loop would log it and the connection would hang; or, called by the
-    session, it would keep other streams from their events.
+    """Wraps a callback so that a fault in it resets both ends.
+
+    Else the event loop would log it and the connection would hang; or, called by the session, it would keep other
+    streams from their events.
     """
 
     @functools.wraps(callback)
@@ -102,7 +106,7 @@ def _guarded(callback: Callable[Concatenate[_Joint, _P], None]) -> Callable[Conc
 
 
 class _Joint(asyncio.BufferedProtocol):
-    """Protocol of the socket and sink of the stream at once."""
+    """The protocol of the socket and the sink of the stream at once."""
 
     def __init__(self, stream: Stream, transport: asyncio.Transport) -> None:
         self._stream = stream
@@ -118,7 +122,7 @@ class _Joint(asyncio.BufferedProtocol):
         self._socket_gone = False
         self._stream_ended = False
         self._in_order = False
-        """Both directions have ended, or end with the close of the socket: it is closed with FIN."""
+        """Whether both directions have ended, or end with the close of the socket: it is closed with FIN."""
         self._linger_timer: asyncio.TimerHandle | None = None
         self._watch_timer: asyncio.TimerHandle | None = None
         self._last_word: LastWord | None = None
@@ -126,7 +130,7 @@ class _Joint(asyncio.BufferedProtocol):
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def start(self, leftover: bytes, *, at_eof: bool) -> None:
-        """Takes over."""
+        """Takes over the socket and the stream."""
         transport = self._transport
         if transport.is_closing():  # TLS of asyncio: its peer's end closes it, and nobody would tell us any more
             self._stream.send_nowait(leftover)
@@ -147,7 +151,7 @@ class _Joint(asyncio.BufferedProtocol):
             self.writable()
 
     def cut(self, code: Code, text: str) -> None:
-        """Resets both."""
+        """Resets the stream and the socket."""
         self._stream.reset(code, text)
         self._stream_ended = True
         self._finish(code.label, text)
@@ -155,7 +159,7 @@ class _Joint(asyncio.BufferedProtocol):
             self._reset()
 
     def fail(self) -> None:
-        """After a fault of ours: reset both, and tell whoever waits."""
+        """Resets both after a fault of ours, and tells whoever waits."""
         try:
             self.cut(Code.INTERNAL, "a fault of the daemon, whose log says more")
         finally:
@@ -165,11 +169,11 @@ class _Joint(asyncio.BufferedProtocol):
     # From the socket
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the event loop's signature
-        """Where the next read goes."""
+        """Returns the buffer for the next read."""
         return _buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        """A read came in: queue it, in frames, before the buffer is used again."""
+        """Queues what was read, in frames, before the buffer is used again."""
         if self._stream_ended:
             self._throw_away(nbytes)
             return
@@ -181,7 +185,10 @@ class _Joint(asyncio.BufferedProtocol):
             self._watch()
 
     def eof_received(self) -> bool:
-        """The socket's peer finished. Plain sockets stay open for the other direction; asyncio's TLS cannot."""
+        """Passes on that the socket's peer finished.
+
+        Plain sockets stay open for the other direction; asyncio's TLS cannot.
+        """
         self._socket_eof = True
         self._reading = False
         if self._stream_ended:
@@ -194,12 +201,12 @@ class _Joint(asyncio.BufferedProtocol):
         return not self._tls
 
     def pause_writing(self) -> None:
-        """The socket did not take everything."""
+        """Notes that the socket did not take everything."""
         self._write_paused = True
 
     @_guarded
     def resume_writing(self) -> None:
-        """The socket took everything: grant credit for it and go on."""
+        """Grants credit for what the socket took, which is everything, and goes on."""
         self._write_paused = False
         if self._ungranted:
             count, self._ungranted = self._ungranted, 0
@@ -209,7 +216,10 @@ class _Joint(asyncio.BufferedProtocol):
 
     @_guarded
     def connection_lost(self, exc: Exception | None) -> None:
-        """The socket is gone: what its peer sent and finished is still delivered, all else is a reset."""
+        """Ends the stream since the socket is gone.
+
+        What its peer sent and finished is delivered, all else is a reset.
+        """
         self._socket_gone = True
         if exc is None and self._in_order:
             end_in_order(self._transport)
@@ -235,7 +245,7 @@ class _Joint(asyncio.BufferedProtocol):
 
     @_guarded
     def readable(self) -> None:
-        """Bytes arrived: write them, unless the socket is behind."""
+        """Writes the bytes that arrived, unless the socket is behind."""
         if self._behind() or self._socket_gone:
             return
         chunks = self._stream.receive_nowait()
@@ -254,20 +264,20 @@ class _Joint(asyncio.BufferedProtocol):
 
     @_guarded
     def eof(self) -> None:
-        """The peer finished: so do we, behind everything that waits."""
+        """Finishes the socket's direction behind everything that waits, since the peer finished."""
         self._stream_eof = True
         self.readable()
 
     @_guarded
     def writable(self) -> None:
-        """The stream's queue has room: read on."""
+        """Goes on reading, since the stream's queue has room."""
         if not self._reading and not self._socket_eof and not self._transport.is_closing():
             self._reading = True
             self._transport.resume_reading()
 
     @_guarded
     def ended(self, error: StreamError | None) -> None:
-        """The stream is over: close the socket behind its last bytes, or reset it."""
+        """Closes the socket behind its last bytes, or resets it, since the stream is over."""
         self._stream_ended = True
         if error is not None:
             self._finish(error.code.label, str(error))
@@ -284,7 +294,7 @@ class _Joint(asyncio.BufferedProtocol):
     # Internal
 
     def _behind(self) -> bool:
-        """Whether the socket still holds bytes back; every write may change that."""
+        """Returns whether the socket still holds bytes back; every write may change that."""
         return self._write_paused
 
     def _write_end(self) -> None:
@@ -305,8 +315,8 @@ class _Joint(asyncio.BufferedProtocol):
         abort_with_reset(self._transport)
 
     def _linger(self) -> None:
-        """The other end wants no more, but this socket goes on sending: closing now would reset away what it has yet to
-        read.
+        """Reads on from a socket that goes on sending though the other end wants no more: closing now would reset away
+        what it has yet to read.
         """
         self._in_order = True
         self._write_end()
@@ -316,15 +326,19 @@ class _Joint(asyncio.BufferedProtocol):
         self._linger_timer = asyncio.get_running_loop().call_later(LINGER_S, self._stop_lingering)
 
     def _stop_lingering(self) -> None:
-        """Its time is over. What it has not even taken from us yet is missing there: that is no end."""
+        """Closes the socket, whose time is over.
+
+        What it has not even taken from us yet is missing there: that is no end.
+        """
         if self._transport.get_write_buffer_size():
             self._reset()
         else:
             self._transport.abort()
 
     def _throw_away(self, nbytes: int) -> None:
-        """Nobody wants it: reading on keeps the kernel from resetting what the socket was sent. A socket that goes on
-        and on is held back instead, until its time is over.
+        """Drops bytes that nobody wants: reading on keeps the kernel from resetting what the socket was sent.
+
+        A socket that goes on and on is held back instead, until its time is over.
         """
         self._thrown_away += nbytes
         if self._thrown_away > LINGER_BYTES and self._reading:
@@ -332,7 +346,9 @@ class _Joint(asyncio.BufferedProtocol):
             self._transport.pause_reading()
 
     def _watch(self) -> None:
-        """While nothing is read from the socket, nothing tells that its peer is gone: look for it now and then."""
+        """Looks now and then whether the socket's peer is gone, of which nothing tells while nothing is
+        read from it.
+        """
         if self._watch_timer is None:
             self._watch_timer = asyncio.get_running_loop().call_later(WATCH_S, self._look)
 
@@ -354,7 +370,7 @@ class _Joint(asyncio.BufferedProtocol):
 
 
 def _has_gone(transport: asyncio.Transport, *, after_eof: bool) -> bool:
-    """Whether the peer reset the socket; or, on a unix socket behind its end, closed it, which is its only reset."""
+    """Returns whether the peer reset the socket; or closed a unix socket behind its end, which is its only reset."""
     sock = transport.get_extra_info("socket")
     if sock is None or sock.fileno() == -1:
         return False

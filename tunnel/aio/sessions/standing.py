@@ -1,4 +1,4 @@
-"""How the sessions of a daemon stand, in one line for whoever supervises it."""
+"""Tells how the sessions of a daemon stand, in one line for whoever supervises it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from tunnel.aio.sessions.session import TunnelSession
 
 LATE_S = 10.0
-"""A timer that is so late is not driven any more: on a machine that swaps they come late by a second or two."""
+"""A timer that is late by more seconds than this is not driven any more: on a machine that swaps they are late by a
+second or two.
+"""
 LOOKED_AT = 64
-"""Sessions that are looked at, of thousands: what stands still is the loop or a thread, and so all of them."""
+"""How many sessions are looked at, of thousands: what stands still is the loop or a thread, and so all of them."""
 
 
 def stuck(sessions: Sequence[TunnelSession]) -> str:
@@ -23,6 +25,6 @@ def stuck(sessions: Sequence[TunnelSession]) -> str:
 
 
 def linked(sessions: Sequence[TunnelSession]) -> str:
-    """Returns to whom an agent is linked, newest first, in one line."""
+    """Returns in one line to whom an agent is linked, newest first."""
     peers = dict.fromkeys(session.peer for session in sessions if session.attached)
     return f"linked to {', '.join(peers)}" if peers else "no link to the cloud; the log says why"

@@ -1,5 +1,6 @@
-"""A stream as the daemons use it: a Duplex for one task each way, or the fast side for a splice, without tasks at
-all.
+"""A stream as the daemons use it.
+
+It is a Duplex for one task each way; or, for a splice, it has a fast side without any tasks.
 """
 
 from __future__ import annotations
@@ -18,24 +19,28 @@ from tunnel.core.wire.target import Target
 
 
 class StreamSink(Protocol):
-    """Takes a stream's events in place of `read` and `write`. Called from the event loop; may neither block nor
-    raise.
+    """Takes a stream's events in place of `read` and `write`.
+
+    It is called from the event loop, and may neither block nor raise.
     """
 
     def readable(self) -> None:
-        """Chunks wait in `receive_nowait`."""
+        """Is called when chunks wait in `receive_nowait`."""
         ...
 
     def eof(self) -> None:
-        """The peer finished; every chunk before it was announced."""
+        """Is called when the peer finished; every chunk before it was announced."""
         ...
 
     def writable(self) -> None:
-        """`send_nowait` may go on."""
+        """Is called when `send_nowait` may go on."""
         ...
 
     def ended(self, error: StreamError | None) -> None:
-        """Last call. None: both directions finished and the peer has everything; `eof` may not have been told."""
+        """Is the last call.
+
+        None means that both directions finished and the peer has everything; `eof` may not have been told.
+        """
         ...
 
 
@@ -46,11 +51,11 @@ class StreamDriver(Protocol):
     now: Clock
 
     def kick(self) -> None:
-        """Something may be there to send, or events to hand out."""
+        """Is called when something may be there to send, or events to hand out."""
         ...
 
     def forget(self, stream_id: int) -> None:
-        """A stream was reset by this side: no event of it follows."""
+        """Forgets a stream that this side reset: no event of it follows."""
         ...
 
 
@@ -78,12 +83,12 @@ class _Waiter:
 
 
 class Stream:
-    """One stream of a session; see `Duplex` for read and write, its plain and its splice side do not mix.
+    """One stream of a session. It reads and writes as a `Duplex` does; its plain and its splice side do not mix.
 
     Attributes:
         id: number on the wire.
         target: what it was opened to.
-        resolved_address: what the accepting side dialled; empty for a service.
+        resolved_address: what the accepting side dialed; empty for a service.
         now: the clock of its session.
     """
 
@@ -114,13 +119,15 @@ class Stream:
 
     @property
     def error(self) -> StreamError | None:
-        """Why it ended before both sides had finished; None while it has not, and after an end in order."""
+        """Returns why it ended before both sides had finished; None while it has not, and after an end in order."""
         return self._error
 
     # Public - plain side
 
     async def read(self, max_bytes: int = 65536) -> bytes:
-        """Waits for up to `max_bytes`; `b""` when the peer finished. A cancelled read loses nothing.
+        """Waits for bytes and returns up to `max_bytes`; `b""` when the peer finished.
+
+        A cancelled read loses nothing.
 
         Raises:
             StreamReset, SessionLost: the stream ended otherwise.
@@ -145,7 +152,9 @@ class Stream:
         return chunk
 
     async def write(self, data: bytes | memoryview) -> None:
-        """Queues bytes, then waits while the queue is full. Cancelled while waiting, all of them are queued already.
+        """Queues bytes, and waits while the queue is full: before, and after them.
+
+        Cancelled in the second wait, all of them are queued already.
 
         Raises:
             StreamReset, SessionLost: the bytes may not arrive.
@@ -164,7 +173,7 @@ class Stream:
         self.send_eof_nowait()
 
     async def aclose(self) -> None:
-        """Finishes: what was written is delivered in the background, what still comes is dropped."""
+        """Finishes both directions: what was written is delivered in the background, what still comes is dropped."""
         self.close_nowait()
 
     def reset(self, code: Code = Code.CANCELLED, text: str = "") -> None:
@@ -177,7 +186,7 @@ class Stream:
         self._driver.kick()
 
     def abort(self, code: Code, text: str) -> None:
-        """Ends both directions at once, for who uses it here too: reads, writes and the sink see StreamReset."""
+        """Ends both directions at once, also for who uses it here: reads, writes and the sink see StreamReset."""
         if self._ended:
             return
         self._driver.core.reset_stream(self._core, code, text)
@@ -199,7 +208,10 @@ class Stream:
             sink.eof()
 
     def send_nowait(self, *chunks: bytes) -> bool:
-        """Queues bytes; False asks to stop until `writable`. Bytes for an ended stream are dropped."""
+        """Queues bytes; returns False when the caller is to stop until `writable`.
+
+        Bytes for an ended stream are dropped.
+        """
         core, now, more = self._driver.core, self.now(), True
         for chunk in chunks:
             more = core.send_data(self._core, chunk, now)
@@ -235,12 +247,12 @@ class Stream:
         return chunks
 
     def consumed(self, count: int) -> None:
-        """The reader is done with bytes: the peer may send more."""
+        """Notes that the reader is done with `count` bytes, so that the peer may send more."""
         self._driver.core.consumed(self._core, count, self.now())
         self._driver.kick()
 
     def statistics(self) -> StreamStatistics:
-        """Figures as they stand; those of an ended stream stay."""
+        """Returns the figures of the stream as they stand; those of an ended stream stay."""
         return self._core.statistics()
 
     # Internal - called by the session
@@ -256,14 +268,14 @@ class Stream:
                 self.on_eof()
 
     def on_readable(self) -> None:
-        """Bytes arrived where none were waiting."""
+        """Wakes the reader, or tells the sink: bytes arrived where none were waiting."""
         if self._sink is not None:
             self._sink.readable()
         else:
             self._reader.wake()
 
     def on_eof(self) -> None:
-        """The peer finished."""
+        """Wakes the reader, or tells the sink: the peer finished."""
         self._eof = True
         if self._sink is not None:
             self._sink.eof()
@@ -271,14 +283,14 @@ class Stream:
             self._reader.wake()
 
     def on_writable(self) -> None:
-        """The queue has room again."""
+        """Wakes the writer, or tells the sink: the queue has room again."""
         if self._sink is not None:
             self._sink.writable()
         else:
             self._writer.wake()
 
     def on_ended(self, error: StreamError | None) -> None:
-        """The stream is over; no other event follows."""
+        """Ends the stream for who uses it here; no other event follows."""
         self._end(error, tell_sink=True)
 
     def _end(self, error: StreamError | None, *, tell_sink: bool) -> None:

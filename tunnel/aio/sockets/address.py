@@ -1,4 +1,4 @@
-"""Addresses of servers, as people write them."""
+"""Reads addresses of servers, as people write them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from tunnel.core.wire.host_port import split_host_port
 
 
 def split_address(address: str) -> tuple[str, int]:
-    """Host and port of `host:port` or `[2001:db8::1]:port`.
+    """Returns the host and the port of `host:port` or `[2001:db8::1]:port`; the host is without brackets.
 
     Raises:
-        ValueError: with what is expected.
+        ValueError: it is no address; the text says what is expected.
     """
     bare, port = split_host_port(address)
     bracketed = address.startswith("[")

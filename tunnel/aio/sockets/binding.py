@@ -1,4 +1,4 @@
-"""Addresses and paths to listen on: taking a unix socket's path, and why an address cannot be had, in words."""
+"""Checks and takes addresses and paths to listen on, and says in words why one cannot be had."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from tunnel.core.wire.faults import CANNOT_LISTEN, FaultError
 from tunnel.core.wire.host_port import split_host_port
 
 UNIX_MODE = 0o660
-"""Of a socket for others of the daemon's group."""
+"""The mode of a socket for others of the daemon's group."""
 PROBE_S = 1.0
-"""How long a listener that is there may take to accept, before we believe that it is there all the same."""
+"""Seconds that a listener that is there may take to accept, before we believe that it is there all the same."""
 _HINTS = {
     errno.EACCES: "ports below 1024 need root or CAP_NET_BIND_SERVICE",
     errno.EADDRNOTAVAIL: "no interface of this machine has it now",
     errno.EAFNOSUPPORT: "is IPv6 switched off here?",
 }
-"""What the system's words mean for an address."""
+"""What errors of the system mean for an address."""
 _PATH_HINTS = {errno.ENOENT: "its folder does not exist", errno.EACCES: "who runs this may not write to its folder"}
-"""And for a path."""
+"""What errors of the system mean for the path of a unix socket."""
 
 
 class PathTaken(FaultError):
@@ -33,7 +33,7 @@ class PathTaken(FaultError):
 
 
 class UnixPath:
-    """A socket file that we made."""
+    """The file of a unix socket that this process listens on."""
 
     def __init__(self, path: Path) -> None:
         status = path.stat()
@@ -41,7 +41,7 @@ class UnixPath:
         self._identity = (status.st_dev, status.st_ino)
 
     def remove(self) -> None:
-        """Remove it, unless somebody else made another one there since."""
+        """Removes the file, unless somebody else made another one there since."""
         with contextlib.suppress(FileNotFoundError):
             status = self._path.stat()
             if (status.st_dev, status.st_ino) == self._identity:
@@ -49,7 +49,9 @@ class UnixPath:
 
 
 def bind_unix(path: Path, mode: int = UNIX_MODE, handed: socket.socket | None = None) -> tuple[socket.socket, UnixPath]:
-    """A unix socket at a path that does not listen yet. One that nobody listens on is replaced. Blocks.
+    """Returns a unix socket at a path, which does not listen yet, and its file.
+
+    One that nobody listens on is replaced. Blocks.
 
     `handed` was bound there by another process, and is taken unless its file is gone, without which nobody finds it.
 
@@ -74,7 +76,7 @@ def bind_unix(path: Path, mode: int = UNIX_MODE, handed: socket.socket | None = 
 
 
 def _remove_stale(path: Path) -> None:
-    """Remove a socket that nobody listens on: one left behind by a process that was killed."""
+    """Removes a socket that nobody listens on: one left behind by a process that was killed."""
     try:
         if not stat.S_ISSOCK(path.lstat().st_mode):
             raise PathTaken("something other than a socket is there")
@@ -93,7 +95,9 @@ def _remove_stale(path: Path) -> None:
 
 
 def reason_of(error: OSError | PathTaken, *, path: bool = False) -> str:
-    """Why an address, or a path, cannot be listened on: the system's words, without numbers and without asyncio's."""
+    """Returns why an address, or a path, cannot be listened on: in the system's words, not asyncio's,
+    without numbers.
+    """
     if isinstance(error, PathTaken):
         return str(error)
     if error.errno is None or error.errno not in errno.errorcode:
@@ -104,10 +108,10 @@ def reason_of(error: OSError | PathTaken, *, path: bool = False) -> str:
 
 
 def in_use(address: str) -> bool:
-    """Whether somebody listens on an address, or on its port at every address; False when that cannot be found out.
+    """Returns whether somebody listens on an address, or on its port at every address; False if that is not known.
 
-    For sockets that let others in beside them (SO_REUSEPORT): two strangers would share what comes in. Blocks while a
-    name is resolved.
+    It is for sockets that let others in beside them (SO_REUSEPORT): two strangers would share what comes in. Blocks
+    while a name is resolved.
     """
     host, port = split_host_port(address)
     try:
@@ -122,7 +126,9 @@ def in_use(address: str) -> bool:
 
 
 def address_fault(address: str) -> str:
-    """Why this machine cannot listen on `host:port` whatever the port; empty when it can. Takes no port for that.
+    """Returns why this machine cannot listen on `host:port` whatever the port; empty when it can.
+
+    It takes no port for that.
 
     Blocks while a name is resolved.
     """
@@ -138,7 +144,7 @@ def address_fault(address: str) -> str:
 
 
 def path_fault(path: Path) -> str:
-    """Why no unix socket can be made at a path whatever is there now; empty when it can."""
+    """Returns why no unix socket can be made at a path whatever is there now; empty when it can."""
     if not path.parent.is_dir():
         return _PATH_HINTS[errno.ENOENT]
     return "" if os.access(path.parent, os.W_OK | os.X_OK) else _PATH_HINTS[errno.EACCES]

@@ -1,5 +1,6 @@
-"""A socket as a Duplex: TCP, TLS or unix, accepted or dialled, with a bounded read buffer; a splice may take it
-over.
+"""A socket as a Duplex: TCP, TLS or unix, accepted or dialed, with a bounded read buffer.
+
+A splice may take it over.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from tunnel.aio.sockets.tcp import abort_with_reset, end_in_order
 from tunnel.core.wire.errors import Code, StreamBusy, StreamClosed, StreamError, StreamReset
 
 READ_BUFFER_BYTES = 64 * 1024
-"""What a connection may send ahead of its reader before reading pauses: a head, and a little of what follows it."""
+"""How many bytes may come ahead of the reader before reading pauses: a head, and a little of what follows it."""
 _TCP_OPTIONS = (
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -26,7 +27,8 @@ _TCP_OPTIONS = (
     (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15),
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4),
 )
-"""A silent peer that vanished (power, network) is noticed within two minutes; else its stream would stay for ever.
+"""The options of a TCP socket. A silent peer that vanished (power, network) is noticed within two minutes; else its
+stream would stay for ever.
 
 No TCP_USER_TIMEOUT: Linux applies it to a peer that is there and only does not read, too.
 """
@@ -38,16 +40,16 @@ class TlsPeer(NamedTuple):
     uri: str | None
     """The one spiffe:// name in it; None when there is no certificate, or it has none or several."""
     serial: str
-    """Its serial number in lower-case hexadecimal; empty without a certificate."""
+    """The serial number of the certificate in lower-case hexadecimal; empty without a certificate."""
     until: datetime | None
-    """When it ends; None without a certificate."""
+    """When the certificate ends; None without one."""
 
 
 class UnixPeer(NamedTuple):
     """Who opened the other end of a unix socket, as the kernel tells it (SO_PEERCRED)."""
 
     pid: int
-    """0: a process that cannot be seen from here, as in another container."""
+    """The id of the process; 0 when it cannot be seen from here, as in another container."""
     uid: int
     gid: int
 
@@ -60,13 +62,13 @@ class Detached(NamedTuple):
 
     transport: asyncio.Transport
     leftover: bytes
-    """What was read from it and not taken yet."""
+    """What was read from the socket and not taken yet."""
     at_eof: bool
-    """Whether its peer finished behind that."""
+    """Whether the socket's peer finished behind that."""
 
 
 class Conn(asyncio.Protocol):
-    """One connection; see `Duplex`."""
+    """One connection, which reads and writes as `Duplex` says."""
 
     def __init__(self, on_made: Callable[[Conn], None] | None = None) -> None:
         """`on_made` is called when the connection is up (after the TLS handshake)."""
@@ -82,32 +84,33 @@ class Conn(asyncio.Protocol):
         self._write_paused = False
         self._read_paused = False
         self._in_order = False
-        """This side closes it behind its last word: no reset."""
+        """Whether this side closes it behind its last word, so that there is no reset."""
         self._closed = asyncio.get_running_loop().create_future()
         self.settled = False
-        """What it is for is known, and under way: it was detached, or its handler says so."""
+        """Whether what the connection is for is known and under way: it was detached, or its handler says so."""
         self.peer = ""
-        """The other end for logs: `192.0.2.1:5000`, or `uid 1000` on a unix socket. Also when it is gone, which is when
-        the socket no longer tells."""
+        """The other end for logs: `192.0.2.1:5000`, or `uid 1000` on a unix socket. It stays when the connection is
+        gone, which is when the socket no longer tells.
+        """
 
     # Public
 
     @property
     def transport(self) -> asyncio.Transport:
-        """The transport; exists once the connection was made."""
+        """Returns the transport, which exists once the connection was made."""
         assert self._transport is not None
         return self._transport
 
     @property
     def tls_peer_spiffe(self) -> str | None:
-        """The one spiffe:// URI of a verified client certificate; None without one."""
+        """Returns the one spiffe:// URI of a verified client certificate; None without one."""
         certificate: dict[str, Any] = self.transport.get_extra_info("peercert") or {}
         uris = [value for kind, value in certificate.get("subjectAltName", ()) if kind == "URI"]
         return uris[0] if len(uris) == 1 and uris[0].startswith("spiffe://") else None
 
     @property
     def tls_peer(self) -> TlsPeer:
-        """What the client's certificate says; taken out of it at each call."""
+        """Returns what the client's certificate says; it is read anew at each call."""
         certificate: dict[str, Any] = self.transport.get_extra_info("peercert") or {}
         if not certificate:
             return NO_CERTIFICATE
@@ -116,12 +119,17 @@ class Conn(asyncio.Protocol):
 
     @property
     def unix_peer(self) -> UnixPeer | None:
-        """Who is at the other end of a unix socket; None on any other."""
+        """Returns who is at the other end of a unix socket; None on any other."""
         sock = self.transport.get_extra_info("socket")
         return unix_peer(sock) if sock is not None and sock.family == socket.AF_UNIX else None
 
     async def read(self, max_bytes: int = 65536) -> bytes:
-        """Wait for bytes; `b""` when the other side finished. See `Duplex.read`."""
+        """Waits for bytes and returns up to `max_bytes`; `b""` when the other side finished. See `Duplex.read`.
+
+        Raises:
+            StreamReset, StreamClosed: the connection was reset, or closed by this side.
+            StreamBusy: another task is reading.
+        """
         while not self._chunks:
             if self._error is not None:
                 raise self._error
@@ -145,27 +153,32 @@ class Conn(asyncio.Protocol):
         return chunk
 
     async def first_bytes(self, max_bytes: int) -> bytes:
-        """What the other side sent along with its first packet, up to `max_bytes`; it stays to be read.
+        """Returns what the other side sent along with its first packet, up to `max_bytes`; it stays to be read.
 
-        Waits for one turn of the event loop and no longer: empty is an answer too.
+        It waits for one turn of the event loop and no longer: empty is an answer too.
         """
         if not self._chunks:
             await asyncio.sleep(0)
         return self._chunks[0][:max_bytes] if self._chunks else b""
 
     def skip(self, count: int) -> None:
-        """Drop bytes from the start of what waits to be read: `first_bytes` gave them."""
+        """Drops bytes from the start of what waits to be read; `first_bytes` has returned them."""
         if count:
             self._chunks[0] = self._chunks[0][count:]
             self._buffered -= count
 
     def unread(self, data: bytes) -> None:
-        """Give back what was read: the next read returns it first."""
+        """Gives back what was read: the next read returns it first."""
         self._chunks.appendleft(data)
         self._buffered += len(data)
 
     async def write(self, data: bytes | memoryview) -> None:
-        """Hand over bytes, waiting while the other side is slow. See `Duplex.write`."""
+        """Hands bytes over, and waits while the other side is slow. See `Duplex.write`.
+
+        Raises:
+            StreamReset, StreamClosed: the bytes may not arrive.
+            StreamBusy: another task is writing.
+        """
         if self._error is not None:
             raise self._error
         if self._sent_eof or self.transport.is_closing():
@@ -183,24 +196,24 @@ class Conn(asyncio.Protocol):
             raise self._error
 
     async def write_eof(self) -> None:
-        """Finish this direction. TLS has no half-close in asyncio: there `aclose` ends both."""
+        """Finishes this direction. TLS has no half-close in asyncio: there `aclose` ends both."""
         if not self._sent_eof and not self.transport.is_closing() and self.transport.can_write_eof():
             self.transport.write_eof()
         self._sent_eof = True
 
     def close(self) -> None:
-        """Close behind what was written; the rest is done in the background."""
+        """Closes the connection behind what was written; the rest is done in the background."""
         if self._error is None:
             self._in_order = True
         if self._transport is not None:
             self._transport.close()
 
     async def aclose(self) -> None:
-        """Close, as a Duplex does."""
+        """Closes the connection, as a Duplex does."""
         self.close()
 
     def reset(self, code: Code = Code.CANCELLED, text: str = "") -> None:
-        """Close at once: the other side sees RST. `code` and `text` stay on this side."""
+        """Closes the connection at once: the other side sees RST. `code` and `text` stay on this side."""
         if self._error is None:
             self._error = StreamClosed(text or "reset by this side", code)
         self._in_order = False
@@ -209,10 +222,10 @@ class Conn(asyncio.Protocol):
         self._wake()
 
     def detach(self) -> Detached:
-        """Hand the socket to a splice; reading is paused.
+        """Hands the socket to a splice; reading is paused.
 
         Raises:
-            StreamReset: the connection is gone already.
+            StreamReset, StreamClosed: the connection is gone already.
         """
         if self._error is not None:
             raise self._error
@@ -225,17 +238,17 @@ class Conn(asyncio.Protocol):
 
     @property
     def closed(self) -> asyncio.Future[None]:
-        """Done when the connection is gone. Do not cancel it."""
+        """Returns a future that is done when the connection is gone. Do not cancel it."""
         return self._closed
 
     async def lost(self) -> None:
-        """Wait until the connection is gone, without reading."""
+        """Waits until the connection is gone, without reading."""
         await asyncio.shield(self._closed)
 
     # Internal - called by the event loop
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The connection is up."""
+        """Takes the transport: the connection is up."""
         assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
         self._transport = transport  # type: ignore[assignment]
         self.peer = _peer(self.transport)
@@ -244,7 +257,7 @@ class Conn(asyncio.Protocol):
             self._on_made(self)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes came."""
+        """Keeps bytes that came for the reader, and pauses reading when there are many."""
         self._chunks.append(data)
         self._buffered += len(data)
         if self._buffered > READ_BUFFER_BYTES and not self._read_paused:
@@ -253,23 +266,23 @@ class Conn(asyncio.Protocol):
         self._wake_reader()
 
     def eof_received(self) -> bool:
-        """The other side finished; a plain socket stays open for our direction."""
+        """Notes that the other side finished; a plain socket stays open for our direction."""
         self._eof = True
         self._wake_reader()
         return self.transport.get_extra_info("ssl_object") is None
 
     def pause_writing(self) -> None:
-        """The transport's buffer is full."""
+        """Makes the writer wait: the transport's buffer is full."""
         self._write_paused = True
 
     def resume_writing(self) -> None:
-        """The transport's buffer has room."""
+        """Lets the writer go on: the transport's buffer has room."""
         self._write_paused = False
         if self._writer is not None and not self._writer.done():
             self._writer.set_result(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection is gone, but for the socket itself."""
+        """Ends reads and writes: the connection is gone, but for the socket itself."""
         if exc is None and self._in_order:
             end_in_order(self.transport)
         if self._error is None and (exc is not None or not self._eof):
@@ -291,19 +304,22 @@ class Conn(asyncio.Protocol):
 
 @functools.lru_cache(maxsize=1024)
 def certificate_time(text: str) -> datetime:
-    """Returns a moment as `ssl` writes it; to read one takes 7 us, and the same ones come again and again."""
+    """Returns the moment that `ssl` writes as `text`.
+
+    To read one takes 7 us, and the same ones come again and again.
+    """
     return datetime.fromtimestamp(ssl.cert_time_to_seconds(text), UTC)
 
 
 def reset_of(error: Exception) -> StreamReset:
-    """The stream error for a socket that failed."""
+    """Returns the stream error for a socket that failed."""
     if isinstance(error, ssl.SSLError):
         return StreamReset("TLS failed on the local connection", Code.CONNECTION_RESET)
     return StreamReset("the local connection was reset", Code.CONNECTION_RESET)
 
 
 def unix_peer(sock: socket.socket) -> UnixPeer:
-    """Who opened the other end of a unix socket; unix(7)."""
+    """Returns who opened the other end of a unix socket; see unix(7)."""
     return UnixPeer._make(struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)))
 
 
@@ -315,7 +331,7 @@ def _peer(transport: asyncio.Transport) -> str:
 
 
 def _tune(transport: asyncio.Transport) -> None:
-    """Send small writes at once, and notice a TCP peer that vanished."""
+    """Makes a TCP socket send small writes at once, and notice a peer that vanished."""
     sock = transport.get_extra_info("socket")
     if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
         # The event loop's own stand-in would make a socket object for each option.
@@ -328,7 +344,7 @@ def _tune(transport: asyncio.Transport) -> None:
 
 
 def format_address(address: object) -> str:
-    """A socket address as people write it; empty for none."""
+    """Returns a socket address as people write it; empty for none."""
     if isinstance(address, tuple) and len(address) >= 2:
         host, port = str(address[0]), address[1]
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

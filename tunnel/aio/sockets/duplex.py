@@ -1,4 +1,4 @@
-"""The one shape of a two-way byte channel: a tunnel stream, a socket, anything HTTP or a splice may run over."""
+"""The one shape of a two-way byte channel: a tunnel stream, a socket, anything that HTTP or a splice may run over."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from tunnel.core.wire.errors import Code
 
 
 class Duplex(Protocol):
-    """Ordered bytes both ways, with half-close, and resets that are never mistaken for an end.
+    """A channel of ordered bytes both ways, with half-close, and resets that are never mistaken for an end.
 
     One task may read and one may write at a time. Cancelling a `read` loses no byte. Failures are `StreamError`s.
     """
 
     async def read(self, max_bytes: int = 65536) -> bytes:
-        """Wait for bytes; `b""` means that the other side finished cleanly.
+        """Waits for bytes and returns up to `max_bytes`; `b""` means that the other side finished cleanly.
 
         Raises:
             StreamReset: the other side, or its socket, was reset.
@@ -23,7 +23,7 @@ class Duplex(Protocol):
         ...
 
     async def write(self, data: bytes | memoryview) -> None:
-        """Hand over bytes, waiting while the other side is slow.
+        """Hands bytes over, and waits while the other side is slow.
 
         Raises:
             StreamReset, SessionLost, StreamClosed: the bytes may not arrive.
@@ -31,13 +31,13 @@ class Duplex(Protocol):
         ...
 
     async def write_eof(self) -> None:
-        """Say that no more bytes follow; reading goes on. Queued bytes are delivered first."""
+        """Says that no more bytes follow; reading goes on. Queued bytes are delivered first."""
         ...
 
     async def aclose(self) -> None:
-        """End it: a clean end where both directions were finished or what was written can still be delivered."""
+        """Ends the channel, cleanly where both directions were finished or what was written can still be delivered."""
         ...
 
     def reset(self, code: Code = Code.CANCELLED, text: str = "") -> None:
-        """End it at once in both directions; the other side sees a reset, never a clean end."""
+        """Ends the channel at once in both directions; the other side sees a reset, never a clean end."""
         ...

@@ -20,12 +20,13 @@ from tunnel.core.streams.budget import Budget
 from tunnel.core.wire.errors import Code, StreamError
 
 MAX_HEAD_BYTES = 64 * 1024
-"""Request or status line with all headers."""
+"""The longest head: the request or status line with all headers."""
 MAX_LONG_HEAD_BYTES = 1024 * 1024
-"""The same, where an exec's command rides in the request line: what Kubernetes' servers take (Go's
-DefaultMaxHeaderBytes)."""
+"""The longest head where an exec's command rides in the request line, as Kubernetes' servers take it (Go's
+DefaultMaxHeaderBytes).
+"""
 MAX_DRAIN_BYTES = 64 * 1024
-"""Unread request body that is worth reading to keep a connection alive."""
+"""How much of an unread request body is worth reading to keep a connection alive."""
 READ_BYTES = 64 * 1024
 
 
@@ -52,17 +53,17 @@ class Headers:
         self._items = [(name.lower(), value) for name, value in items]
 
     def get(self, name: str) -> str | None:
-        """The first value of a field, None when it is absent."""
+        """Returns the first value of a field; None when it is absent."""
         wanted = name.lower()
         return next((value for key, value in self._items if key == wanted), None)
 
     def getlist(self, name: str) -> list[str]:
-        """Every value of a field that may come on several lines."""
+        """Returns every value of a field that may come on several lines."""
         wanted = name.lower()
         return [value for key, value in self._items if key == wanted]
 
     def tokens(self, name: str) -> list[str]:
-        """The members of a comma-separated field, lower case: `Connection: keep-alive, Upgrade`."""
+        """Returns the members of a comma-separated field in lower case: of `Connection: keep-alive, Upgrade`, two."""
         return [token for value in self.getlist(name) for part in value.split(",") if (token := part.strip().lower())]
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
@@ -81,33 +82,33 @@ class Request:
 
     method: str
     target: str
-    """As it came: still percent-encoded, with the query."""
+    """The target as it came: still percent-encoded, with the query."""
     headers: Headers
 
     @property
     def path(self) -> str:
-        """The target without its query, decoded."""
+        """Returns the target without its query, decoded."""
         return unquote(self.raw_path)
 
     @property
     def raw_path(self) -> str:
-        """The target without its query, as it came; of one with a host in it (RFC 9112 3.2.2) what is behind that."""
+        """Returns the target without its query, as it came, and without a host (RFC 9112 3.2.2)."""
         scheme, has_host, rest = self.target.partition("?")[0].partition("://")
         return f"/{rest.partition('/')[2]}" if has_host and scheme.isalpha() else self.target.partition("?")[0]
 
     @property
     def raw_query(self) -> str:
-        """The query as it came, without the question mark."""
+        """Returns the query as it came, without the question mark."""
         return self.target.partition("?")[2]
 
     @property
     def query(self) -> list[tuple[str, str]]:
-        """The decoded query in its order; names may repeat."""
+        """Returns the decoded query in its order; names may repeat."""
         return parse_qsl(self.raw_query, keep_blank_values=True)
 
     @property
     def upgrade(self) -> str | None:
-        """The protocol that the client wants to switch to, as it wrote it, or None."""
+        """Returns the protocol that the client wants to switch to, as it wrote it; None when it wants none."""
         return self.headers.get("upgrade") if "upgrade" in self.headers.tokens("connection") else None
 
 
@@ -130,13 +131,14 @@ class ServerConnection:
     """
 
     def __init__(self, duplex: Duplex, max_head_bytes: int = MAX_HEAD_BYTES, long_heads: Budget | None = None) -> None:
-        """Take a connection over.
+        """Takes a connection over.
 
         Args:
             duplex: the connection.
-            max_head_bytes: of a request; a longer one is answered with 431.
+            max_head_bytes: the longest head of a request; a longer one is answered with 431.
             long_heads: what heads take that are longer than MAX_HEAD_BYTES, while they come and as long as their
-                requests are served; those of all connections together. The caller must `release` at the end.
+                requests are served; those of all connections together. The caller must `release` at the end. None
+                sets no such bound.
         """
         self._duplex = duplex
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=max_head_bytes + READ_BYTES)
@@ -146,7 +148,9 @@ class ServerConnection:
         self._head_only = False
 
     async def next_request(self) -> Request | None:
-        """Wait for a request; None when the connection ends here. A malformed one has been answered with its error.
+        """Waits for a request; None when the connection ends here.
+
+        A malformed request has been answered with its error.
 
         Raises:
             StreamError: the connection was reset.
@@ -165,7 +169,7 @@ class ServerConnection:
         return Request(event.method.decode("ascii"), event.target.decode("ascii", "replace"), _headers(event))
 
     async def read_body(self, max_bytes: int) -> bytes:
-        """The whole body of the request.
+        """Reads the whole body of the request and returns it.
 
         Raises:
             HttpError: it is longer than `max_bytes` (status 413), broken, or ends early.
@@ -183,7 +187,7 @@ class ServerConnection:
         return bytes(body)
 
     async def respond(self, status: int, headers: HeaderItems = (), body: bytes = b"", reason: str = "") -> None:
-        """Answer with a whole body; to a HEAD request only its length is sent.
+        """Answers with a whole body; to a HEAD request only its length is sent.
 
         Raises:
             StreamError: the client is gone.
@@ -196,7 +200,7 @@ class ServerConnection:
         await self.finish()
 
     async def start(self, status: int, headers: HeaderItems = (), reason: str = "") -> None:
-        """Begin a streamed answer; without a Content-Length it is chunked.
+        """Begins a streamed answer; without a Content-Length it is chunked.
 
         Raises:
             StreamError: the client is gone.
@@ -205,7 +209,7 @@ class ServerConnection:
         await self._send(h11.Response(status_code=status, headers=_raw(items), reason=_reason(status, reason)))
 
     async def send(self, chunk: bytes) -> None:
-        """Send a part of the body.
+        """Sends a part of the body.
 
         Raises:
             StreamError: the client is gone.
@@ -214,7 +218,7 @@ class ServerConnection:
             await self._send(h11.Data(data=chunk))
 
     async def finish(self) -> None:
-        """End a streamed answer.
+        """Ends a streamed answer.
 
         Raises:
             StreamError: the client is gone.
@@ -222,7 +226,7 @@ class ServerConnection:
         await self._send(h11.EndOfMessage())
 
     async def upgrade(self, headers: HeaderItems, reason: str = "") -> bytes:
-        """Switch protocols; from here on the duplex belongs to the caller.
+        """Switches protocols; from here on the duplex belongs to the caller.
 
         Returns:
             What the client sent behind its request, to be read before the duplex.
@@ -238,7 +242,7 @@ class ServerConnection:
         return self._h11.trailing_data[0]
 
     async def accept_connect(self) -> bytes:
-        """Answer a CONNECT request with 200 and no header; from here on the duplex belongs to the caller.
+        """Answers a CONNECT request with 200 and no header; from here on the duplex belongs to the caller.
 
         Returns:
             What the client sent behind its request, to be read before the duplex.
@@ -250,7 +254,7 @@ class ServerConnection:
         return self._h11.trailing_data[0]
 
     async def wait_client_gone(self) -> None:
-        """Return when the client ends or resets the connection; for use beside a long answer.
+        """Returns when the client ends or resets the connection; for use beside a long answer.
 
         Bytes of a further request are kept for `next_request`; once these are many, this only waits.
         """
@@ -267,7 +271,7 @@ class ServerConnection:
         await asyncio.get_running_loop().create_future()
 
     def release(self) -> None:
-        """Give back what the head of the last request took of `long_heads`."""
+        """Gives back what the head of the last request took of `long_heads`."""
         if self._taken is not None:
             budget, count = self._taken
             budget.release(count)
@@ -275,7 +279,7 @@ class ServerConnection:
 
     @property
     def answered(self) -> bool:
-        """Whether the answer to the current request has begun, so that no other can be given."""
+        """Returns whether the answer to the current request has begun, so that no other can be given."""
         return self._h11.our_state not in (h11.IDLE, h11.SEND_RESPONSE)
 
     # Internal
@@ -302,7 +306,11 @@ class ServerConnection:
         await _send(self._h11, self._duplex, event)
 
     def _check_head(self, head_bytes: int) -> None:
-        """A head is `head_bytes` long so far, and not complete."""
+        """Checks a head that is `head_bytes` long so far, and not complete.
+
+        Raises:
+            HttpError: it is too long, or no memory is left for long heads.
+        """
         if head_bytes > self._max_head_bytes:
             raise HttpError(f"the request's head is longer than {self._max_head_bytes} bytes", 431)
         if self._long_heads is None or head_bytes <= MAX_HEAD_BYTES:
@@ -321,7 +329,7 @@ class ServerConnection:
         await self.respond(error.status, [("content-type", content_type), ("connection", "close")], body)
 
     def _fault_body(self, error: HttpError) -> tuple[str, bytes]:
-        """How a request that cannot be read is answered: content type and body."""
+        """Returns how a request that cannot be read is answered: content type and body."""
         return "text/plain; charset=utf-8", f"{error.text}\n".encode()
 
 
@@ -333,7 +341,7 @@ class ClientConnection:
         self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=max_head_bytes)
 
     async def request(self, method: str, target: str, headers: HeaderItems = (), body: bytes = b"") -> Response:
-        """Send a request and wait for the head of its answer; 101 means that the duplex is the caller's.
+        """Sends a request and returns the head of its answer; 101 means that the duplex is the caller's.
 
         Raises:
             HttpError: the answer is not HTTP, or the server ended before it.
@@ -352,7 +360,7 @@ class ClientConnection:
         return await self._read_head()
 
     async def read_chunk(self) -> bytes:
-        """Wait for a part of the answer's body; `b""` is its proper end.
+        """Waits for a part of the answer's body and returns it; `b""` is its proper end.
 
         Raises:
             HttpError: the body is broken, or the server ended in the middle of it.
@@ -365,7 +373,7 @@ class ClientConnection:
         return b""
 
     async def read_body(self, max_bytes: int) -> bytes:
-        """The whole body of the answer.
+        """Reads the whole body of the answer and returns it.
 
         Raises:
             HttpError: it is longer than `max_bytes`, or broken.
@@ -379,7 +387,7 @@ class ClientConnection:
         return bytes(body)
 
     def trailing_data(self) -> bytes:
-        """After a 101: what the server sent behind its head, to be read before the duplex."""
+        """Returns what the server sent behind the head of a 101, to be read before the duplex."""
         return self._h11.trailing_data[0]
 
     # Internal
@@ -412,7 +420,7 @@ def _reason(status: int, reason: str) -> bytes:
 async def _next_event(
     connection: h11.Connection, duplex: Duplex, check_head: Callable[[int], None] | None = None
 ) -> h11.Event:
-    """`check_head` is told how long the event is so far, each time that it is not complete."""
+    """Waits for the next event. `check_head` is told how long it is so far, each time that it is not complete."""
     waiting = len(connection.trailing_data[0])
     while True:
         try:

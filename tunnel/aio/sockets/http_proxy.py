@@ -1,4 +1,5 @@
-"""Which HTTP proxy leads to a server, by the conventions of curl, and how it is asked; for everything that dials out.
+"""Finds the HTTP proxy that leads to a server, by the conventions of curl, and how it is asked; for all
+that dials out.
 
 The variables, and what stands in them, are those of curl 7.86 and later for a TLS connection: `https_proxy`,
 `HTTPS_PROXY`, `all_proxy`, `ALL_PROXY` in this order, and the exceptions in `no_proxy` or `NO_PROXY`
@@ -17,13 +18,13 @@ from urllib.parse import quote, unquote, urlsplit
 from tunnel.core.wire.faults import PROXY_INVALID, FaultError
 
 NO_PROXY = "none"
-"""In place of a URL: no proxy, whatever the environment says."""
+"""Stands in place of a URL for no proxy, whatever the environment says."""
 VARIABLES = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
 EXCEPTIONS = ("no_proxy", "NO_PROXY")
 DEFAULT_PORT = 1080
-"""Of a proxy without a port, as curl has it."""
+"""The port of a proxy whose URL has none, as curl has it."""
 MAX_ANSWER_BYTES = 16 * 1024
-"""Of the proxy's answer to CONNECT."""
+"""The longest answer of a proxy to CONNECT."""
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _HOST = re.compile(r"[A-Za-z0-9._:-]+")
 _SEPARATORS = re.compile(r"[\s,]+")
@@ -41,25 +42,25 @@ class HttpProxy:
     """A proxy that is asked with CONNECT."""
 
     host: str
-    """Without brackets."""
+    """The host, without brackets."""
     port: int
     user: str | None = None
-    """None: the proxy is asked without credentials."""
+    """The user; None when the proxy is asked without credentials."""
     password: str = field(default="", repr=False)
     source: str
-    """Where it is named: `https_proxy`, `[cloud] proxy`, `--proxy`."""
+    """The place that names it: `https_proxy`, `[cloud] proxy`, `--proxy`."""
 
     def __str__(self) -> str:
         return f"proxy {_host_port(self.host, self.port)} (from {self.source})"
 
     @property
     def url(self) -> str:
-        """With the password, for gRPC and for a file that only its owner reads."""
+        """Returns the URL with the password, for gRPC and for a file that only its owner reads."""
         credentials = "" if self.user is None else f"{quote(self.user, '')}:{quote(self.password, '')}@"
         return f"http://{credentials}{_host_port(self.host, self.port)}"
 
     def request(self, host: str, port: int) -> bytes:
-        """What is sent to it for a connection to a server."""
+        """Returns what is sent to the proxy for a connection to a server."""
         target = _host_port(host, port)
         lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
         if self.user is not None:
@@ -68,7 +69,7 @@ class HttpProxy:
         return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
     def refusal(self, head: bytes, host: str, port: int) -> str | None:
-        """Why it does not connect, by the head of its answer; None when it does."""
+        """Returns why the proxy does not connect, by the head of its answer; None when it does."""
         status = _STATUS_LINE.match(head)
         if status is None:
             return f"the {self} does not answer as an HTTP proxy"
@@ -82,14 +83,14 @@ class HttpProxy:
 
 
 def proxy_for(host: str, given: str | None, source: str, environment: Mapping[str, str]) -> HttpProxy | None:
-    """The proxy for a TLS connection; None when there is none, or the host is an exception.
+    """Returns the proxy for a TLS connection; None when there is none, or the host is an exception.
 
     Args:
-        host: that is dialled; name or address, without brackets.
+        host: the host that is dialed; name or address, without brackets.
         given: `http://[user:password@]host[:port]`, "none", or None for what the environment says. The exceptions of
             the environment hold for both, as they do for `curl --proxy`.
-        source: where `given` comes from, for error texts.
-        environment: variables.
+        source: the place that `given` comes from, for error texts.
+        environment: the variables of the environment.
 
     Raises:
         ProxyUnusable: the proxy that would be used cannot be.
@@ -104,7 +105,7 @@ def proxy_for(host: str, given: str | None, source: str, environment: Mapping[st
 
 
 def parse_proxy(url: str, source: str) -> HttpProxy:
-    """Read a proxy's URL; without a scheme it is HTTP.
+    """Reads a proxy's URL; one without a scheme is HTTP.
 
     Raises:
         ProxyUnusable: it cannot be used.
@@ -138,10 +139,10 @@ def parse_proxy(url: str, source: str) -> HttpProxy:
 
 
 def is_exception(host: str, exceptions: str) -> bool:
-    """Whether `no_proxy` names a host.
+    """Returns whether `no_proxy`, whose value is `exceptions`, names a host.
 
-    It is `*`, or a list with commas or blanks: names, which stand for what is below them too, with or without a dot in
-    front; addresses; and networks such as 10.0.0.0/8. A port in it matches nothing.
+    The value is `*`, or a list with commas or blanks: names, which stand for what is below them too, with or without a
+    dot in front; addresses; and networks such as 10.0.0.0/8. A port in it matches nothing.
     """
     if exceptions == "*":
         return True

@@ -1,4 +1,4 @@
-"""The nearest thing to RST that a unix socket has.
+"""Closes a unix socket in the way that is nearest to RST.
 
 When it is closed while something of its peer lies unread in it, the peer gets ECONNRESET behind all that it has yet
 to read (net/unix/af_unix.c, `unix_release_sock`); else an end of file, as after a clean close. So a socket that is to
@@ -13,20 +13,20 @@ import os
 import socket
 
 WAIT_S = 0.1
-"""How long a peer may say something. One that uploads or types does within that; one that only reads waits in vain."""
+"""Seconds that a peer may take to say something. One that uploads or types does; one that only reads waits in vain."""
 
 
 def is_unix(transport: asyncio.Transport) -> bool:
-    """Whether this is for a transport's socket."""
+    """Returns whether a transport's socket is a unix socket, which is closed in this way."""
     sock = transport.get_extra_info("socket")
     return sock is not None and sock.family == socket.AF_UNIX
 
 
 class LastWord:
-    """Closes one unix socket that way."""
+    """Closes one unix socket in that way."""
 
     def __init__(self, transport: asyncio.Transport) -> None:
-        """`transport`: not closing."""
+        """Begins at once; `transport` must not be closing yet."""
         loop = asyncio.get_running_loop()
         transport.pause_reading()
         self._transport = transport
@@ -36,7 +36,7 @@ class LastWord:
         self._timer = loop.call_later(WAIT_S, self._close)
 
     def cancel(self) -> None:
-        """The socket is gone otherwise."""
+        """Stops waiting: the socket is gone otherwise."""
         self._timer.cancel()
         if self._watched != -1:
             asyncio.get_running_loop().remove_reader(self._watched)

@@ -41,12 +41,12 @@ LINGER_BYTES = 4 * 1024 * 1024
 bytes would reset that word away, and Go's clients tell of the reset that they wrote into, not of what they can read."""
 WARN_EVERY_S = 10.0
 RESERVED_FILES = 32
-"""Descriptors that connections leave to the daemon's own files and dials. Without any left, uvloop would accept and
+"""How many descriptors connections leave to the daemon's own files and dials. Without any left, uvloop would accept and
 close: an end that looks clean, where a reset is due.
 """
 
 Handler = Callable[[Conn], Awaitable[None]]
-"""Owns a connection; it is closed when the handler returns, and a StreamError that comes out is no fault."""
+"""Serves a connection, which is closed when the handler returns. A StreamError that comes out of it is no fault."""
 
 
 class ListenFailed(PartFailed):
@@ -57,14 +57,14 @@ class ListenFailed(PartFailed):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What one front end takes. Whoever comes above a limit is reset."""
+    """How many connections one front end takes. Whoever comes above a limit is reset."""
 
     connections: int = 8192
-    """At once; with two descriptors a connection this stays within a limit of 20,000 files."""
+    """The most connections at once; with two descriptors a connection this stays within a limit of 20,000 files."""
     per_address: int = 1024
-    """TLS connections of one IPv4 address or IPv6 /64, so that one client cannot take all there are."""
+    """The most TLS connections of one IPv4 address or IPv6 /64, so that one client cannot take all there are."""
     handshakes_per_address: int = 64
-    """Of these, how many may be in their handshake: it is what costs us, and strangers can begin it."""
+    """How many of these may be in their handshake: it is what costs us, and strangers can begin it."""
     handshake_timeout_s: float = HANDSHAKE_TIMEOUT_S
 
 
@@ -106,15 +106,15 @@ class Listener:
         self._refused = 0
         self._warned_s = float("-inf")
         self.ports: list[int] = []
-        """Bound TCP ports, in the order of the calls."""
+        """The bound TCP ports, in the order of the calls."""
 
     @property
     def connections(self) -> int:
-        """Connections that are being served."""
+        """Returns how many connections are being served."""
         return len(self._tasks)
 
     async def listen_tcp(self, address: str, tls: ssl.SSLContext | None = None) -> None:
-        """Listen on `host:port`; port 0 takes a free one. All TLS of one listener has one context.
+        """Listens on `host:port`; port 0 takes a free one. All TLS of one listener has one context.
 
         Raises:
             ListenFailed: the address cannot be bound.
@@ -139,7 +139,7 @@ class Listener:
             self.ports.append(bound[0].getsockname()[1])
 
     async def listen_unix(self, path: Path, mode: int = UNIX_MODE) -> None:
-        """Listen on a unix socket. A socket that nobody listens on any more is replaced.
+        """Listens on a unix socket. A socket that nobody listens on any more is replaced.
 
         Raises:
             ListenFailed: the path is in use, is something else, or cannot be made.
@@ -158,22 +158,22 @@ class Listener:
         await self._opened(server, sock)
 
     def renew_context(self, context: ssl.SSLContext) -> None:
-        """New connections are shown this one's certificate; those that run keep what they were shown."""
+        """Shows new connections the certificate of this context; those that run keep what they were shown."""
         if self._context is not None:
             self._context = context
 
     @property
     def undecided(self) -> int:
-        """Connections that were accepted and have not come to what they are for: in their handshake, or in their first
-        request.
+        """Returns how many connections were accepted and have not come to what they are for: they are in their
+        handshake, or in their first request.
         """
         return sum(not conn.settled for conn in self._fresh) + self._handshakes.total()
 
     def close(self, *, for_good: bool = False) -> None:
-        """Accept no more connections; those that run go on. What is being opened is closed as soon as it is open.
+        """Accepts no more connections; those that run go on. What is being opened is closed as soon as it is open.
 
-        `for_good`: nobody is to listen here in this process' place, be it a process that takes over or the next one
-        that the service manager starts.
+        With `for_good`, nobody will listen here in this process' place: neither a process that takes over nor the next
+        one that the service manager starts.
         """
         self._accepting = False
         lasting = self._kept.outlive and not for_good
@@ -187,7 +187,7 @@ class Listener:
         self._paths.clear()
 
     async def aclose(self) -> None:
-        """Accept no more, and end the connections that run."""
+        """Accepts no more connections, and ends those that run."""
         self._closed = True
         self.close()
         await self._tasks.aclose()
@@ -247,7 +247,7 @@ class Listener:
     # Internal - for _Visit
 
     def enter(self, address: str) -> str:
-        """Count a TLS connection; returns why it may not come in, or nothing."""
+        """Counts a TLS connection; returns why it may not come in, empty when it may."""
         limits = self._limits
         if self._by_address.total() >= limits.connections:
             return "too many connections"
@@ -260,11 +260,11 @@ class Listener:
         return ""
 
     def secured(self, address: str) -> None:
-        """Its handshake is over, one way or the other."""
+        """Counts one handshake less: it is over, one way or the other."""
         _decrement(self._handshakes, address)
 
     def left(self, address: str) -> None:
-        """It is gone."""
+        """Counts one connection less: it is gone."""
         _decrement(self._by_address, address)
 
     def failed(self, address: str, fault: HandshakeFault) -> None:
@@ -285,7 +285,7 @@ class Listener:
         )
 
     def refuse(self, transport: asyncio.Transport, reason: str) -> None:
-        """Reset a connection above a limit, and say so now and then."""
+        """Resets a connection above a limit, and says so now and then."""
         abort_with_reset(transport)
         self._refused += 1
         now_s = asyncio.get_running_loop().time()
@@ -302,7 +302,7 @@ class Listener:
 
 
 class _Visit:
-    """One TLS connection at the gate: what it was counted as is taken back once, however it ends."""
+    """One TLS connection at the gate. What it was counted as is taken back once, however it ends."""
 
     __slots__ = ("_address", "_handshaking", "_listener")
 
@@ -337,7 +337,9 @@ class _Visit:
 
 
 def _lack_of_files(transport: asyncio.Transport) -> str:
-    """Why an accepted connection cannot stay, or nothing: the kernel gives it the lowest number that is free."""
+    """Returns why an accepted connection cannot stay, or nothing: the kernel gives it the lowest number
+    that is free.
+    """
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if transport.get_extra_info("socket").fileno() < limit - RESERVED_FILES:
         return ""
@@ -345,7 +347,7 @@ def _lack_of_files(transport: asyncio.Transport) -> str:
 
 
 def _client_of(address: object) -> str:
-    """What counts as one client: an IPv4 address, or an IPv6 /64, of which a client has 2^64 addresses."""
+    """Returns what counts as one client: an IPv4 address, or an IPv6 /64, of which a client has 2^64 addresses."""
     if not isinstance(address, tuple):
         return ""
     host = ipaddress.ip_address(str(address[0]).partition("%")[0])
@@ -363,7 +365,7 @@ def _decrement(counter: Counter[str], key: str) -> None:
 
 
 async def _linger(conn: Conn) -> None:
-    """Finish our direction, and let the client finish its own before the socket goes."""
+    """Finishes our direction, and lets the client finish its own before the socket goes."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(LINGER_S):
             await conn.write_eof()
@@ -373,7 +375,7 @@ async def _linger(conn: Conn) -> None:
 
 
 async def _undo(binding: asyncio.Future[tuple[socket.socket, UnixPath]]) -> None:
-    """Whoever wanted it does not any more, and a thread cannot be called off."""
+    """Closes what a binding makes: whoever wanted it does not any more, and a thread cannot be called off."""
     with contextlib.suppress(OSError, PathTaken):
         sock, made = await binding
         sock.close()

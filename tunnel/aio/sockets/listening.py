@@ -19,18 +19,18 @@ from tunnel.core.wire.faults import HANDED_LISTENER_UNUSED
 _log = structlog.get_logger("tunnel.listener")
 
 Address = tuple[int, object]
-"""Family and socket address, as `getaddrinfo` has them; of a unix socket its path as text."""
+"""The family and the socket address, as `getaddrinfo` has them; of a unix socket its path as text."""
 
 
 class ListeningSockets:
-    """See the module."""
+    """The listening sockets of one daemon; see the module."""
 
     def __init__(self, handed: Iterable[Handed] = (), *, managed: bool = False, holding: bool = False) -> None:
-        """Take over what was handed.
+        """Takes over what was handed.
 
         Args:
             handed: listening sockets by the names of their listeners.
-            managed: whether the service manager is to keep them, if it does: whoever says so takes what it hands back.
+            managed: whether the service manager should keep them, if it can: whoever says so takes what it hands back.
             holding: whether another process still accepts on them; nothing is accepted until `release`.
         """
         self._handed = [(one.name, socket.socket(fileno=one.descriptor)) for one in handed]
@@ -39,26 +39,26 @@ class ListeningSockets:
         self._holding = holding
         self._held: list[Callable[[], Awaitable[None]]] = []
         self._gone: set[str] = set()
-        """Names under which the service manager is to keep nothing any more, to be told at `release`."""
+        """The names under which the service manager must keep nothing any more, to be told at `release`."""
         self._handed_over = False
 
     # Public
 
     @property
     def outlive(self) -> bool:
-        """Whether somebody has the sockets when this process is gone; the files of unix sockets are theirs, then."""
+        """Returns whether somebody has the sockets after this process, and with them the files of unix sockets."""
         return self._handed_over or self._holding or self._managed
 
     def open_now(self) -> list[Handed]:
-        """What is open, for a process that takes over."""
+        """Returns what is open, for a process that takes over."""
         return [Handed(name, sock.fileno()) for sock, name in self._open.items() if sock.fileno() != -1]
 
     def hand_over(self) -> None:
-        """Another process has them all."""
+        """Notes that another process has them all."""
         self._handed_over = True
 
     async def release(self) -> None:
-        """The process that accepted on them has let go: begin."""
+        """Begins to accept, since the process that accepted on them has let go."""
         self._holding = False
         for name in self._gone:
             forget_descriptors(name)
@@ -70,7 +70,7 @@ class ListeningSockets:
             await begin()
 
     def drop_unclaimed(self, wanted: Iterable[str]) -> None:
-        """Close what was handed for listeners that there are no more; `wanted`: the names of those that there are."""
+        """Closes what was handed for listeners that are gone; `wanted` are the names of those that there are."""
         names = {descriptor_name(name) for name in wanted}
         for name, sock in [(name, sock) for name, sock in self._handed if name not in names]:
             self._drop(name, sock, "the configuration has no such listener")
@@ -78,14 +78,14 @@ class ListeningSockets:
     # Public - for listeners
 
     async def begin(self, start: Callable[[], Awaitable[None]]) -> None:
-        """Start to accept, now or as soon as nobody else does."""
+        """Starts to accept, now or as soon as nobody else does."""
         if self._holding:
             self._held.append(start)
         else:
             await start()
 
     def bind_tcp(self, listener: str, addresses: Sequence[Address]) -> list[socket.socket]:
-        """A socket for each of these addresses: the one that was handed for it, or a new one.
+        """Returns a socket for each of these addresses: the one that was handed for it, or a new one.
 
         What was handed for this listener and is none of them is closed first: it may be in the way.
 
@@ -108,18 +108,18 @@ class ListeningSockets:
         return [*handed.values(), *made]
 
     def claim_unix(self, listener: str, path: Path) -> socket.socket | None:
-        """The socket that was handed for a path; None when there is none."""
+        """Returns the socket that was handed for a path; None when there is none."""
         return next(iter(self._claim(listener, [(socket.AF_UNIX, str(path))]).values()), None)
 
     def opened(self, listener: str, sock: socket.socket) -> None:
-        """A listener has this socket now."""
+        """Notes that a listener has this socket now."""
         name = descriptor_name(listener)
         self._open[sock] = name
         if not self._holding:
             self._keep(name, sock)
 
     def closed(self, sock: socket.socket, *, for_good: bool) -> None:
-        """A listener has it no more. `for_good`: nobody is to have it in this one's place."""
+        """Notes that a listener has this socket no more. With `for_good`, nobody will have it in this one's place."""
         name = self._open.pop(sock, None)
         if name is not None and for_good:
             self._forget(name)
@@ -174,7 +174,7 @@ class ListeningSockets:
 
 
 def _fits(sock: socket.socket, bound: object, wanted: Address) -> bool:
-    """Whether a socket is bound where it is wanted; port 0 is any port."""
+    """Returns whether a socket is bound where it is wanted; port 0 is any port."""
     family, address = wanted
     if sock.family != family or sock.type != socket.SOCK_STREAM:
         return False
@@ -188,7 +188,7 @@ def _listens(sock: socket.socket) -> bool:
 
 
 def _bound(family: int, address: object) -> socket.socket | None:
-    """A new socket; None where the machine has no such family, as for one of a name's addresses."""
+    """Returns a new socket; None where the machine has no such family, as for one of a name's addresses."""
     try:
         sock = socket.socket(family, socket.SOCK_STREAM)
     except OSError:

@@ -1,4 +1,4 @@
-"""A daemon's page for machines: `/metrics` for Prometheus, `/livez` and `/readyz` for whoever restarts it.
+"""A daemon's pages for machines: `/metrics` for Prometheus, `/livez` and `/readyz` for whoever restarts it.
 
 Plain HTTP, meant for loopback or a network of the operator's own: it tells how busy the daemon is, and no secrets.
 """
@@ -12,13 +12,13 @@ from tunnel.aio.sockets.conn import Conn
 from tunnel.aio.sockets.http1 import Request, ServerConnection
 
 IDLE_S = 60.0
-"""How long a scraper may keep a connection between two requests."""
+"""Seconds that a scraper may keep a connection between two requests."""
 _TEXT = ("content-type", "text/plain; charset=utf-8")
 _METRICS = ("content-type", "text/plain; version=0.0.4; charset=utf-8")
 
 
 class MetricsEndpoint:
-    """Answers a listener's connections."""
+    """Answers the connections of a listener with these pages."""
 
     def __init__(
         self,
@@ -27,13 +27,13 @@ class MetricsEndpoint:
         remarks: Callable[[], Sequence[str]],
         checks: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
-        """What the pages say.
+        """Sets what the pages say.
 
         Args:
-            render: the metrics in Prometheus' text format.
-            not_ready: why no work is taken; empty when it is.
-            remarks: what else an operator should know of, a line each; it does not count against readiness.
-            checks: what can be asked for by itself, as `/readyz/NAME`: why it is not well, empty when it is.
+            render: returns the metrics in Prometheus' text format.
+            not_ready: returns why no work is taken; empty when it is.
+            remarks: returns what else an operator should know of, a line each; it does not count against readiness.
+            checks: returns what can be asked for by itself, as `/readyz/NAME`: why it is not well, empty when it is.
         """
         self._render = render
         self._not_ready = not_ready
@@ -41,7 +41,7 @@ class MetricsEndpoint:
         self._checks = checks
 
     async def handle(self, conn: Conn) -> None:
-        """Serve a connection to its end."""
+        """Serves a connection to its end."""
         http = ServerConnection(conn)
         try:
             while True:
@@ -72,7 +72,7 @@ class MetricsEndpoint:
                 await http.respond(404, [_TEXT], b"here are /metrics, /livez and /readyz\n")
 
     def _verbose(self, request: Request) -> list[str]:
-        """Each check, as `?verbose` asks for it, in the words of kube-apiserver's page."""
+        """Returns a line for each check, as `?verbose` asks for it, in the words of kube-apiserver's page."""
         if not any(name == "verbose" for name, _ in request.query):
             return []
         return [f"[-]{name} {fault}" if fault else f"[+]{name} ok" for name, fault in sorted(self._checks().items())]

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 _RESET = struct.pack("ii", 1, 0)
-"""struct linger {on, 0 s}."""
+"""struct linger {on, 0 s}: close drops what is unsent and sends RST."""
 _DELIVER = struct.pack("ii", 0, 0)
 """struct linger {off}: close delivers what was written, then FIN."""
 
@@ -29,30 +29,32 @@ P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 
 def reset_when_closed(sock: socket.socket) -> None:
-    """Let a socket that is to listen or to connect end in a reset, also when the process dies."""
+    """Makes a socket that will listen or connect end in a reset, also when the process dies."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
 
 
 def end_in_order(transport: asyncio.Transport) -> None:
-    """Let a socket whose directions both ended as they should be closed with FIN.
+    """Makes a socket whose directions both ended as they should be closed with FIN.
 
-    To be called by its protocol's `connection_lost`: what the transport still held has gone to the kernel by then, and
-    the socket is closed right afterwards. Any earlier, the death of the process would make an end of what is not all.
+    Its protocol's `connection_lost` must call it: what the transport still held has gone to the kernel by then, and the
+    socket is closed right afterwards. Any earlier, the death of the process would make an end of what is not all.
     """
     _linger(transport, _DELIVER)
 
 
 def abort_with_reset(transport: asyncio.Transport) -> None:
-    """Close a transport so that its peer sees RST, never a clean end."""
+    """Closes a transport so that its peer sees RST, never a clean end."""
     _linger(transport, _RESET)
     transport.abort()
 
 
 async def connect_tcp(factory: Callable[[], P], host: str, port: int) -> P:
-    """Connect to the first address of a host that takes the connection. Cancelled, it leaves no socket behind.
+    """Connects to the first address of a host that takes the connection, and returns the protocol that `factory` made.
+
+    Cancelled, it leaves no socket behind.
 
     Raises:
-        OSError: none does; of the last one.
+        OSError: no address takes it; the error is that of the last one.
     """
     loop = asyncio.get_running_loop()
     failure = OSError(f"{host} has no address")
@@ -78,7 +80,7 @@ async def connect_tcp(factory: Callable[[], P], host: str, port: int) -> P:
 
 
 def _literal(host: str, port: int) -> list[tuple[int, object]]:
-    """The family and socket address of a host that is an address; empty for a name, or one with a scope."""
+    """Returns the family and socket address of a host that is an address; empty for a name, or one with a scope."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
@@ -94,7 +96,7 @@ async def _looked_up(host: str, port: int) -> list[tuple[int, object]]:
 
 
 async def _connect(sock: socket.socket, address: object) -> None:
-    """As the event loop's own, which forgets the interface of a link-local address."""
+    """Connects a socket. The event loop's own way would forget the interface of a link-local address."""
     number = sock.connect_ex(address)  # type: ignore[arg-type]  # of getaddrinfo, whatever it is
     if number == errno.EINPROGRESS:
         if not _writable(sock):  # on the box itself it is connected by now

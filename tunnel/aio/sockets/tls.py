@@ -21,26 +21,26 @@ from tunnel.core.wire.spoken import spoken_s
 HANDSHAKE_TIMEOUT_S = 10.0
 
 _raw = memoryview(bytearray(READ_BYTES))
-"""All layers read into this one: a read and its decryption are one step of the event loop."""
+"""The buffer that all layers read into: a read and its decryption are one step of the event loop."""
 
 
 class Gate(Protocol):
     """Watches one connection for whoever counts them."""
 
     def admit(self, transport: asyncio.Transport) -> bool:
-        """Accepted by the kernel; False ends it before anything is read."""
+        """Returns whether a connection that the kernel accepted may stay; False ends it before anything is read."""
         ...
 
     def secured(self) -> None:
-        """The handshake is over."""
+        """Is called when the handshake is over."""
         ...
 
     def failed(self, fault: HandshakeFault) -> None:
-        """There was no handshake, and why."""
+        """Is called when there was no handshake; `reason` is why."""
         ...
 
     def left(self) -> None:
-        """The connection is gone. Always the last call, whatever came before."""
+        """Is called when the connection is gone. It is always the last call, whatever came before."""
         ...
 
 
@@ -62,15 +62,15 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
         server_name: str | None = None,
         handshake_timeout_s: float = HANDSHAKE_TIMEOUT_S,
     ) -> None:
-        """Use as the protocol of a raw transport.
+        """Prepares one end, to be used as the protocol of a raw transport.
 
         Args:
             context: certificates, and how they are checked.
-            application: told of the connection when `gate` has let it in and the handshake is over.
+            application: is told of the connection when `gate` has let it in and the handshake is over.
             gate: see there.
             server_side: whether the other side speaks first.
             server_name: as a client, whose certificate is expected; None as a server.
-            handshake_timeout_s: from the connection to the end of the handshake.
+            handshake_timeout_s: seconds from the connection to the end of the handshake.
         """
         super().__init__()
         self._protocol = application
@@ -79,24 +79,24 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
         self._server_side = server_side
         self._tls = TlsMachine(context, server_side=server_side, server_name=server_name)
         self.handshake_fault: ssl.SSLError | None = None
-        """What TLS itself found wrong, when that is why there was no handshake."""
+        """What TLS itself found wrong, when that is why there was no handshake; else None."""
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._made = False
         self._paused = False
         self._raw_eof = False
         self._peer_eof = False
-        """The application was told."""
+        """Whether the application was told of the peer's end."""
         self._sent_eof = False
         self._closing = False
         self._in_order = False
-        """Closed behind our last word: no reset."""
+        """Whether it is closed behind our last word, so that there is no reset."""
         self._failure: Exception | None = None
 
     # Public - asyncio.Transport, for the application
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """See the class."""
+        """Returns what is known under a name, as the class says; `default` when nothing is."""
         if name == "ssl_object":
             return default
         if name == "peercert":
@@ -108,39 +108,39 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
         return self._lower.get_extra_info(name, default)
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        """Hand the application's end to another protocol; pause reading first."""
+        """Hands the application's end to another protocol; pause reading first."""
         self._protocol = protocol
 
     def get_protocol(self) -> asyncio.BaseProtocol:
-        """The application protocol."""
+        """Returns the application protocol."""
         return self._protocol
 
     def is_closing(self) -> bool:
-        """Whether it is closed or on its way to that."""
+        """Returns whether the connection is closed or on its way to that."""
         return self._closing or self._lower.is_closing()
 
     def is_reading(self) -> bool:
-        """Whether the application gets data."""
+        """Returns whether the application gets data."""
         return not self._paused and not self.is_closing()
 
     def pause_reading(self) -> None:
-        """No `data_received` from now on."""
+        """Stops calling `data_received` from now on."""
         self._paused = True
         if not self._raw_eof and self._lower.is_reading():
             self._lower.pause_reading()
 
     def resume_reading(self) -> None:
-        """Go on, with what was decrypted or read before first."""
+        """Goes on, with what was decrypted or read before first."""
         if self._paused:
             self._paused = False
             asyncio.get_running_loop().call_soon(self._deliver)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Encrypt and send; dropped when the direction was finished."""
+        """Encrypts data and sends it; it is dropped when the direction was finished."""
         self.writelines((data,))
 
     def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
-        """Encrypt and send several in one go."""
+        """Encrypts several pieces of data and sends them in one go."""
         if self._sent_eof or self.is_closing():
             return
         try:
@@ -152,17 +152,17 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
         self._flush()
 
     def can_write_eof(self) -> bool:
-        """TLS can end one direction."""
+        """Returns True: TLS can end one direction."""
         return True
 
     def write_eof(self) -> None:
-        """Send `close_notify` behind what was written; reading goes on."""
+        """Sends `close_notify` behind what was written; reading goes on."""
         if self._sent_eof or self.is_closing():
             return
         self._finish()
 
     def close(self) -> None:
-        """End both directions behind what was written."""
+        """Ends both directions behind what was written."""
         if self.is_closing():
             return
         if not self._sent_eof:
@@ -172,28 +172,28 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
         self._lower.close()
 
     def abort(self) -> None:
-        """End at once; what was not sent is lost."""
+        """Ends the connection at once; what was not sent is lost."""
         self._closing = True
         self._in_order = False
         self._tls.forget()
         self._lower.abort()
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        """Limits of the raw transport: nothing else buffers."""
+        """Sets the limits of the raw transport: nothing else buffers."""
         self._lower.set_write_buffer_limits(high, low)
 
     def get_write_buffer_size(self) -> int:
-        """Encrypted bytes that the socket did not take yet."""
+        """Returns how many encrypted bytes the socket did not take yet."""
         return self._lower.get_write_buffer_size()
 
     def get_write_buffer_limits(self) -> tuple[int, int]:
-        """Limits of the raw transport, low and high."""
+        """Returns the limits of the raw transport, low and high."""
         return self._lower.get_write_buffer_limits()
 
     # Internal - asyncio.BufferedProtocol, for the raw transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The raw connection is up: as a server wait for the client's hello, as a client send it."""
+        """Begins when the raw connection is up: as a server waits for the client's hello, as a client sends it."""
         self._transport = transport  # type: ignore[assignment]  # uvloop's transports are no subclasses
         if not self._gate.admit(self._lower):
             self._failure = ConnectionAbortedError("not admitted")
@@ -204,11 +204,11 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
             self._handshake()
 
     def get_buffer(self, _sizehint: int) -> memoryview:
-        """Room for a read."""
+        """Returns room for a read."""
         return _raw
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Encrypted bytes arrived."""
+        """Takes encrypted bytes that arrived."""
         if self._closing:
             return
         self._tls.receive(_raw[:nbytes])
@@ -216,7 +216,7 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
             self._deliver()
 
     def eof_received(self) -> bool:
-        """The socket ended. That is an end only behind `close_notify`; else the connection was cut."""
+        """Takes the end of the socket. That is an end only behind `close_notify`; else the connection was cut."""
         self._raw_eof = True
         if not self._made:
             self._handshake_failed(HandshakeFault(Cause.LEFT, "the other side left during the TLS handshake"))
@@ -225,17 +225,17 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
         return True
 
     def pause_writing(self) -> None:
-        """The raw buffer is full."""
+        """Tells the application that the raw buffer is full."""
         if self._made:
             self._protocol.pause_writing()
 
     def resume_writing(self) -> None:
-        """The raw buffer has room."""
+        """Tells the application that the raw buffer has room."""
         if self._made:
             self._protocol.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection is gone, but for the socket itself."""
+        """Tells the application and the gate that the connection is gone, but for the socket itself."""
         if exc is None and self._in_order:
             end_in_order(self._lower)
         self._closing = True
@@ -255,7 +255,7 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
         return self._transport
 
     def _handshake(self) -> bool:
-        """One step; whether the handshake is over."""
+        """Does one step of the handshake, and returns whether it is over."""
         try:
             if not self._tls.handshake():
                 self._flush()
@@ -293,7 +293,7 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
     # Internal - data
 
     def _deliver(self) -> None:
-        """Give the application what it may have, then read on from the socket if it wants more."""
+        """Gives the application what it may have, then reads on from the socket if it wants more."""
         try:
             while not self._paused and not self.is_closing() and not self._peer_eof:
                 if not self._deliver_some():
@@ -309,7 +309,7 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
             self._lower.resume_reading()
 
     def _deliver_some(self) -> bool:
-        """One call of the application; False when nothing is left to decrypt."""
+        """Calls the application once; returns False when nothing is left to decrypt."""
         protocol = self._protocol
         if not isinstance(protocol, asyncio.BufferedProtocol):
             data = self._tls.open()
@@ -325,7 +325,7 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
         return count > 0
 
     def _on_drained(self) -> None:
-        """Everything that came was delivered: is this the end?"""
+        """Finds out whether this is the end, when everything that came was delivered."""
         if self._tls.peer_finished or (self._raw_eof and self._sent_eof):
             # Many clients answer our close_notify by closing the socket: what ends behind our end is no cut.
             self._peer_eof = True

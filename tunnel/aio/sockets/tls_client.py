@@ -1,4 +1,4 @@
-"""Dials TLS as `tls.py` speaks it; for one end with a certificate of its own, over a context that the caller made."""
+"""Dials TLS as `tls.py` speaks it; for an end with a certificate of its own, over a context that the caller made."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tunnel.aio.sockets.tls import TlsTransport
 async def dial_tls(
     host: str, port: int, context: ssl.SSLContext, *, server_name: str | None = None, handshake_timeout_s: float
 ) -> Conn:
-    """Connect, and complete the handshake. Cancelled, it leaves no socket behind.
+    """Connects, completes the handshake and returns the connection. Cancelled, it leaves no socket behind.
 
     Args:
-        host: name or address to connect to.
-        port: and the port there.
-        context: a client's.
-        server_name: whose certificate is expected; None: `host`'s.
-        handshake_timeout_s: from the connection to the end of the handshake.
+        host: the name or address to connect to.
+        port: the port there.
+        context: a context for clients.
+        server_name: whose certificate is expected; None for that of `host`.
+        handshake_timeout_s: seconds from the connection to the end of the handshake.
 
     Raises:
         ssl.SSLError: TLS failed; ssl.SSLCertVerificationError when the certificate is not good.
@@ -66,4 +66,4 @@ class _Handshake:
             self.over.set_exception(ConnectionAbortedError(fault.text))
 
     def left(self) -> None:
-        """Whoever has the connection is told by it."""
+        """Does nothing: whoever has the connection is told of its end by it."""

@@ -1,4 +1,4 @@
-"""What a TLS listener of a front end shows, and what it asks of its clients."""
+"""The TLS contexts of front ends: what a listener shows, and what it asks of its clients."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ HTTP1 = "http/1.1"
 
 
 def server_context(loaded: LoadedTls, alpn_protocols: Sequence[str] = (HTTP1,)) -> ssl.SSLContext:
-    """A context that asks for a client certificate of the authorities, and lets clients without one in. Blocking.
+    """Returns a context that asks for a client certificate of the authorities, and lets clients without one in.
 
-    `alpn_protocols`: what is offered, best first; a client that names none speaks HTTP/1.1.
+    Blocking.
 
-    New material for a running server is a new context.
+    `alpn_protocols` are offered, best first; a client that names none speaks HTTP/1.1.
+
+    New material for a running server is a new context. Blocking.
 
     Raises:
         CredentialsUnusable: the material cannot be used.
@@ -33,7 +35,7 @@ def server_context(loaded: LoadedTls, alpn_protocols: Sequence[str] = (HTTP1,)) 
 
 
 def anonymous_context(chain_and_key: Path) -> ssl.SSLContext:
-    """A context that asks for no client certificate, with all its own in one file. Blocking.
+    """Returns a context that asks for no client certificate, with its own chain and key in one file. Blocking.
 
     A client that is asked for a certificate may send one that it has for somebody else: Go's do, through a proxy.
 

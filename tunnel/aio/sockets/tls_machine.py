@@ -11,7 +11,7 @@ from collections import deque
 from contextlib import suppress
 
 READ_BYTES = 256 * 1024
-"""At most so much is opened at a time."""
+"""The most bytes that are opened at a time."""
 
 
 class TlsMachine:
@@ -26,7 +26,7 @@ class TlsMachine:
     __slots__ = ("_early", "_incoming", "_outgoing", "connection", "peer_finished", "ready")
 
     def __init__(self, context: ssl.SSLContext, *, server_side: bool = False, server_name: str | None = None) -> None:
-        """Nothing is sent before `handshake`.
+        """Prepares one end. Nothing is sent before `handshake`.
 
         Args:
             context: certificates, and how they are checked.
@@ -41,26 +41,28 @@ class TlsMachine:
         self.ready = False
         self.peer_finished = False
         self._early: deque[bytes] = deque()
-        """Opened before it was asked for; only behind the end of our direction."""
+        """What was opened before it was asked for; only behind the end of our direction."""
 
     # Public - sealed bytes
 
     def receive(self, sealed: bytes | memoryview) -> None:
-        """Takes what came from the socket."""
+        """Takes sealed bytes that came from the socket."""
         self._incoming.write(sealed)
 
     def receive_eof(self) -> None:
-        """The socket has ended: what is read behind all that came is an error now, unless the peer had finished."""
+        """Takes the end of the socket: to read on behind all that came is an error now, unless the peer had
+        finished.
+        """
         self._incoming.write_eof()
 
     def to_send(self) -> bytes:
-        """Returns what is to go to the socket; empty for nothing."""
+        """Returns the sealed bytes that must go to the socket; empty when there are none."""
         return self._outgoing.read() if self._outgoing.pending else b""
 
     # Public - plain bytes
 
     def handshake(self) -> bool:
-        """Goes a step further; returns whether the handshake is over.
+        """Goes a step further in the handshake, and returns whether it is over.
 
         Raises:
             ssl.SSLError: there will be none. `to_send` has the alert that tells the other side.
@@ -83,7 +85,7 @@ class TlsMachine:
             view = view[self.connection.write(view) :]
 
     def open(self) -> bytes:
-        """Returns what one record says; empty when more must arrive first, or the peer has finished.
+        """Returns the plain bytes of one record; empty when more must arrive first, or the peer has finished.
 
         Raises:
             ssl.SSLError: it was tampered with, or cut.
@@ -91,7 +93,8 @@ class TlsMachine:
         return self._early.popleft() if self._early else self._read()
 
     def open_into(self, room: memoryview) -> int:
-        """Opens a record, or as much of it as there is room for, into a buffer; returns how much: 0 as `open` says.
+        """Opens a record into a buffer, or as much as there is room for, and returns how many bytes: 0 as
+        `open` says.
 
         Raises:
             ssl.SSLError: it was tampered with, or cut.
@@ -131,7 +134,7 @@ class TlsMachine:
                 self.connection.unwrap()
 
     def forget(self) -> None:
-        """Nobody reads any more."""
+        """Forgets what was opened and not asked for: nobody reads any more."""
         self._early.clear()
 
     # Internal

@@ -19,13 +19,13 @@ from tunnel.aio.sockets.duplex import Duplex
 from tunnel.aio.sockets.http1 import Request
 
 PING_INTERVAL_S = 30.0
-"""Keeps an idle connection alive in load balancers and NATs on the way; their usual limit is 60 s."""
+"""Seconds between pings, which keep an idle connection alive in load balancers and NATs; their usual limit is 60 s."""
 VERSION = "13"
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A piece of a message: what has come of it so far is not waited for to be whole."""
+    """A piece of a message, which is passed on before the message is whole."""
 
     data: bytes
     finished: bool
@@ -33,17 +33,17 @@ class Part:
 
 
 def key_of(request: Request) -> str | None:
-    """The key of a request that is a proper WebSocket handshake; None for any other."""
+    """Returns the key of a request that is a proper WebSocket handshake; None for any other."""
     key = request.headers.get("sec-websocket-key")
     proper = (request.upgrade or "").lower() == "websocket" and request.headers.get("sec-websocket-version") == VERSION
     return key if proper and key else None
 
 
 def accept_headers(key: str, protocol: str | None) -> list[tuple[str, str]]:
-    """The headers of the 101.
+    """Returns the headers of the 101 that accepts a handshake.
 
     Args:
-        key: the request's.
+        key: the key of the request.
         protocol: the one that was chosen of those that the client offers; None when it offers none.
     """
     headers = [
@@ -69,7 +69,7 @@ class WebSocket:
         self._pongs: deque[bytes] = deque(maxlen=1)
 
     async def parts(self) -> AsyncIterator[Part]:
-        """What the client sends, until it closes or breaks the WebSocket protocol.
+        """Yields what the client sends, until it closes or breaks the WebSocket protocol.
 
         Raises:
             StreamError: the connection was reset.
@@ -89,7 +89,7 @@ class WebSocket:
             self._websocket.receive_data(data)
 
     async def send_bytes(self, *messages: bytes) -> None:
-        """Send binary messages in one write, waiting while the client is slow.
+        """Sends binary messages in one write, and waits while the client is slow.
 
         Raises:
             StreamError: the client is gone.
@@ -97,7 +97,7 @@ class WebSocket:
         await self._send(*(BytesMessage(data=data) for data in messages))
 
     async def send_text(self, text: str) -> None:
-        """Send a text message, waiting while the client is slow.
+        """Sends a text message, and waits while the client is slow.
 
         Raises:
             StreamError: the client is gone.
@@ -105,7 +105,7 @@ class WebSocket:
         await self._send(TextMessage(data=text))
 
     async def keep_alive(self) -> None:
-        """Answer pings and send some; runs until it is cancelled.
+        """Answers pings and sends some; runs until it is cancelled.
 
         Apart from the receiver, which must go on reading while a client that sends does not take our bytes.
 
@@ -125,7 +125,7 @@ class WebSocket:
             await self._send(event)
 
     async def close(self) -> None:
-        """Send the close of the WebSocket and the end of our bytes.
+        """Sends the close of the WebSocket and the end of our bytes.
 
         Raises:
             StreamError: the client is gone.

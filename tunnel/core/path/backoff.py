@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 QUICK_RETRIES = 64
-"""Links lost soon after they came up that are dialled again at once; a bad hour of a mobile link has fewer."""
+"""How many links lost soon after they came up are dialed again at once; a bad hour of a mobile link has fewer."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Backoff:
-    """Delays between attempts.
+    """The delays between attempts to dial.
 
     The first try after a loss comes at once but for a small jitter, so that a server's restart is not met by all
     agents in one instant; then full jitter over an exponential range ("Exponential Backoff And Jitter", AWS
@@ -19,23 +19,26 @@ class Backoff:
     """
 
     random: Callable[[], float]
-    """Uniform in [0, 1)."""
+    """Returns a number that is uniform in [0, 1)."""
     first_s: float = 0.2
     base_s: float = 0.5
     early_cap_s: float = 3.0
-    """Ceiling of the first attempts: a server that restarts has all its agents back 3 s after it listens again."""
+    """The longest delay of the first attempts: all agents are back 3 s after a server that restarts listens again."""
     early_attempts: int = 20
-    """On average half a minute of trying."""
+    """How many attempts the early ceiling holds for: on average half a minute of trying."""
     cap_s: float = 30.0
     stable_s: float = 30.0
-    """A link that held so long is well. One lost sooner is dialled again at once too, but not for ever: a server that
-    accepts and drops must not be dialled in a tight loop.
+    """A link that held so long counts as well. One lost sooner is dialed again at once too, but not for ever: a server
+    that accepts and drops must not be dialed in a tight loop.
     """
     attempts: int = 0
     quick_left: int = QUICK_RETRIES
 
     def next_delay(self, advised_s: float = 0.0) -> float:
-        """Seconds to wait before the next attempt; not less than what the server advised, spread over half more."""
+        """Counts an attempt and returns the seconds to wait before it.
+
+        That is never less than `advised_s`, what the server advised, which is spread over half more; 0.0 is no advice.
+        """
         self.attempts += 1
         if self.attempts == 1:
             delay = self.first_s * self.random()
@@ -52,7 +55,10 @@ class Backoff:
         return min(self.cap_s, self.early_cap_s * 2.0 ** min(late, 16))
 
     def connected_for(self, duration_s: float) -> None:
-        """Tells how long the last link held, after its handshake."""
+        """Takes how long the last link held after its handshake, in seconds.
+
+        The next dial comes at once, unless too many links in a row were lost soon.
+        """
         if duration_s >= self.stable_s:
             self.quick_left = QUICK_RETRIES
         if self.quick_left > 0:

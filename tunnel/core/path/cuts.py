@@ -1,11 +1,11 @@
-"""Whether a queue shrinks when less is put in flight: one that does not is none of ours."""
+"""Tells whether a queue shrinks when less is put in flight. A queue that does not is not of our making."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 REAL_CUT = 0.5
-"""In flight must have shrunk to so much before a delay that stayed is held against the path."""
+"""The share that in flight must have shrunk to before a delay that stayed is held against the path."""
 
 
 class _Cut(NamedTuple):
@@ -18,7 +18,7 @@ class _Cut(NamedTuple):
 
 
 class Cuts:
-    """The cuts in a row that were made for one queue; the longest of it is what they are judged by."""
+    """The cuts in a row that were made for one queue. They are judged by the queue when it was longest."""
 
     __slots__ = ("_first",)
 
@@ -26,11 +26,13 @@ class Cuts:
         self._first: _Cut | None = None
 
     def forget(self) -> None:
-        """The queue is gone, or the path is another: the next cut is the first of a row."""
+        """Forgets the row, so that the next cut is the first of another: the queue is gone, or the path is another."""
         self._first = None
 
     def in_vain(self, rtt_s: float, in_flight_bytes: int, window_bytes: float) -> float | None:
-        """Takes a queue that is too long, for which the window is about to be cut.
+        """Tells whether the cuts so far were in vain.
+
+        It is called for a queue that is too long, before the window is cut.
 
         Args:
             rtt_s: the round trip with this queue.

@@ -20,7 +20,7 @@ own, while nothing that is paced by acks comes in packets so small.
 
 
 def clock_us(now: float) -> int:
-    """Returns a time in microseconds as it travels: modulo 2^32."""
+    """Returns a time as it travels: in microseconds, modulo 2^32."""
     return int(now * 1e6) & 0xFFFFFFFF
 
 
@@ -30,7 +30,7 @@ class SentPacket:
     __slots__ = ("in_flight_bytes", "message", "sent_s", "seq")
 
     def __init__(self, seq: int, message: bytes, sent_s: float, in_flight_bytes: int) -> None:
-        """`in_flight_bytes`: what was on its way with it, itself included."""
+        """`in_flight_bytes` is what was on its way when the packet was sent, itself included."""
         self.seq = seq
         self.message = message
         self.sent_s = sent_s
@@ -58,22 +58,25 @@ class Outbox:
 
     @property
     def kept_bytes(self) -> int:
-        """Memory held for packets that may have to be sent again."""
+        """Returns how many bytes of packets are held because they may have to be sent again."""
         again = range(self._sent + 1, self.last_seq + 1)
         return self.in_flight_bytes + sum(len(self._kept[seq].message) for seq in again)
 
     @property
     def unacked_packets(self) -> int:
-        """Packets sent on this carrier and not acknowledged."""
+        """Returns how many packets were sent on this carrier and are not acknowledged."""
         return self._sent - self.acked
 
     @property
     def has_resends(self) -> bool:
-        """Whether packets of an earlier carrier are still to be sent on this one; nothing newer may pass them."""
+        """Returns whether packets of an earlier carrier are still to be sent on this one.
+
+        Nothing newer may pass them.
+        """
         return self._sent < self.last_seq
 
     def next_seq(self) -> int:
-        """Returns the number of the packet that is being built."""
+        """Takes the next sequence number, for the packet that is being built, and returns it."""
         self.last_seq += 1
         return self.last_seq
 
@@ -84,7 +87,7 @@ class Outbox:
         self._sent = seq
 
     def resend(self, now: float) -> bytes:
-        """Returns the next packet of an earlier carrier, as it was: an old ack is ignored (PROTO 4.4)."""
+        """Returns the next packet of an earlier carrier, unchanged: the peer ignores the old ack in it (PROTO 4.4)."""
         self._sent += 1
         packet = self._kept[self._sent]
         packet.sent_s = now
@@ -111,29 +114,29 @@ class Outbox:
 
     @property
     def oldest_sent_s(self) -> float | None:
-        """When the oldest packet that waits for its ack was sent on this carrier; None: none waits."""
+        """Returns when the oldest packet that waits for its ack was sent on this carrier; None when none waits."""
         return self._kept[self.acked + 1].sent_s if self.acked < self._sent else None
 
     def may_resume_at(self, peer_received: int) -> bool:
-        """Returns whether a peer that received up to there can go on: all that it lacks is here."""
+        """Returns whether a peer that has every packet up to this one can go on: all that it lacks is kept here."""
         return self.acked <= peer_received <= self.last_seq
 
     def restart(self, peer_received: int) -> None:
-        """A new carrier: drop what the peer has, queue the rest to be sent again."""
+        """Begins on a new carrier: drops what the peer has, and queues the rest to be sent again."""
         for seq in range(self.acked + 1, peer_received + 1):
             del self._kept[seq]
         self.acked = self._sent = peer_received
         self.in_flight_bytes = 0
 
     def clear(self) -> None:
-        """The session is over: nothing will be sent again."""
+        """Drops every packet: the session is over, and nothing will be sent again."""
         self._kept.clear()
         self.acked = self._sent = self.last_seq
         self.in_flight_bytes = 0
 
 
 class Inbox:
-    """What arrived, and what the peer has yet to be told of it."""
+    """Counts the packets that arrived, and what the peer has yet to be told of them."""
 
     __slots__ = (
         "_max_ack_delay_s", "_newest_s", "_unacked", "_unacked_bytes", "ack_now", "ack_timer_s", "last_received",
@@ -142,9 +145,9 @@ class Inbox:
     def __init__(self, max_ack_delay_s: float) -> None:
         self.last_received = 0
         self.ack_now = False
-        """An ack is due; it waits for nothing but the carrier."""
+        """Whether an ack is due, and waits for nothing but the carrier."""
         self.ack_timer_s: float | None = None
-        """When an ack becomes due; None when it is already, or when the peer knows everything."""
+        """When an ack becomes due; None when it is due already, or when the peer knows everything."""
         self._max_ack_delay_s = max_ack_delay_s
         self._unacked = 0
         self._unacked_bytes = 0
@@ -169,19 +172,19 @@ class Inbox:
             self.ack_timer_s = now + self._max_ack_delay_s
 
     def on_timer(self, now: float) -> None:
-        """Time has passed: a single packet has waited long enough."""
+        """Makes the ack of a single packet due once it has waited long enough."""
         if self.ack_timer_s is not None and self.ack_timer_s <= now:
             self.ack_now = True
             self.ack_timer_s = None
 
     def take_ack(self, now: float) -> Ack:
-        """Returns the ack for a packet that goes out now."""
+        """Returns the ack for a packet that goes out now. After it nothing is left to tell."""
         delay_us = int(max(0.0, now - self._newest_s) * 1e6) if self._unacked else 0
         self.restart()
         return Ack(self.last_received, min(delay_us, 0xFFFFFFFF), clock_us(self._newest_s))
 
     def restart(self) -> None:
-        """The peer knows everything: an ack goes out, or a handshake has just told it."""
+        """Notes that the peer knows everything: an ack goes out, or a handshake has just told it."""
         self.ack_now = False
         self.ack_timer_s = None
         self._unacked = self._unacked_bytes = 0

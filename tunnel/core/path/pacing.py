@@ -51,48 +51,56 @@ from tunnel.core.path.delay import PathDelay
 from tunnel.core.path.spans import Round, Span
 
 INITIAL_WINDOW_BYTES = 16 * 1024
-"""As TCP's first window (RFC 6928, 10 segments)."""
+"""The first window, as TCP's (RFC 6928, 10 segments)."""
 MIN_PACKET_BYTES = 1400
-"""Frames are not cut below a segment: 11 ms at 1 Mbit/s."""
+"""The least size of a packet: frames are not cut below a segment. It takes 11 ms at 1 Mbit/s."""
 MIN_WINDOW_BYTES = 4 * MIN_PACKET_BYTES
 PACKET_TIME_S = 0.004
-"""A packet should not take the link for longer, so that what is interactive gets its turn."""
+"""A packet should not take the link for longer than this, so that what is interactive gets its turn."""
 TARGET_BASE_S = 0.002
-"""Queue that covers delayed acks. A packet's time is added, so that the link always has the next one, and jitter."""
+"""The queue that covers delayed acks. A packet's time is added, so that the link always has the next one,
+and jitter.
+"""
 SPREAD_ACKS = 8
-"""A round of fewer says nothing of jitter."""
+"""A round of fewer acks says nothing of jitter."""
 MAX_JITTER_SHARE = 0.1
-"""So much of the least round trip is left to jitter at most; with none, 20 ms of it cost half the rate at 50 ms."""
+"""The most of the least round trip that is left to jitter, as a share; with none, 20 ms of it cost half the rate at 50
+ms.
+"""
 BASE_AGE_S = 10.0
 LEAST_BASE_AGE_S = 1.0
-"""The same for a window that is as small as it gets, and may be so for a delay that is not ours."""
+"""What BASE_AGE_S is for a window that is as small as it gets, and may be so because of a delay that is not ours."""
 TICK_S = 0.02
-"""Processes that share a processor wait for one another for some milliseconds: less would show only that."""
+"""The least length of a tick. Processes that share a processor wait for one another for some milliseconds: a shorter
+tick would show only that.
+"""
 TICK_ACKS = 4
-"""Acks that must show a queue; one alone may be the jitter of a radio link."""
+"""How many acks must show a queue; one alone may be the jitter of a radio link."""
 SETTLING_ROUNDS = 2
-"""After the start, until the bursts are gone that it came in."""
+"""How many rounds SETTLING takes after the start, until the bursts of the start are gone."""
 PROBE_ROUNDS = 2
 UNUSED_S = 1.0
 UNUSED_SHARE = 0.25
 TESTED = 0.75
-"""In flight must have come so near the window before it grows further."""
+"""The share of the window that in flight must have reached before the window grows further."""
 PACED_BELOW_BYTES_PER_S = 12.5e6
-"""100 Mbit/s: beyond it clumps are shorter than the waits of a busy processor, and timers would cost too much."""
+"""The rate below which packets are paced, 100 Mbit/s. Beyond it clumps are shorter than the waits of a busy processor,
+and timers would cost too much.
+"""
 PACE_GAIN = 1.25
-"""How much faster than the window goes round packets may leave: pacing must not be what holds back the rate."""
+"""How much faster than one window in a round trip packets may leave: pacing must not be what holds back the rate."""
 START_PACE_GAIN = 2.0
 
 
 class Mode(Enum):
-    """What a pacer is doing; the numbers are those of the text above."""
+    """What a pacer is doing. The numbers are those of the text at the top of this file."""
 
     NEW = "new"
     """Nothing was acknowledged yet; the first ack begins STARTING."""
     STARTING = "starting"
     """4: the window grows by what is acknowledged."""
     SETTLING = "settling"
-    """5: acks pass unheeded."""
+    """5: acks of what left in bursts pass unheeded."""
     STEERING = "steering"
     """6: the law moves the window."""
     PROBING = "probing"
@@ -102,7 +110,7 @@ class Mode(Enum):
 
 
 class PacingStatistics(NamedTuple):
-    """Figures of the pacer."""
+    """Figures of a pacer."""
 
     window_bytes: int
     base_rtt_s: float
@@ -120,22 +128,25 @@ class Pacer:
     )  # fmt: skip
 
     def __init__(self, max_window_bytes: int, max_packet_bytes: int) -> None:
-        """Nothing is known of the path. The window stays within one maximum, `packet_bytes` within the other."""
+        """Begins with nothing known of the path.
+
+        The window stays within one maximum, `packet_bytes` within the other.
+        """
         self._mode = Mode.NEW
         self._rounds_left = 0
-        """Of a mode that lasts some rounds: SETTLING and both of PROBING."""
+        """How many rounds are left of a mode that lasts some: SETTLING and both kinds of PROBING."""
         self._max_window = float(max_window_bytes)
         self._max_packet = max_packet_bytes
         self._window = float(min(INITIAL_WINDOW_BYTES, max_window_bytes))
         self._unprobed_window = self._window
-        """What the window is after PROBING again."""
+        """What the window becomes again after PROBING."""
         self._delay = PathDelay()
         self._rate = 0.0
-        """0.0: not measured yet."""
+        """Bytes per second; 0.0 before it was measured."""
         self._calm_rounds = 0
-        """Steps of growth in a row while STEERING; the next one's size goes by it."""
+        """How many steps of growth STEERING has made in a row; the size of the next one goes by it."""
         self._grown = False
-        """The last round of STEERING made such a step."""
+        """Whether the last round of STEERING made such a step."""
         self._spread_s = 0.0
         """How far the mean queue of a round lies above its least, smoothed. Beyond a packet's time it is jitter."""
         self._cuts = Cuts()
@@ -144,25 +155,25 @@ class Pacer:
         self._used_s = 0.0
         """When the window was last needed."""
         self._held = False
-        """Bulk has waited for `release_s` and for nothing else."""
+        """Whether bulk has waited for `release_s` and for nothing else."""
         self.release_s = 0.0
-        """When the next bulk may leave."""
+        """When the next bulk may leave, on the session's clock."""
 
     # Public
 
     @property
     def window_bytes(self) -> int:
-        """What may be un-acked."""
+        """Returns how many bytes may be un-acked."""
         return int(self._window)
 
     @property
     def rtt_s(self) -> float:
-        """Smoothed round trip, with our own queue in it; 0.0 before the first ack."""
+        """Returns the smoothed round trip in seconds, with our own queue in it; 0.0 before the first ack."""
         return self._delay.srtt_s
 
     @property
     def packet_bytes(self) -> int:
-        """How large a packet should be at the rate of this link."""
+        """Returns how many bytes a packet should have at the rate of this link."""
         by_rate = self._rate_now() * PACKET_TIME_S
         return int(max(MIN_PACKET_BYTES, min(by_rate, self._window / 4, self._max_packet)))
 
@@ -171,20 +182,23 @@ class Pacer:
         return PacingStatistics(self.window_bytes, self._delay.base_rtt_s, self.rtt_s, self._rate_now(), self._mode)
 
     def blocked(self) -> None:
-        """The window held data back: this round tells something of the link (3)."""
+        """Notes that the window held data back: this round tells something of the link (3)."""
         self._round.blocked = True
         self._held = False
 
     def held(self) -> None:
-        """Bulk waits for `release_s` and for nothing else: by how much later it leaves is made up for (9)."""
+        """Notes that bulk waits for `release_s` and for nothing else.
+
+        By how much later it leaves is made up for (9).
+        """
         self._held = True
 
     def rests(self) -> None:
-        """No bulk waits: time that passes now is not made up for."""
+        """Notes that no bulk waits: time that passes now is not made up for."""
         self._held = False
 
     def sent(self, count: int, now: float) -> None:
-        """Counts a packet that leaves now: how long the next bulk waits for it (9)."""
+        """Counts a packet of `count` bytes that leaves now, and sets how long the next bulk waits for it (9)."""
         if now - self._used_s > UNUSED_S:
             self._used_s = now
             self._start_anew()
@@ -202,7 +216,7 @@ class Pacer:
         self._delay.sample(rtt_s, ack_delay_s, forward_us, now)
 
     def acknowledged(self, seq: int, count: int, in_flight_bytes: int, last_sent_seq: int, now: float) -> None:
-        """Takes an ack. Its `sample` comes first.
+        """Takes an ack. Call `sample` for it first.
 
         Args:
             seq: the newest packet that it acknowledges.
@@ -225,7 +239,7 @@ class Pacer:
 
     @property
     def _growing(self) -> bool:
-        """Whether no queue was seen yet, or none since all started anew."""
+        """Returns whether no queue was seen yet, or none since all started anew."""
         mode = self._mode
         return mode is Mode.STARTING or mode is Mode.PROBING_START or mode is Mode.NEW
 
@@ -234,7 +248,7 @@ class Pacer:
         return self._mode is Mode.PROBING or self._mode is Mode.PROBING_START
 
     def _start_anew(self) -> None:
-        """3."""
+        """Starts anew after a time in which the window was hardly used (3)."""
         self._window = min(self._window, float(INITIAL_WINDOW_BYTES))
         self._rate = 0.0
         self._calm_rounds = 0
@@ -243,7 +257,7 @@ class Pacer:
             self._mode = Mode.STARTING
 
     def _begin_settling(self) -> None:
-        """5."""
+        """Goes over to SETTLING (5)."""
         self._mode = Mode.SETTLING
         self._rounds_left = SETTLING_ROUNDS
 
@@ -256,7 +270,7 @@ class Pacer:
         self._start_round(last_sent_seq, now)
 
     def _begin_probing(self) -> None:
-        """7."""
+        """Halves the window, to see the empty path (7)."""
         least = self._window <= MIN_WINDOW_BYTES
         half = min(self._window, self._rate * self._delay.base_rtt_s) / 2
         self._unprobed_window = self._window
@@ -286,7 +300,7 @@ class Pacer:
         self._round = Round(now, end_seq, follows_blocked=self._round.blocked)
 
     def _learn(self, seq: int, count: int, in_flight_bytes: int, last_sent_seq: int, now: float) -> None:
-        """Takes an ack that counts."""
+        """Takes an ack that says something of the link, and ends the tick and the round that are over with it."""
         tick, round_, growing = self._tick, self._round, self._growing
         for span in (tick, round_):
             span.add(count, in_flight_bytes, self._delay.queue_s, self._delay.rtt_s)
@@ -359,7 +373,7 @@ class Pacer:
         return TARGET_BASE_S + packet_s + jitter_s
 
     def _fitting(self, span: Span) -> float:
-        """The window that makes the queue what it should be (2)."""
+        """Returns the window that makes the queue what it should be (2)."""
         base = self._delay.base_rtt_s
         return span.in_flight_bytes * (base + self._target()) / (base + span.queue_s)
 

@@ -1,10 +1,10 @@
-"""What some acks in a row tell of the path (1 in `pacing.py`)."""
+"""Gathers what some acks in a row tell of the path (1 in `pacing.py`)."""
 
 from __future__ import annotations
 
 
 class Span:
-    """Some acks in a row."""
+    """Some acks in a row, and the least queue and round trip that they show."""
 
     __slots__ = ("acks", "bytes", "in_flight_bytes", "most_in_flight_bytes", "queue_s", "queues_s", "rtt_s", "start_s")
 
@@ -14,16 +14,16 @@ class Span:
         self.bytes = 0
         self.most_in_flight_bytes = 0
         self.queue_s = float("inf")
-        """The least queue that a packet met."""
+        """The least queue that a packet met, in seconds."""
         self.in_flight_bytes = 0
         """What was in flight when that packet left."""
         self.queues_s = 0.0
         self.rtt_s = float("inf")
-        """The least round trip."""
+        """The least round trip, in seconds."""
 
     @property
     def spread_s(self) -> float:
-        """How far the mean queue lies above the least."""
+        """Returns how many seconds the mean queue lies above the least."""
         return self.queues_s / self.acks - self.queue_s
 
     def add(self, count: int, in_flight_bytes: int, queue_s: float, rtt_s: float) -> None:
@@ -46,8 +46,8 @@ class Round(Span):
     def __init__(self, now: float, end_seq: int, *, follows_blocked: bool) -> None:
         super().__init__(now)
         self.end_seq = end_seq
-        """The newest packet that was on its way."""
+        """The number of the newest packet that was on its way at the start."""
         self.blocked = False
-        """The window has held data back: the round tells something of the link."""
+        """Whether the window has held data back: only then the round tells something of the link."""
         self.follows_blocked = follows_blocked
-        """It did so in the round before."""
+        """Whether the window did so in the round before."""

@@ -1,4 +1,4 @@
-"""How much memory receive windows may promise: a pool for a session under a pool for the process."""
+"""Bounds how much memory receive windows may promise: a pool for a session under a pool for the process."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ class Budget:
     """
 
     total_bytes: int
-    """0 refuses every reservation."""
+    """The size of the pool; 0 refuses every reservation."""
     parent: Budget | None = None
-    """The process's pool, when this is a session's."""
+    """The process's pool above this one, a session's; None when there is none."""
     used_bytes: int = 0
 
     @property
     def available_bytes(self) -> int:
-        """What may still be reserved here and in the pools above."""
+        """Returns how many bytes may still be reserved here and in the pools above."""
         own = max(0, self.total_bytes - self.used_bytes)
         return own if self.parent is None else min(own, self.parent.available_bytes)
 
     def initial_window(self, wanted_bytes: int, floor_bytes: int) -> int:
-        """Reserves the window of a new stream: what is wanted while the part for new ones lasts, then the floor; 0
-        when all is gone.
+        """Reserves the window of a new stream and returns its bytes; 0 when all is gone.
+
+        It is up to what is wanted while the part for new windows lasts, and the floor after that.
         """
         window = max(floor_bytes, min(wanted_bytes, self._room_for_new() // 32))
         if window > self.available_bytes:
@@ -38,20 +39,23 @@ class Budget:
         return window
 
     def try_grow(self, extra_bytes: int) -> bool:
-        """Reserves more for a stream that used its window up, if that leaves as much again for others."""
+        """Reserves more for a stream that used its window up, if as much again is left for others.
+
+        Returns whether it did.
+        """
         if extra_bytes > self._room_to_grow() // 2:
             return False
         self.reserve(extra_bytes)
         return True
 
     def reserve(self, count: int) -> None:
-        """Takes bytes here and in the pools above."""
+        """Takes bytes from here and from the pools above, without asking whether they are there."""
         self.used_bytes += count
         if self.parent is not None:
             self.parent.reserve(count)
 
     def release(self, count: int) -> None:
-        """Gives back what was reserved."""
+        """Gives back bytes that were reserved, here and in the pools above."""
         self.used_bytes -= count
         if self.parent is not None:
             self.parent.release(count)

@@ -6,16 +6,19 @@ from collections import deque
 from typing import TypeVar
 
 SMALL_BYTES = 512
-"""Below this what Python adds to a chunk, about 50 bytes, begins to tell."""
+"""Chunks of fewer bytes are small: what Python adds to a chunk, about 50 bytes, begins to tell."""
 RUN_CHUNKS = 64
-"""So many small chunks in a row are joined. Without it a window of 256 KiB filled by twos would take 7 MB."""
+"""How many small chunks in a row are joined. If none were, a window of 256 KiB filled by twos would take 7 MB."""
 
 Chunk = bytes | memoryview
 ChunkT = TypeVar("ChunkT", bytes, Chunk)
 
 
 def append_chunk(chunks: deque[ChunkT], data: bytes, small_run: int) -> int:
-    """Appends a chunk; `small_run` and the result count the small ones at the end of the queue."""
+    """Appends a chunk to a queue, and joins a long run of small ones at its end.
+
+    `small_run` is how many small chunks stand at the end of the queue; their number after this is returned.
+    """
     chunks.append(data)
     if len(data) >= SMALL_BYTES:
         return 0

@@ -1,4 +1,4 @@
-"""The life of a receiving half: bytes that arrived, in order, until a local reader takes them (PROTO 5, 6).
+"""The receiving half of a stream: bytes that arrived, in order, until a local reader takes them (PROTO 5, 6).
 
 Every change of its state is made here; who causes one says so by a method:
 
@@ -21,17 +21,17 @@ from tunnel.core.wire.errors import Code, RemoteProtocolError
 
 @unique
 class Receive(Symbol):
-    """Where the receiving half of a stream stands."""
+    """The states of the receiving half of a stream."""
 
     OPENING = auto()
     OPEN = auto()
     FIN_RECEIVED = auto()
-    """No more comes; bytes may still wait for the reader."""
+    """No more bytes come; some may still wait for the reader."""
 
 
 @unique
 class ReceiveInput(Symbol):
-    """What moves it."""
+    """What changes the state of a receiving half."""
 
     ACCEPTED = auto()
     DATA = auto()
@@ -46,7 +46,7 @@ RECEIVE: dict[tuple[Receive, ReceiveInput], Receive] = {
 
 
 class ReceiveHalf:
-    """Bytes that arrived.
+    """The bytes of one stream that arrived.
 
     It finishes when FIN was received and everything before it was taken, or dropped since nobody reads any more. A
     reset of the stream, by either side, finishes it from any state; then the stream is forgotten, and this with it.
@@ -55,31 +55,31 @@ class ReceiveHalf:
     __slots__ = ("_small_run", "chunks", "queued", "state", "stopped", "window")
 
     def __init__(self, window: ReceiveWindow) -> None:
-        """`window` is the credit that the peer gets."""
+        """`window` holds the credit that the peer gets."""
         self.state = Receive.OPENING
         self.window = window
         self.chunks: deque[bytes] = deque()
         self.queued = 0
-        """Bytes that wait."""
+        """How many bytes wait for the reader."""
         self.stopped = False
-        """Nobody reads any more: what comes is dropped."""
+        """Whether nobody reads any more; what comes is dropped."""
         self._small_run = 0
 
     @property
     def more_may_come(self) -> bool:
-        """Whether the peer may send bytes: the stream is open, and its FIN has not come."""
+        """Returns whether the peer may send bytes: the stream is open, and its FIN has not come."""
         return self.state is Receive.OPEN
 
     @property
     def done(self) -> bool:
-        """Whether it has finished, and nothing waits for the reader."""
+        """Returns whether FIN has come and nothing waits for the reader."""
         return self.state is Receive.FIN_RECEIVED and self.queued == 0
 
     def open_up(self) -> None:
-        """ACCEPT was sent or received.
+        """Opens this half: ACCEPT was sent or received.
 
         Raises:
-            LocalProtocolError: for the second time.
+            LocalProtocolError: it is open already.
         """
         self.state = step_local(RECEIVE, self.state, ReceiveInput.ACCEPTED)
 
@@ -99,13 +99,16 @@ class ReceiveHalf:
             self.queued += len(data)
 
     def start(self, data: bytes) -> None:
-        """Queues what came with OPEN: within any window, and to be read once the stream is connected (PROTO 5.3)."""
+        """Queues the early data that came with OPEN.
+
+        It fits in any window, and is read once the stream is connected (PROTO 5.3).
+        """
         self.window.receive(len(data))
         self.chunks.append(data)
         self.queued = len(data)
 
     def finish(self) -> None:
-        """The peer's FIN.
+        """Takes the peer's FIN.
 
         Raises:
             RemoteProtocolError: a second one, or one before ACCEPT.
@@ -113,19 +116,22 @@ class ReceiveHalf:
         self.state = step_remote(RECEIVE, self.state, ReceiveInput.FIN)
 
     def stop(self) -> bool:
-        """Nobody reads any more. Returns whether the peer is to be told so: not twice, and not behind its FIN."""
+        """Notes that nobody reads any more, and drops what waits.
+
+        Returns whether the peer must be told so: not a second time, and not behind its FIN.
+        """
         tell = not self.stopped and self.more_may_come
         self.stopped = True
         self.drop()
         return tell
 
     def take(self) -> list[bytes]:
-        """Returns everything that has arrived, in order. Credit is granted only when it is consumed."""
+        """Returns everything that has arrived, in order. Credit for it is granted only when it is consumed."""
         chunks = list(self.chunks)
         self.drop()
         return chunks
 
     def drop(self) -> None:
-        """Forgets what waits."""
+        """Drops the bytes that wait."""
         self.chunks.clear()
         self.queued = 0

@@ -1,4 +1,4 @@
-"""What goes into the next packet: control, then interactive streams, then bulk by deficit round robin (PROTO 6.3).
+"""Fills the next packet: control, then interactive streams, then bulk by deficit round robin (PROTO 6.3).
 
 A turn of bulk is a packet, not a frame. On a fast link it holds eight frames: for one stream they are one write to one
 socket, and whoever reads there wakes once; for eight streams, a write and a wake each. On a slow link a packet is no
@@ -17,29 +17,29 @@ from tunnel.core.wire.codec import FRAME_OVERHEAD_BYTES
 from tunnel.core.wire.limits import MAX_FRAMES
 
 CONTROL_FRAME_BYTES = 56
-"""What a control frame without texts adds to a packet at most: OPEN with every number at its longest."""
+"""The most bytes that a control frame without texts adds to a packet: OPEN with every number at its longest."""
 OPEN_TEXTS_BYTES = 24
 """What protobuf adds to the texts of an OPEN: tags and lengths of a principal, its name and proof, and an agent."""
 PACKET_OVERHEAD_BYTES = 32
-"""What Envelope and Packet add to their frames at most."""
+"""The most bytes that Envelope and Packet add to their frames."""
 FIN_FRAME_BYTES = 16
 TURN_OVERHEAD_BYTES = FRAME_OVERHEAD_BYTES + FIN_FRAME_BYTES
-"""What a turn of one stream adds to its bytes at most."""
+"""The most bytes that a turn of one stream adds to its data."""
 LEAST_CUT_BYTES = 512
 """No frame is cut shorter to fill up a packet or a turn: to cut is to copy both parts, and the rest may go alone."""
 HOLD_S = 0.001
-"""How long an ACCEPT may wait for what its target answers to the stream's early data (PROTO 5.3). Nobody waits for the
-ACCEPT alone: the opener's first bytes are with the target. In one packet with the answer, it spares a message.
+"""How many seconds an ACCEPT may wait for what its target answers to the stream's early data (PROTO 5.3). Nobody waits
+for the ACCEPT alone: the opener's first bytes are with the target. In one packet with the answer, it spares a message.
 """
 
 
 class Scheduler:
-    """Queues of control frames and of streams that have something to send."""
+    """The queues of control frames, and of streams that have something to send."""
 
     def __init__(self) -> None:
         self.control: deque[f.Frame] = deque()
         self.held_until_s: float | None = None
-        """When frames that were held are to go out with nothing beside them; None while there are none."""
+        """When frames that were held go out even with nothing beside them; None while there are none."""
         self._held: list[f.Frame] = []
         self._credits: dict[int, int] = {}
         self._interactive: deque[CoreStream] = deque()
@@ -47,31 +47,31 @@ class Scheduler:
 
     @property
     def control_frames(self) -> int:
-        """How many control frames wait, but for credits, of which a stream has one at most."""
+        """Returns how many control frames wait. Credits are not counted: a stream has one at most."""
         return len(self.control) + len(self._held)
 
     @property
     def has_control(self) -> bool:
-        """Whether a control frame waits, and for nothing else."""
+        """Returns whether a control frame is ready to go out; one that is held is not."""
         return bool(self.control or self._credits)
 
     def on_timer(self, now: float) -> None:
-        """Time has passed: what was held has waited long enough."""
+        """Releases the frames that were held once they have waited long enough."""
         if self.held_until_s is not None and self.held_until_s <= now:
             self._release()
 
     @property
     def has_interactive(self) -> bool:
-        """Whether an interactive stream has something to send."""
+        """Returns whether an interactive stream has something to send."""
         return bool(self._interactive)
 
     @property
     def has_bulk(self) -> bool:
-        """Whether a bulk stream has something to send."""
+        """Returns whether a bulk stream has something to send."""
         return bool(self._bulk)
 
     def hold(self, frame: f.Frame, now: float) -> None:
-        """Queues a control frame that goes with the next packet, which need not be made for it within HOLD_S."""
+        """Queues a control frame that goes with the next packet. Within HOLD_S, no packet need be made for it alone."""
         self._held.append(frame)
         if self.held_until_s is None:
             self.held_until_s = now + HOLD_S
@@ -134,7 +134,7 @@ class Scheduler:
         return room
 
     def _release(self) -> None:
-        """Ahead of all that was queued for their streams since."""
+        """Queues the held frames ahead of all that was queued for their streams since."""
         self.control.extendleft(reversed(self._held))
         self._held.clear()
         self.held_until_s = None
@@ -142,8 +142,9 @@ class Scheduler:
     def _take_streams(
         self, queue: deque[CoreStream], frames: list[f.Frame], room: int, frame: int, turn: int, now: float
     ) -> int:
-        """Turns of one class, `turn` bytes each in frames of at most `frame`; one that the packet's room cut short goes
-        on in the next packet.
+        """Takes turns of one class, `turn` bytes each in frames of at most `frame`, and returns the room that is left.
+
+        A turn that the packet's room cut short goes on in the next packet.
         """
         while queue and room > TURN_OVERHEAD_BYTES and len(frames) + 1 < MAX_FRAMES:
             stream = queue[0]

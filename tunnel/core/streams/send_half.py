@@ -1,4 +1,4 @@
-"""The life of a sending half: bytes on their way to the peer, in order, within its credit, to their end (PROTO 5, 6).
+"""The sending half of a stream: bytes on their way to the peer, in order, within its credit, to their end (PROTO 5, 6).
 
 Every change of its state is made here; who causes one says so by a method:
 
@@ -36,7 +36,7 @@ RECENT_HALF_LIFE_S = 0.25
 
 @unique
 class Send(Symbol):
-    """Where the sending half of a stream stands."""
+    """The states of the sending half of a stream."""
 
     OPENING = auto()
     """Not accepted yet; early data left with OPEN."""
@@ -50,7 +50,7 @@ class Send(Symbol):
 
 @unique
 class SendInput(Symbol):
-    """What moves it."""
+    """What changes the state of a sending half."""
 
     ACCEPTED = auto()
     DATA = auto()
@@ -75,7 +75,7 @@ SEND: dict[tuple[Send, SendInput], Send] = {
 
 
 class SendHalf:
-    """Bytes on their way to the peer.
+    """The bytes of one stream on their way to the peer.
 
     It finishes when the packet with its FIN is acknowledged: DONE. A reset of the stream, by either side, finishes it
     from any state; then the stream is forgotten, and this with it.
@@ -92,15 +92,15 @@ class SendHalf:
         self.hint = hint
         self.chunks: deque[Chunk] = deque()
         self.queued = 0
-        """Bytes that wait."""
+        """How many bytes wait to go out."""
         self.offset = 0
-        """Bytes that went out."""
+        """How many bytes went out so far."""
         self.credit = 0
-        """Bytes that may have gone out, in all."""
+        """How many bytes may go out in all, those that went out included."""
         self.full = False
-        """The writer was asked to wait, and was not told to go on."""
+        """Whether the writer was asked to wait, and was not told to go on."""
         self.fin_seq = 0
-        """The packet that carries FIN; 0 before there is one."""
+        """The number of the packet that carries FIN; 0 before there is one."""
         # The scheduler's own two: what this stream may still send in its turn, and whether it stands in a queue.
         self.deficit = 0
         self.scheduled = False
@@ -110,34 +110,34 @@ class SendHalf:
 
     @property
     def ready_bytes(self) -> int:
-        """How much could go out now."""
+        """Returns how many bytes could go out now."""
         return min(self.queued, self.credit - self.offset)
 
     @property
     def ready(self) -> bool:
-        """Whether there is something to send now: bytes within the credit, or a FIN with nothing before it."""
+        """Returns whether there is something to send now: bytes within the credit, or a FIN with nothing before it."""
         return self.ready_bytes > 0 or (self.state is Send.FINISHING and self.queued == 0)
 
     @property
     def takes_bytes(self) -> bool:
-        """Whether the writer may go on: it is open, and was not finished."""
+        """Returns whether the writer may write: this half is open, and was not finished."""
         return self.state is Send.OPEN
 
     @property
     def done(self) -> bool:
-        """Whether it has finished, and the peer has everything."""
+        """Returns whether this half has finished and the peer has everything."""
         return self.state is Send.DONE
 
     def open_up(self) -> None:
-        """ACCEPT was sent or received.
+        """Opens this half: ACCEPT was sent or received.
 
         Raises:
-            LocalProtocolError: for the second time.
+            LocalProtocolError: it is open already.
         """
         self.state = step_local(SEND, self.state, SendInput.ACCEPTED)
 
     def push(self, data: bytes) -> None:
-        """Queues bytes. After a STOP_SENDING or a finish by the peer's wish they are dropped: nobody wants them.
+        """Queues bytes. After a STOP_SENDING or a finish they are dropped: nobody wants them.
 
         Raises:
             LocalProtocolError: the stream is not connected yet.
@@ -149,7 +149,7 @@ class SendHalf:
                 self.queued += len(data)
 
     def finish(self) -> None:
-        """Queues the end. Saying so twice is allowed, and so is saying it after the peer asked us to stop.
+        """Queues the end of this direction. It may be called twice, and after the peer asked us to stop.
 
         Raises:
             LocalProtocolError: the stream is not connected yet.
@@ -158,12 +158,16 @@ class SendHalf:
             self.state = step_local(SEND, self.state, SendInput.FIN)
 
     def stop(self) -> None:
-        """The peer wants no more: drop what waits and let FIN go out."""
+        """Takes the peer's STOP_SENDING: drops what waits, and lets FIN go out.
+
+        Raises:
+            RemoteProtocolError: the stream is not connected yet.
+        """
         self.state = step_remote(SEND, self.state, SendInput.STOP)
         self.drop()
 
     def end_taken(self) -> None:
-        """FIN goes out: nothing waits before it.
+        """Notes that FIN goes out: nothing waits before it.
 
         Raises:
             LocalProtocolError: `finish` was not called.
@@ -171,29 +175,36 @@ class SendHalf:
         self.state = step_local(SEND, self.state, SendInput.FIN_SENT)
 
     def end_carried(self, seq: int) -> None:
-        """FIN is in this packet; sent again, a packet stays what it was."""
+        """Takes the number of the packet that carries FIN.
+
+        It is final, since a packet that is sent again stays what it was.
+        """
         self.fin_seq = seq
 
     def end_arrived(self) -> None:
-        """The peer has FIN."""
+        """Notes that the peer has acknowledged FIN.
+
+        Raises:
+            LocalProtocolError: FIN was not sent.
+        """
         self.state = step_local(SEND, self.state, SendInput.FIN_ACKED)
 
     def has_room(self, limit_bytes: int) -> bool:
-        """Returns whether the writer may go on; if not, `drained` tells when."""
+        """Returns whether fewer than `limit_bytes` wait, so that the writer may go on; if not, `drained` tells when."""
         if self.queued < limit_bytes:
             return True
         self.full = True
         return False
 
     def drained(self, bound_bytes: int) -> bool:
-        """Returns True once when a writer waits and so little is left that it is to go on."""
+        """Returns True once when a writer waits and no more than `bound_bytes` are left, so that it is to go on."""
         if not self.full or self.queued > bound_bytes:
             return False
         self.full = False
         return True
 
     def grant(self, limit: int) -> None:
-        """Takes the peer's absolute credit.
+        """Takes the credit of the peer: how many bytes of this stream may go out in all.
 
         Raises:
             RemoteProtocolError: it went down, or far beyond reason.
@@ -203,7 +214,7 @@ class SendHalf:
         self.credit = limit
 
     def take(self, max_bytes: int, now: float) -> bytes:
-        """Removes up to `max_bytes` from the queue, within the credit.
+        """Removes up to `max_bytes` from the queue, within the credit, and returns them.
 
         A whole chunk is handed on without a copy; one of more than half of what was asked for is not filled up from the
         next, for which both would be copied.
@@ -225,14 +236,14 @@ class SendHalf:
         return self._join(count)
 
     def interactive(self, now: float) -> bool:
-        """Returns whether it goes before bulk: little sent lately and little waiting."""
+        """Returns whether the stream goes before bulk: little was sent lately, and little waits."""
         if self.hint is TrafficClass.BULK:
             return False
         bound = INTERACTIVE_HINT_BYTES if self.hint is TrafficClass.INTERACTIVE else INTERACTIVE_BYTES
         return self.queued + self._decayed(now) <= bound
 
     def drop(self) -> None:
-        """Forgets what waits."""
+        """Drops the bytes that wait."""
         self.chunks.clear()
         self.queued = 0
 

@@ -1,4 +1,4 @@
-"""One stream: its two halves, of which each has a life of its own, and what is known of it (PROTO 5)."""
+"""One stream: its two halves, each with a state of its own, and what is known of it (PROTO 5)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class StreamStatistics(NamedTuple):
 
 
 class CoreStream:
-    """Both halves and what is known of the stream. It finishes when both have, or with a reset of either side."""
+    """One stream. It finishes when both its halves have, or with a reset by either side."""
 
     __slots__ = (
         "deadline_s",
@@ -48,7 +48,7 @@ class CoreStream:
         window: ReceiveWindow,
         deadline_s: float,
     ) -> None:
-        """`local`: opened by this side. `deadline_s`: when, on the session's clock, the opening is given up."""
+        """`local` says that this side opened it; `deadline_s` is when, on the session's clock, opening is given up."""
         self.id = stream_id
         self.target = target
         self.local = local
@@ -61,18 +61,22 @@ class CoreStream:
         self.resolved_address = ""
 
     def open_up(self) -> None:
-        """ACCEPT was sent or received: both halves may carry bytes."""
+        """Opens both halves, which may carry bytes from now on: ACCEPT was sent or received.
+
+        Raises:
+            LocalProtocolError: they are open already.
+        """
         self.send.open_up()
         self.receive.open_up()
         self.opened = True
 
     @property
     def finished(self) -> bool:
-        """Both directions ended cleanly, the peer has our FIN and the local reader has everything."""
+        """Returns whether both directions ended cleanly, the peer has our FIN and the local reader has everything."""
         return self.send.done and self.receive.done
 
     def statistics(self) -> StreamStatistics:
-        """Figures as they stand."""
+        """Returns the figures of the stream as they stand."""
         window = self.receive.window
         return StreamStatistics(
             self.send.offset, window.received, self.send.queued, self.receive.queued, window.size_bytes

@@ -34,13 +34,13 @@ from tunnel.core.wire.principal import NOBODY, Principal
 from tunnel.core.wire.target import Target, UnknownTarget
 
 DEFAULT_RTT_S = 0.1
-"""Round trip assumed for window growth before one was measured."""
+"""The round trip assumed for window growth before one was measured, in seconds."""
 MAX_DEADLINE_MS = 0xFFFFFFFF
-"""What the field holds: 49 days."""
+"""The longest deadline that the field of OPEN holds: 49 days."""
 
 
 class StreamTable:
-    """All open streams of one session, from both sides."""
+    """All streams of one session that have not ended, whichever side opened them."""
 
     __slots__ = (
         "_budget", "_deadlines", "_events", "_last_announced_id", "_last_remote_id", "_limits", "_next_local_id",
@@ -59,7 +59,7 @@ class StreamTable:
         dialler: bool,
         features: frozenset[str],
     ) -> None:
-        """`dialler`: this side dialled the carrier, so its streams have odd ids (PROTO 5.1)."""
+        """`dialler` says that this side dialed the carrier, so its streams have odd ids (PROTO 5.1)."""
         self._limits = limits
         self._budget = budget
         self._scheduler = scheduler
@@ -67,17 +67,17 @@ class StreamTable:
         self._streams: dict[int, CoreStream] = {}
         self._next_local_id = 1 if dialler else 2
         self._last_announced_id = 0
-        """Newest local stream whose OPEN was sent: the peer cannot know any later one."""
+        """The newest local stream whose OPEN was sent; the peer cannot know any later one."""
         self._last_remote_id = 0
         self._remote_parity = 0 if dialler else 1
         self._remote_count = 0
         self._opens = TokenBucket(limits.opens_per_s, limits.opens_burst, now)
         self._deadlines: list[tuple[float, int]] = []
         self._unacked_fins: list[CoreStream] = []
-        """In order of the packets that carry them."""
+        """Streams whose FIN is not acknowledged, in the order of the packets that carry them."""
         self.peer_max_streams = limits.max_streams
         self.refusing: OpenRefused | None = None
-        """Set while draining: why new streams are refused, in both directions."""
+        """Why new streams are refused, in both directions; None while they are taken."""
         self._peer_goes_away = False
         self._tells_in_words = PRINCIPAL not in features
         self.rtt_s = DEFAULT_RTT_S
@@ -86,7 +86,7 @@ class StreamTable:
         return len(self._streams)
 
     def get(self, stream_id: int) -> CoreStream | None:
-        """Returns the stream, or None when it has ended."""
+        """Returns the stream of this id, or None when it has ended."""
         return self._streams.get(stream_id)
 
     def all(self) -> list[CoreStream]:
@@ -105,10 +105,11 @@ class StreamTable:
         trace_id: str,
         early_data: bytes,
     ) -> CoreStream:
-        """Opens a stream; the answer is an event.
+        """Opens a stream; its answer comes as an event.
 
         Raises:
             OpenRefused: this session takes no more streams.
+            LocalProtocolError: the target is of an unknown kind, or the early data is too long.
         """
         if isinstance(target, UnknownTarget):
             raise LocalProtocolError("a stream can be opened to known kinds of target only")
@@ -136,7 +137,7 @@ class StreamTable:
         return stream
 
     def accept(self, stream: CoreStream, now: float, resolved_address: str) -> None:
-        """Answers the peer's OPEN: connected.
+        """Answers the peer's OPEN: the stream is connected.
 
         Raises:
             LocalProtocolError: it was answered already, or is no OPEN of the peer.
@@ -153,18 +154,26 @@ class StreamTable:
             self._events.append(ev.StreamReadable(stream.id))
 
     def push(self, stream: CoreStream, data: bytes, now: float) -> bool:
-        """Queues bytes to send; False asks the writer to wait for StreamWritable."""
+        """Queues bytes to send; returns False when the writer is to wait for StreamWritable.
+
+        Raises:
+            LocalProtocolError: the stream is not connected yet.
+        """
         stream.send.push(data)
         self._scheduler.add_stream(stream, now)
         return stream.send.has_room(self._send_queue_bytes())
 
     def finish(self, stream: CoreStream, now: float) -> None:
-        """Queues the end of this direction."""
+        """Queues the end of this side's direction, behind the bytes that wait.
+
+        Raises:
+            LocalProtocolError: the stream is not connected yet.
+        """
         stream.send.finish()
         self._scheduler.add_stream(stream, now)
 
     def reset(self, stream: CoreStream, code: Code, text: str) -> None:
-        """Ends a stream at once and tells the peer; no event follows."""
+        """Ends a stream at once and tells the peer, unless its OPEN was not sent yet. No event follows."""
         if self._unsent(stream):
             self._scheduler.remove_opens({stream.id})
         else:
@@ -184,13 +193,17 @@ class StreamTable:
         self._end_if_finished(stream)
 
     def take(self, stream: CoreStream) -> list[bytes]:
-        """Returns everything that has arrived for the local reader."""
+        """Returns everything that has arrived for the local reader, in order."""
         chunks = stream.receive.take()
         self._end_if_finished(stream)
         return chunks
 
     def consumed(self, stream: CoreStream, count: int, now: float) -> None:
-        """The local reader is done with bytes: the peer may send more."""
+        """Notes that the local reader is done with `count` bytes, so that the peer may send more.
+
+        Raises:
+            LocalProtocolError: more bytes than arrived.
+        """
         limit = stream.receive.window.consume(count, now, self.rtt_s)
         if limit is not None and stream.receive.more_may_come:
             self._scheduler.add_credit(stream.id, limit)
@@ -231,7 +244,10 @@ class StreamTable:
                 self._receive_stop_sending(stream, frame, now)
 
     def receive_go_away(self, frame: f.GoAway) -> None:
-        """The peer takes no new streams, nor do we open any; once said, it says nothing new (PROTO 8.1)."""
+        """Takes the peer's GOAWAY: it takes no new streams, and we open none.
+
+        A second one says nothing new (PROTO 8.1).
+        """
         if self._peer_goes_away:
             return
         self._peer_goes_away = True
@@ -240,7 +256,9 @@ class StreamTable:
         self._events.append(ev.PeerGoingAway(frame.code, frame.text, frame.reconnect_after_ms / 1000))
 
     def stamp(self, frames: Sequence[f.Frame], seq: int, now: float) -> list[f.Frame]:
-        """Last touch before frames leave in packet `seq`: time left of OPENs, and which packet carries each FIN."""
+        """Completes frames that leave in packet `seq`: sets the time left in OPENs, and notes which packet has each
+        FIN.
+        """
         stamped: list[f.Frame] = []
         for frame in frames:
             if type(frame) is f.Data:
@@ -258,7 +276,7 @@ class StreamTable:
         return stamped
 
     def acknowledged(self, seq: int) -> None:
-        """The peer has every packet up to this one: FINs in them have arrived."""
+        """Notes that the peer has every packet up to `seq`, so that the FINs in them have arrived."""
         arrived = list(takewhile(lambda stream: stream.send.fin_seq <= seq, self._unacked_fins))
         del self._unacked_fins[: len(arrived)]
         for stream in arrived:
@@ -268,7 +286,7 @@ class StreamTable:
 
     @property
     def next_deadline_s(self) -> float | None:
-        """When the next opening is given up."""
+        """Returns when the next opening is given up, on the session's clock; None when nothing is being opened."""
         while self._deadlines:
             deadline, stream_id = self._deadlines[0]
             stream = self._streams.get(stream_id)
@@ -278,7 +296,7 @@ class StreamTable:
         return None
 
     def expire(self, now: float) -> None:
-        """Gives up openings whose deadline is over; a peer that knows of them is told to stop dialling."""
+        """Gives up openings whose deadline is over. A peer that knows of them is told to stop dialing."""
         unsent: set[int] = set()
         while (deadline := self.next_deadline_s) is not None and deadline <= now:
             stream = self._streams[heapq.heappop(self._deadlines)[1]]
@@ -292,7 +310,7 @@ class StreamTable:
             self._scheduler.remove_opens(unsent)
 
     def end_all(self, text: str) -> None:
-        """The session is gone: every stream ends with SessionLost, an error of its own to be raised."""
+        """Ends every stream with SessionLost, a new error for each, since the session is gone."""
         for stream in self.all():
             self._end(stream, SessionLost(text))
         self._unacked_fins.clear()
@@ -375,7 +393,7 @@ class StreamTable:
             raise RemoteProtocolError(f"frame for stream {stream_id}, which was never opened")
 
     def _unsent(self, stream: CoreStream) -> bool:
-        """Whether the OPEN of a stream still waits for a carrier."""
+        """Returns whether the OPEN of a stream still waits for a carrier."""
         return stream.local and stream.id > self._last_announced_id
 
     def _note_writable(self, stream: CoreStream) -> None:

@@ -7,13 +7,13 @@ from tunnel.core.wire.errors import LocalProtocolError
 from tunnel.core.wire.limits import MIB
 
 MAX_GRANT_BYTES = 2 * MIB
-"""Credit is not saved up beyond this: a wide window that gives half of itself at once is as good as half as wide."""
+"""The most credit that is saved up: a wide window that gives half of itself at once is as good as half as wide."""
 FAST_REFILL_RTTS = 4.0
 """A window used up within so many round trips is what limits the stream, so it is doubled (HashiCorp yamux, QUIC)."""
 
 
 class ReceiveWindow:
-    """Credit of one direction, in absolute offsets.
+    """The credit that the peer has for one direction, in absolute offsets.
 
     Invariants: consumed <= received <= granted, and granted - consumed <= size <= what was reserved from the budget.
     """
@@ -31,12 +31,12 @@ class ReceiveWindow:
         self._last_grant_s: float | None = None
 
     def receive(self, count: int) -> bool:
-        """Counts bytes that arrived; False when they lie beyond what was granted."""
+        """Counts bytes that arrived; returns False when they lie beyond what was granted."""
         self.received += count
         return self.received <= self.granted
 
     def consume(self, count: int, now: float, rtt_s: float) -> int | None:
-        """Counts bytes that the local reader took; returns the new absolute credit to send, or None for not yet.
+        """Counts bytes that the local reader took; returns the new absolute credit to send, or None while none is due.
 
         Credit goes out at half a window, or `MAX_GRANT_BYTES`: later would stall the sender, sooner would cost a frame
         for every read.
@@ -56,13 +56,14 @@ class ReceiveWindow:
         return self.granted
 
     def close(self) -> None:
-        """Gives the reservation back. The window may not be used after it."""
+        """Gives the reserved memory back. The window may not be used after it."""
         self._budget.release(self.size_bytes)
         self.size_bytes = 0
 
     def _tune(self, used: int, now: float, rtt_s: float) -> None:
-        """Double the window if all of it would be used up fast, as `used` of it were since the last grant: that is more
-        than a grant where bytes come in bursts, which is how each of several streams gets them.
+        """Doubles the window if all of it would be used up fast, as `used` of it were since the last grant.
+
+        That is more than a grant where bytes come in bursts, which is how each of several streams gets them.
         """
         last = self._last_grant_s
         fast = last is not None and (now - last) * self.size_bytes < FAST_REFILL_RTTS * rtt_s * used

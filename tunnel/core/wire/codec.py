@@ -1,4 +1,4 @@
-"""Packets to and from protobuf bytes. Every bound of PROTO 2 is checked here, before anything is kept."""
+"""Turns packets into protobuf bytes and back. Every bound of PROTO 2 is checked here, before anything is kept."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ MAX_OFFSET = 1 << 62
 """Stream offsets and sequence numbers stay below this: sums of two of them still fit 64 bits."""
 
 FRAME_OVERHEAD_BYTES = 24
-"""Most that a DATA frame adds to its bytes: tags and varints of Frame, stream id and data."""
+"""The most bytes that a DATA frame adds to its data: tags and varints of Frame, stream id and data."""
 LARGE_BYTES = 4096
-"""From here on, bytes are put into a packet as they are: protobuf would copy them into a message, and out of it."""
+"""DATA of at least so many bytes goes into a packet as it is: protobuf would copy it into a message, and out of it."""
 
 _PACKET_TAG = bytes((pb.Envelope.PACKET_FIELD_NUMBER << 3 | 2,))
 _FRAME_TAG = bytes((pb.Packet.FRAMES_FIELD_NUMBER << 3 | 2,))
@@ -44,8 +44,11 @@ _DATA_TAG = bytes((pb.Frame.DATA_FIELD_NUMBER << 3 | 2,))
 def encode_packet(seq: int, ack: f.Ack, frames: Sequence[f.Frame]) -> bytes:
     """Returns one serialized Envelope that holds a Packet.
 
-    Parts of a message that stand one behind the other are the message, so that protobuf makes what lies between large
-    DATA.
+    Parts of a protobuf message that stand one behind the other form the message. So protobuf serializes only what lies
+    between frames of large DATA, and the DATA itself is joined in between.
+
+    Raises:
+        LocalProtocolError: an OPEN has a target of a kind that this build does not know.
     """
     parts: list[bytes] = []
     envelope = pb.Envelope()
@@ -69,7 +72,7 @@ def encode_packet(seq: int, ack: f.Ack, frames: Sequence[f.Frame]) -> bytes:
 
 
 def decode_envelope(message: bytes, max_bytes: int = MAX_MESSAGE_BYTES) -> pb.Envelope:
-    """Parses one message of the carrier.
+    """Parses one message of the carrier and returns its Envelope.
 
     Raises:
         RemoteProtocolError: it is too long or no Envelope.
@@ -83,7 +86,7 @@ def decode_envelope(message: bytes, max_bytes: int = MAX_MESSAGE_BYTES) -> pb.En
 
 
 def decode_packet(packet: pb.Packet) -> f.Packet:
-    """Checks a parsed packet and turns it into frames; frames of unknown kind are left out (PROTO 2.3).
+    """Checks a parsed packet and returns it as frames; frames of unknown kind are left out (PROTO 2.3).
 
     Raises:
         RemoteProtocolError: a bound of PROTO 2 is broken.
@@ -126,7 +129,10 @@ def _varint(number: int) -> bytes:
 
 @functools.lru_cache(maxsize=256)
 def _data_head(stream_id: int, size: int) -> bytes:
-    """A DATA frame up to its bytes. A copy's are nearly all alike."""
+    """Returns a DATA frame up to its data.
+
+    It is cached, since the frames of one long copy are nearly all of one size.
+    """
     inner = _STREAM_ID_TAG + _varint(stream_id) + _DATA_TAG + _varint(size)
     return _FRAME_TAG + _varint(len(inner) + size) + inner
 

@@ -25,7 +25,7 @@ from tunnel.core.wire.faults import Fault, coded, decoded
 
 @unique
 class Code(IntEnum):
-    """Why a stream or session ended, as sent in RESET, STOP_SENDING, GOAWAY and Refusal (PROTO 9)."""
+    """The reasons why a stream or session ends, as sent in RESET, STOP_SENDING, GOAWAY and Refusal (PROTO 9)."""
 
     NONE = 0
     INTERNAL = 1
@@ -61,7 +61,7 @@ class Code(IntEnum):
 
     @property
     def label(self) -> str:
-        """How the code is written in logs and metrics: `connection_reset`."""
+        """Returns how the code is written in logs and metrics, such as `connection_reset`."""
         return self.name.lower()
 
 
@@ -90,11 +90,11 @@ FAULT_OF_CODE: Final[dict[Code, Fault]] = {
     Code.IDENTITY_REJECTED: faults.AGENT_UNKNOWN,
     Code.REPLACED: faults.REPLACED,
 }
-"""The cause that a wire code stands for where nothing says it more closely."""
+"""The cause that each wire code stands for when nothing names the cause more closely."""
 
 
 class Scope(Enum):
-    """How far an error reaches."""
+    """How much an error ends: one stream, or the session with all its streams."""
 
     STREAM = "stream"
     SESSION = "session"
@@ -129,7 +129,9 @@ class TunnelError(Exception):
 
     @property
     def told(self) -> str:
-        """The text as a peer is told it: the code of the fault first, where the wire code does not imply it."""
+        """Returns the text as a peer is told it, with the code of the fault in front where the wire code does not imply
+        it.
+        """
         return str(self) if self.fault is FAULT_OF_CODE[self.code] else coded(str(self), self.fault)
 
 

@@ -22,12 +22,12 @@ _CODE = re.compile(r"(LL[1-9][0-9]{3}): ")
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One cause."""
+    """One cause of failure, with its code and its title."""
 
     code: str
-    """`LL` and four digits."""
+    """The code: `LL` and four digits."""
     title: str
-    """It in a few words, for lists and as the title of its page."""
+    """The cause in a few words, for lists and as the title of its page."""
 
     def __str__(self) -> str:
         return self.code
@@ -215,11 +215,11 @@ HANDOVER_BROKE: Final = Fault("LL6024", "One of two server processes ended while
 
 
 FAULTS: Final[dict[str, Fault]] = {fault.code: fault for fault in list(vars().values()) if isinstance(fault, Fault)}
-"""Every fault by its code."""
+"""The table: every fault by its code."""
 
 
 class FaultError(Exception):
-    """An error whose cause stands in the table.
+    """An error whose cause stands in the table of faults.
 
     Attributes:
         text: for people, without the code; one line, or one for each thing that is wrong.
@@ -235,7 +235,10 @@ class FaultError(Exception):
 
 
 def fault_of(error: BaseException) -> Fault:
-    """Returns the cause that an error names. For others: SYSTEM_REFUSED if the system raised them, or BUG."""
+    """Returns the fault that an error names.
+
+    If it names none, returns SYSTEM_REFUSED for an OSError, and BUG for others.
+    """
     fault = getattr(error, "fault", None)
     if isinstance(fault, Fault):
         return fault
@@ -243,12 +246,15 @@ def fault_of(error: BaseException) -> Fault:
 
 
 def coded(text: str, fault: Fault) -> str:
-    """Returns a text with its code before it, as clients and peers are told: `LL4201: 10.0.0.9:22: refused`."""
+    """Returns a text with its fault's code in front, as clients and peers are told: `LL4201: 10.0.0.9:22: refused`."""
     return f"{fault.code}: {text}"
 
 
 def decoded(text: str) -> tuple[str, Fault | None]:
-    """Returns what `coded` made, taken apart; the text as it is and None where no known code is in front."""
+    """Splits a text that `coded` made: returns the text behind the code, and the fault.
+
+    Where no known code is in front, the text comes back as it is, with None.
+    """
     match = _CODE.match(text)
     fault = FAULTS.get(match[1]) if match is not None else None
     return (text, None) if match is None or fault is None else (text[match.end() :], fault)

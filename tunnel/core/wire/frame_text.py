@@ -1,4 +1,4 @@
-"""Frames as one line of text each, for the frame log. What a stream carries is not shown, only how much it is."""
+"""Writes frames as one line of text each, for the frame log. Of a stream's data only the length is shown."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from tunnel.core.wire import frames as f
 
 
 def frame_text(frame: f.Frame) -> str:
-    """Returns a frame as a person reads it: `DATA 7 4096 bytes`, the number being that of its stream."""
+    """Returns a frame as a person reads it, such as `DATA 7 4096 bytes`, where 7 is the id of the stream."""
     match frame:
         case f.Data(stream_id, data):
             return f"DATA {stream_id} {len(data)} bytes"

@@ -1,4 +1,4 @@
-"""Frames and packets as the core sees them; how they look on the wire is `codec.py`'s business (PROTO 4 to 8)."""
+"""Frames and packets as the core sees them (PROTO 4 to 8). `codec.py` knows how they look on the wire."""
 
 from __future__ import annotations
 
@@ -41,45 +41,45 @@ class Open:
     stream_id: int
     target: Target
     deadline_ms: int
-    """Time left to answer with ACCEPT or RESET; at least 1."""
+    """Milliseconds left to answer with ACCEPT or RESET; at least 1."""
     credit: int
     """Bytes that the accepting side may send."""
     traffic_class: TrafficClass = TrafficClass.AUTO
     principal: Principal = NOBODY
-    """Who asked."""
+    """The one who asked for the stream."""
     trace_id: str = ""
-    """What both sides write beside all that concerns this stream; empty: nothing."""
+    """The id that both sides log beside everything that concerns this stream; empty when there is none."""
     early_data: bytes = b""
-    """The first bytes of the opening side."""
+    """The first bytes that the opening side sends; may be empty."""
     principal_text: str = ""
     """The principal in words, for a peer without the feature `principal`; empty for one that has it. Never received."""
     agent: str = ""
-    """Between servers: whose target it is. Empty: the receiver's own."""
+    """The agent whose target it is, when one server asks another; empty when it is a target of the receiver itself."""
     hop: int = 0
-    """How many servers forwarded it; more than MAX_HOP are refused."""
+    """How many servers have forwarded the stream; an OPEN with more than MAX_HOP is refused."""
 
 
 @dataclass(frozen=True, slots=True)
 class Accept:
-    """The stream is connected."""
+    """Answers an OPEN: the stream is connected."""
 
     stream_id: int
     resolved_address: str
-    """What was dialled, e.g. `10.1.0.9:80`; empty for a service."""
+    """The address that was dialed, such as `10.1.0.9:80`; empty for a service."""
     credit: int
     """Bytes that the opening side may send."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fin:
-    """No more DATA follows in this direction."""
+    """Says that no more DATA follows in this direction."""
 
     stream_id: int
 
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """The stream is over in both directions; bytes may be missing. Also the refusal of an OPEN."""
+    """Ends a stream in both directions; bytes may be missing. It is also the refusal of an OPEN."""
 
     stream_id: int
     code: Code
@@ -88,7 +88,7 @@ class Reset:
 
 @dataclass(frozen=True, slots=True)
 class StopSending:
-    """The receiver wants no more bytes; the sender drops what it holds and answers with FIN."""
+    """Says that the receiver wants no more bytes; the sender drops what it holds and answers with FIN."""
 
     stream_id: int
     code: Code
@@ -103,21 +103,23 @@ class Ping:
 
 @dataclass(frozen=True, slots=True)
 class Pong:
-    """Answer to a PING."""
+    """Answers a PING."""
 
     nonce: int
     idle_silence_ms: int = 0
-    """The server's: how long the agent may leave an idle link silent from now on (PROTO 7.3); 0 leaves it as it was."""
+    """Milliseconds that the server lets the agent leave an idle link silent from now on (PROTO 7.3); 0
+    changes nothing.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class GoAway:
-    """No new streams, please; those that run go on."""
+    """Asks the peer to open no new streams; those that run go on."""
 
     code: Code
     text: str = ""
     reconnect_after_ms: int = 0
-    """How long to wait before a new session; 0 leaves it to the peer."""
+    """Milliseconds to wait before a new session; 0 leaves it to the peer."""
 
 
 Frame = Data | Credit | Open | Accept | Fin | Reset | StopSending | Ping | Pong | GoAway
@@ -125,21 +127,21 @@ Frame = Data | Credit | Open | Accept | Fin | Reset | StopSending | Ping | Pong 
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """What every packet says of those that came the other way (PROTO 4.4)."""
+    """What every packet says about the packets that came the other way (PROTO 4.4)."""
 
     seq: int
-    """Every sequenced packet up to this one has been received."""
+    """The newest sequenced packet that was received; every one before it was received too."""
     delay_us: int
-    """How long the newest of them waited for this ack."""
+    """Microseconds that the newest of them waited for this ack."""
     received_us: int
-    """When it arrived, on the receiver's clock, modulo 2^32."""
+    """When the newest of them arrived, in microseconds on the receiver's clock, modulo 2^32."""
 
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """What travels in one message of the carrier."""
+    """The content of one message of the carrier: an ack and frames."""
 
     seq: int
-    """0: unsequenced, holds PING and PONG only and is never sent again (PROTO 4.2)."""
+    """The packet's number. 0 means unsequenced: it holds PING and PONG only and is never sent again (PROTO 4.2)."""
     ack: Ack
     frames: tuple[Frame, ...]

@@ -1,5 +1,6 @@
-"""The first two messages of a carrier: what each side says, how the protocol version is agreed, when a session goes
-on (PROTO 3).
+"""The first two messages of a carrier (PROTO 3).
+
+They settle what each side offers, which protocol version is spoken, and whether a session goes on.
 """
 
 from __future__ import annotations
@@ -28,18 +29,20 @@ from tunnel.core.wire.limits import (
 PROTOCOL_MIN = 1
 PROTOCOL_MAX = 1
 MAX_HANDSHAKE_BYTES = 64 * 1024
-"""Hello comes from a peer that is known but not yet welcome: labels and addresses fit in this many times over."""
+"""The largest Hello or Welcome. Hello comes from a peer that is known but not yet welcome, and its labels and addresses
+fit in this many times over.
+"""
 MAX_NODE_ENTRIES = 256
-"""Labels, addresses and services in Hello, each."""
+"""The most labels in a Hello; the same bound holds for its addresses and for its services."""
 MAX_SERVER_ID_BYTES = 64
 MAX_SERVERS = 64
 MAX_SERVER_BYTES = 261
-"""`[host]:port` with the longest name that DNS has."""
+"""The longest address of a server: `[host]:port` with the longest name that DNS has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Welcome:
-    """What the dialling side learns from the server's answer."""
+    """What the dialing side learns from the server's answer to Hello."""
 
     protocol: int
     version: str
@@ -49,11 +52,11 @@ class Welcome:
     limits: pb.Limits
     timing: Timing
     features: frozenset[str]
-    """What both sides can do beyond protocol 1."""
+    """The features that both sides have beyond protocol 1."""
     server_id: str
-    """Tells the server from others of its cloud; empty for an older build."""
+    """The id that tells the server from others of its cloud; empty for an older build."""
     servers: tuple[str, ...]
-    """`host:port` of other servers of the same cloud."""
+    """The addresses, `host:port`, of other servers of the same cloud."""
 
 
 def encode_hello(
@@ -65,7 +68,7 @@ def encode_hello(
     resume_session_id: bytes = b"",
     last_received: int = 0,
 ) -> bytes:
-    """Returns the agent's first message. `resume_session_id` empty: a new session is wanted."""
+    """Returns the agent's first message. An empty `resume_session_id` asks for a new session."""
     hello = pb.Hello(
         protocol_min=PROTOCOL_MIN,
         protocol_max=PROTOCOL_MAX,
@@ -81,7 +84,7 @@ def encode_hello(
 
 
 def decode_hello(message: bytes) -> pb.Hello:
-    """Checks the agent's first message.
+    """Checks the agent's first message and returns its Hello.
 
     Raises:
         RemoteProtocolError: it is no Hello, or breaks a bound of PROTO 3.
@@ -98,7 +101,7 @@ def decode_hello(message: bytes) -> pb.Hello:
 
 
 def decode_node(data: bytes) -> pb.Node:
-    """Read what an agent tells of its box anew, outside of Hello.
+    """Reads what an agent tells of its box anew, outside of Hello, and returns the Node.
 
     Raises:
         RemoteProtocolError: it is no Node, or breaks a bound of PROTO 3.
@@ -115,7 +118,7 @@ def decode_node(data: bytes) -> pb.Node:
 
 
 def check_node(node: pb.Node, *others: str) -> None:
-    """Check the bounds of what an agent tells of its box, and of other texts beside it.
+    """Checks the bounds of what an agent tells of its box, and the length of other texts beside it.
 
     Raises:
         RemoteProtocolError: it breaks a bound of PROTO 3.
@@ -136,7 +139,7 @@ def check_node(node: pb.Node, *others: str) -> None:
 
 
 def choose_protocol(hello: pb.Hello) -> int:
-    """Returns the highest version both sides speak.
+    """Returns the highest protocol version that both sides speak.
 
     Raises:
         SessionRefused: there is none.
@@ -165,7 +168,7 @@ def encode_welcome(
 ) -> bytes:
     """Returns the server's answer to a Hello that it takes.
 
-    `features` are those of Hello's that this side has too, `servers` the addresses of others of the same cloud.
+    `features` are those of the Hello that this side has too; `servers` are the addresses of others of the same cloud.
     """
     welcome = pb.Welcome(
         protocol=protocol,
@@ -191,13 +194,16 @@ def encode_refusal(error: SessionRefused) -> bytes:
 
 
 def decode_refusal(refusal: pb.Refusal) -> SessionRefused:
-    """Returns the error that a Refusal stands for; it may answer Hello or end a running session (PROTO 3.5 and 7.6)."""
+    """Returns the error that a Refusal stands for.
+
+    A Refusal answers Hello or ends a running session (PROTO 3.5 and 7.6).
+    """
     text, fault = decoded(clip_text(refusal.text) or "refused without a reason")
     return SessionRefused(text, Code.from_wire(refusal.code), refusal.retry_after_ms / 1000, fault)
 
 
 def decode_answer(message: bytes) -> Welcome:
-    """Checks the server's answer.
+    """Checks the server's answer to Hello and returns what its Welcome says.
 
     Raises:
         SessionRefused: the server does not take this session.

@@ -1,4 +1,7 @@
-"""What an agent may be called: its name is a Kubernetes node, a pod and a part of DNS-like CONNECT names."""
+"""The names of agents and of services.
+
+An agent's name is a Kubernetes node, a pod and a part of DNS-like CONNECT names.
+"""
 
 from __future__ import annotations
 
@@ -6,24 +9,25 @@ import re
 from collections.abc import Callable, Collection, Iterator
 
 MAX_NAME_BYTES = 63
-"""A DNS label (RFC 1123 2.1)."""
+"""The longest name of an agent: that of a DNS label (RFC 1123 2.1)."""
 _AGENT_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 AGENT_NAME_RULE = "1 to 63 of a-z, 0-9 and '-', not at the ends"
 """The rule in words, for messages."""
 
 OURS = "longline/"
-"""What the names of our own services begin with. No config can write it: `/` is in no service name (PROTO 2.8)."""
+"""The prefix of the names of our own services. No configuration can use it: `/` is in no service name (PROTO 2.8)."""
 KUBELET = f"{OURS}kubelet"
 """The service that the fleet API asks an agent for."""
 NODE = f"{OURS}node"
 """The service of a server to which an agent tells its Node anew (PROTO 3.11)."""
 OLD_KUBELET = "kubelet"
-"""What it was called before names of ours had their beginning. Agents still offer it, for servers that ask for it, so
-that no other service may have this name."""
+"""The name of KUBELET before our names began with OURS. Agents still offer it, for servers that ask for it, so no other
+service may have this name.
+"""
 
 
 def as_offered(name: str, offered: Collection[str]) -> str:
-    """Returns the name by which a peer offers a service of ours: an older build's is without `longline/`.
+    """Returns the name by which a peer offers a service of ours; older builds offer it without `longline/`.
 
     Args:
         name: of ours, such as KUBELET.
@@ -34,7 +38,9 @@ def as_offered(name: str, offered: Collection[str]) -> str:
 
 
 def is_service_name(text: str) -> bool:
-    """Returns whether a text may name a service of a box: as an agent's name, but with a letter: no port."""
+    """Returns whether a text may name a service of a box: it must be a possible agent's name that is not all digits,
+    since that would be a port.
+    """
     return is_agent_name(text) and not text.isdigit()
 
 
@@ -47,7 +53,7 @@ _SIGNS = "-abcdefghijklmnopqrstuvwxyz0123456789"
 
 
 def close_name(text: str, is_known: Callable[[str], bool]) -> str | None:
-    """The known name that a text was most likely meant to be, one slip of the finger away; None when there is none.
+    """Returns the known name that a text was most likely meant to be, one slip of the finger away; None if none is.
 
     It asks for each name that is that near, some 40 for each character, so that it takes no longer among 10,000 names
     than among ten. A digit in place of another is the last that is thought of: box-7 and box-8 are two boxes.
@@ -57,7 +63,7 @@ def close_name(text: str, is_known: Callable[[str], bool]) -> str | None:
 
 
 def meant(close: str | None) -> str:
-    """The end of a message about a name that is not known: `, did you mean box-7?`; empty when none is close."""
+    """Returns the end of a message about an unknown name: `, did you mean box-7?`; empty when `close` is None."""
     return f", did you mean {close}?" if close is not None else ""
 
 

@@ -7,7 +7,10 @@ from enum import IntEnum
 
 
 class PrincipalKind(IntEnum):
-    """What somebody is. The numbers travel on the wire; one that a build does not know is UNKNOWN."""
+    """What somebody who asks for a stream is.
+
+    The numbers travel on the wire; one that a build does not know is UNKNOWN.
+    """
 
     UNKNOWN = 0
     USER = 1
@@ -17,7 +20,7 @@ class PrincipalKind(IntEnum):
     SERVER = 3
     """The cloud server itself, on nobody's behalf."""
     KUBE_APISERVER = 4
-    """A Kubernetes API server, by its protocol on a socket that only it may open."""
+    """A Kubernetes API server, known by its protocol on a socket that only it may open."""
     LOCAL_PROCESS = 5
     """Whoever may open a unix socket or a loopback port of this machine."""
     STATIC_FORWARD = 6
@@ -25,23 +28,25 @@ class PrincipalKind(IntEnum):
 
     @property
     def label(self) -> str:
-        """How the kind is written in logs: `static_forward`."""
+        """Returns how the kind is written in logs, such as `static_forward`."""
         return self.name.lower()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Principal:
-    """Somebody, and how that was proved. Empty texts mean that it is not known."""
+    """Somebody who asks for a stream, and how it was proved who that is. Empty texts mean that it is not known."""
 
     kind: PrincipalKind
     name: str
     groups: tuple[str, ...] = ()
     proof: str = ""
-    """Such as `certificate:5f3a`, `token:9c21` or `uid:0`: what to look for in the lists of credentials."""
+    """The credential that proved it, such as `certificate:5f3a`, `token:9c21` or `uid:0`: what to look for in the
+    lists.
+    """
 
     def __str__(self) -> str:
         return f"{self.kind.label}:{self.name}"
 
 
 NOBODY = Principal(kind=PrincipalKind.UNKNOWN, name="")
-"""Stands where a peer said nothing of whom it asks for."""
+"""The principal of a stream for which the peer did not say whom it asks for."""

@@ -11,12 +11,12 @@ MAX_SERVICE_BYTES = 63
 
 @dataclass(frozen=True, slots=True)
 class TcpTarget:
-    """A TCP address, resolved and dialled by the accepting side."""
+    """A TCP address, resolved and dialed by the accepting side."""
 
     host: str
     """An IPv4 or IPv6 address without brackets, or a DNS name."""
     port: int
-    """1 to 65535."""
+    """The port, 1 to 65535."""
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
@@ -34,7 +34,7 @@ class ServiceTarget:
 
 @dataclass(frozen=True, slots=True)
 class UnknownTarget:
-    """A kind of target that a later build knows. Whoever is asked for it must refuse; it cannot be sent."""
+    """A target of a kind that only a later build knows. Whoever is asked for it must refuse; it cannot be sent."""
 
     def __str__(self) -> str:
         return "(a kind of target that is not known here)"

@@ -1,4 +1,4 @@
-"""One rule of an allow-list, `host:ports`, as configs spell it: parsing and matching, without any look-up of names.
+"""Parses and matches one rule of an allow-list, `host:ports`, as configurations spell it, without looking up any name.
 
 A host is an address, a CIDR or a DNS name; ports are `22`, `80,443`, `8000-8999` or `*`. IPv6 stands in brackets:
 `[fd00::/64]:443`. Names are compared as names here; what they resolve to is the business of whoever dials.
@@ -22,18 +22,18 @@ _PORTS = re.compile(r"\d{1,5}(-\d{1,5})?")
 
 @dataclass(frozen=True, slots=True)
 class TargetRule:
-    """A rule. Exactly one of `network` and `name` is set."""
+    """One rule of an allow-list. Exactly one of `network` and `name` is set."""
 
     network: Network | None
     name: str
     """Lower case, without a trailing dot; empty when the rule is about addresses."""
     ports: tuple[range, ...]
     text: str
-    """As it was written."""
+    """The rule as it was written."""
 
     @classmethod
     def parse(cls, text: str) -> TargetRule:
-        """Reads a rule.
+        """Reads a rule from its text.
 
         Raises:
             ValueError: it is none; the text says what is wrong and what is allowed.
@@ -46,7 +46,7 @@ class TargetRule:
 
     @property
     def single(self) -> TcpTarget | None:
-        """The one target that the rule covers; None when there are several."""
+        """Returns the one target that the rule covers; None when it covers several."""
         if len(self.ports) != 1 or len(self.ports[0]) != 1:
             return None
         if self.network is None:
@@ -60,17 +60,23 @@ class TargetRule:
         return any(port in ports for ports in self.ports)
 
     def matches_address(self, address: Address, port: int) -> bool:
-        """Returns whether the rule covers an address; always False for a rule with a DNS name."""
+        """Returns whether the rule covers an address and port; always False for a rule with a DNS name."""
         plain = normal_address(address)
         return self.network is not None and plain in self.network and self.matches_port(port)
 
     def matches_name(self, host: str, port: int) -> bool:
-        """Returns whether the rule is for this very DNS name."""
+        """Returns whether the rule is for this very DNS name and covers the port.
+
+        Case and a trailing dot do not matter.
+        """
         return bool(self.name) and self.name == host.lower().rstrip(".") and self.matches_port(port)
 
 
 def normal_address(address: Address) -> Address:
-    """Returns an IPv4-mapped IPv6 address (`::ffff:10.0.0.1`) as the IPv4 address that the kernel will really dial."""
+    """Returns an IPv4-mapped IPv6 address (`::ffff:10.0.0.1`) as the IPv4 address that the kernel will really dial.
+
+    Any other address comes back as it is.
+    """
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return mapped or address
 
@@ -110,7 +116,10 @@ def _normal_network(network: Network) -> Network:
 
 
 def _looks_numeric(host: str) -> bool:
-    """`10.1.2` or `1.2.3.4.5` is a slip, not a name; the C library would even take the first for an address."""
+    """Returns whether a host is all digits and dots.
+
+    `10.1.2` or `1.2.3.4.5` is a slip, not a name; the C library would even take the first for an address.
+    """
     return all(part.isdigit() for part in host.rstrip(".").split("."))
 
 
