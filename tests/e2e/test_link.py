@@ -44,7 +44,7 @@ def test_fifty_cuts_in_a_transfer(upload: bool) -> None:
             transfer = Transfer(sock, SIZE_BYTES, upload=upload)
             cut_by_progress(made.link, transfer, CUTS, SIZE_BYTES)
             transfer.result()
-    assert chatter.slowest_s < scaled_s(SILENCE_S), "the link was found to be gone by its silence"
+        assert chatter.slowest_s < scaled_s(SILENCE_S), "the link was found to be gone by its silence"
 
 
 @pytest.mark.timeout(240)
