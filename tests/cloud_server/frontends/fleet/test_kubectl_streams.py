@@ -35,7 +35,9 @@ async def test_exec_gives_output_errors_and_the_exit_code(fleet: Fleet) -> None:
     assert opened["container"] == "host"
     assert opened["command"] == ["sh", "-c", "echo out; echo err >&2; exit 7"]
     assert opened["proof"].startswith("certificate:")
-    assert (ended["reason"], ended["trace_id"]) == ("closed", opened["trace_id"])
+    # kubectl hangs up once it has the exit code, before our last bytes when the processor is busy.
+    assert ended["reason"] in ("closed", "connection_reset")
+    assert ended["trace_id"] == opened["trace_id"]
     assert ended["bytes_from_agent"] > 0
 
 
