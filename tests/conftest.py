@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -54,6 +55,8 @@ hypothesis.settings.load_profile("untimed")
 
 def pytest_configure(config: pytest.Config) -> None:
     """Say that there is no event loop yet, and prepare gRPC as the daemons do before they import it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell's background job, whose children inherit that
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     prepare_grpc()
     # pytest-asyncio asks for the current one, and Python 3.11 would make it and never close it.
     asyncio.set_event_loop(None)
