@@ -1,7 +1,7 @@
 """The kubelet's side of `kubectl port-forward`: pairs of SPDY streams, each a TCP connection to a port of this box.
 
 kubectl 1.31 and newer frame SPDY inside a WebSocket, older ones speak it on the bare connection; what is inside is the
-same. A pair is a data stream and an error stream with the same request id. Which ports may be dialed is not decided
+same. A pair is a data stream and an error stream with the same request id. Which ports may be dialled is not decided
 here: `Dial` refuses.
 
 SPDY as Kubernetes speaks it has no windows: a connection whose target takes nothing holds up the others of the same

@@ -34,7 +34,7 @@ async def keep_fresh(identity: Identity, dialling: Callable[[], tuple[Sequence[s
 
     Args:
         identity: the identity whose files are replaced.
-        dialling: returns the servers of the moment, and how they are dialed.
+        dialling: returns the servers of the moment, and how they are dialled.
     """
     server_index = 0
     while True:

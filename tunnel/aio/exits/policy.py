@@ -73,7 +73,7 @@ class Policy:
         self._fault = fault
 
     async def permitted(self, target: TcpTarget) -> list[Address]:
-        """Resolves a target and returns the addresses that may be dialed: exactly these.
+        """Resolves a target and returns the addresses that may be dialled: exactly these.
 
         A rule with addresses allows what lies in it, however it was named. A rule with a DNS name allows the host of
         that name, and the addresses that the name has now; but never, by an answer of DNS alone, this box itself or
@@ -106,7 +106,7 @@ class Policy:
         return self._rules
 
     def rule_for(self, target: TcpTarget, address: Address) -> TargetRule | None:
-        """Returns the rule by which an address may be dialed for a target; None when no rule allows it.
+        """Returns the rule by which an address may be dialled for a target; None when no rule allows it.
 
         Asks no DNS: of an address that `permitted` has found to be a rule's name's, the rule is the first with a name
         and this port.
