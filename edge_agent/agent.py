@@ -114,7 +114,7 @@ class Agent:
     # Public
 
     def dial_options(self, config: AgentConfig) -> DialOptions:
-        """Returns how servers are dialed by a configuration."""
+        """Returns how servers are dialled by a configuration."""
         return DialOptions(proxy=config.cloud.proxy, on_clock=self.clock.look)
 
     async def apply(self, old: AgentConfig, new: AgentConfig) -> None:

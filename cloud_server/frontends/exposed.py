@@ -110,7 +110,7 @@ class Exposed:
 
 
 def _still_allows(live: LiveOpen, then: _Allowed, now: _Allowed) -> bool:
-    """Returns whether a stream may go on. When a stream is being dialed by a name, it is not known yet where it leads:
+    """Returns whether a stream may go on. When a stream is being dialled by a name, it is not known yet where it leads:
     the very name must stand in a rule.
     """
     target = _dialled(live.target, then)

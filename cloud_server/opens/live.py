@@ -59,7 +59,7 @@ class OpenView:
     agent: str
     target: str
     resolved: str
-    """The address that the agent dialed; empty while it has not answered, and for a service."""
+    """The address that the agent dialled; empty while it has not answered, and for a service."""
     bytes_to_agent: int
     bytes_from_agent: int
     traffic_class: str

@@ -52,7 +52,7 @@ class Claims:
     what: list[str] = field(default_factory=list)
     """The claims for people, such as `a pod of node site-a`."""
     of_pods: bool = False
-    """Whether one of the claims is a pod's, which has no name that it could be dialed by."""
+    """Whether one of the claims is a pod's, which has no name that it could be dialled by."""
 
     def add(self, narrowness: int, agent: str | None, what: str, *, of_pod: bool = False) -> None:
         """Adds a claim, which counts if it is as narrow as the others, or narrower."""

@@ -1,7 +1,7 @@
 """The kubelet's side of `kubectl port-forward`: pairs of SPDY streams, each a TCP connection to a port of this box.
 
 kubectl 1.31 and newer frame SPDY inside a WebSocket, older ones speak it on the bare connection; what is inside is the
-same. A pair is a data stream and an error stream with the same request id. Which ports may be dialed is not decided
+same. A pair is a data stream and an error stream with the same request id. Which ports may be dialled is not decided
 here: `Dial` refuses.
 
 SPDY as Kubernetes speaks it has no windows: a connection whose target takes nothing holds up the others of the same
@@ -11,7 +11,7 @@ kubectl once INPUT_BYTES wait for it, as it does with every kubelet. Memory is b
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -201,7 +201,7 @@ class PortForward:
             StreamError: the connection was reset.
             SpdyError: the client broke the protocol.
         """
-        keep_alive = self._tasks.spawn("keep alive", self._quietly(self._transport.keep_alive()))
+        keep_alive = self._tasks.spawn("keep alive", self._keep_alive())
         try:
             async for data in self._transport.chunks():
                 for event in self._receiver.receive(data):
@@ -214,14 +214,14 @@ class PortForward:
 
     # Internal
 
-    async def _quietly(self, work: Awaitable[None]) -> None:
-        """Awaits the work of one connection, and takes a client that is gone for its end.
+    async def _keep_alive(self) -> None:
+        """Keeps the client's connection up until it is cancelled, or the client is gone.
 
         What is left for the targets is thrown away then: the reader may wait for one of them that takes nothing, and
         would never read that the client is gone.
         """
         try:
-            await work
+            await self._transport.keep_alive()
         except StreamError:
             for pair in [*self._pairs.values()]:
                 await pair.input.discard()

@@ -43,7 +43,7 @@ async def dial(server: str, box: Box, options: DialOptions) -> Carrier:
     """Dials a server by its name, and where that does not resolve now by the address that it had when it last did.
 
     Raises:
-        CarrierLost: it cannot be dialed; the text names the hop that failed.
+        CarrierLost: it cannot be dialled; the text names the hop that failed.
     """
     try:
         carrier = await dial_carrier(server, box.tls, options)
@@ -61,7 +61,7 @@ async def greet(carrier: Carrier, box: Box, resume_session_id: bytes, last_recei
     """Sends Hello, waits for the answer and returns it.
 
     Args:
-        carrier: a carrier that was dialed for this.
+        carrier: a carrier that was dialled for this.
         box: what Hello says.
         resume_session_id: the id of the session to go on with; empty for a new one.
         last_received: the highest packet that came in that session.

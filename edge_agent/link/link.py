@@ -1,4 +1,4 @@
-"""One link: a session with one of the servers, dialed, resumed, and dialed again however long they are away."""
+"""One link: a session with one of the servers, dialled, resumed, and dialled again however long they are away."""
 
 from __future__ import annotations
 
@@ -58,9 +58,9 @@ class Link:
     """Keeps one session to one of the servers."""
 
     def __init__(self, servers: Servers, box: Box, options: DialOptions, owner: Owner) -> None:
-        """Prepares the link; nothing is dialed before `run`."""
+        """Prepares the link; nothing is dialled before `run`."""
         self.options = options
-        """How servers are dialed from now on."""
+        """How servers are dialled from now on."""
         self.servers = servers
         self._box = box
         self._owner = owner
@@ -111,7 +111,7 @@ class Link:
             self._moved.set_result(None)
 
     def stop(self) -> None:
-        """Stops dialing, but for what the streams that are left need."""
+        """Stops dialling, but for what the streams that are left need."""
         self._stopping = True
         self._pauses.wake()
 
@@ -123,7 +123,7 @@ class Link:
     # Internal
 
     def _over(self) -> bool:
-        """Returns whether dialing is over: a drain needs a link too, as long as streams are left."""
+        """Returns whether dialling is over: a drain needs a link too, as long as streams are left."""
         return self._stopping and not self._has_streams()
 
     def _has_streams(self) -> bool:

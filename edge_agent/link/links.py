@@ -32,7 +32,7 @@ class Links:
     """All links of the box: one today, to one of the servers."""
 
     def __init__(self, addresses: Sequence[str], box: Box, options: DialOptions, watcher: Watcher) -> None:
-        """Prepares the links to the servers at `addresses`; nothing is dialed before `run`."""
+        """Prepares the links to the servers at `addresses`; nothing is dialled before `run`."""
         self._watcher = watcher
         self._links = [Link(Servers(addresses), box, options, self)]
         self._draining: list[TunnelSession] = []

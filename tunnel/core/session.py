@@ -79,7 +79,7 @@ class Session:
 
         Args:
             session_id: from Welcome.
-            dialler: this side dialed (the agent): its streams have odd ids and it asks an idle peer first.
+            dialler: this side dialled (the agent): its streams have odd ids and it asks an idle peer first.
             now: the clock that all other calls use, in seconds.
             limits: what this side is ready to hold.
             timing: from Welcome.

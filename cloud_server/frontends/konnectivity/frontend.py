@@ -49,7 +49,7 @@ class KonnectivityFrontend:
 
     @property
     def calls(self) -> int:
-        """Returns the number of tunnels, counting those that are still being dialed."""
+        """Returns the number of tunnels, counting those that are still being dialled."""
         return sum(connection.streams for connection in self._connections)
 
     async def handle(self, conn: Conn) -> None:

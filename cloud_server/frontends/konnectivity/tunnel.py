@@ -1,4 +1,4 @@
-"""Serves one tunnel: the call that kube-apiserver made for it, joined to a stream to what it dialed.
+"""Serves one tunnel: the call that kube-apiserver made for it, joined to a stream to what it dialled.
 
 There is one dial in a call, and no half-close: whichever end closes, the other gets all that was sent before. What
 waits for the client waits as credit that the stream's sender does not get, never in memory of ours.

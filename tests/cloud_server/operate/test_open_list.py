@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
 from types import SimpleNamespace
@@ -17,6 +16,7 @@ from cloud_server.opens.live import LiveOpen, LiveOpens
 from cloud_server.operate import open_list
 from cloud_server.routing.route import Route
 from tests.support.doors import asking
+from tests.support.pieces import pieces_s
 from tests.support.waits import eventually
 from tunnel.aio.operate import admin
 from tunnel.core.wire.target import TcpTarget
@@ -66,22 +66,9 @@ def no_garbage() -> Iterator[None]:
 
 @asynccontextmanager
 async def no_long_pieces() -> AsyncIterator[None]:
-    """By the processor's time: a busy machine makes each wait longer, and none of the work."""
-    pieces_s: list[float] = []
-
-    async def watch() -> None:
-        last_s = time.thread_time()
-        while True:
-            await asyncio.sleep(0)
-            now_s = time.thread_time()
-            pieces_s.append(now_s - last_s)
-            last_s = now_s
-
-    watching = asyncio.get_running_loop().create_task(watch())
-    await asyncio.sleep(0)
-    yield
-    watching.cancel()
-    longest = sorted(pieces_s)[-OUTLIERS - 1 :]
+    async with pieces_s() as measured:
+        yield
+    longest = sorted(measured)[-OUTLIERS - 1 :]
     assert longest[0] < LONGEST_S, longest
 
 

@@ -1,4 +1,4 @@
-"""The carrier, one gRPC call that moves serialized Envelopes both ways: its interface, and the dialing side.
+"""The carrier, one gRPC call that moves serialized Envelopes both ways: its interface, and the dialling side.
 
 The accepting side is `carrier_server.py`. What the messages mean, and what happens when a carrier is lost, is the
 session's business.
@@ -36,7 +36,7 @@ class Carrier(Protocol):
 
     @property
     def peer(self) -> str:
-        """Returns the other end for logs: `ip:port`, or the address that was dialed."""
+        """Returns the other end for logs: `ip:port`, or the address that was dialled."""
         ...
 
     async def read(self) -> bytes | None:
@@ -116,7 +116,7 @@ async def dial_carrier(address: str, tls: ClientTls, options: DialOptions, at: S
 
 
 class _DialledCarrier:
-    """The dialing side of a carrier. It owns its channel: one channel, one call, one TCP connection."""
+    """The dialling side of a carrier. It owns its channel: one channel, one call, one TCP connection."""
 
     def __init__(self, channel: grpc.aio.Channel, peer: str, options: DialOptions) -> None:
         self.peer = peer

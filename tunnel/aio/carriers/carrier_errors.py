@@ -50,7 +50,7 @@ class CarrierLost(FaultError):
 
     Attributes:
         text: one line for a person: which hop, and where possible what to do.
-        refused: the server understood us and said no; dialing again at once will not help.
+        refused: the server understood us and said no; dialling again at once will not help.
         vague: gRPC did not say which hop failed; `diagnose` may.
         fault: the cause; see `FaultError`.
     """

@@ -151,7 +151,7 @@ class CarrierServer:
     def stop_listening(self, lasting_s: float) -> None:
         """Accepts no more. Carriers go on for up to `lasting_s`, and no new one is made over their connections.
 
-        What the kernel has accepted and gRPC has not is reset, and dialed again.
+        What the kernel has accepted and gRPC has not is reset, and dialled again.
         """
         for server in self._servers:
             self._tasks.spawn("stop listening", server.stop(lasting_s))
@@ -402,7 +402,7 @@ class AcceptedCarrier:
 
 
 class _Methods(grpc.GenericRpcHandler):
-    """Maps methods to handlers, bytes in and bytes out: a message is parsed only after its sender was authorized."""
+    """Maps methods to handlers, bytes in and bytes out: a message is parsed only after its sender was authorised."""
 
     def __init__(self, server: CarrierServer) -> None:
         self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {

@@ -57,9 +57,9 @@ async def find_fault(address: str, tls: ClientTls, proxy: HttpProxy | None) -> F
     Returns None when no hop is broken.
 
     Args:
-        address: the address, as it was dialed.
+        address: the address, as it was dialled.
         tls: the certificates, as they were used for the dial.
-        proxy: the proxy that it was dialed through; None without one.
+        proxy: the proxy that it was dialled through; None without one.
     """
     try:
         host, port = split_address(address)

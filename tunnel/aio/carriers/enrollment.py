@@ -99,7 +99,7 @@ async def call_recover(
 async def answer_join(
     handler: EnrollmentHandler | None, identity: PeerIdentity, raw: bytes, context: _Context
 ) -> bytes:
-    """Answers a Join of an authorized peer; a `handler` of None refuses it."""
+    """Answers a Join of an authorised peer; a `handler` of None refuses it."""
     request = await _parse_request(tunnel_pb2.JoinRequest, raw, context)
     if handler is None:
         await _refuse(context, identity, EnrollmentRefused("this server does not enroll boxes", AUTHORITY_IS_YOURS))
@@ -109,7 +109,7 @@ async def answer_join(
 async def answer_renew(
     handler: EnrollmentHandler | None, identity: PeerIdentity, raw: bytes, context: _Context
 ) -> bytes:
-    """Answers a Renew of an authorized peer; a `handler` of None refuses it."""
+    """Answers a Renew of an authorised peer; a `handler` of None refuses it."""
     request = await _parse_request(tunnel_pb2.RenewRequest, raw, context)
     if handler is None:
         await _refuse(

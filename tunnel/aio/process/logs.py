@@ -1,4 +1,4 @@
-"""Sets how log lines look, JSON for machines, colored lines on a terminal; all of them go to standard error.
+"""Sets how log lines look, JSON for machines, coloured lines on a terminal; all of them go to standard error.
 
 Where standard error is the journal of systemd, each line begins with its priority, `<4>` for a warning: journald takes
 that away and keeps it, so that `journalctl -p warning` works and `journalctl -o cat` shows pure JSON.

@@ -89,7 +89,7 @@ class Stream:
     Attributes:
         id: number on the wire.
         target: what it was opened to.
-        resolved_address: what the accepting side dialed; empty for a service.
+        resolved_address: what the accepting side dialled; empty for a service.
         now: the clock of its session.
     """
 

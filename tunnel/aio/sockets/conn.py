@@ -1,4 +1,4 @@
-"""A socket as a Duplex: TCP, TLS or unix, accepted or dialed, with a bounded read buffer.
+"""A socket as a Duplex: TCP, TLS or unix, accepted or dialled, with a bounded read buffer.
 
 A splice may take it over.
 """

@@ -86,7 +86,7 @@ def proxy_for(host: str, given: str | None, source: str, environment: Mapping[st
     """Returns the proxy for a TLS connection; None when there is none, or the host is an exception.
 
     Args:
-        host: the host that is dialed; name or address, without brackets.
+        host: the host that is dialled; name or address, without brackets.
         given: `http://[user:password@]host[:port]`, "none", or None for what the environment says. The exceptions of
             the environment hold for both, as they do for `curl --proxy`.
         source: the place that `given` comes from, for error texts.

@@ -36,7 +36,7 @@ class Gate(Protocol):
         ...
 
     def failed(self, fault: HandshakeFault) -> None:
-        """Is called when there was no handshake; `reason` is why."""
+        """Is called when there was no handshake; `fault` says why."""
         ...
 
     def left(self) -> None:

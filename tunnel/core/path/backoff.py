@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 QUICK_RETRIES = 64
-"""How many links lost soon after they came up are dialed again at once; a bad hour of a mobile link has fewer."""
+"""How many links lost soon after they came up are dialled again at once; a bad hour of a mobile link has fewer."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -28,8 +28,8 @@ class Backoff:
     """How many attempts the early ceiling holds for: on average half a minute of trying."""
     cap_s: float = 30.0
     stable_s: float = 30.0
-    """A link that held so long counts as well. One lost sooner is dialed again at once too, but not for ever: a server
-    that accepts and drops must not be dialed in a tight loop.
+    """A link that held so long counts as well. One lost sooner is dialled again at once too, but not for ever: a server
+    that accepts and drops must not be dialled in a tight loop.
     """
     attempts: int = 0
     quick_left: int = QUICK_RETRIES

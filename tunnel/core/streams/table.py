@@ -59,7 +59,7 @@ class StreamTable:
         dialler: bool,
         features: frozenset[str],
     ) -> None:
-        """`dialler` says that this side dialed the carrier, so its streams have odd ids (PROTO 5.1)."""
+        """`dialler` says that this side dialled the carrier, so its streams have odd ids (PROTO 5.1)."""
         self._limits = limits
         self._budget = budget
         self._scheduler = scheduler
@@ -296,7 +296,7 @@ class StreamTable:
         return None
 
     def expire(self, now: float) -> None:
-        """Gives up openings whose deadline is over. A peer that knows of them is told to stop dialing."""
+        """Gives up openings whose deadline is over. A peer that knows of them is told to stop dialling."""
         unsent: set[int] = set()
         while (deadline := self.next_deadline_s) is not None and deadline <= now:
             stream = self._streams[heapq.heappop(self._deadlines)[1]]

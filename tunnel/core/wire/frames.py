@@ -65,7 +65,7 @@ class Accept:
 
     stream_id: int
     resolved_address: str
-    """The address that was dialed, such as `10.1.0.9:80`; empty for a service."""
+    """The address that was dialled, such as `10.1.0.9:80`; empty for a service."""
     credit: int
     """Bytes that the opening side may send."""
 

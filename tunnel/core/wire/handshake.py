@@ -42,7 +42,7 @@ MAX_SERVER_BYTES = 261
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Welcome:
-    """What the dialing side learns from the server's answer to Hello."""
+    """What the dialling side learns from the server's answer to Hello."""
 
     protocol: int
     version: str

@@ -11,7 +11,7 @@ MAX_SERVICE_BYTES = 63
 
 @dataclass(frozen=True, slots=True)
 class TcpTarget:
-    """A TCP address, resolved and dialed by the accepting side."""
+    """A TCP address, resolved and dialled by the accepting side."""
 
     host: str
     """An IPv4 or IPv6 address without brackets, or a DNS name."""
