@@ -69,7 +69,7 @@ class Renewals:
 
         Args:
             identity: whose files are replaced.
-            dialling: returns the servers of the moment, and how they are dialed.
+            dialling: returns the servers of the moment, and how they are dialled.
             key_life: returns the age at which the box gets another key; None when it never does so by itself.
             on_fault: is told of one of the causes `TOLD`, and of None when it is over.
         """

@@ -76,7 +76,7 @@ class _Live:
     principal: Principal
     """The principal whom it is served for."""
     target: TcpTarget | None = None
-    """The target that was dialed for it; None for a service, and before the dial is over."""
+    """The target that was dialled for it; None for a service, and before the dial is over."""
     address: Address | None = None
     rule: TargetRule | None = None
     name: str = ""
@@ -100,7 +100,7 @@ class StreamAcceptor:
         """Serves streams by these rules; the policy is above all others.
 
         Args:
-            policy: what may be dialed.
+            policy: what may be dialled.
             services: the services of this end, by name.
             named: targets that may be asked for by a name.
             principal: who the peer is, where its own word on that does not count; None where it does.
@@ -209,7 +209,7 @@ class StreamAcceptor:
         return conn, address
 
     def _target_of(self, asked: Target) -> TcpTarget | None:
-        """Returns what is dialed for a stream; None when a service serves it."""
+        """Returns what is dialled for a stream; None when a service serves it."""
         if isinstance(asked, ServiceTarget):
             return self._named.get(asked.name)
         return asked if isinstance(asked, TcpTarget) else None
@@ -227,7 +227,7 @@ class StreamAcceptor:
 
 
 def _address_of(resolved: str) -> Address | None:
-    """Returns the address of what was dialed; None for what is none, such as a service."""
+    """Returns the address of what was dialled; None for what is none, such as a service."""
     try:
         return normal_address(ip_address(split_address(resolved)[0]))
     except ValueError:
