@@ -26,7 +26,8 @@ INPUT_BYTES = 256 * 1024
 """The bytes of input that may wait for the command before the client is stopped; until then a hang-up or a resize is
 still noticed."""
 FIRST_SIZE_WAIT_S = 0.2
-"""The seconds that a command on a terminal waits for the client's size, so that it starts with the right one."""
+"""The seconds that a command on a terminal waits for the client's size, so that it starts with the right one. Input
+does not end the wait: kubectl sends both at once, in any order."""
 OUTPUT_END_WAIT_S = 0.5
 """The seconds after the exit in which output of processes is awaited that the command left behind with its pipes."""
 CLOSE_WAIT_S = 2.0
@@ -77,7 +78,7 @@ class ExecSession:
         self._recording = recording
         self._input = InputQueue(INPUT_BYTES)
         self._size: Resize | None = None
-        self._client_awake = asyncio.Event()
+        self._has_size = asyncio.Event()
         self._client_ended = asyncio.Event()
         self._command: Command | None = None
 
@@ -115,19 +116,24 @@ class ExecSession:
             await self._write(channel, f"{error.text}{line_end}".encode())
             await self._deliver(error.exit_code)
             return
-        if self._size is not None:
-            command.resize(self._size.columns, self._size.rows)  # it may have changed meanwhile
+        if self._size is not None and (self._size.columns, self._size.rows) != (spec.columns, spec.rows):
+            await self._resize(command, self._size)  # it changed meanwhile
         await self._deliver(await self._carry(command))
 
     async def _sized(self) -> CommandSpec:
         """Returns the command with the size of the client's terminal, if that comes in time."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FIRST_SIZE_WAIT_S):
-                await self._client_awake.wait()
+                await self._has_size.wait()
         size = self._size
         if size is not None and self._recording is not None:
             await self._recording.sized(size.columns, size.rows)
         return self._spec if size is None else replace(self._spec, columns=size.columns, rows=size.rows)
+
+    async def _resize(self, command: Command, size: Resize) -> None:
+        command.resize(size.columns, size.rows)
+        if self._recording is not None and self._spec.tty:
+            await self._recording.resize(size.columns, size.rows)
 
     async def _carry(self, command: Command) -> int:
         """Carries bytes both ways until the command has ended and all that it wrote was sent; returns its exit code."""
@@ -169,18 +175,14 @@ class ExecSession:
             match event:
                 case Input(data):
                     self.result.received_bytes += len(data)
-                    self._client_awake.set()
                     await self._input.put(data)
                 case InputEnd():
-                    self._client_awake.set()
                     await self._input.end()
-                case Resize(columns, rows):
+                case Resize():
                     self._size = event
-                    self._client_awake.set()
+                    self._has_size.set()
                     if self._command is not None:
-                        self._command.resize(columns, rows)
-                        if self._recording is not None and self._spec.tty:
-                            await self._recording.resize(columns, rows)
+                        await self._resize(self._command, event)
         self._client_ended.set()
         if self.result.exit_code is None:
             raise ClientGone

@@ -122,6 +122,7 @@ def cloud() -> Iterator[Cloud]:
                 "cluster": [{"name": "site-a", "agent": "box-7", "kubeconfig": "site.yaml"}],
             }
         )
+        made.bind("machine")
         made.start()
         issued = issue(own, "spiffe://longline/agent/box-7", DAY / 2)
         made.boxes["box-7"] = box_of(made.folder / "box-7", made.tunnel_address, own, issued)

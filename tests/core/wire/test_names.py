@@ -10,6 +10,7 @@ from tunnel.core.wire.names import (
     as_offered,
     close_name,
     is_agent_name,
+    is_agent_pattern,
     is_service_name,
     meant,
 )
@@ -25,6 +26,16 @@ def test_names(name: str) -> None:
 )
 def test_no_names(name: str) -> None:
     assert not is_agent_name(name)
+
+
+@pytest.mark.parametrize("pattern", ["*", "shop-*", "*-till", "shop-*-till-*"])
+def test_patterns_of_names(pattern: str) -> None:
+    assert is_agent_pattern(pattern)
+
+
+@pytest.mark.parametrize("pattern", ["", "shop-1", "-*", "*-", "Shop-*", "shop.*", "shop-?", "*" * 64])
+def test_no_patterns_of_names(pattern: str) -> None:
+    assert not is_agent_pattern(pattern)
 
 
 def test_a_service_is_no_port() -> None:
