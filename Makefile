@@ -21,7 +21,7 @@ UV_LOCK := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.1
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 # What `make test` is made of.
-LANES := test-core test-shell test-daemons
+LANES := test-whole test-shell test-daemons
 
 .PHONY: help demo test $(LANES) cover lint types arch protos errors e2e cluster bench fuzz lock clean
 
@@ -40,11 +40,11 @@ test: $(READY) ## all tests but the end-to-end ones (more words for pytest: ARGS
 	@echo "==> tests: $(words $(LANES)) lanes at a time, each told of when it has ended (four to five minutes on two cores)"
 	@$(MAKE) --no-print-directory --keep-going --jobs=$(words $(LANES)) --output-sync=target $(LANES)
 
-test-core: cover
+test-whole: $(READY)
 	@echo "==> tests: tests/integration"
 	@$(PY) -m pytest $(NOT_SLOW) tests/integration $(ARGS)
 
-test-shell: $(READY)
+test-shell: cover
 	@echo "==> tests: the shell, the operator's command, what tests stand on, simulated links"
 	@$(PY) -m pytest $(NOT_SLOW) $(SHELL_TESTS) $(LINKS) $(ARGS)
 

@@ -143,14 +143,17 @@ def enroll(state: Path, folder: Path, count: int) -> None:
 
 
 @contextmanager
-def swarm(address: str, folder: Path, first: int, count: int) -> Iterator[Swarm]:
-    """Agents `first` and so many that follow, all up when this begins."""
+def swarm(address: str, folder: Path, first: int, count: int, nice: int = 0) -> Iterator[Swarm]:
+    """Agents `first` and so many that follow, all up when this begins.
+
+    With `nice` they give way to the server, as boxes do that have processors of their own.
+    """
     with ExitStack() as stack:
         processes = []
         for start in range(first, first + count, PER_PROCESS):
             words = [address, str(folder), str(start), str(min(PER_PROCESS, first + count - start))]
             process = subprocess.Popen(
-                [sys.executable, "-m", "benches.swarm", *words],
+                ["nice", "-n", str(nice), sys.executable, "-m", "benches.swarm", *words],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,

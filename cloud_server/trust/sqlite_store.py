@@ -16,7 +16,7 @@ from cloud_server.trust.store import Change, Good, Kind, Record, StoreUnavailabl
 from tunnel.aio.process.blocking import BlockingCalls, NotAnswering
 from tunnel.core.wire.faults import RECORD_UNREADABLE, STATE_UNREADABLE
 
-FOLLOW_S = 0.2
+FOLLOW_S = 0.1
 """Seconds until a running server sees what a command changed; a look that finds nothing takes some 10 us. What is
 unknown is looked for at once.
 """

@@ -1,7 +1,7 @@
 """Ends what users do when the credential that they showed is taken away or runs out, or when the rules change.
 
 Everything that lasts takes a `Hold`: connections, watches, lists that are followed. A loss costs what it affects, and
-is carried out in pieces, so that a user with thousands of streams delays nobody else.
+is spread over time, so that a user with thousands of streams delays nobody else.
 """
 
 from __future__ import annotations
@@ -31,9 +31,21 @@ from tunnel.core.wire.principal import Principal, PrincipalKind
 LOOK_AGAIN_S = 30.0
 """Seconds after which the ends are looked at again, so that a changed clock is noticed: ends are times of day, and the
 timer of the event loop is not."""
-ENDS_PIECE_S = 0.0005
-"""Seconds that one piece may take that ends things. The tasks and links that each end concerns run in the next turn of
-the event loop, and take several times as long."""
+ENDS_WITHIN_S = 0.6
+"""Seconds over which ends are spread that come at once. A reset to the box, the client's socket and two records follow
+of each, some 0.2 ms; one after another they would leave nothing to others for as long. The change of a record is
+noticed within 0.1 s, so all are over within the second that is promised."""
+ENDS_PER_S = 1000.0
+"""The ends of a second in any case, so that few are over at once."""
+ENDS_EVERY_S = 0.001
+"""Seconds between two looks at which ends are due."""
+ENDS_IN_A_TURN = 4
+"""The ends that one turn of the event loop has. Ends make a turn longer, and in a longer turn more become due: without
+a bound some turns would last as long as all of the ends."""
+ENDS_AT_LATEST_S = 0.9
+"""Seconds within which all are to be over though turns are long for other reasons. Where they would not be, a turn has
+more ends: the `LEAST_TURNS`th part of all."""
+LEAST_TURNS = 100
 MAX_DEAD = 64
 """The number of ends of credentials without holds that may wait in the queue in any case. Beyond it, as many may wait
 as there are other ends."""
@@ -124,6 +136,10 @@ class Standing:
         self._doubted: deque[Hold] = deque()
         self._at_work = False
         self._ended = 0
+        """The ends since there was nothing to do."""
+        self._spread = 0
+        """The ends since `_losing` was empty, which was at `_spread_since_s` of the loop's time."""
+        self._spread_since_s = 0.0
 
     def __len__(self) -> int:
         return len(self._others) + sum(len(one.holds) for one in self._credentials.values())
@@ -261,29 +277,50 @@ class Standing:
             asyncio.get_running_loop().call_soon(self._piece)
 
     def _piece(self) -> None:
-        """Works for a while, and leaves the rest to the next turn of the event loop."""
+        """Ends what is due, examines and decides for a while, and leaves the rest to another turn of the event loop."""
         loop = asyncio.get_running_loop()
-        started_s, ended = loop.time(), self._ended
+        late = self._end_due(loop.time())
+        until_s = loop.time() + PIECE_S
         while self._step():
-            if loop.time() - started_s >= (PIECE_S if ended == self._ended else ENDS_PIECE_S):
+            if loop.time() >= until_s:
                 loop.call_soon(self._piece)
                 return
+        if self._losing:
+            if late:
+                loop.call_soon(self._piece)
+            else:
+                loop.call_later(ENDS_EVERY_S, self._piece)
+            return
         self._at_work = False
         if self._ended:
             _log.info("what is not allowed any more was ended", ended=self._ended)
             self._ended = 0
 
     def _step(self) -> bool:
-        """Does the most urgent thing. Returns False when there is nothing to do."""
+        """Examines or decides one thing. Returns False when there is none."""
         if self._looked_at:
             self._examine(self._looked_at.popleft())
-        elif self._losing:
-            self._end(*self._losing.popleft())
         elif self._doubted:
             self._decide(self._doubted.popleft())
         else:
             return False
         return True
+
+    def _end_due(self, now_s: float) -> bool:
+        """Ends some of `_losing` that should have ended by now. Returns whether there are more of them."""
+        if not self._spread:
+            self._spread_since_s = now_s - ENDS_EVERY_S
+        in_all = self._spread + len(self._losing)
+        since_s = now_s - self._spread_since_s
+        due = since_s * max(ENDS_PER_S, in_all / ENDS_WITHIN_S)
+        is_late = self._spread < since_s * in_all / ENDS_AT_LATEST_S
+        until = self._spread + (max(in_all / LEAST_TURNS, ENDS_IN_A_TURN) if is_late else ENDS_IN_A_TURN)
+        while self._losing and self._spread < min(due, until):
+            self._spread += self._end(*self._losing.popleft())
+        due_still = self._spread < due
+        if not self._losing:
+            self._spread = 0
+        return due_still
 
     def _examine(self, credential: _Credential) -> None:
         credential.queued = False
@@ -314,17 +351,19 @@ class Standing:
             _log.exception("it cannot be decided whether something may go on", code=BUG.code)
             lost = OpenRefused("a fault of the server, whose log says more", Code.STANDING_LOST)
         if lost is not None:
-            self._end(hold, lost)
+            self._losing.append((hold, lost))
 
-    def _end(self, hold: Hold, lost: OpenRefused) -> None:
+    def _end(self, hold: Hold, lost: OpenRefused) -> bool:
+        """Ends a hold. Returns False when it is over already."""
         if hold.over:
-            return
+            return False
         hold.release()
         self._ended += 1
         try:
             hold.on_lost(lost)
         except Exception:  # noqa: BLE001 - whatever it is, the others must end
             _log.exception("something that is not allowed any more could not be ended", code=BUG.code)
+        return True
 
 
 # Internal

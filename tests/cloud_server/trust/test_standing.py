@@ -13,7 +13,7 @@ from cloud_server.trust import standing as module
 from cloud_server.trust.authenticator import LoginRefused
 from cloud_server.trust.caller import Caller
 from cloud_server.trust.standing import MAX_DEAD, Standing
-from tests.support.waits import eventually
+from tests.support.waits import eventually, scaled_s
 from tunnel.core.wire.errors import Code, OpenRefused
 from tunnel.core.wire.faults import CREDENTIAL_EXPIRED, RECORD_UNREADABLE, USER_REVOKED, Fault
 from tunnel.core.wire.principal import Principal, PrincipalKind
@@ -125,7 +125,6 @@ async def test_a_change_of_the_rules_is_decided_in_pieces_and_in_each_case_once(
 ) -> None:
     """Others have their turns in between; so do those who lose."""
     monkeypatch.setattr(module, "PIECE_S", 0.0)  # a turn for each
-    monkeypatch.setattr(module, "ENDS_PIECE_S", 0.0)
     standing = Standing(Office().again)
     turns = decided = 0
     lost: list[int] = []
@@ -145,9 +144,32 @@ async def test_a_change_of_the_rules_is_decided_in_pieces_and_in_each_case_once(
         assert turns <= 60
         await asyncio.sleep(0)
     assert turns >= 49
-    assert lost == list(range(0, 50, 2))
+    await eventually(lambda: lost == list(range(0, 50, 2)))
     standing.rules_changed()
     await eventually(lambda: decided == 75)
+
+
+async def test_many_ends_are_spread_over_time_and_few_are_not() -> None:
+    office = Office()
+    standing = Standing(office.again)
+    ended_s: list[float] = []
+    loop = asyncio.get_running_loop()
+
+    async def spread(who: str, count: int, per_s: float) -> float:
+        ended_s.clear()
+        for _ in range(count):
+            standing.hold(user(who), lambda _: ended_s.append(loop.time()))
+        office.refused[who] = USER_REVOKED
+        began_s = loop.time()
+        standing.changed(who)
+        await eventually(lambda: len(ended_s) == count)
+        for number, when_s in enumerate(ended_s):
+            assert when_s - began_s >= number / per_s - module.ENDS_EVERY_S - 0.001, number
+        return ended_s[-1] - began_s
+
+    await spread("ann", 1000, 1000 / module.ENDS_WITHIN_S)
+    assert await spread("bob", 5, module.ENDS_PER_S) < scaled_s(module.ENDS_WITHIN_S / 2)
+    assert len(standing) == 0
 
 
 async def test_one_that_cannot_be_ended_or_decided_keeps_no_other() -> None:
