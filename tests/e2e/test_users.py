@@ -57,7 +57,7 @@ def up() -> Iterator[Cluster]:
         (port,) = free_ports(1)
         site = {"name": SITE, "kubeconfig": str(made.folder / "site.yaml"), "agent": BOX}
         made.configure({"connect": {"listen_kubectl": f"127.0.0.1:{port}"}, "cluster": [site]})
-        made.bind("contractor", "lena", "mia", "zoe")  # what they may not is for their credentials
+        made.bind("contractor", "kas", "lena", "mia", "zoe")  # what they may not is for their credentials
         _site_kubeconfig(made, f"https://127.0.0.2:{echo.port}")
         made.start()
         user = os.environ.get("USER") or "root"
@@ -210,8 +210,11 @@ def test_a_revoked_user_is_nobody_at_once_and_what_they_had_stays_worthless(up: 
 
 def test_a_certificate_for_a_program_has_the_life_that_was_asked_for(up: Cluster) -> None:
     admin = User(up.login("admin"), up.folder / "admin")
-    pem = admin.longline("user", "certificate", "admin", "--expires", "36h").stdout
-    (up.folder / "kas.kubeconfig").write_text(up.with_certificate("admin", pem))
+    up.typed("user", "add", "kas")
+    made = admin.longline("user", "certificate", "kas", "--expires", "36h")
+    assert made.stderr == ""
+    pem = made.stdout
+    (up.folder / "kas.kubeconfig").write_text(up.with_certificate("kas", pem))
     program = User(up.folder / "kas.kubeconfig", up.folder / "kas")
     assert BOX in program.kubectl("get", "nodes")
     end = subprocess.run(["openssl", "x509", "-noout", "-checkend", str(35 * 3600)], input=pem, text=True)
@@ -219,6 +222,14 @@ def test_a_certificate_for_a_program_has_the_life_that_was_asked_for(up: Cluster
     assert (end.returncode, later.returncode) == (0, 1)
     context = client_context(yaml.safe_load((up.folder / "kas.kubeconfig").read_text()))
     assert context.get_ca_certs()
+
+
+@pytest.mark.parametrize("words", [("certificate", "admin"), ("token", "admin"), ("kubeconfig", "--token", "admin")])
+def test_what_is_made_for_oneself_ends_with_what_was_shown_and_says_so(up: Cluster, words: tuple[str, ...]) -> None:
+    admin = User(up.login("admin"), up.folder / f"admin-{words[0]}")
+    made = admin.longline("user", *words, "--expires", "36h")
+    assert made.returncode == 0
+    assert "what you make for yourself ends with what you log in with" in made.stderr
 
 
 def test_one_token_for_several_boxes_that_choose_their_names(up: Cluster) -> None:

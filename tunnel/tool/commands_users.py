@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from datetime import timedelta
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from tunnel.tool.access_options import Where, output_option, told, where_options
 from tunnel.tool.commands_server import print_json, server_options
 
 _for_days = click.option("--expires", type=Life(), default="90d", show_default=True, help="After so long it ends.")
+UNNOTICED = timedelta(minutes=1)
+"""By how much a life may be shorter than asked for before that is told: clocks differ, and making takes a moment."""
 
 
 @click.command(short_help="The plugin that kubectl logs in with.")
@@ -157,6 +160,7 @@ def user_certificate(api: Any, expires: timedelta, out: Path | None, force: bool
     with told():
         body = {"user": name, "csr": csr, "expires_s": expires.total_seconds()}
         made = api().ask("POST", PREFIX + "certificates", body)
+    _tell_if_short(made, expires)
     deliver(made["certificate"] + key_pem.decode(), out, force=force)
 
 
@@ -185,4 +189,17 @@ def _token(api: Any, user: str, life: timedelta, purpose: str) -> str:
     from tunnel.tool.admin import PREFIX
 
     body = {"user": user, "expires_s": life.total_seconds(), "purpose": purpose}
-    return str(api.ask("POST", PREFIX + "user-tokens", body)["token"])
+    made = api.ask("POST", PREFIX + "user-tokens", body)
+    _tell_if_short(made, life)
+    return str(made["token"])
+
+
+def _tell_if_short(made: Mapping[str, Any], asked: timedelta) -> None:
+    """Says on standard error when a credential ends before the life that was asked for."""
+    until = datetime.fromisoformat(made["until"])
+    if until - datetime.now(UTC) < asked - UNNOTICED:
+        click.echo(
+            f"it ends at {until:%Y-%m-%d %H:%M} UTC: what you make for yourself ends with what you log in with; "
+            "another administrator, or cloud-server on its own machine, can make one that is good for longer",
+            err=True,
+        )
