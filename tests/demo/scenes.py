@@ -7,16 +7,14 @@ import hashlib
 import os
 import pwd
 import shutil
+import ssl
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import yaml
-
 from tests.demo.stage import Stage, StepFailed
 from tests.support.cluster import edit_toml
 from tests.support.connect_client import connect_through
-from tests.support.kubeconfig_files import client_context, pem_files
 from tests.support.kubectl_choice import find_kubectl
 from tests.support.netns import BoxNamespace, missing_for_namespaces
 from tests.support.ports import free_ports
@@ -151,20 +149,21 @@ class Demo:
     def web(self) -> None:
         stage = self.stage
         stage.step("Any TCP service: curl to the box's own web server, through CONNECT")
-        kubeconfig = yaml.safe_load((stage.folder / "demo.kubeconfig").read_text())
-        pem_files(kubeconfig, stage.folder)
+        stage.run("cloud-server user certificate admin --config cloud/cloud-server.toml --out admin.pem")
         if not shutil.which("curl"):
             stage.say("(curl is not installed: Python speaks CONNECT in its place)")
             address = ("127.0.0.1", self.connect_port)
-            with connect_through(address, f"{BOX}:{self.web_port}", tls=client_context(kubeconfig)) as sock:
+            context = ssl.create_default_context(cafile=str(stage.folder / "cloud" / "ca.crt"))
+            context.load_cert_chain(stage.folder / "admin.pem")
+            with connect_through(address, f"{BOX}:{self.web_port}", tls=context) as sock:
                 sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
                 answer = read_to_end(sock).decode()
             stage.show(answer)
             self.expect(HELLO, answer)
             return
         (stage.folder / "proxy.curlrc").write_text(
-            f'proxytunnel\nproxy = "https://127.0.0.1:{self.connect_port}"\nproxy-cacert = "ca.crt"\n'
-            'proxy-cert = "client.crt"\nproxy-key = "client.key"\nsilent\nshow-error\n'
+            f'proxytunnel\nproxy = "https://127.0.0.1:{self.connect_port}"\nproxy-cacert = "cloud/ca.crt"\n'
+            'proxy-cert = "admin.pem"\nsilent\nshow-error\n'
         )
         stage.run("cat proxy.curlrc")
         self.expect(HELLO, stage.run(f"curl --config proxy.curlrc http://{BOX}:{self.web_port}/"))
