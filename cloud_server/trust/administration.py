@@ -37,6 +37,9 @@ from tunnel.core.wire.faults import (
 )
 from tunnel.core.wire.names import AGENT_NAME_RULE, close_name, is_agent_name, is_agent_pattern, meant
 
+LEAST_ID_CHARS = 4
+"""The characters of an id that take a credential away. A slip of one key would else take somebody's."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedAgent:
@@ -190,7 +193,8 @@ class Administration:
         user; returns how many there were.
 
         Raises:
-            AdministrationFailed: there is none, several have ids that begin so, or the change cannot be kept.
+            AdministrationFailed: there is none, several have ids that begin so, it is too short to be meant, or the
+                change cannot be kept.
         """
         self._store.catch_up()
         users = self._store.list(USER_TOKENS)
@@ -215,6 +219,9 @@ class Administration:
             missing = f"there is no token or certificate {token_id[:80]}: cloud-server token list shows all"
         if not gone:
             raise AdministrationFailed(missing, NO_SUCH_TOKEN)
+        if token_id and len(token_id) < LEAST_ID_CHARS:
+            text = f"{token_id} is too little of an id: give {LEAST_ID_CHARS} characters or more"
+            raise AdministrationFailed(text, NO_SUCH_TOKEN)
         if token_id and count > 1:
             text = f"{count} tokens or certificates begin with {token_id[:80]}: give more of it"
             raise AdministrationFailed(text, NO_SUCH_TOKEN)

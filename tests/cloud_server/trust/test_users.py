@@ -344,6 +344,6 @@ async def test_a_certificate_can_be_taken_away_alone(
     assert await whole.revoke_tokens(token_id=by_login.serial) == (0, 1)
     with pytest.raises(AdministrationFailed, match="no token or certificate"):
         await whole.revoke_tokens(token_id=made.serial)
-    for nothing in (":", "0"):
+    for nothing in (":", "0", "::", *map(format, range(16), "x" * 16), kept.serial[:3]):
         with pytest.raises(AdministrationFailed):
             await whole.revoke_tokens(token_id=nothing)
