@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import collections
 import itertools
+import sys
 from collections import deque
+from collections.abc import Callable
+from types import FrameType
 
 import pytest
 from hypothesis import given
@@ -179,8 +182,44 @@ def test_openings_given_up_are_forgotten_and_nothing_else() -> None:
     scheduler = Scheduler()
     frames = [f.Open(one, TcpTarget("h", 1), 1, 0) for one in (1, 3, 5)]
     scheduler.control.extend([*frames, f.Reset(3, Code.CANCELLED)])
-    scheduler.remove_opens({3, 5})
+    scheduler.remove_open(3)
+    assert scheduler.control_frames == 3
+    scheduler.remove_open(5)
     assert _take(scheduler, 2000) == [frames[0], f.Reset(3, Code.CANCELLED)]
+    assert (scheduler.control_frames, scheduler.has_control) == (0, False)
+
+
+def test_a_queue_of_openings_given_up_has_nothing_to_send() -> None:
+    scheduler = Scheduler()
+    scheduler.control.extend(f.Open(one, TcpTarget("h", 1), 1, 0) for one in (1, 3))
+    for one in (1, 3):
+        scheduler.remove_open(one)
+    assert (scheduler.control_frames, scheduler.has_control, len(scheduler.control)) == (0, False, 0)
+
+
+@pytest.mark.parametrize("oldest_first", [True, False])
+def test_giving_up_costs_the_same_however_many_wait(*, oldest_first: bool) -> None:
+    def lines(count: int) -> float:
+        """Returns how many lines of Python the end of each of so many openings takes."""
+        scheduler, run = Scheduler(), 0
+        ids = range(1, 2 * count, 2)
+        scheduler.control.extend(f.Open(one, TcpTarget("h", 1), 1, 0) for one in ids)
+
+        def trace(_frame: FrameType, event: str, _arg: object) -> Callable[..., object]:
+            nonlocal run
+            run += event == "line"
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            for one in ids if oldest_first else reversed(ids):
+                scheduler.remove_open(one)
+        finally:
+            sys.settrace(before)
+        return run / count
+
+    assert lines(1024) < 2 * lines(64)
 
 
 def test_packet_holds_no_more_frames_than_allowed() -> None:

@@ -12,22 +12,22 @@ class Conditions:
     __slots__ = ("_waiting",)
 
     def __init__(self) -> None:
-        self._waiting: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
+        # By waiter: thousands of clients may wait for one link, and give up one by one.
+        self._waiting: dict[asyncio.Future[None], Callable[[], bool]] = {}
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Returns at once if the condition holds, else as soon as it does at a `look`."""
         if condition():
             return
         waiter = asyncio.get_running_loop().create_future()
-        entry = (condition, waiter)
-        self._waiting.append(entry)
+        self._waiting[waiter] = condition
         try:
             await waiter
         finally:
-            self._waiting.remove(entry)
+            del self._waiting[waiter]
 
     def look(self) -> None:
         """Wakes those whose condition holds now. It is called when things have changed."""
-        for condition, waiter in self._waiting:
+        for waiter, condition in self._waiting.items():
             if not waiter.done() and condition():
                 waiter.set_result(None)

@@ -41,6 +41,8 @@ class Scheduler:
         self.held_until_s: float | None = None
         """When frames that were held go out even with nothing beside them; None while there are none."""
         self._held: list[f.Frame] = []
+        self._given_up: set[int] = set()
+        """The streams whose OPEN still lies in `control`, and is not sent: they were given up before it could be."""
         self._credits: dict[int, int] = {}
         self._interactive: deque[CoreStream] = deque()
         self._bulk: deque[CoreStream] = deque()
@@ -48,12 +50,12 @@ class Scheduler:
     @property
     def control_frames(self) -> int:
         """Returns how many control frames wait. Credits are not counted: a stream has one at most."""
-        return len(self.control) + len(self._held)
+        return len(self.control) - len(self._given_up) + len(self._held)
 
     @property
     def has_control(self) -> bool:
         """Returns whether a control frame is ready to go out; one that is held is not."""
-        return bool(self.control or self._credits)
+        return bool(len(self.control) > len(self._given_up) or self._credits)
 
     def on_timer(self, now: float) -> None:
         """Releases the frames that were held once they have waited long enough."""
@@ -88,9 +90,18 @@ class Scheduler:
         stream.send.deficit = 0
         (self._interactive if stream.send.interactive(now) else self._bulk).append(stream)
 
-    def remove_opens(self, stream_ids: set[int]) -> None:
-        """Forgets the OPENs of streams that were given up before they could be sent."""
-        self.control = deque(one for one in self.control if type(one) is not f.Open or one.stream_id not in stream_ids)
+    def remove_open(self, stream_id: int) -> None:
+        """Forgets the OPEN of a stream that was given up before it could be sent. It must be in the queue.
+
+        It is only marked: thousands of clients may give up on a link that is down, one by one. Once half of the queue
+        is marked, all of these go at once, so that each costs the same however many there are.
+        """
+        given_up = self._given_up
+        given_up.add(stream_id)
+        if 2 * len(given_up) > len(self.control):
+            kept = (one for one in self.control if type(one) is not f.Open or one.stream_id not in given_up)
+            self.control = deque(kept)
+            given_up.clear()
 
     def remove_stream(self, stream: CoreStream) -> None:
         """Forgets a stream that was reset, with the credit that waits for it."""
@@ -122,7 +133,12 @@ class Scheduler:
         if self._held:
             self._release()
         while self.control and len(frames) < MAX_FRAMES:
-            size = _control_bytes(self.control[0])
+            first = self.control[0]
+            if self._given_up and type(first) is f.Open and first.stream_id in self._given_up:
+                self._given_up.remove(first.stream_id)
+                self.control.popleft()
+                continue
+            size = _control_bytes(first)
             if size > room and frames:
                 return 0
             frames.append(self.control.popleft())

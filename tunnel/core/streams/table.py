@@ -175,7 +175,7 @@ class StreamTable:
     def reset(self, stream: CoreStream, code: Code, text: str) -> None:
         """Ends a stream at once and tells the peer, unless its OPEN was not sent yet. No event follows."""
         if self._unsent(stream):
-            self._scheduler.remove_opens({stream.id})
+            self._scheduler.remove_open(stream.id)
         else:
             self._scheduler.control.append(f.Reset(stream.id, code, text))
         self._remove(stream)
@@ -297,17 +297,14 @@ class StreamTable:
 
     def expire(self, now: float) -> None:
         """Gives up openings whose deadline is over. A peer that knows of them is told to stop dialling."""
-        unsent: set[int] = set()
         while (deadline := self.next_deadline_s) is not None and deadline <= now:
             stream = self._streams[heapq.heappop(self._deadlines)[1]]
             if self._unsent(stream):
-                unsent.add(stream.id)
+                self._scheduler.remove_open(stream.id)
                 self._end(stream, OpenRefused("the link to the other side is down", Code.AGENT_AWAY))
             else:
                 self._scheduler.control.append(f.Reset(stream.id, Code.DEADLINE, "deadline over"))
                 self._end(stream, OpenRefused("no answer within the deadline", Code.DEADLINE))
-        if unsent:
-            self._scheduler.remove_opens(unsent)
 
     def end_all(self, text: str, fault: Fault | None = None) -> None:
         """Ends every stream with SessionLost, because the session is gone.
