@@ -16,9 +16,11 @@ from cloud_server.trust.state_files import CA_FILE, POLICY_FILE, SERVER_FILE, SE
 from tunnel.aio.identity.tls_material import ServerTls
 from tunnel.aio.process.config import (
     AuditConfig,
+    Count,
     Fault,
     HostPort,
     LogConfig,
+    PerMinute,
     PerSecond,
     Seconds,
     ServerAddress,
@@ -26,6 +28,7 @@ from tunnel.aio.process.config import (
     Validated,
     load,
 )
+from tunnel.core.path.rate import Rate
 from tunnel.core.wire.names import AGENT_NAME_RULE, is_agent_name, is_service_name
 from tunnel.core.wire.target import TcpTarget
 
@@ -309,6 +312,51 @@ class MetricsConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class LimitsConfig:
+    """The `[limits]` section: what agents, users and strangers may ask for. The defaults are for 10,000 boxes."""
+
+    agent_opens_per_s: PerSecond = PerSecond(100.0)
+    """The streams that one agent may open towards the cloud, for long."""
+    agent_opens_at_once: Count = Count(500)
+    user_opens_per_s: PerSecond = PerSecond(500.0)
+    """The connections that one user may open, for long."""
+    user_opens_at_once: Count = Count(2000)
+    links_per_min: PerMinute = PerMinute(30.0)
+    """The links that one agent may make, for long."""
+    links_at_once: Count = Count(120)
+    renewals_per_min: PerMinute = PerMinute(2.0)
+    """The certificates that one agent may ask for, for long."""
+    renewals_at_once: Count = Count(10)
+    joins_per_min: PerMinute = PerMinute(2.0)
+    """How often one join token may be shown, for long, beside the boxes that it is for."""
+    joins_at_once: Count = Count(10)
+    @property
+    def agent_opens(self) -> Rate:
+        """Returns the rate of an agent's opens."""
+        return Rate(self.agent_opens_per_s, self.agent_opens_at_once)
+
+    @property
+    def user_opens(self) -> Rate:
+        """Returns the rate of a user's opens."""
+        return Rate(self.user_opens_per_s, self.user_opens_at_once)
+
+    @property
+    def links(self) -> Rate:
+        """Returns the rate of an agent's links."""
+        return Rate(self.links_per_min / 60, self.links_at_once)
+
+    @property
+    def renewals(self) -> Rate:
+        """Returns the rate of an agent's renewals."""
+        return Rate(self.renewals_per_min / 60, self.renewals_at_once)
+
+    @property
+    def joins(self) -> Rate:
+        """Returns the rate of joins with one token."""
+        return Rate(self.joins_per_min / 60, self.joins_at_once)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ServerConfig(Validated):
     """The whole configuration file."""
 
@@ -324,6 +372,7 @@ class ServerConfig(Validated):
     cluster: list[ClusterConfig] = dataclasses.field(default_factory=list)
     kubernetes: KubernetesConfig = dataclasses.field(default_factory=KubernetesConfig)
     metrics: MetricsConfig = dataclasses.field(default_factory=MetricsConfig)
+    limits: LimitsConfig = dataclasses.field(default_factory=LimitsConfig)
     log: LogConfig = dataclasses.field(default_factory=LogConfig)
     audit: AuditConfig = dataclasses.field(default_factory=AuditConfig)
     state: Path | None = None

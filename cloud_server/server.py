@@ -10,6 +10,7 @@ import random
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
@@ -18,10 +19,11 @@ import structlog
 from cloud_server.agents.agents import Agents, Change
 from cloud_server.agents.directory import MemoryDirectory
 from cloud_server.agents.feed import FollowerTooSlow
+from cloud_server.agents.pace import AgentPace
 from cloud_server.agents.refusals import Refusals
 from cloud_server.agents.sessions import AgentSessions
 from cloud_server.certificates import Certificates
-from cloud_server.config import NOTHING, ServerConfig, policy_file_of, state_of, tls_of
+from cloud_server.config import NOTHING, LimitsConfig, ServerConfig, policy_file_of, state_of, tls_of
 from cloud_server.counting import Counting
 from cloud_server.followed_cluster import FollowedCluster
 from cloud_server.followed_issuer import FollowedIssuer
@@ -32,6 +34,7 @@ from cloud_server.frontends.logins import RefusedLogins
 from cloud_server.opens.door import Door
 from cloud_server.opens.live import LiveOpens
 from cloud_server.opens.local import Local
+from cloud_server.opens.pace import OpenPace
 from cloud_server.opens.policy import DoorPolicy
 from cloud_server.operate.agent_book import AgentBook
 from cloud_server.operate.events import LOST, EventBook, begin_now
@@ -150,8 +153,17 @@ class CloudServer:
         local = Local(self.agents, self.directory)
         self.policy = DoorPolicy(NO_POLICY.rights, self.joined.labels)
         self.followed_policy = FollowedPolicy(policy_file_of(config), self._swap_policy, self._policy_reloaded)
-        self._door = Door(self.live, Router(self.agents), self.policy, audit, local, standing=self.standing)
+        self._user_pace = OpenPace(config.limits.user_opens)
+        self._door = Door(
+            self.live, Router(self.agents), self.policy, audit, local, standing=self.standing, pace=self._user_pace
+        )
         self._exposed = Exposed(self._door, [], lambda name: authenticator.agent(name, ""))
+        limits = replace(
+            Limits(),
+            opens_per_s=config.limits.agent_opens_per_s,
+            opens_burst=config.limits.agent_opens_at_once,
+        )
+        self._agent_pace = AgentPace(limits, config.limits.links)
         self.sessions = self._agent_sessions(config)
         self._signer = None if tunnel.client_ca is not None else Signer(state, tunnel.trust_domain)
         self.administration = Administration(store, self.joined, self._signer, self._users)
@@ -162,6 +174,7 @@ class CloudServer:
             self.parts, self._sockets, self.counting.page, self.admin, self._watch,
         )  # fmt: skip
         self._carriers: CarrierServer | None = None
+        self._enrollment: Enrollment | None = None
         self._tasks = TaskOwner("cloud server")
         self._telling: asyncio.Task[None] | None = None
         self._follow_memberships()
@@ -188,7 +201,7 @@ class CloudServer:
         self._stop = stop
         config = self.config
         await self.followed_policy.load()
-        enrollment = await self._enrollment()
+        enrollment = self._enrollment = await self._new_enrollment()
         self._carriers = CarrierServer(
             config.tunnel.listen,
             self._tls,
@@ -235,6 +248,8 @@ class CloudServer:
         if new.audit != old.audit:
             self.audit.use(new.audit.destination, new.audit.on_failure)
         self.certificates.config = new
+        if new.limits != old.limits:
+            self._hold_to(new.limits)
         if new.policy != old.policy and old is not NOTHING:
             await self.followed_policy.use(policy_file_of(new))
         if new.route != old.route or old is NOTHING:
@@ -342,7 +357,15 @@ class CloudServer:
             acceptor=self._exposed.acceptor,
             turned_down=self._exposed.turned_down,
             refusals=Refusals(self._sightings.replaced, self.events.refused),
+            pace=self._agent_pace,
         )
+
+    def _hold_to(self, limits: LimitsConfig) -> None:
+        """Holds everybody to these limits from now on. What they used counts on."""
+        self._user_pace.use(limits.user_opens)
+        self._agent_pace.use(limits.links, limits.agent_opens)
+        if self._enrollment is not None:
+            self._enrollment.use(limits.renewals, limits.joins)
 
     def _follow_memberships(self) -> None:
         self.joined.when_lost(self._removed)
@@ -395,7 +418,7 @@ class CloudServer:
         if ended:
             _log.info("connections ended that are not allowed any more", connections=ended)
 
-    async def _enrollment(self) -> Enrollment | None:
+    async def _new_enrollment(self) -> Enrollment | None:
         """Returns the service of Join and Renew, with an authority of our own; None with the user's, when there is
         neither.
 
@@ -414,7 +437,10 @@ class CloudServer:
             await JoinTokens(self.store).tidy()
         except StoreUnavailable as error:
             _log.warning("old join tokens stay in the list", code=error.fault.code, reason=str(error))
-        return Enrollment(self._signer, self.store, self.joined, self.agents.rejoined, self.audit)
+        limits = self.config.limits
+        return Enrollment(
+            self._signer, self.store, self.joined, self.agents.rejoined, self.audit, limits.renewals, limits.joins
+        )
 
     async def _see_agents(self) -> None:
         """Notes which agents come and go, for lists and events, until cancelled."""

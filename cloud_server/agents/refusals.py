@@ -15,6 +15,7 @@ import structlog
 
 from cloud_server.trust.agents import IdentityRejected
 from tunnel.core.wire.errors import Code, SessionRefused, TunnelError
+from tunnel.core.wire.host_port import split_host_port
 
 FIRST_RETRY_S = 60.0
 MAX_RETRY_S = 300.0
@@ -72,7 +73,9 @@ class Refusals:
         if error.code is Code.REPLACED:
             self._on_replaced(name, address)
         if error.code not in LASTING:
-            _log.warning("agent refused", agent=name, address=address, reason=str(error), code=error.fault.code)
+            # Without the port: lines of one agent are folded.
+            host = split_host_port(address)[0] or address
+            _log.warning("agent refused", agent=name, address=host, reason=str(error), code=error.fault.code)
             return (
                 error
                 if isinstance(error, SessionRefused)

@@ -14,6 +14,7 @@ import structlog
 from cloud_server.agents.agents import Agents
 from cloud_server.agents.directory import Directory
 from cloud_server.agents.node_service import NodeService
+from cloud_server.agents.pace import AgentPace
 from cloud_server.agents.refusals import Refusals
 from protos import tunnel_pb2
 from tunnel.aio.carriers.carrier import Carrier, CarrierLost
@@ -67,13 +68,14 @@ class AgentSessions:
         acceptor: Callable[[str], Acceptor],
         turned_down: Callable[[str, ev.OpenTurnedDown], None],
         refusals: Refusals | None = None,
+        pace: AgentPace | None = None,
         clock: Clock = MONOTONIC,
     ) -> None:
         """Starts without sessions.
 
         `server_id` tells this server from others of its cloud; `acceptor` makes what answers the streams that an agent
-        of this name opens; `turned_down` is told of those that were refused before that; `clock` is that of every
-        session.
+        of this name opens; `turned_down` is told of those that were refused before that; `pace` is what agents may ask
+        for, None for the usual; `clock` is that of every session.
         """
         self._agents = agents
         self._directory = directory
@@ -87,6 +89,7 @@ class AgentSessions:
         self._acceptor = acceptor
         self._turned_down = turned_down
         self._refusals = refusals or Refusals()
+        self._pace = pace or AgentPace(limits)
         self.links: Counter[str] = Counter()
         """How many carriers of agents there were so far: those that began a session, and those that resumed one."""
         self.lost: Counter[str] = Counter()
@@ -142,6 +145,7 @@ class AgentSessions:
             # After the wait for Hello, not before: the name may have been revoked or given away meanwhile, and
             # whoever takes it away ends only the sessions that there are.
             await self._identities.check(name, spki_sha256, getattr(carrier, "not_after", None))
+            self._pace.check_link(name, self._clock())
             hello = decode_hello(message)
             protocol = choose_protocol(hello)
             session, resumed = self._session_for(name, hello)
@@ -212,15 +216,17 @@ class AgentSessions:
         current.close(SessionLost(f"agent {name} was started anew"))
 
     def _new_session(self, name: str, features: frozenset[str]) -> TunnelSession:
+        now = self._clock()
         core = Session(
             session_id=secrets.token_bytes(SESSION_ID_BYTES),
             dialler=False,
-            now=self._clock(),
+            now=now,
             limits=self._limits,
             timing=self._timing,
             process_budget=self._budget,
             ping_budget=self._ping_budget,
             features=features,
+            allowance=self._pace.allowance(name, now, lambda one: self._directory.session(one) is not None),
         )
         others = self._acceptor(name)
 

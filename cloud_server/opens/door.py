@@ -11,6 +11,7 @@ from typing import Protocol
 from structlog.contextvars import bind_contextvars
 
 from cloud_server.opens.live import LiveOpen, LiveOpens, Permitted
+from cloud_server.opens.pace import OpenPace
 from cloud_server.opens.policed import Opener, Policed
 from cloud_server.opens.policy import Policy
 from cloud_server.opens.recorded import NoCounts, OpenCounts, Recorded
@@ -58,6 +59,7 @@ class Door:
         local: Opener,
         counts: OpenCounts | None = None,
         standing: Standing | None = None,
+        pace: OpenPace | None = None,
     ) -> None:
         """Puts the chain together.
 
@@ -69,6 +71,7 @@ class Door:
             local: opens streams at agents.
             counts: is told what happens; None: nobody wants to know.
             standing: keeps what everything stands on; None: nothing is ever taken away.
+            pace: how fast users may open; None for the usual pace.
         """
         self.standing = Standing() if standing is None else standing
         """The holds of everything that lasts, of which the door takes one for each open."""
@@ -78,6 +81,7 @@ class Door:
         self._records = OpenRecords(audit)
         self._recorded = Recorded(live, self._records, counts or NoCounts(), local)
         self._policed = Policed(policy, self._recorded)
+        self._pace = pace or OpenPace()
 
     # Public
 
@@ -169,6 +173,7 @@ class Door:
             live.request = replace(live.request, caller=hold.caller)
 
     async def _routed(self, live: LiveOpen) -> Stream:
+        await self._pace.turn(live.request.caller, live.request.deadline_s)
         live.permitted = self._routes(live.request)
         return await self._policed.open(live)
 

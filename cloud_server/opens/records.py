@@ -8,6 +8,7 @@ from cloud_server.opens.live import LiveOpen
 from cloud_server.trust.caller import Caller
 from tunnel.aio.operate.audit import Audit
 from tunnel.core.wire.errors import OpenRefused
+from tunnel.core.wire.faults import OPENS_TOO_FAST
 from tunnel.core.wire.principal import PrincipalKind
 from tunnel.core.wire.target import Target
 
@@ -89,6 +90,9 @@ class OpenRecords:
         }
         if request.is_read:
             self._audit.record_folded("refused", (request.caller.principal.name, live.agent, refused.code), **fields)
+        elif refused.fault is OPENS_TOO_FAST:  # there are many, and each was refused before it was looked at
+            key = (request.frontend, request.caller.principal.name, refused.fault.code)
+            self._audit.record_folded("refused", key, **fields)
         else:
             self._audit.record("refused", **fields)
 

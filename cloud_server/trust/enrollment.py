@@ -21,7 +21,7 @@ from protos import tunnel_pb2
 from tunnel.aio.carriers.carrier_errors import EnrollmentRefused
 from tunnel.aio.identity.certificate import read_certificate
 from tunnel.aio.operate.audit import Audit
-from tunnel.core.path.rate import TokenBuckets
+from tunnel.core.path.rate import Rate, TokenBuckets
 from tunnel.core.wire.errors import SessionRefused, TunnelError
 from tunnel.core.wire.faults import JOIN_NAME_REFUSED, RENEWED_TOO_OFTEN, REQUEST_REFUSED, TOKEN_USED, FaultError
 from tunnel.core.wire.spoken import spoken_s
@@ -31,13 +31,10 @@ _log = structlog.get_logger("cloud.enrollment")
 CANNOT_SIGN = "the server cannot sign certificates; its log says more"
 CANNOT_KEEP = "the server cannot write its state folder; its log says more"
 STILL_GOOD = "the token is still good"
-RENEWALS_PER_S = 1 / 30
-RENEWALS_BURST = 10
-"""The renewals that one agent may ask for: RENEWALS_PER_S a second, and RENEWALS_BURST at once. An agent renews every
-few days, and tries again once a minute where that fails; each costs the signing process a signature, and the audit log
-a record."""
-JOINS_PER_S = 1 / 30
-JOINS_BURST = 10
+RENEWALS = Rate(1 / 30, 10)
+"""The renewals that one agent may ask for. An agent renews every few days, and tries again once a minute where that
+fails; each costs the signing process a signature, and the audit log a record."""
+JOINS = Rate(1 / 30, 10)
 """With one join token, beside the boxes that it is for: a box that tries again after a lost answer, or a wrong name."""
 TOLD_EVERY = timedelta(minutes=1)
 """How often it is noted that the same agent was refused for its number."""
@@ -53,9 +50,14 @@ class Enrollment:
         agents: JoinedAgents,
         on_joined: Callable[[str, TunnelError], None],
         audit: Audit,
+        renewals: Rate = RENEWALS,
+        joins: Rate = JOINS,
     ) -> None:
         """Decides by the records of `store`, and has certificates signed by `signer`. `on_joined` ends what an earlier
         key of the name still holds; it is called before the new key has a certificate.
+
+        `renewals` is how often one agent may ask for a certificate, `joins` how often one token may be shown beside the
+        boxes that it is for.
         """
         self._signer = signer
         self._store = store
@@ -63,9 +65,14 @@ class Enrollment:
         self._agents = agents
         self._on_joined = on_joined
         self._audit = audit
-        self._renewals = TokenBuckets(RENEWALS_PER_S, RENEWALS_BURST)
-        self._joins = TokenBuckets(JOINS_PER_S, JOINS_BURST)
+        self._renewals = TokenBuckets(*renewals)
+        self._joins = TokenBuckets(*joins)
         """By the token's id. Only tokens that are good get this far, so that strangers fill no memory."""
+
+    def use(self, renewals: Rate, joins: Rate) -> None:
+        """Holds agents and tokens to other rates from now on. What they used counts on."""
+        self._renewals.change(*renewals)
+        self._joins.change(*joins)
 
     async def join(self, peer_spiffe: str, request: tunnel_pb2.JoinRequest) -> tunnel_pb2.JoinResponse:
         """Trade a token for a certificate; a token for a name that is taken gives the name to the new key.
@@ -178,7 +185,7 @@ class Enrollment:
         """
         wait_s = self._renewals.take(name, asyncio.get_running_loop().time())
         if wait_s:
-            text = f"{name} asks for certificates too often: once in {spoken_s(1 / RENEWALS_PER_S)} is allowed"
+            text = f"{name} asks for certificates too often: once in {spoken_s(self._renewals.every_s)} is allowed"
             raise EnrollmentRefused(text, RENEWED_TOO_OFTEN, wait_s)
 
     def _admit_join(self, token: Good[JoinTokenRecord]) -> None:
@@ -189,7 +196,7 @@ class Enrollment:
         """
         wait_s = self._joins.take(token.key, asyncio.get_running_loop().time(), token.value.count)
         if wait_s:
-            often = spoken_s(1 / JOINS_PER_S)
+            often = spoken_s(self._joins.every_s)
             text = f"the join token was tried too often: once in {often} is allowed, and it is still good"
             raise EnrollmentRefused(text, RENEWED_TOO_OFTEN, wait_s)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tunnel.core import egress, session
-from tunnel.core.path import delivery
+from tunnel.core.path import allowance, delivery
 from tunnel.core.streams import scheduler, send_half
 from tunnel.core.wire import codec, features, handshake
 from tunnel.core.wire import limits as m
@@ -72,6 +72,8 @@ LIMITS, TIMING = m.Limits(), m.Timing()
         ("4.5", [TIMING.max_ack_delay_s * 1000, delivery.ACK_AT_BYTES]),
         ("4.6", [egress.INTERACTIVE_EXTRA, LIMITS.max_in_flight_bytes / m.MIB]),
         ("4.6", [egress.MAX_UNACKED_PACKETS, session.MAX_CONTROL_FRAMES]),
+        ("4.7", [allowance.FRAMES_BURST, allowance.FRAMES_PER_S, allowance.MESSAGE_FRAMES]),
+        ("4.7", [allowance.OPEN_EARNS, allowance.DATA_EARNS, allowance.BYTES_EARN]),
         ("5.2", [m.MAX_DATA_BYTES]),
         ("5.3", [m.MAX_EARLY_BYTES, scheduler.HOLD_S * 1000]),
         ("5.7", [LIMITS.opens_burst, LIMITS.opens_per_s]),

@@ -85,6 +85,8 @@ class Egress:
         seq = self.outbox.next_seq()
         message = encode_packet(seq, self._inbox.take_ack(now), self._streams.stamp(frames, seq, now))
         self.outbox.sent(seq, message, now)
+        if data_frames := f.count_data(frames):
+            self._streams.allowance.sent(data_frames, len(message))
         self.pacer.sent(len(message), now)
         return message
 

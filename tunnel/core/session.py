@@ -14,6 +14,7 @@ from tunnel.core import events as ev
 from tunnel.core.egress import Egress
 from tunnel.core.link import LINK, Link, LinkInput
 from tunnel.core.machine import step_local
+from tunnel.core.path.allowance import Allowance
 from tunnel.core.path.delivery import Inbox
 from tunnel.core.path.liveness import Liveness, Verdict
 from tunnel.core.path.pacing import PacingStatistics
@@ -74,6 +75,7 @@ class Session:
         process_budget: Budget | None = None,
         ping_budget: PingBudget | None = None,
         features: frozenset[str] = frozenset(),
+        allowance: Allowance | None = None,
     ) -> None:
         """Begins a session without a carrier; `attach` gives it the first.
 
@@ -86,6 +88,7 @@ class Session:
             process_budget: pool for receive windows that this session shares with others; None for no other bound.
             ping_budget: shared likewise by a server's sessions; None: idle links are asked after `suspect_after_s`.
             features: what both sides can do, as the handshake has found (PROTO 3.8).
+            allowance: what the peer may ask for, which outlives the session; None for one that begins with it.
         """
         self.session_id = session_id
         self.limits = limits or Limits()
@@ -98,8 +101,9 @@ class Session:
         self._scheduler = Scheduler()
         self._events: list[ev.Event] = []
         self._streams = StreamTable(
-            self.limits, self._budget, self._scheduler, self._events, now, dialler=dialler, features=features
-        )
+            self.limits, self._budget, self._scheduler, self._events, now, dialler=dialler, features=features,
+            allowance=allowance,
+        )  # fmt: skip
         self._inbox = Inbox(self.timing.max_ack_delay_s)
         self._liveness: Liveness | None = None
         self._ping_budget = ping_budget
@@ -295,15 +299,28 @@ class Session:
             return
         self._liveness.heard(now)
         envelope = decode_envelope(message)
-        match envelope.WhichOneof("body"):
+        body = envelope.WhichOneof("body")
+        if body != "packet":
+            self._streams.allowance.received(0, 0, now)
+        match body:
             case "packet":
-                self._receive_packet(decode_packet(envelope.packet), len(message), now)
+                packet = decode_packet(envelope.packet)
+                self._streams.allowance.received(len(envelope.packet.frames), f.count_data(packet.frames), now)
+                self._receive_packet(packet, len(message), now)
             case "refusal":
                 raise decode_refusal(envelope.refusal)
             case "hello" | "welcome":
                 raise RemoteProtocolError("a second handshake on one carrier")
             case _:  # a body that this build does not know is skipped, and is life all the same (PROTO 2.3)
                 pass
+
+    @property
+    def read_at_s(self) -> float:
+        """Returns the moment, on the session's clock, from which on the next message of the carrier may be read.
+
+        A peer that sends more than it pays for is read more slowly, and its own streams wait (PROTO 4.7).
+        """
+        return self._streams.allowance.read_at_s
 
     def next_packet(self, now: float) -> bytes | None:
         """Returns the next message for the carrier, or None when nothing may be sent now."""

@@ -12,11 +12,13 @@ from structlog.testing import capture_logs
 
 from tests.support.joined import TARGET, echo, joined
 from tests.support.memory_carrier import MemoryCarrier, carrier_pair
+from tests.support.waits import eventually
 from tunnel.aio.carriers.carrier import CarrierLost
 from tunnel.aio.sessions import carrier_run
 from tunnel.aio.sessions.carrier_run import CarrierRun
 from tunnel.aio.sessions.incoming import IncomingStream
 from tunnel.core.link import Link
+from tunnel.core.path.allowance import FRAMES_BURST
 from tunnel.core.wire.errors import Code, OpenRefused, RemoteProtocolError, SessionLost, SessionRefused
 from tunnel.core.wire.handshake import encode_refusal
 from tunnel.core.wire.limits import Timing
@@ -74,6 +76,23 @@ async def test_a_silent_peer_is_given_up_with_that_reason() -> None:
         assert not both.agent.attached
         assert [str(reason) for reason in lost] == ["no sign of life for 0.2 s"]
         assert [entry for entry in logs if entry["log_level"] != "debug"] == []
+
+
+async def test_a_peer_that_sends_more_than_it_pays_for_is_left_unread_and_ends_as_ever() -> None:
+    async with joined(echo) as both:
+        allowance = both.agent.core._streams.allowance
+        allowance._frames.spend(FRAMES_BURST + 50, both.agent.now())
+        for _ in range(3):  # it is read on when its time has come
+            (await both.server.open(TARGET, deadline_s=5)).reset()
+        await eventually(lambda: both.agent.core.stream_count == 0)
+        allowance._frames.spend(1e6, both.agent.now())
+        first = await both.server.open(TARGET, deadline_s=5)
+        with pytest.raises(OpenRefused, match="no answer within the deadline"):
+            await both.server.open(TARGET, deadline_s=0.2)
+        assert both.agent.core.stream_count == 1, "the second OPEN lies unread"
+        first.reset()
+        async with asyncio.timeout(5):
+            await both.cut()
 
 
 async def _note(lost: list[CarrierLost | None], running: Awaitable[CarrierLost | None]) -> None:

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import NameOID
 
 from cloud_server.trust.ca import spki_sha256
-from cloud_server.trust.enrollment import JOINS_BURST, RENEWALS_BURST
+from cloud_server.trust.enrollment import JOINS, RENEWALS
 from cloud_server.trust.records import JOIN_TOKENS
 from cloud_server.trust.signer import Signed, Signer
 from cloud_server.trust.store import Change, Kind, value_of
@@ -173,7 +173,7 @@ async def test_a_box_that_renews_in_a_loop_is_told_to_wait_and_no_other(
     (mine,) = (await join(place, await token_of(place), csr(key))).chain_der
     other = ec.generate_private_key(ec.SECP256R1())
     (others,) = (await join(place, await token_of(place, "box-8"), csr(other))).chain_der
-    for _ in range(RENEWALS_BURST):
+    for _ in range(RENEWALS.at_once):
         await renew(place, key, pem(mine), csr(key))
     for asked_s, advised_s in ((0.0, 30.0), (12.0, 18.0)):
         now_s = asked_s
@@ -185,7 +185,7 @@ async def test_a_box_that_renews_in_a_loop_is_told_to_wait_and_no_other(
     assert {record["code"] for record in place.audit.of("renewal_refused")} == {"LL2029"}
     now_s = 30.1
     await renew(place, key, pem(mine), csr(key))
-    assert len(place.audit.of("renewed")) == RENEWALS_BURST + 2
+    assert len(place.audit.of("renewed")) == RENEWALS.at_once + 2
     with pytest.raises(EnrollmentRefused):
         await renew(place, key, pem(mine), csr(key))
     again = ec.generate_private_key(ec.SECP256R1())
@@ -208,7 +208,7 @@ async def test_a_token_that_is_shown_again_and_again_is_told_to_wait_and_no_othe
 
     monkeypatch.setattr(Signer, "sign", counted)
     token, other = await token_of(place), await token_of(place, "box-8")
-    for _ in range(JOINS_BURST + 1):
+    for _ in range(JOINS.at_once + 1):
         with pytest.raises(EnrollmentRefused, match="cannot be read"):
             await join(place, token, b"rubbish")
     for _ in range(2):
@@ -216,7 +216,7 @@ async def test_a_token_that_is_shown_again_and_again_is_told_to_wait_and_no_othe
             await join(place, token, csr(key))
         assert refused.value.fault.code == "LL2029"
         assert refused.value.retry_after_s == pytest.approx(30.0)
-    assert asked == ["box-7"] * (JOINS_BURST + 1), "the signing process is not asked"
+    assert asked == ["box-7"] * (JOINS.at_once + 1), "the signing process is not asked"
     assert place.audit.of("join_refused")[-1]["code"] == "LL2029"
     await join(place, other, csr(ec.generate_private_key(ec.SECP256R1())))
     now_s = 30.1
@@ -224,7 +224,7 @@ async def test_a_token_that_is_shown_again_and_again_is_told_to_wait_and_no_othe
 
 
 async def test_a_token_for_many_boxes_lets_them_all_come_at_once(place: Office) -> None:
-    count = JOINS_BURST + 5
+    count = JOINS.at_once + 5
     token = await place.tokens.create(Issuer(place.authority), "lyon-*", HOUR, count=count)
     tls = ClientTls(certificate=token.certificate_pem, key=token.key_pem, ca=token.ca_pem)
     asked = [

@@ -16,7 +16,7 @@ from cloud_server.operate.events import EventBook
 from cloud_server.trust.administration import ListedAgent
 from cloud_server.trust.agents import IdentityRejected
 from cloud_server.trust.ca import key_pem, spki_sha256
-from cloud_server.trust.enrollment import RENEWALS_BURST
+from cloud_server.trust.enrollment import RENEWALS
 from cloud_server.trust.records import AGENTS, AgentRecord
 from cloud_server.trust.turns import MAX_LEAD
 from protos import tunnel_pb2
@@ -194,10 +194,10 @@ async def test_a_recovery_is_for_the_same_key_and_for_a_name_that_is_good(place:
 
 
 async def test_recoveries_have_a_bound_for_each_agent(box: Box) -> None:
-    for generation in range(RENEWALS_BURST):
+    for generation in range(RENEWALS.at_once):
         await box.ask(generation, FIRST, recover=True)
     with pytest.raises(EnrollmentRefused) as refused:
-        await box.ask(RENEWALS_BURST, FIRST, recover=True)
+        await box.ask(RENEWALS.at_once, FIRST, recover=True)
     assert refused.value.fault is RENEWED_TOO_OFTEN
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from tunnel.core.path import rate
 from tunnel.core.path.rate import TokenBucket, TokenBuckets
 
 
@@ -66,3 +69,40 @@ def test_a_look_uses_none() -> None:
     assert [buckets.wait_s("a", 0.0) for _ in range(3)] == [0.0, 0.0, 0.0]
     buckets.take("a", 0.0)
     assert [buckets.wait_s("a", now) for now in (0.0, 0.5, 2.0, 99.0)] == [2.0, 1.5, 0.0, 0.0]
+
+
+def test_tokens_to_come_are_given_out_in_turn_and_none_beyond_the_wait() -> None:
+    bucket = TokenBucket(10.0, 2, now=0.0)
+    assert [bucket.reserve(0.0, 0.25) for _ in range(6)] == [0.0, 0.0, 0.1, 0.2, None, None]
+    assert bucket.reserve(0.3, 0.25) == pytest.approx(0.0)
+    buckets = TokenBuckets(10.0, 1)
+    assert [buckets.reserve("a", 0.0, 0.1) for _ in range(3)] == [0.0, 0.1, None]
+
+
+def test_what_is_spent_beyond_the_burst_is_waited_for() -> None:
+    bucket = TokenBucket(10.0, 5, now=0.0)
+    assert [bucket.spend(count, 0.0) for count in (5, 1, 4)] == [0.0, 0.1, 0.5]
+    bucket.earn(3)
+    assert bucket.spend(0, 0.0) == pytest.approx(0.2)
+    bucket.earn(1000)
+    assert bucket.spend(5, 0.0) == 0.0
+    buckets = TokenBuckets(10.0, 1)
+    assert [buckets.spend("a", 0.0) for _ in range(3)] == [0.0, 0.1, 0.2]
+
+
+def test_another_rate_holds_for_what_was_used_before() -> None:
+    buckets = TokenBuckets(1.0, 2)
+    assert [buckets.take("a", 0.0, 1) for _ in range(4)] == [0.0, 0.0, 0.0, 1.0]
+    buckets.change(10.0, 4)
+    assert [buckets.take("a", 0.0, 1) for _ in range(3)] == [0.0, 0.0, 0.1]
+    assert [buckets.take("b", 0.0) for _ in range(5)] == [0.0] * 4 + [0.1]
+
+
+def test_there_is_a_most_of_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rate, "MAX_BUCKETS", 2)
+    buckets = TokenBuckets(0.5, 1)
+    for who in ("a", "b", "a", "c"):
+        buckets.take(who, 0.0)
+    assert len(buckets) == 2
+    assert buckets.take("a", 0.0) == 2.0, "it was asked last but one"
+    assert buckets.take("b", 0.0) == 0.0, "it was forgotten"

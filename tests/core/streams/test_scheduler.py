@@ -8,6 +8,7 @@ import sys
 from collections import deque
 from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -205,7 +206,7 @@ def test_giving_up_costs_the_same_however_many_wait(*, oldest_first: bool) -> No
         ids = range(1, 2 * count, 2)
         scheduler.control.extend(f.Open(one, TcpTarget("h", 1), 1, 0) for one in ids)
 
-        def trace(_frame: FrameType, event: str, _arg: object) -> Callable[..., object]:
+        def trace(_frame: FrameType, event: str, _arg: object) -> Callable[..., Any]:
             nonlocal run
             run += event == "line"
             return trace

@@ -59,7 +59,18 @@ class CarrierRun:
         last_words: what the peer is told before the carrier ends, because the session ends with it.
     """
 
-    __slots__ = ("_carrier", "_driver", "_finishing", "_generation", "_greeting", "_idle", "last_words", "lost", "over")
+    __slots__ = (
+        "_carrier",
+        "_driver",
+        "_finishing",
+        "_generation",
+        "_greeting",
+        "_idle",
+        "_paused",
+        "last_words",
+        "lost",
+        "over",
+    )
 
     def __init__(self, driver: RunDriver, carrier: Carrier, generation: int, greeting: bytes) -> None:
         """`generation` is what the core's `attach` returned for this carrier."""
@@ -72,6 +83,8 @@ class CarrierRun:
         self._greeting = greeting
         self._finishing = False
         self._idle: asyncio.Future[None] | None = None
+        self._paused: asyncio.Future[None] | None = None
+        """What the reader waits for while the peer has sent more than it may; None when it reads."""
 
     @property
     def idle(self) -> bool:
@@ -108,6 +121,7 @@ class CarrierRun:
     def close(self) -> None:
         """Closes the carrier now."""
         self._carrier.close()
+        self._read_on()
         self.wake()
 
     # Internal
@@ -125,6 +139,9 @@ class CarrierRun:
                     driver.frame_log.received(message)
                 driver.core.receive_message(self._generation, message, driver.now())
                 driver.kick()
+                pause_s = driver.core.read_at_s - driver.now()
+                if pause_s > 0.0:
+                    await self._pause(pause_s)
         except CarrierLost as lost:
             self.lost = self.lost or lost.again()
         except (RemoteProtocolError, SessionRefused) as error:
@@ -134,6 +151,23 @@ class CarrierRun:
             self._break_down(fault)
             await self._read_out()
         self._end()
+
+    async def _pause(self, pause_s: float) -> None:
+        """Leaves what comes unread for so long, or until the carrier is closed: gRPC's window stops the peer, too."""
+        loop = asyncio.get_running_loop()
+        if self.over or not self._current:
+            return
+        self._paused = loop.create_future()
+        timer = loop.call_later(pause_s, self._read_on)
+        try:
+            await self._paused
+        finally:
+            timer.cancel()
+            self._paused = None
+
+    def _read_on(self) -> None:
+        if self._paused is not None and not self._paused.done():
+            self._paused.set_result(None)
 
     async def _write(self, reader: asyncio.Task[None]) -> None:
         failed: CarrierLost | None = None
@@ -181,6 +215,7 @@ class CarrierRun:
             return
         self.over = True
         self._carrier.close()
+        self._read_on()
         driver = self._driver
         if self.lost is None and self._generation == driver.core.generation and driver.core.going_away:
             driver.close(SessionLost(f"{driver.peer} has shut down"))

@@ -12,7 +12,7 @@ from dataclasses import replace
 from itertools import takewhile
 
 from tunnel.core import events as ev
-from tunnel.core.path.rate import TokenBucket
+from tunnel.core.path.allowance import Allowance
 from tunnel.core.streams.budget import Budget
 from tunnel.core.streams.scheduler import Scheduler
 from tunnel.core.streams.stream import CoreStream
@@ -44,8 +44,8 @@ class StreamTable:
 
     __slots__ = (
         "_budget", "_deadlines", "_events", "_last_announced_id", "_last_remote_id", "_limits", "_next_local_id",
-        "_opens", "_peer_goes_away", "_remote_count", "_remote_parity", "_scheduler", "_streams", "_tells_in_words",
-        "_unacked_fins", "peer_max_streams", "refusing", "rtt_s",
+        "_peer_goes_away", "_remote_count", "_remote_parity", "_scheduler", "_streams", "_tells_in_words",
+        "_unacked_fins", "allowance", "peer_max_streams", "refusing", "rtt_s",
     )  # fmt: skip
 
     def __init__(
@@ -58,8 +58,11 @@ class StreamTable:
         *,
         dialler: bool,
         features: frozenset[str],
+        allowance: Allowance | None = None,
     ) -> None:
-        """`dialler` says that this side dialled the carrier, so its streams have odd ids (PROTO 5.1)."""
+        """`dialler` says that this side dialled the carrier, so its streams have odd ids (PROTO 5.1). `allowance` is
+        the peer's; None for one that begins now.
+        """
         self._limits = limits
         self._budget = budget
         self._scheduler = scheduler
@@ -71,7 +74,8 @@ class StreamTable:
         self._last_remote_id = 0
         self._remote_parity = 0 if dialler else 1
         self._remote_count = 0
-        self._opens = TokenBucket(limits.opens_per_s, limits.opens_burst, now)
+        self.allowance = allowance or Allowance(limits, now)
+        """What the peer may ask for."""
         self._deadlines: list[tuple[float, int]] = []
         self._unacked_fins: list[CoreStream] = []
         """Streams whose FIN is not acknowledged, in the order of the packets that carry them."""
@@ -134,6 +138,7 @@ class StreamTable:
         opening = f.Open(stream.id, target, 1, window.granted, traffic_class, principal, trace_id, early_data, words)
         stream.send.offset = stream.send.credit = len(early_data)
         self._scheduler.control.append(opening)
+        self.allowance.stream_opened()
         return stream
 
     def accept(self, stream: CoreStream, now: float, resolved_address: str) -> None:
@@ -352,6 +357,7 @@ class StreamTable:
             stream.receive.start(frame.early_data)
         self._streams[stream.id] = stream
         self._remote_count += 1
+        self.allowance.stream_opened()
         opened = ev.StreamOpened(stream.id, frame.target, deadline_s, frame.principal, frame.trace_id, frame.agent)
         self._events.append(opened)
 
@@ -360,7 +366,7 @@ class StreamTable:
             return self.refusing
         if self._remote_count >= self._limits.max_streams:
             return OpenRefused(f"{self._limits.max_streams} streams are open already", Code.LIMIT_EXCEEDED)
-        if not self._opens.take(now):
+        if not self.allowance.opens.take(now):
             return OpenRefused("streams are opened too fast", Code.LIMIT_EXCEEDED, OPENS_TOO_FAST)
         if frame.hop > MAX_HOP:
             return OpenRefused("the stream was forwarded by one server too many", Code.UNREACHABLE, NOT_FORWARDED)

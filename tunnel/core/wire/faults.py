@@ -154,6 +154,7 @@ PROTOCOL_BROKEN: Final = Fault("LL3017", "The other side broke the protocol")
 SHUTTING_DOWN: Final = Fault("LL3018", "The other side is stopping")
 PEER_SAID_NOTHING: Final = Fault("LL3019", "Connections of agents that say nothing are closed")
 NOT_A_LONGLINE_SERVER: Final = Fault("LL3020", "What answers is not a Longline server of this version")
+LINKS_TOO_OFTEN: Final = Fault("LL3021", "A box makes its link anew too often")
 
 # Opens
 

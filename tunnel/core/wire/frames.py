@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -123,6 +124,11 @@ class GoAway:
 
 
 Frame = Data | Credit | Open | Accept | Fin | Reset | StopSending | Ping | Pong | GoAway
+
+
+def count_data(frames: Sequence[Frame]) -> int:
+    """Returns how many of the frames bring bytes of a stream."""
+    return list(map(type, frames)).count(Data)
 
 
 @dataclass(frozen=True, slots=True)

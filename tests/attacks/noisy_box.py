@@ -1,0 +1,97 @@
+"""A joined box in a process of its own that asks for as much as its server takes, until it is killed.
+
+`python -m tests.attacks.noisy_box SERVER STATE KIND`, of the kinds below. It prints `begun`, and then a line with how
+much it has sent so far, now and then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from pathlib import Path
+
+import grpc.aio
+
+from protos import tunnel_pb2 as pb
+from tests.core.frame_factory import FrameFactory as F
+from tests.support.hostile_agent import HostileAgent
+from tunnel.core.wire.errors import SessionRefused
+
+TOLD_S = 0.2
+PAIRS = 32
+"""The streams that are opened and ended in one packet."""
+
+
+async def main(address: str, state: Path, kind: str) -> None:
+    sent, told_s = 0, 0.0
+    async for count in KINDS[kind](address, state):
+        sent += count
+        if time.monotonic() - told_s > TOLD_S:
+            told_s = time.monotonic()
+            print(sent, flush=True)
+
+
+async def _on_one_link(address: str, state: Path, packet: Callable[[HostileAgent], bytes]) -> AsyncIterator[int]:
+    """Sends packets over one link, as fast as the server reads them."""
+    async with HostileAgent(address, state) as agent:
+        await agent.greet()
+        print("begun", flush=True)
+        async with asyncio.TaskGroup() as tasks:
+            reading = tasks.create_task(_read(agent))
+            while not reading.done():
+                await agent.send_message(packet(agent))
+                yield 1
+
+
+async def _read(agent: HostileAgent) -> None:
+    with suppress(EOFError, SessionRefused, grpc.aio.AioRpcError):
+        while True:
+            await agent.frames()
+
+
+def opens(address: str, state: Path) -> AsyncIterator[int]:
+    """Opens streams to nothing that is exposed, and ends each at once."""
+    ids = itertools.count(1, 2)
+
+    def packet(agent: HostileAgent) -> bytes:
+        frames = [frame for one in itertools.islice(ids, PAIRS) for frame in (F.open(one), F.reset(one))]
+        return agent.packet(frames)
+
+    return _on_one_link(address, state, packet)
+
+
+def pings(address: str, state: Path) -> AsyncIterator[int]:
+    """Asks for life, with a message for each question."""
+    return _on_one_link(address, state, lambda agent: agent.packet([F.ping(1)], seq=0))
+
+
+def nothing(address: str, state: Path) -> AsyncIterator[int]:
+    """Sends messages with nothing in them that is known."""
+    message = pb.Envelope().SerializeToString() + b"\xfa\x3e\x01x"
+    return _on_one_link(address, state, lambda _agent: message)
+
+
+async def links(address: str, state: Path) -> AsyncIterator[int]:
+    """Makes link after link, each with a new session, and heeds no advice."""
+    for number in itertools.count():
+        with suppress(SessionRefused, EOFError, grpc.aio.AioRpcError):
+            async with HostileAgent(address, state) as agent, asyncio.timeout(10):
+                if not number:
+                    print("begun", flush=True)
+                await agent.greet()
+        yield 1
+
+
+KINDS: dict[str, Callable[[str, Path], AsyncIterator[int]]] = {
+    "opens": opens,
+    "pings": pings,
+    "nothing": nothing,
+    "links": links,
+}
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], Path(sys.argv[2]), sys.argv[3]))
