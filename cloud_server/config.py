@@ -330,6 +330,7 @@ class LimitsConfig:
     joins_per_min: PerMinute = PerMinute(2.0)
     """How often one join token may be shown, for long, beside the boxes that it is for."""
     joins_at_once: Count = Count(10)
+
     @property
     def agent_opens(self) -> Rate:
         """Returns the rate of an agent's opens."""

@@ -4,13 +4,15 @@ back is not given everything anew.
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
 from tunnel.core.path.allowance import Allowance
 from tunnel.core.path.rate import Rate, TokenBuckets
 from tunnel.core.wire.errors import Code, SessionRefused
-from tunnel.core.wire.faults import LINKS_TOO_OFTEN
+from tunnel.core.wire.faults import LINK_FLOODED, LINKS_TOO_OFTEN
 from tunnel.core.wire.limits import Limits
 from tunnel.core.wire.spoken import spoken_s
 
@@ -21,6 +23,12 @@ costs us 1 to 2 ms, most of them for TLS.
 OPENS = Rate(100.0, 500)
 """The streams that one agent may open towards the cloud. Each takes about 1 ms here: a box that opens as many as it can
 takes a tenth of a core.
+"""
+MAX_LINK_WAIT_S = 4.0
+"""The longest that a link waits for its turn. An agent gives the server 10 s to answer its Hello."""
+MAX_HELD = 4
+"""How many links of one agent wait for their refusal at a time: whoever heeds no advice is slowed by it. Further ones
+are refused at once.
 """
 MAX_KEPT = 16 * 1024
 """How many agents' allowances are kept at least, at 400 bytes each. Beyond it those of agents without a session go."""
@@ -33,6 +41,7 @@ class AgentPace:
         """Begins with nobody having asked for anything. `limits` say how many streams an agent may open."""
         self._limits = limits
         self._links = TokenBuckets(*links)
+        self._held: Counter[str] = Counter()
         self._allowances: dict[str, Allowance] = {}
         self._tidy_at = MAX_KEPT
 
@@ -43,16 +52,26 @@ class AgentPace:
         for allowance in self._allowances.values():
             allowance.opens.change(*opens)
 
-    def check_link(self, name: str, now: float) -> None:
-        """Counts a new link of an agent.
+    async def link(self, name: str, now: float) -> None:
+        """Waits until it is an agent's turn to have another link.
 
         Raises:
-            SessionRefused: it makes links too often; it is told when to come back, and its session waits for it.
+            SessionRefused: that would take too long, or its last session ended since it flooded its link. It is told
+                when to come back; a session that it has waits for that.
         """
-        wait_s = self._links.take(name, now)
-        if wait_s:
+        allowance = self._allowances.get(name)
+        if allowance is not None and allowance.barred_until_s > now:
+            retry_s = allowance.barred_until_s - now
+            refused = SessionRefused(f"{name} has flooded its link", Code.LIMIT_EXCEEDED, retry_s, LINK_FLOODED)
+        elif (wait_s := self._links.reserve(name, now, MAX_LINK_WAIT_S)) is None:
             text = f"{name} makes its link anew too often: once in {spoken_s(self._links.every_s)} is allowed"
-            raise SessionRefused(text, Code.LIMIT_EXCEEDED, wait_s, LINKS_TOO_OFTEN)
+            refused = SessionRefused(text, Code.LIMIT_EXCEEDED, self._links.wait_s(name, now), LINKS_TOO_OFTEN)
+        else:
+            if wait_s:
+                await asyncio.sleep(wait_s)
+            return
+        await self._hold(name)
+        raise refused
 
     def allowance(self, name: str, now: float, has_session: Callable[[str], bool]) -> Allowance:
         """Returns the allowance of an agent, for another session of it. `has_session` says which agents have one."""
@@ -63,3 +82,17 @@ class AgentPace:
                 self._tidy_at = max(MAX_KEPT, 2 * len(self._allowances))
             allowance = self._allowances[name] = Allowance(self._limits, now)
         return allowance
+
+    # Internal
+
+    async def _hold(self, name: str) -> None:
+        """Keeps a link of an agent waiting for its refusal, unless many wait already."""
+        if self._held[name] >= MAX_HELD:
+            return
+        self._held[name] += 1
+        try:
+            await asyncio.sleep(MAX_LINK_WAIT_S)
+        finally:
+            self._held[name] -= 1
+            if not self._held[name]:
+                del self._held[name]

@@ -142,10 +142,10 @@ class AgentSessions:
             message = await carrier.read()
             if message is None:
                 return None
-            # After the wait for Hello, not before: the name may have been revoked or given away meanwhile, and
-            # whoever takes it away ends only the sessions that there are.
+            await self._pace.link(name, self._clock())
+            # After these waits, not before: the name may have been revoked or given away meanwhile, and whoever takes
+            # it away ends only the sessions that there are.
             await self._identities.check(name, spki_sha256, getattr(carrier, "not_after", None))
-            self._pace.check_link(name, self._clock())
             hello = decode_hello(message)
             protocol = choose_protocol(hello)
             session, resumed = self._session_for(name, hello)

@@ -35,16 +35,20 @@ async def main(address: str, state: Path, kind: str) -> None:
             print(sent, flush=True)
 
 
-async def _on_one_link(address: str, state: Path, packet: Callable[[HostileAgent], bytes]) -> AsyncIterator[int]:
-    """Sends packets over one link, as fast as the server reads them."""
-    async with HostileAgent(address, state) as agent:
-        await agent.greet()
-        print("begun", flush=True)
-        async with asyncio.TaskGroup() as tasks:
-            reading = tasks.create_task(_read(agent))
-            while not reading.done():
-                await agent.send_message(packet(agent))
-                yield 1
+async def _on_a_link(address: str, state: Path, packet: Callable[[HostileAgent], bytes]) -> AsyncIterator[int]:
+    """Sends packets over one link, as fast as the server reads them, and over the next when that is ended."""
+    for number in itertools.count():
+        with suppress(SessionRefused, EOFError, grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
+            async with HostileAgent(address, state) as agent:
+                await agent.greet()
+                if not number:
+                    print("begun", flush=True)
+                async with asyncio.TaskGroup() as tasks:
+                    reading = tasks.create_task(_read(agent))
+                    while not reading.done():
+                        await agent.send_message(packet(agent))
+                        yield 1
+        yield 0
 
 
 async def _read(agent: HostileAgent) -> None:
@@ -55,24 +59,24 @@ async def _read(agent: HostileAgent) -> None:
 
 def opens(address: str, state: Path) -> AsyncIterator[int]:
     """Opens streams to nothing that is exposed, and ends each at once."""
-    ids = itertools.count(1, 2)
 
     def packet(agent: HostileAgent) -> bytes:
-        frames = [frame for one in itertools.islice(ids, PAIRS) for frame in (F.open(one), F.reset(one))]
-        return agent.packet(frames)
+        first = 2 * PAIRS * agent.seq + 1
+        ids = range(first, first + 2 * PAIRS, 2)
+        return agent.packet([frame for one in ids for frame in (F.open(one), F.reset(one))])
 
-    return _on_one_link(address, state, packet)
+    return _on_a_link(address, state, packet)
 
 
 def pings(address: str, state: Path) -> AsyncIterator[int]:
     """Asks for life, with a message for each question."""
-    return _on_one_link(address, state, lambda agent: agent.packet([F.ping(1)], seq=0))
+    return _on_a_link(address, state, lambda agent: agent.packet([F.ping(1)], seq=0))
 
 
 def nothing(address: str, state: Path) -> AsyncIterator[int]:
     """Sends messages with nothing in them that is known."""
     message = pb.Envelope().SerializeToString() + b"\xfa\x3e\x01x"
-    return _on_one_link(address, state, lambda _agent: message)
+    return _on_a_link(address, state, lambda _agent: message)
 
 
 async def links(address: str, state: Path) -> AsyncIterator[int]:

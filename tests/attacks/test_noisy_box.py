@@ -16,33 +16,36 @@ import pytest
 
 from tests.support.cluster import Cluster, cluster
 from tests.support.targets import Target
-from tests.support.tunnel import BOX, exchange
-from tests.support.waits import Deadline
+from tests.support.tunnel import BOX, exchange, wait_until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 MALLORY = "mallory"
 ROOT = Path(__file__).parent.parent.parent
 ROUND_S = 2.0
-ROUNDS = 3
+TRIES = 5
+"""How often a measurement may be disturbed by what else the machine does. A server without its guards passes none."""
+MOST = 1.5
+"""How many times as long as without the flood an echo of others may take."""
 
 
 @dataclass(kw_only=True)
 class Street:
-    """A server, a decent box with a connection that echoes, and the identity of one that is not."""
+    """A server, a decent box with a connection that echoes, and the identity of one that is not decent."""
 
     made: Cluster
     connection: socket.socket
 
-    def echoes_s(self) -> list[float]:
-        """How long each echo takes, for ROUND_S."""
+    def echo_s(self) -> tuple[float, float]:
+        """The median and the 99th percentile of how long an echo takes, over ROUND_S."""
         took = []
         end_s = time.monotonic() + ROUND_S
         while (began_s := time.monotonic()) < end_s:
             assert exchange(self.connection) == b"ping"
             took.append(time.monotonic() - began_s)
-        return sorted(took)
+        took.sort()
+        return took[len(took) // 2], took[len(took) * 99 // 100]
 
-    def server_cpu_s(self) -> float:
+    def cpu_s(self) -> float:
         used = psutil.Process(self.made.server.pid).cpu_times()
         return used.user + used.system
 
@@ -51,7 +54,6 @@ class Street:
 def street() -> Iterator[Street]:
     with cluster() as made, Target("echo") as echo:
         made.start()
-        made.join(MALLORY)
         made.join(BOX, allow=[f"127.0.0.1:{echo.port}"])
         made.start_box(BOX)
         with made.dial(f"{BOX}:{echo.port}") as connection:
@@ -59,35 +61,45 @@ def street() -> Iterator[Street]:
 
 
 @contextlib.contextmanager
-def noisy(street: Street, kind: str) -> Iterator[subprocess.Popen[str]]:
-    """A box that floods, from when it has begun and has used up what it may do at once."""
-    where = [street.made.tunnel_address, str(street.made.boxes[MALLORY].state)]
-    with subprocess.Popen(
-        [sys.executable, "-m", "tests.attacks.noisy_box", *where, kind], stdout=subprocess.PIPE, text=True, cwd=ROOT
-    ) as process:
+def noisy(street: Street, kind: str) -> Iterator[None]:
+    """A box that floods, once it has used up what it may do at once."""
+    made = street.made
+    if kind not in made.boxes:
+        made.join(kind)
+    argv = [sys.executable, "-m", "tests.attacks.noisy_box", made.tunnel_address, str(made.boxes[kind].state), kind]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == "begun\n"
-            yield process
+            began_s, before = time.monotonic(), street.cpu_s()
+            # A flood is over soon after it has begun to be held up; until then the server takes its burst.
+            wait_until(lambda: _calm(street, process), "the server to hold the flood up", 30)
+            print(f"{kind}: {street.cpu_s() - before:.2f} s of CPU in {time.monotonic() - began_s:.1f} s")
+            yield
         finally:
             process.kill()
 
 
-def at(share: float, values: list[float]) -> float:
-    return values[int(share * len(values))]
+def _calm(street: Street, process: subprocess.Popen[str]) -> bool:
+    """Whether the server takes less than a third of a core for half a second."""
+    assert process.poll() is None, "the box has given up"
+    before = street.cpu_s()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(0.5)
+    return street.cpu_s() - before < 0.5 / 3
 
 
 @pytest.mark.parametrize("kind", ["opens", "pings", "nothing", "links"])
 def test_others_notice_nothing(street: Street, kind: str) -> None:
-    quiet, loud, cpu = [], [], 0.0
-    for _ in range(ROUNDS):
-        quiet += street.echoes_s()
+    ratios = []
+    for _ in range(TRIES):
+        quiet = street.echo_s()
         with noisy(street, kind):
-            street.echoes_s()  # what it may do at once
-            before = street.server_cpu_s()
-            loud += street.echoes_s()
-            cpu += street.server_cpu_s() - before
-    quiet.sort(), loud.sort()
-    for share in (0.5, 0.9, 0.99):
-        print(kind, share, at(share, quiet) * 1e3, at(share, loud) * 1e3, at(share, loud) / at(share, quiet))
-    print(kind, "n", len(quiet), len(loud), "cpu", cpu / ROUNDS / ROUND_S)
+            loud = street.echo_s()
+        ratios.append((loud[0] / quiet[0], loud[1] / quiet[1]))
+        print(
+            f"{kind}: median {quiet[0] * 1e3:.2f} -> {loud[0] * 1e3:.2f} ms, p99 {quiet[1] * 1e3:.2f} -> {loud[1] * 1e3:.2f}"
+        )
+        if max(ratios[-1]) < MOST:
+            return
+    pytest.fail(f"an echo of others takes (median, p99) so many times as long: {ratios}")

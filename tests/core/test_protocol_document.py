@@ -73,6 +73,7 @@ LIMITS, TIMING = m.Limits(), m.Timing()
         ("4.6", [egress.INTERACTIVE_EXTRA, LIMITS.max_in_flight_bytes / m.MIB]),
         ("4.6", [egress.MAX_UNACKED_PACKETS, session.MAX_CONTROL_FRAMES]),
         ("4.7", [allowance.FRAMES_BURST, allowance.FRAMES_PER_S, allowance.MESSAGE_FRAMES]),
+        ("4.7", [allowance.FLOOD_S, allowance.BARRED_S]),
         ("4.7", [allowance.OPEN_EARNS, allowance.DATA_EARNS, allowance.BYTES_EARN]),
         ("5.2", [m.MAX_DATA_BYTES]),
         ("5.3", [m.MAX_EARLY_BYTES, scheduler.HOLD_S * 1000]),

@@ -8,8 +8,10 @@ from protos import tunnel_pb2 as pb
 from tests.core.frame_factory import FrameFactory as F
 from tests.core.pair import Pair
 from tunnel.core.path.allowance import (
+    BARRED_S,
     BYTES_EARN,
     DATA_EARNS,
+    FLOOD_S,
     FRAMES_BURST,
     FRAMES_PER_S,
     MESSAGE_FRAMES,
@@ -17,6 +19,8 @@ from tunnel.core.path.allowance import (
     Allowance,
 )
 from tunnel.core.session import Session
+from tunnel.core.wire.errors import Code, RemoteProtocolError
+from tunnel.core.wire.faults import LINK_FLOODED
 from tunnel.core.wire.limits import KIB, Limits
 
 
@@ -65,17 +69,35 @@ def test_streams_and_bytes_from_here_entitle_the_peer_to_more() -> None:
     ],
     ids=["a ping for each message", "many pings", "nothing", "frames of a later build"],
 )
-def test_a_flood_is_read_at_its_pace(flood: list[pb.Frame]) -> None:
-    session = Session(session_id=b"s" * 16, dialler=False, now=0.0)
+def test_a_flood_is_read_at_its_pace_and_then_ended(flood: list[pb.Frame]) -> None:
+    allowance = Allowance(Limits(), 0.0)
+    session = Session(session_id=b"s" * 16, dialler=False, now=0.0, allowance=allowance)
     generation = session.attach(0.0)
-    now = 0.0
     message = pb.Envelope(packet=pb.Packet(frames=flood)).SerializeToString()
-    read = 0
-    while now < 60.0:
-        session.receive_message(generation, message, now)
+    now, read = 0.0, 0
+    ended: RemoteProtocolError | None = None
+    while ended is None and now < 60.0:
+        try:
+            session.receive_message(generation, message, now)
+        except RemoteProtocolError as error:
+            ended = error
         read += 1
-        now = max(now, session.read_at_s)
-    assert read * (len(flood) + MESSAGE_FRAMES) == pytest.approx(FRAMES_BURST + 60.0 * FRAMES_PER_S, rel=0.02)
+        now = max(now, session.read_at_s) if ended is None else now
+    assert ended is not None
+    assert (ended.code, ended.fault) == (Code.LIMIT_EXCEEDED, LINK_FLOODED)
+    assert FLOOD_S <= now < FLOOD_S + 1.1
+    assert read * (len(flood) + MESSAGE_FRAMES) == pytest.approx(FRAMES_BURST + now * FRAMES_PER_S, rel=0.06)
+    assert allowance.barred_until_s == now + BARRED_S
+
+
+def test_a_peer_that_pauses_is_no_flood() -> None:
+    allowance, now = spent(), 0.0
+    for _ in range(100):
+        allowance.received(200, 0, now)
+        now = allowance.read_at_s
+        allowance.received(0, 0, now + 0.1)
+        now += 0.2
+    assert allowance.barred_until_s == 0.0
 
 
 def test_what_a_build_does_not_know_counts_as_a_message() -> None:

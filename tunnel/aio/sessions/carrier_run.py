@@ -231,7 +231,7 @@ class CarrierRun:
             log.warning("the other side ended the session", code=error.fault.code, reason=str(error))
         else:
             log.error("the other side broke the protocol", code=error.fault.code, reason=str(error))
-            self.last_words = encode_refusal(SessionRefused(str(error), error.code))
+            self.last_words = encode_refusal(SessionRefused(str(error), error.code, fault=error.fault))
         self._driver.close(error)
 
     def _break_down(self, fault: Exception) -> None:

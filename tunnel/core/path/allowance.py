@@ -6,6 +6,8 @@ It belongs to the peer and not to a session: whoever comes back with a new sessi
 from __future__ import annotations
 
 from tunnel.core.path.rate import TokenBucket
+from tunnel.core.wire.errors import Code, RemoteProtocolError
+from tunnel.core.wire.faults import LINK_FLOODED
 from tunnel.core.wire.limits import Limits
 
 FRAMES_PER_S = 1000.0
@@ -28,10 +30,18 @@ CREDIT for each 2 KiB.
 """
 
 
+FLOOD_S = 5.0
+"""Seconds for which a peer may send more than it pays for without a break. What it sends meanwhile lies unread in
+gRPC's window, up to 32 MiB.
+"""
+BARRED_S = 60.0
+"""Seconds after that in which it gets no other session."""
+
+
 class Allowance:
     """The allowance of one peer."""
 
-    __slots__ = ("_frames", "opens", "read_at_s")
+    __slots__ = ("_frames", "_owes_since_s", "barred_until_s", "opens", "read_at_s")
 
     def __init__(self, limits: Limits, now: float) -> None:
         """Begins with a full allowance."""
@@ -39,13 +49,32 @@ class Allowance:
         """The streams that the peer may open. What it asks for beyond that is refused."""
         self.read_at_s = now
         """The moment from which on the next message of the peer may be read: it is read no faster than it pays."""
+        self.barred_until_s = now
+        """The moment from which on the peer may have another session."""
         self._frames = TokenBucket(FRAMES_PER_S, FRAMES_BURST, now)
+        self._owes_since_s: float | None = None
+        """Since when each message was more than the peer could pay for; None when the last one was not."""
 
     def received(self, frames: int, data_frames: int, now: float) -> None:
-        """Counts a message of the peer: how many frames it had, and how many of them brought bytes."""
+        """Counts a message of the peer: how many frames it had, and how many of them brought bytes.
+
+        Raises:
+            RemoteProtocolError: it has sent more than it pays for, for FLOOD_S.
+        """
         cost = frames - data_frames if data_frames else frames + MESSAGE_FRAMES
-        if cost:
-            self.read_at_s = now + self._frames.spend(cost, now)
+        if not cost:
+            return
+        wait_s = self._frames.spend(cost, now)
+        self.read_at_s = now + wait_s
+        if not wait_s:
+            self._owes_since_s = None
+        elif self._owes_since_s is None:
+            self._owes_since_s = now
+        elif now - self._owes_since_s >= FLOOD_S:
+            self._owes_since_s = None
+            self.barred_until_s = now + BARRED_S
+            text = "more messages and frames without bytes than may be sent"
+            raise RemoteProtocolError(text, Code.LIMIT_EXCEEDED, LINK_FLOODED)
 
     def stream_opened(self) -> None:
         """Counts a stream, of either side, which will have to be answered and ended."""

@@ -155,6 +155,7 @@ SHUTTING_DOWN: Final = Fault("LL3018", "The other side is stopping")
 PEER_SAID_NOTHING: Final = Fault("LL3019", "Connections of agents that say nothing are closed")
 NOT_A_LONGLINE_SERVER: Final = Fault("LL3020", "What answers is not a Longline server of this version")
 LINKS_TOO_OFTEN: Final = Fault("LL3021", "A box makes its link anew too often")
+LINK_FLOODED: Final = Fault("LL3022", "One side of a link floods the other with what moves no bytes")
 
 # Opens
 
