@@ -28,6 +28,7 @@ from tunnel.aio.process.config import (
     Validated,
     load,
 )
+from tunnel.aio.sockets.strangers import StrangerLimits
 from tunnel.core.path.rate import Rate
 from tunnel.core.wire.names import AGENT_NAME_RULE, is_agent_name, is_service_name
 from tunnel.core.wire.target import TcpTarget
@@ -330,6 +331,15 @@ class LimitsConfig:
     joins_per_min: PerMinute = PerMinute(2.0)
     """How often one join token may be shown, for long, beside the boxes that it is for."""
     joins_at_once: Count = Count(10)
+    strangers: Count = Count(1024)
+    """The connections of clients that have not shown who they are, at each listener that asks them."""
+    strangers_per_address: Count = Count(128)
+    """Those of one IPv4 address or IPv6 /64."""
+
+    @property
+    def stranger_limits(self) -> StrangerLimits:
+        """Returns what strangers may take of each listener."""
+        return StrangerLimits(connections=self.strangers, per_address=self.strangers_per_address)
 
     @property
     def agent_opens(self) -> Rate:

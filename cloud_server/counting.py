@@ -72,6 +72,7 @@ class Counting:
             logins=server.logins,
             audit=server.audit,
             connections=server.front_ends.connections,
+            strangers=server.front_ends.strangers,
             lost_lines=server.lost_lines,
             parts=server.parts.up,
             expiries=self._expiries,

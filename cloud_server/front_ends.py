@@ -121,6 +121,10 @@ class FrontEnds:
             connections["konnectivity"] = self._konnectivity.calls
         return connections
 
+    def strangers(self) -> Mapping[str, int]:
+        """Returns how many clients have not shown who they are, by the name of each listener that asks them."""
+        return self._listeners.strangers()
+
     def handshakes_failed(self) -> Mapping[str, Mapping[Cause, int]]:
         """Returns how many TLS handshakes failed so far, by the name of each listener with TLS and by cause."""
         return self._listeners.handshakes_failed
@@ -140,6 +144,7 @@ class FrontEnds:
             self._shown = await asyncio.to_thread(TlsFollower, self._tls, "users")
         for front_end in (self._connect, self._socks, self._konnectivity):
             front_end.deadline_s = config.dial_timeout_s
+        self._listeners.limit_strangers(config.limits.stranger_limits)
         await self._apply_fleet(config)
         gone = self._apply_forwards(config)
         await self._listeners.apply(places(config), self._serving)
@@ -201,9 +206,9 @@ class FrontEnds:
             case "connect":
                 return self._secured(name, self._connect.handle_tls)
             case "connect-kubectl":
-                return Serving(self._connect.handle_tls, self._site_proxy_context)
+                return Serving(self._connect.handle_tls, self._site_proxy_context, for_users=True)
             case "socks":
-                return Serving(self._socks.handle)
+                return Serving(self._socks.handle, for_users=True)
             case "fleet":
                 assert self._fleet is not None
                 return self._secured(name, self._fleet.handle)
@@ -217,7 +222,8 @@ class FrontEnds:
             assert self._shown is not None
             return await asyncio.to_thread(self._context, name, self._shown.loaded)
 
-        return Serving(handler if self._recorded else self._presented.seen_by(handler), context)
+        seen = handler if self._recorded else self._presented.seen_by(handler)
+        return Serving(seen, context, for_users=True)
 
     def _context(self, name: str, loaded: LoadedTls) -> ssl.SSLContext:
         """Returns the TLS context of a listener that shows the server's certificate. Blocks."""

@@ -20,6 +20,7 @@ from tunnel.aio.process.parts import Part, Parts
 from tunnel.aio.sockets.handshake_fault import Cause
 from tunnel.aio.sockets.listener import Handler, Listener, ListenFailed
 from tunnel.aio.sockets.listening import ListeningSockets
+from tunnel.aio.sockets.strangers import StrangerLimits
 from tunnel.core.wire.host_port import split_host_port
 
 _log = structlog.get_logger("cloud.listeners")
@@ -51,6 +52,8 @@ class Serving:
     """Returns the TLS context to serve with; asked for at each attempt to listen. None means that it listens without
     TLS.
     """
+    for_users: bool = False
+    """Whether the handler asks clients who they are, and calls `known` of their connections then."""
 
 
 class _Held:
@@ -80,6 +83,7 @@ class Listeners:
         self._parts = parts
         self._sockets = sockets
         self._held: dict[str, _Held] = {}
+        self._strangers = StrangerLimits()
         self._closed: list[Listener] = []
         """Listeners that accept no more, and may still serve."""
         self.handshakes_failed: dict[str, Counter[Cause]] = {}
@@ -104,6 +108,21 @@ class Listeners:
         for listener in [*self._accepting(), *self._closed]:
             count[listener.name] += listener.connections
         return dict(count)
+
+    def strangers(self) -> dict[str, int]:
+        """Returns how many clients have not shown who they are, by the name of each listener that asks them."""
+        count: Counter[str] = Counter()
+        for listener in [*self._accepting(), *self._closed]:
+            if listener.strangers is not None:
+                count[listener.name] += len(listener.strangers)
+        return dict(count)
+
+    def limit_strangers(self, limits: StrangerLimits) -> None:
+        """Lets clients that have not shown who they are take so much of each listener from now on."""
+        self._strangers = limits
+        for listener in self._accepting():
+            if listener.strangers is not None:
+                listener.strangers.limits = limits
 
     async def apply(self, places: Mapping[str, Place], serving: Callable[[str], Serving]) -> None:
         """Listens at these places from now on, each as soon as it can be opened, and nowhere else.
@@ -155,7 +174,9 @@ class Listeners:
         failed: Counter[Cause] | None = None
         if serving.context is not None:  # what was counted stays, though it listens elsewhere now
             failed = self.handshakes_failed.setdefault(name, Counter(dict.fromkeys(Cause, 0)))
-        held = _Held(place, Listener(name, serving.handler, sockets=self._sockets, handshakes_failed=failed))
+        strangers = self._strangers if serving.for_users else None
+        listener = Listener(name, serving.handler, sockets=self._sockets, handshakes_failed=failed, strangers=strangers)
+        held = _Held(place, listener)
         if old is not None:
             assert old.part is not None
             held.before = (old.place, old.listener) if old.up else old.before

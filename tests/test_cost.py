@@ -234,6 +234,7 @@ def sources_of(agents: Agents, live: LiveOpens) -> Sources:
         logins=RefusedLogins(Records()),
         audit=audit,
         connections=dict,
+        strangers=dict,
         lost_lines=lambda: 0,
         parts=dict,
         expiries=dict,

@@ -31,7 +31,10 @@ from tunnel.core.wire.errors import OpenRefused
 from tunnel.core.wire.faults import CONNECT_INVALID, CREDENTIAL_MISSING, coded
 
 FRONTEND = "connect"
-HEAD_TIMEOUT_S = 10.0
+HEAD_TIMEOUT_S = 9.0
+"""Seconds for the head of a request. The listener ends whoever has not shown who they are within 10 (strangers.py); an
+answer comes before that.
+"""
 MAX_HEAD_BYTES = 16 * 1024
 TAKEN_S = 0.05
 """Seconds that a target's first bytes wait at most for the client to have read our 200."""
@@ -86,12 +89,13 @@ class ConnectFrontend:
         try:
             caller = await identify(request)
         except LoginRefused as refused:
-            self._logins.refused(FRONTEND, conn.peer, refused)
+            await self._logins.turn_away(FRONTEND, conn.peer, refused, conn.lost)
             said = "a client certificate or Proxy-Authorization of a known user is needed"
             text = coded(said if refused.fault is CREDENTIAL_MISSING else refused.text, refused.fault)
             wanted = [("proxy-authenticate", 'Basic realm="longline"'), ("proxy-authenticate", "Bearer")]
             await _answer(http, 407, text, wanted)
             return
+        conn.known()
         if _head_bytes(request) > MAX_HEAD_BYTES:  # it came in one piece, so that it was never incomplete
             text = f"the request's head is longer than {MAX_HEAD_BYTES} bytes"
             await _answer(http, 431, coded(text, CONNECT_INVALID))

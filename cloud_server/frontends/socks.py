@@ -130,8 +130,9 @@ class SocksFrontend:
         try:
             caller = self._authenticator.by_either(NO_CERTIFICATE, password, conn.peer)
         except LoginRefused as refused:
-            self._logins.refused(FRONTEND, conn.peer, refused)
+            await self._logins.turn_away(FRONTEND, conn.peer, refused, conn.lost)
             raise _Ended(b"\x01\x01") from refused
+        conn.known()
         await conn.write(b"\x01\x00")
         return name, caller
 

@@ -49,6 +49,8 @@ class Sources:
     audit: AuditLog
     connections: Callable[[], Mapping[str, int]]
     """Returns how many clients each listener serves."""
+    strangers: Callable[[], Mapping[str, int]]
+    """Returns how many of them have not shown who they are, of each listener that asks."""
     lost_lines: Callable[[], int]
     """Returns how many lines are missing in the log so far."""
     parts: Callable[[], Mapping[str, bool]]
@@ -195,6 +197,8 @@ class _Now(Collector):
         yield _gauge(
             "longline_connections", "Clients being served.", ["listener"], {(k,): v for k, v in connections.items()}
         )
+        strangers = {(name,): float(count) for name, count in sources.strangers().items()}
+        yield _gauge("longline_strangers", "Clients that have not shown who they are.", ["listener"], strangers)
         up = {(name,): float(is_up) for name, is_up in sources.parts().items()}
         yield _gauge("longline_part_up", "Whether a part of the server is up.", ["part"], up)
         yield from self._records()
@@ -269,6 +273,9 @@ class _Now(Collector):
         for frontend, times in self._sources.logins.counts.items():
             refused.add_metric([frontend], times)
         yield refused
+        delayed = CounterMetricFamily("longline_logins_delayed", "Of these, such as waited for their answer.")
+        delayed.add_metric([], self._sources.logins.delayed)
+        yield delayed
 
     def _links(self) -> Iterator[Metric]:
         links = self._sources.links

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import grpc.aio
 
-from protos import tunnel_pb2 as pb
 from tests.core.frame_factory import FrameFactory as F
 from tests.support.hostile_agent import HostileAgent
 from tunnel.core.wire.errors import SessionRefused
@@ -73,12 +72,6 @@ def pings(address: str, state: Path) -> AsyncIterator[int]:
     return _on_a_link(address, state, lambda agent: agent.packet([F.ping(1)], seq=0))
 
 
-def nothing(address: str, state: Path) -> AsyncIterator[int]:
-    """Sends messages with nothing in them that is known."""
-    message = pb.Envelope().SerializeToString() + b"\xfa\x3e\x01x"
-    return _on_a_link(address, state, lambda _agent: message)
-
-
 async def links(address: str, state: Path) -> AsyncIterator[int]:
     """Makes link after link, each with a new session, and heeds no advice."""
     for number in itertools.count():
@@ -93,7 +86,6 @@ async def links(address: str, state: Path) -> AsyncIterator[int]:
 KINDS: dict[str, Callable[[str, Path], AsyncIterator[int]]] = {
     "opens": opens,
     "pings": pings,
-    "nothing": nothing,
     "links": links,
 }
 

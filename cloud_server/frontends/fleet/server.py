@@ -159,14 +159,14 @@ class FleetServer:
             if self._admin is not None and await self._serve_stranger(exchange, request):
                 return
             await self._authenticator.ready_for(bearer(request))
-            caller = self._identify(conn, request)
+            caller = await self._identify(conn, exchange, request)
             exchange.trust()
             self._access.check_frontend(caller)
             if self._admin is not None and request.path.startswith(PREFIX):
                 check_as_oneself(caller, request.headers)
                 await self._administer(self._admin, exchange, request, caller)
                 return
-            caller = self._acting(caller, conn, request)
+            caller = await self._acting(caller, conn, exchange, request)
             about = parse(request)
             if about is None:
                 await self._serve_path(exchange, request)
@@ -198,21 +198,21 @@ class FleetServer:
             failure = ApiError(500, "this server failed to answer the request; its log says why")
             await _answer(exchange, status_body(failure), failure.code)
 
-    def _identify(self, conn: Conn, request: Request) -> Caller:
+    async def _identify(self, conn: Conn, exchange: Exchange, request: Request) -> Caller:
         try:
             return identify(self._authenticator, conn.tls_peer, request, conn.peer)
         except LoginRefused as refused:
-            self._logins.refused(FRONTEND, conn.peer, refused)
+            await self._logins.turn_away(FRONTEND, conn.peer, refused, exchange.wait_lost)
             raise unauthorized(refused) from refused
 
-    def _acting(self, caller: Caller, conn: Conn, request: Request) -> Caller:
+    async def _acting(self, caller: Caller, conn: Conn, exchange: Exchange, request: Request) -> Caller:
         try:
             return acting(self._access.policy, self._authenticator, caller, request.headers)
         except ApiError as error:
             self._record_refused(conn.peer, caller, Action(verb="impersonate", resource="users"), error)
             raise
         except LoginRefused as refused:
-            self._logins.refused(FRONTEND, conn.peer, refused)
+            await self._logins.turn_away(FRONTEND, conn.peer, refused, exchange.wait_lost)
             raise ApiError(403, refused.text, cause=cause(refused.fault)) from refused
 
     def _agent_of(self, action: Action) -> str:
@@ -242,7 +242,7 @@ class FleetServer:
         try:
             login = self._authenticator.by_login(bearer(request))
         except LoginRefused as refused:
-            self._logins.refused(FRONTEND, exchange.peer, refused)
+            await self._logins.turn_away(FRONTEND, exchange.peer, refused, exchange.wait_lost)
             raise unauthorized(refused) from refused
         if login is None:
             return False

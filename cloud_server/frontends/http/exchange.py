@@ -88,3 +88,9 @@ class Exchange(Protocol):
     async def wait_client_gone(self) -> None:
         """Returns when the client has given the request up; for use beside a long answer."""
         ...
+
+    async def wait_lost(self) -> None:
+        """Returns when no answer reaches the client any more. By HTTP/1.1 one that only finished its own direction is
+        still there.
+        """
+        ...

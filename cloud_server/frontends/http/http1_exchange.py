@@ -43,6 +43,7 @@ class Http1Exchange(ServerConnection):
     def trust(self) -> None:
         """Notes that the request is a user's; see `Exchange.trust`."""
         self._long_heads = self._heads.of(trusted=True)
+        self._conn.known()
 
     def abort(self) -> None:
         """Resets the connection: a chunked end, or a clean end of the socket, would promise that this is all."""
@@ -54,6 +55,10 @@ class Http1Exchange(ServerConnection):
         if early := await self.upgrade(headers, reason):
             self._conn.unread(early)
         return self._conn
+
+    async def wait_lost(self) -> None:
+        """Returns when the connection is gone; see `Exchange.wait_lost`."""
+        await self._conn.lost()
 
     # Internal
 

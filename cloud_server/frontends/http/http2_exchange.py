@@ -117,6 +117,10 @@ class Http2Exchange:
         """Returns when the client has given the request up."""
         await asyncio.shield(self._gone)
 
+    async def wait_lost(self) -> None:
+        """Returns when the client has given the request up; see `Exchange.wait_lost`."""
+        await asyncio.shield(self._gone)
+
     # Internal - called by the stream; none of this is called any more once it was finished or reset
 
     def data_received(self, data: bytes) -> None:

@@ -24,9 +24,9 @@ from tunnel.core.wire.errors import StreamError
 
 ALPN_PROTOCOLS = ("h2", "http/1.1")
 """The protocols that a listener for this offers, best first."""
-HEAD_TIMEOUT_S = 20.0
+HEAD_TIMEOUT_S = 9.0
 """Seconds until the first request of a connection, which may still be anybody's; by HTTP/2 until the first that is a
-user's.
+user's. A listener ends whoever has not shown who they are within 10 (strangers.py), whatever they were answered.
 """
 IDLE_TIMEOUT_S = 300.0
 """Seconds that a connection may be idle between two requests."""
@@ -116,7 +116,10 @@ class HttpServer:
     # Internal
 
     async def _handle_http1(self, conn: Conn) -> None:
-        exchange = Http1Exchange(conn, self._heads, self._render, trusted=self._is_user(conn.tls_peer))
+        trusted = self._is_user(conn.tls_peer)
+        if trusted:
+            conn.known()
+        exchange = Http1Exchange(conn, self._heads, self._render, trusted=trusted)
         exchange.last = self._draining
         self._http1.add(exchange)
         try:
@@ -138,6 +141,7 @@ class HttpServer:
     async def _handle_http2(self, conn: Conn) -> None:
         limits = HTTP2_LIMITS
         if self._is_user(conn.tls_peer):
+            conn.known()
             limits = replace(limits, head_bytes=MAX_LONG_HEAD_BYTES)
         detached = conn.detach()
         tasks = TaskOwner("http2")
@@ -156,6 +160,7 @@ class HttpServer:
 
         def trust() -> None:
             stranger.known()
+            conn.known()
             connection.take_long_heads(MAX_LONG_HEAD_BYTES)
 
         connection = Http2Connection(detached.transport, conn.peer, limits, on_request)

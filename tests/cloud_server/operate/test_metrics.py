@@ -76,6 +76,7 @@ class Far:
             logins=self.logins,
             audit=audit,
             connections=lambda: connections,
+            strangers=lambda: {"connect": 2},
             lost_lines=lambda: 7,
             parts=lambda: parts,
             expiries=lambda: {"server": END},
@@ -125,6 +126,7 @@ def test_what_is_so_now(metrics: Metrics) -> None:
     assert now["longline_agent_up{agent=box-7}"] == 0
     assert now["longline_agent_up{agent=box-8}"] == 0
     assert now["longline_connections{listener=connect}"] == 3
+    assert now["longline_strangers{listener=connect}"] == 2
     assert now["longline_part_up{part=socks}"] == 0
     assert now["longline_part_up{part=fleet}"] == 1
     assert now["longline_unreadable_records"] == 3
@@ -197,9 +199,13 @@ async def test_a_stream_counts_while_it_runs_and_once_when_it_is_over(far: Far) 
 
 
 async def test_who_could_not_log_in_and_what_could_not_be_recorded(far: Far) -> None:
-    far.logins.refused("socks", "192.0.2.1:5000", LoginRefused("no such token"))
+    async def gone() -> None:
+        """The client does not wait for its answer."""
+
+    await far.logins.turn_away("socks", "192.0.2.1:5000", LoginRefused("no such token"), gone)
     now = scrape(far.metrics)
     assert now["longline_logins_refused_total{frontend=socks}"] == 1
+    assert now["longline_logins_delayed_total"] == 0
     assert (now["longline_audit_up"], now["longline_audit_records_lost_total"]) == (1, 0)
 
 

@@ -88,6 +88,7 @@ class Conn(asyncio.Protocol):
         self._in_order = False
         """Whether this side closes it behind its last word, so that there is no reset."""
         self._closed = asyncio.get_running_loop().create_future()
+        self._when_known: Callable[[], None] | None = None
         self.settled = False
         """Whether what the connection is for is known and under way: it was detached, or its handler says so."""
         self.peer = ""
@@ -96,6 +97,16 @@ class Conn(asyncio.Protocol):
         """
 
     # Public
+
+    def known(self) -> None:
+        """Tells the listener that the client has shown who it is: the connection is a user's from here on."""
+        callback, self._when_known = self._when_known, None
+        if callback is not None:
+            callback()
+
+    def when_known(self, callback: Callable[[], None]) -> None:
+        """Sets what is called once, when the client has shown who it is."""
+        self._when_known = callback
 
     @property
     def transport(self) -> asyncio.Transport:

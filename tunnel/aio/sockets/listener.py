@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import resource
 import socket
 import ssl
@@ -25,6 +24,7 @@ from tunnel.aio.sockets.binding import UNIX_MODE, PathTaken, UnixPath, bind_unix
 from tunnel.aio.sockets.conn import Conn
 from tunnel.aio.sockets.handshake_fault import Cause, HandshakeFault
 from tunnel.aio.sockets.listening import ListeningSockets
+from tunnel.aio.sockets.strangers import Stranger, StrangerLimits, Strangers, client_of
 from tunnel.aio.sockets.tcp import abort_with_reset, reset_when_closed
 from tunnel.aio.sockets.tls import HANDSHAKE_TIMEOUT_S, TlsTransport
 from tunnel.core.wire.errors import Code, StreamError
@@ -78,6 +78,7 @@ class Listener:
         limits: Limits | None = None,
         sockets: ListeningSockets | None = None,
         handshakes_failed: Counter[Cause] | None = None,
+        strangers: StrangerLimits | None = None,
     ) -> None:
         """Listen to nothing yet.
 
@@ -87,6 +88,8 @@ class Listener:
             limits: None for the usual ones.
             sockets: of the daemon; None when they live no longer than this listener.
             handshakes_failed: counts the TLS handshakes that fail; None when nobody asks for that.
+            strangers: what clients may take before the handler calls `known` of their connections; None where nobody
+                asks clients who they are.
         """
         self.name = name
         self._kept = sockets or ListeningSockets()
@@ -100,6 +103,8 @@ class Listener:
         self._by_address: Counter[str] = Counter()
         self._handshakes: Counter[str] = Counter()
         self._handshakes_failed: Counter[Cause] = Counter() if handshakes_failed is None else handshakes_failed
+        self.strangers = None if strangers is None else Strangers(strangers)
+        """The clients that have not shown who they are; None where nobody asks them."""
         self._accepting = True
         self._context: ssl.SSLContext | None = None
         self._closed = False
@@ -208,12 +213,20 @@ class Listener:
             await server.start_serving()
 
     def _plain(self) -> Conn:
-        return Conn(self._made)
+        return Conn(self._made_plain)
 
     def _secured(self) -> TlsTransport:
         assert self._context is not None
         timeout_s = self._limits.handshake_timeout_s
-        return TlsTransport(self._context, Conn(self._made), _Visit(self), handshake_timeout_s=timeout_s)
+        conn, visit = Conn(self._made), _Visit(self)
+        conn.when_known(visit.known)
+        return TlsTransport(self._context, conn, visit, handshake_timeout_s=timeout_s)
+
+    def _made_plain(self, conn: Conn) -> None:
+        if (stranger := self.meet(conn.transport)) is not None:
+            conn.when_known(stranger.left)
+            conn.closed.add_done_callback(lambda _closed: stranger.left())
+        self._made(conn)
 
     def _made(self, conn: Conn) -> None:
         if self._closed:  # accepted by the event loop just before
@@ -245,6 +258,19 @@ class Listener:
             raise
 
     # Internal - for _Visit
+
+    def meet(self, transport: asyncio.Transport) -> Stranger | None:
+        """Takes a new connection into the pool of strangers; returns None where there is none, and for unix sockets,
+        whose mode says who may come.
+        """
+        address = client_of(transport.get_extra_info("peername"))
+        if self.strangers is None or not address:
+            return None
+        ended = self.strangers.ended
+        stranger = self.strangers.enter(address, lambda: abort_with_reset(transport))
+        if self.strangers.ended > ended:
+            self._warn("a client that had not shown who it is made room for another")
+        return stranger
 
     def enter(self, address: str) -> str:
         """Counts a TLS connection; returns why it may not come in, empty when it may."""
@@ -287,6 +313,9 @@ class Listener:
     def refuse(self, transport: asyncio.Transport, reason: str) -> None:
         """Resets a connection above a limit, and says so now and then."""
         abort_with_reset(transport)
+        self._warn(reason)
+
+    def _warn(self, reason: str) -> None:
         self._refused += 1
         now_s = asyncio.get_running_loop().time()
         if now_s - self._warned_s >= WARN_EVERY_S:
@@ -304,20 +333,22 @@ class Listener:
 class _Visit:
     """One TLS connection at the gate. What it was counted as is taken back once, however it ends."""
 
-    __slots__ = ("_address", "_handshaking", "_listener")
+    __slots__ = ("_address", "_handshaking", "_listener", "_stranger")
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
         self._address: str | None = None
         self._handshaking = False
+        self._stranger: Stranger | None = None
 
     def admit(self, transport: asyncio.Transport) -> bool:
-        address = _client_of(transport.get_extra_info("peername"))
+        address = client_of(transport.get_extra_info("peername"))
         if refusal := _lack_of_files(transport) or self._listener.enter(address):
             self._listener.refuse(transport, refusal)
             return False
         self._address = address
         self._handshaking = True
+        self._stranger = self._listener.meet(transport)
         return True
 
     def secured(self) -> None:
@@ -329,8 +360,13 @@ class _Visit:
         self._listener.failed(self._address or "", fault)
         self.secured()
 
+    def known(self) -> None:
+        if self._stranger is not None:
+            self._stranger.left()
+
     def left(self) -> None:
         self.secured()
+        self.known()
         if self._address is not None:
             self._listener.left(self._address)
             self._address = None
@@ -344,18 +380,6 @@ def _lack_of_files(transport: asyncio.Transport) -> str:
     if transport.get_extra_info("socket").fileno() < limit - RESERVED_FILES:
         return ""
     return f"too few file descriptors: this process may have {limit}"
-
-
-def _client_of(address: object) -> str:
-    """Returns what counts as one client: an IPv4 address, or an IPv6 /64, of which a client has 2^64 addresses."""
-    if not isinstance(address, tuple):
-        return ""
-    host = ipaddress.ip_address(str(address[0]).partition("%")[0])
-    if isinstance(host, ipaddress.IPv6Address):
-        if host.ipv4_mapped is not None:
-            return str(host.ipv4_mapped)
-        return str(ipaddress.IPv6Network((int(host), 64), strict=False))
-    return str(host)
 
 
 def _decrement(counter: Counter[str], key: str) -> None:
