@@ -1,0 +1,87 @@
+"""Thousands of clients give up on a link that is down: each costs the same, however many there are."""
+
+from __future__ import annotations
+
+import resource
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.support.cluster import Cluster, cluster
+from tests.support.ports import free_ports
+from tests.support.tunnel import BOX, wait_until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+FEW, MANY = 500, 4000
+MOST = 1.6
+"""How many times as much one of many may cost. Where each looks through all others, it is 3 and more."""
+TRIES = 4
+
+
+@pytest.fixture(autouse=True)
+def descriptors() -> Iterator[None]:
+    """Room for both ends of all connections."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if before[1] < 2 * MANY:
+        pytest.skip(f"only {before[1]} open files are allowed here")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.fixture
+def made(descriptors: None) -> Iterator[Cluster]:
+    """A server and a box, whose agent inherits these descriptors."""
+    with cluster() as one:
+        one.start()
+        one.join(BOX)
+        yield one
+
+
+def cpu_s(pid: int) -> float:
+    """What the main thread of a process has taken, to the nanosecond."""
+    return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[0]) / 1e9
+
+
+def give_up(agent: psutil.Process, port: int, count: int) -> float:
+    """The seconds of the agent's event loop that each of so many clients takes that give up at one moment."""
+    before = agent.num_fds()
+    clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(count)]
+    wait_until(lambda: agent.num_fds() >= before + count, "all clients to wait for the link", 20)
+    used_s = cpu_s(agent.pid)
+    for client in clients:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
+    wait_until(lambda: agent.num_fds() < before + 10, "all clients to be gone", 30)
+    wait_until(lambda: _rests(agent.pid), "what waited for them to end", 30)
+    return (cpu_s(agent.pid) - used_s) / count
+
+
+def _rests(pid: int) -> bool:
+    """Whether the main thread takes less than 2 ms in a fifth of a second."""
+    before = cpu_s(pid)
+    time.sleep(0.2)
+    return cpu_s(pid) - before < 0.002
+
+
+def test_to_give_up_on_a_link_costs_the_same_for_one_and_for_thousands(made: Cluster) -> None:
+    (port,) = free_ports(1)
+    box = made.boxes[BOX]
+    box.configure({"listen": [{"listen": f"127.0.0.1:{port}", "target": "127.0.0.1:9"}]})
+    made.start_box(BOX)
+    made.server.kill()
+    box.agent.wait_for_log('"disconnected"', 30)
+    agent = psutil.Process(box.agent.pid)
+    ratios = []
+    for _ in range(TRIES):
+        few_s, many_s = give_up(agent, port, FEW), give_up(agent, port, MANY)
+        ratios.append(many_s / few_s)
+        print(f"{FEW}: {few_s * 1e6:.0f} us each, {MANY}: {many_s * 1e6:.0f} us each")
+        if ratios[-1] < MOST:
+            return
+    pytest.fail(f"one of {MANY} costs so many times what one of {FEW} does: {ratios}")
