@@ -39,6 +39,10 @@ class Town:
     def hostile(self) -> HostileAgent:
         return HostileAgent(self.made.tunnel_address, self.made.boxes[MALLORY].state)
 
+    def another_hostile(self, name: str) -> HostileAgent:
+        """A box that joins for this: one that floods its link gets no other for a while."""
+        return HostileAgent(self.made.tunnel_address, self.made.join(name).state)
+
     def client(self) -> socket.socket:
         """Somebody who wants a connection to the hostile box, and reads nothing."""
         sock = socket.create_connection(("127.0.0.1", self.forward))
@@ -56,6 +60,7 @@ class Town:
 def town() -> Iterator[Town]:
     with cluster() as made, Target("echo") as echo:
         forward = made.forward(MALLORY, "127.0.0.1:1")
+        made.configure({"limits": {"links_at_once": 1000}})  # which each test here makes one of, or many
         made.start()
         made.join(MALLORY)
         made.join(BOX, allow=[f"127.0.0.1:{echo.port}"])
@@ -294,8 +299,9 @@ async def test_a_hundred_thousand_of_a_kind_cost_bounded_memory(
     town: Town, frames: Callable[[int], list[pb.Frame]]
 ) -> None:
     server = town.made.server
+    attacker = town.another_hostile(frames.__name__.replace("_", "-"))
     before, descriptors, seen = server.rss_bytes(), server.descriptors(), len(server.log_text())
-    async with town.hostile() as agent, asyncio.timeout(3 * GRACE_S):
+    async with attacker as agent, asyncio.timeout(3 * GRACE_S):
         await agent.greet()
         code = await _flood(agent, frames, 1000)
         assert code in (None, Code.LIMIT_EXCEEDED)
@@ -307,8 +313,9 @@ async def test_a_hundred_thousand_of_a_kind_cost_bounded_memory(
 
 async def test_answers_that_nobody_reads_are_cut_off(town: Town) -> None:
     server = town.made.server
+    attacker = town.another_hostile("deaf")
     before = server.rss_bytes()
-    async with town.hostile() as agent, asyncio.timeout(3 * GRACE_S):
+    async with attacker as agent, asyncio.timeout(3 * GRACE_S):
         await agent.greet()
         with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
             for number in range(3000):
