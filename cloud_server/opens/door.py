@@ -147,10 +147,11 @@ class Door:
         self._recorded.refused(live, refused)
 
     def turned_down(self, caller: Caller, frontend: str, agent: str, target: Target, refused: OpenRefused) -> None:
-        """Records that a session refused an open by itself. The records are folded, since a box can ask as often as it
-        likes.
+        """Counts and records that a session refused an open by itself. The records are folded, since a box can ask as
+        often as it likes.
         """
         self._records.turned_down(caller, frontend, agent, target, refused)
+        self._recorded.counts.answered(frontend, refused.code, 0.0)
 
     # Internal
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -11,6 +12,7 @@ from cloud_server.frontends.exposed import Exposed
 from cloud_server.opens.expose_rule import ExposeRule
 from cloud_server.opens.live import LiveOpen
 from cloud_server.opens.policy import DoorPolicy
+from cloud_server.opens.recorded import NoCounts
 from tests.support.doors import Doors, Nobody, who
 from tests.support.joined import joined
 from tests.support.policies import rights_of
@@ -188,8 +190,20 @@ async def test_an_open_and_a_reset_in_one_packet_are_recorded() -> None:
     assert (record["event"], record["reason"], record["who"]) == ("refused", "cancelled", "site-a")
 
 
-async def test_opens_beyond_a_limit_are_recorded_folded() -> None:
+class Answers(NoCounts):
+    """The counts of answers, by front end and code."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[tuple[str, Code]] = Counter()
+
+    def answered(self, frontend: str, code: Code, seconds: float) -> None:
+        self.counts[frontend, code] += 1
+
+
+async def test_opens_beyond_a_limit_are_counted_and_recorded_folded() -> None:
     ways, doors = exposed()
+    answers = Answers()
+    doors.door.count_for(answers)
     async with joined(ways.acceptor("site-a"), limits=Limits(opens_per_s=1.0, opens_burst=2)) as both:
         both.agent.on_turned_down = lambda event: ways.turned_down("site-a", event)
         for _ in range(5):
@@ -197,6 +211,7 @@ async def test_opens_beyond_a_limit_are_recorded_folded() -> None:
                 await both.server.open(TcpTarget("127.0.0.1", 1), deadline_s=5)
     folded = [record for record in doors.records if "folded" in record]
     assert len(folded) == 3
+    assert answers.counts["expose", Code.LIMIT_EXCEEDED] == 3
     assert {record["folded"] for record in folded} == {("expose", "site-a", "LL4303")}
     assert (folded[0]["event"], folded[0]["who"], folded[0]["text"]) == (
         "refused",
