@@ -90,14 +90,19 @@ def test_a_flood_is_read_at_its_pace_and_then_ended(flood: list[pb.Frame]) -> No
     assert allowance.barred_until_s == now + BARRED_S
 
 
-def test_a_peer_that_pauses_is_no_flood() -> None:
+def test_a_peer_that_pauses_is_no_flood_and_a_late_reader_makes_no_pause() -> None:
     allowance, now = spent(), 0.0
-    for _ in range(100):
+    for _ in range(20):
         allowance.received(200, 0, now)
-        now = allowance.read_at_s
-        allowance.received(0, 0, now + 0.1)
-        now += 0.2
+        now = allowance.read_at_s + 1.5
+        allowance.received(0, 0, now)
     assert allowance.barred_until_s == 0.0
+    allowance, now = spent(), 0.0
+    with pytest.raises(RemoteProtocolError):  # noqa: PT012 - it takes many
+        for _ in range(200):
+            allowance.received(200, 0, now)
+            now = allowance.read_at_s + 0.05
+            allowance.received(20, 0, now)
 
 
 def test_what_a_build_does_not_know_counts_as_a_message() -> None:

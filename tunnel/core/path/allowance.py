@@ -53,7 +53,7 @@ class Allowance:
         """The moment from which on the peer may have another session."""
         self._frames = TokenBucket(FRAMES_PER_S, FRAMES_BURST, now)
         self._owes_since_s: float | None = None
-        """Since when each message was more than the peer could pay for; None when the last one was not."""
+        """Since when the peer sends more than it can pay for; None while it does not."""
 
     def received(self, frames: int, data_frames: int, now: float) -> None:
         """Counts a message of the peer: how many frames it had, and how many of them brought bytes.
@@ -66,11 +66,13 @@ class Allowance:
             return
         wait_s = self._frames.spend(cost, now)
         self.read_at_s = now + wait_s
-        if not wait_s:
+        if self._owes_since_s is None:
+            if wait_s:
+                self._owes_since_s = now
+        elif self._frames.left >= FRAMES_PER_S:
+            # Not sooner: a busy loop comes late, and the peer would seem to have paused.
             self._owes_since_s = None
-        elif self._owes_since_s is None:
-            self._owes_since_s = now
-        elif now - self._owes_since_s >= FLOOD_S:
+        elif wait_s and now - self._owes_since_s >= FLOOD_S:
             self._owes_since_s = None
             self.barred_until_s = now + BARRED_S
             text = "more messages and frames without bytes than may be sent"

@@ -31,6 +31,11 @@ class TokenBucket:
         return self._at_s
 
     @property
+    def left(self) -> float:
+        """How many tokens there were when it was last asked; below 0 for such as are still to come."""
+        return self._tokens
+
+    @property
     def burst(self) -> float:
         """How many tokens it holds when it is full."""
         return self._burst
