@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from cloud_server.frontends.fleet.pod_limits import PodLimits
 from cloud_server.opens.expose_rule import ExposeRule
 from cloud_server.routing.claims import RoutePolicy
 from cloud_server.trust.oidc.settings import ALGORITHMS, DEFAULT_ALGORITHMS, DEFAULT_PREFIX, OidcSettings
@@ -16,6 +17,8 @@ from cloud_server.trust.state_files import CA_FILE, POLICY_FILE, SERVER_FILE, SE
 from tunnel.aio.identity.tls_material import ServerTls
 from tunnel.aio.process.config import (
     AuditConfig,
+    ByteCount,
+    Count,
     Fault,
     HostPort,
     LogConfig,
@@ -30,6 +33,7 @@ from tunnel.core.wire.names import AGENT_NAME_RULE, is_agent_name, is_service_na
 from tunnel.core.wire.target import TcpTarget
 
 MAX_LEEWAY_S = 300.0
+PODS: Final = PodLimits()
 _TRUST_DOMAIN = re.compile(r"[a-z0-9._-]{1,255}")
 
 
@@ -309,6 +313,34 @@ class MetricsConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class LimitsConfig:
+    """The `[limits]` section: what one box may make the server hold and do. The defaults are for 10,000 boxes."""
+
+    pods_per_box: Count = Count(PODS.pods)
+    pod_namespaces_per_box: Count = Count(PODS.namespaces)
+    pod_bytes_per_box: ByteCount = ByteCount(PODS.box_bytes)
+    """The memory that the pods of one box take."""
+    pod_bytes: ByteCount = ByteCount(PODS.all_bytes)
+    """The memory that the pods of all boxes take before each is held to a small share."""
+    pod_list_bytes_per_s: ByteCount = ByteCount(PODS.read_bytes_per_s)
+    """How fast the lists of pods of one box are read, over a while."""
+    fleet_history_bytes: ByteCount = ByteCount(PODS.history_bytes)
+    """The memory for changes of objects of the fleet API that watches may still want."""
+
+    @property
+    def pods(self) -> PodLimits:
+        """Returns the limits as the fleet API takes them."""
+        return PodLimits(
+            pods=self.pods_per_box,
+            namespaces=self.pod_namespaces_per_box,
+            box_bytes=self.pod_bytes_per_box,
+            all_bytes=self.pod_bytes,
+            read_bytes_per_s=self.pod_list_bytes_per_s,
+            history_bytes=self.fleet_history_bytes,
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ServerConfig(Validated):
     """The whole configuration file."""
 
@@ -324,6 +356,7 @@ class ServerConfig(Validated):
     cluster: list[ClusterConfig] = dataclasses.field(default_factory=list)
     kubernetes: KubernetesConfig = dataclasses.field(default_factory=KubernetesConfig)
     metrics: MetricsConfig = dataclasses.field(default_factory=MetricsConfig)
+    limits: LimitsConfig = dataclasses.field(default_factory=LimitsConfig)
     log: LogConfig = dataclasses.field(default_factory=LogConfig)
     audit: AuditConfig = dataclasses.field(default_factory=AuditConfig)
     state: Path | None = None
