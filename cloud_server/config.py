@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from cloud_server.frontends.fleet.pod_limits import PodLimits
 from cloud_server.opens.expose_rule import ExposeRule
 from cloud_server.routing.claims import RoutePolicy
 from cloud_server.trust.oidc.settings import ALGORITHMS, DEFAULT_ALGORITHMS, DEFAULT_PREFIX, OidcSettings
@@ -16,6 +17,7 @@ from cloud_server.trust.state_files import CA_FILE, POLICY_FILE, SERVER_FILE, SE
 from tunnel.aio.identity.tls_material import ServerTls
 from tunnel.aio.process.config import (
     AuditConfig,
+    ByteCount,
     Count,
     Fault,
     HostPort,
@@ -34,6 +36,7 @@ from tunnel.core.wire.names import AGENT_NAME_RULE, is_agent_name, is_service_na
 from tunnel.core.wire.target import TcpTarget
 
 MAX_LEEWAY_S = 300.0
+PODS: Final = PodLimits()
 _TRUST_DOMAIN = re.compile(r"[a-z0-9._-]{1,255}")
 
 
@@ -314,7 +317,9 @@ class MetricsConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LimitsConfig:
-    """The `[limits]` section: what agents, users and strangers may ask for. The defaults are for 10,000 boxes."""
+    """The `[limits]` section: what boxes, users and strangers may ask for and make the server hold. The defaults are for
+    10,000 boxes.
+    """
 
     agent_opens_per_s: PerSecond = PerSecond(100.0)
     """The streams that one agent may open towards the cloud, for long."""
@@ -335,6 +340,17 @@ class LimitsConfig:
     """The connections of clients that have not shown who they are, at each listener that asks them."""
     strangers_per_address: Count = Count(128)
     """Those of one IPv4 address or IPv6 /64."""
+
+    pods_per_box: Count = Count(PODS.pods)
+    pod_namespaces_per_box: Count = Count(PODS.namespaces)
+    pod_bytes_per_box: ByteCount = ByteCount(PODS.box_bytes)
+    """The memory that the pods of one box take."""
+    pod_bytes: ByteCount = ByteCount(PODS.all_bytes)
+    """The memory that the pods of all boxes take before each is held to a small share."""
+    pod_list_bytes_per_s: ByteCount = ByteCount(PODS.read_bytes_per_s)
+    """How fast the lists of pods of one box are read, over a while."""
+    fleet_history_bytes: ByteCount = ByteCount(PODS.history_bytes)
+    """The memory for changes of objects of the fleet API that watches may still want."""
 
     @property
     def stranger_limits(self) -> StrangerLimits:
@@ -365,6 +381,18 @@ class LimitsConfig:
     def joins(self) -> Rate:
         """Returns the rate of joins with one token."""
         return Rate(self.joins_per_min / 60, self.joins_at_once)
+
+    @property
+    def pods(self) -> PodLimits:
+        """Returns the limits as the fleet API takes them."""
+        return PodLimits(
+            pods=self.pods_per_box,
+            namespaces=self.pod_namespaces_per_box,
+            box_bytes=self.pod_bytes_per_box,
+            all_bytes=self.pod_bytes,
+            read_bytes_per_s=self.pod_list_bytes_per_s,
+            history_bytes=self.fleet_history_bytes,
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -251,10 +251,13 @@ class FrontEnds:
                 self._logins,
                 self._audit,
                 admin=self._admin,
+                limits=config.limits.pods,
             )
             self._fleet = fleet
             self._fleet_tasks = TaskOwner("fleet")
             self._watch(self._fleet_tasks.spawn("run", fleet.run()))
+        else:
+            self._fleet.limit(config.limits.pods)
 
     async def _stop_fleet(self) -> None:
         """Ends the fleet API: its clients are asked to go, and what runs through it goes on."""

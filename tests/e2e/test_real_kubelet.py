@@ -12,7 +12,7 @@ from kubernetes import client, config
 from kubernetes.stream import stream
 
 from tests.e2e.cluster import requirements, site
-from tests.e2e.cluster.kubelet_box import BOX, POD, KubeletBox, kubelet_box
+from tests.e2e.cluster.kubelet_box import BOX, OWN_NAME, POD, KubeletBox, kubelet_box
 from tests.support.port_forward import forwarding, get
 from tests.support.tunnel import wait_until
 
@@ -79,7 +79,7 @@ class TestExec:
         assert ended.stderr.startswith(b"err\n")
 
     def test_it_runs_in_the_container(self, box: KubeletBox) -> None:
-        assert box.kubectl("exec", *SHELL, "--", "hostname") == f"{POD}\n"
+        assert box.kubectl("exec", *SHELL, "--", "hostname") == f"{OWN_NAME}\n"
 
     @pytest.mark.parametrize("size", [0, 1, 5 * MIB])
     def test_stdin_and_stdout_are_whole(self, box: KubeletBox, size: int) -> None:

@@ -62,3 +62,39 @@ def test_lists_are_sorted_and_by_namespace() -> None:
     assert [item["metadata"]["name"] for item in store.items("pods")] == ["y", "z", "x"]
     assert [item["metadata"]["name"] for item in store.items("pods", "b")] == ["x"]
     assert store.items("nodes") == []
+
+
+def test_the_past_is_bounded_in_bytes_and_each_kind_pays_for_itself() -> None:
+    store = ObjectStore(100, history_bytes=200_000)
+    for number in range(20):
+        store.put("nodes", {"metadata": {"name": "n"}, "status": {"number": number}})
+    for number in range(200):
+        store.put("pods", _pod("a", text=f"{number}" * 10_000))
+        assert store.history_held_bytes <= 200_000
+    assert len(store.changes_after(100, "nodes")) == 20
+    with pytest.raises(ApiError) as caught:
+        store.changes_after(100, "pods")
+    assert caught.value.code == 410
+    kept = store.changes_after(store.version - 3, "pods")
+    assert [each.version for each in kept] == [store.version - 2, store.version - 1, store.version]
+
+
+def test_changes_come_a_few_at_a_time() -> None:
+    store = ObjectStore(100)
+    for number in range(5):
+        store.put("pods", _pod("a", number=str(number)))
+        store.put("nodes", {"metadata": {"name": "n"}, "status": number})
+    assert [each.version for each in store.changes_after(100, "pods", 2)] == [101, 103]
+    assert [each.version for each in store.changes_after(103, "pods", 10)] == [105, 107, 109]
+
+
+def test_states_of_one_object_share_what_is_equal() -> None:
+    store = ObjectStore(100)
+    spec = {"containers": [{"name": "c"}]}
+    for phase in ("Pending", "Running"):
+        store.put("pods", {**_pod("a", phase=phase), "spec": {"containers": [{"name": "c"}]}})
+    before, after = store.changes_after(100, "pods")[1].before, store.get("pods", ("default", "a"))
+    assert before is not None
+    assert after is not None
+    assert after["spec"] == spec
+    assert after["spec"] is before["spec"]

@@ -5,15 +5,25 @@ It is pure: what is put here comes from `mirror.py` of the fleet API, and who wa
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
+from typing import cast
 
+from tunnel.kubeapi.held import held_bytes, sharing
 from tunnel.kubeapi.status import Json, expired
 
 HISTORY_CHANGES = 20_000
 """The number of changes that are kept: enough for 10,000 agents that all leave and come back while a watcher reads one
 answer."""
+HISTORY_BYTES = 16 * 1024 * 1024
+"""The memory that changes keep which nothing else holds any more. An agent that leaves or comes back takes 2.2 KiB, and
+its pod some more.
+"""
+CHANGE_BYTES = 200
+"""The memory of a change beside its objects."""
 
 Key = tuple[str, str]
 """The namespace (empty for cluster-wide objects) and the name of an object."""
@@ -31,24 +41,55 @@ class Change:
     """The object as it is now; None when it is gone."""
 
 
+class _History:
+    """The changes of one resource, oldest first."""
+
+    __slots__ = ("changes", "held_bytes", "oldest")
+
+    def __init__(self, oldest: int) -> None:
+        self.changes: deque[tuple[Change, int]] = deque()
+        """Each change, and the bytes that it holds."""
+        self.held_bytes = 0
+        self.oldest = oldest
+        """The version from which on all changes are kept."""
+
+    def add(self, change: Change, held: int) -> None:
+        self.changes.append((change, held))
+        self.held_bytes += held
+
+    def forget_one(self) -> int:
+        """Forgets the oldest change, and returns the bytes that it held."""
+        change, held = self.changes.popleft()
+        self.held_bytes -= held
+        self.oldest = change.version
+        return held
+
+
 class ObjectStore:
     """The table of objects by resource and key, with the history of their changes.
 
     Objects are never changed in place, so whoever holds one may keep it.
     """
 
-    def __init__(self, first_version: int, history_changes: int = HISTORY_CHANGES) -> None:
+    def __init__(
+        self, first_version: int, history_changes: int = HISTORY_CHANGES, history_bytes: int = HISTORY_BYTES
+    ) -> None:
         """Makes an empty store.
 
         Args:
             first_version: must be above any that an earlier run of this server gave out, so that old watches end
                 with 410 instead of missing changes.
             history_changes: how many changes are kept for watches that lag or come back.
+            history_bytes: how much memory these may hold. Where there are too many or too large ones, those of the
+                resource that holds most go first.
         """
         self._objects: dict[str, dict[Key, Json]] = {}
-        self._history: deque[Change] = deque(maxlen=history_changes)
-        self._version = first_version
-        self._oldest = first_version
+        self._history: dict[str, _History] = {}
+        self._history_changes = history_changes
+        self.history_bytes = history_bytes
+        self._changes_kept = 0
+        self._bytes_kept = 0
+        self._version = self._first_version = first_version
         self._listeners: set[Callable[[], None]] = set()
 
     @property
@@ -63,16 +104,19 @@ class ObjectStore:
         before = objects.get(key)
         if before is not None and _without_version(before) == item:
             return
-        metadata = {**item["metadata"], "resourceVersion": str(self._version + 1)}
-        objects[key] = {**item, "metadata": metadata}
-        self._record(resource, before, objects[key])
+        item, held = {**item, "metadata": {**item["metadata"], "resourceVersion": str(self._version + 1)}}, 0
+        if before is not None:
+            shared, held = sharing(before, item)
+            item = cast("Json", shared)
+        objects[key] = item
+        self._record(resource, before, item, held)
 
     def remove(self, resource: str, key: Key) -> None:
         """Removes an object; nothing happens when there is none."""
         before = self._objects.get(resource, {}).pop(key, None)
         if before is not None:
             metadata = {**before["metadata"], "resourceVersion": str(self._version + 1)}
-            self._record(resource, {**before, "metadata": metadata}, None)
+            self._record(resource, {**before, "metadata": metadata}, None, held_bytes(before))
 
     def step(self) -> None:
         """Counts on without a change, and wakes whoever waits for one: versions from before are older from now on."""
@@ -94,22 +138,28 @@ class ObjectStore:
         objects = self._objects.get(resource, {})
         return [objects[key] for key in sorted(objects) if namespace is None or key[0] == namespace]
 
-    def changes_after(self, version: int, resource: str) -> list[Change]:
+    def changes_after(self, version: int, resource: str, at_most: int | None = None) -> list[Change]:
         """Returns the changes of a resource that are newer than a version, oldest first.
+
+        `at_most`: how many are returned, the oldest of them; None means all.
 
         Raises:
             ApiError: 410, these changes are no longer kept, or the version is from another run of the server.
         """
-        if not self._oldest <= version <= self._version:
-            raise expired(version, self._oldest)
-        found: list[Change] = []
-        for change in reversed(self._history):
-            if change.version <= version:
-                break
-            if change.resource == resource:
-                found.append(change)
-        found.reverse()
-        return found
+        history = self._history.get(resource)
+        oldest = history.oldest if history is not None else self._first_version
+        if not oldest <= version <= self._version:
+            raise expired(version, oldest)
+        if history is None:
+            return []
+        start = bisect_right(history.changes, version, key=lambda kept: kept[0].version)
+        stop = None if at_most is None else start + at_most
+        return [change for change, _ in islice(history.changes, start, stop)]
+
+    @property
+    def history_held_bytes(self) -> int:
+        """Returns how much memory the changes hold."""
+        return self._bytes_kept
 
     def subscribe(self, listener: Callable[[], None]) -> Callable[[], None]:
         """Calls `listener` after each change, until the caller calls the function that this returns."""
@@ -118,11 +168,20 @@ class ObjectStore:
 
     # Internal
 
-    def _record(self, resource: str, before: Json | None, after: Json | None) -> None:
+    def _record(self, resource: str, before: Json | None, after: Json | None, held: int = 0) -> None:
+        """Keeps a change. `held`: how many bytes of `before` nothing but the change holds."""
         self._version += 1
-        if len(self._history) == self._history.maxlen:
-            self._oldest = self._history[0].version
-        self._history.append(Change(version=self._version, resource=resource, before=before, after=after))
+        history = self._history.get(resource)
+        if history is None:
+            history = self._history[resource] = _History(self._first_version)
+        history.add(Change(version=self._version, resource=resource, before=before, after=after), CHANGE_BYTES + held)
+        self._changes_kept += 1
+        self._bytes_kept += CHANGE_BYTES + held
+        while self._changes_kept > self._history_changes or self._bytes_kept > self.history_bytes:
+            # What one kind of object takes, it takes from itself: pods that come and go cost nobody the nodes' past.
+            largest = max(self._history.values(), key=lambda one: one.held_bytes)
+            self._bytes_kept -= largest.forget_one()
+            self._changes_kept -= 1
         for listener in tuple(self._listeners):
             listener()
 

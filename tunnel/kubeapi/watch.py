@@ -21,6 +21,11 @@ QUIET_S = 30.0
 """The seconds of silence after which a watch sends something: load balancers forget a connection that is silent for a
 minute."""
 
+CHANGES_AT_A_TIME = 16
+"""How many changes are made into events before others have their turn: each costs some 100 us, and a box may change
+hundreds of pods at once.
+"""
+
 Event = tuple[str, Json]
 
 
@@ -77,6 +82,8 @@ class _Source:
         self._options = options
         self._present = present
         self._version = store.version if options.after is None else options.after
+        self.behind = False
+        """Whether more has happened than the last call of `next` told."""
 
     def first(self) -> list[Event]:
         """Returns an event for each object that there is; none for a watch that begins at a version, or from now."""
@@ -90,15 +97,16 @@ class _Source:
         return events
 
     def next(self) -> list[Event]:
-        """Returns the events of what happened since the last call.
+        """Returns the events of what happened since the last call, of at most `CHANGES_AT_A_TIME` changes.
 
         Raises:
             ApiError: 410, the store no longer keeps all changes since then; or whatever `check` raises.
         """
         if self._options.check is not None:
             self._options.check()
-        changes = self._store.changes_after(self._version, self._options.resource)
-        self._version = self._store.version
+        changes = self._store.changes_after(self._version, self._options.resource, CHANGES_AT_A_TIME)
+        self.behind = len(changes) == CHANGES_AT_A_TIME
+        self._version = changes[-1].version if self.behind else self._store.version
         return [event for change in changes if (event := self._event(change))]
 
     def bookmark(self, annotations: Json | None = None) -> Event:
@@ -191,6 +199,9 @@ async def _stream(sink: Sink, source: _Source, options: WatchOptions, changed: a
             break
         if events:
             await sink.send(form.of(events))
+        if source.behind:
+            await asyncio.sleep(0)
+            continue
         if not await _wait(changed, min(deadline_s, now_s + QUIET_S)) and loop.time() < deadline_s:
             await (sink.send(form.of([source.bookmark()])) if options.bookmarks else sink.say_nothing())
 

@@ -27,7 +27,7 @@ from tunnel.core.wire.faults import (
     decoded,
 )
 from tunnel.core.wire.host_port import split_host_port
-from tunnel.core.wire.spoken import spoken_s
+from tunnel.core.wire.spoken import printable, spoken_s
 from tunnel.tool.wire import PlainWire, TlsWire, Wire
 
 MAX_HEAD_BYTES = 64 * 1024
@@ -285,8 +285,7 @@ def _ask(proxy: Proxy, target: str, patience: Patience, token: str) -> Joined:
         raise _no_proxy(proxy)
     if status[1] != b"200":
         # What it says goes to a terminal.
-        told = "".join(char for char in status[2].decode("ascii", "replace") if char.isprintable())
-        text, fault = decoded(told)
+        text, fault = decoded(printable(status[2].decode("ascii", "replace")))
         text = text or f"{proxy.name}: refused with status {status[1].decode()}"
         raise ConnectFailed(text, fault or VIA_REFUSED)
     return Joined(head.partition(b"\r\n\r\n")[2], ended)

@@ -9,6 +9,7 @@ from cloud_server.agents.agents import AgentView
 from cloud_server.frontends.fleet.causes import cause
 from cloud_server.frontends.fleet.mirror import Mirror
 from cloud_server.frontends.fleet.objects import timestamp
+from cloud_server.frontends.fleet.pod_names import box_of, own_name
 from cloud_server.frontends.fleet.routes import ResourceRequest
 from cloud_server.frontends.fleet.sight import Sight
 from cloud_server.frontends.fleet.tables import table
@@ -90,7 +91,7 @@ class MetricsApi:
         metadata = item["metadata"]
         if item["kind"] == "Node":
             return self._mirror.view(metadata["name"])
-        return self._mirror.view(self._mirror.owner(metadata["namespace"], metadata["name"]) or "")
+        return self._mirror.view(box_of(metadata["namespace"], metadata["name"]))
 
     def _table(self, about: ResourceRequest, found: list[Json]) -> Json:
         include = about.query.text("includeObject", "Metadata")
@@ -116,7 +117,7 @@ def _metrics(about: ResourceRequest, item: Json, usage: Usage) -> Json | None:
         if usage.disk.capacity is not None and usage.disk.available is not None:
             used["ephemeral-storage"] = f"{max(usage.disk.capacity - usage.disk.available, 0) // 1024}Ki"
         return {**common, "usage": used}
-    samples = usage.containers.get((metadata["namespace"], metadata["name"]))
+    samples = usage.containers.get((metadata["namespace"], own_name(metadata["name"])))
     return {**common, "containers": list(_containers(samples.items()))} if samples else None
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 import ipaddress
 import re
 import uuid
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 
 from cloud_server.agents.agents import AgentView
 from cloud_server.frontends.fleet.resources import LEASE_NAMESPACE
 from tunnel.core.wire.host_port import split_host_port
+from tunnel.core.wire.spoken import printable
 from tunnel.kubeapi.status import Json
 
 LABEL_PREFIX = "longline/"
@@ -33,7 +35,6 @@ _UID_SPACE = uuid.UUID("6f1b0c52-3c3f-5a0e-9f5e-2f8f4f6a7d11")
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "armv6l": "arm", "i686": "386"}
 _LABEL_NAME = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _LABEL_VALUE = re.compile(r"(?:[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 def timestamp(moment: datetime | None) -> str:
@@ -47,26 +48,22 @@ def uid_of(kind: str, name: str) -> str:
 
 
 def claim(text: str) -> str:
-    """Returns a claim of an agent fit to be shown: without control characters, which terminals obey, and at most
-    `MAX_CLAIM_CHARS` long.
-    """
-    return _UNPRINTABLE.sub("", text)[:MAX_CLAIM_CHARS]
+    """Returns a claim of an agent fit to be shown, and at most `MAX_CLAIM_CHARS` long."""
+    return printable(text, MAX_CLAIM_CHARS)
 
 
-def node_object(agent: AgentView, created: datetime, sources: Json | None = None) -> Json:
+def node_object(agent: AgentView, created: datetime, lacks: Iterable[Json] = ()) -> Json:
     """Returns the Node of an agent. It is Ready while the agent is connected, whatever the box lacks.
 
     Args:
         agent: what is known of it.
         created: when it was first seen.
-        sources: the condition that tells what the box lacks of its logs; None when it is not known, or the box has
-            none.
+        lacks: conditions that tell what the box lacks: of its logs, or of its pods.
     """
     conditions = [_ready_condition(agent, created)]
     if agent.facts:
         conditions.append(_facts_condition(agent, created))
-    if sources is not None:
-        conditions.append(sources | {"lastHeartbeatTime": timestamp(agent.since or created)})
+    conditions.extend(one | {"lastHeartbeatTime": timestamp(agent.since or created)} for one in lacks)
     capacity = _capacity(agent)
     status: Json = {
         "capacity": capacity,

@@ -1,38 +1,38 @@
-"""Makes an agent's pods: those that its kubelet lists, safe to show and marked while it is away, or a stand-in."""
+"""Makes an agent's pods: each that its kubelet lists, safe to show and marked while it is away, or a stand-in."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
 from cloud_server.agents.agents import AgentView
 from cloud_server.frontends.fleet.causes import cause
-from cloud_server.frontends.fleet.objects import claim, timestamp, uid_of
+from cloud_server.frontends.fleet.objects import timestamp, uid_of
+from cloud_server.frontends.fleet.pod_fields import Faults, Unfit, fields_of
+from cloud_server.frontends.fleet.pod_names import MAX_NAME_CHARS, key_of, shown_name
 from cloud_server.frontends.fleet.resources import DEFAULT_NAMESPACE
 from tunnel.core.wire.faults import CONTAINER_UNKNOWN
 from tunnel.core.wire.names import KUBELET, as_offered
 from tunnel.kubeapi.status import ApiError, Json
 
-MAX_PODS = 512
-"""How many pods are taken from one agent; a real kubelet stops at 110 by default."""
 SOURCES_MISSING = "SourcesMissing"
 """The condition of a box's own pod when a unit has failed, or a file that it offers cannot be read. Its Node has it
 too.
 """
+_CONDITION = ("type", "status", "reason", "message", "lastTransitionTime")
+"""The fields that a condition of a Node has in common with one of a pod."""
 _READY_TYPES = ("ContainersReady", "Ready")
 _BEGINNING = frozenset({"Activating", "ContainerCreating", "PodInitializing"})
 """The reasons of a waiting container that will run soon."""
 DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
 STAND_IN_CONTAINER = "host"
+MAX_NAMED = 32
+"""How many containers a message names."""
 
 _SUBDOMAIN = re.compile(r"[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?")
 _LABEL = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
-_CONTAINER = re.compile(r"[A-Za-z0-9][-A-Za-z0-9_.@:+\\]{0,252}")
-"""The names of containers; wider than those of Kubernetes, since a systemd unit such as `getty@tty1.service` is a
-container here.
-"""
 _CONTAINER_LISTS = ("containers", "initContainers", "ephemeralContainers")
 _STATUS_LISTS = ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses")
 
@@ -49,16 +49,35 @@ _NOTHING_OFFERED = _waiting("NothingOffered", "the box's edge-agent.toml has nei
 _NOT_KNOWN = _waiting("NotKnown", "the agent has not said what it offers")
 
 
-def pods_from_kubelet(body: object, agent: str) -> list[Json]:
-    """Returns the pods of a kubelet's `/pods` answer, at most `MAX_PODS`; entries that are no pods are left out.
+def pod_of(raw: object, agent: str, faults: Faults) -> Json:
+    """Returns a pod as it is shown: named after its box, with the fields that are shown, each as the API has it.
 
     Args:
-        body: the decoded answer. The box is not trusted: it may be anything.
-        agent: its name, which becomes the node of each pod.
+        raw: the decoded entry of a kubelet's list. The box is not trusted: it may be anything.
+        agent: the box's name, which becomes the node of the pod.
+        faults: takes note of each field that had to be left out.
+
+    Raises:
+        Unfit: it is no pod, or has a name that no pod can have.
     """
-    items = body.get("items") if isinstance(body, dict) else None
-    pods = (_clean(item, agent) for item in dicts(items)[:MAX_PODS])
-    return [pod for pod in pods if pod is not None]
+    metadata, spec, status = fields_of(raw, faults)
+    name, namespace = metadata.get("name"), metadata.get("namespace") or DEFAULT_NAMESPACE
+    if name is None or _SUBDOMAIN.fullmatch(name) is None or _LABEL.fullmatch(namespace) is None:
+        raise Unfit
+    shown = shown_name(agent, namespace, name)
+    if len(shown) > MAX_NAME_CHARS:
+        raise Unfit
+    created = metadata.get("creationTimestamp") or status.get("startTime")  # what a kubelet runs by itself has no date
+    kept = metadata | {
+        "name": shown,
+        "namespace": namespace,
+        # Clients keep objects by this. Were it the box's to choose, one box's pod could pass for another's.
+        "uid": uid_of("pod", f"{agent}/{namespace}/{name}/{metadata.get('uid', '')}"),
+    }
+    if created is not None:
+        kept["creationTimestamp"] = created
+    status.setdefault("phase", "Unknown")
+    return {"kind": "Pod", "apiVersion": "v1", "metadata": kept, "spec": spec | {"nodeName": agent}, "status": status}
 
 
 def offers_kubelet(agent: AgentView) -> bool:
@@ -112,12 +131,11 @@ def away(pod: Json, agent: AgentView) -> Json:
 def sources_missing(pods: Iterable[Json], agent: str) -> Json | None:
     """Returns the condition of a box's own pod that tells what it lacks, as its Node shows it; None without one."""
     for pod in pods:
-        if (pod["metadata"]["namespace"], pod["metadata"]["name"]) != (DEFAULT_NAMESPACE, agent):
+        if not is_of_box(pod, agent):
             continue
         for item in dicts(pod["status"].get("conditions")):
             if item.get("type") == SOURCES_MISSING and item.get("status") in ("True", "False"):
-                texts = {name: claim(str(item.get(name, ""))) for name in ("reason", "message")}
-                return {"type": SOURCES_MISSING, "status": item["status"], **texts, **_since(item)}
+                return {name: item[name] for name in _CONDITION if name in item}
     return None
 
 
@@ -126,7 +144,7 @@ def is_of_box(pod: Json, agent: str) -> bool:
 
     That is the one pod of the built-in kubelet which has accounts and recordings.
     """
-    return (pod["metadata"]["namespace"], pod["metadata"]["name"]) == (DEFAULT_NAMESPACE, agent)
+    return key_of(pod) == (DEFAULT_NAMESPACE, agent)
 
 
 def is_settled(pod: Json) -> bool:
@@ -157,7 +175,7 @@ def choose_container(pod: Json, wanted: str) -> str:
         if wanted not in known:
             raise ApiError(
                 400,
-                f"container {wanted} is not valid for pod {name}: it has {', '.join(known) or 'none'}",
+                f"container {wanted} is not valid for pod {name}: it has {_named(known)}",
                 cause=cause(CONTAINER_UNKNOWN),
             )
         return wanted
@@ -175,75 +193,12 @@ def dicts(value: object) -> list[dict[str, Any]]:
 # Internal
 
 
-def _since(condition: Json) -> Json:
-    """Returns the time of a condition's last change, unless that is no time: a client could read no Node any more."""
-    try:
-        moment = datetime.fromisoformat(str(condition.get("lastTransitionTime")))
-        return {"lastTransitionTime": timestamp(moment if moment.tzinfo else None)}
-    except (ValueError, OverflowError):
-        return {}
+def _named(names: list[str]) -> str:
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return f"{', '.join(names[:MAX_NAMED])}{more}" if names else "none"
 
 
 def _waits_for(container_status: Json) -> str:
     state = container_status.get("state")
     waiting = state.get("waiting") if isinstance(state, dict) else None
     return str(waiting.get("reason")) if isinstance(waiting, dict) else ""
-
-
-def _clean(raw: Json, agent: str) -> Json | None:
-    metadata, spec, status = raw.get("metadata"), raw.get("spec"), raw.get("status")
-    if not isinstance(metadata, dict) or not isinstance(spec, dict):
-        return None
-    name, namespace = metadata.get("name"), metadata.get("namespace") or DEFAULT_NAMESPACE
-    if not _matches(_SUBDOMAIN, name) or not _matches(_LABEL, namespace):
-        return None
-    kept: Json = {"name": name, "namespace": namespace}
-    uid = metadata.get("uid")
-    kept["uid"] = claim(uid) if isinstance(uid, str) and uid else uid_of("pod", f"{agent}/{namespace}/{name}")
-    if created := _created(metadata, status):
-        kept["creationTimestamp"] = created
-    for field in ("labels", "annotations"):
-        if pairs := dict(_strings(metadata.get(field))):
-            kept[field] = pairs
-    return {
-        "kind": "Pod",
-        "apiVersion": "v1",
-        "metadata": kept,
-        "spec": _named_lists(spec, _CONTAINER_LISTS) | {"nodeName": agent},
-        "status": _clean_status(status if isinstance(status, dict) else {}),
-    }
-
-
-def _created(metadata: Json, status: object) -> str:
-    """Returns since when the pod exists. No API server has dated what a kubelet runs by itself; then it is the time
-    since when it runs. Empty when neither is known.
-    """
-    started = status.get("startTime") if isinstance(status, dict) else None
-    return next((moment for moment in (metadata.get("creationTimestamp"), started) if isinstance(moment, str)), "")
-
-
-def _clean_status(status: Json) -> Json:
-    cleaned = _named_lists(status, _STATUS_LISTS)
-    if not isinstance(cleaned.get("phase"), str):
-        cleaned["phase"] = "Unknown"
-    return cleaned
-
-
-def _named_lists(part: Json, fields: tuple[str, ...]) -> Json:
-    """Returns the part with only well-formed entries in the lists that the fleet API itself reads."""
-    cleaned = dict(part)
-    for field in fields:
-        if field in cleaned:
-            cleaned[field] = [item for item in dicts(cleaned[field]) if _matches(_CONTAINER, item.get("name"))]
-    return cleaned
-
-
-def _strings(value: object) -> Iterator[tuple[str, str]]:
-    if isinstance(value, dict):
-        for key, item in value.items():
-            if isinstance(key, str) and isinstance(item, str):
-                yield key, item
-
-
-def _matches(pattern: re.Pattern[str], value: object) -> bool:
-    return isinstance(value, str) and pattern.fullmatch(value) is not None

@@ -18,6 +18,8 @@ from cloud_server.frontends.fleet.kubelet import KubeletCall, asking_kubelet, en
 from cloud_server.frontends.fleet.mirror import Mirror
 from cloud_server.frontends.fleet.objects import claim
 from cloud_server.frontends.fleet.older_kubelets import OlderKubelets
+from cloud_server.frontends.fleet.pod_hints import pods_called
+from cloud_server.frontends.fleet.pod_names import box_of, own_name
 from cloud_server.frontends.fleet.pods import choose_container, containers, is_of_box
 from cloud_server.frontends.fleet.ports import ports_of
 from cloud_server.frontends.fleet.refusals import Decided, forbidden
@@ -120,7 +122,7 @@ class Proxy:
             verb=SUBRESOURCES[action],
         )
         try:
-            asked.agent, pod = self._find(about)
+            asked.agent, pod = self._find(about, caller)
             self._check_some(about, asked, caller)
             if action not in _OF_WHOLE_PODS:
                 asked.container = await self._container(about, pod)
@@ -179,12 +181,12 @@ class Proxy:
             return not_found("", "pods", about.name)
         return forbidden(caller.name, action_of(about), decided)
 
-    def _find(self, about: ResourceRequest) -> tuple[str, Json]:
+    def _find(self, about: ResourceRequest, caller: Caller) -> tuple[str, Json]:
         pod = self._store.get("pods", (about.namespace, about.name))
-        agent = self._mirror.owner(about.namespace, about.name)
-        if pod is None or agent is None:
-            raise not_found("", "pods", about.name)
-        return agent, pod
+        if pod is None:
+            sight = self._access.sight(caller)
+            raise not_found("", "pods", about.name, pods_called(self._mirror, about.namespace, about.name, sight))
+        return box_of(about.namespace, about.name), pod
 
     async def _container(self, about: ResourceRequest, pod: Json) -> str:
         wanted = about.query.text("container")
@@ -275,7 +277,7 @@ async def _kubelet_error(answer: KubeletCall, asked: _Asked) -> ApiError:
         if fault is not None:  # kubectl prints the message and no cause
             message = coded(message, fault)
         named = cause(fault) if fault is not None else None
-        return ApiError(code, message, reason if isinstance(reason, str) else "", cause=named)
+        return ApiError(code, message, claim(reason) if isinstance(reason, str) else "", cause=named)
     text = claim(body.decode("utf-8", "replace").strip())
     return ApiError(code, f"agent {asked.agent}: {text or answer.response.reason or status}")
 
@@ -289,7 +291,7 @@ def _fault_of(status: Json) -> Fault | None:
 
 
 def _pod_path(kind: str, asked: _Asked) -> str:
-    parts = [asked.namespace, asked.pod, *filter(None, [asked.container])]
+    parts = [asked.namespace, own_name(asked.pod), *filter(None, [asked.container])]
     return "/".join(["", kind, *(quote(part, safe="") for part in parts)])
 
 

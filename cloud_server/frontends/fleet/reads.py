@@ -15,12 +15,15 @@ from cloud_server.frontends.fleet.completion import completed
 from cloud_server.frontends.fleet.mirror import Mirror
 from cloud_server.frontends.fleet.objects import internal_address, lease_object, with_heartbeat
 from cloud_server.frontends.fleet.options import check_list, check_version, check_watch
+from cloud_server.frontends.fleet.pod_hints import pods_called
+from cloud_server.frontends.fleet.pod_names import box_of
 from cloud_server.frontends.fleet.pressure import with_usage
 from cloud_server.frontends.fleet.resources import LEASE_NAMESPACE, NAMESPACES
 from cloud_server.frontends.fleet.routes import ResourceRequest
 from cloud_server.frontends.fleet.sight import Sight, agent_of
 from cloud_server.frontends.fleet.tables import table
 from cloud_server.frontends.fleet.usage import UsageReader
+from tunnel.aio.process.turns import Turns
 from tunnel.core.wire.names import close_name, meant
 from tunnel.kubeapi.encoding import decode, encode
 from tunnel.kubeapi.negotiation import wants_table
@@ -55,20 +58,21 @@ class Reads:
         as_table = wants_table(accept)
         check_version(about.query, self._store.version)
         resource = about.resource.stored
-        if resource == "pods" and sight.shows(self._mirror.owner(about.namespace, about.name) or ""):
+        if resource == "pods" and sight.shows(box_of(about.namespace, about.name)):
             await self._mirror.freshen(about.namespace, about.name)
         elif resource == "nodes" and not as_table and sight.shows(about.name):
             await self._measure(about.name)
         sight.renew()  # boxes take their time, and what may be seen may be less by then
         item = self._find(resource, about.namespace, about.name, sight)
         if item is None:
-            near = close_name(about.name, lambda name: self._find(resource, about.namespace, name, sight) is not None)
-            raise not_found(about.resource.group, about.resource.name, about.name, meant(near))
+            raise not_found(about.resource.group, about.resource.name, about.name, self._meant(about, sight))
         item = self._present(item)
         return self._table(about, [item], {"resourceVersion": str(self._store.version)}) if as_table else item
 
-    def page(self, about: ResourceRequest, accept: str | None, sight: Sight) -> Json:
+    async def page(self, about: ResourceRequest, accept: str | None, sight: Sight) -> Json:
         """Returns one page of the objects that are shown, as a list or a Table.
+
+        Others have their turn meanwhile; the page is that of the moment at which it was asked for.
 
         Raises:
             ApiError: a bad selector or page, or no accepted form.
@@ -80,7 +84,10 @@ class Reads:
         selector = _selector(about)
         found = [item for item in self._shown(about, sight) if selector.matches(item)]
         items, metadata = _page(about, found, self._store.version)
-        items = [self._present(item) for item in items]
+        turns = Turns()
+        for at, item in enumerate(items):
+            items[at] = self._present(item)
+            await turns.pause()
         if as_table:
             return self._table(about, items, metadata)
         kind, group_version = about.resource.kind, about.resource.group_version
@@ -142,7 +149,7 @@ class Reads:
         if item["kind"] == "Namespace":
             # Which there are tells of the boxes whose pods are in them.
             name = item["metadata"]["name"]
-            return name in NAMESPACES or any(map(sight.shows, self._mirror.owners(name)))
+            return name in NAMESPACES or any(map(sight.shows, self._mirror.boxes_in(name)))
         return sight.shows(agent_of(item))
 
     def _all(self, about: ResourceRequest) -> list[Json]:
@@ -159,6 +166,15 @@ class Reads:
         else:
             item = self._store.get(resource, (namespace, name))
         return item if item is not None and self._may_see(item, sight) else None
+
+    def _meant(self, about: ResourceRequest, sight: Sight) -> str:
+        """Returns the end of the message about an object that is not there."""
+        resource = about.resource.stored
+        if resource == "pods" and (hint := pods_called(self._mirror, about.namespace, about.name, sight)):
+            return hint
+        return meant(
+            close_name(about.name, lambda name: self._find(resource, about.namespace, name, sight) is not None)
+        )
 
     def _lease(self, name: str) -> Json | None:
         view = self._mirror.view(name)

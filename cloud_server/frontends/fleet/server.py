@@ -21,6 +21,8 @@ from cloud_server.frontends.fleet.kubelet import FRONTEND, KubeletReader
 from cloud_server.frontends.fleet.lasting import StandingLost, cut_off, not_allowed_any_more, standing_of
 from cloud_server.frontends.fleet.metrics import MetricsApi
 from cloud_server.frontends.fleet.mirror import Mirror
+from cloud_server.frontends.fleet.pod_limits import PodLimits
+from cloud_server.frontends.fleet.pod_names import box_of
 from cloud_server.frontends.fleet.proxy import Proxy
 from cloud_server.frontends.fleet.reads import Reads
 from cloud_server.frontends.fleet.reviews import review
@@ -82,6 +84,7 @@ class FleetServer:
         audit: Audit,
         clock: Callable[[], datetime] = wall_clock,
         admin: Routes | None = None,
+        limits: PodLimits = PodLimits(),  # noqa: B008  # immutable
     ) -> None:
         """Makes a server that knows of no agent yet.
 
@@ -94,16 +97,17 @@ class FleetServer:
             audit: takes the records of what is read.
             clock: the wall clock; versions begin at its microseconds, so that a restarted server counts on upwards.
             admin: the calls about the server itself that users may make, beside the Kubernetes API; None for none.
+            limits: what boxes may have of pods.
         """
         self._admin = admin
         self._standing = door.standing
         self._authenticator = authenticator
         self._logins = logins
         self._audit = audit
-        store = ObjectStore(int(clock().timestamp() * 1_000_000))
+        store = self._store = ObjectStore(int(clock().timestamp() * 1_000_000), history_bytes=limits.history_bytes)
         kubelets = KubeletReader(door, authenticator.server(FRONTEND))
         self._usage = UsageReader(kubelets, clock)
-        self._mirror = Mirror(agents, kubelets, store, clock, self._usage.forget)
+        self._mirror = Mirror(agents, kubelets, store, clock, self._usage.forget, limits)
         self._reads = Reads(self._mirror, store, self._usage, clock)
         self._metrics = MetricsApi(self._mirror, store, self._usage, clock)
         self._access = Access(policy, self._agent_of, self._mirror.names, store)
@@ -128,6 +132,10 @@ class FleetServer:
     async def handle(self, conn: Conn) -> None:
         """Serves a connection to its end."""
         await self._http.handle(conn)
+
+    def limit(self, limits: PodLimits) -> None:
+        """Holds boxes to other limits from now on: each when its pods are listed next."""
+        self._mirror.limits, self._store.history_bytes = limits, limits.history_bytes
 
     def drain(self) -> None:
         """Asks clients to make their next requests on other connections, and ends their watches.
@@ -218,13 +226,13 @@ class FleetServer:
     def _agent_of(self, action: Action) -> str:
         """Returns the box that a named object belongs to; empty for one that belongs to none.
 
-        A pod that is not there would be the box's own.
+        A pod need not be there.
         """
         match action.resource.partition("/")[0]:
             case "nodes" | "leases":
                 return action.name
             case "pods":
-                return self._mirror.owner(action.namespace or resources.DEFAULT_NAMESPACE, action.name) or action.name
+                return box_of(action.namespace or resources.DEFAULT_NAMESPACE, action.name) or action.name
             case "events":
                 return action.name.rsplit(".", 2)[0]
         return ""
@@ -387,7 +395,7 @@ class FleetServer:
             case "get", resources.METRICS_GROUP:
                 return await self._metrics.get(about, accept, sight), 200
             case "list", _:
-                return self._reads.page(about, accept, sight), 200
+                return await self._reads.page(about, accept, sight), 200
             case "get", _:
                 return await self._reads.get(about, accept, sight), 200
         body = await _read_object(exchange, request)

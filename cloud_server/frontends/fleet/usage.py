@@ -15,6 +15,8 @@ from cloud_server.frontends.fleet.pods import dicts, offers_kubelet
 from cloud_server.frontends.fleet.stream_errors import from_stream_error
 from tunnel.core.wire.errors import Code, OpenRefused
 from tunnel.core.wire.faults import USAGE_UNKNOWN
+from tunnel.kubeapi.encoding import decode
+from tunnel.kubeapi.listing import ListSplitter
 from tunnel.kubeapi.status import ApiError
 
 FRESH_S = 10.0
@@ -25,6 +27,8 @@ ALL_TIMEOUT_S = 10.0
 """Seconds that all boxes that somebody asks for may take together; what has not come by then is left out."""
 PARALLEL = 64
 MAX_SUMMARY_BYTES = 4 * 1024 * 1024
+MAX_POD_BYTES = 64 * 1024
+"""The longest part about one pod; that of a container is some 1 KiB."""
 MAX_CONTAINERS = 2048
 """How many containers of one box are read; those beyond are left out, and so are pods with none that is measured."""
 MAX_NAME_CHARS = 253
@@ -171,8 +175,8 @@ class UsageReader:
         usage, error = None, None
         try:
             async with self._slots, asyncio.timeout(BOX_TIMEOUT_S):
-                summary = await self._summary(agent.name)
-            usage = _usage(summary, self._clock(), box.usage)
+                summary, samples = await self._summary(agent.name)
+            usage = _usage(summary, samples, self._clock(), box.usage)
         except TimeoutError:
             error = ApiError(504, f"agent {agent.name} did not say in time what its box uses")
         except ApiError as failure:
@@ -184,14 +188,19 @@ class UsageReader:
         box.usage, box.error, box.since = usage, error, agent.since
         box.asked_s = asyncio.get_running_loop().time()
 
-    async def _summary(self, agent: str) -> object:
+    async def _summary(self, agent: str) -> tuple[Any, _Samples]:
         try:
-            return await self._kubelets.document(agent, _SUMMARY, MAX_SUMMARY_BYTES)
+            return await self._read(agent, _SUMMARY)
         except ApiError as error:
             if error.code != 502:
                 raise
         # A kubelet that knows nothing of its disk, as in a container, answers 500 to all of it together.
-        return await self._kubelets.document(agent, f"{_SUMMARY}?only_cpu_and_memory=true", MAX_SUMMARY_BYTES)
+        return await self._read(agent, f"{_SUMMARY}?only_cpu_and_memory=true")
+
+    async def _read(self, agent: str, path: str) -> tuple[Any, _Samples]:
+        samples = _Samples()
+        splitter = ListSplitter(MAX_POD_BYTES, "pods")
+        return await self._kubelets.read_list(agent, path, splitter, samples.add, MAX_SUMMARY_BYTES), samples
 
 
 def lacking(usage: Usage) -> dict[str, bool]:
@@ -207,8 +216,33 @@ def lacking(usage: Usage) -> dict[str, bool]:
 # Internal
 
 
-def _usage(summary: Any, now: datetime, before: Usage | None) -> Usage:
-    """Returns the use of a box that a kubelet's summary tells of.
+class _Samples:
+    """What the pods of one summary use, up to MAX_CONTAINERS containers."""
+
+    def __init__(self) -> None:
+        self.of_pods: dict[tuple[str, str], dict[str, Sample]] = {}
+        self._left = MAX_CONTAINERS
+
+    def add(self, text: bytes) -> None:
+        """Takes a pod as the kubelet wrote it; one that cannot be read is left out."""
+        try:
+            pod: Any = decode(text)
+            reference = pod["podRef"]
+            key = _name(reference, "namespace"), _name(reference, "name")
+            samples = {
+                _name(one, "name"): _sample(one)
+                for one in dicts(pod.get("containers"))[: self._left]
+                if "cpu" in one and "memory" in one  # one that has just started has none yet
+            }
+        except (AttributeError, KeyError, TypeError, ValueError):  # a box may send anything
+            return
+        self._left -= len(samples)
+        if samples:
+            self.of_pods[key] = samples
+
+
+def _usage(summary: Any, samples: _Samples, now: datetime, before: Usage | None) -> Usage:
+    """Returns the use of a box that a kubelet's summary tells of, and the samples of its pods.
 
     Raises:
         AttributeError, KeyError, TypeError, ValueError: it is no such summary.
@@ -228,7 +262,7 @@ def _usage(summary: Any, now: datetime, before: Usage | None) -> Usage:
         disk=Space(available=_optional(disk, "availableBytes"), capacity=_optional(disk, "capacityBytes")),
         inodes=Space(available=_optional(disk, "inodesFree"), capacity=_optional(disk, "inodes")),
         processes=Space(available=free, capacity=most),
-        containers=dict(_pods(summary)),
+        containers=samples.of_pods,
     )
     was = lacking(before) if before is not None else {}
     changed = {
@@ -242,28 +276,13 @@ def _is_short(space: Space, least: float) -> bool:
     return space.available is not None and bool(space.capacity) and space.available < least * (space.capacity or 0)
 
 
-def _pods(summary: Any) -> Iterable[tuple[tuple[str, str], dict[str, Sample]]]:
-    left = MAX_CONTAINERS
-    for pod in dicts(summary.get("pods")):
-        reference = pod["podRef"]
-        samples = {}
-        for container in dicts(pod.get("containers"))[:left]:
-            if "cpu" in container and "memory" in container:  # one that has just started has none yet
-                samples[_name(container, "name")] = _sample(container)
-        left -= len(samples)
-        if samples:
-            yield (_name(reference, "namespace"), _name(reference, "name")), samples
-        if not left:
-            return
-
-
 def _sample(part: Any) -> Sample:
     return Sample(_number(part["cpu"], "usageNanoCores"), _number(part["memory"], "workingSetBytes"))
 
 
 def _name(part: Any, field: str) -> str:
     value = part[field]
-    if not isinstance(value, str) or len(value) > MAX_NAME_CHARS:
+    if not isinstance(value, str) or len(value) > MAX_NAME_CHARS or not value.isprintable():
         raise ValueError(f"{field} is not a name")
     return value
 

@@ -138,7 +138,7 @@ def test_what_is_asked_and_answered() -> None:
     assert proxy.refusal(b"HTTP/1.1 200 Connection established\r\n\r\n", "h", 1) is None
     assert proxy.refusal(b"HTTP/1.0 200\r\n\r\n", "h", 1) is None
     assert proxy.refusal(b"HTTP/1.1 502 \x1b[31mno\r\n\r\n", "h", 1) == (
-        "the proxy p:1 (from x) refuses CONNECT h:1: 502 [31mno"
+        "the proxy p:1 (from x) refuses CONNECT h:1: 502 ?no"
     )
 
 

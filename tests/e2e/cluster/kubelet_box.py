@@ -15,8 +15,10 @@ from tests.support.kubectl_user import KubectlUser
 from tests.support.netns import BoxNamespace
 
 BOX = "box-k"
-POD = f"app-{BOX}"
+OWN_NAME = f"app-{BOX}"
 """A kubelet adds its own name to that of a static pod."""
+POD = f"{OWN_NAME}.{BOX}"
+"""The name in the fleet."""
 POD_CIDR = "10.244.1.0/24"
 
 

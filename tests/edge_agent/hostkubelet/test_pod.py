@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloud_server.frontends.fleet.pods import _CONTAINER
+from cloud_server.frontends.fleet.pod_fields import _CONTAINER
 from edge_agent.hostkubelet.pod import Container, Kind, Transitions, containers, pod_list
 from edge_agent.hostkubelet.settings import HostSettings
 from edge_agent.hostkubelet.units import ContainerState

@@ -21,6 +21,7 @@ from tunnel.core.wire.faults import (
     FaultError,
     decoded,
 )
+from tunnel.core.wire.spoken import printable
 
 GRPC_ERRORS = (grpc.RpcError, grpc.aio.BaseError, asyncio.InvalidStateError)
 """The errors that grpc.aio raises from reads and writes: the status, its own faults, and use after the end."""
@@ -42,6 +43,8 @@ _VAGUE = (
     (re.compile(r"Connection reset|ECONNRESET"), "connection reset"),
     (re.compile(r"Broken pipe|EPIPE|Socket closed|GOAWAY|Endpoint closing|End of TCP stream"), "connection closed"),
 )
+MAX_DETAILS_CHARS = 2048
+"""The longest text of a call's status that is looked at; gRPC's own are a few hundred characters."""
 _SOURCE_TRACE = re.compile(r"\s*=== Source Location Trace.*", re.DOTALL)
 
 
@@ -87,7 +90,7 @@ class EnrollmentRefused(FaultError):
 
 def lost_from_status(code: grpc.StatusCode, details: str | None, peer: str) -> CarrierLost:
     """Returns the error for a status that ended a call to or from `peer`."""
-    text, fault = decoded(_SOURCE_TRACE.sub("", details or "").strip())
+    text, fault = decoded(printable(_SOURCE_TRACE.sub("", details or "").strip(), MAX_DETAILS_CHARS))
     if code in _REFUSALS:
         return CarrierLost(f"{peer}: {text or code.name.lower()}", fault or BOX_NOT_ACCEPTED, refused=True)
     if code is grpc.StatusCode.UNIMPLEMENTED:

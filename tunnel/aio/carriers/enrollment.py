@@ -15,13 +15,20 @@ import structlog
 from google.protobuf.message import DecodeError, Message
 
 from protos import tunnel_pb2
-from tunnel.aio.carriers.carrier_errors import CarrierLost, EnrollmentRefused, lost_from_status
+from tunnel.aio.carriers.carrier_errors import (
+    MAX_DETAILS_CHARS,
+    CarrierLost,
+    EnrollmentRefused,
+    lost_from_status,
+)
 from tunnel.aio.carriers.channel import DialOptions, explain_failure, open_channel, release
 from tunnel.aio.carriers.methods import JOIN, RECOVER, RENEW
 from tunnel.aio.identity.peer_identity import PeerIdentity, readable_peer
 from tunnel.aio.identity.tls_material import ClientTls
 from tunnel.core.wire.faults import AUTHORITY_IS_YOURS, BUG, NOT_A_LONGLINE_SERVER, SERVER_SILENT, coded, decoded
-from tunnel.core.wire.spoken import spoken_s
+from tunnel.core.wire.handshake import MAX_VERSION_CHARS
+from tunnel.core.wire.names import MAX_NAME_BYTES
+from tunnel.core.wire.spoken import printable, spoken_s
 
 _MAX_REQUEST_BYTES = 64 * 1024
 """The longest request: a CSR with the largest RSA key is below 4 KiB."""
@@ -101,6 +108,8 @@ async def answer_join(
 ) -> bytes:
     """Answers a Join of an authorised peer; a `handler` of None refuses it."""
     request = await _parse_request(tunnel_pb2.JoinRequest, raw, context)
+    request.version = printable(request.version, MAX_VERSION_CHARS)
+    request.agent_name = printable(request.agent_name, MAX_NAME_BYTES + 1)  # what is too long stays so
     if handler is None:
         await _refuse(context, identity, EnrollmentRefused("this server does not enroll boxes", AUTHORITY_IS_YOURS))
     return await _answer(handler.join(identity.uri, request), identity, context)
@@ -144,7 +153,7 @@ async def _call(address: str, tls: ClientTls, method: str, request: bytes, optio
         lost = lost_from_status(error.code(), error.details(), address)
         retry_after_s = _retry_after_s(error.trailing_metadata())
         if error.code() in (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.PERMISSION_DENIED) or retry_after_s:
-            text, fault = decoded(error.details() or "refused")
+            text, fault = decoded(printable(error.details() or "refused", MAX_DETAILS_CHARS))
             raise EnrollmentRefused(text, fault, retry_after_s) from error
     except TimeoutError:
         pass

@@ -21,6 +21,7 @@ from tunnel.aio.process.config import LogConfig
 from tunnel.aio.process.log_folding import Folding
 from tunnel.aio.process.log_sink import EXIT_FLUSH_S, LogSink, SinkStream
 from tunnel.core.wire.faults import LOG_LINES_LOST
+from tunnel.core.wire.spoken import printable
 
 _STDERR = 2
 _PRIORITIES = {"debug": b"<7>", "info": b"<6>", "warning": b"<4>", "error": b"<3>", "critical": b"<2>"}
@@ -73,7 +74,8 @@ def configure_logs(config: LogConfig, sink: Sink, *, terminal: bool, journal: bo
     """
     set_level(config.level)
     if _for_people(config, terminal=terminal):
-        renderer: list[structlog.typing.Processor] = [structlog.dev.ConsoleRenderer(colors=terminal), _encoded]
+        console = structlog.dev.ConsoleRenderer(colors=terminal)
+        renderer: list[structlog.typing.Processor] = [_harmless, console, _encoded]
     else:
         # Without the values of variables: a token may be among them.
         traces = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
@@ -148,6 +150,14 @@ def _for_people(config: LogConfig, *, terminal: bool) -> bool:
 
 def _json(_logger: object, _method: str, event: MutableMapping[str, Any]) -> bytes:
     return orjson.dumps(event, default=str, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _harmless(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Makes values fit for a terminal, whoever said them; JSON needs nothing of that. A traceback keeps its lines."""
+    for name, value in event.items():
+        if isinstance(value, str) and name != "exception":
+            event[name] = printable(value)
+    return event
 
 
 def _encoded(_logger: object, _method: str, line: Any) -> bytes:

@@ -18,6 +18,7 @@ import h11
 from tunnel.aio.sockets.duplex import Duplex
 from tunnel.core.streams.budget import Budget
 from tunnel.core.wire.errors import Code, StreamError
+from tunnel.core.wire.spoken import printable
 
 MAX_HEAD_BYTES = 64 * 1024
 """The longest head: the request or status line with all headers."""
@@ -28,6 +29,8 @@ DefaultMaxHeaderBytes).
 MAX_DRAIN_BYTES = 64 * 1024
 """How much of an unread request body is worth reading to keep a connection alive."""
 READ_BYTES = 64 * 1024
+MAX_REASON_CHARS = 256
+"""The longest text behind the status of an answer; longer ones are cut."""
 
 
 class HttpError(StreamError):
@@ -400,7 +403,8 @@ class ClientConnection:
             if isinstance(event, h11.Response) or (
                 isinstance(event, h11.InformationalResponse) and event.status_code == 101
             ):
-                return Response(event.status_code, event.reason.decode("latin-1"), _headers(event))
+                reason = printable(event.reason.decode("latin-1"), MAX_REASON_CHARS)
+                return Response(event.status_code, reason, _headers(event))
 
 
 def _headers(event: h11.Request | h11.Response | h11.InformationalResponse) -> Headers:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from urllib.parse import quote, unquote, urlsplit
 
 from tunnel.core.wire.faults import PROXY_INVALID, FaultError
+from tunnel.core.wire.spoken import printable
 
 NO_PROXY = "none"
 """Stands in place of a URL for no proxy, whatever the environment says."""
@@ -28,6 +29,8 @@ MAX_ANSWER_BYTES = 16 * 1024
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _HOST = re.compile(r"[A-Za-z0-9._:-]+")
 _SEPARATORS = re.compile(r"[\s,]+")
+MAX_SAID_CHARS = 120
+"""How much of what a proxy says behind its status is told."""
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] (\d{3}) ?([^\r\n]*)")
 
 
@@ -73,7 +76,7 @@ class HttpProxy:
         status = _STATUS_LINE.match(head)
         if status is None:
             return f"the {self} does not answer as an HTTP proxy"
-        code, text = int(status[1]), "".join(c for c in status[2].decode("latin-1") if c.isprintable())[:120]
+        code, text = int(status[1]), printable(status[2].decode("latin-1"), MAX_SAID_CHARS)
         if 200 <= code < 300:
             return None
         if code == 407:

@@ -25,6 +25,7 @@ from tunnel.core.wire.limits import (
     Limits,
     Timing,
 )
+from tunnel.core.wire.spoken import printable
 
 PROTOCOL_MIN = 1
 PROTOCOL_MAX = 1
@@ -34,7 +35,10 @@ fit in this many times over.
 """
 MAX_NODE_ENTRIES = 256
 """The most labels in a Hello; the same bound holds for its addresses and for its services."""
+MAX_VERSION_CHARS = 64
+"""The longest version that is shown. Ours have some 20 characters; what is longer is cut."""
 MAX_SERVER_ID_BYTES = 64
+_NODE_TEXTS = ("hostname", "os_image", "kernel", "architecture", "machine_id")
 MAX_SERVERS = 64
 MAX_SERVER_BYTES = 261
 """The longest address of a server: `[host]:port` with the longest name that DNS has."""
@@ -84,7 +88,7 @@ def encode_hello(
 
 
 def decode_hello(message: bytes) -> pb.Hello:
-    """Checks the agent's first message and returns its Hello.
+    """Checks the agent's first message and returns its Hello, with all texts of it fit to be shown.
 
     Raises:
         RemoteProtocolError: it is no Hello, or breaks a bound of PROTO 3.
@@ -96,12 +100,15 @@ def decode_hello(message: bytes) -> pb.Hello:
     if len(hello.instance_id) != SESSION_ID_BYTES or len(hello.resume_session_id) not in (0, SESSION_ID_BYTES):
         raise RemoteProtocolError("Hello with an id of the wrong length")
     check_node(hello.node, hello.version)
+    hello.version = printable(hello.version, MAX_VERSION_CHARS)
+    clean_node(hello.node)
     _check_list("Hello", "features", hello.features, MAX_FEATURES, MAX_FEATURE_BYTES)
     return hello
 
 
 def decode_node(data: bytes) -> pb.Node:
-    """Reads what an agent tells of its box anew, outside of Hello, and returns the Node.
+    """Reads what an agent tells of its box anew, outside of Hello, and returns the Node, with all texts of it fit to be
+    shown.
 
     Raises:
         RemoteProtocolError: it is no Node, or breaks a bound of PROTO 3.
@@ -114,7 +121,26 @@ def decode_node(data: bytes) -> pb.Node:
     except DecodeError:
         raise RemoteProtocolError("what should be a Node cannot be read") from None
     check_node(node)
+    clean_node(node)
     return node
+
+
+def clean_node(node: pb.Node) -> None:
+    """Makes all texts of a Node that keeps its bounds fit to be shown. Labels that are the same then become one."""
+    for name in _NODE_TEXTS:
+        text = getattr(node, name)
+        if not text.isprintable():
+            setattr(node, name, printable(text))
+    for texts in (node.addresses, node.services):
+        if not all(map(str.isprintable, texts)):
+            texts[:] = map(printable, texts)
+    if not all(name.isprintable() and value.isprintable() for name, value in node.labels.items()):
+        cleaned = {printable(name): printable(value) for name, value in node.labels.items()}
+        node.labels.clear()
+        node.labels.update(cleaned)
+    for fact in node.facts:
+        if not fact.text.isprintable():
+            fact.text = printable(fact.text)
 
 
 def check_node(node: pb.Node, *others: str) -> None:
@@ -125,7 +151,7 @@ def check_node(node: pb.Node, *others: str) -> None:
     """
     if max(len(node.labels), len(node.addresses), len(node.services)) > MAX_NODE_ENTRIES:
         raise RemoteProtocolError(f"Hello with more than {MAX_NODE_ENTRIES} labels, addresses or services")
-    texts = (node.hostname, node.os_image, node.kernel, node.architecture, node.machine_id, *others)
+    texts = (*(getattr(node, name) for name in _NODE_TEXTS), *others)
     if any(
         len(text) > MAX_TEXT_BYTES
         for text in (*texts, *node.addresses, *node.services, *node.labels, *node.labels.values())
@@ -198,7 +224,7 @@ def decode_refusal(refusal: pb.Refusal) -> SessionRefused:
 
     A Refusal answers Hello or ends a running session (PROTO 3.5 and 7.6).
     """
-    text, fault = decoded(clip_text(refusal.text) or "refused without a reason")
+    text, fault = decoded(printable(clip_text(refusal.text)) or "refused without a reason")
     return SessionRefused(text, Code.from_wire(refusal.code), refusal.retry_after_ms / 1000, fault)
 
 
@@ -232,7 +258,7 @@ def _checked(welcome: pb.Welcome) -> Welcome:
         _check_list("Welcome", "server ids", [welcome.server_id], 1, MAX_SERVER_ID_BYTES)
     return Welcome(
         protocol=welcome.protocol,
-        version=clip_text(welcome.version),
+        version=printable(welcome.version, MAX_VERSION_CHARS),
         session_id=welcome.session_id,
         resumed=welcome.resumed,
         last_received=welcome.last_received,

@@ -68,9 +68,9 @@ def test_claims_lose_their_control_characters_and_their_length() -> None:
     )
     node = node_object(box("box-7", node=wild, version="\x07", address="unix"), START)
     info = node["status"]["nodeInfo"]
-    assert info["osImage"].startswith("ev[31milx")
-    assert len(info["osImage"]) == 256
-    assert info["kernelVersion"] == "ab"
+    assert info["osImage"].startswith("ev?il?x")
+    assert len(info["osImage"]) <= 256
+    assert info["kernelVersion"] == "a?b"
     assert [each["address"] for each in node["status"]["addresses"]] == ["::1", "box-7"]
 
 
@@ -83,7 +83,7 @@ def test_a_heartbeat_changes_its_time_and_no_more() -> None:
 
 def test_what_a_box_lacks_leaves_its_node_ready() -> None:
     lacks = {"type": "SourcesMissing", "status": "True", "reason": "FileNotFound", "message": "b.log"}
-    ready, sources = node_object(box("box-7"), START, lacks)["status"]["conditions"]
+    ready, sources = node_object(box("box-7"), START, [lacks])["status"]["conditions"]
     assert (ready["type"], ready["status"]) == ("Ready", "True")
     assert sources == lacks | {"lastHeartbeatTime": "2026-01-02T03:04:05Z"}
 
@@ -93,7 +93,7 @@ def test_what_a_box_tells_of_itself_is_a_condition() -> None:
     said.facts.add(code="LL2018", text="the clock is wrong\x1b[31m", since_s=1_700_000_000)
     (_, fault) = node_object(box("box-7", node=said), START)["status"]["conditions"]
     assert (fault["type"], fault["status"], fault["reason"]) == ("BoxFault", "True", "LL2018")
-    assert fault["message"] == "LL2018: the clock is wrong[31m"
+    assert fault["message"] == "LL2018: the clock is wrong?"
     assert fault["lastTransitionTime"] == "2023-11-14T22:13:20Z"
     said.facts[0].until_s = 1_700_000_060
     (_, fault) = node_object(box("box-7", node=said), START)["status"]["conditions"]

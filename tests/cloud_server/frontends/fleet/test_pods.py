@@ -6,18 +6,31 @@ from typing import Any
 import pytest
 
 from cloud_server.agents.agents import AgentView
+from cloud_server.frontends.fleet.pod_limits import PodLimits
+from cloud_server.frontends.fleet.pod_listing import PodListing
 from cloud_server.frontends.fleet.pods import (
     away,
     choose_container,
     containers,
     is_settled,
-    pods_from_kubelet,
     sources_missing,
     stand_in,
 )
 from protos import tunnel_pb2
 from tests.support.fleet import START, box, pod_list
 from tunnel.kubeapi.status import ApiError
+
+
+def pods_from_kubelet(body: Any, agent: str) -> list[Any]:
+    """The pods of a whole list."""
+    return _listing(body, agent).finish(0).pods
+
+
+def _listing(body: Any, agent: str, limits: PodLimits = PodLimits()) -> PodListing:  # noqa: B008  # immutable
+    listing = PodListing(agent, limits, {})
+    for item in body["items"]:
+        listing.add(json.dumps(item).encode())
+    return listing
 
 
 def _listed(**changes: Any) -> object:
@@ -29,29 +42,30 @@ def _listed(**changes: Any) -> object:
 def test_a_pod_of_a_kubelet_is_on_the_node_of_its_agent() -> None:
     (pod,) = pods_from_kubelet(_listed(), "box-7")
     assert pod["spec"]["nodeName"] == "box-7"
-    assert pod["metadata"]["uid"] == "uid-of-box-7"
+    assert pod["metadata"]["uid"] not in ("", "uid-of-box-7")
+    (elsewhere,) = pods_from_kubelet(_listed(), "box-8")
+    assert elsewhere["metadata"]["uid"] != pod["metadata"]["uid"]
     assert containers(pod) == ["host", "nginx.service"]
 
 
 @pytest.mark.parametrize(
     "body",
     [
-        None,
-        [],
-        "x",
-        {},
-        {"items": 5},
-        {"items": [5, None, "x"]},
+        {"items": [5, None, "x", [], {}]},
         _listed(metadata=5),
         _listed(metadata={"name": "../x"}),
         _listed(metadata={"name": "Box"}),
         _listed(metadata={"name": "a", "namespace": "a/b"}),
         _listed(metadata={"name": ["a"]}),
+        _listed(metadata={"name": "a" * 248}),  # with the name of its box it is no name any more
         _listed(spec=None),
     ],
 )
 def test_what_is_no_pod_is_left_out(body: object) -> None:
-    assert pods_from_kubelet(body, "box-7") == []
+    listed = _listing(body, "box-7").finish(0)
+    assert listed.pods == []
+    assert listed.incomplete is not None
+    assert listed.incomplete["reason"] == "Malformed"
 
 
 def test_parts_that_are_nonsense_are_left_out() -> None:
@@ -133,13 +147,8 @@ def test_a_box_cannot_make_its_node_unreadable_with_it() -> None:
     found = sources_missing(_with_condition(lastTransitionTime="yesterday", message="\x1b[2J" + "x" * 9999), name)
     assert found is not None
     assert "lastTransitionTime" not in found
-    assert (found["message"][:3], len(found["message"])) == ("[2J", 256)
+    assert (found["message"][:3], len(found["message"])) == ("?xx", 1021)
     assert sources_missing(_with_condition(status={"a": 1}), name) is None
-
-
-def test_at_most_so_many_pods_are_taken() -> None:
-    body = {"items": [{"metadata": {"name": f"p{i}"}, "spec": {}} for i in range(600)]}
-    assert len(pods_from_kubelet(body, "box-7")) == 512
 
 
 def test_the_container_is_the_named_the_default_or_the_first() -> None:
