@@ -16,6 +16,7 @@ from cloud_server.trust.state_files import CA_FILE, POLICY_FILE, SERVER_FILE, SE
 from tunnel.aio.identity.tls_material import ServerTls
 from tunnel.aio.process.config import (
     AuditConfig,
+    ByteCount,
     Fault,
     HostPort,
     LogConfig,
@@ -26,6 +27,7 @@ from tunnel.aio.process.config import (
     Validated,
     load,
 )
+from tunnel.core.wire.limits import MIB, Limits
 from tunnel.core.wire.names import AGENT_NAME_RULE, is_agent_name, is_service_name
 from tunnel.core.wire.target import TcpTarget
 
@@ -309,6 +311,21 @@ class MetricsConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class LimitsConfig:
+    """The `[limits]` section: what agents and clients may make the server hold. The defaults are for 10,000 boxes."""
+
+    stream_memory_bytes: ByteCount = ByteCount(1024 * MIB)
+    """The memory that windows, send queues and kept packets of all streams may take together."""
+    orphan_s: Seconds = Seconds(Limits().orphan_after_s)
+    """Seconds after which a stream is reset whose user has gone and whose other end reads nothing."""
+
+    @property
+    def session(self) -> Limits:
+        """Returns the limits of a session."""
+        return Limits(orphan_after_s=self.orphan_s)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ServerConfig(Validated):
     """The whole configuration file."""
 
@@ -324,6 +341,7 @@ class ServerConfig(Validated):
     cluster: list[ClusterConfig] = dataclasses.field(default_factory=list)
     kubernetes: KubernetesConfig = dataclasses.field(default_factory=KubernetesConfig)
     metrics: MetricsConfig = dataclasses.field(default_factory=MetricsConfig)
+    limits: LimitsConfig = dataclasses.field(default_factory=LimitsConfig)
     log: LogConfig = dataclasses.field(default_factory=LogConfig)
     audit: AuditConfig = dataclasses.field(default_factory=AuditConfig)
     state: Path | None = None
@@ -400,7 +418,7 @@ class ServerConfig(Validated):
 
 NOTHING: Final = ServerConfig()
 """The configuration that a server matches before its first one is applied."""
-ONLY_AT_START: Final = ("tunnel", "state", "log.format")
+ONLY_AT_START: Final = ("tunnel", "state", "limits.orphan_s", "log.format")
 """The keys and sections that only a restart of the server applies."""
 
 

@@ -66,9 +66,8 @@ from tunnel.core.path.probes import PingBudget
 from tunnel.core.streams.budget import Budget
 from tunnel.core.wire.errors import Code, OpenRefused, SessionRefused, TunnelError
 from tunnel.core.wire.faults import CANNOT_LISTEN, CREDENTIAL_LOST, DRAIN_CUT, SIGNER_FAILED, FaultError
-from tunnel.core.wire.limits import MIB, Limits, Timing
+from tunnel.core.wire.limits import Timing
 
-PROCESS_BUDGET_BYTES = 1024 * MIB
 """Bytes of the receive windows of all sessions together."""
 RECONNECT_AFTER_S = 1.0
 """Seconds that agents are told to wait when this server stops: a restart takes about as long."""
@@ -235,6 +234,7 @@ class CloudServer:
         if new.audit != old.audit:
             self.audit.use(new.audit.destination, new.audit.on_failure)
         self.certificates.config = new
+        self.sessions.memory.total_bytes = new.limits.stream_memory_bytes
         if new.policy != old.policy and old is not NOTHING:
             await self.followed_policy.use(policy_file_of(new))
         if new.route != old.route or old is NOTHING:
@@ -330,13 +330,13 @@ class CloudServer:
             self.directory,
             self.joined,
             version=VERSION,
-            limits=Limits(),
+            limits=config.limits.session,
             timing=Timing(
                 suspect_after_s=tunnel.suspect_after_s,
                 dead_after_s=tunnel.dead_after_s,
                 resume_window_s=tunnel.resume_window_s,
             ),
-            process_budget=Budget(total_bytes=PROCESS_BUDGET_BYTES),
+            process_budget=Budget(total_bytes=config.limits.stream_memory_bytes),
             ping_budget=PingBudget(pings_per_s=tunnel.pings_per_s),
             server_id=self.server_id,
             acceptor=self._exposed.acceptor,

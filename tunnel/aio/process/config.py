@@ -33,6 +33,7 @@ StructureHook = Callable[[Any, Any], Any]
 MAX_SECONDS = 1e7
 """The longest time in a configuration, four months: more is a slip of units."""
 MAX_PER_SECOND = 1e6
+MAX_BYTE_COUNT = 1 << 40
 _TYPE_NAMES = {str: "a string", int: "a whole number", float: "a number", bool: "true or false"}
 _TABLE = re.compile(r"\s*(\[\[?)\s*([A-Za-z0-9_.-]+)\s*\]")
 _KEY = re.compile(r"""\s*["']?([A-Za-z0-9_./-]+)["']?\s*=""")
@@ -173,6 +174,23 @@ class PerSecond(float):
         if isinstance(value, int | float) and not isinstance(value, bool) and 0.01 <= value <= MAX_PER_SECOND:
             return cls(value)
         raise ValueError(f"must be a number per second, 0.01 or more, not {_shown(value)}")
+
+
+class ByteCount(int):
+    """An amount of memory or of data in bytes, 1 KiB at least."""
+
+    __slots__ = ()
+
+    @classmethod
+    def from_config(cls, value: object) -> ByteCount:
+        """Checks a value of a configuration, and returns it as this type.
+
+        Raises:
+            ValueError: it is no whole number of 1024 to MAX_BYTE_COUNT.
+        """
+        if isinstance(value, int) and not isinstance(value, bool) and 1024 <= value <= MAX_BYTE_COUNT:
+            return cls(value)
+        raise ValueError(f"must be a whole number of bytes, 1024 or more, not {_shown(value)}")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -124,6 +124,7 @@ class CarrierRun:
                 if driver.frame_log is not None:
                     driver.frame_log.received(message)
                 driver.core.receive_message(self._generation, message, driver.now())
+                message = b""  # it may be half a MiB, and the next one may be long in coming
                 driver.kick()
         except CarrierLost as lost:
             self.lost = self.lost or lost.again()
@@ -197,7 +198,8 @@ class CarrierRun:
         else:
             log.error("the other side broke the protocol", code=error.fault.code, reason=str(error))
             self.last_words = encode_refusal(SessionRefused(str(error), error.code))
-        self._driver.close(error)
+        # It is kept for as long as anybody asks why the session ended, and its traceback has the message in it.
+        self._driver.close(error.with_traceback(None))
 
     def _break_down(self, fault: Exception) -> None:
         """Ends the session here and at the peer, since our own code failed: nobody knows what state it left."""
