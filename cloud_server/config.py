@@ -32,6 +32,7 @@ from tunnel.aio.process.config import (
 )
 from tunnel.aio.sockets.strangers import StrangerLimits
 from tunnel.core.path.rate import Rate
+from tunnel.core.wire.limits import MIB, Limits
 from tunnel.core.wire.names import AGENT_NAME_RULE, is_agent_name, is_service_name
 from tunnel.core.wire.target import TcpTarget
 
@@ -317,8 +318,9 @@ class MetricsConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LimitsConfig:
-    """The `[limits]` section: what boxes, users and strangers may ask for and make the server hold. The defaults are for
-    10,000 boxes.
+    """The `[limits]` section: what boxes, users and strangers may ask for and make the server hold.
+
+    The defaults are for 10,000 boxes.
     """
 
     agent_opens_per_s: PerSecond = PerSecond(100.0)
@@ -351,6 +353,10 @@ class LimitsConfig:
     """How fast the lists of pods of one box are read, over a while."""
     fleet_history_bytes: ByteCount = ByteCount(PODS.history_bytes)
     """The memory for changes of objects of the fleet API that watches may still want."""
+    stream_memory_bytes: ByteCount = ByteCount(1024 * MIB)
+    """The memory that windows, send queues and kept packets of all streams may take together."""
+    orphan_s: Seconds = Seconds(Limits().orphan_after_s)
+    """Seconds after which a stream is reset whose user has gone and whose other end reads nothing."""
 
     @property
     def stranger_limits(self) -> StrangerLimits:
@@ -392,6 +398,13 @@ class LimitsConfig:
             all_bytes=self.pod_bytes,
             read_bytes_per_s=self.pod_list_bytes_per_s,
             history_bytes=self.fleet_history_bytes,
+        )
+
+    @property
+    def session(self) -> Limits:
+        """Returns the limits of a session."""
+        return Limits(
+            orphan_after_s=self.orphan_s, opens_per_s=self.agent_opens_per_s, opens_burst=self.agent_opens_at_once
         )
 
 
@@ -488,7 +501,7 @@ class ServerConfig(Validated):
 
 NOTHING: Final = ServerConfig()
 """The configuration that a server matches before its first one is applied."""
-ONLY_AT_START: Final = ("tunnel", "state", "log.format")
+ONLY_AT_START: Final = ("tunnel", "state", "limits.orphan_s", "log.format")
 """The keys and sections that only a restart of the server applies."""
 
 

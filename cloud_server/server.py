@@ -10,7 +10,6 @@ import random
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
@@ -69,9 +68,8 @@ from tunnel.core.path.probes import PingBudget
 from tunnel.core.streams.budget import Budget
 from tunnel.core.wire.errors import Code, OpenRefused, SessionRefused, TunnelError
 from tunnel.core.wire.faults import CANNOT_LISTEN, CREDENTIAL_LOST, DRAIN_CUT, SIGNER_FAILED, FaultError
-from tunnel.core.wire.limits import MIB, Limits, Timing
+from tunnel.core.wire.limits import Timing
 
-PROCESS_BUDGET_BYTES = 1024 * MIB
 """Bytes of the receive windows of all sessions together."""
 RECONNECT_AFTER_S = 1.0
 """Seconds that agents are told to wait when this server stops: a restart takes about as long."""
@@ -158,12 +156,7 @@ class CloudServer:
             self.live, Router(self.agents), self.policy, audit, local, standing=self.standing, pace=self._user_pace
         )
         self._exposed = Exposed(self._door, [], lambda name: authenticator.agent(name, ""))
-        limits = replace(
-            Limits(),
-            opens_per_s=config.limits.agent_opens_per_s,
-            opens_burst=config.limits.agent_opens_at_once,
-        )
-        self._agent_pace = AgentPace(limits, config.limits.links)
+        self._agent_pace = AgentPace(config.limits.session, config.limits.links)
         self.sessions = self._agent_sessions(config)
         self._signer = None if tunnel.client_ca is not None else Signer(state, tunnel.trust_domain)
         self.administration = Administration(store, self.joined, self._signer, self._users)
@@ -345,13 +338,13 @@ class CloudServer:
             self.directory,
             self.joined,
             version=VERSION,
-            limits=Limits(),
+            limits=config.limits.session,
             timing=Timing(
                 suspect_after_s=tunnel.suspect_after_s,
                 dead_after_s=tunnel.dead_after_s,
                 resume_window_s=tunnel.resume_window_s,
             ),
-            process_budget=Budget(total_bytes=PROCESS_BUDGET_BYTES),
+            process_budget=Budget(total_bytes=config.limits.stream_memory_bytes),
             ping_budget=PingBudget(pings_per_s=tunnel.pings_per_s),
             server_id=self.server_id,
             acceptor=self._exposed.acceptor,
@@ -364,6 +357,7 @@ class CloudServer:
         """Holds everybody to these limits from now on. What they used counts on."""
         self._user_pace.use(limits.user_opens)
         self._agent_pace.use(limits.links, limits.agent_opens)
+        self.sessions.memory.total_bytes = limits.stream_memory_bytes
         if self._enrollment is not None:
             self._enrollment.use(limits.renewals, limits.joins)
 

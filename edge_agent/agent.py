@@ -34,8 +34,9 @@ from tunnel.aio.process.parts import Part, Parts
 from tunnel.aio.process.sd_notify import notify
 from tunnel.aio.process.tasks import TaskOwner
 from tunnel.aio.sockets.listener import Handler, Listener
+from tunnel.core.streams.budget import Budget
 from tunnel.core.wire.faults import CLOCK_WRONG
-from tunnel.core.wire.limits import SESSION_ID_BYTES, Limits
+from tunnel.core.wire.limits import SESSION_ID_BYTES
 from tunnel.core.wire.names import KUBELET, OLD_KUBELET
 from tunnel.core.wire.target import ServiceTarget, Target
 
@@ -93,6 +94,8 @@ class Agent:
         self._metrics: _Open | None = None
         self._page = page
         self._tasks = TaskOwner("agent")
+        self.memory = Budget(total_bytes=config.limits.stream_memory_bytes)
+        """What windows, queues and kept packets of all streams may take together."""
         streams = RecordedStreams(self._acceptor, audit, self.traffic, self._records_itself)
         self.links = Links(
             config.cloud.servers,
@@ -102,7 +105,8 @@ class Agent:
                 acceptor=streams.accept,
                 describe=lambda: self.telling.for_hello(),  # noqa: PLW0108 - it is made of the links
                 version=VERSION,
-                limits=Limits(),
+                limits=config.limits.session,
+                memory=self.memory,
                 instance_id=os.urandom(SESSION_ID_BYTES),
             ),
             self.dial_options(config),
@@ -120,6 +124,7 @@ class Agent:
     async def apply(self, old: AgentConfig, new: AgentConfig) -> None:
         """Makes the running agent match another configuration. What the new one still allows goes on."""
         self.config = new
+        self.memory.total_bytes = new.limits.stream_memory_bytes
         if new.log.level != old.log.level:
             set_level(new.log.level)
         host = self._host

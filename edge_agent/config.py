@@ -14,6 +14,7 @@ from edge_agent.hostkubelet.settings import HostSettings, RecordingSettings, Set
 from edge_agent.identity.expiries import KubeletFiles
 from tunnel.aio.process.config import (
     AuditConfig,
+    ByteCount,
     Fault,
     HostPort,
     LogConfig,
@@ -27,6 +28,7 @@ from tunnel.aio.process.config import (
 )
 from tunnel.aio.sockets.http_proxy import NO_PROXY, ProxyUnusable, parse_proxy
 from tunnel.core.wire.audience import Audience
+from tunnel.core.wire.limits import MIB, Limits
 from tunnel.core.wire.names import AGENT_NAME_RULE, OLD_KUBELET, is_service_name
 from tunnel.core.wire.target import ServiceTarget, Target, TcpTarget
 from tunnel.core.wire.target_rule import TargetRule
@@ -260,6 +262,21 @@ class MetricsConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class LimitsConfig:
+    """The `[limits]` section: what clients and servers may make the box hold."""
+
+    stream_memory_bytes: ByteCount = ByteCount(64 * MIB)
+    """The memory that windows, send queues and kept packets of all streams may take together."""
+    orphan_s: Seconds = Seconds(Limits().orphan_after_s)
+    """Seconds after which a stream is reset whose user has gone and whose other end reads nothing."""
+
+    @property
+    def session(self) -> Limits:
+        """Returns the limits of a session."""
+        return Limits(orphan_after_s=self.orphan_s)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class AgentConfig(Validated):
     """The whole configuration file."""
 
@@ -272,6 +289,7 @@ class AgentConfig(Validated):
     """Labels that are shown on the node, under the prefix of Longline's own labels."""
     audit: AuditConfig = dataclasses.field(default_factory=AuditConfig)
     metrics: MetricsConfig = dataclasses.field(default_factory=MetricsConfig)
+    limits: LimitsConfig = dataclasses.field(default_factory=LimitsConfig)
     log: LogConfig = dataclasses.field(default_factory=LogConfig)
     state: Path | None = None
     """The folder of the box's key and certificate; None: the folder of the configuration file."""
@@ -322,7 +340,7 @@ def named_targets(config: AgentConfig) -> dict[str, TcpTarget]:
     }
 
 
-ONLY_AT_START = ("state", "audit", "log.format")
+ONLY_AT_START = ("state", "audit", "limits.orphan_s", "log.format")
 """The settings that a running agent does not change."""
 NOTHING = AgentConfig()
 """The configuration that an agent matches before it begins: its start is the change from this to its file."""

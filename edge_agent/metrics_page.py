@@ -71,6 +71,13 @@ class _Figures(Collector):
         session = self._agent.links.session
         if session is not None and session.attached:
             yield _gauge("rtt_seconds", "Round trip of the link.", session.statistics().pacing.rtt_s)
+        memory = self._agent.memory
+        text = "Memory of streams: promised to peers as windows, or taken by what waits to be sent or acknowledged."
+        used = _labelled_gauge("stream_memory_bytes", text, "kind")
+        used.add_metric(["windows"], memory.used_bytes - memory.held_bytes)
+        used.add_metric(["queues"], memory.held_bytes)
+        yield used
+        yield _gauge("stream_memory_limit_bytes", "What they may take together.", memory.total_bytes)
 
     def _traffic(self) -> Iterator[Metric]:
         traffic = self._agent.traffic

@@ -39,6 +39,7 @@ from tests.support.joined import TARGET, echo, joined
 from tests.support.policies import everybody_may_all
 from tests.support.simulation import Simulation
 from tunnel.aio.operate.audit import AuditLog
+from tunnel.core.streams.budget import Budget
 from tunnel.core.wire.limits import MIB
 
 MAX_GROWTH = 0.15
@@ -219,6 +220,7 @@ class _NobodyCame:
     links: Mapping[str, int] = {}
     lost: Mapping[str, int] = {}
     refused: Mapping[str, int] = {}
+    memory = Budget(total_bytes=0)
 
 
 NOBODY_CAME = _NobodyCame()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections import Counter, deque
 from collections.abc import Callable
@@ -26,7 +27,7 @@ from tunnel.core.path.probes import PingBudget
 from tunnel.core.session import Session
 from tunnel.core.streams.budget import Budget
 from tunnel.core.wire.errors import Code, RemoteProtocolError, SessionLost, SessionRefused, TunnelError
-from tunnel.core.wire.faults import SHUTTING_DOWN
+from tunnel.core.wire.faults import NO_MEMORY_FOR_STREAM, SHUTTING_DOWN
 from tunnel.core.wire.features import common
 from tunnel.core.wire.handshake import choose_protocol, decode_hello, encode_refusal, encode_welcome
 from tunnel.core.wire.limits import SESSION_ID_BYTES, Limits, Timing
@@ -34,6 +35,11 @@ from tunnel.core.wire.limits import SESSION_ID_BYTES, Limits, Timing
 _log = structlog.get_logger("cloud.sessions")
 
 NEW, RESUMED = "new", "resumed"
+SHORT_SHARE = 0.5
+"""How much of the memory must be taken before sessions without a link must do with SUSPENDED_SHARE of it."""
+SUSPENDED_SHARE = 0.25
+MAKE_ROOM_EVERY_S = 1.0
+"""Seconds between two looks at all that wait: there may be thousands of them, whose links are lost one by one."""
 REPLACED_REMEMBERED = 16
 """How many processes that lost their place are remembered for each agent."""
 
@@ -83,7 +89,8 @@ class AgentSessions:
         self._version = version
         self._limits = limits
         self._timing = timing
-        self._budget = process_budget
+        self.memory = process_budget
+        """What windows, queues and kept packets of all sessions may take together."""
         self._ping_budget = ping_budget
         self._server_id = server_id
         self._acceptor = acceptor
@@ -98,6 +105,10 @@ class AgentSessions:
         self._instances: dict[str, bytes] = {}
         self._replaced: dict[str, deque[bytes]] = {}
         self._draining: SessionRefused | None = None
+        self._suspended: dict[str, TunnelSession] = {}
+        """Sessions that lost their carrier and wait for another one, by agent."""
+        self._looks_again: asyncio.TimerHandle | None = None
+        """The next look at them, while memory is short."""
 
     @property
     def refused(self) -> Counter[str]:
@@ -124,10 +135,39 @@ class AgentSessions:
             cause = lost.fault if lost is not None else SHUTTING_DOWN
         finally:
             self.lost[cause.code] += 1
+            if not session.attached and not session.closed.done():
+                self._suspended[name] = session
+                self._make_room()
             self._agents.lost(name, session, reason)
         _log.info("agent disconnected", agent=name, address=carrier.peer, session=session.label, reason=reason)
 
     # Internal
+
+    def _make_room(self) -> None:
+        """Ends sessions that wait for another carrier, those with the most memory first, while they have more than
+        their share and memory is short. What they have is for a resume, and may be all that a box left behind.
+        """
+        memory = self.memory
+        if memory.used_bytes < memory.total_bytes * SHORT_SHARE or self._looks_again is not None:
+            return
+        self._looks_again = asyncio.get_running_loop().call_later(MAKE_ROOM_EVERY_S, self._look_again)
+        used = {name: session.core.memory_bytes for name, session in self._suspended.items()}
+        total = sum(used.values())
+        for name in sorted(used, key=used.__getitem__, reverse=True):
+            if total <= memory.total_bytes * SUSPENDED_SHARE:
+                break
+            total -= used[name]
+            _log.warning(
+                "session ended: its link is away and memory is short",
+                code=NO_MEMORY_FOR_STREAM.code,
+                agent=name,
+                bytes=used[name],
+            )
+            self._suspended[name].close(SessionLost("its link was away while memory was short"))
+
+    def _look_again(self) -> None:
+        self._looks_again = None
+        self._make_room()
 
     async def _accept(self, name: str, carrier: Carrier, spki_sha256: bytes) -> tuple[TunnelSession, int, bytes] | None:
         """Takes an agent's first message. Returns its session, the highest packet that the agent has of it, and the
@@ -156,6 +196,8 @@ class AgentSessions:
             await _refuse(carrier, self._refusals.answer(name, carrier.peer, error))
             return None
         self._refusals.accepted(name)
+        self._suspended.pop(name, None)
+        self._make_room()
         welcome = encode_welcome(
             protocol=protocol,
             version=self._version,
@@ -223,7 +265,7 @@ class AgentSessions:
             now=now,
             limits=self._limits,
             timing=self._timing,
-            process_budget=self._budget,
+            process_budget=self.memory,
             ping_budget=self._ping_budget,
             features=features,
             allowance=self._pace.allowance(name, now, lambda one: self._directory.session(one) is not None),
@@ -236,7 +278,12 @@ class AgentSessions:
         acceptor = NodeService(took, others).accept
         session = TunnelSession(core, acceptor, name, on_going_away=_on_going_away, clock=self._clock)
         session.on_turned_down = partial(self._turned_down, name)
+        session.closed.add_done_callback(lambda _: self._no_longer_waits(name, session))
         return session
+
+    def _no_longer_waits(self, name: str, session: TunnelSession) -> None:
+        if self._suspended.get(name) is session:
+            del self._suspended[name]
 
 
 def _on_going_away(session: TunnelSession, event: ev.PeerGoingAway) -> None:

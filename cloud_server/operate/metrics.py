@@ -22,6 +22,7 @@ from cloud_server.frontends.logins import RefusedLogins
 from cloud_server.opens.live import LiveOpens
 from tunnel.aio.operate.audit import AuditLog
 from tunnel.aio.sockets.handshake_fault import Cause
+from tunnel.core.streams.budget import Budget
 from tunnel.core.wire.errors import Code
 
 KONNECTIVITY = "konnectivity_network_proxy_server_"
@@ -86,6 +87,11 @@ class Links(Protocol):
     @property
     def refused(self) -> Mapping[str, int]:
         """Returns how many agents were turned away, by the code of the cause."""
+        ...
+
+    @property
+    def memory(self) -> Budget:
+        """Returns what streams take and may take."""
         ...
 
 
@@ -292,6 +298,12 @@ class _Now(Collector):
             for cause, count in counts.items():
                 failed.add_metric([listener, cause], count)
         yield failed
+        memory = links.memory
+        kinds = {("windows",): memory.used_bytes - memory.held_bytes, ("queues",): memory.held_bytes}
+        text = "Memory of streams: promised to peers as windows, or taken by what waits to be sent or acknowledged."
+        yield _gauge("longline_stream_memory_bytes", text, ["kind"], kinds)
+        text = "What they may take together."
+        yield _gauge("longline_stream_memory_limit_bytes", text, [], {(): memory.total_bytes})
 
     def _policy(self) -> Iterator[Metric]:
         policy = self._sources.policy()

@@ -12,6 +12,7 @@ from tunnel.aio.carriers.carrier import Carrier, CarrierLost, DialOptions, dial_
 from tunnel.aio.identity.tls_material import ClientTls
 from tunnel.aio.process.clock import MONOTONIC, Clock
 from tunnel.aio.sessions.incoming import Acceptor
+from tunnel.core.streams.budget import Budget
 from tunnel.core.wire.faults import SERVER_SILENT
 from tunnel.core.wire.handshake import Welcome, decode_answer, encode_hello
 from tunnel.core.wire.limits import Limits
@@ -33,6 +34,8 @@ class Box:
     """The function that reads what the box is, before each Hello; may block on files of the kernel."""
     version: str
     limits: Limits
+    memory: Budget
+    """What windows, queues and kept packets of all sessions may take together."""
     instance_id: bytes
     """The id of this process."""
     clock: Clock = MONOTONIC

@@ -208,6 +208,7 @@ class Link:
             now=self._box.clock(),
             limits=self._box.limits,
             timing=welcome.timing,
+            process_budget=self._box.memory,
             features=welcome.features,
         )
         limits = welcome.limits

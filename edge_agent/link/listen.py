@@ -86,4 +86,6 @@ class LocalListen:
         except BaseException:
             stream.reset(Code.CONNECTION_RESET, "the client left before it was connected")
             raise
-        await splice(stream, detached)
+        splicing = splice(stream, detached)
+        del detached  # it may hold 64 KiB, and this call lasts as long as the connection
+        await splicing

@@ -12,7 +12,7 @@ import pytest
 from tunnel.core import egress, session
 from tunnel.core.path import allowance, delivery
 from tunnel.core.streams import scheduler, send_half
-from tunnel.core.wire import codec, features, handshake
+from tunnel.core.wire import codec, features, handshake, shape
 from tunnel.core.wire import limits as m
 from tunnel.core.wire.errors import Code
 from tunnel.core.wire.names import KUBELET, MAX_NAME_BYTES, OLD_KUBELET, OURS, is_service_name
@@ -59,7 +59,7 @@ LIMITS, TIMING = m.Limits(), m.Timing()
     [
         ("2.4", [m.MAX_MESSAGE_BYTES, handshake.MAX_HANDSHAKE_BYTES]),
         ("2.5", [m.MAX_TEXT_BYTES]),
-        ("2.6", [m.MAX_FRAMES]),
+        ("2.6", [m.MAX_FRAMES, shape.MAX_BESIDE_BYTES, shape.UNLOOKED_BYTES]),
         ("2.7", [MAX_HOST_BYTES, MAX_SERVICE_BYTES]),
         ("3.1", [m.SESSION_ID_BYTES, handshake.MAX_NODE_ENTRIES, m.MAX_TEXT_BYTES]),
         ("3.2", [handshake.PROTOCOL_MIN, handshake.PROTOCOL_MAX]),
@@ -75,6 +75,8 @@ LIMITS, TIMING = m.Limits(), m.Timing()
         ("4.7", [allowance.FRAMES_BURST, allowance.FRAMES_PER_S, allowance.MESSAGE_FRAMES]),
         ("4.7", [allowance.FLOOD_S, allowance.BARRED_S]),
         ("4.7", [allowance.OPEN_EARNS, allowance.DATA_EARNS, allowance.BYTES_EARN]),
+        ("4.8", [egress.UNACKED_S]),
+        ("5.12", [LIMITS.orphan_after_s]),
         ("5.2", [m.MAX_DATA_BYTES]),
         ("5.3", [m.MAX_EARLY_BYTES, scheduler.HOLD_S * 1000]),
         ("5.7", [LIMITS.opens_burst, LIMITS.opens_per_s]),

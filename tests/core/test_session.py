@@ -283,7 +283,10 @@ def test_statistics_say_how_it_stands() -> None:
     assert (figures.link, figures.streams, figures.generation) == (Link.ATTACHED, 1, 1)
     assert figures.packets_sent == pair.agent.session.last_received
     assert figures.packets_received == pair.server.session.last_received
-    assert figures.budget_used_bytes == local.statistics().window_bytes == 256 * 1024
+    assert pair.server.session.memory_bytes == figures.budget_used_bytes
+    windows_bytes = figures.budget_used_bytes - figures.budget_held_bytes
+    assert windows_bytes == local.statistics().window_bytes == 256 * 1024
+    assert figures.kept_bytes < figures.budget_held_bytes
     assert local.statistics().bytes_sent == remote.statistics().bytes_received == 5
     assert remote.statistics().receive_queue_bytes == 5
     assert figures.pacing.window_bytes > 0
@@ -301,12 +304,13 @@ def test_stream_that_ended_is_left_alone() -> None:
     assert str(ended.error) == "reset by peer"
     assert session.send_data(local, b"x", pair.now)
     session.send_fin(local, pair.now)
-    session.stop_sending(local, Code.CANCELLED)
+    session.stop_sending(local, Code.CANCELLED, pair.now)
     session.consumed(local, 5, pair.now)
     session.reset_stream(local, Code.CANCELLED)
     pair.agent.session.accept_stream(remote, pair.now)
     assert session.take(local) == []
     assert pair.transfer() == []
+    pair.pass_time(0.01)
     assert [end.session.statistics().budget_used_bytes for end in (pair.agent, pair.server)] == [0, 0]
 
 

@@ -24,6 +24,7 @@ from hypothesis.stateful import (
 from tests.core.wire_check import watch_both
 from tunnel.core import events as ev
 from tunnel.core.link import Link
+from tunnel.core.path.delivery import KEPT_PACKET_BYTES
 from tunnel.core.session import Session
 from tunnel.core.streams.send_half import Send
 from tunnel.core.streams.stream import CoreStream
@@ -181,7 +182,7 @@ class Sessions(RuleBasedStateMachine):
         half = self._usable(stream_id, end)
         if half is not None:
             half.stopped = True
-            self.sessions[end].stop_sending(half.core, Code.CANCELLED)
+            self.sessions[end].stop_sending(half.core, Code.CANCELLED, self.now)
             self._handle_events()
 
     # Rules - the link
@@ -241,7 +242,7 @@ class Sessions(RuleBasedStateMachine):
     def credit_and_memory_stay_within_bounds(self) -> None:
         for session in getattr(self, "sessions", []):
             statistics = session.statistics()
-            windows = 0
+            windows = queued = 0
             for stream in session._streams.all():
                 window, send = stream.receive.window, stream.send
                 assert 0 <= send.offset <= send.credit
@@ -251,7 +252,13 @@ class Sessions(RuleBasedStateMachine):
                 assert stream.receive.queued <= window.granted - window.consumed
                 assert sum(map(len, send.chunks)) == send.queued
                 windows += window.size_bytes
-            assert statistics.budget_used_bytes == windows <= self.limits.session_budget_bytes
+                queued += send.queued
+            assert windows <= self.limits.session_budget_bytes
+            outbox = session._egress.outbox
+            kept = [len(packet.message) for packet in outbox._kept.values()]
+            assert statistics.kept_bytes == sum(kept)
+            assert statistics.budget_held_bytes == queued + sum(kept) + KEPT_PACKET_BYTES * len(kept)
+            assert statistics.budget_used_bytes == windows + statistics.budget_held_bytes
             assert statistics.kept_bytes <= self.limits.max_in_flight_bytes * 1.25 + 5000
 
     @invariant()
@@ -277,6 +284,10 @@ class Sessions(RuleBasedStateMachine):
             for end in (AGENT, SERVER):
                 self.send(end, 50)
                 self.deliver(end, 50)
+            self._pass_time(0.003)
+        for end in (AGENT, SERVER, AGENT, SERVER):  # the last acks
+            self.send(end, 50)
+            self.deliver(end, 50)
             self._pass_time(0.003)
         assert [session.stream_count for session in self.sessions] == [0, 0]
         assert [session.statistics().budget_used_bytes for session in self.sessions] == [0, 0]

@@ -17,7 +17,7 @@ from tunnel.core import events as ev
 from tunnel.core.link import Link
 from tunnel.core.path.pacing import MIN_WINDOW_BYTES, Pacer
 from tunnel.core.wire.errors import Code, OpenRefused, SessionLost
-from tunnel.core.wire.limits import MIB, Limits
+from tunnel.core.wire.limits import KIB, MIB, Limits
 
 MBIT = 1e6 / 8
 
@@ -291,7 +291,8 @@ def _measured_beside(stalled: int) -> tuple[float, float, int]:
     sim.run(5.0)
     pinger, (sink,) = _beside_bulk(sim, traffic, [False], settle_s=2.0)
     rate = _rate(sim, sink, 3.0)
-    return rate, pinger.percentile(0.5), sim.server.session.statistics().budget_used_bytes
+    # The median lies in one place or another of a packet's 4 ms, by the beat of the two alone.
+    return rate, pinger.percentile(0.95), sim.server.session.statistics().budget_used_bytes
 
 
 def test_a_thousand_stalled_readers_stay_in_their_budget_and_slow_nobody() -> None:
@@ -299,7 +300,7 @@ def test_a_thousand_stalled_readers_stay_in_their_budget_and_slow_nobody() -> No
     rate, echo_s, budget = _measured_beside(1000)
     assert rate >= 0.97 * alone_rate
     assert echo_s <= 1.1 * alone_echo_s
-    assert budget <= 64 * MIB
+    assert budget <= 80 * MIB
 
 
 def test_what_stalled_readers_hold_is_within_the_windows_granted() -> None:
@@ -310,7 +311,11 @@ def test_what_stalled_readers_hold_is_within_the_windows_granted() -> None:
     session = sim.server.session
     held = [session.stream(2 * one + 2) for one in range(1000)]
     received = sum(stream.receive.queued for stream in held if stream is not None)
-    assert received == session.statistics().budget_used_bytes < 64 * MIB
+    figures = session.statistics()
+    assert received == figures.budget_used_bytes - figures.budget_held_bytes < 80 * MIB
+    sender = sim.agent.session.statistics()
+    # Of what waits to be sent a tenth of the budget, and what a source writes at once: as much as it likes, here.
+    assert sender.budget_held_bytes < 10 * MIB + 1000 * 64 * KIB
 
 
 def test_thousands_of_streams_over_a_link_cut_fifty_times_lose_nothing() -> None:

@@ -276,7 +276,7 @@ def _use(session: Session, dice: random.Random, now: float) -> None:
             case 3 if stream.opened:
                 session.send_fin(stream, now)
             case 4 if stream.opened and dice.random() < 0.2:
-                session.stop_sending(stream, Code.CANCELLED)
+                session.stop_sending(stream, Code.CANCELLED, now)
             case 5 if dice.random() < 0.2:
                 session.reset_stream(stream, Code.CANCELLED)
             case _:
@@ -289,10 +289,12 @@ def _use(session: Session, dice: random.Random, now: float) -> None:
 
 def _check(session: Session) -> None:
     figures = session.statistics()
-    assert figures.budget_used_bytes <= LIMITS.session_budget_bytes, "more windows than the budget"
+    windows = figures.budget_used_bytes - figures.budget_held_bytes
+    assert windows <= LIMITS.session_budget_bytes, "more windows than the budget"
+    assert figures.budget_held_bytes >= figures.kept_bytes, "more kept than counted"
     assert figures.streams <= 2 * LIMITS.max_streams, "more streams than the limit"
-    held = sum(stream.receive.queued for stream in session._streams.all())
-    assert held <= figures.budget_used_bytes, "more bytes held than windows granted"
+    received = sum(stream.receive.queued for stream in session._streams.all())
+    assert received <= windows, "more bytes held than windows granted"
     assert figures.kept_bytes <= LIMITS.max_in_flight_bytes * 1.25 + LIMITS.max_packet_bytes, "too much kept"
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from tunnel.core.path.delivery import Inbox, Outbox, clock_us
+from tunnel.core.path.delivery import KEPT_PACKET_BYTES, Inbox, Outbox, clock_us
 from tunnel.core.path.pacing import Pacer
 from tunnel.core.path.probes import Probes
+from tunnel.core.streams.budget import Budget
 from tunnel.core.streams.scheduler import Scheduler
 from tunnel.core.streams.table import StreamTable
 from tunnel.core.wire import frames as f
 from tunnel.core.wire.codec import encode_packet
+from tunnel.core.wire.errors import Code, RemoteProtocolError
 from tunnel.core.wire.limits import (
     MAX_DATA_BYTES,
     MAX_MESSAGE_BYTES,
@@ -18,9 +20,15 @@ from tunnel.core.wire.limits import (
 )
 
 MAX_UNACKED_PACKETS = 64 * 1024
-"""The most packets kept for a peer that acknowledges none: with about 300 bytes of objects each, 20 MiB beside the
-bytes.
+"""The most packets kept for a peer that acknowledges none: with KEPT_PACKET_BYTES each, 20 MiB beside the bytes."""
+UNACKED_S = 30.0
+"""Seconds for which a peer may be heard and acknowledge nothing of what was sent. An ack is due within milliseconds
+(PROTO 4.5), and a path that delays it for so long would have been given up as dead.
 """
+UNHEARD_S = 5.0
+"""How much of these a silence counts at most: of a process that stood still itself, only what it heard since counts."""
+QUEUED_WINDOWS = 8
+"""How many of the pacer's windows may wait in the queues of all streams: what the link takes while sockets are read."""
 INTERACTIVE_EXTRA = 1.25
 """The factor by which interactive frames may pass the window: a keystroke should not wait for bulk's next ack."""
 
@@ -29,22 +37,33 @@ class Egress:
     """The sending side of a session. Packets that are not acknowledged outlive carriers, the window does not."""
 
     __slots__ = (
-        "_inbox", "_limits", "_max_data", "_max_kept_bytes", "_max_packet", "_probes", "_scheduler", "_streams",
-        "outbox", "paced_until_s", "pacer",
+        "_budget", "_heard_s", "_inbox", "_limits", "_max_data", "_max_kept_bytes", "_max_packet", "_probes",
+        "_scheduler", "_streams", "_unacked_s", "outbox", "paced_until_s", "pacer",
     )  # fmt: skip
 
     def __init__(
-        self, limits: Limits, scheduler: Scheduler, streams: StreamTable, inbox: Inbox, probes: Probes
+        self,
+        limits: Limits,
+        budget: Budget,
+        scheduler: Scheduler,
+        streams: StreamTable,
+        inbox: Inbox,
+        probes: Probes,
     ) -> None:
         """Takes packets from `probes` and acks of `inbox` at any time, and frames of `scheduler` as the
-        window allows.
+        window allows. What is kept is counted in `budget`.
         """
         self._limits = limits
+        self._budget = budget
         self._scheduler = scheduler
         self._streams = streams
         self._inbox = inbox
         self._probes = probes
         self.outbox = Outbox()
+        self._unacked_s = 0.0
+        """For how long the peer was heard since its last ack that said something new, or since all was acknowledged."""
+        self._heard_s = 0.0
+        """When it was heard last meanwhile, on the session's clock."""
         self.pacer = self._new_pacer()
         self.paced_until_s: float | None = None
         """When pacing wants `next_packet` to be asked again though nothing has happened; None when it does not."""
@@ -64,9 +83,18 @@ class Egress:
 
         The peer has every packet up to `peer_received`.
         """
+        held = self.outbox.held_bytes
         self.outbox.restart(peer_received)
+        self._unacked_s = 0.0
+        self._budget.hold(self.outbox.held_bytes - held)
         self._streams.acknowledged(peer_received)
         self.pacer = self._new_pacer()
+        self._streams.link_bytes = self._queueable_bytes()
+
+    def close(self) -> None:
+        """Drops every packet: the session is over, and nothing will be sent again."""
+        self._budget.hold(-self.outbox.held_bytes)
+        self.outbox.clear()
 
     def next_packet(self, now: float) -> bytes | None:
         """Returns the next message for the carrier, or None when nothing may be sent now."""
@@ -87,6 +115,7 @@ class Egress:
         self.outbox.sent(seq, message, now)
         if data_frames := f.count_data(frames):
             self._streams.allowance.sent(data_frames, len(message))
+        self._budget.hold(len(message) + KEPT_PACKET_BYTES - self._scheduler.taken_bytes)
         self.pacer.sent(len(message), now)
         return message
 
@@ -99,20 +128,38 @@ class Egress:
         """Takes the ack of a packet of the peer, and adjusts window and round trip to it.
 
         Raises:
-            RemoteProtocolError: it is an ack of what was not sent on this carrier.
+            RemoteProtocolError: it is an ack of what was not sent on this carrier, or none was new for too long.
         """
-        before = self.outbox.in_flight_bytes
+        before, held = self.outbox.in_flight_bytes, self.outbox.held_bytes
         newest = self.outbox.acknowledge(ack.seq)
         if newest is None:
+            if self.outbox.unacked_packets:
+                self._note_unacked(now)
             return
+        self._unacked_s = 0.0
+        self._heard_s = now
+        self._budget.hold(self.outbox.held_bytes - held)
         forward_us = ack.received_us - clock_us(newest.sent_s)
         self.pacer.sample(now - newest.sent_s, ack.delay_us / 1e6, forward_us, now)
         acked = before - self.outbox.in_flight_bytes
         self.pacer.acknowledged(newest.seq, acked, newest.in_flight_bytes, self.outbox.last_seq, now)
         self._streams.rtt_s = self.pacer.rtt_s
+        self._streams.link_bytes = self._queueable_bytes()
         self._streams.acknowledged(ack.seq)
 
     # Internal
+
+    def _note_unacked(self, now: float) -> None:
+        """Counts for how long a peer speaks and acknowledges nothing (PROTO 4.8)."""
+        self._unacked_s += min(now - self._heard_s, UNHEARD_S)
+        self._heard_s = now
+        if self._unacked_s > UNACKED_S:
+            raise RemoteProtocolError(f"nothing was acknowledged for {UNACKED_S:.0f} s", Code.LIMIT_EXCEEDED)
+
+    def _queueable_bytes(self) -> int:
+        """Returns how many bytes may wait in the queues of all streams."""
+        limits, window = self._limits, QUEUED_WINDOWS * self.pacer.window_bytes
+        return max(limits.min_session_send_queue_bytes, min(window, limits.session_send_queue_bytes))
 
     def _new_pacer(self) -> Pacer:
         return Pacer(self._limits.max_in_flight_bytes, self._limits.max_packet_bytes)

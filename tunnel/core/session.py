@@ -58,6 +58,9 @@ class SessionStatistics(NamedTuple):
     packets_received: int
     kept_bytes: int
     budget_used_bytes: int
+    """What windows, send queues and kept packets take of the session's budget."""
+    budget_held_bytes: int
+    """Those of them that wait to be sent or acknowledged."""
     pacing: PacingStatistics
 
 
@@ -85,7 +88,8 @@ class Session:
             now: the clock that all other calls use, in seconds.
             limits: what this side is ready to hold.
             timing: from Welcome.
-            process_budget: pool for receive windows that this session shares with others; None for no other bound.
+            process_budget: pool for windows, queues and kept packets that this session shares with others; None for no
+                other bound.
             ping_budget: shared likewise by a server's sessions; None: idle links are asked after `suspect_after_s`.
             features: what both sides can do, as the handshake has found (PROTO 3.8).
             allowance: what the peer may ask for, which outlives the session; None for one that begins with it.
@@ -108,7 +112,7 @@ class Session:
         self._liveness: Liveness | None = None
         self._ping_budget = ping_budget
         self._probes = Probes(self.timing.suspect_after_s, ping_budget)
-        self._egress = Egress(self.limits, self._scheduler, self._streams, self._inbox, self._probes)
+        self._egress = Egress(self.limits, self._budget, self._scheduler, self._streams, self._inbox, self._probes)
         self._suspended_s = now
         self._traffic_s = now
         """When the peer last began a carrier or sent a sequenced packet, on the session's clock."""
@@ -119,6 +123,11 @@ class Session:
     def last_received(self) -> int:
         """Returns the number of the newest packet received, which Hello and Welcome tell the peer."""
         return self._inbox.last_received
+
+    @property
+    def memory_bytes(self) -> int:
+        """Returns what the session's windows, send queues and kept packets take."""
+        return self._budget.used_bytes
 
     @property
     def going_away(self) -> bool:
@@ -177,7 +186,7 @@ class Session:
         self._liveness = None
         refused = error.fault if isinstance(error, SessionRefused) else None
         self._streams.end_all(str(error) if error is not None else "the session was closed", refused)
-        self._egress.outbox.clear()
+        self._egress.close()
         self._events.append(ev.SessionClosed(error))
 
     def go_away(self, code: Code, text: str, reconnect_after_s: float = 0.0) -> None:
@@ -249,6 +258,13 @@ class Session:
         """
         return self._streams.get(stream.id) is not stream or self._streams.push(stream, data, now)
 
+    def send_room(self, stream: CoreStream) -> int:
+        """Returns how many bytes `send_data` takes before it asks the writer to wait; 0 or less when it waits already.
+
+        Whoever reads a socket for the stream should read no more at a time.
+        """
+        return self._streams.room(stream) if self._streams.get(stream.id) is stream else self.limits.send_queue_bytes
+
     def send_fin(self, stream: CoreStream, now: float) -> None:
         """Queues the end of our direction, behind the bytes that wait.
 
@@ -258,14 +274,14 @@ class Session:
         if self._streams.get(stream.id) is stream:
             self._streams.finish(stream, now)
 
-    def stop_sending(self, stream: CoreStream, code: Code) -> None:
+    def stop_sending(self, stream: CoreStream, code: Code, now: float) -> None:
         """Tells the peer that nobody reads this stream any more; bytes that come are dropped.
 
         Raises:
             LocalProtocolError: the stream is not connected yet.
         """
         if self._streams.get(stream.id) is stream:
-            self._streams.stop_sending(stream, code)
+            self._streams.stop_sending(stream, code, now)
 
     def take(self, stream: CoreStream) -> list[bytes]:
         """Returns everything that has arrived on a stream, in order, in chunks of up to 64 KiB."""
@@ -331,6 +347,8 @@ class Session:
     def next_timer(self) -> float | None:
         """Returns when `on_timer` must be called, on the session's clock; None when no call is needed."""
         due = self._streams.next_deadline_s
+        if self._streams.orphans.due_s is not None:
+            due = _sooner(due, self._streams.orphans.due_s)
         if self.link is Link.SUSPENDED:
             return _sooner(due, self._suspended_s + self.timing.resume_window_s)
         if self._liveness is None:
@@ -350,6 +368,8 @@ class Session:
     def on_timer(self, now: float) -> None:
         """Does what is due at `now`. Early and late calls are harmless."""
         self._streams.expire(now)
+        if self._streams.orphans.due_s is not None:
+            self._streams.end_orphans(now)
         if self.link is Link.SUSPENDED and now >= self._suspended_s + self.timing.resume_window_s:
             window_s = self.timing.resume_window_s
             self.close(SessionLost(f"the link did not come back within {window_s:.0f} s"))
@@ -380,6 +400,7 @@ class Session:
             self._inbox.last_received,
             self._egress.outbox.kept_bytes,
             self._budget.used_bytes,
+            self._budget.held_bytes,
             self._egress.pacer.statistics(),
         )
 

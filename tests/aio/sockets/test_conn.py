@@ -18,6 +18,7 @@ from tests.support.pki import Authority
 from tests.support.tls_client import TlsClient
 from tests.support.waits import eventually
 from tunnel.aio.sockets.conn import NO_CERTIFICATE, READ_BUFFER_BYTES, Conn, format_address
+from tunnel.aio.sockets.tcp import connect_tcp
 from tunnel.core.wire.errors import Code, StreamBusy, StreamClosed, StreamError, StreamReset
 
 T = TypeVar("T")
@@ -315,3 +316,34 @@ async def test_over_tls_a_cut_is_no_end(tmp_path: Path, cut: bool) -> None:
         got.append(error)
     assert isinstance(got[-1], StreamReset) if cut else got == [b"hello", b""]
     await conn.lost()
+
+
+async def test_a_paused_connection_reads_nothing_before_somebody_asks() -> None:
+    async def talks(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"x" * 1000)
+
+    server = await asyncio.start_server(talks, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    async with server:
+        conn = await connect_tcp(lambda: Conn(paused=True), host, port)
+        sock = conn.transport.get_extra_info("socket")
+        await eventually(lambda: len(socket_peek(sock)) == 1000)
+        await asyncio.sleep(0)
+        assert not conn._chunks
+        assert await conn.read() == b"x" * 1000
+        conn.reset()
+        other = await connect_tcp(lambda: Conn(paused=True), host, port)
+        sock = other.transport.get_extra_info("socket")
+        await eventually(lambda: len(socket_peek(sock)) == 1000)
+        assert other.detach().leftover == b""
+        assert not other.transport.is_reading()
+        other.reset()
+
+
+def socket_peek(sock: socket.socket) -> bytes:
+    """What waits in it; the socket of a transport is no whole one."""
+    with socket.socket(fileno=os.dup(sock.fileno())) as other:
+        try:
+            return other.recv(2000, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return b""

@@ -32,6 +32,7 @@ from tunnel.core.wire.target import TcpTarget
 
 TARGET = TcpTarget("127.0.0.1", 7)
 NO_HELLO = tunnel_pb2.Envelope(packet=tunnel_pb2.Packet(seq=1)).SerializeToString()
+OTHER = "box-8"
 KEY, OTHER_KEY = b"k" * 32, b"o" * 32
 
 
@@ -279,3 +280,25 @@ async def test_a_box_that_leaves_before_its_hello_leaves_nothing(server: Session
         carrier.close()
         await eventually(lambda: not server.cloud.server._carriers)
     assert server.registry.agents() == []
+
+
+async def test_where_memory_is_short_those_without_a_link_go_the_largest_first(server: SessionServer) -> None:
+    window_bytes = Limits().initial_window_bytes
+    memory = server.sessions.memory
+    card = server.cloud.authority.issue(uris=[f"spiffe://longline/agent/{OTHER}"])
+    async with RawBox(server) as small, RawBox(server, issued=card) as large:
+        for box, name, count in ((small, BOX, 1), (large, OTHER, 4)):
+            await box.connect()
+            for _ in range(count):
+                await opened(server, name)
+            box.carriers[-1].close()
+        lost = server.session(OTHER)
+        await eventually(lambda: not server.session(BOX).attached and not lost.attached)
+        assert not lost.closed.done(), "there is room"
+        memory.total_bytes = 5 * window_bytes
+        server.sessions._make_room()
+        await eventually(lambda: memory.used_bytes == window_bytes)
+        assert "memory was short" in str(lost.closed.result())
+        assert not server.session(BOX).closed.done()
+        assert (await small.connect()).resumed
+        assert not server.sessions._suspended

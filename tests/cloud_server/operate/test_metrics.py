@@ -25,6 +25,7 @@ from tunnel.aio.identity.validity import Validity
 from tunnel.aio.operate.audit import AuditLog
 from tunnel.aio.sessions.stream import Stream
 from tunnel.aio.sockets.handshake_fault import Cause
+from tunnel.core.streams.budget import Budget
 from tunnel.core.wire.errors import Code
 from tunnel.core.wire.target import TcpTarget
 
@@ -37,6 +38,7 @@ class _Links:
     links: Counter[str]
     lost: Counter[str]
     refused: Counter[str]
+    memory: Budget
 
 
 @dataclass
@@ -47,7 +49,8 @@ class _Config:
     loaded: datetime
 
 
-LINKS = _Links(Counter(new=5, resumed=3), Counter(LL3012=7), Counter(LL2015=1))
+MEMORY = Budget(total_bytes=1000, used_bytes=300, held_bytes=100)
+LINKS = _Links(Counter(new=5, resumed=3), Counter(LL3012=7), Counter(LL2015=1), MEMORY)
 CONFIG = _Config(4, "not TOML", ["tunnel.listen: changed"], END)
 
 
@@ -236,6 +239,9 @@ async def test_links_configuration_and_the_cluster(far: Far) -> None:
     assert now["longline_agents_refused_total{code=LL2015}"] == 1
     assert now["longline_handshakes_failed_total{listener=tunnel,reason=expired}"] == 2
     assert now["longline_handshakes_failed_total{listener=fleet,reason=ours_refused}"] == 1
+    assert now["longline_stream_memory_bytes{kind=windows}"] == 200
+    assert now["longline_stream_memory_bytes{kind=queues}"] == 100
+    assert now["longline_stream_memory_limit_bytes"] == 1000
     assert now["longline_config_generation"] == 4
     assert (now["longline_policy_generation"], now["longline_policy_fault"]) == (4, 1)
     assert (now["longline_config_fault"], now["longline_config_needs_restart"]) == (1, 1)

@@ -22,8 +22,8 @@ def test_thousands_who_stall_leave_room_to_grow() -> None:
     budget = Budget(total_bytes=64 * MIB)
     for _ in range(1000):
         budget.initial_window(256 * KIB, 4 * KIB)
-    assert budget.try_grow(8 * MIB)
-    assert budget.try_grow(8 * MIB)
+    assert budget.try_grow(8 * MIB, proven=True)
+    assert budget.try_grow(4 * MIB, proven=True)
 
 
 def test_nothing_is_given_when_all_is_gone() -> None:
@@ -34,13 +34,24 @@ def test_nothing_is_given_when_all_is_gone() -> None:
     assert Budget(total_bytes=0).initial_window(8, 1) == 0
 
 
-def test_growth_leaves_as_much_again_above_the_eighth_for_those_to_come() -> None:
+def test_the_last_quarter_is_for_those_that_are_proven_to_read() -> None:
+    process = Budget(total_bytes=80)
+    budget = Budget(total_bytes=800, parent=process)
+    assert not budget.try_grow(1, proven=False), "the process has less than a quarter of the session's"
+    budget = Budget(total_bytes=80, parent=process)
+    assert budget.try_grow(30, proven=False)
+    assert budget.try_grow(10, proven=False)
+    assert not budget.try_grow(1, proven=False)
+    assert budget.try_grow(10, proven=True)
+
+
+def test_growth_leaves_as_much_again_above_the_quarter_for_those_to_come() -> None:
     budget = Budget(total_bytes=80)
-    assert not budget.try_grow(36)
-    assert budget.try_grow(35)
-    assert budget.used_bytes == 35
-    assert not budget.try_grow(18)
-    assert budget.try_grow(17)
+    assert not budget.try_grow(31, proven=True)
+    assert budget.try_grow(30, proven=True)
+    assert budget.used_bytes == 30
+    assert not budget.try_grow(16, proven=True)
+    assert budget.try_grow(15, proven=True)
 
 
 def test_those_who_grew_before_they_stalled_keep_nobody_out() -> None:
@@ -48,7 +59,7 @@ def test_those_who_grew_before_they_stalled_keep_nobody_out() -> None:
     budget = Budget(total_bytes=64 * MIB, parent=process)
     for _ in range(1000):
         window = budget.initial_window(256 * KIB, 4 * KIB)
-        while window < 16 * MIB and budget.try_grow(window):
+        while window < 16 * MIB and budget.try_grow(window, proven=True):
             window *= 2
     assert all(budget.initial_window(256 * KIB, 4 * KIB) for _ in range(1000))
 
@@ -71,8 +82,24 @@ def test_the_process_keeps_its_parts_too() -> None:
     process = Budget(total_bytes=256 * KIB)
     session = Budget(total_bytes=64 * MIB, parent=process)
     assert session.initial_window(256 * KIB, 1) == 3 * KIB
-    assert not session.try_grow(111 * KIB)
-    assert session.try_grow(110 * KIB)
+    assert not session.try_grow(95 * KIB, proven=True)
+    assert session.try_grow(94 * KIB, proven=True)
+    assert session.rooms() == process.rooms() == (95 * KIB, 32 * KIB)
+
+
+def test_what_is_held_takes_the_room_of_queues_before_that_of_windows() -> None:
+    process = Budget(total_bytes=80 * MIB)
+    budget = Budget(total_bytes=80 * MIB, parent=process)
+    budget.hold(20 * MIB)
+    assert (budget.held_bytes, process.held_bytes, process.used_bytes) == (20 * MIB,) * 3
+    assert budget.rooms() == (40 * MIB, -10 * MIB)
+    assert budget.initial_window(256 * KIB, 4 * KIB) == 256 * KIB, "what is in flight costs newcomers nothing"
+    budget.hold(40 * MIB)
+    assert not budget.try_grow(1, proven=True)
+    assert budget.initial_window(256 * KIB, 4 * KIB) == 4 * KIB
+    budget.hold(-60 * MIB)
+    assert process.held_bytes == 0
+    assert process.used_bytes == 260 * KIB
 
 
 @given(st.lists(st.tuples(st.sampled_from(["new", "grow", "close"]), st.integers(1, 500)), max_size=60))
@@ -83,7 +110,7 @@ def test_never_more_than_the_total(steps: list[tuple[str, int]]) -> None:
     for what, count in steps:
         if what == "new":
             held.append(budget.initial_window(count, min(count, 50)))
-        elif what == "grow" and budget.try_grow(count):
+        elif what == "grow" and budget.try_grow(count, proven=True):
             held.append(count)
         elif what == "close" and held:
             budget.release(held.pop())

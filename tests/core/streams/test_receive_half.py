@@ -20,13 +20,15 @@ def _half(window_bytes: int = 100) -> ReceiveHalf:
     return half
 
 
-def test_it_is_done_when_the_end_has_come_and_all_before_it_was_taken() -> None:
+def test_it_is_done_when_the_end_has_come_and_all_before_it_was_consumed() -> None:
     half = _half()
     half.push(b"12")
     half.push(b"3")
     half.finish()
     assert (half.more_may_come, half.done) == (False, False)
     assert half.take() == [b"12", b"3"]
+    assert not half.done, "whoever took it may hold it for long"
+    half.window.consume(3, 0.0, 0.1)
     assert half.done
 
 

@@ -16,8 +16,11 @@ from hypothesis import strategies as st
 
 from tunnel.core.streams.budget import Budget
 from tunnel.core.streams.scheduler import (
+    CONTROL_FRAME_BYTES,
     HOLD_S,
     LEAST_CUT_BYTES,
+    MAX_CONTROL_BYTES,
+    MAX_SENT_FRAMES,
     PACKET_OVERHEAD_BYTES,
     TURN_OVERHEAD_BYTES,
     Scheduler,
@@ -232,12 +235,12 @@ def test_packet_holds_no_more_frames_than_allowed() -> None:
     counts = []
     while frames := _take(scheduler, 1 << 20):
         counts.append(len(frames))
-    assert max(counts) <= MAX_FRAMES
+    assert max(counts) <= MAX_SENT_FRAMES
     assert sum(counts) == 4 * MAX_FRAMES
     scheduler.control.extend(f.Reset(1, Code.CANCELLED) for _ in range(MAX_FRAMES + 1))
     for one in range(10):
         scheduler.add_credit(one, 1)
-    assert len(_take(scheduler, 1 << 20)) == MAX_FRAMES
+    assert len(_take(scheduler, 1 << 20)) == MAX_CONTROL_BYTES // CONTROL_FRAME_BYTES
 
 
 big = st.integers(MAX_OFFSET - 100, MAX_OFFSET - 1)

@@ -34,7 +34,7 @@ def test_it_has_finished_when_both_halves_have(*, receive_first: bool) -> None:
     def end_receiving() -> None:
         stream.receive.push(b"12")
         stream.receive.finish()
-        stream.receive.take()
+        stream.receive.window.consume(2, 0.0, 0.1)
 
     def end_sending() -> None:
         stream.send.finish()

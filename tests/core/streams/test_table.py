@@ -97,10 +97,12 @@ def test_half_close_echo() -> None:
     pair.transfer()
     assert pair.agent.events() == [ev.StreamReadable(local.id), ev.StreamFinished(local.id)]
     assert pair.agent.session.take(remote) == [b"question"]
+    pair.agent.session.consumed(remote, 8, pair.now)
     pair.agent.session.send_data(remote, b"answer", pair.now)
     pair.agent.session.send_fin(remote, pair.now)
     pair.pass_time(0.01)
     assert pair.server.session.take(local) == [b"answer"]
+    pair.server.session.consumed(local, 6, pair.now)
     assert pair.server.events()[-1] == ev.StreamEnded(local.id, None)
     assert pair.agent.events() == [ev.StreamEnded(local.id, None)]
 
@@ -164,8 +166,8 @@ def test_nobody_reads_any_more() -> None:
     local, remote = pair.open()
     pair.server.session.send_data(local, b"x" * 300_000, pair.now)
     pair.transfer()
-    pair.agent.session.stop_sending(remote, Code.CANCELLED)
-    pair.agent.session.stop_sending(remote, Code.CANCELLED)
+    pair.agent.session.stop_sending(remote, Code.CANCELLED, pair.now)
+    pair.agent.session.stop_sending(remote, Code.CANCELLED, pair.now)
     kinds = [frame.WhichOneof("kind") for packet in pair.transfer() for frame in packet.frames]
     assert kinds == ["stop_sending", "fin"]
     assert pair.agent.session.take(remote) == []
@@ -180,7 +182,7 @@ def test_nobody_reads_any_more() -> None:
 def test_bytes_that_cross_stop_sending_are_dropped() -> None:
     pair = Pair()
     local, remote = pair.open()
-    pair.agent.session.stop_sending(remote, Code.CANCELLED)
+    pair.agent.session.stop_sending(remote, Code.CANCELLED, pair.now)
     pair.server.session.send_data(local, b"x" * 5000, pair.now)
     pair.deliver(pair.agent, pair.send(pair.server))
     assert pair.agent.events() == []
@@ -193,11 +195,11 @@ def test_stop_sending_crosses_the_end() -> None:
     local, remote = pair.open()
     pair.server.session.send_fin(local, pair.now)
     fin = pair.send(pair.server)
-    pair.agent.session.stop_sending(remote, Code.CANCELLED)
+    pair.agent.session.stop_sending(remote, Code.CANCELLED, pair.now)
     pair.deliver(pair.server, pair.send(pair.agent))
     pair.deliver(pair.agent, fin)
     pair.transfer()
-    pair.agent.session.stop_sending(remote, Code.CANCELLED)
+    pair.agent.session.stop_sending(remote, Code.CANCELLED, pair.now)
     assert pair.transfer() == []
 
 
@@ -205,10 +207,15 @@ def test_writer_waits_at_a_full_queue_and_is_told_when_half_is_gone() -> None:
     pair = Pair()
     local, remote = pair.open()
     session = pair.server.session
-    assert session.send_data(local, b"x" * 300 * KIB, pair.now)
-    assert not session.send_data(local, b"x" * 300 * KIB, pair.now)
+    assert session.send_data(local, b"x" * 256 * KIB, pair.now)
+    assert session.send_room(local) == 32 * KIB
+    assert not session.send_data(local, b"x" * 64 * KIB, pair.now)
+    assert session.send_room(local) < 0
     pair.transfer()
-    assert ev.StreamWritable(local.id) not in pair.server.events()
+    pair.server.events()
+    assert not session.send_data(local, b"x", pair.now), "nobody reads, and more than a little waits for that"
+    pair.transfer()
+    assert pair.server.events() == []
     pair.agent.session.consumed(remote, sum(map(len, pair.agent.session.take(remote))), pair.now)
     pair.transfer()
     assert pair.server.events() == [ev.StreamWritable(local.id)]
@@ -220,24 +227,32 @@ def test_writer_that_waits_is_told_when_nobody_reads_any_more() -> None:
     assert not pair.server.session.send_data(local, b"x" * 600 * KIB, pair.now)
     pair.transfer()
     pair.server.events()
-    pair.agent.session.stop_sending(remote, Code.CANCELLED)
+    pair.agent.session.stop_sending(remote, Code.CANCELLED, pair.now)
     pair.transfer()
     assert pair.server.events() == [ev.StreamWritable(local.id)]
 
 
-def test_many_streams_share_the_memory_for_sending() -> None:
-    limits = Limits(send_queue_bytes=1000, min_send_queue_bytes=100, session_send_queue_bytes=5000)
+def test_streams_that_are_ready_share_what_the_link_takes() -> None:
+    limits = Limits(
+        send_queue_bytes=1000,
+        min_send_queue_bytes=100,
+        session_send_queue_bytes=5000,
+        min_session_send_queue_bytes=5000,
+    )
     pair = Pair(server_limits=limits)
-    local, _ = pair.open()
-    assert pair.server.session.send_data(local, b"x" * 999, pair.now)
-    for _ in range(9):
-        pair.open()
-    assert not pair.server.session.send_data(local, b"x" * 500, pair.now)
-    for _ in range(90):
-        pair.open()
-    last, _ = pair.open()
-    assert pair.server.session.send_data(last, b"x" * 99, pair.now)
-    assert not pair.server.session.send_data(last, b"x", pair.now)
+    session = pair.server.session
+    streams = [pair.open()[0] for _ in range(100)]
+    assert session.send_data(streams[0], b"x" * 999, pair.now)
+    assert session.send_room(streams[1]) == 1000, "those that say nothing take nothing"
+    for stream in streams[1:9]:
+        session.send_data(stream, b"x" * 10, pair.now)
+    assert not session.send_data(streams[0], b"x", pair.now)
+    for stream in streams[9:]:
+        session.send_data(stream, b"x", pair.now)
+    assert session.send_data(streams[50], b"x" * 98, pair.now)
+    assert not session.send_data(streams[50], b"x", pair.now)
+    session.reset_stream(streams[50], Code.CANCELLED)
+    assert session.send_room(streams[50]) == 1000, "what is written to it is dropped"
 
 
 def test_openings_end_at_their_deadlines_in_order() -> None:
@@ -322,7 +337,7 @@ def test_our_own_faults_are_told_apart() -> None:
         with pytest.raises(LocalProtocolError):
             session.send_fin(stream, pair.now)
         with pytest.raises(LocalProtocolError):
-            session.stop_sending(stream, Code.CANCELLED)
+            session.stop_sending(stream, Code.CANCELLED, pair.now)
     with pytest.raises(LocalProtocolError, match="opened by this side"):
         pair.server.session.accept_stream(opening, pair.now)
     pair.agent.session.accept_stream(asked, pair.now)

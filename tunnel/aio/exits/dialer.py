@@ -128,9 +128,14 @@ def _start(where: TcpTarget) -> asyncio.Task[Conn]:
     return asyncio.get_running_loop().create_task(_connect(where), name=f"dial {where}")
 
 
+def _paused() -> Conn:
+    return Conn(paused=True)
+
+
 async def _connect(where: TcpTarget) -> Conn:
     try:
-        conn = await connect_tcp(Conn, where.host, where.port)
+        # What a target sends at once waits in its socket until the stream has room for it.
+        conn = await connect_tcp(_paused, where.host, where.port)
     except OSError as error:
         raise _Failed(where, error.errno or errno.EHOSTUNREACH) from error
     if _is_its_own_peer(conn):

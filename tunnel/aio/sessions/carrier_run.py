@@ -138,6 +138,7 @@ class CarrierRun:
                 if driver.frame_log is not None:
                     driver.frame_log.received(message)
                 driver.core.receive_message(self._generation, message, driver.now())
+                message = b""  # it may be half a MiB, and the next one may be long in coming
                 driver.kick()
                 pause_s = driver.core.read_at_s - driver.now()
                 if pause_s > 0.0:
@@ -232,7 +233,8 @@ class CarrierRun:
         else:
             log.error("the other side broke the protocol", code=error.fault.code, reason=str(error))
             self.last_words = encode_refusal(SessionRefused(str(error), error.code, fault=error.fault))
-        self._driver.close(error)
+        # It is kept for as long as anybody asks why the session ended, and its traceback has the message in it.
+        self._driver.close(error.with_traceback(None))
 
     def _break_down(self, fault: Exception) -> None:
         """Ends the session here and at the peer, since our own code failed: nobody knows what state it left."""

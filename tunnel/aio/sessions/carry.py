@@ -36,4 +36,6 @@ async def carry(stream: Stream, conn: Conn, answer: Answer | None = None, *, sen
             stream.reset(Code.CONNECTION_RESET, "the client left before it was answered")
         conn.reset()
         raise
-    return await splice(stream, detached._replace(leftover=behind + detached.leftover))
+    splicing = splice(stream, detached._replace(leftover=behind + detached.leftover))
+    del behind, detached  # they may hold 64 KiB each, and this call lasts as long as the connection
+    return await splicing

@@ -29,7 +29,9 @@ from tunnel.core.wire.faults import BUG
 from tunnel.core.wire.limits import CHUNK_BYTES
 
 READ_BYTES = 4 * CHUNK_BYTES
-"""The bytes of one read of a socket: four frames."""
+"""The most bytes of one read of a socket: four frames."""
+LEAST_READ_BYTES = 512
+"""The least: where memory is short, thousands of streams have room for a little each."""
 LINGER_S = 10.0
 """Seconds that a socket may read what it was sent while its own bytes are thrown away."""
 LINGER_BYTES = 4 * 1024 * 1024
@@ -68,6 +70,7 @@ async def splice(stream: Stream, detached: Detached) -> SpliceResult:
     joint = _Joint(stream, detached.transport)
     try:
         joint.start(detached.leftover, at_eof=detached.at_eof)
+        del detached  # up to 64 KiB that are counted in the stream's queue, and would stay with this call for its life
         await asyncio.shield(joint.done)
     except asyncio.CancelledError:
         joint.cut(Code.SHUTTING_DOWN, "the daemon is stopping")
@@ -169,8 +172,9 @@ class _Joint(asyncio.BufferedProtocol):
     # From the socket
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the event loop's signature
-        """Returns the buffer for the next read."""
-        return _buffer
+        """Returns the buffer for the next read, which is no longer than what the stream has room for."""
+        room = READ_BYTES if self._stream_ended else self._stream.room_nowait()
+        return _buffer if room >= READ_BYTES else _buffer[: max(room, LEAST_READ_BYTES)]
 
     def buffer_updated(self, nbytes: int) -> None:
         """Queues what was read, in frames, before the buffer is used again."""
@@ -358,8 +362,11 @@ class _Joint(asyncio.BufferedProtocol):
             return
         if _has_gone(self._transport, after_eof=self._socket_eof):
             self._transport.abort()
-        else:
-            self._watch()
+            return
+        if not self._socket_eof and _has_gone(self._transport, after_eof=True):
+            # A unix socket that was closed, with bytes of its that the stream has no room for yet.
+            self._stream.stop_reading_nowait()
+        self._watch()
 
     def _finish(self, reason: str, text: str) -> None:
         self.end = _End(reason, text)

@@ -223,6 +223,10 @@ class Stream:
         self._driver.kick()
         return more
 
+    def room_nowait(self) -> int:
+        """Returns how many bytes `send_nowait` takes before it asks the caller to stop; 0 or less: it has asked."""
+        return self._driver.core.send_room(self._core)
+
     def send_eof_nowait(self) -> None:
         """Finishes this direction behind what was queued."""
         self._driver.core.send_fin(self._core, self.now())
@@ -234,18 +238,22 @@ class Stream:
             return
         core = self._driver.core
         core.send_fin(self._core, self.now())
-        if not self._eof:
-            core.stop_sending(self._core, Code.CANCELLED)
+        core.stop_sending(self._core, Code.CANCELLED, self.now())
         self._chunks.clear()
-        core.take(self._core)
         self._eof = True
         self._driver.kick()
+
+    def stop_reading_nowait(self) -> None:
+        """Says that nobody reads any more, and drops what still comes; the other direction goes on."""
+        if not self._ended:
+            self._driver.core.stop_sending(self._core, Code.CANCELLED, self.now())
+            self._driver.kick()
 
     def receive_nowait(self) -> list[bytes]:
         """Returns everything that arrived, in order, in chunks of up to 64 KiB; grants no credit.
 
-        These may be the last bytes, after which the stream has ended: the sink is told only at `consumed`, so that its
-        owner has them in hand before it hears of the end.
+        The stream does not end before they are `consumed`, so that its owner has the last in hand when it hears of the
+        end.
         """
         chunks = [*self._chunks, *self._driver.core.take(self._core)]
         self._chunks.clear()

@@ -72,8 +72,11 @@ class Detached(NamedTuple):
 class Conn(asyncio.Protocol):
     """One connection, which reads and writes as `Duplex` says."""
 
-    def __init__(self, on_made: Callable[[Conn], None] | None = None) -> None:
-        """`on_made` is called when the connection is up (after the TLS handshake)."""
+    def __init__(self, on_made: Callable[[Conn], None] | None = None, *, paused: bool = False) -> None:
+        """`on_made` is called when the connection is up (after the TLS handshake).
+
+        With `paused` nothing is read from the socket before somebody reads here, or takes it over.
+        """
         self._on_made = on_made
         self._transport: asyncio.Transport | None = None
         self._chunks: deque[bytes] = deque()
@@ -84,7 +87,7 @@ class Conn(asyncio.Protocol):
         self._reader: asyncio.Future[None] | None = None
         self._writer: asyncio.Future[None] | None = None
         self._write_paused = False
-        self._read_paused = False
+        self._read_paused = paused
         self._in_order = False
         """Whether this side closes it behind its last word, so that there is no reset."""
         self._closed = asyncio.get_running_loop().create_future()
@@ -150,6 +153,9 @@ class Conn(asyncio.Protocol):
                 return b""
             if self._reader is not None:
                 raise StreamBusy("another task reads this connection")
+            if self._read_paused:
+                self._read_paused = False
+                self.transport.resume_reading()
             self._reader = asyncio.get_running_loop().create_future()
             try:
                 await self._reader
@@ -242,8 +248,8 @@ class Conn(asyncio.Protocol):
         """
         if self._error is not None:
             raise self._error
-        if not self._read_paused and not self._eof:
-            self.transport.pause_reading()
+        if not self._eof:
+            self.transport.pause_reading()  # also where it is paused: a splice depends on it
         leftover = b"".join(self._chunks)
         self._chunks.clear()
         self.settled = True
@@ -266,14 +272,22 @@ class Conn(asyncio.Protocol):
         self._transport = transport  # type: ignore[assignment]
         self.peer = _peer(self.transport)
         _tune(self.transport)
+        if self._read_paused:
+            # Event loops begin to read behind this call, whatever was said in it.
+            asyncio.get_running_loop().call_soon(self._begin_paused)
         if self._on_made is not None:
             self._on_made(self)
+
+    def _begin_paused(self) -> None:
+        if self._read_paused and not self.transport.is_closing():
+            self.transport.pause_reading()
 
     def data_received(self, data: bytes) -> None:
         """Keeps bytes that came for the reader, and pauses reading when there are many."""
         self._chunks.append(data)
         self._buffered += len(data)
-        if self._buffered > READ_BUFFER_BYTES and not self._read_paused:
+        if self._buffered > READ_BUFFER_BYTES or self._read_paused:
+            # One that was to begin paused may have read once: uvloop does before its next turn.
             self._read_paused = True
             self.transport.pause_reading()
         self._wake_reader()

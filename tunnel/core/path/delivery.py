@@ -17,6 +17,8 @@ ACK_AT_BYTES = 1400
 """Packets that have less than this together wait as a single one does: what opens and ends streams needs no ack of its
 own, while nothing that is paced by acks comes in packets so small.
 """
+KEPT_PACKET_BYTES = 300
+"""What Python adds to a packet that is kept: the objects around its bytes."""
 
 
 def clock_us(now: float) -> int:
@@ -44,23 +46,24 @@ class Outbox:
     sent on this carrier, the rest is still to be sent on it.
     """
 
-    __slots__ = ("_kept", "_sent", "acked", "in_flight_bytes", "last_seq")
+    __slots__ = ("_kept", "_sent", "acked", "in_flight_bytes", "kept_bytes", "last_seq")
 
     def __init__(self) -> None:
         self.last_seq = 0
         self.acked = 0
         self.in_flight_bytes = 0
         """Bytes sent on this carrier and not acknowledged."""
+        self.kept_bytes = 0
+        """How many bytes of packets are held because they may have to be sent again."""
         # No deque: an empty one takes 600 bytes, and each of thousands of idle sessions has an outbox.
         self._kept: dict[int, SentPacket] = {}
         self._sent = 0
         """Newest packet that was sent on this carrier, or that its peer had before."""
 
     @property
-    def kept_bytes(self) -> int:
-        """Returns how many bytes of packets are held because they may have to be sent again."""
-        again = range(self._sent + 1, self.last_seq + 1)
-        return self.in_flight_bytes + sum(len(self._kept[seq].message) for seq in again)
+    def held_bytes(self) -> int:
+        """Returns how much memory the kept packets take."""
+        return self.kept_bytes + KEPT_PACKET_BYTES * (self.last_seq - self.acked)
 
     @property
     def unacked_packets(self) -> int:
@@ -83,6 +86,7 @@ class Outbox:
     def sent(self, seq: int, message: bytes, now: float) -> None:
         """Keeps a packet that goes out now."""
         self.in_flight_bytes += len(message)
+        self.kept_bytes += len(message)
         self._kept[seq] = SentPacket(seq, message, now, self.in_flight_bytes)
         self._sent = seq
 
@@ -106,9 +110,11 @@ class Outbox:
         if seq > self._sent:
             raise RemoteProtocolError(f"ack {seq}, but only {self._sent} was sent")
         packet = None
+        before = self.in_flight_bytes
         for covered in range(self.acked + 1, seq + 1):
             packet = self._kept.pop(covered)
             self.in_flight_bytes -= len(packet.message)
+        self.kept_bytes -= before - self.in_flight_bytes
         self.acked = seq
         return packet
 
@@ -124,7 +130,7 @@ class Outbox:
     def restart(self, peer_received: int) -> None:
         """Begins on a new carrier: drops what the peer has, and queues the rest to be sent again."""
         for seq in range(self.acked + 1, peer_received + 1):
-            del self._kept[seq]
+            self.kept_bytes -= len(self._kept.pop(seq).message)
         self.acked = self._sent = peer_received
         self.in_flight_bytes = 0
 
@@ -132,7 +138,7 @@ class Outbox:
         """Drops every packet: the session is over, and nothing will be sent again."""
         self._kept.clear()
         self.acked = self._sent = self.last_seq
-        self.in_flight_bytes = 0
+        self.in_flight_bytes = self.kept_bytes = 0
 
 
 class Inbox:

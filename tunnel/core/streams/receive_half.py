@@ -48,8 +48,9 @@ RECEIVE: dict[tuple[Receive, ReceiveInput], Receive] = {
 class ReceiveHalf:
     """The bytes of one stream that arrived.
 
-    It finishes when FIN was received and everything before it was taken, or dropped since nobody reads any more. A
-    reset of the stream, by either side, finishes it from any state; then the stream is forgotten, and this with it.
+    It finishes when FIN was received and everything before it was consumed, or dropped since nobody reads any more:
+    what a slow socket has yet to take is held, and counted, until then. A reset of the stream, by either side, finishes
+    it from any state; then the stream is forgotten, and this with it.
     """
 
     __slots__ = ("_small_run", "chunks", "queued", "state", "stopped", "window")
@@ -72,8 +73,13 @@ class ReceiveHalf:
 
     @property
     def done(self) -> bool:
-        """Returns whether FIN has come and nothing waits for the reader."""
-        return self.state is Receive.FIN_RECEIVED and self.queued == 0
+        """Returns whether FIN has come and the reader is done with all that came before it."""
+        return self.state is Receive.FIN_RECEIVED and (self.stopped or self.waiting_bytes == 0)
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Returns how many bytes the reader has not consumed, whether it took them or not."""
+        return self.window.received - self.window.consumed
 
     def open_up(self) -> None:
         """Opens this half: ACCEPT was sent or received.

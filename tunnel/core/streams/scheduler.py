@@ -14,7 +14,7 @@ from collections import deque
 from tunnel.core.streams.stream import CoreStream
 from tunnel.core.wire import frames as f
 from tunnel.core.wire.codec import FRAME_OVERHEAD_BYTES
-from tunnel.core.wire.limits import MAX_FRAMES
+from tunnel.core.wire.limits import KIB
 
 CONTROL_FRAME_BYTES = 56
 """The most bytes that a control frame without texts adds to a packet: OPEN with every number at its longest."""
@@ -25,6 +25,11 @@ PACKET_OVERHEAD_BYTES = 32
 FIN_FRAME_BYTES = 16
 TURN_OVERHEAD_BYTES = FRAME_OVERHEAD_BYTES + FIN_FRAME_BYTES
 """The most bytes that a turn of one stream adds to its data."""
+MAX_SENT_FRAMES = 512
+MAX_CONTROL_BYTES = 24 * KIB
+"""The most frames that a packet is given, and bytes of control frames. Together with what frames of DATA and FIN add,
+TURN_OVERHEAD_BYTES each, that is 44 KiB beside data; a peer takes 64 (PROTO 2.6).
+"""
 LEAST_CUT_BYTES = 512
 """No frame is cut shorter to fill up a packet or a turn: to cut is to copy both parts, and the rest may go alone."""
 HOLD_S = 0.001
@@ -46,6 +51,8 @@ class Scheduler:
         self._credits: dict[int, int] = {}
         self._interactive: deque[CoreStream] = deque()
         self._bulk: deque[CoreStream] = deque()
+        self.taken_bytes = 0
+        """How many bytes of streams' queues the last packet has."""
 
     @property
     def control_frames(self) -> int:
@@ -71,6 +78,11 @@ class Scheduler:
     def has_bulk(self) -> bool:
         """Returns whether a bulk stream has something to send."""
         return bool(self._bulk)
+
+    @property
+    def ready_streams(self) -> int:
+        """Returns how many streams have something to send."""
+        return len(self._interactive) + len(self._bulk)
 
     def hold(self, frame: f.Frame, now: float) -> None:
         """Queues a control frame that goes with the next packet. Within HOLD_S, no packet need be made for it alone."""
@@ -119,6 +131,7 @@ class Scheduler:
         the pacer holds back are left waiting.
         """
         frames: list[f.Frame] = []
+        self.taken_bytes = 0
         room = room_bytes - PACKET_OVERHEAD_BYTES
         turn = room - TURN_OVERHEAD_BYTES
         frame = min(max_data_bytes, turn)
@@ -132,7 +145,9 @@ class Scheduler:
     def _take_control(self, frames: list[f.Frame], room: int) -> int:
         if self._held:
             self._release()
-        while self.control and len(frames) < MAX_FRAMES:
+        kept_free = max(0, room - MAX_CONTROL_BYTES)
+        room -= kept_free
+        while self.control and len(frames) < MAX_SENT_FRAMES:
             first = self.control[0]
             if self._given_up and type(first) is f.Open and first.stream_id in self._given_up:
                 self._given_up.remove(first.stream_id)
@@ -143,11 +158,11 @@ class Scheduler:
                 return 0
             frames.append(self.control.popleft())
             room -= size
-        while self._credits and room >= CONTROL_FRAME_BYTES and len(frames) < MAX_FRAMES:
+        while self._credits and room >= CONTROL_FRAME_BYTES and len(frames) < MAX_SENT_FRAMES:
             stream_id = next(iter(self._credits))
             frames.append(f.Credit(stream_id, self._credits.pop(stream_id)))
             room -= CONTROL_FRAME_BYTES
-        return room
+        return room + kept_free
 
     def _release(self) -> None:
         """Queues the held frames ahead of all that was queued for their streams since."""
@@ -162,7 +177,7 @@ class Scheduler:
 
         A turn that the packet's room cut short goes on in the next packet.
         """
-        while queue and room > TURN_OVERHEAD_BYTES and len(frames) + 1 < MAX_FRAMES:
+        while queue and room > TURN_OVERHEAD_BYTES and len(frames) + 1 < MAX_SENT_FRAMES:
             stream = queue[0]
             half = stream.send
             if queue is self._interactive and not half.interactive(now):
@@ -179,6 +194,7 @@ class Scheduler:
                 count = len(data)
                 frames.append(f.Data(stream.id, data))
                 half.deficit -= count
+                self.taken_bytes += count
             room -= count + TURN_OVERHEAD_BYTES
             self._after_turn(queue, stream, frames)
         return room

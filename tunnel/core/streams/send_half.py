@@ -83,7 +83,7 @@ class SendHalf:
 
     __slots__ = (
         "_recent_bytes", "_recent_s", "_small_run", "chunks", "credit", "deficit", "fin_seq", "full", "hint", "offset",
-        "queued", "scheduled", "state",
+        "queued", "resume_bytes", "scheduled", "state",
     )  # fmt: skip
 
     def __init__(self, hint: TrafficClass) -> None:
@@ -99,6 +99,8 @@ class SendHalf:
         """How many bytes may go out in all, those that went out included."""
         self.full = False
         """Whether the writer was asked to wait, and was not told to go on."""
+        self.resume_bytes = 0
+        """How many bytes may be left when a writer that waits is told to go on."""
         self.fin_seq = 0
         """The number of the packet that carries FIN; 0 before there is one."""
         # The scheduler's own two: what this stream may still send in its turn, and whether it stands in a queue.
@@ -136,17 +138,19 @@ class SendHalf:
         """
         self.state = step_local(SEND, self.state, SendInput.ACCEPTED)
 
-    def push(self, data: bytes) -> None:
-        """Queues bytes. After a STOP_SENDING or a finish they are dropped: nobody wants them.
+    def push(self, data: bytes) -> int:
+        """Queues bytes and returns how many. After a STOP_SENDING or a finish they are dropped: nobody wants them.
 
         Raises:
             LocalProtocolError: the stream is not connected yet.
         """
-        if self.state in (Send.OPENING, Send.OPEN):
-            self.state = step_local(SEND, self.state, SendInput.DATA)
-            if data:
-                self._small_run = append_chunk(self.chunks, data, self._small_run)
-                self.queued += len(data)
+        if self.state not in (Send.OPENING, Send.OPEN):
+            return 0
+        self.state = step_local(SEND, self.state, SendInput.DATA)
+        if data:
+            self._small_run = append_chunk(self.chunks, data, self._small_run)
+            self.queued += len(data)
+        return len(data)
 
     def finish(self) -> None:
         """Queues the end of this direction. It may be called twice, and after the peer asked us to stop.
@@ -157,14 +161,14 @@ class SendHalf:
         if self.state in (Send.OPENING, Send.OPEN):
             self.state = step_local(SEND, self.state, SendInput.FIN)
 
-    def stop(self) -> None:
-        """Takes the peer's STOP_SENDING: drops what waits, and lets FIN go out.
+    def stop(self) -> int:
+        """Takes the peer's STOP_SENDING: drops what waits and returns how many bytes, and lets FIN go out.
 
         Raises:
             RemoteProtocolError: the stream is not connected yet.
         """
         self.state = step_remote(SEND, self.state, SendInput.STOP)
-        self.drop()
+        return self.drop()
 
     def end_taken(self) -> None:
         """Notes that FIN goes out: nothing waits before it.
@@ -190,15 +194,18 @@ class SendHalf:
         self.state = step_local(SEND, self.state, SendInput.FIN_ACKED)
 
     def has_room(self, limit_bytes: int) -> bool:
-        """Returns whether fewer than `limit_bytes` wait, so that the writer may go on; if not, `drained` tells when."""
+        """Returns whether fewer than `limit_bytes` wait, so that the writer may go on; if not, `drained` tells when
+        half of them are gone.
+        """
         if self.queued < limit_bytes:
             return True
         self.full = True
+        self.resume_bytes = limit_bytes // 2
         return False
 
-    def drained(self, bound_bytes: int) -> bool:
-        """Returns True once when a writer waits and no more than `bound_bytes` are left, so that it is to go on."""
-        if not self.full or self.queued > bound_bytes:
+    def drained(self) -> bool:
+        """Returns True once when a writer waits and no more than `resume_bytes` are left, so that it is to go on."""
+        if not self.full or self.queued > self.resume_bytes:
             return False
         self.full = False
         return True
@@ -231,21 +238,25 @@ class SendHalf:
             return bytes(head)
         if len(head) > count:
             view = memoryview(head)
-            self.chunks[0] = view[count:]
+            self.chunks[0] = self._rest(view, count)
             return bytes(view[:count])
         return self._join(count)
 
     def interactive(self, now: float) -> bool:
-        """Returns whether the stream goes before bulk: little was sent lately, and little waits."""
-        if self.hint is TrafficClass.BULK:
+        """Returns whether the stream goes before bulk: little was sent lately, and little waits.
+
+        Where memory is short little waits of every stream. Then one whose writer waits has more.
+        """
+        if self.hint is TrafficClass.BULK or (self.full and self.hint is TrafficClass.AUTO):
             return False
         bound = INTERACTIVE_HINT_BYTES if self.hint is TrafficClass.INTERACTIVE else INTERACTIVE_BYTES
         return self.queued + self._decayed(now) <= bound
 
-    def drop(self) -> None:
-        """Drops the bytes that wait."""
+    def drop(self) -> int:
+        """Drops the bytes that wait and returns how many."""
         self.chunks.clear()
-        self.queued = 0
+        count, self.queued = self.queued, 0
+        return count
 
     def _join(self, count: int) -> bytes:
         parts: list[Chunk] = []
@@ -253,11 +264,18 @@ class SendHalf:
             head = self.chunks.popleft()
             if len(head) > count:
                 view = memoryview(head)
-                self.chunks.appendleft(view[count:])
+                self.chunks.appendleft(self._rest(view, count))
                 head = view[:count]
             parts.append(head)
             count -= len(head)
         return b"".join(parts)
+
+    def _rest(self, view: memoryview, start: int) -> Chunk:
+        """Returns what is left of a chunk from `start` on.
+
+        If it has to wait for credit it is copied, since it may wait long, and a view holds the memory of all of it.
+        """
+        return view[start:] if self.ready_bytes > 0 else bytes(view[start:])
 
     def _decayed(self, now: float) -> float:
         return self._recent_bytes * math.exp2((self._recent_s - now) / RECENT_HALF_LIFE_S)

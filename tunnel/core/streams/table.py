@@ -14,6 +14,7 @@ from itertools import takewhile
 from tunnel.core import events as ev
 from tunnel.core.path.allowance import Allowance
 from tunnel.core.streams.budget import Budget
+from tunnel.core.streams.orphans import Orphans
 from tunnel.core.streams.scheduler import Scheduler
 from tunnel.core.streams.stream import CoreStream
 from tunnel.core.streams.window import ReceiveWindow
@@ -44,8 +45,9 @@ class StreamTable:
 
     __slots__ = (
         "_budget", "_deadlines", "_events", "_last_announced_id", "_last_remote_id", "_limits", "_next_local_id",
-        "_peer_goes_away", "_remote_count", "_remote_parity", "_scheduler", "_streams", "_tells_in_words",
-        "_unacked_fins", "allowance", "peer_max_streams", "refusing", "rtt_s",
+        "_peer_goes_away", "_remote_count", "_remote_parity", "_scheduler", "_streams",
+        "_tells_in_words", "_unacked_fins", "allowance", "link_bytes", "orphans", "peer_max_streams", "refusing",
+        "rtt_s",
     )  # fmt: skip
 
     def __init__(
@@ -84,7 +86,11 @@ class StreamTable:
         """Why new streams are refused, in both directions; None while they are taken."""
         self._peer_goes_away = False
         self._tells_in_words = PRINCIPAL not in features
+        self.orphans = Orphans(limits.orphan_after_s)
+        """Streams whose users have gone: `end_orphans` must be called when they are due."""
         self.rtt_s = DEFAULT_RTT_S
+        self.link_bytes = limits.min_session_send_queue_bytes
+        """How many bytes may wait in the queues of all streams, as the link goes now."""
 
     def __len__(self) -> int:
         return len(self._streams)
@@ -164,9 +170,13 @@ class StreamTable:
         Raises:
             LocalProtocolError: the stream is not connected yet.
         """
-        stream.send.push(data)
+        self._budget.hold(stream.send.push(data))
         self._scheduler.add_stream(stream, now)
-        return stream.send.has_room(self._send_queue_bytes())
+        return stream.send.has_room(self._queue_limit(stream))
+
+    def room(self, stream: CoreStream) -> int:
+        """Returns how many bytes `push` takes before it asks the writer to wait; 0 or less when it waits already."""
+        return self._queue_limit(stream) - stream.send.queued
 
     def finish(self, stream: CoreStream, now: float) -> None:
         """Queues the end of this side's direction, behind the bytes that wait.
@@ -185,7 +195,7 @@ class StreamTable:
             self._scheduler.control.append(f.Reset(stream.id, code, text))
         self._remove(stream)
 
-    def stop_sending(self, stream: CoreStream, code: Code) -> None:
+    def stop_sending(self, stream: CoreStream, code: Code, now: float) -> None:
         """Tells the peer that its bytes are not wanted any more; those that come are dropped.
 
         Raises:
@@ -195,13 +205,12 @@ class StreamTable:
             raise LocalProtocolError(f"stream {stream.id} is not connected yet")
         if stream.receive.stop():
             self._scheduler.control.append(f.StopSending(stream.id, code))
+        self.orphans.add(stream, now)
         self._end_if_finished(stream)
 
     def take(self, stream: CoreStream) -> list[bytes]:
         """Returns everything that has arrived for the local reader, in order."""
-        chunks = stream.receive.take()
-        self._end_if_finished(stream)
-        return chunks
+        return stream.receive.take()
 
     def consumed(self, stream: CoreStream, count: int, now: float) -> None:
         """Notes that the local reader is done with `count` bytes, so that the peer may send more.
@@ -210,7 +219,9 @@ class StreamTable:
             LocalProtocolError: more bytes than arrived.
         """
         limit = stream.receive.window.consume(count, now, self.rtt_s)
-        if limit is not None and stream.receive.more_may_come:
+        if not stream.receive.more_may_come:
+            self._end_if_finished(stream)
+        elif limit is not None:
             self._scheduler.add_credit(stream.id, limit)
 
     # Remote side
@@ -236,6 +247,9 @@ class StreamTable:
                 self._check_opened(stream)
                 stream.send.grant(frame.limit)
                 self._scheduler.add_stream(stream, now)
+                if stream.send.full:
+                    stream.send.resume_bytes = self._queue_limit(stream) // 2
+                    self._note_writable(stream)
             case f.Accept():
                 self._receive_accept(stream, frame)
             case f.Fin():
@@ -289,6 +303,13 @@ class StreamTable:
                 stream.send.end_arrived()
                 self._end_if_finished(stream)
 
+    def end_orphans(self, now: float) -> None:
+        """Resets the streams whose user has gone, and of whose bytes none was read for long."""
+        for stream in self.orphans.given_up(now):
+            error = StreamReset("its user has gone, and what was sent is not read", Code.ORPHANED)
+            self._scheduler.control.append(f.Reset(stream.id, error.code, error.told))
+            self._end(stream, error)
+
     @property
     def next_deadline_s(self) -> float | None:
         """Returns when the next opening is given up, on the session's clock; None when nothing is being opened."""
@@ -329,10 +350,15 @@ class StreamTable:
         size = self._budget.initial_window(limits.initial_window_bytes, limits.min_window_bytes)
         return ReceiveWindow(size, limits.max_window_bytes, self._budget) if size > 0 else None
 
-    def _send_queue_bytes(self) -> int:
-        limits = self._limits
-        share = limits.session_send_queue_bytes // len(self._streams)
-        return max(limits.min_send_queue_bytes, min(limits.send_queue_bytes, share))
+    def _queue_limit(self, stream: CoreStream) -> int:
+        """Returns how many bytes a stream may queue: what its peer would take, and a little that waits for credit,
+        as far as the link keeps up with all streams that are ready, and memory is left.
+        """
+        limits, half = self._limits, stream.send
+        to_grow, to_wait = self._budget.rooms()
+        share = min(limits.send_queue_bytes, self.link_bytes // (self._scheduler.ready_streams or 1), to_grow // 2)
+        waiting = max(0, min(limits.waiting_queue_bytes, to_wait // 32))
+        return max(limits.min_send_queue_bytes, min(share, half.credit - half.offset + waiting))
 
     def _receive_open(self, frame: f.Open, now: float) -> None:
         if frame.stream_id % 2 != self._remote_parity or frame.stream_id <= self._last_remote_id:
@@ -387,8 +413,9 @@ class StreamTable:
             self._events.append(ev.StreamReadable(stream.id))
 
     def _receive_stop_sending(self, stream: CoreStream, _: f.StopSending, now: float) -> None:
-        stream.send.stop()
+        self._budget.hold(-stream.send.stop())
         self._scheduler.add_stream(stream, now)
+        self.orphans.add(stream, now)
         self._note_writable(stream)
 
     def _check_opened(self, stream: CoreStream) -> None:
@@ -405,7 +432,7 @@ class StreamTable:
         return stream.local and stream.id > self._last_announced_id
 
     def _note_writable(self, stream: CoreStream) -> None:
-        if stream.send.full and stream.send.drained(self._send_queue_bytes() // 2):
+        if stream.send.full and stream.send.drained():
             self._events.append(ev.StreamWritable(stream.id))
 
     def _end_if_finished(self, stream: CoreStream) -> None:
@@ -421,6 +448,7 @@ class StreamTable:
         if not stream.local:
             self._remote_count -= 1
         self._scheduler.remove_stream(stream)
-        stream.send.drop()
+        self.orphans.remove(stream)
+        self._budget.hold(-stream.send.drop())
         stream.receive.drop()
         stream.receive.window.close()

@@ -8,6 +8,10 @@ from tunnel.core.wire.limits import MIB
 
 MAX_GRANT_BYTES = 2 * MIB
 """The most credit that is saved up: a wide window that gives half of itself at once is as good as half as wide."""
+PROVEN_WINDOWS = 64
+"""How many times a window must have been read before it grows where memory is short. One of the least size, 4 KiB, has
+512 KiB to prove itself: sockets of the kernel alone take some 200.
+"""
 FAST_REFILL_RTTS = 4.0
 """A window used up within so many round trips is what limits the stream, so it is doubled (HashiCorp yamux, QUIC)."""
 
@@ -68,5 +72,7 @@ class ReceiveWindow:
         last = self._last_grant_s
         fast = last is not None and (now - last) * self.size_bytes < FAST_REFILL_RTTS * rtt_s * used
         extra = min(self.size_bytes, self.max_bytes - self.size_bytes)
-        if fast and extra > 0 and self._budget.try_grow(extra):
-            self.size_bytes += extra
+        if fast and extra > 0:
+            proven = self.consumed >= PROVEN_WINDOWS * (self.size_bytes + extra)
+            if self._budget.try_grow(extra, proven=proven):
+                self.size_bytes += extra

@@ -38,6 +38,7 @@ class Code(IntEnum):
     CONNECTION_RESET = 8
     KILLED = 9
     STANDING_LOST = 10
+    ORPHANED = 11
     NOT_ALLOWED = 16
     UNKNOWN_AGENT = 17
     AGENT_AWAY = 18
@@ -77,6 +78,7 @@ FAULT_OF_CODE: Final[dict[Code, Fault]] = {
     Code.CONNECTION_RESET: faults.CONNECTION_RESET,
     Code.KILLED: faults.KILLED,
     Code.STANDING_LOST: faults.STANDING_LOST,
+    Code.ORPHANED: faults.NOBODY_READS,
     Code.NOT_ALLOWED: faults.NOT_ALLOWED,
     Code.UNKNOWN_AGENT: faults.AGENT_NOT_KNOWN,
     Code.AGENT_AWAY: faults.AGENT_AWAY,

@@ -196,6 +196,7 @@ STANDING_LOST: Final = Fault("LL4312", "The rules do not allow the connection an
 OPEN_UNKNOWN: Final = Fault("LL4313", "No connection of that id is open")
 CREDENTIAL_LOST: Final = Fault("LL4314", "What the connection was opened with was revoked")
 CREDENTIAL_RAN_OUT: Final = Fault("LL4315", "What the connection was opened with has expired")
+NOBODY_READS: Final = Fault("LL4316", "The user has gone, and the other end reads nothing of what was sent")
 
 # The fleet API, kubelets, the cluster's own API
 

@@ -69,24 +69,39 @@ class Limits:
     """The largest packet that we build: past 512 KiB several copies get no faster, and all behind it waits longer."""
     initial_window_bytes: int = 256 * KIB
     min_window_bytes: int = 4 * KIB
-    """The least window of a stream: 4096 streams with it take 16 MiB, a quarter of the session's budget."""
+    """The least window of a stream: 4096 streams with it take 16 MiB, less than a quarter of the session's budget."""
     max_window_bytes: int = 32 * MIB
     """The largest window of a stream. At a round trip of 50 ms one stream can so move 32 MiB / 0.05 s = 671 MB/s."""
-    session_budget_bytes: int = 64 * MIB
+    session_budget_bytes: int = 80 * MIB
+    """What windows, send queues and kept packets of a session may take together."""
     max_in_flight_bytes: int = 32 * MIB
     """The most bytes of packets kept for a resume; only links with more than 32 MiB of bandwidth-delay product reach
     it.
     """
     send_queue_bytes: int = 512 * KIB
     """Bytes a stream may queue before its writer is asked to wait, while few streams are open."""
-    min_send_queue_bytes: int = 64 * KIB
+    waiting_queue_bytes: int = 32 * KIB
+    """Bytes of those that a stream may queue beyond its credit. They wait for the peer's reader, and save it no more
+    than the time in which this side reads its socket.
+    """
+    min_send_queue_bytes: int = 4 * KIB
+    """The same where no memory is left: with 4096 streams, 16 MiB."""
     session_send_queue_bytes: int = 32 * MIB
-    """How many bytes all streams' queues should hold together: the share of each shrinks as streams are opened."""
+    """How many bytes all streams' queues should hold together at most, on the fastest link."""
+    min_session_send_queue_bytes: int = MIB
+    """The same on the slowest one; in between it goes by what the link takes. Streams that have something to send share
+    it.
+    """
     opens_per_s: float = 5000.0
     """How many streams per second a peer may open for long. Past the burst, opens are refused, so that open-and-reset
     loops cost it, not us.
     """
     opens_burst: int = 10000
+    orphan_after_s: float = 300.0
+    """Seconds without a byte read after which a stream is given up whose user has gone. Linux does the same to a closed
+    socket whose peer keeps its window shut, after 8 probes (tcp_orphan_retries) that take 102 s and more; a printer
+    that is out of paper has longer.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
