@@ -47,12 +47,26 @@ def cli() -> None:
 @cli.command()
 @click.option("--state", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder for everything.")
 @click.option("--host", "hosts", required=True, multiple=True, help="Name or address that agents dial; may repeat.")
-def init(state: Path, hosts: tuple[str, ...]) -> None:
+@click.option(
+    "--authority",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for the authority, of another account, which signs for the server.",
+)
+@click.option(
+    "--signer",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Socket of cloud-server-signer.service, with --authority.",
+)
+def init(state: Path, hosts: tuple[str, ...], authority: Path | None, signer: Path | None) -> None:
     """Make a certificate authority, the server's certificate, a configuration and an operator's kubeconfig."""
     from cloud_server.setup import SetupFailed, init_state
+    from cloud_server.trust.signing_link import AuthorityPlace
 
+    if (authority is None) != (signer is None):
+        raise click.UsageError("--authority and --signer go together")
+    place = AuthorityPlace(authority.absolute(), signer.absolute()) if authority and signer else None
     try:
-        made = init_state(state.absolute(), hosts)
+        made = init_state(state.absolute(), hosts, place)
     except SetupFailed as error:
         raise Failed.of(error) from error
     click.echo(
@@ -65,6 +79,32 @@ def init(state: Path, hosts: tuple[str, ...]) -> None:
   add a box:     cloud-server token create --config {made.config} --agent NAME --out token
   on the box:    edge-agent join --server {made.server} --token-file token --state DIR
   look:          kubectl --kubeconfig {made.kubeconfig} get nodes""")
+
+
+@cli.command()
+@click.option(
+    "--authority",
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of the authority.",
+)
+@click.option("--user", required=True, help="The account of the server, by name or number.")
+@click.option("--trust-domain", default="longline", show_default=True, help="As [tunnel] trust_domain of the server.")
+def signer(authority: Path, user: str, trust_domain: str) -> None:
+    """Sign for a server that runs as another account. A service manager starts this and hands over a unix socket."""
+    import os
+    import pwd
+
+    from cloud_server.trust.signing_service import ServiceFailed, serve
+
+    try:
+        uid = int(user) if user.isdecimal() else pwd.getpwnam(user).pw_uid
+    except KeyError:
+        raise click.UsageError(f"--user: there is no account {user[:80]!r}") from None
+    try:
+        serve(authority.absolute(), trust_domain, uid, os.environ)
+    except ServiceFailed as error:
+        raise Failed.of(error) from error
 
 
 @cli.command()

@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 from cloud_server.opens.expose_rule import ExposeRule
 from cloud_server.routing.claims import RoutePolicy
 from cloud_server.trust.oidc.settings import ALGORITHMS, DEFAULT_ALGORITHMS, DEFAULT_PREFIX, OidcSettings
+from cloud_server.trust.signer import Signer
+from cloud_server.trust.signing_link import AuthorityPlace
 from cloud_server.trust.state_files import CA_FILE, POLICY_FILE, SERVER_FILE, SERVER_KEY_FILE
 from tunnel.aio.identity.tls_material import ServerTls
 from tunnel.aio.process.config import (
@@ -88,6 +90,16 @@ class TunnelConfig:
     pings_per_s: PerSecond = PerSecond(75.0)
     """How many pings all idle agents together may ask for in a second: beyond 750 agents each is asked less often."""
     resume_window_s: Seconds = Seconds(120.0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AuthorityConfig:
+    """The `[authority]` section: an authority that belongs to another account than the server's."""
+
+    folder: Path | None = None
+    """The folder with the authority's certificate, its key and `hosts`; None means the state folder."""
+    signer: Path | None = None
+    """The unix socket of the service that signs; None means that the server starts a process for that itself."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -313,6 +325,7 @@ class ServerConfig(Validated):
     """The whole configuration file."""
 
     tunnel: TunnelConfig = dataclasses.field(default_factory=TunnelConfig)
+    authority: AuthorityConfig = dataclasses.field(default_factory=AuthorityConfig)
     connect: ConnectConfig = dataclasses.field(default_factory=ConnectConfig)
     socks: SocksConfig = dataclasses.field(default_factory=SocksConfig)
     fleet: FleetConfig = dataclasses.field(default_factory=FleetConfig)
@@ -344,6 +357,10 @@ class ServerConfig(Validated):
         missing = [name for name, path in own.items() if path is None]
         if 0 < len(missing) < len(own):
             yield Fault("tunnel", f"{', '.join(missing)} is missing: certificate, key and client_ca go together")
+        if (self.authority.folder is None) != (self.authority.signer is None):
+            yield Fault("authority", "folder and signer go together")
+        if self.authority.folder is not None and self.tunnel.client_ca is not None:
+            yield Fault("authority", "there is none of ours where [tunnel] client_ca names one of your own")
         yield from self.oidc.faults()
         yield from self._route_faults()
         yield from self._expose_faults()
@@ -400,7 +417,7 @@ class ServerConfig(Validated):
 
 NOTHING: Final = ServerConfig()
 """The configuration that a server matches before its first one is applied."""
-ONLY_AT_START: Final = ("tunnel", "state", "log.format")
+ONLY_AT_START: Final = ("tunnel", "authority", "state", "log.format")
 """The keys and sections that only a restart of the server applies."""
 
 
@@ -420,6 +437,26 @@ def state_of(config: ServerConfig) -> Path:
     return config.state
 
 
+def authority_folder(config: ServerConfig) -> Path:
+    """Returns the folder of the authority's certificate, its key and `hosts`."""
+    return config.authority.folder or state_of(config)
+
+
+def authority_place(config: ServerConfig) -> AuthorityPlace | None:
+    """Returns where an authority of another account is; None when it is in the state folder."""
+    authority = config.authority
+    if authority.folder is None or authority.signer is None:
+        return None
+    return AuthorityPlace(authority.folder, authority.signer)
+
+
+def signer_of(config: ServerConfig) -> Signer | None:
+    """Returns who has certificates signed; None with an authority of the user's own."""
+    if config.tunnel.client_ca is not None:
+        return None
+    return Signer(state_of(config), config.tunnel.trust_domain, authority_place(config))
+
+
 def policy_file_of(config: ServerConfig) -> Path:
     """Returns where the policy is."""
     return config.policy.file or state_of(config) / POLICY_FILE
@@ -431,5 +468,5 @@ def tls_of(config: ServerConfig) -> ServerTls:
     return ServerTls(
         certificate=tunnel.certificate or state / SERVER_FILE,
         key=tunnel.key or state / SERVER_KEY_FILE,
-        client_ca=tunnel.client_ca or state / CA_FILE,
+        client_ca=tunnel.client_ca or authority_folder(config) / CA_FILE,
     )

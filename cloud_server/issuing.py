@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from cloud_server.administer import administer
-from cloud_server.config import ServerConfig, load_server_config, state_of
+from cloud_server.config import ServerConfig, authority_folder, load_server_config, state_of
 from cloud_server.setup import SetupFailed, authority_of, bracketed, dialled, fleet_url
 from cloud_server.trust.administration import Administration
 from cloud_server.trust.caller import UNLIMITED, Scope
@@ -93,7 +93,7 @@ def user_kubeconfig(config_path: Path, user: str, life: timedelta, *, bearer: bo
             f"{config_path} has no [fleet] listen: there is no API for a kubeconfig to point at", NO_FLEET_API
         )
     authority = authority_of(config)
-    first_host = _first_host(state_of(config))
+    first_host = _first_host(authority_folder(config))
     url, connect = fleet_url(config.fleet.listen, first_host), dialled(config.connect.listen, first_host)
     text = create_user_token(config, user, life, BEARER if bearer else LOGIN)
     shown = by_token(text) if bearer else by_login(url, text)
@@ -119,9 +119,9 @@ def cluster_kubeconfig(config_path: Path, user: str, cluster: str, life: timedel
     if listen is None:
         text = f"{config_path} has no [connect] listen_kubectl: there is no proxy for a kubeconfig to name"
         raise SetupFailed(text, NO_KUBECTL_PROXY)
-    host = listen.host if is_loopback(listen.host) else _first_host(state_of(config))
+    host = listen.host if is_loopback(listen.host) else _first_host(authority_folder(config))
     try:
-        certificate = site_proxy_certificate(state_of(config))
+        certificate = site_proxy_certificate(state_of(config), authority_folder(config))
         through = Through(f"{bracketed(host)}:{listen.port}", found.agent or found.name, certificate)
         site = read_site(found.kubeconfig)
         check_names(site, certificate)
@@ -161,8 +161,8 @@ def _meant(config: ServerConfig, cluster: str) -> str:
     return meant(close_name(cluster, {one.name for one in config.cluster}.__contains__))
 
 
-def _first_host(state: Path) -> str:
+def _first_host(folder: Path) -> str:
     try:
-        return read_hosts(state)[0]
+        return read_hosts(folder)[0]
     except HostsMissing as error:
         raise SetupFailed(error.text, error.fault) from error

@@ -21,7 +21,15 @@ from cloud_server.agents.feed import FollowerTooSlow
 from cloud_server.agents.refusals import Refusals
 from cloud_server.agents.sessions import AgentSessions
 from cloud_server.certificates import Certificates
-from cloud_server.config import NOTHING, ServerConfig, policy_file_of, state_of, tls_of
+from cloud_server.config import (
+    NOTHING,
+    ServerConfig,
+    authority_folder,
+    policy_file_of,
+    signer_of,
+    state_of,
+    tls_of,
+)
 from cloud_server.counting import Counting
 from cloud_server.followed_cluster import FollowedCluster
 from cloud_server.followed_issuer import FollowedIssuer
@@ -42,7 +50,7 @@ from cloud_server.trust.agents import JoinedAgents
 from cloud_server.trust.authenticator import ISSUED_BY, Authenticator
 from cloud_server.trust.enrollment import Enrollment
 from cloud_server.trust.sightings import Sightings
-from cloud_server.trust.signer import Signer, SignerFailed
+from cloud_server.trust.signing_link import SignerFailed
 from cloud_server.trust.sqlite_store import SqliteStore
 from cloud_server.trust.standing import Standing
 from cloud_server.trust.store import StoreUnavailable
@@ -153,12 +161,13 @@ class CloudServer:
         self._door = Door(self.live, Router(self.agents), self.policy, audit, local, standing=self.standing)
         self._exposed = Exposed(self._door, [], lambda name: authenticator.agent(name, ""))
         self.sessions = self._agent_sessions(config)
-        self._signer = None if tunnel.client_ca is not None else Signer(state, tunnel.trust_domain)
+        self._signer = signer_of(config)
         self.administration = Administration(store, self.joined, self._signer, self._users)
         self.book = AgentBook(self.agents, self.administration, self._sightings, self.agents.facts)
         self.counting = Counting(self, self._door)
         self.front_ends = FrontEnds(
-            state, self._tls, self.agents, self._door, self.policy, self.live, authenticator, self.logins, audit,
+            state, authority_folder(config), self._tls, self.agents, self._door, self.policy, self.live,
+            authenticator, self.logins, audit,
             self.parts, self._sockets, self.counting.page, self.admin, self._watch,
         )  # fmt: skip
         self._carriers: CarrierServer | None = None

@@ -59,6 +59,57 @@ def test_systemd_accepts_the_unit(tmp_path: Path, unit: str) -> None:
 
 
 @needs_systemd
+def test_systemd_accepts_the_signer_and_its_socket(tmp_path: Path) -> None:
+    root = _root(tmp_path, "cloud-server")
+    for kind in ("service", "socket"):
+        shutil.copy(PACKAGING / "systemd" / f"cloud-server-signer.{kind}", root / "etc/systemd/system")
+    for unit in ("cloud-server-signer.socket", "cloud-server-signer.service"):
+        command = ["systemd-analyze", "verify", f"--root={root}", "--man=no", "--recursive-errors=no", unit]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+        assert [line for line in done.stderr.splitlines() if "signer" in line] == []
+
+
+def test_the_signers_parts_fit_together() -> None:
+    service = _settings(PACKAGING / "systemd/cloud-server-signer.service")
+    socket = _settings(PACKAGING / "systemd/cloud-server-signer.socket")
+    (user,), (group,) = service["User"], socket["SocketGroup"]
+    lines = {path.stem: path.read_text() for path in (PACKAGING / "sysusers.d").iterdir()}
+    assert lines[user].startswith(f"u {user} - ")
+    assert lines[group].startswith(f"u {group} - ")
+    folder = f"/var/lib/{service['StateDirectory'][0]}"
+    command = f"/opt/longline/bin/cloud-server signer --authority {folder} --user {group}"
+    assert service["ExecStart"] == [command]
+    page = (PACKAGING.parent / "docs/howto/certificates.md").read_text()
+    assert f"--authority {folder} --signer {socket['ListenStream'][0]}" in page
+    # The kernel would say of every peer that it is nobody.
+    assert "PrivateUsers" not in service
+
+
+SCORES = {"cloud-server": 1.8, "edge-agent": 1.8, "cloud-server-signer": 0.5}
+"""The most that `systemd-analyze security` may say of each unit: 0 is locked in, 10 is free."""
+
+
+def _score(folder: Path, unit: str, *drop_ins: Path) -> float:
+    """What `systemd-analyze security` says of a unit with drop-ins."""
+    path = folder / f"{unit}.service"
+    shutil.copy(PACKAGING / "systemd" / path.name, path)
+    for drop_in in drop_ins:
+        (folder / drop_in.parent).mkdir()
+        shutil.copy(PACKAGING / "systemd" / drop_in, folder / drop_in)
+    command = ["systemd-analyze", "security", "--offline=yes", "--no-pager", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    found = re.search(r"Overall exposure level for .*: ([0-9.]+)", done.stdout)
+    assert found is not None, done.stderr
+    return float(found[1])
+
+
+@pytest.mark.parametrize("unit", SCORES)
+@needs_systemd
+def test_a_unit_is_locked_in(tmp_path: Path, unit: str) -> None:
+    assert _score(tmp_path, unit) <= SCORES[unit]
+
+
+@needs_systemd
 def test_systemd_accepts_the_drop_in_for_commands(tmp_path: Path) -> None:
     assert _faults(_root(tmp_path, "edge-agent", DROP_IN), "edge-agent") == []
 

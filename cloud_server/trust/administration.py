@@ -24,7 +24,8 @@ from cloud_server.trust.records import (
     UserCertificate,
     UserToken,
 )
-from cloud_server.trust.signer import Signer, SignerFailed
+from cloud_server.trust.signer import Signer
+from cloud_server.trust.signing_link import SignerFailed
 from cloud_server.trust.store import Change, Record, Store, StoreUnavailable, Unreadable, value_of
 from cloud_server.trust.tokens import DEFAULT_LIFE, MAX_COUNT, JoinTokens
 from cloud_server.trust.user_administration import CERTIFICATE, UserAdministration

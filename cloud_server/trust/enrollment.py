@@ -13,13 +13,15 @@ import structlog
 
 from cloud_server.trust.agents import IdentityRejected, JoinedAgents
 from cloud_server.trust.records import AGENTS, AgentRecord, JoinTokenRecord
-from cloud_server.trust.signer import CsrRefused, Signed, Signer, SignerFailed
+from cloud_server.trust.signer import CsrRefused, Signed, Signer
+from cloud_server.trust.signing_link import SignerFailed
 from cloud_server.trust.store import Change, Conflict, Good, Store, StoreUnavailable
 from cloud_server.trust.tokens import USED, JoinTokens, TokenRefused, TokenUnreadable
 from cloud_server.trust.turns import CopiedDisk, TooFarAhead, Turn, check_uncounted
 from protos import tunnel_pb2
 from tunnel.aio.carriers.carrier_errors import EnrollmentRefused
 from tunnel.aio.identity.certificate import read_certificate
+from tunnel.aio.identity.peer_identity import Presented
 from tunnel.aio.operate.audit import Audit
 from tunnel.core.path.rate import TokenBuckets
 from tunnel.core.wire.errors import SessionRefused, TunnelError
@@ -67,7 +69,7 @@ class Enrollment:
         self._joins = TokenBuckets(JOINS_PER_S, JOINS_BURST)
         """By the token's id. Only tokens that are good get this far, so that strangers fill no memory."""
 
-    async def join(self, peer_spiffe: str, request: tunnel_pb2.JoinRequest) -> tunnel_pb2.JoinResponse:
+    async def join(self, peer: Presented, request: tunnel_pb2.JoinRequest) -> tunnel_pb2.JoinResponse:
         """Trade a token for a certificate; a token for a name that is taken gives the name to the new key.
 
         The certificate is made first; then the token is used and the name given to the key in one step, of which there
@@ -77,13 +79,13 @@ class Enrollment:
         Raises:
             EnrollmentRefused: the text tells the box's owner what to do; also when the token is shown too often.
         """
-        token_id = peer_spiffe.rpartition("/")[2]
+        token_id = peer.uri.rpartition("/")[2]
         try:
             token = self._tokens.look(token_id)
             name = self._tokens.name_by(token, request.agent_name)
             self._check_free(token.value, name)
             self._admit_join(token)
-            signed = await self._signer.sign(name, request.csr_der)
+            signed = await self._signer.sign(name, request.csr_der, peer.der)
             await self._take(token, name, signed)
         except (TokenRefused, CsrRefused, EnrollmentRefused) as refused:
             code, text = refused.fault.code, str(refused)
@@ -106,20 +108,16 @@ class Enrollment:
             cross_der=signed.cross_der,
         )
 
-    async def renew(
-        self, peer_spiffe: str, peer_spki: bytes, request: tunnel_pb2.RenewRequest
-    ) -> tunnel_pb2.RenewResponse:
+    async def renew(self, peer: Presented, request: tunnel_pb2.RenewRequest) -> tunnel_pb2.RenewResponse:
         """Trade a certificate for a fresh one of the same name, and of the same key unless another one is asked for.
 
         Raises:
             EnrollmentRefused: revoked, another key that was not asked for, a copied disk, a number that cannot be, or
                 asked too often.
         """
-        return await self._again("renewal", peer_spiffe, peer_spki, request)
+        return await self._again("renewal", peer, request)
 
-    async def recover(
-        self, peer_spiffe: str, peer_spki: bytes, request: tunnel_pb2.RenewRequest
-    ) -> tunnel_pb2.RenewResponse:
+    async def recover(self, peer: Presented, request: tunnel_pb2.RenewRequest) -> tunnel_pb2.RenewResponse:
         """Trades a recovery certificate for an agent's certificate, of the same name and key.
 
         Raises:
@@ -127,19 +125,17 @@ class Enrollment:
         """
         if not request.HasField("turn"):
             raise EnrollmentRefused("a recovery says which renewal it is", REQUEST_REFUSED)
-        return await self._again("recovery", peer_spiffe, peer_spki, request)
+        return await self._again("recovery", peer, request)
 
     # Internal
 
-    async def _again(
-        self, kind: str, peer_spiffe: str, peer_spki: bytes, request: tunnel_pb2.RenewRequest
-    ) -> tunnel_pb2.RenewResponse:
+    async def _again(self, kind: str, peer: Presented, request: tunnel_pb2.RenewRequest) -> tunnel_pb2.RenewResponse:
         """Answers a renewal or a recovery.
 
         The certificate is made first, then what it changes is kept in one step, then it is handed out: of two that ask
         at the same time with the same number only one gets it.
         """
-        name = peer_spiffe.rpartition("/")[2]
+        name, peer_spki = peer.uri.rpartition("/")[2], peer.spki_sha256
         turn: Turn | None = None
         try:
             await self._agents.check(name, peer_spki)
@@ -148,7 +144,7 @@ class Enrollment:
             csr_spki = await self._signer.spki_sha256(request.csr_der)
             if csr_spki != peer_spki and (kind == "recovery" or not request.new_key):
                 raise CsrRefused("the request is for another key; a new key needs a new join token")
-            signed = await self._signer.sign(name, request.csr_der)
+            signed = await self._signer.sign(name, request.csr_der, peer.der)
             generation = await self._keep(name, _Given(signed, turn, peer_spki, csr_spki, kind == "recovery"))
         except (IdentityRejected, SessionRefused, CsrRefused, EnrollmentRefused) as refused:
             code, text = refused.fault.code, str(refused)

@@ -49,8 +49,9 @@ class TokenUnreadable(FaultError):
 class Issuer(Protocol):
     """The maker of what is inside a join token, who has the authority's key."""
 
-    async def join_credential(self, token_id: str, life: timedelta) -> JoinCredential:
-        """Returns the credential that a box shows which has the token of this id; it is valid for `life`.
+    async def join_credential(self, token_id: str, life: timedelta, agent: str) -> JoinCredential:
+        """Returns the credential that a box shows which has the token of this id; it is valid for `life`, and for the
+        name, or the pattern of names, `agent`.
 
         Raises:
             SignerFailed: it cannot be made.
@@ -83,7 +84,7 @@ class JoinTokens:
             SignerFailed: there is no authority of ours that could be joined.
         """
         token_id = secrets.token_hex(16)
-        credential = await issuer.join_credential(token_id, life + GRACE)
+        credential = await issuer.join_credential(token_id, life + GRACE, agent)
         now = datetime.now(UTC)
         expires = now + life
         record = JoinTokenRecord(

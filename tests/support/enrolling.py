@@ -46,8 +46,8 @@ class Issuer:
     def __init__(self, authority: CertificateAuthority) -> None:
         self._authority = authority
 
-    async def join_credential(self, token_id: str, life: timedelta) -> JoinCredential:
-        issued = self._authority.issue_join(token_id, life)
+    async def join_credential(self, token_id: str, life: timedelta, agent: str) -> JoinCredential:
+        issued = self._authority.issue_join(token_id, life, agent)
         return JoinCredential(issued.certificate_pem, issued.key_pem, self._authority.pem)
 
 
