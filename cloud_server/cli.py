@@ -195,6 +195,11 @@ def token() -> None:
 @click.option("--agent", metavar="NAME", help="Let one box join, as NAME.")
 @click.option("--agents", metavar="PATTERN", help="Let boxes join that choose names like PATTERN, such as 'lyon-*'.")
 @click.option("--count", type=click.IntRange(min=1), help="How many of them, with --agents.")
+@click.option(
+    "--kubernetes",
+    is_flag=True,
+    help="They are nodes of the cluster of [kubernetes], each of which joins as itself; with --agents '*', say.",
+)
 @click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="A label for each box; may repeat.")
 @click.option("--expires", type=Life(), default="24h", show_default=True, help="After so long it is worth nothing.")
 @out_option("it")
@@ -203,6 +208,7 @@ def token_create(
     agent: str | None,
     agents: str | None,
     count: int | None,
+    kubernetes: bool,
     labels: tuple[str, ...],
     expires: timedelta,
     out: Path | None,
@@ -214,14 +220,16 @@ def token_create(
 
     if (agent is None) == (agents is None):
         raise click.UsageError("give one of --agent and --agents")
-    if (agents is None) != (count is None):
+    if kubernetes and (agents is None or count is not None):
+        raise click.UsageError("--kubernetes goes with --agents alone: the cluster says how many nodes there are")
+    if not kubernetes and (agents is None) != (count is None):
         raise click.UsageError("--agents and --count go together: how many boxes may join?")
     if agents is not None and "*" not in agents:
         raise click.UsageError("--agents is a pattern with a * in it; for one box use --agent")
     given = {name: str(value) for name, value in read_labels(labels).items()}
     check_out(out, force=force)
     try:
-        text = create_join_token(config, agent or str(agents), expires, count or 1, given)
+        text = create_join_token(config, agent or str(agents), expires, count or 1, given, kubernetes=kubernetes)
     except AdministrationFailed as error:
         raise Failed.of(error) from error
     deliver(text, out, force=force)

@@ -32,6 +32,7 @@ from tunnel.core.wire.names import AGENT_NAME_RULE, is_agent_name, is_service_na
 from tunnel.core.wire.target import TcpTarget
 
 MAX_LEEWAY_S = 300.0
+_ACCOUNT = re.compile(r"[a-z0-9-]{1,63}/[a-z0-9.-]{1,253}")
 _TRUST_DOMAIN = re.compile(r"[a-z0-9._-]{1,255}")
 
 
@@ -49,6 +50,23 @@ class AgentName(str):
         """
         if not isinstance(value, str) or not is_agent_name(value):
             raise ValueError(f"{value!r} is not the name of an agent: {AGENT_NAME_RULE}")
+        return cls(value)
+
+
+class ServiceAccount(str):
+    """A ServiceAccount of Kubernetes, as `namespace/name`."""
+
+    __slots__ = ()
+
+    @classmethod
+    def from_config(cls, value: object) -> ServiceAccount:
+        """Returns the account that a value of a configuration names.
+
+        Raises:
+            ValueError: the value names none.
+        """
+        if not isinstance(value, str) or not _ACCOUNT.fullmatch(value):
+            raise ValueError(f"{value!r} is no ServiceAccount: write namespace/name")
         return cls(value)
 
 
@@ -310,6 +328,11 @@ class KubernetesConfig:
 
     kubeconfig: Path | None = None
     """The kubeconfig of the cluster; None means that there is no cluster."""
+    join: list[ServiceAccount] = dataclasses.field(default_factory=list)
+    """The ServiceAccounts, as `namespace/name`, whose pods join as the node that they run on, with a join token for
+    that."""
+    join_audience: str = "longline"
+    """The audience that their tokens must be for."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -357,10 +380,7 @@ class ServerConfig(Validated):
         missing = [name for name, path in own.items() if path is None]
         if 0 < len(missing) < len(own):
             yield Fault("tunnel", f"{', '.join(missing)} is missing: certificate, key and client_ca go together")
-        if (self.authority.folder is None) != (self.authority.signer is None):
-            yield Fault("authority", "folder and signer go together")
-        if self.authority.folder is not None and self.tunnel.client_ca is not None:
-            yield Fault("authority", "there is none of ours where [tunnel] client_ca names one of your own")
+        yield from self._joining_faults()
         yield from self.oidc.faults()
         yield from self._route_faults()
         yield from self._expose_faults()
@@ -374,6 +394,16 @@ class ServerConfig(Validated):
                 yield Fault(key, f"{address} is taken by {seen[address]}")
             if address.port:
                 seen.setdefault(address, key)
+
+    def _joining_faults(self) -> Iterable[Fault]:
+        if (self.authority.folder is None) != (self.authority.signer is None):
+            yield Fault("authority", "folder and signer go together")
+        if self.authority.folder is not None and self.tunnel.client_ca is not None:
+            yield Fault("authority", "there is none of ours where [tunnel] client_ca names one of your own")
+        if self.kubernetes.join and self.kubernetes.kubeconfig is None:
+            yield Fault("kubernetes.join", "needs kubernetes.kubeconfig: its API says which node a token is of")
+        if self.kubernetes.join and not self.kubernetes.join_audience:
+            yield Fault("kubernetes.join_audience", "must not be empty: any token of the account would do then")
 
     def _route_faults(self) -> Iterable[Fault]:
         seen: dict[str, str] = {}

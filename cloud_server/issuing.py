@@ -33,9 +33,16 @@ def asked_by() -> str:
 
 
 def create_join_token(
-    config_path: Path, agent: str, life: timedelta, count: int = 1, labels: Mapping[str, str] | None = None
+    config_path: Path,
+    agent: str,
+    life: timedelta,
+    count: int = 1,
+    labels: Mapping[str, str] | None = None,
+    *,
+    kubernetes: bool = False,
 ) -> str:
-    """Returns the text of a new token for a box, or for `count` boxes whose names match a pattern.
+    """Returns the text of a new token for a box, or for `count` boxes whose names match a pattern; with `kubernetes`,
+    for the nodes of a cluster whose names do.
 
     Raises:
         ConfigError: the configuration cannot be read.
@@ -43,7 +50,9 @@ def create_join_token(
     """
     return administer(
         load_server_config(config_path),
-        lambda records: records.create_join_token(agent, asked_by(), life, count=count, labels=labels),
+        lambda records: records.create_join_token(
+            agent, asked_by(), life, count=count, labels=labels, kubernetes=kubernetes
+        ),
     )
 
 

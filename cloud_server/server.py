@@ -49,6 +49,7 @@ from cloud_server.trust.administration import Administration
 from cloud_server.trust.agents import JoinedAgents
 from cloud_server.trust.authenticator import ISSUED_BY, Authenticator
 from cloud_server.trust.enrollment import Enrollment
+from cloud_server.trust.node_tokens import NodeTokens
 from cloud_server.trust.sightings import Sightings
 from cloud_server.trust.signing_link import SignerFailed
 from cloud_server.trust.sqlite_store import SqliteStore
@@ -146,6 +147,7 @@ class CloudServer:
         self.joined = JoinedAgents(store, pins_unknown=config.tunnel.client_ca is not None)
         self.agents = Agents(self.joined, self.directory)
         self.cluster = FollowedCluster(self.parts)
+        self._nodes = NodeTokens(self.cluster.review)
         self._stop: Stop | None = None
         state, tunnel = state_of(config), config.tunnel
         self._tls = tls_of(config)
@@ -254,6 +256,7 @@ class CloudServer:
             self._tell_ended(self.live.end_where(is_gone, refused))
         await self.counting.apply(new)
         self.cluster.follow(new.kubernetes.kubeconfig, self._watch)
+        self._nodes.use(new.kubernetes.join, new.kubernetes.join_audience)
         connect = new.connect.listen
         if await self.issuer.follow(new.oidc.settings, connect.port if connect is not None else None, self._watch):
             changed = OpenRefused("[oidc] of the server has changed", Code.STANDING_LOST, CREDENTIAL_LOST)
@@ -423,7 +426,7 @@ class CloudServer:
             await JoinTokens(self.store).tidy()
         except StoreUnavailable as error:
             _log.warning("old join tokens stay in the list", code=error.fault.code, reason=str(error))
-        return Enrollment(self._signer, self.store, self.joined, self.agents.rejoined, self.audit)
+        return Enrollment(self._signer, self.store, self.joined, self.agents.rejoined, self.audit, self._nodes)
 
     async def _see_agents(self) -> None:
         """Notes which agents come and go, for lists and events, until cancelled."""

@@ -83,6 +83,8 @@ class ListedToken:
     scope: Scope
     unreadable: str
     """Why its record cannot be read; empty when it can."""
+    kubernetes: bool = False
+    """Whether the boxes are nodes of a cluster, each of which joins as itself."""
 
 
 class Revoked(NamedTuple):
@@ -137,6 +139,7 @@ class Administration:
         *,
         count: int = 1,
         labels: Mapping[str, str] | None = None,
+        kubernetes: bool = False,
     ) -> str:
         """Makes a token for a box, or for `count` boxes that choose names after a pattern. Returns its text.
 
@@ -146,6 +149,8 @@ class Administration:
             life: for how long it is valid.
             count: the number of boxes that may join, each with a name of its own; 1 for a name.
             labels: the labels that each of them gets.
+            kubernetes: that they are nodes of the cluster, each of which joins as itself; `agent` is a pattern then,
+                and `count` says nothing.
 
         Raises:
             AdministrationFailed: the name or a label cannot be used, or nothing can be signed or kept.
@@ -168,7 +173,9 @@ class Administration:
             text = "certificates come from your own authority ([tunnel] client_ca): make them there"
             raise AdministrationFailed(text, AUTHORITY_IS_YOURS)
         try:
-            token = await self._join_tokens.create(self._signer, agent, life, count=count, labels=labels or {}, by=by)
+            token = await self._join_tokens.create(
+                self._signer, agent, life, count=count, labels=labels or {}, by=by, kubernetes=kubernetes
+            )
         except (SignerFailed, StoreUnavailable) as error:
             raise AdministrationFailed.of(error) from error
         return token.encode()
@@ -320,6 +327,7 @@ def _join_token(record: Record[JoinTokenRecord]) -> ListedToken:
         agent=token.agent if token is not None else "",
         count=token.count if token is not None else 1,
         names=token.names if token is not None else (),
+        kubernetes=token is not None and token.kubernetes,
         labels=token.labels if token is not None else {},
         created=token.created if token is not None else None,
         expires=token.expires if token is not None else None,

@@ -12,10 +12,11 @@ from datetime import UTC, datetime, timedelta
 import structlog
 
 from cloud_server.trust.agents import IdentityRejected, JoinedAgents
+from cloud_server.trust.node_tokens import NodeTokenRefused, NodeTokens
 from cloud_server.trust.records import AGENTS, AgentRecord, JoinTokenRecord
 from cloud_server.trust.signer import CsrRefused, Signed, Signer
 from cloud_server.trust.signing_link import SignerFailed
-from cloud_server.trust.store import Change, Conflict, Good, Store, StoreUnavailable
+from cloud_server.trust.store import Change, Conflict, Good, Store, StoreUnavailable, value_of
 from cloud_server.trust.tokens import USED, JoinTokens, TokenRefused, TokenUnreadable
 from cloud_server.trust.turns import CopiedDisk, TooFarAhead, Turn, check_uncounted
 from protos import tunnel_pb2
@@ -25,7 +26,14 @@ from tunnel.aio.identity.peer_identity import Presented
 from tunnel.aio.operate.audit import Audit
 from tunnel.core.path.rate import TokenBuckets
 from tunnel.core.wire.errors import SessionRefused, TunnelError
-from tunnel.core.wire.faults import JOIN_NAME_REFUSED, RENEWED_TOO_OFTEN, REQUEST_REFUSED, TOKEN_USED, FaultError
+from tunnel.core.wire.faults import (
+    JOIN_NAME_REFUSED,
+    NODE_TOKEN_REFUSED,
+    RENEWED_TOO_OFTEN,
+    REQUEST_REFUSED,
+    TOKEN_USED,
+    FaultError,
+)
 from tunnel.core.wire.spoken import spoken_s
 
 _log = structlog.get_logger("cloud.enrollment")
@@ -41,6 +49,9 @@ a record."""
 JOINS_PER_S = 1 / 30
 JOINS_BURST = 10
 """With one join token, beside the boxes that it is for: a box that tries again after a lost answer, or a wrong name."""
+REVIEWS_PER_S = 5.0
+REVIEWS_BURST = 200
+"""With one join token for nodes of a cluster, which all of them have: each try costs the cluster's API a question."""
 TOLD_EVERY = timedelta(minutes=1)
 """How often it is noted that the same agent was refused for its number."""
 
@@ -55,10 +66,13 @@ class Enrollment:
         agents: JoinedAgents,
         on_joined: Callable[[str, TunnelError], None],
         audit: Audit,
+        nodes: NodeTokens,
     ) -> None:
         """Decides by the records of `store`, and has certificates signed by `signer`. `on_joined` ends what an earlier
-        key of the name still holds; it is called before the new key has a certificate.
+        key of the name still holds; it is called before the new key has a certificate. `nodes` tells by which name a
+        node of a cluster joins.
         """
+        self._nodes = nodes
         self._signer = signer
         self._store = store
         self._tokens = JoinTokens(store)
@@ -68,6 +82,8 @@ class Enrollment:
         self._renewals = TokenBuckets(RENEWALS_PER_S, RENEWALS_BURST)
         self._joins = TokenBuckets(JOINS_PER_S, JOINS_BURST)
         """By the token's id. Only tokens that are good get this far, so that strangers fill no memory."""
+        self._reviews = TokenBuckets(REVIEWS_PER_S, REVIEWS_BURST)
+        """By the token's id, too."""
 
     async def join(self, peer: Presented, request: tunnel_pb2.JoinRequest) -> tunnel_pb2.JoinResponse:
         """Trade a token for a certificate; a token for a name that is taken gives the name to the new key.
@@ -82,12 +98,13 @@ class Enrollment:
         token_id = peer.uri.rpartition("/")[2]
         try:
             token = self._tokens.look(token_id)
-            name = self._tokens.name_by(token, request.agent_name)
-            self._check_free(token.value, name)
-            self._admit_join(token)
+            node = await self._node(token, request.kubernetes_token)
+            name = self._tokens.name_by(token, node or request.agent_name)
+            self._check_free(token.value, name, node)
+            self._admit_join(token, node)
             signed = await self._signer.sign(name, request.csr_der, peer.der)
-            await self._take(token, name, signed)
-        except (TokenRefused, CsrRefused, EnrollmentRefused) as refused:
+            await self._take(token, name, signed, node)
+        except (TokenRefused, CsrRefused, EnrollmentRefused, NodeTokenRefused) as refused:
             code, text = refused.fault.code, str(refused)
             # Whoever has any token of ours, used or not, may ask as often as they like.
             self._audit.record_folded("join_refused", token_id, token=token_id, code=code, text=text)
@@ -99,7 +116,7 @@ class Enrollment:
             raise EnrollmentRefused(f"{what}; {STILL_GOOD}", error.fault) from error
         self._renewals.forget(name)  # the new key has not asked for anything yet
         self._on_joined(name, IdentityRejected(f"{name} was joined anew"))
-        self._audit.record("joined", agent=name, token=token_id, version=request.version)
+        self._audit.record("joined", agent=name, token=token_id, version=request.version, node=node or None)
         return tunnel_pb2.JoinResponse(
             chain_der=[signed.certificate_der],
             ca_pem=signed.ca_pem,
@@ -177,30 +194,53 @@ class Enrollment:
             text = f"{name} asks for certificates too often: once in {spoken_s(1 / RENEWALS_PER_S)} is allowed"
             raise EnrollmentRefused(text, RENEWED_TOO_OFTEN, wait_s)
 
-    def _admit_join(self, token: Good[JoinTokenRecord]) -> None:
-        """Refuses a join token that is shown too often: each try costs the signing process a signature.
+    async def _node(self, token: Good[JoinTokenRecord], shown: str) -> str:
+        """Returns the node of a cluster that joins; empty when the token is for other boxes.
+
+        Raises:
+            NodeTokenRefused: the node did not show who it is.
+            EnrollmentRefused: too many have tried, with when to try again.
+        """
+        if not token.value.kubernetes:
+            return ""
+        if wait_s := self._reviews.take(token.key, asyncio.get_running_loop().time()):
+            raise EnrollmentRefused("too many nodes join at this moment", RENEWED_TOO_OFTEN, wait_s)
+        return await self._nodes.node_of(shown)
+
+    def _admit_join(self, token: Good[JoinTokenRecord], node: str) -> None:
+        """Refuses a join token that is shown too often: each try costs the signing process a signature. Each node of a
+        cluster is counted by itself.
 
         Raises:
             EnrollmentRefused: with when it may be shown again.
         """
-        wait_s = self._joins.take(token.key, asyncio.get_running_loop().time(), token.value.count)
+        who = f"{token.key} {node}" if node else token.key
+        wait_s = self._joins.take(who, asyncio.get_running_loop().time(), token.value.count)
         if wait_s:
             often = spoken_s(1 / JOINS_PER_S)
             text = f"the join token was tried too often: once in {often} is allowed, and it is still good"
             raise EnrollmentRefused(text, RENEWED_TOO_OFTEN, wait_s)
 
-    def _check_free(self, token: JoinTokenRecord, name: str) -> None:
+    def _check_free(self, token: JoinTokenRecord, name: str, node: str) -> None:
         """Makes sure that a token for several boxes gives no name that somebody has, or had: the boxes choose the
-        names.
+        names. A node of a cluster may have its own again, unless that was revoked.
 
         Raises:
             TokenRefused: it would.
         """
+        if node:
+            found = self._store.get(AGENTS, name)
+            known = value_of(found)
+            if found is not None and (known is None or known.node != node or known.revoked is not None):
+                why = "was revoked" if known is not None and known.revoked is not None else "has joined in another way"
+                text = f"{name} {why}: cloud-server agent forget {name} lets the node have the name"
+                raise TokenRefused(text, NODE_TOKEN_REFUSED)
+            return
         if "*" in token.agent and self._store.get(AGENTS, name) is not None:
             text = f"{name} is known already: choose another --name, or ask for a token for {name} alone"
             raise TokenRefused(text, JOIN_NAME_REFUSED)
 
-    async def _take(self, token: Good[JoinTokenRecord], name: str, signed: Signed) -> None:
+    async def _take(self, token: Good[JoinTokenRecord], name: str, signed: Signed, node: str) -> None:
         """Uses the token, and gives the name to the key, in one step.
 
         Raises:
@@ -208,15 +248,17 @@ class Enrollment:
         """
         several = "*" in token.value.agent
         while True:
-            record = replace(_record(name, signed), labels=self._labels(token.value, name))
-            new = Change(AGENTS, name, record, expected=0 if several else None)
+            record = replace(_record(name, signed), labels=self._labels(token.value, name), node=node)
+            before = self._store.get(AGENTS, name)
+            expected = before.version if before is not None else 0
+            new = Change(AGENTS, name, record, expected=expected if several else None)
             try:
                 await self._store.commit(self._tokens.use(token, name), new)
             except Conflict as conflict:
                 if not several:
                     raise TokenRefused(USED, TOKEN_USED) from conflict
                 token = self._tokens.look(token.key)  # another box joined with it at the same moment
-                self._check_free(token.value, name)
+                self._check_free(token.value, name, node)
             else:
                 return
 
