@@ -285,6 +285,11 @@ class TestImage:
         assert (tree / "requirements.lock").exists()
         assert list(tmp_path.glob(f"longline-{VERSION}-*.whl"))
 
+    def test_its_base_is_named_by_one_digest(self) -> None:
+        bases = {line.split()[1] for line in self.lines if line.startswith("FROM ")}
+        assert len(bases) == 1
+        assert re.fullmatch(r"python:3\.11-slim-bookworm@sha256:[0-9a-f]{64}", bases.pop())
+
     def test_it_runs_as_the_user_of_the_manifests(self) -> None:
         assert f"USER {USER}:{USER}" in self.lines
 
