@@ -197,6 +197,25 @@ def rotate_key(config: Path) -> None:
     click.echo(f"{answer['agent']} has a new key, and a certificate for it")
 
 
+@cli.command()
+@click.option("--account", "accounts", required=True, multiple=True, help="Commands may run as this one; may repeat.")
+@click.option("--user", required=True, help="The account of the agent, by name or number.")
+def commands(accounts: tuple[str, ...], user: str) -> None:
+    """Run commands as other accounts for an agent of its own. A service manager starts this and hands over a socket."""
+    import pwd
+
+    from edge_agent.hostkubelet.command_service import ServiceFailed, serve
+
+    try:
+        uid = int(user) if user.isdecimal() else pwd.getpwnam(user).pw_uid
+    except KeyError:
+        raise click.UsageError(f"--user: there is no account {user[:80]!r}") from None
+    try:
+        serve(accounts, uid, os.environ)
+    except ServiceFailed as error:
+        raise Failed.of(error) from error
+
+
 class Unreachable(Failed):
     """There is no agent to ask, which is as bad as one without a link."""
 
