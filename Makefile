@@ -23,7 +23,7 @@ UV_LOCK := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.1
 # What `make test` is made of.
 LANES := test-whole test-shell test-daemons
 
-.PHONY: help demo test $(LANES) cover lint types arch protos errors e2e cluster bench fuzz lock clean
+.PHONY: help demo test $(LANES) cover lint types arch protos errors e2e cluster bench fuzz lock sbom audit clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## (.*)/\1|\2/' | \
@@ -100,6 +100,26 @@ lock: $(READY) ## bring the lock files up to the newest releases that pyproject.
 	@$(UV_LOCK) --upgrade --extra server --output-file requirements.lock
 	@$(UV_LOCK) --upgrade --constraints requirements.lock --output-file requirements-agent.lock
 	@$(UV_LOCK) --upgrade --extra server --extra dev --constraints requirements.lock --output-file requirements-dev.lock
+	@$(UV_LOCK) --upgrade --extra supply --output-file requirements-supply.lock
+
+# In a venv of their own, outside of what is tested.
+SUPPLY := build/supply
+$(SUPPLY)/.ready: requirements-supply.lock $(READY)
+	@$(PY) -m venv --clear --without-pip $(SUPPLY)
+	@$(BIN)/uv pip install --quiet --python $(SUPPLY)/bin/python --require-hashes -r requirements-supply.lock
+	@touch $@
+
+sbom: $(SUPPLY)/.ready ## write bills of materials (CycloneDX) of what a server and a box install, into dist/
+	@version=$$($(PY) -c 'from importlib.metadata import version; print(version("longline"))'); \
+		for name in server:requirements.lock agent:requirements-agent.lock; do \
+			out=dist/longline-$$version-$${name%%:*}.cdx.json; \
+			$(SUPPLY)/bin/python packaging/sbom.py "$${name#*:}" "$$out" "$$version"; \
+			echo "wrote $$out"; \
+		done
+
+# Strict: a package that could not be looked up is a failure, too.
+audit: $(SUPPLY)/.ready ## ask PyPI for known holes in what is locked (needs its vulnerability data)
+	@$(SUPPLY)/bin/pip-audit --strict --disable-pip --require-hashes --requirement requirements.lock
 
 clean: ## remove all that was built or cached
 	@rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache \

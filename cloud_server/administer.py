@@ -11,11 +11,10 @@ from typing import TypeVar
 
 import structlog
 
-from cloud_server.config import ServerConfig, state_of
+from cloud_server.config import ServerConfig, signer_of, state_of
 from cloud_server.trust.administration import Administration
 from cloud_server.trust.administration_failed import AdministrationFailed
 from cloud_server.trust.agents import JoinedAgents
-from cloud_server.trust.signer import Signer
 from cloud_server.trust.state import open_state
 from cloud_server.trust.store import StoreUnavailable
 from cloud_server.trust.users import Users
@@ -41,7 +40,7 @@ async def _administer(config: ServerConfig, work: Callable[[Administration], Awa
         store = await asyncio.to_thread(open_state, state)
     except StoreUnavailable as error:
         raise AdministrationFailed.of(error) from error
-    signer = None if own_authority else Signer(state, config.tunnel.trust_domain)
+    signer = signer_of(config)
     try:
         agents = JoinedAgents(store, pins_unknown=own_authority)
         users = Users(store, recorded=not own_authority)

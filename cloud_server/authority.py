@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from cryptography import x509
 
 from cloud_server.administer import administer
-from cloud_server.config import ServerConfig, load_server_config, state_of
+from cloud_server.config import ServerConfig, authority_folder, load_server_config, state_of
 from cloud_server.setup import SetupFailed, authority_of
 from cloud_server.trust import rollover
 from cloud_server.trust.administration import Administration
@@ -72,7 +73,8 @@ def move(config_path: Path) -> CertificateAuthority:
     Raises:
         ConfigError, SetupFailed: as above, or there is only one.
     """
-    return _changed(load_server_config(config_path), rollover.move)
+    config = load_server_config(config_path)
+    return _changed(config, partial(rollover.move, server=state_of(config)))
 
 
 def drop(config_path: Path, *, force: bool) -> tuple[x509.Certificate, Behind]:
@@ -137,13 +139,13 @@ def _behind(config: ServerConfig, stays: x509.Certificate) -> Behind:
 
 def _changed(config: ServerConfig, change: Callable[[Path, str], T]) -> T:
     authority_of(config)  # or there is nothing of ours to change
-    state = state_of(config)
+    folder = authority_folder(config)
     try:
-        return change(state, config.tunnel.trust_domain)
+        return change(folder, config.tunnel.trust_domain)
     except (CaMissing, RolloverRefused) as error:
         raise SetupFailed(error.text, error.fault) from error
     except OSError as error:
-        raise SetupFailed(f"{error.filename or state} cannot be written: {error.strerror or error}") from error
+        raise SetupFailed(f"{error.filename or folder} cannot be written: {error.strerror or error}") from error
     except ValueError as error:
-        text = f"{state / HOSTS_FILE} has a name that no certificate can have: {error}"
+        text = f"{folder / HOSTS_FILE} has a name that no certificate can have: {error}"
         raise SetupFailed(text, HOSTS_FILE_UNUSABLE) from error

@@ -12,9 +12,11 @@ import structlog
 
 from cloud_server import expiries
 from cloud_server.agents.agents import AgentView
-from cloud_server.config import ServerConfig, state_of
+from cloud_server.config import ServerConfig, authority_folder, state_of
 from cloud_server.trust.renewal import due
-from cloud_server.trust.signer import Signer, SignerFailed
+from cloud_server.trust.signer import Signer
+from cloud_server.trust.signing_link import SignerFailed
+from cloud_server.trust.state_files import CA_FILE
 from tunnel.aio.identity.validity import TELL_EVERY, ExpiryLog, Standing, Watched
 from tunnel.core.wire.faults import AGENTS_LOCKED_OUT, RENEWAL_FAILED
 
@@ -76,8 +78,8 @@ class Certificates:
 
     async def renew(self, signer: Signer) -> bool:
         """Renews the certificates that are due. Returns False when that failed, which the log says then."""
-        state = state_of(self.config)
-        files = await asyncio.to_thread(due, state)
+        state, folder = state_of(self.config), authority_folder(self.config)
+        files = await asyncio.to_thread(due, state, folder=folder)
         if not files:
             return True
         try:
@@ -85,7 +87,7 @@ class Certificates:
         except SignerFailed as error:
             _log.error("not renewed, trying again", code=RENEWAL_FAILED.code, files=files, reason=str(error))
             return False
-        _log.info("renewed", files=[str(state / file) for file in files])
+        _log.info("renewed", files=[str((folder if file == CA_FILE else state) / file) for file in files])
         self._watched = await asyncio.to_thread(expiries.watched, self.config)
         return True
 

@@ -47,12 +47,26 @@ def cli() -> None:
 @cli.command()
 @click.option("--state", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder for everything.")
 @click.option("--host", "hosts", required=True, multiple=True, help="Name or address that agents dial; may repeat.")
-def init(state: Path, hosts: tuple[str, ...]) -> None:
+@click.option(
+    "--authority",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for the authority, of another account, which signs for the server.",
+)
+@click.option(
+    "--signer",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Socket of cloud-server-signer.service, with --authority.",
+)
+def init(state: Path, hosts: tuple[str, ...], authority: Path | None, signer: Path | None) -> None:
     """Make a certificate authority, the server's certificate, a configuration and an operator's kubeconfig."""
     from cloud_server.setup import SetupFailed, init_state
+    from cloud_server.trust.signing_link import AuthorityPlace
 
+    if (authority is None) != (signer is None):
+        raise click.UsageError("--authority and --signer go together")
+    place = AuthorityPlace(authority.absolute(), signer.absolute()) if authority and signer else None
     try:
-        made = init_state(state.absolute(), hosts)
+        made = init_state(state.absolute(), hosts, place)
     except SetupFailed as error:
         raise Failed.of(error) from error
     click.echo(
@@ -65,6 +79,32 @@ def init(state: Path, hosts: tuple[str, ...]) -> None:
   add a box:     cloud-server token create --config {made.config} --agent NAME --out token
   on the box:    edge-agent join --server {made.server} --token-file token --state DIR
   look:          kubectl --kubeconfig {made.kubeconfig} get nodes""")
+
+
+@cli.command()
+@click.option(
+    "--authority",
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of the authority.",
+)
+@click.option("--user", required=True, help="The account of the server, by name or number.")
+@click.option("--trust-domain", default="longline", show_default=True, help="As [tunnel] trust_domain of the server.")
+def signer(authority: Path, user: str, trust_domain: str) -> None:
+    """Sign for a server that runs as another account. A service manager starts this and hands over a unix socket."""
+    import os
+    import pwd
+
+    from cloud_server.trust.signing_service import ServiceFailed, serve
+
+    try:
+        uid = int(user) if user.isdecimal() else pwd.getpwnam(user).pw_uid
+    except KeyError:
+        raise click.UsageError(f"--user: there is no account {user[:80]!r}") from None
+    try:
+        serve(authority.absolute(), trust_domain, uid, os.environ)
+    except ServiceFailed as error:
+        raise Failed.of(error) from error
 
 
 @cli.command()
@@ -155,6 +195,11 @@ def token() -> None:
 @click.option("--agent", metavar="NAME", help="Let one box join, as NAME.")
 @click.option("--agents", metavar="PATTERN", help="Let boxes join that choose names like PATTERN, such as 'lyon-*'.")
 @click.option("--count", type=click.IntRange(min=1), help="How many of them, with --agents.")
+@click.option(
+    "--kubernetes",
+    is_flag=True,
+    help="They are nodes of the cluster of [kubernetes], each of which joins as itself; with --agents '*', say.",
+)
 @click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="A label for each box; may repeat.")
 @click.option("--expires", type=Life(), default="24h", show_default=True, help="After so long it is worth nothing.")
 @out_option("it")
@@ -163,6 +208,7 @@ def token_create(
     agent: str | None,
     agents: str | None,
     count: int | None,
+    kubernetes: bool,
     labels: tuple[str, ...],
     expires: timedelta,
     out: Path | None,
@@ -174,14 +220,16 @@ def token_create(
 
     if (agent is None) == (agents is None):
         raise click.UsageError("give one of --agent and --agents")
-    if (agents is None) != (count is None):
+    if kubernetes and (agents is None or count is not None):
+        raise click.UsageError("--kubernetes goes with --agents alone: the cluster says how many nodes there are")
+    if not kubernetes and (agents is None) != (count is None):
         raise click.UsageError("--agents and --count go together: how many boxes may join?")
     if agents is not None and "*" not in agents:
         raise click.UsageError("--agents is a pattern with a * in it; for one box use --agent")
     given = {name: str(value) for name, value in read_labels(labels).items()}
     check_out(out, force=force)
     try:
-        text = create_join_token(config, agent or str(agents), expires, count or 1, given)
+        text = create_join_token(config, agent or str(agents), expires, count or 1, given, kubernetes=kubernetes)
     except AdministrationFailed as error:
         raise Failed.of(error) from error
     deliver(text, out, force=force)

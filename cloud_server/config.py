@@ -13,6 +13,8 @@ from cloud_server.frontends.fleet.pod_limits import PodLimits
 from cloud_server.opens.expose_rule import ExposeRule
 from cloud_server.routing.claims import RoutePolicy
 from cloud_server.trust.oidc.settings import ALGORITHMS, DEFAULT_ALGORITHMS, DEFAULT_PREFIX, OidcSettings
+from cloud_server.trust.signer import Signer
+from cloud_server.trust.signing_link import AuthorityPlace
 from cloud_server.trust.state_files import CA_FILE, POLICY_FILE, SERVER_FILE, SERVER_KEY_FILE
 from tunnel.aio.identity.tls_material import ServerTls
 from tunnel.aio.process.config import (
@@ -38,6 +40,7 @@ from tunnel.core.wire.target import TcpTarget
 
 MAX_LEEWAY_S = 300.0
 PODS: Final = PodLimits()
+_ACCOUNT = re.compile(r"[a-z0-9-]{1,63}/[a-z0-9.-]{1,253}")
 _TRUST_DOMAIN = re.compile(r"[a-z0-9._-]{1,255}")
 
 
@@ -55,6 +58,23 @@ class AgentName(str):
         """
         if not isinstance(value, str) or not is_agent_name(value):
             raise ValueError(f"{value!r} is not the name of an agent: {AGENT_NAME_RULE}")
+        return cls(value)
+
+
+class ServiceAccount(str):
+    """A ServiceAccount of Kubernetes, as `namespace/name`."""
+
+    __slots__ = ()
+
+    @classmethod
+    def from_config(cls, value: object) -> ServiceAccount:
+        """Returns the account that a value of a configuration names.
+
+        Raises:
+            ValueError: the value names none.
+        """
+        if not isinstance(value, str) or not _ACCOUNT.fullmatch(value):
+            raise ValueError(f"{value!r} is no ServiceAccount: write namespace/name")
         return cls(value)
 
 
@@ -96,6 +116,16 @@ class TunnelConfig:
     pings_per_s: PerSecond = PerSecond(75.0)
     """How many pings all idle agents together may ask for in a second: beyond 750 agents each is asked less often."""
     resume_window_s: Seconds = Seconds(120.0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AuthorityConfig:
+    """The `[authority]` section: an authority that belongs to another account than the server's."""
+
+    folder: Path | None = None
+    """The folder with the authority's certificate, its key and `hosts`; None means the state folder."""
+    signer: Path | None = None
+    """The unix socket of the service that signs; None means that the server starts a process for that itself."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -306,6 +336,11 @@ class KubernetesConfig:
 
     kubeconfig: Path | None = None
     """The kubeconfig of the cluster; None means that there is no cluster."""
+    join: list[ServiceAccount] = dataclasses.field(default_factory=list)
+    """The ServiceAccounts, as `namespace/name`, whose pods join as the node that they run on, with a join token for
+    that."""
+    join_audience: str = "longline"
+    """The audience that their tokens must be for."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -413,6 +448,7 @@ class ServerConfig(Validated):
     """The whole configuration file."""
 
     tunnel: TunnelConfig = dataclasses.field(default_factory=TunnelConfig)
+    authority: AuthorityConfig = dataclasses.field(default_factory=AuthorityConfig)
     connect: ConnectConfig = dataclasses.field(default_factory=ConnectConfig)
     socks: SocksConfig = dataclasses.field(default_factory=SocksConfig)
     fleet: FleetConfig = dataclasses.field(default_factory=FleetConfig)
@@ -445,6 +481,7 @@ class ServerConfig(Validated):
         missing = [name for name, path in own.items() if path is None]
         if 0 < len(missing) < len(own):
             yield Fault("tunnel", f"{', '.join(missing)} is missing: certificate, key and client_ca go together")
+        yield from self._joining_faults()
         yield from self.oidc.faults()
         yield from self._route_faults()
         yield from self._expose_faults()
@@ -458,6 +495,16 @@ class ServerConfig(Validated):
                 yield Fault(key, f"{address} is taken by {seen[address]}")
             if address.port:
                 seen.setdefault(address, key)
+
+    def _joining_faults(self) -> Iterable[Fault]:
+        if (self.authority.folder is None) != (self.authority.signer is None):
+            yield Fault("authority", "folder and signer go together")
+        if self.authority.folder is not None and self.tunnel.client_ca is not None:
+            yield Fault("authority", "there is none of ours where [tunnel] client_ca names one of your own")
+        if self.kubernetes.join and self.kubernetes.kubeconfig is None:
+            yield Fault("kubernetes.join", "needs kubernetes.kubeconfig: its API says which node a token is of")
+        if self.kubernetes.join and not self.kubernetes.join_audience:
+            yield Fault("kubernetes.join_audience", "must not be empty: any token of the account would do then")
 
     def _route_faults(self) -> Iterable[Fault]:
         seen: dict[str, str] = {}
@@ -501,7 +548,7 @@ class ServerConfig(Validated):
 
 NOTHING: Final = ServerConfig()
 """The configuration that a server matches before its first one is applied."""
-ONLY_AT_START: Final = ("tunnel", "state", "limits.orphan_s", "log.format")
+ONLY_AT_START: Final = ("tunnel", "authority", "state", "limits.orphan_s", "log.format")
 """The keys and sections that only a restart of the server applies."""
 
 
@@ -521,6 +568,26 @@ def state_of(config: ServerConfig) -> Path:
     return config.state
 
 
+def authority_folder(config: ServerConfig) -> Path:
+    """Returns the folder of the authority's certificate, its key and `hosts`."""
+    return config.authority.folder or state_of(config)
+
+
+def authority_place(config: ServerConfig) -> AuthorityPlace | None:
+    """Returns where an authority of another account is; None when it is in the state folder."""
+    authority = config.authority
+    if authority.folder is None or authority.signer is None:
+        return None
+    return AuthorityPlace(authority.folder, authority.signer)
+
+
+def signer_of(config: ServerConfig) -> Signer | None:
+    """Returns who has certificates signed; None with an authority of the user's own."""
+    if config.tunnel.client_ca is not None:
+        return None
+    return Signer(state_of(config), config.tunnel.trust_domain, authority_place(config))
+
+
 def policy_file_of(config: ServerConfig) -> Path:
     """Returns where the policy is."""
     return config.policy.file or state_of(config) / POLICY_FILE
@@ -532,5 +599,5 @@ def tls_of(config: ServerConfig) -> ServerTls:
     return ServerTls(
         certificate=tunnel.certificate or state / SERVER_FILE,
         key=tunnel.key or state / SERVER_KEY_FILE,
-        client_ca=tunnel.client_ca or state / CA_FILE,
+        client_ca=tunnel.client_ca or authority_folder(config) / CA_FILE,
     )

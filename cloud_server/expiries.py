@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cloud_server.config import ServerConfig, state_of
+from cloud_server.config import ServerConfig, authority_folder, state_of
 from cloud_server.trust.authenticator import token_digest
 from cloud_server.trust.database import DATABASE_FILE
 from cloud_server.trust.records import USER_TOKENS, UserToken
@@ -32,7 +32,8 @@ def watched(config: ServerConfig) -> list[Watched]:
     """Returns all certificates of a configuration that can be read. Blocks."""
     tunnel, state = config.tunnel, state_of(config)
     own = tunnel.client_ca is None
-    server, authority = tunnel.certificate or state / SERVER_FILE, tunnel.client_ca or state / CA_FILE
+    server = tunnel.certificate or state / SERVER_FILE
+    authority = tunnel.client_ca or authority_folder(config) / CA_FILE
     found = [
         _file("server", "the server's certificate", server, _RENEWS if own else _REPLACE, heals=own),
         _authorities("ca", authority, _RENEWS if own else _REPLACE, heals=own),

@@ -8,13 +8,15 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 
-from cloud_server.kubernetes.access import ClusterAccess
+from cloud_server.kubernetes.access import ClusterAccess, ClusterUnavailable, Reviewed, TokenReviewer
 from cloud_server.kubernetes.follow import KINDS, Follower
 from cloud_server.routing.cluster import ClusterIndex
 from tunnel.aio.process.parts import Part, PartFailed, Parts
 from tunnel.aio.process.tasks import TaskOwner
 
 PART = "kubernetes"
+REVIEW_S = 8.0
+"""Seconds within which the API must say what a token is: a box that joins waits 20 s for its answer."""
 Watch = Callable[[asyncio.Task[None]], None]
 """A function that is given each task that may not end by itself."""
 
@@ -30,6 +32,7 @@ class FollowedCluster:
         self._kubeconfig: Path | None = None
         self._part: Part | None = None
         self._follower: Follower | None = None
+        self._access: TokenReviewer | None = None
         self._tasks: TaskOwner | None = None
         self._ending = TaskOwner("clusters of before")
 
@@ -48,7 +51,7 @@ class FollowedCluster:
             self._part = None
         if self._tasks is not None:
             self._ending.spawn("end", self._tasks.aclose())
-        self._tasks = self._follower = None
+        self._tasks = self._follower = self._access = None
         if kubeconfig is None:
             for kind in KINDS:
                 self.index.keep_only(kind, frozenset())
@@ -60,6 +63,21 @@ class FollowedCluster:
         """Returns why the cluster's API gives no news now; empty when it does, and when there is no cluster."""
         found = self._follower.away if self._follower is not None else {}
         return "; ".join(f"{kind}: {reason}" for kind, reason in sorted(found.items()))
+
+    async def review(self, token: str, audience: str) -> Reviewed:
+        """Returns what the cluster's API says of a token.
+
+        Raises:
+            ClusterUnavailable: there is no cluster, or its API did not answer.
+        """
+        if self._access is None:
+            why = "it is not read yet" if self._kubeconfig is not None else "there is none: [kubernetes] kubeconfig"
+            raise ClusterUnavailable(why)
+        try:
+            async with asyncio.timeout(REVIEW_S):
+                return await self._access.review(token, audience)
+        except TimeoutError as error:
+            raise ClusterUnavailable("it does not answer") from error
 
     def ages_s(self) -> dict[str, float]:
         """Returns how many seconds ago the API was heard of each kind of object."""
@@ -81,7 +99,7 @@ class FollowedCluster:
             access = LightkubeAccess.from_kubeconfig(kubeconfig)
         except KubeconfigUnusable as fault:
             raise PartFailed(f"kubernetes.kubeconfig: {fault}", fault.fault) from fault
-        self._follower = Follower(access, self.index)
+        self._follower, self._access = Follower(access, self.index), access
         self._tasks = TaskOwner("cluster")
         watch(self._tasks.spawn("follow", _follow(self._follower, access)))
 

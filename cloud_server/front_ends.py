@@ -49,6 +49,7 @@ class FrontEnds:
     def __init__(
         self,
         state: Path,
+        authority: Path,
         tls: ServerTls,
         agents: Agents,
         door: Door,
@@ -67,6 +68,7 @@ class FrontEnds:
 
         Args:
             state: the state folder.
+            authority: the folder of the authority.
             tls: the server's certificate.
             agents: the agents that the fleet API shows.
             door: opens their streams.
@@ -82,6 +84,7 @@ class FrontEnds:
             watch: is given each task that may not end by itself.
         """
         self._state = state
+        self._authority = authority
         self._tls = tls
         self._agents = agents
         self._door = door
@@ -234,7 +237,7 @@ class FrontEnds:
     async def _site_proxy_context(self) -> ssl.SSLContext:
         from cloud_server.trust.site_proxy import site_proxy_context  # costs 12 MB
 
-        return await asyncio.to_thread(site_proxy_context, self._state)
+        return await asyncio.to_thread(site_proxy_context, self._state, self._authority)
 
     # Internal - the fleet API
 

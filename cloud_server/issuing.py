@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from cloud_server.administer import administer
-from cloud_server.config import ServerConfig, load_server_config, state_of
+from cloud_server.config import ServerConfig, authority_folder, load_server_config, state_of
 from cloud_server.setup import SetupFailed, authority_of, bracketed, dialled, fleet_url
 from cloud_server.trust.administration import Administration
 from cloud_server.trust.caller import UNLIMITED, Scope
@@ -33,9 +33,16 @@ def asked_by() -> str:
 
 
 def create_join_token(
-    config_path: Path, agent: str, life: timedelta, count: int = 1, labels: Mapping[str, str] | None = None
+    config_path: Path,
+    agent: str,
+    life: timedelta,
+    count: int = 1,
+    labels: Mapping[str, str] | None = None,
+    *,
+    kubernetes: bool = False,
 ) -> str:
-    """Returns the text of a new token for a box, or for `count` boxes whose names match a pattern.
+    """Returns the text of a new token for a box, or for `count` boxes whose names match a pattern; with `kubernetes`,
+    for the nodes of a cluster whose names do.
 
     Raises:
         ConfigError: the configuration cannot be read.
@@ -43,7 +50,9 @@ def create_join_token(
     """
     return administer(
         load_server_config(config_path),
-        lambda records: records.create_join_token(agent, asked_by(), life, count=count, labels=labels),
+        lambda records: records.create_join_token(
+            agent, asked_by(), life, count=count, labels=labels, kubernetes=kubernetes
+        ),
     )
 
 
@@ -93,7 +102,7 @@ def user_kubeconfig(config_path: Path, user: str, life: timedelta, *, bearer: bo
             f"{config_path} has no [fleet] listen: there is no API for a kubeconfig to point at", NO_FLEET_API
         )
     authority = authority_of(config)
-    first_host = _first_host(state_of(config))
+    first_host = _first_host(authority_folder(config))
     url, connect = fleet_url(config.fleet.listen, first_host), dialled(config.connect.listen, first_host)
     text = create_user_token(config, user, life, BEARER if bearer else LOGIN)
     shown = by_token(text) if bearer else by_login(url, text)
@@ -119,9 +128,9 @@ def cluster_kubeconfig(config_path: Path, user: str, cluster: str, life: timedel
     if listen is None:
         text = f"{config_path} has no [connect] listen_kubectl: there is no proxy for a kubeconfig to name"
         raise SetupFailed(text, NO_KUBECTL_PROXY)
-    host = listen.host if is_loopback(listen.host) else _first_host(state_of(config))
+    host = listen.host if is_loopback(listen.host) else _first_host(authority_folder(config))
     try:
-        certificate = site_proxy_certificate(state_of(config))
+        certificate = site_proxy_certificate(state_of(config), authority_folder(config))
         through = Through(f"{bracketed(host)}:{listen.port}", found.agent or found.name, certificate)
         site = read_site(found.kubeconfig)
         check_names(site, certificate)
@@ -161,8 +170,8 @@ def _meant(config: ServerConfig, cluster: str) -> str:
     return meant(close_name(cluster, {one.name for one in config.cluster}.__contains__))
 
 
-def _first_host(state: Path) -> str:
+def _first_host(folder: Path) -> str:
     try:
-        return read_hosts(state)[0]
+        return read_hosts(folder)[0]
     except HostsMissing as error:
         raise SetupFailed(error.text, error.fault) from error

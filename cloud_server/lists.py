@@ -53,7 +53,8 @@ def token_line(token: ListedToken, now: datetime) -> str:
         words = [token.token_id, f"{kind} of {token.user}"]
         words += [f"only for {limits}"] if (limits := scope_text(token.scope)) else []
     else:
-        words = [token.token_id, f"to join as {token.agent}"]
+        nodes = ", each node of the cluster as itself" if token.kubernetes else ""
+        words = [token.token_id, f"to join as {token.agent}{nodes}"]
         words += [f"{len(token.names)} of {token.count} joined"] if token.count > 1 else []
         words += [" ".join(f"{name}={value}" for name, value in sorted(token.labels.items()))] if token.labels else []
     if token.created is not None:

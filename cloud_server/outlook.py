@@ -10,10 +10,10 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from cloud_server.config import ServerConfig, state_of, tls_of
-from cloud_server.trust.ca import CaMissing, CertificateAuthority
+from cloud_server.config import ServerConfig, signer_of, state_of, tls_of
 from cloud_server.trust.database import DATABASE_FILE
 from cloud_server.trust.oidc.settings import OidcSettings
+from cloud_server.trust.signing_link import SignerFailed
 from cloud_server.trust.state import open_state
 from cloud_server.trust.store import StoreUnavailable
 from tunnel.aio.identity.tls_material import CredentialsUnusable
@@ -31,9 +31,9 @@ def refusals(config: ServerConfig) -> Iterator[FaultError]:
     state, tunnel = state_of(config), config.tunnel
     try:
         if tunnel.client_ca is None:
-            CertificateAuthority.load(state, tunnel.trust_domain)
+            asyncio.run(_look_at_authority(config))
         tls_of(config).load()
-    except (CaMissing, CredentialsUnusable) as error:
+    except (SignerFailed, CredentialsUnusable) as error:
         yield error
     try:
         _look_at_records(state)
@@ -69,6 +69,20 @@ def outlook(config: ServerConfig) -> Iterator[str]:
 
 
 # Internal
+
+
+async def _look_at_authority(config: ServerConfig) -> None:
+    """Makes sure that whoever signs has an authority, as a start does.
+
+    Raises:
+        SignerFailed: they have none, or cannot be asked.
+    """
+    signer = signer_of(config)
+    assert signer is not None
+    try:
+        await signer.check()
+    finally:
+        await signer.aclose()
 
 
 def _look_at_records(state: Path) -> None:

@@ -22,7 +22,16 @@ from cloud_server.agents.pace import AgentPace
 from cloud_server.agents.refusals import Refusals
 from cloud_server.agents.sessions import AgentSessions
 from cloud_server.certificates import Certificates
-from cloud_server.config import NOTHING, LimitsConfig, ServerConfig, policy_file_of, state_of, tls_of
+from cloud_server.config import (
+    NOTHING,
+    LimitsConfig,
+    ServerConfig,
+    authority_folder,
+    policy_file_of,
+    signer_of,
+    state_of,
+    tls_of,
+)
 from cloud_server.counting import Counting
 from cloud_server.followed_cluster import FollowedCluster
 from cloud_server.followed_issuer import FollowedIssuer
@@ -43,8 +52,9 @@ from cloud_server.trust.administration import Administration
 from cloud_server.trust.agents import JoinedAgents
 from cloud_server.trust.authenticator import ISSUED_BY, Authenticator
 from cloud_server.trust.enrollment import Enrollment
+from cloud_server.trust.node_tokens import NodeTokens
 from cloud_server.trust.sightings import Sightings
-from cloud_server.trust.signer import Signer, SignerFailed
+from cloud_server.trust.signing_link import SignerFailed
 from cloud_server.trust.sqlite_store import SqliteStore
 from cloud_server.trust.standing import Standing
 from cloud_server.trust.store import StoreUnavailable
@@ -139,6 +149,7 @@ class CloudServer:
         self.joined = JoinedAgents(store, pins_unknown=config.tunnel.client_ca is not None)
         self.agents = Agents(self.joined, self.directory)
         self.cluster = FollowedCluster(self.parts)
+        self._nodes = NodeTokens(self.cluster.review)
         self._stop: Stop | None = None
         state, tunnel = state_of(config), config.tunnel
         self._tls = tls_of(config)
@@ -158,12 +169,13 @@ class CloudServer:
         self._exposed = Exposed(self._door, [], lambda name: authenticator.agent(name, ""))
         self._agent_pace = AgentPace(config.limits.session, config.limits.links)
         self.sessions = self._agent_sessions(config)
-        self._signer = None if tunnel.client_ca is not None else Signer(state, tunnel.trust_domain)
+        self._signer = signer_of(config)
         self.administration = Administration(store, self.joined, self._signer, self._users)
         self.book = AgentBook(self.agents, self.administration, self._sightings, self.agents.facts)
         self.counting = Counting(self, self._door)
         self.front_ends = FrontEnds(
-            state, self._tls, self.agents, self._door, self.policy, self.live, authenticator, self.logins, audit,
+            state, authority_folder(config), self._tls, self.agents, self._door, self.policy, self.live,
+            authenticator, self.logins, audit,
             self.parts, self._sockets, self.counting.page, self.admin, self._watch,
         )  # fmt: skip
         self._carriers: CarrierServer | None = None
@@ -253,6 +265,7 @@ class CloudServer:
             self._tell_ended(self.live.end_where(is_gone, refused))
         await self.counting.apply(new)
         self.cluster.follow(new.kubernetes.kubeconfig, self._watch)
+        self._nodes.use(new.kubernetes.join, new.kubernetes.join_audience)
         connect = new.connect.listen
         if await self.issuer.follow(new.oidc.settings, connect.port if connect is not None else None, self._watch):
             changed = OpenRefused("[oidc] of the server has changed", Code.STANDING_LOST, CREDENTIAL_LOST)
@@ -433,8 +446,9 @@ class CloudServer:
             _log.warning("old join tokens stay in the list", code=error.fault.code, reason=str(error))
         limits = self.config.limits
         return Enrollment(
-            self._signer, self.store, self.joined, self.agents.rejoined, self.audit, limits.renewals, limits.joins
-        )
+            self._signer, self.store, self.joined, self.agents.rejoined, self.audit, self._nodes,
+            limits.renewals, limits.joins,
+        )  # fmt: skip
 
     async def _see_agents(self) -> None:
         """Notes which agents come and go, for lists and events, until cancelled."""

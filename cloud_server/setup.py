@@ -12,13 +12,23 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cloud_server.config import FleetConfig, ServerConfig, load_server_config, policy_file_of, state_of
+from cloud_server.config import (
+    AuthorityConfig,
+    FleetConfig,
+    ServerConfig,
+    authority_folder,
+    authority_place,
+    load_server_config,
+    policy_file_of,
+    state_of,
+)
 from cloud_server.rights.policy_file import first_policy
 from cloud_server.trust.authenticator import token_digest
 from cloud_server.trust.ca import CaMissing, CertificateAuthority
 from cloud_server.trust.hosts import HOSTS_FILE, HostsMissing, is_loopback
 from cloud_server.trust.records import LOGIN, USER_TOKENS, USERS, UserRecord, UserToken
 from cloud_server.trust.renewal import add_hosts, due, renew
+from cloud_server.trust.signing_link import AuthorityPlace
 from cloud_server.trust.state import open_state
 from cloud_server.trust.state_files import CA_FILE, OPERATORS_KUBECONFIG, SERVER_FILE, SERVER_KEY_FILE
 from cloud_server.trust.store import Change, StoreUnavailable
@@ -27,6 +37,7 @@ from tunnel.aio.process.config import HostPort
 from tunnel.aio.process.files import PUBLIC, SECRET, NewFile, make_folder, write_together
 from tunnel.core.wire.faults import (
     AUTHORITY_IS_YOURS,
+    CONFIG_INVALID,
     HOST_NAME_INVALID,
     HOSTS_FILE_UNUSABLE,
     STATE_IN_USE,
@@ -65,6 +76,13 @@ listen = "{FLEET_LISTEN}"
 """
 
 
+_APART = """
+[authority]                       # its key belongs to another account, which signs
+folder = "{folder}"
+signer = "{socket}"
+"""
+
+
 class SetupFailed(FaultError):
     """The command cannot be carried out; the text says why and what to do."""
 
@@ -83,12 +101,14 @@ class Made:
     """The address that boxes dial, as `host:port`."""
 
 
-def init_state(folder: Path, hosts: Sequence[str]) -> Made:
+def init_state(folder: Path, hosts: Sequence[str], place: AuthorityPlace | None = None) -> Made:
     """Makes a state folder, and a configuration unless there is one already, which stays.
 
     Args:
         folder: made when it does not exist.
         hosts: names and addresses of this server, at least one.
+        place: of an authority that belongs to another account, for the new configuration; its folder must exist, with
+            its owner. None means that it is in the state folder.
 
     Raises:
         ConfigError: the configuration that is there cannot be used.
@@ -98,18 +118,25 @@ def init_state(folder: Path, hosts: Sequence[str]) -> Made:
     check_hosts(hosts)
     path = folder / "cloud-server.toml"
     kept = load_server_config(path) if path.exists() else None
-    config = kept or ServerConfig(state=folder, fleet=FleetConfig(listen=FLEET_LISTEN))
-    state = state_of(config)
+    apart = AuthorityConfig(folder=place.folder, signer=place.socket) if place is not None else AuthorityConfig()
+    config = kept or ServerConfig(state=folder, fleet=FleetConfig(listen=FLEET_LISTEN), authority=apart)
+    state, keys = state_of(config), authority_folder(config)
+    if place is not None and authority_place(config) != place:
+        text = f"{path} is there, and has no [authority] with this folder and socket: write them there first"
+        raise SetupFailed(text, CONFIG_INVALID)
+    if place is not None and not keys.is_dir():
+        text = f"{keys} does not exist: make it, and have it belong to the account that is to sign"
+        raise SetupFailed(text, STATE_NOT_WRITABLE)
     if config.tunnel.client_ca is not None:
         text = f"{path} takes certificates of your own authority ([tunnel] client_ca): nothing to make"
         raise SetupFailed(text, AUTHORITY_IS_YOURS)
-    if CertificateAuthority.exists(state):
-        text = f"{state} has a certificate authority already; take another folder, or use what is there"
+    if CertificateAuthority.exists(keys):
+        text = f"{keys} has a certificate authority already; take another folder, or use what is there"
         raise SetupFailed(text, STATE_IN_USE)
     authority = CertificateAuthority.create(config.tunnel.trust_domain)
     server = f"{bracketed(hosts[0])}:{config.tunnel.listen[0].port}"
     made = Made(path, kept is None, folder / OPERATORS_KUBECONFIG, server)
-    files = _state_files(state, authority, hosts)
+    files = _state_files(state, keys, authority, hosts)
     policy = policy_file_of(config)
     if not policy.exists():
         files.insert(0, NewFile(policy, first_policy([ADMIN]).encode(), PUBLIC))
@@ -119,7 +146,8 @@ def init_state(folder: Path, hosts: Sequence[str]) -> Made:
     operator = kubeconfig(url, authority.pem, ADMIN, by_login(url, login, _longline()), connect)
     files.insert(0, NewFile(made.kubeconfig, operator.encode(), SECRET))
     if kept is None:
-        files.insert(0, NewFile(path, _CONFIG.encode(), PUBLIC))
+        text = _CONFIG if place is None else _CONFIG + _APART.format(folder=place.folder, socket=place.socket)
+        files.insert(0, NewFile(path, text.encode(), PUBLIC))
     try:
         make_folder(folder)
         make_folder(state)
@@ -148,20 +176,20 @@ def renew_certificates(config_path: Path, *, all_of_them: bool, hosts: Sequence[
     """
     check_hosts(hosts)
     config = load_server_config(config_path)
-    authority, state = authority_of(config), state_of(config)
+    authority, state, folder = authority_of(config), state_of(config), authority_folder(config)
     try:
         if hosts:
-            add_hosts(state, hosts)
-        files = [CA_FILE, SERVER_FILE] if all_of_them else due(state)
-        renew(state, authority, files)
+            add_hosts(folder, hosts)
+        files = [CA_FILE, SERVER_FILE] if all_of_them else due(state, folder=folder)
+        renew(state, authority, files, folder=folder)
     except (CaMissing, HostsMissing) as error:
         raise SetupFailed(error.text, error.fault) from error
     except OSError as error:
         raise SetupFailed(f"{error.filename or state} cannot be written: {error.strerror or error}") from error
     except ValueError as error:
-        text = f"{state / HOSTS_FILE} has a name that no certificate can have: {error}"
+        text = f"{folder / HOSTS_FILE} has a name that no certificate can have: {error}"
         raise SetupFailed(text, HOSTS_FILE_UNUSABLE) from error
-    return [state / file for file in files]
+    return [(folder if file == CA_FILE else state) / file for file in files]
 
 
 def check_hosts(hosts: Sequence[str]) -> None:
@@ -200,7 +228,7 @@ def authority_of(config: ServerConfig) -> CertificateAuthority:
         text = "certificates come from your own authority ([tunnel] client_ca): make them there"
         raise SetupFailed(text, AUTHORITY_IS_YOURS)
     try:
-        return CertificateAuthority.load(state_of(config), config.tunnel.trust_domain)
+        return CertificateAuthority.load(authority_folder(config), config.tunnel.trust_domain)
     except CaMissing as error:
         raise SetupFailed(error.text, error.fault) from error
 
@@ -235,16 +263,16 @@ def _longline() -> str:
     return str(beside) if os.access(beside, os.X_OK) else "longline"
 
 
-def _state_files(state: Path, authority: CertificateAuthority, hosts: Sequence[str]) -> list[NewFile]:
-    """Returns the files that a server needs to start, the authority last: while that is missing, `init` may be typed
-    again.
+def _state_files(state: Path, keys: Path, authority: CertificateAuthority, hosts: Sequence[str]) -> list[NewFile]:
+    """Returns the files that a server needs to start; `keys` is the folder of the authority, whose own come
+    last: while they are missing, `init` may be typed again.
     """
     server = authority.issue_server(hosts)
     return [
-        NewFile(state / HOSTS_FILE, "".join(f"{host}\n" for host in hosts).encode(), PUBLIC),
+        NewFile(keys / HOSTS_FILE, "".join(f"{host}\n" for host in hosts).encode(), PUBLIC),
         NewFile(state / SERVER_KEY_FILE, server.key_pem, SECRET),
         NewFile(state / SERVER_FILE, server.certificate_pem, PUBLIC),
-        *authority.files(state),
+        *authority.files(keys),
     ]
 
 

@@ -46,11 +46,23 @@ def cli() -> None:
 @click.option("--state", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder for the key.")
 @click.option("--name", default="", metavar="NAME", help="Of this box, with a token for several boxes.")
 @click.option(
+    "--kubernetes-token-file",
+    type=click.File("rb", lazy=False),
+    help="Token of the pod's ServiceAccount, with a token for nodes of a cluster.",
+)
+@click.option(
     "--proxy",
     metavar="URL",
     help="HTTP proxy, http://HOST:PORT, or none; else that of the environment, as curl finds it.",
 )
-def join(server: ServerAddress, token_file: BinaryIO, state: Path, name: str, proxy: str | None) -> None:
+def join(
+    server: ServerAddress,
+    token_file: BinaryIO,
+    state: Path,
+    name: str,
+    kubernetes_token_file: BinaryIO | None,
+    proxy: str | None,
+) -> None:
     """Make a key on this box and get a certificate for it."""
     import asyncio
 
@@ -64,7 +76,9 @@ def join(server: ServerAddress, token_file: BinaryIO, state: Path, name: str, pr
     refuse_password(proxy)
     try:
         token = JoinToken.decode(token_file.read(MAX_TOKEN_BYTES).decode("ascii", "replace"))
-        joined = asyncio.run(join_cloud(server, token, state.absolute(), VERSION, proxy, name))
+        shown = kubernetes_token_file.read(MAX_TOKEN_BYTES) if kubernetes_token_file is not None else b""
+        node = shown.decode("ascii", "replace").strip()
+        joined = asyncio.run(join_cloud(server, token, state.absolute(), VERSION, proxy, name, node))
     except (TokenUnusable, JoinFailed) as error:
         raise Failed.of(error) from error
     click.echo(f"joined as {joined.agent}")
@@ -181,6 +195,25 @@ def rotate_key(config: Path) -> None:
     """
     answer = _asked(config, "rotate-key")
     click.echo(f"{answer['agent']} has a new key, and a certificate for it")
+
+
+@cli.command()
+@click.option("--account", "accounts", required=True, multiple=True, help="Commands may run as this one; may repeat.")
+@click.option("--user", required=True, help="The account of the agent, by name or number.")
+def commands(accounts: tuple[str, ...], user: str) -> None:
+    """Run commands as other accounts for an agent of its own. A service manager starts this and hands over a socket."""
+    import pwd
+
+    from edge_agent.hostkubelet.command_service import ServiceFailed, serve
+
+    try:
+        uid = int(user) if user.isdecimal() else pwd.getpwnam(user).pw_uid
+    except KeyError:
+        raise click.UsageError(f"--user: there is no account {user[:80]!r}") from None
+    try:
+        serve(accounts, uid, os.environ)
+    except ServiceFailed as error:
+        raise Failed.of(error) from error
 
 
 class Unreachable(Failed):

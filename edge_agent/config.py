@@ -208,6 +208,8 @@ class HostConfig:
     units: list[str] = dataclasses.field(default_factory=list)
     files: list[Path] = dataclasses.field(default_factory=list)
     recording: RecordingConfig = dataclasses.field(default_factory=RecordingConfig)
+    runner: Path | None = None
+    """The unix socket of the service that runs commands as other accounts; None means that the agent does."""
 
     @property
     def offered(self) -> bool:
@@ -224,6 +226,7 @@ class HostConfig:
             files=self.files,
             rules=[one.rule for one in self.exec] if isinstance(self.exec, list) else [],
             recording=self.recording.settings(state),
+            runner=self.runner,
         )
 
     def faults(self) -> Iterable[Fault]:

@@ -299,14 +299,16 @@ class GoAway(_message.Message):
     def __init__(self, code: _Optional[int] = ..., text: _Optional[str] = ..., reconnect_after_ms: _Optional[int] = ...) -> None: ...
 
 class JoinRequest(_message.Message):
-    __slots__ = ("csr_der", "version", "agent_name")
+    __slots__ = ("csr_der", "version", "agent_name", "kubernetes_token")
     CSR_DER_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     AGENT_NAME_FIELD_NUMBER: _ClassVar[int]
+    KUBERNETES_TOKEN_FIELD_NUMBER: _ClassVar[int]
     csr_der: bytes
     version: str
     agent_name: str
-    def __init__(self, csr_der: _Optional[bytes] = ..., version: _Optional[str] = ..., agent_name: _Optional[str] = ...) -> None: ...
+    kubernetes_token: str
+    def __init__(self, csr_der: _Optional[bytes] = ..., version: _Optional[str] = ..., agent_name: _Optional[str] = ..., kubernetes_token: _Optional[str] = ...) -> None: ...
 
 class JoinResponse(_message.Message):
     __slots__ = ("chain_der", "ca_pem", "agent_name", "recovery_der", "cross_der")

@@ -212,10 +212,27 @@ class TestEdgeAgent:
         (tmp_path / "edge-agent.toml").write_text(data["edge-agent.toml"])
         assert load_agent_config(tmp_path / "edge-agent.toml").cloud.servers == [data["server"]]
 
-    def test_the_tokens_are_only_where_they_are_used(self) -> None:
+    @pytest.mark.parametrize("volume", ["join-token", "node"])
+    def test_the_tokens_are_only_where_they_are_used(self, volume: str) -> None:
         spec = pod_specs()["DaemonSet"]
-        holders = [c["name"] for c in containers(spec) if any(m["name"] == "tokens" for m in c["volumeMounts"])]
+        holders = [c["name"] for c in containers(spec) if any(m["name"] == volume for m in c["volumeMounts"])]
         assert holders == ["join"]
+
+    def test_a_node_joins_as_the_account_that_the_server_takes(self, tmp_path: Path) -> None:
+        spec = pod_specs()["DaemonSet"]
+        account = one(render("edge-agent"), "ServiceAccount")["metadata"]
+        (volume,) = [each for each in spec["volumes"] if each["name"] == "node"]
+        (source,) = volume["projected"]["sources"]
+        (tmp_path / "kubernetes.kubeconfig").touch()
+        for text in (
+            one(render("cloud-server"), "ConfigMap")["data"]["cloud-server.toml"],
+            (BESIDE / "cloud-server.toml").read_text(),
+        ):
+            (tmp_path / "cloud-server.toml").write_text(text)
+            taken = load_server_config(tmp_path / "cloud-server.toml").kubernetes
+            assert taken.join == [f"{account['namespace']}/{account['name']}"]
+            assert source["serviceAccountToken"]["audience"] == taken.join_audience
+        assert spec["serviceAccountName"] == account["name"]
 
 
 def test_the_server_may_see_three_kinds_and_change_nothing() -> None:
@@ -230,7 +247,8 @@ def test_the_server_may_see_three_kinds_and_change_nothing() -> None:
             for verb in rule["verbs"]
         }
         kinds = [("", "nodes"), ("", "services"), ("", "pods"), ("discovery.k8s.io", "endpointslices")]
-        assert granted == {(*kind, verb) for kind in kinds for verb in ("list", "watch")}
+        reviews = ("authentication.k8s.io", "tokenreviews", "create")  # asks a question, and changes nothing
+        assert granted == {*((*kind, verb) for kind in kinds for verb in ("list", "watch")), reviews}
         assert binding["roleRef"]["name"] == role["metadata"]["name"]
         account = one(manifests, "ServiceAccount")["metadata"]
         assert [(s["kind"], s["name"], s["namespace"]) for s in binding["subjects"]] == [
@@ -266,6 +284,11 @@ class TestImage:
         assert done.returncode == 0, done.stderr
         assert (tree / "requirements.lock").exists()
         assert list(tmp_path.glob(f"longline-{VERSION}-*.whl"))
+
+    def test_its_base_is_named_by_one_digest(self) -> None:
+        bases = {line.split()[1] for line in self.lines if line.startswith("FROM ")}
+        assert len(bases) == 1
+        assert re.fullmatch(r"python:3\.11-slim-bookworm@sha256:[0-9a-f]{64}", bases.pop())
 
     def test_it_runs_as_the_user_of_the_manifests(self) -> None:
         assert f"USER {USER}:{USER}" in self.lines

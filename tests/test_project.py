@@ -20,7 +20,7 @@ from packaging.version import Version
 TOP = Path(__file__).parent.parent
 PROJECT = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-LOCKS = ["requirements-agent.lock", "requirements.lock", "requirements-dev.lock"]
+LOCKS = ["requirements-agent.lock", "requirements.lock", "requirements-dev.lock", "requirements-supply.lock"]
 PACKAGES = ("tunnel", "protos", "edge_agent", "cloud_server")
 
 PUBLIC_NAMES: dict[str, list[str]] = {}
@@ -61,6 +61,7 @@ def test_commands_are_declared() -> None:
         ("requirements-agent.lock", PROJECT["dependencies"]),
         ("requirements.lock", PROJECT["dependencies"] + EXTRAS["server"]),
         ("requirements-dev.lock", PROJECT["dependencies"] + EXTRAS["server"] + EXTRAS["dev"]),
+        ("requirements-supply.lock", EXTRAS["supply"]),
     ],
 )
 def test_lock_has_every_dependency_as_asked_for(lock: str, requirements: list[str]) -> None:

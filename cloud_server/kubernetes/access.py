@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from cloud_server.kubernetes.objects import Key, KubernetesObject
@@ -43,6 +43,30 @@ class Deleted(NamedTuple):
 
     key: Key
     version: str
+
+
+class Reviewed(NamedTuple):
+    """What the API says of a token (TokenReview of authentication.k8s.io/v1)."""
+
+    authenticated: bool
+    user: str
+    """The name of the user that the token is of; empty for a token that is not good."""
+    audiences: Sequence[str]
+    """Those of the audiences asked for that the token is for."""
+    extra: Mapping[str, Sequence[str]]
+    """What else is known of the user."""
+
+
+class TokenReviewer(Protocol):
+    """The cluster's API, asked about tokens."""
+
+    async def review(self, token: str, audience: str) -> Reviewed:
+        """Returns what the API says of a token that is to be for an audience.
+
+        Raises:
+            ClusterUnavailable: the API did not answer, or refused.
+        """
+        ...
 
 
 class ClusterAccess(Protocol):

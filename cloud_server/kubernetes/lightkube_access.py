@@ -16,15 +16,18 @@ from lightkube import AsyncClient
 from lightkube.config.kubeconfig import KubeConfig
 from lightkube.core.exceptions import ApiError, ConfigError
 from lightkube.models import discovery_v1 as discovery_v1_models
+from lightkube.models.authentication_v1 import TokenReviewSpec
 from lightkube.models.core_v1 import NodeAddress
 from lightkube.operators import not_in
 from lightkube.resources import core_v1, discovery_v1
+from lightkube.resources.authentication_v1 import TokenReview
 
 from cloud_server.kubernetes.access import (
     Changed,
     ClusterUnavailable,
     Deleted,
     NotPermitted,
+    Reviewed,
     Snapshot,
     VersionTooOld,
 )
@@ -109,6 +112,20 @@ class LightkubeAccess:
                     yield Deleted(_key(item), item_version)
                 else:
                     yield Changed(convert(item), item_version)
+
+    async def review(self, token: str, audience: str) -> Reviewed:
+        """Returns what the API says of a token; see TokenReviewer."""
+        await self._read_again()
+        asked = TokenReview(spec=TokenReviewSpec(token=token, audiences=[audience]))
+        with _mapped():
+            said = (await self._client.create(asked)).status
+        user = said.user if said is not None else None
+        return Reviewed(
+            authenticated=said is not None and said.authenticated is True,
+            user=(user.username if user is not None else None) or "",
+            audiences=tuple((said.audiences if said is not None else None) or ()),
+            extra={name: tuple(values) for name, values in ((user.extra if user is not None else None) or {}).items()},
+        )
 
     async def aclose(self) -> None:
         """Closes the connections; see ClusterAccess."""

@@ -24,7 +24,8 @@ from cloud_server.trust.records import (
     UserCertificate,
     UserToken,
 )
-from cloud_server.trust.signer import Signer, SignerFailed
+from cloud_server.trust.signer import Signer
+from cloud_server.trust.signing_link import SignerFailed
 from cloud_server.trust.store import Change, Record, Store, StoreUnavailable, Unreadable, value_of
 from cloud_server.trust.tokens import DEFAULT_LIFE, MAX_COUNT, JoinTokens
 from cloud_server.trust.user_administration import CERTIFICATE, UserAdministration
@@ -85,6 +86,8 @@ class ListedToken:
     scope: Scope
     unreadable: str
     """Why its record cannot be read; empty when it can."""
+    kubernetes: bool = False
+    """Whether the boxes are nodes of a cluster, each of which joins as itself."""
 
 
 class Revoked(NamedTuple):
@@ -139,6 +142,7 @@ class Administration:
         *,
         count: int = 1,
         labels: Mapping[str, str] | None = None,
+        kubernetes: bool = False,
     ) -> str:
         """Makes a token for a box, or for `count` boxes that choose names after a pattern. Returns its text.
 
@@ -148,6 +152,8 @@ class Administration:
             life: for how long it is valid.
             count: the number of boxes that may join, each with a name of its own; 1 for a name.
             labels: the labels that each of them gets.
+            kubernetes: that they are nodes of the cluster, each of which joins as itself; `agent` is a pattern then,
+                and `count` says nothing.
 
         Raises:
             AdministrationFailed: the name or a label cannot be used, or nothing can be signed or kept.
@@ -170,7 +176,9 @@ class Administration:
             text = "certificates come from your own authority ([tunnel] client_ca): make them there"
             raise AdministrationFailed(text, AUTHORITY_IS_YOURS)
         try:
-            token = await self._join_tokens.create(self._signer, agent, life, count=count, labels=labels or {}, by=by)
+            token = await self._join_tokens.create(
+                self._signer, agent, life, count=count, labels=labels or {}, by=by, kubernetes=kubernetes
+            )
         except (SignerFailed, StoreUnavailable) as error:
             raise AdministrationFailed.of(error) from error
         return token.encode()
@@ -326,6 +334,7 @@ def _join_token(record: Record[JoinTokenRecord]) -> ListedToken:
         agent=token.agent if token is not None else "",
         count=token.count if token is not None else 1,
         names=token.names if token is not None else (),
+        kubernetes=token is not None and token.kubernetes,
         labels=token.labels if token is not None else {},
         created=token.created if token is not None else None,
         expires=token.expires if token is not None else None,

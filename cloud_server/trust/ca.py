@@ -192,9 +192,13 @@ class CertificateAuthority:
         """Returns a new certificate of a user, for the key that they made, as PEM."""
         return self._sign(f"user/{name}", public_key, [], life)
 
-    def issue_join(self, token_id: str, life: timedelta) -> Issued:
-        """Returns a new certificate to put into a join token, with its key: it opens nothing but Join."""
-        return self._issue_new(f"join/{token_id}", [], life)
+    def issue_join(self, token_id: str, life: timedelta, agent: str) -> Issued:
+        """Returns a new certificate to put into a join token, with its key: it opens nothing but Join.
+
+        `agent` is the name, or the pattern of names, that the token is for. The certificate says it, so that whoever
+        signs for a box that shows it need not ask anybody.
+        """
+        return self._issue_new(f"join/{token_id}", [], life, agent=agent)
 
     def issue_agent(self, name: str, public_key: PublicKey) -> bytes:
         """Returns a new certificate of an agent, for the key that it made on its box, as PEM."""
@@ -215,9 +219,11 @@ class CertificateAuthority:
                 yield one
                 name = one.issuer
 
-    def _issue_new(self, path: str, names: list[x509.GeneralName], life: timedelta, *, server: bool = False) -> Issued:
+    def _issue_new(
+        self, path: str, names: list[x509.GeneralName], life: timedelta, *, server: bool = False, agent: str = ""
+    ) -> Issued:
         key = ec.generate_private_key(ec.SECP256R1())
-        return Issued(self._sign(path, key.public_key(), names, life, server=server), key_pem(key))
+        return Issued(self._sign(path, key.public_key(), names, life, server=server, agent=agent), key_pem(key))
 
     def _sign(
         self,
@@ -227,15 +233,19 @@ class CertificateAuthority:
         life: timedelta,
         *,
         server: bool = False,
+        agent: str = "",
     ) -> bytes:
         now = datetime.now(UTC)
         uri = x509.UniformResourceIdentifier(f"spiffe://{self._trust_domain}/{path}")
+        subject = [x509.NameAttribute(NameOID.COMMON_NAME, path.rpartition("/")[2][:64])]
+        if agent:
+            subject.append(x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, agent))
         usages = [ExtendedKeyUsageOID.CLIENT_AUTH]
         if server:
             usages.append(ExtendedKeyUsageOID.SERVER_AUTH)
         certificate = (
             x509.CertificateBuilder()
-            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, path.rpartition("/")[2][:64])]))
+            .subject_name(x509.Name(subject))
             .issuer_name(self.certificate.subject)
             .public_key(public_key)
             .serial_number(x509.random_serial_number())

@@ -12,18 +12,28 @@ from datetime import UTC, datetime, timedelta
 import structlog
 
 from cloud_server.trust.agents import IdentityRejected, JoinedAgents
+from cloud_server.trust.node_tokens import NodeTokenRefused, NodeTokens
 from cloud_server.trust.records import AGENTS, AgentRecord, JoinTokenRecord
-from cloud_server.trust.signer import CsrRefused, Signed, Signer, SignerFailed
-from cloud_server.trust.store import Change, Conflict, Good, Store, StoreUnavailable
+from cloud_server.trust.signer import CsrRefused, Signed, Signer
+from cloud_server.trust.signing_link import SignerFailed
+from cloud_server.trust.store import Change, Conflict, Good, Store, StoreUnavailable, value_of
 from cloud_server.trust.tokens import USED, JoinTokens, TokenRefused, TokenUnreadable
 from cloud_server.trust.turns import CopiedDisk, TooFarAhead, Turn, check_uncounted
 from protos import tunnel_pb2
 from tunnel.aio.carriers.carrier_errors import EnrollmentRefused
 from tunnel.aio.identity.certificate import read_certificate
+from tunnel.aio.identity.peer_identity import Presented
 from tunnel.aio.operate.audit import Audit
 from tunnel.core.path.rate import Rate, TokenBuckets
 from tunnel.core.wire.errors import SessionRefused, TunnelError
-from tunnel.core.wire.faults import JOIN_NAME_REFUSED, RENEWED_TOO_OFTEN, REQUEST_REFUSED, TOKEN_USED, FaultError
+from tunnel.core.wire.faults import (
+    JOIN_NAME_REFUSED,
+    NODE_TOKEN_REFUSED,
+    RENEWED_TOO_OFTEN,
+    REQUEST_REFUSED,
+    TOKEN_USED,
+    FaultError,
+)
 from tunnel.core.wire.spoken import spoken_s
 
 _log = structlog.get_logger("cloud.enrollment")
@@ -36,6 +46,9 @@ RENEWALS = Rate(1 / 30, 10)
 fails; each costs the signing process a signature, and the audit log a record."""
 JOINS = Rate(1 / 30, 10)
 """With one join token, beside the boxes that it is for: a box that tries again after a lost answer, or a wrong name."""
+REVIEWS_PER_S = 5.0
+REVIEWS_BURST = 200
+"""With one join token for nodes of a cluster, which all of them have: each try costs the cluster's API a question."""
 TOLD_EVERY = timedelta(minutes=1)
 """How often it is noted that the same agent was refused for its number."""
 
@@ -50,15 +63,18 @@ class Enrollment:
         agents: JoinedAgents,
         on_joined: Callable[[str, TunnelError], None],
         audit: Audit,
+        nodes: NodeTokens,
         renewals: Rate = RENEWALS,
         joins: Rate = JOINS,
     ) -> None:
         """Decides by the records of `store`, and has certificates signed by `signer`. `on_joined` ends what an earlier
-        key of the name still holds; it is called before the new key has a certificate.
+        key of the name still holds; it is called before the new key has a certificate. `nodes` tells by which name a
+        node of a cluster joins.
 
         `renewals` is how often one agent may ask for a certificate, `joins` how often one token may be shown beside the
         boxes that it is for.
         """
+        self._nodes = nodes
         self._signer = signer
         self._store = store
         self._tokens = JoinTokens(store)
@@ -68,13 +84,15 @@ class Enrollment:
         self._renewals = TokenBuckets(*renewals)
         self._joins = TokenBuckets(*joins)
         """By the token's id. Only tokens that are good get this far, so that strangers fill no memory."""
+        self._reviews = TokenBuckets(REVIEWS_PER_S, REVIEWS_BURST)
+        """By the token's id, too."""
 
     def use(self, renewals: Rate, joins: Rate) -> None:
         """Holds agents and tokens to other rates from now on. What they used counts on."""
         self._renewals.change(*renewals)
         self._joins.change(*joins)
 
-    async def join(self, peer_spiffe: str, request: tunnel_pb2.JoinRequest) -> tunnel_pb2.JoinResponse:
+    async def join(self, peer: Presented, request: tunnel_pb2.JoinRequest) -> tunnel_pb2.JoinResponse:
         """Trade a token for a certificate; a token for a name that is taken gives the name to the new key.
 
         The certificate is made first; then the token is used and the name given to the key in one step, of which there
@@ -84,15 +102,16 @@ class Enrollment:
         Raises:
             EnrollmentRefused: the text tells the box's owner what to do; also when the token is shown too often.
         """
-        token_id = peer_spiffe.rpartition("/")[2]
+        token_id = peer.uri.rpartition("/")[2]
         try:
             token = self._tokens.look(token_id)
-            name = self._tokens.name_by(token, request.agent_name)
-            self._check_free(token.value, name)
-            self._admit_join(token)
-            signed = await self._signer.sign(name, request.csr_der)
-            await self._take(token, name, signed)
-        except (TokenRefused, CsrRefused, EnrollmentRefused) as refused:
+            node = await self._node(token, request.kubernetes_token)
+            name = self._tokens.name_by(token, node or request.agent_name)
+            self._check_free(token.value, name, node)
+            self._admit_join(token, node)
+            signed = await self._signer.sign(name, request.csr_der, peer.der)
+            await self._take(token, name, signed, node)
+        except (TokenRefused, CsrRefused, EnrollmentRefused, NodeTokenRefused) as refused:
             code, text = refused.fault.code, str(refused)
             # Whoever has any token of ours, used or not, may ask as often as they like.
             self._audit.record_folded("join_refused", token_id, token=token_id, code=code, text=text)
@@ -104,7 +123,7 @@ class Enrollment:
             raise EnrollmentRefused(f"{what}; {STILL_GOOD}", error.fault) from error
         self._renewals.forget(name)  # the new key has not asked for anything yet
         self._on_joined(name, IdentityRejected(f"{name} was joined anew"))
-        self._audit.record("joined", agent=name, token=token_id, version=request.version)
+        self._audit.record("joined", agent=name, token=token_id, version=request.version, node=node or None)
         return tunnel_pb2.JoinResponse(
             chain_der=[signed.certificate_der],
             ca_pem=signed.ca_pem,
@@ -113,20 +132,16 @@ class Enrollment:
             cross_der=signed.cross_der,
         )
 
-    async def renew(
-        self, peer_spiffe: str, peer_spki: bytes, request: tunnel_pb2.RenewRequest
-    ) -> tunnel_pb2.RenewResponse:
+    async def renew(self, peer: Presented, request: tunnel_pb2.RenewRequest) -> tunnel_pb2.RenewResponse:
         """Trade a certificate for a fresh one of the same name, and of the same key unless another one is asked for.
 
         Raises:
             EnrollmentRefused: revoked, another key that was not asked for, a copied disk, a number that cannot be, or
                 asked too often.
         """
-        return await self._again("renewal", peer_spiffe, peer_spki, request)
+        return await self._again("renewal", peer, request)
 
-    async def recover(
-        self, peer_spiffe: str, peer_spki: bytes, request: tunnel_pb2.RenewRequest
-    ) -> tunnel_pb2.RenewResponse:
+    async def recover(self, peer: Presented, request: tunnel_pb2.RenewRequest) -> tunnel_pb2.RenewResponse:
         """Trades a recovery certificate for an agent's certificate, of the same name and key.
 
         Raises:
@@ -134,19 +149,17 @@ class Enrollment:
         """
         if not request.HasField("turn"):
             raise EnrollmentRefused("a recovery says which renewal it is", REQUEST_REFUSED)
-        return await self._again("recovery", peer_spiffe, peer_spki, request)
+        return await self._again("recovery", peer, request)
 
     # Internal
 
-    async def _again(
-        self, kind: str, peer_spiffe: str, peer_spki: bytes, request: tunnel_pb2.RenewRequest
-    ) -> tunnel_pb2.RenewResponse:
+    async def _again(self, kind: str, peer: Presented, request: tunnel_pb2.RenewRequest) -> tunnel_pb2.RenewResponse:
         """Answers a renewal or a recovery.
 
         The certificate is made first, then what it changes is kept in one step, then it is handed out: of two that ask
         at the same time with the same number only one gets it.
         """
-        name = peer_spiffe.rpartition("/")[2]
+        name, peer_spki = peer.uri.rpartition("/")[2], peer.spki_sha256
         turn: Turn | None = None
         try:
             await self._agents.check(name, peer_spki)
@@ -155,7 +168,7 @@ class Enrollment:
             csr_spki = await self._signer.spki_sha256(request.csr_der)
             if csr_spki != peer_spki and (kind == "recovery" or not request.new_key):
                 raise CsrRefused("the request is for another key; a new key needs a new join token")
-            signed = await self._signer.sign(name, request.csr_der)
+            signed = await self._signer.sign(name, request.csr_der, peer.der)
             generation = await self._keep(name, _Given(signed, turn, peer_spki, csr_spki, kind == "recovery"))
         except (IdentityRejected, SessionRefused, CsrRefused, EnrollmentRefused) as refused:
             code, text = refused.fault.code, str(refused)
@@ -188,30 +201,53 @@ class Enrollment:
             text = f"{name} asks for certificates too often: once in {spoken_s(self._renewals.every_s)} is allowed"
             raise EnrollmentRefused(text, RENEWED_TOO_OFTEN, wait_s)
 
-    def _admit_join(self, token: Good[JoinTokenRecord]) -> None:
-        """Refuses a join token that is shown too often: each try costs the signing process a signature.
+    async def _node(self, token: Good[JoinTokenRecord], shown: str) -> str:
+        """Returns the node of a cluster that joins; empty when the token is for other boxes.
+
+        Raises:
+            NodeTokenRefused: the node did not show who it is.
+            EnrollmentRefused: too many have tried, with when to try again.
+        """
+        if not token.value.kubernetes:
+            return ""
+        if wait_s := self._reviews.take(token.key, asyncio.get_running_loop().time()):
+            raise EnrollmentRefused("too many nodes join at this moment", RENEWED_TOO_OFTEN, wait_s)
+        return await self._nodes.node_of(shown)
+
+    def _admit_join(self, token: Good[JoinTokenRecord], node: str) -> None:
+        """Refuses a join token that is shown too often: each try costs the signing process a signature. Each node of a
+        cluster is counted by itself.
 
         Raises:
             EnrollmentRefused: with when it may be shown again.
         """
-        wait_s = self._joins.take(token.key, asyncio.get_running_loop().time(), token.value.count)
+        who = f"{token.key} {node}" if node else token.key
+        wait_s = self._joins.take(who, asyncio.get_running_loop().time(), token.value.count)
         if wait_s:
             often = spoken_s(self._joins.every_s)
             text = f"the join token was tried too often: once in {often} is allowed, and it is still good"
             raise EnrollmentRefused(text, RENEWED_TOO_OFTEN, wait_s)
 
-    def _check_free(self, token: JoinTokenRecord, name: str) -> None:
+    def _check_free(self, token: JoinTokenRecord, name: str, node: str) -> None:
         """Makes sure that a token for several boxes gives no name that somebody has, or had: the boxes choose the
-        names.
+        names. A node of a cluster may have its own again, unless that was revoked.
 
         Raises:
             TokenRefused: it would.
         """
+        if node:
+            found = self._store.get(AGENTS, name)
+            known = value_of(found)
+            if found is not None and (known is None or known.node != node or known.revoked is not None):
+                why = "was revoked" if known is not None and known.revoked is not None else "has joined in another way"
+                text = f"{name} {why}: cloud-server agent forget {name} lets the node have the name"
+                raise TokenRefused(text, NODE_TOKEN_REFUSED)
+            return
         if "*" in token.agent and self._store.get(AGENTS, name) is not None:
             text = f"{name} is known already: choose another --name, or ask for a token for {name} alone"
             raise TokenRefused(text, JOIN_NAME_REFUSED)
 
-    async def _take(self, token: Good[JoinTokenRecord], name: str, signed: Signed) -> None:
+    async def _take(self, token: Good[JoinTokenRecord], name: str, signed: Signed, node: str) -> None:
         """Uses the token, and gives the name to the key, in one step.
 
         Raises:
@@ -219,15 +255,17 @@ class Enrollment:
         """
         several = "*" in token.value.agent
         while True:
-            record = replace(_record(name, signed), labels=self._labels(token.value, name))
-            new = Change(AGENTS, name, record, expected=0 if several else None)
+            record = replace(_record(name, signed), labels=self._labels(token.value, name), node=node)
+            before = self._store.get(AGENTS, name)
+            expected = before.version if before is not None else 0
+            new = Change(AGENTS, name, record, expected=expected if several else None)
             try:
                 await self._store.commit(self._tokens.use(token, name), new)
             except Conflict as conflict:
                 if not several:
                     raise TokenRefused(USED, TOKEN_USED) from conflict
                 token = self._tokens.look(token.key)  # another box joined with it at the same moment
-                self._check_free(token.value, name)
+                self._check_free(token.value, name, node)
             else:
                 return
 

@@ -59,6 +59,8 @@ class AgentRecord:
     """When it asked last with a generation that is not reached here; None: never since it joined."""
     lead: int = 0
     """By how much it was ahead then."""
+    node: str = ""
+    """The node of a Kubernetes cluster that joined as itself; empty for a box that joined by a token alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +99,9 @@ class JoinTokenRecord:
     """The labels that each of them gets."""
     created: datetime | None = None
     created_by: str = ""
+    kubernetes: bool = False
+    """Whether it is worth nothing without a node's token of Kubernetes. It gives that node's name, to any number of
+    nodes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,6 +185,7 @@ def _agent_bytes(record: AgentRecord) -> bytes:
         copied=record.copied,
         ahead=record.ahead,
         lead=record.lead or None,
+        node=record.node or None,
     )
 
 
@@ -206,6 +212,7 @@ def _agent(body: bytes) -> AgentRecord:
         copied=values.moment("copied"),
         ahead=values.moment("ahead"),
         lead=values.count("lead"),
+        node=values.text("node", ""),
     )
 
 
@@ -244,6 +251,7 @@ def _join_token_bytes(token: JoinTokenRecord) -> bytes:
         labels=dict(token.labels) or None,
         created=token.created,
         created_by=token.created_by or None,
+        kubernetes=token.kubernetes or None,
     )
 
 
@@ -258,6 +266,7 @@ def _join_token(body: bytes) -> JoinTokenRecord:
         labels=values.labels("labels"),
         created=values.moment("created"),
         created_by=values.text("created_by", ""),
+        kubernetes=values.flag("kubernetes"),
     )
 
 

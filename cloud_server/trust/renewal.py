@@ -20,7 +20,8 @@ from tunnel.aio.identity.certificate import Certificate, CertificateUnreadable, 
 from tunnel.aio.process.files import PUBLIC, SECRET, NewFile, write_atomic, write_together
 
 if TYPE_CHECKING:  # it brings the X.509 library
-    from cloud_server.trust.ca import CertificateAuthority
+    from cloud_server.trust.ca import CertificateAuthority, Issued
+    from cloud_server.trust.signer import NewServer
 
 RENEW_AFTER = 2 / 3
 """The part of its life after which a certificate is renewed. The rest of the authority's life is what agents and users
@@ -28,54 +29,60 @@ have to get its next certificate, with their own.
 """
 
 
-def due(state: Path, now: datetime | None = None) -> list[str]:
+def due(state: Path, now: datetime | None = None, *, folder: Path | None = None) -> list[str]:
     """Returns the files of a state folder that are to be renewed, in that order. Blocks.
 
-    A certificate that this authority did not sign was put there by somebody, who will renew it.
+    A certificate that this authority did not sign was put there by somebody, who will renew it. `folder` is that of the
+    authority; None means the state folder.
     """
     now = now or datetime.now(UTC)
-    authorities = _read_all(state / CA_FILE)
+    folder = folder or state
+    authorities = _read_all(folder / CA_FILE)
     if not authorities:
         return []
     authority, *beside = authorities
-    files = [CA_FILE] if _is_old(authority, now) else []
+    files = [CA_FILE] if is_old(authority, now) else []
     server = next(iter(_read_all(state / SERVER_FILE)), None)
     if server is None:
         return files if (state / SERVER_FILE).exists() else [*files, SERVER_FILE]
     moved = server.issuer_der in {one.subject_der for one in beside}
     ours = moved or server.issuer_der == authority.subject_der
-    if moved or (ours and (_is_old(server, now) or _is_for_others(server, state))):
+    if moved or (ours and (is_old(server, now) or _is_for_others(server, folder))):
         files.append(SERVER_FILE)
     return files
 
 
-def renew(state: Path, authority: CertificateAuthority, files: Sequence[str]) -> CertificateAuthority:
+def renew(
+    state: Path, authority: CertificateAuthority, files: Sequence[str], *, folder: Path | None = None
+) -> CertificateAuthority:
     """Writes fresh ones of these files, and returns the authority to go on with. Blocking.
 
-    A running server, whose key and certificate these are, sees the change by itself.
+    A running server, whose key and certificate these are, sees the change by itself. `folder` is that of the authority;
+    None means the state folder.
 
     Raises:
         CaMissing: there is no authority any more.
         OSError: a file cannot be written.
         ValueError: a name in `hosts` cannot be one of a certificate.
     """
-    with alone(state):
-        authority = authority.again(state)  # another may have been added since it was read
+    folder = folder or state
+    with alone(folder):
+        authority = authority.again(folder)  # another may have been added since it was read
         if CA_FILE in files:
             authority = authority.renewed()
-            write_together([NewFile(state / CA_FILE, authority.pem, PUBLIC)])
+            write_together([NewFile(folder / CA_FILE, authority.pem, PUBLIC)])
         if SERVER_FILE in files:
-            write_server(state, authority)
+            hosts = server_hosts(folder, state)
+            write_server(state, authority.issue_server(hosts))
     return authority
 
 
-def write_server(state: Path, authority: CertificateAuthority) -> None:
-    """Writes a fresh certificate for the server. The caller must be `alone`. Blocking.
+def write_server(state: Path, issued: Issued | NewServer) -> None:
+    """Writes the certificate of the server, and its key. The caller must be `alone`. Blocking.
 
     Raises:
-        OSError, ValueError: as `renew`.
+        OSError: they cannot be written.
     """
-    issued = authority.issue_server(_hosts(state))
     write_together(
         [
             NewFile(state / SERVER_KEY_FILE, issued.key_pem, SECRET),
@@ -84,8 +91,24 @@ def write_server(state: Path, authority: CertificateAuthority) -> None:
     )
 
 
+def server_hosts(folder: Path, state: Path | None) -> list[str]:
+    """Returns the names that the server's certificate is for, from `hosts` in the authority's folder; where that file
+    is lost, those of the present certificate in the state folder, if there is one. Blocking.
+
+    Raises:
+        OSError: there is neither.
+    """
+    try:
+        return read_hosts(folder)
+    except HostsMissing as missing:
+        present = _read_all(state / SERVER_FILE) if state is not None else []
+        if not present:
+            raise OSError(str(missing)) from missing
+        return sorted(present[0].hosts)
+
+
 def add_hosts(state: Path, hosts: Sequence[str]) -> None:
-    """Adds names to those of the server; its certificate is due then. Blocking.
+    """Adds names to those of the server; its certificate is due then. `state` is the authority's folder. Blocking.
 
     Raises:
         HostsMissing: the file with the names cannot be used.
@@ -114,6 +137,14 @@ def alone(state: Path) -> Iterator[None]:
         os.close(folder)
 
 
+def is_old(certificate: Certificate, now: datetime) -> bool:
+    """Returns whether a certificate is to be renewed for its age. That is so also when its life has not begun: it was
+    made while the clock was wrong, and nobody accepts it.
+    """
+    validity = certificate.validity
+    return not validity.not_before <= now < validity.part(RENEW_AFTER)
+
+
 # Internal
 
 
@@ -124,32 +155,9 @@ def _read_all(path: Path) -> list[Certificate]:
         return []
 
 
-def _is_old(certificate: Certificate, now: datetime) -> bool:
-    """Returns whether a certificate is to be renewed for its age. That is so also when its life has not begun: it was
-    made while the clock was wrong, and nobody accepts it.
-    """
-    validity = certificate.validity
-    return not validity.not_before <= now < validity.part(RENEW_AFTER)
-
-
 def _is_for_others(server: Certificate, state: Path) -> bool:
     """Returns whether `hosts` says other names than the certificate."""
     try:
         return server.hosts != set(names_for(read_hosts(state)))
     except HostsMissing:
         return False
-
-
-def _hosts(state: Path) -> list[str]:
-    """Returns the names in `hosts`; where that file is lost, those of the present certificate.
-
-    Raises:
-        OSError: there is neither.
-    """
-    try:
-        return read_hosts(state)
-    except HostsMissing as missing:
-        present = _read_all(state / SERVER_FILE)
-        if not present:
-            raise OSError(str(missing)) from missing
-        return sorted(present[0].hosts)

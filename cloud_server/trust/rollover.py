@@ -13,7 +13,7 @@ from pathlib import Path
 from cryptography import x509
 
 from cloud_server.trust.ca import CaMissing, CertificateAuthority, pem_of
-from cloud_server.trust.renewal import alone, write_server
+from cloud_server.trust.renewal import alone, server_hosts, write_server
 from cloud_server.trust.state_files import CA_BESIDE_KEY_FILE, CA_FILE, CA_KEY_FILE, CROSS_FILE
 from tunnel.aio.process.files import PUBLIC, SECRET, NewFile, write_together
 from tunnel.core.wire.faults import NO_SECOND_AUTHORITY, FaultError
@@ -53,8 +53,10 @@ def add(state: Path, trust_domain: str) -> CertificateAuthority:
     return new
 
 
-def move(state: Path, trust_domain: str) -> CertificateAuthority:
+def move(state: Path, trust_domain: str, server: Path | None = None) -> CertificateAuthority:
     """Makes the second authority sign from now on, the server's certificate first, and returns it. Blocking.
+
+    `server` is the folder of the server's certificate; None means that of the authority.
 
     Raises:
         CaMissing: there is no authority.
@@ -72,7 +74,7 @@ def move(state: Path, trust_domain: str) -> CertificateAuthority:
             raise RolloverRefused(f"the second authority's key is not in {state}: drop it, and add another") from error
         write_together([NewFile(state / CA_FILE, pem_of(order), PUBLIC)])
         authority = CertificateAuthority(second, key, trust_domain, order[1:], present.cross)
-        write_server(state, authority)
+        write_server(server or state, authority.issue_server(server_hosts(state, server or state)))
     return authority
 
 

@@ -28,8 +28,10 @@ LIFE = timedelta(days=3650)
 """How long it is valid. Nobody else relies on it, and to take it away is to delete the file."""
 
 
-def site_proxy_certificate(state: Path) -> bytes:
+def site_proxy_certificate(state: Path, folder: Path | None = None) -> bytes:
     """Returns the certificate, with its key, as PEM; makes it at the first use. Blocks.
+
+    `folder` is that of the authority, which has the names; None means the state folder.
 
     Raises:
         HostsMissing: it is not known what names it is to have.
@@ -37,18 +39,18 @@ def site_proxy_certificate(state: Path) -> bytes:
     """
     path = state / FILE
     if not path.exists():
-        write_once(path, _make(read_hosts(state)), SECRET)
+        write_once(path, _make(read_hosts(folder or state)), SECRET)
     return path.read_bytes()
 
 
-def site_proxy_context(state: Path) -> ssl.SSLContext:
-    """Returns the TLS context of the listener that shows this certificate. Blocks.
+def site_proxy_context(state: Path, folder: Path | None = None) -> ssl.SSLContext:
+    """Returns the TLS context of the listener that shows this certificate. `folder` is as above. Blocks.
 
     Raises:
         CredentialsUnusable: it cannot be made or used.
     """
     try:
-        site_proxy_certificate(state)
+        site_proxy_certificate(state, folder)
     except (HostsMissing, OSError) as fault:
         raise CredentialsUnusable(f"{FILE} cannot be made: {fault}") from fault
     return anonymous_context(state / FILE)

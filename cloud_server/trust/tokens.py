@@ -49,8 +49,9 @@ class TokenUnreadable(FaultError):
 class Issuer(Protocol):
     """The maker of what is inside a join token, who has the authority's key."""
 
-    async def join_credential(self, token_id: str, life: timedelta) -> JoinCredential:
-        """Returns the credential that a box shows which has the token of this id; it is valid for `life`.
+    async def join_credential(self, token_id: str, life: timedelta, agent: str) -> JoinCredential:
+        """Returns the credential that a box shows which has the token of this id; it is valid for `life`, and for the
+        name, or the pattern of names, `agent`.
 
         Raises:
             SignerFailed: it cannot be made.
@@ -73,21 +74,28 @@ class JoinTokens:
         count: int = 1,
         labels: Mapping[str, str] | None = None,
         by: str = "",
+        kubernetes: bool = False,
     ) -> JoinToken:
         """Makes a token for an agent, or for `count` agents whose names match a pattern.
 
-        Any number of tokens may exist.
+        Any number of tokens may exist. `kubernetes` says that it is for nodes of a cluster, see JoinTokenRecord.
 
         Raises:
             StoreUnavailable: its record cannot be written.
             SignerFailed: there is no authority of ours that could be joined.
         """
         token_id = secrets.token_hex(16)
-        credential = await issuer.join_credential(token_id, life + GRACE)
+        credential = await issuer.join_credential(token_id, life + GRACE, agent)
         now = datetime.now(UTC)
         expires = now + life
         record = JoinTokenRecord(
-            agent=agent, expires=expires, count=count, labels=labels or {}, created=now, created_by=by
+            agent=agent,
+            expires=expires,
+            count=count,
+            labels=labels or {},
+            created=now,
+            created_by=by,
+            kubernetes=kubernetes,
         )
         await self._store.commit(Change(JOIN_TOKENS, token_id, record, 0))
         return JoinToken(
@@ -112,7 +120,7 @@ class JoinTokens:
         if not isinstance(found, Good):
             raise TokenUnreadable(f"what is kept of the join token {token_id} cannot be read: {found.reason}")
         record = found.value
-        if record.used is not None and len(record.names) >= record.count:
+        if not record.kubernetes and record.used is not None and len(record.names) >= record.count:
             raise TokenRefused(USED, TOKEN_USED)
         now = datetime.now(UTC)
         if now >= record.expires:
@@ -147,7 +155,9 @@ class JoinTokens:
 
         The caller must commit it together with what the token is used for: of several at the same time, one succeeds.
         """
-        used = replace(token.value, used=datetime.now(UTC), names=(*token.value.names, name))
+        # The nodes of a cluster are on record themselves, and as many as the cluster says.
+        names = token.value.names if token.value.kubernetes else (*token.value.names, name)
+        used = replace(token.value, used=datetime.now(UTC), names=names)
         return Change(JOIN_TOKENS, token.key, used, expected=token.version)
 
     async def tidy(self) -> int:

@@ -24,7 +24,8 @@ from cloud_server.trust.records import (
     UserRecord,
     UserToken,
 )
-from cloud_server.trust.signer import CsrRefused, Signed, Signer, SignerFailed
+from cloud_server.trust.signer import CsrRefused, Signed, Signer
+from cloud_server.trust.signing_link import SignerFailed
 from cloud_server.trust.store import Change, Conflict, Good, Record, Store, StoreUnavailable, Unreadable, value_of
 from cloud_server.trust.users import Users
 from tunnel.aio.identity.certificate import read_certificate

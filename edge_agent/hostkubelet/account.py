@@ -6,6 +6,7 @@ import grp
 import os
 import pwd
 import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +19,7 @@ HOME_WAIT_S = 2.0
 """The seconds that a look at the home folder may take: a home on a file system that is gone must not keep anybody from
 the shell that could mend it."""
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+RUN_ELSEWHERE = Path(__file__).with_name("run_elsewhere.py")
 KEY = "user"
 """The key of `[host]` that names the account of everybody's commands."""
 DEFAULT_SHELL = "/bin/sh"
@@ -37,6 +39,8 @@ class Account:
     shell: str
     setpriv: str
     """The program that switches to the account; "" where this process already runs as it."""
+    runner: str = ""
+    """The unix socket of the service that runs commands as the account; "" where this process does it itself."""
 
     def command_line(self, argv: Sequence[str]) -> list[str]:
         """Returns the command line that starts a command as this account.
@@ -44,6 +48,8 @@ class Account:
         `subprocess` could switch by itself, but then it forks instead of vforking, and the fork handlers of gRPC, which
         run in the child, crash it.
         """
+        if self.runner:
+            return [sys.executable, "-I", "-S", str(RUN_ELSEWHERE), self.runner, self.name, *argv]
         if not self.setpriv:
             return list(argv)
         groups = ",".join(map(str, self.groups))
@@ -65,13 +71,14 @@ class Account:
         return variables
 
 
-def find_account(user: str, shell: str, key: str = KEY) -> Account:
+def find_account(user: str, shell: str, key: str = KEY, runner: str = "") -> Account:
     """Looks up the account that commands are to run as. Blocks.
 
     Args:
         user: name of the account.
         shell: value of SHELL; "" takes the account's own, `/bin/sh` where that forbids logins.
         key: the key of `[host]` that names the account, for errors.
+        runner: as `Account.runner`.
 
     Raises:
         SettingsError: there is no such account, or this process may not become it.
@@ -80,13 +87,17 @@ def find_account(user: str, shell: str, key: str = KEY) -> Account:
         entry = pwd.getpwnam(user)
     except KeyError:
         raise SettingsError(f'{key}: there is no user "{user}" on this box; create it or name another one') from None
+    groups = tuple(sorted({entry.pw_gid, *os.getgrouplist(user, entry.pw_gid)}))
+    shell, home = shell or _login_shell(entry.pw_shell), entry.pw_dir or "/"
+    if runner:
+        return Account(user, entry.pw_uid, entry.pw_gid, groups, home, shell, "", runner)
     if os.geteuid() not in (0, entry.pw_uid):
         mine = _current_user()
-        raise SettingsError(f'{key}: only root can run commands as "{user}"; run the agent as root or name "{mine}"')
-    groups = tuple(sorted({entry.pw_gid, *os.getgrouplist(user, entry.pw_gid)}))
+        raise SettingsError(
+            f'{key}: only root can run commands as "{user}"; set host.runner, run the agent as root or name "{mine}"'
+        )
     setpriv = _find_setpriv(user, key) if _needs_switch(entry.pw_uid, entry.pw_gid, groups) else ""
-    shell = shell or _login_shell(entry.pw_shell)
-    return Account(user, entry.pw_uid, entry.pw_gid, groups, entry.pw_dir or "/", shell, setpriv)
+    return Account(user, entry.pw_uid, entry.pw_gid, groups, home, shell, setpriv)
 
 
 class AccountLookup:
@@ -95,8 +106,9 @@ class AccountLookup:
     Users may come from a directory service that is late, or never answers.
     """
 
-    def __init__(self, user: str, shell: str, key: str = KEY) -> None:
+    def __init__(self, user: str, shell: str, key: str = KEY, runner: str = "") -> None:
         """Prepares the lookup of an account; the arguments are those of `find_account`."""
+        self._runner = runner
         self._key = key
         self._user = user
         self._shell = shell
@@ -112,7 +124,8 @@ class AccountLookup:
         """
         if self._found is None:
             try:
-                self._found = await self._calls.run(partial(find_account, self._user, self._shell, self._key))
+                find = partial(find_account, self._user, self._shell, self._key, self._runner)
+                self._found = await self._calls.run(find)
             except NotAnswering:
                 raise SettingsError(
                     f'{self._key}: looking up "{self._user}" takes too long: see to the name services of this box'
@@ -126,6 +139,8 @@ class AccountLookup:
             SettingsError: as for `account`.
         """
         home = (await self.account()).home
+        if self._runner:
+            return "/"  # the home is not this process's to look at; the service starts the command there
         try:
             return home if await self._home.run(Path(home).is_dir) else "/"
         except NotAnswering:

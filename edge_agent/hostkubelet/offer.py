@@ -44,8 +44,9 @@ class Offer:
         settings.check()
         self.settings = settings
         self.rules = settings.exec_rules
+        runner = str(settings.runner) if settings.runner is not None else ""
         self.accounts = {
-            name: AccountLookup(name, settings.shell, settings.account_key) for name in self.rules.accounts
+            name: AccountLookup(name, settings.shell, settings.account_key, runner) for name in self.rules.accounts
         }
         self.containers = {container.name: container for container in containers(settings)}
         known: dict[str, LogFile] = before.files if before is not None else {}

@@ -64,6 +64,8 @@ class HostSettings:
     rules: list[ExecRule] = field(default_factory=list)
     """The rules of who may run what as which account; empty when everybody may run anything as `user`."""
     recording: RecordingSettings = RecordingSettings()
+    runner: Path | None = None
+    """The unix socket of the service that runs commands as other accounts; None when the agent does that itself."""
 
     @property
     def exec_rules(self) -> ExecRules:

@@ -69,7 +69,13 @@ class Joined:
 
 
 async def join(
-    server: ServerAddress, token: JoinToken, folder: Path, version: str, proxy: str | None = None, name: str = ""
+    server: ServerAddress,
+    token: JoinToken,
+    folder: Path,
+    version: str,
+    proxy: str | None = None,
+    name: str = "",
+    kubernetes_token: str = "",
 ) -> Joined:
     """Joins the box, and replaces an earlier identity only once the new one is complete.
 
@@ -81,6 +87,8 @@ async def join(
         proxy: as `DialOptions.proxy`; the configuration gets the one that is used, since a service has another
             environment than the command.
         name: that the box is to have, with a token for several; "": the token's own.
+        kubernetes_token: the token of the pod that this runs in, which says on which node; "": this is no node that
+            joins as itself.
 
     Raises:
         JoinFailed: the box did not join; the text says why.
@@ -100,7 +108,9 @@ async def join(
     except KeysUnavailable as error:
         raise JoinFailed(error.text, error.fault) from error
     tls = ClientTls(certificate=token.certificate_pem, key=token.key_pem, ca=token.ca_pem)
-    request = tunnel_pb2.JoinRequest(csr_der=csr_der, version=version, agent_name=name)
+    request = tunnel_pb2.JoinRequest(
+        csr_der=csr_der, version=version, agent_name=name, kubernetes_token=kubernetes_token
+    )
     try:
         response = await call_join(server, tls, request, options)
         answer = await asyncio.to_thread(check_answer, response, key_pem, token.ca_pem)

@@ -17,6 +17,7 @@ from tests.e2e.cluster import node_config, own_image
 from tests.e2e.cluster.deploy import BESIDE, NAMESPACE, OVERLAYS, filled
 from tests.e2e.cluster.node import Node
 from tests.e2e.cluster.tunnelled import Tunnelled
+from tests.support.cluster import Cluster, cluster
 from tests.support.connect_client import ConnectRefused, connect_through
 from tests.support.kubectl_user import KubectlUser
 from tests.support.port_forward import forwarding
@@ -131,29 +132,34 @@ class TestItsAccount:
 
 @pytest.mark.usefixtures("image")
 class TestDaemonSet:
-    def test_a_node_joins_by_its_token_and_is_reached(self, kube: Tunnelled) -> None:
-        agent, cloud = "by-daemonset", kube.cluster
-        text = kube.kubectl("kustomize", str(OVERLAYS / "edge-agent")).replace(EXAMPLE, cloud.tunnel_address)
+    def test_a_node_joins_as_itself_and_is_reached(self, kube: Tunnelled) -> None:
+        shared = kube.cluster
         namespace = yaml.safe_dump({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": AGENTS}})
         kube.kubectl("label", "node", "site-a", "longline/edge=true")
-        try:
-            with applied(kube, namespace):
-                token = cloud.token(agent)
-                kube.kubectl("create", "secret", "generic", "join-tokens", "-n", AGENTS, f"--from-file=site-a={token}")
+        # A server of its own: with the shared one the node's name has joined already.
+        with cluster(host=shared.host) as cloud, applied(kube, namespace):
+            try:
+                kubeconfig = str(shared.config.with_name("kubernetes.kubeconfig"))
+                cloud.configure({"kubernetes": {"kubeconfig": kubeconfig, "join": [f"{AGENTS}/edge-agent"]}})
+                cloud.start()
+                token = cloud.folder / "join.token"
+                token.write_text(cloud.typed("token", "create", "--agents", "*", "--kubernetes"))
+                kube.kubectl("create", "secret", "generic", "join-token", "-n", AGENTS, f"--from-file=token={token}")
+                text = kube.kubectl("kustomize", str(OVERLAYS / "edge-agent")).replace(EXAMPLE, cloud.tunnel_address)
                 kube.kubectl("apply", "-f", "-", stdin=text.encode())
                 first = self.pod(kube)
                 wait_for(kube, first, AGENTS)
-                self.reached(kube, agent)
-                # A token is good for one join; the key stays on the node.
+                self.reached(cloud, "site-a")
+                # The key stays on the node: it does not join again.
                 kube.kubectl("delete", first, "-n", AGENTS, timeout_s=60)
                 second = self.pod(kube)
                 assert second != first
                 wait_for(kube, second, AGENTS)
-                self.reached(kube, agent)
+                self.reached(cloud, "site-a")
                 said = kube.kubectl("logs", second, "-n", AGENTS, "-c", "join")
                 assert said == ""
-        finally:
-            kube.kubectl("label", "node", "site-a", "longline/edge-")
+            finally:
+                kube.kubectl("label", "node", "site-a", "longline/edge-")
 
     @staticmethod
     def pod(kube: Tunnelled) -> str:
@@ -165,11 +171,11 @@ class TestDaemonSet:
         return name
 
     @staticmethod
-    def reached(kube: Tunnelled, agent: str) -> None:
+    def reached(cloud: Cluster, agent: str) -> None:
         deadline = Deadline(RUNS_S)
         while True:
             try:
-                with kube.cluster.dial(f"{agent}:10250") as connection:
+                with cloud.dial(f"{agent}:10250") as connection:
                     connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
                     assert b"HTTP request to an HTTPS server" in connection.recv(4096)
                 return

@@ -19,6 +19,7 @@ from tests.support.processes import command_result, run_command
 from tests.support.tunnel import Tunnel, exchange, tunnel, wait_until
 from tunnel.aio.carriers.carrier_server import CarrierServer
 from tunnel.aio.identity.certificate import pem_blocks
+from tunnel.aio.identity.peer_identity import Presented
 from tunnel.aio.identity.tls_material import ServerTls
 from tunnel.aio.operate.admin_client import AdminClient, AdminRefused, AdminUnreachable, unix_client
 
@@ -91,12 +92,10 @@ class Evil:
         self._evil = CertificateAuthority.create("EVIL CA")
         self._key = public_key_of(Identity(box.state))
 
-    async def join(self, peer_spiffe: str, request: tunnel_pb2.JoinRequest) -> tunnel_pb2.JoinResponse:
+    async def join(self, peer: Presented, request: tunnel_pb2.JoinRequest) -> tunnel_pb2.JoinResponse:
         raise NotImplementedError
 
-    async def renew(
-        self, peer_spiffe: str, peer_spki: bytes, request: tunnel_pb2.RenewRequest
-    ) -> tunnel_pb2.RenewResponse:
+    async def renew(self, peer: Presented, request: tunnel_pb2.RenewRequest) -> tunnel_pb2.RenewResponse:
         chain = pem_blocks(self._authority.issue_agent("box-7", self._key))
         ca_pem = self._authority.pem + self._evil.pem.replace(b"CERTIFICATE", self.label)
         return tunnel_pb2.RenewResponse(chain_der=chain, ca_pem=ca_pem, generation=request.turn.generation + 1)

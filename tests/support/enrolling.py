@@ -12,9 +12,11 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from cloud_server.kubernetes.access import ClusterUnavailable, Reviewed
 from cloud_server.trust.agents import JoinedAgents
 from cloud_server.trust.ca import CertificateAuthority
 from cloud_server.trust.enrollment import Enrollment
+from cloud_server.trust.node_tokens import NodeTokens
 from cloud_server.trust.signer import JoinCredential, Signer
 from cloud_server.trust.sqlite_store import SqliteStore
 from cloud_server.trust.state import open_state
@@ -40,14 +42,18 @@ def public_key_of(identity: Identity) -> ec.EllipticCurvePublicKey:
     return key.public_key()
 
 
+async def _no_cluster(_token: str, _audience: str) -> Reviewed:
+    raise ClusterUnavailable("there is none")
+
+
 class Issuer:
     """What the signing process does for tokens, in this process: it takes its time to start."""
 
     def __init__(self, authority: CertificateAuthority) -> None:
         self._authority = authority
 
-    async def join_credential(self, token_id: str, life: timedelta) -> JoinCredential:
-        issued = self._authority.issue_join(token_id, life)
+    async def join_credential(self, token_id: str, life: timedelta, agent: str) -> JoinCredential:
+        issued = self._authority.issue_join(token_id, life, agent)
         return JoinCredential(issued.certificate_pem, issued.key_pem, self._authority.pem)
 
 
@@ -64,10 +70,14 @@ class Office:
     """Names whose earlier sessions had to end."""
     audit: Records = field(default_factory=Records)
     server: CarrierServer | None = None
+    nodes: NodeTokens = field(default_factory=lambda: NodeTokens(_no_cluster))
+    """What is believed of nodes of a cluster."""
 
     def enrollment(self, signer: Signer) -> Enrollment:
         ended = self.ended
-        return Enrollment(signer, self.store, self.agents, lambda name, error: ended.append((name, error)), self.audit)
+        return Enrollment(
+            signer, self.store, self.agents, lambda name, error: ended.append((name, error)), self.audit, self.nodes
+        )
 
     @property
     def address(self) -> ServerAddress:
@@ -89,9 +99,10 @@ def office(state: Path) -> Office:
 
 
 @contextlib.asynccontextmanager
-async def open_office(state: Path) -> AsyncIterator[Office]:
-    """With a server, which is stopped at the end."""
+async def open_office(state: Path, nodes: NodeTokens | None = None) -> AsyncIterator[Office]:
+    """With a server, which is stopped at the end. `nodes` tells who nodes of a cluster are; None: there is none."""
     made = await asyncio.to_thread(office, state)
+    made.nodes = nodes or made.nodes
     issued = made.authority.issue_server([])
     tls = ServerTls(certificate=issued.certificate_pem, key=issued.key_pem, client_ca=made.authority.pem)
     signer = Signer(state, "longline")

@@ -24,6 +24,7 @@ from tunnel.aio.carriers.carrier_server import AcceptedCarrier, CarrierLimits, C
 from tunnel.aio.carriers.channel import open_channel, release
 from tunnel.aio.carriers.enrollment import call_join, call_renew
 from tunnel.aio.carriers.methods import CONNECT, JOIN, RECOVER, RENEW
+from tunnel.aio.identity.peer_identity import Presented
 from tunnel.aio.identity.tls_material import ServerTls
 
 DAY = dt.timedelta(days=1)
@@ -219,24 +220,20 @@ class _Desk:
     def __init__(self) -> None:
         self.asked: list[tuple[str, object]] = []
 
-    async def join(self, peer_spiffe: str, request: tunnel_pb2.JoinRequest) -> tunnel_pb2.JoinResponse:
-        self.asked.append((peer_spiffe, request.csr_der))
+    async def join(self, peer: Presented, request: tunnel_pb2.JoinRequest) -> tunnel_pb2.JoinResponse:
+        self.asked.append((peer.uri, request.csr_der))
         if request.csr_der == b"used":
             raise EnrollmentRefused("this join token was used already: make a new one")
         if request.csr_der == b"bug":
             raise KeyError("secret detail")
         return tunnel_pb2.JoinResponse(agent_name="box-7", ca_pem=b"ca", chain_der=[b"leaf"])
 
-    async def renew(
-        self, peer_spiffe: str, peer_spki: bytes, request: tunnel_pb2.RenewRequest
-    ) -> tunnel_pb2.RenewResponse:
-        self.asked.append((peer_spiffe, peer_spki))
+    async def renew(self, peer: Presented, request: tunnel_pb2.RenewRequest) -> tunnel_pb2.RenewResponse:
+        self.asked.append((peer.uri, peer.spki_sha256))
         return tunnel_pb2.RenewResponse(ca_pem=b"ca", chain_der=[b"new leaf"])
 
-    async def recover(
-        self, peer_spiffe: str, peer_spki: bytes, request: tunnel_pb2.RenewRequest
-    ) -> tunnel_pb2.RenewResponse:
-        self.asked.append((peer_spiffe, peer_spki))
+    async def recover(self, peer: Presented, request: tunnel_pb2.RenewRequest) -> tunnel_pb2.RenewResponse:
+        self.asked.append((peer.uri, peer.spki_sha256))
         return tunnel_pb2.RenewResponse(ca_pem=b"ca", chain_der=[b"leaf of old"])
 
 

@@ -79,7 +79,7 @@ def test_everyone_else_is_a_client_with_one_name(authority: CertificateAuthority
     key = ec.generate_private_key(ec.SECP256R1())
     for pem, uri in (
         (authority.issue_user("ann@example.com", KEY.public_key(), DAY), "spiffe://longline/user/ann@example.com"),
-        (authority.issue_join("0123", DAY).certificate_pem, "spiffe://longline/join/0123"),
+        (authority.issue_join("0123", DAY, "box-7").certificate_pem, "spiffe://longline/join/0123"),
         (authority.issue_agent("box-7", key.public_key()), "spiffe://longline/agent/box-7"),
     ):
         assert uris_of(parsed(pem)) == [uri]
@@ -96,7 +96,7 @@ def test_an_agent_gets_a_short_life_for_the_key_that_it_made(authority: Certific
 
 
 def test_no_certificate_outlives_the_authority(authority: CertificateAuthority) -> None:
-    issued = authority.issue_join("0123", timedelta(days=36500))
+    issued = authority.issue_join("0123", timedelta(days=36500), "box-7")
     assert parsed(issued.certificate_pem).not_valid_after_utc == authority.certificate.not_valid_after_utc
 
 
@@ -139,7 +139,7 @@ def pem_of(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, password: bytes 
 
 
 def test_no_key_is_in_the_text_of_what_was_issued(authority: CertificateAuthority) -> None:
-    assert "PRIVATE" not in repr(authority.issue_join("0123", DAY))
+    assert "PRIVATE" not in repr(authority.issue_join("0123", DAY, "box-7"))
 
 
 @pytest.mark.parametrize("host", ["cloud.example.com", "192.0.2.1", "fd00::1", "127.0.0.1"])
@@ -151,7 +151,7 @@ def test_another_tls_accepts_them_strictly(tmp_path: Path, authority: Certificat
     for context in (server, client):
         context.verify_flags |= ssl.VERIFY_X509_STRICT
     load(server, authority.issue_server(["cloud.example.com", "192.0.2.1", "fd00::1"]), tmp_path)
-    load(client, authority.issue_join("0123", DAY), tmp_path)
+    load(client, authority.issue_join("0123", DAY, "box-7"), tmp_path)
     near, far = socket.socketpair()
     with near, far:
         far.settimeout(10)

@@ -202,9 +202,9 @@ async def test_a_token_that_is_shown_again_and_again_is_told_to_wait_and_no_othe
     asked: list[str] = []
     sign = Signer.sign
 
-    async def counted(signer: Signer, name: str, csr_der: bytes) -> Signed:
+    async def counted(signer: Signer, name: str, csr_der: bytes, shown_der: bytes) -> Signed:
         asked.append(name)
-        return await sign(signer, name, csr_der)
+        return await sign(signer, name, csr_der, shown_der)
 
     monkeypatch.setattr(Signer, "sign", counted)
     token, other = await token_of(place), await token_of(place, "box-8")

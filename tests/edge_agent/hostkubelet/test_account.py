@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pwd
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -110,3 +112,11 @@ async def test_a_switched_user_is_hung_up_too() -> None:
         client = await box.exec("sleep", "60")
         await client.receive()
         # `serving` sees that nothing is left.
+
+
+def test_a_service_becomes_the_account_where_this_process_may_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    account = find_account("root", "", runner="/run/commands.sock")
+    program, *words, client, socket, name, command = account.command_line(["id"])
+    assert (program, words, socket, name, command) == (sys.executable, ["-I", "-S"], "/run/commands.sock", "root", "id")
+    assert Path(client).name == "run_elsewhere.py"

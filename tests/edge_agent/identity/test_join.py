@@ -23,6 +23,7 @@ from tests.support.enrolling import Office, open_office, public_key_of
 from tests.support.pki import Authority
 from tunnel.aio.carriers import channel
 from tunnel.aio.identity.join_token import JoinToken
+from tunnel.aio.identity.peer_identity import Presented
 from tunnel.aio.process.config import ServerAddress
 from tunnel.aio.sockets.http_proxy import VARIABLES
 
@@ -173,14 +174,12 @@ async def test_a_server_that_is_not_there(place: Office, box: Path) -> None:
 class Liar:
     """Gives every box a certificate of somebody else."""
 
-    async def join(self, peer_spiffe: str, request: tunnel_pb2.JoinRequest) -> tunnel_pb2.JoinResponse:
+    async def join(self, peer: Presented, request: tunnel_pb2.JoinRequest) -> tunnel_pb2.JoinResponse:
         issued = Authority().issue(uris=["spiffe://longline/agent/box-7"])
         pem = x509.load_pem_x509_certificate(issued.certificate_pem)
         return tunnel_pb2.JoinResponse(chain_der=[pem.tbs_certificate_bytes], ca_pem=b"", agent_name="box-7")
 
-    async def renew(
-        self, peer_spiffe: str, peer_spki: bytes, request: tunnel_pb2.RenewRequest
-    ) -> tunnel_pb2.RenewResponse:
+    async def renew(self, peer: Presented, request: tunnel_pb2.RenewRequest) -> tunnel_pb2.RenewResponse:
         raise NotImplementedError
 
     recover = renew

@@ -23,7 +23,7 @@ from tunnel.aio.carriers.carrier_errors import (
 )
 from tunnel.aio.carriers.channel import DialOptions, explain_failure, open_channel, release
 from tunnel.aio.carriers.methods import JOIN, RECOVER, RENEW
-from tunnel.aio.identity.peer_identity import PeerIdentity, readable_peer
+from tunnel.aio.identity.peer_identity import PeerIdentity, Presented, readable_peer
 from tunnel.aio.identity.tls_material import ClientTls
 from tunnel.core.wire.faults import AUTHORITY_IS_YOURS, BUG, NOT_A_LONGLINE_SERVER, SERVER_SILENT, coded, decoded
 from tunnel.core.wire.handshake import MAX_VERSION_CHARS
@@ -45,22 +45,16 @@ _Context = grpc.aio.ServicerContext[bytes, bytes]
 class EnrollmentHandler(Protocol):
     """Decides on certificates; every method may raise EnrollmentRefused with a text for the box."""
 
-    async def join(self, peer_spiffe: str, request: tunnel_pb2.JoinRequest) -> tunnel_pb2.JoinResponse:
-        """Returns the first certificate of a box that has the join certificate named `peer_spiffe`."""
+    async def join(self, peer: Presented, request: tunnel_pb2.JoinRequest) -> tunnel_pb2.JoinResponse:
+        """Returns the first certificate of a box; `peer` is the join certificate that it has."""
         ...
 
-    async def renew(
-        self, peer_spiffe: str, peer_spki: bytes, request: tunnel_pb2.RenewRequest
-    ) -> tunnel_pb2.RenewResponse:
-        """Returns a fresh certificate for an agent; `peer_spki` is the SHA-256 of the public key that it has now."""
+    async def renew(self, peer: Presented, request: tunnel_pb2.RenewRequest) -> tunnel_pb2.RenewResponse:
+        """Returns a fresh certificate for an agent; `peer` is the one that it has now."""
         ...
 
-    async def recover(
-        self, peer_spiffe: str, peer_spki: bytes, request: tunnel_pb2.RenewRequest
-    ) -> tunnel_pb2.RenewResponse:
-        """Returns a fresh certificate for an agent that has nothing left but its recovery certificate, which is named
-        `peer_spiffe`; `peer_spki` is the SHA-256 of its public key.
-        """
+    async def recover(self, peer: Presented, request: tunnel_pb2.RenewRequest) -> tunnel_pb2.RenewResponse:
+        """Returns a fresh certificate for an agent that has nothing left but its recovery certificate, `peer`."""
         ...
 
 
@@ -112,7 +106,7 @@ async def answer_join(
     request.agent_name = printable(request.agent_name, MAX_NAME_BYTES + 1)  # what is too long stays so
     if handler is None:
         await _refuse(context, identity, EnrollmentRefused("this server does not enroll boxes", AUTHORITY_IS_YOURS))
-    return await _answer(handler.join(identity.uri, request), identity, context)
+    return await _answer(handler.join(Presented.of(identity, context.auth_context()), request), identity, context)
 
 
 async def answer_renew(
@@ -124,7 +118,7 @@ async def answer_renew(
         await _refuse(
             context, identity, EnrollmentRefused("this server does not renew certificates", AUTHORITY_IS_YOURS)
         )
-    return await _answer(handler.renew(identity.uri, identity.spki_sha256, request), identity, context)
+    return await _answer(handler.renew(Presented.of(identity, context.auth_context()), request), identity, context)
 
 
 async def answer_recover(
@@ -136,7 +130,7 @@ async def answer_recover(
         await _refuse(
             context, identity, EnrollmentRefused("this server does not renew certificates", AUTHORITY_IS_YOURS)
         )
-    return await _answer(handler.recover(identity.uri, identity.spki_sha256, request), identity, context)
+    return await _answer(handler.recover(Presented.of(identity, context.auth_context()), request), identity, context)
 
 
 # Internal

@@ -32,6 +32,23 @@ class PeerIdentity:
     """When the certificate ends; TLS looks at that only in the handshake."""
 
 
+@dataclass(frozen=True, slots=True)
+class Presented:
+    """The certificate that a peer showed in the handshake, for whoever gives it another."""
+
+    uri: str
+    """As `PeerIdentity.uri`."""
+    spki_sha256: bytes
+    """As `PeerIdentity.spki_sha256`."""
+    der: bytes
+    """The certificate itself: its authority can see for itself that it has signed it."""
+
+    @classmethod
+    def of(cls, identity: PeerIdentity, auth_context: Mapping[str, Iterable[bytes]]) -> Presented:
+        """Returns the certificate from gRPC's authentication context, of which `identity` was read."""
+        return cls(identity.uri, identity.spki_sha256, _certificate(auth_context))
+
+
 def identify(auth_context: Mapping[str, Iterable[bytes]], trust_domain: str) -> PeerIdentity:
     """Returns the identity of a peer, read from gRPC's authentication context.
 
@@ -39,10 +56,7 @@ def identify(auth_context: Mapping[str, Iterable[bytes]], trust_domain: str) -> 
         IdentityUnclear: there is no certificate, or it does not have exactly one URI name, or that is not one of ours.
     """
     # gRPC lists names of all kinds in one property, so that a DNS name could pass for a URI: read the certificate.
-    pem = next(iter(auth_context.get("x509_pem_cert", ())), None)
-    if pem is None:
-        raise IdentityUnclear("no certificate was presented")
-    return identify_certificate(ssl.PEM_cert_to_DER_cert(pem.decode("ascii")), trust_domain)
+    return identify_certificate(_certificate(auth_context), trust_domain)
 
 
 def identify_certificate(der: bytes, trust_domain: str | None) -> PeerIdentity:
@@ -70,3 +84,13 @@ def readable_peer(grpc_peer: str) -> str:
     """Returns gRPC's name of a peer, `ipv4:192.0.2.1:443` or `ipv6:%5B::1%5D:443`, as people write it."""
     _, _, address = grpc_peer.partition(":")
     return unquote(address)
+
+
+# Internal
+
+
+def _certificate(auth_context: Mapping[str, Iterable[bytes]]) -> bytes:
+    pem = next(iter(auth_context.get("x509_pem_cert", ())), None)
+    if pem is None:
+        raise IdentityUnclear("no certificate was presented")
+    return ssl.PEM_cert_to_DER_cert(pem.decode("ascii"))

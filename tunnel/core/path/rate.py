@@ -145,6 +145,11 @@ class TokenBuckets:
         bucket = self._buckets.get(who)
         return 0.0 if bucket is None else bucket.wait_from(now)
 
+    def at_rest(self, now: float) -> bool:
+        """Returns whether everybody's bucket is full."""
+        self._forget(now)
+        return not self._buckets
+
     def forget(self, who: str) -> None:
         """Gives them all tokens back."""
         self._buckets.pop(who, None)

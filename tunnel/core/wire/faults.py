@@ -129,6 +129,8 @@ NO_SECOND_AUTHORITY: Final = Fault("LL2052", "That step of a change of authority
 AGENTS_BEHIND: Final = Fault("LL2053", "Agents or users would be locked out with the authority that is to go")
 KEY_NOT_ROTATED: Final = Fault("LL2054", "The box's key was not replaced")
 RENEWAL_AHEAD: Final = Fault("LL2055", "A box counts more renewals than the server has kept")
+SIGNING_DENIED: Final = Fault("LL2056", "The signer does not sign what its rules do not allow")
+NODE_TOKEN_REFUSED: Final = Fault("LL2057", "A node's token of Kubernetes is not taken")
 ID_TOKEN_REFUSED: Final = Fault("LL2060", "An ID token is not taken")
 ISSUER_UNREACHABLE: Final = Fault("LL2061", "The keys of the issuer of ID tokens cannot be fetched")
 
