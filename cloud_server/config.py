@@ -13,6 +13,7 @@ from cloud_server.opens.expose_rule import ExposeRule
 from cloud_server.routing.claims import RoutePolicy
 from cloud_server.trust.oidc.settings import ALGORITHMS, DEFAULT_ALGORITHMS, DEFAULT_PREFIX, OidcSettings
 from cloud_server.trust.state_files import CA_FILE, POLICY_FILE, SERVER_FILE, SERVER_KEY_FILE
+from tunnel.aio.carriers.limits import CarrierLimits
 from tunnel.aio.identity.tls_material import ServerTls
 from tunnel.aio.process.config import (
     AuditConfig,
@@ -30,6 +31,8 @@ from tunnel.core.wire.names import AGENT_NAME_RULE, is_agent_name, is_service_na
 from tunnel.core.wire.target import TcpTarget
 
 MAX_LEEWAY_S = 300.0
+MAX_LIMIT = 2**31 - 1
+"""gRPC keeps such numbers in 32 bits, and the last of them means none."""
 _TRUST_DOMAIN = re.compile(r"[a-z0-9._-]{1,255}")
 
 
@@ -308,6 +311,49 @@ class MetricsConfig:
     """The address of the page, in plain HTTP; None means that there is none."""
 
 
+_CARRIERS = CarrierLimits()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LimitsConfig:
+    """The `[limits]` section: how much there may be of what peers ask for; the defaults are for 10,000 boxes."""
+
+    tunnel_connections: int = _CARRIERS.connections
+    """Connections at each address of `tunnel.listen`; gRPC closes those beyond when it has accepted them."""
+    tunnel_waiting: int = _CARRIERS.waiting
+    """Connections there that have no call: in their TLS handshake or behind it."""
+    tunnel_waiting_per_address: int = _CARRIERS.waiting_per_address
+    tunnel_requests: int = _CARRIERS.requests
+    """Requests of boxes for certificates that run at once."""
+    tunnel_requests_per_address: int = _CARRIERS.requests_per_address
+    tunnel_requests_per_identity: int = _CARRIERS.requests_per_identity
+    tunnel_silent: int = _CARRIERS.max_silent
+    """Links of boxes that have sent nothing yet."""
+    tunnel_silent_per_address: int = _CARRIERS.max_silent_per_address
+    tunnel_silent_per_identity: int = _CARRIERS.max_silent_per_identity
+
+    @property
+    def carriers(self) -> CarrierLimits:
+        """Returns the limits of the tunnel's port as its server takes them."""
+        return CarrierLimits(
+            connections=self.tunnel_connections,
+            waiting=self.tunnel_waiting,
+            waiting_per_address=self.tunnel_waiting_per_address,
+            requests=self.tunnel_requests,
+            requests_per_address=self.tunnel_requests_per_address,
+            requests_per_identity=self.tunnel_requests_per_identity,
+            max_silent=self.tunnel_silent,
+            max_silent_per_address=self.tunnel_silent_per_address,
+            max_silent_per_identity=self.tunnel_silent_per_identity,
+        )
+
+    def faults(self) -> Iterable[Fault]:
+        """Yields each limit that nobody could be within."""
+        for field in dataclasses.fields(self):
+            if not 0 < getattr(self, field.name) < MAX_LIMIT:
+                yield Fault(f"limits.{field.name}", f"must be 1 or more, and less than {MAX_LIMIT}")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ServerConfig(Validated):
     """The whole configuration file."""
@@ -324,6 +370,7 @@ class ServerConfig(Validated):
     cluster: list[ClusterConfig] = dataclasses.field(default_factory=list)
     kubernetes: KubernetesConfig = dataclasses.field(default_factory=KubernetesConfig)
     metrics: MetricsConfig = dataclasses.field(default_factory=MetricsConfig)
+    limits: LimitsConfig = dataclasses.field(default_factory=LimitsConfig)
     log: LogConfig = dataclasses.field(default_factory=LogConfig)
     audit: AuditConfig = dataclasses.field(default_factory=AuditConfig)
     state: Path | None = None
@@ -345,6 +392,7 @@ class ServerConfig(Validated):
         if 0 < len(missing) < len(own):
             yield Fault("tunnel", f"{', '.join(missing)} is missing: certificate, key and client_ca go together")
         yield from self.oidc.faults()
+        yield from self.limits.faults()
         yield from self._route_faults()
         yield from self._expose_faults()
         names = [cluster.name for cluster in self.cluster]
@@ -400,7 +448,7 @@ class ServerConfig(Validated):
 
 NOTHING: Final = ServerConfig()
 """The configuration that a server matches before its first one is applied."""
-ONLY_AT_START: Final = ("tunnel", "state", "log.format")
+ONLY_AT_START: Final = ("tunnel", "state", "log.format", "limits.tunnel_connections")
 """The keys and sections that only a restart of the server applies."""
 
 

@@ -23,7 +23,7 @@ from tunnel.aio.identity.tls_material import ClientTls
 from tunnel.core.wire.faults import AUTHORITY_IS_YOURS, BUG, NOT_A_LONGLINE_SERVER, SERVER_SILENT, coded, decoded
 from tunnel.core.wire.spoken import spoken_s
 
-_MAX_REQUEST_BYTES = 64 * 1024
+MAX_REQUEST_BYTES = 64 * 1024
 """The longest request: a CSR with the largest RSA key is below 4 KiB."""
 
 _RETRY_AFTER = "longline-retry-after-ms"
@@ -130,6 +130,11 @@ async def answer_recover(
     return await _answer(handler.recover(identity.uri, identity.spki_sha256, request), identity, context)
 
 
+def retry_after(seconds: float) -> tuple[tuple[str, str], ...]:
+    """Returns the trailing metadata of a refusal that passes after so many seconds."""
+    return ((_RETRY_AFTER, str(round(seconds * 1000))),)
+
+
 # Internal
 
 
@@ -176,8 +181,6 @@ def _parse(kind: type[_M], raw: bytes, address: str) -> _M:
 
 async def _parse_request(kind: type[_M], raw: bytes, context: _Context) -> _M:
     try:
-        if len(raw) > _MAX_REQUEST_BYTES:
-            raise DecodeError("too long")
         return kind.FromString(raw)
     except DecodeError:
         await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the request cannot be read")
@@ -198,8 +201,7 @@ async def _refuse(context: _Context, identity: PeerIdentity, refusal: Enrollment
     _log.warning("enrollment refused", code=refusal.fault.code, reason=refusal.text, **about)
     text = coded(refusal.text, refusal.fault)
     if refusal.retry_after_s:
-        after = ((_RETRY_AFTER, str(round(refusal.retry_after_s * 1000))),)
-        await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, text, after)
+        await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, text, retry_after(refusal.retry_after_s))
     await context.abort(grpc.StatusCode.FAILED_PRECONDITION, text)
 
 
