@@ -23,15 +23,19 @@ from tunnel.core.wire.faults import PEER_SAID_NOTHING, TOO_MANY_CLIENTS
 
 __all__ = ["Gate"]
 
-SOON_S = 0.05
+SOON_S = 0.02
 """Seconds from a connection to the look at it: in a flood, gRPC accepts some hundred more meanwhile."""
 AGAIN_S = 0.5
-"""Seconds between looks while some connections have no call."""
+"""Seconds between looks while some connections have no call, or while the number of our descriptors changes."""
+AT_LATEST_S = 10.0
+"""Seconds between looks when nothing seems to have happened: gRPC may accept a connection before the event loop is told
+that it came, and descriptors that come as others go do not change their number.
+"""
 WARN_EVERY_S = 10.0
 GIVE_BACK = 64
-"""So many connections cut are worth asking the allocator for its free pages."""
+"""So many connections that wait no more are worth asking the allocator for its free pages."""
 SETTLED_S = 2.0
-"""Seconds without a cut after which it is asked: gRPC frees a connection a moment after it is gone."""
+"""Seconds without one after which it is asked: gRPC frees a connection a moment after it is gone."""
 
 _log = structlog.get_logger("tunnel.gate")
 
@@ -49,12 +53,16 @@ class Gate:
         self._with_call: dict[PeerKey, int] = {}
         """The descriptors of connections with a call, which need no look."""
         self._come = asyncio.Event()
+        self._descriptors = 0
+        """How many descriptors there were at the last look."""
+        self._looked_s = float("-inf")
         self._armed = False
         self._unsaid: Counter[tuple[str, str]] = Counter()
         """Cuts that the log does not have yet, by reason and address."""
         self._said_s = float("-inf")
-        self._cut_since_trim = 0
-        self._cut_s = 0.0
+        self._freed = 0
+        """How many connections wait no more, since the allocator was asked for its free pages."""
+        self._freed_s = 0.0
         self._tasks = TaskOwner("gate")
 
     @property
@@ -124,33 +132,44 @@ class Gate:
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            busy = self.waiting or self._unsaid or self._cut_since_trim
             try:
-                async with asyncio.timeout(AGAIN_S if busy else None):
+                async with asyncio.timeout(AGAIN_S):
                     await self._come.wait()
                 await asyncio.sleep(SOON_S)
             except TimeoutError:
-                pass
+                if not await self._may_have_come(loop.time()):
+                    continue
             self._come.clear()
             self._arm()
             await self._look(loop)
             self._tell(loop.time())
             await self._give_back(loop.time())
 
+    async def _may_have_come(self, now_s: float) -> bool:
+        """Returns whether a look is due though the event loop was not told that anybody came."""
+        if self.waiting or self._unsaid or self._freed or now_s - self._looked_s >= AT_LATEST_S:
+            return True
+        there = await asyncio.to_thread(self._sockets.descriptors)
+        return there == 0 or there != self._descriptors
+
     async def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        before = self.waiting
         skipped = frozenset(self._with_call.values())
+        self._looked_s = loop.time()
+        self._descriptors = await asyncio.to_thread(self._sockets.descriptors)
         found = await asyncio.to_thread(self._sockets.find, self._ports, skipped)
         victims = self._waiting.look(loop.time(), found)
         for peer, descriptor in found.items():
             if self._waiting.has_call(peer):
                 self._with_call[peer] = descriptor
+        if freed := len(victims) + max(0, before - self.waiting):
+            self._freed += freed
+            self._freed_s = loop.time()
         if victims:
             await asyncio.to_thread(self._cut, victims, found)
             for victim in victims:
                 self.cut[victim.reason] += 1
                 self._unsaid[victim.reason, victim.peer.client_text] += 1
-            self._cut_since_trim += len(victims)
-            self._cut_s = loop.time()
 
     def _cut(self, victims: list[Victim], found: dict[PeerKey, int]) -> None:
         for victim in victims:
@@ -178,7 +197,7 @@ class Gate:
 
     async def _give_back(self, now_s: float) -> None:
         """Gives free memory back once the flood is over."""
-        if self._cut_since_trim and now_s - self._cut_s >= SETTLED_S:
-            if self._cut_since_trim >= GIVE_BACK:
+        if self._freed and now_s - self._freed_s >= SETTLED_S:
+            if self._freed >= GIVE_BACK:
                 await asyncio.to_thread(give_back)
-            self._cut_since_trim = 0
+            self._freed = 0

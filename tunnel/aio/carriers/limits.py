@@ -25,11 +25,11 @@ class CarrierLimits:
     """How many connections one listening address takes in all; gRPC closes those beyond as soon as it has accepted
     them. 10,000 boxes, and as many again as come back while their old connections are not yet known to be dead.
     """
-    waiting: int = 640
+    waiting: int = 480
     """How many connections without a call there may be: in their TLS handshake, or behind it. One in its handshake
-    costs 43 kB and one behind it 75 kB, so that strangers hold 28 MB at the most.
+    costs up to 60 kB and one behind it 75 kB, so that strangers hold 29 MB.
     """
-    waiting_per_address: int = 480
+    waiting_per_address: int = 360
     """How many of them one IPv4 address or IPv6 /64 may have. It may be a NAT or a balancer with thousands of boxes
     behind it, which all come back at once; the rest is for others.
     """
