@@ -83,8 +83,8 @@ errors: $(READY) ## write docs/errors/*.md again, from the table of error codes 
 
 e2e: $(READY) ## real processes, network namespaces and a real kubectl (root for the namespaces)
 	@$(PY) -m tests.e2e.cluster build
-	@echo "==> tests: tests/e2e, and what is slow of tests/compat and tests/integration"
-	@$(PY) -m pytest -q -m e2e -o faulthandler_timeout=900 tests/e2e tests/compat tests/integration $(ARGS)
+	@echo "==> tests: tests/e2e, tests/attacks, and what is slow of tests/compat and tests/integration"
+	@$(PY) -m pytest -q -m e2e -o faulthandler_timeout=900 tests/e2e tests/attacks tests/compat tests/integration $(ARGS)
 
 cluster: $(READY) ## run a real Kubernetes behind the tunnel until Ctrl-C, and say how to use it (root; builds it once)
 	@$(PY) -m tests.e2e.cluster up
