@@ -121,7 +121,11 @@ OPTIONS: tuple[Option, ...] = (
         " messages cost no more CPU; 4 KiB would be 2 kB less, for 14 % more of gRPC's CPU",
     ),
     Option(
-        name="grpc.max_concurrent_streams", agent=None, cloud=8, why="a box needs one carrier and one renewal at a time"
+        name="grpc.max_concurrent_streams",
+        agent=None,
+        cloud=2,
+        why="each call of a box has a connection of its own, and one that ends may overlap the next; what a call sends"
+        " before its role is checked, up to the window, is held for so many calls of each connection",
     ),
 )
 
