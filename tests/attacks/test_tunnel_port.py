@@ -77,10 +77,11 @@ def test_calls_that_do_not_finish(made: Cluster, echo: Target) -> None:
     growth.watch(2)
     works(made, echo)
     wait_until(lambda: at_port(made) <= 1, "all but the box's connection to be gone", LONGEST_S)
-    growth.look()
+    wait_until(lambda: growth.look() <= 20, "the memory to be given back", LONGEST_S)
     for one in calls:
         one.close()
-    assert growth.most_mb <= 20, f"{sum(one.sent_bytes for one in calls)} bytes were sent"
+    # What is on its way in of 8 at once, before a role is looked at; it was 1,040 MB.
+    assert growth.most_mb <= 80
     log = made.server.tail(5000)
     assert "that takes role 'join'" in log
     assert "too many requests at once by" in log

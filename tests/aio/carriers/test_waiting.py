@@ -4,7 +4,7 @@ import pytest
 
 from tunnel.aio.carriers.limits import CarrierLimits
 from tunnel.aio.carriers.peer_key import PeerKey
-from tunnel.aio.carriers.waiting import ABOVE_LIMIT, TOO_LATE, Waiting
+from tunnel.aio.carriers.waiting import ABOVE_LIMIT, REFUSED, TOO_LATE, Waiting
 
 LIMITS = CarrierLimits(waiting=4, waiting_per_address=3, call_timeout_s=10.0)
 
@@ -38,6 +38,17 @@ def test_a_connection_waits_anew_from_the_end_of_its_last_call() -> None:
     assert not waiting.has_call(peer(1))
     assert cut(waiting, 39.9, peer(1)) == []
     assert cut(waiting, 40.0, peer(1)) == [(1, TOO_LATE)]
+
+
+def test_a_connection_whose_call_was_refused_goes_when_it_has_no_other() -> None:
+    waiting = Waiting(LIMITS)
+    waiting.refused(peer(1), 0.0)
+    waiting.refused(peer(2), 0.0)
+    waiting.began(peer(2))
+    assert cut(waiting, 0.5, peer(1), peer(2)) == []
+    assert cut(waiting, 1.0, peer(1), peer(2)) == [(1, REFUSED)]
+    waiting.ended(peer(2), 2.0)
+    assert cut(waiting, 2.0, peer(2)) == [(2, REFUSED)]
 
 
 def test_a_port_that_is_used_again_is_another_connection() -> None:

@@ -9,6 +9,7 @@ import grpc
 import grpc.aio
 import structlog
 
+from tunnel.aio.carriers.gate import Gate
 from tunnel.aio.carriers.methods import CONNECT, JOIN, RECOVER, RENEW
 from tunnel.aio.identity.peer_identity import PeerIdentity, identify, readable_peer
 from tunnel.aio.identity.spiffe import IdentityUnclear
@@ -24,8 +25,9 @@ _log = structlog.get_logger("tunnel.carrier")
 class Authorising:
     """Checks the role of whoever calls, and counts whoever is turned away."""
 
-    def __init__(self, trust_domain: str) -> None:
+    def __init__(self, trust_domain: str, gate: Gate) -> None:
         self._trust_domain = trust_domain
+        self._gate = gate
         self.refused: Counter[str] = Counter()
         """How many calls were refused so far, by the code of the cause: for their role here, and for a limit by those
         that have it.
@@ -42,8 +44,13 @@ class Authorising:
             await self._deny(context, method, f"{identity.uri} may not do this: that takes role {wanted!r}")
         return identity
 
+    def count(self, fault: Fault, peer: str) -> None:
+        """Counts a call of `peer`, `ip:port`, that is refused; its connection does not stay."""
+        self.refused[fault.code] += 1
+        self._gate.refused(peer)
+
     async def _deny(self, context: Context, method: str, reason: str) -> NoReturn:
-        self.refused[PEER_ROLE_REFUSED.code] += 1
+        self.count(PEER_ROLE_REFUSED, readable_peer(context.peer()))
         _log.warning(
             "peer refused",
             code=PEER_ROLE_REFUSED.code,

@@ -70,8 +70,8 @@ class CarrierServer:
         self._tls = tls
         self._on_carrier = on_carrier
         self._limits = limits or CarrierLimits()
-        self._authorising = Authorising(trust_domain)
         self._gate = Gate(self._limits)
+        self._authorising = Authorising(trust_domain, self._gate)
         self.requests = Requests(enrollment, self._authorising, self._gate, self._limits)
         self._servers: list[grpc.aio.Server] = []
         """One server for each address, since gRPC's takes no more addresses once it runs."""

@@ -98,6 +98,11 @@ class Gate:
             self._with_call.pop(key, None)
             self._come.set()
 
+    def refused(self, peer: str) -> None:
+        """Notes that a call was refused on the connection of `peer`, `ip:port`, which is cut in a moment."""
+        self._waiting.refused(PeerKey.of_text(peer), asyncio.get_running_loop().time())
+        self._come.set()
+
     def stop_listening(self) -> None:
         """Lets go of the listening sockets, which would go on listening for nobody. Connections are still watched."""
         self._disarm()

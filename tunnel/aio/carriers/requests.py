@@ -78,7 +78,7 @@ class Requests:
         peer = readable_peer(context.peer())
         client = PeerKey.of_text(peer)
         if above := self._above_limits(client, identity):
-            self._authorising.refused[TOO_MANY_CLIENTS.code] += 1
+            self._authorising.count(TOO_MANY_CLIENTS, peer)
             _log.warning(
                 "request refused: too many at once",
                 code=TOO_MANY_CLIENTS.code,
@@ -96,7 +96,7 @@ class Requests:
                     await context.send_initial_metadata((time_header(),))
                     answered = await answer(self._enrollment, identity, message, context)
             except TimeoutError:
-                self._authorising.refused[PEER_SAID_NOTHING.code] += 1
+                self._authorising.count(PEER_SAID_NOTHING, peer)
                 who = {"peer": peer, "identity": identity.uri}
                 _log.warning("request ended: too late", code=PEER_SAID_NOTHING.code, after_s=within_s, **who)
                 text = f"the request was not complete and answered within {spoken_s(within_s)}"

@@ -9,10 +9,15 @@ from dataclasses import dataclass
 from tunnel.aio.carriers.limits import CarrierLimits
 from tunnel.aio.carriers.peer_key import PeerKey
 
-__all__ = ["ABOVE_LIMIT", "TOO_LATE", "Waiting"]
+__all__ = ["ABOVE_LIMIT", "REFUSED", "TOO_LATE", "Waiting"]
 
 TOO_LATE = "made no call in time"
 ABOVE_LIMIT = "too many without a call"
+REFUSED = "its call was refused"
+REFUSED_S = 1.0
+"""Seconds from the refusal of a call to the end of its connection, if it has no other: the answer goes out meanwhile. A
+box hangs up by itself; what others send on after a refusal was 0.6 MB for each connection.
+"""
 HANDSHAKE_S = 2.0
 """Seconds in which a box's handshake is over, on a server that thousands come back to: whoever waits for longer goes
 first when there are too many.
@@ -36,6 +41,8 @@ class Waiting:
         self._calls: Counter[PeerKey] = Counter()
         self._ended_s: dict[PeerKey, float] = {}
         """When the last call of a connection ended, for those that ended since the last look."""
+        self._refused_s: dict[PeerKey, float] = {}
+        """When a call of a connection was first refused."""
         self._going: set[PeerKey] = set()
         """Those that were to be closed, until a look does not find them any more."""
 
@@ -59,6 +66,10 @@ class Waiting:
             del self._calls[peer]
             self._ended_s[peer] = now_s
 
+    def refused(self, peer: PeerKey, now_s: float) -> None:
+        """Notes that a call was refused on the connection of this peer."""
+        self._refused_s.setdefault(peer, now_s)
+
     def look(self, now_s: float, there: Iterable[PeerKey]) -> list[Victim]:
         """Takes all connections that are there, and returns those that are to be closed: each once."""
         known = self._since_s
@@ -70,6 +81,12 @@ class Waiting:
         self._ended_s.clear()
         late = [peer for peer, since_s in self._since_s.items() if now_s - since_s >= self.limits.call_timeout_s]
         victims = [Victim(peer, TOO_LATE) for peer in late]
+        self._refused_s = {
+            peer: at_s for peer, at_s in self._refused_s.items() if peer in present or peer in self._calls
+        }
+        refused = [one for one in self._since_s.keys() - set(late) if self._refused_for_s(one, now_s) >= REFUSED_S]
+        victims += [Victim(peer, REFUSED) for peer in refused]
+        late += refused
         for peer in late:
             del self._since_s[peer]
         for peer in self._above_limits(now_s):
@@ -79,6 +96,9 @@ class Waiting:
         return victims
 
     # Internal
+
+    def _refused_for_s(self, peer: PeerKey, now_s: float) -> float:
+        return now_s - self._refused_s.get(peer, now_s)
 
     def _above_limits(self, now_s: float) -> list[PeerKey]:
         """Returns which must go so that each address, and all together, are within their limits.
