@@ -47,12 +47,11 @@ def handshaken(address: tuple[str, int], context: ssl.SSLContext) -> ssl.SSLSock
     Raises:
         OSError: the server did not want it.
     """
-    raw = knock(address)
+    sock = context.wrap_socket(knock(address), server_hostname=address[0])
     try:
-        sock = context.wrap_socket(raw, server_hostname=address[0])
         sock.sendall(PREFACE)
     except OSError:
-        raw.close()
+        sock.close()
         raise
     return sock
 
@@ -86,9 +85,9 @@ class UnfinishedCalls:
         self._window = 65_535
         streams = [2 * index + 1 for index in range(calls)]
         head = struct.pack("!BI", 0, MESSAGE_BYTES)
-        for stream in streams:
-            self._frame(_HEADERS, 4, stream, self._block())
         with contextlib.suppress(OSError):
+            for stream in streams:
+                self._frame(_HEADERS, 4, stream, self._block())
             for stream in streams:
                 self._flow(stream, head + bytes(MESSAGE_BYTES - 1))
 
