@@ -35,6 +35,7 @@ def served_by(server: CloudServer, desired: DesiredState[ServerConfig]) -> Serve
         issuer_away=lambda: server.issuer.away,
         cluster_away=lambda: server.cluster.away,
         cluster_ages_s=server.cluster.ages_s,
+        limits=server.use_of_limits,
     )
     return Served(
         status=Status(sources),

@@ -16,6 +16,7 @@ from cloud_server.trust.oidc.settings import ALGORITHMS, DEFAULT_ALGORITHMS, DEF
 from cloud_server.trust.signer import Signer
 from cloud_server.trust.signing_link import AuthorityPlace
 from cloud_server.trust.state_files import CA_FILE, POLICY_FILE, SERVER_FILE, SERVER_KEY_FILE
+from tunnel.aio.carriers.limits import CarrierLimits
 from tunnel.aio.identity.tls_material import ServerTls
 from tunnel.aio.process.config import (
     AuditConfig,
@@ -351,6 +352,9 @@ class MetricsConfig:
     """The address of the page, in plain HTTP; None means that there is none."""
 
 
+_CARRIERS = CarrierLimits()
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LimitsConfig:
     """The `[limits]` section: what boxes, users and strangers may ask for and make the server hold.
@@ -392,6 +396,34 @@ class LimitsConfig:
     """The memory that windows, send queues and kept packets of all streams may take together."""
     orphan_s: Seconds = Seconds(Limits().orphan_after_s)
     """Seconds after which a stream is reset whose user has gone and whose other end reads nothing."""
+    tunnel_connections: Count = Count(_CARRIERS.connections)
+    """Connections at each address of `tunnel.listen`; gRPC closes those beyond when it has accepted them."""
+    tunnel_waiting: Count = Count(_CARRIERS.waiting)
+    """Connections there that have no call: in their TLS handshake or behind it."""
+    tunnel_waiting_per_address: Count = Count(_CARRIERS.waiting_per_address)
+    tunnel_requests: Count = Count(_CARRIERS.requests)
+    """Requests of boxes for certificates that run at once."""
+    tunnel_requests_per_address: Count = Count(_CARRIERS.requests_per_address)
+    tunnel_requests_per_identity: Count = Count(_CARRIERS.requests_per_identity)
+    tunnel_silent: Count = Count(_CARRIERS.max_silent)
+    """Links of boxes that have sent nothing yet."""
+    tunnel_silent_per_address: Count = Count(_CARRIERS.max_silent_per_address)
+    tunnel_silent_per_identity: Count = Count(_CARRIERS.max_silent_per_identity)
+
+    @property
+    def carriers(self) -> CarrierLimits:
+        """Returns the limits of the tunnel's port as its server takes them."""
+        return CarrierLimits(
+            connections=self.tunnel_connections,
+            waiting=self.tunnel_waiting,
+            waiting_per_address=self.tunnel_waiting_per_address,
+            requests=self.tunnel_requests,
+            requests_per_address=self.tunnel_requests_per_address,
+            requests_per_identity=self.tunnel_requests_per_identity,
+            max_silent=self.tunnel_silent,
+            max_silent_per_address=self.tunnel_silent_per_address,
+            max_silent_per_identity=self.tunnel_silent_per_identity,
+        )
 
     @property
     def stranger_limits(self) -> StrangerLimits:
@@ -548,7 +580,9 @@ class ServerConfig(Validated):
 
 NOTHING: Final = ServerConfig()
 """The configuration that a server matches before its first one is applied."""
-ONLY_AT_START: Final = ("tunnel", "authority", "state", "limits.orphan_s", "log.format")
+ONLY_AT_START: Final = (
+    "tunnel", "authority", "state", "limits.orphan_s", "limits.tunnel_connections", "log.format",
+)  # fmt: skip
 """The keys and sections that only a restart of the server applies."""
 
 

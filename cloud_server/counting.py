@@ -82,6 +82,9 @@ class Counting:
             config=lambda: self.desired,
             policy=lambda: server.followed_policy.state,
             cluster_ages_s=server.cluster.ages_s,
+            limits=server.use_of_limits,
+            calls_refused=lambda: server.carriers.refused if server.carriers is not None else {},
+            connections_cut=lambda: server.carriers.cut if server.carriers is not None else {},
         )
 
     def _expiries(self) -> Mapping[str, datetime]:

@@ -61,6 +61,7 @@ from cloud_server.trust.store import StoreUnavailable
 from cloud_server.trust.tokens import JoinTokens
 from cloud_server.trust.users import Users
 from tunnel.aio.carriers.carrier_server import CarrierServer
+from tunnel.aio.carriers.limits import LimitUse
 from tunnel.aio.identity.validity import Watched
 from tunnel.aio.operate.admin import Routes
 from tunnel.aio.operate.audit import AuditLog
@@ -178,7 +179,7 @@ class CloudServer:
             authenticator, self.logins, audit,
             self.parts, self._sockets, self.counting.page, self.admin, self._watch,
         )  # fmt: skip
-        self._carriers: CarrierServer | None = None
+        self.carriers: CarrierServer | None = None
         self._enrollment: Enrollment | None = None
         self._tasks = TaskOwner("cloud server")
         self._telling: asyncio.Task[None] | None = None
@@ -187,7 +188,7 @@ class CloudServer:
     @property
     def ports(self) -> dict[str, list[int]]:
         """Returns the bound ports by the name of what listens there."""
-        tunnel = self._carriers.ports if self._carriers is not None else []
+        tunnel = self.carriers.ports if self.carriers is not None else []
         return {"tunnel": tunnel, **self.front_ends.ports}
 
     async def start(self, stop: Stop, *, beside_another: bool = False) -> None:
@@ -207,15 +208,16 @@ class CloudServer:
         config = self.config
         await self.followed_policy.load()
         enrollment = self._enrollment = await self._new_enrollment()
-        self._carriers = CarrierServer(
+        self.carriers = CarrierServer(
             config.tunnel.listen,
             self._tls,
             self.sessions.on_carrier,
             enrollment,
             trust_domain=config.tunnel.trust_domain,
+            limits=config.limits.carriers,
         )
         if not beside_another:
-            await self._listen_for_agents(self._carriers)
+            await self._listen_for_agents(self.carriers)
         await self.apply(NOTHING, config)
         for title, work in (
             ("follow state", self.store.follow()),
@@ -228,7 +230,11 @@ class CloudServer:
         ):
             stop.watch(self._tasks.spawn(title, work))
         if beside_another:
-            await self._listen_for_agents(self._carriers, shared=True)
+            await self._listen_for_agents(self.carriers, shared=True)
+
+    def use_of_limits(self) -> list[LimitUse]:
+        """Returns how much of each limit of `[limits]` is used now."""
+        return self.carriers.use_of_limits() if self.carriers is not None else []
 
     def users_near_end(self) -> list[Watched]:
         """Returns certificates of users whose end is near: from the records, or as they were presented."""
@@ -291,8 +297,8 @@ class CloudServer:
         elif self._sockets.outlive:
             drain_s = min(drain_s, KEPT_DRAIN_S)
         await self._settled()
-        if let_go is not None and self._carriers is not None:
-            self._carriers.stop_listening(drain_s + CARRIER_GRACE_S)
+        if let_go is not None and self.carriers is not None:
+            self.carriers.stop_listening(drain_s + CARRIER_GRACE_S)
         sessions = self.directory.sessions()
         self._send_away(sessions, moves=let_go is not None)
         try:
@@ -315,8 +321,8 @@ class CloudServer:
         await self.front_ends.aclose()
         for session in self.directory.sessions():
             await session.aclose()
-        if self._carriers is not None:
-            await self._carriers.stop(CARRIER_GRACE_S)
+        if self.carriers is not None:
+            await self.carriers.stop(CARRIER_GRACE_S)
         if self._signer is not None:
             await self._signer.aclose()
         await self._tasks.aclose()
@@ -371,6 +377,8 @@ class CloudServer:
         self._user_pace.use(limits.user_opens)
         self._agent_pace.use(limits.links, limits.agent_opens)
         self.sessions.memory.total_bytes = limits.stream_memory_bytes
+        if self.carriers is not None:
+            self.carriers.use(limits.carriers)
         if self._enrollment is not None:
             self._enrollment.use(limits.renewals, limits.joins)
 

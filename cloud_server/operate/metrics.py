@@ -20,6 +20,7 @@ from prometheus_client.registry import Collector
 from cloud_server.agents.agents import Agents, AgentView
 from cloud_server.frontends.logins import RefusedLogins
 from cloud_server.opens.live import LiveOpens
+from tunnel.aio.carriers.limits import LimitUse
 from tunnel.aio.operate.audit import AuditLog
 from tunnel.aio.sockets.handshake_fault import Cause
 from tunnel.core.streams.budget import Budget
@@ -69,6 +70,12 @@ class Sources:
     """Returns how the policy stands."""
     cluster_ages_s: Callable[[], Mapping[str, float]]
     """Returns how many seconds ago the cluster's API was heard of each kind of object."""
+    limits: Callable[[], Sequence[LimitUse]]
+    """Returns how much of each limit is used."""
+    calls_refused: Callable[[], Mapping[str, int]]
+    """Returns how many calls at the tunnel's port were refused, by the code of the cause."""
+    connections_cut: Callable[[], Mapping[str, int]]
+    """Returns how many connections there were cut since they made no call, by reason."""
 
 
 class Links(Protocol):
@@ -209,6 +216,7 @@ class _Now(Collector):
         yield _gauge("longline_part_up", "Whether a part of the server is up.", ["part"], up)
         yield from self._records()
         yield from self._links()
+        yield from self._limits()
         yield from self._config()
         yield from self._policy()
         ages = {(kind,): age_s for kind, age_s in sources.cluster_ages_s().items()}
@@ -304,6 +312,16 @@ class _Now(Collector):
         yield _gauge("longline_stream_memory_bytes", text, ["kind"], kinds)
         text = "What they may take together."
         yield _gauge("longline_stream_memory_limit_bytes", text, [], {(): memory.total_bytes})
+
+    def _limits(self) -> Iterator[Metric]:
+        sources = self._sources
+        uses = sources.limits()
+        yield _gauge("longline_limit", "Of [limits].", ["limit"], {(one.name,): one.limit for one in uses})
+        yield _gauge("longline_limit_used", "What of it is used.", ["limit"], {(one.name,): one.used for one in uses})
+        text = "Calls at the tunnel's port that were refused or ended, by the code of the cause."
+        yield _counter("longline_tunnel_calls_refused", text, "code", sources.calls_refused())
+        text = "Connections to the tunnel's port that were cut as they had no call, by reason."
+        yield _counter("longline_tunnel_connections_cut", text, "reason", sources.connections_cut())
 
     def _policy(self) -> Iterator[Metric]:
         policy = self._sources.policy()

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from cloud_server.operate.agent_book import Tally
 from cloud_server.trust.user_administration import Access
+from tunnel.aio.carriers.limits import LimitUse
 from tunnel.aio.identity.validity import Standing, Watched
 from tunnel.aio.operate.audit import AuditLog
 from tunnel.aio.process.parts import Parts
@@ -77,6 +78,8 @@ class Sources:
     """Returns why the issuer of ID tokens does not give its keys now; empty when it does, and when there is none."""
     cluster_away: Callable[[], str]
     cluster_ages_s: Callable[[], Mapping[str, float]]
+    limits: Callable[[], Sequence[LimitUse]]
+    """Returns how much of each limit is used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +125,7 @@ class Status:
             "policy": sources.policy.as_json(),
             "parts": [part.as_json() for part in sources.parts.all()],
             "certificates": [one.as_json(now) for one in sources.certificates()],
+            "limits": [one._asdict() for one in sources.limits()],
         }
 
     # Internal

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 from tests.support.pki import Authority, Issued
 from tunnel.aio.carriers.carrier import Carrier, DialOptions, dial_carrier
-from tunnel.aio.carriers.carrier_server import CarrierLimits, CarrierServer, OnCarrier
+from tunnel.aio.carriers.carrier_server import CarrierServer, OnCarrier
 from tunnel.aio.carriers.enrollment import EnrollmentHandler
+from tunnel.aio.carriers.limits import CarrierLimits
 from tunnel.aio.identity.tls_material import ClientTls, ServerTls
 
 AGENT = "spiffe://longline/agent/box-7"

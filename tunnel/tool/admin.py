@@ -69,6 +69,8 @@ def status_text(status: Document) -> str:
     for part in status.get("parts") or ():
         if not part.get("up"):
             lines.append(f"down     {printable(str(part.get('name')))}: {printable(str(part.get('fault')))}")
+    for one in status.get("limits") or ():
+        lines.append(f"limit    {printable(str(one.get('name')))}: {one.get('used')} of {one.get('limit')}")
     for one in status.get("certificates") or ():
         lines.append(f"cert     {one.get('name')}: {_days(one.get('days_left'))} left, until {one.get('not_after')}")
     return "\n".join(lines)

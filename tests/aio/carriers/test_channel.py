@@ -17,8 +17,8 @@ from tests.support.connect_proxy import connect_proxy, relay
 from tests.support.pki import Authority
 from tunnel.aio.carriers.carrier import Carrier, CarrierLost, DialOptions, dial_carrier
 from tunnel.aio.carriers.carrier_errors import EnrollmentRefused
-from tunnel.aio.carriers.carrier_server import CarrierLimits
 from tunnel.aio.carriers.enrollment import call_renew
+from tunnel.aio.carriers.limits import CarrierLimits
 from tunnel.aio.identity.tls_material import ClientTls
 
 

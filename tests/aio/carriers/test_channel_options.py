@@ -37,7 +37,7 @@ def test_each_option_is_named_once_and_has_a_reason() -> None:
 
 
 def test_values_that_others_rely_on() -> None:
-    agent, cloud = dict(agent_options()), dict(cloud_options())
+    agent, cloud = dict(agent_options()), dict(cloud_options(100))
     assert cloud["grpc.so_reuseport"] == 1
     assert agent["grpc.use_local_subchannel_pool"] == 1
     for side in (agent, cloud):

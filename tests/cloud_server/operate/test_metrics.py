@@ -21,6 +21,7 @@ from cloud_server.trust.authenticator import LoginRefused
 from tests.cloud_server.frontends.site import Site, site
 from tests.support.doors import Doors, Records, asking
 from tests.support.waits import eventually
+from tunnel.aio.carriers.limits import LimitUse
 from tunnel.aio.identity.validity import Validity
 from tunnel.aio.operate.audit import AuditLog
 from tunnel.aio.sessions.stream import Stream
@@ -88,6 +89,9 @@ class Far:
             config=lambda: CONFIG,
             policy=lambda: CONFIG,
             cluster_ages_s=lambda: {"Node": 4.5},
+            limits=lambda: [LimitUse("tunnel_waiting", 640, 3)],
+            calls_refused=lambda: {"LL2022": 5},
+            connections_cut=lambda: {"made no call in time": 6},
             unreadable=lambda: 3,
         )
         self.metrics = Metrics("1.2.3", sources)
@@ -238,6 +242,10 @@ async def test_links_configuration_and_the_cluster(far: Far) -> None:
     assert now["longline_agent_links_lost_total{code=LL3012}"] == 7
     assert now["longline_agents_refused_total{code=LL2015}"] == 1
     assert now["longline_handshakes_failed_total{listener=tunnel,reason=expired}"] == 2
+    assert now["longline_limit{limit=tunnel_waiting}"] == 640
+    assert now["longline_limit_used{limit=tunnel_waiting}"] == 3
+    assert now["longline_tunnel_calls_refused_total{code=LL2022}"] == 5
+    assert now["longline_tunnel_connections_cut_total{reason=made no call in time}"] == 6
     assert now["longline_handshakes_failed_total{listener=fleet,reason=ours_refused}"] == 1
     assert now["longline_stream_memory_bytes{kind=windows}"] == 200
     assert now["longline_stream_memory_bytes{kind=queues}"] == 100

@@ -20,6 +20,7 @@ from cloud_server.trust.records import AgentRecord, Sighting
 from cloud_server.trust.user_administration import Access
 from protos import tunnel_pb2
 from tests.support.pieces import pieces_s
+from tunnel.aio.carriers.limits import LimitUse
 from tunnel.aio.identity.validity import Validity, Watched
 from tunnel.aio.process.parts import Part, Parts
 from tunnel.aio.sessions.session import TunnelSession
@@ -77,6 +78,7 @@ def sources() -> Sources:
         issuer_away=lambda: "",
         cluster_away=lambda: "",
         cluster_ages_s=dict,
+        limits=lambda: [LimitUse("tunnel_waiting", 640, 3)],
     )
 
 
@@ -91,6 +93,7 @@ async def told(**changes: Any) -> dict[str, Any]:
 
 async def test_all_is_well() -> None:
     status = await told()
+    assert status["limits"] == [{"name": "tunnel_waiting", "limit": 640, "used": 3}]
     assert (status["verdict"], status["warnings"]) == ("good", [])
     assert status["line"] == "2 of 2 agents connected, 1 connection open; no warnings"
     assert (await told(agents=counted(up=0)))["line"].startswith("no agent has joined")

@@ -8,36 +8,37 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, NoReturn
+from typing import Any
 
 import grpc
 import grpc.aio
 import structlog
 
+from tunnel.aio.carriers.authorising import Authorising, Context, refuse
 from tunnel.aio.carriers.carrier_errors import GRPC_ERRORS, CarrierLost, lost_from_error
 from tunnel.aio.carriers.channel_options import cloud_options
 from tunnel.aio.carriers.credentials import server_credentials
-from tunnel.aio.carriers.enrollment import EnrollmentHandler, answer_join, answer_recover, answer_renew
+from tunnel.aio.carriers.enrollment import EnrollmentHandler
+from tunnel.aio.carriers.gate import Gate
 from tunnel.aio.carriers.grpc_runtime import keep_grpc_running
+from tunnel.aio.carriers.limits import CarrierLimits, LimitUse
 from tunnel.aio.carriers.methods import ACCEPTED, CONNECT, JOIN, RECOVER, RENEW, time_header
 from tunnel.aio.carriers.one_task import OneTask, Operation
-from tunnel.aio.identity.peer_identity import PeerIdentity, identify, readable_peer
-from tunnel.aio.identity.spiffe import IdentityUnclear
+from tunnel.aio.carriers.requests import Requests
+from tunnel.aio.identity.peer_identity import PeerIdentity, readable_peer
 from tunnel.aio.identity.tls_material import ServerTls
 from tunnel.aio.process.tasks import TaskOwner
 from tunnel.aio.sockets.binding import in_use
-from tunnel.core.wire.faults import BOX_CERTIFICATE_TIME, PEER_ROLE_REFUSED, PEER_SAID_NOTHING, coded
+from tunnel.core.wire.faults import BOX_CERTIFICATE_TIME, PEER_SAID_NOTHING
 from tunnel.core.wire.host_port import split_host_port
 from tunnel.core.wire.limits import MAX_MESSAGE_BYTES
 from tunnel.core.wire.spoken import spoken_s
 
-__all__ = ["CarrierLimits", "CarrierServer", "OnCarrier"]
+__all__ = ["CarrierServer", "OnCarrier"]
 
-_Context = grpc.aio.ServicerContext[bytes, bytes]
 OnCarrier = Callable[["AcceptedCarrier", str, bytes], Awaitable[None]]
 """Called once for each carrier with the peer's URI name and the SHA-256 of its public key; the carrier is closed when
 it returns. It is not cancelled when the peer goes away: reading and writing end with CarrierLost."""
@@ -49,28 +50,7 @@ One timer asks for all carriers at once, as 5,000 timers cost an idle server mor
 _FATE_S = 0.05
 _NEVER = datetime.max.replace(tzinfo=UTC)
 _ALL = "all"
-_ROLE_OF_METHOD = {CONNECT: "agent", JOIN: "join", RENEW: "agent", RECOVER: "recover"}
 _log = structlog.get_logger("tunnel.carrier")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CarrierLimits:
-    """What peers with a good certificate may hold before their first message.
-
-    A carrier with a session costs 116 kB, mostly gRPC's buffers for TLS; a silent one was not measured apart.
-    """
-
-    first_message_timeout_s: float = 10.0
-    max_silent: int = 1024
-    """How many silent carriers there may be in all: no more than 120 MB."""
-    max_silent_per_address: int = 768
-    """How many may come from one IP address, which may be a NAT or a balancer with thousands of boxes behind it: 128
-    refused 4,815 dials of 3,000 agents that came back at once, each after a whole handshake. The rest is for others.
-    """
-    max_silent_per_identity: int = 8
-    """How many may have one name, so that no box takes what its address may have. A box needs one, or some over a bad
-    link.
-    """
 
 
 class CarrierServer:
@@ -89,9 +69,10 @@ class CarrierServer:
         self._listen = list(listen)
         self._tls = tls
         self._on_carrier = on_carrier
-        self._enrollment = enrollment
-        self._trust_domain = trust_domain
         self._limits = limits or CarrierLimits()
+        self._gate = Gate(self._limits)
+        self._authorising = Authorising(trust_domain, self._gate)
+        self.requests = Requests(enrollment, self._authorising, self._gate, self._limits)
         self._servers: list[grpc.aio.Server] = []
         """One server for each address, since gRPC's takes no more addresses once it runs."""
         self._ports: list[int] = []
@@ -102,9 +83,36 @@ class CarrierServer:
         self._tasks = TaskOwner("carriers")
         self._owners = TaskOwner("carrier")
         self._silent: Counter[str] = Counter()
-        """How many carriers had no first message yet: in all, by address and by name."""
+        """How many carriers had no first message yet: in all, and by address."""
+        self._silent_of: dict[str, list[AcceptedCarrier]] = {}
+        """Which those are, by name, the oldest first."""
 
     # Public
+
+    @property
+    def refused(self) -> Mapping[str, int]:
+        """Returns how many calls were refused or ended so far, by the code of the cause."""
+        return self._authorising.refused
+
+    @property
+    def cut(self) -> Mapping[str, int]:
+        """Returns how many connections without a call were cut so far, by reason."""
+        return self._gate.cut
+
+    def use_of_limits(self) -> list[LimitUse]:
+        """Returns how much of each limit is used."""
+        limits = self._limits
+        return [
+            LimitUse("tunnel_connections", limits.connections, self._gate.waiting + len(self._carriers)),
+            LimitUse("tunnel_waiting", limits.waiting, self._gate.waiting),
+            LimitUse("tunnel_requests", limits.requests, self.requests.running),
+            LimitUse("tunnel_silent", limits.max_silent, self._silent[_ALL]),
+        ]
+
+    def use(self, limits: CarrierLimits) -> None:
+        """Goes by other limits from now on, but for that of all connections: that is a listener's for good."""
+        self._limits = self.requests.limits = limits
+        self._gate.use(limits)
 
     @property
     def ports(self) -> list[int]:
@@ -134,7 +142,9 @@ class CarrierServer:
             raise OSError(f"cannot listen on {address}: another process does")
         keep_grpc_running()
         server = grpc.aio.server(
-            handlers=[_Methods(self)], options=cloud_options(), compression=grpc.Compression.NoCompression
+            handlers=[_Methods(self)],
+            options=cloud_options(self._limits.connections),
+            compression=grpc.Compression.NoCompression,
         )
         credentials = await asyncio.to_thread(server_credentials, self._tls)
         try:
@@ -145,6 +155,7 @@ class CarrierServer:
         await server.start()
         self._servers.append(server)
         self._ports.append(port)
+        await self._gate.watch(port)
         if len(self._servers) == 1:
             self._tasks.spawn("certificates", self._end_expired())
 
@@ -153,12 +164,14 @@ class CarrierServer:
 
         What the kernel has accepted and gRPC has not is reset, and dialled again.
         """
+        self._gate.stop_listening()
         for server in self._servers:
             self._tasks.spawn("stop listening", server.stop(lasting_s))
 
     async def stop(self, grace_s: float) -> None:
         """Closes every carrier and the listeners. Carriers that were told GOAWAY get `grace_s` to have it delivered."""
         self._stopping = True
+        self._gate.stop_listening()
         for carrier in tuple(self._carriers):
             carrier.close()
         async with asyncio.TaskGroup() as stopping:
@@ -170,26 +183,25 @@ class CarrierServer:
             async with asyncio.timeout(grace_s):
                 await self._owners.finished()
         await self._owners.aclose()
+        await self._gate.aclose()
         await self._tasks.aclose()
 
     # Internal
 
-    async def connect(self, _requests: object, context: _Context) -> None:
+    async def connect(self, _requests: object, context: Context) -> None:
         """Serves one Connect call, from its headers to its status."""
-        identity = await self._authorise(CONNECT, context)
+        identity = await self._authorising.identity(CONNECT, context)
         peer = readable_peer(context.peer())
         address, _ = split_host_port(peer)
         if self._stopping:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is stopping")
-        if self._too_many_silent(address, identity.uri):
+        if self._too_many_silent(address):
+            self._authorising.refused[PEER_SAID_NOTHING.code] += 1
             _log.warning(
-                "carrier refused: too many silent ones",
-                code=PEER_SAID_NOTHING.code,
-                peer=peer,
-                identity=identity.uri,
+                "carrier refused: too many silent ones", code=PEER_SAID_NOTHING.code, peer=peer, identity=identity.uri
             )
-            text = coded("too many connections that said nothing: try later", PEER_SAID_NOTHING)
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
+            text = "too many connections that said nothing: try later"
+            await refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, text, PEER_SAID_NOTHING)
         carrier = AcceptedCarrier(context, peer, identity.not_after)
         self._count_while_silent(carrier, address, identity.uri)
         try:
@@ -198,82 +210,52 @@ class CarrierServer:
         finally:
             carrier.first_message()
         if carrier.expired:
-            await context.abort(
-                grpc.StatusCode.UNAUTHENTICATED,
-                coded(f"the certificate of {identity.uri} has expired", BOX_CERTIFICATE_TIME),
-            )
+            text = f"the certificate of {identity.uri} has expired"
+            await refuse(context, grpc.StatusCode.UNAUTHENTICATED, text, BOX_CERTIFICATE_TIME)
 
-    async def join(self, request: bytes, context: _Context) -> bytes:
-        """Answers one Join call."""
-        identity = await self._authorise(JOIN, context)
-        await context.send_initial_metadata((time_header(),))
-        return await answer_join(self._enrollment, identity, request, context)
-
-    async def renew(self, request: bytes, context: _Context) -> bytes:
-        """Answers one Renew call."""
-        identity = await self._authorise(RENEW, context)
-        await context.send_initial_metadata((time_header(),))
-        return await answer_renew(self._enrollment, identity, request, context)
-
-    async def recover(self, request: bytes, context: _Context) -> bytes:
-        """Answers one Recover call."""
-        identity = await self._authorise(RECOVER, context)
-        await context.send_initial_metadata((time_header(),))
-        return await answer_recover(self._enrollment, identity, request, context)
-
-    async def _authorise(self, method: str, context: _Context) -> PeerIdentity:
-        wanted = _ROLE_OF_METHOD[method]
-        try:
-            identity = identify(context.auth_context(), self._trust_domain)
-        except IdentityUnclear as fault:
-            await self._deny(context, method, str(fault))
-        if identity.role != wanted:
-            await self._deny(context, method, f"{identity.uri} may not do this: that takes role {wanted!r}")
-        return identity
-
-    async def _deny(self, context: _Context, method: str, reason: str) -> NoReturn:
-        _log.warning(
-            "peer refused",
-            code=PEER_ROLE_REFUSED.code,
-            peer=readable_peer(context.peer()),
-            method=method,
-            reason=reason,
-        )
-        await context.abort(grpc.StatusCode.PERMISSION_DENIED, coded(reason, PEER_ROLE_REFUSED))
-
-    def _too_many_silent(self, address: str, uri: str) -> bool:
+    def _too_many_silent(self, address: str) -> bool:
         limits = self._limits
-        return (
-            self._silent[uri] >= limits.max_silent_per_identity
-            or self._silent[address] >= limits.max_silent_per_address
-            or self._silent[_ALL] >= limits.max_silent
-        )
+        return self._silent[address] >= limits.max_silent_per_address or self._silent[_ALL] >= limits.max_silent
 
     def _count_while_silent(self, carrier: AcceptedCarrier, address: str, uri: str) -> None:
-        """Counts a carrier as silent until its first message, or its end; nothing of this is kept after that."""
+        """Counts a carrier as silent until its first message, or its end; nothing of this is kept after that.
+
+        Of one name, the newest stay: a box that dials again has no use for its dials before.
+        """
         timeout_s = self._limits.first_message_timeout_s
-        counted = (_ALL, address, uri)
+        counted = (_ALL, address)
+        of_name = self._silent_of.setdefault(uri, [])
 
         def spoke() -> None:
             timer.cancel()
+            of_name.remove(carrier)
+            if not of_name:
+                self._silent_of.pop(uri, None)
             self._silent.subtract(counted)
             for key in counted:
                 if self._silent[key] <= 0:
                     del self._silent[key]
 
-        def too_late() -> None:
-            _log.warning(
-                "carrier closed: it said nothing", code=PEER_SAID_NOTHING.code, peer=carrier.peer, after_s=timeout_s
-            )
-            carrier.end(CarrierLost(f"{carrier.peer}: said nothing within {spoken_s(timeout_s)}", PEER_SAID_NOTHING))
+        def end(event: str, reason: str) -> None:
+            _log.warning(event, code=PEER_SAID_NOTHING.code, peer=carrier.peer, identity=uri, after_s=timeout_s)
+            self._authorising.refused[PEER_SAID_NOTHING.code] += 1
+            carrier.end(CarrierLost(f"{carrier.peer}: {reason}", PEER_SAID_NOTHING))
 
         self._silent.update(counted)
-        timer = asyncio.get_running_loop().call_later(timeout_s, too_late)
+        timer = asyncio.get_running_loop().call_later(
+            timeout_s, end, "carrier closed: it said nothing", f"said nothing within {spoken_s(timeout_s)}"
+        )
         carrier.when_first_message(spoke)
+        of_name.append(carrier)
+        if len(of_name) > self._limits.max_silent_per_identity:
+            oldest = of_name[0]
+            oldest.end(CarrierLost(f"{oldest.peer}: the same name came again", PEER_SAID_NOTHING))
+            oldest.first_message()
 
     async def _serve(self, carrier: AcceptedCarrier, identity: PeerIdentity) -> None:
         """Holds the call open until its carrier is over."""
         self._carriers.add(carrier)
+        self._gate.began(carrier.peer)
         self._soonest_end = min(self._soonest_end, carrier.not_after)
         # Its own task: gRPC cancels the handler at any await once the peer is gone, and the owner keeps a session.
         self._owners.spawn(carrier.peer, self._own(carrier, identity))
@@ -282,6 +264,7 @@ class CarrierServer:
         finally:
             # From here on nothing of the carrier may touch the context: gRPC frees the call behind it.
             carrier.end(CarrierLost(f"{carrier.peer}: connection closed"))
+            self._gate.ended(carrier.peer)
             self._carriers.discard(carrier)
 
     async def _own(self, carrier: AcceptedCarrier, identity: PeerIdentity) -> None:
@@ -313,7 +296,7 @@ class AcceptedCarrier:
         "not_after", "peer",
     )  # fmt: skip
 
-    def __init__(self, context: _Context, peer: str, not_after: datetime) -> None:
+    def __init__(self, context: Context, peer: str, not_after: datetime) -> None:
         self.peer = peer
         self.not_after = not_after
         """The moment at which the peer's certificate ends."""
@@ -407,9 +390,9 @@ class _Methods(grpc.GenericRpcHandler):
     def __init__(self, server: CarrierServer) -> None:
         self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
             CONNECT: grpc.stream_stream_rpc_method_handler(server.connect),
-            JOIN: grpc.unary_unary_rpc_method_handler(server.join),
-            RENEW: grpc.unary_unary_rpc_method_handler(server.renew),
-            RECOVER: grpc.unary_unary_rpc_method_handler(server.recover),
+            JOIN: grpc.stream_unary_rpc_method_handler(server.requests.join),
+            RENEW: grpc.stream_unary_rpc_method_handler(server.requests.renew),
+            RECOVER: grpc.stream_unary_rpc_method_handler(server.requests.recover),
         }
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:

@@ -22,6 +22,10 @@ MAX_WIRE_SILENCE_S = 20.0
 """Seconds after which bytes go both ways on each link at the latest, however many agents there are."""
 _IDENTITY_ONLY = 1
 """The set of accepted compression algorithms as bits: bit 0, "identity". Mixed-trust data is never compressed."""
+MAX_CONNECTIONS = "grpc.max_allowed_incoming_connections"
+"""How many connections gRPC keeps of those that it accepts at one address; it closes the others before it has made
+anything for them. The number is a setting.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +121,11 @@ OPTIONS: tuple[Option, ...] = (
         " messages cost no more CPU; 4 KiB would be 2 kB less, for 14 % more of gRPC's CPU",
     ),
     Option(
-        name="grpc.max_concurrent_streams", agent=None, cloud=8, why="a box needs one carrier and one renewal at a time"
+        name="grpc.max_concurrent_streams",
+        agent=None,
+        cloud=2,
+        why="each call of a box has a connection of its own, and one that ends may overlap the next; what a call sends"
+        " before its role is checked, up to the window, is held for so many calls of each connection",
     ),
 )
 
@@ -127,6 +135,7 @@ def agent_options() -> ChannelOptions:
     return [(option.name, option.agent) for option in OPTIONS if option.agent is not None]
 
 
-def cloud_options() -> ChannelOptions:
-    """Returns the options that the cloud gives to its server."""
-    return [(option.name, option.cloud) for option in OPTIONS if option.cloud is not None]
+def cloud_options(connections: int) -> ChannelOptions:
+    """Returns the options that the cloud gives to its server, which takes so many connections at each address."""
+    options: ChannelOptions = [(option.name, option.cloud) for option in OPTIONS if option.cloud is not None]
+    return [*options, (MAX_CONNECTIONS, connections)]

@@ -30,7 +30,7 @@ from tunnel.core.wire.handshake import MAX_VERSION_CHARS
 from tunnel.core.wire.names import MAX_NAME_BYTES
 from tunnel.core.wire.spoken import printable, spoken_s
 
-_MAX_REQUEST_BYTES = 64 * 1024
+MAX_REQUEST_BYTES = 64 * 1024
 """The longest request: a CSR with the largest RSA key is below 4 KiB."""
 
 _RETRY_AFTER = "longline-retry-after-ms"
@@ -133,6 +133,11 @@ async def answer_recover(
     return await _answer(handler.recover(Presented.of(identity, context.auth_context()), request), identity, context)
 
 
+def retry_after(seconds: float) -> tuple[tuple[str, str], ...]:
+    """Returns the trailing metadata of a refusal that passes after so many seconds."""
+    return ((_RETRY_AFTER, str(round(seconds * 1000))),)
+
+
 # Internal
 
 
@@ -179,8 +184,6 @@ def _parse(kind: type[_M], raw: bytes, address: str) -> _M:
 
 async def _parse_request(kind: type[_M], raw: bytes, context: _Context) -> _M:
     try:
-        if len(raw) > _MAX_REQUEST_BYTES:
-            raise DecodeError("too long")
         return kind.FromString(raw)
     except DecodeError:
         await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the request cannot be read")
@@ -201,8 +204,7 @@ async def _refuse(context: _Context, identity: PeerIdentity, refusal: Enrollment
     _log.warning("enrollment refused", code=refusal.fault.code, reason=refusal.text, **about)
     text = coded(refusal.text, refusal.fault)
     if refusal.retry_after_s:
-        after = ((_RETRY_AFTER, str(round(refusal.retry_after_s * 1000))),)
-        await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, text, after)
+        await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, text, retry_after(refusal.retry_after_s))
     await context.abort(grpc.StatusCode.FAILED_PRECONDITION, text)
 
 

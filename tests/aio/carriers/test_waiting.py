@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import pytest
+
+from tunnel.aio.carriers.limits import CarrierLimits
+from tunnel.aio.carriers.peer_key import PeerKey
+from tunnel.aio.carriers.waiting import ABOVE_LIMIT, REFUSED, TOO_LATE, Waiting
+
+LIMITS = CarrierLimits(waiting=4, waiting_per_address=3, call_timeout_s=10.0)
+
+
+def peer(port: int, host: str = "192.0.2.1") -> PeerKey:
+    return PeerKey.of_text(f"{host}:{port}")
+
+
+def cut(waiting: Waiting, now_s: float, *there: PeerKey) -> list[tuple[int, str]]:
+    return [(victim.peer.port, victim.reason) for victim in waiting.look(now_s, there)]
+
+
+def test_one_without_a_call_goes_in_time() -> None:
+    waiting = Waiting(LIMITS)
+    assert cut(waiting, 0.0, peer(1), peer(2)) == []
+    waiting.began(peer(2))
+    assert len(waiting) == 1
+    assert cut(waiting, 9.9, peer(1), peer(2)) == []
+    assert cut(waiting, 10.0, peer(1), peer(2)) == [(1, TOO_LATE)]
+    assert cut(waiting, 10.1, peer(1), peer(2)) == [], "it was told of once"
+    assert len(waiting) == 0
+
+
+def test_a_connection_waits_anew_from_the_end_of_its_last_call() -> None:
+    waiting = Waiting(LIMITS)
+    waiting.began(peer(1))
+    waiting.began(peer(1))
+    waiting.ended(peer(1), 20.0)
+    assert waiting.has_call(peer(1))
+    waiting.ended(peer(1), 30.0)
+    assert not waiting.has_call(peer(1))
+    assert cut(waiting, 39.9, peer(1)) == []
+    assert cut(waiting, 40.0, peer(1)) == [(1, TOO_LATE)]
+
+
+def test_a_connection_whose_call_was_refused_goes_when_it_has_no_other() -> None:
+    waiting = Waiting(LIMITS)
+    waiting.refused(peer(1), 0.0)
+    waiting.refused(peer(2), 0.0)
+    waiting.began(peer(2))
+    assert cut(waiting, 0.5, peer(1), peer(2)) == []
+    assert cut(waiting, 1.0, peer(1), peer(2)) == [(1, REFUSED)]
+    waiting.ended(peer(2), 2.0)
+    assert cut(waiting, 2.0, peer(2)) == [(2, REFUSED)]
+
+
+def test_a_port_that_is_used_again_is_another_connection() -> None:
+    waiting = Waiting(LIMITS)
+    cut(waiting, 0.0, peer(1))
+    cut(waiting, 5.0)
+    assert cut(waiting, 10.0, peer(1)) == []
+
+
+def test_of_one_address_the_youngest_go_as_long_as_all_may_be_shaking_hands() -> None:
+    waiting = Waiting(LIMITS)
+    cut(waiting, 0.0, peer(1), peer(2), peer(3))
+    assert cut(waiting, 1.0, peer(1), peer(2), peer(3), peer(4)) == [(4, ABOVE_LIMIT)]
+
+
+def test_whose_handshake_takes_too_long_makes_room() -> None:
+    waiting = Waiting(LIMITS)
+    cut(waiting, 0.0, peer(1))
+    cut(waiting, 1.0, peer(1), peer(2), peer(3))
+    assert cut(waiting, 3.5, peer(1), peer(2), peer(3), peer(4)) == [(1, ABOVE_LIMIT)]
+
+
+def test_all_addresses_together() -> None:
+    waiting = Waiting(LIMITS)
+    crowd = [peer(port, f"192.0.2.{port}") for port in range(1, 8)]
+    assert len(cut(waiting, 0.0, *crowd)) == 3
+    assert len(waiting) == 4
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("192.0.2.1:1", "192.0.2.1:2", True),
+        ("192.0.2.1:1", "192.0.2.2:1", False),
+        ("[2001:db8::1]:1", "[2001:db8::2]:1", True),
+        ("[2001:db8::1]:1", "[2001:db8:0:1::1]:1", False),
+        ("[::ffff:192.0.2.1]:1", "192.0.2.1:1", True),
+        ("[fe80::1%eth0]:1", "[fe80::1]:1", True),
+        ("nonsense", "192.0.2.1:1", False),
+    ],
+)
+def test_who_counts_as_one_client(one: str, other: str, same: bool) -> None:
+    assert (PeerKey.of_text(one).client == PeerKey.of_text(other).client) is same
+
+
+def test_clients_are_named_as_people_do() -> None:
+    assert PeerKey.of_text("[::ffff:192.0.2.1]:1").client_text == "192.0.2.1"
+    assert PeerKey.of_text("[2001:db8::1]:1").client_text == "2001:db8::/64"

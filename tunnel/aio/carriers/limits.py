@@ -1,0 +1,55 @@
+"""What the tunnel's port takes at a time, from whom; each number with its reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+__all__ = ["CarrierLimits", "LimitUse"]
+
+
+class LimitUse(NamedTuple):
+    """How much of a limit is used now."""
+
+    name: str
+    """The key of the setting in `[limits]`."""
+    limit: int
+    used: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CarrierLimits:
+    """What peers may hold at the tunnel's port beside a session, whose bounds are in `tunnel/core/wire/limits.py`."""
+
+    connections: int = 16_384
+    """How many connections one listening address takes in all; gRPC closes those beyond as soon as it has accepted
+    them. 10,000 boxes, and as many again as come back while their old connections are not yet known to be dead.
+    """
+    waiting: int = 480
+    """How many connections without a call there may be: in their TLS handshake, or behind it. One in its handshake
+    costs up to 60 kB and one behind it 75 kB, so that strangers hold 29 MB.
+    """
+    waiting_per_address: int = 360
+    """How many of them one IPv4 address or IPv6 /64 may have. It may be a NAT or a balancer with thousands of boxes
+    behind it, which all come back at once; the rest is for others.
+    """
+    call_timeout_s: float = 10.0
+    """After how many seconds without a call a connection is closed. A box calls as soon as it has shaken hands."""
+    requests: int = 32
+    """How many Join, Renew and Recover calls may run at once. gRPC takes a message of up to 1 MiB before it shows it,
+    so these are 32 MB at the most; the rest is told to ask again.
+    """
+    requests_per_address: int = 24
+    requests_per_identity: int = 2
+    """How many may have one certificate's name. A box has one at a time, and one that its last link left behind."""
+    request_timeout_s: float = 10.0
+    """How many seconds such a call may take in all, from its headers to its answer."""
+    first_message_timeout_s: float = 10.0
+    max_silent: int = 1024
+    """How many carriers may have sent no message yet: at 116 kB each, no more than 120 MB."""
+    max_silent_per_address: int = 768
+    """How many may come from one IP address: 128 refused 4,815 dials of 3,000 agents that came back at once, each after
+    a whole handshake.
+    """
+    max_silent_per_identity: int = 2
+    """How many may have one name: a box's dial, and one that its last link left behind. The newest stays."""

@@ -1,0 +1,125 @@
+"""The book of connections without a call: since when each waits, and which are to go. It does no I/O."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from tunnel.aio.carriers.limits import CarrierLimits
+from tunnel.aio.carriers.peer_key import PeerKey
+
+__all__ = ["ABOVE_LIMIT", "REFUSED", "TOO_LATE", "Waiting"]
+
+TOO_LATE = "made no call in time"
+ABOVE_LIMIT = "too many without a call"
+REFUSED = "its call was refused"
+REFUSED_S = 1.0
+"""Seconds from the refusal of a call to the end of its connection, if it has no other: the answer goes out meanwhile. A
+box hangs up by itself; what others send on after a refusal was 0.6 MB for each connection.
+"""
+HANDSHAKE_S = 2.0
+"""Seconds in which a box's handshake is over, on a server that thousands come back to: whoever waits for longer goes
+first when there are too many.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Victim:
+    """A connection that is to be closed, and why."""
+
+    peer: PeerKey
+    reason: str
+
+
+class Waiting:
+    """Which connections have no call, as one look after the other finds them."""
+
+    def __init__(self, limits: CarrierLimits) -> None:
+        self.limits = limits
+        self._since_s: dict[PeerKey, float] = {}
+        self._calls: Counter[PeerKey] = Counter()
+        self._ended_s: dict[PeerKey, float] = {}
+        """When the last call of a connection ended, for those that ended since the last look."""
+        self._refused_s: dict[PeerKey, float] = {}
+        """When a call of a connection was first refused."""
+        self._going: set[PeerKey] = set()
+        """Those that were to be closed, until a look does not find them any more."""
+
+    def __len__(self) -> int:
+        return len(self._since_s)
+
+    def has_call(self, peer: PeerKey) -> bool:
+        """Returns whether a call runs on the connection of this peer."""
+        return peer in self._calls
+
+    def began(self, peer: PeerKey) -> None:
+        """Notes that a call runs on the connection of this peer, which was authorised."""
+        self._calls[peer] += 1
+        self._since_s.pop(peer, None)
+        self._ended_s.pop(peer, None)
+
+    def ended(self, peer: PeerKey, now_s: float) -> None:
+        """Notes that a call is over. Its connection may go, too; the next look shows it."""
+        self._calls[peer] -= 1
+        if self._calls[peer] <= 0:
+            del self._calls[peer]
+            self._ended_s[peer] = now_s
+
+    def refused(self, peer: PeerKey, now_s: float) -> None:
+        """Notes that a call was refused on the connection of this peer."""
+        self._refused_s.setdefault(peer, now_s)
+
+    def look(self, now_s: float, there: Iterable[PeerKey]) -> list[Victim]:
+        """Takes all connections that are there, and returns those that are to be closed: each once."""
+        known = self._since_s
+        present = set(there) - self._calls.keys()
+        self._going &= present
+        self._since_s = {
+            peer: known.get(peer, self._ended_s.get(peer, now_s)) for peer in present if peer not in self._going
+        }
+        self._ended_s.clear()
+        late = [peer for peer, since_s in self._since_s.items() if now_s - since_s >= self.limits.call_timeout_s]
+        victims = [Victim(peer, TOO_LATE) for peer in late]
+        self._refused_s = {
+            peer: at_s for peer, at_s in self._refused_s.items() if peer in present or peer in self._calls
+        }
+        refused = [one for one in self._since_s.keys() - set(late) if self._refused_for_s(one, now_s) >= REFUSED_S]
+        victims += [Victim(peer, REFUSED) for peer in refused]
+        late += refused
+        for peer in late:
+            del self._since_s[peer]
+        for peer in self._above_limits(now_s):
+            del self._since_s[peer]
+            victims.append(Victim(peer, ABOVE_LIMIT))
+        self._going.update(victim.peer for victim in victims)
+        return victims
+
+    # Internal
+
+    def _refused_for_s(self, peer: PeerKey, now_s: float) -> float:
+        return now_s - self._refused_s.get(peer, now_s)
+
+    def _above_limits(self, now_s: float) -> list[PeerKey]:
+        """Returns which must go so that each address, and all together, are within their limits.
+
+        Those whose handshake takes too long go first, the oldest of them; then the youngest, as of boxes that come back
+        at once the oldest are the next to be done.
+        """
+        limits = self.limits
+        per_address = Counter(peer.client for peer in self._since_s)
+        above = len(self._since_s) - limits.waiting
+        if above <= 0 and max(per_address.values(), default=0) <= limits.waiting_per_address:
+            return []
+        by_age = sorted(self._since_s, key=self._since_s.__getitem__)
+        slow = [peer for peer in by_age if now_s - self._since_s[peer] >= HANDSHAKE_S]
+        order = [*slow, *reversed(by_age[len(slow) :])]
+        going: list[PeerKey] = []
+        staying: list[PeerKey] = []
+        for peer in order:
+            if per_address[peer.client] > limits.waiting_per_address:
+                per_address[peer.client] -= 1
+                going.append(peer)
+            else:
+                staying.append(peer)
+        return [*going, *staying[: max(0, above - len(going))]]
