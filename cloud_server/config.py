@@ -9,23 +9,19 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from cloud_server.frontends.fleet.pod_limits import PodLimits
+from cloud_server.limits_config import LimitsConfig
 from cloud_server.opens.expose_rule import ExposeRule
 from cloud_server.routing.claims import RoutePolicy
 from cloud_server.trust.oidc.settings import ALGORITHMS, DEFAULT_ALGORITHMS, DEFAULT_PREFIX, OidcSettings
 from cloud_server.trust.signer import Signer
 from cloud_server.trust.signing_link import AuthorityPlace
 from cloud_server.trust.state_files import CA_FILE, POLICY_FILE, SERVER_FILE, SERVER_KEY_FILE
-from tunnel.aio.carriers.limits import CarrierLimits
 from tunnel.aio.identity.tls_material import ServerTls
 from tunnel.aio.process.config import (
     AuditConfig,
-    ByteCount,
-    Count,
     Fault,
     HostPort,
     LogConfig,
-    PerMinute,
     PerSecond,
     Seconds,
     ServerAddress,
@@ -33,14 +29,10 @@ from tunnel.aio.process.config import (
     Validated,
     load,
 )
-from tunnel.aio.sockets.strangers import StrangerLimits
-from tunnel.core.path.rate import Rate
-from tunnel.core.wire.limits import MIB, Limits
 from tunnel.core.wire.names import AGENT_NAME_RULE, is_agent_name, is_service_name
 from tunnel.core.wire.target import TcpTarget
 
 MAX_LEEWAY_S = 300.0
-PODS: Final = PodLimits()
 _ACCOUNT = re.compile(r"[a-z0-9-]{1,63}/[a-z0-9.-]{1,253}")
 _TRUST_DOMAIN = re.compile(r"[a-z0-9._-]{1,255}")
 
@@ -350,129 +342,6 @@ class MetricsConfig:
 
     listen: HostPort | None = None
     """The address of the page, in plain HTTP; None means that there is none."""
-
-
-_CARRIERS = CarrierLimits()
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class LimitsConfig:
-    """The `[limits]` section: what boxes, users and strangers may ask for and make the server hold.
-
-    The defaults are for 10,000 boxes.
-    """
-
-    agent_opens_per_s: PerSecond = PerSecond(100.0)
-    """The streams that one agent may open towards the cloud, for long."""
-    agent_opens_at_once: Count = Count(500)
-    user_opens_per_s: PerSecond = PerSecond(500.0)
-    """The connections that one user may open, for long."""
-    user_opens_at_once: Count = Count(2000)
-    links_per_min: PerMinute = PerMinute(30.0)
-    """The links that one agent may make, for long."""
-    links_at_once: Count = Count(120)
-    renewals_per_min: PerMinute = PerMinute(2.0)
-    """The certificates that one agent may ask for, for long."""
-    renewals_at_once: Count = Count(10)
-    joins_per_min: PerMinute = PerMinute(2.0)
-    """How often one join token may be shown, for long, beside the boxes that it is for."""
-    joins_at_once: Count = Count(10)
-    strangers: Count = Count(1024)
-    """The connections of clients that have not shown who they are, at each listener that asks them."""
-    strangers_per_address: Count = Count(128)
-    """Those of one IPv4 address or IPv6 /64."""
-
-    pods_per_box: Count = Count(PODS.pods)
-    pod_namespaces_per_box: Count = Count(PODS.namespaces)
-    pod_bytes_per_box: ByteCount = ByteCount(PODS.box_bytes)
-    """The memory that the pods of one box take."""
-    pod_bytes: ByteCount = ByteCount(PODS.all_bytes)
-    """The memory that the pods of all boxes take before each is held to a small share."""
-    pod_list_bytes_per_s: ByteCount = ByteCount(PODS.read_bytes_per_s)
-    """How fast the lists of pods of one box are read, over a while."""
-    fleet_history_bytes: ByteCount = ByteCount(PODS.history_bytes)
-    """The memory for changes of objects of the fleet API that watches may still want."""
-    stream_memory_bytes: ByteCount = ByteCount(1024 * MIB)
-    """The memory that windows, send queues and kept packets of all streams may take together."""
-    orphan_s: Seconds = Seconds(Limits().orphan_after_s)
-    """Seconds after which a stream is reset whose user has gone and whose other end reads nothing."""
-    tunnel_connections: Count = Count(_CARRIERS.connections)
-    """Connections at each address of `tunnel.listen`; gRPC closes those beyond when it has accepted them."""
-    tunnel_waiting: Count = Count(_CARRIERS.waiting)
-    """Connections there that have no call: in their TLS handshake or behind it."""
-    tunnel_waiting_per_address: Count = Count(_CARRIERS.waiting_per_address)
-    tunnel_requests: Count = Count(_CARRIERS.requests)
-    """Requests of boxes for certificates that run at once."""
-    tunnel_requests_per_address: Count = Count(_CARRIERS.requests_per_address)
-    tunnel_requests_per_identity: Count = Count(_CARRIERS.requests_per_identity)
-    tunnel_silent: Count = Count(_CARRIERS.max_silent)
-    """Links of boxes that have sent nothing yet."""
-    tunnel_silent_per_address: Count = Count(_CARRIERS.max_silent_per_address)
-    tunnel_silent_per_identity: Count = Count(_CARRIERS.max_silent_per_identity)
-
-    @property
-    def carriers(self) -> CarrierLimits:
-        """Returns the limits of the tunnel's port as its server takes them."""
-        return CarrierLimits(
-            connections=self.tunnel_connections,
-            waiting=self.tunnel_waiting,
-            waiting_per_address=self.tunnel_waiting_per_address,
-            requests=self.tunnel_requests,
-            requests_per_address=self.tunnel_requests_per_address,
-            requests_per_identity=self.tunnel_requests_per_identity,
-            max_silent=self.tunnel_silent,
-            max_silent_per_address=self.tunnel_silent_per_address,
-            max_silent_per_identity=self.tunnel_silent_per_identity,
-        )
-
-    @property
-    def stranger_limits(self) -> StrangerLimits:
-        """Returns what strangers may take of each listener."""
-        return StrangerLimits(connections=self.strangers, per_address=self.strangers_per_address)
-
-    @property
-    def agent_opens(self) -> Rate:
-        """Returns the rate of an agent's opens."""
-        return Rate(self.agent_opens_per_s, self.agent_opens_at_once)
-
-    @property
-    def user_opens(self) -> Rate:
-        """Returns the rate of a user's opens."""
-        return Rate(self.user_opens_per_s, self.user_opens_at_once)
-
-    @property
-    def links(self) -> Rate:
-        """Returns the rate of an agent's links."""
-        return Rate(self.links_per_min / 60, self.links_at_once)
-
-    @property
-    def renewals(self) -> Rate:
-        """Returns the rate of an agent's renewals."""
-        return Rate(self.renewals_per_min / 60, self.renewals_at_once)
-
-    @property
-    def joins(self) -> Rate:
-        """Returns the rate of joins with one token."""
-        return Rate(self.joins_per_min / 60, self.joins_at_once)
-
-    @property
-    def pods(self) -> PodLimits:
-        """Returns the limits as the fleet API takes them."""
-        return PodLimits(
-            pods=self.pods_per_box,
-            namespaces=self.pod_namespaces_per_box,
-            box_bytes=self.pod_bytes_per_box,
-            all_bytes=self.pod_bytes,
-            read_bytes_per_s=self.pod_list_bytes_per_s,
-            history_bytes=self.fleet_history_bytes,
-        )
-
-    @property
-    def session(self) -> Limits:
-        """Returns the limits of a session."""
-        return Limits(
-            orphan_after_s=self.orphan_s, opens_per_s=self.agent_opens_per_s, opens_burst=self.agent_opens_at_once
-        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,6 @@ from cloud_server.agents.sessions import AgentSessions
 from cloud_server.certificates import Certificates
 from cloud_server.config import (
     NOTHING,
-    LimitsConfig,
     ServerConfig,
     authority_folder,
     policy_file_of,
@@ -39,6 +38,7 @@ from cloud_server.followed_policy import FollowedPolicy
 from cloud_server.front_ends import FrontEnds
 from cloud_server.frontends.exposed import Exposed
 from cloud_server.frontends.logins import RefusedLogins
+from cloud_server.limits_config import LimitsConfig
 from cloud_server.opens.door import Door
 from cloud_server.opens.live import LiveOpens
 from cloud_server.opens.local import Local
