@@ -37,8 +37,9 @@ from tunnel.aio.carriers.carrier import Carrier, CarrierLost, DialOptions, dial_
 from tunnel.aio.identity.tls_material import ClientTls
 from tunnel.aio.process.tasks import TaskOwner
 from tunnel.aio.sessions.incoming import IncomingStream
+from tunnel.core.streams.budget import Budget
 from tunnel.core.wire.errors import StreamError, TunnelError
-from tunnel.core.wire.limits import SESSION_ID_BYTES, Limits
+from tunnel.core.wire.limits import MIB, SESSION_ID_BYTES, Limits
 
 PER_PROCESS = 1700
 """So that Python's share of the machine is what these need, and not one interpreter's queue."""
@@ -205,7 +206,7 @@ class _Agents:
         box = Box(
             tls=tls, addresses=Addresses(folder / name, lambda _fault: None), acceptor=_echo,
             describe=lambda: tunnel_pb2.Node(hostname=name), version="swarm", limits=Limits(),
-            instance_id=os.urandom(SESSION_ID_BYTES),
+            memory=Budget(total_bytes=64 * MIB), instance_id=os.urandom(SESSION_ID_BYTES),
         )  # fmt: skip
         return Links([address], box, DialOptions(proxy="none"), _Ups(lambda: self._times, number))
 

@@ -54,7 +54,7 @@ def test_an_exec_tells_accounts_and_recording() -> None:
 def test_somebody_whom_nothing_allows_and_a_built_in_group() -> None:
     eve = explain(RIGHTS, build_ask(user="eve\x1b[2J", target="[fd00::1]:443", agent="box-7")).as_json()
     text = explanation_text(eve)
-    assert text.startswith("denied by default deny: no rule lets user eve?[2J connect to [fd00::1]:443 at box-7")
+    assert text.startswith("denied by default deny: no rule lets user eve? connect to [fd00::1]:443 at box-7")
     assert "roles    none" in text
     server = explain(RIGHTS, build_ask(user="", groups=["system:forwards"], target="service:ssh")).as_json()
     assert (server["rule"], server["matched"][0]["by"]) == ("system:forwards", "every static_forward")

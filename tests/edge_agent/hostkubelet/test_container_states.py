@@ -81,7 +81,7 @@ async def test_a_home_that_hangs_keeps_nobody_from_a_shell(
     gone: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = account.Account(ME, 0, 0, (0,), "/home/gone", "/bin/sh", "")
-    monkeypatch.setattr(account, "find_account", lambda _user, _shell, _key: found)
+    monkeypatch.setattr(account, "find_account", lambda _user, _shell, _key, _runner: found)
     lookup = AccountLookup(ME, "")
     assert await lookup.account() is found
     assert [await lookup.working_directory() for _ in range(3)] == ["/"] * 3
@@ -91,7 +91,7 @@ async def test_a_home_that_hangs_keeps_nobody_from_a_shell(
 async def test_a_directory_of_users_that_does_not_answer(
     gone: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(account, "find_account", lambda _user, _shell, _key: gone.wait())
+    monkeypatch.setattr(account, "find_account", lambda _user, _shell, _key, _runner: gone.wait())
     async with serving(HostSettings(exec=True, user=ME, files=[Path("/etc/hostname")])) as box:
         (pod,) = json.loads((await box.get("/pods"))[2])["items"]
         host, file = pod["status"]["containerStatuses"]

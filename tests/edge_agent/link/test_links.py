@@ -28,9 +28,10 @@ from tunnel.aio.process.clock import MONOTONIC
 from tunnel.aio.sessions.session import TunnelSession
 from tunnel.aio.sessions.stream import Stream
 from tunnel.core.session import Session
+from tunnel.core.streams.budget import Budget
 from tunnel.core.wire.errors import Code, OpenRefused, SessionLost, SessionRefused, StreamReset, TunnelError
 from tunnel.core.wire.handshake import decode_hello, encode_refusal, encode_welcome
-from tunnel.core.wire.limits import SESSION_ID_BYTES, Limits, Timing
+from tunnel.core.wire.limits import MIB, SESSION_ID_BYTES, Limits, Timing
 from tunnel.core.wire.target import TcpTarget
 
 TARGET = TcpTarget("127.0.0.1", 7)
@@ -78,7 +79,7 @@ async def agent(
     known = known or Addresses(Path("/nowhere"), lambda _fault: None)
     box = Box(
         tls=tls_of.tls(), addresses=known, acceptor=echo, describe=describe, version="1", limits=Limits(),
-        instance_id=os.urandom(SESSION_ID_BYTES),
+        memory=Budget(total_bytes=64 * MIB), instance_id=os.urandom(SESSION_ID_BYTES),
     )  # fmt: skip
     links = Links(addresses, box, DIRECT, ups)
     made = Agent(links, ups.at)
