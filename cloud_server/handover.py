@@ -11,11 +11,13 @@ import json
 import os
 from collections.abc import MutableMapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import structlog
 
+from tunnel.aio.process.blocking import make_in_thread
 from tunnel.aio.process.files import PUBLIC, write_atomic
 from tunnel.aio.process.handed import Handed, take_listen_fds
 from tunnel.aio.process.lifecycle import Stop
@@ -207,13 +209,11 @@ class Upgrades:
         handed = self._sockets.open_now()
         if self._lock is not None:
             handed.append(Handed(_LOCK, self._lock.descriptor))
-        starting = asyncio.get_running_loop().run_in_executor(None, Successor.start, handed)
+        successor = await make_in_thread(partial(Successor.start, handed), Successor.kill)
         try:
-            successor = await asyncio.shield(starting)
             await successor.wait_ready(START_S)
         except (SuccessorFailed, asyncio.CancelledError):
-            if not starting.done() or starting.exception() is None:
-                await asyncio.to_thread((await starting).kill)
+            await asyncio.to_thread(successor.kill)
             raise
         return successor
 

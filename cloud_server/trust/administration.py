@@ -289,29 +289,19 @@ class Administration:
 
 def _user_token(record: Record[UserToken], users: Users) -> ListedToken:
     token = value_of(record)
-    return ListedToken(
-        token_id=record.key[:PROOF_DIGITS],
-        user=token.user if token is not None else "",
-        purpose=token.purpose if token is not None else "",
-        agent="",
-        count=0,
-        names=(),
-        labels={},
-        created=token.created if token is not None else None,
-        expires=token.expires if token is not None else None,
-        used=users.last_used(record.key),
-        created_by=token.created_by if token is not None else "",
-        scope=token.scope if token is not None else UNLIMITED,
-        unreadable=_fault(record),
-    )
+    return _of_user(record.key[:PROOF_DIGITS], token.purpose if token is not None else "", record, users)
 
 
 def _user_certificate(record: Record[UserCertificate], users: Users) -> ListedToken:
-    made = value_of(record)
+    return _of_user(record.key, CERTIFICATE, record, users)
+
+
+def _of_user(token_id: str, purpose: str, record: Record[Any], users: Users) -> ListedToken:
+    made: UserToken | UserCertificate | None = value_of(record)
     return ListedToken(
-        token_id=record.key,
+        token_id=token_id,
         user=made.user if made is not None else "",
-        purpose=CERTIFICATE,
+        purpose=purpose,
         agent="",
         count=0,
         names=(),

@@ -46,6 +46,7 @@ ENDS_AT_LATEST_S = 0.9
 """Seconds within which all are to be over though turns are long for other reasons. Where they would not be, a turn has
 more ends: the `LEAST_TURNS`th part of all."""
 LEAST_TURNS = 100
+"""The turns over which even those are spread."""
 MAX_DEAD = 64
 """The number of ends of credentials without holds that may wait in the queue in any case. Beyond it, as many may wait
 as there are other ends."""
@@ -81,7 +82,7 @@ class Hold:
     lost.
     """
 
-    __slots__ = ("caller", "credential", "doubted", "objection", "on_lost", "over", "standing")
+    __slots__ = ("caller", "credential", "doubted", "losing", "objection", "on_lost", "over", "standing")
 
     def __init__(
         self,
@@ -100,6 +101,8 @@ class Hold:
         self.objection = objection
         self.doubted = False
         """Whether it waits for a new decision by the rules."""
+        self.losing = False
+        """Whether it waits for its end, which is certain."""
         self.over = False
 
     def release(self) -> None:
@@ -186,7 +189,7 @@ class Standing:
         """
         for credential in self._credentials.values():
             if is_meant(credential.caller.by or credential.caller.principal):
-                self._losing.extend((hold, lost) for hold in credential.holds)
+                self._lose_all(credential, lost)
         self._begin()
 
     def rules_changed(self) -> None:
@@ -266,7 +269,7 @@ class Standing:
             self._begin()
 
     def _doubt(self, hold: Hold) -> None:
-        if hold.objection is not None and not hold.doubted:
+        if hold.objection is not None and not hold.doubted and not hold.losing:
             hold.doubted = True
             self._doubted.append(hold)
             self._begin()
@@ -279,14 +282,14 @@ class Standing:
     def _piece(self) -> None:
         """Ends what is due, examines and decides for a while, and leaves the rest to another turn of the event loop."""
         loop = asyncio.get_running_loop()
-        late = self._end_due(loop.time())
+        more_due = self._end_due(loop.time())
         until_s = loop.time() + PIECE_S
         while self._step():
             if loop.time() >= until_s:
                 loop.call_soon(self._piece)
                 return
         if self._losing:
-            if late:
+            if more_due:
                 loop.call_soon(self._piece)
             else:
                 loop.call_later(ENDS_EVERY_S, self._piece)
@@ -317,10 +320,10 @@ class Standing:
         until = self._spread + (max(in_all / LEAST_TURNS, ENDS_IN_A_TURN) if is_late else ENDS_IN_A_TURN)
         while self._losing and self._spread < min(due, until):
             self._spread += self._end(*self._losing.popleft())
-        due_still = self._spread < due
+        more_due = self._spread < due
         if not self._losing:
             self._spread = 0
-        return due_still
+        return more_due
 
     def _examine(self, credential: _Credential) -> None:
         credential.queued = False
@@ -332,7 +335,7 @@ class Standing:
             ran_out = refused.fault is CREDENTIAL_EXPIRED
             fault = CREDENTIAL_RAN_OUT if ran_out else CREDENTIAL_LOST
             lost = OpenRefused(refused.text, Code.STANDING_LOST, fault)
-            self._losing.extend((hold, lost) for hold in credential.holds)
+            self._lose_all(credential, lost)
             return
         if caller is not credential.caller:
             credential.caller = caller
@@ -343,7 +346,7 @@ class Standing:
     def _decide(self, hold: Hold) -> None:
         hold.doubted = False
         objection = hold.objection
-        if hold.over or objection is None:
+        if hold.over or hold.losing or objection is None:
             return
         try:
             lost = objection(hold.caller)
@@ -351,6 +354,16 @@ class Standing:
             _log.exception("it cannot be decided whether something may go on", code=BUG.code)
             lost = OpenRefused("a fault of the server, whose log says more", Code.STANDING_LOST)
         if lost is not None:
+            self._lose(hold, lost)
+
+    def _lose_all(self, credential: _Credential, lost: OpenRefused) -> None:
+        for hold in credential.holds:
+            self._lose(hold, lost)
+
+    def _lose(self, hold: Hold, lost: OpenRefused) -> None:
+        """Has a hold wait for its end, once, however often its credential or the rules change until then."""
+        if not hold.losing:
+            hold.losing = True
             self._losing.append((hold, lost))
 
     def _end(self, hold: Hold, lost: OpenRefused) -> bool:

@@ -9,6 +9,7 @@ import socket
 import ssl
 import stat
 import struct
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -22,6 +23,7 @@ import tunnel.aio.sockets.listener as listener_module
 from tests.support.pki import Authority, Issued
 from tests.support.waits import eventually
 from tunnel.aio.identity.tls_material import ServerTls
+from tunnel.aio.sockets.binding import UnixPath, bind_unix
 from tunnel.aio.sockets.conn import Conn
 from tunnel.aio.sockets.handshake_fault import Cause
 from tunnel.aio.sockets.listener import LINGER_S, Limits, Listener, ListenFailed
@@ -318,6 +320,35 @@ async def test_the_socket_of_a_successor_is_left_alone(tmp_path: Path) -> None:
             await second.listen_unix(path)
             await first.aclose()
             assert path.exists()
+
+
+@pytest.mark.parametrize("cancels", [1, 2])
+async def test_a_unix_socket_that_nobody_wants_any_more_is_closed_and_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cancels: int
+) -> None:
+    """A daemon that stops at once cancels what it brings up twice, and a thread that binds cannot be called off."""
+    path, began, go = tmp_path / "admin.sock", threading.Event(), threading.Event()
+    bound: list[socket.socket] = []
+
+    def slowly(*arguments: object) -> tuple[socket.socket, UnixPath]:
+        began.set()
+        assert go.wait(10)
+        made = bind_unix(path)
+        bound.append(made[0])
+        return made
+
+    monkeypatch.setattr(listener_module, "bind_unix", slowly)
+    async with listening() as listener:
+        opening = asyncio.create_task(listener.listen_unix(path))  # noqa: TID251 - what ends it is the test's matter
+        assert await asyncio.to_thread(began.wait, 10)
+        for _ in range(cancels):
+            opening.cancel()
+            await asyncio.sleep(0)
+        go.set()
+        await asyncio.wait({opening})
+        assert opening.cancelled()
+        await eventually(lambda: bound and bound[0].fileno() == -1)
+        await eventually(lambda: not path.exists())
 
 
 # TLS

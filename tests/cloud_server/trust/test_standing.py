@@ -172,6 +172,23 @@ async def test_many_ends_are_spread_over_time_and_few_are_not() -> None:
     assert len(standing) == 0
 
 
+async def test_what_waits_for_its_end_waits_once_however_often_a_record_changes() -> None:
+    office = Office()
+    standing = Standing(office.again)
+    decided: list[Caller] = []
+    lost: list[int] = []
+    for number in range(200):
+        standing.hold(user("ann"), lambda _, number=number: lost.append(number), decided.append)  # type: ignore[misc]
+    office.refused["ann"] = USER_REVOKED
+    for _ in range(20):
+        standing.changed("ann")
+        standing.rules_changed()
+        await asyncio.sleep(0)
+    assert len(standing._losing) <= 200
+    await eventually(lambda: len(lost) == 200)
+    assert (len(lost), decided) == (200, [])
+
+
 async def test_one_that_cannot_be_ended_or_decided_keeps_no_other() -> None:
     office = Office()
     standing = Standing(office.again)

@@ -165,3 +165,38 @@ class BlockingCalls:
             job.started_s = time.monotonic()
             self._running.add(job)
             return job
+
+
+async def make_in_thread(make: Callable[[], T], undo: Callable[[T], object]) -> T:
+    """Returns what `make` makes in a thread of asyncio's pool, as `to_thread` does, and loses nothing of it.
+
+    A caller that is cancelled gets nothing, however often it is cancelled, and a thread cannot be called off: `undo`
+    then takes back, in such a thread, what was made. Neither may hang.
+    """
+    loop = asyncio.get_running_loop()
+    lock = threading.Lock()
+    made: list[T] = []
+    wanted = True
+
+    def work() -> T:
+        result = make()
+        with lock:
+            made.append(result)
+            late = not wanted
+        if late:
+            undo(result)
+        return result
+
+    def give_up() -> None:
+        nonlocal wanted
+        with lock:
+            wanted = False
+            before = list(made)
+        for result in before:
+            undo(result)
+
+    try:
+        return await loop.run_in_executor(None, work)
+    except asyncio.CancelledError:
+        loop.run_in_executor(None, give_up)
+        raise

@@ -13,11 +13,13 @@ import ssl
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import structlog
 
 from tunnel.aio.identity.validity import clock_says
+from tunnel.aio.process.blocking import make_in_thread
 from tunnel.aio.process.parts import PartFailed
 from tunnel.aio.process.tasks import TaskOwner
 from tunnel.aio.sockets.binding import UNIX_MODE, PathTaken, UnixPath, bind_unix, reason_of
@@ -149,15 +151,12 @@ class Listener:
         Raises:
             ListenFailed: the path is in use, is something else, or cannot be made.
         """
-        loop = asyncio.get_running_loop()
-        binding = loop.run_in_executor(None, bind_unix, path, mode, self._kept.claim_unix(self.name, path))
+        handed = self._kept.claim_unix(self.name, path)
         try:
-            sock, made = await asyncio.shield(binding)
-        except asyncio.CancelledError:
-            await _undo(binding)
-            raise
+            sock, made = await make_in_thread(partial(bind_unix, path, mode, handed), _unbind)
         except (OSError, PathTaken) as error:
             raise ListenFailed(f"cannot listen on {path}: {reason_of(error, path=True)}") from error
+        loop = asyncio.get_running_loop()
         server = await loop.create_unix_server(self._plain, sock=sock, backlog=BACKLOG, start_serving=False)
         self._paths.append(made)
         await self._opened(server, sock)
@@ -398,9 +397,8 @@ async def _linger(conn: Conn) -> None:
                 taken += len(data)
 
 
-async def _undo(binding: asyncio.Future[tuple[socket.socket, UnixPath]]) -> None:
-    """Closes what a binding makes: whoever wanted it does not any more, and a thread cannot be called off."""
-    with contextlib.suppress(OSError, PathTaken):
-        sock, made = await binding
-        sock.close()
-        await asyncio.to_thread(made.remove)
+def _unbind(bound: tuple[socket.socket, UnixPath]) -> None:
+    sock, made = bound
+    sock.close()
+    with contextlib.suppress(OSError):
+        made.remove()

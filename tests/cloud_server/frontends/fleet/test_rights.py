@@ -273,16 +273,17 @@ async def test_the_terms_of_the_rule_go_to_the_box_and_those_of_a_client_do_not(
     assert "a-2" not in boxes.asked
 
 
+async def list_another_pod(duplex: Duplex) -> None:
+    """Answers one request as the kubelet of a box that has a pod `web-0`."""
+    http = ServerConnection(duplex)
+    await http.next_request()
+    await http.respond(200, (), pod_list("web-0", "host"))
+    await duplex.aclose()
+
+
 async def test_an_account_is_demanded_of_the_boxs_own_pod_alone(boxes: Boxes) -> None:
     """A real kubelet knows nothing of accounts, and would run the command."""
-
-    async def serve(duplex: Duplex) -> None:
-        http = ServerConnection(duplex)
-        await http.next_request()
-        await http.respond(200, (), pod_list("web-0", "host"))
-        await duplex.aclose()
-
-    async with joined(acceptor(serve)) as pair:
+    async with joined(acceptor(list_another_pod)) as pair:
         boxes.fleet.opener.pairs["a-1"] = pair
         boxes.fleet.registry.change("a-1", since=START + timedelta(hours=1))
         await eventually(
@@ -294,18 +295,12 @@ async def test_an_account_is_demanded_of_the_boxs_own_pod_alone(boxes: Boxes) ->
 
 
 async def test_the_box_of_a_hidden_pod_is_not_told(boxes: Boxes) -> None:
-    async def serve(duplex: Duplex) -> None:
-        http = ServerConnection(duplex)
-        await http.next_request()
-        await http.respond(200, (), pod_list("web-0", "host"))
-        await duplex.aclose()
-
     async def told(name: str, verb: str, sub: str) -> str:
         attributes = {"verb": verb, "resource": "pods", "name": name, "subresource": sub}
         _, body = await _review(boxes, "SelfSubjectAccessReview", resourceAttributes=attributes)
         return str(body["status"]).replace(name, "POD")
 
-    async with joined(acceptor(serve)) as pair:
+    async with joined(acceptor(list_another_pod)) as pair:
         boxes.fleet.opener.pairs["b-1"] = pair
         boxes.fleet.registry.change("b-1", since=START + timedelta(hours=1))
         await eventually(
