@@ -170,7 +170,7 @@ def test_each_kind_has_a_rate_that_root_is_not_held_to(
     signed = 0
     while "denied" not in (answer := place.ask(question)):
         signed += 1
-    assert rate.burst <= signed <= rate.burst + scaled_s(10) * rate.per_s
+    assert rate.at_once <= signed <= rate.at_once + scaled_s(10) * rate.per_s
     assert "too many certificates" in answer["denied"]
     assert "certificate" in place.ask(question, Asker(limited=False))
 
