@@ -14,7 +14,9 @@ from cloud_server.config import ServerConfig, state_of, tls_of
 from cloud_server.trust.ca import CaMissing, CertificateAuthority
 from cloud_server.trust.database import DATABASE_FILE
 from cloud_server.trust.oidc.settings import OidcSettings
+from cloud_server.trust.renewal import due
 from cloud_server.trust.state import open_state
+from cloud_server.trust.state_files import SERVER_FILE
 from cloud_server.trust.store import StoreUnavailable
 from tunnel.aio.identity.tls_material import CredentialsUnusable
 from tunnel.aio.operate.admin import SOCKET_NAME
@@ -32,7 +34,8 @@ def refusals(config: ServerConfig) -> Iterator[FaultError]:
     try:
         if tunnel.client_ca is None:
             CertificateAuthority.load(state, tunnel.trust_domain)
-        tls_of(config).load()
+        if tunnel.client_ca is not None or SERVER_FILE not in due(state):  # a start makes what is due
+            tls_of(config).load()
     except (CaMissing, CredentialsUnusable) as error:
         yield error
     try:
