@@ -115,6 +115,29 @@ async def test_a_second_join_replaces_the_identity_and_keeps_the_configuration(p
     await asyncio.to_thread(Identity(box).tls.load)
 
 
+@pytest.mark.parametrize("renames", range(6))
+async def test_a_crash_amid_a_second_join_leaves_one_identity_or_the_other(
+    place: Office, box: Path, monkeypatch: pytest.MonkeyPatch, renames: int
+) -> None:
+    await joined(place, await token_of(place), box)
+    token, identity, done, real = await token_of(place, "box-8"), Identity(box), 0, Path.replace
+
+    def replace(path: Path, target: Path) -> Path:
+        nonlocal done
+        if done >= renames:
+            raise OSError("the power is gone")
+        done += 1
+        return real(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", replace)
+        with pytest.raises(JoinFailed):
+            await joined(place, token, box)
+    assert await asyncio.to_thread(identity.name) == ("box-7" if renames < 5 else "box-8")
+    await asyncio.to_thread(identity.settle)
+    await asyncio.to_thread(identity.tls.load)
+
+
 async def test_a_join_that_fails_leaves_things_as_they_were(place: Office, box: Path) -> None:
     token = await token_of(place)
     await joined(place, token, box)
