@@ -165,9 +165,7 @@ def test_the_authority_is_renewed_when_it_is_due_and_not_for_the_asking(place: P
         ({"ask": "server"}, signing_rules.SERVERS),
     ],
 )
-def test_each_kind_has_a_rate_that_root_is_not_held_to(
-    place: Place, question: dict[str, str], rate: Rate
-) -> None:
+def test_each_kind_has_a_rate_that_root_is_not_held_to(place: Place, question: dict[str, str], rate: Rate) -> None:
     signed = 0
     while "denied" not in (answer := place.ask(question)):
         signed += 1
