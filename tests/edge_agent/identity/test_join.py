@@ -201,6 +201,9 @@ async def test_a_server_that_is_not_there(place: Office, box: Path) -> None:
 class Liar:
     """Gives every box a certificate of somebody else."""
 
+    def boxes_left(self, _uri: str) -> int:
+        return 1
+
     async def join(self, peer: Presented, request: tunnel_pb2.JoinRequest) -> tunnel_pb2.JoinResponse:
         issued = Authority().issue(uris=["spiffe://longline/agent/box-7"])
         pem = x509.load_pem_x509_certificate(issued.certificate_pem)
