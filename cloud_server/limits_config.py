@@ -66,6 +66,7 @@ class LimitsConfig:
     """Requests of boxes for certificates that run at once."""
     tunnel_requests_per_address: Count = Count(_CARRIERS.requests_per_address)
     tunnel_requests_per_identity: Count = Count(_CARRIERS.requests_per_identity)
+    tunnel_requests_per_token: Count = Count(_CARRIERS.requests_per_token)
     tunnel_silent: Count = Count(_CARRIERS.max_silent)
     """Links of boxes that have sent nothing yet."""
     tunnel_silent_per_address: Count = Count(_CARRIERS.max_silent_per_address)
@@ -81,6 +82,7 @@ class LimitsConfig:
             requests=self.tunnel_requests,
             requests_per_address=self.tunnel_requests_per_address,
             requests_per_identity=self.tunnel_requests_per_identity,
+            requests_per_token=self.tunnel_requests_per_token,
             max_silent=self.tunnel_silent,
             max_silent_per_address=self.tunnel_silent_per_address,
             max_silent_per_identity=self.tunnel_silent_per_identity,

@@ -92,6 +92,13 @@ class Enrollment:
         self._renewals.change(*renewals)
         self._joins.change(*joins)
 
+    def boxes_left(self, uri: str) -> int:
+        """Returns how many boxes may still join with the join certificate of this name; 0 for one that is of no use."""
+        try:
+            return self._tokens.look(_token_id(uri)).value.left
+        except (TokenRefused, TokenUnreadable):  # whoever shows it is told so in the answer to their request
+            return 0
+
     async def join(self, peer: Presented, request: tunnel_pb2.JoinRequest) -> tunnel_pb2.JoinResponse:
         """Trade a token for a certificate; a token for a name that is taken gives the name to the new key.
 
@@ -102,7 +109,7 @@ class Enrollment:
         Raises:
             EnrollmentRefused: the text tells the box's owner what to do; also when the token is shown too often.
         """
-        token_id = peer.uri.rpartition("/")[2]
+        token_id = _token_id(peer.uri)
         try:
             token = self._tokens.look(token_id)
             node = await self._node(token, request.kubernetes_token)
@@ -346,6 +353,10 @@ class _Given:
             taken=False,
             next_spki_sha256=self.csr_spki.hex() if self.csr_spki != self.peer_spki else "",
         )
+
+
+def _token_id(uri: str) -> str:
+    return uri.rpartition("/")[2]
 
 
 def _retry_after_s(refused: FaultError | TunnelError) -> float:

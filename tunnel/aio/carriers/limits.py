@@ -42,6 +42,10 @@ class CarrierLimits:
     requests_per_address: int = 24
     requests_per_identity: int = 2
     """How many may have one certificate's name. A box has one at a time, and one that its last link left behind."""
+    requests_per_token: int = 16
+    """How many may come with one join token that is for many boxes: as many as may still join with it, up to half of
+    all, so that a token in wrong hands leaves the other half to others.
+    """
     request_timeout_s: float = 10.0
     """How many seconds such a call may take in all, from its headers to its answer."""
     first_message_timeout_s: float = 10.0

@@ -106,11 +106,22 @@ class Requests:
     def _above_limits(self, client: PeerKey, identity: PeerIdentity) -> str:
         """Returns which limit a further request is above; empty for none."""
         limits = self.limits
-        if self._by_identity[identity.uri] >= limits.requests_per_identity:
+        if self._above_own(identity):
             return f"too many requests at once by {identity.uri}"
         if self._by_client[client.client] >= limits.requests_per_address:
             return f"too many requests at once from {client.client_text}"
         return "too many requests at once" if self.running >= limits.requests else ""
+
+    def _above_own(self, identity: PeerIdentity) -> bool:
+        """Returns whether a certificate's name has as many requests as it may. A box has a name of its own; that of a
+        join token is shared by all that join with it.
+        """
+        running, limits = self._by_identity[identity.uri], self.limits
+        if running < limits.requests_per_identity:
+            return False
+        if identity.role != "join" or self._enrollment is None:
+            return True
+        return running >= min(limits.requests_per_token, self._enrollment.boxes_left(identity.uri))
 
     @contextmanager
     def _counted(self, client: PeerKey, identity: PeerIdentity, peer: str) -> Iterator[None]:
