@@ -25,6 +25,8 @@ def lines(status: Json) -> Iterator[str]:
     yield f"session   {status['session'] or 'none'}{rtt}, {streams} streams{f' ({kinds})' if kinds else ''}"
     for part in status["parts"]:
         yield f"part      {part['name']}: {'up' if part['up'] else part['fault'] or 'being brought up'}"
+    for limit in status["limits"]:
+        yield f"limit     {limit['name']}: {limit['used']} of {limit['limit']}"
     for certificate in status["certificates"]:
         remedy = f"; {certificate['remedy']}" if certificate["remedy"] else ""
         yield f"expires   {certificate['name']}: in {certificate['days_left']:.1f} days{remedy}"

@@ -70,6 +70,11 @@ class Gate:
         """Returns how many connections had no call at the last look."""
         return len(self._waiting)
 
+    @property
+    def most_of_one(self) -> int:
+        """Returns how many those were of the address with the most."""
+        return self._waiting.most_of_one()
+
     def use(self, limits: CarrierLimits) -> None:
         """Goes by other limits from the next look on."""
         self._waiting.limits = limits
@@ -88,7 +93,7 @@ class Gate:
 
     def began(self, peer: str) -> None:
         """Notes that an authorised call runs on the connection of `peer`, `ip:port`."""
-        self._waiting.began(PeerKey.of_text(peer))
+        self._waiting.began(PeerKey.of_text(peer), asyncio.get_running_loop().time())
 
     def ended(self, peer: str) -> None:
         """Notes that a call is over."""
