@@ -215,6 +215,7 @@ class CloudServer:
             enrollment,
             trust_domain=config.tunnel.trust_domain,
             limits=config.limits.carriers,
+            places=self._sightings.places,
         )
         if not beside_another:
             await self._listen_for_agents(self.carriers)

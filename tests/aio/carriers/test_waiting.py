@@ -4,6 +4,7 @@ import pytest
 
 from tunnel.aio.carriers.limits import CarrierLimits
 from tunnel.aio.carriers.peer_key import PeerKey
+from tunnel.aio.carriers.places import Places
 from tunnel.aio.carriers.waiting import ABOVE_LIMIT, REFUSED, TOO_LATE, Waiting
 
 LIMITS = CarrierLimits(waiting=4, waiting_per_address=3, call_timeout_s=10.0)
@@ -86,6 +87,21 @@ def test_of_a_herd_on_a_slow_server_those_go_that_came_last() -> None:
         for victim in waiting.look(now_s, there):
             assert now_s - there.pop(victim.peer) < 0.2, "it had waited, and would have been done soon"
     assert len(up) == 99 * 5, "all that the server has time for"
+
+
+def test_where_boxes_are_as_many_more_may_come_back_at_once() -> None:
+    places = Places()
+    for port in range(5):
+        places.moved("", f"192.0.2.1:{port}")
+    places.moved("192.0.2.1:0", "192.0.2.9:1")
+    places.moved("192.0.2.9:1", "")
+    waiting = Waiting(LIMITS, places)
+    at_home, elsewhere = [peer(port) for port in range(7)], [peer(port, "192.0.2.2") for port in range(1)]
+    assert cut(waiting, 0.0, *at_home, *elsewhere) == [], "4 boxes and 3 more; and all that are no boxes are 4"
+    gone = cut(waiting, 0.1, *at_home, peer(8), *elsewhere)
+    assert gone == [(8, ABOVE_LIMIT)], "one more than its address may have"
+    gone = cut(waiting, 0.2, *at_home, *elsewhere, peer(9, "192.0.2.2"))
+    assert gone == [(9, ABOVE_LIMIT)], "one more than all may have"
 
 
 def test_strangers_do_not_wait_for_longer_by_one_box_that_takes_its_time() -> None:

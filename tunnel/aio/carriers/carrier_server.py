@@ -27,6 +27,7 @@ from tunnel.aio.carriers.grpc_runtime import keep_grpc_running
 from tunnel.aio.carriers.limits import CarrierLimits
 from tunnel.aio.carriers.methods import ACCEPTED, CONNECT, JOIN, RECOVER, RENEW, time_header
 from tunnel.aio.carriers.one_task import OneTask, Operation
+from tunnel.aio.carriers.places import Places
 from tunnel.aio.carriers.requests import Requests
 from tunnel.aio.identity.peer_identity import PeerIdentity, readable_peer
 from tunnel.aio.identity.tls_material import ServerTls
@@ -66,12 +67,13 @@ class CarrierServer:
         *,
         trust_domain: str = "longline",
         limits: CarrierLimits | None = None,
+        places: Places | None = None,
     ) -> None:
         self._listen = list(listen)
         self._tls = tls
         self._on_carrier = on_carrier
         self._limits = limits or CarrierLimits()
-        self._gate = Gate(self._limits)
+        self._gate = Gate(self._limits, places)
         self._authorising = Authorising(trust_domain, self._gate)
         self.requests = Requests(enrollment, self._authorising, self._gate, self._limits)
         self._servers: list[grpc.aio.Server] = []

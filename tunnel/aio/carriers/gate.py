@@ -16,6 +16,7 @@ import structlog
 from tunnel.aio.carriers.accepted_sockets import AcceptedSockets
 from tunnel.aio.carriers.limits import CarrierLimits
 from tunnel.aio.carriers.peer_key import PeerKey
+from tunnel.aio.carriers.places import Places
 from tunnel.aio.carriers.waiting import ABOVE_LIMIT, Victim, Waiting
 from tunnel.aio.process.malloc import give_back
 from tunnel.aio.process.tasks import TaskOwner
@@ -43,10 +44,10 @@ _log = structlog.get_logger("tunnel.gate")
 class Gate:
     """Watches the connections of all listeners of one carrier server."""
 
-    def __init__(self, limits: CarrierLimits) -> None:
+    def __init__(self, limits: CarrierLimits, places: Places | None = None) -> None:
         self.cut: Counter[str] = Counter()
         """How many connections were cut so far, by reason."""
-        self._waiting = Waiting(limits)
+        self._waiting = Waiting(limits, places)
         self._sockets = AcceptedSockets()
         self._ports: set[int] = set()
         self._listening: list[socket.socket] = []

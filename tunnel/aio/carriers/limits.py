@@ -17,7 +17,8 @@ class CarrierLimits:
     """
     waiting: int = 500
     """How many connections without a call there may be: in their TLS handshake, or behind it. One in its handshake
-    costs up to 60 kB, so that strangers hold 30 MB.
+    costs up to 60 kB, so that strangers hold 30 MB. From an address where boxes were seen last, as many more may come
+    as there are boxes: after a restart, all of them come back at once.
     """
     waiting_per_address: int = 450
     """How many of them one IPv4 address or IPv6 /64 may have. It may be a NAT or a balancer with thousands of boxes

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from tunnel.aio.carriers.limits import CarrierLimits
 from tunnel.aio.carriers.peer_key import PeerKey
+from tunnel.aio.carriers.places import Places
 from tunnel.aio.process.limit_use import most
 
 __all__ = ["ABOVE_LIMIT", "REFUSED", "TOO_LATE", "Waiting"]
@@ -46,8 +47,10 @@ class Victim:
 class Waiting:
     """Which connections have no call, as one look after the other finds them."""
 
-    def __init__(self, limits: CarrierLimits) -> None:
+    def __init__(self, limits: CarrierLimits, places: Places | None = None) -> None:
+        """Begins without any. From an address of `places` as many more may come as there are boxes; None for none."""
         self.limits = limits
+        self._places = places or Places()
         self._since_s: dict[PeerKey, float] = {}
         self._calls: Counter[PeerKey] = Counter()
         self._ended_s: dict[PeerKey, float] = {}
@@ -133,8 +136,14 @@ class Waiting:
         at once the oldest are the next to be done.
         """
         limits = self.limits
-        per_address = Counter(peer.client for peer in self._since_s)
-        above = len(self._since_s) - limits.waiting
+        boxes_at = self._places.boxes_at
+        # Those beyond the boxes that are at home there.
+        per_address = {
+            client: more
+            for client, count in Counter(peer.client for peer in self._since_s).items()
+            if (more := count - boxes_at(client)) > 0
+        }
+        above = sum(per_address.values()) - limits.waiting
         if above <= 0 and max(per_address.values(), default=0) <= limits.waiting_per_address:
             return []
         by_age = sorted(self._since_s, key=self._since_s.__getitem__)
@@ -144,9 +153,17 @@ class Waiting:
         going: list[PeerKey] = []
         staying: list[PeerKey] = []
         for peer in order:
-            if per_address[peer.client] > limits.waiting_per_address:
+            if per_address.get(peer.client, 0) > limits.waiting_per_address:
                 per_address[peer.client] -= 1
                 going.append(peer)
-            else:
+            elif peer.client in per_address:
                 staying.append(peer)
-        return [*going, *staying[: max(0, above - len(going))]]
+        above -= len(going)
+        for peer in staying:
+            if above <= 0:
+                break
+            if per_address[peer.client] > 0:
+                per_address[peer.client] -= 1
+                going.append(peer)
+                above -= 1
+        return going
