@@ -190,7 +190,7 @@ code by `make limits`: the numbers, and the reasons for them, are the code's. Th
 `cloud-server.toml` and `edge-agent.toml` ([all settings](configuration.md)); their defaults are for 10,000 boxes
 on one server.
 
-How much of each is used now is in `cloud-server status`, in `edge-agent status`, and in the [metrics](metrics.md)
+How much of each is used now is told by `longline status` and `edge-agent status`, and by the [metrics](metrics.md)
 `longline_limit` and `longline_limit_used` (`longline_agent_limit` and `longline_agent_limit_used` of an agent), by the
 name of the setting. Of a limit for each box, user, address or listener it is the use of the one that uses most; of one
 "at once", what of it is spent. Rates and times have no use that could be shown.

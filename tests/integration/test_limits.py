@@ -94,7 +94,8 @@ def test_each_is_shown_with_its_use(made: Cluster, pages: tuple[str, str], echo:
         assert 'longline_agent_limit{limit="streams"} 20.0\n' in shown
         assert 'longline_agent_limit_used{limit="commands"} 0.0\n' in shown
         told = run_command("longline", "status", "--socket", str(made.config.parent / "admin.sock"))
-        assert "limit    clients: 2 of 4\n" in told
+        assert "limit    clients: 2 of 4 (50%)\n" in told
+        assert " more are not used\n" in told
     wait_until(lambda: of_server(made)["clients"][1] == 0, "the connections to be gone")
 
 
