@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -24,6 +24,7 @@ from tunnel.aio.carriers.carrier_errors import EnrollmentRefused
 from tunnel.aio.identity.certificate import read_certificate
 from tunnel.aio.identity.peer_identity import Presented
 from tunnel.aio.operate.audit import Audit
+from tunnel.aio.process.limit_use import LimitUse
 from tunnel.core.path.rate import Rate, TokenBuckets
 from tunnel.core.wire.errors import SessionRefused, TunnelError
 from tunnel.core.wire.faults import (
@@ -98,6 +99,12 @@ class Enrollment:
             return self._tokens.look(_token_id(uri)).value.left
         except (TokenRefused, TokenUnreadable):  # whoever shows it is told so in the answer to their request
             return 0
+
+    def use_of_limits(self) -> Iterator[LimitUse]:
+        """Yields how much is spent of what an agent, or a token, may ask for at once."""
+        now = asyncio.get_running_loop().time()
+        for name, buckets in (("renewals_at_once", self._renewals), ("joins_at_once", self._joins)):
+            yield LimitUse(name, buckets.burst, buckets.most_spent(now))
 
     async def join(self, peer: Presented, request: tunnel_pb2.JoinRequest) -> tunnel_pb2.JoinResponse:
         """Trade a token for a certificate; a token for a name that is taken gives the name to the new key.

@@ -29,6 +29,7 @@ from tunnel.aio.carriers.limits import CarrierLimits
 from tunnel.aio.carriers.methods import JOIN, RECOVER, RENEW, time_header
 from tunnel.aio.carriers.peer_key import PeerKey
 from tunnel.aio.identity.peer_identity import PeerIdentity, readable_peer
+from tunnel.aio.process.limit_use import LimitUse, most
 from tunnel.core.wire.faults import PEER_SAID_NOTHING, TOO_MANY_CLIENTS, coded
 from tunnel.core.wire.spoken import spoken_s
 
@@ -58,6 +59,13 @@ class Requests:
     def running(self) -> int:
         """Returns how many requests are being received or answered."""
         return self._by_identity.total()
+
+    def use_of_limits(self) -> Iterator[LimitUse]:
+        """Yields how much of each limit of requests is used."""
+        limits = self.limits
+        yield LimitUse("tunnel_requests", limits.requests, self.running)
+        yield LimitUse("tunnel_requests_per_address", limits.requests_per_address, most(self._by_client.values()))
+        yield LimitUse("tunnel_requests_per_identity", limits.requests_per_identity, most(self._by_identity.values()))
 
     async def join(self, _messages: object, context: Context) -> bytes:
         """Answers one Join call."""
