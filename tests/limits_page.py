@@ -104,6 +104,7 @@ SERVER_AT: Mapping[str, At] = {
     "tunnel_requests": At("The box is told to ask again after 2 s", faults.TOO_MANY_CLIENTS, _CARRIERS + "requests"),
     "tunnel_requests_per_address": At("As above", faults.TOO_MANY_CLIENTS, _CARRIERS + "requests_per_address"),
     "tunnel_requests_per_identity": At("As above", faults.TOO_MANY_CLIENTS, _CARRIERS + "requests_per_identity"),
+    "tunnel_requests_per_token": At("As above", faults.TOO_MANY_CLIENTS, _CARRIERS + "requests_per_token"),
     "tunnel_silent": At("The next is refused; a box dials again", faults.PEER_SAID_NOTHING, _CARRIERS + "max_silent"),
     "tunnel_silent_per_address": At("As above", faults.PEER_SAID_NOTHING, _CARRIERS + "max_silent_per_address"),
     "tunnel_silent_per_identity": At(

@@ -54,11 +54,13 @@ class Requests:
         self._gate = gate
         self._by_client: Counter[bytes] = Counter()
         self._by_identity: Counter[str] = Counter()
+        """How many run by the name in the certificate; of join tokens they are in `_by_token`."""
+        self._by_token: Counter[str] = Counter()
 
     @property
     def running(self) -> int:
         """Returns how many requests are being received or answered."""
-        return self._by_identity.total()
+        return self._by_identity.total() + self._by_token.total()
 
     def use_of_limits(self) -> Iterator[LimitUse]:
         """Yields how much of each limit of requests is used."""
@@ -66,6 +68,7 @@ class Requests:
         yield LimitUse("tunnel_requests", limits.requests, self.running)
         yield LimitUse("tunnel_requests_per_address", limits.requests_per_address, most(self._by_client.values()))
         yield LimitUse("tunnel_requests_per_identity", limits.requests_per_identity, most(self._by_identity.values()))
+        yield LimitUse("tunnel_requests_per_token", limits.requests_per_token, most(self._by_token.values()))
 
     async def join(self, _messages: object, context: Context) -> bytes:
         """Answers one Join call."""
@@ -124,24 +127,27 @@ class Requests:
         """Returns whether a certificate's name has as many requests as it may. A box has a name of its own; that of a
         join token is shared by all that join with it.
         """
-        running, limits = self._by_identity[identity.uri], self.limits
+        running, limits = self._running_by(identity)[identity.uri], self.limits
         if running < limits.requests_per_identity:
             return False
         if identity.role != "join" or self._enrollment is None:
             return True
         return running >= min(limits.requests_per_token, self._enrollment.boxes_left(identity.uri))
 
+    def _running_by(self, identity: PeerIdentity) -> Counter[str]:
+        return self._by_token if identity.role == "join" else self._by_identity
+
     @contextmanager
     def _counted(self, client: PeerKey, identity: PeerIdentity, peer: str) -> Iterator[None]:
         self._by_client[client.client] += 1
-        self._by_identity[identity.uri] += 1
+        self._running_by(identity)[identity.uri] += 1
         self._gate.began(peer)
         try:
             yield
         finally:
             self._gate.ended(peer)
             _decrement(self._by_client, client.client)
-            _decrement(self._by_identity, identity.uri)
+            _decrement(self._running_by(identity), identity.uri)
 
 
 def _decrement(counter: Counter[_K], key: _K) -> None:
