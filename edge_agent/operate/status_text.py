@@ -27,7 +27,7 @@ def lines(status: Json) -> Iterator[str]:
     yield f"session   {status['session'] or 'none'}{rtt}, {streams} streams{f' ({kinds})' if kinds else ''}"
     for part in status["parts"]:
         yield f"part      {part['name']}: {'up' if part['up'] else part['fault'] or 'being brought up'}"
-    for line in in_words(status["limits"]):
+    for line in in_words(status.get("limits", ())):
         yield f"limit     {line}"
     for certificate in status["certificates"]:
         remedy = f"; {certificate['remedy']}" if certificate["remedy"] else ""

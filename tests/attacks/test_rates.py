@@ -48,6 +48,7 @@ def made(echo: Target) -> Iterator[Cluster]:
         one.join(MALLORY)
         one.join(BOX, allow=[f"127.0.0.1:{echo.port}"])
         one.start_box(BOX)
+        one.operator_tls()  # makes a file, which threads are to read
         yield one
 
 

@@ -138,7 +138,9 @@ def test_who_has_taken_the_agent_becomes_no_other_account(place: Place, uid: int
 def test_rubbish_is_refused_and_holds_nobody_up(place: Place) -> None:
     program = """
 import array, contextlib, json, socket, sys
-odd = (2**31, b"", 3), (9, b"{}" * 5, 3), (2, b"{}", 0), (2, b"{}", 2), (4, b"null", 3), (1, b"", 16)
+good = json.dumps({"account": "nobody", "argv": ["id"], "tty": False, "shell": ""}).encode()
+odd = [(len(good), good, 0), (len(good), good, 2)]
+odd += (2**31, b"", 3), (9, b"{}" * 5, 3), (2, b"{}", 0), (2, b"{}", 2), (4, b"null", 3), (1, b"", 16)
 for size, text, pipes in odd:
     one = socket.socket(socket.AF_UNIX); one.settimeout(60); one.connect(sys.argv[1])
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [2] * pipes))] if pipes else []
@@ -150,7 +152,7 @@ for size, text, pipes in odd:
 """
     command = [*as_account(AGENT, place.kept), sys.executable, "-c", program, str(place.socket)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=scaled_s(90))
-    assert done.stdout.split() == ["True"] * 6, done.stderr
+    assert done.stdout.split() == ["True"] * 8, done.stderr
     assert psutil.Process(place.unit.pid).num_fds() < 20
     assert place.run("id", "-un").stdout == "nobody\n"
 

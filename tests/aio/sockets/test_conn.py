@@ -17,7 +17,7 @@ import pytest
 from tests.support.pki import Authority
 from tests.support.tls_client import TlsClient
 from tests.support.waits import eventually
-from tunnel.aio.sockets.conn import NO_CERTIFICATE, READ_BUFFER_BYTES, Conn, format_address
+from tunnel.aio.sockets.conn import NO_CERTIFICATE, PAUSED_READ_BYTES, READ_BUFFER_BYTES, Conn, format_address
 from tunnel.aio.sockets.tcp import connect_tcp
 from tunnel.core.wire.errors import Code, StreamBusy, StreamClosed, StreamError, StreamReset
 
@@ -338,6 +338,24 @@ async def test_a_paused_connection_reads_nothing_before_somebody_asks() -> None:
         assert other.detach().leftover == b""
         assert not other.transport.is_reading()
         other.reset()
+
+
+async def test_a_paused_connection_takes_little_of_what_was_there_before_it() -> None:
+    ours, peer = socket.socketpair()
+    ours.setblocking(False)
+    peer.setblocking(False)
+    said = os.urandom(100_000)
+    assert peer.send(said) == len(said), "all of it is there when reading begins"
+    _, conn = await asyncio.get_running_loop().create_unix_connection(lambda: Conn(paused=True), sock=ours)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert sum(map(len, conn._chunks)) <= PAUSED_READ_BYTES
+    read = b""
+    while len(read) < len(said):
+        read += await conn.read()
+    assert read == said
+    conn.reset()
+    peer.close()
 
 
 def socket_peek(sock: socket.socket) -> bytes:

@@ -21,8 +21,8 @@ from tunnel.core.wire.errors import Code, StreamBusy, StreamClosed, StreamError,
 READ_BUFFER_BYTES = 64 * 1024
 """How many bytes may come ahead of the reader before reading pauses: a head, and a little of what follows it."""
 PAUSED_READ_BYTES = 512
-"""How many bytes one reads that was to begin paused: with 3,000 dialled targets that speak first, 1.5 MB in place of
-400.
+"""How many bytes one reads that was to begin paused. What targets say at once stays in their sockets: some
+128 kB of each would be here before anyone asks how much there is room for.
 """
 _buffer = memoryview(bytearray(READ_BUFFER_BYTES))
 """What all connections read into: a read and its handling are one step of the event loop."""
