@@ -5,10 +5,11 @@ docs/admin-api.md and cloud_server/operate/openapi.json describe it. A field tha
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+import orjson
 
 from tunnel.core.wire.faults import FAULTS
 from tunnel.core.wire.spoken import printable
@@ -35,7 +36,7 @@ def documents(api: Api, path: str) -> Iterator[Document]:
             if not line.strip():  # the server's sign of life
                 continue
             try:
-                document = json.loads(line)
+                document = orjson.loads(line)
             except ValueError as error:
                 raise ApiFailed(f"{api.name}: a line of the answer is no JSON") from error
             if isinstance(document, dict) and isinstance(last_word := document.get("error"), dict):

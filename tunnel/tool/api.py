@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import h11
+import orjson
 
 from tunnel.aio.process.command import VERSION
 from tunnel.core.wire.faults import API_REFUSED, CREDENTIAL_MISSING, FAULTS, VIA_SILENT, Fault, FaultError, decoded
@@ -95,7 +96,7 @@ class Api:
             if not text:
                 return None
             try:
-                return json.loads(text)
+                return orjson.loads(text)
             except ValueError as error:
                 raise ApiFailed(f"{self.name}: the answer to {method} {path} is no JSON") from error
 
@@ -313,7 +314,7 @@ def _broken(error: ConnectFailed) -> ApiFailed:
 def _refusal(name: str, status: int, body: bytes) -> ApiFailed:
     """Returns the error that an answer tells, by a `Status` of Kubernetes, an error of the admin API, or its number."""
     try:
-        content = json.loads(body)
+        content = orjson.loads(body)
     except ValueError:
         content = None
     text, code = "", ""

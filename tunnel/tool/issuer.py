@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import json
 import secrets
 import ssl
 import time
@@ -20,6 +19,8 @@ from dataclasses import dataclass, field
 from http.client import HTTPException, HTTPMessage
 from typing import IO, Any
 from urllib.parse import urlencode, urlsplit
+
+import orjson
 
 from tunnel.core.wire.faults import LOGIN_FAILED, NOT_LOGGED_IN, FaultError
 from tunnel.core.wire.spoken import printable
@@ -301,7 +302,7 @@ def _refusal(url: str, status: int, body: bytes) -> LoginRefused:
 
 def _object(body: bytes) -> dict[str, Any]:
     try:
-        found = json.loads(body)
+        found = orjson.loads(body)
     except ValueError as error:
         raise LoginRefused("the issuer's answer is no JSON") from error
     if not isinstance(found, dict):

@@ -218,7 +218,7 @@ def _read(path: Path, *, optional: bool) -> dict[str, Any] | None:
         ) from None
     except OSError as error:
         raise KubeconfigUnusable(f"{path} cannot be read: {error.strerror or error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, or a date that is none
         raise KubeconfigUnusable(f"{path} is no kubeconfig with a certificate or a token inside") from error
     if config is None:
         return {}
