@@ -351,6 +351,7 @@ async def test_a_certificate_over_tls(front: Proxy, tmp_path: Path) -> None:
         f"Digest {SECRET}",
         SECRET,
         "Basic !!!!",
+        "Basic \xe4",
         "Basic " + base64.b64encode(b"\xff\xfe:\xfd").decode(),
         "Basic " + base64.b64encode(b"bob:wrong").decode(),
         "Basic " + base64.b64encode(b":").decode(),
