@@ -24,7 +24,7 @@ UV_LOCK := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.1
 # What `make test` is made of.
 LANES := test-whole test-shell test-daemons
 
-.PHONY: help demo test $(LANES) cover lint types arch protos errors e2e cluster bench fuzz lock sbom audit clean
+.PHONY: help demo test $(LANES) cover lint types arch protos errors limits e2e cluster bench fuzz lock sbom audit clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## (.*)/\1|\2/' | \
@@ -81,6 +81,10 @@ protos: $(READY) ## generate protos/*_pb2.py and .pyi again
 errors: $(READY) ## write docs/errors/*.md again, from the table of error codes and its texts
 	@echo "==> errors"
 	@$(PY) -m tests.error_pages
+
+limits: $(READY) ## write docs/limits.md again, from the limits in the code
+	@echo "==> limits"
+	@$(PY) -m tests.limits_page
 
 e2e: $(READY) ## real processes, network namespaces and a real kubectl (root for the namespaces)
 	@$(PY) -m tests.e2e.cluster build

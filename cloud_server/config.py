@@ -384,6 +384,7 @@ class ServerConfig(Validated):
             yield Fault("tunnel", f"{', '.join(missing)} is missing: certificate, key and client_ca go together")
         yield from self._joining_faults()
         yield from self.oidc.faults()
+        yield from self.limits.faults()
         yield from self._route_faults()
         yield from self._expose_faults()
         names = [cluster.name for cluster in self.cluster]
@@ -450,7 +451,8 @@ class ServerConfig(Validated):
 NOTHING: Final = ServerConfig()
 """The configuration that a server matches before its first one is applied."""
 ONLY_AT_START: Final = (
-    "tunnel", "authority", "state", "limits.orphan_s", "limits.tunnel_connections", "log.format",
+    "tunnel", "authority", "state", "limits.orphan_s", "limits.tunnel_connections",
+    "limits.agent_streams", "limits.agent_stream_memory_bytes", "log.format",
 )  # fmt: skip
 """The keys and sections that only a restart of the server applies."""
 

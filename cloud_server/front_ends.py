@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +30,7 @@ from tunnel.aio.identity.tls_material import LoadedTls, ServerTls
 from tunnel.aio.identity.validity import Watched
 from tunnel.aio.operate.admin import Routes
 from tunnel.aio.operate.audit import Audit
+from tunnel.aio.process.limit_use import LimitUse
 from tunnel.aio.process.parts import Parts
 from tunnel.aio.process.tasks import TaskOwner
 from tunnel.aio.sockets.handshake_fault import Cause
@@ -128,6 +129,12 @@ class FrontEnds:
         """Returns how many clients have not shown who they are, by the name of each listener that asks them."""
         return self._listeners.strangers()
 
+    def use_of_limits(self) -> Iterator[LimitUse]:
+        """Yields how much of each limit of clients, and of the fleet API while there is one, is used."""
+        yield from self._listeners.use_of_limits()
+        if self._fleet is not None:
+            yield from self._fleet.use_of_limits()
+
     def handshakes_failed(self) -> Mapping[str, Mapping[Cause, int]]:
         """Returns how many TLS handshakes failed so far, by the name of each listener with TLS and by cause."""
         return self._listeners.handshakes_failed
@@ -147,7 +154,7 @@ class FrontEnds:
             self._shown = await asyncio.to_thread(TlsFollower, self._tls, "users")
         for front_end in (self._connect, self._socks, self._konnectivity):
             front_end.deadline_s = config.dial_timeout_s
-        self._listeners.limit_strangers(config.limits.stranger_limits)
+        self._listeners.limit(config.limits.client_limits, config.limits.stranger_limits)
         await self._apply_fleet(config)
         gone = self._apply_forwards(config)
         await self._listeners.apply(places(config), self._serving)
@@ -255,12 +262,13 @@ class FrontEnds:
                 self._audit,
                 admin=self._admin,
                 limits=config.limits.pods,
+                heads=config.limits.heads,
             )
             self._fleet = fleet
             self._fleet_tasks = TaskOwner("fleet")
             self._watch(self._fleet_tasks.spawn("run", fleet.run()))
         else:
-            self._fleet.limit(config.limits.pods)
+            self._fleet.limit(config.limits.pods, config.limits.heads)
 
     async def _stop_fleet(self) -> None:
         """Ends the fleet API: its clients are asked to go, and what runs through it goes on."""

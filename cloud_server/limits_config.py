@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Final
 
 from cloud_server.frontends.fleet.pod_limits import PodLimits
+from cloud_server.frontends.http.long_heads import HeadLimits
 from tunnel.aio.carriers.limits import CarrierLimits
-from tunnel.aio.process.config import ByteCount, Count, PerMinute, PerSecond, Seconds
+from tunnel.aio.process.config import ByteCount, Count, Fault, PerMinute, PerSecond, Seconds
+from tunnel.aio.sockets.listener import Limits as ClientLimits
 from tunnel.aio.sockets.strangers import StrangerLimits
 from tunnel.core.path.rate import Rate
 from tunnel.core.wire.limits import MIB, Limits
 
 PODS: Final = PodLimits()
 _CARRIERS: Final = CarrierLimits()
+_CLIENTS: Final = ClientLimits()
+_HEADS: Final = HeadLimits()
+_SESSION: Final = Limits()
+_STRANGERS: Final = StrangerLimits()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,10 +45,20 @@ class LimitsConfig:
     joins_per_min: PerMinute = PerMinute(2.0)
     """How often one join token may be shown, for long, beside the boxes that it is for."""
     joins_at_once: Count = Count(10)
-    strangers: Count = Count(1024)
+    clients: Count = Count(_CLIENTS.connections)
+    """The connections of clients at each listener of a front end."""
+    clients_per_address: Count = Count(_CLIENTS.per_address)
+    """Those with TLS of one IPv4 address or IPv6 /64."""
+    handshakes_per_address: Count = Count(_CLIENTS.handshakes_per_address)
+    """Those of them whose TLS handshake is under way."""
+    strangers: Count = Count(_STRANGERS.connections)
     """The connections of clients that have not shown who they are, at each listener that asks them."""
-    strangers_per_address: Count = Count(128)
+    strangers_per_address: Count = Count(_STRANGERS.per_address)
     """Those of one IPv4 address or IPv6 /64."""
+    stranger_head_bytes: ByteCount = ByteCount(_HEADS.strangers)
+    """The memory for long heads of requests to the fleet API, of all strangers."""
+    user_head_bytes: ByteCount = ByteCount(_HEADS.users)
+    """The same of all users."""
 
     pods_per_box: Count = Count(PODS.pods)
     pod_namespaces_per_box: Count = Count(PODS.namespaces)
@@ -55,7 +72,11 @@ class LimitsConfig:
     """The memory for changes of objects of the fleet API that watches may still want."""
     stream_memory_bytes: ByteCount = ByteCount(1024 * MIB)
     """The memory that windows, send queues and kept packets of all streams may take together."""
-    orphan_s: Seconds = Seconds(Limits().orphan_after_s)
+    agent_stream_memory_bytes: ByteCount = ByteCount(_SESSION.session_budget_bytes)
+    """The part of it that one agent's streams may take."""
+    agent_streams: Count = Count(_SESSION.max_streams)
+    """The streams that one agent may have open towards the cloud."""
+    orphan_s: Seconds = Seconds(_SESSION.orphan_after_s)
     """Seconds after which a stream is reset whose user has gone and whose other end reads nothing."""
     tunnel_connections: Count = Count(_CARRIERS.connections)
     """Connections at each address of `tunnel.listen`; gRPC closes those beyond when it has accepted them."""
@@ -66,10 +87,17 @@ class LimitsConfig:
     """Requests of boxes for certificates that run at once."""
     tunnel_requests_per_address: Count = Count(_CARRIERS.requests_per_address)
     tunnel_requests_per_identity: Count = Count(_CARRIERS.requests_per_identity)
+    tunnel_requests_per_token: Count = Count(_CARRIERS.requests_per_token)
     tunnel_silent: Count = Count(_CARRIERS.max_silent)
     """Links of boxes that have sent nothing yet."""
     tunnel_silent_per_address: Count = Count(_CARRIERS.max_silent_per_address)
     tunnel_silent_per_identity: Count = Count(_CARRIERS.max_silent_per_identity)
+
+    def faults(self) -> Iterable[Fault]:
+        """Yields each fault of the section."""
+        if self.agent_streams > _SESSION.max_streams:
+            text = f"must be {_SESSION.max_streams} or less: queues of a session are made for so many"
+            yield Fault("limits.agent_streams", text)
 
     @property
     def carriers(self) -> CarrierLimits:
@@ -81,10 +109,25 @@ class LimitsConfig:
             requests=self.tunnel_requests,
             requests_per_address=self.tunnel_requests_per_address,
             requests_per_identity=self.tunnel_requests_per_identity,
+            requests_per_token=self.tunnel_requests_per_token,
             max_silent=self.tunnel_silent,
             max_silent_per_address=self.tunnel_silent_per_address,
             max_silent_per_identity=self.tunnel_silent_per_identity,
         )
+
+    @property
+    def client_limits(self) -> ClientLimits:
+        """Returns what clients may take of each listener."""
+        return ClientLimits(
+            connections=self.clients,
+            per_address=self.clients_per_address,
+            handshakes_per_address=self.handshakes_per_address,
+        )
+
+    @property
+    def heads(self) -> HeadLimits:
+        """Returns what long heads of requests may take."""
+        return HeadLimits(strangers=self.stranger_head_bytes, users=self.user_head_bytes)
 
     @property
     def stranger_limits(self) -> StrangerLimits:
@@ -132,5 +175,9 @@ class LimitsConfig:
     def session(self) -> Limits:
         """Returns the limits of a session."""
         return Limits(
-            orphan_after_s=self.orphan_s, opens_per_s=self.agent_opens_per_s, opens_burst=self.agent_opens_at_once
+            max_streams=self.agent_streams,
+            session_budget_bytes=self.agent_stream_memory_bytes,
+            orphan_after_s=self.orphan_s,
+            opens_per_s=self.agent_opens_per_s,
+            opens_burst=self.agent_opens_at_once,
         )

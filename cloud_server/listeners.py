@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import ssl
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import structlog
 
+from tunnel.aio.process.limit_use import LimitUse, most
 from tunnel.aio.process.parts import Part, Parts
 from tunnel.aio.sockets.handshake_fault import Cause
-from tunnel.aio.sockets.listener import Handler, Listener, ListenFailed
+from tunnel.aio.sockets.listener import Handler, Limits, Listener, ListenFailed
 from tunnel.aio.sockets.listening import ListeningSockets
 from tunnel.aio.sockets.strangers import StrangerLimits
 from tunnel.core.wire.host_port import split_host_port
@@ -83,6 +84,7 @@ class Listeners:
         self._parts = parts
         self._sockets = sockets
         self._held: dict[str, _Held] = {}
+        self._clients = Limits()
         self._strangers = StrangerLimits()
         self._closed: list[Listener] = []
         """Listeners that accept no more, and may still serve."""
@@ -117,12 +119,25 @@ class Listeners:
                 count[listener.name] += len(listener.strangers)
         return dict(count)
 
-    def limit_strangers(self, limits: StrangerLimits) -> None:
-        """Lets clients that have not shown who they are take so much of each listener from now on."""
-        self._strangers = limits
+    def limit(self, clients: Limits, strangers: StrangerLimits) -> None:
+        """Lets clients, and those that have not shown who they are, take so much of each listener from now on."""
+        self._clients, self._strangers = clients, strangers
         for listener in self._accepting():
+            listener.limits = clients
             if listener.strangers is not None:
-                listener.strangers.limits = limits
+                listener.strangers.limits = strangers
+
+    def use_of_limits(self) -> Iterator[LimitUse]:
+        """Yields how much of each limit is used at the listener where most is."""
+        listeners = [*self._accepting(), *self._closed]
+        clients, strangers = self._clients, self._strangers
+        yield LimitUse("clients", clients.connections, most(self.connections().values()))
+        yield LimitUse("clients_per_address", clients.per_address, most(one.most_of_one for one in listeners))
+        handshakes = most(one.most_handshakes_of_one for one in listeners)
+        yield LimitUse("handshakes_per_address", clients.handshakes_per_address, handshakes)
+        yield LimitUse("strangers", strangers.connections, most(self.strangers().values()))
+        of_one = most(one.strangers.most_of_one for one in listeners if one.strangers is not None)
+        yield LimitUse("strangers_per_address", strangers.per_address, of_one)
 
     async def apply(self, places: Mapping[str, Place], serving: Callable[[str], Serving]) -> None:
         """Listens at these places from now on, each as soon as it can be opened, and nowhere else.
@@ -175,7 +190,14 @@ class Listeners:
         if serving.context is not None:  # what was counted stays, though it listens elsewhere now
             failed = self.handshakes_failed.setdefault(name, Counter(dict.fromkeys(Cause, 0)))
         strangers = self._strangers if serving.for_users else None
-        listener = Listener(name, serving.handler, sockets=self._sockets, handshakes_failed=failed, strangers=strangers)
+        listener = Listener(
+            name,
+            serving.handler,
+            self._clients,
+            sockets=self._sockets,
+            handshakes_failed=failed,
+            strangers=strangers,
+        )
         held = _Held(place, listener)
         if old is not None:
             assert old.part is not None

@@ -10,11 +10,13 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from cloud_server.config import ServerConfig, signer_of, state_of, tls_of
+from cloud_server.config import ServerConfig, authority_folder, signer_of, state_of, tls_of
 from cloud_server.trust.database import DATABASE_FILE
 from cloud_server.trust.oidc.settings import OidcSettings
+from cloud_server.trust.renewal import due
 from cloud_server.trust.signing_link import SignerFailed
 from cloud_server.trust.state import open_state
+from cloud_server.trust.state_files import SERVER_FILE
 from cloud_server.trust.store import StoreUnavailable
 from tunnel.aio.identity.tls_material import CredentialsUnusable
 from tunnel.aio.operate.admin import SOCKET_NAME
@@ -32,7 +34,8 @@ def refusals(config: ServerConfig) -> Iterator[FaultError]:
     try:
         if tunnel.client_ca is None:
             asyncio.run(_look_at_authority(config))
-        tls_of(config).load()
+        if tunnel.client_ca is not None or SERVER_FILE not in due(state, folder=authority_folder(config)):
+            tls_of(config).load()  # what is due is made by the start
     except (SignerFailed, CredentialsUnusable) as error:
         yield error
     try:

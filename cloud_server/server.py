@@ -61,13 +61,13 @@ from cloud_server.trust.store import StoreUnavailable
 from cloud_server.trust.tokens import JoinTokens
 from cloud_server.trust.users import Users
 from tunnel.aio.carriers.carrier_server import CarrierServer
-from tunnel.aio.carriers.limits import LimitUse
 from tunnel.aio.identity.validity import Watched
 from tunnel.aio.operate.admin import Routes
 from tunnel.aio.operate.audit import AuditLog
 from tunnel.aio.operate.desired_state import Reloaded
 from tunnel.aio.process.command import VERSION
 from tunnel.aio.process.lifecycle import Stop
+from tunnel.aio.process.limit_use import LimitUse
 from tunnel.aio.process.logs import set_level
 from tunnel.aio.process.parts import Parts
 from tunnel.aio.process.supervised import keep_told
@@ -215,6 +215,7 @@ class CloudServer:
             enrollment,
             trust_domain=config.tunnel.trust_domain,
             limits=config.limits.carriers,
+            places=self._sightings.places,
         )
         if not beside_another:
             await self._listen_for_agents(self.carriers)
@@ -234,7 +235,8 @@ class CloudServer:
 
     def use_of_limits(self) -> list[LimitUse]:
         """Returns how much of each limit of `[limits]` is used now."""
-        return self.carriers.use_of_limits() if self.carriers is not None else []
+        parts = (self.carriers, self._enrollment, self.sessions, self._user_pace, self.front_ends)
+        return [use for part in parts if part is not None for use in part.use_of_limits()]
 
     def users_near_end(self) -> list[Watched]:
         """Returns certificates of users whose end is near: from the records, or as they were presented."""

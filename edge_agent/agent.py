@@ -29,6 +29,7 @@ from tunnel.aio.exits.policy import Policy
 from tunnel.aio.identity.tls_material import ClientTls
 from tunnel.aio.operate.audit import Audit
 from tunnel.aio.process.command import VERSION
+from tunnel.aio.process.limit_use import LimitUse, most
 from tunnel.aio.process.logs import set_level
 from tunnel.aio.process.parts import Part, Parts
 from tunnel.aio.process.sd_notify import notify
@@ -94,6 +95,7 @@ class Agent:
         self._metrics: _Open | None = None
         self._page = page
         self._tasks = TaskOwner("agent")
+        self._session_limits = config.limits.session
         self.memory = Budget(total_bytes=config.limits.stream_memory_bytes)
         """What windows, queues and kept packets of all streams may take together."""
         streams = RecordedStreams(self._acceptor, audit, self.traffic, self._records_itself)
@@ -105,7 +107,7 @@ class Agent:
                 acceptor=streams.accept,
                 describe=lambda: self.telling.for_hello(),  # noqa: PLW0108 - it is made of the links
                 version=VERSION,
-                limits=config.limits.session,
+                limits=self._session_limits,
                 memory=self.memory,
                 instance_id=os.urandom(SESSION_ID_BYTES),
             ),
@@ -127,6 +129,8 @@ class Agent:
         self.memory.total_bytes = new.limits.stream_memory_bytes
         if new.log.level != old.log.level:
             set_level(new.log.level)
+        for one in self._opened():
+            one.listener.limits = new.limits.client_limits
         host = self._host
         ended = self._apply_host(new)
         self._apply_kubelet(new)
@@ -165,6 +169,18 @@ class Agent:
         """Returns the names that streams may ask for."""
         return [*self._services(), *named_targets(self.config)]
 
+    def use_of_limits(self) -> list[LimitUse]:
+        """Returns how much of each limit of `[limits]` is used now."""
+        limits, session = self.config.limits, self.links.session
+        streams = session.core.peer_stream_count if session is not None else 0
+        clients = most(one.listener.connections for one in self._opened())
+        return [
+            LimitUse("stream_memory_bytes", self.memory.total_bytes, self.memory.used_bytes),
+            LimitUse("streams", self._session_limits.max_streams, streams),
+            LimitUse("clients", limits.clients, clients),
+            *(self._host.use_of_limits() if self._host is not None else ()),
+        ]
+
     # Internal
 
     def _describe(self) -> tunnel_pb2.Node:
@@ -188,7 +204,10 @@ class Agent:
             self.parts.forget(self._host_part)
             self._host_part = None
         host, settings = self._host, new.host.settings(new.state)
-        ended = host.apply(settings) if host is not None else 0
+        ended = 0
+        if host is not None:
+            host.limit(new.limits.kubelet)
+            ended = host.apply(settings)
         if not new.host.offered:
             self._host = None
             return ended
@@ -198,7 +217,7 @@ class Agent:
 
             unblock_signals_of_commands()
             dial = partial(self._acceptor.dialled, through=KUBELET)
-            host = self._host = HostKubelet(self.name, settings, self._audit, dial)
+            host = self._host = HostKubelet(self.name, settings, self._audit, dial, limits=new.limits.kubelet)
         if new.host.exec:
             self._host_part = self.parts.want("host.exec", host.find_accounts)
         return ended
@@ -254,7 +273,7 @@ class Agent:
             self._metrics = self._open("metrics", new.metrics.listen, self._page())
 
     def _open(self, name: str, address: str, handler: Handler) -> _Open:
-        listener = Listener(name, handler)
+        listener = Listener(name, handler, self.config.limits.client_limits)
         return _Open(listener, self.parts.want(name, partial(listener.listen_tcp, address)))
 
     async def _shut(self, opened: _Open) -> None:

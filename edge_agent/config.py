@@ -10,11 +10,13 @@ from typing import Literal
 
 from edge_agent.hostkubelet.command_pattern import CommandPattern
 from edge_agent.hostkubelet.exec_rules import ExecRule
+from edge_agent.hostkubelet.limits import KubeletLimits
 from edge_agent.hostkubelet.settings import HostSettings, RecordingSettings, SettingsError
 from edge_agent.identity.expiries import KubeletFiles
 from tunnel.aio.process.config import (
     AuditConfig,
     ByteCount,
+    Count,
     Fault,
     HostPort,
     LogConfig,
@@ -27,6 +29,7 @@ from tunnel.aio.process.config import (
     load_tolerant,
 )
 from tunnel.aio.sockets.http_proxy import NO_PROXY, ProxyUnusable, parse_proxy
+from tunnel.aio.sockets.listener import Limits as ClientLimits
 from tunnel.core.wire.audience import Audience
 from tunnel.core.wire.limits import MIB, Limits
 from tunnel.core.wire.names import AGENT_NAME_RULE, OLD_KUBELET, is_service_name
@@ -264,19 +267,50 @@ class MetricsConfig:
     """The address of the page, over plain HTTP; None: there is no page."""
 
 
+_KUBELET = KubeletLimits()
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LimitsConfig:
     """The `[limits]` section: what clients and servers may make the box hold."""
 
     stream_memory_bytes: ByteCount = ByteCount(64 * MIB)
     """The memory that windows, send queues and kept packets of all streams may take together."""
+    streams: Count = Count(Limits().max_streams)
+    """The streams that the server may have open to the box."""
+    clients: Count = Count(ClientLimits().connections)
+    """The connections at each `[[listen]]`, and at the page of metrics."""
+    commands: Count = Count(_KUBELET.commands)
+    """The commands that run at once."""
+    logs: Count = Count(_KUBELET.logs)
+    """The logs and recordings that are read at once."""
+    port_forwards: Count = Count(_KUBELET.port_forwards)
+    """The clients that forward ports at once."""
+    head_bytes: ByteCount = ByteCount(_KUBELET.head_bytes)
+    """The memory for heads of requests that are longer than usual, of all of them."""
     orphan_s: Seconds = Seconds(Limits().orphan_after_s)
     """Seconds after which a stream is reset whose user has gone and whose other end reads nothing."""
+
+    def faults(self) -> Iterable[Fault]:
+        """Yields each fault of the section."""
+        if self.streams > Limits().max_streams:
+            text = f"must be {Limits().max_streams} or less: queues of a session are made for so many"
+            yield Fault("limits.streams", text)
 
     @property
     def session(self) -> Limits:
         """Returns the limits of a session."""
-        return Limits(orphan_after_s=self.orphan_s)
+        return Limits(max_streams=self.streams, orphan_after_s=self.orphan_s)
+
+    @property
+    def client_limits(self) -> ClientLimits:
+        """Returns what clients may take of each listener."""
+        return ClientLimits(connections=self.clients)
+
+    @property
+    def kubelet(self) -> KubeletLimits:
+        """Returns the limits of the built-in kubelet."""
+        return KubeletLimits(self.commands, self.logs, self.port_forwards, self.head_bytes)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -304,6 +338,7 @@ class AgentConfig(Validated):
             yield Fault("cloud.servers", "must name at least one host:port to dial")
         yield from self.cloud.faults()
         yield from self.host.faults()
+        yield from self.limits.faults()
         if len(self.labels) > MAX_LABELS:
             yield Fault("labels", f"{len(self.labels)} are too many: a node shows {MAX_LABELS}")
         for name, value in self.labels.items():
@@ -343,7 +378,7 @@ def named_targets(config: AgentConfig) -> dict[str, TcpTarget]:
     }
 
 
-ONLY_AT_START = ("state", "audit", "limits.orphan_s", "log.format")
+ONLY_AT_START = ("state", "audit", "limits.orphan_s", "limits.streams", "log.format")
 """The settings that a running agent does not change."""
 NOTHING = AgentConfig()
 """The configuration that an agent matches before it begins: its start is the change from this to its file."""

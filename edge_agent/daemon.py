@@ -68,8 +68,12 @@ async def _main(path: Path, config: AgentConfig, host_faults: list[str], stop: S
     identity = Identity(config.state)
     try:
         name = identity.name()
+        identity.settle()
     except IdentityUnusable as error:
         _log.error("cannot start", code=error.fault.code, reason=str(error))
+        return EXIT_FAILED
+    except OSError as error:
+        _log.error("cannot start", code=IDENTITY_UNUSABLE.code, reason=f"{identity.folder}: {error.strerror}")
         return EXIT_FAILED
     audit = AuditLog(config.audit.destination, config.audit.on_failure)
 

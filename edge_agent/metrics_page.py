@@ -114,6 +114,13 @@ class _Figures(Collector):
         for name, left in status.days_left().items():
             days.add_metric([name], left)
         yield days
+        uses = self._agent.use_of_limits()
+        limits = _labelled_gauge("limit", "Of [limits].", "limit")
+        used = _labelled_gauge("limit_used", "What of it is used.", "limit")
+        for one in uses:
+            limits.add_metric([one.name], one.limit)
+            used.add_metric([one.name], one.used)
+        yield from (limits, used)
 
 
 def _gauge(name: str, about: str, value: float) -> GaugeMetricFamily:

@@ -53,3 +53,26 @@ def test_what_is_left_out_is_said_with_its_reason() -> None:
     rows = re.findall(r"^\| (?!what|---)(.+?) \| (.+) \|$", LEFT_OUT, re.MULTILINE)
     assert len(rows) >= 5
     assert "a second person's approval" in [what for what, _ in rows]
+
+
+ATTACKS = TOP / "tests" / "attacks"
+ROWS = [row for row in (ATTACKS / "README.md").read_text().splitlines() if re.match(r"\| (?!what|\|)[^-]", row)]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.partition("`")[0].strip("| ")[:60])
+def test_each_attack_has_a_test_that_is_there(row: str) -> None:
+    named = NAMED.findall(row)
+    assert len(named) == row.count("::") >= 1
+    assert [f"{path}::{name}" for path, name in named if name not in known_in(path)] == []
+
+
+def test_each_test_of_an_attack_is_in_a_table() -> None:
+    told = {name for row in ROWS for name in NAMED.findall(row)}
+    there = {
+        (f"tests/attacks/{path.name}", name)
+        for path in ATTACKS.glob("test_*.py")
+        for name in known_in(f"tests/attacks/{path.name}")
+        if name.startswith("test_")
+    }
+    assert there - told == set()
+    assert [int(row[2:4]) for row in ROWS if row[2:4].strip().isdigit()] == list(range(1, 23))

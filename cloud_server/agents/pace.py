@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+from tunnel.aio.process.limit_use import LimitUse, most
 from tunnel.core.path.allowance import Allowance
 from tunnel.core.path.rate import Rate, TokenBuckets
 from tunnel.core.wire.errors import Code, SessionRefused
@@ -51,6 +52,12 @@ class AgentPace:
         self._limits = replace(self._limits, opens_per_s=opens.per_s, opens_burst=opens.at_once)
         for allowance in self._allowances.values():
             allowance.opens.change(*opens)
+
+    def use_of_limits(self, now: float) -> Iterator[LimitUse]:
+        """Yields how much is spent of what an agent may do at once."""
+        opens = most(one.opens.spent(now) for one in self._allowances.values())
+        yield LimitUse("agent_opens_at_once", self._limits.opens_burst, opens)
+        yield LimitUse("links_at_once", self._links.burst, self._links.most_spent(now))
 
     async def link(self, name: str, now: float) -> None:
         """Waits until it is an agent's turn to have another link.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from functools import partial
 from typing import Protocol
@@ -20,6 +20,7 @@ from cloud_server.agents.refusals import Refusals
 from protos import tunnel_pb2
 from tunnel.aio.carriers.carrier import Carrier, CarrierLost
 from tunnel.aio.process.clock import MONOTONIC, Clock
+from tunnel.aio.process.limit_use import LimitUse, most
 from tunnel.aio.sessions.incoming import Acceptor
 from tunnel.aio.sessions.session import TunnelSession
 from tunnel.core import events as ev
@@ -114,6 +115,15 @@ class AgentSessions:
     def refused(self) -> Counter[str]:
         """Returns how many agents were turned away so far, by the code of the cause."""
         return self._refusals.counts
+
+    def use_of_limits(self) -> Iterator[LimitUse]:
+        """Yields how much is used of what agents may open towards the cloud, and of the memory of streams."""
+        cores = [session.core for session in self._directory.sessions()]
+        yield LimitUse("agent_streams", self._limits.max_streams, most(one.peer_stream_count for one in cores))
+        used = most(one.memory_bytes for one in cores)
+        yield LimitUse("agent_stream_memory_bytes", self._limits.session_budget_bytes, used)
+        yield LimitUse("stream_memory_bytes", self.memory.total_bytes, self.memory.used_bytes)
+        yield from self._pace.use_of_limits(self._clock())
 
     def drain(self, refusal: SessionRefused) -> None:
         """Refuses all new sessions from now on with `refusal`; sessions that run may still be resumed."""

@@ -35,6 +35,7 @@ HEAD_TIMEOUT_S = 9.0
 answer comes before that.
 """
 MAX_HEAD_BYTES = 16 * 1024
+"""The longest head of a request: a line, and a credential, which is an ID token of some kilobytes at the most."""
 TAKEN_S = 0.05
 """Seconds that a target's first bytes wait at most for the client to have read our 200."""
 CLOSE_POLL_S = 0.1

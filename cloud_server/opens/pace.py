@@ -7,8 +7,10 @@ own. Agents are held to theirs by their sessions, before anything of an open is 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 
 from cloud_server.trust.caller import Caller
+from tunnel.aio.process.limit_use import LimitUse
 from tunnel.core.path.rate import Rate, TokenBuckets
 from tunnel.core.wire.errors import Code, OpenRefused
 from tunnel.core.wire.faults import OPENS_TOO_FAST
@@ -31,6 +33,11 @@ class OpenPace:
     def use(self, opens: Rate) -> None:
         """Holds users to another rate from now on. What they used counts on."""
         self._users.change(*opens)
+
+    def use_of_limits(self) -> Iterator[LimitUse]:
+        """Yields how much is spent of what a user may open at once."""
+        now_s = asyncio.get_running_loop().time()
+        yield LimitUse("user_opens_at_once", self._users.burst, self._users.most_spent(now_s))
 
     async def turn(self, caller: Caller, deadline_s: float) -> None:
         """Waits until it is this caller's turn to open something, for MAX_WAIT_S and half of `deadline_s` at most.

@@ -20,8 +20,8 @@ from prometheus_client.registry import Collector
 from cloud_server.agents.agents import Agents, AgentView
 from cloud_server.frontends.logins import RefusedLogins
 from cloud_server.opens.live import LiveOpens
-from tunnel.aio.carriers.limits import LimitUse
 from tunnel.aio.operate.audit import AuditLog
+from tunnel.aio.process.limit_use import LimitUse
 from tunnel.aio.sockets.handshake_fault import Cause
 from tunnel.core.streams.budget import Budget
 from tunnel.core.wire.errors import Code

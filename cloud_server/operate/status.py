@@ -11,9 +11,9 @@ from typing import Any, Protocol
 
 from cloud_server.operate.agent_book import Tally
 from cloud_server.trust.user_administration import Access
-from tunnel.aio.carriers.limits import LimitUse
 from tunnel.aio.identity.validity import Standing, Watched
 from tunnel.aio.operate.audit import AuditLog
+from tunnel.aio.process.limit_use import LimitUse
 from tunnel.aio.process.parts import Parts
 from tunnel.core.wire import faults
 from tunnel.core.wire.faults import Fault

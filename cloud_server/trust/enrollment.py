@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -24,6 +24,7 @@ from tunnel.aio.carriers.carrier_errors import EnrollmentRefused
 from tunnel.aio.identity.certificate import read_certificate
 from tunnel.aio.identity.peer_identity import Presented
 from tunnel.aio.operate.audit import Audit
+from tunnel.aio.process.limit_use import LimitUse
 from tunnel.core.path.rate import Rate, TokenBuckets
 from tunnel.core.wire.errors import SessionRefused, TunnelError
 from tunnel.core.wire.faults import (
@@ -92,6 +93,19 @@ class Enrollment:
         self._renewals.change(*renewals)
         self._joins.change(*joins)
 
+    def boxes_left(self, uri: str) -> int:
+        """Returns how many boxes may still join with the join certificate of this name; 0 for one that is of no use."""
+        try:
+            return self._tokens.look(_token_id(uri)).value.left
+        except (TokenRefused, TokenUnreadable):  # whoever shows it is told so in the answer to their request
+            return 0
+
+    def use_of_limits(self) -> Iterator[LimitUse]:
+        """Yields how much is spent of what an agent, or a token, may ask for at once."""
+        now = asyncio.get_running_loop().time()
+        for name, buckets in (("renewals_at_once", self._renewals), ("joins_at_once", self._joins)):
+            yield LimitUse(name, buckets.burst, buckets.most_spent(now))
+
     async def join(self, peer: Presented, request: tunnel_pb2.JoinRequest) -> tunnel_pb2.JoinResponse:
         """Trade a token for a certificate; a token for a name that is taken gives the name to the new key.
 
@@ -102,7 +116,7 @@ class Enrollment:
         Raises:
             EnrollmentRefused: the text tells the box's owner what to do; also when the token is shown too often.
         """
-        token_id = peer.uri.rpartition("/")[2]
+        token_id = _token_id(peer.uri)
         try:
             token = self._tokens.look(token_id)
             node = await self._node(token, request.kubernetes_token)
@@ -346,6 +360,10 @@ class _Given:
             taken=False,
             next_spki_sha256=self.csr_spki.hex() if self.csr_spki != self.peer_spki else "",
         )
+
+
+def _token_id(uri: str) -> str:
+    return uri.rpartition("/")[2]
 
 
 def _retry_after_s(refused: FaultError | TunnelError) -> float:

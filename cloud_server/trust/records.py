@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -102,6 +103,11 @@ class JoinTokenRecord:
     kubernetes: bool = False
     """Whether it is worth nothing without a node's token of Kubernetes. It gives that node's name, to any number of
     nodes."""
+
+    @property
+    def left(self) -> int:
+        """Returns how many boxes may still join with it."""
+        return sys.maxsize if self.kubernetes else max(0, self.count - len(self.names))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import ssl
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from cloud_server.trust.hosts import HOSTS_FILE, HostsMissing, names_for, read_hosts
 from cloud_server.trust.state_files import CA_FILE, SERVER_FILE, SERVER_KEY_FILE
-from tunnel.aio.identity.certificate import Certificate, CertificateUnreadable, read_pem
+from tunnel.aio.identity.certificate import Certificate, CertificateUnreadable, read_own, read_pem
 from tunnel.aio.process.files import PUBLIC, SECRET, NewFile, write_atomic, write_together
 
 if TYPE_CHECKING:  # it brings the X.509 library
@@ -47,7 +48,7 @@ def due(state: Path, now: datetime | None = None, *, folder: Path | None = None)
         return files if (state / SERVER_FILE).exists() else [*files, SERVER_FILE]
     moved = server.issuer_der in {one.subject_der for one in beside}
     ours = moved or server.issuer_der == authority.subject_der
-    if moved or (ours and (is_old(server, now) or _is_for_others(server, folder))):
+    if moved or (ours and (is_old(server, now) or _is_for_others(server, folder) or _has_no_key(state))):
         files.append(SERVER_FILE)
     return files
 
@@ -161,3 +162,16 @@ def _is_for_others(server: Certificate, state: Path) -> bool:
         return server.hosts != set(names_for(read_hosts(state)))
     except HostsMissing:
         return False
+
+
+def _has_no_key(state: Path) -> bool:
+    """Returns whether the server's key is gone, or belongs to another certificate: of the two, whose renames are two
+    steps, only one was written when the machine lost its power.
+    """
+    try:
+        read_own((state / SERVER_FILE).read_bytes(), (state / SERVER_KEY_FILE).read_bytes())
+    except (FileNotFoundError, ssl.SSLError):
+        return True
+    except (OSError, CertificateUnreadable):
+        return False
+    return False

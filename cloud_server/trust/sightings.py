@@ -10,6 +10,7 @@ import structlog
 
 from cloud_server.trust.records import SIGHTINGS, Sighting
 from cloud_server.trust.store import Change, Record, Store, StoreUnavailable, value_of
+from tunnel.aio.carriers.places import Places
 
 WRITE_EVERY_S = 60.0
 """Seconds between two writes, which is what a killed server loses. A database of 5,000 boxes that come back at once is
@@ -27,6 +28,11 @@ class Sightings:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._unwritten: dict[str, Sighting] = {}
+        self.places = Places()
+        """How many agents were seen last at each address."""
+        for record in store.list(SIGHTINGS):
+            if (known := value_of(record)) is not None:
+                self.places.moved("", known.address)
         store.watch(SIGHTINGS, self._changed)
 
     def get(self, name: str) -> Sighting | None:
@@ -44,6 +50,7 @@ class Sightings:
             came: when its link began; None when it is about something else.
         """
         before = self.get(name)
+        self.places.moved(before.address if before is not None else "", address)
         self._unwritten[name] = Sighting(
             last_seen=datetime.now(UTC),
             address=address,
@@ -88,6 +95,7 @@ class Sightings:
 
     # Internal
 
-    def _changed(self, name: str, _before: Record[Sighting] | None, after: Record[Sighting] | None) -> None:
+    def _changed(self, name: str, before: Record[Sighting] | None, after: Record[Sighting] | None) -> None:
         if after is None:  # the agent was forgotten: so is what was still to be written of it
-            self._unwritten.pop(name, None)
+            known = self._unwritten.pop(name, None) or value_of(before)
+            self.places.moved(known.address if known is not None else "", "")

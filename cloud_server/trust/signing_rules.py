@@ -18,7 +18,7 @@ from cloud_server.trust.names import is_user_name
 from cloud_server.trust.tokens import GRACE
 from cloud_server.trust.user_administration import MAX_LIFE
 from tunnel.aio.identity.spiffe import IdentityUnclear, only_uri, split_uri
-from tunnel.core.path.rate import TokenBuckets
+from tunnel.core.path.rate import Rate, TokenBuckets
 from tunnel.core.wire.faults import SIGNING_DENIED, FaultError
 from tunnel.core.wire.globs import matches
 from tunnel.core.wire.names import is_agent_name, is_agent_pattern
@@ -31,14 +31,6 @@ class SigningDenied(FaultError):
     """The rules do not let this be signed; the text is for the operator."""
 
     default_fault = SIGNING_DENIED
-
-
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """How often something is signed: `per_s` for long, and `burst` at once."""
-
-    per_s: float
-    burst: int
 
 
 AGENTS = Rate(10.0, 2000)
@@ -57,10 +49,10 @@ class Pace:
     def __init__(self) -> None:
         """Starts with all rates unused."""
         self._kinds = {
-            kind: TokenBuckets(rate.per_s, rate.burst)
+            kind: TokenBuckets(*rate)
             for kind, rate in (("agent", AGENTS), ("user", USERS), ("join", JOINS), ("server", SERVERS))
         }
-        self._agents = TokenBuckets(EACH_AGENT.per_s, EACH_AGENT.burst)
+        self._agents = TokenBuckets(*EACH_AGENT)
 
     def keep(self, kind: str, name: str, now_s: float) -> None:
         """Counts one certificate. `now_s` is the time of a clock that only goes forward.

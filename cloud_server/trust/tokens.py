@@ -120,7 +120,7 @@ class JoinTokens:
         if not isinstance(found, Good):
             raise TokenUnreadable(f"what is kept of the join token {token_id} cannot be read: {found.reason}")
         record = found.value
-        if not record.kubernetes and record.used is not None and len(record.names) >= record.count:
+        if record.used is not None and not record.left:
             raise TokenRefused(USED, TOKEN_USED)
         now = datetime.now(UTC)
         if now >= record.expires:

@@ -24,9 +24,7 @@ def main() -> None:
     with socket.socket(socket.AF_UNIX) as connection:
         try:
             connection.connect(path)
-            rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0, 1, 2]))
-            connection.sendmsg([len(request).to_bytes(4, "big")], [rights])
-            connection.sendall(request)
+            _ask(connection, request)
         except OSError as error:
             _fail(f"commands are run by {path}, which cannot be asked: {error.strerror}")
         signal.signal(signal.SIGHUP, lambda _number, _frame: connection.sendall(b"H"))
@@ -47,6 +45,18 @@ def main() -> None:
     if "refused" in said:
         _fail(said["refused"])
     sys.exit(said["exit"])
+
+
+def _ask(connection: socket.socket, request: bytes) -> None:
+    """Sends a request and hands over the pipes or the terminal, as far as the service takes it: whom it refuses at
+    sight has the answer already, and nobody reads the rest.
+    """
+    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0, 1, 2]))
+    try:
+        connection.sendmsg([len(request).to_bytes(4, "big")], [rights])
+        connection.sendall(request)
+    except (BrokenPipeError, ConnectionResetError):
+        return
 
 
 def _fail(text: str) -> None:

@@ -18,6 +18,7 @@ from edge_agent.hostkubelet.channels import ChannelSocket, negotiate
 from edge_agent.hostkubelet.container_states import unusable
 from edge_agent.hostkubelet.exec_request import ExecRequest, begin_recording, command_of
 from edge_agent.hostkubelet.exec_session import ExecSession
+from edge_agent.hostkubelet.limits import KubeletLimits
 from edge_agent.hostkubelet.log_options import parse_log_options
 from edge_agent.hostkubelet.log_request import ClientGone, LogBroken, send_log
 from edge_agent.hostkubelet.offer import Offer
@@ -35,6 +36,7 @@ from edge_agent.hostkubelet.usage import Usage
 from tunnel.aio.exits.served import Served
 from tunnel.aio.operate.audit import Audit
 from tunnel.aio.process.blocking import NotAnswering
+from tunnel.aio.process.limit_use import LimitUse
 from tunnel.aio.process.parts import PartFailed
 from tunnel.aio.sessions.stream import Stream
 from tunnel.aio.sockets.duplex import Duplex
@@ -53,15 +55,7 @@ from tunnel.core.wire.faults import (
 from tunnel.core.wire.principal import Principal
 from tunnel.kubeapi.spdy import SpdyError
 
-MAX_EXECS = 128
-"""The most commands at once: each may hold 0.5 MiB here and a process group on the box."""
-MAX_LOGS = 128
-"""The most logs that are read at once: each may hold 0.2 MiB here and, for a unit, a journalctl."""
-MAX_FORWARDS = 32
-"""The most clients that forward ports at once; port_forward.py says what each may hold."""
-LONG_HEADS_BYTES = 4 * 1024 * 1024
-"""The bytes that the heads of requests may take that are longer than usual, all together: a command may be 1 MiB
-long."""
+AGAIN = "try again when some have ended"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +79,7 @@ class HostKubelet:
         audit: Audit,
         dial: Dial | None = None,
         *,
+        limits: KubeletLimits = KubeletLimits(),  # noqa: B008  # immutable
         journalctl: str = "journalctl",
         systemctl: str = "systemctl",
     ) -> None:
@@ -96,6 +91,7 @@ class HostKubelet:
             audit: takes a record of each command and log.
             dial: connects to a port of this box where and as long as its policy allows that; None: no port is
                 forwarded.
+            limits: what clients may have at once.
             journalctl: program that reads the journal.
             systemctl: program that knows the units' states.
 
@@ -105,7 +101,8 @@ class HostKubelet:
         self._name = agent_name
         self._audit = audit
         self._programs = journalctl, systemctl
-        self._long_heads = Budget(total_bytes=LONG_HEADS_BYTES)
+        self.limits = limits
+        self._long_heads = Budget(total_bytes=limits.head_bytes)
         self._running = Running()
         self._usage = Usage()
         self._since = datetime.now(UTC)
@@ -118,6 +115,18 @@ class HostKubelet:
         self._forwards = 0
         self._open_logs = 0
         self._closing = False
+
+    def limit(self, limits: KubeletLimits) -> None:
+        """Lets clients have so much from now on; what runs goes on."""
+        self.limits, self._long_heads.total_bytes = limits, limits.head_bytes
+
+    def use_of_limits(self) -> Iterator[LimitUse]:
+        """Yields how much of each limit is used."""
+        limits = self.limits
+        yield LimitUse("commands", limits.commands, self._execs)
+        yield LimitUse("logs", limits.logs, self._open_logs)
+        yield LimitUse("port_forwards", limits.port_forwards, self._forwards)
+        yield LimitUse("head_bytes", limits.head_bytes, self._long_heads.used_bytes)
 
     def apply(self, settings: HostSettings) -> int:
         """Offers something else from now on, on connections that are open too.
@@ -322,10 +331,10 @@ class HostKubelet:
             record.bytes_out += count
 
         options = parse_log_options(call.request.query, datetime.now(UTC))
-        if self._open_logs >= MAX_LOGS:
+        if self._open_logs >= self.limits.logs:
             raise KubeletError(
                 429,
-                f"{MAX_LOGS} logs of this box are being read already: try again when some have ended",
+                f"{self.limits.logs} logs of this box are being read already: {AGAIN}",
                 TOO_MANY_COMMANDS,
             )
         self._open_logs += 1
@@ -349,9 +358,11 @@ class HostKubelet:
             )
         wanted = ExecRequest.read(call.request)
         account = record.account = self._offer.rules.account_for(call.principal, wanted.argv, wanted.terms.accounts)
-        if self._execs >= MAX_EXECS:
+        if self._execs >= self.limits.commands:
             raise KubeletError(
-                429, f"{MAX_EXECS} commands run on this box already: try again when some have ended", TOO_MANY_COMMANDS
+                429,
+                f"{self.limits.commands} commands run on this box already: try again when some have ended",
+                TOO_MANY_COMMANDS,
             )
         headers = negotiate(call.request)
         self._execs += 1
@@ -382,9 +393,11 @@ class HostKubelet:
             if not number:
                 await send_list(call.connection, self._recordings, record.begin)
                 return
-            if self._open_logs >= MAX_LOGS:
+            if self._open_logs >= self.limits.logs:
                 raise KubeletError(
-                    429, f"{MAX_LOGS} logs of this box are being read already: try again later", TOO_MANY_COMMANDS
+                    429,
+                    f"{self.limits.logs} logs of this box are being read already: try again later",
+                    TOO_MANY_COMMANDS,
                 )
             self._open_logs += 1
             try:
@@ -397,9 +410,11 @@ class HostKubelet:
         if self._dial is None:
             raise KubeletError(403, "this box forwards no ports", NOT_ALLOWED_BY_BOX)
         headers, transport = negotiate_forward(call.request)
-        if self._forwards >= MAX_FORWARDS:
+        if self._forwards >= self.limits.port_forwards:
             raise KubeletError(
-                429, f"{MAX_FORWARDS} clients forward ports of this box already: try again later", TOO_MANY_COMMANDS
+                429,
+                f"{self.limits.port_forwards} clients forward ports of this box already: try again later",
+                TOO_MANY_COMMANDS,
             )
         self._forwards += 1
         try:

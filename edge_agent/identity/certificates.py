@@ -10,12 +10,12 @@ from edge_agent.identity.authorities import is_of_one, strange
 from edge_agent.identity.identity import Identity, IdentityUnusable
 from edge_agent.identity.turn import Turn
 from protos import tunnel_pb2
-from tunnel.aio.identity.certificate import as_pem, pem_blocks, read_own
+from tunnel.aio.identity.certificate import as_pem, pem_blocks
 from tunnel.aio.identity.keys import new_key
 from tunnel.aio.identity.openssl import check_material
 from tunnel.aio.identity.peer_identity import PeerIdentity, identify_certificate
 from tunnel.aio.identity.spiffe import IdentityUnclear
-from tunnel.aio.process.files import PUBLIC, SECRET, NewFile, sync_folder, write_together
+from tunnel.aio.process.files import PUBLIC, SECRET, NewFile, write_together
 from tunnel.core.wire.faults import ANSWER_REFUSED, PEER_ROLE_REFUSED, FaultError
 from tunnel.core.wire.names import is_agent_name
 
@@ -134,21 +134,12 @@ def next_key(identity: Identity) -> bytes:
         return key_pem
 
 
-def fits(certificate_path: Path, key_pem: bytes) -> bool:
-    """Returns whether a certificate of the box belongs to a key. Blocking."""
-    try:
-        read_own(certificate_path.read_bytes(), key_pem)
-    except (OSError, ValueError):
-        return False
-    return True
-
-
 def replace(identity: Identity, answer: Answer, key_pem: bytes | None = None) -> None:
     """Replaces the certificate of the box by a new one. Blocking.
 
-    It is for the key that the box has, for its next one, or after a join for `key_pem`. The number of the renewal is on
-    the disk before the certificate is used: the server takes that for the end of it. A next key moves last: `settle`
-    does so after a crash in between.
+    It is for the key that the box has, for its next one, or after a join for `key_pem`, which is the next one then. The
+    number of the renewal is on the disk before the certificate is used: the server takes that for the end of it. A next
+    key moves last, so that the box always has the key of its certificate: `Identity.settle` moves it after a crash.
 
     Raises:
         OSError: the folder cannot be written; nothing was changed.
@@ -161,25 +152,9 @@ def replace(identity: Identity, answer: Answer, key_pem: bytes | None = None) ->
     if answer.recovery_pem:
         files.insert(2, NewFile(identity.recovery_path, answer.recovery_pem, PUBLIC))
     if key_pem is not None:
-        files.insert(0, NewFile(identity.key_path, key_pem, SECRET))
-        identity.next_key_path.unlink(missing_ok=True)  # of the identity before
+        files.insert(0, NewFile(identity.next_key_path, key_pem, SECRET))
     write_together(files)
-    settle(identity)
-
-
-def settle(identity: Identity) -> None:
-    """Gives the box its next key when its certificate belongs to that key. Blocking.
-
-    Raises:
-        OSError: the folder cannot be written.
-    """
-    try:
-        key_pem = identity.next_key_path.read_bytes()
-    except FileNotFoundError:
-        return
-    if fits(identity.certificate_path, key_pem):
-        identity.next_key_path.replace(identity.key_path)
-        sync_folder(identity.folder)
+    identity.settle()
 
 
 # Internal

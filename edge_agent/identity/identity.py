@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from tunnel.aio.identity.certificate import Certificate, read_own
 from tunnel.aio.identity.spiffe import IdentityUnclear, only_uri, split_uri
 from tunnel.aio.identity.tls_material import ClientTls
+from tunnel.aio.process.files import sync_folder
 from tunnel.core.wire.faults import IDENTITY_MISSING, IDENTITY_UNUSABLE, PEER_ROLE_REFUSED, FaultError
 from tunnel.core.wire.names import is_agent_name
 
@@ -67,13 +69,16 @@ class Identity:
         return ClientTls(certificate=self.certificate_path, key=self.key_path, ca=self.ca_path)
 
     def certificate(self) -> Certificate:
-        """Reads the box's certificate.
+        """Reads the box's certificate. It may belong to the next key already; see `settle`.
 
         Raises:
             IdentityUnusable: there is none, it cannot be read, or it does not fit the key.
         """
         try:
-            return read_own(self.certificate_path.read_bytes(), self.key_path.read_bytes())
+            data = self.certificate_path.read_bytes()
+            with suppress(FileNotFoundError, ssl.SSLError):
+                return read_own(data, self.next_key_path.read_bytes())
+            return read_own(data, self.key_path.read_bytes())
         except FileNotFoundError as error:
             raise IdentityUnusable(
                 f"{error.filename} does not exist: run edge-agent join first", IDENTITY_MISSING
@@ -101,6 +106,27 @@ class Identity:
         except IdentityUnclear as error:
             raise IdentityUnusable(f"{self.certificate_path}: {error}") from error
         return name
+
+    def fits(self, certificate_path: Path, key_pem: bytes) -> bool:
+        """Returns whether one of the box's certificates belongs to a key. Blocking."""
+        try:
+            read_own(certificate_path.read_bytes(), key_pem)
+        except (OSError, ValueError):
+            return False
+        return True
+
+    def settle(self) -> None:
+        """Gives the box its next key when its certificate belongs to that key. Blocking.
+
+        It is the last step of a new certificate, which a crash may have left undone.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        with suppress(FileNotFoundError):  # there is none; or another process was quicker
+            if self.fits(self.certificate_path, self.next_key_path.read_bytes()):
+                self.next_key_path.replace(self.key_path)
+                sync_folder(self.folder)
 
     def renewal_due(self) -> datetime:
         """Returns when a fresh certificate should be asked for.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,9 +24,11 @@ from tunnel.aio.identity.validity import clock_says, date
 from tunnel.aio.process.config import ServerAddress
 from tunnel.aio.process.files import PUBLIC, SECRET, check_writable, make_folder, write_atomic
 from tunnel.aio.sockets.http_proxy import HttpProxy, ProxyUnusable
-from tunnel.core.wire.faults import NOT_A_LONGLINE_SERVER, STATE_NOT_WRITABLE, FaultError
+from tunnel.core.wire.faults import NOT_A_LONGLINE_SERVER, STATE_NOT_WRITABLE, TOO_MANY_CLIENTS, FaultError
 
 TIMEOUT_S = 20.0
+ASK_FOR_S = 60.0
+"""For how many seconds the box asks again when too many join at once: the server answers thousands of boxes in that."""
 
 _CONFIG = """\
 # What this box's edge-agent does. Check a change with: edge-agent check --config FILE
@@ -112,7 +115,7 @@ async def join(
         csr_der=csr_der, version=version, agent_name=name, kubernetes_token=kubernetes_token
     )
     try:
-        response = await call_join(server, tls, request, options)
+        response = await _ask(server, tls, request, options)
         answer = await asyncio.to_thread(check_answer, response, key_pem, token.ca_pem)
     except EnrollmentRefused as refused:
         text = "; ".join(filter(None, [f"{server} refused: {refused}", _clock_fault(seen)]))
@@ -125,6 +128,27 @@ async def join(
         raise JoinFailed(f"{server} gave an answer that cannot be used: {error}", NOT_A_LONGLINE_SERVER) from error
     joined = await asyncio.to_thread(_keep, server, folder, key_pem, answer, used)
     return replace(joined, clock_fault=_clock_fault(seen))
+
+
+async def _ask(
+    server: ServerAddress, tls: ClientTls, request: tunnel_pb2.JoinRequest, options: DialOptions
+) -> tunnel_pb2.JoinResponse:
+    """Returns the server's answer, and asks again while others that join at this moment are too many.
+
+    Raises:
+        EnrollmentRefused: the server said no.
+        CarrierLost: the server could not be asked.
+    """
+    clock = asyncio.get_running_loop().time
+    until_s = clock() + ASK_FOR_S
+    while True:
+        try:
+            return await call_join(server, tls, request, options)
+        except EnrollmentRefused as refused:
+            pause_s = refused.retry_after_s * random.uniform(1.0, 2.0)  # noqa: S311
+            if refused.fault is not TOO_MANY_CLIENTS or clock() + pause_s > until_s:
+                raise
+        await asyncio.sleep(pause_s)
 
 
 def _clock_fault(seen: list[timedelta]) -> str | None:

@@ -144,9 +144,7 @@ class Renewals:
         Raises:
             IdentityUnusable, OSError: the files on the disk cannot be used.
         """
-        from edge_agent.identity.certificates import settle
-
-        settle(self._identity)  # as after a crash
+        self._identity.settle()  # as after a crash
         left_s = (self._identity.renewal_due() - datetime.now(UTC)).total_seconds()
         life = self._key_life()
         old = False
@@ -188,14 +186,14 @@ class Renewals:
         """Asks with the recovery certificate, for the key that it belongs to. After a crash
         that may be the next key.
         """
-        from edge_agent.identity.certificates import fits, load_key
+        from edge_agent.identity.certificates import load_key
         from edge_agent.identity.turn import begin
         from tunnel.aio.carriers.enrollment import call_recover
         from tunnel.aio.identity.keys import request_for
 
         identity = self._identity
         path, key = identity.key_path, await asyncio.to_thread(load_key, identity.key_path)
-        if not await asyncio.to_thread(fits, identity.recovery_path, key):
+        if not await asyncio.to_thread(identity.fits, identity.recovery_path, key):
             path = identity.next_key_path
             key = await asyncio.to_thread(load_key, path)
         request = tunnel_pb2.RenewRequest(csr_der=await asyncio.to_thread(request_for, key))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from tunnel.aio.process.limit_use import in_words
+
 Json = dict[str, Any]
 EXIT_CODES = {"good": 0, "warning": 1, "bad": 2}
 """The exit code of the command, by verdict."""
@@ -25,6 +27,8 @@ def lines(status: Json) -> Iterator[str]:
     yield f"session   {status['session'] or 'none'}{rtt}, {streams} streams{f' ({kinds})' if kinds else ''}"
     for part in status["parts"]:
         yield f"part      {part['name']}: {'up' if part['up'] else part['fault'] or 'being brought up'}"
+    for line in in_words(status["limits"]):
+        yield f"limit     {line}"
     for certificate in status["certificates"]:
         remedy = f"; {certificate['remedy']}" if certificate["remedy"] else ""
         yield f"expires   {certificate['name']}: in {certificate['days_left']:.1f} days{remedy}"

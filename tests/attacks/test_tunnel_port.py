@@ -16,6 +16,7 @@ from tests.support.tunnel import exchange, wait_until
 from tests.support.waits import sooner_than
 from tunnel.aio.carriers.limits import CarrierLimits
 from tunnel.aio.carriers.methods import JOIN, RENEW
+from tunnel.aio.carriers.waiting import ABOVE_LIMIT, TOO_LATE
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -113,13 +114,15 @@ def test_connections_that_begin_a_handshake(made: Cluster, echo: Target) -> None
 
 def test_connections_with_a_good_certificate_and_no_call(made: Cluster, echo: Target) -> None:
     context, address = stolen_context(made.boxes[BOX].state), (made.host, made.tunnel_port)
-    growth = Growth(made.server.pid)
+    growth, seen = Growth(made.server.pid), len(made.server.log_text())
     strangers = accepted(lambda _number: handshaken(address, context), IDLE)
     assert len(strangers) > PER_ADDRESS
     growth.look()
     wait_until(lambda: at_port(made) <= 1 + PER_ADDRESS, "those above the limit to be cut", LONGEST_S)
     works(made, echo)
     wait_until(lambda: at_port(made) <= 1, "the rest to be cut", LONGEST_S)
+    for reason in (ABOVE_LIMIT, TOO_LATE):
+        made.server.wait_for_log(reason, LONGEST_S, after=seen)
     for one in strangers:
         one.close()
     assert growth.most_mb <= 20

@@ -38,6 +38,7 @@ def made() -> Iterator[Cluster]:
             {
                 "expose": [{"target": f"127.0.0.1:{port}", "name": "fountain", "agents": [MALLORY]}],
                 "metrics": {"listen": f"127.0.0.1:{METRICS}"},
+                "limits": {"agent_opens_at_once": 2 * STREAMS},
             }
         )
         one.start()

@@ -24,9 +24,10 @@ from cloud_server.frontends.fleet.pods import pod_of
 from protos import tunnel_pb2 as pb
 from tests.support.duplex_pair import duplex_pair
 from tests.support.fleet import START, box
+from tests.support.pki import Authority
 from tunnel.aio.carriers.carrier_errors import lost_from_status
 from tunnel.aio.carriers.enrollment import answer_join
-from tunnel.aio.identity.peer_identity import PeerIdentity
+from tunnel.aio.identity.peer_identity import PeerIdentity, Presented
 from tunnel.aio.process.config import LogConfig
 from tunnel.aio.process.logs import configure_logs
 from tunnel.aio.sockets.http1 import ClientConnection
@@ -41,6 +42,7 @@ EVIL = "x\x1b[2J\x1b]0;owned\x07\n\u202ey"
 """A screen that is wiped, a title that is set, a line that ends, and what is read from right to left."""
 SHOWN = "x????y"
 ID = b"i" * SESSION_ID_BYTES
+JOINING = "spiffe://longline/join/1"
 
 
 def _hello(node: pb.Node | None = None, version: str = "1") -> pb.Hello:
@@ -76,17 +78,23 @@ class _Handler:
 
     asked: pb.JoinRequest
 
-    async def join(self, _peer: str, request: pb.JoinRequest) -> pb.JoinResponse:
+    async def join(self, _peer: Presented, request: pb.JoinRequest) -> pb.JoinResponse:
         self.asked = request
         return pb.JoinResponse()
 
 
+class _Context:
+    """A call of a box that shows a join certificate."""
+
+    def auth_context(self) -> dict[str, list[bytes]]:
+        return {"x509_pem_cert": [Authority().issue(uris=[JOINING]).certificate_pem]}
+
+
 def _join(**fields: Any) -> pb.JoinRequest:
     handler = _Handler()
-    identity = PeerIdentity(uri="spiffe://longline/join/1", role="join", name="1", spki_sha256=b"", not_after=START)
-    asyncio.run(
-        answer_join(cast("Any", handler), identity, pb.JoinRequest(**fields).SerializeToString(), cast("Any", None))
-    )
+    identity = PeerIdentity(uri=JOINING, role="join", name="1", spki_sha256=b"", not_after=START)
+    raw = pb.JoinRequest(**fields).SerializeToString()
+    asyncio.run(answer_join(cast("Any", handler), identity, raw, cast("Any", _Context())))
     return handler.asked
 
 
@@ -125,6 +133,7 @@ NO_TEXTS = {
     "Open.service": "the same",
     "Open.agent": "the same",
     "TcpTarget.host": "the same",
+    "JoinRequest.kubernetes_token": "shown to the cluster's API and to nobody else",
     "JoinResponse.agent_name": "not read: a box has its name from its certificate",
 }
 

@@ -62,10 +62,11 @@ def test_a_kubeconfig_that_cannot_be_used_and_a_port_that_is_taken(tmp_path: Pat
     [
         (lambda state: None, None),
         (lambda state: (state / "ca.key").unlink(), "LL2007"),
-        (lambda state: (state / "server.key").write_text("rubbish"), "LL2006"),
+        (lambda state: (state / "server.crt").write_text("rubbish"), "LL2006"),
+        (lambda state: (state / "server.key").write_text("rubbish"), None),
         (lambda state: (state / "state.db").write_text("rubbish" * 1000), "LL2024"),
     ],
-    ids=["good", "no authority", "no key", "no database"],
+    ids=["good", "no authority", "no certificate", "no key, which a start makes", "no database"],
 )
 def test_what_a_start_would_refuse(tmp_path: Path, spoil: Callable[[Path], object], code: str | None) -> None:
     made = init_state(tmp_path / "s", ["127.0.0.1"])

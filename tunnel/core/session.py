@@ -201,6 +201,11 @@ class Session:
         return self._streams.get(stream_id)
 
     @property
+    def peer_stream_count(self) -> int:
+        """Returns how many streams have not ended that the peer opened."""
+        return self._streams.remote_count
+
+    @property
     def stream_count(self) -> int:
         """Returns how many streams have not ended, those that are still being opened included."""
         return len(self._streams)

@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from tunnel.aio.process.limit_use import in_words
 from tunnel.core.wire.faults import FAULTS
 from tunnel.core.wire.spoken import printable
 from tunnel.tool.answers import AGENTS
@@ -73,8 +74,7 @@ def status_text(status: Document) -> str:
     for part in status.get("parts") or ():
         if not part.get("up"):
             lines.append(f"down     {printable(str(part.get('name')))}: {printable(str(part.get('fault')))}")
-    for one in status.get("limits") or ():
-        lines.append(f"limit    {printable(str(one.get('name')))}: {one.get('used')} of {one.get('limit')}")
+    lines += [f"limit    {printable(line)}" for line in in_words(status.get("limits") or ())]
     for one in status.get("certificates") or ():
         lines.append(f"cert     {one.get('name')}: {_days(one.get('days_left'))} left, until {one.get('not_after')}")
     return "\n".join(map(printable, lines))

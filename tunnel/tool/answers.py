@@ -19,7 +19,7 @@ STATUS: Shape = {
     "policy": _FILE,
     "config": _FILE,
     "parts": [{}],
-    "limits": [{}],
+    "limits": [{"name": Needed(TEXT), "limit": Needed(NUMBER), "used": Needed(NUMBER)}],
     "certificates": [{"days_left": NUMBER}],
 }
 AGENT: Shape = {

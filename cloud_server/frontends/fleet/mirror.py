@@ -26,6 +26,7 @@ from cloud_server.frontends.fleet.pod_limits import MAX_LIST_BYTES, MAX_POD_BYTE
 from cloud_server.frontends.fleet.pod_listing import Listed, PodListing
 from cloud_server.frontends.fleet.pod_names import box_of, key_of, shown_name
 from cloud_server.frontends.fleet.pods import away, is_settled, offers_kubelet, sources_missing, stand_in
+from tunnel.aio.process.limit_use import LimitUse, most
 from tunnel.core.wire.faults import BUG, KUBELET_SILENT, PODS_INCOMPLETE
 from tunnel.kubeapi.listing import ListSplitter
 from tunnel.kubeapi.status import ApiError, Json
@@ -88,6 +89,8 @@ class _Known:
     fetching: asyncio.Task[None] | None = None
     held_bytes: int = 0
     """The memory that `pods` take."""
+    namespaces: int = 0
+    """How many namespaces `pods` are in."""
     incomplete: Json | None = None
     """The condition that tells which pods are not shown; None when all are."""
     told_s: float = float("-inf")
@@ -196,6 +199,14 @@ class Mirror:
         if task := self._start_fetch(known):
             await asyncio.wait({task}, timeout=FRESHEN_WAIT_S)
 
+    def use_of_limits(self) -> Iterator[LimitUse]:
+        """Yields how much of the limits of pods is used."""
+        limits, known = self.limits, self._known.values()
+        yield LimitUse("pods_per_box", limits.pods, most(len(one.pods or ()) for one in known))
+        yield LimitUse("pod_namespaces_per_box", limits.namespaces, most(one.namespaces for one in known))
+        yield LimitUse("pod_bytes_per_box", limits.box_bytes, most(one.held_bytes for one in known))
+        yield LimitUse("pod_bytes", limits.all_bytes, self._held_bytes)
+
     # Internal
 
     async def _follow(self) -> None:
@@ -253,7 +264,7 @@ class Mirror:
         for event in known.events:
             self._store.remove("events", event)
         self._held_bytes -= known.held_bytes
-        known.pods, known.held_bytes = [], 0
+        known.pods, known.held_bytes, known.namespaces = [], 0, 0
         self._publish_pods(known)
 
     def _publish(self, known: _Known) -> None:
@@ -373,6 +384,7 @@ class Mirror:
         """Keeps what the agent's kubelet listed, and notes what of it is not shown."""
         self._held_bytes += listed.held_bytes - known.held_bytes
         known.pods, known.held_bytes = listed.pods, listed.held_bytes
+        known.namespaces = len({key_of(pod)[0] for pod in listed.pods})
         before, known.incomplete = known.incomplete, listed.incomplete
         if listed.incomplete is None:
             return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 
@@ -30,6 +30,7 @@ from cloud_server.frontends.fleet.routes import ResourceRequest, parse
 from cloud_server.frontends.fleet.usage import UsageReader
 from cloud_server.frontends.fleet.watch_sinks import sink_for
 from cloud_server.frontends.http.exchange import Exchange
+from cloud_server.frontends.http.long_heads import HeadLimits
 from cloud_server.frontends.http.server import ALPN_PROTOCOLS, HttpServer
 from cloud_server.frontends.logins import RefusedLogins
 from cloud_server.opens.door import Door
@@ -38,6 +39,7 @@ from cloud_server.trust.authenticator import Authenticator, LoginRefused
 from cloud_server.trust.caller import Caller
 from tunnel.aio.operate.admin import PREFIX, Routes, answer
 from tunnel.aio.operate.audit import Audit
+from tunnel.aio.process.limit_use import LimitUse
 from tunnel.aio.sockets.conn import Conn
 from tunnel.aio.sockets.http1 import HttpError, Refusal, Request
 from tunnel.core.wire.errors import OpenRefused, StreamError
@@ -85,6 +87,7 @@ class FleetServer:
         clock: Callable[[], datetime] = wall_clock,
         admin: Routes | None = None,
         limits: PodLimits = PodLimits(),  # noqa: B008  # immutable
+        heads: HeadLimits = HeadLimits(),  # noqa: B008  # immutable
     ) -> None:
         """Makes a server that knows of no agent yet.
 
@@ -98,6 +101,7 @@ class FleetServer:
             clock: the wall clock; versions begin at its microseconds, so that a restarted server counts on upwards.
             admin: the calls about the server itself that users may make, beside the Kubernetes API; None for none.
             limits: what boxes may have of pods.
+            heads: what heads of requests may take.
         """
         self._admin = admin
         self._standing = door.standing
@@ -115,6 +119,7 @@ class FleetServer:
         self._watches: set[asyncio.Timeout] = set()
         self._draining = False
         self._http = HttpServer(self._serve, _refusal, authenticator.is_user)
+        self._http.heads.limit(heads)
 
     # Public
 
@@ -133,9 +138,18 @@ class FleetServer:
         """Serves a connection to its end."""
         await self._http.handle(conn)
 
-    def limit(self, limits: PodLimits) -> None:
-        """Holds boxes to other limits from now on: each when its pods are listed next."""
+    def limit(self, limits: PodLimits, heads: HeadLimits) -> None:
+        """Holds clients to other limits from now on, and boxes: each when its pods are listed next."""
         self._mirror.limits, self._store.history_bytes = limits, limits.history_bytes
+        self._http.heads.limit(heads)
+
+    def use_of_limits(self) -> Iterator[LimitUse]:
+        """Yields how much is used of what boxes and clients may have here."""
+        yield from self._mirror.use_of_limits()
+        yield LimitUse("fleet_history_bytes", self._store.history_bytes, self._store.history_held_bytes)
+        heads = self._http.heads
+        yield LimitUse("stranger_head_bytes", heads.strangers.total_bytes, heads.strangers.used_bytes)
+        yield LimitUse("user_head_bytes", heads.users.total_bytes, heads.users.used_bytes)
 
     def drain(self) -> None:
         """Asks clients to make their next requests on other connections, and ends their watches.

@@ -27,6 +27,7 @@ ALL_TIMEOUT_S = 10.0
 """Seconds that all boxes that somebody asks for may take together; what has not come by then is left out."""
 PARALLEL = 64
 MAX_SUMMARY_BYTES = 4 * 1024 * 1024
+"""The longest summary of a kubelet that is read: 500 pods of two containers each take some 2 MiB."""
 MAX_POD_BYTES = 64 * 1024
 """The longest part about one pod; that of a container is some 1 KiB."""
 MAX_CONTAINERS = 2048

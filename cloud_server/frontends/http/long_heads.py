@@ -5,6 +5,7 @@ one.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from tunnel.core.streams.budget import Budget
 
@@ -18,12 +19,23 @@ request on their connection.
 """
 
 
+class HeadLimits(NamedTuple):
+    """What heads that are longer than usual may take, in bytes."""
+
+    strangers: int = STRANGERS_BYTES
+    users: int = USERS_BYTES
+
+
 @dataclass(frozen=True, slots=True)
 class LongHeads:
     """The two pools of memory of one front end."""
 
     strangers: Budget = field(default_factory=lambda: Budget(total_bytes=STRANGERS_BYTES))
     users: Budget = field(default_factory=lambda: Budget(total_bytes=USERS_BYTES))
+
+    def limit(self, limits: HeadLimits) -> None:
+        """Lets clients have so much from now on."""
+        self.strangers.total_bytes, self.users.total_bytes = limits
 
     def of(self, *, trusted: bool) -> Budget:
         """Returns the pool that a client takes from."""

@@ -77,7 +77,8 @@ class HttpServer:
         self._serve = serve
         self._render = render
         self._is_user = is_user
-        self._heads = LongHeads()
+        self.heads = LongHeads()
+        """What long heads of all its connections may take."""
         self._http2: set[Http2Connection] = set()
         self._http1: set[Http1Exchange] = set()
         self._idle: set[asyncio.Timeout] = set()
@@ -119,7 +120,7 @@ class HttpServer:
         trusted = self._is_user(conn.tls_peer)
         if trusted:
             conn.known()
-        exchange = Http1Exchange(conn, self._heads, self._render, trusted=trusted)
+        exchange = Http1Exchange(conn, self.heads, self._render, trusted=trusted)
         exchange.last = self._draining
         self._http1.add(exchange)
         try:
@@ -164,7 +165,7 @@ class HttpServer:
             connection.take_long_heads(MAX_LONG_HEAD_BYTES)
 
         connection = Http2Connection(detached.transport, conn.peer, limits, on_request)
-        stranger = Stranger(self._heads.strangers, HEAD_TIMEOUT_S, connection.close)
+        stranger = Stranger(self.heads.strangers, HEAD_TIMEOUT_S, connection.close)
         self._http2.add(connection)
         try:
             connection.start(detached.leftover, at_eof=detached.at_eof)

@@ -221,6 +221,9 @@ class _Desk:
     def __init__(self) -> None:
         self.asked: list[tuple[str, object]] = []
 
+    def boxes_left(self, _uri: str) -> int:
+        return 1
+
     async def join(self, peer: Presented, request: tunnel_pb2.JoinRequest) -> tunnel_pb2.JoinResponse:
         self.asked.append((peer.uri, request.csr_der))
         if request.csr_der == b"used":

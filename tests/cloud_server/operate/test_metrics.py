@@ -21,9 +21,9 @@ from cloud_server.trust.authenticator import LoginRefused
 from tests.cloud_server.frontends.site import Site, site
 from tests.support.doors import Doors, Records, asking
 from tests.support.waits import eventually
-from tunnel.aio.carriers.limits import LimitUse
 from tunnel.aio.identity.validity import Validity
 from tunnel.aio.operate.audit import AuditLog
+from tunnel.aio.process.limit_use import LimitUse
 from tunnel.aio.sessions.stream import Stream
 from tunnel.aio.sockets.handshake_fault import Cause
 from tunnel.core.streams.budget import Budget

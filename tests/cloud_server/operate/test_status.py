@@ -20,8 +20,8 @@ from cloud_server.trust.records import AgentRecord, Sighting
 from cloud_server.trust.user_administration import Access
 from protos import tunnel_pb2
 from tests.support.pieces import pieces_s
-from tunnel.aio.carriers.limits import LimitUse
 from tunnel.aio.identity.validity import Validity, Watched
+from tunnel.aio.process.limit_use import LimitUse
 from tunnel.aio.process.parts import Part, Parts
 from tunnel.aio.sessions.session import TunnelSession
 from tunnel.core.wire.faults import CANNOT_LISTEN, FaultError

@@ -19,13 +19,16 @@ from cloud_server.trust.signer import Signed, Signer
 from cloud_server.trust.store import Change, Kind, value_of
 from protos import tunnel_pb2
 from tests.support.carriers import DIRECT
-from tests.support.enrolling import HOUR, Issuer, Office, open_office
+from tests.support.enrolling import HOUR, Issuer, Office, open_office, unfinished_joins
 from tests.support.pki import Authority
+from tests.support.waits import eventually
 from tunnel.aio.carriers.carrier_errors import CarrierLost, EnrollmentRefused
 from tunnel.aio.carriers.enrollment import call_join, call_renew
+from tunnel.aio.carriers.limits import CarrierLimits
 from tunnel.aio.identity.join_token import JoinToken
 from tunnel.aio.identity.tls_material import ClientTls
 from tunnel.core.path.rate import TokenBuckets
+from tunnel.core.wire.faults import TOO_MANY_CLIENTS
 
 Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
 TIMEOUT_S = 10.0
@@ -51,9 +54,9 @@ def csr(key: Key, subject: str = "box") -> bytes:
     return builder.add_extension(wish, False).sign(key, algorithm).public_bytes(serialization.Encoding.DER)
 
 
-async def join(place: Office, token: JoinToken, csr_der: bytes) -> tunnel_pb2.JoinResponse:
+async def join(place: Office, token: JoinToken, csr_der: bytes, name: str = "") -> tunnel_pb2.JoinResponse:
     tls = ClientTls(certificate=token.certificate_pem, key=token.key_pem, ca=token.ca_pem)
-    return await call_join(place.address, tls, tunnel_pb2.JoinRequest(csr_der=csr_der), DIRECT)
+    return await call_join(place.address, tls, tunnel_pb2.JoinRequest(csr_der=csr_der, agent_name=name), DIRECT)
 
 
 async def renew(
@@ -239,6 +242,25 @@ async def test_a_token_for_many_boxes_lets_them_all_come_at_once(place: Office) 
     assert len(await asyncio.gather(*asked)) == count
 
 
+@pytest.mark.parametrize(("count", "used", "at_once"), [(1, 0, 2), (3, 0, 3), (4, 1, 3), (3, 3, 2), (1000, 0, 16)])
+async def test_a_token_may_have_as_many_requests_as_boxes_can_still_join_with_it(
+    place: Office, count: int, used: int, at_once: int
+) -> None:
+    assert place.server is not None
+    running = place.server.requests
+    token = await place.tokens.create(Issuer(place.authority), "lyon-*", HOUR, count=count)
+    for number in range(used):
+        await join(place, token, csr(ec.generate_private_key(ec.SECP256R1())), f"lyon-{number}")
+    async with unfinished_joins(place.address, token, at_once):
+        await eventually(lambda: running.running == at_once)
+        with pytest.raises(EnrollmentRefused, match="too many requests at once by spiffe://longline/join/") as refused:
+            await join(place, token, b"")
+        assert refused.value.fault is TOO_MANY_CLIENTS
+        other = await token_of(place)
+        await join(place, other, csr(ec.generate_private_key(ec.SECP256R1())))
+    await eventually(lambda: running.running == 0)
+
+
 async def test_a_join_certificate_cannot_renew_and_an_agents_cannot_join(
     place: Office, key: ec.EllipticCurvePrivateKey
 ) -> None:
@@ -288,6 +310,8 @@ async def test_an_authority_that_cannot_sign_costs_no_token(place: Office, key: 
 async def test_of_two_boxes_with_one_token_exactly_one_gets_a_certificate_that_works(place: Office) -> None:
     token = await token_of(place)
     keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(4)]
+    assert place.server is not None
+    place.server.use(CarrierLimits(requests_per_identity=len(keys)))  # as many as are let in ask at the same moment
     outcomes = await asyncio.gather(*(join(place, token, csr(key)) for key in keys), return_exceptions=True)
     joined = [(key, answer) for key, answer in zip(keys, outcomes, strict=True) if not isinstance(answer, Exception)]
     assert len(joined) == 1

@@ -14,12 +14,16 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from cloud_server.setup import init_state
-from cloud_server.trust.ca import CertificateAuthority
+from cloud_server.trust.ca import CertificateAuthority, key_pem
 from cloud_server.trust.renewal import due, renew
 from cloud_server.trust.state_files import CA_FILE, SERVER_FILE, SERVER_KEY_FILE
 from tests.support.pki import Authority
 
 DAY = timedelta(days=1)
+
+
+def ec_key_pem() -> bytes:
+    return key_pem(ec.generate_private_key(ec.SECP256R1()))
 
 
 @pytest.fixture
@@ -113,6 +117,18 @@ def test_a_missing_certificate_is_made_and_a_strange_one_is_left_alone(state: Pa
     (state / SERVER_FILE).write_text("not mine to mend")
     assert due(state) == []
     (state / CA_FILE).unlink()
+    assert due(state) == []
+
+
+@pytest.mark.parametrize("other_key", [None, b"no key", ec_key_pem()])
+def test_a_certificate_whose_key_was_not_written_is_made_anew(state: Path, other_key: bytes | None) -> None:
+    """They are two files, and a machine may lose its power between them."""
+    if other_key is None:
+        (state / SERVER_KEY_FILE).unlink()
+    else:
+        (state / SERVER_KEY_FILE).write_bytes(other_key)
+    assert due(state) == [SERVER_FILE]
+    renewed(state, [SERVER_FILE])
     assert due(state) == []
 
 

@@ -15,6 +15,7 @@ from cloud_server.trust.sightings import Sightings
 from cloud_server.trust.store import StoreUnavailable
 from tests.support.state import opened
 from tests.support.waits import eventually
+from tunnel.aio.carriers.peer_key import PeerKey
 
 
 async def test_they_outlive_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,6 +61,25 @@ async def test_many_are_written_in_few_steps_and_none_is_lost_when_that_fails(
         assert (commits, len(store.list(SIGHTINGS))) == (5, 1000)
         await sightings.write()
         assert commits == 5
+
+
+async def test_how_many_are_at_an_address_is_known_over_restarts(tmp_path: Path) -> None:
+    here, there = (PeerKey.of_text(f"192.0.2.{one}:1").client for one in (1, 2))
+    async with opened(tmp_path) as store:
+        agents, sightings = JoinedAgents(store, pins_unknown=True), Sightings(store)
+        for name in ("box-1", "box-2", "box-3"):
+            await agents.check(name, b"a key")
+            sightings.seen(name, "192.0.2.1:5", "1")
+        sightings.seen("box-3", "192.0.2.2:5", "1")
+        await sightings.write()
+        sightings.seen("box-3", "192.0.2.2:6", "1")
+        assert (sightings.places.boxes_at(here), sightings.places.boxes_at(there)) == (2, 1)
+    async with opened(tmp_path) as store:
+        agents, sightings = JoinedAgents(store, pins_unknown=True), Sightings(store)
+        assert (sightings.places.boxes_at(here), sightings.places.boxes_at(there)) == (2, 1)
+        for name in ("box-1", "box-3"):
+            assert await agents.forget(name)
+        assert (sightings.places.boxes_at(here), sightings.places.boxes_at(there)) == (1, 0)
 
 
 async def test_a_forgotten_name_was_never_seen(tmp_path: Path) -> None:

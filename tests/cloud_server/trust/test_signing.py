@@ -19,6 +19,7 @@ from cloud_server.trust.signing import DENIED, Asker, Signing
 from tests.support.waits import scaled_s
 from tunnel.aio.identity.keys import request_for
 from tunnel.aio.process.files import write_together
+from tunnel.core.path.rate import Rate
 
 DAY = timedelta(days=1)
 TOKEN_ID = "0" * 32
@@ -164,13 +165,11 @@ def test_the_authority_is_renewed_when_it_is_due_and_not_for_the_asking(place: P
         ({"ask": "server"}, signing_rules.SERVERS),
     ],
 )
-def test_each_kind_has_a_rate_that_root_is_not_held_to(
-    place: Place, question: dict[str, str], rate: signing_rules.Rate
-) -> None:
+def test_each_kind_has_a_rate_that_root_is_not_held_to(place: Place, question: dict[str, str], rate: Rate) -> None:
     signed = 0
     while "denied" not in (answer := place.ask(question)):
         signed += 1
-    assert rate.burst <= signed <= rate.burst + scaled_s(10) * rate.per_s
+    assert rate.at_once <= signed <= rate.at_once + scaled_s(10) * rate.per_s
     assert "too many certificates" in answer["denied"]
     assert "certificate" in place.ask(question, Asker(limited=False))
 

@@ -7,6 +7,7 @@ import contextlib
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import psutil
 import pytest
@@ -77,7 +78,7 @@ def children() -> list[psutil.Process]:
 
 
 @asynccontextmanager
-async def serving(settings: HostSettings, *, dial: Dial | None = None, **programs: str) -> AsyncIterator[Box]:
+async def serving(settings: HostSettings, *, dial: Dial | None = None, **programs: Any) -> AsyncIterator[Box]:
     """A kubelet that leaves no child behind."""
     records = Records()
     kubelet = await asyncio.to_thread(HostKubelet, POD, settings, records, dial, **programs)  # looks at files

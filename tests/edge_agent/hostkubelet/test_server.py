@@ -12,9 +12,9 @@ from typing import NoReturn
 
 import pytest
 
-from edge_agent.hostkubelet import server
 from edge_agent.hostkubelet.account import AccountLookup, find_account
 from edge_agent.hostkubelet.channels import Channel
+from edge_agent.hostkubelet.limits import KubeletLimits
 from edge_agent.hostkubelet.settings import HostSettings, SettingsError
 from tests.edge_agent.hostkubelet.conftest import POD, TRACE_ID, Box, serving
 from tests.support.channel_client import ChannelClient, UpgradeRefused, exec_target, upgrade_headers
@@ -189,8 +189,8 @@ async def test_the_reason_comes_before_the_protocol(box: Box) -> None:
     assert (await refusal(box, exec_target("other", ["true"]), spdy))[0] == 404
 
 
-async def test_too_many_commands(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "MAX_EXECS", 2)
+async def test_too_many_commands(box: Box) -> None:
+    box.kubelet.limit(KubeletLimits(commands=2))
     running = [await box.exec("cat", stdin=True) for _ in range(2)]
     status, text = await refusal(box, exec_target(POD, ["true"]))
     assert status == 429
@@ -211,9 +211,9 @@ async def eventually_runs(box: Box) -> bool:
     return False
 
 
-async def test_too_many_logs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "MAX_LOGS", 1)
+async def test_too_many_logs() -> None:
     async with serving(HostSettings(files=[Path("/etc/hostname")])) as box:
+        box.kubelet.limit(KubeletLimits(logs=1))
         target = f"/containerLogs/default/{POD}/hostname"
         http = ClientConnection(box.connect())
         await http.request("GET", f"{target}?follow=true", [("host", "kubelet")])

@@ -15,17 +15,20 @@ from cryptography import x509
 
 from cloud_server.trust.ca import spki_sha256
 from edge_agent.config import load_agent_config
+from edge_agent.identity import join as edge_join
 from edge_agent.identity.identity import Identity
 from edge_agent.identity.join import Joined, JoinFailed, join
 from protos import tunnel_pb2
 from tests.support.carriers import cloud, echo
-from tests.support.enrolling import Office, open_office, public_key_of
+from tests.support.enrolling import Office, open_office, public_key_of, unfinished_joins
 from tests.support.pki import Authority
-from tunnel.aio.carriers import channel
+from tests.support.waits import eventually
+from tunnel.aio.carriers import channel, requests
 from tunnel.aio.identity.join_token import JoinToken
 from tunnel.aio.identity.peer_identity import Presented
 from tunnel.aio.process.config import ServerAddress
 from tunnel.aio.sockets.http_proxy import VARIABLES
+from tunnel.core.wire.faults import TOO_MANY_CLIENTS
 
 
 @pytest.fixture(autouse=True)
@@ -115,6 +118,29 @@ async def test_a_second_join_replaces_the_identity_and_keeps_the_configuration(p
     await asyncio.to_thread(Identity(box).tls.load)
 
 
+@pytest.mark.parametrize("renames", range(6))
+async def test_a_crash_amid_a_second_join_leaves_one_identity_or_the_other(
+    place: Office, box: Path, monkeypatch: pytest.MonkeyPatch, renames: int
+) -> None:
+    await joined(place, await token_of(place), box)
+    token, identity, done, real = await token_of(place, "box-8"), Identity(box), 0, Path.replace
+
+    def replace(path: Path, target: Path) -> Path:
+        nonlocal done
+        if done >= renames:
+            raise OSError("the power is gone")
+        done += 1
+        return real(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", replace)
+        with pytest.raises(JoinFailed):
+            await joined(place, token, box)
+    assert await asyncio.to_thread(identity.name) == ("box-7" if renames < 5 else "box-8")
+    await asyncio.to_thread(identity.settle)
+    await asyncio.to_thread(identity.tls.load)
+
+
 async def test_a_join_that_fails_leaves_things_as_they_were(place: Office, box: Path) -> None:
     token = await token_of(place)
     await joined(place, token, box)
@@ -123,6 +149,30 @@ async def test_a_join_that_fails_leaves_things_as_they_were(place: Office, box: 
     assert await asyncio.to_thread(contents, box) == before
     assert "was used already" in await failure(place.address, token, box.parent / "other")
     assert not await asyncio.to_thread((box.parent / "other").exists)
+
+
+async def test_a_box_that_is_told_to_ask_again_does(place: Office, box: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert place.server is not None
+    monkeypatch.setattr(requests, "ASK_AGAIN_S", 0.05)
+    server, token = place.server, await token_of(place)
+    async with unfinished_joins(place.address, token, 2) as others:
+        await eventually(lambda: server.requests.running == 2)
+        async with asyncio.TaskGroup() as tasks:
+            joining = tasks.create_task(joined(place, token, box))
+            await eventually(lambda: server.refused.get(TOO_MANY_CLIENTS.code, 0) >= 2)
+            for other in others:
+                other.cancel()
+    assert joining.result().agent == "box-7"
+
+
+async def test_a_box_asks_again_for_a_while(place: Office, box: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert place.server is not None
+    server, token = place.server, await token_of(place)
+    monkeypatch.setattr(edge_join, "ASK_FOR_S", 1.0)
+    async with unfinished_joins(place.address, token, 2):
+        await eventually(lambda: server.requests.running == 2)
+        assert "too many requests at once" in await failure(place.address, token, box)
+    assert server.refused == {TOO_MANY_CLIENTS.code: 1}
 
 
 async def test_whether_a_token_has_expired_is_the_servers_word(place: Office, box: Path) -> None:
@@ -173,6 +223,9 @@ async def test_a_server_that_is_not_there(place: Office, box: Path) -> None:
 
 class Liar:
     """Gives every box a certificate of somebody else."""
+
+    def boxes_left(self, _uri: str) -> int:
+        return 1
 
     async def join(self, peer: Presented, request: tunnel_pb2.JoinRequest) -> tunnel_pb2.JoinResponse:
         issued = Authority().issue(uris=["spiffe://longline/agent/box-7"])

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cloud_server.trust import ca
 from cloud_server.trust.ca import CertificateAuthority, spki_sha256
 from cloud_server.trust.rollover import add, move
-from edge_agent.identity.certificates import AnswerRefused, fits, next_key, settle
+from edge_agent.identity.certificates import AnswerRefused, next_key
 from edge_agent.identity.identity import Identity
 from edge_agent.identity.join import join
 from edge_agent.identity.renewal import Renewals
@@ -81,7 +81,7 @@ async def test_a_key_is_replaced(place: Office, identity: Identity) -> None:
     after = await asyncio.to_thread(files, identity)
     assert after["agent.key"] != before["agent.key"]
     assert "agent-next.key" not in after
-    assert await asyncio.to_thread(fits, identity.recovery_path, after["agent.key"])
+    assert await asyncio.to_thread(identity.fits, identity.recovery_path, after["agent.key"])
     await comes(place, identity)
     record = place.agents.get("box-7")
     assert record is not None
@@ -109,7 +109,8 @@ async def test_a_crash_between_any_two_files_leaves_a_box_that_works(
         patch.setattr(Path, "replace", replace)
         with pytest.raises(OSError, match="power"):
             await renewals(place, identity).renew(new_key=True)
-    await asyncio.to_thread(settle, identity)
+    assert await asyncio.to_thread(identity.name) == "box-7"
+    await asyncio.to_thread(identity.settle)
     await comes(place, identity)
     again = renewals(place, identity)
     await again.renew(new_key=identity.next_key_path.exists())

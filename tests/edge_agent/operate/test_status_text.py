@@ -11,6 +11,7 @@ GOOD: dict[str, Any] = {
     "verdict": "good", "line": "box-7 is connected", "agent": "box-7", "version": "1", "since": NOW,
     "servers": [{"address": "cloud:7443", "state": "up", "since": NOW, "fault": None, "code": None}],
     "session": "faac0057", "rtt_s": 0.0123, "streams": {"tcp": 2, "listen": 1}, "parts": [], "facts": [],
+    "limits": [{"name": "logs", "limit": 128, "used": 0}, {"name": "commands", "limit": 128, "used": 3}],
     "certificates": [{"name": "agent", "not_after": NOW, "days_left": 6.98, "remedy": None}],
     "config": {
         "generation": 1, "loaded": NOW, "path": "/e.toml", "fault": None, "changed": [], "needs_restart": [],
@@ -24,6 +25,8 @@ def test_when_all_is_well() -> None:
         "agent     box-7, version 1, runs since 2026-11-29 13:18:14 UTC",
         "server    cloud:7443 up since 2026-11-29 13:18:14 UTC",
         "session   faac0057, round trip 12 ms, 3 streams (1 listen, 2 tcp)",
+        "limit     commands: 3 of 128 (2%)",
+        "limit     1 more is not used",
         "expires   agent: in 7.0 days",
         "config    /e.toml, generation 1, of 2026-11-29 13:18:14 UTC",
     ]

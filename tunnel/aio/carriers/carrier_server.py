@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -24,12 +24,14 @@ from tunnel.aio.carriers.credentials import server_credentials
 from tunnel.aio.carriers.enrollment import EnrollmentHandler
 from tunnel.aio.carriers.gate import Gate
 from tunnel.aio.carriers.grpc_runtime import keep_grpc_running
-from tunnel.aio.carriers.limits import CarrierLimits, LimitUse
+from tunnel.aio.carriers.limits import CarrierLimits
 from tunnel.aio.carriers.methods import ACCEPTED, CONNECT, JOIN, RECOVER, RENEW, time_header
 from tunnel.aio.carriers.one_task import OneTask, Operation
+from tunnel.aio.carriers.places import Places
 from tunnel.aio.carriers.requests import Requests
 from tunnel.aio.identity.peer_identity import PeerIdentity, readable_peer
 from tunnel.aio.identity.tls_material import ServerTls
+from tunnel.aio.process.limit_use import LimitUse, most
 from tunnel.aio.process.tasks import TaskOwner
 from tunnel.aio.sockets.binding import in_use
 from tunnel.core.wire.faults import BOX_CERTIFICATE_TIME, PEER_SAID_NOTHING
@@ -65,12 +67,13 @@ class CarrierServer:
         *,
         trust_domain: str = "longline",
         limits: CarrierLimits | None = None,
+        places: Places | None = None,
     ) -> None:
         self._listen = list(listen)
         self._tls = tls
         self._on_carrier = on_carrier
         self._limits = limits or CarrierLimits()
-        self._gate = Gate(self._limits)
+        self._gate = Gate(self._limits, places)
         self._authorising = Authorising(trust_domain, self._gate)
         self.requests = Requests(enrollment, self._authorising, self._gate, self._limits)
         self._servers: list[grpc.aio.Server] = []
@@ -99,15 +102,18 @@ class CarrierServer:
         """Returns how many connections without a call were cut so far, by reason."""
         return self._gate.cut
 
-    def use_of_limits(self) -> list[LimitUse]:
-        """Returns how much of each limit is used."""
-        limits = self._limits
-        return [
-            LimitUse("tunnel_connections", limits.connections, self._gate.waiting + len(self._carriers)),
-            LimitUse("tunnel_waiting", limits.waiting, self._gate.waiting),
-            LimitUse("tunnel_requests", limits.requests, self.requests.running),
-            LimitUse("tunnel_silent", limits.max_silent, self._silent[_ALL]),
-        ]
+    def use_of_limits(self) -> Iterator[LimitUse]:
+        """Yields how much of each limit is used."""
+        limits, gate = self._limits, self._gate
+        yield LimitUse("tunnel_connections", limits.connections, gate.waiting + len(self._carriers))
+        yield LimitUse("tunnel_waiting", limits.waiting, gate.waiting)
+        yield LimitUse("tunnel_waiting_per_address", limits.waiting_per_address, gate.most_of_one)
+        yield from self.requests.use_of_limits()
+        yield LimitUse("tunnel_silent", limits.max_silent, self._silent[_ALL])
+        of_one = most(count for address, count in self._silent.items() if address != _ALL)
+        yield LimitUse("tunnel_silent_per_address", limits.max_silent_per_address, of_one)
+        of_name = most(map(len, self._silent_of.values()))
+        yield LimitUse("tunnel_silent_per_identity", limits.max_silent_per_identity, of_name)
 
     def use(self, limits: CarrierLimits) -> None:
         """Goes by other limits from now on, but for that of all connections: that is a listener's for good."""

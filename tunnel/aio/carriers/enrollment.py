@@ -43,7 +43,11 @@ _Context = grpc.aio.ServicerContext[bytes, bytes]
 
 
 class EnrollmentHandler(Protocol):
-    """Decides on certificates; every method may raise EnrollmentRefused with a text for the box."""
+    """Decides on certificates; the methods that answer a box may raise EnrollmentRefused with a text for it."""
+
+    def boxes_left(self, uri: str) -> int:
+        """Returns how many boxes may still join with the join certificate of this name; 0 for one that is of no use."""
+        ...
 
     async def join(self, peer: Presented, request: tunnel_pb2.JoinRequest) -> tunnel_pb2.JoinResponse:
         """Returns the first certificate of a box; `peer` is the join certificate that it has."""

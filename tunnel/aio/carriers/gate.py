@@ -16,6 +16,7 @@ import structlog
 from tunnel.aio.carriers.accepted_sockets import AcceptedSockets
 from tunnel.aio.carriers.limits import CarrierLimits
 from tunnel.aio.carriers.peer_key import PeerKey
+from tunnel.aio.carriers.places import Places
 from tunnel.aio.carriers.waiting import ABOVE_LIMIT, Victim, Waiting
 from tunnel.aio.process.malloc import give_back
 from tunnel.aio.process.tasks import TaskOwner
@@ -43,10 +44,10 @@ _log = structlog.get_logger("tunnel.gate")
 class Gate:
     """Watches the connections of all listeners of one carrier server."""
 
-    def __init__(self, limits: CarrierLimits) -> None:
+    def __init__(self, limits: CarrierLimits, places: Places | None = None) -> None:
         self.cut: Counter[str] = Counter()
         """How many connections were cut so far, by reason."""
-        self._waiting = Waiting(limits)
+        self._waiting = Waiting(limits, places)
         self._sockets = AcceptedSockets()
         self._ports: set[int] = set()
         self._listening: list[socket.socket] = []
@@ -70,6 +71,11 @@ class Gate:
         """Returns how many connections had no call at the last look."""
         return len(self._waiting)
 
+    @property
+    def most_of_one(self) -> int:
+        """Returns how many those were of the address with the most."""
+        return self._waiting.most_of_one()
+
     def use(self, limits: CarrierLimits) -> None:
         """Goes by other limits from the next look on."""
         self._waiting.limits = limits
@@ -88,7 +94,7 @@ class Gate:
 
     def began(self, peer: str) -> None:
         """Notes that an authorised call runs on the connection of `peer`, `ip:port`."""
-        self._waiting.began(PeerKey.of_text(peer))
+        self._waiting.began(PeerKey.of_text(peer), asyncio.get_running_loop().time())
 
     def ended(self, peer: str) -> None:
         """Notes that a call is over."""

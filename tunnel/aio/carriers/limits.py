@@ -3,18 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
-__all__ = ["CarrierLimits", "LimitUse"]
-
-
-class LimitUse(NamedTuple):
-    """How much of a limit is used now."""
-
-    name: str
-    """The key of the setting in `[limits]`."""
-    limit: int
-    used: int
+__all__ = ["CarrierLimits"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,11 +15,12 @@ class CarrierLimits:
     """How many connections one listening address takes in all; gRPC closes those beyond as soon as it has accepted
     them. 10,000 boxes, and as many again as come back while their old connections are not yet known to be dead.
     """
-    waiting: int = 480
+    waiting: int = 500
     """How many connections without a call there may be: in their TLS handshake, or behind it. One in its handshake
-    costs up to 60 kB and one behind it 75 kB, so that strangers hold 29 MB.
+    costs up to 60 kB, so that strangers hold 30 MB. From an address where boxes were seen last, as many more may come
+    as there are boxes: after a restart, all of them come back at once.
     """
-    waiting_per_address: int = 360
+    waiting_per_address: int = 450
     """How many of them one IPv4 address or IPv6 /64 may have. It may be a NAT or a balancer with thousands of boxes
     behind it, which all come back at once; the rest is for others.
     """
@@ -40,16 +31,23 @@ class CarrierLimits:
     so these are 32 MB at the most; the rest is told to ask again.
     """
     requests_per_address: int = 24
+    """How many of them one IPv4 address or IPv6 /64 may have; the rest is for others."""
     requests_per_identity: int = 2
     """How many may have one certificate's name. A box has one at a time, and one that its last link left behind."""
+    requests_per_token: int = 16
+    """How many may come with one join token that is for many boxes: as many as may still join with it, up to half of
+    all, so that a token in wrong hands leaves the other half to others.
+    """
     request_timeout_s: float = 10.0
     """How many seconds such a call may take in all, from its headers to its answer."""
     first_message_timeout_s: float = 10.0
-    max_silent: int = 1024
-    """How many carriers may have sent no message yet: at 116 kB each, no more than 120 MB."""
-    max_silent_per_address: int = 768
-    """How many may come from one IP address: 128 refused 4,815 dials of 3,000 agents that came back at once, each after
-    a whole handshake.
+    """How many seconds a link may be silent after its call has begun. A box says Hello at once."""
+    max_silent: int = 4096
+    """How many carriers may have sent no message yet, at 116 kB each. Whoever has one certificate gets two of them, so
+    that this is for boxes: a refusal comes after a whole handshake, and thousands that come back at once to a busy
+    server, of which 1,024 were let in, were refused 3,435 times.
     """
+    max_silent_per_address: int = 3072
+    """How many may come from one IP address, which may be a NAT or a balancer with thousands of boxes behind it."""
     max_silent_per_identity: int = 2
     """How many may have one name: a box's dial, and one that its last link left behind. The newest stays."""

@@ -29,6 +29,7 @@ from tunnel.aio.carriers.limits import CarrierLimits
 from tunnel.aio.carriers.methods import JOIN, RECOVER, RENEW, time_header
 from tunnel.aio.carriers.peer_key import PeerKey
 from tunnel.aio.identity.peer_identity import PeerIdentity, readable_peer
+from tunnel.aio.process.limit_use import LimitUse, most
 from tunnel.core.wire.faults import PEER_SAID_NOTHING, TOO_MANY_CLIENTS, coded
 from tunnel.core.wire.spoken import spoken_s
 
@@ -58,6 +59,13 @@ class Requests:
     def running(self) -> int:
         """Returns how many requests are being received or answered."""
         return self._by_identity.total()
+
+    def use_of_limits(self) -> Iterator[LimitUse]:
+        """Yields how much of each limit of requests is used."""
+        limits = self.limits
+        yield LimitUse("tunnel_requests", limits.requests, self.running)
+        yield LimitUse("tunnel_requests_per_address", limits.requests_per_address, most(self._by_client.values()))
+        yield LimitUse("tunnel_requests_per_identity", limits.requests_per_identity, most(self._by_identity.values()))
 
     async def join(self, _messages: object, context: Context) -> bytes:
         """Answers one Join call."""
@@ -106,11 +114,22 @@ class Requests:
     def _above_limits(self, client: PeerKey, identity: PeerIdentity) -> str:
         """Returns which limit a further request is above; empty for none."""
         limits = self.limits
-        if self._by_identity[identity.uri] >= limits.requests_per_identity:
+        if self._above_own(identity):
             return f"too many requests at once by {identity.uri}"
         if self._by_client[client.client] >= limits.requests_per_address:
             return f"too many requests at once from {client.client_text}"
         return "too many requests at once" if self.running >= limits.requests else ""
+
+    def _above_own(self, identity: PeerIdentity) -> bool:
+        """Returns whether a certificate's name has as many requests as it may. A box has a name of its own; that of a
+        join token is shared by all that join with it.
+        """
+        running, limits = self._by_identity[identity.uri], self.limits
+        if running < limits.requests_per_identity:
+            return False
+        if identity.role != "join" or self._enrollment is None:
+            return True
+        return running >= min(limits.requests_per_token, self._enrollment.boxes_left(identity.uri))
 
     @contextmanager
     def _counted(self, client: PeerKey, identity: PeerIdentity, peer: str) -> Iterator[None]:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from tunnel.aio.carriers.limits import CarrierLimits
 from tunnel.aio.carriers.peer_key import PeerKey
+from tunnel.aio.carriers.places import Places
+from tunnel.aio.process.limit_use import most
 
 __all__ = ["ABOVE_LIMIT", "REFUSED", "TOO_LATE", "Waiting"]
 
@@ -19,8 +21,18 @@ REFUSED_S = 1.0
 box hangs up by itself; what others send on after a refusal was 0.6 MB for each connection.
 """
 HANDSHAKE_S = 2.0
-"""Seconds in which a box's handshake is over, on a server that thousands come back to: whoever waits for longer goes
-first when there are too many.
+"""Seconds in which a box's handshake is over, unless thousands come back at once: whoever waits for longer goes first
+when there are too many.
+"""
+PATIENCE = 2.0
+"""Whoever has waited for so many times as long as those do who make a call now is late, too: where a server has more
+handshakes than it has time for, boxes wait for seconds, and those that have waited longest are nearly done.
+"""
+_LEARNED = 1 / 16
+"""The share of the newest in the time that those wait who make a call: one box that takes its time changes little."""
+_FORGOTTEN_S = 2.0
+"""Seconds in which that time halves while nobody makes a call: a box alone, with 30 links a minute, cannot keep it up
+so that strangers may wait for longer.
 """
 
 
@@ -35,28 +47,41 @@ class Victim:
 class Waiting:
     """Which connections have no call, as one look after the other finds them."""
 
-    def __init__(self, limits: CarrierLimits) -> None:
+    def __init__(self, limits: CarrierLimits, places: Places | None = None) -> None:
+        """Begins without any. From an address of `places` as many more may come as there are boxes; None for none."""
         self.limits = limits
+        self._places = places or Places()
         self._since_s: dict[PeerKey, float] = {}
         self._calls: Counter[PeerKey] = Counter()
         self._ended_s: dict[PeerKey, float] = {}
         """When the last call of a connection ended, for those that ended since the last look."""
         self._refused_s: dict[PeerKey, float] = {}
         """When a call of a connection was first refused."""
+        self._waited_s = 0.0
+        """How many seconds those waited who made a call lately, and when that was."""
+        self._waited_at_s = 0.0
         self._going: set[PeerKey] = set()
         """Those that were to be closed, until a look does not find them any more."""
 
     def __len__(self) -> int:
         return len(self._since_s)
 
+    def most_of_one(self) -> int:
+        """Returns how many wait of the address with the most."""
+        return most(Counter(peer.client for peer in self._since_s).values())
+
     def has_call(self, peer: PeerKey) -> bool:
         """Returns whether a call runs on the connection of this peer."""
         return peer in self._calls
 
-    def began(self, peer: PeerKey) -> None:
+    def began(self, peer: PeerKey, now_s: float) -> None:
         """Notes that a call runs on the connection of this peer, which was authorised."""
         self._calls[peer] += 1
-        self._since_s.pop(peer, None)
+        since_s = self._since_s.pop(peer, None)
+        if since_s is not None:
+            usual_s = self._usual_s(now_s)
+            self._waited_s = usual_s + (now_s - since_s - usual_s) * _LEARNED
+            self._waited_at_s = now_s
         self._ended_s.pop(peer, None)
 
     def ended(self, peer: PeerKey, now_s: float) -> None:
@@ -97,6 +122,10 @@ class Waiting:
 
     # Internal
 
+    def _usual_s(self, now_s: float) -> float:
+        """Returns how many seconds those wait, as a rule, who make a call now."""
+        return float(self._waited_s * 0.5 ** ((now_s - self._waited_at_s) / _FORGOTTEN_S))
+
     def _refused_for_s(self, peer: PeerKey, now_s: float) -> float:
         return now_s - self._refused_s.get(peer, now_s)
 
@@ -107,19 +136,34 @@ class Waiting:
         at once the oldest are the next to be done.
         """
         limits = self.limits
-        per_address = Counter(peer.client for peer in self._since_s)
-        above = len(self._since_s) - limits.waiting
+        boxes_at = self._places.boxes_at
+        # Those beyond the boxes that are at home there.
+        per_address = {
+            client: more
+            for client, count in Counter(peer.client for peer in self._since_s).items()
+            if (more := count - boxes_at(client)) > 0
+        }
+        above = sum(per_address.values()) - limits.waiting
         if above <= 0 and max(per_address.values(), default=0) <= limits.waiting_per_address:
             return []
         by_age = sorted(self._since_s, key=self._since_s.__getitem__)
-        slow = [peer for peer in by_age if now_s - self._since_s[peer] >= HANDSHAKE_S]
+        patience_s = max(HANDSHAKE_S, PATIENCE * self._usual_s(now_s))
+        slow = [peer for peer in by_age if now_s - self._since_s[peer] >= patience_s]
         order = [*slow, *reversed(by_age[len(slow) :])]
         going: list[PeerKey] = []
         staying: list[PeerKey] = []
         for peer in order:
-            if per_address[peer.client] > limits.waiting_per_address:
+            if per_address.get(peer.client, 0) > limits.waiting_per_address:
                 per_address[peer.client] -= 1
                 going.append(peer)
-            else:
+            elif peer.client in per_address:
                 staying.append(peer)
-        return [*going, *staying[: max(0, above - len(going))]]
+        above -= len(going)
+        for peer in staying:
+            if above <= 0:
+                break
+            if per_address[peer.client] > 0:
+                per_address[peer.client] -= 1
+                going.append(peer)
+                above -= 1
+        return going

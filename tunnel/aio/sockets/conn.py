@@ -20,6 +20,12 @@ from tunnel.core.wire.errors import Code, StreamBusy, StreamClosed, StreamError,
 
 READ_BUFFER_BYTES = 64 * 1024
 """How many bytes may come ahead of the reader before reading pauses: a head, and a little of what follows it."""
+PAUSED_READ_BYTES = 512
+"""How many bytes one reads that was to begin paused: with 3,000 dialled targets that speak first, 1.5 MB in place of
+400.
+"""
+_buffer = memoryview(bytearray(READ_BUFFER_BYTES))
+"""What all connections read into: a read and its handling are one step of the event loop."""
 _TCP_OPTIONS = (
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -69,7 +75,7 @@ class Detached(NamedTuple):
     """Whether the socket's peer finished behind that."""
 
 
-class Conn(asyncio.Protocol):
+class Conn(asyncio.BufferedProtocol):
     """One connection, which reads and writes as `Duplex` says."""
 
     def __init__(self, on_made: Callable[[Conn], None] | None = None, *, paused: bool = False) -> None:
@@ -282,12 +288,19 @@ class Conn(asyncio.Protocol):
         if self._read_paused and not self.transport.is_closing():
             self.transport.pause_reading()
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the event loop's signature
+        """Returns the buffer for the next read.
+
+        One that was to begin paused may read once: uvloop does before its next turn. All that a target has said stays
+        in the kernel then, but for a little.
+        """
+        return _buffer[:PAUSED_READ_BYTES] if self._read_paused else _buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         """Keeps bytes that came for the reader, and pauses reading when there are many."""
-        self._chunks.append(data)
-        self._buffered += len(data)
+        self._chunks.append(bytes(_buffer[:nbytes]))
+        self._buffered += nbytes
         if self._buffered > READ_BUFFER_BYTES or self._read_paused:
-            # One that was to begin paused may have read once: uvloop does before its next turn.
             self._read_paused = True
             self.transport.pause_reading()
         self._wake_reader()

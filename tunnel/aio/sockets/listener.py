@@ -20,6 +20,7 @@ import structlog
 
 from tunnel.aio.identity.validity import clock_says
 from tunnel.aio.process.blocking import make_in_thread
+from tunnel.aio.process.limit_use import most
 from tunnel.aio.process.parts import PartFailed
 from tunnel.aio.process.tasks import TaskOwner
 from tunnel.aio.sockets.binding import UNIX_MODE, PathTaken, UnixPath, bind_unix, reason_of
@@ -96,7 +97,8 @@ class Listener:
         self.name = name
         self._kept = sockets or ListeningSockets()
         self._handler = handler
-        self._limits = limits or Limits()
+        self.limits = limits or Limits()
+        """What it takes; may be replaced, and holds for those who come."""
         self._tasks = TaskOwner(name)
         self._fresh: set[Conn] = set()
         self._servers: list[tuple[asyncio.Server, socket.socket]] = []
@@ -119,6 +121,16 @@ class Listener:
     def connections(self) -> int:
         """Returns how many connections are being served."""
         return len(self._tasks)
+
+    @property
+    def most_of_one(self) -> int:
+        """Returns how many TLS connections are of the address with the most."""
+        return most(self._by_address.values())
+
+    @property
+    def most_handshakes_of_one(self) -> int:
+        """Returns how many TLS handshakes are under way of the address with the most."""
+        return most(self._handshakes.values())
 
     async def listen_tcp(self, address: str, tls: ssl.SSLContext | None = None) -> None:
         """Listens on `host:port`; port 0 takes a free one. All TLS of one listener has one context.
@@ -216,7 +228,7 @@ class Listener:
 
     def _secured(self) -> TlsTransport:
         assert self._context is not None
-        timeout_s = self._limits.handshake_timeout_s
+        timeout_s = self.limits.handshake_timeout_s
         conn, visit = Conn(self._made), _Visit(self)
         conn.when_known(visit.known)
         return TlsTransport(self._context, conn, visit, handshake_timeout_s=timeout_s)
@@ -231,7 +243,7 @@ class Listener:
         if self._closed:  # accepted by the event loop just before
             conn.reset()
             return
-        full = len(self._tasks) >= self._limits.connections
+        full = len(self._tasks) >= self.limits.connections
         if refusal := "too many connections" if full else _lack_of_files(conn.transport):
             self.refuse(conn.transport, refusal)
             return
@@ -273,7 +285,7 @@ class Listener:
 
     def enter(self, address: str) -> str:
         """Counts a TLS connection; returns why it may not come in, empty when it may."""
-        limits = self._limits
+        limits = self.limits
         if self._by_address.total() >= limits.connections:
             return "too many connections"
         if self._by_address[address] >= limits.per_address:

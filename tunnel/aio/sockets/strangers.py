@@ -11,6 +11,8 @@ import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tunnel.aio.process.limit_use import most
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StrangerLimits:
@@ -58,6 +60,11 @@ class Strangers:
 
     def __len__(self) -> int:
         return self._count
+
+    @property
+    def most_of_one(self) -> int:
+        """Returns how many are of the address with the most."""
+        return most(map(len, self._by_address.values()))
 
     def enter(self, address: str, end: Callable[[], None]) -> Stranger:
         """Takes in a connection of an address, as `client_of` returns it. `end` must end it, and calls nothing here."""

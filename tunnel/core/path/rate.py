@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 
@@ -49,6 +50,10 @@ class TokenBucket:
     def wait_s(self) -> float:
         """The seconds from then until it has a token; 0.0 when it had one left."""
         return max(0.0, 1.0 - self._tokens) / self._rate
+
+    def spent(self, now: float) -> int:
+        """Returns how many tokens are missing at `now` until it is full, and uses none."""
+        return math.ceil(self._burst - min(self._burst, self._tokens + (now - self._at_s) * self._rate))
 
     def wait_from(self, now: float) -> float:
         """Returns the seconds from `now` until it has a token, and uses none; 0.0 when it has one."""
@@ -113,6 +118,11 @@ class TokenBuckets:
         return len(self._buckets)
 
     @property
+    def burst(self) -> int:
+        """Returns how many tokens each has after a rest."""
+        return self._burst
+
+    @property
     def every_s(self) -> float:
         """The seconds in which each gets one token more."""
         return 1.0 / self._rate
@@ -144,6 +154,12 @@ class TokenBuckets:
         """Returns in how many seconds there is a token of theirs, and uses none; 0.0 when there is one."""
         bucket = self._buckets.get(who)
         return 0.0 if bucket is None else bucket.wait_from(now)
+
+    def most_spent(self, now: float) -> int:
+        """Returns how much of the burst is spent by whoever has spent most of theirs; what a larger burst of some has
+        more is left out.
+        """
+        return max((one.spent(now) - int(one.burst) + self._burst for one in self._buckets.values()), default=0)
 
     def at_rest(self, now: float) -> bool:
         """Returns whether everybody's bucket is full."""

@@ -92,6 +92,11 @@ class StreamTable:
         self.link_bytes = limits.min_session_send_queue_bytes
         """How many bytes may wait in the queues of all streams, as the link goes now."""
 
+    @property
+    def remote_count(self) -> int:
+        """Returns how many streams there are that the peer opened."""
+        return self._remote_count
+
     def __len__(self) -> int:
         return len(self._streams)
 

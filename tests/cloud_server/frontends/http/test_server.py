@@ -88,7 +88,7 @@ async def test_the_rest_of_a_request_that_was_refused_is_taken(http_site: HttpSi
 async def test_strangers_share_one_pool_for_long_heads_and_users_have_their_own(
     http_site: HttpSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    heads = http_site.server._heads = LongHeads(strangers=Budget(total_bytes=600_000))
+    heads = http_site.server.heads = LongHeads(strangers=Budget(total_bytes=600_000))
     async with http1(http_site) as (_, slow), http1(http_site) as (reader, writer):
         slow.write(head(1_000_000)[:500_000])
         await eventually(lambda: heads.strangers.used_bytes > 400_000)
@@ -104,7 +104,7 @@ async def test_strangers_share_one_pool_for_long_heads_and_users_have_their_own(
 
 
 async def test_a_head_counts_as_long_as_its_request_is_served(http_site: HttpSite) -> None:
-    users = http_site.server._heads.users
+    users = http_site.server.heads.users
     async with http1(http_site, user=True) as (reader, writer):
         writer.write(head(500_000).replace(b"/echo", b"/quiet"))
         assert await status(reader) == 200
@@ -116,7 +116,7 @@ async def test_a_head_counts_as_long_as_its_request_is_served(http_site: HttpSit
 
 
 async def test_a_good_token_moves_a_connection_to_the_users_pool(http_site: HttpSite) -> None:
-    heads = http_site.server._heads = LongHeads(strangers=Budget(total_bytes=0))
+    heads = http_site.server.heads = LongHeads(strangers=Budget(total_bytes=0))
     async with http1(http_site) as (reader, writer):
         writer.write(b"GET /nothing HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer good\r\n\r\n")
         await reader.readuntil(b"\r\n\r\n")

@@ -31,7 +31,7 @@ async def leave_unread(client: Http2Client, streams: int) -> list[Answer]:
 
 
 async def test_streams_that_strangers_leave_come_out_of_one_pool(http_site: HttpSite) -> None:
-    heads = http_site.server._heads = LongHeads(strangers=Budget(total_bytes=10 * COST))
+    heads = http_site.server.heads = LongHeads(strangers=Budget(total_bytes=10 * COST))
     async with (
         http2_client(http_site.port, http_site.context()) as one,
         http2_client(http_site.port, http_site.context()) as other,
@@ -44,7 +44,7 @@ async def test_streams_that_strangers_leave_come_out_of_one_pool(http_site: Http
 
 
 async def test_a_user_takes_nothing_of_it_and_gets_in_while_it_is_full(http_site: HttpSite) -> None:
-    heads = http_site.server._heads = LongHeads(strangers=Budget(total_bytes=0))
+    heads = http_site.server.heads = LongHeads(strangers=Budget(total_bytes=0))
     async with http2_client(http_site.port, http_site.context()) as client:
         assert (await client.get("/echo", GOOD)).status == 200
         left = await leave_unread(client, 50)
@@ -58,7 +58,7 @@ async def test_many_requests_of_a_user_in_one_packet_are_all_served(http_site: H
         await client.flush()
         await client.until(lambda: all(answer.ended for answer in answers))
         assert {answer.status for answer in answers} == {200}
-        assert http_site.server._heads.strangers.used_bytes == 0
+        assert http_site.server.heads.strangers.used_bytes == 0
 
 
 async def test_a_connection_that_stays_a_strangers_ends(http_site: HttpSite, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,7 +78,7 @@ async def test_a_connection_that_stays_a_strangers_ends(http_site: HttpSite, mon
 
 
 async def test_a_box_is_a_stranger_whatever_its_certificate(http_site: HttpSite) -> None:
-    heads = http_site.server._heads = LongHeads(strangers=Budget(total_bytes=0))
+    heads = http_site.server.heads = LongHeads(strangers=Budget(total_bytes=0))
     box = http_site.context(uri="spiffe://longline/agent/box-7")
     async with http2_client(http_site.port, box) as client:
         assert (await client.get("/echo")).status == 200

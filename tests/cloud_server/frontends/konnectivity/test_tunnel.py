@@ -197,7 +197,11 @@ async def test_a_client_that_says_nothing_hears_what_the_endpoint_says(site: Ser
     assert await call.receive_data(6) == b"banner"
 
 
-async def test_much_data_down_in_large_packets(site: Served, client: ProxyClient) -> None:
+async def test_much_data_down_in_large_packets(
+    site: Served, client: ProxyClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tunnel, "GATHER_S", 2.0)  # a busy machine may fill no packet in 20 ms, nor send one in each 100
+    monkeypatch.setattr(tunnel, "PAUSE_S", 10.0)
     site.far.payload = random.Random(1).randbytes(5 * MIB + 17)
     call = await client.tunnel(at(SOURCE))
     received, sizes = bytearray(), []
