@@ -14,7 +14,7 @@ SOURCES := tunnel protos edge_agent cloud_server tests $(wildcard benches)
 # What a user may set: the interpreter that .venv is made with, more words for pytest, how long the fuzzer runs, and on what.
 PYTHON ?=
 ARGS ?=
-FUZZ_SECONDS ?= 55
+FUZZ_SECONDS ?= 50
 FUZZ ?=
 BENCH ?=
 
@@ -97,7 +97,7 @@ cluster: $(READY) ## run a real Kubernetes behind the tunnel until Ctrl-C, and s
 bench: $(READY) ## figures beside other tunnels, into docs/benchmarks.md (half an hour; two minutes: BENCH=--quick)
 	@$(PY) -m benches $(BENCH)
 
-fuzz: $(READY) ## feed rubbish to everything that parses, for FUZZ_SECONDS (55) in all (one target alone: FUZZ=kubelet)
+fuzz: $(READY) ## feed rubbish to everything that parses, for FUZZ_SECONDS (50) in all (one target alone: FUZZ=kubelet)
 	@echo "==> fuzz"
 	@$(PY) -m tests.fuzz --seconds $(FUZZ_SECONDS) $(FUZZ)
 
