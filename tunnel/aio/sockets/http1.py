@@ -397,7 +397,10 @@ class ClientConnection:
         """
         if self._h11.our_state is h11.DONE:
             await self.read_body(MAX_DRAIN_BYTES)
-            self._h11.start_next_cycle()
+            if self._h11.their_state is h11.DONE:
+                self._h11.start_next_cycle()
+        if self._h11.our_state is not h11.IDLE:
+            raise HttpError("the server keeps the connection no longer than its last answer", 502)
         items = list(headers)
         if body or method in ("POST", "PUT", "PATCH"):
             items.append(("content-length", str(len(body))))
