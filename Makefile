@@ -11,10 +11,11 @@ PY := $(BIN)/python
 READY := $(VENV)/.ready
 SOURCES := tunnel protos edge_agent cloud_server tests $(wildcard benches)
 
-# What a user may set: the interpreter that .venv is made with, more words for pytest, how long the fuzzer runs.
+# What a user may set: the interpreter that .venv is made with, more words for pytest, how long the fuzzer runs, and on what.
 PYTHON ?=
 ARGS ?=
-FUZZ_SECONDS ?= 60
+FUZZ_SECONDS ?= 50
+FUZZ ?=
 BENCH ?=
 
 UV_LOCK := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --quiet \
@@ -96,8 +97,9 @@ cluster: $(READY) ## run a real Kubernetes behind the tunnel until Ctrl-C, and s
 bench: $(READY) ## figures beside other tunnels, into docs/benchmarks.md (half an hour; two minutes: BENCH=--quick)
 	@$(PY) -m benches $(BENCH)
 
-fuzz: $(READY) ## feed the decoder rubbish for FUZZ_SECONDS (60)
-	@$(PY) -m tests.fuzz.decoder --seconds $(FUZZ_SECONDS)
+fuzz: $(READY) ## feed rubbish to everything that parses, for FUZZ_SECONDS (50) in all (one target alone: FUZZ=kubelet)
+	@echo "==> fuzz"
+	@$(PY) -m tests.fuzz --seconds $(FUZZ_SECONDS) $(FUZZ)
 
 lock: $(READY) ## bring the lock files up to the newest releases that pyproject.toml allows
 	@echo "==> lock"

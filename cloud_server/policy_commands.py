@@ -29,7 +29,7 @@ def policy() -> None:
 @config_option("cloud-server")
 @click.argument("file", required=False, type=_FILE)
 def check(config: Path, file: Path | None) -> None:
-    """Check FILE, else the policy of the configuration: all its faults, and its own tests."""
+    """Check FILE, else the policy of the configuration: its faults, and its own tests."""
     path = file or _path(config)
     found = _read(path)
     tests = len(found.test)

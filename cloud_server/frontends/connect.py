@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import fcntl
 import select
 import socket
@@ -26,9 +25,9 @@ from cloud_server.trust.authenticator import Authenticator, LoginRefused
 from cloud_server.trust.caller import Caller
 from tunnel.aio.sessions.carry import carry
 from tunnel.aio.sockets.conn import Conn
-from tunnel.aio.sockets.http1 import Request, ServerConnection
+from tunnel.aio.sockets.http1 import HttpError, Refusal, Request, ServerConnection
 from tunnel.core.wire.errors import OpenRefused
-from tunnel.core.wire.faults import CONNECT_INVALID, CREDENTIAL_MISSING, coded
+from tunnel.core.wire.faults import CONNECT_INVALID, CREDENTIAL_MISSING, NAME_INVALID, coded
 
 FRONTEND = "connect"
 HEAD_TIMEOUT_S = 9.0
@@ -78,7 +77,7 @@ class ConnectFrontend:
         return self._authenticator.by_unix_peer(peer.uid, peer.pid, konnectivity=False)
 
     async def _handle(self, conn: Conn, identify: Callable[[Request], Awaitable[Caller]]) -> None:
-        http = ServerConnection(conn, MAX_HEAD_BYTES)
+        http = ServerConnection(conn, MAX_HEAD_BYTES, refusal=_refusal)
         try:
             async with asyncio.timeout(HEAD_TIMEOUT_S):
                 request = await http.next_request()
@@ -121,7 +120,8 @@ class ConnectFrontend:
         try:
             live = await self._door.open(asking, _given_up(conn, http))
         except OpenRefused as refused:
-            await _answer(http, http_status(refused.code), coded(str(refused), refused.fault))
+            status = 400 if refused.fault is NAME_INVALID else http_status(refused.code)
+            await _answer(http, status, coded(str(refused), refused.fault))
             return
         if live is not None:
             await carry(live.opened(), conn, lambda: _accept(conn, http))
@@ -161,7 +161,7 @@ def _basic(request: Request) -> tuple[str, str]:
         return "", ""
     try:
         user, _, password = base64.b64decode(value, validate=True).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:  # no base64, or no UTF-8 inside
         return "", ""
     return user, password
 
@@ -211,6 +211,12 @@ def _fully_closed(sock: socket.socket) -> bool:
 def _unread_bytes(sock: socket.socket) -> int:
     unread: int = struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)))[0]
     return unread
+
+
+def _refusal(error: HttpError) -> Refusal:
+    """Returns the answer to what cannot be read as a request."""
+    text = coded(error.text, CONNECT_INVALID)
+    return Refusal("text/plain; charset=utf-8", f"{text}\n".encode(), reason_phrase(text))
 
 
 async def _answer(http: ServerConnection, status: int, text: str, headers: list[tuple[str, str]] | None = None) -> None:

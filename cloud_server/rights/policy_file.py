@@ -1,4 +1,4 @@
-"""Reads policy.toml: its roles, bindings and tests. All its faults are found at once."""
+"""Reads policy.toml: its roles, bindings and tests. Its faults are found at once, and the first of them told."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cloud_server.rights.cases import run_cases
 from cloud_server.rights.engine import Rights
 from cloud_server.rights.patterns import TargetPattern
 from tunnel.aio.process import garbage
-from tunnel.aio.process.config import ConfigError, Fault, Validated, load
+from tunnel.aio.process.config import MAX_FAULTS, ConfigError, Fault, Validated, load
 from tunnel.core.wire.faults import CONFIG_INVALID, CONFIG_UNREADABLE, POLICY_INVALID
 from tunnel.core.wire.globs import is_glob
 
@@ -238,15 +238,20 @@ class PolicyFile(Validated):
 
     def _binding_faults(self) -> Iterator[Fault]:
         roles = {role.name for role in self.role} | set(BUILTIN_ROLES)
+        told = 0
         for index, binding in enumerate(self.binding):
             key = f"binding[{index}]"
             if binding.role not in roles:
-                yield Fault(f"{key}.role", f"there is no role {binding.role!r}{_close(binding.role, roles)}")
+                close = _close(binding.role, roles) if told < MAX_FAULTS else ""  # 3 ms each, of 300 roles
+                told += 1
+                yield Fault(f"{key}.role", f"there is no role {binding.role!r}{close}")
             if not binding.users and not binding.groups:
                 yield Fault(key, "gives the role to nobody: it needs users or groups")
             for group in binding.groups:
                 if group.startswith(SYSTEM) and group not in BUILTIN_GROUPS:
-                    text = f"{group!r} is no group that is built in{_close(group, BUILTIN_GROUPS)}"
+                    close = _close(group, BUILTIN_GROUPS) if told < MAX_FAULTS else ""
+                    told += 1
+                    text = f"{group!r} is no group that is built in{close}"
                     yield Fault(f"{key}.groups", f"{text}; there are {', '.join(sorted(BUILTIN_GROUPS))}")
 
 
@@ -258,7 +263,7 @@ def load_policy(path: Path) -> PolicyFile:
     """Reads a policy file. Blocking.
 
     Raises:
-        ConfigError: with every fault found; its `fault` is CONFIG_UNREADABLE where there is no such file.
+        ConfigError: with the faults found; its `fault` is CONFIG_UNREADABLE where there is no such file.
     """
     # Compiled, where tomllib is the same in Python: a file of 10,000 bindings is read in a third of the time.
     import tomli

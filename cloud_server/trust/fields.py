@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+import orjson
+
 
 def as_bytes(**values: object) -> bytes:
     """Returns a JSON object of the values that are not None."""
@@ -25,7 +27,7 @@ class Fields:
     """
 
     def __init__(self, body: bytes) -> None:
-        values = json.loads(body)
+        values = orjson.loads(body)
         if not isinstance(values, dict):
             raise TypeError("it is no object")
         self._values: Mapping[str, Any] = values

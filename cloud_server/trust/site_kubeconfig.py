@@ -63,7 +63,7 @@ def read_site(path: Path) -> Site:
         cluster = _inlined(_named(config["clusters"], context["cluster"])["cluster"], _CLUSTER_FILES, path.parent)
         users = [entry for entry in config.get("users") or [] if entry["name"] == context.get("user")]
         user = _inlined(users[0].get("user") or {}, _USER_FILES, path.parent) if users else {}
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError, LookupError) as fault:
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as fault:
         raise SiteUnusable(f"{path} is no kubeconfig with a current context ({type(fault).__name__})") from fault
     if not cluster.get("certificate-authority-data"):
         raise SiteUnusable(f"{path}: its cluster has no certificate-authority: TLS to the site could not be checked")

@@ -5,10 +5,11 @@ It knows nothing of processes. Only the versions that carry an exit status are s
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from enum import IntEnum
+
+import orjson
 
 from edge_agent.hostkubelet.status import KubeletError
 from tunnel.aio.sockets.duplex import Duplex
@@ -163,7 +164,7 @@ class ChannelSocket:
 
 def _resize(data: bytes) -> Resize | None:
     try:
-        size = json.loads(data)
+        size = orjson.loads(data)
         return Resize(int(size["Width"]), int(size["Height"]))
     except (ValueError, TypeError, KeyError, OverflowError):
         return None  # as a kubelet does: a size that makes no sense changes nothing

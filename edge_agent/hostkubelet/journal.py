@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import re
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 from datetime import UTC, datetime
+
+import orjson
 
 from edge_agent.hostkubelet.command import Command
 from edge_agent.hostkubelet.lines import LineSplitter, rfc3339
@@ -188,7 +189,7 @@ class JournalLog:
 def _stamped(line: bytes) -> bytes:
     """Returns one entry of `--output=json` as lines with their time; nothing for text that is no entry."""
     try:
-        entry = json.loads(line)
+        entry = orjson.loads(line)
         time = datetime.fromtimestamp(int(entry["__REALTIME_TIMESTAMP"]) / 1_000_000, UTC)
     except (ValueError, KeyError, TypeError, OverflowError):
         return b""

@@ -40,7 +40,7 @@ from tunnel.aio.process.limit_use import LimitUse
 from tunnel.aio.process.parts import PartFailed
 from tunnel.aio.sessions.stream import Stream
 from tunnel.aio.sockets.duplex import Duplex
-from tunnel.aio.sockets.http1 import MAX_LONG_HEAD_BYTES, Request, ServerConnection
+from tunnel.aio.sockets.http1 import MAX_LONG_HEAD_BYTES, HttpError, Refusal, Request, ServerConnection
 from tunnel.core.streams.budget import Budget
 from tunnel.core.wire.errors import Code, OpenRefused, StreamError
 from tunnel.core.wire.faults import (
@@ -48,6 +48,7 @@ from tunnel.core.wire.faults import (
     HOST_RUNS_NO_COMMANDS,
     NOT_ALLOWED_BY_BOX,
     NOT_ON_A_PLAIN_BOX,
+    REQUEST_INVALID,
     TOO_MANY_COMMANDS,
     USAGE_UNKNOWN,
 )
@@ -162,7 +163,7 @@ class HostKubelet:
             principal: who is at its other end, for the audit record.
             trace_id: the connection's trace id, for the same; empty when it has none.
         """
-        connection = ServerConnection(duplex, MAX_LONG_HEAD_BYTES, self._long_heads)
+        connection = ServerConnection(duplex, MAX_LONG_HEAD_BYTES, self._long_heads, _refusal)
         try:
             while (request := await connection.next_request()) is not None:
                 if not await self._answer(_Call(connection, duplex, request, principal, trace_id)):
@@ -207,6 +208,12 @@ class HostKubelet:
         except KubeletError as error:
             await call.connection.respond(error.status, [JSON_TYPE], error.body())
             return True
+        except HttpError as error:  # its body is broken
+            if call.connection.answered:
+                raise
+            said = _refusal(error)
+            await call.connection.respond(error.status, [JSON_TYPE, ("connection", "close")], said.body)
+            return False
 
     async def _route(self, call: _Call) -> bool:
         if self._closing:
@@ -433,6 +440,11 @@ class HostKubelet:
         return CommandSpec(
             argv=wanted.argv, account=account, directory=directory, tty=wanted.tty, stdin=wanted.stdin
         )  # fmt: skip
+
+
+def _refusal(error: HttpError) -> Refusal:
+    """Returns the answer to what cannot be read as a request."""
+    return Refusal(JSON_TYPE[1], KubeletError(error.status, error.text, REQUEST_INVALID).body())
 
 
 def _not_offered(name: str) -> OpenRefused:

@@ -14,6 +14,7 @@ from tunnel.tool.commands_boxes import Duration
 from tunnel.tool.copy_progress import duration_text, size_text
 from tunnel.tool.many_boxes import Ran, results_table
 from tunnel.tool.remote_exec import Channel
+from tunnel.tool.shapes import ANY, Shape, mismatch
 from tunnel.tool.tables import age, table
 
 
@@ -45,7 +46,12 @@ class Answers(Api):
         self.nodes = nodes
         self.pod = pod
 
-    def get(self, path: str, *, accept: str = "", limit_bytes: int = 0) -> Any:
+    def get(self, path: str, shape: Shape = ANY, *, accept: str = "", limit_bytes: int = 0) -> Any:
+        found = self._found(path, accept, limit_bytes)
+        assert not mismatch(found, shape)
+        return found
+
+    def _found(self, path: str, accept: str, limit_bytes: int) -> Any:
         if accept == TABLE:
             assert path == "/api/v1/nodes?includeObject=None"
             if limit_bytes and len(self.nodes) * 200 > limit_bytes:

@@ -187,3 +187,12 @@ def test_tls_is_checked(tmp_path: Path) -> None:
         made.where = ["--kubeconfig", str(stranger)]
         assert "its certificate is not trusted" in made.run("whoami", code=1).stderr
         assert not made.admin.asked
+
+
+@pytest.mark.parametrize("until", ["soon", None, 5, "2026-01-31T12:00:00"])
+def test_a_token_whose_end_is_no_date_is_an_error_in_one_line(made: Made, until: object) -> None:
+    made.admin.samples["POST", "user-tokens"] = {"status": 201, "body": {"token": "t0ken", "until": until}}
+    done = made.run("user", "token", "ann", code=1)
+    assert done.stdout == ""
+    assert "the answer to POST /longline/v1/user-tokens cannot be used: until must be a time such as" in done.stderr
+    assert len(done.stderr.splitlines()) == 1

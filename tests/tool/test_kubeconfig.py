@@ -103,7 +103,12 @@ def test_the_connect_listener(tmp_path: Path) -> None:
     ("made", "says"),
     [
         ("just text", "is no kubeconfig"),
+        ("[" * 2000, "is no kubeconfig"),
+        ("{a: " * 2000, "is no kubeconfig"),
+        ("when: 2026-13-45", "is no kubeconfig"),
         (config(clusters={}), "cluster 'a', which is not there"),
+        (config(contexts=[{"context": {}}]), "contexts has an entry whose name is no text"),
+        (config(contexts=[{"name": "a", "context": {"cluster": [], "user": {}}}]), "which is not there"),
         (config(clusters=["a"]), "clusters has an entry without a cluster"),
         (config(clusters="a"), "is no kubeconfig"),
         (config(**{"current-context": ""}), "has no current context"),

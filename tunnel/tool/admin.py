@@ -5,17 +5,20 @@ docs/admin-api.md and cloud_server/operate/openapi.json describe it. A field tha
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import orjson
+
 from tunnel.aio.process.limit_use import in_words
 from tunnel.core.wire.faults import FAULTS
 from tunnel.core.wire.spoken import printable
-from tunnel.tool.api import Api, ApiFailed
+from tunnel.tool.answers import AGENTS
+from tunnel.tool.api import Api, ApiFailed, check_shape
 from tunnel.tool.boxes import did_you_mean
 from tunnel.tool.copy_progress import size_text
+from tunnel.tool.shapes import Shape
 from tunnel.tool.tables import age, table
 
 PREFIX = "/longline/v1/"
@@ -25,23 +28,24 @@ VERDICTS = {"good": 0, "warning": 1, "bad": 2}
 Document = Mapping[str, Any]
 
 
-def documents(api: Api, path: str) -> Iterator[Document]:
-    """Yields the documents that follow one another at a path, a line each, until the server ends.
+def documents(api: Api, path: str, shape: Shape) -> Iterator[Document]:
+    """Yields the documents that follow one another at a path, a line each of this shape, until the server ends.
 
     Raises:
-        ApiFailed: the path was refused, the connection broke, a line is no document, or the server says why it ends.
+        ApiFailed: the path was refused, the connection broke, a line is no document or has another shape, or the server
+            says why it ends.
     """
     with api.request("GET", PREFIX + path, headers={"Accept": "application/x-ndjson"}) as answer:
         for line in answer.lines():
             if not line.strip():  # the server's sign of life
                 continue
             try:
-                document = json.loads(line)
+                document = orjson.loads(line)
             except ValueError as error:
                 raise ApiFailed(f"{api.name}: a line of the answer is no JSON") from error
             if isinstance(document, dict) and isinstance(last_word := document.get("error"), dict):
                 raise ApiFailed(f"{api.name}: {last_word.get('text')}", fault=FAULTS.get(str(last_word.get("code"))))
-            yield document
+            yield check_shape(document, shape, f"{api.name}: a line of the answer")
 
 
 def status_text(status: Document) -> str:
@@ -73,7 +77,7 @@ def status_text(status: Document) -> str:
     lines += [f"limit    {printable(line)}" for line in in_words(status.get("limits") or ())]
     for one in status.get("certificates") or ():
         lines.append(f"cert     {one.get('name')}: {_days(one.get('days_left'))} left, until {one.get('not_after')}")
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _file_lines(what: str, state: Document, more: str = "") -> Iterator[str]:
@@ -104,7 +108,7 @@ def agents_text(agents: Sequence[Document]) -> str:
             _milliseconds(one.get("rtt_s")),
             _days(one.get("certificate_days_left")),
             one.get("streams"),
-            "; ".join([*filter(None, [one.get("reason")]), *(fact.get("text", "") for fact in one.get("facts") or ())]),
+            "; ".join(filter(None, [one.get("reason"), *(fact.get("text") for fact in one.get("facts") or ())])),
         )
         for one in agents
     ]
@@ -217,13 +221,13 @@ def open_change_text(line: Document) -> str:
     one = line.get("open") or {}
     moved = f"{size_text(one.get('bytes_to_agent') or 0)} to, {size_text(one.get('bytes_from_agent') or 0)} from"
     who, what = f"{one.get('who')} from {one.get('peer')}", f"{one.get('agent')} {one.get('target')}"
-    return printable(f"{line.get('change', '?'):7} {one.get('id')}  {who} -> {what}  {moved}  {one.get('trace_id')}")
+    return printable(f"{line.get('change') or '?':7} {one.get('id')}  {who} -> {what}  {moved}  {one.get('trace_id')}")
 
 
 def event_text(event: Document) -> str:
     """Returns an event as a line of `events`."""
     return printable(
-        f"{event.get('time')}  {event.get('kind', '?'):9} {event.get('agent') or '-':15} {event.get('text')}"
+        f"{event.get('time')}  {event.get('kind') or '?':9} {event.get('agent') or '-':15} {event.get('text')}"
     )
 
 
@@ -241,8 +245,8 @@ def unknown_agent(api: Api, name: str, error: ApiFailed) -> ApiFailed:
     if error.status != 404:
         return error
     try:
-        names = [str(one.get("name")) for one in api.get(PREFIX + "agents")["agents"]]
-    except (ApiFailed, KeyError, TypeError):
+        names = [str(one.get("name")) for one in api.get(PREFIX + "agents", AGENTS)["agents"]]
+    except ApiFailed:
         return error
     return ApiFailed(f"{error}{did_you_mean(name, names)}", 404, error.fault)
 

@@ -16,12 +16,14 @@ from types import TracebackType
 from typing import Any, Self
 
 import h11
+import orjson
 
 from tunnel.aio.process.command import VERSION
 from tunnel.core.wire.faults import API_REFUSED, CREDENTIAL_MISSING, FAULTS, VIA_SILENT, Fault, FaultError, decoded
 from tunnel.core.wire.spoken import printable
 from tunnel.tool.connect import CHUNK_BYTES, ConnectFailed, Patience, Proxy, dial_tls, dial_unix, failure
 from tunnel.tool.kubeconfig import Access, KubeconfigUnusable
+from tunnel.tool.shapes import ANY, Shape, mismatch
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 """The most bytes of a document that is read whole: the nodes of 10,000 boxes are 25 MB."""
@@ -72,32 +74,40 @@ class Api:
         except KubeconfigUnusable as error:
             raise ApiFailed(str(error), fault=error.fault) from error
 
-    def get(self, path: str, *, accept: str = JSON, limit_bytes: int = MAX_ANSWER_BYTES) -> Any:
+    def get(self, path: str, shape: Shape = ANY, *, accept: str = JSON, limit_bytes: int = MAX_ANSWER_BYTES) -> Any:
         """Returns the JSON document at a path, in the form that `accept` names; None for an answer without a body.
 
+        What is read of a document must stand in its `shape`.
+
         Raises:
-            ApiFailed: the server cannot be reached or refuses, or the answer is no JSON, is longer than the limit, or
-                ceases to come.
+            ApiFailed: the server cannot be reached or refuses, or the answer is no JSON, has another shape, is longer
+                than the limit, or ceases to come.
         """
-        return self.ask("GET", path, accept=accept, limit_bytes=limit_bytes)
+        return self.ask("GET", path, shape=shape, accept=accept, limit_bytes=limit_bytes)
 
     def ask(
-        self, method: str, path: str, body: object = None, *, accept: str = JSON, limit_bytes: int = MAX_ANSWER_BYTES
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        shape: Shape = ANY,
+        *,
+        accept: str = JSON,
+        limit_bytes: int = MAX_ANSWER_BYTES,
     ) -> Any:
-        """Sends a request, with a JSON body unless that is None; returns the JSON of the answer, None for no body.
+        """Sends a request, with a JSON body unless that is None; returns the JSON of the answer: see `get`.
 
         Raises:
-            ApiFailed: the server cannot be reached or refuses, or the answer is no JSON, is longer than the limit, or
-                ceases to come.
+            ApiFailed: the server cannot be reached or refuses, or the answer is no JSON, has another shape, is longer
+                than the limit, or ceases to come.
         """
         with self.request(method, path, body=body, headers={"Accept": accept}) as answer:
             text = answer.read_all(limit_bytes, timeout_s=self._timeout_s)
-            if not text:
-                return None
             try:
-                return json.loads(text)
+                found = orjson.loads(text) if text else None
             except ValueError as error:
                 raise ApiFailed(f"{self.name}: the answer to {method} {path} is no JSON") from error
+            return check_shape(found, shape, f"{self.name}: the answer to {method} {path.partition('?')[0]}")
 
     @contextmanager
     def request(
@@ -310,20 +320,31 @@ def _broken(error: ConnectFailed) -> ApiFailed:
     return ApiFailed(str(error), fault=error.fault)
 
 
+def check_shape(document: object, shape: Shape, what: str) -> Any:
+    """Returns a document that has a shape. `what` names it in the error.
+
+    Raises:
+        ApiFailed: it has not.
+    """
+    if why := mismatch(document, shape):
+        raise ApiFailed(printable(f"{what} cannot be used: {why}; is the server of another version?"))
+    return document
+
+
 def _refusal(name: str, status: int, body: bytes) -> ApiFailed:
     """Returns the error that an answer tells, by a `Status` of Kubernetes, an error of the admin API, or its number."""
     try:
-        content = json.loads(body)
+        content = orjson.loads(body)
     except ValueError:
         content = None
     text, code = "", ""
     if isinstance(content, dict):
-        error, causes = content.get("error"), (content.get("details") or {}).get("causes") or [{}]
+        error = content.get("error")
         if isinstance(error, dict):
             text = ": ".join(filter(None, [str(error.get("text") or ""), str(error.get("remedy") or "")]))
             code = str(error.get("code") or "")
         elif isinstance(content.get("message"), str):
-            text, code = content["message"], str(causes[0].get("reason") or "")
+            text, code = content["message"], _cause(content.get("details"))
     text, fault = decoded(printable("; ".join(text.splitlines()))[:2000])  # it goes to a terminal
     fault = fault or FAULTS.get(code)
     if status == 401:
@@ -331,6 +352,13 @@ def _refusal(name: str, status: int, body: bytes) -> ApiFailed:
         text = f"{name} does not know you: ask for another kubeconfig (cloud-server user kubeconfig){said}"
         fault = fault or CREDENTIAL_MISSING
     return ApiFailed(text or f"{name} answered with status {status}", status, fault)
+
+
+def _cause(details: object) -> str:
+    """Returns the reason of the first cause in the details of a `Status`; empty when there is none."""
+    causes = details.get("causes") if isinstance(details, dict) else None
+    first = causes[0] if isinstance(causes, list) and causes else None
+    return str(first.get("reason") or "") if isinstance(first, dict) else ""
 
 
 def reset_socket(sock: socket.socket) -> None:

@@ -12,6 +12,7 @@ from tunnel.core.wire.faults import AGENT_NOT_KNOWN, CONTAINER_UNKNOWN, NOTHING_
 from tunnel.core.wire.spoken import printable
 from tunnel.kubeapi.selectors import parse_labels
 from tunnel.kubeapi.status import ApiError
+from tunnel.tool.answers import NODES, POD, ROWS
 from tunnel.tool.api import MAX_ANSWER_BYTES, Api, ApiFailed
 from tunnel.tool.remote_exec import HOST, NAMESPACE
 
@@ -81,7 +82,7 @@ def list_boxes(api: Api, selector: str = "") -> list[Box]:
         requirements = parse_labels(selector)
     except ApiError as error:
         raise ApiFailed(f"-l {selector}: {error.message}", fault=USAGE) from error
-    boxes = [_box(item) for item in api.get("/api/v1/nodes").get("items") or ()]
+    boxes = [_box(item) for item in api.get("/api/v1/nodes", NODES).get("items") or ()]
     chosen = [box for box in boxes if all(need.matches(dict(box.all_labels)) for need in requirements)]
     return sorted(chosen, key=lambda box: box.name)
 
@@ -92,8 +93,8 @@ def box_names(api: Api, limit_bytes: int = MAX_ANSWER_BYTES) -> list[str]:
     Raises:
         ApiFailed: they cannot be listed, or the list is longer than the limit.
     """
-    rows = api.get("/api/v1/nodes?includeObject=None", accept=TABLE, limit_bytes=limit_bytes).get("rows") or ()
-    return [printable(str(row["cells"][0])) for row in rows]
+    found = api.get("/api/v1/nodes?includeObject=None", ROWS, accept=TABLE, limit_bytes=limit_bytes)
+    return [printable(str(name)) for row in found.get("rows") or () for name in row["cells"][:1]]
 
 
 def chosen_boxes(api: Api, selector: str) -> list[str]:
@@ -114,7 +115,7 @@ def offers_of(api: Api, box: str) -> list[Offer]:
     Raises:
         ApiFailed: there is no such box, or it offers nothing.
     """
-    pod = api.get(f"/api/v1/namespaces/{NAMESPACE}/pods/{quote(box, safe='')}")
+    pod = api.get(f"/api/v1/namespaces/{NAMESPACE}/pods/{quote(box, safe='')}", POD)
     statuses = {status.get("name"): status for status in pod["status"].get("containerStatuses") or ()}
     return [
         Offer(
@@ -187,7 +188,7 @@ def _box(node: Mapping[str, Any]) -> Box:
         all_labels={**labels, **own},
         version=printable(str(info.get("kubeletVersion") or "")),
         system=printable(str(info.get("osImage") or "")),
-        address=printable(next((one["address"] for one in addresses if one.get("type") == "InternalIP"), "")),
+        address=printable(next((one.get("address") or "" for one in addresses if one.get("type") == "InternalIP"), "")),
         architecture=printable(str(info.get("architecture") or "")),
     )
 

@@ -131,11 +131,10 @@ def _server(where: Where, server: str | None, ca: Path | None) -> tuple[Path, Ac
         known = replace(found, token="", certificate_pem=b"", login="", issued=False)
         return files[0], known if ca is None else replace(known, ca_pem=ca.read_text(encoding="ascii"))
     assert server is not None
-    url = urlsplit(server)
-    if url.scheme != "https" or not url.hostname:
+    if not _is_https(server):
         raise click.UsageError("--server is no https:// address, such as https://cloud.example.com:7445")
     return files[0], Access(
-        context=where.context or f"longline-{url.hostname}",
+        context=where.context or f"longline-{urlsplit(server).hostname}",
         server=server.rstrip("/"),
         connect="",
         files=(),
@@ -143,11 +142,20 @@ def _server(where: Where, server: str | None, ca: Path | None) -> tuple[Path, Ac
     )
 
 
+def _is_https(server: str) -> bool:
+    try:
+        url = urlsplit(server)
+        return url.scheme == "https" and bool(url.hostname) and url.port != 0
+    except ValueError:  # such as https://[
+        return False
+
+
 def _document(access: Access, timeout_s: float) -> dict[str, Any]:
+    from tunnel.tool.answers import LOGIN
     from tunnel.tool.api import Api
 
-    found = Api(access, timeout_s).get(DOCUMENT, limit_bytes=256 * 1024)
-    if not isinstance(found, dict) or not isinstance(found.get("issuer"), str):
+    found: dict[str, Any] = Api(access, timeout_s).get(DOCUMENT, LOGIN, limit_bytes=256 * 1024)
+    if not found.get("issuer"):
         raise Failed(f"{access.server} does not say whom its users log in at", NO_ISSUER)
     return found
 

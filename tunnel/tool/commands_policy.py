@@ -31,8 +31,9 @@ def explain(api: Any, output: str, groups: tuple[str, ...], **words: str) -> Non
     """Say whether somebody may do something, and which rule decides."""
     from tunnel.aio.operate.explained import explanation_text
     from tunnel.tool.admin import PREFIX
+    from tunnel.tool.answers import EXPLANATION
 
     wanted = {key: value for key, value in words.items() if value} | ({"groups": list(groups)} if groups else {})
     with told():
-        shown = api().ask("POST", PREFIX + "policy/explain", wanted)
+        shown = api().ask("POST", PREFIX + "policy/explain", wanted, EXPLANATION)
     click.echo(json.dumps(shown, indent=2) if output == "json" else explanation_text(shown))

@@ -62,9 +62,10 @@ def status(api: Any, output: str) -> None:
     The exit code is 0 for good, 1 for a warning, 2 for bad or when the server does not answer.
     """
     from tunnel.tool.admin import PREFIX, VERDICTS, status_text
+    from tunnel.tool.answers import STATUS
 
     with told(ServerBad):
-        document = api().get(PREFIX + "status")
+        document = api().get(PREFIX + "status", STATUS)
     if output == "json":
         print_json(document)
     else:
@@ -81,12 +82,14 @@ def agents(api: Any, output: str, name: str | None) -> None:
     from urllib.parse import quote
 
     from tunnel.tool.admin import PREFIX, agent_text, agents_text, unknown_agent
+    from tunnel.tool.answers import AGENT, AGENTS
     from tunnel.tool.api import ApiFailed
 
     with told():
         server = api()
         try:
-            document = server.get(PREFIX + "agents" + (f"/{quote(name, safe='')}" if name else ""))
+            path = f"agents/{quote(name, safe='')}" if name else "agents"
+            document = server.get(PREFIX + path, AGENT if name else AGENTS)
         except ApiFailed as error:
             raise (unknown_agent(server, name, error) if name else error) from error
     if output == "json":
@@ -103,6 +106,7 @@ def agents(api: Any, output: str, name: str | None) -> None:
 def opens(ctx: click.Context, api: Any, output: str, watch: bool) -> None:
     """List the connections that run now. `longline opens kill ID` ends one."""
     from tunnel.tool.admin import OPENS_HEAD, PREFIX, documents, open_change_text, open_row
+    from tunnel.tool.answers import OPEN_CHANGE, OPENS
     from tunnel.tool.tables import table
 
     ctx.obj = api
@@ -110,10 +114,10 @@ def opens(ctx: click.Context, api: Any, output: str, watch: bool) -> None:
         return
     with told():
         if watch:
-            for line in documents(api(), "opens?watch=1"):
+            for line in documents(api(), "opens?watch=1", OPEN_CHANGE):
                 click.echo(json.dumps(line) if output == "json" else open_change_text(line))
             return
-        document = api().get(PREFIX + "opens")
+        document = api().get(PREFIX + "opens", OPENS)
     if output == "json":
         print_json(document)
     elif document["opens"]:
@@ -148,13 +152,14 @@ def kill(ctx: click.Context, api: Any, ids: tuple[str, ...]) -> None:
 def events(api: Any, output: str, follow: bool) -> None:
     """Tell what happened: boxes that joined, went away or came back, refusals, configurations, certificates."""
     from tunnel.tool.admin import PREFIX, documents, event_text
+    from tunnel.tool.answers import EVENT, EVENTS
 
     with told():
         if follow:
-            for event in documents(api(), "events?follow=1"):
+            for event in documents(api(), "events?follow=1", EVENT):
                 click.echo(json.dumps(event) if output == "json" else event_text(event))
             return
-        document = api().get(PREFIX + "events")
+        document = api().get(PREFIX + "events", EVENTS)
     if output == "json":
         print_json(document)
     else:
@@ -168,9 +173,10 @@ def events(api: Any, output: str, follow: bool) -> None:
 def whoami(api: Any, output: str) -> None:
     """Say whom the server takes you for, and until when."""
     from tunnel.tool.admin import PREFIX, whoami_text
+    from tunnel.tool.answers import WHOAMI
 
     with told():
-        document = api().get(PREFIX + "whoami")
+        document = api().get(PREFIX + "whoami", WHOAMI)
     if output == "json":
         print_json(document)
     else:

@@ -67,9 +67,10 @@ def user() -> None:
 def user_list(api: Any, output: str) -> None:
     """List every user: their roles, with what they can log in, until when, and when it was used last."""
     from tunnel.tool.admin import PREFIX, users_text
+    from tunnel.tool.answers import USERS
 
     with told():
-        document = api().get(PREFIX + "users")
+        document = api().get(PREFIX + "users", USERS)
     if output == "json":
         print_json(document)
     else:
@@ -85,9 +86,10 @@ def user_show(api: Any, output: str, name: str) -> None:
     from urllib.parse import quote
 
     from tunnel.tool.admin import PREFIX, user_text
+    from tunnel.tool.answers import USER
 
     with told():
-        document = api().get(f"{PREFIX}users/{quote(name, safe='')}")
+        document = api().get(f"{PREFIX}users/{quote(name, safe='')}", USER)
     if output == "json":
         print_json(document)
     else:
@@ -104,10 +106,11 @@ def user_add(api: Any, groups: tuple[str, ...], name: str) -> None:
     One that was revoked is a user again; what they had before stays worthless.
     """
     from tunnel.tool.admin import PREFIX
+    from tunnel.tool.answers import MADE_USER
 
     with told():
-        made = api().ask("POST", PREFIX + "users", {"name": name, "groups": list(groups)})
-    told_groups = f", in {', '.join(made['groups'])}" if made["groups"] else ""
+        made = api().ask("POST", PREFIX + "users", {"name": name, "groups": list(groups)}, MADE_USER)
+    told_groups = f", in {', '.join(made['groups'])}" if made.get("groups") else ""
     click.echo(f"{name} is a user{told_groups}; next: longline user kubeconfig {name}")
 
 
@@ -150,6 +153,7 @@ def user_certificate(api: Any, expires: timedelta, out: Path | None, force: bool
 
     from tunnel.aio.identity.keys import KeysUnavailable, new_key, request_for
     from tunnel.tool.admin import PREFIX
+    from tunnel.tool.answers import MADE_CERTIFICATE
 
     check_out(out, force=force)
     try:
@@ -159,7 +163,7 @@ def user_certificate(api: Any, expires: timedelta, out: Path | None, force: bool
         raise Failed.of(error) from error
     with told():
         body = {"user": name, "csr": csr, "expires_s": expires.total_seconds()}
-        made = api().ask("POST", PREFIX + "certificates", body)
+        made = api().ask("POST", PREFIX + "certificates", body, MADE_CERTIFICATE)
     _tell_if_short(made, expires)
     deliver(made["certificate"] + key_pem.decode(), out, force=force)
 
@@ -187,9 +191,10 @@ def user_kubeconfig(where: Where, bearer: bool, expires: timedelta, out: Path | 
 
 def _token(api: Any, user: str, life: timedelta, purpose: str) -> str:
     from tunnel.tool.admin import PREFIX
+    from tunnel.tool.answers import MADE_TOKEN
 
     body = {"user": user, "expires_s": life.total_seconds(), "purpose": purpose}
-    made = api.ask("POST", PREFIX + "user-tokens", body)
+    made = api.ask("POST", PREFIX + "user-tokens", body, MADE_TOKEN)
     _tell_if_short(made, life)
     return str(made["token"])
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import json
 import secrets
 import ssl
 import time
@@ -20,6 +19,8 @@ from dataclasses import dataclass, field
 from http.client import HTTPException, HTTPMessage
 from typing import IO, Any
 from urllib.parse import urlencode, urlsplit
+
+import orjson
 
 from tunnel.core.wire.faults import LOGIN_FAILED, NOT_LOGGED_IN, FaultError
 from tunnel.core.wire.spoken import printable
@@ -33,6 +34,8 @@ DEVICE_POLL_S = 5.0
 """The seconds between two questions where the issuer does not say them (RFC 8628 3.2)."""
 SLOWER_S = 5.0
 """The seconds that `slow_down` adds (RFC 8628 3.5)."""
+MAX_EXPIRES_S = 253402300799.0
+"""The end of the year 9999, behind which there is no date; in seconds since 1970."""
 MAX_DEVICE_S = 1800.0
 DISCOVERY = "/.well-known/openid-configuration"
 
@@ -202,8 +205,8 @@ class Issuer:
         ):
             raise LoginRefused(f"{self.client.issuer} gave an ID token for somebody else: {aud!r}"[:MAX_SAID_CHARS])
         expires_s = claims.get("exp")
-        if not isinstance(expires_s, int | float) or expires_s <= now_s():
-            raise LoginRefused("the issuer's ID token is over already: look at the clock of this machine")
+        if not isinstance(expires_s, int | float) or not now_s() < expires_s < MAX_EXPIRES_S:
+            raise LoginRefused("the issuer's ID token is over already, or has no end: look at this machine's clock")
         refresh = answer.get("refresh_token")
         return Tokens(
             id_token=id_token,
@@ -301,7 +304,7 @@ def _refusal(url: str, status: int, body: bytes) -> LoginRefused:
 
 def _object(body: bytes) -> dict[str, Any]:
     try:
-        found = json.loads(body)
+        found = orjson.loads(body)
     except ValueError as error:
         raise LoginRefused("the issuer's answer is no JSON") from error
     if not isinstance(found, dict):

@@ -150,8 +150,8 @@ def load_access(files: Sequence[Path], context: str | None = None) -> Access:
         known = ", ".join(sorted(merged["contexts"])) or "none"
         raise KubeconfigUnusable(f"{where} has no context {name!r}, only: {known}")
     chosen = merged["contexts"][name]
-    cluster = merged["clusters"].get(chosen.get("cluster"))
-    user = merged["users"].get(chosen.get("user"))
+    cluster = merged["clusters"].get(str(chosen.get("cluster")))
+    user = merged["users"].get(str(chosen.get("user")))
     if cluster is None or user is None:
         what = "cluster" if cluster is None else "user"
         raise KubeconfigUnusable(f"{where}: context {name} names the {what} {chosen.get(what)!r}, which is not there")
@@ -186,7 +186,9 @@ def _merged(files: Sequence[Path]) -> dict[str, Any]:
             for item in config.get(kind) or ():
                 if not (isinstance(item, dict) and isinstance(item.get(inner), dict)):
                     raise KubeconfigUnusable(f"{path} is no kubeconfig: {kind} has an entry without a {inner}")
-                merged[kind].setdefault(item.get("name"), {**item[inner], "": path.absolute().parent})
+                if not isinstance(item.get("name"), str):
+                    raise KubeconfigUnusable(f"{path} is no kubeconfig: {kind} has an entry whose name is no text")
+                merged[kind].setdefault(item["name"], {**item[inner], "": path.absolute().parent})
     if not found:
         raise KubeconfigUnusable(f"there is no kubeconfig at {', '.join(map(str, files))}")
     return merged
@@ -218,7 +220,7 @@ def _read(path: Path, *, optional: bool) -> dict[str, Any] | None:
         ) from None
     except OSError as error:
         raise KubeconfigUnusable(f"{path} cannot be read: {error.strerror or error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, or a date that is none
         raise KubeconfigUnusable(f"{path} is no kubeconfig with a certificate or a token inside") from error
     if config is None:
         return {}

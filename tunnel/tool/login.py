@@ -111,17 +111,18 @@ def access_for_kubectl(server: str) -> Access:
 def _ask(access: Access, path: Path) -> Held:
     from tunnel.aio.identity.certificate import CertificateUnreadable, read_pem
     from tunnel.aio.identity.keys import KeysUnavailable, new_key, request_for
+    from tunnel.tool.answers import FETCHED_CERTIFICATE
     from tunnel.tool.api import Api, ApiFailed
 
     try:
         key_pem = new_key()
         body = {"csr": base64.b64encode(request_for(key_pem)).decode()}
-        answer = Api(replace(access, login="", token=access.login)).ask("POST", PATH, body)
+        answer = Api(replace(access, login="", token=access.login)).ask("POST", PATH, body, FETCHED_CERTIFICATE)
         certificate_pem = str(answer["certificate"])
         validity = read_pem(certificate_pem.encode())[0].validity
     except (ApiFailed, KeysUnavailable) as error:
         raise LoginFailed(str(error), error.fault) from error
-    except (KeyError, TypeError, CertificateUnreadable) as error:
+    except CertificateUnreadable as error:
         raise LoginFailed(f"{access.server} gave an answer that has no certificate in it: {error}") from error
     text = _told(certificate_pem, key_pem.decode(), validity.not_after)
     until_s = validity.part(RENEW_AFTER).timestamp()

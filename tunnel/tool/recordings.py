@@ -13,7 +13,8 @@ from urllib.parse import quote
 from tunnel.core.wire.asciicast import MAX_LINE_BYTES, Event, Header, NotAsciicast, parse_events, parse_header
 from tunnel.core.wire.faults import RECORDING_UNUSABLE, FaultError
 from tunnel.core.wire.spoken import printable
-from tunnel.tool.api import Api, ApiFailed
+from tunnel.tool.answers import RECORDINGS
+from tunnel.tool.api import Api
 
 _ON_BOX = re.compile(r"([A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?):([0-9]{8}T[0-9]{6}Z-[0-9a-f]{8})")
 
@@ -56,11 +57,7 @@ def listed(api: Api, box: str) -> list[Listed]:
     Raises:
         ApiFailed: the box cannot be asked, or the user may not ask.
     """
-    answer = api.get(_path(box))
-    found = answer.get("recordings") if isinstance(answer, dict) else None
-    if not isinstance(found, list):
-        raise ApiFailed(f"{box}: the answer is no list of recordings")
-    return [_listed(one) for one in found if isinstance(one, dict)]
+    return [_listed(one) for one in api.get(_path(box), RECORDINGS)["recordings"]]
 
 
 @contextmanager
@@ -98,14 +95,7 @@ def _path(box: str) -> str:
 
 def _listed(one: dict[str, Any]) -> Listed:
     words = [printable(str(one.get(name, "")))[:300] for name in ("id", "began", "title")]
-    seconds, size = one.get("seconds"), one.get("bytes")
-    return Listed(
-        words[0],
-        words[1],
-        float(seconds) if isinstance(seconds, int | float) else 0.0,
-        size if isinstance(size, int) else 0,
-        words[2],
-    )
+    return Listed(words[0], words[1], float(one.get("seconds") or 0), int(one.get("bytes") or 0), words[2])
 
 
 def _cast(lines: Iterator[bytes], name: str) -> Cast:

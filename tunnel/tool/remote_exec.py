@@ -16,6 +16,7 @@ from enum import IntEnum
 from typing import Protocol
 from urllib.parse import quote, urlencode
 
+import orjson
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
 from wsproto.frame_protocol import CloseReason, ParseFailed
@@ -292,7 +293,7 @@ class _Session:
         if not self._status:
             raise CommandLost(f"{self._box}: the connection was lost before the command had ended")
         try:
-            status = json.loads(self._status)
+            status = orjson.loads(self._status)
             if status.get("status") == "Success":
                 return 0
             causes = (status.get("details") or {}).get("causes") or ()

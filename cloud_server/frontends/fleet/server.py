@@ -41,7 +41,7 @@ from tunnel.aio.operate.admin import PREFIX, Routes, answer
 from tunnel.aio.operate.audit import Audit
 from tunnel.aio.process.limit_use import LimitUse
 from tunnel.aio.sockets.conn import Conn
-from tunnel.aio.sockets.http1 import HttpError, Request
+from tunnel.aio.sockets.http1 import HttpError, Refusal, Request
 from tunnel.core.wire.errors import OpenRefused, StreamError
 from tunnel.core.wire.faults import BUG, NO_ISSUER, STANDING_LOST, coded
 from tunnel.core.wire.host_port import split_host_port
@@ -416,9 +416,9 @@ class FleetServer:
         return review(about.resource.kind, body, caller, self._access), 201
 
 
-def _refusal(error: HttpError) -> tuple[str, bytes]:
-    """Returns the content type and body of the answer to what is no request, or too long for one."""
-    return JSON_TYPE[1], encode(status_body(ApiError(error.status, error.text)))
+def _refusal(error: HttpError) -> Refusal:
+    """Returns the answer to what is no request, or too long for one."""
+    return Refusal(JSON_TYPE[1], encode(status_body(ApiError(error.status, error.text))))
 
 
 async def _refuse(exchange: Exchange, request: Request, error: ApiError) -> None:

@@ -6,27 +6,24 @@ from collections.abc import Callable
 
 from cloud_server.frontends.http.long_heads import LongHeads
 from tunnel.aio.sockets.conn import Conn
-from tunnel.aio.sockets.http1 import MAX_LONG_HEAD_BYTES, HeaderItems, HttpError, ServerConnection
+from tunnel.aio.sockets.http1 import MAX_LONG_HEAD_BYTES, HeaderItems, HttpError, Refusal, ServerConnection
 
 
 class Http1Exchange(ServerConnection):
     """The exchange that a connection is at; `next_request` makes it the next one."""
 
-    def __init__(
-        self, conn: Conn, heads: LongHeads, render: Callable[[HttpError], tuple[str, bytes]], *, trusted: bool
-    ) -> None:
+    def __init__(self, conn: Conn, heads: LongHeads, render: Callable[[HttpError], Refusal], *, trusted: bool) -> None:
         """Takes a connection over.
 
         Args:
             conn: the connection.
             heads: what long heads take.
-            render: content type and body of the answer to what is no request.
+            render: makes the answer to what is no request.
             trusted: whether the client's certificate is a user's.
         """
-        super().__init__(conn, MAX_LONG_HEAD_BYTES, heads.of(trusted=trusted))
+        super().__init__(conn, MAX_LONG_HEAD_BYTES, heads.of(trusted=trusted), render)
         self._conn = conn
         self._heads = heads
-        self._render = render
         self.last = False
         """Whether the client is to make its next request on another connection."""
 
@@ -59,8 +56,3 @@ class Http1Exchange(ServerConnection):
     async def wait_lost(self) -> None:
         """Returns when the connection is gone; see `Exchange.wait_lost`."""
         await self._conn.lost()
-
-    # Internal
-
-    def _fault_body(self, error: HttpError) -> tuple[str, bytes]:
-        return self._render(error)

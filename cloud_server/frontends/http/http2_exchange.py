@@ -12,7 +12,7 @@ from h2.errors import ErrorCodes
 
 from cloud_server.frontends.http.http2_stream import Http2Stream
 from tunnel.aio.sockets.conn import Conn
-from tunnel.aio.sockets.http1 import HeaderItems, Headers, HttpError, Request
+from tunnel.aio.sockets.http1 import HeaderItems, Headers, HttpError, Request, check_request
 from tunnel.core.wire.errors import Code, StreamClosed
 
 LARGE_BYTES = 64 * 1024
@@ -155,10 +155,11 @@ def request_of(stream: Http2Stream) -> Request:
     """Returns the head of a stream's request.
 
     Raises:
-        HttpError: it has none that can be answered (CONNECT has no path).
+        HttpError: it has none that can be answered (CONNECT has no path), or none that can be read.
     """
     fields = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in stream.headers]
     pseudo = dict(item for item in fields if item[0].startswith(":"))
-    if ":path" not in pseudo:
+    if ":path" not in pseudo or ":method" not in pseudo:
         raise HttpError(f"{pseudo.get(':method')} is not served here", 405)
-    return Request(pseudo[":method"], pseudo[":path"], Headers(item for item in fields if not item[0].startswith(":")))
+    headers = Headers(item for item in fields if not item[0].startswith(":"))
+    return check_request(Request(pseudo[":method"], pseudo[":path"], headers), pseudo.get(":authority"))

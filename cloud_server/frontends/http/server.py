@@ -19,7 +19,7 @@ from cloud_server.frontends.http.long_heads import LongHeads
 from cloud_server.frontends.http.stranger import Stranger
 from tunnel.aio.process.tasks import TaskOwner
 from tunnel.aio.sockets.conn import Conn, TlsPeer
-from tunnel.aio.sockets.http1 import MAX_HEAD_BYTES, MAX_LONG_HEAD_BYTES, HttpError, Request
+from tunnel.aio.sockets.http1 import MAX_HEAD_BYTES, MAX_LONG_HEAD_BYTES, HttpError, Refusal, Request
 from tunnel.core.wire.errors import StreamError
 
 ALPN_PROTOCOLS = ("h2", "http/1.1")
@@ -57,8 +57,8 @@ HTTP2_LIMITS = Http2Limits(
 
 Serve = Callable[[Conn, Exchange, Request], Awaitable[None]]
 """A function that answers one exchange of a connection. It may raise a StreamError when the client is gone."""
-Render = Callable[[HttpError], tuple[str, bytes]]
-"""A function that returns the content type and body of the answer to what is no request, or too long for one."""
+Render = Callable[[HttpError], Refusal]
+"""A function that returns the answer to what is no request, or too long for one."""
 IsUser = Callable[[TlsPeer], bool]
 """A function that returns whether the spiffe:// name in a client's certificate is a user's; the name is None when there
 is no certificate. Boxes have certificates of the same authority, and are strangers here.
@@ -188,9 +188,9 @@ class HttpServer:
                     )
                 request = request_of(stream)
             except HttpError as error:
-                content_type, body = self._render(error)
+                said = self._render(error)
                 wait = [("retry-after", "1")] if error.status == TOO_MANY else []
-                await exchange.respond(error.status, [("content-type", content_type), *wait], body)
+                await exchange.respond(error.status, [("content-type", said.content_type), *wait], said.body)
                 return
             await self._serve(conn, exchange, request)
         except StreamError as error:

@@ -89,3 +89,9 @@ def test_no_error_repeats_what_it_was_given(text: str) -> None:
             "the join token is damaged: was all of its line copied?",
         )
         assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+@pytest.mark.parametrize("inside", [b"[" * 5000, b'{"agent":' * 5000, b'{"expires": ' + b"9" * 5000 + b"}"])
+def test_what_is_nested_or_long_is_damaged(inside: bytes) -> None:
+    with pytest.raises(TokenUnusable, match="damaged"):
+        JoinToken.decode(PREFIX + base64.urlsafe_b64encode(inside).decode())

@@ -220,3 +220,13 @@ def test_a_route_is_added_once() -> None:
     with pytest.raises(ValueError, match="there already"):
         routes.add("GET", "status", handler)
     assert routes.paths() == [("GET", "status")]
+
+
+async def test_what_is_no_request_is_an_error_with_a_code(path: Path) -> None:
+    async with serving(path):
+        reader, writer = await asyncio.open_unix_connection(str(path))
+        writer.write(b"GET http://[ HTTP/1.1\r\nHost: x\r\n\r\n")
+        answer = await reader.read()
+        writer.close()
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b'"code":"LL6025"' in answer

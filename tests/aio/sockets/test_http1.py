@@ -367,3 +367,12 @@ async def test_a_request_that_comes_during_a_long_answer_is_kept(
     request = await server.next_request()
     assert request
     assert request.target == "/second"
+
+
+async def test_no_second_request_where_the_server_keeps_nothing() -> None:
+    client, _, near, far = await _connected()
+    await far.write(b"HTTP/1.0 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+    assert (await client.request("GET", "/", [("Host", "h")])).status == 404
+    with pytest.raises(HttpError, match="keeps the connection no longer"):
+        await client.request("GET", "/", [("Host", "h")])
+    near.reset()

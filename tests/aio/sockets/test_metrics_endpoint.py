@@ -100,3 +100,22 @@ async def test_a_target_that_is_no_path_is_answered_and_not_a_fault_of_ours(targ
             assert (await reader.read()).startswith(b"HTTP/1.1 404 ")
         writer.close()
         assert logs == []
+
+
+async def test_what_is_no_request_is_told_so_and_logs_nothing() -> None:
+    with capture_logs() as logs:
+        async with serving() as page:
+            port = int(page.url.rpartition(":")[2])
+            for head in (
+                b"GET http://[ HTTP/1.1\r\nHost: x",
+                b"GET / HTTP/1.1\r\nHost: [",
+                b"nonsense",
+                b"GET /%zz HTTP/1.0",
+            ):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(head + b"\r\n\r\n")
+                answer = await reader.read()
+                assert answer.startswith(b"HTTP/1.1 400 ")
+                assert b"\r\n\r\nLL6025: " in answer
+                writer.close()
+    assert logs == []

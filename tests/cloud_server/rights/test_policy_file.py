@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from cloud_server.rights.changes import policy_changes
 from cloud_server.rights.policy_file import NO_POLICY, first_policy, load_policy, load_policy_if_any
 from cloud_server.rights.shown import policy_json, policy_text
 from tests.support.policies import policy_of
-from tunnel.aio.process.config import ConfigError
+from tunnel.aio.process.config import MAX_FAULT_CHARS, MAX_FAULTS, ConfigError
 from tunnel.core.wire.faults import CONFIG_NOT_TOML, POLICY_INVALID
 
 
@@ -223,3 +224,19 @@ def test_what_is_shown() -> None:
     text = policy_text(made)
     assert 'role operators\n  allow  agents = ["site-a-*"], targets = ["127.0.0.1:22"]\n  users  ann' in text
     assert "role admin (built in)\n  allow  everything" in text
+
+
+def test_of_ten_thousand_faults_the_first_are_told_and_the_others_counted(tmp_path: Path) -> None:
+    roles = "".join(f'[[role]]\nname = "role-{n}"\n[[role.allow]]\nverbs = ["get"]\n' for n in range(300))
+    bindings = "".join(f'[[binding]]\nrole = "rolle-{n}"\nusers = ["ann"]\n' for n in range(10_000))
+    began_s = time.thread_time()
+    faults = faults_of(tmp_path, roles + bindings)
+    assert time.thread_time() - began_s < 5, "a name that is close was looked for 10,000 times: 27 s"
+    assert faults[0] == "1202: binding[0].role: there is no role 'rolle-0', did you mean role-0?"
+    assert len(faults) == MAX_FAULTS + 1
+    assert faults[-1] == " and 9,980 more"
+
+
+def test_a_fault_repeats_no_more_of_the_file_than_fits_a_line(tmp_path: Path) -> None:
+    (fault,) = faults_of(tmp_path, f'[[binding]]\nrole = "{"x" * 253}"\nusers = ["{"y" * 100_000}"]\n')
+    assert len(fault) < MAX_FAULT_CHARS + 50

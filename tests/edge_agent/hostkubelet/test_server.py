@@ -382,3 +382,35 @@ async def test_a_connection_that_ends_without_a_request(box: Box) -> None:
     await duplex.write_eof()
     await box.serving
     assert await duplex.read() == b""
+
+
+@pytest.mark.parametrize(
+    ("head", "says"),
+    [
+        (b"GET http://[ HTTP/1.1\r\nHost: x\r\n", "names no host"),
+        (b"GET /exec/default/box-7/host?command=caf%E9 HTTP/1.1\r\nHost: x\r\n", "query is not UTF-8"),
+        (b"GET  / HTTP/1.1\r\n", "illegal request line"),
+    ],
+)
+async def test_what_is_no_request_is_a_status_with_a_code(box: Box, head: bytes, says: str) -> None:
+    duplex = box.connect()
+    await duplex.write(head + b"\r\n")
+    answer = b""
+    while data := await duplex.read():
+        answer += data
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    status = json.loads(answer.partition(b"\r\n\r\n")[2])
+    assert says in status["message"]
+    assert status["details"]["causes"][0]["reason"] == "LL6025"
+
+
+async def test_a_body_that_is_broken_is_answered(box: Box) -> None:
+    duplex = box.connect()
+    lines = b"".join(f"{name}: {value}\r\n".encode() for name, value in upgrade_headers())
+    target = exec_target(POD, ("true",)).encode()
+    await duplex.write(b"GET " + target + b" HTTP/1.1\r\n" + lines + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n")
+    answer = b""
+    while data := await duplex.read():
+        answer += data
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"LL6025" in answer

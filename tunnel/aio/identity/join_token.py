@@ -12,6 +12,8 @@ import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+import orjson
+
 from tunnel.aio.identity.certificate import as_pem, pem_blocks
 from tunnel.core.wire.faults import TOKEN_DAMAGED, FaultError
 
@@ -58,7 +60,7 @@ class JoinToken:
             raise TokenUnusable("this is no join token; make one with: cloud-server token create")
         body = line.removeprefix(PREFIX)
         try:
-            values = json.loads(base64.b64decode(body + "=" * (-len(body) % 4), altchars=b"-_", validate=True))
+            values = orjson.loads(base64.b64decode(body + "=" * (-len(body) % 4), altchars=b"-_", validate=True))
             return cls(
                 agent=str(values["agent"]),
                 expires=datetime.fromtimestamp(int(values["expires"]), UTC),

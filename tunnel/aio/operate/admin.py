@@ -24,7 +24,7 @@ from tunnel.aio.process.turns import Turns
 from tunnel.aio.sockets.conn import Conn, UnixPeer
 from tunnel.aio.sockets.listener import Limits, Listener
 from tunnel.core.wire.errors import StreamClosed, StreamError
-from tunnel.core.wire.faults import ADMIN_REFUSED, BUG
+from tunnel.core.wire.faults import ADMIN_REFUSED, BUG, REQUEST_INVALID
 from tunnel.core.wire.principal import Principal, PrincipalKind
 from tunnel.core.wire.spoken import spoken_s
 
@@ -55,7 +55,7 @@ _UNLIMITED: Mapping[str, object] = MappingProxyType({})
 
 if TYPE_CHECKING:
     # At run time only once somebody calls: h11 costs 1.5 MB, and on most days nobody asks an agent.
-    from tunnel.aio.sockets.http1 import HeaderItems, Request, ServerConnection
+    from tunnel.aio.sockets.http1 import HeaderItems, HttpError, Refusal, Request, ServerConnection
 
 _log = structlog.get_logger("tunnel.admin")
 
@@ -252,7 +252,9 @@ async def answer(
         await _respond(exchange, error.status, [_JSON], _error(error.text, error.code, error.remedy))
         return
     except HttpError as error:
-        await _respond(exchange, error.status, [_JSON, ("connection", "close")], _error(error.text))
+        await _respond(
+            exchange, error.status, [_JSON, ("connection", "close")], _error(error.text, REQUEST_INVALID.code)
+        )
         return
     except TimeoutError:
         text = f"the daemon has no answer within {spoken_s(ANSWER_S)}: its log may say what it waits for"
@@ -303,7 +305,7 @@ class AdminServer:
         assert peer is not None  # no other socket is listened on
         from tunnel.aio.sockets.http1 import ServerConnection
 
-        http = ServerConnection(conn)
+        http = ServerConnection(conn, refusal=_unread)
         while (request := await _next_request(http)) is not None:
             if peer.uid not in (0, os.geteuid()):
                 await _refuse(http, peer)
@@ -334,6 +336,13 @@ async def _refuse(http: ServerConnection, peer: UnixPeer) -> None:
     )
     text = f"uid {peer.uid} may not command this daemon, only root and uid {os.geteuid()}, whose daemon it is"
     await http.respond(403, [_JSON, ("connection", "close")], _error(text))
+
+
+def _unread(error: HttpError) -> Refusal:
+    """Returns the answer to what cannot be read as a request."""
+    from tunnel.aio.sockets.http1 import Refusal
+
+    return Refusal(_JSON[1], _error(error.text, REQUEST_INVALID.code))
 
 
 async def _result(

@@ -10,6 +10,8 @@ from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from tunnel.aio.operate.admin import ANSWER_S, PREFIX
 
 TIMEOUT_S = ANSWER_S + 5.0
@@ -76,7 +78,7 @@ class AdminClient:
             raw = response.read(MAX_ANSWER_BYTES)
             if response.length:
                 raise http.client.IncompleteRead(raw, response.length)
-            return json.loads(raw) if raw else None
+            return orjson.loads(raw) if raw else None
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise AdminUnreachable(f"the daemon's answer broke off: {str(error) or type(error).__name__}") from error
         finally:
@@ -143,7 +145,7 @@ def _objects(response: http.client.HTTPResponse) -> Generator[Any, None, None]:
     waiting = b""
     while chunk := response.read1(READ_BYTES):
         *lines, waiting = (waiting + chunk).split(b"\n")
-        yield from map(json.loads, lines)
+        yield from map(orjson.loads, lines)
         if len(waiting) > MAX_LINE_BYTES:
             raise ValueError(f"a line is longer than {MAX_LINE_BYTES} bytes")
 
@@ -159,7 +161,7 @@ def _why(path: Path, error: OSError) -> str:
 
 def _refusal(response: http.client.HTTPResponse) -> AdminRefused:
     try:
-        error = json.loads(response.read(MAX_LINE_BYTES))["error"]
+        error = orjson.loads(response.read(MAX_LINE_BYTES))["error"]
         text, code, remedy = str(error["text"]), error.get("code") or "", error.get("remedy") or ""
     except (ValueError, KeyError, TypeError, AttributeError):
         text, code, remedy = f"the daemon answered {response.status} {response.reason}", "", ""

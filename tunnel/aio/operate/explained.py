@@ -9,37 +9,36 @@ from tunnel.core.wire.spoken import printable
 
 
 def explanation_text(shown: Mapping[str, Any]) -> str:
-    """Returns an explanation as lines for people. `shown` is its JSON."""
+    """Returns an explanation as lines for people. `shown` is its JSON; what may be null in it may also be missing."""
     asked = shown["asked"]
     word = "allowed" if shown["allowed"] else "denied"
-    reason = f": {shown['reason']}" if shown["reason"] else ""
+    reason = f": {shown['reason']}" if shown.get("reason") else ""
     lines = [f"{word} by {shown['rule']}{reason}"]
     who = f"{asked['kind'].replace('_', ' ')} {asked['name']}"
-    if asked["groups"]:
-        who += f", in {', '.join(asked['groups'])}"
+    if groups := asked.get("groups"):
+        who += f", in {', '.join(groups)}"
     lines.append(f"  asked    {who}: {_asked_text(asked)}")
     lines.append(f"  roles    {', '.join(shown['roles']) or 'none'}")
-    if shown["accounts"] is not None:
-        lines.append(f"  accounts {', '.join(shown['accounts'])}")
-    if shown["record"]:
+    if (accounts := shown.get("accounts")) is not None:
+        lines.append(f"  accounts {', '.join(accounts)}")
+    if shown.get("record"):
         lines.append("  record   an interactive exec is recorded at the box")
     for one in shown["matched"]:
-        mark = "decided" if one["rule"] == shown["rule"] else "matched"
-        lines.append(f"  {mark}  {one['effect']:5} {one['rule']} (role {one['role']}, by {one['by']})")
-    lines += [
-        f"  not      {one['effect']:5} {one['rule']} (role {one['role']}, by {one['by']}): {one['mismatch']}"
-        for one in shown["others"]
-    ]
+        mark = "decided" if one.get("rule") == shown["rule"] else "matched"
+        lines.append(f"  {mark}  {_rule_text(one)}")
+    lines += [f"  not      {_rule_text(one)}: {one.get('mismatch')}" for one in shown["others"]]
     return "\n".join(map(printable, lines))
 
 
 # Internal
 
 
+def _rule_text(one: Mapping[str, Any]) -> str:
+    return f"{one['effect']:5} {one.get('rule')} (role {one.get('role')}, by {one.get('by')})"
+
+
 def _asked_text(asked: Mapping[str, Any]) -> str:
     words = [asked["verb"]]
-    words += [f"to {asked['target']}"] if asked["target"] else []
-    words += [f"of {asked['unit']}"] if asked["unit"] else []
-    words += [f"as {asked['whom']}"] if asked["whom"] else []
-    words += [f"at {asked['agent']}"] if asked["agent"] else []
+    for name, preposition in (("target", "to"), ("unit", "of"), ("whom", "as"), ("agent", "at")):
+        words += [f"{preposition} {asked[name]}"] if asked.get(name) else []
     return " ".join([*words, f"through {asked['frontend']}"])

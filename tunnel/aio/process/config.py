@@ -35,6 +35,12 @@ MAX_SECONDS = 1e7
 MAX_PER_SECOND = 1e6
 MAX_COUNT = 1_000_000
 MAX_BYTE_COUNT = 1 << 40
+MAX_FAULTS = 20
+"""How many faults of a file are told, one line each; of the others their number. Nobody mends more at a time, and a
+daemon writes them into its log each time that the file changes.
+"""
+MAX_FAULT_CHARS = 500
+"""The longest text of a fault: it may repeat what stands in the file."""
 _TYPE_NAMES = {str: "a string", int: "a whole number", float: "a number", bool: "true or false"}
 _TABLE = re.compile(r"\s*(\[\[?)\s*([A-Za-z0-9_.-]+)\s*\]")
 _KEY = re.compile(r"""\s*["']?([A-Za-z0-9_./-]+)["']?\s*=""")
@@ -44,7 +50,9 @@ _HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
 
 
 class ConfigError(FaultError):
-    """A configuration cannot be used; `faults` has a line for each thing that is wrong."""
+    """A configuration cannot be used; `faults` has a line for each thing that is wrong, up to MAX_FAULTS, and then one
+    more.
+    """
 
     default_fault = CONFIG_INVALID
 
@@ -278,7 +286,7 @@ def load(path: Path, cls: type[T], loads: Callable[[str], dict[str, Any]] = toml
         loads: parses TOML. Another parser than tomllib must describe faults in the same words.
 
     Raises:
-        ConfigError: with every fault found.
+        ConfigError: with the faults found; see there.
     """
     text, values = _read(path, loads)
     try:
@@ -506,10 +514,16 @@ def _section(key: str) -> str:
 
 
 def _lines(path: Path, text: str, faults: Iterable[Fault]) -> list[str]:
-    """Returns a line for each fault, in the order of the file."""
+    """Returns a line for each of the first MAX_FAULTS faults in the order of the file, and one that counts the rest."""
     numbers = _line_numbers(text)
     placed = sorted(((_line_of(fault.key, numbers), fault) for fault in faults), key=lambda pair: pair[0])
-    return [f"{path}:{number}: {fault.key}: {fault.text}" for number, fault in placed]
+    lines = [f"{path}:{number}: {fault.key}: {_cut(fault.text)}" for number, fault in placed[:MAX_FAULTS]]
+    more = len(placed) - MAX_FAULTS
+    return [*lines, f"{path}: and {more:,} more"] if more > 0 else lines
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_FAULT_CHARS else text[: MAX_FAULT_CHARS - 3] + "..."
 
 
 def _line_numbers(text: str) -> dict[str, int]:

@@ -11,13 +11,16 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
+from typing import NamedTuple
 from urllib.parse import parse_qsl, unquote
 
 import h11
 
 from tunnel.aio.sockets.duplex import Duplex
+from tunnel.aio.sockets.request_target import check_host, check_target
 from tunnel.core.streams.budget import Budget
 from tunnel.core.wire.errors import Code, StreamError
+from tunnel.core.wire.faults import REQUEST_INVALID, coded
 from tunnel.core.wire.spoken import printable
 
 MAX_HEAD_BYTES = 64 * 1024
@@ -29,6 +32,8 @@ DefaultMaxHeaderBytes).
 MAX_DRAIN_BYTES = 64 * 1024
 """How much of an unread request body is worth reading to keep a connection alive."""
 READ_BYTES = 64 * 1024
+MAX_FAULT_CHARS = 200
+"""The longest text of what is wrong with a request or an answer: the parser may repeat some of it."""
 MAX_REASON_CHARS = 256
 """The longest text behind the status of an answer; longer ones are cut."""
 
@@ -127,13 +132,53 @@ class Response:
 HeaderItems = Iterable[tuple[str, str]]
 
 
+class Refusal(NamedTuple):
+    """The answer to a request that cannot be read, beside its status."""
+
+    content_type: str
+    body: bytes
+    reason: str = ""
+    """The text behind the status; empty for the usual one of that status."""
+
+
+def plain_refusal(error: HttpError) -> Refusal:
+    """Returns an answer in plain text, with the code of the fault."""
+    return Refusal("text/plain; charset=utf-8", f"{coded(error.text, REQUEST_INVALID)}\n".encode())
+
+
+def check_request(request: Request, authority: str | None = None) -> Request:
+    """Returns a request whose target and Host can be read; all servers have theirs from here.
+
+    Args:
+        request: the request.
+        authority: what HTTP/2 has in the place of Host; None for none.
+
+    Raises:
+        HttpError: they cannot.
+    """
+    try:
+        check_target(request.method, request.target)
+        if request.method != "CONNECT":
+            for host in (authority, *request.headers.getlist("host")):
+                check_host(host or "")
+    except ValueError as error:
+        raise HttpError(str(error)) from error
+    return request
+
+
 class ServerConnection:
     """The server's side of one connection: a loop of `next_request`, then one answer.
 
     An answer is `respond` (whole), `start`, `send`..., `finish` (streamed), or `upgrade`.
     """
 
-    def __init__(self, duplex: Duplex, max_head_bytes: int = MAX_HEAD_BYTES, long_heads: Budget | None = None) -> None:
+    def __init__(
+        self,
+        duplex: Duplex,
+        max_head_bytes: int = MAX_HEAD_BYTES,
+        long_heads: Budget | None = None,
+        refusal: Callable[[HttpError], Refusal] = plain_refusal,
+    ) -> None:
         """Takes a connection over.
 
         Args:
@@ -142,11 +187,13 @@ class ServerConnection:
             long_heads: what heads take that are longer than MAX_HEAD_BYTES, while they come and as long as their
                 requests are served; those of all connections together. The caller must `release` at the end. None
                 sets no such bound.
+            refusal: makes the answer to a request that cannot be read.
         """
         self._duplex = duplex
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=max_head_bytes + READ_BYTES)
         self._max_head_bytes = max_head_bytes
         self._long_heads = long_heads
+        self._refusal = refusal
         self._taken: tuple[Budget, int] | None = None
         self._head_only = False
 
@@ -163,13 +210,14 @@ class ServerConnection:
             return None
         try:
             event = await _next_event(self._h11, self._duplex, self._check_head)
+            if not isinstance(event, h11.Request):
+                return None
+            self._head_only = event.method == b"HEAD"
+            method, target = event.method.decode("ascii"), event.target.decode("ascii", "replace")
+            return check_request(Request(method, target, _headers(event)))
         except HttpError as error:
             await self._refuse(error)
             return None
-        if not isinstance(event, h11.Request):
-            return None
-        self._head_only = event.method == b"HEAD"
-        return Request(event.method.decode("ascii"), event.target.decode("ascii", "replace"), _headers(event))
 
     async def read_body(self, max_bytes: int) -> bytes:
         """Reads the whole body of the request and returns it.
@@ -328,12 +376,9 @@ class ServerConnection:
     async def _refuse(self, error: HttpError) -> None:
         if self.answered:
             return
-        content_type, body = self._fault_body(error)
-        await self.respond(error.status, [("content-type", content_type), ("connection", "close")], body)
-
-    def _fault_body(self, error: HttpError) -> tuple[str, bytes]:
-        """Returns how a request that cannot be read is answered: content type and body."""
-        return "text/plain; charset=utf-8", f"{error.text}\n".encode()
+        said = self._refusal(error)
+        headers = [("content-type", said.content_type), ("connection", "close")]
+        await self.respond(error.status, headers, said.body, said.reason)
 
 
 class ClientConnection:
@@ -352,7 +397,10 @@ class ClientConnection:
         """
         if self._h11.our_state is h11.DONE:
             await self.read_body(MAX_DRAIN_BYTES)
-            self._h11.start_next_cycle()
+            if self._h11.their_state is h11.DONE:
+                self._h11.start_next_cycle()
+        if self._h11.our_state is not h11.IDLE:
+            raise HttpError("the server keeps the connection no longer than its last answer", 502)
         items = list(headers)
         if body or method in ("POST", "PUT", "PATCH"):
             items.append(("content-length", str(len(body))))
@@ -430,7 +478,7 @@ async def _next_event(
         try:
             event = connection.next_event()
         except h11.RemoteProtocolError as error:
-            raise HttpError(str(error), error.error_status_hint) from error
+            raise HttpError(printable(str(error), MAX_FAULT_CHARS), error.error_status_hint) from error
         if event is h11.PAUSED:
             raise HttpError("more was read than the request has")
         if not isinstance(event, type):

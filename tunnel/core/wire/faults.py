@@ -250,6 +250,7 @@ NOT_UPGRADED: Final = Fault("LL6021", "The running server was not replaced and g
 NO_SERVER_TO_UPGRADE: Final = Fault("LL6022", "No server runs with the state folder")
 HANDED_LISTENER_UNUSED: Final = Fault("LL6023", "A listening socket that was handed over is not used")
 HANDOVER_BROKE: Final = Fault("LL6024", "One of two server processes ended while it handed over")
+REQUEST_INVALID: Final = Fault("LL6025", "An HTTP request cannot be read")
 
 
 FAULTS: Final[dict[str, Fault]] = {fault.code: fault for fault in list(vars().values()) if isinstance(fault, Fault)}

@@ -14,7 +14,7 @@ from cloud_server.frontends.http.exchange import Exchange
 from cloud_server.frontends.http.server import ALPN_PROTOCOLS, HttpServer
 from tests.support.pki import Authority
 from tunnel.aio.sockets.conn import Conn
-from tunnel.aio.sockets.http1 import HttpError, Request
+from tunnel.aio.sockets.http1 import HttpError, Refusal, Request
 from tunnel.aio.sockets.listener import Listener
 from tunnel.core.wire.errors import StreamError
 
@@ -98,8 +98,8 @@ class HttpSite:
             raise
 
 
-def render(error: HttpError) -> tuple[str, bytes]:
-    return "application/json", b'{"message":"%s"}' % error.text.encode()
+def render(error: HttpError) -> Refusal:
+    return Refusal("application/json", b'{"message":"%s"}' % error.text.encode())
 
 
 @pytest.fixture
