@@ -15,7 +15,7 @@ from tunnel.core.streams.table import StreamTable
 from tunnel.core.wire import frames as f
 from tunnel.core.wire.codec import decode_envelope, decode_packet
 from tunnel.core.wire.errors import Code, RemoteProtocolError
-from tunnel.core.wire.limits import KIB, MIB, MIN_PEER_PACKET_BYTES, Limits
+from tunnel.core.wire.limits import CHUNK_BYTES, MIB, MIN_PEER_PACKET_BYTES, Limits
 from tunnel.core.wire.principal import NOBODY
 from tunnel.core.wire.target import TcpTarget
 
@@ -159,13 +159,13 @@ def test_queues_follow_the_link_and_the_memory_that_is_left() -> None:
     first = streams[0]
     assert table.room(first) == limits.min_session_send_queue_bytes // 64 - 1, "nothing is known of the link yet"
     table.link_bytes = 16 * MIB
-    assert table.room(first) == 16 * MIB // 64 - 1
+    assert table.room(first) == 5 * CHUNK_BYTES, "256 KiB, in whole chunks"
     table.link_bytes = 1 << 40
-    assert table.room(first) == 512 * KIB - 1
+    assert table.room(first) == 9 * CHUNK_BYTES, "512 KiB"
     first.send.credit = first.send.offset + 1000
     assert table.room(first) == 1000 + limits.waiting_queue_bytes - 1
     sender.budget.hold(8 * MIB)
     assert table.room(first) == limits.min_send_queue_bytes - 1, "the credit alone is less"
-    assert table.room(streams[1]) == 512 * KIB - 1, "it has credit"
+    assert table.room(streams[1]) == 9 * CHUNK_BYTES, "it has credit"
     sender.budget.hold(40 * MIB)
     assert table.room(streams[1]) == limits.min_send_queue_bytes - 1

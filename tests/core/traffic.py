@@ -10,9 +10,10 @@ from tunnel.core import events as ev
 from tunnel.core.streams.stream import CoreStream
 from tunnel.core.wire.errors import StreamError
 from tunnel.core.wire.frames import TrafficClass
+from tunnel.core.wire.limits import CHUNK_BYTES
 from tunnel.core.wire.target import TcpTarget
 
-BLOB = bytes(one * one % 251 for one in range(65536)) * 4
+BLOB = bytes(one * one % 251 for one in range(65536)) * 5
 """What sources send, over and over."""
 
 
@@ -52,9 +53,9 @@ class App:
             self.received(chunk)
             session.consumed(self.stream, len(chunk), self.sim.now)
 
-    def send(self, data: bytes) -> bool:
+    def send(self, data: bytes, *more: bytes) -> bool:
         """Queue bytes; False when it is time to wait."""
-        return self.host.session.send_data(self.stream, data, self.sim.now)
+        return self.host.session.send_data(self.stream, data, self.sim.now, *more)
 
 
 class Sink(App):
@@ -91,12 +92,14 @@ class Source(App):
         self.writable()
 
     def writable(self) -> None:
+        """Sends as a splice does: up to four chunks at a time, no more than there is room for."""
         while self.sent_bytes < self.total_bytes:
             start = self.sent_bytes % 65536
-            data = BLOB[start : start + int(min(65536, self.total_bytes - self.sent_bytes))]
+            room = min(max(self.host.session.send_room(self.stream), 512), 4 * CHUNK_BYTES)
+            data = BLOB[: start + int(min(room, self.total_bytes - self.sent_bytes))][start:]
             self.sent_bytes += len(data)
             self.sent_crc = zlib.crc32(data, self.sent_crc)
-            if not self.send(data):
+            if not self.send(*[data[cut : cut + CHUNK_BYTES] for cut in range(0, len(data), CHUNK_BYTES)]):
                 return
         self.host.session.send_fin(self.stream, self.sim.now)
 

@@ -89,7 +89,7 @@ class Egress:
         self._budget.hold(self.outbox.held_bytes - held)
         self._streams.acknowledged(peer_received)
         self.pacer = self._new_pacer()
-        self._streams.link_bytes = self._queueable_bytes()
+        self._streams.link_bytes = QUEUED_WINDOWS * self.pacer.window_bytes
 
     def close(self) -> None:
         """Drops every packet: the session is over, and nothing will be sent again."""
@@ -113,9 +113,9 @@ class Egress:
         seq = self.outbox.next_seq()
         message = encode_packet(seq, self._inbox.take_ack(now), self._streams.stamp(frames, seq, now))
         self.outbox.sent(seq, message, now)
-        if data_frames := f.count_data(frames):
-            self._streams.allowance.sent(data_frames, len(message))
-        self._budget.hold(len(message) + KEPT_PACKET_BYTES - self._scheduler.taken_bytes)
+        if taken := self._scheduler.taken_bytes:
+            self._streams.allowance.sent(f.count_data(frames), len(message))
+        self._budget.hold(len(message) + KEPT_PACKET_BYTES - taken)
         self.pacer.sent(len(message), now)
         return message
 
@@ -130,21 +130,20 @@ class Egress:
         Raises:
             RemoteProtocolError: it is an ack of what was not sent on this carrier, or none was new for too long.
         """
-        before, held = self.outbox.in_flight_bytes, self.outbox.held_bytes
+        before, acked_seq = self.outbox.in_flight_bytes, self.outbox.acked
         newest = self.outbox.acknowledge(ack.seq)
         if newest is None:
             if self.outbox.unacked_packets:
                 self._note_unacked(now)
             return
-        self._unacked_s = 0.0
-        self._heard_s = now
-        self._budget.hold(self.outbox.held_bytes - held)
+        self._unacked_s, self._heard_s = 0.0, now
         forward_us = ack.received_us - clock_us(newest.sent_s)
         self.pacer.sample(now - newest.sent_s, ack.delay_us / 1e6, forward_us, now)
         acked = before - self.outbox.in_flight_bytes
+        self._budget.hold(-acked - KEPT_PACKET_BYTES * (ack.seq - acked_seq))
         self.pacer.acknowledged(newest.seq, acked, newest.in_flight_bytes, self.outbox.last_seq, now)
         self._streams.rtt_s = self.pacer.rtt_s
-        self._streams.link_bytes = self._queueable_bytes()
+        self._streams.link_bytes = QUEUED_WINDOWS * self.pacer.window_bytes
         self._streams.acknowledged(ack.seq)
 
     # Internal
@@ -155,11 +154,6 @@ class Egress:
         self._heard_s = now
         if self._unacked_s > UNACKED_S:
             raise RemoteProtocolError(f"nothing was acknowledged for {UNACKED_S:.0f} s", Code.LIMIT_EXCEEDED)
-
-    def _queueable_bytes(self) -> int:
-        """Returns how many bytes may wait in the queues of all streams."""
-        limits, window = self._limits, QUEUED_WINDOWS * self.pacer.window_bytes
-        return max(limits.min_session_send_queue_bytes, min(window, limits.session_send_queue_bytes))
 
     def _new_pacer(self) -> Pacer:
         return Pacer(self._limits.max_in_flight_bytes, self._limits.max_packet_bytes)

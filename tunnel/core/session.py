@@ -8,7 +8,11 @@ one, calls `on_timer` at `next_timer()`, and handles `events()` after each of th
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import functools
+import operator
+from collections.abc import Iterator
+from itertools import filterfalse
+from typing import NamedTuple, cast
 
 from tunnel.core import events as ev
 from tunnel.core.egress import Egress
@@ -253,15 +257,15 @@ class Session:
         if self._streams.get(stream.id) is stream:
             self._streams.reset(stream, code, text)
 
-    def send_data(self, stream: CoreStream, data: bytes, now: float) -> bool:
-        """Queues bytes; returns False when the writer is to wait for StreamWritable.
+    def send_data(self, stream: CoreStream, data: bytes, now: float, *more: bytes) -> bool:
+        """Queues bytes, and `more` behind them; returns False when the writer is to wait for StreamWritable.
 
         Bytes for an ended stream are dropped.
 
         Raises:
             LocalProtocolError: the stream is not connected yet.
         """
-        return self._streams.get(stream.id) is not stream or self._streams.push(stream, data, now)
+        return self._streams.get(stream.id) is not stream or self._streams.push(stream, data, now, *more)
 
     def send_room(self, stream: CoreStream) -> int:
         """Returns how many bytes `send_data` takes before it asks the writer to wait; 0 or less when it waits already.
@@ -320,10 +324,7 @@ class Session:
             return
         self._liveness.heard(now)
         envelope = decode_envelope(message)
-        body = envelope.WhichOneof("body")
-        if body != "packet":
-            self._streams.allowance.received(0, 0, now)
-        match body:
+        match envelope.WhichOneof("body"):
             case "packet":
                 packet = decode_packet(envelope.packet)
                 self._streams.allowance.received(len(envelope.packet.frames), f.count_data(packet.frames), now)
@@ -333,7 +334,7 @@ class Session:
             case "hello" | "welcome":
                 raise RemoteProtocolError("a second handshake on one carrier")
             case _:  # a body that this build does not know is skipped, and is life all the same (PROTO 2.3)
-                pass
+                self._streams.allowance.received(0, 0, now)
 
     @property
     def read_at_s(self) -> float:
@@ -351,16 +352,15 @@ class Session:
 
     def next_timer(self) -> float | None:
         """Returns when `on_timer` must be called, on the session's clock; None when no call is needed."""
-        due = self._streams.next_deadline_s
-        if self._streams.orphans.due_s is not None:
-            due = _sooner(due, self._streams.orphans.due_s)
+        opening_s, orphans_s = self._streams.next_deadline_s, self._streams.orphans.due_s
         if self.link is Link.SUSPENDED:
-            return _sooner(due, self._suspended_s + self.timing.resume_window_s)
-        if self._liveness is None:
-            return due
-        due = _sooner(_sooner(due, self._liveness.due_s(self._silence_s)), self._scheduler.held_until_s)
-        due = _sooner(due, self._probes.nudge_s(self._waits_since_s, self._liveness.heard_s))
-        return _sooner(_sooner(due, self._inbox.ack_timer_s), self._egress.paced_until_s)
+            return _soonest(opening_s, orphans_s, self._suspended_s + self.timing.resume_window_s)
+        liveness, held_s = self._liveness, self._scheduler.held_until_s
+        if liveness is None:
+            return _soonest(opening_s, orphans_s)
+        nudge_s = self._probes.nudge_s(self._waits_since_s, liveness.heard_s)
+        silence_s, acks_s = liveness.due_s(self._silence_s), self._inbox.ack_timer_s
+        return _soonest(opening_s, orphans_s, silence_s, held_s, nudge_s, acks_s, self._egress.paced_until_s)
 
     def overdue_s(self, now: float) -> float:
         """Returns how long ago `on_timer` should have been called; 0.0 when it is not late.
@@ -457,7 +457,8 @@ class Session:
             raise RemoteProtocolError("answers are not read", Code.LIMIT_EXCEEDED)
 
 
-def _sooner(one: float | None, other: float | None) -> float | None:
-    if one is None or (other is not None and other < one):
-        return other
-    return one
+_is_none = functools.partial(operator.is_, None)
+
+
+def _soonest(*dues: float | None) -> float | None:
+    return min(cast("Iterator[float]", filterfalse(_is_none, dues)), default=None)

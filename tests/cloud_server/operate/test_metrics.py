@@ -50,7 +50,7 @@ class _Config:
     loaded: datetime
 
 
-MEMORY = Budget(total_bytes=1000, used_bytes=300, held_bytes=100)
+MEMORY = Budget(total_bytes=1000, reserved_bytes=200, held_bytes=100)
 LINKS = _Links(Counter(new=5, resumed=3), Counter(LL3012=7), Counter(LL2015=1), MEMORY)
 CONFIG = _Config(4, "not TOML", ["tunnel.listen: changed"], END)
 

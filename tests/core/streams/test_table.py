@@ -11,7 +11,7 @@ from tunnel.core.wire.codec import decode_envelope
 from tunnel.core.wire.errors import Code, LocalProtocolError, OpenRefused, StreamReset
 from tunnel.core.wire.features import FEATURES
 from tunnel.core.wire.frames import TrafficClass
-from tunnel.core.wire.limits import KIB, Limits
+from tunnel.core.wire.limits import CHUNK_BYTES, KIB, Limits
 from tunnel.core.wire.principal import NOBODY, Principal, PrincipalKind
 from tunnel.core.wire.target import ServiceTarget, UnknownTarget
 
@@ -208,11 +208,12 @@ def test_writer_waits_at_a_full_queue_and_is_told_when_half_is_gone() -> None:
     local, remote = pair.open()
     session = pair.server.session
     assert session.send_data(local, b"x" * 256 * KIB, pair.now)
-    assert session.send_room(local) == 32 * KIB
+    assert session.send_room(local) == CHUNK_BYTES, "32 KiB, but no part of a chunk"
     assert not session.send_data(local, b"x" * 64 * KIB, pair.now)
     assert session.send_room(local) < 0
     pair.transfer()
     pair.server.events()
+    assert session.send_room(local) < 0
     assert not session.send_data(local, b"x", pair.now), "nobody reads, and more than a little waits for that"
     pair.transfer()
     assert pair.server.events() == []

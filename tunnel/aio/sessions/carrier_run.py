@@ -137,12 +137,12 @@ class CarrierRun:
             while (message := await self._carrier.read()) is not None:
                 if driver.frame_log is not None:
                     driver.frame_log.received(message)
-                driver.core.receive_message(self._generation, message, driver.now())
+                now = driver.now()
+                driver.core.receive_message(self._generation, message, now)
                 message = b""  # it may be half a MiB, and the next one may be long in coming
                 driver.kick()
-                pause_s = driver.core.read_at_s - driver.now()
-                if pause_s > 0.0:
-                    await self._pause(pause_s)
+                if driver.core.read_at_s > now:
+                    await self._pause(driver.core.read_at_s - now)
         except CarrierLost as lost:
             self.lost = self.lost or lost.again()
         except (RemoteProtocolError, SessionRefused) as error:

@@ -212,16 +212,14 @@ class Stream:
         if self._eof and not self._ended:
             sink.eof()
 
-    def send_nowait(self, *chunks: bytes) -> bool:
-        """Queues bytes; returns False when the caller is to stop until `writable`.
+    def send_nowait(self, data: bytes, *more: bytes) -> bool:
+        """Queues bytes, and `more` behind them; returns False when the caller is to stop until `writable`.
 
         Bytes for an ended stream are dropped.
         """
-        core, now, more = self._driver.core, self.now(), True
-        for chunk in chunks:
-            more = core.send_data(self._core, chunk, now)
+        room = self._driver.core.send_data(self._core, data, self.now(), *more)
         self._driver.kick()
-        return more
+        return room
 
     def room_nowait(self) -> int:
         """Returns how many bytes `send_nowait` takes before it asks the caller to stop; 0 or less: it has asked."""

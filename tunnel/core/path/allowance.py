@@ -24,6 +24,10 @@ and half as many again.
 """
 DATA_EARNS = MESSAGE_FRAMES + 2
 """What a DATA frame from us entitles the peer to: an ack in a message of its own, a CREDIT, and one more."""
+EARNED_MOST = 4096
+"""How much of what was earned is kept beside the burst, for answers that are still to come."""
+LOT_FRAMES = 256
+"""How many frames of what the burst still allows are counted together, before they are paid for."""
 BYTES_EARN = 1024
 """The number of bytes that we send which entitle the peer to one frame more. With the least window of 4 KiB, there is a
 CREDIT for each 2 KiB.
@@ -41,7 +45,7 @@ BARRED_S = 60.0
 class Allowance:
     """The allowance of one peer."""
 
-    __slots__ = ("_frames", "_owes_since_s", "barred_until_s", "opens", "read_at_s")
+    __slots__ = ("_frames", "_lot", "_owes_since_s", "_unpaid", "barred_until_s", "opens", "read_at_s")
 
     def __init__(self, limits: Limits, now: float) -> None:
         """Begins with a full allowance."""
@@ -52,6 +56,12 @@ class Allowance:
         self.barred_until_s = now
         """The moment from which on the peer may have another session."""
         self._frames = TokenBucket(FRAMES_PER_S, FRAMES_BURST, now)
+        self._unpaid = 0.0
+        """What the peer sent and was not paid for yet; below 0 what it earned and did not use yet."""
+        self._lot = float(LOT_FRAMES)
+        """Up to how much is left unpaid. There are so many tokens at least, so that nothing is read that cannot be
+        paid for.
+        """
         self._owes_since_s: float | None = None
         """Since when the peer sends more than it can pay for; None while it does not."""
 
@@ -61,10 +71,22 @@ class Allowance:
         Raises:
             RemoteProtocolError: it has sent more than it pays for, for FLOOD_S.
         """
-        cost = frames - data_frames if data_frames else frames + MESSAGE_FRAMES
-        if not cost:
-            return
-        wait_s = self._frames.spend(cost, now)
+        self._unpaid += frames - data_frames if data_frames else frames + MESSAGE_FRAMES
+        if self._unpaid > self._lot:
+            self._pay(now)
+
+    def stream_opened(self) -> None:
+        """Counts a stream, of either side, which will have to be answered and ended."""
+        self._unpaid = max(self._unpaid - OPEN_EARNS, -EARNED_MOST)
+
+    def sent(self, data_frames: int, message_bytes: int) -> None:
+        """Counts a message to the peer with bytes of streams, which it has to acknowledge."""
+        self._unpaid = max(self._unpaid - DATA_EARNS * data_frames - message_bytes / BYTES_EARN, -EARNED_MOST)
+
+    def _pay(self, now: float) -> None:
+        wait_s = self._frames.spend(self._unpaid, now)
+        self._unpaid = 0.0
+        self._lot = min(max(self._frames.left, 0.0), LOT_FRAMES)
         self.read_at_s = now + wait_s
         if self._owes_since_s is None:
             if wait_s:
@@ -77,11 +99,3 @@ class Allowance:
             self.barred_until_s = now + BARRED_S
             text = "more messages and frames without bytes than may be sent"
             raise RemoteProtocolError(text, Code.LIMIT_EXCEEDED, LINK_FLOODED)
-
-    def stream_opened(self) -> None:
-        """Counts a stream, of either side, which will have to be answered and ended."""
-        self._frames.earn(OPEN_EARNS)
-
-    def sent(self, data_frames: int, message_bytes: int) -> None:
-        """Counts a message to the peer with bytes of streams, which it has to acknowledge."""
-        self._frames.earn(DATA_EARNS * data_frames + message_bytes / BYTES_EARN)

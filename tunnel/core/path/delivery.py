@@ -46,19 +46,24 @@ class Outbox:
     sent on this carrier, the rest is still to be sent on it.
     """
 
-    __slots__ = ("_kept", "_sent", "acked", "in_flight_bytes", "kept_bytes", "last_seq")
+    __slots__ = ("_kept", "_resend_bytes", "_sent", "acked", "in_flight_bytes", "last_seq")
 
     def __init__(self) -> None:
         self.last_seq = 0
         self.acked = 0
         self.in_flight_bytes = 0
         """Bytes sent on this carrier and not acknowledged."""
-        self.kept_bytes = 0
-        """How many bytes of packets are held because they may have to be sent again."""
+        self._resend_bytes = 0
+        """Bytes of an earlier carrier that are still to be sent on this one."""
         # No deque: an empty one takes 600 bytes, and each of thousands of idle sessions has an outbox.
         self._kept: dict[int, SentPacket] = {}
         self._sent = 0
         """Newest packet that was sent on this carrier, or that its peer had before."""
+
+    @property
+    def kept_bytes(self) -> int:
+        """Returns how many bytes of packets are held because they may have to be sent again."""
+        return self.in_flight_bytes + self._resend_bytes
 
     @property
     def held_bytes(self) -> int:
@@ -86,7 +91,6 @@ class Outbox:
     def sent(self, seq: int, message: bytes, now: float) -> None:
         """Keeps a packet that goes out now."""
         self.in_flight_bytes += len(message)
-        self.kept_bytes += len(message)
         self._kept[seq] = SentPacket(seq, message, now, self.in_flight_bytes)
         self._sent = seq
 
@@ -96,6 +100,7 @@ class Outbox:
         packet = self._kept[self._sent]
         packet.sent_s = now
         self.in_flight_bytes += len(packet.message)
+        self._resend_bytes -= len(packet.message)
         packet.in_flight_bytes = self.in_flight_bytes
         return packet.message
 
@@ -110,11 +115,9 @@ class Outbox:
         if seq > self._sent:
             raise RemoteProtocolError(f"ack {seq}, but only {self._sent} was sent")
         packet = None
-        before = self.in_flight_bytes
         for covered in range(self.acked + 1, seq + 1):
             packet = self._kept.pop(covered)
             self.in_flight_bytes -= len(packet.message)
-        self.kept_bytes -= before - self.in_flight_bytes
         self.acked = seq
         return packet
 
@@ -129,8 +132,9 @@ class Outbox:
 
     def restart(self, peer_received: int) -> None:
         """Begins on a new carrier: drops what the peer has, and queues the rest to be sent again."""
+        self._resend_bytes += self.in_flight_bytes
         for seq in range(self.acked + 1, peer_received + 1):
-            self.kept_bytes -= len(self._kept.pop(seq).message)
+            self._resend_bytes -= len(self._kept.pop(seq).message)
         self.acked = self._sent = peer_received
         self.in_flight_bytes = 0
 
@@ -138,7 +142,7 @@ class Outbox:
         """Drops every packet: the session is over, and nothing will be sent again."""
         self._kept.clear()
         self.acked = self._sent = self.last_seq
-        self.in_flight_bytes = self.kept_bytes = 0
+        self.in_flight_bytes = self._resend_bytes = 0
 
 
 class Inbox:

@@ -27,10 +27,15 @@ class Budget:
     """The size of the pool; 0 refuses every reservation."""
     parent: Budget | None = None
     """The process's pool above this one, a session's; None when there is none."""
-    used_bytes: int = 0
-    """Bytes that are reserved or held."""
+    reserved_bytes: int = 0
+    """Bytes that windows promise."""
     held_bytes: int = 0
-    """Those of them that wait to be sent, or are kept until they are acknowledged."""
+    """Bytes that wait to be sent, or are kept until they are acknowledged."""
+
+    @property
+    def used_bytes(self) -> int:
+        """Returns how many bytes are reserved or held."""
+        return self.reserved_bytes + self.held_bytes
 
     @property
     def available_bytes(self) -> int:
@@ -76,19 +81,18 @@ class Budget:
 
     def reserve(self, count: int) -> None:
         """Takes bytes from here and from the pools above, without asking whether they are there."""
-        self.used_bytes += count
+        self.reserved_bytes += count
         if self.parent is not None:
             self.parent.reserve(count)
 
     def release(self, count: int) -> None:
         """Gives back bytes that were reserved, here and in the pools above."""
-        self.used_bytes -= count
+        self.reserved_bytes -= count
         if self.parent is not None:
             self.parent.release(count)
 
     def hold(self, count: int) -> None:
         """Counts bytes that wait to be sent or acknowledged, here and in the pools above; less than 0 lets them go."""
-        self.used_bytes += count
         self.held_bytes += count
         if self.parent is not None:
             self.parent.hold(count)
@@ -97,5 +101,5 @@ class Budget:
 
     def _room_for_new(self) -> int:
         """Returns what is left of the part for new windows. What is held counts where growth would be refused, too."""
-        own = max(0, min(self.total_bytes * 3 // 8 - self.used_bytes + self.held_bytes, self.rooms()[0]))
+        own = max(0, min(self.total_bytes * 3 // 8 - self.reserved_bytes, self.rooms()[0]))
         return own if self.parent is None else min(own, self.parent._room_for_new())

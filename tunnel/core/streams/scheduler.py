@@ -145,15 +145,14 @@ class Scheduler:
     def _take_control(self, frames: list[f.Frame], room: int) -> int:
         if self._held:
             self._release()
+        if not self.control and not self._credits:
+            return room
         kept_free = max(0, room - MAX_CONTROL_BYTES)
         room -= kept_free
         while self.control and len(frames) < MAX_SENT_FRAMES:
-            first = self.control[0]
-            if self._given_up and type(first) is f.Open and first.stream_id in self._given_up:
-                self._given_up.remove(first.stream_id)
-                self.control.popleft()
+            if self._given_up and self._drop_given_up():
                 continue
-            size = _control_bytes(first)
+            size = _control_bytes(self.control[0])
             if size > room and frames:
                 return 0
             frames.append(self.control.popleft())
@@ -163,6 +162,15 @@ class Scheduler:
             frames.append(f.Credit(stream_id, self._credits.pop(stream_id)))
             room -= CONTROL_FRAME_BYTES
         return room + kept_free
+
+    def _drop_given_up(self) -> bool:
+        """Drops the first control frame if it is the OPEN of a stream that was given up; returns whether it was."""
+        first = self.control[0]
+        if type(first) is not f.Open or first.stream_id not in self._given_up:
+            return False
+        self._given_up.remove(first.stream_id)
+        self.control.popleft()
+        return True
 
     def _release(self) -> None:
         """Queues the held frames ahead of all that was queued for their streams since."""
@@ -190,9 +198,8 @@ class Scheduler:
             if frames and count < min(half.ready_bytes, LEAST_CUT_BYTES):
                 break
             if count > 0:
-                data = half.take(count, now)
+                frames.append(f.Data(stream.id, data := half.take(count, now)))
                 count = len(data)
-                frames.append(f.Data(stream.id, data))
                 half.deficit -= count
                 self.taken_bytes += count
             room -= count + TURN_OVERHEAD_BYTES

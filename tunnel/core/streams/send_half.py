@@ -83,7 +83,7 @@ class SendHalf:
 
     __slots__ = (
         "_recent_bytes", "_recent_s", "_small_run", "chunks", "credit", "deficit", "fin_seq", "full", "hint", "offset",
-        "queued", "resume_bytes", "scheduled", "state",
+        "queued", "resume_bytes", "room_until", "scheduled", "state",
     )  # fmt: skip
 
     def __init__(self, hint: TrafficClass) -> None:
@@ -101,6 +101,8 @@ class SendHalf:
         """Whether the writer was asked to wait, and was not told to go on."""
         self.resume_bytes = 0
         """How many bytes may be left when a writer that waits is told to go on."""
+        self.room_until = 0
+        """Up to how many bytes that wait its reader of a socket was promised room; 0: it has not asked since."""
         self.fin_seq = 0
         """The number of the packet that carries FIN; 0 before there is one."""
         # The scheduler's own two: what this stream may still send in its turn, and whether it stands in a queue.
@@ -238,7 +240,8 @@ class SendHalf:
             return bytes(head)
         if len(head) > count:
             view = memoryview(head)
-            self.chunks[0] = self._rest(view, count)
+            # A rest that has to wait for credit may wait long, and a view of it holds the memory of all.
+            self.chunks[0] = view[count:] if self.offset < self.credit else bytes(view[count:])
             return bytes(view[:count])
         return self._join(count)
 
@@ -264,18 +267,11 @@ class SendHalf:
             head = self.chunks.popleft()
             if len(head) > count:
                 view = memoryview(head)
-                self.chunks.appendleft(self._rest(view, count))
+                self.chunks.appendleft(view[count:] if self.offset < self.credit else bytes(view[count:]))
                 head = view[:count]
             parts.append(head)
             count -= len(head)
         return b"".join(parts)
-
-    def _rest(self, view: memoryview, start: int) -> Chunk:
-        """Returns what is left of a chunk from `start` on.
-
-        If it has to wait for credit it is copied, since it may wait long, and a view holds the memory of all of it.
-        """
-        return view[start:] if self.ready_bytes > 0 else bytes(view[start:])
 
     def _decayed(self, now: float) -> float:
         return self._recent_bytes * math.exp2((self._recent_s - now) / RECENT_HALF_LIFE_S)

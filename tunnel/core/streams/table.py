@@ -15,6 +15,7 @@ from tunnel.core import events as ev
 from tunnel.core.path.allowance import Allowance
 from tunnel.core.streams.budget import Budget
 from tunnel.core.streams.orphans import Orphans
+from tunnel.core.streams.receive_half import Receive
 from tunnel.core.streams.scheduler import Scheduler
 from tunnel.core.streams.stream import CoreStream
 from tunnel.core.streams.window import ReceiveWindow
@@ -30,7 +31,7 @@ from tunnel.core.wire.errors import (
 )
 from tunnel.core.wire.faults import NO_MEMORY_FOR_STREAM, NOT_FORWARDED, OPENS_TOO_FAST, Fault
 from tunnel.core.wire.features import PRINCIPAL
-from tunnel.core.wire.limits import MAX_EARLY_BYTES, MAX_HOP, Limits
+from tunnel.core.wire.limits import CHUNK_BYTES, MAX_EARLY_BYTES, MAX_HOP, Limits
 from tunnel.core.wire.principal import NOBODY, Principal
 from tunnel.core.wire.target import Target, UnknownTarget
 
@@ -90,7 +91,7 @@ class StreamTable:
         """Streams whose users have gone: `end_orphans` must be called when they are due."""
         self.rtt_s = DEFAULT_RTT_S
         self.link_bytes = limits.min_session_send_queue_bytes
-        """How many bytes may wait in the queues of all streams, as the link goes now."""
+        """How many bytes the link takes while sockets are read, as it goes now."""
 
     @property
     def remote_count(self) -> int:
@@ -169,19 +170,28 @@ class StreamTable:
             self._scheduler.hold(answer, now)
             self._events.append(ev.StreamReadable(stream.id))
 
-    def push(self, stream: CoreStream, data: bytes, now: float) -> bool:
+    def push(self, stream: CoreStream, data: bytes, now: float, *more: bytes) -> bool:
         """Queues bytes to send; returns False when the writer is to wait for StreamWritable.
 
         Raises:
             LocalProtocolError: the stream is not connected yet.
         """
-        self._budget.hold(stream.send.push(data))
+        half = stream.send
+        self._budget.hold(sum(map(half.push, (data, *more))))
         self._scheduler.add_stream(stream, now)
-        return stream.send.has_room(self._queue_limit(stream))
+        promised, half.room_until = half.room_until, 0
+        return half.queued < promised or half.has_room(self._queue_limit(stream))
 
     def room(self, stream: CoreStream) -> int:
-        """Returns how many bytes `push` takes before it asks the writer to wait; 0 or less when it waits already."""
-        return self._queue_limit(stream) - stream.send.queued
+        """Returns how many bytes `push` takes before it asks the writer to wait; 0 or less when it waits already.
+
+        Whoever asks pushes at once, no more than this, and asks again before the next time. Where there is room for a
+        chunk it is in whole chunks: a part of one puts all that follow out of step with frames, so that they are cut
+        and joined again, which is to copy them.
+        """
+        stream.send.room_until = limit = self._queue_limit(stream)
+        room = limit - stream.send.queued
+        return room if limit < CHUNK_BYTES or room <= 0 else -(-room // CHUNK_BYTES) * CHUNK_BYTES
 
     def finish(self, stream: CoreStream, now: float) -> None:
         """Queues the end of this side's direction, behind the bytes that wait.
@@ -224,7 +234,7 @@ class StreamTable:
             LocalProtocolError: more bytes than arrived.
         """
         limit = stream.receive.window.consume(count, now, self.rtt_s)
-        if not stream.receive.more_may_come:
+        if stream.receive.state is not Receive.OPEN:
             self._end_if_finished(stream)
         elif limit is not None:
             self._scheduler.add_credit(stream.id, limit)
@@ -361,7 +371,8 @@ class StreamTable:
         """
         limits, half = self._limits, stream.send
         to_grow, to_wait = self._budget.rooms()
-        share = min(limits.send_queue_bytes, self.link_bytes // (self._scheduler.ready_streams or 1), to_grow // 2)
+        link = max(limits.min_session_send_queue_bytes, min(self.link_bytes, limits.session_send_queue_bytes))
+        share = min(limits.send_queue_bytes, link // (self._scheduler.ready_streams or 1), to_grow // 2)
         waiting = max(0, min(limits.waiting_queue_bytes, to_wait // 32))
         return max(limits.min_send_queue_bytes, min(share, half.credit - half.offset + waiting))
 
@@ -454,6 +465,7 @@ class StreamTable:
             self._remote_count -= 1
         self._scheduler.remove_stream(stream)
         self.orphans.remove(stream)
-        self._budget.hold(-stream.send.drop())
+        if stream.send.queued:
+            self._budget.hold(-stream.send.drop())
         stream.receive.drop()
         stream.receive.window.close()

@@ -24,7 +24,7 @@ from tunnel.core.wire.limits import (
 )
 from tunnel.core.wire.names import MAX_NAME_BYTES
 from tunnel.core.wire.principal import NOBODY, Principal, PrincipalKind
-from tunnel.core.wire.shape import check_shape
+from tunnel.core.wire.shape import UNLOOKED_BYTES, check_shape
 from tunnel.core.wire.spoken import printable
 from tunnel.core.wire.target import MAX_HOST_BYTES, MAX_SERVICE_BYTES, ServiceTarget, Target, TcpTarget, UnknownTarget
 
@@ -80,7 +80,8 @@ def decode_envelope(message: bytes, max_bytes: int = MAX_MESSAGE_BYTES) -> pb.En
     """
     if len(message) > max_bytes:
         raise RemoteProtocolError(f"message of {len(message)} bytes, at most {max_bytes} are allowed")
-    check_shape(message)
+    if len(message) > UNLOOKED_BYTES:
+        check_shape(message)
     try:
         return pb.Envelope.FromString(message)
     except DecodeError as error:
