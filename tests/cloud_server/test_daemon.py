@@ -145,12 +145,12 @@ async def test_a_state_folder_without_its_authority(tmp_path: Path) -> None:
 
 def test_whoever_starts_it_is_told_in_one_line(tmp_path: Path) -> None:
     prepared(tmp_path / "cloud", {})
-    (tmp_path / "cloud" / "server.key").write_text("rubbish")
+    (tmp_path / "cloud" / "server.crt").write_text("rubbish")
     ended = command_result("cloud-server", "run", "--config", str(tmp_path / "cloud" / "cloud-server.toml"))
     assert ended.returncode == EXIT_FAILED
     (line,) = ended.stderr.splitlines()
     assert "cannot start" in line
-    assert "server.key" in line
+    assert "server.crt" in line
 
 
 async def test_a_server_that_no_longer_hears_of_revocations_stops(
