@@ -71,6 +71,24 @@ def test_a_look_uses_none() -> None:
     assert [buckets.wait_s("a", now) for now in (0.0, 0.5, 2.0, 99.0)] == [2.0, 1.5, 0.0, 0.0]
 
 
+def test_what_is_spent_is_told_and_by_whom_most() -> None:
+    bucket = TokenBucket(2.0, 10, 0.0)
+    assert bucket.spent(0.0) == 0
+    bucket.spend(7, 0.0)
+    assert [bucket.spent(now) for now in (0.0, 1.0, 1.1, 99.0)] == [7, 5, 5, 0]
+    buckets = TokenBuckets(2.0, 10)
+    assert (buckets.burst, buckets.most_spent(0.0)) == (10, 0)
+    for _ in range(3):
+        buckets.take("a", 0.0)
+    assert buckets.spend("b", 0.0) == 0.0
+    assert buckets.most_spent(0.0) == 3
+    for _ in range(9):
+        buckets.take("large", 0.0, 4)
+    assert buckets.most_spent(0.0) == 9 - 4
+    assert buckets.every_s == 0.5
+    assert [buckets.at_rest(now) for now in (5.0, 7.0)] == [False, True]
+
+
 def test_tokens_to_come_are_given_out_in_turn_and_none_beyond_the_wait() -> None:
     bucket = TokenBucket(10.0, 2, now=0.0)
     assert [bucket.reserve(0.0, 0.25) for _ in range(6)] == [0.0, 0.0, 0.1, 0.2, None, None]

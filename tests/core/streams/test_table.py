@@ -203,6 +203,17 @@ def test_stop_sending_crosses_the_end() -> None:
     assert pair.transfer() == []
 
 
+def test_how_many_streams_the_peer_has_open() -> None:
+    pair = Pair()
+    counts = [(pair.agent.session.peer_stream_count, pair.server.session.peer_stream_count)]
+    local, _ = pair.open()
+    counts.append((pair.agent.session.peer_stream_count, pair.server.session.peer_stream_count))
+    pair.server.session.reset_stream(local, Code.CANCELLED)
+    pair.transfer()
+    counts.append((pair.agent.session.peer_stream_count, pair.server.session.peer_stream_count))
+    assert counts == [(0, 0), (1, 0), (0, 0)]
+
+
 def test_writer_waits_at_a_full_queue_and_is_told_when_half_is_gone() -> None:
     pair = Pair()
     local, remote = pair.open()

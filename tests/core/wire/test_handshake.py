@@ -111,6 +111,24 @@ def test_a_node_at_its_bounds_is_taken_by_itself() -> None:
     assert h.decode_node(node.SerializeToString()) == node
 
 
+def test_what_a_node_says_is_fit_to_be_shown() -> None:
+    said = pb.Node(
+        hostname="box\x1b[31m-7",
+        addresses=["10.0.0.1", "10.0.0.2\n"],
+        services=["ssh\r"],
+        labels={"site": "lyon\t", "a\n": "1", "b": "2"},
+        facts=[pb.Fact(code="A", text="two\nlines"), FACT],
+    )
+    shown = h.decode_node(said.SerializeToString())
+    assert shown == pb.Node(
+        hostname="box?-7",
+        addresses=["10.0.0.1", "10.0.0.2?"],
+        services=["ssh?"],
+        labels={"site": "lyon?", "a?": "1", "b": "2"},
+        facts=[pb.Fact(code="A", text="two?lines"), FACT],
+    )
+
+
 @pytest.mark.parametrize(
     "data",
     [
