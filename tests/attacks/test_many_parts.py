@@ -27,6 +27,7 @@ ONE_PART = b"\x7a\xfa\xff\x3f" + bytes(MIB - 6)
 @pytest.fixture(scope="module")
 def made() -> Iterator[Cluster]:
     with cluster() as one, Target("echo") as echo:
+        one.configure({"limits": {"links_at_once": 1000}})  # each message costs its sender the link
         one.start()
         one.join(MALLORY)
         one.join(BOX, allow=[f"127.0.0.1:{echo.port}"])

@@ -218,7 +218,7 @@ def test_writer_waits_at_a_full_queue_and_is_told_when_half_is_gone() -> None:
     pair = Pair()
     local, remote = pair.open()
     session = pair.server.session
-    assert session.send_data(local, b"x" * 480 * KIB, pair.now)
+    assert session.send_data(local, b"x" * 352 * KIB, pair.now)
     assert session.send_room(local) == CHUNK_BYTES, "32 KiB, but no part of a chunk"
     assert not session.send_data(local, b"x" * 96 * KIB, pair.now)
     assert session.send_room(local) < 0

@@ -22,6 +22,10 @@ OPEN_EARNS = 16
 """What a stream entitles the peer to, whoever opened it: its answer and its end, in messages of their own if need be,
 and half as many again.
 """
+REFUSED_OPEN_FRAMES = 15
+"""What an OPEN beyond what the peer may open counts beside its frame. Its refusal and what else it takes are some 150 us here,
+and many come in one packet, whose turn others wait for: so there are 62 of them a second, and not a thousand.
+"""
 DATA_EARNS = MESSAGE_FRAMES + 2
 """What a DATA frame from us entitles the peer to: an ack in a message of its own, a CREDIT, and one more."""
 EARNED_MOST = 4096
@@ -78,6 +82,10 @@ class Allowance:
     def stream_opened(self) -> None:
         """Counts a stream, of either side, which will have to be answered and ended."""
         self._unpaid = max(self._unpaid - OPEN_EARNS, -EARNED_MOST)
+
+    def open_refused(self) -> None:
+        """Counts an OPEN beyond what the peer may open."""
+        self._unpaid += REFUSED_OPEN_FRAMES
 
     def sent(self, data_frames: int, message_bytes: int) -> None:
         """Counts a message to the peer with bytes of streams, which it has to acknowledge."""

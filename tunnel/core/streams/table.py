@@ -407,8 +407,10 @@ class StreamTable:
         if self.refusing is not None:
             return self.refusing
         if self._remote_count >= self._limits.max_streams:
+            self.allowance.open_refused()
             return OpenRefused(f"{self._limits.max_streams} streams are open already", Code.LIMIT_EXCEEDED)
         if not self.allowance.opens.take(now):
+            self.allowance.open_refused()
             return OpenRefused("streams are opened too fast", Code.LIMIT_EXCEEDED, OPENS_TOO_FAST)
         if frame.hop > MAX_HOP:
             return OpenRefused("the stream was forwarded by one server too many", Code.UNREACHABLE, NOT_FORWARDED)

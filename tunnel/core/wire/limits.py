@@ -80,9 +80,9 @@ class Limits:
     """
     send_queue_bytes: int = 512 * KIB
     """Bytes a stream may queue before its writer is asked to wait, while few streams are open."""
-    waiting_queue_bytes: int = 256 * KIB
-    """Bytes of those that a stream may queue beyond its credit while memory is left: a read of its socket. They wait
-    for the peer's reader. With less of them each credit finds an empty queue, and a copy goes out in small packets.
+    waiting_queue_bytes: int = 128 * KIB
+    """Bytes of those that a stream may queue beyond its credit while memory is left: half a read of its socket. They
+    wait for the peer's reader. With less of them each credit finds an empty queue, and a copy goes in small packets.
     """
     min_send_queue_bytes: int = 4 * KIB
     """The same where no memory is left: with 4096 streams, 16 MiB."""
