@@ -81,11 +81,11 @@ async def test_a_silent_peer_is_given_up_with_that_reason() -> None:
 async def test_a_peer_that_sends_more_than_it_pays_for_is_left_unread_and_ends_as_ever() -> None:
     async with joined(echo) as both:
         allowance = both.agent.core._streams.allowance
-        allowance._frames.spend(FRAMES_BURST + 50, both.agent.now())
+        allowance.received(FRAMES_BURST + 50, 0, both.agent.now())
         for _ in range(3):  # it is read on when its time has come
             (await both.server.open(TARGET, deadline_s=5)).reset()
         await eventually(lambda: both.agent.core.stream_count == 0)
-        allowance._frames.spend(1e6, both.agent.now())
+        allowance.received(1_000_000, 0, both.agent.now())
         first = await both.server.open(TARGET, deadline_s=5)
         with pytest.raises(OpenRefused, match="no answer within the deadline"):
             await both.server.open(TARGET, deadline_s=0.2)

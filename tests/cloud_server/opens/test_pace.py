@@ -52,7 +52,7 @@ async def test_who_waits_goes_on() -> None:
     started_s = time.monotonic()
     for _ in range(3):
         await pace.turn(caller("ann"), 10.0)
-    assert time.monotonic() - started_s > 0.1
+    assert time.monotonic() - started_s > 0.09, "event loops wake up to a millisecond early"
 
 
 async def test_the_refusal_says_who_and_how_much() -> None:

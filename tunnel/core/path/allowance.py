@@ -23,8 +23,8 @@ OPEN_EARNS = 16
 and half as many again.
 """
 REFUSED_OPEN_FRAMES = 15
-"""What an OPEN beyond what the peer may open counts beside its frame. Its refusal and what else it takes are some 150 us here,
-and many come in one packet, whose turn others wait for: so there are 62 of them a second, and not a thousand.
+"""What an OPEN beyond what the peer may open counts beside its frame. It and its refusal are some 150 us here, and many
+come in one packet, whose turn others wait for: so there are 62 of them a second, and not a thousand.
 """
 DATA_EARNS = MESSAGE_FRAMES + 2
 """What a DATA frame from us entitles the peer to: an ack in a message of its own, a CREDIT, and one more."""
