@@ -22,7 +22,7 @@ UV_LOCK := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.1
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 # What `make test` is made of.
-LANES := test-whole test-shell test-daemons
+LANES := test-whole test-shell test-cloud test-daemons
 
 .PHONY: help demo test $(LANES) cover lint types arch protos errors limits e2e cluster bench fuzz lock sbom audit clean
 
@@ -33,7 +33,7 @@ help: ## this list
 demo: $(READY) ## see it work: a box behind NAT, a real kubectl, the link cut (under two minutes)
 	@$(PY) -m tests.demo $(ARGS)
 
-# Three at a time, since most of them mostly wait; what each says is printed when it has ended.
+# All at a time, since most of them mostly wait; what each says is printed when it has ended.
 NOT_SLOW := -q -m "not e2e" -p no:cacheprovider
 SHELL_TESTS := tests/aio tests/tool tests/support
 LINKS := tests/core/test_simulated_links.py
@@ -49,9 +49,13 @@ test-shell: cover
 	@echo "==> tests: the shell, the operator's command, what tests stand on, simulated links"
 	@$(PY) -m pytest $(NOT_SLOW) $(SHELL_TESTS) $(LINKS) $(ARGS)
 
+test-cloud: $(READY)
+	@echo "==> tests: the server"
+	@$(PY) -m pytest $(NOT_SLOW) tests/cloud_server $(ARGS)
+
 test-daemons: $(READY)
-	@echo "==> tests: the daemons, reported cases and the project"
-	@$(PY) -m pytest $(NOT_SLOW) $(addprefix --ignore=,tests/core tests/integration $(SHELL_TESTS)) $(ARGS)
+	@echo "==> tests: the agent, reported cases and the project"
+	@$(PY) -m pytest $(NOT_SLOW) $(addprefix --ignore=,tests/core tests/integration tests/cloud_server $(SHELL_TESTS)) $(ARGS)
 
 # Whole links are simulated without counting (in test-shell), which makes them four times slower.
 cover: $(READY) ## tests/core alone must reach every branch of tunnel/core
