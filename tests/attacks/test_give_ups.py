@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import socket
 import struct
 import time
@@ -13,6 +12,7 @@ import psutil
 import pytest
 
 from tests.support.cluster import Cluster, cluster
+from tests.support.descriptors import as_many_descriptors_as_allowed
 from tests.support.ports import free_ports
 from tests.support.tunnel import BOX, wait_until
 
@@ -26,12 +26,8 @@ TRIES = 4
 @pytest.fixture(autouse=True)
 def descriptors() -> Iterator[None]:
     """Room for both ends of all connections."""
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if before[1] < 2 * MANY:
-        pytest.skip(f"only {before[1]} open files are allowed here")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    with as_many_descriptors_as_allowed(2 * MANY):
+        yield
 
 
 @pytest.fixture

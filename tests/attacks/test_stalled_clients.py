@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import resource
 import socket
 import time
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ import psutil
 import pytest
 
 from tests.support.cluster import cluster
+from tests.support.descriptors import as_many_descriptors_as_allowed
 from tests.support.fountain import fountain
 from tests.support.targets import Target
 from tests.support.tunnel import exchange, wait_until
@@ -25,10 +25,8 @@ BEHIND_BYTES = 4096
 @pytest.fixture(autouse=True)
 def descriptors() -> Iterator[None]:
     """Room for this side's ends."""
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    with as_many_descriptors_as_allowed():
+        yield
 
 
 @pytest.mark.e2e

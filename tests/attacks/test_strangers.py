@@ -6,7 +6,6 @@ import asyncio
 import base64
 import contextlib
 import json
-import resource
 import ssl
 import struct
 import time
@@ -18,6 +17,7 @@ import psutil
 import pytest
 
 from tests.support.cluster import Cluster, cluster
+from tests.support.descriptors import as_many_descriptors_as_allowed
 from tests.support.ports import free_ports
 from tests.support.tunnel import wait_until
 from tests.support.waits import scaled_s, sooner_than
@@ -36,10 +36,8 @@ GUESS_S = 4.0
 @pytest.fixture(autouse=True)
 def descriptors() -> Iterator[None]:
     """Room for our ends of all connections."""
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    with as_many_descriptors_as_allowed():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Iterator
 
 import psutil
 import pytest
 
 from tests.support.cluster import Cluster, cluster
+from tests.support.descriptors import as_many_descriptors_as_allowed
 from tests.support.hostile_agent import stolen_context
 from tests.support.strangers import HELLO, Growth, UnfinishedCalls, accepted, crowd, handshaken, open_at
 from tests.support.targets import Target
@@ -36,12 +36,8 @@ LONGEST_S = 3 * LIMITS.call_timeout_s
 @pytest.fixture(autouse=True)
 def descriptors() -> Iterator[None]:
     """Room for this end of all connections."""
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if before[1] < SILENT + 1000:
-        pytest.skip(f"only {before[1]} open files are allowed here")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    with as_many_descriptors_as_allowed(SILENT + 1000):
+        yield
 
 
 @pytest.fixture(scope="module")

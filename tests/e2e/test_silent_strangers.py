@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import resource
 import socket
 from collections.abc import Iterator
 
@@ -11,6 +10,7 @@ import psutil
 import pytest
 
 from tests.support.cluster import Cluster, cluster
+from tests.support.descriptors import as_many_descriptors_as_allowed
 from tests.support.targets import Target
 from tests.support.tunnel import exchange, wait_until
 from tests.support.waits import sooner_than
@@ -25,12 +25,8 @@ HANDSHAKE_S = 10
 @pytest.fixture(autouse=True)
 def descriptors() -> Iterator[None]:
     """Room for both ends of all connections, which are on this machine."""
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if before[1] < 3 * STRANGERS:
-        pytest.skip(f"only {before[1]} open files are allowed here")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    with as_many_descriptors_as_allowed(3 * STRANGERS):
+        yield
 
 
 @pytest.fixture(scope="module")

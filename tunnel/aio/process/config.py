@@ -168,38 +168,34 @@ class Seconds(float):
         return cls(value)
 
 
-class PerSecond(float):
+class _Rate(float):
+    __slots__ = ()
+    _unit: ClassVar[str]
+
+    @classmethod
+    def from_config(cls, value: object) -> Self:
+        """Checks a value of a configuration, and returns it as this type.
+
+        Raises:
+            ValueError: it is no rate of 0.01 or more, or more than MAX_PER_SECOND.
+        """
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0.01 <= value <= MAX_PER_SECOND:
+            return cls(value)
+        raise ValueError(f"must be a number per {cls._unit}, 0.01 or more, not {_shown(value)}")
+
+
+class PerSecond(_Rate):
     """A rate of events per second."""
 
     __slots__ = ()
-
-    @classmethod
-    def from_config(cls, value: object) -> PerSecond:
-        """Checks a value of a configuration, and returns it as this type.
-
-        Raises:
-            ValueError: it is no rate of 0.01 or more, or more than MAX_PER_SECOND.
-        """
-        if isinstance(value, int | float) and not isinstance(value, bool) and 0.01 <= value <= MAX_PER_SECOND:
-            return cls(value)
-        raise ValueError(f"must be a number per second, 0.01 or more, not {_shown(value)}")
+    _unit = "second"
 
 
-class PerMinute(float):
+class PerMinute(_Rate):
     """A rate of events per minute."""
 
     __slots__ = ()
-
-    @classmethod
-    def from_config(cls, value: object) -> PerMinute:
-        """Checks a value of a configuration, and returns it as this type.
-
-        Raises:
-            ValueError: it is no rate of 0.01 or more, or more than MAX_PER_SECOND.
-        """
-        if isinstance(value, int | float) and not isinstance(value, bool) and 0.01 <= value <= MAX_PER_SECOND:
-            return cls(value)
-        raise ValueError(f"must be a number per minute, 0.01 or more, not {_shown(value)}")
+    _unit = "minute"
 
 
 class Count(int):
