@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from tunnel.aio.process.limit_use import LimitUse, most
+from tunnel.aio.process.limit_use import LimitUse, most, one_less
 from tunnel.core.path.allowance import Allowance
 from tunnel.core.path.rate import Rate, TokenBuckets
 from tunnel.core.wire.errors import Code, SessionRefused
@@ -100,6 +100,4 @@ class AgentPace:
         try:
             await asyncio.sleep(MAX_LINK_WAIT_S)
         finally:
-            self._held[name] -= 1
-            if not self._held[name]:
-                del self._held[name]
+            one_less(self._held, name)

@@ -1,7 +1,8 @@
-"""Renews the server's certificate and its authority's own, long before they end, or when `hosts` changed.
+"""Renews the server's certificate and its authority's own: long before they end, when `hosts` changed, or when the
+server's does not fit its key.
 
-`due` looks without the X.509 library and without the key, so that a running server may ask it often; `renew` is for
-whoever has the key: the signing process of a running server, or the command when none runs.
+`due` looks without the X.509 library and without the authority's key, so that a running server may ask it often;
+`renew` is for whoever has that key: the signing process of a running server, or the command when none runs.
 """
 
 from __future__ import annotations

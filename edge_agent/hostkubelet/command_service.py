@@ -17,6 +17,7 @@ import socket
 import struct
 import subprocess
 import threading
+import time
 from collections.abc import Collection, MutableMapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -149,6 +150,7 @@ def _read(connection: socket.socket, theirs: ExitStack) -> tuple[Request, list[i
         Refused: it is no request.
         OSError: it did not come in time.
     """
+    until_s = time.monotonic() + ASK_S
     head, controls, _, _ = connection.recvmsg(4, socket.CMSG_SPACE(16 * 4), socket.MSG_CMSG_CLOEXEC)
     pipes = array.array("i")
     for level, kind, data in controls:
@@ -161,9 +163,12 @@ def _read(connection: socket.socket, theirs: ExitStack) -> tuple[Request, list[i
         raise Refused("what was asked is no request")
     text = bytearray()
     while len(text) < size:
+        # For all of it: a byte now and then would hold a place for hours.
+        connection.settimeout(max(0.001, until_s - time.monotonic()))
         if not (more := connection.recv(min(size - len(text), 65536))):
             raise Refused("the request is not whole")
         text += more
+    connection.settimeout(ASK_S)
     return _parsed(bytes(text)), list(pipes)
 
 
@@ -213,10 +218,12 @@ def _run(connection: socket.socket, account: Account, request: Request, pipes: S
     theirs.pop_all().close()  # whoever reads them must see their end with the command's
     with process:
         ended = os.pidfd_open(process.pid)
+        waiting = select.poll()  # and not select(2), which takes no descriptor above 1023: 256 commands have more
+        waiting.register(ended, select.POLLIN)
+        waiting.register(connection, select.POLLIN)
         try:
             while True:
-                ready, _, _ = select.select([ended, connection.fileno()], [], [])
-                if ended in ready:
+                if ended in dict(waiting.poll()):
                     return process.wait()
                 if _hung_up(connection):
                     _signal(unit, "HUP")

@@ -29,6 +29,8 @@ from tunnel.core.wire.faults import NOT_A_LONGLINE_SERVER, STATE_NOT_WRITABLE, T
 TIMEOUT_S = 20.0
 ASK_FOR_S = 60.0
 """For how many seconds the box asks again when too many join at once: the server answers thousands of boxes in that."""
+LEAST_PAUSE_S = 1.0
+"""Seconds between two times that it asks at least, whatever the server says."""
 
 _CONFIG = """\
 # What this box's edge-agent does. Check a change with: edge-agent check --config FILE
@@ -145,7 +147,7 @@ async def _ask(
         try:
             return await call_join(server, tls, request, options)
         except EnrollmentRefused as refused:
-            pause_s = refused.retry_after_s * random.uniform(1.0, 2.0)  # noqa: S311
+            pause_s = max(refused.retry_after_s, LEAST_PAUSE_S) * random.uniform(1.0, 2.0)  # noqa: S311
             if refused.fault is not TOO_MANY_CLIENTS or clock() + pause_s > until_s:
                 raise
         await asyncio.sleep(pause_s)

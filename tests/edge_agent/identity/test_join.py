@@ -154,6 +154,7 @@ async def test_a_join_that_fails_leaves_things_as_they_were(place: Office, box: 
 async def test_a_box_that_is_told_to_ask_again_does(place: Office, box: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert place.server is not None
     monkeypatch.setattr(requests, "ASK_AGAIN_S", 0.05)
+    monkeypatch.setattr(edge_join, "LEAST_PAUSE_S", 0.05)
     server, token = place.server, await token_of(place)
     async with unfinished_joins(place.address, token, 2) as others:
         await eventually(lambda: server.requests.running == 2)
@@ -173,6 +174,20 @@ async def test_a_box_asks_again_for_a_while(place: Office, box: Path, monkeypatc
         await eventually(lambda: server.requests.running == 2)
         assert "too many requests at once" in await failure(place.address, token, box)
     assert server.refused == {TOO_MANY_CLIENTS.code: 1}
+
+
+async def test_a_server_that_says_at_once_is_not_asked_without_a_pause(
+    place: Office, box: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert place.server is not None
+    monkeypatch.setattr(requests, "ASK_AGAIN_S", 0.001)
+    monkeypatch.setattr(edge_join, "ASK_FOR_S", 1.0)
+    monkeypatch.setattr(edge_join, "LEAST_PAUSE_S", 0.4)
+    server, token = place.server, await token_of(place)
+    async with unfinished_joins(place.address, token, 2):
+        await eventually(lambda: server.requests.running == 2)
+        assert "too many requests at once" in await failure(place.address, token, box)
+    assert 1 <= server.refused[TOO_MANY_CLIENTS.code] <= 3
 
 
 async def test_whether_a_token_has_expired_is_the_servers_word(place: Office, box: Path) -> None:

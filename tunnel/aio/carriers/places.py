@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from tunnel.aio.carriers.peer_key import PeerKey
+from tunnel.aio.process.limit_use import one_less
 
 __all__ = ["Places"]
 
@@ -25,8 +26,6 @@ class Places:
         if old == new:
             return
         if old:
-            self._boxes[old] -= 1
-            if self._boxes[old] <= 0:
-                del self._boxes[old]
+            one_less(self._boxes, old)
         if new:
             self._boxes[new] += 1

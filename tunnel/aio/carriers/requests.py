@@ -10,7 +10,6 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
 
 import grpc
 import structlog
@@ -29,7 +28,7 @@ from tunnel.aio.carriers.limits import CarrierLimits
 from tunnel.aio.carriers.methods import JOIN, RECOVER, RENEW, time_header
 from tunnel.aio.carriers.peer_key import PeerKey
 from tunnel.aio.identity.peer_identity import PeerIdentity, readable_peer
-from tunnel.aio.process.limit_use import LimitUse, most
+from tunnel.aio.process.limit_use import LimitUse, most, one_less
 from tunnel.core.wire.faults import PEER_SAID_NOTHING, TOO_MANY_CLIENTS, coded
 from tunnel.core.wire.spoken import spoken_s
 
@@ -38,7 +37,6 @@ __all__ = ["Requests"]
 ASK_AGAIN_S = 2.0
 """When a box that came above a limit is told to ask again; a request takes some ms."""
 _Answer = Callable[[EnrollmentHandler | None, PeerIdentity, bytes, Context], Awaitable[bytes]]
-_K = TypeVar("_K")
 _log = structlog.get_logger("tunnel.enrollment")
 
 
@@ -146,14 +144,8 @@ class Requests:
             yield
         finally:
             self._gate.ended(peer)
-            _decrement(self._by_client, client.client)
-            _decrement(self._running_by(identity), identity.uri)
-
-
-def _decrement(counter: Counter[_K], key: _K) -> None:
-    counter[key] -= 1
-    if not counter[key]:
-        del counter[key]
+            one_less(self._by_client, client.client)
+            one_less(self._running_by(identity), identity.uri)
 
 
 async def _message(context: Context) -> bytes:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
+
+_K = TypeVar("_K")
 
 
 class LimitUse(NamedTuple):
@@ -26,6 +29,13 @@ def in_words(limits: Iterable[Mapping[str, Any]]) -> Iterator[str]:
         yield f"{one['name']}: {one['used']} of {one['limit']} ({shares[str(one['name'])]:.0%})"
     if rest := len(shares) - len(used):
         yield f"{rest} {'more ' if used else ''}{'are' if rest > 1 else 'is'} not used"
+
+
+def one_less(counts: Counter[_K], peer: _K) -> None:
+    """Counts one less for a peer, and keeps nothing of a peer that has none left."""
+    counts[peer] -= 1
+    if counts[peer] <= 0:
+        del counts[peer]
 
 
 def most(counts: Iterable[int]) -> int:

@@ -20,7 +20,7 @@ import structlog
 
 from tunnel.aio.identity.validity import clock_says
 from tunnel.aio.process.blocking import make_in_thread
-from tunnel.aio.process.limit_use import most
+from tunnel.aio.process.limit_use import most, one_less
 from tunnel.aio.process.parts import PartFailed
 from tunnel.aio.process.tasks import TaskOwner
 from tunnel.aio.sockets.binding import UNIX_MODE, PathTaken, UnixPath, bind_unix, reason_of
@@ -298,11 +298,11 @@ class Listener:
 
     def secured(self, address: str) -> None:
         """Counts one handshake less: it is over, one way or the other."""
-        _decrement(self._handshakes, address)
+        one_less(self._handshakes, address)
 
     def left(self, address: str) -> None:
         """Counts one connection less: it is gone."""
-        _decrement(self._by_address, address)
+        one_less(self._by_address, address)
 
     def failed(self, address: str, fault: HandshakeFault) -> None:
         """Counts a connection whose TLS handshake failed, and logs it: as a warning when a certificate is the cause.
@@ -391,12 +391,6 @@ def _lack_of_files(transport: asyncio.Transport) -> str:
     if transport.get_extra_info("socket").fileno() < limit - RESERVED_FILES:
         return ""
     return f"too few file descriptors: this process may have {limit}"
-
-
-def _decrement(counter: Counter[str], key: str) -> None:
-    counter[key] -= 1
-    if counter[key] <= 0:
-        del counter[key]
 
 
 async def _linger(conn: Conn) -> None:
