@@ -7,7 +7,7 @@ from cloud_server.operate.api import Served
 from cloud_server.operate.status import Sources, Status
 from cloud_server.server import CloudServer
 from tunnel.aio.operate.desired_state import DesiredState
-from tunnel.aio.process.command import VERSION
+from tunnel.aio.process.version import VERSION
 
 
 def served_by(server: CloudServer, desired: DesiredState[ServerConfig]) -> Served:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from datetime import timedelta
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,8 +15,6 @@ from cloud_server.cli_parts import administered, read_labels
 from cloud_server.cli_users import user
 from cloud_server.policy_commands import policy
 from tunnel.aio.process.command import (
-    EXIT_FAILED,
-    VERSION,
     Failed,
     check_out,
     command_line,
@@ -25,17 +22,13 @@ from tunnel.aio.process.command import (
     deliver,
     explain_command,
     out_option,
-    told,
 )
 from tunnel.aio.process.life import Life
-from tunnel.core.wire.faults import CERTIFICATE_EXPIRED, NO_SERVER_TO_UPGRADE, PACKAGE_MISSING
+from tunnel.aio.process.version import VERSION
+from tunnel.core.wire.faults import CERTIFICATE_EXPIRED, NO_SERVER_TO_UPGRADE
 
 if TYPE_CHECKING:
     from cloud_server.trust.administration import Administration, ListedAgent, ListedToken
-
-SERVER_MODULES = ("cryptography", "h2", "jwt", "lightkube", "prometheus_client", "tomli", "yaml")
-"""The modules of the extra `server`, which a plain installation, as boxes have it, lacks."""
-INSTALL = "pip install 'longline[server]'"
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -111,13 +104,9 @@ def signer(authority: Path, user: str, trust_domain: str) -> None:
 @config_option("cloud-server")
 def run(config: Path) -> None:
     """Run in the foreground, as the service does."""
-    from cloud_server.config import load_server_config
-    from tunnel.aio.carriers.native_log import enable_handshake_trace
+    from cloud_server.start import start
 
-    enable_handshake_trace()  # before anything imports grpc
-    from cloud_server.daemon import run as run_server
-
-    sys.exit(run_server(config, load_server_config(config)))
+    sys.exit(start(config))
 
 
 @cli.command()
@@ -328,12 +317,5 @@ cli.add_command(authority)
 
 
 def main() -> None:
-    """Runs the `cloud-server` command of this process's command line, and exits with its code. Says what to install
-    when a module of the extra `server` is missing.
-    """
-    missing = [name for name in SERVER_MODULES if find_spec(name) is None]
-    if missing:
-        text = f"cloud-server needs more than is installed ({', '.join(missing)}): {INSTALL}"
-        click.echo(told(text, PACKAGE_MISSING), err=True)
-        sys.exit(EXIT_FAILED)
+    """Runs the `cloud-server` command line."""
     command_line(cli)

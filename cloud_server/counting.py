@@ -15,7 +15,7 @@ from cloud_server.opens.door import Door
 from tunnel.aio.carriers.native_log import HandshakeFailed, NativeEvent, Suppressed
 from tunnel.aio.identity.validity import Standing
 from tunnel.aio.operate.desired_state import DesiredState
-from tunnel.aio.process.command import VERSION
+from tunnel.aio.process.version import VERSION
 from tunnel.aio.sockets.handshake_fault import Cause
 from tunnel.aio.sockets.metrics_endpoint import MetricsEndpoint
 

@@ -27,7 +27,6 @@ from tunnel.aio.operate.admin import SOCKET_NAME, AdminServer
 from tunnel.aio.operate.audit import AuditLog
 from tunnel.aio.operate.desired_state import DesiredState, Reloaded
 from tunnel.aio.process import garbage, malloc
-from tunnel.aio.process.command import VERSION
 from tunnel.aio.process.config import ConfigError
 from tunnel.aio.process.lifecycle import EXIT_FAILED, EXIT_OK, Stop, run_daemon
 from tunnel.aio.process.log_sink import EXIT_FLUSH_S, LogSink
@@ -35,6 +34,7 @@ from tunnel.aio.process.logs import start_log
 from tunnel.aio.process.pid_file import AlreadyRunning, PidFile
 from tunnel.aio.process.sd_notify import notify
 from tunnel.aio.process.tasks import TaskOwner
+from tunnel.aio.process.version import VERSION
 from tunnel.core.wire.faults import GRPC_SAYS, PEER_CERTIFICATE_REFUSED, fault_of
 
 _log = structlog.get_logger("cloud.server")

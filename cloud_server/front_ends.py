@@ -15,7 +15,6 @@ from cloud_server.frontends.connect import ConnectFrontend
 from cloud_server.frontends.egress import EgressFrontend
 from cloud_server.frontends.forward import FRONTEND as FORWARD
 from cloud_server.frontends.forward import Forward
-from cloud_server.frontends.konnectivity.frontend import KonnectivityFrontend
 from cloud_server.frontends.logins import RefusedLogins
 from cloud_server.frontends.presented import PresentedCertificates
 from cloud_server.frontends.socks import SocksFrontend
@@ -33,6 +32,7 @@ from tunnel.aio.operate.audit import Audit
 from tunnel.aio.process.limit_use import LimitUse
 from tunnel.aio.process.parts import Parts
 from tunnel.aio.process.tasks import TaskOwner
+from tunnel.aio.sockets.conn import Conn
 from tunnel.aio.sockets.handshake_fault import Cause
 from tunnel.aio.sockets.listener import Handler
 from tunnel.aio.sockets.listening import ListeningSockets
@@ -42,6 +42,7 @@ from tunnel.core.wire.errors import Code, OpenRefused
 
 if TYPE_CHECKING:
     from cloud_server.frontends.fleet.server import FleetServer
+    from cloud_server.frontends.konnectivity.frontend import KonnectivityFrontend
 
 
 class FrontEnds:
@@ -100,10 +101,11 @@ class FrontEnds:
         self._sockets = sockets
         self._listeners = Listeners(parts, sockets)
         # Their deadlines come with the configuration.
-        self._konnectivity = KonnectivityFrontend(door, authenticator, deadline_s=0)
         self._connect = ConnectFrontend(door, authenticator, logins, deadline_s=0)
         self._socks = SocksFrontend(door, authenticator, logins, deadline_s=0)
         self._forwards: dict[str, Forward] = {}
+        self._konnectivity: KonnectivityFrontend | None = None
+        """None until its first connection."""
         self._fleet: FleetServer | None = None
         self._fleet_tasks: TaskOwner | None = None
         self._shown: TlsFollower | None = None
@@ -121,8 +123,9 @@ class FrontEnds:
         """
         connections = self._listeners.connections()
         if CONNECT_UNIX in connections:
-            connections[CONNECT_UNIX] -= self._konnectivity.connections
-            connections["konnectivity"] = self._konnectivity.calls
+            konnectivity = self._konnectivity
+            connections[CONNECT_UNIX] -= konnectivity.connections if konnectivity is not None else 0
+            connections["konnectivity"] = konnectivity.calls if konnectivity is not None else 0
         return connections
 
     def strangers(self) -> Mapping[str, int]:
@@ -153,7 +156,8 @@ class FrontEnds:
         if self._shown is None:
             self._shown = await asyncio.to_thread(TlsFollower, self._tls, "users")
         for front_end in (self._connect, self._socks, self._konnectivity):
-            front_end.deadline_s = config.dial_timeout_s
+            if front_end is not None:
+                front_end.deadline_s = config.dial_timeout_s
         self._listeners.limit(config.limits.client_limits, config.limits.stranger_limits)
         await self._apply_fleet(config)
         gone = self._apply_forwards(config)
@@ -197,7 +201,8 @@ class FrontEnds:
         """Takes no more connections. Those that run go on, and the metrics page goes on to show them, unless
         `everything` is closed.
         """
-        self._konnectivity.drain()
+        if self._konnectivity is not None:
+            self._konnectivity.drain()
         if self._fleet is not None:
             self._fleet.drain()
         self._listeners.close(but="" if everything else METRICS)
@@ -212,7 +217,7 @@ class FrontEnds:
     def _serving(self, name: str) -> Serving:
         match name:
             case "connect-unix":
-                return Serving(EgressFrontend(self._connect.handle_unix, self._konnectivity.handle).handle)
+                return Serving(EgressFrontend(self._connect.handle_unix, self._handle_konnectivity).handle)
             case "connect":
                 return self._secured(name, self._connect.handle_tls)
             case "connect-kubectl":
@@ -225,6 +230,14 @@ class FrontEnds:
             case "metrics":
                 return Serving(self._page.handle)
         return Serving(self._forwards[name].handle)
+
+    async def _handle_konnectivity(self, conn: Conn) -> None:
+        if self._konnectivity is None:  # it comes with HTTP/2, 2 MB that most servers do without
+            module = await asyncio.to_thread(import_module, "cloud_server.frontends.konnectivity.frontend")
+            if self._konnectivity is None:  # no other connection was faster
+                deadline_s = self._connect.deadline_s
+                self._konnectivity = module.KonnectivityFrontend(self._door, self._authenticator, deadline_s=deadline_s)
+        await self._konnectivity.handle(conn)
 
     def _secured(self, name: str, handler: Handler) -> Serving:
         async def context() -> ssl.SSLContext:

@@ -65,13 +65,13 @@ from tunnel.aio.identity.validity import Watched
 from tunnel.aio.operate.admin import Routes
 from tunnel.aio.operate.audit import AuditLog
 from tunnel.aio.operate.desired_state import Reloaded
-from tunnel.aio.process.command import VERSION
 from tunnel.aio.process.lifecycle import Stop
 from tunnel.aio.process.limit_use import LimitUse
 from tunnel.aio.process.logs import set_level
 from tunnel.aio.process.parts import Parts
 from tunnel.aio.process.supervised import keep_told
 from tunnel.aio.process.tasks import TaskOwner
+from tunnel.aio.process.version import VERSION
 from tunnel.aio.sessions.session import TunnelSession
 from tunnel.aio.sessions.standing import stuck
 from tunnel.aio.sockets.listening import ListeningSockets

@@ -28,12 +28,12 @@ from tunnel.aio.exits.acceptor import Request, Service, StreamAcceptor
 from tunnel.aio.exits.policy import Policy
 from tunnel.aio.identity.tls_material import ClientTls
 from tunnel.aio.operate.audit import Audit
-from tunnel.aio.process.command import VERSION
 from tunnel.aio.process.limit_use import LimitUse, most
 from tunnel.aio.process.logs import set_level
 from tunnel.aio.process.parts import Part, Parts
 from tunnel.aio.process.sd_notify import notify
 from tunnel.aio.process.tasks import TaskOwner
+from tunnel.aio.process.version import VERSION
 from tunnel.aio.sockets.listener import Handler, Listener
 from tunnel.core.streams.budget import Budget
 from tunnel.core.wire.faults import CLOCK_WRONG

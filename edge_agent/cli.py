@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 
 from tunnel.aio.process.command import (
-    VERSION,
     AddressParameter,
     Failed,
     command_line,
@@ -19,6 +18,7 @@ from tunnel.aio.process.command import (
     refuse_password,
 )
 from tunnel.aio.process.config import ServerAddress
+from tunnel.aio.process.version import VERSION
 from tunnel.core.wire.faults import BUG, CERTIFICATE_EXPIRED, NO_LINK
 
 if TYPE_CHECKING:
@@ -96,14 +96,9 @@ def join(
 @config_option("edge-agent")
 def run(config: Path) -> None:
     """Run in the foreground, as the service does."""
-    from tunnel.aio.carriers.native_log import silence_core
+    from edge_agent.start import start
 
-    silence_core()  # before anything imports grpc
-    from edge_agent.config import load_for_start
-    from edge_agent.daemon import run as run_agent
-
-    path = config.absolute()
-    sys.exit(run_agent(path, *load_for_start(path)))
+    sys.exit(start(config))
 
 
 @cli.command()

@@ -24,7 +24,6 @@ from tunnel.aio.operate.admin import SOCKET_NAME, AdminServer
 from tunnel.aio.operate.audit import AuditLog
 from tunnel.aio.operate.desired_state import DesiredState
 from tunnel.aio.process import garbage, malloc
-from tunnel.aio.process.command import VERSION
 from tunnel.aio.process.config import ServerAddress
 from tunnel.aio.process.file_watch import FileWatch
 from tunnel.aio.process.lifecycle import EXIT_FAILED, EXIT_OK, Stop, run_daemon
@@ -33,6 +32,7 @@ from tunnel.aio.process.logs import start_log
 from tunnel.aio.process.sd_notify import notify
 from tunnel.aio.process.supervised import keep_told
 from tunnel.aio.process.tasks import TaskOwner
+from tunnel.aio.process.version import VERSION
 from tunnel.aio.sessions.standing import linked, stuck
 from tunnel.aio.sockets.listener import Handler
 from tunnel.core.wire.faults import IDENTITY_UNUSABLE, Fault

@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 
 from edge_agent.agent import Agent
 from edge_agent.status import Status
-from tunnel.aio.process.command import VERSION
+from tunnel.aio.process.version import VERSION
 from tunnel.aio.sockets.metrics_endpoint import MetricsEndpoint
 
 PREFIX = "longline_agent_"

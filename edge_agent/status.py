@@ -12,8 +12,8 @@ from edge_agent.identity.renewal import FAILURES, Renewals
 from tunnel.aio.operate import daemon_calls
 from tunnel.aio.operate.admin import AdminCall, AdminError, Routes
 from tunnel.aio.operate.desired_state import DesiredState
-from tunnel.aio.process.command import VERSION
 from tunnel.aio.process.logs import level
+from tunnel.aio.process.version import VERSION
 from tunnel.core.wire.faults import KEY_NOT_ROTATED, RENEWAL_FAILED, fault_of
 
 Verdict = Literal["good", "warning", "bad"]

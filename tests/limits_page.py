@@ -164,11 +164,11 @@ CONSTANTS: Mapping[str, At] = {
     "cloud_server.frontends.connect:MAX_HEAD_BYTES": At("The request is refused", faults.CONNECT_INVALID),
     "tunnel.aio.sockets.http1:MAX_HEAD_BYTES": At("Answered with 431"),
     "tunnel.aio.sockets.http1:MAX_LONG_HEAD_BYTES": At("Answered with 431"),
-    "cloud_server.frontends.http.server:MAX_STREAMS": At("A further stream is refused; clients send it again"),
-    "cloud_server.frontends.http.server:MAX_UNREAD_BYTES": At(
+    "cloud_server.frontends.http.http2_server:MAX_STREAMS": At("A further stream is refused; clients send it again"),
+    "cloud_server.frontends.http.http2_server:MAX_UNREAD_BYTES": At(
         "Further requests are answered with 429", faults.API_REQUEST_INVALID
     ),
-    "cloud_server.frontends.http.server:IDLE_TIMEOUT_S": At("The connection ends"),
+    "cloud_server.frontends.http.serving:IDLE_TIMEOUT_S": At("The connection ends"),
     "cloud_server.frontends.fleet.server:MAX_BODY_BYTES": At("Answered with 413", faults.API_REQUEST_INVALID),
     "cloud_server.frontends.fleet.pod_limits:MAX_LIST_BYTES": At(
         "The box's pods stay as they were", faults.KUBELET_BROKEN

@@ -19,7 +19,7 @@ from cloud_server.kubernetes.lightkube_access import LightkubeAccess
 from edge_agent.config import AgentConfig, load_agent_config
 from tests.support.kubectl_choice import find_kubectl
 from tests.support.pki import Authority
-from tunnel.aio.process.command import VERSION
+from tunnel.aio.process.version import VERSION
 
 TOP = Path(__file__).parent.parent
 DEPLOY = TOP / "deploy"

@@ -49,8 +49,8 @@ def _run(*command: str | Path, cwd: Path = TOP) -> str:
 
 def test_commands_are_declared() -> None:
     assert PROJECT["scripts"] == {
-        "cloud-server": "cloud_server.cli:main",
-        "edge-agent": "edge_agent.cli:main",
+        "cloud-server": "cloud_server.entry:main",
+        "edge-agent": "edge_agent.entry:main",
         "longline": "tunnel.tool.entry:main",
     }
 
@@ -132,18 +132,18 @@ def test_no_part_of_the_agent_loads_what_only_the_server_needs() -> None:
 
 
 def test_a_box_at_rest_does_without_the_built_in_kubelet_and_the_x509_library() -> None:
-    code = "import sys, edge_agent.cli, edge_agent.daemon\nprint(*sys.modules)"
+    code = "import sys, edge_agent.entry, edge_agent.daemon\nprint(*sys.modules)"
     loaded = set(_run(sys.executable, "-W", "error", "-c", code).split())
     assert "edge_agent.hostkubelet.settings" in loaded
     kubelet = {"edge_agent.hostkubelet.server", "edge_agent.hostkubelet.spawn", "wsproto", "h11"}
-    assert not loaded & {*kubelet, "cryptography", "prometheus_client", "edge_agent.metrics_page"}
+    assert not loaded & {*kubelet, "click", "cryptography", "prometheus_client", "edge_agent.metrics_page"}
 
 
 def test_a_server_at_rest_does_without_the_x509_library_and_metrics_that_nobody_asked_for() -> None:
-    code = "import sys, cloud_server.cli, cloud_server.daemon\nprint(*sys.modules)"
+    code = "import sys, cloud_server.entry, cloud_server.daemon\nprint(*sys.modules)"
     loaded = set(_run(sys.executable, "-W", "error", "-c", code).split())
     assert "cloud_server.trust.signer" in loaded
-    assert not loaded & {"cryptography", "prometheus_client", "lightkube"}
+    assert not loaded & {"click", "cryptography", "h2", "prometheus_client", "lightkube"}
 
 
 POSIX_ONLY = ("fcntl", "grp", "posix", "pty", "pwd", "resource", "syslog", "termios", "tty", "uvloop")
@@ -170,8 +170,8 @@ for name in tunnel.tool.cli.cli.commands:
 @pytest.mark.parametrize("command", ["edge_agent", "cloud_server"])
 def test_what_the_log_library_could_use_and_we_do_not_is_not_loaded(command: str) -> None:
     pytest.importorskip("rich")
-    first = "from tunnel.aio.process.command import leave_out_rich\nleave_out_rich()"
-    code = f"{first}\nimport sys, {command}.cli, {command}.daemon\nprint(*sys.modules)"
+    first = "from tunnel.aio.process.outcome import leave_out_rich\nleave_out_rich()"
+    code = f"{first}\nimport sys, {command}.entry, {command}.daemon\nprint(*sys.modules)"
     loaded = set(_run(sys.executable, "-W", "error", "-c", code).split())
     assert "structlog.dev" in loaded
     assert not loaded & {"rich.console", "pygments"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -301,6 +300,8 @@ def first_policy(admins: Sequence[str]) -> str:
 
 
 def _close(name: str, known: Iterable[str]) -> str:
+    import difflib  # for the faults alone: 0.2 MB
+
     close = difflib.get_close_matches(name, list(known), 1)
     return f", did you mean {close[0]}?" if close else ""
 

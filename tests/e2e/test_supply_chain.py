@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tunnel.aio.process.command import VERSION
+from tunnel.aio.process.version import VERSION
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 

@@ -14,7 +14,7 @@ from edge_agent.cli import cli
 from tests.support.enrolling import Office, office, open_office
 from tests.support.pki import Authority
 from tests.support.processes import BIN, command_result, environment
-from tunnel.aio.process.command import VERSION
+from tunnel.aio.process.version import VERSION
 
 
 def typed(*words: str, stdin: bytes = b"") -> Result:

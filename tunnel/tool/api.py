@@ -18,7 +18,7 @@ from typing import Any, Self
 import h11
 import orjson
 
-from tunnel.aio.process.command import VERSION
+from tunnel.aio.process.version import VERSION
 from tunnel.core.wire.faults import API_REFUSED, CREDENTIAL_MISSING, FAULTS, VIA_SILENT, Fault, FaultError, decoded
 from tunnel.core.wire.spoken import printable
 from tunnel.tool.connect import CHUNK_BYTES, ConnectFailed, Patience, Proxy, dial_tls, dial_unix, failure

@@ -6,7 +6,8 @@ from typing import ClassVar
 
 import click
 
-from tunnel.aio.process.command import VERSION, command_line, explain_command
+from tunnel.aio.process.command import command_line, explain_command
+from tunnel.aio.process.version import VERSION
 from tunnel.tool import (
     commands_boxes,
     commands_login,

@@ -6,7 +6,7 @@ import platform
 import re
 
 from cloud_server.frontends.fleet.resources import RESOURCES, Resource, groups
-from tunnel.aio.process.command import VERSION
+from tunnel.aio.process.version import VERSION
 from tunnel.kubeapi.status import Json, no_such_path
 
 AGGREGATED_TYPE = "application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList"

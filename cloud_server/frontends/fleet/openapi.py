@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from cloud_server.frontends.fleet.resources import METRICS_GROUP, RESOURCES, Resource
 from cloud_server.frontends.fleet.schemas import META, SCHEMAS, Fields
-from tunnel.aio.process.command import VERSION
+from tunnel.aio.process.version import VERSION
 from tunnel.kubeapi.encoding import encode
 from tunnel.kubeapi.status import Json, no_such_path
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tests.e2e.cluster import images
-from tunnel.aio.process.command import VERSION
+from tunnel.aio.process.version import VERSION
 
 NAME = f"docker.io/library/longline:{VERSION}"
 """What the manifests' `longline:VERSION` is for containerd."""
@@ -87,7 +87,7 @@ def _layer(files: Files) -> bytes:
         for path, source in files.items():
             images.add_file(layer, str(path).lstrip("/"), source.read_bytes(), mode=source.stat().st_mode | 0o444)
         for command, module in (("cloud-server", "cloud_server"), ("edge-agent", "edge_agent")):
-            start = f"import sys; sys.argv[0] = '{command}'; from {module}.cli import main; main()"
+            start = f"import sys; sys.argv[0] = '{command}'; from {module}.entry import main; main()"
             found = f"PYTHONHOME={PYTHON} PYTHONPATH={HOME}/site LD_LIBRARY_PATH={PYTHON}/lib"
             script = f'#!/bin/sh\n{found} exec {PYTHON}/bin/python3 -c "{start}" "$@"\n'
             images.add_file(layer, f"opt/longline/bin/{command}", script.encode(), mode=0o755)

@@ -1,4 +1,4 @@
-"""What all our commands share: exit codes, errors without tracebacks, the version, `--config`."""
+"""What all our commands share on top of click: `--config`, where secrets are written to, and failures."""
 
 from __future__ import annotations
 
@@ -12,21 +12,17 @@ from typing import IO, Any, TypeVar
 
 import click
 
-from tunnel.aio.process.config import ConfigError, ServerAddress
-from tunnel.aio.process.descriptors import open_missing_descriptors
-from tunnel.core.wire.faults import BUG, NO_SUCH_CODE, OUTPUT_UNUSABLE, USAGE, Fault, FaultError, fault_of
-
-VERSION = "0.1.0"
-"""The version of our distribution, which `pyproject.toml` reads here. `importlib.metadata` would cost an agent 2 MB."""
-EXIT_FAILED = 1
-EXIT_USAGE = 2
+from tunnel.aio.process.config import ServerAddress
+from tunnel.aio.process.outcome import EXIT_FAILED, exit_code, prepare, say, told
+from tunnel.aio.process.plain_run import config_in_its_place, config_places, config_variable
+from tunnel.core.wire.faults import BUG, NO_SUCH_CODE, OUTPUT_UNUSABLE, USAGE, Fault, FaultError
 
 F = TypeVar("F", bound=Callable[..., object])
 
 
 def config_option(daemon: str) -> Callable[[F], F]:
     """Returns the option `--config`, which is not needed where the file is in a usual place, or in the environment."""
-    places = [Path(f"/etc/longline/{daemon}.toml"), Path(f"/var/lib/{daemon}/{daemon}.toml")]
+    places = config_places(daemon)
 
     def given(_ctx: click.Context, _option: click.Parameter, value: Path | None) -> Path:
         if value is None:
@@ -36,9 +32,9 @@ def config_option(daemon: str) -> Callable[[F], F]:
     return click.option(
         "--config",
         type=click.Path(dir_okay=False, path_type=Path),
-        default=lambda: next(filter(_is_there, places), None),
+        default=lambda: config_in_its_place(daemon),
         callback=given,
-        envvar=f"LONGLINE_{daemon.upper().replace('-', '_')}_CONFIG",
+        envvar=config_variable(daemon),
         show_envvar=True,
         show_default=f"{places[0]}, else {places[1]}",
         help="The configuration file.",
@@ -152,11 +148,6 @@ class Failed(click.ClickException):
             click.echo(line, file=file, err=file is None)
 
 
-def told(text: str, fault: Fault) -> str:
-    """Returns a failure as commands tell of it: `Error [LL2012]: the join token was used already`."""
-    return f"Error [{fault.code}]: {text}"
-
-
 @click.command("explain")
 @click.argument("code", metavar="LLnnnn")
 def explain_command(code: str) -> None:
@@ -179,63 +170,31 @@ def refuse_password(proxy: str | None) -> None:
         raise click.UsageError("--proxy with a password can be read by everybody here: set https_proxy to it instead")
 
 
-def leave_out_rich() -> None:
-    """Makes structlog do without rich and pygments. It must be called before anything imports structlog.
-
-    It would import them where it finds them, for tracebacks that we never print: 5 MB.
-    """
-    sys.modules.setdefault("rich", None)  # type: ignore[arg-type]  # None: an import of it fails
-
-
 def command_line(group: click.Group) -> None:
     """Runs a command and exits: 0, 1 (failed) or 2 (usage or configuration). LONGLINE_DEBUG=1 shows tracebacks."""
-    leave_out_rich()
-    open_missing_descriptors()
-    sys.exit(_exit_code(group))
+    prepare()
+    sys.exit(exit_code(lambda: _run(group)))
 
 
-def _exit_code(group: click.Group) -> int:
-    """Runs the command, tells how it failed, and returns the code to exit with."""
+def _run(group: click.Group) -> object:
+    """Runs the command, and returns what it returned, or the exit code of how click says it failed."""
     try:
-        code: object = group.main(standalone_mode=False)
-        return code if isinstance(code, int) else 0
+        return group.main(standalone_mode=False)
     except click.Abort:
-        _say("Aborted!")
+        say("Aborted!")
         return EXIT_FAILED
     except click.exceptions.NoArgsIsHelpError as error:
         with suppress(OSError):
             error.show()
         return error.exit_code
     except Failed as error:
-        _say(*error.lines)
+        say(*error.lines)
         return error.exit_code
     except click.ClickException as error:
         if isinstance(error, click.UsageError) and error.ctx is not None:
-            _say(error.ctx.get_usage(), f"Try '{error.ctx.command_path} --help' for help.\n")
-        _say(told(error.format_message(), USAGE))
+            say(error.ctx.get_usage(), f"Try '{error.ctx.command_path} --help' for help.\n")
+        say(told(error.format_message(), USAGE))
         return error.exit_code
-    except ConfigError as error:
-        _say(*(told(line, error.fault) for line in error.faults))
-        return EXIT_USAGE
-    except BrokenPipeError:  # whoever read has seen enough; nothing more is to be flushed at the end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_FAILED
-    except Exception as error:
-        if os.environ.get("LONGLINE_DEBUG"):
-            raise
-        _say(told(f"{str(error) or type(error).__name__} (LONGLINE_DEBUG=1 shows where)", fault_of(error)))
-        return EXIT_FAILED
-
-
-def _is_there(path: Path) -> bool:
-    """Returns whether a file is there, also when only others may look: reading it then says so."""
-    try:
-        path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def _warn_if_readable() -> None:
@@ -243,11 +202,4 @@ def _warn_if_readable() -> None:
     with suppress(OSError, ValueError):
         status = os.fstat(sys.stdout.fileno())
         if stat.S_ISREG(status.st_mode) and status.st_mode & 0o077:
-            _say("warning: others can read the file that this was written to: --out FILE makes one that they cannot")
-
-
-def _say(*lines: str) -> None:
-    """Prints lines to standard error. That nobody reads them changes no exit code."""
-    with suppress(OSError):
-        for line in lines:
-            click.echo(line, err=True)
+            say("warning: others can read the file that this was written to: --out FILE makes one that they cannot")

@@ -1,8 +1,8 @@
 """The data path between a local socket and a stream: no task, no copy that is not needed, back-pressure both ways.
 
-From the socket, nearly 256 KiB are read at a time into one buffer that all splices share (a read and its handling are
-one step of the event loop), cut into frames and queued; a full queue pauses reading. Towards the socket, chunks are
-written as they came, and credit for them is granted only when the socket took them.
+From the socket, nearly 256 KiB are read at a time into the buffer that all connections share (read_buffer.py), cut into
+frames and queued; a full queue pauses reading. Towards the socket, chunks are written as they came, and credit for them
+is granted only when the socket took them.
 
 An end is passed on as an end, a reset as a reset: a socket whose stream was reset or lost gets RST, never FIN, since
 FIN promises that all bytes arrived (see sockets/tcp.py, and sockets/last_word.py for unix sockets).
@@ -23,6 +23,7 @@ import structlog
 from tunnel.aio.sessions.stream import Stream
 from tunnel.aio.sockets.conn import Detached, reset_of
 from tunnel.aio.sockets.last_word import LastWord, is_unix
+from tunnel.aio.sockets.read_buffer import READ_BUFFER
 from tunnel.aio.sockets.tcp import abort_with_reset, end_in_order
 from tunnel.core.wire.errors import Code, StreamError
 from tunnel.core.wire.faults import BUG
@@ -42,7 +43,7 @@ WATCH_S = 5.0
 _log = structlog.get_logger("tunnel.splice")
 _P = ParamSpec("_P")
 
-_buffer = memoryview(bytearray(READ_BYTES))
+_buffer = READ_BUFFER[:READ_BYTES]
 
 
 class SpliceResult(NamedTuple):

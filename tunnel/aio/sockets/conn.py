@@ -15,6 +15,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+from tunnel.aio.sockets.read_buffer import READ_BUFFER
 from tunnel.aio.sockets.tcp import abort_with_reset, end_in_order
 from tunnel.core.wire.errors import Code, StreamBusy, StreamClosed, StreamError, StreamReset
 
@@ -24,8 +25,7 @@ PAUSED_READ_BYTES = 512
 """How many bytes one reads that was to begin paused. What targets say at once stays in their sockets: some
 128 kB of each would be here before anyone asks how much there is room for.
 """
-_buffer = memoryview(bytearray(READ_BUFFER_BYTES))
-"""What all connections read into: a read and its handling are one step of the event loop."""
+_buffer = READ_BUFFER[:READ_BUFFER_BYTES]
 _TCP_OPTIONS = (
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),

@@ -14,14 +14,12 @@ from collections.abc import Iterable
 from typing import Any, Protocol
 
 from tunnel.aio.sockets.handshake_fault import Cause, HandshakeFault, fault_of
+from tunnel.aio.sockets.read_buffer import READ_BUFFER
 from tunnel.aio.sockets.tcp import end_in_order
-from tunnel.aio.sockets.tls_machine import READ_BYTES, TlsMachine
+from tunnel.aio.sockets.tls_machine import TlsMachine
 from tunnel.core.wire.spoken import spoken_s
 
 HANDSHAKE_TIMEOUT_S = 10.0
-
-_raw = memoryview(bytearray(READ_BYTES))
-"""The buffer that all layers read into: a read and its decryption are one step of the event loop."""
 
 
 class Gate(Protocol):
@@ -205,13 +203,13 @@ class TlsTransport(asyncio.BufferedProtocol, asyncio.Transport):
 
     def get_buffer(self, _sizehint: int) -> memoryview:
         """Returns room for a read."""
-        return _raw
+        return READ_BUFFER
 
     def buffer_updated(self, nbytes: int) -> None:
         """Takes encrypted bytes that arrived."""
         if self._closing:
             return
-        self._tls.receive(_raw[:nbytes])
+        self._tls.receive(READ_BUFFER[:nbytes])  # all of it, before the buffer is read into again
         if self._made or self._handshake():
             self._deliver()
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from cloud_server.frontends.http import server
+from cloud_server.frontends.http import http2_server
 from cloud_server.frontends.http.keepalive import HOST_SILENT_S, KeepAlive, host_silent_s
 from tests.cloud_server.frontends.http.conftest import HttpSite
 from tests.support.http2_client import http2_client
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.timeout(30)
 
 @pytest.fixture
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "HTTP2_LIMITS", replace(server.HTTP2_LIMITS, ping_s=0.05))
+    monkeypatch.setattr(http2_server, "HTTP2_LIMITS", replace(http2_server.HTTP2_LIMITS, ping_s=0.05))
 
 
 @pytest.mark.usefixtures("often")

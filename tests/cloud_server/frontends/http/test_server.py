@@ -16,7 +16,7 @@ from h2.exceptions import StreamClosedError
 from h2.settings import SettingCodes
 from structlog.testing import capture_logs
 
-from cloud_server.frontends.http import server
+from cloud_server.frontends.http import http2_server
 from cloud_server.frontends.http.long_heads import LongHeads
 from tests.cloud_server.frontends.http.conftest import BIG, HttpSite
 from tests.support.http2_client import Http2Client, http2_client
@@ -155,7 +155,7 @@ async def test_a_stranger_with_a_long_head_is_cut_off(http_site: HttpSite) -> No
 async def test_the_heads_of_all_streams_together_are_bounded(
     http_site: HttpSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "HTTP2_LIMITS", replace(server.HTTP2_LIMITS, heads_bytes=100_000))
+    monkeypatch.setattr(http2_server, "HTTP2_LIMITS", replace(http2_server.HTTP2_LIMITS, heads_bytes=100_000))
     async with http2_client(http_site.port, http_site.context(user=True)) as client:
         first = await client.ask("/quiet?" + "x" * 60_000)
         second = await client.ask("/quiet?" + "x" * 60_000)
@@ -169,7 +169,7 @@ async def test_the_heads_of_all_streams_together_are_bounded(
 async def test_more_streams_than_there_may_be_are_told_beforehand(http_site: HttpSite) -> None:
     async with http2_client(http_site.port, http_site.context()) as client:
         await client.get("/echo")
-        assert client.h2.remote_settings[SettingCodes.MAX_CONCURRENT_STREAMS] == server.MAX_STREAMS
+        assert client.h2.remote_settings[SettingCodes.MAX_CONCURRENT_STREAMS] == http2_server.MAX_STREAMS
 
 
 async def test_requests_that_are_reset_at_once_end_the_connection(http_site: HttpSite) -> None:
@@ -198,7 +198,7 @@ async def _reset_many(client: Http2Client) -> None:
 
 
 async def test_a_connection_that_is_not_used_is_closed(http_site: HttpSite, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "HTTP2_LIMITS", replace(server.HTTP2_LIMITS, first_s=0.05, idle_s=0.05))
+    monkeypatch.setattr(http2_server, "HTTP2_LIMITS", replace(http2_server.HTTP2_LIMITS, first_s=0.05, idle_s=0.05))
     async with http2_client(http_site.port, http_site.context()) as never:
         await never.until(lambda: never.closed)
         assert never.goaway == ErrorCodes.NO_ERROR
@@ -261,7 +261,7 @@ async def test_what_is_no_http2_is_answered_and_closed(http_site: HttpSite) -> N
 
 
 async def test_who_reads_no_answer_gets_no_more_of_them(http_site: HttpSite, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "MAX_UNREAD_BYTES", 3 * len(BIG))
+    monkeypatch.setattr(http2_server, "MAX_UNREAD_BYTES", 3 * len(BIG))
     async with http2_client(http_site.port, http_site.context()) as client:
         client.crediting = False
         client.h2.increment_flow_control_window(1 << 25)  # the connection's: only those of streams are in the way
@@ -279,7 +279,7 @@ async def test_who_reads_no_answer_gets_no_more_of_them(http_site: HttpSite, mon
 async def test_large_parts_of_answers_that_began_are_cut_off_too(
     http_site: HttpSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "MAX_UNREAD_BYTES", 2 * len(BIG))
+    monkeypatch.setattr(http2_server, "MAX_UNREAD_BYTES", 2 * len(BIG))
     async with http2_client(http_site.port, http_site.context()) as client:
         client.crediting = False
         asked = [await client.ask("/later", GOOD, flush=False) for _ in range(20)]

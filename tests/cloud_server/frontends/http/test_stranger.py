@@ -8,7 +8,7 @@ import pytest
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 
-from cloud_server.frontends.http import server
+from cloud_server.frontends.http import http2_server
 from cloud_server.frontends.http.long_heads import LongHeads
 from cloud_server.frontends.http.stranger import STREAM_BYTES
 from tests.cloud_server.frontends.http.conftest import HttpSite
@@ -19,7 +19,7 @@ from tunnel.core.streams.budget import Budget
 
 pytestmark = pytest.mark.timeout(30)
 GOOD = ("authorization", "Bearer good")
-COST = STREAM_BYTES + server.HTTP2_LIMITS.window_bytes
+COST = STREAM_BYTES + http2_server.HTTP2_LIMITS.window_bytes
 
 
 async def leave_unread(client: Http2Client, streams: int) -> list[Answer]:
@@ -62,7 +62,7 @@ async def test_many_requests_of_a_user_in_one_packet_are_all_served(http_site: H
 
 
 async def test_a_connection_that_stays_a_strangers_ends(http_site: HttpSite, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "HEAD_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(http2_server, "HEAD_TIMEOUT_S", 0.3)
     async with (
         http2_client(http_site.port, http_site.context()) as stranger,
         http2_client(http_site.port, http_site.context()) as user,
