@@ -22,7 +22,7 @@ UV_LOCK := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.1
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 # What `make test` is made of.
-LANES := test-whole test-shell test-cloud test-daemons
+LANES := test-whole test-whole-too test-shell test-cloud test-daemons
 
 .PHONY: help demo test $(LANES) cover lint types arch protos errors limits e2e cluster bench fuzz lock sbom audit clean
 
@@ -36,14 +36,19 @@ demo: $(READY) ## see it work: a box behind NAT, a real kubectl, the link cut (u
 # All at a time, since most of them mostly wait; what each says is printed when it has ended.
 NOT_SLOW := -q -m "not e2e" -p no:cacheprovider
 SHELL_TESTS := tests/aio tests/tool tests/support
+FIRST_HALF := $(wildcard tests/integration/test_[a-h]*.py)
 LINKS := tests/core/test_simulated_links.py
 test: $(READY) ## all tests but the end-to-end ones (more words for pytest: ARGS=-x)
 	@echo "==> tests: $(words $(LANES)) lanes at a time, each told of when it has ended (four to five minutes on two cores)"
 	@$(MAKE) --no-print-directory --keep-going --jobs=$(words $(LANES)) --output-sync=target $(LANES)
 
 test-whole: $(READY)
-	@echo "==> tests: tests/integration"
-	@$(PY) -m pytest $(NOT_SLOW) tests/integration $(ARGS)
+	@echo "==> tests: tests/integration, first half"
+	@$(PY) -m pytest $(NOT_SLOW) $(FIRST_HALF) $(ARGS)
+
+test-whole-too: $(READY)
+	@echo "==> tests: tests/integration, second half"
+	@$(PY) -m pytest $(NOT_SLOW) $(filter-out $(FIRST_HALF),$(wildcard tests/integration/test_*.py)) $(ARGS)
 
 test-shell: cover
 	@echo "==> tests: the shell, the operator's command, what tests stand on, simulated links"

@@ -24,7 +24,9 @@ def told(text: str, fault: Fault) -> str:
 
 
 def say(*lines: str) -> None:
-    """Prints lines to standard error. That nobody reads them changes no exit code."""
+    """Prints lines to standard error. That nobody reads them, or that it is closed, changes no exit code."""
+    if sys.stderr is None:
+        return
     with suppress(OSError):
         for line in lines:
             sys.stderr.write(f"{line}\n")
