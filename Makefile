@@ -21,10 +21,7 @@ BENCH ?=
 UV_LOCK := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --quiet \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
-# What `make test` is made of.
-LANES := test-whole test-whole-too test-shell test-cloud test-daemons
-
-.PHONY: help demo test $(LANES) cover lint types arch protos errors limits e2e cluster bench fuzz lock sbom audit clean
+.PHONY: help demo test cover lint types arch protos errors limits e2e cluster bench fuzz lock sbom audit clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## (.*)/\1|\2/' | \
@@ -33,36 +30,35 @@ help: ## this list
 demo: $(READY) ## see it work: a box behind NAT, a real kubectl, the link cut (under two minutes)
 	@$(PY) -m tests.demo $(ARGS)
 
-# All at a time, since most of them mostly wait; what each says is printed when it has ended.
+# What `make test` is made of, the longest first: the paths of each lane, by its name. Four run at a time, since most of
+# them mostly wait, and what each says is printed when it has ended.
 NOT_SLOW := -q -m "not e2e" -p no:cacheprovider
-SHELL_TESTS := tests/aio tests/tool tests/support
-FIRST_HALF := $(wildcard tests/integration/test_[a-h]*.py)
 LINKS := tests/core/test_simulated_links.py
+INTEGRATION := $(wildcard tests/integration/test_*.py)
+FIRST_HALF := $(wildcard tests/integration/test_[a-h]*.py)
+
+LANES := integration-1 integration-2 shell frontends cover all-else agent tool-and-links cloud
+PATHS_integration-1 := $(FIRST_HALF)
+PATHS_integration-2 := $(filter-out $(FIRST_HALF),$(INTEGRATION))
+PATHS_shell := tests/aio
+PATHS_frontends := tests/cloud_server/frontends
+PATHS_agent := tests/edge_agent
+PATHS_tool-and-links := tests/tool tests/support tests/kubeapi $(LINKS)
+PATHS_cloud := tests/cloud_server --ignore=tests/cloud_server/frontends
+PATHS_all-else := tests $(addprefix --ignore=,tests/core tests/integration tests/aio tests/cloud_server tests/edge_agent \
+	$(PATHS_tool-and-links))
+
 test: $(READY) ## all tests but the end-to-end ones (more words for pytest: ARGS=-x)
-	@echo "==> tests: $(words $(LANES)) lanes at a time, each told of when it has ended (four to five minutes on two cores)"
-	@$(MAKE) --no-print-directory --keep-going --jobs=$(words $(LANES)) --output-sync=target $(LANES)
+	@echo "==> tests: $(words $(LANES)) lanes, each told of when it has ended (four to five minutes on two cores)"
+	@$(MAKE) --no-print-directory --keep-going --jobs=4 --output-sync=target $(patsubst %,test-%,$(LANES))
 
-test-whole: $(READY)
-	@echo "==> tests: tests/integration, first half"
-	@$(PY) -m pytest $(NOT_SLOW) $(FIRST_HALF) $(ARGS)
+test-cover: cover ;
 
-test-whole-too: $(READY)
-	@echo "==> tests: tests/integration, second half"
-	@$(PY) -m pytest $(NOT_SLOW) $(filter-out $(FIRST_HALF),$(wildcard tests/integration/test_*.py)) $(ARGS)
+test-%: $(READY)
+	@echo "==> tests: $*"
+	@$(PY) -m pytest $(NOT_SLOW) $(PATHS_$*) $(ARGS)
 
-test-shell: cover
-	@echo "==> tests: the shell, the operator's command, what tests stand on, simulated links"
-	@$(PY) -m pytest $(NOT_SLOW) $(SHELL_TESTS) $(LINKS) $(ARGS)
-
-test-cloud: $(READY)
-	@echo "==> tests: the server"
-	@$(PY) -m pytest $(NOT_SLOW) tests/cloud_server $(ARGS)
-
-test-daemons: $(READY)
-	@echo "==> tests: the agent, reported cases and the project"
-	@$(PY) -m pytest $(NOT_SLOW) $(addprefix --ignore=,tests/core tests/integration tests/cloud_server $(SHELL_TESTS)) $(ARGS)
-
-# Whole links are simulated without counting (in test-shell), which makes them four times slower.
+# Whole links are simulated without counting (in a lane of their own), which makes them four times slower.
 cover: $(READY) ## tests/core alone must reach every branch of tunnel/core
 	@echo "==> tests: tests/core, with the branches of tunnel/core counted"
 	@$(PY) -m coverage run -m pytest -q tests/core --ignore=$(LINKS)

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 import grpc
 import pytest
@@ -294,7 +295,11 @@ def farewells(number: int) -> list[pb.Frame]:
     return [F.go_away(text="x" * 500)] * 100  # as long as a message may be beside data
 
 
-@pytest.mark.parametrize("frames", [opens, opens_and_resets, pings, farewells])
+# A flood takes some seconds of both processors: three of the four are for `make e2e`.
+slow = partial(pytest.param, marks=pytest.mark.e2e)
+
+
+@pytest.mark.parametrize("frames", [slow(opens), opens_and_resets, slow(pings), slow(farewells)])
 async def test_a_hundred_thousand_of_a_kind_cost_bounded_memory(
     town: Town, frames: Callable[[int], list[pb.Frame]]
 ) -> None:

@@ -57,18 +57,18 @@ async def test_a_message_that_is_too_long_is_refused_here_and_harms_nothing() ->
         carrier.close()
 
 
-async def test_ten_thousand_small_messages_keep_their_order() -> None:
+async def test_thousands_of_small_messages_keep_their_order() -> None:
     async with cloud(echo) as server:
         carrier = await server.dial()
 
         async def send() -> None:
-            for number in range(10_000):
+            for number in range(3_000):
                 await carrier.write(b"%d" % number)
             await carrier.finish()
 
         async with asyncio.TaskGroup() as group:
             group.create_task(send())
-            for number in range(10_000):
+            for number in range(3_000):
                 assert await carrier.read() == b"%d" % number
             assert await carrier.read() is None
         assert await carrier.read() is None
@@ -254,7 +254,7 @@ async def test_one_write_that_came_too_late_is_the_readers_to_explain() -> None:
         await carrier.write(b"refused because")
 
     async with cloud(refuse) as server:
-        for _ in range(200):
+        for _ in range(80):
             carrier = await server.dial()
             await carrier.write(b"hello")
             assert await carrier.read() == b"refused because"
@@ -345,14 +345,14 @@ async def test_one_call_carries_16_mib_that_the_other_side_has_not_read() -> Non
         assert 16 * 2**20 <= ours.accepted_bytes <= 64 * 2**20
 
 
-async def test_200_dials_leave_nothing() -> None:
+async def test_80_dials_leave_nothing() -> None:
     async with cloud(_hold) as server:
         first = await server.dial()
         assert await first.read() == b"hello"
         first.close()
         await waits.eventually(lambda: not unfinished_tasks() or _settled())
         before = len(open_descriptors())
-        for number in range(200):
+        for number in range(80):
             carrier = await server.dial()
             assert await carrier.read() == b"hello"
             if number % 2:
