@@ -13,11 +13,11 @@ from cloud_server.config import ServerConfig
 from cloud_server.followed_cluster import PART
 from cloud_server.opens.door import Door
 from tunnel.aio.carriers.native_log import HandshakeFailed, NativeEvent, Suppressed
+from tunnel.aio.http.metrics_endpoint import MetricsEndpoint
 from tunnel.aio.identity.validity import Standing
 from tunnel.aio.operate.desired_state import DesiredState
 from tunnel.aio.process.version import VERSION
 from tunnel.aio.sockets.handshake_fault import Cause
-from tunnel.aio.sockets.metrics_endpoint import MetricsEndpoint
 
 if TYPE_CHECKING:
     from cloud_server.operate.metrics import Metrics

@@ -24,6 +24,7 @@ from cloud_server.opens.live import LiveOpen, LiveOpens
 from cloud_server.opens.policy import DoorPolicy
 from cloud_server.trust.authenticator import Authenticator
 from cloud_server.wanted import CONNECT, CONNECT_UNIX, FLEET, METRICS, forwards, places
+from tunnel.aio.http.metrics_endpoint import MetricsEndpoint
 from tunnel.aio.identity.tls_follow import TlsFollower
 from tunnel.aio.identity.tls_material import LoadedTls, ServerTls
 from tunnel.aio.identity.validity import Watched
@@ -36,7 +37,6 @@ from tunnel.aio.sockets.conn import Conn
 from tunnel.aio.sockets.handshake_fault import Cause
 from tunnel.aio.sockets.listener import Handler
 from tunnel.aio.sockets.listening import ListeningSockets
-from tunnel.aio.sockets.metrics_endpoint import MetricsEndpoint
 from tunnel.aio.sockets.tls_context import server_context
 from tunnel.core.wire.errors import Code, OpenRefused
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from typing import Final
 
 from cloud_server.frontends.fleet.pod_limits import PodLimits
-from cloud_server.frontends.http.long_heads import HeadLimits
 from tunnel.aio.carriers.limits import CarrierLimits
+from tunnel.aio.http.long_heads import HeadLimits
 from tunnel.aio.process.config import ByteCount, Count, Fault, PerMinute, PerSecond, Seconds
 from tunnel.aio.sockets.listener import Limits as ClientLimits
 from tunnel.aio.sockets.strangers import StrangerLimits

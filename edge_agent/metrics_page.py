@@ -11,8 +11,8 @@ from prometheus_client.registry import Collector
 
 from edge_agent.agent import Agent
 from edge_agent.status import Status
+from tunnel.aio.http.metrics_endpoint import MetricsEndpoint
 from tunnel.aio.process.version import VERSION
-from tunnel.aio.sockets.metrics_endpoint import MetricsEndpoint
 
 PREFIX = "longline_agent_"
 

@@ -76,12 +76,12 @@ SERVER_AT: Mapping[str, At] = {
     "stranger_head_bytes": At(
         "A request with a longer head is answered with 503",
         faults.API_REQUEST_INVALID,
-        "cloud_server.frontends.http.long_heads:STRANGERS_BYTES",
+        "tunnel.aio.http.long_heads:STRANGERS_BYTES",
     ),
     "user_head_bytes": At(
         "A request with a longer head is answered with 503",
         faults.API_REQUEST_INVALID,
-        "cloud_server.frontends.http.long_heads:USERS_BYTES",
+        "tunnel.aio.http.long_heads:USERS_BYTES",
     ),
     "pods_per_box": At(_LEFT_OUT, faults.PODS_INCOMPLETE, _PODS + "pods"),
     "pod_namespaces_per_box": At(_LEFT_OUT, faults.PODS_INCOMPLETE, _PODS + "namespaces"),
@@ -162,13 +162,13 @@ CONSTANTS: Mapping[str, At] = {
     "cloud_server.frontends.logins:GUESSES": At("The answer waits up to 5 s; a right credential never does"),
     "cloud_server.frontends.logins:MISSING": At("As above"),
     "cloud_server.frontends.connect:MAX_HEAD_BYTES": At("The request is refused", faults.CONNECT_INVALID),
-    "tunnel.aio.sockets.http1:MAX_HEAD_BYTES": At("Answered with 431"),
-    "tunnel.aio.sockets.http1:MAX_LONG_HEAD_BYTES": At("Answered with 431"),
-    "cloud_server.frontends.http.http2_server:MAX_STREAMS": At("A further stream is refused; clients send it again"),
-    "cloud_server.frontends.http.http2_server:MAX_UNREAD_BYTES": At(
+    "tunnel.aio.http.http1:MAX_HEAD_BYTES": At("Answered with 431"),
+    "tunnel.aio.http.http1:MAX_LONG_HEAD_BYTES": At("Answered with 431"),
+    "tunnel.aio.http.http2_server:MAX_STREAMS": At("A further stream is refused; clients send it again"),
+    "tunnel.aio.http.http2_server:MAX_UNREAD_BYTES": At(
         "Further requests are answered with 429", faults.API_REQUEST_INVALID
     ),
-    "cloud_server.frontends.http.serving:IDLE_TIMEOUT_S": At("The connection ends"),
+    "tunnel.aio.http.serving:IDLE_TIMEOUT_S": At("The connection ends"),
     "cloud_server.frontends.fleet.server:MAX_BODY_BYTES": At("Answered with 413", faults.API_REQUEST_INVALID),
     "cloud_server.frontends.fleet.pod_limits:MAX_LIST_BYTES": At(
         "The box's pods stay as they were", faults.KUBELET_BROKEN

@@ -23,9 +23,9 @@ from cloud_server.opens.request import OpenRequest
 from cloud_server.routing.names import agent_meant
 from cloud_server.trust.authenticator import Authenticator, LoginRefused
 from cloud_server.trust.caller import Caller
+from tunnel.aio.http.http1 import HttpError, Refusal, Request, ServerConnection
 from tunnel.aio.sessions.carry import carry
 from tunnel.aio.sockets.conn import Conn
-from tunnel.aio.sockets.http1 import HttpError, Refusal, Request, ServerConnection
 from tunnel.core.wire.errors import OpenRefused
 from tunnel.core.wire.faults import CONNECT_INVALID, CREDENTIAL_MISSING, NAME_INVALID, coded
 

@@ -12,9 +12,9 @@ from enum import IntEnum
 import orjson
 
 from edge_agent.hostkubelet.status import KubeletError
+from tunnel.aio.http.http1 import Request
+from tunnel.aio.http.websocket import WebSocket, accept_headers, key_of
 from tunnel.aio.sockets.duplex import Duplex
-from tunnel.aio.sockets.http1 import Request
-from tunnel.aio.sockets.websocket import WebSocket, accept_headers, key_of
 from tunnel.core.wire.faults import UPGRADE_MISSING
 
 PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")

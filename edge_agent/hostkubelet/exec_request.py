@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from edge_agent.hostkubelet.channels import Channel
 from edge_agent.hostkubelet.recordings import NotRecorded, Recording, Recordings, title_of
 from edge_agent.hostkubelet.status import KubeletError
+from tunnel.aio.http.http1 import Request
 from tunnel.aio.operate.recorded_command import recorded_command
-from tunnel.aio.sockets.http1 import Request
 from tunnel.core.wire.asciicast import Header
 from tunnel.core.wire.exec_terms import ExecTerms
 from tunnel.core.wire.faults import NOT_RECORDED

@@ -14,7 +14,7 @@ from edge_agent.hostkubelet.log_options import LogOptions
 from edge_agent.hostkubelet.pod import Container, Kind
 from edge_agent.hostkubelet.status import KubeletError
 from edge_agent.hostkubelet.units import Units
-from tunnel.aio.sockets.http1 import ServerConnection
+from tunnel.aio.http.http1 import ServerConnection
 from tunnel.core.wire.faults import NO_PREVIOUS_RUN, UNIT_UNKNOWN
 
 

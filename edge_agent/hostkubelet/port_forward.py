@@ -19,11 +19,11 @@ from typing import Protocol
 from edge_agent.hostkubelet.audit import RequestRecord, audited
 from edge_agent.hostkubelet.input_queue import InputQueue
 from edge_agent.hostkubelet.status import KubeletError
+from tunnel.aio.http.http1 import Request
+from tunnel.aio.http.websocket import WebSocket, accept_headers, key_of
 from tunnel.aio.process.tasks import TaskOwner
 from tunnel.aio.sockets.conn import Conn
 from tunnel.aio.sockets.duplex import Duplex
-from tunnel.aio.sockets.http1 import Request
-from tunnel.aio.sockets.websocket import WebSocket, accept_headers, key_of
 from tunnel.core.wire.errors import Code, OpenRefused, StreamError
 from tunnel.core.wire.faults import API_REQUEST_INVALID
 from tunnel.core.wire.principal import Principal

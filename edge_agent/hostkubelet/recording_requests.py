@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from edge_agent.hostkubelet.recordings import NotRecorded, Recorded, Recordings
 from edge_agent.hostkubelet.status import JSON_TYPE, KubeletError
 from edge_agent.hostkubelet.units import kubernetes_time
-from tunnel.aio.sockets.http1 import ServerConnection
+from tunnel.aio.http.http1 import ServerConnection
 from tunnel.core.wire.faults import RECORDING_UNUSABLE
 
 ASCIICAST_TYPE = ("content-type", "application/x-asciicast")

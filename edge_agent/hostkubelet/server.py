@@ -34,13 +34,13 @@ from edge_agent.hostkubelet.status import JSON_TYPE, KubeletError
 from edge_agent.hostkubelet.units import ContainerState
 from edge_agent.hostkubelet.usage import Usage
 from tunnel.aio.exits.served import Served
+from tunnel.aio.http.http1 import MAX_LONG_HEAD_BYTES, HttpError, Refusal, Request, ServerConnection
 from tunnel.aio.operate.audit import Audit
 from tunnel.aio.process.blocking import NotAnswering
 from tunnel.aio.process.limit_use import LimitUse
 from tunnel.aio.process.parts import PartFailed
 from tunnel.aio.sessions.stream import Stream
 from tunnel.aio.sockets.duplex import Duplex
-from tunnel.aio.sockets.http1 import MAX_LONG_HEAD_BYTES, HttpError, Refusal, Request, ServerConnection
 from tunnel.core.streams.budget import Budget
 from tunnel.core.wire.errors import Code, OpenRefused, StreamError
 from tunnel.core.wire.faults import (

@@ -24,11 +24,11 @@ from typing import Any
 from protos import tunnel_pb2 as pb
 from tests.support.hostile_agent import stolen_tls
 from tunnel.aio.carriers.carrier import Carrier, DialOptions, dial_carrier
+from tunnel.aio.http.http1 import ServerConnection
 from tunnel.aio.process.clock import MONOTONIC
 from tunnel.aio.process.tasks import TaskOwner
 from tunnel.aio.sessions.incoming import IncomingStream
 from tunnel.aio.sessions.session import TunnelSession
-from tunnel.aio.sockets.http1 import ServerConnection
 from tunnel.core.session import Session
 from tunnel.core.wire.handshake import decode_answer, encode_hello
 from tunnel.core.wire.limits import SESSION_ID_BYTES, Limits

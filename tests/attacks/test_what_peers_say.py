@@ -27,10 +27,10 @@ from tests.support.fleet import START, box
 from tests.support.pki import Authority
 from tunnel.aio.carriers.carrier_errors import lost_from_status
 from tunnel.aio.carriers.enrollment import answer_join
+from tunnel.aio.http.http1 import ClientConnection
 from tunnel.aio.identity.peer_identity import PeerIdentity, Presented
 from tunnel.aio.process.config import LogConfig
 from tunnel.aio.process.logs import configure_logs
-from tunnel.aio.sockets.http1 import ClientConnection
 from tunnel.aio.sockets.http_proxy import HttpProxy
 from tunnel.core.wire import frames as f
 from tunnel.core.wire.codec import decode_packet

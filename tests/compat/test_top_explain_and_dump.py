@@ -16,8 +16,8 @@ from cloud_server.frontends.fleet.resources import RESOURCES
 from tests.compat.fleets import RealFleet, compat_fleet
 from tests.support.fleet import Fleet, pod_list
 from tests.support.fleet_client import ask
+from tunnel.aio.http.http1 import ServerConnection
 from tunnel.aio.sockets.duplex import Duplex
-from tunnel.aio.sockets.http1 import ServerConnection
 
 NODES = "/apis/metrics.k8s.io/v1beta1/nodes"
 PODS = "/apis/metrics.k8s.io/v1beta1/pods"

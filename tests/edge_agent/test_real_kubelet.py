@@ -14,8 +14,8 @@ import pytest
 from edge_agent.config import KubeletConfig
 from edge_agent.real_kubelet import dial_kubelet
 from tests.support.pki import Authority, Issued
+from tunnel.aio.http.http1 import ClientConnection
 from tunnel.aio.process.config import ServerAddress
-from tunnel.aio.sockets.http1 import ClientConnection
 from tunnel.core.wire.errors import Code, OpenRefused
 
 pytestmark = pytest.mark.may_block("the test itself writes keys and loads the server's")

@@ -13,8 +13,8 @@ from cloud_server.frontends.konnectivity.messages import CallFailed, MessageRead
 from edge_agent.hostkubelet.channels import ChannelSocket
 from tests.fuzz.engine import TOP, Target
 from tests.fuzz.fed import Fed, Loop
+from tunnel.aio.http.http1 import ClientConnection
 from tunnel.aio.operate.explained import explanation_text
-from tunnel.aio.sockets.http1 import ClientConnection
 from tunnel.aio.sockets.http_proxy import HttpProxy, ProxyUnusable, parse_proxy, proxy_for
 from tunnel.core.wire.errors import StreamError
 from tunnel.tool import commands_users

@@ -9,8 +9,6 @@ from pathlib import Path
 
 from cloud_server.frontends.connect import ConnectFrontend
 from cloud_server.frontends.fleet.server import FleetServer
-from cloud_server.frontends.http.http2_exchange import request_of
-from cloud_server.frontends.http.http2_stream import Http2Stream
 from cloud_server.frontends.socks import SocksFrontend
 from cloud_server.opens.live import LiveOpen
 from cloud_server.routing.names import agent_meant, parse_authority, parse_target
@@ -28,12 +26,14 @@ from tests.support.fleet import FakeOpener, FakeRegistry, box
 from tests.support.policies import everybody_may_all
 from tests.support.principals import ANN
 from tests.support.records import Records
+from tunnel.aio.http.http1 import HttpError, ServerConnection, check_request
+from tunnel.aio.http.http2_exchange import request_of
+from tunnel.aio.http.http2_stream import Http2Stream
+from tunnel.aio.http.metrics_endpoint import MetricsEndpoint
 from tunnel.aio.operate.admin import PREFIX, AdminCall, Routes, _unread, answer
 from tunnel.aio.operate.bodies import Body
 from tunnel.aio.sessions.stream import Stream
 from tunnel.aio.sockets.conn import Conn
-from tunnel.aio.sockets.http1 import HttpError, ServerConnection, check_request
-from tunnel.aio.sockets.metrics_endpoint import MetricsEndpoint
 from tunnel.core.wire.errors import Code, OpenRefused, StreamError
 from tunnel.core.wire.principal import Principal
 from tunnel.core.wire.target import TcpTarget
@@ -309,7 +309,7 @@ def _exec() -> Target:
     def run(data: bytes) -> None:
         head, _, headers = data.partition(b"\n")
         pairs = [line.decode("latin-1").partition(": ")[::2] for line in headers.split(b"\n") if line]
-        from tunnel.aio.sockets.http1 import Headers, Request
+        from tunnel.aio.http.http1 import Headers, Request
 
         request = check_request(Request("GET", head.decode("latin-1"), Headers(pairs)))
         ExecRequest.read(request)

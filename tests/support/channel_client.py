@@ -11,8 +11,8 @@ from urllib.parse import quote, urlencode
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Event, Message, Ping, Pong, TextMessage
 
+from tunnel.aio.http.http1 import ClientConnection, HeaderItems, Response
 from tunnel.aio.sockets.duplex import Duplex
-from tunnel.aio.sockets.http1 import ClientConnection, HeaderItems, Response
 
 STDIN, STDOUT, STDERR, ERROR, RESIZE, CLOSE = 0, 1, 2, 3, 4, 255
 V5, V4 = "v5.channel.k8s.io", "v4.channel.k8s.io"

@@ -19,7 +19,6 @@ import yaml
 from cloud_server.agents.agents import AgentView, Change
 from cloud_server.agents.feed import FollowerTooSlow
 from cloud_server.frontends.fleet.server import FleetServer
-from cloud_server.frontends.http.server import ALPN_PROTOCOLS
 from cloud_server.opens.live import LiveOpen
 from cloud_server.opens.policy import DoorPolicy
 from protos import tunnel_pb2
@@ -27,6 +26,7 @@ from tests.support.doors import Doors, who
 from tests.support.joined import Pair, joined
 from tests.support.pki import Authority
 from tests.support.policies import everybody_may_all
+from tunnel.aio.http.server import ALPN_PROTOCOLS
 from tunnel.aio.process.tasks import TaskOwner
 from tunnel.aio.sessions.incoming import Acceptor, IncomingStream
 from tunnel.aio.sessions.stream import Stream

@@ -11,8 +11,8 @@ from typing import Any
 
 from tests.support.fleet import Fleet
 from tests.support.waits import scaled_s
+from tunnel.aio.http.http1 import ClientConnection, Response
 from tunnel.aio.sockets.conn import Conn
-from tunnel.aio.sockets.http1 import ClientConnection, Response
 
 
 class Watch:

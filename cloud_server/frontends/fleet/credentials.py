@@ -12,8 +12,8 @@ import binascii
 from cloud_server.frontends.fleet.causes import cause
 from cloud_server.trust.authenticator import CERTIFICATE, Authenticator, LoginRefused
 from cloud_server.trust.caller import Caller
+from tunnel.aio.http.http1 import Headers, Request
 from tunnel.aio.sockets.conn import TlsPeer
-from tunnel.aio.sockets.http1 import Headers, Request
 from tunnel.core.wire.faults import BROWSER_REFUSED
 from tunnel.kubeapi.status import ApiError
 

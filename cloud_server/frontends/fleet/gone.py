@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from cloud_server.frontends.http.exchange import Exchange
+from tunnel.aio.http.exchange import Exchange
 from tunnel.aio.sessions.incoming import GAVE_UP
 from tunnel.core.wire.errors import Code, StreamClosed, StreamError
 from tunnel.kubeapi.status import ApiError

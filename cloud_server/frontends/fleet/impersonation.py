@@ -9,7 +9,7 @@ from cloud_server.opens.policy import DoorPolicy
 from cloud_server.rights.engine import Decision
 from cloud_server.trust.authenticator import Authenticator
 from cloud_server.trust.caller import Caller
-from tunnel.aio.sockets.http1 import Headers
+from tunnel.aio.http.http1 import Headers
 from tunnel.kubeapi.status import ApiError
 
 MAX_GROUPS = 32

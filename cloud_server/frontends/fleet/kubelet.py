@@ -16,8 +16,8 @@ from cloud_server.opens.request import OpenRequest
 from cloud_server.rights.ask import Verb
 from cloud_server.routing.route import Route
 from cloud_server.trust.caller import Caller
+from tunnel.aio.http.http1 import ClientConnection, HeaderItems, Response
 from tunnel.aio.process.turns import PIECE_S
-from tunnel.aio.sockets.http1 import ClientConnection, HeaderItems, Response
 from tunnel.core.wire.errors import Code, StreamError
 from tunnel.core.wire.faults import KUBELET_BROKEN, KUBELET_SILENT
 from tunnel.core.wire.names import KUBELET

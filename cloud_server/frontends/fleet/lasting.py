@@ -9,9 +9,9 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-from cloud_server.frontends.http.exchange import Exchange
 from cloud_server.trust.caller import Caller
 from cloud_server.trust.standing import Objection, Standing
+from tunnel.aio.http.exchange import Exchange
 from tunnel.core.wire.errors import Code, OpenRefused, StreamError
 
 LAST_WORD_S = 0.2

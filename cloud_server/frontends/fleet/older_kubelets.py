@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from cloud_server.agents.agents import AgentView
-from tunnel.aio.sockets.http1 import Response
+from tunnel.aio.http.http1 import Response
 
 NEWEST = frozenset(("v5.channel.k8s.io", "SPDY/3.1+portforward.k8s.io"))
 """The newest protocols. A client that offers nothing else has something else to fall back on."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cloud_server.frontends.fleet.credentials import offered_protocols
 from cloud_server.frontends.fleet.routes import Query
-from tunnel.aio.sockets.http1 import Request
+from tunnel.aio.http.http1 import Request
 from tunnel.kubeapi.status import ApiError
 
 MAX_PORTS = 64

@@ -25,15 +25,15 @@ from cloud_server.frontends.fleet.ports import ports_of
 from cloud_server.frontends.fleet.refusals import Decided, forbidden
 from cloud_server.frontends.fleet.routes import ResourceRequest
 from cloud_server.frontends.fleet.stream_errors import from_stream_error
-from cloud_server.frontends.http.exchange import Exchange
 from cloud_server.opens.door import Door
 from cloud_server.opens.request import OpenRequest
 from cloud_server.rights.ask import WITH_ACCOUNT, Verb
 from cloud_server.rights.engine import Decision
 from cloud_server.trust.caller import Caller
+from tunnel.aio.http.exchange import Exchange
+from tunnel.aio.http.http1 import HeaderItems, Headers, Request
 from tunnel.aio.operate.recorded_command import recorded_command
 from tunnel.aio.sessions.carry import carry
-from tunnel.aio.sockets.http1 import HeaderItems, Headers, Request
 from tunnel.core.wire.errors import Code, OpenRefused, StreamError
 from tunnel.core.wire.faults import FAULTS, UPGRADE_MISSING, Fault, coded
 from tunnel.kubeapi.copy_commands import is_copy

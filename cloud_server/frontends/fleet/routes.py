@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from cloud_server.frontends.fleet.resources import Resource, find
-from tunnel.aio.sockets.http1 import Request
+from tunnel.aio.http.http1 import Request
 from tunnel.kubeapi.status import ApiError, about, no_such_path
 
 _FALSE = ("0", "false")

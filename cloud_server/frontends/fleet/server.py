@@ -29,19 +29,19 @@ from cloud_server.frontends.fleet.reviews import review
 from cloud_server.frontends.fleet.routes import ResourceRequest, parse
 from cloud_server.frontends.fleet.usage import UsageReader
 from cloud_server.frontends.fleet.watch_sinks import sink_for
-from cloud_server.frontends.http.exchange import Exchange
-from cloud_server.frontends.http.long_heads import HeadLimits
-from cloud_server.frontends.http.server import ALPN_PROTOCOLS, HttpServer
 from cloud_server.frontends.logins import RefusedLogins
 from cloud_server.opens.door import Door
 from cloud_server.opens.policy import DoorPolicy
 from cloud_server.trust.authenticator import Authenticator, LoginRefused
 from cloud_server.trust.caller import Caller
+from tunnel.aio.http.exchange import Exchange
+from tunnel.aio.http.http1 import HttpError, Refusal, Request
+from tunnel.aio.http.long_heads import HeadLimits
+from tunnel.aio.http.server import ALPN_PROTOCOLS, HttpServer
 from tunnel.aio.operate.admin import PREFIX, Routes, answer
 from tunnel.aio.operate.audit import Audit
 from tunnel.aio.process.limit_use import LimitUse
 from tunnel.aio.sockets.conn import Conn
-from tunnel.aio.sockets.http1 import HttpError, Refusal, Request
 from tunnel.core.wire.errors import OpenRefused, StreamError
 from tunnel.core.wire.faults import BUG, NO_ISSUER, STANDING_LOST, coded
 from tunnel.core.wire.host_port import split_host_port

@@ -8,8 +8,8 @@ from typing import Any
 
 from cloud_server.frontends.fleet.credentials import offered_protocols
 from cloud_server.frontends.fleet.gone import unless_gone
-from cloud_server.frontends.http.exchange import Exchange
-from tunnel.aio.sockets.http1 import Request
+from tunnel.aio.http.exchange import Exchange
+from tunnel.aio.http.http1 import Request
 from tunnel.core.wire.errors import Code, StreamClosed, StreamError
 from tunnel.kubeapi.encoding import JSON_TYPE, encode
 from tunnel.kubeapi.status import ApiError, Json
@@ -62,7 +62,7 @@ class Messages:
             ApiError: 400, it is no handshake of a WebSocket.
         """
         # Not loaded for a server that nobody asks in this way.
-        from tunnel.aio.sockets.websocket import key_of
+        from tunnel.aio.http.websocket import key_of
 
         self._exchange = exchange
         self._key = key_of(request)
@@ -76,7 +76,7 @@ class Messages:
         Raises:
             StreamError: the client is gone.
         """
-        from tunnel.aio.sockets.websocket import WebSocket, accept_headers
+        from tunnel.aio.http.websocket import WebSocket, accept_headers
 
         assert self._key is not None
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from cloud_server.frontends.http.http2_stream import Headers, Http2Stream
 from cloud_server.frontends.konnectivity.messages import (
     RESPONSE_HEADERS,
     CallFailed,
@@ -14,6 +13,7 @@ from cloud_server.frontends.konnectivity.messages import (
     is_grpc,
     trailers,
 )
+from tunnel.aio.http.http2_stream import Headers, Http2Stream
 from tunnel.core.streams.budget import Budget
 
 ASSEMBLY_BYTES = 64 * 1024 * 1024

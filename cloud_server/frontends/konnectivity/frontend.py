@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 
-from cloud_server.frontends.http.http2_connection import Http2Connection
-from cloud_server.frontends.http.http2_limits import Http2Limits
-from cloud_server.frontends.http.http2_stream import Http2Stream
 from cloud_server.frontends.konnectivity.call import ASSEMBLY_BYTES, Call, refusal_of
 from cloud_server.frontends.konnectivity.tunnel import Service, Tunnel
 from cloud_server.opens.door import Door
 from cloud_server.trust.authenticator import Authenticator
+from tunnel.aio.http.http2_connection import Http2Connection
+from tunnel.aio.http.http2_limits import Http2Limits
+from tunnel.aio.http.http2_stream import Http2Stream
 from tunnel.aio.process.tasks import TaskOwner
 from tunnel.aio.sockets.conn import Conn
 from tunnel.core.streams.budget import Budget

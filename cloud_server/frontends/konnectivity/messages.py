@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from enum import IntEnum
 
-from cloud_server.frontends.http.http2_stream import Headers
+from tunnel.aio.http.http2_stream import Headers
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 """The longest message, which is what gRPC takes by default; kube-apiserver's own messages are a TLS record or two."""

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import h11
 import orjson
 
-from tunnel.aio.sockets.http1 import ClientConnection, HttpError
+from tunnel.aio.http.http1 import ClientConnection, HttpError
 from tunnel.aio.sockets.tls_client import dial_tls
 from tunnel.core.wire.errors import StreamError
 from tunnel.core.wire.faults import ISSUER_UNREACHABLE, FaultError

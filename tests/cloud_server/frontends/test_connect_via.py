@@ -9,7 +9,7 @@ import pytest
 from cloud_server.frontends.connect import proxy_token, proxy_via
 from tests.cloud_server.frontends.site import site
 from tests.support.doors import asking
-from tunnel.aio.sockets.http1 import Headers, Request
+from tunnel.aio.http.http1 import Headers, Request
 from tunnel.core.wire.errors import Code, OpenRefused
 from tunnel.core.wire.target import TcpTarget
 

@@ -21,8 +21,8 @@ from tests.support.duplex_pair import MemoryDuplex, duplex_pair
 from tests.support.principals import ANN
 from tests.support.records import Records
 from tests.support.waits import eventually
+from tunnel.aio.http.http1 import ClientConnection, Headers
 from tunnel.aio.process.parts import PartFailed
-from tunnel.aio.sockets.http1 import ClientConnection, Headers
 from tunnel.core.wire.principal import Principal
 
 POD = "box-7"

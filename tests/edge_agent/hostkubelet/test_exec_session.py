@@ -18,7 +18,7 @@ from edge_agent.hostkubelet import channels, command, exec_session
 from tests.edge_agent.hostkubelet.conftest import POD, Box, children
 from tests.support.channel_client import ERROR, STDIN, STDOUT, V4, ChannelClient, exec_target, upgrade_headers
 from tests.support.waits import eventually, scaled_s
-from tunnel.aio.sockets import websocket
+from tunnel.aio.http import websocket
 
 
 def alive(pid: int) -> bool:

@@ -15,7 +15,7 @@ import pytest
 from edge_agent.hostkubelet.settings import HostSettings
 from tests.edge_agent.hostkubelet.conftest import POD, Box, serving
 from tests.support.duplex_pair import MemoryDuplex
-from tunnel.aio.sockets.http1 import ClientConnection
+from tunnel.aio.http.http1 import ClientConnection
 
 LOG = f"/containerLogs/default/{POD}/app.log"
 

@@ -16,7 +16,7 @@ from edge_agent.hostkubelet.log_options import LogOptions
 from edge_agent.hostkubelet.settings import HostSettings
 from tests.edge_agent.hostkubelet.conftest import POD, children, serving
 from tests.support.waits import eventually
-from tunnel.aio.sockets.http1 import ClientConnection
+from tunnel.aio.http.http1 import ClientConnection
 from tunnel.core.wire.errors import StreamReset
 
 UNIT = "nginx.service"

@@ -18,7 +18,7 @@ from tests.support.spdy_client import PING, RST_STREAM, SYN_REPLY, Frame, SpdyCl
 from tests.support.waits import eventually
 from tunnel.aio.exits.acceptor import Request, StreamAcceptor
 from tunnel.aio.exits.policy import Policy
-from tunnel.aio.sockets.http1 import ClientConnection
+from tunnel.aio.http.http1 import ClientConnection
 from tunnel.core.wire.errors import StreamError
 from tunnel.core.wire.names import KUBELET
 from tunnel.core.wire.target_rule import TargetRule

@@ -20,9 +20,9 @@ from tests.edge_agent.hostkubelet.conftest import POD, TRACE_ID, Box, serving
 from tests.support.channel_client import ChannelClient, UpgradeRefused, exec_target, upgrade_headers
 from tests.support.duplex_pair import MemoryDuplex
 from tests.support.waits import eventually
+from tunnel.aio.http.http1 import ClientConnection
 from tunnel.aio.process.parts import PartFailed
 from tunnel.aio.sockets.duplex import Duplex
-from tunnel.aio.sockets.http1 import ClientConnection
 from tunnel.core.wire.errors import Code, StreamReset
 
 ME = pwd.getpwuid(os.geteuid()).pw_name

@@ -55,7 +55,7 @@ _UNLIMITED: Mapping[str, object] = MappingProxyType({})
 
 if TYPE_CHECKING:
     # At run time only once somebody calls: h11 costs 1.5 MB, and on most days nobody asks an agent.
-    from tunnel.aio.sockets.http1 import HeaderItems, HttpError, Refusal, Request, ServerConnection
+    from tunnel.aio.http.http1 import HeaderItems, HttpError, Refusal, Request, ServerConnection
 
 _log = structlog.get_logger("tunnel.admin")
 
@@ -242,7 +242,7 @@ async def answer(
     Raises:
         StreamError: the client is gone, broke HTTP, or did not read.
     """
-    from tunnel.aio.sockets.http1 import HttpError
+    from tunnel.aio.http.http1 import HttpError
 
     try:
         async with asyncio.timeout(ANSWER_S):
@@ -303,7 +303,7 @@ class AdminServer:
         except OSError:  # it is gone
             return
         assert peer is not None  # no other socket is listened on
-        from tunnel.aio.sockets.http1 import ServerConnection
+        from tunnel.aio.http.http1 import ServerConnection
 
         http = ServerConnection(conn, refusal=_unread)
         while (request := await _next_request(http)) is not None:
@@ -340,7 +340,7 @@ async def _refuse(http: ServerConnection, peer: UnixPeer) -> None:
 
 def _unread(error: HttpError) -> Refusal:
     """Returns the answer to what cannot be read as a request."""
-    from tunnel.aio.sockets.http1 import Refusal
+    from tunnel.aio.http.http1 import Refusal
 
     return Refusal(_JSON[1], _error(error.text, REQUEST_INVALID.code))
 

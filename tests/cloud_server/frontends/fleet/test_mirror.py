@@ -20,8 +20,8 @@ from tests.support.doors import Doors, who
 from tests.support.fleet import START, FakeOpener, FakeRegistry, Kubelet, acceptor, box, pod_list
 from tests.support.joined import joined
 from tests.support.waits import eventually
+from tunnel.aio.http.http1 import ServerConnection
 from tunnel.aio.sockets.duplex import Duplex
-from tunnel.aio.sockets.http1 import ServerConnection
 from tunnel.kubeapi.store import ObjectStore
 
 pytestmark = pytest.mark.timeout(30)

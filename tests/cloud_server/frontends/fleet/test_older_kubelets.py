@@ -4,7 +4,7 @@ import pytest
 
 from cloud_server.frontends.fleet.older_kubelets import OlderKubelets
 from tests.support.fleet import START, box
-from tunnel.aio.sockets.http1 import Headers, Response
+from tunnel.aio.http.http1 import Headers, Response
 
 V5 = ["v5.channel.k8s.io"]
 FORWARD = ["SPDY/3.1+portforward.k8s.io"]

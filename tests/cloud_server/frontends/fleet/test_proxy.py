@@ -14,9 +14,9 @@ from cloud_server.frontends.fleet import kubelet as kubelet_module
 from tests.support.doors import Nobody
 from tests.support.fleet import TOKEN, FakeRegistry, Fleet, box, pod_list, running_fleet
 from tests.support.waits import eventually, scaled_s
+from tunnel.aio.http.http1 import ClientConnection, HeaderItems, Request, ServerConnection
 from tunnel.aio.sockets.conn import Conn
 from tunnel.aio.sockets.duplex import Duplex
-from tunnel.aio.sockets.http1 import ClientConnection, HeaderItems, Request, ServerConnection
 from tunnel.core.wire.errors import StreamError
 
 pytestmark = pytest.mark.timeout(30)

@@ -31,8 +31,8 @@ from tests.support.fleet_watch import watching
 from tests.support.joined import joined
 from tests.support.policies import rights_of
 from tests.support.waits import eventually
+from tunnel.aio.http.http1 import Request, ServerConnection
 from tunnel.aio.sockets.duplex import Duplex
-from tunnel.aio.sockets.http1 import Request, ServerConnection
 from tunnel.core.wire.exec_terms import ExecTerms
 
 pytestmark = pytest.mark.timeout(30)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from cloud_server.frontends.fleet.routes import Query, parse
-from tunnel.aio.sockets.http1 import Headers, Request
+from tunnel.aio.http.http1 import Headers, Request
 from tunnel.kubeapi.status import ApiError
 
 

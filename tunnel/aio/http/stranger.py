@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from cloud_server.frontends.http.http2_stream import Http2Stream
+from tunnel.aio.http.http2_stream import Http2Stream
 from tunnel.core.streams.budget import Budget
 
 STREAM_BYTES = 16 * 1024

@@ -8,13 +8,13 @@ import pytest
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 
-from cloud_server.frontends.http import http2_server
-from cloud_server.frontends.http.long_heads import LongHeads
-from cloud_server.frontends.http.stranger import STREAM_BYTES
-from tests.cloud_server.frontends.http.conftest import HttpSite
 from tests.support.http2_client import Answer, Http2Client, http2_client
 from tests.support.waits import eventually
-from tunnel.aio.sockets.http1 import MAX_HEAD_BYTES
+from tests.aio.http.conftest import HttpSite
+from tunnel.aio.http import http2_server
+from tunnel.aio.http.http1 import MAX_HEAD_BYTES
+from tunnel.aio.http.long_heads import LongHeads
+from tunnel.aio.http.stranger import STREAM_BYTES
 from tunnel.core.streams.budget import Budget
 
 pytestmark = pytest.mark.timeout(30)

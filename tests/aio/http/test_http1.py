@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from tests.support.duplex_pair import MemoryDuplex, duplex_pair
-from tunnel.aio.sockets.http1 import ClientConnection, Headers, HttpError, Request, ServerConnection
+from tunnel.aio.http.http1 import ClientConnection, Headers, HttpError, Request, ServerConnection
 from tunnel.core.wire.errors import StreamReset
 
 pytestmark = pytest.mark.timeout(20)

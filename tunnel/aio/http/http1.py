@@ -16,8 +16,8 @@ from urllib.parse import parse_qsl, unquote
 
 import h11
 
+from tunnel.aio.http.request_target import check_host, check_target
 from tunnel.aio.sockets.duplex import Duplex
-from tunnel.aio.sockets.request_target import check_host, check_target
 from tunnel.core.streams.budget import Budget
 from tunnel.core.wire.errors import Code, StreamError
 from tunnel.core.wire.faults import REQUEST_INVALID, coded

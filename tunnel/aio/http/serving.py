@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from cloud_server.frontends.http.exchange import Exchange
+from tunnel.aio.http.exchange import Exchange
+from tunnel.aio.http.http1 import HttpError, Refusal, Request
 from tunnel.aio.sockets.conn import Conn, TlsPeer
-from tunnel.aio.sockets.http1 import HttpError, Refusal, Request
 
 HEAD_TIMEOUT_S = 9.0
 """Seconds until the first request of a connection, which may still be anybody's; by HTTP/2 until the first that is a

@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
+from tunnel.aio.http.http1 import Request, ServerConnection
 from tunnel.aio.sockets.conn import Conn
-from tunnel.aio.sockets.http1 import Request, ServerConnection
 
 IDLE_S = 60.0
 """Seconds that a scraper may keep a connection between two requests."""

@@ -16,12 +16,12 @@ from h2.exceptions import StreamClosedError
 from h2.settings import SettingCodes
 from structlog.testing import capture_logs
 
-from cloud_server.frontends.http import http2_server
-from cloud_server.frontends.http.long_heads import LongHeads
-from tests.cloud_server.frontends.http.conftest import BIG, HttpSite
 from tests.support.http2_client import Http2Client, http2_client
 from tests.support.waits import eventually
-from tunnel.aio.sockets.http1 import MAX_HEAD_BYTES, MAX_LONG_HEAD_BYTES
+from tests.aio.http.conftest import BIG, HttpSite
+from tunnel.aio.http import http2_server
+from tunnel.aio.http.http1 import MAX_HEAD_BYTES, MAX_LONG_HEAD_BYTES
+from tunnel.aio.http.long_heads import LongHeads
 from tunnel.core.streams.budget import Budget
 
 pytestmark = pytest.mark.timeout(30)

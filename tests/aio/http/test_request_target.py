@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from tests.support.duplex_pair import duplex_pair
-from tunnel.aio.sockets.http1 import ServerConnection
-from tunnel.aio.sockets.request_target import check_host, check_target
+from tunnel.aio.http.http1 import ServerConnection
+from tunnel.aio.http.request_target import check_host, check_target
 
 
 @pytest.mark.parametrize(

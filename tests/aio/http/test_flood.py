@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cloud_server.frontends.http.flood import BURST_BYTES, REFILL_BYTES_PER_S, RESET_BYTES, FloodGuard
+from tunnel.aio.http.flood import BURST_BYTES, REFILL_BYTES_PER_S, RESET_BYTES, FloodGuard
 
 PING_BYTES = 17
 

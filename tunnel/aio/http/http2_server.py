@@ -9,15 +9,15 @@ from dataclasses import replace
 import structlog
 from h2.errors import ErrorCodes
 
-from cloud_server.frontends.http.http2_connection import Http2Connection
-from cloud_server.frontends.http.http2_exchange import Http2Exchange, request_of
-from cloud_server.frontends.http.http2_limits import PING_S, Http2Limits
-from cloud_server.frontends.http.http2_stream import Http2Stream
-from cloud_server.frontends.http.serving import HEAD_TIMEOUT_S, IDLE_TIMEOUT_S, Served
-from cloud_server.frontends.http.stranger import Stranger
+from tunnel.aio.http.http1 import MAX_HEAD_BYTES, MAX_LONG_HEAD_BYTES, HttpError
+from tunnel.aio.http.http2_connection import Http2Connection
+from tunnel.aio.http.http2_exchange import Http2Exchange, request_of
+from tunnel.aio.http.http2_limits import PING_S, Http2Limits
+from tunnel.aio.http.http2_stream import Http2Stream
+from tunnel.aio.http.serving import HEAD_TIMEOUT_S, IDLE_TIMEOUT_S, Served
+from tunnel.aio.http.stranger import Stranger
 from tunnel.aio.process.tasks import TaskOwner
 from tunnel.aio.sockets.conn import Conn
-from tunnel.aio.sockets.http1 import MAX_HEAD_BYTES, MAX_LONG_HEAD_BYTES, HttpError
 from tunnel.core.streams.budget import Budget
 from tunnel.core.wire.errors import StreamError
 

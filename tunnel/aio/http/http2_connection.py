@@ -18,11 +18,11 @@ from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes
 
-from cloud_server.frontends.http.flood import BURST_BYTES, FloodGuard
-from cloud_server.frontends.http.http2_limits import Http2Limits, new_h2
-from cloud_server.frontends.http.http2_stream import Http2Stream
-from cloud_server.frontends.http.keepalive import KeepAlive, host_silent_s
-from cloud_server.frontends.http.window_updates import take_window_updates
+from tunnel.aio.http.flood import BURST_BYTES, FloodGuard
+from tunnel.aio.http.http2_limits import Http2Limits, new_h2
+from tunnel.aio.http.http2_stream import Http2Stream
+from tunnel.aio.http.keepalive import KeepAlive, host_silent_s
+from tunnel.aio.http.window_updates import take_window_updates
 from tunnel.core.wire.faults import PROTOCOL_BROKEN
 
 CONNECTION_WINDOW_BYTES = 1024 * 1024

@@ -9,9 +9,9 @@ from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Event, Ping, Pong, TextMessage
 
 from tests.support.duplex_pair import duplex_pair
+from tunnel.aio.http.http1 import Headers, Request
+from tunnel.aio.http.websocket import Part, WebSocket, accept_headers, key_of
 from tunnel.aio.sockets.duplex import Duplex
-from tunnel.aio.sockets.http1 import Headers, Request
-from tunnel.aio.sockets.websocket import Part, WebSocket, accept_headers, key_of
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 """Of RFC 6455, section 1.3."""

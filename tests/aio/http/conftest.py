@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from cloud_server.frontends.http.exchange import Exchange
-from cloud_server.frontends.http.server import ALPN_PROTOCOLS, HttpServer
 from tests.support.pki import Authority
+from tunnel.aio.http.exchange import Exchange
+from tunnel.aio.http.http1 import HttpError, Refusal, Request
+from tunnel.aio.http.server import ALPN_PROTOCOLS, HttpServer
 from tunnel.aio.sockets.conn import Conn
-from tunnel.aio.sockets.http1 import HttpError, Refusal, Request
 from tunnel.aio.sockets.listener import Listener
 from tunnel.core.wire.errors import StreamError
 

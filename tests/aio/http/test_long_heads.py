@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cloud_server.frontends.http.long_heads import LongHeads
-from tunnel.aio.sockets.http1 import MAX_LONG_HEAD_BYTES
+from tunnel.aio.http.http1 import MAX_LONG_HEAD_BYTES
+from tunnel.aio.http.long_heads import LongHeads
 
 
 def test_strangers_cannot_take_what_users_need() -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from tunnel.aio.http.http1 import HeaderItems
 from tunnel.aio.sockets.conn import Conn
-from tunnel.aio.sockets.http1 import HeaderItems
 
 
 class Exchange(Protocol):

@@ -6,14 +6,14 @@ import asyncio
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from cloud_server.frontends.http.http1_exchange import Http1Exchange
-from cloud_server.frontends.http.long_heads import LongHeads
-from cloud_server.frontends.http.serving import HEAD_TIMEOUT_S, IDLE_TIMEOUT_S, IsUser, Render, Serve, Served
+from tunnel.aio.http.http1 import Request
+from tunnel.aio.http.http1_exchange import Http1Exchange
+from tunnel.aio.http.long_heads import LongHeads
+from tunnel.aio.http.serving import HEAD_TIMEOUT_S, IDLE_TIMEOUT_S, IsUser, Render, Serve, Served
 from tunnel.aio.sockets.conn import Conn
-from tunnel.aio.sockets.http1 import Request
 
 if TYPE_CHECKING:
-    from cloud_server.frontends.http.http2_server import Http2Server
+    from tunnel.aio.http.http2_server import Http2Server
 
 ALPN_PROTOCOLS = ("h2", "http/1.1")
 """The protocols that a listener for this offers, best first."""
@@ -69,7 +69,7 @@ class HttpServer:
 
     async def _http2_server(self) -> Http2Server:
         if self._http2 is None:
-            module = await asyncio.to_thread(import_module, "cloud_server.frontends.http.http2_server")
+            module = await asyncio.to_thread(import_module, "tunnel.aio.http.http2_server")
             if self._http2 is None:  # no other connection was faster
                 self._http2 = module.Http2Server(self._served, self.heads.strangers)
         return self._http2

@@ -18,8 +18,6 @@ from h2.settings import SettingCodes
 from hpack import Encoder
 from structlog.testing import capture_logs
 
-from cloud_server.frontends.http import flood, http2_connection
-from cloud_server.frontends.http.http2_limits import FRAME_BYTES
 from cloud_server.frontends.konnectivity import frontend
 from protos.konnectivity_pb2 import Packet, PacketType
 from tests.cloud_server.frontends.konnectivity.raw_http2 import (
@@ -58,6 +56,8 @@ from tests.support.konnectivity_client import (
     request_headers,
 )
 from tests.support.waits import eventually
+from tunnel.aio.http import flood, http2_connection
+from tunnel.aio.http.http2_limits import FRAME_BYTES
 
 TOO_MUCH = "the client sent too much that is no data"
 WIDE = struct.pack(">I", 2**30)

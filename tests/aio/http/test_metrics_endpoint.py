@@ -10,8 +10,8 @@ from urllib.request import Request, urlopen
 import pytest
 from structlog.testing import capture_logs
 
+from tunnel.aio.http.metrics_endpoint import MetricsEndpoint
 from tunnel.aio.sockets.listener import Listener
-from tunnel.aio.sockets.metrics_endpoint import MetricsEndpoint
 
 
 @dataclass

@@ -8,7 +8,7 @@ import pytest
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 
-from cloud_server.frontends.http.window_updates import take_window_updates
+from tunnel.aio.http.window_updates import take_window_updates
 
 
 def update(stream_id: int, increment: int, *, length: int = 4, kind: int = 8) -> bytes:

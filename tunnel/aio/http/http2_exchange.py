@@ -10,9 +10,9 @@ from http import HTTPStatus
 
 from h2.errors import ErrorCodes
 
-from cloud_server.frontends.http.http2_stream import Http2Stream
+from tunnel.aio.http.http1 import HeaderItems, Headers, HttpError, Request, check_request
+from tunnel.aio.http.http2_stream import Http2Stream
 from tunnel.aio.sockets.conn import Conn
-from tunnel.aio.sockets.http1 import HeaderItems, Headers, HttpError, Request, check_request
 from tunnel.core.wire.errors import Code, StreamClosed
 
 LARGE_BYTES = 64 * 1024

@@ -8,10 +8,10 @@ import random
 
 import pytest
 
-from cloud_server.frontends.http.http2_connection import Http2Connection
-from cloud_server.frontends.http.http2_limits import Http2Limits
-from cloud_server.frontends.http.http2_stream import Http2Stream
-from tests.cloud_server.frontends.http.erratic_client import ErraticClient
+from tests.aio.http.erratic_client import ErraticClient
+from tunnel.aio.http.http2_connection import Http2Connection
+from tunnel.aio.http.http2_limits import Http2Limits
+from tunnel.aio.http.http2_stream import Http2Stream
 
 LIMITS = Http2Limits(
     max_streams=10,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from cloud_server.frontends.http.long_heads import LongHeads
+from tunnel.aio.http.http1 import MAX_LONG_HEAD_BYTES, HeaderItems, HttpError, Refusal, ServerConnection
+from tunnel.aio.http.long_heads import LongHeads
 from tunnel.aio.sockets.conn import Conn
-from tunnel.aio.sockets.http1 import MAX_LONG_HEAD_BYTES, HeaderItems, HttpError, Refusal, ServerConnection
 
 
 class Http1Exchange(ServerConnection):

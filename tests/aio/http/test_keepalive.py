@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from cloud_server.frontends.http import http2_server
-from cloud_server.frontends.http.keepalive import HOST_SILENT_S, KeepAlive, host_silent_s
-from tests.cloud_server.frontends.http.conftest import HttpSite
 from tests.support.http2_client import http2_client
 from tests.support.waits import eventually
+from tests.aio.http.conftest import HttpSite
+from tunnel.aio.http import http2_server
+from tunnel.aio.http.keepalive import HOST_SILENT_S, KeepAlive, host_silent_s
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -82,7 +82,7 @@ def fake() -> Fake:
 
 @pytest.fixture
 async def watch(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[KeepAlive]:
-    monkeypatch.setattr("cloud_server.frontends.http.keepalive.HOST_SILENT_S", 0.1)
+    monkeypatch.setattr("tunnel.aio.http.keepalive.HOST_SILENT_S", 0.1)
     made = KeepAlive(fake, 0.02)
     yield made
     made.stop()

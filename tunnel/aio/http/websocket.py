@@ -15,8 +15,8 @@ from wsproto.events import BytesMessage, CloseConnection, Event, Ping, TextMessa
 from wsproto.frame_protocol import CloseReason, ParseFailed
 from wsproto.utilities import generate_accept_token
 
+from tunnel.aio.http.http1 import Request
 from tunnel.aio.sockets.duplex import Duplex
-from tunnel.aio.sockets.http1 import Request
 
 PING_INTERVAL_S = 30.0
 """Seconds between pings, which keep an idle connection alive in load balancers and NATs; their usual limit is 60 s."""
