@@ -18,12 +18,14 @@ from tests.support.cluster import Cluster, cluster
 from tests.support.targets import Target
 from tests.support.tunnel import BOX, exchange, wait_until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(280)]
 MALLORY = "mallory"
 ROOT = Path(__file__).parent.parent.parent
 ROUND_S = 2.0
-TRIES = 5
-"""How often a measurement may be disturbed by what else the machine does. A server without its guards passes none."""
+TRIES = 10
+"""How often both are measured, at most. What else the machine does makes an echo slower, never quicker, so the quickest
+of each are compared. A flood that is not held up slows every one.
+"""
 MOST = 1.5
 """How many times as long as without the flood an echo of others may take."""
 
@@ -91,14 +93,16 @@ def _calm(street: Street, process: subprocess.Popen[str]) -> bool:
 
 @pytest.mark.parametrize("kind", ["opens", "pings", "links"])
 def test_others_notice_nothing(street: Street, kind: str) -> None:
-    ratios = []
+    quiet, loud = [], []
+    ratios: list[float] = []
     for _ in range(TRIES):
-        quiet = street.echo_s()
+        quiet.append(street.echo_s())
         with noisy(street, kind):
-            loud = street.echo_s()
-        ratios.append((loud[0] / quiet[0], loud[1] / quiet[1]))
-        for name, before_s, with_s in zip(("median", "p99"), quiet, loud, strict=True):
-            print(f"{kind}: {name} {before_s * 1e3:.2f} -> {with_s * 1e3:.2f} ms")
-        if max(ratios[-1]) < MOST:
+            loud.append(street.echo_s())
+        ratios = []
+        for place, name in enumerate(("median", "p99")):
+            print(f"{kind}: {name} {quiet[-1][place] * 1e3:.2f} -> {loud[-1][place] * 1e3:.2f} ms")
+            ratios.append(min(one[place] for one in loud) / min(one[place] for one in quiet))
+        if max(ratios) < MOST:
             return
     pytest.fail(f"an echo of others takes (median, p99) so many times as long: {ratios}")

@@ -8,9 +8,9 @@ import pytest
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 
+from tests.aio.http.conftest import BIG, HttpSite
 from tests.support.http2_client import Answer, Http2Client, http2_client
 from tests.support.waits import eventually
-from tests.aio.http.conftest import BIG, HttpSite
 from tunnel.aio.http.http2_server import HTTP2_LIMITS
 
 pytestmark = pytest.mark.timeout(30)

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from tests.aio.http.conftest import HttpSite
 from tests.support.http2_client import http2_client
 from tests.support.waits import eventually
-from tests.aio.http.conftest import HttpSite
 from tunnel.aio.http import http2_server
 from tunnel.aio.http.keepalive import HOST_SILENT_S, KeepAlive, host_silent_s
 

@@ -16,9 +16,9 @@ from h2.exceptions import StreamClosedError
 from h2.settings import SettingCodes
 from structlog.testing import capture_logs
 
+from tests.aio.http.conftest import BIG, HttpSite
 from tests.support.http2_client import Http2Client, http2_client
 from tests.support.waits import eventually
-from tests.aio.http.conftest import BIG, HttpSite
 from tunnel.aio.http import http2_server
 from tunnel.aio.http.http1 import MAX_HEAD_BYTES, MAX_LONG_HEAD_BYTES
 from tunnel.aio.http.long_heads import LongHeads

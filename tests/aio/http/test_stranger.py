@@ -8,9 +8,9 @@ import pytest
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 
+from tests.aio.http.conftest import HttpSite
 from tests.support.http2_client import Answer, Http2Client, http2_client
 from tests.support.waits import eventually
-from tests.aio.http.conftest import HttpSite
 from tunnel.aio.http import http2_server
 from tunnel.aio.http.http1 import MAX_HEAD_BYTES
 from tunnel.aio.http.long_heads import LongHeads
