@@ -108,13 +108,13 @@ def test_a_terminal_is_the_accounts(place: Place) -> None:
 def test_nothing_is_left_when_the_client_goes(place: Place) -> None:
     argv = [str(BIN / "longline"), "exec", "--kubeconfig", place.kubeconfig, "box-7", "--"]
     script = "trap '' HUP; echo begun; sleep 4321 & wait; sleep 4321"
-    client = subprocess.Popen([*argv, "sh", "-c", script], stdout=subprocess.PIPE, env=environment())
-    assert client.stdout is not None
-    assert client.stdout.readline() == b"begun\n"
-    assert sleeping()
-    client.kill()
-    client.wait()
-    client.stdout.close()
+    with subprocess.Popen([*argv, "sh", "-c", script], stdout=subprocess.PIPE, env=environment()) as client:
+        try:
+            assert client.stdout is not None
+            assert client.stdout.readline() == b"begun\n"
+            wait_until(sleeping, "its child has begun, too")
+        finally:
+            client.kill()
     wait_until(lambda: not sleeping(), "it was killed, though it ignores SIGHUP", 20)
 
 

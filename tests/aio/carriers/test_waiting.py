@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tunnel.aio.carriers.limits import CarrierLimits
 from tunnel.aio.carriers.peer_key import PeerKey
 from tunnel.aio.carriers.places import Places
-from tunnel.aio.carriers.waiting import ABOVE_LIMIT, REFUSED, TOO_LATE, Waiting
+from tunnel.aio.carriers.waiting import ABOVE_LIMIT, REFUSED, REFUSED_AT_ONCE, TOO_LATE, Waiting
 
 LIMITS = CarrierLimits(waiting=4, waiting_per_address=3, call_timeout_s=10.0)
 
@@ -50,6 +52,17 @@ def test_a_connection_whose_call_was_refused_goes_when_it_has_no_other() -> None
     assert cut(waiting, 1.0, peer(1), peer(2)) == [(1, REFUSED)]
     waiting.ended(peer(2), 2.0)
     assert cut(waiting, 2.0, peer(2)) == [(2, REFUSED)]
+
+
+def test_of_many_refused_ones_the_first_go_soon() -> None:
+    waiting = Waiting(replace(LIMITS, waiting=50, waiting_per_address=50))
+    numbers = range(1, REFUSED_AT_ONCE + 3)
+    for number in numbers:
+        waiting.refused(peer(number), number / 1000)
+    assert cut(waiting, 0.2, *map(peer, numbers)) == [], "each may read its answer"
+    assert cut(waiting, 0.3, *map(peer, numbers)) == [(1, REFUSED), (2, REFUSED)]
+    assert cut(waiting, 0.9, *map(peer, numbers[2:])) == []
+    assert len(cut(waiting, 1.1, *map(peer, numbers[2:]))) == REFUSED_AT_ONCE
 
 
 def test_a_port_that_is_used_again_is_another_connection() -> None:
