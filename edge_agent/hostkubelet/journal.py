@@ -7,7 +7,6 @@ import contextlib
 import re
 from collections.abc import AsyncGenerator
 from dataclasses import replace
-from datetime import UTC, datetime
 
 import orjson
 
@@ -17,6 +16,7 @@ from edge_agent.hostkubelet.log_options import LogOptions
 from edge_agent.hostkubelet.running import Running
 from edge_agent.hostkubelet.spawn import CommandSpec, StartError
 from edge_agent.hostkubelet.status import KubeletError
+from tunnel.aio.process.moments import moment
 from tunnel.core.wire.faults import JOURNAL_UNREADABLE, NO_PREVIOUS_RUN
 from tunnel.core.wire.spoken import spoken_s
 
@@ -190,8 +190,8 @@ def _stamped(line: bytes) -> bytes:
     """Returns one entry of `--output=json` as lines with their time; nothing for text that is no entry."""
     try:
         entry = orjson.loads(line)
-        time = datetime.fromtimestamp(int(entry["__REALTIME_TIMESTAMP"]) / 1_000_000, UTC)
-    except (ValueError, KeyError, TypeError, OverflowError):
+        time = moment(int(entry["__REALTIME_TIMESTAMP"]) / 1_000_000)
+    except (ValueError, KeyError, TypeError, OverflowError):  # the last one of a number too long to be divided
         return b""
     message = entry.get("MESSAGE")
     if isinstance(message, list):  # bytes that are no UTF-8, as numbers

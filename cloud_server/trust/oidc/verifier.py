@@ -16,6 +16,7 @@ from cloud_server.trust.authenticator import ISSUED_BY, Identified, LoginRefused
 from cloud_server.trust.oidc.keys import MAX_KID_CHARS, KeySet
 from cloud_server.trust.oidc.settings import OidcSettings
 from tunnel.aio.identity.validity import date
+from tunnel.aio.process.moments import moment
 from tunnel.core.path.rate import TokenBuckets
 from tunnel.core.wire.faults import CREDENTIAL_EXPIRED, ID_TOKEN_REFUSED, ISSUER_UNREACHABLE
 from tunnel.core.wire.spoken import spoken_s
@@ -216,8 +217,8 @@ class Verifier:
 
 def _moment(value: Any) -> datetime:
     try:
-        return datetime.fromtimestamp(int(value), UTC)
-    except (ValueError, OverflowError, OSError) as error:
+        return moment(int(value))
+    except ValueError as error:
         raise _refused("it has a time that is none") from error
 
 

@@ -10,11 +10,12 @@ import base64
 import binascii
 import json
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 
 import orjson
 
 from tunnel.aio.identity.certificate import as_pem, pem_blocks
+from tunnel.aio.process.moments import moment
 from tunnel.core.wire.faults import TOKEN_DAMAGED, FaultError
 
 PREFIX = "longline-join-1."
@@ -63,10 +64,10 @@ class JoinToken:
             values = orjson.loads(base64.b64decode(body + "=" * (-len(body) % 4), altchars=b"-_", validate=True))
             return cls(
                 agent=str(values["agent"]),
-                expires=datetime.fromtimestamp(int(values["expires"]), UTC),
+                expires=moment(int(values["expires"])),
                 ca_pem=as_pem(pem_blocks(values["ca"].encode())),
                 certificate_pem=values["certificate"].encode(),
                 key_pem=values["key"].encode(),
             )
-        except (binascii.Error, ValueError, KeyError, TypeError, AttributeError, OverflowError):
+        except (binascii.Error, ValueError, KeyError, TypeError, AttributeError):
             raise TokenUnusable("the join token is damaged: was all of its line copied?") from None

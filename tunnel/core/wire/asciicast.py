@@ -26,6 +26,10 @@ class NotAsciicast(Exception):
     """A file is no recording of this format; the text says why."""
 
 
+_LAST_S = 253_402_300_799
+"""The last second of the year 9999, behind which clocks have no dates."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
     """The first line of a recording: what it says about itself."""
@@ -81,7 +85,7 @@ def parse_header(line: bytes) -> Header:
     if not isinstance(about, dict) or about.get("version") != VERSION:
         raise NotAsciicast(f"its first line is no header of an asciicast of version {VERSION}")
     columns, rows, began = (about.get(name, 0) for name in ("width", "height", "timestamp"))
-    if not all(type(number) is int and number >= 0 for number in (columns, rows, began)):
+    if not all(type(number) is int and 0 <= number <= _LAST_S for number in (columns, rows, began)):
         raise NotAsciicast("its header has no width, height and timestamp")
     title, command = (about.get(name, "") for name in ("title", "command"))
     if not isinstance(title, str) or not isinstance(command, str):
