@@ -55,6 +55,7 @@ test: $(READY) ## all tests but the end-to-end ones (more words for pytest: ARGS
 test-cover: cover ;
 
 test-%: $(READY)
+	$(if $(PATHS_$*),,$(error there is no lane $*: $(LANES)))
 	@echo "==> tests: $*"
 	@$(PY) -m pytest $(NOT_SLOW) $(PATHS_$*) $(ARGS)
 

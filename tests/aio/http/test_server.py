@@ -7,7 +7,7 @@ import json
 import socket
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 
 import pytest
@@ -218,6 +218,17 @@ async def test_a_drained_connection_takes_no_more_and_finishes_what_it_has(http_
         await client.until(lambda: client.goaway is not None)
         http_site.go_on.set()
         await client.until(lambda: quiet.ended and client.closed)
+
+
+@pytest.mark.parametrize("seen_before", [True, False], ids=["not the first", "the first"])
+async def test_one_that_was_still_coming_is_told_of_the_drain_too(http_site: HttpSite, seen_before: bool) -> None:
+    async with AsyncExitStack() as stack:
+        if seen_before:
+            await stack.enter_async_context(http2_client(http_site.port, http_site.context()))
+            await eventually(lambda: http_site.server._http2 is not None)
+        http_site.server.drain()
+        late = await stack.enter_async_context(http2_client(http_site.port, http_site.context()))
+        await late.until(lambda: late.goaway is not None)
 
 
 async def test_a_drain_lets_http1_clients_finish_their_request_and_no_more(http_site: HttpSite) -> None:

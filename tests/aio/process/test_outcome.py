@@ -45,6 +45,14 @@ def test_errors_go_through_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> No
         exit_code(raising(ZeroDivisionError()))
 
 
+def test_an_interrupt_is_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> object:
+        raise KeyboardInterrupt
+
+    assert exit_code(work) == 1
+    assert capsys.readouterr().err == "Aborted!\n"
+
+
 class _Gone(io.StringIO):
     def write(self, _text: str) -> int:
         raise BrokenPipeError

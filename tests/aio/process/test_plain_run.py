@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -42,11 +43,13 @@ def test_the_environment_comes_before_the_places(places: list[Path], monkeypatch
 
 
 def test_a_file_that_only_others_may_look_at_is_there(places: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_path: Path) -> None:
+    def refuse(*_words: object, **_options: object) -> None:
         raise PermissionError
 
-    monkeypatch.setattr(Path, "stat", refuse)
+    monkeypatch.setattr(os, "stat", refuse)
     assert plain_run.config_in_its_place(DAEMON) == places[0]
+    assert plain_run.plain_run(["run"], DAEMON) == places[0], "reading it says why it cannot be read"
+    assert plain_run.plain_run(["run", "--config", "/closed/x.toml"], DAEMON) == Path("/closed/x.toml")
 
 
 @pytest.mark.usefixtures("places")

@@ -57,6 +57,7 @@ class Http2Server:
         self._served = served
         self._strangers = strangers
         self._connections: set[Http2Connection] = set()
+        self._draining = False
 
     # Public
 
@@ -95,6 +96,8 @@ class Http2Server:
         self._connections.add(connection)
         try:
             connection.start(detached.leftover, at_eof=detached.at_eof)
+            if self._draining:
+                connection.drain()
             await asyncio.shield(connection.done)
             await tasks.finished()  # all of them were told that their client is gone
         finally:
@@ -104,7 +107,8 @@ class Http2Server:
             stranger.gone()
 
     def drain(self) -> None:
-        """Makes clients send their next requests on other connections."""
+        """Makes clients send their next requests on other connections, also those that are still coming."""
+        self._draining = True
         for connection in self._connections:
             connection.drain()
 

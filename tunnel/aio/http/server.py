@@ -72,6 +72,8 @@ class HttpServer:
             module = await asyncio.to_thread(import_module, "tunnel.aio.http.http2_server")
             if self._http2 is None:  # no other connection was faster
                 self._http2 = module.Http2Server(self._served, self.heads.strangers)
+                if self._draining:
+                    self._http2.drain()
         return self._http2
 
     async def _handle_http1(self, conn: Conn) -> None:

@@ -31,7 +31,7 @@ def config_option(daemon: str) -> Callable[[F], F]:
 
     return click.option(
         "--config",
-        type=click.Path(dir_okay=False, path_type=Path),
+        type=click.Path(dir_okay=False, readable=False, path_type=Path),  # reading it says why it cannot be read
         default=lambda: config_in_its_place(daemon),
         callback=given,
         envvar=config_variable(daemon),

@@ -43,6 +43,9 @@ def exit_code(work: Callable[[], object]) -> int:
     except ConfigError as error:
         say(*(told(line, error.fault) for line in error.faults))
         return EXIT_USAGE
+    except KeyboardInterrupt:  # a daemon that does not listen for signals yet
+        say("Aborted!")
+        return EXIT_FAILED
     except BrokenPipeError:  # whoever read has seen enough; nothing more is to be flushed at the end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED

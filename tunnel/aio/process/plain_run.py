@@ -45,7 +45,7 @@ def plain_run(words: Sequence[str], daemon: str) -> Path | None:
             path = Path(named)
         case _:
             return None
-    return None if path is None or path.is_dir() else path
+    return None if path is None or os.path.isdir(path) else path  # noqa: PTH112 - that of Path raises
 
 
 def _is_there(path: Path) -> bool:
