@@ -35,10 +35,18 @@ def knock(address: tuple[str, int], first: bytes = b"", source: str = "") -> soc
 
 
 @contextlib.contextmanager
-def crowd(address: tuple[str, int], count: int, first: bytes = b"", source: str = "") -> Iterator[list[socket.socket]]:
-    """So many of them at once."""
+def crowd(
+    address: tuple[str, int], count: int, first: bytes = b"", source: str = "", per_s: float = 0
+) -> Iterator[list[socket.socket]]:
+    """So many of them at once. `per_s`: how many come in a second at most; 0: as fast as this machine goes."""
+    began_s = time.monotonic()
     with contextlib.ExitStack() as stack:
-        yield [stack.enter_context(knock(address, first, source)) for _ in range(count)]
+        came = []
+        for number in range(count):
+            if per_s:
+                time.sleep(max(0.0, began_s + number / per_s - time.monotonic()))
+            came.append(stack.enter_context(knock(address, first, source)))
+        yield came
 
 
 def handshaken(address: tuple[str, int], context: ssl.SSLContext) -> ssl.SSLSocket:
