@@ -95,6 +95,7 @@ def _calm(street: Street, process: subprocess.Popen[str]) -> bool:
 def test_others_notice_nothing(street: Street, kind: str) -> None:
     quiet, loud = [], []
     ratios: list[float] = []
+    best: list[float] = []
     for _ in range(TRIES):
         quiet.append(street.echo_s())
         with noisy(street, kind):
