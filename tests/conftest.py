@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 TESTS = Path(__file__).parent
 SHELLS = ("aio", "edge_agent", "cloud_server")
 DAEMONS = ("edge_agent", "cloud_server")
-"""They run on uvloop and on nothing else; what they stand on, `tunnel/aio`, is tested on both."""
+"""They run on uvloop and on nothing else; what they stand on, `tunnel/aio`, is tested on both, but for HTTP, which uses
+no more of a loop than connections do.
+"""
 OUR_PACKAGES = ("tunnel", "edge_agent", "cloud_server")
 LOOP_SHARE = 0.9
 """How much of a test's time limit a coroutine has before its own loop cancels it."""
@@ -73,7 +75,7 @@ def pytest_asyncio_loop_factories(
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Which event loops a coroutine test runs on."""
     if _folder(item) in SHELLS and item.get_closest_marker("looptime") is None:
-        if _folder(item) in DAEMONS:
+        if _folder(item) in DAEMONS or item.path.is_relative_to(TESTS / "aio" / "http"):
             return {"uvloop": uvloop.new_event_loop}
         return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
     return {"asyncio": asyncio.new_event_loop}
