@@ -28,9 +28,10 @@ from tunnel.aio.operate.audit import AuditLog
 from tunnel.aio.operate.desired_state import DesiredState, Reloaded
 from tunnel.aio.process import garbage, malloc
 from tunnel.aio.process.config import ConfigError
-from tunnel.aio.process.lifecycle import EXIT_FAILED, EXIT_OK, Stop, run_daemon
+from tunnel.aio.process.lifecycle import Stop, run_daemon
 from tunnel.aio.process.log_sink import EXIT_FLUSH_S, LogSink
 from tunnel.aio.process.logs import start_log
+from tunnel.aio.process.outcome import EXIT_FAILED, EXIT_OK
 from tunnel.aio.process.pid_file import AlreadyRunning, PidFile
 from tunnel.aio.process.sd_notify import notify
 from tunnel.aio.process.tasks import TaskOwner

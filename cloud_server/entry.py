@@ -6,8 +6,8 @@ import sys
 from importlib.util import find_spec
 
 from cloud_server.start import start
-from tunnel.aio.process.outcome import EXIT_FAILED, exit_code, prepare, say, told
-from tunnel.aio.process.plain_run import plain_run
+from tunnel.aio.process.outcome import EXIT_FAILED, say, told
+from tunnel.aio.process.plain_run import start_if_plain
 from tunnel.core.wire.faults import PACKAGE_MISSING
 
 SERVER_MODULES = ("cryptography", "h2", "jwt", "lightkube", "prometheus_client", "tomli", "yaml")
@@ -23,11 +23,7 @@ def main() -> None:
     if missing:
         say(told(f"cloud-server needs more than is installed ({', '.join(missing)}): {INSTALL}", PACKAGE_MISSING))
         sys.exit(EXIT_FAILED)
-    config = plain_run(sys.argv[1:], "cloud-server")
-    if config is None:
-        from cloud_server.cli import main as command
+    start_if_plain("cloud-server", start)
+    from cloud_server.cli import main as command
 
-        command()
-    else:
-        prepare()
-        sys.exit(exit_code(lambda: start(config)))
+    command()

@@ -106,6 +106,7 @@ class FrontEnds:
         self._forwards: dict[str, Forward] = {}
         self._konnectivity: KonnectivityFrontend | None = None
         """None until its first connection."""
+        self._draining = False
         self._fleet: FleetServer | None = None
         self._fleet_tasks: TaskOwner | None = None
         self._shown: TlsFollower | None = None
@@ -201,6 +202,7 @@ class FrontEnds:
         """Takes no more connections. Those that run go on, and the metrics page goes on to show them, unless
         `everything` is closed.
         """
+        self._draining = True
         if self._konnectivity is not None:
             self._konnectivity.drain()
         if self._fleet is not None:
@@ -237,6 +239,8 @@ class FrontEnds:
             if self._konnectivity is None:  # no other connection was faster
                 deadline_s = self._connect.deadline_s
                 self._konnectivity = module.KonnectivityFrontend(self._door, self._authenticator, deadline_s=deadline_s)
+                if self._draining:
+                    self._konnectivity.drain()
         await self._konnectivity.handle(conn)
 
     def _secured(self, name: str, handler: Handler) -> Serving:

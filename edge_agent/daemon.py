@@ -26,9 +26,10 @@ from tunnel.aio.operate.desired_state import DesiredState
 from tunnel.aio.process import garbage, malloc
 from tunnel.aio.process.config import ServerAddress
 from tunnel.aio.process.file_watch import FileWatch
-from tunnel.aio.process.lifecycle import EXIT_FAILED, EXIT_OK, Stop, run_daemon
+from tunnel.aio.process.lifecycle import Stop, run_daemon
 from tunnel.aio.process.log_sink import EXIT_FLUSH_S, LogSink
 from tunnel.aio.process.logs import start_log
+from tunnel.aio.process.outcome import EXIT_FAILED, EXIT_OK
 from tunnel.aio.process.sd_notify import notify
 from tunnel.aio.process.supervised import keep_told
 from tunnel.aio.process.tasks import TaskOwner

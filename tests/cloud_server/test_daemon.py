@@ -23,7 +23,8 @@ from tests.support.processes import command_result
 from tests.support.state import opened
 from tests.support.waits import eventually
 from tunnel.aio.operate.audit import AuditLog
-from tunnel.aio.process.lifecycle import EXIT_FAILED, Stop
+from tunnel.aio.process.lifecycle import Stop
+from tunnel.aio.process.outcome import EXIT_FAILED
 
 ANY_PORT = "127.0.0.1:0"
 

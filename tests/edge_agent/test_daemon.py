@@ -13,7 +13,8 @@ from edge_agent import daemon
 from edge_agent.config import AgentConfig, load_agent_config
 from tests.support.pki import Authority
 from tests.support.waits import eventually
-from tunnel.aio.process.lifecycle import EXIT_FAILED, EXIT_OK, Stop
+from tunnel.aio.process.lifecycle import Stop
+from tunnel.aio.process.outcome import EXIT_FAILED, EXIT_OK
 
 AUTHORITY = Authority()
 CARD = AUTHORITY.issue(uris=["spiffe://longline/agent/box-7"])

@@ -23,6 +23,7 @@ from urllib.parse import urlencode, urlsplit
 import orjson
 
 from tunnel.core.wire.faults import LOGIN_FAILED, NOT_LOGGED_IN, FaultError
+from tunnel.core.wire.limits import LAST_MOMENT_S
 from tunnel.core.wire.spoken import printable
 from tunnel.tool.credential import now_s
 
@@ -34,8 +35,6 @@ DEVICE_POLL_S = 5.0
 """The seconds between two questions where the issuer does not say them (RFC 8628 3.2)."""
 SLOWER_S = 5.0
 """The seconds that `slow_down` adds (RFC 8628 3.5)."""
-MAX_EXPIRES_S = 253402300799.0
-"""The end of the year 9999, behind which there is no date; in seconds since 1970."""
 MAX_DEVICE_S = 1800.0
 DISCOVERY = "/.well-known/openid-configuration"
 
@@ -205,7 +204,7 @@ class Issuer:
         ):
             raise LoginRefused(f"{self.client.issuer} gave an ID token for somebody else: {aud!r}"[:MAX_SAID_CHARS])
         expires_s = claims.get("exp")
-        if not isinstance(expires_s, int | float) or not now_s() < expires_s < MAX_EXPIRES_S:
+        if not isinstance(expires_s, int | float) or not now_s() < expires_s < LAST_MOMENT_S:
             raise LoginRefused("the issuer's ID token is over already, or has no end: look at this machine's clock")
         refresh = answer.get("refresh_token")
         return Tokens(

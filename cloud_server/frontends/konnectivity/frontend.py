@@ -40,6 +40,7 @@ class KonnectivityFrontend:
         self.deadline_s = deadline_s
         self._authenticator = authenticator
         self._connections: set[Http2Connection] = set()
+        self._draining = False
         self._connect_ids = itertools.count(1)
 
     @property
@@ -75,6 +76,8 @@ class KonnectivityFrontend:
         self._connections.add(connection)
         try:
             connection.start(detached.leftover, at_eof=detached.at_eof)
+            if self._draining:
+                connection.drain()
             await asyncio.shield(connection.done)
         finally:
             self._connections.discard(connection)
@@ -82,6 +85,7 @@ class KonnectivityFrontend:
             await tunnels.finished()
 
     def drain(self) -> None:
-        """Asks all clients to make their next calls on other connections."""
+        """Asks all clients to make their next calls on other connections, also those that are still coming."""
+        self._draining = True
         for connection in self._connections:
             connection.drain()

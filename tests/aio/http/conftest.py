@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.cloud_server.frontends.konnectivity.served import Served, served
 from tests.support.pki import Authority
+from tests.support.waits import eventually
 from tunnel.aio.http.exchange import Exchange
 from tunnel.aio.http.http1 import HttpError, Refusal, Request
 from tunnel.aio.http.server import ALPN_PROTOCOLS, HttpServer
@@ -120,3 +122,11 @@ async def http_site(tmp_path: Path) -> AsyncIterator[HttpSite]:
     await listener.listen_tcp("127.0.0.1:0", context)
     yield made[0]
     await listener.aclose()
+
+
+@pytest.fixture
+async def site(tmp_path: Path) -> AsyncIterator[Served]:
+    """A front end for konnectivity, which has HTTP/2 to itself; nothing of its clients is left at the end."""
+    async with served(tmp_path) as made:
+        yield made
+        await eventually(lambda: made.streams == 0 and made.listener.connections == 0, what="all over")

@@ -8,7 +8,6 @@ import select
 import socket
 import struct
 import termios
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,7 +44,6 @@ from tests.cloud_server.frontends.konnectivity.served import (
     SINK,
     SOURCE,
     Served,
-    served,
 )
 from tests.support.konnectivity_client import (
     DIAL_EXAMPLE,
@@ -71,13 +69,6 @@ DOWNLOAD = b"".join(
     )
 )
 """A tunnel to SOURCE, with windows that never close."""
-
-
-@pytest.fixture
-async def site(tmp_path: Path) -> AsyncIterator[Served]:
-    async with served(tmp_path) as made:
-        yield made
-        await eventually(lambda: made.streams == 0 and made.listener.connections == 0, what="all over")
 
 
 # Beginnings
@@ -285,6 +276,13 @@ async def test_a_late_call_on_a_drained_connection_is_refused(site: Served) -> N
         site.frontend.drain()
         await client.send(request(3))
         assert struct.unpack(">I", await client.until(RST_STREAM))[0] == ErrorCodes.REFUSED_STREAM
+
+
+async def test_a_connection_that_was_still_coming_is_told_of_the_drain_too(site: Served) -> None:
+    site.frontend.drain()
+    # Without the drain it would be closed, too, after the time for a first call.
+    async with asyncio.timeout(frontend.LIMITS.first_s / 2), raw(site.path, HELLO) as late:
+        assert struct.unpack(">II", await late.until(GOAWAY)) == (0, ErrorCodes.NO_ERROR)
 
 
 async def test_a_stop_ends_all_tunnels(site: Served) -> None:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import AsyncIterator
-from pathlib import Path
 
-import pytest
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 from structlog.testing import capture_logs
@@ -30,19 +27,11 @@ from tests.cloud_server.frontends.konnectivity.served import (
     SINK,
     SOURCE,
     Served,
-    served,
 )
 from tests.support.konnectivity_client import (
     connected,
 )
 from tests.support.waits import eventually
-
-
-@pytest.fixture
-async def site(tmp_path: Path) -> AsyncIterator[Served]:
-    async with served(tmp_path) as made:
-        yield made
-        await eventually(lambda: made.streams == 0 and made.listener.connections == 0, what="all over")
 
 
 async def test_a_window_of_nothing_holds_the_answer_back_until_it_opens(site: Served) -> None:

@@ -21,7 +21,9 @@ REFUSED_S = 1.0
 box hangs up by itself; what others send on after a refusal was 0.6 MB for each connection.
 """
 REFUSED_AT_ONCE = 8
-"""How many may stay for so long. Of more, the first go sooner: they send on, and 30 a second took 90 MB, now 40."""
+"""How many may stay for so long. Of more, the first go sooner: they send on, and 30 a second took 90 MB
+beside a busy processor, and take half of it so.
+"""
 REFUSED_LEAST_S = 0.25
 """Seconds that each of those has: the answer is written in the same turn. Those that are far, and refused together with
 many, are told when they come again. With 0.1, connections were cut amid what they sent, of which gRPC kept 0.3 MB each.

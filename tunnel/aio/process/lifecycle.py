@@ -9,12 +9,11 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from tunnel.aio.process.outcome import EXIT_FAILED
 from tunnel.core.wire.faults import PART_ENDED, STOPPED_AT_ONCE
 
 _log = structlog.get_logger("tunnel.lifecycle")
 
-EXIT_OK = 0
-EXIT_FAILED = 1
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 

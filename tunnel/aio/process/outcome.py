@@ -14,6 +14,7 @@ from tunnel.aio.process.config import ConfigError
 from tunnel.aio.process.descriptors import open_missing_descriptors
 from tunnel.core.wire.faults import Fault, fault_of
 
+EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 
@@ -39,7 +40,7 @@ def exit_code(work: Callable[[], object]) -> int:
     """
     try:
         code = work()
-        return code if isinstance(code, int) else 0
+        return code if isinstance(code, int) else EXIT_OK
     except ConfigError as error:
         say(*(told(line, error.fault) for line in error.faults))
         return EXIT_USAGE

@@ -7,8 +7,25 @@ definitions of some fifty commands is 2 MB of it. Whatever else is said, `run --
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from tunnel.aio.process.outcome import exit_code, prepare
+
+
+def start_if_plain(daemon: str, start: Callable[[Path], int]) -> None:
+    """Starts a daemon, and exits with its code, if this process's command line is plainly one that starts it. Returns
+    otherwise: then its commands are to read the command line.
+
+    Args:
+        daemon: whose command line it is, `edge-agent` for example.
+        start: runs the daemon with a configuration, and returns the exit code.
+    """
+    config = plain_run(sys.argv[1:], daemon)
+    if config is not None:
+        prepare()
+        sys.exit(exit_code(lambda: start(config)))
 
 
 def config_places(daemon: str) -> list[Path]:

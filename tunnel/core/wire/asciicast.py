@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from tunnel.core.wire.limits import LAST_MOMENT_S
+
 VERSION = 2
 OUTPUT = "o"
 RESIZE = "r"
@@ -24,10 +26,6 @@ _SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
 
 class NotAsciicast(Exception):
     """A file is no recording of this format; the text says why."""
-
-
-_LAST_S = 253_402_300_799
-"""The last second of the year 9999, behind which clocks have no dates."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +83,7 @@ def parse_header(line: bytes) -> Header:
     if not isinstance(about, dict) or about.get("version") != VERSION:
         raise NotAsciicast(f"its first line is no header of an asciicast of version {VERSION}")
     columns, rows, began = (about.get(name, 0) for name in ("width", "height", "timestamp"))
-    if not all(type(number) is int and 0 <= number <= _LAST_S for number in (columns, rows, began)):
+    if not all(type(number) is int and 0 <= number <= LAST_MOMENT_S for number in (columns, rows, began)):
         raise NotAsciicast("its header has no width, height and timestamp")
     title, command = (about.get(name, "") for name in ("title", "command"))
     if not isinstance(title, str) or not isinstance(command, str):

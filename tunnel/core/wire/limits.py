@@ -45,6 +45,8 @@ MAX_HOP = 1
 """How many servers may have forwarded a stream. A server hands a stream on to the one that has the agent's link, and a
 second hand-over would begin a circle.
 """
+LAST_MOMENT_S = 253_402_300_799
+"""The end of the year 9999 in seconds since 1970, behind which calendars of programs have no dates."""
 SESSION_ID_BYTES = 16
 NONCE_BYTES = 16
 """The bytes of the nonce in a request for a certificate (PROTO 10.5)."""
