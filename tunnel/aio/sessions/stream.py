@@ -6,7 +6,6 @@ It is a Duplex for one task each way; or, for a splice, it has a fast side witho
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
@@ -101,7 +100,7 @@ class Stream:
         self._driver = driver
         self._core = core
         self._sink: StreamSink | None = None
-        self._chunks: deque[bytes] = deque()
+        self._chunks: list[bytes] = []
         self._eof = False
         self._ended = False
         self._error: StreamError | None = None
@@ -145,9 +144,9 @@ class Stream:
                 self._driver.kick()
                 return b""
             await self._reader.wait()
-        chunk = self._chunks.popleft()
+        chunk = self._chunks.pop(0)
         if len(chunk) > max_bytes:
-            self._chunks.appendleft(chunk[max_bytes:])
+            self._chunks.insert(0, chunk[max_bytes:])
             chunk = chunk[:max_bytes]
         self.consumed(len(chunk))
         return chunk

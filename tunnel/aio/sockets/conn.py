@@ -10,7 +10,6 @@ import functools
 import socket
 import ssl
 import struct
-from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -85,7 +84,7 @@ class Conn(asyncio.BufferedProtocol):
         """
         self._on_made = on_made
         self._transport: asyncio.Transport | None = None
-        self._chunks: deque[bytes] = deque()
+        self._chunks: list[bytes] = []
         self._buffered = 0
         self._eof = False
         self._sent_eof = False
@@ -167,9 +166,9 @@ class Conn(asyncio.BufferedProtocol):
                 await self._reader
             finally:
                 self._reader = None
-        chunk = self._chunks.popleft()
+        chunk = self._chunks.pop(0)
         if len(chunk) > max_bytes:
-            self._chunks.appendleft(chunk[max_bytes:])
+            self._chunks.insert(0, chunk[max_bytes:])
             chunk = chunk[:max_bytes]
         self._buffered -= len(chunk)
         if self._read_paused and self._buffered <= READ_BUFFER_BYTES // 2:
@@ -194,7 +193,7 @@ class Conn(asyncio.BufferedProtocol):
 
     def unread(self, data: bytes) -> None:
         """Gives back what was read: the next read returns it first."""
-        self._chunks.appendleft(data)
+        self._chunks.insert(0, data)
         self._buffered += len(data)
 
     async def write(self, data: bytes | memoryview) -> None:

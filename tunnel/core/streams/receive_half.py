@@ -10,7 +10,6 @@ Every change of its state is made here; who causes one says so by a method:
 
 from __future__ import annotations
 
-from collections import deque
 from enum import auto, unique
 
 from tunnel.core.machine import Symbol, step_local, step_remote
@@ -59,7 +58,7 @@ class ReceiveHalf:
         """`window` holds the credit that the peer gets."""
         self.state = Receive.OPENING
         self.window = window
-        self.chunks: deque[bytes] = deque()
+        self.chunks: list[bytes] = []
         self.queued = 0
         """How many bytes wait for the reader."""
         self.stopped = False
@@ -133,8 +132,7 @@ class ReceiveHalf:
 
     def take(self) -> list[bytes]:
         """Returns everything that has arrived, in order. Credit for it is granted only when it is consumed."""
-        chunks = list(self.chunks)
-        self.drop()
+        chunks, self.chunks, self.queued = self.chunks, [], 0
         return chunks
 
     def drop(self) -> None:

@@ -14,7 +14,6 @@ Every change of its state is made here; who causes one says so by a method:
 from __future__ import annotations
 
 import math
-from collections import deque
 from enum import auto, unique
 
 from tunnel.core.machine import Symbol, step_local, step_remote
@@ -90,7 +89,7 @@ class SendHalf:
         """`hint` is what the opener said of the traffic."""
         self.state = Send.OPENING
         self.hint = hint
-        self.chunks: deque[Chunk] = deque()
+        self.chunks: list[Chunk] = []
         self.queued = 0
         """How many bytes wait to go out."""
         self.offset = 0
@@ -236,7 +235,7 @@ class SendHalf:
         self.queued -= count
         self._note_sent(count, now)
         if len(head) == count:
-            self.chunks.popleft()
+            del self.chunks[0]
             return bytes(head)
         if len(head) > count:
             view = memoryview(head)
@@ -262,15 +261,16 @@ class SendHalf:
         return count
 
     def _join(self, count: int) -> bytes:
-        parts: list[Chunk] = []
-        while count > 0:
-            head = self.chunks.popleft()
-            if len(head) > count:
-                view = memoryview(head)
-                self.chunks.appendleft(view[count:] if self.offset < self.credit else bytes(view[count:]))
-                head = view[:count]
-            parts.append(head)
-            count -= len(head)
+        whole = 0
+        while count > 0 and len(self.chunks[whole]) <= count:
+            count -= len(self.chunks[whole])
+            whole += 1
+        parts = self.chunks[:whole]
+        del self.chunks[:whole]
+        if count > 0:
+            view = memoryview(self.chunks[0])
+            parts.append(view[:count])
+            self.chunks[0] = view[count:] if self.offset < self.credit else bytes(view[count:])
         return b"".join(parts)
 
     def _decayed(self, now: float) -> float:
