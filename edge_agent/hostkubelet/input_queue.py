@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 
 from tunnel.core.streams.chunks import append_chunk
 
@@ -14,7 +13,7 @@ class InputQueue:
     def __init__(self, limit_bytes: int) -> None:
         """Makes an empty queue; `put` waits while it holds `limit_bytes` or more."""
         self._limit_bytes = limit_bytes
-        self._chunks: deque[bytes] = deque()
+        self._chunks: list[bytes] = []
         self._small_run = 0
         self._buffered = 0
         self._ended = False
@@ -49,7 +48,7 @@ class InputQueue:
             await self._changed.wait_for(lambda: self._chunks or self._ended)
             if not self._chunks:
                 return b""
-            data = self._chunks.popleft()
+            data = self._chunks.pop(0)
             self._buffered -= len(data)
             self._changed.notify_all()
             return data
