@@ -28,7 +28,7 @@ def test_each_fleet_has_its_own(tmp_path: Path) -> None:
     assert [one.name for one in path.parent.iterdir()] == ["config.toml"]
 
 
-@pytest.mark.parametrize("text", ["[via", "via = 1", "[via]\na = 1"])
+@pytest.mark.parametrize("text", ["[via", "via = 1", "[via]\na = 1", "a = " + "[" * 5000])
 def test_a_file_that_cannot_be_read_stays(tmp_path: Path, text: str) -> None:
     path = tmp_path / "config.toml"
     path.write_text(text)

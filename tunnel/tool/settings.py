@@ -75,7 +75,7 @@ def _read(path: Path) -> dict[str, str]:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise SettingsUnusable(f"{path} cannot be read ({error}): mend or remove it") from error
     via = content.get("via", {})
     if not isinstance(via, dict) or not all(isinstance(value, str) for value in via.values()):

@@ -265,3 +265,12 @@ def test_where_audit_records_go(tmp_path: Path, text: str, destination: str) -> 
     path = tmp_path / "audit.toml"
     path.write_text(text)
     assert load(path, AuditConfig).destination == destination.format(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["a." * 300 + "b = 1", "[[link." + "x." * 900 + "y]]", "a = " + "[" * 40 + "]" * 40])
+def test_what_is_nested_deeply_is_one_fault(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "file.toml"
+    path.write_text(text + "\n")
+    with pytest.raises(ConfigError) as caught:
+        load(path, Whole)
+    assert caught.value.faults == [f"{path}: is nested too deeply"]

@@ -35,6 +35,8 @@ MAX_SECONDS = 1e7
 MAX_PER_SECOND = 1e6
 MAX_COUNT = 1_000_000
 MAX_BYTE_COUNT = 1 << 40
+MAX_DEPTH = 16
+"""How deeply values may be nested. The deepest of ours are members of tables in a list of a table."""
 MAX_FAULTS = 20
 """How many faults of a file are told, one line each; of the others their number. Nobody mends more at a time, and a
 daemon writes them into its log each time that the file changes.
@@ -340,7 +342,7 @@ def state_folder(path: Path) -> Path:
 def _read(path: Path, loads: Callable[[str], dict[str, Any]] = tomllib.loads) -> tuple[str, dict[str, Any]]:
     try:
         text = path.read_text(encoding="utf-8")
-        return text, loads(text)
+        values = loads(text)
     except OSError as error:
         raise ConfigError([f"{path}: cannot be read: {error.strerror}"], CONFIG_UNREADABLE) from error
     except UnicodeDecodeError as error:
@@ -349,6 +351,24 @@ def _read(path: Path, loads: Callable[[str], dict[str, Any]] = tomllib.loads) ->
         raise ConfigError([_not_toml(path, error)], CONFIG_NOT_TOML) from error
     except RecursionError as error:
         raise ConfigError([f"{path}: is nested too deeply"], CONFIG_NOT_TOML) from error
+    if not _is_flat(values):  # dotted keys nest as well, and whoever walks or shows that would go as deep
+        raise ConfigError([f"{path}: is nested too deeply"], CONFIG_NOT_TOML)
+    return text, values
+
+
+def _is_flat(values: object) -> bool:
+    """Returns whether no value is nested more deeply than MAX_DEPTH."""
+    level = [values]
+    for _ in range(MAX_DEPTH):
+        level = [
+            inner
+            for value in level
+            if isinstance(value, dict | list)
+            for inner in (value.values() if isinstance(value, dict) else value)
+        ]
+        if not level:
+            return True
+    return False
 
 
 def _not_toml(path: Path, error: ValueError) -> str:
