@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from tunnel.kubeapi.status import ApiError, Json
@@ -27,7 +28,7 @@ class Requirement:
     """`in`, `notin`, `exists`, `absent`, `<` or `>`."""
     values: frozenset[str] = frozenset()
 
-    def matches(self, labels: Json) -> bool:
+    def matches(self, labels: Mapping[str, str]) -> bool:
         """Returns whether an object's labels meet the condition. An absent label meets `notin`, as in Kubernetes."""
         value = labels.get(self.key)
         match self.operator:
@@ -66,9 +67,12 @@ class Selector:
 
     def matches(self, item: Json) -> bool:
         """Returns whether an object meets all conditions."""
-        labels = item["metadata"].get("labels") or {}
+        return self.admits(item["metadata"].get("labels") or {}, lambda field: field_value(item, field))
+
+    def admits(self, labels: Mapping[str, str], value_of: Callable[[str], str]) -> bool:
+        """Returns whether an object with these labels meets all conditions; `value_of` returns the value of a field."""
         return all(need.matches(labels) for need in self.labels) and all(
-            (field_value(item, need.field) == need.value) is need.equal for need in self.fields
+            (value_of(need.field) == need.value) is need.equal for need in self.fields
         )
 
 

@@ -5,14 +5,11 @@ It is pure: what is put here comes from `mirror.py` of the fleet API, and who wa
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from itertools import islice
 from typing import cast
 
 from tunnel.kubeapi.held import held_bytes, sharing
+from tunnel.kubeapi.history import Change, History
 from tunnel.kubeapi.status import Json, expired
 
 HISTORY_CHANGES = 20_000
@@ -27,42 +24,6 @@ CHANGE_BYTES = 200
 
 Key = tuple[str, str]
 """The namespace (empty for cluster-wide objects) and the name of an object."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
-    """The record of one object that came, changed or went."""
-
-    version: int
-    resource: str
-    before: Json | None
-    """The object as it was; None when it is new."""
-    after: Json | None
-    """The object as it is now; None when it is gone."""
-
-
-class _History:
-    """The changes of one resource, oldest first."""
-
-    __slots__ = ("changes", "held_bytes", "oldest")
-
-    def __init__(self, oldest: int) -> None:
-        self.changes: deque[tuple[Change, int]] = deque()
-        """Each change, and the bytes that it holds."""
-        self.held_bytes = 0
-        self.oldest = oldest
-        """The version from which on all changes are kept."""
-
-    def add(self, change: Change, held: int) -> None:
-        self.changes.append((change, held))
-        self.held_bytes += held
-
-    def forget_one(self) -> int:
-        """Forgets the oldest change, and returns the bytes that it held."""
-        change, held = self.changes.popleft()
-        self.held_bytes -= held
-        self.oldest = change.version
-        return held
 
 
 class ObjectStore:
@@ -84,7 +45,7 @@ class ObjectStore:
                 resource that holds most go first.
         """
         self._objects: dict[str, dict[Key, Json]] = {}
-        self._history: dict[str, _History] = {}
+        self._history: dict[str, History[Json]] = {}
         self._history_changes = history_changes
         self.history_bytes = history_bytes
         self._changes_kept = 0
@@ -138,7 +99,7 @@ class ObjectStore:
         objects = self._objects.get(resource, {})
         return [objects[key] for key in sorted(objects) if namespace is None or key[0] == namespace]
 
-    def changes_after(self, version: int, resource: str, at_most: int | None = None) -> list[Change]:
+    def changes_after(self, version: int, resource: str, at_most: int | None = None) -> list[Change[Json]]:
         """Returns the changes of a resource that are newer than a version, oldest first.
 
         `at_most`: how many are returned, the oldest of them; None means all.
@@ -152,9 +113,7 @@ class ObjectStore:
             raise expired(version, oldest)
         if history is None:
             return []
-        start = bisect_right(history.changes, version, key=lambda kept: kept[0].version)
-        stop = None if at_most is None else start + at_most
-        return [change for change, _ in islice(history.changes, start, stop)]
+        return history.since(history.position(version), at_most) or []
 
     @property
     def history_held_bytes(self) -> int:
@@ -173,8 +132,8 @@ class ObjectStore:
         self._version += 1
         history = self._history.get(resource)
         if history is None:
-            history = self._history[resource] = _History(self._first_version)
-        history.add(Change(version=self._version, resource=resource, before=before, after=after), CHANGE_BYTES + held)
+            history = self._history[resource] = History(self._first_version)
+        history.add(Change(version=self._version, before=before, after=after), CHANGE_BYTES + held)
         self._changes_kept += 1
         self._bytes_kept += CHANGE_BYTES + held
         while self._changes_kept > self._history_changes or self._bytes_kept > self.history_bytes:

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from tunnel.kubeapi.history import Change
 from tunnel.kubeapi.selectors import Selector
 from tunnel.kubeapi.status import ApiError, Json
-from tunnel.kubeapi.store import Change, ObjectStore
+from tunnel.kubeapi.store import ObjectStore
 
 DEFAULT_TIMEOUT_S = 3600
 MAX_TIMEOUT_S = 24 * 3600
@@ -117,7 +118,7 @@ class _Source:
         options = self._options
         return "BOOKMARK", {"kind": options.kind, "apiVersion": options.group_version, "metadata": metadata}
 
-    def _event(self, change: Change) -> Event | None:
+    def _event(self, change: Change[Json]) -> Event | None:
         before, after = self._selected(change.before), self._selected(change.after)
         if after is not None:
             return ("ADDED" if before is None else "MODIFIED"), self._present(after)
