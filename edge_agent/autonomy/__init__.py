@@ -1,0 +1,1 @@
+"""Lets a node live without the cloud: what it needs of the Kubernetes API is kept on it."""
