@@ -22,10 +22,9 @@ from cloud_server.routing.route import Route
 from cloud_server.trust.caller import Caller
 from cloud_server.trust.standing import Standing
 from tunnel.aio.operate.audit import Audit
-from tunnel.aio.sessions.incoming import GAVE_UP
 from tunnel.aio.sessions.pending import Gone, open_unless_gone
 from tunnel.aio.sessions.stream import Stream
-from tunnel.core.wire.errors import Code, OpenRefused, StreamError
+from tunnel.core.wire.errors import GAVE_UP, Code, OpenRefused, StreamError
 from tunnel.core.wire.target import Target
 
 

@@ -13,7 +13,6 @@ from cloud_server.frontends.fleet.access import Access
 from cloud_server.frontends.fleet.actions import SUBRESOURCES, action_of
 from cloud_server.frontends.fleet.causes import cause
 from cloud_server.frontends.fleet.credentials import offered_protocols
-from cloud_server.frontends.fleet.gone import unless_gone
 from cloud_server.frontends.fleet.kubelet import KubeletCall, asking_kubelet, ending, start
 from cloud_server.frontends.fleet.mirror import Mirror
 from cloud_server.frontends.fleet.objects import claim
@@ -31,6 +30,7 @@ from cloud_server.rights.ask import WITH_ACCOUNT, Verb
 from cloud_server.rights.engine import Decision
 from cloud_server.trust.caller import Caller
 from tunnel.aio.http.exchange import Exchange
+from tunnel.aio.http.gone import unless_gone
 from tunnel.aio.http.http1 import HeaderItems, Headers, Request
 from tunnel.aio.operate.recorded_command import recorded_command
 from tunnel.aio.sessions.carry import carry

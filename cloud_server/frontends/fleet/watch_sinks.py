@@ -7,8 +7,8 @@ from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from cloud_server.frontends.fleet.credentials import offered_protocols
-from cloud_server.frontends.fleet.gone import unless_gone
 from tunnel.aio.http.exchange import Exchange
+from tunnel.aio.http.gone import unless_gone
 from tunnel.aio.http.http1 import Request
 from tunnel.core.wire.errors import Code, StreamClosed, StreamError
 from tunnel.kubeapi.encoding import JSON_TYPE, encode

@@ -20,9 +20,8 @@ from cloud_server.opens.door import Door
 from cloud_server.opens.request import OpenRequest
 from cloud_server.trust.caller import Caller
 from protos.konnectivity_pb2 import Data, DialRequest, Packet, PacketType
-from tunnel.aio.sessions.incoming import GAVE_UP
 from tunnel.aio.sessions.stream import Stream
-from tunnel.core.wire.errors import Code, OpenRefused, StreamError
+from tunnel.core.wire.errors import GAVE_UP, Code, OpenRefused, StreamError
 from tunnel.core.wire.faults import ONLY_TCP, coded
 from tunnel.core.wire.limits import MAX_DATA_BYTES
 

@@ -27,10 +27,9 @@ from tests.cloud_server.frontends.site import Site, site
 from tests.support.doors import Doors, Nobody, Tokens, asking, who
 from tests.support.policies import rights_of
 from tests.support.waits import eventually
-from tunnel.aio.sessions.incoming import GAVE_UP
 from tunnel.aio.sessions.stream import Stream
 from tunnel.aio.sockets.listener import Listener
-from tunnel.core.wire.errors import Code, OpenRefused, StreamReset
+from tunnel.core.wire.errors import GAVE_UP, Code, OpenRefused, StreamReset
 from tunnel.core.wire.target import ServiceTarget, TcpTarget
 
 ECHO, NEVER, RESETS, UNTOLD = 7, 3, 25, 9

@@ -37,6 +37,15 @@ class Exchange(Protocol):
         """
         ...
 
+    async def read_chunk(self) -> bytes:
+        """Waits for a part of the request's body and returns it; `b""` is its proper end.
+
+        Raises:
+            HttpError: it is broken, or ends early.
+            StreamError: the client is gone.
+        """
+        ...
+
     async def respond(self, status: int, headers: HeaderItems = (), body: bytes = b"") -> None:
         """Answers with a whole body; to a HEAD request only its length is sent.
 

@@ -226,16 +226,27 @@ class ServerConnection:
             HttpError: it is longer than `max_bytes` (status 413), broken, or ends early.
             StreamError: the connection was reset.
         """
+        body = bytearray()
+        while chunk := await self.read_chunk():
+            body += chunk
+            if len(body) > max_bytes:
+                raise HttpError(f"the request's body is longer than {max_bytes} bytes", 413)
+        return bytes(body)
+
+    async def read_chunk(self) -> bytes:
+        """Waits for a part of the request's body and returns it; `b""` is its proper end.
+
+        Raises:
+            HttpError: it is broken, or ends early.
+            StreamError: the connection was reset.
+        """
         if self._h11.they_are_waiting_for_100_continue:
             await self._send(h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue"))
-        body = bytearray()
         while self._h11.their_state is h11.SEND_BODY:
             event = await self._next_event()
-            if isinstance(event, h11.Data):
-                body += event.data
-                if len(body) > max_bytes:
-                    raise HttpError(f"the request's body is longer than {max_bytes} bytes", 413)
-        return bytes(body)
+            if isinstance(event, h11.Data) and event.data:
+                return bytes(event.data)
+        return b""
 
     async def respond(self, status: int, headers: HeaderItems = (), body: bytes = b"", reason: str = "") -> None:
         """Answers with a whole body; to a HEAD request only its length is sent.
@@ -395,12 +406,7 @@ class ClientConnection:
             HttpError: the answer is not HTTP, or the server ended before it.
             StreamError: the connection was reset.
         """
-        if self._h11.our_state is h11.DONE:
-            await self.read_body(MAX_DRAIN_BYTES)
-            if self._h11.their_state is h11.DONE:
-                self._h11.start_next_cycle()
-        if self._h11.our_state is not h11.IDLE:
-            raise HttpError("the server keeps the connection no longer than its last answer", 502)
+        await self._start_next_cycle()
         items = list(headers)
         if body or method in ("POST", "PUT", "PATCH"):
             items.append(("content-length", str(len(body))))
@@ -408,7 +414,71 @@ class ClientConnection:
         parts = [self._h11.send(h11.Request(method=method, target=target, headers=_raw(items)))]
         parts += [self._h11.send(h11.Data(data=body)), self._h11.send(h11.EndOfMessage())]
         await self._duplex.write(b"".join(part for part in parts if part))
-        return await self._read_head()
+        return await self.response()
+
+    async def start(self, method: str, target: str, headers: HeaderItems, first: bytes = b"") -> None:
+        """Sends the head of a request whose body is streamed, and the first part of it.
+
+        The headers must say how long the body is, or that it is chunked; with neither there is none. The caller goes on
+        with `send`, `finish` and `response`.
+
+        Raises:
+            HttpError: the server keeps the connection no longer than its last answer.
+            StreamError: the connection was reset.
+        """
+        await self._start_next_cycle()
+        parts = [self._h11.send(h11.Request(method=method, target=target, headers=_raw(headers)))]
+        if first:
+            parts.append(self._h11.send(h11.Data(data=first)))
+        await self._duplex.write(b"".join(part for part in parts if part))
+
+    async def send(self, chunk: bytes) -> None:
+        """Sends a part of the body.
+
+        Raises:
+            HttpError: it is longer than the headers said.
+            StreamError: the connection was reset.
+        """
+        try:
+            await _send(self._h11, self._duplex, h11.Data(data=chunk))
+        except h11.LocalProtocolError as error:
+            raise HttpError(f"the request's body is not as its head says: {error}") from error
+
+    async def finish(self) -> None:
+        """Ends the body.
+
+        Raises:
+            HttpError: it is shorter than the headers said.
+            StreamError: the connection was reset.
+        """
+        try:
+            await _send(self._h11, self._duplex, h11.EndOfMessage())
+        except h11.LocalProtocolError as error:
+            raise HttpError(f"the request's body is not as its head says: {error}") from error
+
+    async def response(self) -> Response:
+        """Waits for the head of the answer and returns it; 101 means that the duplex is the caller's.
+
+        Raises:
+            HttpError: the answer is not HTTP, or the server ended before it.
+            StreamError: the connection was reset.
+        """
+        while True:
+            event = await _next_event(self._h11, self._duplex)
+            if isinstance(event, h11.ConnectionClosed):
+                raise HttpError("the server ended the connection before its answer", 502)
+            if isinstance(event, h11.Response) or (
+                isinstance(event, h11.InformationalResponse) and event.status_code == 101
+            ):
+                reason = printable(event.reason.decode("latin-1"), MAX_REASON_CHARS)
+                return Response(event.status_code, reason, _headers(event))
+
+    @property
+    def reusable(self) -> bool:
+        """Returns whether the connection can carry another request: all of this one was sent, and of its answer
+        read.
+        """
+        return self._h11.our_state is self._h11.their_state is h11.DONE
 
     async def read_chunk(self) -> bytes:
         """Waits for a part of the answer's body and returns it; `b""` is its proper end.
@@ -443,16 +513,13 @@ class ClientConnection:
 
     # Internal
 
-    async def _read_head(self) -> Response:
-        while True:
-            event = await _next_event(self._h11, self._duplex)
-            if isinstance(event, h11.ConnectionClosed):
-                raise HttpError("the server ended the connection before its answer", 502)
-            if isinstance(event, h11.Response) or (
-                isinstance(event, h11.InformationalResponse) and event.status_code == 101
-            ):
-                reason = printable(event.reason.decode("latin-1"), MAX_REASON_CHARS)
-                return Response(event.status_code, reason, _headers(event))
+    async def _start_next_cycle(self) -> None:
+        if self._h11.our_state is h11.DONE:
+            await self.read_body(MAX_DRAIN_BYTES)
+            if self._h11.their_state is h11.DONE:
+                self._h11.start_next_cycle()
+        if self._h11.our_state is not h11.IDLE:
+            raise HttpError("the server keeps the connection no longer than its last answer", 502)
 
 
 def _headers(event: h11.Request | h11.Response | h11.InformationalResponse) -> Headers:

@@ -54,18 +54,26 @@ class Http2Exchange:
     async def read_body(self, max_bytes: int) -> bytes:
         """Returns the whole body of the request; see `Exchange.read_body`."""
         body = bytearray()
-        while True:
-            self._check()
-            while self._body:
-                chunk = self._body.popleft()
-                self._stream.taken(len(chunk))
-                body += chunk
+        while chunk := await self.read_chunk():
+            body += chunk
             if len(body) > max_bytes:
                 raise HttpError(f"the request's body is longer than {max_bytes} bytes", 413)
-            if self._body_ended:
-                return bytes(body)
-            self._body_came.clear()
-            await self._body_came.wait()
+        return bytes(body)
+
+    async def read_chunk(self) -> bytes:
+        """Waits for a part of the body and returns it; see `Exchange.read_chunk`."""
+        while True:
+            self._check()
+            if self._body:
+                chunk = self._body.popleft()
+                self._stream.taken(len(chunk))
+                if chunk:
+                    return chunk
+            elif self._body_ended:
+                return b""
+            else:
+                self._body_came.clear()
+                await self._body_came.wait()
 
     async def respond(self, status: int, headers: HeaderItems = (), body: bytes = b"") -> None:
         """Answers with a whole body; see `Exchange.respond`."""

@@ -10,9 +10,6 @@ from tunnel.aio.sessions.stream import Stream
 from tunnel.core import events as ev
 from tunnel.core.wire.errors import Code, StreamError
 
-GAVE_UP = "the client gave up"
-"""The message of a cancellation that comes from who asked for a stream, not from a daemon that stops."""
-
 
 class AnswerTaker(Protocol):
     """What an incoming stream needs of its session."""

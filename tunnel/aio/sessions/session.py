@@ -19,14 +19,14 @@ from tunnel.aio.process.tasks import TaskOwner
 from tunnel.aio.sessions.carrier_run import CarrierRun
 from tunnel.aio.sessions.conditions import Conditions
 from tunnel.aio.sessions.frame_log import FrameLog
-from tunnel.aio.sessions.incoming import GAVE_UP, Acceptor, IncomingStream
+from tunnel.aio.sessions.incoming import Acceptor, IncomingStream
 from tunnel.aio.sessions.stream import Stream
 from tunnel.aio.sessions.timer import CoreTimer
 from tunnel.core import events as ev
 from tunnel.core.link import Link
 from tunnel.core.session import Session, SessionStatistics
 from tunnel.core.streams.stream import CoreStream
-from tunnel.core.wire.errors import Code, OpenRefused, SessionLost, StreamError, StreamReset, TunnelError
+from tunnel.core.wire.errors import GAVE_UP, Code, OpenRefused, SessionLost, StreamError, StreamReset, TunnelError
 from tunnel.core.wire.faults import BUG
 from tunnel.core.wire.frames import TrafficClass
 from tunnel.core.wire.principal import NOBODY, Principal

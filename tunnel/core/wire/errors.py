@@ -22,6 +22,9 @@ from typing import ClassVar, Final, Self
 from tunnel.core.wire import faults
 from tunnel.core.wire.faults import Fault, coded, decoded
 
+GAVE_UP: Final = "the client gave up"
+"""The message of a cancellation that comes from who asked for something, not from a daemon that stops."""
+
 
 @unique
 class Code(IntEnum):

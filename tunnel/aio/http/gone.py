@@ -7,9 +7,7 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from tunnel.aio.http.exchange import Exchange
-from tunnel.aio.sessions.incoming import GAVE_UP
-from tunnel.core.wire.errors import Code, StreamClosed, StreamError
-from tunnel.kubeapi.status import ApiError
+from tunnel.core.wire.errors import GAVE_UP, Code, StreamClosed
 
 T = TypeVar("T")
 
@@ -17,17 +15,19 @@ T = TypeVar("T")
 async def unless_gone(exchange: Exchange, work: Coroutine[Any, Any, T]) -> T:
     """Runs the work of an answer and returns its result; cancels the work when the client goes.
 
+    The request's body must have been read: whoever waits for a client to go reads what it sends.
+
     Raises:
         StreamClosed: the client went first.
-        ApiError, StreamError: what the work raised.
+        Exception: what the work raised.
     """
-    failures: list[ApiError | StreamError] = []
+    failures: list[Exception] = []
     results: list[T] = []
 
     async def guarded() -> None:
         try:
             results.append(await work)
-        except (ApiError, StreamError) as error:
+        except Exception as error:  # noqa: BLE001 - it is raised below, as itself and not in a group
             failures.append(error)
 
     async with asyncio.TaskGroup() as tasks:
