@@ -42,6 +42,7 @@ from tunnel.core.wire.names import KUBELET, OLD_KUBELET
 from tunnel.core.wire.target import ServiceTarget, Target
 
 if TYPE_CHECKING:
+    from edge_agent.autonomy.proxy import ApiProxy
     from edge_agent.hostkubelet.server import HostKubelet
     from edge_agent.real_kubelet import RealKubelet
 
@@ -93,6 +94,8 @@ class Agent:
         self._acceptor = StreamAcceptor(Policy([]), {})
         self._listeners: dict[ListenConfig, _Open] = {}
         self._metrics: _Open | None = None
+        self._api: _Open | None = None
+        self._api_proxy: ApiProxy | None = None
         self._page = page
         self._tasks = TaskOwner("agent")
         self._session_limits = config.limits.session
@@ -143,6 +146,7 @@ class Agent:
             await host.aclose()
         await self._apply_listen(new)
         await self._apply_metrics(old, new)
+        await self._apply_autonomy(old, new)
         if old.cloud != new.cloud:
             self.links.follow(new.cloud.servers, self.dial_options(new))
         self.telling.changed(must_arrive=True)
@@ -272,6 +276,26 @@ class Agent:
         if self._metrics is None and new.metrics.listen is not None:
             self._metrics = self._open("metrics", new.metrics.listen, self._page())
 
+    async def _apply_autonomy(self, old: AgentConfig, new: AgentConfig) -> None:
+        """Makes the API proxy match the configuration. Another section is another proxy."""
+        if self._api is not None and old.autonomy != new.autonomy:
+            assert self._api_proxy is not None
+            self._api_proxy.close()
+            opened, self._api, self._api_proxy = self._api, None, None
+            await self._shut(opened)
+        settings = new.autonomy
+        if self._api is None and settings is not None:
+            from edge_agent.autonomy.proxy import ApiProxy, ProxySettings  # brings HTTP
+
+            assert self.config.state is not None
+            wanted = ProxySettings(
+                server=settings.server, ca=settings.ca, client_cert=settings.client_cert, client_key=settings.client_key
+            )
+            proxy = self._api_proxy = ApiProxy(self.name, wanted, self.config.state)
+            listener = Listener("autonomy", proxy.handle, new.limits.client_limits)
+            part = self.parts.want("autonomy", partial(proxy.open, listener, settings.listen))
+            self._api = _Open(listener, part)
+
     def _open(self, name: str, address: str, handler: Handler) -> _Open:
         listener = Listener(name, handler, self.config.limits.client_limits)
         return _Open(listener, self.parts.want(name, partial(listener.listen_tcp, address)))
@@ -281,4 +305,4 @@ class Agent:
         await opened.listener.aclose()
 
     def _opened(self) -> list[_Open]:
-        return [*self._listeners.values(), *([self._metrics] if self._metrics is not None else [])]
+        return [*self._listeners.values(), *(one for one in (self._metrics, self._api) if one is not None)]

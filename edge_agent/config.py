@@ -259,6 +259,24 @@ class KubeletConfig:
     ca: Path
 
 
+_API_PROXY = HostPort("127.0.0.1:6440")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AutonomyConfig:
+    """The `[autonomy]` section: an API proxy for the components of this Kubernetes node."""
+
+    listen: HostPort = _API_PROXY
+    """The address that the kubeconfig of kubelet and kube-proxy names, over TLS."""
+    server: ServerAddress
+    """The API server, reached directly or by a `[[listen]]` of this box."""
+    ca: Path
+    """The cluster's authority."""
+    client_cert: Path
+    """The kubelet's certificate, with which its requests go up."""
+    client_key: Path
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MetricsConfig:
     """The `[metrics]` section: a page for Prometheus, and for whoever restarts the agent."""
@@ -322,6 +340,7 @@ class AgentConfig(Validated):
     listen: list[ListenConfig] = dataclasses.field(default_factory=list)
     host: HostConfig = dataclasses.field(default_factory=HostConfig)
     kubelet: KubeletConfig | None = None
+    autonomy: AutonomyConfig | None = None
     labels: dict[str, str] = dataclasses.field(default_factory=dict)
     """Labels that are shown on the node, under the prefix of Longline's own labels."""
     audit: AuditConfig = dataclasses.field(default_factory=AuditConfig)

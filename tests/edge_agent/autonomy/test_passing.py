@@ -1,4 +1,4 @@
-"""Requests go on to the API server as they are, and answers come back so, whichever version of HTTP the client speaks."""
+"""Requests go on to the API server as they are, and answers come back so, by either version of HTTP."""
 
 from __future__ import annotations
 

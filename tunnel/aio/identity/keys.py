@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import ssl
 import subprocess
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 
 from tunnel.aio.identity.certificate import signed_parts
@@ -17,6 +20,7 @@ SUBJECT = "longline"
 """The subject of requests. It says nothing: the server decides the name."""
 ECDSA_WITH_SHA256 = bytes.fromhex("06082a8648ce3d040302")
 """The DER of the algorithm 1.2.840.10045.4.3.2 (RFC 5758, 3.2)."""
+NEVER_DAYS = 36500
 OPENSSL_S = 20.0
 """The seconds that the program may take, on a slow box."""
 _MISSING = "neither the library cryptography nor the openssl program is here: apt-get install openssl, say"
@@ -69,6 +73,52 @@ def request_for(key_pem: bytes) -> bytes:
     return request.public_bytes(serialization.Encoding.DER)
 
 
+def self_signed(key_pem: bytes, name: str, hosts: Sequence[str]) -> bytes:
+    """Returns a certificate for a server, signed by its own key, as PEM: whoever knows it trusts it, and nobody else.
+
+    It does not end: those that trust it have it from the same disk that the key is on.
+
+    Args:
+        key_pem: a key that `new_key` made.
+        name: the subject's common name.
+        hosts: the names and addresses of the server.
+
+    Raises:
+        KeysUnavailable: the key is none that `new_key` made, or there is nothing to sign with.
+    """
+    try:
+        from cryptography import x509
+        from cryptography.hazmat.primitives import hashes, serialization
+        from cryptography.hazmat.primitives.asymmetric import ec
+        from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+    except ImportError:
+        listed = ",".join(f"{'IP' if _is_address(host) else 'DNS'}:{host}" for host in hosts)
+        extensions = [f"subjectAltName={listed}", "extendedKeyUsage=serverAuth", "basicConstraints=critical,CA:TRUE"]
+        words = ["req", "-x509", "-sha256", "-days", str(NEVER_DAYS), "-key", "/dev/stdin", "-subj", f"/CN={name}"]
+        return _openssl([*words, *(word for one in extensions for word in ("-addext", one))], key_pem)
+    key = serialization.load_pem_private_key(key_pem, None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise KeysUnavailable("the key is not one that this program makes")
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    names: list[x509.GeneralName] = [
+        x509.IPAddress(ip_address(host)) if _is_address(host) else x509.DNSName(host) for host in hosts
+    ]
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(datetime(1970, 1, 1, tzinfo=UTC))
+        .not_valid_after(datetime.now(UTC) + timedelta(days=NEVER_DAYS))
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    return made.public_bytes(serialization.Encoding.PEM)
+
+
 def is_signed_by(certificate_der: bytes, issuer_spki_der: bytes) -> bool:
     """Returns whether a certificate was signed by a key (SubjectPublicKeyInfo).
 
@@ -116,6 +166,14 @@ def _openssl_verifies(signed: bytes, signature: bytes, spki_der: bytes) -> bool:
         except (OSError, subprocess.TimeoutExpired) as error:
             raise KeysUnavailable(f"the openssl program cannot be used: {error}") from error
         return done.returncode == 0
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _openssl(words: list[str], said: bytes) -> bytes:

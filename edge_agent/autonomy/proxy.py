@@ -1,0 +1,184 @@
+"""The API proxy of a node: between the node's components and the API server, with the identity that each has there.
+
+A client's certificate ends here, with its connection, and cannot be passed on. So a request goes up
+
+1. with the kubelet's own certificate, if the client showed a certificate of that very name: then the API server sees
+   the node, with what its authorizer and admission allow to a node, and no more;
+2. with the client's bearer token, as it is, and no certificate;
+3. with neither, if it came with neither: the API server knows what it tells to anybody.
+
+Other certificates, such as an administrator's, are refused: their owner would be somebody else above.
+"""
+
+from __future__ import annotations
+
+import ssl
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import structlog
+
+from edge_agent.autonomy.lines import Lines
+from edge_agent.autonomy.passing import Unreached, pass_on
+from edge_agent.autonomy.serving import ServingUnavailable, serving_context
+from tunnel.aio.http.exchange import Exchange
+from tunnel.aio.http.http1 import HttpError, Refusal, Request
+from tunnel.aio.http.server import ALPN_PROTOCOLS, HttpServer
+from tunnel.aio.identity.certificate import CertificateUnreadable, read_certificate, read_pem
+from tunnel.aio.identity.tls_material import ClientTls, CredentialsUnusable
+from tunnel.aio.process.blocking import BlockingCalls
+from tunnel.aio.process.config import ServerAddress
+from tunnel.aio.process.parts import PartFailed
+from tunnel.aio.sockets.conn import Conn, TlsPeer
+from tunnel.aio.sockets.listener import Listener
+from tunnel.aio.sockets.tls_client import dial_tls
+from tunnel.core.wire.errors import StreamError
+from tunnel.kubeapi.encoding import JSON_TYPE, encode
+from tunnel.kubeapi.status import ApiError
+
+HANDSHAKE_S = 10.0
+"""Seconds that a connection to the API server may take from its first packet to the end of the handshake."""
+
+_log = structlog.get_logger("edge.autonomy")
+_files = BlockingCalls("files of the API proxy", threads=2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProxySettings:
+    """Where the API server is, and whose files stand for this node."""
+
+    server: ServerAddress
+    ca: Path
+    """The authority of the API server, which signs the certificates of its clients as well."""
+    client_cert: Path
+    client_key: Path
+    """The kubelet's, read anew for each connection: it rotates them."""
+
+
+class ApiProxy:
+    """The proxy, which serves connections of a listener."""
+
+    def __init__(self, name: str, settings: ProxySettings, state: Path) -> None:
+        """Dials nothing yet. `name` is the box's, and `state` its state folder."""
+        self._name = name
+        self._settings = settings
+        self._state = state
+        self._node = Lines(partial(self._dial, as_node=True))
+        """Connections that show the kubelet's certificate."""
+        self._bare = Lines(partial(self._dial, as_node=False))
+        self._http = HttpServer(self._serve, _render, self._is_known)
+
+    # Public
+
+    async def open(self, listener: Listener, address: str) -> None:
+        """Opens a listener for `handle`.
+
+        Raises:
+            PartFailed: a file cannot be used, or there is no certificate to serve with.
+            OSError: the address cannot be listened on.
+        """
+        try:
+            context = await _files.run(partial(self._context, address))
+        except (ServingUnavailable, CredentialsUnusable) as error:
+            raise PartFailed(str(error), error.fault) from error
+        await listener.listen_tcp(address, context)
+
+    async def handle(self, conn: Conn) -> None:
+        """Serves a connection to its end.
+
+        Raises:
+            StreamError: the connection broke.
+        """
+        await self._http.handle(conn)
+
+    def close(self) -> None:
+        """Ends connections to the API server once their requests are over."""
+        self._http.drain()
+        self._node.close()
+        self._bare.close()
+
+    # Internal
+
+    def _context(self, address: str) -> ssl.SSLContext:
+        hosts = ["127.0.0.1", "::1", "localhost", address.rpartition(":")[0].strip("[]")]
+        try:
+            authority = self._settings.ca.read_bytes()
+            return serving_context(
+                self._state, f"API proxy of {self._name}", list(dict.fromkeys(hosts)), authority, list(ALPN_PROTOCOLS)
+            )
+        except (OSError, ssl.SSLError, ValueError) as error:
+            raise CredentialsUnusable(f"{self._settings.ca} cannot be used: {error}") from error
+
+    async def _dial(self, *, as_node: bool) -> Conn:
+        address = self._settings.server
+        try:
+            context = await _files.run(partial(self._upward, as_node=as_node))
+        except CredentialsUnusable as error:
+            raise OSError(str(error)) from error
+        return await dial_tls(address.host, address.port, context, handshake_timeout_s=HANDSHAKE_S)
+
+    def _upward(self, *, as_node: bool) -> ssl.SSLContext:
+        """Returns the context of a connection to the API server. Blocks."""
+        settings = self._settings
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_alpn_protocols(["http/1.1"])
+        try:
+            if as_node:
+                ClientTls(certificate=settings.client_cert, key=settings.client_key, ca=settings.ca).load()
+                context.load_cert_chain(settings.client_cert, settings.client_key)
+            context.load_verify_locations(settings.ca)
+        except (OSError, ssl.SSLError) as error:
+            raise CredentialsUnusable(f"{settings.ca}: {error}") from error
+        return context
+
+    def _is_known(self, _peer: TlsPeer) -> bool:
+        return True  # whoever can reach the listener is on this node
+
+    async def _serve(self, conn: Conn, exchange: Exchange, request: Request) -> None:
+        try:
+            lines = await self._lines_for(conn)
+            await pass_on(exchange, request, lines, str(self._settings.server))
+        except Unreached as error:
+            await _refuse(exchange, ApiError(503, f"the API server {self._settings.server} is not reached: {error}"))
+        except HttpError as error:
+            if exchange.answered:
+                raise
+            await _refuse(exchange, ApiError(error.status, error.text))
+        except ApiError as error:
+            await _refuse(exchange, error)
+
+    async def _lines_for(self, conn: Conn) -> Lines:
+        """Returns the connections with the identity that a client's requests go up with.
+
+        Raises:
+            ApiError: 403, it showed a certificate that is not this node's.
+        """
+        shown = conn.transport.get_extra_info("peercert_der")
+        if not shown:
+            return self._bare
+        if await _files.run(partial(self._is_nodes, shown)):
+            return self._node
+        raise ApiError(
+            403,
+            "the API proxy of a node passes on the node's own certificate and bearer tokens; use the API server's own"
+            " address with other certificates",
+        )
+
+    def _is_nodes(self, shown: bytes) -> bool:
+        try:
+            own = read_pem(self._settings.client_cert.read_bytes())[0]
+            return read_certificate(shown).subject_der == own.subject_der
+        except (OSError, CertificateUnreadable):
+            return False
+
+
+async def _refuse(exchange: Exchange, error: ApiError) -> None:
+    with suppress(StreamError):
+        await exchange.respond(error.code, [JSON_TYPE], encode(error.body()))
+
+
+def _render(error: HttpError) -> Refusal:
+    return Refusal(JSON_TYPE[1], encode(ApiError(error.status, error.text).body()))
