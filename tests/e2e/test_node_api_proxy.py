@@ -112,8 +112,8 @@ def test_all_that_kubectl_does(place: Site, admin: KubectlUser) -> None:
     direct = place.control.api
     for words in (
         ("get", "namespaces", "-o", "wide"), ("get", "nodes", "-o", "json"), ("api-resources",),
-        ("explain", "pod.spec"), ("get", "--raw", "/openapi/v3"), ("get", "configmaps", "-A", "--chunk-size=1"), ("version",),
-        ("get", "clusterroles", "-o", "yaml"),
+        ("explain", "pod.spec"), ("get", "--raw", "/openapi/v3"), ("get", "configmaps", "-A", "--chunk-size=1"),
+        ("version",), ("get", "clusterroles", "-o", "yaml"),
     ):  # fmt: skip
         assert admin.kubectl(*words) == direct.kubectl(*words), words
     large = place.folder / "large.yaml"
