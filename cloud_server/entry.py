@@ -10,7 +10,7 @@ from tunnel.aio.process.outcome import EXIT_FAILED, say, told
 from tunnel.aio.process.plain_run import start_if_plain
 from tunnel.core.wire.faults import PACKAGE_MISSING
 
-SERVER_MODULES = ("cryptography", "h2", "jwt", "lightkube", "prometheus_client", "tomli", "yaml")
+SERVER_MODULES = ("cryptography", "jwt", "lightkube", "prometheus_client", "tomli", "yaml")
 """The modules of the extra `server`, which a plain installation, as boxes have it, lacks."""
 INSTALL = "pip install 'longline[server]'"
 

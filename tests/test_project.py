@@ -26,7 +26,7 @@ PACKAGES = ("tunnel", "protos", "edge_agent", "cloud_server")
 PUBLIC_NAMES: dict[str, list[str]] = {}
 """What `from package import ...` promises, for packages that re-export anything."""
 
-SERVER_ONLY = ("cloud_server", "yaml", "tunnel.tool", "kubernetes", "lightkube", "httpx2", "h2")
+SERVER_ONLY = ("cloud_server", "yaml", "tunnel.tool", "kubernetes", "lightkube", "httpx2")
 
 
 def _packages() -> Iterator[Path]:
@@ -79,7 +79,7 @@ def test_what_is_tested_is_what_is_installed() -> None:
 
 
 def test_a_box_gets_nothing_that_only_a_server_needs() -> None:
-    assert not _locked("requirements-agent.lock").keys() & {"h2", "lightkube", "msgspec", "httpx2"}
+    assert not _locked("requirements-agent.lock").keys() & {"lightkube", "msgspec", "httpx2"}
 
 
 @pytest.mark.parametrize("lock", LOCKS)
@@ -135,7 +135,7 @@ def test_a_box_at_rest_does_without_the_built_in_kubelet_and_the_x509_library() 
     code = "import sys, edge_agent.entry, edge_agent.daemon\nprint(*sys.modules)"
     loaded = set(_run(sys.executable, "-W", "error", "-c", code).split())
     assert "edge_agent.hostkubelet.settings" in loaded
-    kubelet = {"edge_agent.hostkubelet.server", "edge_agent.hostkubelet.spawn", "wsproto", "h11"}
+    kubelet = {"edge_agent.hostkubelet.server", "edge_agent.hostkubelet.spawn", "wsproto", "h11", "h2"}
     assert not loaded & {*kubelet, "click", "cryptography", "prometheus_client", "edge_agent.metrics_page"}
 
 

@@ -27,7 +27,7 @@ from tests.support.waits import scaled_s
 pytestmark = pytest.mark.e2e
 
 TOP = Path(__file__).parents[2]
-MISSING = ("uvloop", "cryptography", "cffi", "_cffi_backend", "yaml", "msgspec", "lightkube", "prometheus_client", "h2")
+MISSING = ("uvloop", "cryptography", "cffi", "_cffi_backend", "yaml", "msgspec", "lightkube", "prometheus_client")
 GLIBC = ("2_17", "2_26", "2_27", "2_28", "2_31", "2_34", "2_35")
 """Of manylinux: Debian 12 has 2.36, Ubuntu 22.04 has 2.35."""
 
@@ -132,5 +132,5 @@ def test_a_server_without_its_libraries_says_what_to_install(without: str, tmp_p
     assert done.returncode == 1
     assert done.stderr == (
         "Error [LL1005]: cloud-server needs more than is installed "
-        "(cryptography, h2, lightkube, prometheus_client, yaml): pip install 'longline[server]'\n"
+        "(cryptography, lightkube, prometheus_client, yaml): pip install 'longline[server]'\n"
     )
