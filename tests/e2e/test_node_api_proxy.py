@@ -78,7 +78,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             }
         })  # fmt: skip
         made.start_box(BOX)
-        wait_until(lambda: (box.state / "api-proxy.crt").exists(), "the proxy has a certificate")
+        wait_until((box.state / "api-proxy.crt").exists, "the proxy has a certificate")
         for name in (NODE, "node-2"):
             control.api.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}})
         yield Site(made=made, box=box, control=control, pki=pki, folder=folder, port=port)
