@@ -112,6 +112,11 @@ class Replica:
         """Returns the version up to which all is known; None before the first list."""
         return self._version
 
+    @property
+    def history_bytes(self) -> int:
+        """Returns the memory that the latest changes hold beside the objects."""
+        return self._history.held_bytes
+
     def __len__(self) -> int:
         return len(self._items)
 
@@ -131,7 +136,7 @@ class Replica:
         for change in changes:
             self._keep(change, now_s)
         self.reached(version)
-        self._wake()
+        self.wake()
         return changes
 
     def put(self, item: Item, now_s: float) -> list[Change[Item]]:
@@ -165,8 +170,8 @@ class Replica:
         before = self._items[item.key]
         self._items[item.key] = item
         self._altered_at = self._version
-        self._keep(Change(version=self._version, before=before, after=item), now_s)
-        self._wake()
+        self._keep(Change(version=self._version, before=before, after=item, again=True), now_s)
+        self.wake()
 
     # What others ask
 
@@ -210,6 +215,11 @@ class Replica:
         self._listeners.add(listener)
         return lambda: self._listeners.discard(listener)
 
+    def wake(self) -> None:
+        """Calls all listeners, so that they look again."""
+        for listener in tuple(self._listeners):
+            listener()
+
     # Internal
 
     def _heard(self, changes: list[Change[Item]], version: int, now_s: float) -> list[Change[Item]]:
@@ -217,7 +227,7 @@ class Replica:
             self._keep(change, now_s)
         self.reached(version)
         if changes:
-            self._wake()
+            self.wake()
         return changes
 
     def _keep(self, change: Change[Item], now_s: float) -> None:
@@ -231,10 +241,6 @@ class Replica:
             history.held_bytes > self._history_bytes
         ):
             history.forget_one()
-
-    def _wake(self) -> None:
-        for listener in tuple(self._listeners):
-            listener()
 
 
 # Internal

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from tunnel.kubeapi.status import ApiError, Json
@@ -28,7 +27,7 @@ class Requirement:
     """`in`, `notin`, `exists`, `absent`, `<` or `>`."""
     values: frozenset[str] = frozenset()
 
-    def matches(self, labels: Mapping[str, str]) -> bool:
+    def matches(self, labels: Json) -> bool:
         """Returns whether an object's labels meet the condition. An absent label meets `notin`, as in Kubernetes."""
         value = labels.get(self.key)
         match self.operator:
@@ -67,12 +66,9 @@ class Selector:
 
     def matches(self, item: Json) -> bool:
         """Returns whether an object meets all conditions."""
-        return self.admits(item["metadata"].get("labels") or {}, lambda field: field_value(item, field))
-
-    def admits(self, labels: Mapping[str, str], value_of: Callable[[str], str]) -> bool:
-        """Returns whether an object with these labels meets all conditions; `value_of` returns the value of a field."""
+        labels = item["metadata"].get("labels") or {}
         return all(need.matches(labels) for need in self.labels) and all(
-            (value_of(need.field) == need.value) is need.equal for need in self.fields
+            (field_value(item, need.field) == need.value) is need.equal for need in self.fields
         )
 
 

@@ -27,7 +27,9 @@ _MAX_VARINT_BYTES = 10
 _UNKNOWN_TYPE, _UNKNOWN_RAW, _UNKNOWN_ENCODING, _UNKNOWN_CONTENT = 1, 2, 3, 4
 _TYPE_VERSION, _TYPE_KIND = 1, 2
 _METADATA, _ITEMS = 1, 2
-_NAME, _NAMESPACE, _UID, _VERSION, _LABELS = 1, 3, 5, 6, 11
+_NAME, _NAMESPACE, _UID, _VERSION, _LABELS, _ANNOTATIONS = 1, 3, 5, 6, 11, 12
+_EVENT_TYPE, _EVENT_OBJECT, _EXTENSION_RAW = 1, 2, 1
+_STATUS_TEXTS, _STATUS_CODE = {3: "message", 4: "reason"}, 6
 _KEY, _VALUE = 1, 2
 _LIST_VERSION, _LIST_CONTINUE = 2, 3
 
@@ -145,6 +147,64 @@ def split_list(raw: bytes) -> RawList:
     return RawList(version, more, items)
 
 
+def open_event(frame: bytes) -> tuple[str, bytes]:
+    """Returns the type of an event of a watch, and its object in an envelope.
+
+    Raises:
+        ValueError: the data is no event.
+    """
+    kind, body = "", b""
+    for number, _, start, end in fields(frame):
+        if number == _EVENT_TYPE:
+            kind = frame[start:end].decode()
+        elif number == _EVENT_OBJECT:
+            inner = _field_of(frame, _EXTENSION_RAW, start, end)
+            body = frame[inner.start : inner.end] if inner is not None else b""
+    return kind, body
+
+
+def open_status(raw: bytes) -> dict[str, object]:
+    """Returns message, reason and code of a `Status` without envelope.
+
+    Raises:
+        ValueError: the data is none.
+    """
+    found: dict[str, object] = {"message": "", "reason": "", "code": 0}
+    for number, _, start, end in fields(raw):
+        if number in _STATUS_TEXTS:
+            found[_STATUS_TEXTS[number]] = raw[start:end].decode()
+    found["code"] = numbers(raw).get(_STATUS_CODE, 0)
+    return found
+
+
+def version_of(raw: bytes) -> str:
+    """Returns the resourceVersion of an object that need not have a name, such as that of a bookmark.
+
+    Raises:
+        ValueError: the data is no object.
+    """
+    return text_at(raw, _METADATA, _VERSION)
+
+
+def numbers(data: bytes) -> dict[int, int]:
+    """Returns the fields of a message that are numbers, the last value of each.
+
+    Raises:
+        ValueError: the data is not a protobuf message.
+    """
+    found = {}
+    # `fields` passes numbers by: they stand between two fields of bytes.
+    for start, end in _between(data):
+        at = start
+        while at < end:
+            key, at = _varint(data, at, end)
+            if key & 7 == _VARINT:
+                found[key >> 3], at = _varint(data, at, end)
+            else:
+                at += _SIZES[key & 7]
+    return found
+
+
 def text_at(item: bytes, *path: int) -> str:
     """Returns the text at a path of field numbers, such as 2, 3 for `spec.clusterIP` of a Service; empty where a field
     on the way is absent, as in a field selector. Of a repeated field it is the last, as protobuf has it.
@@ -236,7 +296,43 @@ def with_version(item: bytes, version: str) -> bytes:
     return b"".join((item[: outer.head], _head(_METADATA, len(metadata)), metadata, item[outer.end :]))
 
 
+def watch_frame(kind: str, body: bytes) -> bytes:
+    """Returns an event of a watch with its length before it; `body` is its object in an envelope."""
+    extension = _head(_EXTENSION_RAW, len(body)) + body
+    frame = b"".join((_text(_EVENT_TYPE, kind), _head(_EVENT_OBJECT, len(extension)), extension))
+    return len(frame).to_bytes(4) + frame
+
+
+def length_delimited(number: int, content: bytes) -> bytes:
+    """Returns a field of bytes, whose number must be below 16."""
+    return _head(number, len(content)) + content
+
+
+def bookmark(version: str, annotations: dict[str, str]) -> bytes:
+    """Returns an object that has nothing but a version and annotations."""
+    parts = [_text(_VERSION, version)]
+    for key, value in annotations.items():
+        entry = _text(_KEY, key) + _text(_VALUE, value)
+        parts.append(_head(_ANNOTATIONS, len(entry)) + entry)
+    metadata = b"".join(parts)
+    return _head(_METADATA, len(metadata)) + metadata
+
+
+def status(message: str, reason: str, code: int) -> bytes:
+    """Returns a `Status` of a failure, without envelope."""
+    texts = _text(2, "Failure") + _text(3, message) + _text(4, reason)
+    return b"".join((_head(_METADATA, 0), texts, bytes((_STATUS_CODE << 3 | _VARINT,)), _number(code)))
+
+
 # Internal
+
+
+def _between(data: bytes) -> Iterator[tuple[int, int]]:
+    at = 0
+    for field in fields(data):
+        yield at, field.head
+        at = field.end
+    yield at, len(data)
 
 
 def _field_of(data: bytes, wanted: int, start: int, end: int) -> Field | None:
@@ -277,9 +373,13 @@ def _text(number: int, text: str) -> bytes:
 
 def _head(number: int, size: int) -> bytes:
     """Returns what stands before a field of bytes: its number, which must be below 16, and its size."""
-    head = bytearray((number << 3 | _BYTES,))
-    while size >= 0x80:
-        head.append(size & 0x7F | 0x80)
-        size >>= 7
-    head.append(size)
-    return bytes(head)
+    return bytes((number << 3 | _BYTES,)) + _number(size)
+
+
+def _number(value: int) -> bytes:
+    encoded = bytearray()
+    while value >= 0x80:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
