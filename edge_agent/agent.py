@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -36,7 +36,7 @@ from tunnel.aio.process.tasks import TaskOwner
 from tunnel.aio.process.version import VERSION
 from tunnel.aio.sockets.listener import Handler, Listener
 from tunnel.core.streams.budget import Budget
-from tunnel.core.wire.faults import CLOCK_WRONG
+from tunnel.core.wire.faults import API_SERVER_AWAY, CLOCK_WRONG
 from tunnel.core.wire.limits import SESSION_ID_BYTES
 from tunnel.core.wire.names import KUBELET, OLD_KUBELET
 from tunnel.core.wire.target import ServiceTarget, Target
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from edge_agent.real_kubelet import RealKubelet
 
 CLOCK = "clock"
+API_SERVER = "api-server"
 _KUBELETS = (KUBELET, OLD_KUBELET)
 
 _log = structlog.get_logger("edge.agent")
@@ -154,6 +155,8 @@ class Agent:
     def stop(self) -> None:
         """Brings up no more parts, and closes all listeners."""
         self.parts.stop()
+        if self._api_proxy is not None:
+            self._api_proxy.close()
         for one in self._opened():
             one.listener.close()
 
@@ -163,6 +166,8 @@ class Agent:
         await self.parts.aclose()
         for one in self._opened():
             await one.listener.aclose()
+        if self._api_proxy is not None:
+            await self._api_proxy.aclose()
         await self.links.aclose()
         await self._addresses.aclose()
         if self._host is not None:
@@ -281,20 +286,43 @@ class Agent:
         if self._api is not None and old.autonomy != new.autonomy:
             assert self._api_proxy is not None
             self._api_proxy.close()
-            opened, self._api, self._api_proxy = self._api, None, None
+            opened, proxy, self._api, self._api_proxy = self._api, self._api_proxy, None, None
             await self._shut(opened)
+            await proxy.aclose()
         settings = new.autonomy
         if self._api is None and settings is not None:
+            from edge_agent.autonomy.feeds import KeptLimits
             from edge_agent.autonomy.proxy import ApiProxy, ProxySettings  # brings HTTP
 
             assert self.config.state is not None
             wanted = ProxySettings(
-                server=settings.server, ca=settings.ca, client_cert=settings.client_cert, client_key=settings.client_key
+                server=settings.server,
+                ca=settings.ca,
+                client_cert=settings.client_cert,
+                client_key=settings.client_key,
+                limits=KeptLimits(
+                    scopes=settings.max_parts, scope_bytes=settings.max_part_bytes, total_bytes=settings.max_bytes
+                ),
             )
-            proxy = self._api_proxy = ApiProxy(self.name, wanted, self.config.state)
+            proxy = self._api_proxy = ApiProxy(self.name, wanted, self.config.state, self._api_server_said)
             listener = Listener("autonomy", proxy.handle, new.limits.client_limits)
-            part = self.parts.want("autonomy", partial(proxy.open, listener, settings.listen))
+            part = self.parts.want("autonomy", partial(self._open_api, proxy, listener, settings.listen))
             self._api = _Open(listener, part)
+
+    async def _open_api(self, proxy: ApiProxy, listener: Listener, address: str) -> None:
+        await proxy.open(listener, address)
+        notify("READY=1")  # a kubelet that is ordered behind this service starts without the cloud
+
+    def _api_server_said(self, words: str) -> None:
+        if words:
+            self.facts.set(API_SERVER, API_SERVER_AWAY, words)
+        else:
+            self.facts.clear(API_SERVER)
+
+    @property
+    def autonomy(self) -> dict[str, Any] | None:
+        """Returns how the API of the node stands, as the admin API shows it; None without `[autonomy]`."""
+        return self._api_proxy.api.as_json() if self._api_proxy is not None else None
 
     def _open(self, name: str, address: str, handler: Handler) -> _Open:
         listener = Listener(name, handler, self.config.limits.client_limits)

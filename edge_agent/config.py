@@ -275,6 +275,12 @@ class AutonomyConfig:
     client_cert: Path
     """The kubelet's certificate, with which its requests go up."""
     client_key: Path
+    max_parts: Count = Count(1000)
+    """How many lists and single objects are kept."""
+    max_part_bytes: ByteCount = ByteCount(16 * MIB)
+    """The most memory of one list."""
+    max_bytes: ByteCount = ByteCount(48 * MIB)
+    """The most memory of all."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -52,6 +52,7 @@ class _Figures(Collector):
         yield from self._link()
         yield from self._traffic()
         yield from self._state()
+        yield from self._autonomy()
 
     def _link(self) -> Iterator[Metric]:
         book = self._agent.book
@@ -95,6 +96,27 @@ class _Figures(Collector):
             carried.add_metric([service, "to_agent"], to_agent)
             carried.add_metric([service, "from_agent"], from_agent)
         yield from (running, opened, refused, carried)
+
+    def _autonomy(self) -> Iterator[Metric]:
+        autonomy = self._agent.autonomy
+        if autonomy is None:
+            return
+        yield _gauge("api_server_reached", "Whether the API server of the node is reached.", autonomy["reached"])
+        about = "Parts of the API that are asked for on the node, by whether they are kept for when it is away."
+        scopes = _labelled_gauge("api_scopes", about, "kept")
+        kept = sum(scope["complete"] and scope["kept"] for scope in autonomy["scopes"])
+        scopes.add_metric(["true"], kept)
+        scopes.add_metric(["false"], len(autonomy["scopes"]) - kept + len(autonomy["passed"]))
+        yield scopes
+        yield _gauge("api_kept_bytes", "Memory of what is kept of the API.", autonomy["bytes"])
+        about = "What was written while the API server was away, and waits to be told."
+        waiting = _labelled_gauge("api_waiting_writes", about, "kind")
+        dropped = _counter("api_dropped_writes", "What was accepted so and refused by the API server later.", "kind")
+        for family, counts in ((waiting, autonomy["waiting"]), (dropped, autonomy["dropped"])):
+            for kind, count in counts.items():
+                family.add_metric([kind], count)
+            yield family
+        yield CounterMetricFamily(f"{PREFIX}api_commits", "Transactions of what is kept.", value=autonomy["commits"])
 
     def _state(self) -> Iterator[Metric]:
         agent = self._agent

@@ -65,6 +65,7 @@ class Status:
             "session": session.label if session is not None else None,
             "rtt_s": rtt_s or None,
             "streams": dict(agent.traffic.running()),
+            "autonomy": agent.autonomy,
             "limits": [one._asdict() for one in agent.use_of_limits()],
             "parts": [part.as_json() for part in agent.parts.all()],
             "certificates": [one.as_json(now) for one in self._ends.watched],

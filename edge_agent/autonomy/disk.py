@@ -21,7 +21,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from tunnel.core.wire.faults import STATE_NOT_WRITABLE, STATE_UNREADABLE, FaultError
+from tunnel.core.wire.faults import KEPT_DAMAGED, STATE_NOT_WRITABLE, FaultError
 
 SCHEMA = 1
 """The version of the tables, kept as the file's `user_version`. A file of another one is begun anew."""
@@ -35,6 +35,7 @@ _TABLES = """
 CREATE TABLE scopes (
     id INTEGER PRIMARY KEY,
     name TEXT NOT NULL UNIQUE,
+    about TEXT NOT NULL,
     version TEXT NOT NULL,
     count INTEGER NOT NULL,
     sum BLOB NOT NULL,
@@ -63,7 +64,7 @@ class DiskUnavailable(FaultError):
 class DiskDamaged(FaultError):
     """What was kept is not what is there now; the text says of which scope."""
 
-    default_fault = STATE_UNREADABLE
+    default_fault = KEPT_DAMAGED
 
 
 class Sealer(Protocol):
@@ -105,6 +106,8 @@ class ScopeWrite(NamedTuple):
     """Whether `puts` are all that there is: what was there before goes."""
     is_secret: bool = False
     """Whether the objects are sealed."""
+    about: str = ""
+    """What is to be known of the scope itself; of the latest write."""
 
 
 class Kept(NamedTuple):
@@ -112,6 +115,7 @@ class Kept(NamedTuple):
 
     version: int
     objects: list[Stored]
+    about: str = ""
 
 
 class Disk:
@@ -181,23 +185,30 @@ class Disk:
                 objects.append(Stored(namespace, name, uid, int(version), raw))
             if found.total != total:
                 raise DiskDamaged(f"{scope}: some of its objects are not there any more")
-            return Kept(found.version, objects)
+            return Kept(found.version, objects, found.about)
 
-    def write(self, writes: Iterable[ScopeWrite]) -> None:
+    def write(self, writes: Iterable[ScopeWrite], *, durable: bool = False) -> None:
         """Writes all of these changes, or none.
+
+        Args:
+            writes: the changes.
+            durable: whether they must survive a power cut, for which the disk is waited for.
 
         Raises:
             DiskUnavailable: none; the disk is full, say.
         """
         try:
+            self._database.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             self._database.execute("BEGIN IMMEDIATE")
             for write in writes:
                 self._write(write)
             self._database.execute("COMMIT")
-        except (sqlite3.Error, OSError) as error:
+        except BaseException as error:
             with suppress(sqlite3.Error):
                 self._database.execute("ROLLBACK")
-            raise DiskUnavailable(f"the store of objects cannot be written: {error}") from error
+            if isinstance(error, sqlite3.Error | OSError | ValueError | TypeError | OverflowError):
+                raise DiskUnavailable(f"the store of objects cannot be written: {error}") from error
+            raise
 
     def drop(self, scope: str) -> None:
         """Forgets a scope.
@@ -207,8 +218,7 @@ class Disk:
         """
         try:
             self._database.execute("BEGIN IMMEDIATE")
-            self._database.execute("DELETE FROM objects WHERE scope = (SELECT id FROM scopes WHERE name = ?)", (scope,))
-            self._database.execute("DELETE FROM scopes WHERE name = ?", (scope,))
+            self._delete(scope)
             self._database.execute("COMMIT")
         except sqlite3.Error as error:
             with suppress(sqlite3.Error):
@@ -219,10 +229,11 @@ class Disk:
 
     def _write(self, write: ScopeWrite) -> None:
         database = self._database
+        if write.anew:
+            self._delete(write.scope)  # whatever has become of it
         scope = _Scope.find(database, write.scope) or _Scope.made(database, write.scope)
         if write.anew:
-            database.execute("DELETE FROM objects WHERE scope = ?", (scope.number,))
-            scope.total = _Sum()
+            database.execute("DELETE FROM objects WHERE scope = ?", (scope.number,))  # a disk may have made up some
         for namespace, name in write.removed:
             self._take_away(scope, namespace, name)
         for one in write.puts:
@@ -235,8 +246,12 @@ class Disk:
                 "INSERT INTO objects VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (scope.number, one.namespace, one.name, one.uid, str(one.version), write.is_secret, body, digest),
             )
-        scope.version = write.version
+        scope.version, scope.about = write.version, write.about
         scope.keep(database, write.scope)
+
+    def _delete(self, scope: str) -> None:
+        self._database.execute("DELETE FROM objects WHERE scope = (SELECT id FROM scopes WHERE name = ?)", (scope,))
+        self._database.execute("DELETE FROM scopes WHERE name = ?", (scope,))
 
     def _take_away(self, scope: _Scope, namespace: str, name: str) -> None:
         gone = self._database.execute(
@@ -303,20 +318,23 @@ class _Sum:
 class _Scope:
     """The row of a scope."""
 
-    __slots__ = ("number", "total", "version")
+    __slots__ = ("about", "number", "total", "version")
 
-    def __init__(self, number: int, version: int, total: _Sum) -> None:
+    def __init__(self, number: int, about: str, version: int, total: _Sum) -> None:
         self.number = number
+        self.about = about
         self.version = version
         self.total = total
 
     @classmethod
     def find(cls, database: sqlite3.Connection, name: str) -> _Scope | None:
-        row = database.execute("SELECT id, version, count, sum, digest FROM scopes WHERE name = ?", (name,)).fetchone()
+        row = database.execute(
+            "SELECT id, about, version, count, sum, digest FROM scopes WHERE name = ?", (name,)
+        ).fetchone()
         if row is None:
             return None
-        number, version, count, total, digest = row
-        scope = cls(number, int(version), _Sum(total, count))
+        number, about, version, count, total, digest = row
+        scope = cls(number, about, int(version), _Sum(total, count))
         if scope._digest(name) != digest:
             raise DiskDamaged(f"{name}: its own row is not what was written")
         return scope
@@ -324,18 +342,18 @@ class _Scope:
     @classmethod
     def made(cls, database: sqlite3.Connection, name: str) -> _Scope:
         empty = _Sum()
-        made = database.execute("INSERT INTO scopes VALUES (NULL, ?, '0', 0, ?, x'')", (name, empty.as_bytes()))
+        made = database.execute("INSERT INTO scopes VALUES (NULL, ?, '', '0', 0, ?, x'')", (name, empty.as_bytes()))
         assert made.lastrowid is not None
-        return cls(made.lastrowid, 0, empty)
+        return cls(made.lastrowid, "", 0, empty)
 
     def keep(self, database: sqlite3.Connection, name: str) -> None:
         database.execute(
-            "UPDATE scopes SET version = ?, count = ?, sum = ?, digest = ? WHERE id = ?",
-            (str(self.version), self.total.count, self.total.as_bytes(), self._digest(name), self.number),
+            "UPDATE scopes SET about = ?, version = ?, count = ?, sum = ?, digest = ? WHERE id = ?",
+            (self.about, str(self.version), self.total.count, self.total.as_bytes(), self._digest(name), self.number),
         )
 
     def _digest(self, name: str) -> bytes:
-        return _digest(_joined(name, self.number, self.version, self.total.count), self.total.as_bytes())
+        return _digest(_joined(name, self.number, self.about, self.version, self.total.count), self.total.as_bytes())
 
 
 def _opened(path: Path) -> sqlite3.Connection:

@@ -8,6 +8,8 @@ takes a part for the whole. A client that leaves ends its request at the API ser
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from edge_agent.autonomy.lines import Line, Lines
 from tunnel.aio.http.exchange import Exchange
@@ -20,6 +22,9 @@ WHOLE_BYTES = 256 * 1024
 """A body up to here is read before the request goes on; a longer one goes on as it comes. The API server refuses
 objects above 3 MiB, and next to none has a tenth of that.
 """
+ANSWER_S = 10.0
+"""Seconds that an answer to a request of the proxy's own may take."""
+MAX_ANSWER_BYTES = 4 * 1024 * 1024
 _HOP_BY_HOP = frozenset(
     ("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer",
      "transfer-encoding", "upgrade")
@@ -37,8 +42,76 @@ class Unreached(StreamError):
     default_code = Code.UNREACHABLE
 
 
+class Late(Unreached):
+    """There is another answer, for which the API server's is given up: it takes too long, or is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Otherwise:
+    """When a request has another answer than the API server's: it is then not waited for."""
+
+    head_timeout_s: float
+    """Seconds that the head of the answer may take."""
+    fits: Callable[[Response], bool]
+    """Whether the answer with this head is passed back."""
+
+
+async def ask_whole(
+    exchange: Exchange, request: Request, lines: Lines, authority: str, body: bytes, max_bytes: int
+) -> tuple[Response, bytes]:
+    """Passes one request on, and returns its whole answer for `give_whole`.
+
+    Args:
+        exchange: the client's.
+        request: its head.
+        lines: the connections to the API server, with the identity that the request goes up with.
+        authority: the API server's `HOST:PORT`.
+        body: the request's.
+        max_bytes: how long the answer may be.
+
+    Raises:
+        Unreached: there is no answer, or it broke off.
+        StreamError: the client is gone.
+    """
+    headers = [("host", authority), *_request_headers(request, None)]
+    if body or request.method in ("POST", "PUT", "PATCH"):
+        headers.append(("content-length", str(len(body))))
+    fresh = False
+    while True:
+        line = await _taken(lines, fresh=fresh)
+        try:
+            head = await unless_gone(exchange, _asked(line, request, headers, body, None))
+            try:
+                return head, await line.http.read_body(max_bytes)
+            except StreamError as error:
+                raise Late(str(error)) from error
+        except Late:
+            raise
+        except Unreached:
+            if line.is_fresh or request.method not in _IDEMPOTENT:
+                raise
+            fresh = True
+        finally:
+            lines.give_back(line)
+
+
+async def give_whole(exchange: Exchange, head: Response, body: bytes) -> None:
+    """Answers with what the API server has answered.
+
+    Raises:
+        StreamError: the client is gone.
+    """
+    left_out = ("date", "content-length")
+    await exchange.respond(head.status, [item for item in _end_to_end(head.headers) if item[0] not in left_out], body)
+
+
 async def pass_on(
-    exchange: Exchange, request: Request, lines: Lines, authority: str, credentials: HeaderItems | None = None
+    exchange: Exchange,
+    request: Request,
+    lines: Lines,
+    authority: str,
+    credentials: HeaderItems | None = None,
+    otherwise: Otherwise | None = None,
 ) -> None:
     """Passes one request on, and its answer back.
 
@@ -48,9 +121,11 @@ async def pass_on(
         lines: the connections to the API server, with the identity that the request goes up with.
         authority: the API server's `HOST:PORT`.
         credentials: what stands in the place of the client's `Authorization`; None leaves that as it is.
+        otherwise: when the answer is given up, since there is another; None waits for whatever comes. It is for
+            requests without a body.
 
     Raises:
-        Unreached: nothing was answered yet, and there is no answer.
+        Unreached: nothing was answered yet, and there is no answer, or none that fits.
         HttpError: nothing was answered yet, and the request's body is broken, or it wants what HTTP/2 cannot do.
         StreamError: the client is gone, or its answer was cut off.
     """
@@ -59,13 +134,40 @@ async def pass_on(
     if is_whole:
         if body or request.method in ("POST", "PUT", "PATCH"):
             headers.append(("content-length", str(len(body))))
-        await _pass_whole(exchange, request, lines, headers, body)
+        await _pass_whole(exchange, request, lines, headers, body, otherwise)
     else:
         length = request.headers.get("content-length")
         headers.append(("content-length", length) if length is not None else ("transfer-encoding", "chunked"))
         line = await _taken(lines, fresh=True)
         try:
             await _answer_while_sending(exchange, request, line, headers, body)
+        finally:
+            lines.give_back(line)
+
+
+async def post(
+    lines: Lines, path: str, headers: HeaderItems, body: bytes, method: str = "POST", timeout_s: float = ANSWER_S
+) -> tuple[int, bytes]:
+    """Sends a request of the proxy's own, and returns the status and the body of its answer.
+
+    Raises:
+        Unreached: there is none.
+    """
+    fresh = False
+    while True:
+        line = await _taken(lines, fresh=fresh)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await line.http.start(method, path, headers, body)
+                await line.http.finish()
+                head = await line.http.response()
+                return head.status, await line.http.read_body(MAX_ANSWER_BYTES)
+        except TimeoutError:
+            raise Unreached("it does not answer in time") from None
+        except StreamError as error:
+            if line.is_fresh:
+                raise Unreached(str(error)) from error
+            fresh = True  # it was closed while it waited, which is noticed too late
         finally:
             lines.give_back(line)
 
@@ -97,21 +199,36 @@ def _end_to_end(headers: Headers) -> list[tuple[str, str]]:
     return [item for item in headers if item[0] not in _HOP_BY_HOP and item[0] not in named]
 
 
-async def _pass_whole(exchange: Exchange, request: Request, lines: Lines, headers: HeaderItems, body: bytes) -> None:
+async def _pass_whole(
+    exchange: Exchange,
+    request: Request,
+    lines: Lines,
+    headers: HeaderItems,
+    body: bytes,
+    otherwise: Otherwise | None,
+) -> None:
     """Sends a request with its body. A connection that others used before may have been closed just now, which is
     noticed too late: then what may be sent twice goes out by a new one.
     """
     fresh = False
     while True:
-        line = await _taken(lines, fresh=fresh)
+        try:
+            async with asyncio.timeout(otherwise.head_timeout_s if otherwise is not None else None):
+                line = await _taken(lines, fresh=fresh)
+        except TimeoutError:
+            raise Late("no connection to it comes about in time") from None
         try:
             try:
-                head = await unless_gone(exchange, _asked(line, request, headers, body))
+                head = await unless_gone(exchange, _asked(line, request, headers, body, otherwise))
+            except Late:
+                raise
             except Unreached:
                 if line.is_fresh or request.method not in _IDEMPOTENT:
                     raise
                 fresh = True
                 continue
+            if otherwise is not None and not otherwise.fits(head):
+                raise Late(f"it answers {head.status}")
             await _answer(exchange, line, head)
             return
         finally:
@@ -125,13 +242,18 @@ async def _taken(lines: Lines, *, fresh: bool) -> Line:
         raise Unreached(str(error) or type(error).__name__) from error
 
 
-async def _asked(line: Line, request: Request, headers: HeaderItems, body: bytes) -> Response:
+async def _asked(
+    line: Line, request: Request, headers: HeaderItems, body: bytes, otherwise: Otherwise | None
+) -> Response:
     try:
-        await line.http.start(request.method, request.target, headers, body)
-        await line.http.finish()
-        return await line.http.response()
+        async with asyncio.timeout(otherwise.head_timeout_s if otherwise is not None else None):
+            await line.http.start(request.method, request.target, headers, body)
+            await line.http.finish()
+            return await line.http.response()
     except StreamError as error:
         raise Unreached(str(error)) from error
+    except TimeoutError:
+        raise Late("it does not answer in time") from None
 
 
 async def _answer(exchange: Exchange, line: Line, head: Response) -> None:

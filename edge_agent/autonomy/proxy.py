@@ -13,35 +13,34 @@ Other certificates, such as an administrator's, are refused: their owner would b
 from __future__ import annotations
 
 import ssl
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
-import structlog
-
+from edge_agent.autonomy.answers import refuse
+from edge_agent.autonomy.feeds import KeptLimits
 from edge_agent.autonomy.lines import Lines
-from edge_agent.autonomy.passing import Unreached, pass_on
+from edge_agent.autonomy.node_api import NodeApi
 from edge_agent.autonomy.serving import ServingUnavailable, serving_context
 from tunnel.aio.http.exchange import Exchange
 from tunnel.aio.http.http1 import HttpError, Refusal, Request
 from tunnel.aio.http.server import ALPN_PROTOCOLS, HttpServer
 from tunnel.aio.identity.certificate import CertificateUnreadable, read_certificate, read_pem
 from tunnel.aio.identity.tls_material import ClientTls, CredentialsUnusable
-from tunnel.aio.process.blocking import BlockingCalls
+from tunnel.aio.process.blocking import BlockingCalls, NotAnswering
 from tunnel.aio.process.config import ServerAddress
 from tunnel.aio.process.parts import PartFailed
 from tunnel.aio.sockets.conn import Conn, TlsPeer
 from tunnel.aio.sockets.listener import Listener
 from tunnel.aio.sockets.tls_client import dial_tls
-from tunnel.core.wire.errors import StreamError
 from tunnel.kubeapi.encoding import JSON_TYPE, encode
 from tunnel.kubeapi.status import ApiError
 
 HANDSHAKE_S = 10.0
 """Seconds that a connection to the API server may take from its first packet to the end of the handshake."""
 
-_log = structlog.get_logger("edge.autonomy")
 _files = BlockingCalls("files of the API proxy", threads=2)
 
 
@@ -55,19 +54,33 @@ class ProxySettings:
     client_cert: Path
     client_key: Path
     """The kubelet's, read anew for each connection: it rotates them."""
+    limits: KeptLimits
+    """How much may be kept."""
 
 
 class ApiProxy:
     """The proxy, which serves connections of a listener."""
 
-    def __init__(self, name: str, settings: ProxySettings, state: Path) -> None:
-        """Dials nothing yet. `name` is the box's, and `state` its state folder."""
+    def __init__(self, name: str, settings: ProxySettings, state: Path, on_away: Callable[[str], None]) -> None:
+        """Dials nothing yet.
+
+        Args:
+            name: the box's.
+            settings: where the API server is, and as whom it is asked.
+            state: the box's state folder.
+            on_away: is told that the API server is away and why, and with no words that it is back.
+        """
         self._name = name
         self._settings = settings
         self._state = state
+        self._authority = str(settings.server)
         self._node = Lines(partial(self._dial, as_node=True))
         """Connections that show the kubelet's certificate."""
         self._bare = Lines(partial(self._dial, as_node=False))
+        self.api = NodeApi(self._node, self._bare, self._authority, state, settings.limits, on_away)
+        self._is_open = False
+        self._callers: WeakKeyDictionary[Conn, bool] = WeakKeyDictionary()
+        """Whether the client of a connection has shown the node's certificate; of none where it showed nothing."""
         self._http = HttpServer(self._serve, _render, self._is_known)
 
     # Public
@@ -81,8 +94,11 @@ class ApiProxy:
         """
         try:
             context = await _files.run(partial(self._context, address))
-        except (ServingUnavailable, CredentialsUnusable) as error:
+        except (ServingUnavailable, CredentialsUnusable, NotAnswering) as error:
             raise PartFailed(str(error), error.fault) from error
+        if not self._is_open:
+            await self.api.open()
+            self._is_open = True
         await listener.listen_tcp(address, context)
 
     async def handle(self, conn: Conn) -> None:
@@ -98,6 +114,10 @@ class ApiProxy:
         self._http.drain()
         self._node.close()
         self._bare.close()
+
+    async def aclose(self) -> None:
+        """Ends all that is left, and writes what is to be written."""
+        await self.api.aclose()
 
     # Internal
 
@@ -115,7 +135,7 @@ class ApiProxy:
         address = self._settings.server
         try:
             context = await _files.run(partial(self._upward, as_node=as_node))
-        except CredentialsUnusable as error:
+        except (CredentialsUnusable, NotAnswering) as error:
             raise OSError(str(error)) from error
         return await dial_tls(address.host, address.port, context, handshake_timeout_s=HANDSHAKE_S)
 
@@ -138,34 +158,38 @@ class ApiProxy:
         return True  # whoever can reach the listener is on this node
 
     async def _serve(self, conn: Conn, exchange: Exchange, request: Request) -> None:
+        exchange.trust()  # else it would be one of the strangers, whose connections end after some seconds
         try:
-            lines = await self._lines_for(conn)
-            await pass_on(exchange, request, lines, str(self._settings.server))
-        except Unreached as error:
-            await _refuse(exchange, ApiError(503, f"the API server {self._settings.server} is not reached: {error}"))
+            is_node = await self._shows_node(conn)
+            await self.api.serve(exchange, request, is_node=is_node)
         except HttpError as error:
             if exchange.answered:
                 raise
-            await _refuse(exchange, ApiError(error.status, error.text))
+            await refuse(exchange, ApiError(error.status, error.text))
         except ApiError as error:
-            await _refuse(exchange, error)
+            await refuse(exchange, error)
 
-    async def _lines_for(self, conn: Conn) -> Lines:
-        """Returns the connections with the identity that a client's requests go up with.
+    async def _shows_node(self, conn: Conn) -> bool:
+        """Returns whether a client has shown this node's certificate.
 
         Raises:
-            ApiError: 403, it showed a certificate that is not this node's.
+            ApiError: 403, it showed another one.
         """
-        shown = conn.transport.get_extra_info("peercert_der")
-        if not shown:
-            return self._bare
-        if await _files.run(partial(self._is_nodes, shown)):
-            return self._node
-        raise ApiError(
-            403,
-            "the API proxy of a node passes on the node's own certificate and bearer tokens; use the API server's own"
-            " address with other certificates",
-        )
+        is_node = self._callers.get(conn)
+        if is_node is None:
+            shown = conn.transport.get_extra_info("peercert_der")
+            try:
+                is_node = bool(shown) and await _files.run(partial(self._is_nodes, shown))
+            except NotAnswering as error:
+                raise ApiError(503, str(error)) from error
+            if shown and not is_node:
+                raise ApiError(
+                    403,
+                    "the API proxy of a node passes on the node's own certificate and bearer tokens; use the API"
+                    " server's own address with other certificates",
+                )
+            self._callers[conn] = is_node
+        return is_node
 
     def _is_nodes(self, shown: bytes) -> bool:
         try:
@@ -173,11 +197,6 @@ class ApiProxy:
             return read_certificate(shown).subject_der == own.subject_der
         except (OSError, CertificateUnreadable):
             return False
-
-
-async def _refuse(exchange: Exchange, error: ApiError) -> None:
-    with suppress(StreamError):
-        await exchange.respond(error.code, [JSON_TYPE], encode(error.body()))
 
 
 def _render(error: HttpError) -> Refusal:

@@ -17,6 +17,12 @@ CERTIFICATE, KEY = "api-proxy.crt", "api-proxy.key"
 """The names of the files in the state folder. The kubeconfig of a component has the first as its authority."""
 
 
+NO_CHECK_TIME = ssl.VerifyFlags(0x200000)
+"""X509_V_FLAG_NO_CHECK_TIME of OpenSSL. A node that booted without the cloud may have any time, and a certificate that
+could not be renewed: who may do what is the API server's to say, which looks at the time itself.
+"""
+
+
 class ServingUnavailable(FaultError):
     """There is no certificate to serve with, and none can be made; the text says why."""
 
@@ -43,6 +49,7 @@ def serving_context(folder: Path, name: str, hosts: list[str], clients: bytes, a
     context.num_tickets = 0
     context.set_alpn_protocols(alpn)
     context.verify_mode = ssl.CERT_OPTIONAL
+    context.verify_flags |= NO_CHECK_TIME
     context.load_verify_locations(cadata=clients.decode("ascii"))
     load_chain(context, certificate + b"\n" + key)
     return context

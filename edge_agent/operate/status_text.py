@@ -27,6 +27,8 @@ def lines(status: Json) -> Iterator[str]:
     yield f"session   {status['session'] or 'none'}{rtt}, {streams} streams{f' ({kinds})' if kinds else ''}"
     for part in status["parts"]:
         yield f"part      {part['name']}: {'up' if part['up'] else part['fault'] or 'being brought up'}"
+    if status.get("autonomy") is not None:
+        yield from _autonomy(status["autonomy"])
     for line in in_words(status.get("limits", ())):
         yield f"limit     {line}"
     for certificate in status["certificates"]:
@@ -40,6 +42,32 @@ def _server(server: Json) -> str:
     since = f" since {_time(server['since'])}" if server["since"] else ""
     fault = f": {server['fault']}" if server["fault"] else ""
     return f"{server['address']} {server['state']}{since}{fault}"
+
+
+def _autonomy(autonomy: Json) -> Iterator[str]:
+    """Yields how the API of the node stands: what is away first, then what is not kept."""
+    state = "reached" if autonomy["reached"] else f"away: {autonomy['reason']}"
+    yield f"api       API server {state}, since {_time(autonomy['since'])}"
+    scopes = autonomy["scopes"]
+    whole = [scope for scope in scopes if scope["complete"] and scope["kept"]]
+    objects = sum(scope["objects"] for scope in whole) + autonomy["singles"]
+    yield (
+        f"kept      {objects} objects in {len(whole)} of {len(scopes)} parts, {autonomy['bytes'] / 1e6:.1f} MB,"
+        f" and {autonomy['tokens']} tokens"
+    )
+    if autonomy["trouble"]:
+        yield f"          nothing is written: {autonomy['trouble']}"
+    for scope in scopes:
+        if scope not in whole:
+            yield f"          not kept: {scope['name']}: {scope['trouble'] or 'it is being asked for'}"
+    for name in autonomy["passed"]:
+        yield f"          not kept: {name}: there is no room"
+    waiting = ", ".join(f"{count} {kind}" for kind, count in autonomy["waiting"].items() if count)
+    if waiting:
+        yield f"          to be told when the API server is back: {waiting}"
+    dropped = ", ".join(f"{count} {kind}" for kind, count in autonomy["dropped"].items() if count)
+    if dropped:
+        yield f"          of no use any more: {dropped}"
 
 
 def _config(config: Json) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Finds out what a request to an API server is about, as the API server itself does for its authorizers.
 
-The rules are those of apiserver v0.34 `pkg/endpoints/request/requestinfo.go`, so that whatever is decided here by them is
-decided about what the API server will do.
+The rules are those of apiserver v0.34 `pkg/endpoints/request/requestinfo.go`, so that what is decided here is decided
+about what the API server will do.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 from collections.abc import Iterator, Mapping
@@ -24,6 +25,22 @@ LOG_LINES = 6
 """Of each of its programs, beside a failed test."""
 CONTAINERD_S = 20.0
 KUBELET_S = 30.0
+
+
+_POWER_CUT = """
+for p in /proc/[0-9]*; do
+  pid=${p#/proc/}
+  [ $pid -ne 1 ] && [ $pid -ne $$ ] && [ "$(cat $p/comm 2>/dev/null)" != cat ] && kill -9 $pid 2>/dev/null
+done
+awk '$2 ~ "^(/run/netns|/run/containerd|/var/lib/kubelet|/run/k3s)" { print $2 }' /proc/mounts | sort -r | uniq |
+  while read -r m; do umount -l "$m"; done
+rm -rf /run/containerd/* /run/netns/*
+for link in $(ip -o link | awk -F'[ :@]+' '{ print $2 }'); do
+  case $link in cni0|veth*|kube-*) ip link del $link 2>/dev/null;; esac
+done
+true
+"""
+"""What does to a node what the loss of its power does. Its disk stays as it is."""
 
 
 class Node:
@@ -89,6 +106,44 @@ class Node:
             config["clusters"][0]["cluster"]["server"] = url
             path.write_text(yaml.safe_dump(config))
             daemon.kill()
+            daemon.start()
+
+    def through(self, url: str, authority: Path, proxy_token: str) -> None:
+        """Start the kubelet and kube-proxy anew, with a proxy in front of the API server; pods run on.
+
+        Args:
+            url: The proxy.
+            authority: Of its certificate.
+            proxy_token: Of kube-proxy's ServiceAccount, in the place of its certificate.
+        """
+        for name, daemon in (("kubelet", self.kubelet), ("kube-proxy", self.proxy)):
+            path = self.home / f"{name}.kubeconfig"
+            config = yaml.safe_load(path.read_text())
+            config["clusters"][0]["cluster"] = {
+                "server": url, "certificate-authority-data": base64.b64encode(authority.read_bytes()).decode(),
+            }  # fmt: skip
+            if daemon is self.proxy:
+                config["users"][0]["user"] = {"token": proxy_token}
+            path.write_text(yaml.safe_dump(config))
+            daemon.kill()
+            daemon.start()
+
+    def power_cut(self) -> None:
+        """End everything on the node at once, with what is gone after that: processes, mounts, links, rules."""
+        for daemon in self.daemons:
+            daemon.kill()
+        self.namespaces.run("sh", "-c", _POWER_CUT)
+        for table in ("filter", "nat", "mangle"):
+            for flag in ("-F", "-X"):
+                self.namespaces.run("iptables", "-w", "-t", table, flag)
+        for rule in site.NODE_RULES:
+            self.namespaces.run("iptables", "-w", *rule.split())
+
+    def boot(self) -> None:
+        """Start what a node starts."""
+        self.containerd.start()
+        self._wait_for_containerd()
+        for daemon in self.daemons[1:]:
             daemon.start()
 
     def set_pod_cidr(self, cidr: str) -> None:

@@ -263,3 +263,20 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+
+
+def test_a_write_that_cannot_be_leaves_nothing_open(disk: Disk) -> None:
+    disk.write([ScopeWrite("pods", 5, [one("a", 3)])])
+    with pytest.raises(DiskUnavailable):
+        disk.write([ScopeWrite("pods", 6, [Stored("ns", "\ud800", "u", 4, b"raw")])])
+    disk.write([ScopeWrite("pods", 7, [one("b", 6)])], durable=True)
+    assert set(by_name(disk.read("pods"))) == {"a", "b"}
+
+
+def test_a_damaged_scope_is_written_anew(disk: Disk) -> None:
+    disk.write([ScopeWrite("pods", 5, [one("a", 3)])])
+    disk._database.execute("UPDATE scopes SET count = 7")
+    with pytest.raises(DiskDamaged):
+        disk.write([ScopeWrite("pods", 6, [one("b", 6)])])
+    disk.write([ScopeWrite("pods", 7, [one("c", 6)], anew=True)])
+    assert set(by_name(disk.read("pods"))) == {"c"}

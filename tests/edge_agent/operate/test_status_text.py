@@ -53,3 +53,33 @@ def test_what_is_wrong_comes_with_what_to_type() -> None:
         "to apply what needs a restart: systemctl restart edge-agent",
     ]
     assert EXIT_CODES == {"good": 0, "warning": 1, "bad": 2}
+
+
+AUTONOMY: dict[str, Any] = {
+    "reached": False, "since": "2026-03-01T12:00:00Z", "reason": "no answer within 2 s",
+    "scopes": [
+        {"name": "pods, spec.nodeName=n", "objects": 12, "complete": True, "kept": True, "trouble": None},
+        {"name": "secrets in a", "objects": 3, "complete": True, "kept": False, "trouble": "the disk is full"},
+        {"name": "things", "objects": 0, "complete": False, "kept": False, "trouble": None},
+    ],
+    "passed": ["others"], "singles": 2, "bytes": 1_250_000, "tokens": 4, "trouble": "the disk is full",
+    "waiting": {"statuses": 2, "events": 0}, "dropped": {"statuses": 0, "events": 1},
+}  # fmt: skip
+
+
+def test_the_api_of_a_node() -> None:
+    text = "\n".join(lines({**GOOD, "autonomy": AUTONOMY}))
+    for wanted in (
+        "api       API server away: no answer within 2 s, since 2026-03-01 12:00:00 UTC",
+        "kept      14 objects in 1 of 3 parts, 1.2 MB, and 4 tokens",
+        "nothing is written: the disk is full", "not kept: secrets in a: the disk is full",
+        "not kept: things: it is being asked for", "not kept: others: there is no room",
+        "to be told when the API server is back: 2 statuses", "of no use any more: 1 events",
+    ):  # fmt: skip
+        assert wanted in text
+    calm = {**AUTONOMY, "reached": True, "trouble": None, "passed": [], "scopes": AUTONOMY["scopes"][:1],
+            "waiting": {"statuses": 0, "events": 0}, "dropped": {"statuses": 0, "events": 0}}  # fmt: skip
+    text = "\n".join(lines({**GOOD, "autonomy": calm}))
+    assert "API server reached, since" in text
+    assert "not kept" not in text
+    assert "to be told" not in text

@@ -411,7 +411,7 @@ class ClientConnection:
         if body or method in ("POST", "PUT", "PATCH"):
             items.append(("content-length", str(len(body))))
         # One write for head and body: over a tunnel each write may become a packet of its own.
-        parts = [self._h11.send(h11.Request(method=method, target=target, headers=_raw(items)))]
+        parts = [self._head(method, target, items)]
         parts += [self._h11.send(h11.Data(data=body)), self._h11.send(h11.EndOfMessage())]
         await self._duplex.write(b"".join(part for part in parts if part))
         return await self.response()
@@ -427,7 +427,7 @@ class ClientConnection:
             StreamError: the connection was reset.
         """
         await self._start_next_cycle()
-        parts = [self._h11.send(h11.Request(method=method, target=target, headers=_raw(headers)))]
+        parts = [self._head(method, target, headers)]
         if first:
             parts.append(self._h11.send(h11.Data(data=first)))
         await self._duplex.write(b"".join(part for part in parts if part))
@@ -512,6 +512,17 @@ class ClientConnection:
         return self._h11.trailing_data[0]
 
     # Internal
+
+    def _head(self, method: str, target: str, headers: HeaderItems) -> bytes | None:
+        """Returns the head of a request.
+
+        Raises:
+            HttpError: HTTP/1.1 has no way to say that, though whoever wants it said may have heard it by HTTP/2.
+        """
+        try:
+            return self._h11.send(h11.Request(method=method, target=target, headers=_raw(headers)))
+        except (h11.LocalProtocolError, UnicodeEncodeError) as error:
+            raise HttpError(f"the request cannot be passed on: {error}") from error
 
     async def _start_next_cycle(self) -> None:
         if self._h11.our_state is h11.DONE:

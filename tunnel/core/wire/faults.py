@@ -227,6 +227,10 @@ PODS_INCOMPLETE: Final = Fault("LL5023", "Not all pods that a box lists are show
 COMMAND_NOT_LISTED: Final = Fault("LL5030", "The box lets its caller run other commands only")
 ACCOUNT_NOT_ALLOWED: Final = Fault("LL5031", "The server allows none of the accounts that the box would use")
 NOT_RECORDED: Final = Fault("LL5032", "The session cannot be recorded, and must be")
+API_SERVER_AWAY: Final = Fault("LL5040", "The API server of the node is not reached")
+SCOPE_NOT_KEPT: Final = Fault("LL5041", "A part of the API is not kept for when the API server is away")
+KEPT_DAMAGED: Final = Fault("LL5042", "A part of what was kept of the API is damaged")
+NOT_TOLD: Final = Fault("LL5043", "What was written while the API server was away is of no use any more")
 
 # The process
 

@@ -1,0 +1,154 @@
+"""Queues the events that components of the node write while the API server is away, and writes them when it is back.
+
+client-go drops an event on any answer that is an error (client-go v0.34 `tools/record`), so that those of an outage,
+which are wanted most, would all be lost. They keep the times and names that they were made with.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+from urllib.parse import quote
+
+import structlog
+
+from edge_agent.autonomy.disk import Kept, ScopeWrite, Stored
+from edge_agent.autonomy.keeper import Keeper
+from edge_agent.autonomy.passing import Unreached
+from edge_agent.autonomy.statuses import MAX_REFUSALS, TEMPORARY
+from tunnel.core.wire.faults import NOT_TOLD
+
+SCOPE = "!events"
+MAX_EVENTS, MAX_BYTES = 1000, 1024 * 1024
+"""How many events wait, and with how many bytes; of more the oldest go."""
+MAX_EVENT_BYTES = 64 * 1024
+"""The longest event that is queued. Those of a kubelet have 1 kB."""
+
+_log = structlog.get_logger("edge.autonomy")
+
+Send = Callable[[str, str, str, bytes], Awaitable[int]]
+"""A function that sends a request: method, path, type of the body, body. It returns the status, and raises Unreached
+when there is no answer."""
+
+
+class Event(NamedTuple):
+    """An event that waits."""
+
+    path: str
+    """Of the list that it is written to."""
+    content_type: str
+    name: str
+    body: bytes
+
+
+class Events:
+    """The events that wait."""
+
+    def __init__(self, keeper: Keeper) -> None:
+        """Reads nothing yet."""
+        self._keeper = keeper
+        self._waiting: dict[int, Event] = {}
+        """By number."""
+        self._refusals: dict[int, int] = {}
+        self._number = 0
+        self._bytes = 0
+        self.dropped = 0
+        """How many were dropped, for want of room or since the API server refused them."""
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def restore(self, kept: Kept | None) -> None:
+        """Takes what was on the disk."""
+        for one in sorted(kept.objects if kept is not None else (), key=lambda one: one.version):
+            head, _, body = one.raw.partition(b"\n")
+            try:
+                path, content_type, name = json.loads(head)
+            except ValueError:
+                continue
+            self._number = one.version
+            self._waiting[one.version] = Event(path, content_type, name, body)
+            self._bytes += len(body)
+
+    async def add(self, path: str, content_type: str, name: str, body: bytes) -> str:
+        """Queues an event, and returns why that was not possible; empty when it will survive whatever comes.
+
+        Args:
+            path: of the list that it is written to, as it came.
+            content_type: of its body.
+            name: the event's.
+            body: the event.
+        """
+        if len(body) > MAX_EVENT_BYTES:
+            return f"it is longer than {MAX_EVENT_BYTES} bytes"
+        self._number += 1
+        number, event = self._number, Event(path, content_type, name, body)
+        raw = json.dumps([path, content_type, name]).encode() + b"\n" + body
+        oldest = self._in_the_way(len(body))
+        gone = [("", _name(one)) for one in oldest]
+        put = Stored("", _name(number), "", number, raw)
+        trouble = await self._keeper.write(ScopeWrite(SCOPE, number, puts=[put], removed=gone), durable=True)
+        if not trouble:
+            for one in oldest:
+                self.dropped += self._forgotten(one)
+            self._waiting[number] = event
+            self._bytes += len(body)
+        return trouble
+
+    async def replay(self, send: Send) -> None:
+        """Writes all events to the API server, oldest first.
+
+        Raises:
+            Unreached: it is away again, or refuses for now; what is left waits on.
+        """
+        refused = 0
+        for number, event in list(self._waiting.items()):
+            status = await send("POST", event.path, event.content_type, event.body)
+            if status == 409:  # an earlier one of that name: this has its later count
+                status = await send("PUT", f"{event.path}/{quote(event.name, safe='')}", event.content_type, event.body)
+            if status in TEMPORARY or status >= 500:
+                raise Unreached(f"the API server answers {status}")
+            if status == 403:
+                self._refusals[number] = self._refusals.get(number, 0) + 1
+                if self._refusals[number] < MAX_REFUSALS:
+                    refused += 1
+                    continue
+            if status >= 400:
+                self.dropped += 1
+                _log.warning("an event was refused", code=NOT_TOLD.code, path=event.path, status=status)
+            await self._forget(number)
+        if refused:
+            raise Unreached(f"the API server refuses {refused} events")
+
+    # Internal
+
+    def _in_the_way(self, room_bytes: int) -> list[int]:
+        """Returns the oldest events without which there is room."""
+        oldest, count, held_bytes = [], len(self._waiting), self._bytes
+        for number, event in self._waiting.items():
+            if count < MAX_EVENTS and held_bytes + room_bytes <= MAX_BYTES:
+                break
+            oldest.append(number)
+            count, held_bytes = count - 1, held_bytes - len(event.body)
+        return oldest
+
+    def _forgotten(self, number: int) -> int:
+        """Forgets an event, and returns how many that were."""
+        self._refusals.pop(number, None)
+        event = self._waiting.pop(number, None)
+        if event is None:
+            return 0
+        self._bytes -= len(event.body)
+        return 1
+
+    async def _forget(self, number: int) -> None:
+        self._forgotten(number)
+        await self._keeper.write(ScopeWrite(SCOPE, self._number, removed=[("", _name(number))]))
+
+
+# Internal
+
+
+def _name(number: int) -> str:
+    return f"{number:020d}"

@@ -1,0 +1,382 @@
+"""Keeps one scope current: lists it once, watches it from then on, and goes on from where it was after a cut.
+
+1. What was on the disk is shown at once, under its old version, and the watch goes on from there.
+2. Each change is written before it is shown. So a client never knows more than what is still there after the process
+   was killed. When the disk takes nothing, changes are shown all the same, and the scope says that it is not kept.
+3. When the API server has forgotten the version (410), all is listed anew, and only what differs is shown.
+4. An answer that refuses (401, 403, 404) is the truth of the API server. Requests then go there, one by one, while it
+   is reached. What is kept stays for REFUSED_S: an API server that has just started refuses what it will soon allow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import structlog
+
+from edge_agent.autonomy.asks import Scope
+from edge_agent.autonomy.disk import Kept, ScopeWrite, Stored
+from edge_agent.autonomy.keeper import Keeper
+from edge_agent.autonomy.upstream import Gone, Refused, TooLarge, Upstream
+from tunnel.core.wire.errors import StreamError
+from tunnel.core.wire.faults import SCOPE_NOT_KEPT
+from tunnel.kubeapi.codecs import Told
+from tunnel.kubeapi.replica import HISTORY_BYTES, Item, Replica, version_of
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.8, 30.0
+"""The seconds before a list or a watch that failed is tried again, at first and in the end; as in client-go v0.34
+(`tools/cache/reflector.go`).
+"""
+GOOD_S = 120.0
+"""Seconds that a watch must have run for its next failure to count as the first."""
+WATCH_S = (300.0, 600.0)
+"""How many seconds a watch is asked for, chosen at random between these, as in client-go."""
+REFUSED_S = 600.0
+"""Seconds after which a scope that is refused all the time is forgotten."""
+ONE_HISTORY_BYTES = 128 * 1024
+"""How much of the past of a single object is kept, of which there may be hundreds."""
+OBJECT_BYTES = 400
+"""The memory of an object beside its bytes."""
+
+MAX_LISTS = 32
+LISTED_S = 10.0
+"""Seconds within which a watch by another connection is taken for that of the client that was shown the list."""
+
+_log = structlog.get_logger("edge.autonomy")
+
+
+class Feed:
+    """One scope: its replica, and what keeps it current."""
+
+    def __init__(
+        self,
+        scope: Scope,
+        upstream: Upstream,
+        keeper: Keeper,
+        max_bytes: int,
+        has_room: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """Asks for nothing yet.
+
+        Args:
+            scope: what it shows.
+            upstream: the API server, with the rights of the scope's identity.
+            keeper: writes it to the disk.
+            max_bytes: how much memory its objects may take.
+            has_room: whether all that is kept is within its limit.
+        """
+        self.scope = scope
+        self.replica = Replica(ONE_HISTORY_BYTES if scope.is_single else HISTORY_BYTES)
+        self.api_version = ""
+        self.list_kind = ""
+        self.is_kept = False
+        """Whether the disk has it as it is shown."""
+        self.is_live = False
+        """Whether its watch runs."""
+        self.trouble = ""
+        """Why it cannot be answered from here, or is not kept; empty when all is well."""
+        self.refused: Refused | None = None
+        """What the API server said instead of a list."""
+        self.used_s = asyncio.get_running_loop().time()
+        """When somebody asked for it last, on the loop's clock."""
+        self.watchers = 0
+        """How many watches of it are open."""
+        self.held_bytes = 0
+        self.view: Callable[[Item], Item] | None = None
+        """How objects are shown that are known better on the node; None: as they came."""
+        self._hidden: dict[tuple[str, str], Item] = {}
+        """The objects that are shown in another way, as they came."""
+        self._lists: dict[str, _ShownList] = {}
+        """By client, the list that it was shown last."""
+        self._upstream = upstream
+        self._keeper = keeper
+        self._max_bytes = max_bytes
+        self._has_room = has_room
+        self._name = scope.text()
+        self._refused_since_s: float | None = None
+        self._settled = asyncio.Event()
+
+    # What others ask
+
+    @property
+    def is_complete(self) -> bool:
+        """Returns whether it was listed as a whole once, and kept current while that was possible."""
+        return self.replica.version is not None
+
+    @property
+    def kind(self) -> str:
+        """Returns the kind of its objects."""
+        return self.list_kind.removesuffix("List")
+
+    @property
+    def is_altered(self) -> bool:
+        """Returns whether some objects are shown otherwise than they came."""
+        return bool(self._hidden)
+
+    def note_list(self, peer: str) -> None:
+        """Takes that a client was shown all objects as they are now."""
+        assert self.replica.version is not None
+        now_s = asyncio.get_running_loop().time()
+        self._lists.pop(peer, None)
+        self._lists[peer] = _ShownList(self.replica.version, self.replica.position(None), now_s)
+        while len(self._lists) > MAX_LISTS:
+            del self._lists[next(iter(self._lists))]
+
+    def listed_at(self, peer: str, version: int) -> int | None:
+        """Returns the position in the history at which a client was shown all objects, if the version that it had then
+        is this one; None when it was not.
+
+        An object that is shown otherwise keeps its version. So of who comes with that version it is not known whether
+        they have seen it so; of who was shown the list just now it is, by the same connection or by another.
+        """
+        now_s = asyncio.get_running_loop().time()
+        known = self._lists.get(peer)
+        if known is None or known.version != version:
+            recent = [one for one in self._lists.values() if one.version == version and now_s - one.at_s < LISTED_S]
+            known = recent[-1] if recent else None
+        return known.position if known is not None else None
+
+    @property
+    def all_bytes(self) -> int:
+        """Returns the memory of its objects and of their past."""
+        return self.held_bytes + self.replica.history_bytes
+
+    async def settled(self) -> None:
+        """Waits until it is complete, or cannot be."""
+        await self._settled.wait()
+
+    # Life
+
+    def restore(self, kept: Kept) -> bool:
+        """Takes what was on the disk, and returns whether that could be used."""
+        codec = self.scope.codec
+        try:
+            self.api_version, self.list_kind = json.loads(kept.about)
+            items = [codec.read_item(one.raw) for one in kept.objects]
+        except ValueError:
+            return False
+        self._fill(kept.version, items)
+        self.is_kept = True
+        return True
+
+    async def run(self) -> None:
+        """Keeps it current until it is cancelled, or was refused for so long that it is forgotten."""
+        failures, loop = 0, asyncio.get_running_loop()
+        while True:
+            await self._upstream.ready()
+            began_s = loop.time()
+            try:
+                await self._advance()
+                failures = 0
+                continue
+            except Refused as error:
+                failures += 1
+                if self._is_forgotten(error):
+                    return
+            except TooLarge as error:
+                self._say(str(error))
+                self.close()
+                await self._keeper.drop(self._name)
+                return
+            except (StreamError, ValueError, Gone) as error:
+                failures = 1 if self.is_live and loop.time() - began_s > GOOD_S else failures + 1
+                _log.debug("a list or a watch ended", scope=self.scope.spoken(), reason=str(error))
+            finally:
+                self.is_live = False
+            pause_s = min(FIRST_PAUSE_S * 2 ** (failures - 1), LONGEST_PAUSE_S)
+            await self._upstream.pause(pause_s * (1 + random.random()))  # noqa: S311 - not a secret
+
+    def show_anew(self) -> None:
+        """Shows objects as `view` sees them now."""
+        if self.view is None or not self.is_complete:
+            return
+        now_s = asyncio.get_running_loop().time()
+        for item in self.replica.items(lambda _: True):
+            shown = self._seen(self._hidden.get(item.key, item))
+            if shown.raw != item.raw:
+                self.replica.alter(shown, now_s)
+
+    # Internal
+
+    def _seen(self, item: Item) -> Item:
+        """Returns an object as it is shown, and remembers how it came."""
+        shown = self.view(item) if self.view is not None else item
+        if shown is item:
+            self._hidden.pop(item.key, None)
+        else:
+            self._hidden[item.key] = item
+        return shown
+
+    async def _list(self, version: str) -> None:
+        listed = await self._upstream.fetch(self.scope, version, self._max_bytes)
+        if listed.more:
+            raise ValueError("a list of several pages, which was not asked for")
+        number = version_of(listed.version)
+        self._check_size(listed.items)
+        self.api_version, self.list_kind = listed.api_version, listed.kind
+        await self._write(_whole(self.scope, number, listed.items, self._about()))
+        self._fill(number, listed.items)
+
+    def _fill(self, version: int, items: list[Item]) -> None:
+        self.refused, self._refused_since_s = None, None
+        self._hidden.clear()
+        self.replica.fill(version, [self._seen(item) for item in items], asyncio.get_running_loop().time())
+        self.held_bytes = sum(len(item.raw) + OBJECT_BYTES for item in items)
+        self._settled.set()
+
+    async def _advance(self) -> None:
+        """Lists if that is due, and watches to the end of the watch."""
+        if self.replica.version is None:
+            await self._list("0")
+        try:
+            await self._watch()
+        except Gone:
+            await self._list("")
+
+    async def _watch(self) -> None:
+        assert self.replica.version is not None
+        seconds = random.uniform(*WATCH_S)  # noqa: S311 - not a secret
+        async with self._upstream.watch(self.scope, self.replica.version, seconds) as events:
+            self.is_live = True
+            self.refused, self._refused_since_s = None, None
+            async for batch in events:
+                await self._take(batch)
+
+    async def _take(self, batch: list[Told]) -> None:
+        """Takes events that came together: writes them, and then shows them.
+
+        Raises:
+            Gone: the API server has forgotten the version.
+            Refused: it ends the watch with another error.
+            ValueError: an event makes no sense.
+        """
+        reached, error = self.replica.version or 0, None
+        changed: dict[tuple[str, str], Told] = {}
+        for told in batch:
+            if told.kind == "ERROR":
+                error = told.error or {}
+                break
+            if told.item is not None:
+                changed.pop(told.item.key, None)
+                changed[told.item.key] = told
+                reached = max(reached, told.item.version)
+            elif told.kind == "BOOKMARK":
+                reached = max(reached, version_of(told.version))
+        if changed:
+            await self._keep(reached, changed.values())
+            self._show(told for told in batch if told.item is not None)
+        if reached > (self.replica.version or 0):
+            self.replica.reached(reached)
+        if not changed and self.is_kept:
+            self._keeper.note_version(ScopeWrite(self._name, reached, about=self._about(),
+                                                 is_secret=self.scope.is_secret))  # fmt: skip
+        if error is not None:
+            code = error.get("code")
+            if code == 410:
+                raise Gone
+            raise Refused(code if isinstance(code, int) else 500, str(error.get("message", "")))
+        if self.held_bytes > self._max_bytes:
+            raise TooLarge(self._too_large())
+        if changed and not self._has_room():
+            raise TooLarge("all that is kept takes more than it may together")
+
+    async def _keep(self, version: int, changed: Iterable[Told]) -> None:
+        if not self.is_kept:  # the disk has an older state, on which these changes do not fit
+            known = {item.key: self._hidden.get(item.key, item) for item in self.replica.items(lambda _: True)}
+            for told in changed:
+                assert told.item is not None
+                if told.kind == "DELETED":
+                    known.pop(told.item.key, None)
+                else:
+                    known[told.item.key] = told.item
+            await self._write(_whole(self.scope, version, known.values(), self._about()))
+            return
+        puts = [told.item for told in changed if told.item is not None and told.kind != "DELETED"]
+        gone = [told.item.key for told in changed if told.item is not None and told.kind == "DELETED"]
+        write = ScopeWrite(
+            self._name,
+            version,
+            puts=[_stored(item) for item in puts],
+            removed=gone,
+            about=self._about(),
+            is_secret=self.scope.is_secret,
+        )
+        await self._write(write)
+
+    def _show(self, events: Iterable[Told]) -> None:
+        now_s = asyncio.get_running_loop().time()
+        for told in events:
+            item = told.item
+            assert item is not None
+            before = self._hidden.get(item.key) or self.replica.get(item.key)
+            if told.kind == "DELETED":
+                self._hidden.pop(item.key, None)
+                self.replica.remove(item.key, item.version, now_s)
+                after_bytes = 0
+            else:
+                self.replica.put(self._seen(item), now_s)
+                after_bytes = len(item.raw) + OBJECT_BYTES
+            self.held_bytes += after_bytes - (len(before.raw) + OBJECT_BYTES if before is not None else 0)
+
+    async def _write(self, write: ScopeWrite) -> None:
+        trouble = await self._keeper.write(write)
+        self.is_kept = not trouble
+        self._say(trouble)
+
+    def _check_size(self, items: list[Item]) -> None:
+        if sum(len(item.raw) + OBJECT_BYTES for item in items) > self._max_bytes:
+            raise TooLarge(self._too_large())
+
+    def _too_large(self) -> str:
+        return f"its objects take more than {self._max_bytes} bytes"
+
+    def close(self) -> None:
+        """Answers nothing any more, and ends the watches of it."""
+        shown, self.replica = self.replica, Replica()
+        self.held_bytes, self.is_kept = 0, False
+        self._hidden.clear()
+        self._lists.clear()
+        shown.wake()
+        self._settled.set()
+
+    def _is_forgotten(self, error: Refused) -> bool:
+        now_s = asyncio.get_running_loop().time()
+        self.refused = error
+        self._refused_since_s = self._refused_since_s or now_s
+        self._settled.set()
+        self._say(f"the API server answers {error.code}: {error.text}")
+        if error.code == 401:  # the identity's credentials are too old, which says nothing of its rights
+            return False
+        return now_s - self._refused_since_s > REFUSED_S
+
+    def _about(self) -> str:
+        return json.dumps([self.api_version, self.list_kind])
+
+    def _say(self, trouble: str) -> None:
+        if trouble and trouble != self.trouble:
+            _log.warning("a part of the API is not kept", code=SCOPE_NOT_KEPT.code, scope=self.scope.spoken(),
+                         reason=trouble)  # fmt: skip
+        self.trouble = trouble
+
+
+# Internal
+
+
+class _ShownList(NamedTuple):
+    version: int
+    position: int
+    at_s: float
+
+
+def _stored(item: Item) -> Stored:
+    namespace, name = item.key
+    return Stored(namespace, name, item.metadata.uid, item.version, item.raw)
+
+
+def _whole(scope: Scope, version: int, items: Iterable[Item], about: str) -> ScopeWrite:
+    puts = [_stored(item) for item in items]
+    return ScopeWrite(scope.text(), version, puts=puts, anew=True, is_secret=scope.is_secret, about=about)

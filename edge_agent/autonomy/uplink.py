@@ -1,0 +1,139 @@
+"""Knows whether the API server can be reached, so that no request has to find that out by waiting.
+
+1. Every byte that comes from it says that it can be reached.
+2. When nothing has come for QUIET_S, or a request had no answer, it is asked (`GET /readyz`). Any answer at all says
+   that it is reached; none within PROBE_S says that it is not. A refused connection says so at once.
+3. While it is not reached it is asked again, after a second at first and after RETRY_S in the end. Requests are not
+   sent to it: what is kept answers them, or they are told why there is no answer.
+4. It is believed to be back when it answers. A link that comes and goes costs the node's components nothing, since the
+   watches that they have here go on all the while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+
+import structlog
+
+from tunnel.core.wire.faults import API_SERVER_AWAY
+from tunnel.core.wire.spoken import spoken_s
+
+QUIET_S = 5.0
+"""Seconds of silence after which the API server is asked. A node's watches bring something every ten seconds or so: the
+kubelet's own lease and status go out, and bookmarks come in.
+"""
+PROBE_S = 2.0
+"""Seconds that an answer may take, which is a second for each of two lost packets on a path of 100 ms."""
+RETRY_FIRST_S, RETRY_S = 1.0, 5.0
+
+_log = structlog.get_logger("edge.autonomy")
+
+Probe = Callable[[], Awaitable[None]]
+"""A function that asks the API server for anything. It raises OSError when it has no answer."""
+
+
+class Uplink:
+    """The state of the way to the API server."""
+
+    def __init__(self, probe: Probe, on_change: Callable[[bool], None] = lambda _up: None) -> None:
+        """Asks nothing yet, and takes it to be away until it has answered once.
+
+        Args:
+            probe: asks it, and returns when it has answered.
+            on_change: is called when it is away, or back.
+        """
+        self._probe = probe
+        self._on_change = on_change
+        self._doubted = asyncio.Event()
+        self._back, self._away = asyncio.Event(), asyncio.Event()
+        self._away.set()
+        self._known = asyncio.Event()
+        self._heard_s = 0.0
+        self.is_up = False
+        self.reason = "it was not asked yet"
+        """Why it is away."""
+        self.since = datetime.now(UTC)
+        """When it went away or came back."""
+
+    def heard(self) -> None:
+        """Takes that something came from the API server."""
+        self._heard_s = asyncio.get_running_loop().time()
+        if not self.is_up:
+            self._turn(up=True, reason="")
+
+    def doubt(self) -> None:
+        """Takes that a request had no answer: the API server is asked at once."""
+        self._doubted.set()
+
+    async def known(self) -> None:
+        """Waits until it was asked once."""
+        await self._known.wait()
+
+    async def back(self) -> None:
+        """Waits until the API server is reached."""
+        await self._back.wait()
+
+    async def gone(self) -> None:
+        """Waits until the API server is not reached."""
+        await self._away.wait()
+
+    def words(self) -> str:
+        """Returns for how long it is away and why, for a person."""
+        return f"the API server is not reached since {self.since:%Y-%m-%dT%H:%M:%SZ}: {self.reason}"
+
+    async def run(self) -> None:
+        """Keeps the state until it is cancelled."""
+        failures = 0
+        while True:
+            try:
+                async with asyncio.timeout(PROBE_S):
+                    await self._probe()
+            except TimeoutError:
+                failures += 1
+                self._lost(f"no answer within {spoken_s(PROBE_S)}")
+            except OSError as error:
+                failures += 1
+                self._lost(str(error) or type(error).__name__)
+            else:
+                failures = 0
+                self.heard()
+            self._known.set()
+            if self.is_up:
+                await self._quiet()
+            else:
+                pause_s = min(RETRY_FIRST_S * 1.5 ** (failures - 1), RETRY_S)
+                await asyncio.sleep(pause_s * (0.75 + random.random() / 2))  # noqa: S311 - not a secret
+
+    # Internal
+
+    async def _quiet(self) -> None:
+        """Waits until nothing has come for a while, or somebody doubts."""
+        loop = asyncio.get_running_loop()
+        self._doubted.clear()
+        while (left_s := self._heard_s + QUIET_S - loop.time()) > 0:
+            try:
+                async with asyncio.timeout(left_s):
+                    await self._doubted.wait()
+                return
+            except TimeoutError:
+                continue
+
+    def _lost(self, reason: str) -> None:
+        self.reason = reason
+        if self.is_up:
+            self._turn(up=False, reason=reason)
+
+    def _turn(self, *, up: bool, reason: str) -> None:
+        self.is_up, self.reason, self.since = up, reason, datetime.now(UTC)
+        if up:
+            self._back.set()
+            self._away.clear()
+            _log.info("the API server is reached")
+        else:
+            self._back.clear()
+            self._away.set()
+            _log.warning("the API server is away: what is kept answers", code=API_SERVER_AWAY.code, reason=reason)
+        self._on_change(up)
