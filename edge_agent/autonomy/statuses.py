@@ -83,7 +83,7 @@ class Statuses:
         for one in kept.objects if kept is not None else ():
             try:
                 resource, path, before, status = json.loads(one.raw)
-                told = Told(path, one.uid, _checked(before, resource), _checked(status, resource))
+                told = Told(path, one.uid, checked_status(before, resource), checked_status(status, resource))
             except (ValueError, KeyError, ApiError):
                 continue
             self._told[resource, one.namespace, one.name.partition("/")[2]] = told
@@ -138,7 +138,7 @@ class Statuses:
             )
         try:
             status = merged(shown, patch, KEYS[info.resource] if content_type == STRATEGIC else {}).get("status") or {}
-            altered = _with_status(item, shown, _checked(status, info.resource))
+            altered = _with_status(item, shown, checked_status(status, info.resource))
         except (ValueError, TypeError, RecursionError) as error:
             raise ApiError(400, f"the patch cannot be applied: {error}") from error
         if status == shown.get("status"):
@@ -213,21 +213,7 @@ def is_status_patch(info: RequestInfo) -> bool:
     return info.verb == "patch" and (info.group, info.resource) in RESOURCES and info.subresource == "status"
 
 
-# Internal
-
-
-def _stored_name(info: RequestInfo) -> str:
-    return f"{info.resource}/{info.name}"
-
-
-def _patch(body: bytes) -> Json:
-    try:
-        return _mapping(decode(body))
-    except ValueError as error:
-        raise ApiError(400, f"the patch cannot be read: {error}") from error
-
-
-def _checked(status: object, resource: str) -> Json:
+def checked_status(status: object, resource: str) -> Json:
     """Returns a status whose merged lists are such.
 
     Raises:
@@ -242,6 +228,20 @@ def _checked(status: object, resource: str) -> Json:
         if not isinstance(elements, list) or not all(isinstance(one, dict) and key in one for one in elements):
             raise ValueError(f"{path} must be a list whose elements have {key}")
     return status
+
+
+# Internal
+
+
+def _stored_name(info: RequestInfo) -> str:
+    return f"{info.resource}/{info.name}"
+
+
+def _patch(body: bytes) -> Json:
+    try:
+        return _mapping(decode(body))
+    except ValueError as error:
+        raise ApiError(400, f"the patch cannot be read: {error}") from error
 
 
 def _mapping(value: object) -> Json:

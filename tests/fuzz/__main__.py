@@ -13,7 +13,7 @@ import time
 
 import structlog
 
-from tests.fuzz import answers, decoder, files, servers
+from tests.fuzz import answers, decoder, files, kube, servers
 from tests.fuzz.engine import Found, Target, fuzz
 
 PACKETS = "packets"
@@ -23,7 +23,9 @@ PACKETS_SHARE = 5
 
 def targets() -> dict[str, Target]:
     """Returns all targets but the packets, by name."""
-    return {target.name: target for target in (*servers.targets(), *files.targets(), *answers.targets())}
+    return {
+        target.name: target for target in (*servers.targets(), *files.targets(), *answers.targets(), *kube.targets())
+    }
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -54,7 +54,10 @@ def _addresses(pod: LocalPod, address_type: str) -> list[str]:
 
 
 def _json(raw: bytes, pods: Mapping[str, LocalPod]) -> bytes:
-    content: dict[str, Any] = json.loads(raw)
+    try:
+        content: dict[str, Any] = json.loads(raw)
+    except RecursionError:
+        raise ValueError("JSON that is nested too deeply") from None
     if not isinstance(content, dict):
         raise ValueError("no EndpointSlice")  # noqa: TRY004 - what came is wrong, and not its caller
     changed = False
