@@ -34,7 +34,10 @@ REFUSED_S = 600.0
 """Seconds for which the API server must refuse somebody before that is what counts while it is away: one that starts,
 or has lost its database, refuses for a while what it allows otherwise.
 """
-MAX_CALLERS, MAX_PROOFS = 256, 1024
+MAX_CALLERS = 256
+"""How many tokens are known: each pod that asks the API server has one, and a new one each hour."""
+MAX_PROOFS = 1024
+"""For how many lists it is known who may see them."""
 MAX_TOKEN_CHARS = 16 * 1024
 
 REVIEW = "/apis/authentication.k8s.io/v1/selfsubjectreviews"

@@ -20,8 +20,10 @@ from edge_agent.autonomy.statuses import MAX_REFUSALS, TEMPORARY
 from tunnel.core.wire.faults import NOT_TOLD
 
 SCOPE = "!events"
-MAX_EVENTS, MAX_BYTES = 1000, 1024 * 1024
-"""How many events wait, and with how many bytes; of more the oldest go."""
+MAX_EVENTS = 1000
+"""How many events wait while the API server is away."""
+MAX_BYTES = 1024 * 1024
+"""How many bytes they have."""
 MAX_EVENT_BYTES = 64 * 1024
 """The longest event that is queued. Those of a kubelet have 1 kB."""
 
