@@ -264,7 +264,7 @@ async def _stream(exchange: Exchange, ask: Ask, feed: Feed, watch: _Watch, chang
     for part in _parts(watch.first):
         await exchange.send(part)
     watch.first = []
-    while (now_s := loop.time()) < end_s and feed.is_complete:
+    while (now_s := loop.time()) < end_s and feed.is_complete and feed.refused is None:
         changed.clear()
         try:
             events = watch.next()

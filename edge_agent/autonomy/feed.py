@@ -256,9 +256,9 @@ class Feed:
         """
         reached, error = self.replica.version or 0, None
         changed: dict[tuple[str, str], Told] = {}
-        for told in batch:
+        for number, told in enumerate(batch):
             if told.kind == "ERROR":
-                error = told.error or {}
+                error, batch = told.error or {}, batch[:number]
                 break
             if told.item is not None:
                 changed.pop(told.item.key, None)
@@ -346,6 +346,7 @@ class Feed:
     def _is_forgotten(self, error: Refused) -> bool:
         now_s = asyncio.get_running_loop().time()
         self.refused = error
+        self.replica.wake()  # its watches end, and their clients hear from the API server itself
         self._refused_since_s = self._refused_since_s or now_s
         self._settled.set()
         self._say(f"the API server answers {error.code}: {error.text}")

@@ -176,6 +176,11 @@ class Feeds:
             if feed.scope.field_selector in ("", named.field_selector) and not feed.scope.label_selector
         )
 
+    def trust_kept(self) -> None:
+        """Takes that the API server is away: what it refused last is not known to be refused still."""
+        for feed in self._feeds.values():
+            feed.refused = None
+
     async def remember(self, named: Scope, single: Single) -> None:
         """Keeps one object as it was answered, unless it is followed anyhow."""
         before = self._singles.get(named)

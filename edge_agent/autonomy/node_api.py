@@ -208,5 +208,6 @@ class NodeApi:
         self._on_away("" if up else self.uplink.words())
         self.endpoints.turned(is_up=up)
         if not up:  # nobody is to wait for what does not come any more
+            self.feeds.trust_kept()
             self._node.cut()
             self._bare.cut()

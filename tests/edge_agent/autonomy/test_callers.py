@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator
@@ -151,6 +152,29 @@ async def test_one_user_cannot_take_all_the_room(tmp_path: Path) -> None:
         assert len(node.api.feeds.all) == 2
         await node.names("/api/v1/pods?resourceVersion=0")
         assert len(node.api.feeds.all) == 3
+
+
+async def test_when_a_list_is_refused_its_watches_end_and_ask_the_api_server(node: Node) -> None:
+    await node.names(SERVICES, authorization=as_(PROXY))
+    (feed,) = node.api.feeds.all
+    await eventually(lambda: feed.is_live)
+    async with node.client() as http:
+        target = f"/api/v1/services?watch=1&resourceVersion={node.kube.version}"
+        head = await http.request("GET", target, [("host", "x"), ("authorization", as_(PROXY))])
+        assert head.status == 200
+        node.kube.users.clear()  # the token has expired
+        for conn in tuple(node.kube.connections):
+            conn.reset()
+        assert await http.read_body(1 << 20) == b""
+    assert (await node.ask("GET", SERVICES, authorization=as_(PROXY)))[0].status == 401
+    await cut(node)
+    assert await node.names(SERVICES, authorization=as_(PROXY)) == ["web"]
+    async with node.client() as http:
+        head = await http.request("GET", target, [("host", "x"), ("authorization", as_(PROXY))])
+        assert head.status == 200
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await http.read_chunk()
 
 
 async def test_after_a_restart_a_list_waits_for_its_owners_token(node: Node) -> None:
