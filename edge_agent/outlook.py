@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from edge_agent.config import AgentConfig, HostConfig
+from edge_agent.config import AgentConfig, AutonomyConfig, HostConfig, KubeletConfig
 from tunnel.aio.sockets.binding import address_fault
 
 
@@ -38,13 +38,17 @@ def _down(config: AgentConfig) -> Iterator[str]:
 
         yield from (f"host.{doubt}" for doubt in doubts(config.host.settings(config.state)))
     if config.kubelet is not None:
-        for key, path in (
-            ("client_cert", config.kubelet.client_cert),
-            ("client_key", config.kubelet.client_key),
-            ("ca", config.kubelet.ca),
-        ):
-            if fault := _unreadable(path):
-                yield f"kubelet.{key}: {path}: {fault}"
+        yield from _unreadable_files("kubelet", config.kubelet)
+    if config.autonomy is not None:
+        if fault := address_fault(config.autonomy.listen):
+            yield f"autonomy.listen: {config.autonomy.listen}: {fault}"
+        yield from _unreadable_files("autonomy", config.autonomy)
+
+
+def _unreadable_files(section: str, named: KubeletConfig | AutonomyConfig) -> Iterator[str]:
+    for key, path in (("client_cert", named.client_cert), ("client_key", named.client_key), ("ca", named.ca)):
+        if fault := _unreadable(path):
+            yield f"{section}.{key}: {path}: {fault}"
 
 
 def _unreadable(path: Path) -> str:

@@ -54,3 +54,13 @@ def test_what_has_no_effect(tmp_path: Path) -> None:
         "host: nothing is offered: set exec = true, or name units or files",
         "host: user and shell are for commands, and there are none without exec = true",
     ]
+
+
+def test_files_and_the_address_of_the_nodes_api(tmp_path: Path) -> None:
+    here = tmp_path / "here.pem"
+    here.write_text("x")
+    text = f'[autonomy]\nserver = "a:1"\nlisten = "192.0.2.1:6440"\nca = "{here}"\n'
+    listed = told(tmp_path, text + 'client_cert = "none.crt"\nclient_key = "here.pem"')
+    assert len(listed) == 2
+    assert listed[0].startswith("autonomy.listen: 192.0.2.1:6440: ")
+    assert listed[1].startswith(f"autonomy.client_cert: {tmp_path}/none.crt: no such file or directory")
