@@ -206,6 +206,17 @@ class TestBesideApiserver:
         assert "host-service.conf" not in done.stderr
 
 
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+def test_systemd_accepts_the_drop_in_of_a_node(tmp_path: Path) -> None:
+    units = tmp_path / "etc/systemd/system"
+    (units / "edge-agent.service.d").mkdir(parents=True)
+    shutil.copy(TOP / "packaging/systemd/edge-agent.service", units)
+    shutil.copy(TOP / "deploy/node/autonomy.conf", units / "edge-agent.service.d")
+    argv = ["systemd-analyze", "verify", f"--root={tmp_path}", "--man=no", "--recursive-errors=no"]
+    done = subprocess.run([*argv, "edge-agent.service"], capture_output=True, text=True, timeout=30)
+    assert "autonomy.conf" not in done.stderr
+
+
 class TestEdgeAgent:
     def test_the_server_is_the_same_in_both_places(self, tmp_path: Path) -> None:
         data = one(render("edge-agent"), "ConfigMap")["data"]
