@@ -37,16 +37,17 @@ LINKS := tests/core/test_simulated_links.py
 INTEGRATION := $(wildcard tests/integration/test_*.py)
 FIRST_HALF := $(wildcard tests/integration/test_[a-h]*.py)
 
-LANES := integration-1 integration-2 shell frontends cover all-else agent tool-and-links cloud
+LANES := integration-1 integration-2 shell frontends cover all-else agent tool-and-links node cloud
 PATHS_integration-1 := $(FIRST_HALF)
 PATHS_integration-2 := $(filter-out $(FIRST_HALF),$(INTEGRATION))
 PATHS_shell := tests/aio
 PATHS_frontends := tests/cloud_server/frontends
-PATHS_agent := tests/edge_agent
-PATHS_tool-and-links := tests/tool tests/support tests/kubeapi $(LINKS)
+PATHS_agent := tests/edge_agent --ignore=tests/edge_agent/autonomy
+PATHS_node := tests/edge_agent/autonomy tests/kubeapi
+PATHS_tool-and-links := tests/tool tests/support $(LINKS)
 PATHS_cloud := tests/cloud_server --ignore=tests/cloud_server/frontends
 PATHS_all-else := tests $(addprefix --ignore=,tests/core tests/integration tests/aio tests/cloud_server tests/edge_agent \
-	$(PATHS_tool-and-links))
+	tests/kubeapi $(PATHS_tool-and-links))
 
 test: $(READY) ## all tests but the end-to-end ones (more words for pytest: ARGS=-x)
 	@echo "==> tests: $(words $(LANES)) lanes, each told of when it has ended (four to five minutes on two cores)"
