@@ -19,7 +19,7 @@ from tunnel.aio.process.command import (
 )
 from tunnel.aio.process.config import ServerAddress
 from tunnel.aio.process.version import VERSION
-from tunnel.core.wire.faults import BUG, CERTIFICATE_EXPIRED, NO_LINK
+from tunnel.core.wire.faults import BUG, CERTIFICATE_EXPIRED, KUBECONFIG_NOT_SWITCHED, NO_LINK
 
 if TYPE_CHECKING:
     from tunnel.aio.operate.admin_client import AdminClient
@@ -161,6 +161,54 @@ def status(config: Path, output: str) -> None:
     sys.exit(EXIT_CODES.get(answer["verdict"], EXIT_BAD))
 
 
+@cli.group()
+def autonomy() -> None:
+    """Lead this node's kubelet through the agent, which answers it when the cloud is away; or back."""
+
+
+_KUBECONFIGS = click.option(
+    "--kubeconfig",
+    "kubeconfigs",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Of the component that is meant; else that of a kubelet of kubeadm.",
+)
+
+
+@autonomy.command()
+@config_option("edge-agent")
+@_KUBECONFIGS
+def enable(config: Path, kubeconfigs: tuple[Path, ...]) -> None:
+    """Lead components through the proxy of the running agent. What their kubeconfigs were is kept beside them."""
+    from edge_agent.autonomy import switching
+
+    url, authority = _api_proxy(config)
+    for path in _switched(kubeconfigs):
+        try:
+            before = switching.enable(path, url, authority)
+        except switching.NotSwitched as error:
+            raise Failed.of(error) from error
+        click.echo(f"{path} leads to {url} already" if before is None else f"{path} leads to {url}, before: {before}")
+    click.echo("restart what uses them: systemctl restart kubelet, say")
+
+
+@autonomy.command()
+@config_option("edge-agent")
+@_KUBECONFIGS
+def disable(config: Path, kubeconfigs: tuple[Path, ...]) -> None:
+    """Put the kubeconfigs back as they were."""
+    from edge_agent.autonomy import switching
+
+    url, _ = _api_proxy(config, must_answer=False)
+    for path in _switched(kubeconfigs):
+        try:
+            server = switching.disable(path, url)
+        except switching.NotSwitched as error:
+            raise Failed.of(error) from error
+        click.echo(f"{path} does not lead to {url}" if server is None else f"{path} leads to {server} again")
+    click.echo("restart what uses them: systemctl restart kubelet, say")
+
+
 @cli.command()
 @config_option("edge-agent")
 def reload(config: Path) -> None:
@@ -229,6 +277,52 @@ def _asked(config: Path, what: str) -> dict[str, Any]:
     except AdminRefused as error:
         raise Failed(error.text, FAULTS.get(error.code, BUG)) from error
     return answer
+
+
+def _api_proxy(config: Path, *, must_answer: bool = True) -> tuple[str, Path]:
+    """Returns the URL of the node's API proxy, and the file with its certificate.
+
+    Raises:
+        Failed: there is no such proxy, or it must answer and does not.
+    """
+    import socket
+    import ssl
+
+    from edge_agent.autonomy.serving import CERTIFICATE
+    from edge_agent.config import load_agent_config
+    from tunnel.aio.process.config import state_folder
+
+    settings = load_agent_config(config).autonomy
+    if settings is None:
+        raise Failed(f"{config} has no [autonomy]", KUBECONFIG_NOT_SWITCHED)
+    authority = state_folder(config) / CERTIFICATE
+    listen = settings.listen
+    if must_answer:
+        try:
+            context = ssl.create_default_context(cafile=str(authority))
+            with (
+                socket.create_connection((listen.host, listen.port), 3) as plain,
+                context.wrap_socket(plain, server_hostname=listen.host),
+            ):
+                pass
+        except OSError as error:  # ssl.SSLError is one
+            text = f"the API proxy does not answer at {listen} ({error}): is the agent running with [autonomy]?"
+            raise Failed(text, KUBECONFIG_NOT_SWITCHED) from error
+    return f"https://{listen}", authority
+
+
+def _switched(kubeconfigs: tuple[Path, ...]) -> list[Path]:
+    """Returns the kubeconfigs that are meant.
+
+    Raises:
+        Failed: there are none.
+    """
+    from edge_agent.autonomy.switching import USUAL
+
+    found = list(kubeconfigs) or [path for path in USUAL if path.exists()]
+    if not found:
+        raise Failed(f"there is no {USUAL[0]}: name one by --kubeconfig", KUBECONFIG_NOT_SWITCHED)
+    return found
 
 
 def _admin(config: Path) -> AdminClient:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from tests.e2e.cluster.node import Node
 from tests.support.agent_status import status_of
 from tests.support.cluster import Box, Cluster, cluster
 from tests.support.netns import BoxNamespace
+from tests.support.processes import BIN
 from tests.support.tunnel import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
@@ -52,6 +55,18 @@ class Edge:
         finally:
             for chain in ("FORWARD", "OUTPUT", "INPUT"):
                 self.router.run("iptables", "-w", "-D", chain, "-j", "DROP")
+
+    @property
+    def kubeconfigs(self) -> list[Path]:
+        return [self.node.home / f"{name}.kubeconfig" for name in ("kubelet", "kube-proxy")]
+
+    def autonomy(self, word: str) -> str:
+        """`edge-agent autonomy`, typed on the node."""
+        named = [option for path in self.kubeconfigs for option in ("--kubeconfig", str(path))]
+        argv = [str(BIN / "edge-agent"), "autonomy", word, "--config", str(self.box.config), *named]
+        done = subprocess.run([*self.node.namespaces.enter_network, *argv], capture_output=True, text=True, timeout=30)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
 
     def connections(self) -> set[str]:
         """The kubelet's ends of its connections to the proxy."""
@@ -127,8 +142,10 @@ def edge() -> Iterator[Edge]:
         kube.kubectl("create", "clusterrolebinding", "kube-proxy", "--clusterrole=system:node-proxier",
                      "--serviceaccount=kube-system:kube-proxy")  # fmt: skip
         token = kube.kubectl("create", "token", "kube-proxy", "-n", "kube-system").strip()
-        node.through(f"https://127.0.0.1:{PORT}", box.state / "api-proxy.crt", token)
+        node.restart(proxy_token=token)
         one = Edge(kube=kube, made=made, box=box)
+        assert "leads to https://127.0.0.1:6440, before: " in one.autonomy("enable")
+        node.restart()
         try:
             yield one
         except BaseException as error:
@@ -204,3 +221,17 @@ def test_a_node_that_boots_without_the_cloud_runs_its_pods_again(edge: Edge) -> 
     wait_until(lambda: not any(status_of(edge.box)[1]["autonomy"]["waiting"].values()), "all was told", 30)
     names = edge.kube.kubectl("get", "events", "--field-selector", "involvedObject.name=app", "-o", "name")
     assert len(names.split()) > 3, "also what happened without the cloud"
+
+
+def test_the_node_is_led_back_to_the_api_server(edge: Edge) -> None:
+    before = edge.pod_ids()
+    assert edge.autonomy("disable").count("again") == 2
+    for path in edge.kubeconfigs:
+        assert f"127.0.0.1:{PORT}" not in path.read_text()
+        assert not path.with_name(f"{path.name}.before-longline").exists()
+    edge.node.restart()
+    edge.box.agent.kill()
+    lease = ("get", "lease", "-n", "kube-node-lease", SITE, "-o", "jsonpath={.spec.renewTime}")
+    seen = edge.kube.kubectl(*lease)
+    wait_until(lambda: edge.kube.kubectl(*lease) != seen, "the kubelet renews its lease itself", 40)
+    assert edge.pod_ids() == before

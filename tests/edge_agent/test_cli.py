@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 from edge_agent.cli import cli
 from tests.support.enrolling import Office, office, open_office
 from tests.support.pki import Authority
+from tests.support.ports import free_ports
 from tests.support.processes import BIN, command_result, environment
 from tunnel.aio.process.version import VERSION
 
@@ -149,3 +150,22 @@ def test_the_configuration_is_found_by_the_environment(tmp_path: Path, monkeypat
     Authority().issue(uris=["spiffe://longline/agent/box-7"]).write(tmp_path, "agent")
     monkeypatch.setenv("LONGLINE_EDGE_AGENT_CONFIG", str(path))
     assert f"{path}: good" in typed("check").stdout
+
+
+def test_a_node_is_not_led_to_a_proxy_that_is_not_there(tmp_path: Path) -> None:
+    config, kubeconfig = tmp_path / "edge-agent.toml", tmp_path / "kubelet.conf"
+    text = "clusters:\n- cluster:\n    server: https://a:1\n"
+    kubeconfig.write_text(text)
+    words = ("--config", str(config), "--kubeconfig", str(kubeconfig))
+    config.write_text('[cloud]\nservers = ["a:1"]\n')
+    assert f"Error [LL1090]: {config} has no [autonomy]" in typed("autonomy", "enable", *words).output
+    (port,) = free_ports(1)
+    files = "".join(f'{key} = "x"\n' for key in ("ca", "client_cert", "client_key"))
+    config.write_text(f'[cloud]\nservers = ["a:1"]\n[autonomy]\nserver = "a:1"\nlisten = "127.0.0.1:{port}"\n{files}')
+    refused = typed("autonomy", "enable", *words)
+    assert refused.exit_code == 1
+    assert f"the API proxy does not answer at 127.0.0.1:{port} (" in refused.output
+    put_back = typed("autonomy", "disable", *words)
+    assert (put_back.exit_code, kubeconfig.read_text()) == (0, text)
+    assert f"{kubeconfig} does not lead to https://127.0.0.1:{port}" in put_back.output
+    assert "there is no /etc/kubernetes" in typed("autonomy", "disable", "--config", str(config)).output

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import time
 from collections.abc import Iterator, Mapping
@@ -108,23 +107,17 @@ class Node:
             daemon.kill()
             daemon.start()
 
-    def through(self, url: str, authority: Path, proxy_token: str) -> None:
-        """Start the kubelet and kube-proxy anew, with a proxy in front of the API server; pods run on.
+    def restart(self, *, proxy_token: str = "") -> None:
+        """Start the kubelet and kube-proxy anew; pods run on.
 
-        Args:
-            url: The proxy.
-            authority: Of its certificate.
-            proxy_token: Of kube-proxy's ServiceAccount, in the place of its certificate.
+        `proxy_token`: of kube-proxy's ServiceAccount, in the place of its certificate from now on.
         """
-        for name, daemon in (("kubelet", self.kubelet), ("kube-proxy", self.proxy)):
-            path = self.home / f"{name}.kubeconfig"
+        if proxy_token:
+            path = self.home / "kube-proxy.kubeconfig"
             config = yaml.safe_load(path.read_text())
-            config["clusters"][0]["cluster"] = {
-                "server": url, "certificate-authority-data": base64.b64encode(authority.read_bytes()).decode(),
-            }  # fmt: skip
-            if daemon is self.proxy:
-                config["users"][0]["user"] = {"token": proxy_token}
+            config["users"][0]["user"] = {"token": proxy_token}
             path.write_text(yaml.safe_dump(config))
+        for daemon in (self.kubelet, self.proxy):
             daemon.kill()
             daemon.start()
 

@@ -83,6 +83,7 @@ RECORDING_UNUSABLE: Final = Fault("LL1070", "The recording cannot be read")
 LOGIN_FAILED: Final = Fault("LL1080", "The login at the issuer failed")
 NOT_LOGGED_IN: Final = Fault("LL1081", "There is no login on this machine")
 NO_ISSUER: Final = Fault("LL1082", "The server knows no issuer to log in at")
+KUBECONFIG_NOT_SWITCHED: Final = Fault("LL1090", "A component of the node cannot be led through the API proxy")
 
 # Certificates and identity
 
