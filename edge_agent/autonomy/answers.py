@@ -50,7 +50,7 @@ def answers_online(ask: Ask, feed: Feed) -> bool:
     if ask.more or _is_exact(ask) or ask.match not in ("", "NotOlderThan"):
         return False
     # Where objects are shown otherwise than the API server has them, the newest state is the one that is shown.
-    return ask.version != "" or (feed.is_altered and feed.is_live)
+    return ask.version != "" or feed.is_altered
 
 
 async def answer(exchange: Exchange, request: Request, ask: Ask, feed: Feed, warning: str) -> None:

@@ -23,6 +23,7 @@ from typing import NamedTuple
 from edge_agent.autonomy.asks import Scope
 from edge_agent.autonomy.disk import Kept, ScopeWrite, Stored
 from edge_agent.autonomy.keeper import Keeper
+from edge_agent.autonomy.passing import Unreached
 from edge_agent.autonomy.uplink import Uplink
 from tunnel.aio.http.http1 import HeaderItems
 from tunnel.kubeapi.status import Json
@@ -40,6 +41,7 @@ MAX_PROOFS = 1024
 """For how many lists it is known who may see them."""
 MAX_TOKEN_CHARS = 16 * 1024
 
+_REVIEW: Json = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
 REVIEW = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
 ACCESS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
@@ -118,6 +120,10 @@ class Callers:
             else:
                 self._proofs[rest[0], rest[1]] = -1.0
 
+    def away(self) -> None:
+        """Takes that the API server is away: refusals before and after that are not one that lasts."""
+        self._refused_s.clear()
+
     def bearer(self, user: str) -> Bearer:
         """Returns the newest token of a user."""
         return self._bearers.setdefault(user, Bearer())
@@ -138,8 +144,12 @@ class Callers:
             return user
         if now_s - self._asked_s.get(digest, -RECHECK_S) < RECHECK_S:
             return self._users.get(digest)
-        status, answer = await self._ask(token, REVIEW, {"apiVersion": "authentication.k8s.io/v1",
-                                                         "kind": "SelfSubjectReview"})  # fmt: skip
+        try:
+            status, answer = await self._ask(token, REVIEW, _REVIEW)
+        except Unreached:
+            return self._known(token, digest)
+        if status >= 500 or status == 429:
+            return self._known(token, digest)
         if status == 401:
             if self._is_final(f"token {digest}", now_s):
                 await self._forget_token(digest)
@@ -165,7 +175,10 @@ class Callers:
         if proved_s is not None and proved_s >= 0 and now_s - proved_s < RECHECK_S:
             return True
         for verb in ("list", "watch"):
-            status, answer = await self._ask(token, ACCESS, _access(scope, verb))
+            try:
+                status, answer = await self._ask(token, ACCESS, _access(scope, verb))
+            except Unreached:
+                return proved_s is not None
             if status == 401:
                 return False  # which says nothing of what the user may
             if status not in (200, 201):

@@ -108,6 +108,8 @@ class ScopeWrite(NamedTuple):
     """Whether the objects are sealed."""
     about: str = ""
     """What is to be known of the scope itself; of the latest write."""
+    extends: bool = False
+    """Whether it counts only where the scope is there: a part of one that was dropped would be taken for the whole."""
 
 
 class Kept(NamedTuple):
@@ -231,7 +233,11 @@ class Disk:
         database = self._database
         if write.anew:
             self._delete(write.scope)  # whatever has become of it
-        scope = _Scope.find(database, write.scope) or _Scope.made(database, write.scope)
+        scope = _Scope.find(database, write.scope)
+        if scope is None:
+            if write.extends:
+                return
+            scope = _Scope.made(database, write.scope)
         if write.anew:
             database.execute("DELETE FROM objects WHERE scope = ?", (scope.number,))  # a disk may have made up some
         for namespace, name in write.removed:

@@ -31,10 +31,14 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.8, 30.0
 """The seconds before a list or a watch that failed is tried again, at first and in the end; as in client-go v0.34
 (`tools/cache/reflector.go`).
 """
+SHORT_S = 1.0
+"""Seconds below which a watch that brought nothing has failed."""
 GOOD_S = 120.0
 """Seconds that a watch must have run for its next failure to count as the first."""
 WATCH_S = (300.0, 600.0)
 """How many seconds a watch is asked for, chosen at random between these, as in client-go."""
+TOO_LARGE_S = 3600.0
+"""Seconds after which a scope that was too large is looked at again."""
 REFUSED_S = 600.0
 """Seconds after which a scope that is refused all the time is forgotten."""
 ONE_HISTORY_BYTES = 128 * 1024
@@ -43,6 +47,8 @@ OBJECT_BYTES = 400
 """The memory of an object beside its bytes."""
 
 MAX_LISTS = 32
+SAME_PEER_S = 600.0
+"""Seconds for which a connection is known to be the client's that was shown a list by it."""
 LISTED_S = 10.0
 """Seconds within which a watch by another connection is taken for that of the client that was shown the list."""
 
@@ -58,7 +64,7 @@ class Feed:
         upstream: Upstream,
         keeper: Keeper,
         max_bytes: int,
-        has_room: Callable[[], bool] = lambda: True,
+        has_room: Callable[[int], bool] = lambda _more_bytes: True,
     ) -> None:
         """Asks for nothing yet.
 
@@ -67,7 +73,7 @@ class Feed:
             upstream: the API server, with the rights of the scope's identity.
             keeper: writes it to the disk.
             max_bytes: how much memory its objects may take.
-            has_room: whether all that is kept is within its limit.
+            has_room: whether so many bytes more are within what all of its kind may take together.
         """
         self.scope = scope
         self.replica = Replica(ONE_HISTORY_BYTES if scope.is_single else HISTORY_BYTES)
@@ -135,10 +141,11 @@ class Feed:
         """
         now_s = asyncio.get_running_loop().time()
         known = self._lists.get(peer)
-        if known is None or known.version != version:
-            recent = [one for one in self._lists.values() if one.version == version and now_s - one.at_s < LISTED_S]
-            known = recent[-1] if recent else None
-        return known.position if known is not None else None
+        if known is not None and known.version == version and now_s - known.at_s < SAME_PEER_S:
+            return known.position
+        # By which of them is not known, and what is told twice does no harm.
+        recent = [one for one in self._lists.values() if one.version == version and now_s - one.at_s < LISTED_S]
+        return min((one.position for one in recent), default=None)
 
     @property
     def all_bytes(self) -> int:
@@ -170,9 +177,10 @@ class Feed:
             await self._upstream.ready()
             began_s = loop.time()
             try:
-                await self._advance()
-                failures = 0
-                continue
+                if await self._advance() or loop.time() - began_s > SHORT_S:
+                    failures = 0
+                    continue
+                failures += 1  # a watch that ends at once, which client-go waits after as well
             except Refused as error:
                 failures += 1
                 if self._is_forgotten(error):
@@ -181,14 +189,29 @@ class Feed:
                 self._say(str(error))
                 self.close()
                 await self._keeper.drop(self._name)
-                return
+                failures = 0
+                await asyncio.sleep(TOO_LARGE_S)
+                continue
             except (StreamError, ValueError, Gone) as error:
                 failures = 1 if self.is_live and loop.time() - began_s > GOOD_S else failures + 1
                 _log.debug("a list or a watch ended", scope=self.scope.spoken(), reason=str(error))
             finally:
                 self.is_live = False
-            pause_s = min(FIRST_PAUSE_S * 2 ** (failures - 1), LONGEST_PAUSE_S)
+            pause_s = min(FIRST_PAUSE_S * 2 ** min(failures - 1, 16), LONGEST_PAUSE_S)
             await self._upstream.pause(pause_s * (1 + random.random()))  # noqa: S311 - not a secret
+
+    def trust_kept(self) -> None:
+        """Takes that the API server is away: what it refused last is not known to be refused still."""
+        self.refused = self._refused_since_s = None
+
+    def close(self) -> None:
+        """Answers nothing any more, and ends the watches of it."""
+        shown, self.replica = self.replica, Replica()
+        self.held_bytes, self.is_kept = 0, False
+        self._hidden.clear()
+        self._lists.clear()
+        shown.wake()
+        self._settled.set()
 
     def show_anew(self) -> None:
         """Shows objects as `view` sees them now."""
@@ -217,6 +240,8 @@ class Feed:
             raise ValueError("a list of several pages, which was not asked for")
         number = version_of(listed.version)
         self._check_size(listed.items)
+        if not self._has_room(_bytes_of(listed.items) - self.held_bytes):
+            raise TooLarge("all that is kept takes more than it may together")
         self.api_version, self.list_kind = listed.api_version, listed.kind
         await self._write(_whole(self.scope, number, listed.items, self._about()))
         self._fill(number, listed.items)
@@ -225,26 +250,30 @@ class Feed:
         self.refused, self._refused_since_s = None, None
         self._hidden.clear()
         self.replica.fill(version, [self._seen(item) for item in items], asyncio.get_running_loop().time())
-        self.held_bytes = sum(len(item.raw) + OBJECT_BYTES for item in items)
+        self.held_bytes = _bytes_of(items)
         self._settled.set()
 
-    async def _advance(self) -> None:
-        """Lists if that is due, and watches to the end of the watch."""
+    async def _advance(self) -> bool:
+        """Lists if that is due, and watches to the end of the watch. Returns whether that has brought anything."""
         if self.replica.version is None:
             await self._list("0")
         try:
-            await self._watch()
+            return await self._watch()
         except Gone:
             await self._list("")
+            return False
 
-    async def _watch(self) -> None:
+    async def _watch(self) -> bool:
         assert self.replica.version is not None
         seconds = random.uniform(*WATCH_S)  # noqa: S311 - not a secret
         async with self._upstream.watch(self.scope, self.replica.version, seconds) as events:
             self.is_live = True
             self.refused, self._refused_since_s = None, None
+            told = False
             async for batch in events:
                 await self._take(batch)
+                told = True
+            return told
 
     async def _take(self, batch: list[Told]) -> None:
         """Takes events that came together: writes them, and then shows them.
@@ -272,8 +301,7 @@ class Feed:
         if reached > (self.replica.version or 0):
             self.replica.reached(reached)
         if not changed and self.is_kept:
-            self._keeper.note_version(ScopeWrite(self._name, reached, about=self._about(),
-                                                 is_secret=self.scope.is_secret))  # fmt: skip
+            self._keeper.note_version(ScopeWrite(self._name, reached, about=self._about(), extends=True))
         if error is not None:
             code = error.get("code")
             if code == 410:
@@ -281,7 +309,7 @@ class Feed:
             raise Refused(code if isinstance(code, int) else 500, str(error.get("message", "")))
         if self.held_bytes > self._max_bytes:
             raise TooLarge(self._too_large())
-        if changed and not self._has_room():
+        if changed and not self._has_room(0):
             raise TooLarge("all that is kept takes more than it may together")
 
     async def _keep(self, version: int, changed: Iterable[Told]) -> None:
@@ -304,6 +332,7 @@ class Feed:
             removed=gone,
             about=self._about(),
             is_secret=self.scope.is_secret,
+            extends=True,
         )
         await self._write(write)
 
@@ -328,30 +357,23 @@ class Feed:
         self._say(trouble)
 
     def _check_size(self, items: list[Item]) -> None:
-        if sum(len(item.raw) + OBJECT_BYTES for item in items) > self._max_bytes:
+        if _bytes_of(items) > self._max_bytes:
             raise TooLarge(self._too_large())
 
     def _too_large(self) -> str:
         return f"its objects take more than {self._max_bytes} bytes"
 
-    def close(self) -> None:
-        """Answers nothing any more, and ends the watches of it."""
-        shown, self.replica = self.replica, Replica()
-        self.held_bytes, self.is_kept = 0, False
-        self._hidden.clear()
-        self._lists.clear()
-        shown.wake()
-        self._settled.set()
-
     def _is_forgotten(self, error: Refused) -> bool:
         now_s = asyncio.get_running_loop().time()
         self.refused = error
+        if error.code == 401:  # the identity's credentials are too old, which says nothing of its rights
+            self._refused_since_s = None
         self.replica.wake()  # its watches end, and their clients hear from the API server itself
-        self._refused_since_s = self._refused_since_s or now_s
         self._settled.set()
         self._say(f"the API server answers {error.code}: {error.text}")
-        if error.code == 401:  # the identity's credentials are too old, which says nothing of its rights
+        if error.code == 401:
             return False
+        self._refused_since_s = self._refused_since_s or now_s
         return now_s - self._refused_since_s > REFUSED_S
 
     def _about(self) -> str:
@@ -371,6 +393,10 @@ class _ShownList(NamedTuple):
     version: int
     position: int
     at_s: float
+
+
+def _bytes_of(items: Iterable[Item]) -> int:
+    return sum(len(item.raw) + OBJECT_BYTES for item in items)
 
 
 def _stored(item: Item) -> Stored:

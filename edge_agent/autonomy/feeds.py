@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import structlog
@@ -179,7 +180,7 @@ class Feeds:
     def trust_kept(self) -> None:
         """Takes that the API server is away: what it refused last is not known to be refused still."""
         for feed in self._feeds.values():
-            feed.refused = None
+            feed.trust_kept()
 
     async def remember(self, named: Scope, single: Single) -> None:
         """Keeps one object as it was answered, unless it is followed anyhow."""
@@ -215,7 +216,8 @@ class Feeds:
         ]
 
     def _made(self, scope: Scope) -> Feed:
-        feed = Feed(scope, self._upstream_of(scope.who), self._keeper, self._limits.scope_bytes, self._is_within)
+        room = partial(self._has_bytes, scope.who)
+        feed = Feed(scope, self._upstream_of(scope.who), self._keeper, self._limits.scope_bytes, room)
         feed.view = self._view_of(feed)
         self._feeds[scope] = feed
         self._by_resource.setdefault(_resource(scope), []).append(feed)
@@ -264,10 +266,15 @@ class Feeds:
             users = [feed.scope.who for feed in self._feeds.values() if feed.scope.who != NODE]
             if len(users) >= self._limits.scopes // 2 or users.count(who) >= self._limits.scopes // 8:
                 return False
-        return len(self._feeds) + len(self._singles) < self._limits.scopes and self._is_within()
+        return len(self._feeds) + len(self._singles) < self._limits.scopes and self._has_bytes(who, 0)
 
-    def _is_within(self) -> bool:
-        return self.held_bytes < self._limits.total_bytes
+    def _has_bytes(self, who: str, more_bytes: int) -> bool:
+        """Returns whether an identity may take so many bytes more. The node has half of all, and its users have the
+        other half.
+        """
+        users = sum(feed.all_bytes for feed in self._feeds.values() if feed.scope.who != NODE)
+        own = self.held_bytes - users
+        return (own if who == NODE else users) + more_bytes <= self._limits.total_bytes // 2
 
     async def _sweep(self) -> None:
         """Forgets scopes that nobody asks for any more, and writes versions that are due."""
@@ -275,10 +282,11 @@ class Feeds:
         while True:
             await asyncio.sleep(SWEEP_S)
             await self._keeper.write_versions()
+            is_reached = any(feed.is_live for feed in self.all)
             for feed in self.all:
-                if feed.is_live and not feed.watchers and loop.time() - feed.used_s > UNUSED_S:
+                if is_reached and not feed.watchers and loop.time() - feed.used_s > UNUSED_S:
                     await self._drop(feed)
-            if any(feed.is_live for feed in self.all):
+            if is_reached:
                 for named in [one for one in self._singles if loop.time() - self._asked_s[one] > UNUSED_S]:
                     await self.forget(named)
 

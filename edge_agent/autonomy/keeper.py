@@ -96,6 +96,10 @@ class Keeper:
     async def drop(self, scope: str) -> None:
         """Forgets a scope."""
         self._versions.pop(scope, None)
+        for entry in [entry for entry in self._waiting if entry[0].scope == scope]:
+            self._waiting.remove(entry)
+            if not entry[1].done():
+                entry[1].set_result("it was dropped")
         if self._disk is not None:
             try:
                 await self._calls.run(partial(self._disk.drop, scope))

@@ -8,12 +8,12 @@ from functools import partial
 from pathlib import Path
 
 from edge_agent.autonomy.answers import away
-from edge_agent.autonomy.asks import NODE
+from edge_agent.autonomy.asks import NODE, Scope
 from edge_agent.autonomy.callers import SCOPE as CALLERS
 from edge_agent.autonomy.callers import Callers, bearer_of
 from edge_agent.autonomy.feeds import Feeds, KeptLimits
 from edge_agent.autonomy.keeper import Keeper
-from edge_agent.autonomy.kept_answers import KeptAnswers
+from edge_agent.autonomy.kept_answers import PATIENCE_S, KeptAnswers
 from edge_agent.autonomy.lines import Lines
 from edge_agent.autonomy.local_endpoints import LocalEndpoints
 from edge_agent.autonomy.offline_writes import OfflineWrites
@@ -159,8 +159,12 @@ class NodeApi:
         user = await self.callers.who(token)
         if user is None or user == NODE:
             return False
-        may = partial(self.callers.may, token, user)
+        may = partial(self._may, token, user)
         return await self._kept.serve(exchange, request, self._bare, user, may)
+
+    async def _may(self, token: str, user: str, scope: Scope) -> bool:
+        """Returns whether a token is still its user's, and the user may see a scope."""
+        return await self.callers.who(token) == user and await self.callers.may(token, user, scope)
 
     def _upstream_of(self, who: str) -> Upstream:
         """Returns the API server for an identity: the node's, or a user's with their newest token."""
@@ -185,7 +189,11 @@ class NodeApi:
             ("host", self._authority), ("user-agent", "longline"), ("accept", JSON_TYPE[1]), JSON_TYPE,
             ("authorization", f"Bearer {token}"), ("content-length", str(len(body))),
         ]  # fmt: skip
-        status, answer = await post(self._bare, path, headers, body)
+        try:
+            status, answer = await post(self._bare, path, headers, body, timeout_s=PATIENCE_S)
+        except Unreached:
+            self.uplink.doubt()
+            raise
         try:
             said = decode(answer)
         except ValueError:
@@ -209,5 +217,6 @@ class NodeApi:
         self.endpoints.turned(is_up=up)
         if not up:  # nobody is to wait for what does not come any more
             self.feeds.trust_kept()
+            self.callers.away()
             self._node.cut()
             self._bare.cut()

@@ -104,7 +104,7 @@ class Uplink:
             if self.is_up:
                 await self._quiet()
             else:
-                pause_s = min(RETRY_FIRST_S * 1.5 ** (failures - 1), RETRY_S)
+                pause_s = min(RETRY_FIRST_S * 1.5 ** min(failures - 1, 16), RETRY_S)
                 await asyncio.sleep(pause_s * (0.75 + random.random() / 2))  # noqa: S311 - not a secret
 
     # Internal

@@ -10,7 +10,17 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from tunnel.kubeapi.replica import CHANGE_BYTES, HISTORY_CHANGES, HISTORY_S, Event, Item, Replica, event_of, version_of
+from tunnel.kubeapi.replica import (
+    CHANGE_BYTES,
+    HISTORY_CHANGES,
+    HISTORY_S,
+    LEAST_CHANGES,
+    Event,
+    Item,
+    Replica,
+    event_of,
+    version_of,
+)
 from tunnel.kubeapi.status import ApiError
 from tunnel.kubeapi.wire_scan import Metadata
 
@@ -120,11 +130,23 @@ def test_the_past_is_kept_as_long_as_a_server_keeps_it_and_bounded_in_bytes() ->
     small = Replica(history_bytes=3 * (CHANGE_BYTES + 1000))
     small.fill(10, [item("x", 3, text=b"x" * 1000)], 0.0)
     behind = small.position(10)
-    for version in range(11, 15):
+    for version in range(11, 17):
         small.put(item("x", version, text=b"x" * 1000), 1.0)
-    assert len(heard(small, small.position(11))) == 3
+    assert len(heard(small, small.position(12))) == LEAST_CHANGES, "these are kept however large they are"
+    for late in (lambda: small.position(11), lambda: small.changes_since(behind)):
+        with pytest.raises(ApiError):
+            late()
+
+
+def test_deletions_of_one_list_are_heard_as_a_whole_or_the_past_is_gone() -> None:
+    """They have one version, so that it does not tell how many of them a watch had heard."""
+    replica = filled(*(item(f"x{number}", 3) for number in range(200)))
+    replica.fill(20, [], 1.0)
+    assert len(heard(replica, replica.position(20))) == 200
+    replica.put(item("y", 21), 2.0 + HISTORY_S)
     with pytest.raises(ApiError):
-        small.changes_since(behind)
+        replica.position(20)
+    assert len(heard(replica, replica.position(21))) == 0
 
 
 @pytest.mark.parametrize("text", ["", "-1", "x", "1.0", "\u0661", "9" * 40])

@@ -32,13 +32,15 @@ class History(Generic[T]):
     A position in it is the number of changes, from the first one ever, that are before it.
     """
 
-    __slots__ = ("_changes", "_forgotten", "held_bytes", "oldest")
+    __slots__ = ("_changes", "_forgot_again", "_forgotten", "held_bytes", "oldest")
 
     def __init__(self, oldest: int) -> None:
         """Begins without changes; `oldest` is the version of now."""
         self._changes: deque[_Kept[T]] = deque()
         self._forgotten = 0
         """How many changes are not kept any more."""
+        self._forgot_again: int | None = None
+        """The version of the newest of these, if it is one that is told again."""
         self.held_bytes = 0
         """The memory that the changes hold."""
         self.oldest = oldest
@@ -68,10 +70,11 @@ class History(Generic[T]):
         self._forgotten += 1
         self.held_bytes -= kept.held_bytes
         self.oldest = kept.change.version
+        self._forgot_again = kept.change.version if kept.change.again else None
         return kept.held_bytes
 
     def position(self, version: int) -> int:
-        """Returns where whoever has heard everything up to a version goes on.
+        """Returns where whoever has heard everything up to a version goes on; -1 where that is not kept as a whole.
 
         The caller must have made sure that it is `oldest` or newer.
         """
@@ -79,6 +82,8 @@ class History(Generic[T]):
         first = bisect_right(changes, version, key=_version)
         while first and changes[first - 1].change.version == version and changes[first - 1].change.again:
             first -= 1
+        if first == 0 and self._forgot_again == version:
+            return -1  # one of those that are told again is not kept any more
         return self._forgotten + first
 
     def since(self, position: int, at_most: int | None = None) -> list[Change[T]] | None:

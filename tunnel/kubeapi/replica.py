@@ -33,6 +33,8 @@ HISTORY_S = 75.0
 """For how many seconds they are kept at least."""
 HISTORY_BYTES = 4 * 1024 * 1024
 """The most memory that changes hold in any case: a thousand of objects of 4 KiB."""
+LEAST_CHANGES = 4
+"""How many changes are kept however large they are, so that watches which run hear of them at all."""
 CHANGE_BYTES = 300
 """The memory of a change beside its object."""
 
@@ -195,7 +197,10 @@ class Replica:
         oldest = max(self._history.oldest, self._altered_at + 1)
         if self._version is None or not oldest <= version <= self._version:
             raise expired(version, oldest)
-        return self._history.position(version)
+        position = self._history.position(version)
+        if position < 0:
+            raise expired(version, oldest + 1)
+        return position
 
     def changes_since(self, position: int, at_most: int | None = None) -> list[Change[Item]]:
         """Returns the changes behind a position, oldest first. It moves on by their number.
@@ -238,7 +243,7 @@ class Replica:
         self._version = change.version
         history.add(change, CHANGE_BYTES + (len(change.before.raw) if change.before is not None else 0), now_s)
         while (len(history) > HISTORY_CHANGES and now_s - history.oldest_at_s > HISTORY_S) or (
-            history.held_bytes > self._history_bytes
+            history.held_bytes > self._history_bytes and len(history) > LEAST_CHANGES
         ):
             history.forget_one()
 

@@ -16,7 +16,7 @@ from edge_agent.autonomy import kept_answers
 from edge_agent.autonomy.callers import bearer_of, bound_pod, claims_of
 from edge_agent.autonomy.feeds import KeptLimits
 from tests.edge_agent.autonomy.kube import Node, node_and_kube
-from tests.support.waits import eventually
+from tests.support.waits import eventually, sooner_than
 from tunnel.core.wire.errors import StreamError
 
 SERVICES = "/api/v1/services?resourceVersion=0"
@@ -175,6 +175,33 @@ async def test_when_a_list_is_refused_its_watches_end_and_ask_the_api_server(nod
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.5):
                 await http.read_chunk()
+
+
+async def test_a_watch_does_not_outlive_its_token(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though its user has another one, and may what they may."""
+    monkeypatch.setattr(callers_module, "RECHECK_S", 0.0)
+    monkeypatch.setattr(kept_answers, "RECHECK_S", 0.2)
+    other = token(PROXY, jti="other")
+    node.kube.users[other] = PROXY
+    await node.names(SERVICES, authorization=as_(PROXY))
+    async with node.client() as http:
+        target = f"/api/v1/services?watch=1&resourceVersion={node.kube.version}"
+        head = await http.request("GET", target, [("host", "x"), ("authorization", f"Bearer {other}")])
+        assert head.status == 200
+        del node.kube.users[other]
+        with pytest.raises(StreamError):
+            await http.read_body(1 << 20)
+    assert await node.names(SERVICES, authorization=as_(PROXY)) == ["web"]
+
+
+async def test_a_silent_api_server_is_not_waited_for_by_users_either(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(callers_module, "RECHECK_S", 0.0)
+    await node.names(SERVICES, authorization=as_(PROXY))
+    node.kube.silent = True
+    with sooner_than(9.0, "an answer of what is kept"):
+        assert await node.names(SERVICES, authorization=as_(PROXY)) == ["web"]
 
 
 async def test_after_a_restart_a_list_waits_for_its_owners_token(node: Node) -> None:

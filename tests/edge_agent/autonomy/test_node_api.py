@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.autonomy import answers
-from edge_agent.autonomy.disk import ScopeWrite
+from edge_agent.autonomy.disk import ScopeWrite, Stored
 from edge_agent.autonomy.feeds import KeptLimits
 from edge_agent.autonomy.keeper import Keeper
 from tests.edge_agent.autonomy.kube import Node, node_and_kube
@@ -541,3 +541,52 @@ async def test_what_was_shown_otherwise_can_be_watched_by_who_lists_it(node: Nod
         )
         told = json.loads(await http.read_chunk())
     assert (told["type"], told["object"]["status"]["phase"]) == ("MODIFIED", "Y")
+
+
+async def test_what_was_dropped_does_not_come_back_as_a_part(tmp_path: Path) -> None:
+    """A write that waited when its list was dropped would make a list of one object of it."""
+    keeper = Keeper(tmp_path)
+    await keeper.open()
+    one, two = (Stored("ns", name, "uid", 5, b"raw") for name in ("one", "two"))
+    assert await keeper.write(ScopeWrite("list", 5, [one, two], anew=True)) == ""
+    loop = asyncio.get_running_loop()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(keeper.write(ScopeWrite("other", 5, anew=True)))
+        await asyncio.sleep(0)
+        late = loop.create_task(keeper.write(ScopeWrite("list", 6, [one._replace(version=6)], extends=True)))
+        await asyncio.sleep(0)
+        await keeper.drop("list")
+        await late
+    assert await keeper.write(ScopeWrite("list", 7, [two._replace(version=7)], extends=True)) == ""
+    await keeper.aclose()
+    again = Keeper(tmp_path)
+    assert set(await again.open()) == {"other"}
+    await again.aclose()
+
+
+async def test_users_take_no_room_of_the_node(tmp_path: Path) -> None:
+    async with node_and_kube(tmp_path, KeptLimits(total_bytes=20_000)) as node:
+        for number in range(20):
+            await node.kube.put("services", f"s{number}", "ns", spec={"text": "x" * 400})
+        node.kube.users, node.kube.rights = {"t": "user"}, {"user": {"services"}}
+        services = "/api/v1/services?resourceVersion=0"
+        assert len(await node.names(services, authorization="Bearer t")) == 20
+        await node.kube.put("pods", "one", "ns")
+        await node.names(FIRST)
+        await node.kube.put("pods", "two", "ns")
+        await eventually(lambda: [len(one.replica) for one in node.api.feeds.all] == [0, 2])
+        await cut(node)
+        assert await node.names(FIRST) == ["one", "two"]
+        (feed,) = [feed for feed in node.api.feeds.all if feed.scope.resource == "services"]
+        assert "more than it may together" in feed.trouble
+
+
+async def test_a_large_object_can_be_watched(node: Node) -> None:
+    await node.kube.put("configmaps", "c", "ns", data={"text": "x" * 300_000})
+    target = "/api/v1/namespaces/ns/configmaps?fieldSelector=metadata.name%3Dc"
+    await node.names(f"{target}&resourceVersion=0")
+    async with node.watching(f"{target}&watch=1&resourceVersion={node.kube.version}") as following:
+        for number in range(3):
+            await node.kube.put("configmaps", "c", "ns", data={"text": "x" * 300_000, "n": str(number)})
+            told = await following()
+            assert (told["type"], told["object"]["data"]["n"]) == ("MODIFIED", str(number))
