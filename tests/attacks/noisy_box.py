@@ -21,6 +21,8 @@ from tests.support.hostile_agent import HostileAgent
 from tunnel.core.wire.errors import SessionRefused
 
 TOLD_S = 0.2
+_ENDED = (SessionRefused, EOFError, grpc.aio.AioRpcError, grpc.aio.BaseError, asyncio.InvalidStateError)
+"""How a link ends that the server has had enough of, also amid what is being sent."""
 PAIRS = 32
 """The streams that are opened and ended in one packet."""
 
@@ -37,7 +39,7 @@ async def main(address: str, state: Path, kind: str) -> None:
 async def _on_a_link(address: str, state: Path, packet: Callable[[HostileAgent], bytes]) -> AsyncIterator[int]:
     """Sends packets over one link, as fast as the server reads them, and over the next when that is ended."""
     for number in itertools.count():
-        with suppress(SessionRefused, EOFError, grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
+        try:
             async with HostileAgent(address, state) as agent:
                 await agent.greet()
                 if not number:
@@ -47,6 +49,8 @@ async def _on_a_link(address: str, state: Path, packet: Callable[[HostileAgent],
                     while not reading.done():
                         await agent.send_message(packet(agent))
                         yield 1
+        except* _ENDED:
+            pass
         yield 0
 
 
@@ -75,7 +79,7 @@ def pings(address: str, state: Path) -> AsyncIterator[int]:
 async def links(address: str, state: Path) -> AsyncIterator[int]:
     """Makes link after link, each with a new session, and heeds no advice."""
     for number in itertools.count():
-        with suppress(SessionRefused, EOFError, grpc.aio.AioRpcError):
+        with suppress(*_ENDED):
             async with HostileAgent(address, state) as agent, asyncio.timeout(10):
                 if not number:
                     print("begun", flush=True)
