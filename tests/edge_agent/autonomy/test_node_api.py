@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.autonomy import answers
+from edge_agent.autonomy import answers, offline_writes
 from edge_agent.autonomy.disk import ScopeWrite, Stored
 from edge_agent.autonomy.feeds import KeptLimits
 from edge_agent.autonomy.keeper import Keeper
@@ -504,8 +504,9 @@ async def test_a_status_that_is_none_is_refused_before_it_is_kept(node: Node, bo
     assert not node.api.writes.statuses
 
 
-async def test_what_is_refused_for_now_is_told_later(node: Node) -> None:
+async def test_what_is_refused_for_now_is_told_later(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """An API server that has just started knows nothing of who may do what."""
+    monkeypatch.setattr(offline_writes, "RETRY_S", 0.3)
     await node.names(FIRST)
     await cut(node)
     await node.ask("PATCH", "/api/v1/namespaces/ns/pods/one/status", b'{"status":{"phase":"X"}}', content_type=MERGE)

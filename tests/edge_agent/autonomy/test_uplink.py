@@ -109,12 +109,12 @@ async def test_a_request_that_doubts_while_all_is_well_costs_one_question() -> N
         assert [up for _, up in way.turned] == [True]
 
 
-async def test_after_a_day_it_is_still_asked() -> None:
+async def test_after_hours_it_is_still_asked() -> None:
     async with running() as way:
         way.state = "refused"
         way.uplink.doubt()
-        await asyncio.sleep(24 * 3600)
-        assert len(way.asked) > 10_000
+        await asyncio.sleep(5 * 3600)
+        assert len(way.asked) > 3000
         way.state = "up"
         async with asyncio.timeout(2 * RETRY_S):
             await way.uplink.back()
