@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -69,9 +70,13 @@ _statuses = st.fixed_dictionaries({}, optional={
 })  # fmt: skip
 
 
+def _as_text(element: dict[str, Any]) -> str:
+    return json.dumps(element, sort_keys=True)
+
+
 @given(_statuses, _statuses)
 def test_a_difference_makes_what_is_wanted(before: dict[str, Any], wanted: dict[str, Any]) -> None:
     made = merged({"status": before}, {"status": difference(before, wanted, KEYS, "status")}, KEYS)["status"]
     for one in (made, wanted):
-        one["conditions"] = sorted(one.get("conditions") or [], key=repr)  # elements keep the places they had
+        one["conditions"] = sorted(one.get("conditions") or [], key=_as_text)  # elements keep the places they had
     assert made == wanted
