@@ -142,6 +142,8 @@ class Recording:
             os.fsync(self._fd)
         with contextlib.suppress(OSError):
             os.close(self._fd)
+        if not self._bytes:  # there was no room for its first line, and its name is to take none either
+            self._keeper.remove(self.id)
 
 
 class Recordings:
@@ -163,7 +165,9 @@ class Recordings:
         Raises:
             NotRecorded: it cannot be written.
         """
-        number, fd = await self.run(self._create, unwanted=lambda made: os.close(made[1]))
+        number, fd = await self.run(
+            self._create, unwanted=lambda made: Recording(self, made[0], made[1], header, who).close()
+        )
         recording = Recording(self, number, fd, header, who)
         try:
             await self.run(recording._write_header)
@@ -247,6 +251,11 @@ class Recordings:
     def grown(self, file_bytes: int, more_bytes: int) -> None:
         """Counts what was written to a file. It runs in the thread."""
         self._total_bytes = self._total() + _charged(file_bytes + more_bytes) - _charged(file_bytes)
+
+    def remove(self, number: str) -> None:
+        """Removes a file, if it is there. It runs in the thread."""
+        with contextlib.suppress(OSError):
+            (self._folder() / f"{number}{SUFFIX}").unlink()
 
     # Internal, in the thread
 

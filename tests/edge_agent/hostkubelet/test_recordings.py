@@ -251,6 +251,7 @@ async def test_or_nothing_new_is_run(tmp_path: Path) -> None:
             await done(await demanded(box, "true", tty=False))
         with pytest.raises(UpgradeRefused, match="max_total_bytes"):
             await demanded(box, "touch", str(tmp_path / "ran"))
+        await eventually(lambda: len(files(tmp_path)) == 16, what="the file of the one that was refused to go")
         files(tmp_path)[0].unlink()  # somebody makes room
         await done(await demanded(box, "true", tty=False))
     assert not (tmp_path / "ran").exists()
