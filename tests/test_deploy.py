@@ -195,26 +195,19 @@ class TestBesideApiserver:
     async def test_the_kubeconfig_is_one(self, tmp_path: Path) -> None:
         await use_kubeconfig((BESIDE / "kubernetes.kubeconfig").read_text(), tmp_path)
 
-    @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
-    def test_systemd_accepts_the_drop_in(self, tmp_path: Path) -> None:
-        units = tmp_path / "etc/systemd/system"
-        (units / "cloud-server.service.d").mkdir(parents=True)
-        shutil.copy(TOP / "packaging/systemd/cloud-server.service", units)
-        shutil.copy(BESIDE / "host-service.conf", units / "cloud-server.service.d")
-        argv = ["systemd-analyze", "verify", f"--root={tmp_path}", "--man=no", "--recursive-errors=no"]
-        done = subprocess.run([*argv, "cloud-server.service"], capture_output=True, text=True, timeout=30)
-        assert "host-service.conf" not in done.stderr
-
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
-def test_systemd_accepts_the_drop_in_of_a_node(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("unit", "drop_in"), [
+    ("cloud-server.service", BESIDE / "host-service.conf"), ("edge-agent.service", TOP / "deploy/node/autonomy.conf"),
+])  # fmt: skip
+def test_systemd_accepts_a_drop_in(tmp_path: Path, unit: str, drop_in: Path) -> None:
     units = tmp_path / "etc/systemd/system"
-    (units / "edge-agent.service.d").mkdir(parents=True)
-    shutil.copy(TOP / "packaging/systemd/edge-agent.service", units)
-    shutil.copy(TOP / "deploy/node/autonomy.conf", units / "edge-agent.service.d")
+    (units / f"{unit}.d").mkdir(parents=True)
+    shutil.copy(TOP / "packaging/systemd" / unit, units)
+    shutil.copy(drop_in, units / f"{unit}.d")
     argv = ["systemd-analyze", "verify", f"--root={tmp_path}", "--man=no", "--recursive-errors=no"]
-    done = subprocess.run([*argv, "edge-agent.service"], capture_output=True, text=True, timeout=30)
-    assert "autonomy.conf" not in done.stderr
+    done = subprocess.run([*argv, unit], capture_output=True, text=True, timeout=30)
+    assert drop_in.name not in done.stderr
 
 
 class TestEdgeAgent:

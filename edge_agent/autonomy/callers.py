@@ -16,9 +16,10 @@ from __future__ import annotations
 import asyncio
 import json
 from base64 import urlsafe_b64decode
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from hashlib import sha256
 from typing import NamedTuple
+from weakref import WeakValueDictionary
 
 from edge_agent.autonomy.asks import Scope
 from edge_agent.autonomy.disk import Kept, ScopeWrite, Stored
@@ -82,7 +83,7 @@ class Callers:
     """Those who come with tokens."""
 
     def __init__(
-        self, keeper: Keeper, uplink: Uplink, ask: Ask, issued: Callable[[], Iterator[tuple[str, Issued]]],
+        self, keeper: Keeper, uplink: Uplink, ask: Ask, issued: Callable[[str], Issued | None],
         is_here: Callable[[str], bool],
     ) -> None:  # fmt: skip
         """Reads nothing yet.
@@ -91,7 +92,7 @@ class Callers:
             keeper: the disk.
             uplink: says whether the API server can be asked.
             ask: asks it.
-            issued: yields the tokens that the kubelet got, each with whose it is.
+            issued: tells whose a token is that the kubelet got; None for any other one.
             is_here: whether the pod of a uid is one of this node.
         """
         self._keeper = keeper
@@ -107,7 +108,10 @@ class Callers:
         """By user and the name of a scope, when it was allowed, on the loop's clock; -1: in an earlier process."""
         self._refused_s: dict[str, float] = {}
         """Since when tokens and rights are refused, on the loop's clock."""
-        self._bearers: dict[str, Bearer] = {}
+        self._bearers: WeakValueDictionary[str, Bearer] = WeakValueDictionary()
+        """By user, as long as a list is kept in their name."""
+        self._latest: dict[str, str] = {}
+        """By user, the token that was accepted last."""
         self._number = 0
 
     def restore(self, kept: Kept | None) -> None:
@@ -126,7 +130,12 @@ class Callers:
 
     def bearer(self, user: str) -> Bearer:
         """Returns the newest token of a user."""
-        return self._bearers.setdefault(user, Bearer())
+        bearer = self._bearers.get(user)
+        if bearer is None:
+            bearer = self._bearers[user] = Bearer()
+            if user in self._latest:
+                bearer.use(self._latest[user])
+        return bearer
 
     async def who(self, token: str) -> str | None:
         """Returns whose token it is; None when that is not known.
@@ -140,7 +149,7 @@ class Callers:
         if not self._uplink.is_up:
             user = self._known(token, digest)
             if user is not None:
-                self.bearer(user).use(token)  # for when the API server is back, which looks at it then
+                self._note_token(user, token)  # for when the API server is back, which looks at it then
             return user
         if now_s - self._asked_s.get(digest, -RECHECK_S) < RECHECK_S:
             return self._users.get(digest)
@@ -159,7 +168,7 @@ class Callers:
         if status not in (200, 201) or not isinstance(named, str):
             return None
         await self._remember_token(digest, named, now_s)
-        self.bearer(named).use(token)
+        self._note_token(named, token)
         return named
 
     async def may(self, token: str, user: str, scope: Scope) -> bool:
@@ -196,12 +205,17 @@ class Callers:
     # Internal
 
     def _known(self, token: str, digest: str) -> str | None:
-        for issued, whose in self._issued():
-            if issued == token:
-                return whose.user if not whose.pod_uid or self._is_here(whose.pod_uid) else None
-        user = self._users.get(digest)
-        pod_uid = bound_pod(token)
+        issued = self._issued(token)
+        user, pod_uid = issued if issued is not None else (self._users.get(digest), bound_pod(token))
         return user if not pod_uid or self._is_here(pod_uid) else None
+
+    def _note_token(self, user: str, token: str) -> None:
+        self._latest.pop(user, None)
+        self._latest[user] = token
+        if len(self._latest) > MAX_CALLERS:
+            del self._latest[next(iter(self._latest))]
+        if (bearer := self._bearers.get(user)) is not None:
+            bearer.use(token)
 
     def _is_final(self, name: str, now_s: float) -> bool:
         """Returns whether a refusal counts for when nobody can be asked, too: it has lasted for REFUSED_S."""

@@ -7,7 +7,6 @@ which are wanted most, would all be lost. They keep the times and names that the
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -16,7 +15,7 @@ import structlog
 from edge_agent.autonomy.disk import Kept, ScopeWrite, Stored
 from edge_agent.autonomy.keeper import Keeper
 from edge_agent.autonomy.passing import Unreached
-from edge_agent.autonomy.statuses import MAX_REFUSALS, TEMPORARY
+from edge_agent.autonomy.replaying import Refusals, Send, Verdict
 from tunnel.core.wire.faults import NOT_TOLD
 
 SCOPE = "!events"
@@ -28,10 +27,6 @@ MAX_EVENT_BYTES = 64 * 1024
 """The longest event that is queued. Those of a kubelet have 1 kB."""
 
 _log = structlog.get_logger("edge.autonomy")
-
-Send = Callable[[str, str, str, bytes], Awaitable[int]]
-"""A function that sends a request: method, path, type of the body, body. It returns the status, and raises Unreached
-when there is no answer."""
 
 
 class Event(NamedTuple):
@@ -52,7 +47,7 @@ class Events:
         self._keeper = keeper
         self._waiting: dict[int, Event] = {}
         """By number."""
-        self._refusals: dict[int, int] = {}
+        self._refusals = Refusals()
         self._number = 0
         self._bytes = 0
         self.dropped = 0
@@ -109,14 +104,11 @@ class Events:
             status = await send("POST", event.path, event.content_type, event.body)
             if status == 409:  # an earlier one of that name: this has its later count
                 status = await send("PUT", f"{event.path}/{quote(event.name, safe='')}", event.content_type, event.body)
-            if status in TEMPORARY or status >= 500:
-                raise Unreached(f"the API server answers {status}")
-            if status == 403:
-                self._refusals[number] = self._refusals.get(number, 0) + 1
-                if self._refusals[number] < MAX_REFUSALS:
-                    refused += 1
-                    continue
-            if status >= 400:
+            verdict = self._refusals.verdict(number, status)
+            if verdict is Verdict.LATER:
+                refused += 1
+                continue
+            if verdict is Verdict.USELESS:
                 self.dropped += 1
                 _log.warning("an event was refused", code=NOT_TOLD.code, path=event.path, status=status)
             await self._forget(number)
@@ -137,7 +129,7 @@ class Events:
 
     def _forgotten(self, number: int) -> int:
         """Forgets an event, and returns how many that were."""
-        self._refusals.pop(number, None)
+        self._refusals.forget(number)
         event = self._waiting.pop(number, None)
         if event is None:
             return 0

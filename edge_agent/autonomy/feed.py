@@ -213,12 +213,12 @@ class Feed:
         shown.wake()
         self._settled.set()
 
-    def show_anew(self) -> None:
-        """Shows objects as `view` sees them now."""
+    def show_anew(self, mention: bytes = b"") -> None:
+        """Shows objects as `view` sees them now, those of them that have these bytes in them."""
         if self.view is None or not self.is_complete:
             return
         now_s = asyncio.get_running_loop().time()
-        for item in self.replica.items(lambda _: True):
+        for item in self.replica.items(lambda item: mention in item.raw):
             shown = self._seen(self._hidden.get(item.key, item))
             if shown.raw != item.raw:
                 self.replica.alter(shown, now_s)
@@ -380,7 +380,7 @@ class Feed:
         return json.dumps([self.api_version, self.list_kind])
 
     def _say(self, trouble: str) -> None:
-        if trouble and trouble != self.trouble:
+        if trouble and trouble.partition(":")[0] != self.trouble.partition(":")[0]:  # the rest may differ each time
             _log.warning("a part of the API is not kept", code=SCOPE_NOT_KEPT.code, scope=self.scope.spoken(),
                          reason=trouble)  # fmt: skip
         self.trouble = trouble

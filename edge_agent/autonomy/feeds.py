@@ -121,8 +121,7 @@ class Feeds:
     @property
     def held_bytes(self) -> int:
         """Returns the memory of all that is kept."""
-        singles = sum(len(single.item.raw) + OBJECT_BYTES for single in self._singles.values())
-        return singles + sum(feed.all_bytes for feed in self._feeds.values())
+        return self._single_bytes() + sum(feed.all_bytes for feed in self._feeds.values())
 
     @property
     def singles(self) -> int:
@@ -235,9 +234,7 @@ class Feeds:
             except Exception as error:  # noqa: BLE001 - no answer may end a part of the node for good
                 _log.error("a list is asked for anew", code=BUG.code, scope=feed.scope.spoken(), exc_info=error)
             await asyncio.sleep(AFTER_BUG_S)
-        # It was refused for long, or is too large. Too large ones stay, so that they are not asked for again.
-        if feed.refused is not None:
-            await self._drop(feed)
+        await self._drop(feed)  # it was refused for long
 
     async def _drop(self, feed: Feed) -> None:
         if self._feeds.pop(feed.scope, None) is not None:
@@ -272,9 +269,14 @@ class Feeds:
         """Returns whether an identity may take so many bytes more. The node has half of all, and its users have the
         other half.
         """
-        users = sum(feed.all_bytes for feed in self._feeds.values() if feed.scope.who != NODE)
-        own = self.held_bytes - users
-        return (own if who == NODE else users) + more_bytes <= self._limits.total_bytes // 2
+        is_node = who == NODE
+        held = sum(feed.all_bytes for feed in self._feeds.values() if (feed.scope.who == NODE) is is_node)
+        if is_node:  # it alone has single objects
+            held += self._single_bytes()
+        return held + more_bytes <= self._limits.total_bytes // 2
+
+    def _single_bytes(self) -> int:
+        return sum(len(single.item.raw) + OBJECT_BYTES for single in self._singles.values())
 
     async def _sweep(self) -> None:
         """Forgets scopes that nobody asks for any more, and writes versions that are due."""

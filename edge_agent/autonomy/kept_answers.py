@@ -23,7 +23,7 @@ from tunnel.aio.http.exchange import Exchange
 from tunnel.aio.http.http1 import Request, Response
 from tunnel.core.wire.errors import StreamError
 from tunnel.kubeapi.codecs import CODECS
-from tunnel.kubeapi.request_info import RequestInfo, request_info
+from tunnel.kubeapi.request_info import RequestInfo
 from tunnel.kubeapi.status import ApiError, not_found
 
 PATIENCE_S = 2.5
@@ -47,12 +47,15 @@ class KeptAnswers:
         self._uplink = uplink
         self._authority = authority
 
-    async def serve(self, exchange: Exchange, request: Request, lines: Lines, who: str, may: May | None = None) -> bool:
+    async def serve(
+        self, exchange: Exchange, request: Request, info: RequestInfo, lines: Lines, who: str, may: May | None = None
+    ) -> bool:
         """Answers a request if it reads what is kept, and returns whether it did.
 
         Args:
             exchange: the client's.
             request: its head.
+            info: what it is about.
             lines: the connections to the API server with this identity.
             who: the identity.
             may: tells whether it may list and watch a scope; None: whatever is kept for it is what it may see.
@@ -63,7 +66,6 @@ class KeptAnswers:
         """
         if request.upgrade:
             return False
-        info = request_info(request.method, request.path, request.query)
         accept = request.headers.get("accept")
         if request.method == "GET":
             ask = read_ask(info, request.query, accept, who, is_node=who == NODE)
@@ -197,7 +199,7 @@ class KeptAnswers:
         """Passes on what changes an object that is asked for one by one, and keeps the answer, which is the object."""
         sent = await exchange.read_body(MAX_OBJECT_BYTES)
         head, body = await ask_whole(exchange, request, lines, self._authority, sent, MAX_OBJECT_BYTES)
-        named = named_scope(_reading(info), request.headers.get("accept"), who) if info.name else None
+        named = named_scope(info.reading(), request.headers.get("accept"), who) if info.name else None
         if named is None and head.status in (200, 201):
             named = self._named_by(info, request, who, body)
         if named is not None and head.status in (200, 201):
@@ -209,7 +211,7 @@ class KeptAnswers:
         for codec in CODECS.values():
             with suppress(ValueError):
                 _, _, item = codec.read_object(body)
-                return named_scope(_reading(info, item.metadata.name), request.headers.get("accept"), who)
+                return named_scope(info.reading(item.metadata.name), request.headers.get("accept"), who)
         return None
 
     async def _remember(self, named: Scope, head: Response, body: bytes) -> None:
@@ -231,20 +233,6 @@ May = Callable[[Scope], Awaitable[bool]]
 
 def _is_single(info: RequestInfo) -> bool:
     return (info.group, info.resource) in _SINGLES and not info.subresource
-
-
-def _reading(info: RequestInfo, name: str = "") -> RequestInfo:
-    """Returns the request that reads the object which another one changes."""
-    return RequestInfo(
-        verb="get",
-        path=info.path,
-        is_resource=True,
-        group=info.group,
-        version=info.version,
-        namespace=info.namespace,
-        resource=info.resource,
-        name=info.name or name,
-    )
 
 
 def _fits(head: Response) -> bool:

@@ -16,7 +16,6 @@ import asyncio
 from collections.abc import Callable, Iterable
 
 from edge_agent.autonomy.feed import Feed
-from edge_agent.autonomy.uplink import Uplink
 from tunnel.kubeapi.endpoint_slices import LocalPod, with_local_pods
 from tunnel.kubeapi.replica import Item
 from tunnel.kubeapi.status import Json
@@ -31,9 +30,8 @@ MAX_PODS = 1000
 class LocalEndpoints:
     """What the kubelet said of pods."""
 
-    def __init__(self, uplink: Uplink, feeds: Callable[[], Iterable[Feed]]) -> None:
+    def __init__(self, feeds: Callable[[], Iterable[Feed]]) -> None:
         """`feeds` returns all scopes."""
-        self._uplink = uplink
         self._feeds = feeds
         self._pods: dict[str, LocalPod] = {}
         self._settled: asyncio.TimerHandle | None = None
@@ -45,14 +43,14 @@ class LocalEndpoints:
         addresses = tuple(str(one.get("ip")) for one in _objects(status.get("podIPs")))
         conditions = _objects(status.get("conditions"))
         is_ready = any(one.get("type") == "Ready" and one.get("status") == "True" for one in conditions)
-        pod = LocalPod(addresses, is_ready, overrides=True)
+        pod = LocalPod(addresses, is_ready, overrides=not self._believes)
         if self._pods.get(uid) == pod:
             return
         self._pods.pop(uid, None)
         self._pods[uid] = pod
         while len(self._pods) > MAX_PODS:
             del self._pods[next(iter(self._pods))]
-        self._refresh()
+        self._refresh(uid.encode())
 
     def turned(self, *, is_up: bool) -> None:
         """Takes that the API server is away, or back."""
@@ -62,8 +60,7 @@ class LocalEndpoints:
         if is_up:
             self._settled = asyncio.get_running_loop().call_later(SETTLE_S, self._settle)
         elif self._believes:
-            self._believes = False
-            self._refresh()
+            self._believe(is_believed=False)
 
     def close(self) -> None:
         """Forgets what is due."""
@@ -77,11 +74,8 @@ class LocalEndpoints:
         codec = feed.scope.codec
 
         def shown(item: Item) -> Item:
-            pods = self._pods
-            if self._believes:
-                pods = {uid: pod._replace(overrides=False) for uid, pod in pods.items()}
             try:
-                raw = with_local_pods(item.raw, codec, pods) if pods else item.raw
+                raw = with_local_pods(item.raw, codec, self._pods) if self._pods else item.raw
             except ValueError:
                 return item
             return item if raw == item.raw else item._replace(raw=raw)
@@ -91,12 +85,17 @@ class LocalEndpoints:
     # Internal
 
     def _settle(self) -> None:
-        self._settled, self._believes = None, True
+        self._settled = None
+        self._believe(is_believed=True)
+
+    def _believe(self, *, is_believed: bool) -> None:
+        self._believes = is_believed
+        self._pods = {uid: pod._replace(overrides=not is_believed) for uid, pod in self._pods.items()}
         self._refresh()
 
-    def _refresh(self) -> None:
+    def _refresh(self, mention: bytes = b"") -> None:
         for feed in self._feeds():
-            feed.show_anew()
+            feed.show_anew(mention)
 
 
 # Internal

@@ -17,13 +17,14 @@ from edge_agent.autonomy.kept_answers import PATIENCE_S, KeptAnswers
 from edge_agent.autonomy.lines import Lines
 from edge_agent.autonomy.local_endpoints import LocalEndpoints
 from edge_agent.autonomy.offline_writes import OfflineWrites
-from edge_agent.autonomy.passing import Unreached, pass_on, post
+from edge_agent.autonomy.passing import Unreached, ask, pass_on
 from edge_agent.autonomy.uplink import Uplink
 from edge_agent.autonomy.upstream import Upstream
 from tunnel.aio.http.exchange import Exchange
 from tunnel.aio.http.http1 import Request
 from tunnel.aio.process.tasks import TaskOwner
 from tunnel.kubeapi.encoding import JSON_TYPE, decode, encode
+from tunnel.kubeapi.request_info import RequestInfo, request_info
 from tunnel.kubeapi.status import Json
 
 READS = ("GET", "HEAD")
@@ -60,7 +61,7 @@ class NodeApi:
         """When the kubelet asked for its node's lease or renewed it last; None: not since this process began."""
         self.uplink = Uplink(self._probe, self._turned)
         self.keeper = Keeper(folder)
-        self.endpoints = LocalEndpoints(self.uplink, lambda: self.feeds.all)
+        self.endpoints = LocalEndpoints(lambda: self.feeds.all)
         self.feeds = Feeds(self.keeper, self._upstream_of, limits or KeptLimits(), self.endpoints.view)
         self.writes = OfflineWrites(self.feeds, self.keeper, self.uplink, node, authority, self.endpoints.said)
         self.callers = Callers(self.keeper, self.uplink, self._post, self.writes.tokens.issued, self._is_here)
@@ -95,12 +96,17 @@ class NodeApi:
                 token, is_node = None, False  # somebody else is meant, whom only the API server knows
             else:
                 token = None if is_node else bearer_of(request.headers.get("authorization"))
+            info = request_info(request.method, request.path, request.query)
             if is_node:
-                if request.method not in READS and await self.writes.serve(exchange, request, lines, NODE):
+                if request.method not in READS and await self.writes.serve(exchange, request, info, lines, NODE):
                     return
-                if await self._kept.serve(exchange, request, lines, NODE):
+                if await self._kept.serve(exchange, request, info, lines, NODE):
                     return
-            if token is not None and request.method in READS and await self._serve_caller(exchange, request, token):
+            if (
+                token is not None
+                and request.method in READS
+                and await self._serve_caller(exchange, request, info, token)
+            ):
                 return
             if not self.uplink.is_up:
                 raise away(self.uplink.words())
@@ -154,13 +160,13 @@ class NodeApi:
 
     # Internal
 
-    async def _serve_caller(self, exchange: Exchange, request: Request, token: str) -> bool:
+    async def _serve_caller(self, exchange: Exchange, request: Request, info: RequestInfo, token: str) -> bool:
         """Answers somebody with a token from what is kept, and returns whether it did."""
         user = await self.callers.who(token)
         if user is None or user == NODE:
             return False
         may = partial(self._may, token, user)
-        return await self._kept.serve(exchange, request, self._bare, user, may)
+        return await self._kept.serve(exchange, request, info, self._bare, user, may)
 
     async def _may(self, token: str, user: str, scope: Scope) -> bool:
         """Returns whether a token is still its user's, and the user may see a scope."""
@@ -190,7 +196,7 @@ class NodeApi:
             ("authorization", f"Bearer {token}"), ("content-length", str(len(body))),
         ]  # fmt: skip
         try:
-            status, answer = await post(self._bare, path, headers, body, timeout_s=PATIENCE_S)
+            status, answer = await ask(self._bare, "POST", path, headers, body, PATIENCE_S)
         except Unreached:
             self.uplink.doubt()
             raise
@@ -208,7 +214,7 @@ class NodeApi:
         """
         headers = [("host", self._authority), ("user-agent", "longline")]
         try:
-            await post(self._bare, "/readyz", headers, b"", "GET")
+            await ask(self._bare, "GET", "/readyz", headers, b"")
         except Unreached as error:
             raise OSError(error.text) from error
 

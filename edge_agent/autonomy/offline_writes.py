@@ -27,7 +27,7 @@ from edge_agent.autonomy.events import Events
 from edge_agent.autonomy.feeds import Feeds
 from edge_agent.autonomy.keeper import Keeper
 from edge_agent.autonomy.lines import Lines
-from edge_agent.autonomy.passing import Unreached, ask_whole, give_whole, post
+from edge_agent.autonomy.passing import Unreached, ask, ask_whole, give_whole
 from edge_agent.autonomy.statuses import SCOPE as STATUSES
 from edge_agent.autonomy.statuses import Statuses, is_status_patch
 from edge_agent.autonomy.tokens import SCOPE as TOKENS
@@ -38,7 +38,7 @@ from tunnel.aio.http.http1 import Request
 from tunnel.core.wire.errors import StreamError
 from tunnel.kubeapi.codecs import JSON, PROTOBUF
 from tunnel.kubeapi.encoding import decode
-from tunnel.kubeapi.request_info import RequestInfo, request_info
+from tunnel.kubeapi.request_info import RequestInfo
 from tunnel.kubeapi.status import ApiError, Json, about, not_found
 
 MAX_BODY_BYTES = 3 * 1024 * 1024
@@ -91,14 +91,13 @@ class OfflineWrites:
         for uid, status in self.statuses.of_pods():
             self._on_pod(uid, status)
 
-    async def serve(self, exchange: Exchange, request: Request, lines: Lines, who: str) -> bool:
+    async def serve(self, exchange: Exchange, request: Request, info: RequestInfo, lines: Lines, who: str) -> bool:
         """Answers a request that writes, if that is not the API server's alone, and returns whether it did.
 
         Raises:
             ApiError: the answer is an error.
             StreamError: the client is gone, or the API server has not answered.
         """
-        info = request_info(request.method, request.path, request.query)
         if self._uplink.is_up:
             return await self._serve_online(exchange, request, info, lines)
         if is_status_patch(info):
@@ -176,7 +175,7 @@ class OfflineWrites:
             raise away(f"nothing can be tried out, and {self._uplink.words()}")
         body = await exchange.read_body(MAX_BODY_BYTES)
         content_type = (request.headers.get("content-type") or "").partition(";")[0].strip()
-        named = named_scope(_whole(info), JSON.media_type, who)
+        named = named_scope(info.reading(), JSON.media_type, who)
         async with self.statuses.lock(info):
             single, feed = (self._feeds.object(named) if named is not None else None) or (None, None)
             if single is None or feed is None:
@@ -214,7 +213,7 @@ class OfflineWrites:
         protobuf = (request.headers.get("content-type") or "").startswith(PROTOBUF.media_type)
         with suppress(ValueError):
             name = (PROTOBUF if protobuf else JSON).name_of(body)
-            named = named_scope(_whole(info, name), JSON.media_type, who)
+            named = named_scope(info.reading(name), JSON.media_type, who)
             if named is not None and self._feeds.object(named) is not None:
                 raise ApiError(409, f'nodes "{name}" already exists', "AlreadyExists", about("", "nodes", name))
         raise away(f"the node is not kept, and {self._uplink.words()}")
@@ -248,22 +247,5 @@ class OfflineWrites:
             ("host", self._authority), ("user-agent", "longline"), ("accept", JSON.media_type),
             ("content-type", content_type), ("content-length", str(len(body))),
         ]  # fmt: skip
-        status, _ = await post(self._lines, path, headers, body, method)
+        status, _ = await ask(self._lines, method, path, headers, body)
         return status
-
-
-# Internal
-
-
-def _whole(info: RequestInfo, name: str = "") -> RequestInfo:
-    """Returns the request that reads the object which another one is about."""
-    return RequestInfo(
-        verb="get",
-        path=info.path,
-        is_resource=True,
-        group=info.group,
-        version=info.version,
-        namespace=info.namespace,
-        resource=info.resource,
-        name=info.name or name,
-    )

@@ -73,26 +73,12 @@ async def ask_whole(
         Unreached: there is no answer, or it broke off.
         StreamError: the client is gone.
     """
-    headers = [("host", authority), *_request_headers(request, None)]
+    headers = [("host", authority), *_request_headers(request)]
     if body or request.method in ("POST", "PUT", "PATCH"):
         headers.append(("content-length", str(len(body))))
-    fresh = False
-    while True:
-        line = await _taken(lines, fresh=fresh)
-        try:
-            head = await unless_gone(exchange, _asked(line, request, headers, body, None))
-            try:
-                return head, await line.http.read_body(max_bytes)
-            except StreamError as error:
-                raise Late(str(error)) from error
-        except Late:
-            raise
-        except Unreached:
-            if line.is_fresh or request.method not in _IDEMPOTENT:
-                raise
-            fresh = True
-        finally:
-            lines.give_back(line)
+    may_repeat = request.method in _IDEMPOTENT
+    asked = _whole(lines, request.method, request.target, headers, body, max_bytes, may_repeat=may_repeat)
+    return await unless_gone(exchange, asked)
 
 
 async def give_whole(exchange: Exchange, head: Response, body: bytes) -> None:
@@ -110,7 +96,6 @@ async def pass_on(
     request: Request,
     lines: Lines,
     authority: str,
-    credentials: HeaderItems | None = None,
     otherwise: Otherwise | None = None,
 ) -> None:
     """Passes one request on, and its answer back.
@@ -120,7 +105,6 @@ async def pass_on(
         request: its head.
         lines: the connections to the API server, with the identity that the request goes up with.
         authority: the API server's `HOST:PORT`.
-        credentials: what stands in the place of the client's `Authorization`; None leaves that as it is.
         otherwise: when the answer is given up, since there is another; None waits for whatever comes. It is for
             requests without a body.
 
@@ -130,7 +114,7 @@ async def pass_on(
         StreamError: the client is gone, or its answer was cut off.
     """
     body, is_whole = (b"", True) if request.upgrade else await _read(exchange)
-    headers = [("host", authority), *_request_headers(request, credentials)]
+    headers = [("host", authority), *_request_headers(request)]
     if is_whole:
         if body or request.method in ("POST", "PUT", "PATCH"):
             headers.append(("content-length", str(len(body))))
@@ -145,31 +129,20 @@ async def pass_on(
             lines.give_back(line)
 
 
-async def post(
-    lines: Lines, path: str, headers: HeaderItems, body: bytes, method: str = "POST", timeout_s: float = ANSWER_S
+async def ask(
+    lines: Lines, method: str, path: str, headers: HeaderItems, body: bytes, timeout_s: float = ANSWER_S
 ) -> tuple[int, bytes]:
-    """Sends a request of the proxy's own, and returns the status and the body of its answer.
+    """Sends a request of the proxy's own, which may be sent twice, and returns the status and the body of its answer.
 
     Raises:
         Unreached: there is none.
     """
-    fresh = False
-    while True:
-        line = await _taken(lines, fresh=fresh)
-        try:
-            async with asyncio.timeout(timeout_s):
-                await line.http.start(method, path, headers, body)
-                await line.http.finish()
-                head = await line.http.response()
-                return head.status, await line.http.read_body(MAX_ANSWER_BYTES)
-        except TimeoutError:
-            raise Unreached("it does not answer in time") from None
-        except StreamError as error:
-            if line.is_fresh:
-                raise Unreached(str(error)) from error
-            fresh = True  # it was closed while it waited, which is noticed too late
-        finally:
-            lines.give_back(line)
+    try:
+        async with asyncio.timeout(timeout_s):
+            head, said = await _whole(lines, method, path, headers, body, MAX_ANSWER_BYTES, may_repeat=True)
+            return head.status, said
+    except TimeoutError:
+        raise Unreached("it does not answer in time") from None
 
 
 # Internal
@@ -186,12 +159,11 @@ async def _read(exchange: Exchange) -> tuple[bytes, bool]:
     return bytes(body), False
 
 
-def _request_headers(request: Request, credentials: HeaderItems | None) -> list[tuple[str, str]]:
-    left_out = _OURS if credentials is None else {*_OURS, "authorization"}
-    headers = [item for item in _end_to_end(request.headers) if item[0] not in left_out]
+def _request_headers(request: Request) -> list[tuple[str, str]]:
+    headers = [item for item in _end_to_end(request.headers) if item[0] not in _OURS]
     if request.upgrade:
         headers += [("connection", "Upgrade"), ("upgrade", request.upgrade)]
-    return [*headers, *(credentials or ())]
+    return headers
 
 
 def _end_to_end(headers: Headers) -> list[tuple[str, str]]:
@@ -231,6 +203,36 @@ async def _pass_whole(
                 raise Late(f"it answers {head.status}")
             await _answer(exchange, line, head)
             return
+        finally:
+            lines.give_back(line)
+
+
+async def _whole(
+    lines: Lines,
+    method: str,
+    target: str,
+    headers: HeaderItems,
+    body: bytes,
+    max_bytes: int,
+    *,
+    may_repeat: bool,
+) -> tuple[Response, bytes]:
+    """Sends a request and returns its whole answer. A connection that was used before may have been closed just now:
+    then what may be repeated goes out by a new one.
+    """
+    fresh = False
+    while True:
+        line = await _taken(lines, fresh=fresh)
+        try:
+            await line.http.start(method, target, headers, body)
+            await line.http.finish()
+            head = await line.http.response()
+            fresh = True  # what breaks off now was an answer
+            return head, await line.http.read_body(max_bytes)
+        except StreamError as error:
+            if fresh or line.is_fresh or not may_repeat:
+                raise Unreached(str(error)) from error
+            fresh = True
         finally:
             lines.give_back(line)
 

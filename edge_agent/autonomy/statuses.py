@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 from weakref import WeakValueDictionary
 
@@ -22,6 +22,7 @@ from edge_agent.autonomy.disk import Kept, ScopeWrite, Stored
 from edge_agent.autonomy.feed import Feed
 from edge_agent.autonomy.keeper import Keeper
 from edge_agent.autonomy.passing import Unreached
+from edge_agent.autonomy.replaying import Refusals, Send, Verdict
 from tunnel.core.wire.faults import NOT_TOLD
 from tunnel.kubeapi.encoding import decode, encode
 from tunnel.kubeapi.replica import Item
@@ -41,14 +42,7 @@ KEYS: dict[str, MergeKeys] = {
 }  # fmt: skip
 """The merged lists of statuses, from k8s.io/api v0.34 `core/v1/types.go`."""
 
-TEMPORARY = (401, 408, 429)
-"""The answers below 500 that say nothing of what was sent: the kubelet's certificate is being renewed, say."""
-MAX_REFUSALS = 20
-"""How often a 403 is tried again: for some 100 s, since an API server that has just started allows less."""
-
 _log = structlog.get_logger("edge.autonomy")
-
-Send = Callable[[str, str, str, bytes], Awaitable[int]]
 
 
 class Told(NamedTuple):
@@ -71,7 +65,7 @@ class Statuses:
         self._told: dict[tuple[str, str, str], Told] = {}
         """By resource, namespace and name."""
         self._locks: WeakValueDictionary[tuple[str, str, str], asyncio.Lock] = WeakValueDictionary()
-        self._refusals: dict[tuple[str, str, str], int] = {}
+        self._refusals = Refusals()
         self.dropped = 0
         """How many were dropped since their object is gone."""
 
@@ -175,12 +169,11 @@ class Statuses:
                 patch = {"metadata": {"uid": told.uid},
                          "status": difference(told.before, told.status, KEYS[key[0]], "status")}  # fmt: skip
                 status = await send("PATCH", told.path, STRATEGIC, encode(patch))
-                if status in TEMPORARY or status >= 500:
-                    raise Unreached(f"the API server answers {status}")
-                if status == 403 and self._is_worth_another_try(key):
+                verdict = self._refusals.verdict(key, status)
+                if verdict is Verdict.LATER:
                     refused += 1
                     continue
-                if status >= 400:
+                if verdict is Verdict.USELESS:
                     self.dropped += 1
                     _log.warning("what the kubelet said while the API server was away is of no use any more",
                                  code=NOT_TOLD.code, path=told.path, status=status)  # fmt: skip
@@ -196,13 +189,8 @@ class Statuses:
             lock = self._locks[key] = asyncio.Lock()
         return lock
 
-    def _is_worth_another_try(self, key: tuple[str, str, str]) -> bool:
-        """Counts a refusal, and returns whether it may be one of an API server that has just started."""
-        self._refusals[key] = self._refusals.get(key, 0) + 1
-        return self._refusals[key] < MAX_REFUSALS
-
     async def _forget(self, key: tuple[str, str, str]) -> None:
-        self._refusals.pop(key, None)
+        self._refusals.forget(key)
         if self._told.pop(key, None) is not None:
             resource, namespace, name = key
             await self._keeper.write(ScopeWrite(SCOPE, 0, removed=[(namespace, f"{resource}/{name}")]))

@@ -9,7 +9,7 @@ minute by itself (kubelet v1.34 `pkg/kubelet/token`).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -29,8 +29,8 @@ MAX_TOKENS = 512
 class Answered(NamedTuple):
     """An answer that was kept."""
 
-    is_for_api: bool
-    """Whether the token is for the API server: for any other audience it is no proof of anything here."""
+    token: str
+    """The token in it, if it is for the API server; else empty, since it is no proof of anything here."""
     content_type: str
     body: bytes
 
@@ -42,6 +42,8 @@ class Tokens:
         """Reads nothing yet."""
         self._keeper = keeper
         self._tokens: dict[str, Answered] = {}
+        self._issued: dict[str, Issued] = {}
+        """By the tokens for the API server that are in these."""
         self._number = 0
         """Counts what was written, so that the order is kept."""
 
@@ -54,24 +56,23 @@ class Tokens:
             self._number = max(self._number, one.version)
             head, _, body = one.raw.partition(b"\n")
             audience, _, content_type = head.decode().partition(" ")
-            self._tokens[one.name] = Answered(audience == "api", content_type, body)
+            self._keep(one.name, content_type, body, is_for_api=audience == "api")
 
     async def note(self, info: RequestInfo, request: Request, sent: bytes, head: Response, body: bytes) -> None:
         """Keeps an answer, in the place of an earlier one of the same request."""
         if head.status not in (200, 201) or (head.headers.get("content-encoding") or "identity") != "identity":
             return
         name = _name(info, request, sent)
-        answered = Answered(_is_for_api(request, sent), head.headers.get("content-type") or "", body)
-        self._tokens.pop(name, None)
-        self._tokens[name] = answered
+        content_type, is_for_api = head.headers.get("content-type") or "", _is_for_api(request, sent)
+        self._forget(name)
+        self._keep(name, content_type, body, is_for_api=is_for_api)
         self._number += 1
         gone = []
         while len(self._tokens) > MAX_TOKENS:
             oldest = next(iter(self._tokens))
-            del self._tokens[oldest]
+            self._forget(oldest)
             gone.append(("", oldest))
-        audience = "api" if answered.is_for_api else "other"
-        raw = f"{audience} {answered.content_type}".encode() + b"\n" + body
+        raw = f"{'api' if is_for_api else 'other'} {content_type}".encode() + b"\n" + body
         put = Stored("", name, "", self._number, raw)
         await self._keeper.write(ScopeWrite(SCOPE, self._number, puts=[put], removed=gone, is_secret=True))
 
@@ -79,16 +80,23 @@ class Tokens:
         """Returns the answer to the same request as this; None when none is kept."""
         return self._tokens.get(_name(info, request, sent))
 
-    def issued(self) -> Iterator[tuple[str, Issued]]:
-        """Yields each token that is kept and is for the API server, with whose it is."""
-        for answered in self._tokens.values():
-            if not answered.is_for_api:
-                continue
-            token = _token_in(answered)
-            claims = claims_of(token)
-            user = claims.get("sub")
-            if isinstance(user, str):
-                yield token, Issued(user, bound_pod(token))
+    def issued(self, token: str) -> Issued | None:
+        """Returns whose token it is, if it is one that the kubelet got for the API server; None when it is not."""
+        return self._issued.get(token)
+
+    # Internal
+
+    def _keep(self, name: str, content_type: str, body: bytes, *, is_for_api: bool) -> None:
+        token = _token_in(content_type, body) if is_for_api else ""
+        self._tokens[name] = Answered(token, content_type, body)
+        user = claims_of(token).get("sub")
+        if isinstance(user, str):
+            self._issued[token] = Issued(user, bound_pod(token))
+
+    def _forget(self, name: str) -> None:
+        answered = self._tokens.pop(name, None)
+        if answered is not None:
+            self._issued.pop(answered.token, None)
 
 
 def is_token_request(info: RequestInfo) -> bool:
@@ -109,12 +117,12 @@ def _is_for_api(request: Request, sent: bytes) -> bool:
         return False
 
 
-def _token_in(answered: Answered) -> str:
+def _token_in(content_type: str, body: bytes) -> str:
     """Returns the token in an answer; empty when it cannot be found."""
     try:
-        if answered.content_type.startswith(PROTOBUF.media_type):
-            return text_at(open_envelope(answered.body).raw, 3, 1)  # status.token of authentication/v1 TokenRequest
-        status = json.loads(answered.body).get("status") or {}
+        if content_type.startswith(PROTOBUF.media_type):
+            return text_at(open_envelope(body).raw, 3, 1)  # status.token of authentication/v1 TokenRequest
+        status = json.loads(body).get("status") or {}
         return str(status.get("token", ""))
     except (ValueError, AttributeError, RecursionError):
         return ""

@@ -147,7 +147,7 @@ class Upstream:
             head = await line.http.response()
             if head.status == 200:
                 return head
-            text = _message(await _body(line, head, MAX_ERROR_BYTES))
+            text = await _message(line, head)
         except StreamError:
             self._uplink.doubt()
             raise
@@ -198,7 +198,12 @@ async def _body(line: Line, head: Response, max_bytes: int) -> bytes:
     return bytes(body)
 
 
-def _message(body: bytes) -> str:
+async def _message(line: Line, head: Response) -> str:
+    """Returns what an answer that is an error says; a page without end says nothing."""
+    try:
+        body = await _body(line, head, MAX_ERROR_BYTES)
+    except TooLarge:
+        return ""
     try:
         status = decode(body)
     except ValueError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from tunnel.kubeapi import wire_scan
 from tunnel.kubeapi.encoding import decode, encode
@@ -16,36 +16,30 @@ MAX_FRAME_BYTES = 16 * 1024 * 1024
 """The longest event of a watch: an object has 3 MiB at the most (etcd takes no longer request)."""
 
 
-class Listed:
+class Listed(NamedTuple):
     """A list that was taken apart."""
 
-    __slots__ = ("api_version", "items", "kind", "more", "version")
-
-    def __init__(self, api_version: str, kind: str, version: str, more: str, items: list[Item]) -> None:
-        self.api_version = api_version
-        """Of its objects as well."""
-        self.kind = kind
-        """Of the list, such as `PodList`."""
-        self.version = version
-        self.more = more
-        """The token for the rest of it; empty when this is all."""
-        self.items = items
+    api_version: str
+    """Of its objects as well."""
+    kind: str
+    """Of the list, such as `PodList`."""
+    version: str
+    more: str
+    """The token for the rest of it; empty when this is all."""
+    items: list[Item]
 
 
-class Told:
+class Told(NamedTuple):
     """One event of a watch."""
 
-    __slots__ = ("error", "item", "kind", "version")
-
-    def __init__(self, kind: str, item: Item | None = None, version: str = "", error: Json | None = None) -> None:
-        self.kind = kind
-        """`ADDED`, `MODIFIED`, `DELETED`, `BOOKMARK` or `ERROR`."""
-        self.item = item
-        """None for a bookmark and an error."""
-        self.version = version
-        """The version of a bookmark."""
-        self.error = error
-        """The `Status` of an error; it may be incomplete."""
+    kind: str
+    """`ADDED`, `MODIFIED`, `DELETED`, `BOOKMARK` or `ERROR`."""
+    item: Item | None = None
+    """None for a bookmark and an error."""
+    version: str = ""
+    """The version of a bookmark."""
+    error: Json | None = None
+    """The `Status` of an error; it may be incomplete."""
 
 
 class Codec(Protocol):

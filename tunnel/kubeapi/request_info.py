@@ -7,7 +7,7 @@ about what the API server will do.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tunnel.kubeapi.selectors import parse_fields
 from tunnel.kubeapi.status import ApiError
@@ -37,6 +37,10 @@ class RequestInfo:
     subresource: str = ""
     label_selector: str = ""
     field_selector: str = ""
+
+    def reading(self, name: str = "") -> RequestInfo:
+        """Returns the request that reads the object which this one is about. `name`: where this one has none."""
+        return replace(self, verb="get", subresource="", name=self.name or name)
 
 
 def request_info(method: str, path: str, query: Sequence[tuple[str, str]]) -> RequestInfo:

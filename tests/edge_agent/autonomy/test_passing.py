@@ -265,15 +265,16 @@ async def test_an_answer_that_breaks_off_has_no_end(api: Api, version: int) -> N
                 assert not answer.ended
 
 
+async def watch_until_gone(_api: Api, http: ServerConnection, _request: Request, _conn: Conn) -> None:
+    await http.start(200)
+    await http.send(b"first\n")
+    await http.wait_client_gone()
+    raise StreamError("the client is gone")
+
+
 @BOTH
 async def test_a_client_that_leaves_ends_its_request_at_the_api_server(api: Api, version: int) -> None:
-    async def watch(_api: Api, http: ServerConnection, _request: Request, _conn: Conn) -> None:
-        await http.start(200)
-        await http.send(b"first\n")
-        await http.wait_client_gone()
-        raise StreamError("the client is gone")
-
-    api.answer = watch
+    api.answer = watch_until_gone
     async with asyncio.timeout(20):
         if version == 1:
             async with api.http1() as client:
@@ -375,13 +376,7 @@ async def test_without_an_api_server_the_client_is_told(api: Api) -> None:
 
 
 async def test_connections_that_are_cut_are_no_end_of_what_they_carried(api: Api) -> None:
-    async def watch(_api: Api, http: ServerConnection, _request: Request, _conn: Conn) -> None:
-        await http.start(200)
-        await http.send(b"first\n")
-        await http.wait_client_gone()
-        raise StreamError("gone")
-
-    api.answer = watch
+    api.answer = watch_until_gone
     async with asyncio.timeout(20), api.http1() as client:
         await client.request("GET", "/w", [("host", "x")])
         assert await client.read_chunk() == b"first\n"

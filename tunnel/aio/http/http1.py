@@ -7,7 +7,7 @@ names). Listening, TLS, timeouts and routing belong to the callers.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
@@ -146,6 +146,28 @@ def plain_refusal(error: HttpError) -> Refusal:
     return Refusal("text/plain; charset=utf-8", f"{coded(error.text, REQUEST_INVALID)}\n".encode())
 
 
+async def whole_body(
+    read_chunk: Callable[[], Awaitable[bytes]], max_bytes: int, what: str = "the request's body", status: int = 413
+) -> bytes:
+    """Returns a whole body.
+
+    Args:
+        read_chunk: waits for a part of it and returns that; `b""` is its end.
+        max_bytes: how long it may be.
+        what: names it in an error.
+        status: that of the error.
+
+    Raises:
+        HttpError: it is longer than `max_bytes`.
+    """
+    body = bytearray()
+    while chunk := await read_chunk():
+        body += chunk
+        if len(body) > max_bytes:
+            raise HttpError(f"{what} is longer than {max_bytes} bytes", status)
+    return bytes(body)
+
+
 def check_request(request: Request, authority: str | None = None) -> Request:
     """Returns a request whose target and Host can be read; all servers have theirs from here.
 
@@ -226,12 +248,7 @@ class ServerConnection:
             HttpError: it is longer than `max_bytes` (status 413), broken, or ends early.
             StreamError: the connection was reset.
         """
-        body = bytearray()
-        while chunk := await self.read_chunk():
-            body += chunk
-            if len(body) > max_bytes:
-                raise HttpError(f"the request's body is longer than {max_bytes} bytes", 413)
-        return bytes(body)
+        return await whole_body(self.read_chunk, max_bytes)
 
     async def read_chunk(self) -> bytes:
         """Waits for a part of the request's body and returns it; `b""` is its proper end.
@@ -500,12 +517,7 @@ class ClientConnection:
             HttpError: it is longer than `max_bytes`, or broken.
             StreamError: the connection was reset.
         """
-        body = bytearray()
-        while chunk := await self.read_chunk():
-            body += chunk
-            if len(body) > max_bytes:
-                raise HttpError(f"the answer is longer than {max_bytes} bytes", 502)
-        return bytes(body)
+        return await whole_body(self.read_chunk, max_bytes, "the answer", 502)
 
     def trailing_data(self) -> bytes:
         """Returns what the server sent behind the head of a 101, to be read before the duplex."""

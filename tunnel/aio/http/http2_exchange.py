@@ -10,7 +10,7 @@ from http import HTTPStatus
 
 from h2.errors import ErrorCodes
 
-from tunnel.aio.http.http1 import HeaderItems, Headers, HttpError, Request, check_request
+from tunnel.aio.http.http1 import HeaderItems, Headers, HttpError, Request, check_request, whole_body
 from tunnel.aio.http.http2_stream import Http2Stream
 from tunnel.aio.sockets.conn import Conn
 from tunnel.core.wire.errors import Code, StreamClosed
@@ -53,12 +53,7 @@ class Http2Exchange:
 
     async def read_body(self, max_bytes: int) -> bytes:
         """Returns the whole body of the request; see `Exchange.read_body`."""
-        body = bytearray()
-        while chunk := await self.read_chunk():
-            body += chunk
-            if len(body) > max_bytes:
-                raise HttpError(f"the request's body is longer than {max_bytes} bytes", 413)
-        return bytes(body)
+        return await whole_body(self.read_chunk, max_bytes)
 
     async def read_chunk(self) -> bytes:
         """Waits for a part of the body and returns it; see `Exchange.read_chunk`."""
