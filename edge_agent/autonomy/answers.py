@@ -20,6 +20,7 @@ from tunnel.core.wire.errors import StreamError
 from tunnel.core.wire.spoken import printable
 from tunnel.kubeapi.codecs import Codec
 from tunnel.kubeapi.encoding import JSON_TYPE, encode
+from tunnel.kubeapi.list_options import EXACT, NOT_OLDER, check_list_options, check_watch_options, too_new
 from tunnel.kubeapi.replica import Event, Item, event_of, version_of
 from tunnel.kubeapi.status import ApiError, Cause, expired, invalid
 
@@ -47,7 +48,7 @@ def answers_online(ask: Ask, feed: Feed) -> bool:
         return False
     if ask.is_watch:
         return True
-    if ask.more or _is_exact(ask) or ask.match not in ("", "NotOlderThan"):
+    if ask.more or _is_exact(ask) or ask.match not in ("", NOT_OLDER):
         return False
     # Where objects are shown otherwise than the API server has them, the newest state is the one that is shown.
     return ask.version != "" or feed.is_altered
@@ -97,12 +98,8 @@ def _warned(text: str) -> HeaderItems:
 
 
 def _check(ask: Ask) -> None:
-    """Checks options as apimachinery v0.34 does (`pkg/apis/meta/internalversion/validation`)."""
-    if ask.initial_events and (not ask.is_watch or ask.match != "NotOlderThan"):
-        text = "Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"
-        if ask.is_watch:
-            text = "Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
-        raise invalid("ListOptions", "meta.k8s.io", "sendInitialEvents", text)
+    """Checks that the options make sense, and that the version can be compared with those here."""
+    (check_watch_options if ask.is_watch else check_list_options)(ask.query)
     if ask.version not in ("", "0"):
         try:
             version_of(ask.version)
@@ -112,7 +109,7 @@ def _check(ask: Ask) -> None:
 
 def _is_exact(ask: Ask) -> bool:
     """Returns whether the state at exactly one version is asked for: a page of it, by older clients, is that too."""
-    return ask.match == "Exact" or (ask.is_paged and ask.version not in ("", "0") and not ask.match)
+    return ask.match == EXACT or (ask.is_paged and ask.version not in ("", "0") and not ask.match)
 
 
 async def _list(exchange: Exchange, request: Request, ask: Ask, feed: Feed, headers: HeaderItems) -> None:
@@ -141,16 +138,7 @@ async def _not_older(feed: Feed, wanted: int) -> None:
         ApiError: 504, it is not in time; clients then ask for the newest.
     """
     if not await _reached(feed, wanted, NEWER_WAIT_S if feed.is_live else 0.0):
-        # As apiserver storage.NewTooLargeResourceVersionError: client-go looks for the cause.
-        known = feed.replica.version
-        raise ApiError(
-            504,
-            f"Timeout: Too large resource version: {wanted}, current: {known}",
-            details={
-                "retryAfterSeconds": 1,
-                "causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}],
-            },
-        )
+        raise too_new(wanted, feed.replica.version or 0)
 
 
 async def _reached(feed: Feed, wanted: int, wait_s: float) -> bool:

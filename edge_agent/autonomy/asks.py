@@ -9,6 +9,7 @@ from typing import NamedTuple
 from urllib.parse import quote, urlencode
 
 from tunnel.kubeapi.codecs import CODECS, JSON, PROTOBUF, Codec
+from tunnel.kubeapi.list_options import Query
 from tunnel.kubeapi.negotiation import JSON_TYPES
 from tunnel.kubeapi.request_info import RequestInfo
 
@@ -131,6 +132,8 @@ class Ask(NamedTuple):
     bookmarks: bool
     initial_events: bool
     timeout_s: float
+    query: Query
+    """All that was asked for."""
 
 
 def read_ask(
@@ -152,32 +155,31 @@ def read_ask(
     codec = _codec(accept, prefers_json=is_node and info.resource in _AS_JSON)
     if codec is None:
         return None
-    found: dict[str, str] = {}
-    for key, value in query:
-        found.setdefault(key, value)
+    found = Query(query)
     scope = Scope(
         who=who,
         group=info.group,
         version=info.version,
         resource=info.resource,
         namespace=info.namespace,
-        label_selector=found.get("labelSelector", ""),
-        field_selector=found.get("fieldSelector", ""),
+        label_selector=found.text("labelSelector"),
+        field_selector=found.text("fieldSelector"),
         encoding=codec.name,
     )
     if len(scope.text()) > MAX_SCOPE_CHARS:
         return None
-    seconds = found.get("timeoutSeconds", "")
+    seconds = found.text("timeoutSeconds")
     return Ask(
         scope=scope,
         is_watch=info.verb == "watch",
-        version=found.get("resourceVersion", ""),
-        match=found.get("resourceVersionMatch", ""),
-        is_paged=found.get("limit", "") not in ("", "0"),
-        more=found.get("continue", ""),
-        bookmarks=_is_true(found.get("allowWatchBookmarks", "0")),
-        initial_events=_is_true(found.get("sendInitialEvents", "0")),
+        version=found.text("resourceVersion"),
+        match=found.text("resourceVersionMatch"),
+        is_paged=found.text("limit") not in ("", "0"),
+        more=found.text("continue"),
+        bookmarks=found.flag("allowWatchBookmarks"),
+        initial_events=found.flag("sendInitialEvents"),
         timeout_s=min(float(seconds), MAX_WATCH_S) if _is_count(seconds) else DEFAULT_WATCH_S,
+        query=found,
     )
 
 
@@ -210,11 +212,6 @@ _CODECS: dict[str, Codec] = {PROTOBUF.media_type: PROTOBUF, **dict.fromkeys(JSON
 
 def _is_count(text: str) -> bool:
     return text.isascii() and text.isdigit() and 0 < len(text) < 10 and int(text) > 0
-
-
-def _is_true(text: str) -> bool:
-    """Returns whether a parameter that is there is set, as Kubernetes reads a boolean."""
-    return text.lower() not in ("0", "false")
 
 
 def _codec(accept: str | None, *, prefers_json: bool) -> Codec | None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from cloud_server.frontends.fleet.credentials import offered_protocols
-from cloud_server.frontends.fleet.routes import Query
 from tunnel.aio.http.http1 import Request
+from tunnel.kubeapi.list_options import Query
 from tunnel.kubeapi.status import ApiError
 
 MAX_PORTS = 64

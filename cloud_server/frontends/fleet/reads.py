@@ -14,7 +14,7 @@ from typing import Any
 from cloud_server.frontends.fleet.completion import completed
 from cloud_server.frontends.fleet.mirror import Mirror
 from cloud_server.frontends.fleet.objects import internal_address, lease_object, with_heartbeat
-from cloud_server.frontends.fleet.options import check_list, check_version, check_watch
+from cloud_server.frontends.fleet.options import check_list, check_version
 from cloud_server.frontends.fleet.pod_hints import pods_called
 from cloud_server.frontends.fleet.pod_names import box_of
 from cloud_server.frontends.fleet.pressure import with_usage
@@ -26,6 +26,7 @@ from cloud_server.frontends.fleet.usage import UsageReader
 from tunnel.aio.process.turns import Turns
 from tunnel.core.wire.names import close_name, meant
 from tunnel.kubeapi.encoding import decode, encode
+from tunnel.kubeapi.list_options import check_watch_options
 from tunnel.kubeapi.negotiation import wants_table
 from tunnel.kubeapi.selectors import FieldRequirement, Selector, parse
 from tunnel.kubeapi.status import ApiError, Json, not_found
@@ -106,7 +107,7 @@ class Reads:
             ApiError: a bad selector or version, or no accepted form.
         """
         as_table = wants_table(accept)
-        check_watch(about.query)
+        check_watch_options(about.query)
         if about.resource.name == "pods":
             self._mirror.note_interest()
         query, resource = about.query, about.resource

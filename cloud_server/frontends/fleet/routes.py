@@ -7,46 +7,14 @@ from dataclasses import dataclass
 
 from cloud_server.frontends.fleet.resources import Resource, find
 from tunnel.aio.http.http1 import Request
+from tunnel.kubeapi.list_options import Query
 from tunnel.kubeapi.status import ApiError, about, no_such_path
 
-_FALSE = ("0", "false")
 _WRITE_METHODS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 _NAME = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.:]{0,251}[A-Za-z0-9])?")
 """A loose pattern of names: those that no object can have end in 404, but what could change the meaning of a path ends
 here.
 """
-
-
-class Query:
-    """The decoded query of a request."""
-
-    def __init__(self, items: list[tuple[str, str]]) -> None:
-        self._items = items
-
-    def text(self, name: str, default: str = "") -> str:
-        """Returns the first value of a parameter; `default` when it is not given."""
-        return next((value for key, value in self._items if key == name), default)
-
-    def every(self, name: str) -> list[str]:
-        """Returns all values of a parameter, in their order."""
-        return [value for key, value in self._items if key == name]
-
-    def flag(self, name: str) -> bool:
-        """Returns whether a parameter is given and not false; `?watch` alone is true."""
-        return any(key == name and value.lower() not in _FALSE for key, value in self._items)
-
-    def number(self, name: str, default: int) -> int:
-        """Returns a parameter that is a whole number from 0; `default` when it is not given or empty.
-
-        Raises:
-            ApiError: 400, it is no such number.
-        """
-        text = self.text(name)
-        if not text:
-            return default
-        if not re.fullmatch(r"\d{1,18}", text):
-            raise ApiError(400, f"invalid value {text!r} for {name}: expected a whole number")
-        return int(text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cloud_server.frontends.fleet.options import check_list, check_version, check_watch
-from cloud_server.frontends.fleet.routes import Query
+from cloud_server.frontends.fleet.options import check_list, check_version
+from tunnel.kubeapi.list_options import Query, check_watch_options
 from tunnel.kubeapi.status import ApiError
 
 NOW = 1000
@@ -57,7 +57,7 @@ def test_lists_that_cannot(options: dict[str, str], code: int) -> None:
 )
 def test_watches_that_cannot_be_had(options: dict[str, str], field: str) -> None:
     with pytest.raises(ApiError) as refused:
-        check_watch(_query(**options))
+        check_watch_options(_query(**options))
     assert refused.value.details is not None
     assert refused.value.details["causes"][0]["field"] == field
 

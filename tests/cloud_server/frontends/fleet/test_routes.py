@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from cloud_server.frontends.fleet.routes import Query, parse
+from cloud_server.frontends.fleet.routes import parse
 from tunnel.aio.http.http1 import Headers, Request
+from tunnel.kubeapi.list_options import Query
 from tunnel.kubeapi.status import ApiError
 
 
