@@ -300,6 +300,7 @@ class Agent:
                 ca=settings.ca,
                 client_cert=settings.client_cert,
                 client_key=settings.client_key,
+                shared_token=settings.shared_token,
                 limits=KeptLimits(
                     scopes=settings.max_parts, scope_bytes=settings.max_part_bytes, total_bytes=settings.max_bytes
                 ),

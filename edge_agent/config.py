@@ -275,6 +275,10 @@ class AutonomyConfig:
     client_cert: Path
     """The kubelet's certificate, with which its requests go up."""
     client_key: Path
+    shared_token: Path | None = None
+    """The bearer token of an identity that may list and watch what several components of a node want, such as Services:
+    they are fetched once then. None: each component has streams of its own.
+    """
     max_parts: Count = Count(1000)
     """How many lists and single objects are kept."""
     max_part_bytes: ByteCount = ByteCount(16 * MIB)

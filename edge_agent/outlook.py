@@ -43,6 +43,8 @@ def _down(config: AgentConfig) -> Iterator[str]:
         if fault := address_fault(config.autonomy.listen):
             yield f"autonomy.listen: {config.autonomy.listen}: {fault}"
         yield from _unreadable_files("autonomy", config.autonomy)
+        if (token := config.autonomy.shared_token) is not None and (fault := _unreadable(token)):
+            yield f"autonomy.shared_token: {token}: {fault}"
 
 
 def _unreadable_files(section: str, named: KubeletConfig | AutonomyConfig) -> Iterator[str]:

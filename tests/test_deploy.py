@@ -16,6 +16,7 @@ import yaml
 
 from cloud_server.config import ServerConfig, load_server_config
 from cloud_server.kubernetes.lightkube_access import LightkubeAccess
+from edge_agent.autonomy.sharing import SHAREABLE
 from edge_agent.config import AgentConfig, load_agent_config
 from tests.support.kubectl_choice import find_kubectl
 from tests.support.pki import Authority
@@ -321,3 +322,12 @@ async def use_kubeconfig(text: str, folder: Path) -> None:
     path = folder / "kubeconfig"
     path.write_text(yaml.safe_dump(content))
     await LightkubeAccess.from_kubeconfig(path).aclose()
+
+
+def test_the_reader_of_a_node_may_see_what_is_shared_and_nothing_else() -> None:
+    manifests = list(yaml.safe_load_all((DEPLOY / "node" / "reader.yaml").read_text()))
+    rules = one(manifests, "ClusterRole")["rules"]
+    assert {(group, resource) for rule in rules for group in rule["apiGroups"] for resource in rule["resources"]} == (
+        SHAREABLE
+    )
+    assert all(rule["verbs"] == ["list", "watch"] for rule in rules)

@@ -121,14 +121,19 @@ async def _list(exchange: Exchange, request: Request, ask: Ask, feed: Feed, head
         await _not_older(feed, wanted)
         if _is_exact(ask) and wanted != replica.version:
             raise expired(wanted, replica.version or 0)
-    items = replica.items(lambda _: True)
-    feed.note_list(exchange.peer)
+    items = replica.items(ask.selects)
+    feed.note_list(_client(exchange, ask))
     body = codec.whole_list(feed.api_version, feed.list_kind, str(replica.version), items)
     head = [("content-type", codec.media_type), ("cache-control", "no-cache, private"), *headers]
     if len(body) >= GZIP_BYTES and "gzip" in (request.headers.get("accept-encoding") or ""):
         body = await asyncio.to_thread(gzip.compress, body, 1)
         head += [("content-encoding", "gzip"), ("vary", "Accept-Encoding")]
     await exchange.respond(200, head, body)
+
+
+def _client(exchange: Exchange, ask: Ask) -> str:
+    """Returns what a reader of a scope is known by: a client may read several parts of it over one connection."""
+    return f"{exchange.peer} {ask.scope.label_selector} {ask.scope.field_selector}"
 
 
 async def _not_older(feed: Feed, wanted: int) -> None:
@@ -154,13 +159,14 @@ async def _reached(feed: Feed, wanted: int, wait_s: float) -> bool:
 class _Watch:
     """What one watch has still to be told."""
 
-    def __init__(self, ask: Ask, feed: Feed, peer: str, *, is_away: bool) -> None:
+    def __init__(self, ask: Ask, feed: Feed, client: str, *, is_away: bool) -> None:
         """Raises:
         ApiError: 410, the version that it goes on from is not known here.
         """
         self._feed = feed
         self._replica = feed.replica
         self._codec: Codec = feed.scope.codec
+        self._selects = ask.selects
         self._ahead = 0
         """The version up to which the client knows all although it has not come here yet; 0: it knows no such thing."""
         self._has_more = False
@@ -178,7 +184,7 @@ class _Watch:
             self._ahead = version
             self._position = self._replica.position(None)
             return
-        listed = feed.listed_at(peer, version)
+        listed = feed.listed_at(client, version)
         self._position = listed if listed is not None else self._replica.position(version)
 
     def next(self) -> bytes:
@@ -196,8 +202,7 @@ class _Watch:
         return b"".join(
             codec.event(feed.api_version, feed.kind, event)
             for change in changes
-            if (change.version > self._ahead or change.again)
-            and (event := event_of(change, lambda _: True)) is not None
+            if (change.version > self._ahead or change.again) and (event := event_of(change, self._selects)) is not None
         )
 
     @property
@@ -214,7 +219,7 @@ class _Watch:
         feed, codec = self._feed, self._codec
         shown = [
             codec.event(feed.api_version, feed.kind, Event("ADDED", item, item.version))
-            for item in self._replica.items(lambda _: True)
+            for item in self._replica.items(ask.selects)
         ]
         if ask.initial_events and ask.bookmarks:
             shown.append(self.bookmark(initial_end=True))
@@ -227,7 +232,7 @@ async def _watch(exchange: Exchange, ask: Ask, feed: Feed, headers: HeaderItems,
     if ask.initial_events and ask.version not in ("", "0"):
         await _not_older(feed, version_of(ask.version))
     try:
-        watch = _Watch(ask, feed, exchange.peer, is_away=is_away)
+        watch = _Watch(ask, feed, _client(exchange, ask), is_away=is_away)
     except ApiError as error:  # as the cacher's newErrWatcher: an answer of 200 with an event
         await exchange.start(200, head)
         await exchange.send(codec.error(error.body()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import quote, urlencode
@@ -11,10 +11,15 @@ from urllib.parse import quote, urlencode
 from tunnel.kubeapi.codecs import CODECS, JSON, PROTOBUF, Codec
 from tunnel.kubeapi.list_options import Query
 from tunnel.kubeapi.negotiation import JSON_TYPES
+from tunnel.kubeapi.replica import Item
 from tunnel.kubeapi.request_info import RequestInfo
 
 NODE = "node"
-"""The identity of the node itself; others are users of the API server, whose names are longer."""
+"""The identity of the node itself."""
+SHARED = "shared"
+"""The identity of the agent's own, which lists what several of the node's components want."""
+RESERVED = frozenset((NODE, SHARED))
+"""No users of the API server; one who is named so is answered by the API server alone."""
 DEFAULT_WATCH_S = 1800.0
 """Seconds that a watch without a time-out of its own runs here, the least that an API server gives it (apiserver v0.34
 `--min-request-timeout`).
@@ -40,7 +45,7 @@ class Scope:
     """What one list shows, to one identity. Two lists with other selectors are two scopes."""
 
     who: str
-    """Whose rights it was listed with: NODE, or the name of a user."""
+    """Whose rights it was listed with: NODE, SHARED, or the name of a user."""
     group: str
     version: str
     resource: str
@@ -116,6 +121,11 @@ def scope_of(text: str) -> Scope:
     )
 
 
+def everything(_item: Item) -> bool:
+    """Returns true: all objects of a scope are asked for."""
+    return True
+
+
 class Ask(NamedTuple):
     """A list or a watch of a scope."""
 
@@ -134,6 +144,8 @@ class Ask(NamedTuple):
     timeout_s: float
     query: Query
     """All that was asked for."""
+    selects: Callable[[Item], bool] = everything
+    """Which of the objects that are kept are asked for: a scope may be answered from one that shows more."""
 
 
 def read_ask(

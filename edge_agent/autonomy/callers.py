@@ -172,7 +172,7 @@ class Callers:
         return named
 
     async def may(self, token: str, user: str, scope: Scope) -> bool:
-        """Returns whether a user may list and watch a scope.
+        """Returns whether a user may list and watch a scope. `token` is theirs; empty for the node itself.
 
         Raises:
             StreamError: the API server has not answered.

@@ -123,16 +123,16 @@ class Feed:
         """Returns whether some objects are shown otherwise than they came."""
         return bool(self._hidden)
 
-    def note_list(self, peer: str) -> None:
+    def note_list(self, client: str) -> None:
         """Takes that a client was shown all objects as they are now."""
         assert self.replica.version is not None
         now_s = asyncio.get_running_loop().time()
-        self._lists.pop(peer, None)
-        self._lists[peer] = _ShownList(self.replica.version, self.replica.position(None), now_s)
+        self._lists.pop(client, None)
+        self._lists[client] = _ShownList(self.replica.version, self.replica.position(None), now_s)
         while len(self._lists) > MAX_LISTS:
             del self._lists[next(iter(self._lists))]
 
-    def listed_at(self, peer: str, version: int) -> int | None:
+    def listed_at(self, client: str, version: int) -> int | None:
         """Returns the position in the history at which a client was shown all objects, if the version that it had then
         is this one; None when it was not.
 
@@ -140,7 +140,7 @@ class Feed:
         they have seen it so; of who was shown the list just now it is, by the same connection or by another.
         """
         now_s = asyncio.get_running_loop().time()
-        known = self._lists.get(peer)
+        known = self._lists.get(client)
         if known is not None and known.version == version and now_s - known.at_s < SAME_PEER_S:
             return known.position
         # By which of them is not known, and what is told twice does no harm.

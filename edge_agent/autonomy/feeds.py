@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import structlog
 
-from edge_agent.autonomy.asks import NODE, Scope, scope_of
+from edge_agent.autonomy.asks import RESERVED, Scope, scope_of
 from edge_agent.autonomy.disk import Kept, ScopeWrite, Stored
 from edge_agent.autonomy.feed import OBJECT_BYTES, Feed
 from edge_agent.autonomy.keeper import Keeper
@@ -176,6 +176,12 @@ class Feeds:
             if feed.scope.field_selector in ("", named.field_selector) and not feed.scope.label_selector
         )
 
+    async def retire(self, scope: Scope) -> None:
+        """Forgets a scope if nobody watches it, since another one shows the same."""
+        feed = self._feeds.get(scope)
+        if feed is not None and not feed.watchers:
+            await self._drop(feed)
+
     def trust_kept(self) -> None:
         """Takes that the API server is away: what it refused last is not known to be refused still."""
         for feed in self._feeds.values():
@@ -259,18 +265,18 @@ class Feeds:
         """Returns whether one more part may be kept. Users together have half of the room, and each an eighth, so that
         nobody takes that of the node.
         """
-        if who != NODE:
-            users = [feed.scope.who for feed in self._feeds.values() if feed.scope.who != NODE]
+        if who not in RESERVED:
+            users = [feed.scope.who for feed in self._feeds.values() if feed.scope.who not in RESERVED]
             if len(users) >= self._limits.scopes // 2 or users.count(who) >= self._limits.scopes // 8:
                 return False
         return len(self._feeds) + len(self._singles) < self._limits.scopes and self._has_bytes(who, 0)
 
     def _has_bytes(self, who: str, more_bytes: int) -> bool:
-        """Returns whether an identity may take so many bytes more. The node has half of all, and its users have the
-        other half.
+        """Returns whether an identity may take so many bytes more. The node has half of all, with what is shared, and
+        its users have the other half.
         """
-        is_node = who == NODE
-        held = sum(feed.all_bytes for feed in self._feeds.values() if (feed.scope.who == NODE) is is_node)
+        is_node = who in RESERVED
+        held = sum(feed.all_bytes for feed in self._feeds.values() if (feed.scope.who in RESERVED) is is_node)
         if is_node:  # it alone has single objects
             held += self._single_bytes()
         return held + more_bytes <= self._limits.total_bytes // 2

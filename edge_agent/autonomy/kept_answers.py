@@ -18,6 +18,7 @@ from edge_agent.autonomy.feed import Feed
 from edge_agent.autonomy.feeds import Feeds, Single
 from edge_agent.autonomy.lines import Lines
 from edge_agent.autonomy.passing import Otherwise, Unreached, ask_whole, give_whole, pass_on
+from edge_agent.autonomy.sharing import SharedReader, part_of, shared_scope
 from edge_agent.autonomy.uplink import Uplink
 from tunnel.aio.http.exchange import Exchange
 from tunnel.aio.http.http1 import Request, Response
@@ -41,11 +42,21 @@ _SINGLES = frozenset((
 class KeptAnswers:
     """Answers requests of identities for whom something is kept."""
 
-    def __init__(self, feeds: Feeds, uplink: Uplink, authority: str) -> None:
-        """`authority` is the API server's `HOST:PORT`."""
+    def __init__(self, feeds: Feeds, uplink: Uplink, authority: str, shared: SharedReader, node_may: May) -> None:
+        """Answers nothing yet.
+
+        Args:
+            feeds: what is kept.
+            uplink: says whether the API server is reached.
+            authority: the API server's `HOST:PORT`.
+            shared: the identity with which lists are followed that several components want.
+            node_may: tells whether the node may list and watch a scope, for what was listed by that identity.
+        """
         self._feeds = feeds
         self._uplink = uplink
         self._authority = authority
+        self._shared = shared
+        self._node_may = node_may
 
     async def serve(
         self, exchange: Exchange, request: Request, info: RequestInfo, lines: Lines, who: str, may: May | None = None
@@ -86,18 +97,17 @@ class KeptAnswers:
     async def _serve_list(self, exchange: Exchange, request: Request, lines: Lines, ask: Ask, may: May | None) -> bool:
         if may is not None and not await may(ask.scope):
             return False
+        feed: Feed | None
+        shared = await self._shared_feed(ask, may)
+        if shared is not None:
+            ask, feed, may = shared
+        else:
+            feed = await self._followed(ask.scope, ask)
         if not self._uplink.is_up:
-            await self._serve_away(exchange, request, ask, may)
+            await self._serve_away(exchange, request, ask, feed, may)
             return True
-        feed = self._feeds.find(ask.scope)
-        if feed is None and (ask.is_watch or ask.version == "0"):
-            feed = self._feeds.want(ask.scope)
         if feed is None:
             return False
-        if not feed.is_complete and feed.refused is None:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(FIRST_LIST_S):
-                    await feed.settled()
         if answers_online(ask, feed):
             await self._answer_while_allowed(exchange, request, ask, feed, may, "")
             return True
@@ -110,6 +120,38 @@ class KeptAnswers:
             warning = f"the API server has not answered: {error}"
             await self._answer_while_allowed(exchange, request, ask, feed, may, warning)
         return True
+
+    async def _shared_feed(self, ask: Ask, may: May | None) -> tuple[Ask, Feed, May] | None:
+        """Returns the scope that is followed for all components and shows what is asked for, with how to read it, and
+        who says that it may be; None when there is none, or it cannot be used.
+        """
+        whole = shared_scope(ask.scope)
+        if whole is None or (part := part_of(ask)) is None:
+            return None
+        if not self._shared.is_usable and ((known := self._feeds.find(whole)) is None or not known.is_complete):
+            return None
+        if may is None and not await self._node_may(ask.scope):
+            return None
+        feed = await self._followed(whole, ask)
+        if feed is None or not feed.is_complete or feed.refused is not None:
+            return None
+        await self._feeds.retire(ask.scope)
+        return part, feed, may or self._node_may
+
+    async def _followed(self, scope: Scope, ask: Ask) -> Feed | None:
+        """Returns a scope once it is complete or cannot be; it is followed from now on if the API server can be asked.
+        None when it is not followed.
+        """
+        feed = self._feeds.find(scope)
+        if not self._uplink.is_up:
+            return feed
+        if feed is None and (ask.is_watch or ask.version == "0"):
+            feed = self._feeds.want(scope)
+        if feed is not None and not feed.is_complete and feed.refused is None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(FIRST_LIST_S):
+                    await feed.settled()
+        return feed
 
     async def _answer_while_allowed(
         self, exchange: Exchange, request: Request, ask: Ask, feed: Feed, may: May | None, warning: str
@@ -146,8 +188,9 @@ class KeptAnswers:
                 if self._uplink.is_up and not await may(scope):
                     return
 
-    async def _serve_away(self, exchange: Exchange, request: Request, ask: Ask, may: May | None) -> None:
-        feed = self._feeds.find(ask.scope)
+    async def _serve_away(
+        self, exchange: Exchange, request: Request, ask: Ask, feed: Feed | None, may: May | None
+    ) -> None:
         words = self._uplink.words()
         if feed is None or not feed.is_complete:
             raise away(f"{ask.scope.spoken()} is not kept as a whole on this node, and {words}")

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from edge_agent.autonomy.answers import away
-from edge_agent.autonomy.asks import NODE, Scope
+from edge_agent.autonomy.asks import NODE, RESERVED, SHARED, Scope
 from edge_agent.autonomy.callers import SCOPE as CALLERS
 from edge_agent.autonomy.callers import Callers, bearer_of
 from edge_agent.autonomy.feeds import Feeds, KeptLimits
@@ -18,6 +18,7 @@ from edge_agent.autonomy.lines import Lines
 from edge_agent.autonomy.local_endpoints import LocalEndpoints
 from edge_agent.autonomy.offline_writes import OfflineWrites
 from edge_agent.autonomy.passing import Unreached, ask, pass_on
+from edge_agent.autonomy.sharing import SharedReader
 from edge_agent.autonomy.uplink import Uplink
 from edge_agent.autonomy.upstream import Upstream
 from tunnel.aio.http.exchange import Exchange
@@ -41,6 +42,7 @@ class NodeApi:
         authority: str,
         folder: Path,
         limits: KeptLimits | None = None,
+        shared: SharedReader | None = None,
         on_away: Callable[[str], None] = lambda _words: None,
     ) -> None:
         """Asks for nothing yet.
@@ -51,6 +53,7 @@ class NodeApi:
             authority: the API server's `HOST:PORT`.
             folder: the state folder.
             limits: how much may be kept; None for the default.
+            shared: the identity with which lists are followed that several components want; None: there is none.
             on_away: is told that the API server is away and why, and with no words that it is back.
         """
         self._node = node
@@ -65,13 +68,15 @@ class NodeApi:
         self.feeds = Feeds(self.keeper, self._upstream_of, limits or KeptLimits(), self.endpoints.view)
         self.writes = OfflineWrites(self.feeds, self.keeper, self.uplink, node, authority, self.endpoints.said)
         self.callers = Callers(self.keeper, self.uplink, self._post, self.writes.tokens.issued, self._is_here)
-        self._kept = KeptAnswers(self.feeds, self.uplink, authority)
+        self.shared = shared or SharedReader(None)
+        self._kept = KeptAnswers(self.feeds, self.uplink, authority, self.shared, partial(self.callers.may, "", NODE))
         self._tasks = TaskOwner("API of the node")
 
     # Public
 
     async def open(self) -> None:
         """Takes what is on the disk, and begins to look for the API server."""
+        await self.shared.look()
         found = await self.keeper.open()
         self.callers.restore(found.get(CALLERS))
         await self.feeds.open({name: kept for name, kept in found.items() if not name.startswith("!")})
@@ -146,7 +151,7 @@ class NodeApi:
             "dropped": {"statuses": writes.statuses.dropped, "events": writes.events.dropped},
             "lease_seen": self.lease_seen,
             "commits": self.keeper.commits,
-            "trouble": self.keeper.trouble or None,
+            "trouble": self.keeper.trouble or self.shared.trouble or None,
         }
 
     async def aclose(self) -> None:
@@ -163,7 +168,7 @@ class NodeApi:
     async def _serve_caller(self, exchange: Exchange, request: Request, info: RequestInfo, token: str) -> bool:
         """Answers somebody with a token from what is kept, and returns whether it did."""
         user = await self.callers.who(token)
-        if user is None or user == NODE:
+        if user is None or user in RESERVED:
             return False
         may = partial(self._may, token, user)
         return await self._kept.serve(exchange, request, info, self._bare, user, may)
@@ -173,9 +178,11 @@ class NodeApi:
         return await self.callers.who(token) == user and await self.callers.may(token, user, scope)
 
     def _upstream_of(self, who: str) -> Upstream:
-        """Returns the API server for an identity: the node's, or a user's with their newest token."""
+        """Returns the API server for an identity: the node's, the agent's own, or a user's with their newest token."""
         if who == NODE:
             return Upstream(self._node, self.uplink, self._authority)
+        if who == SHARED:
+            return Upstream(self._bare, self.uplink, self._authority, self.shared.headers, self.shared.there)
         bearer = self.callers.bearer(who)
         return Upstream(self._bare, self.uplink, self._authority, bearer.headers, bearer.there)
 
@@ -185,7 +192,7 @@ class NodeApi:
         return any(item.metadata.uid == pod_uid for feed in pods for item in feed.replica.items(lambda _: True))
 
     async def _post(self, token: str, path: str, content: Json) -> tuple[int, Json]:
-        """Posts an object with a token, and returns the status and the answer.
+        """Posts an object with a token, or as the node without one, and returns the status and the answer.
 
         Raises:
             Unreached: there is none.
@@ -193,10 +200,10 @@ class NodeApi:
         body = encode(content)
         headers = [
             ("host", self._authority), ("user-agent", "longline"), ("accept", JSON_TYPE[1]), JSON_TYPE,
-            ("authorization", f"Bearer {token}"), ("content-length", str(len(body))),
+            *((("authorization", f"Bearer {token}"),) if token else ()), ("content-length", str(len(body))),
         ]  # fmt: skip
         try:
-            status, answer = await ask(self._bare, "POST", path, headers, body, PATIENCE_S)
+            status, answer = await ask(self._bare if token else self._node, "POST", path, headers, body, PATIENCE_S)
         except Unreached:
             self.uplink.doubt()
             raise

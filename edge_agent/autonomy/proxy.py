@@ -24,6 +24,7 @@ from edge_agent.autonomy.feeds import KeptLimits
 from edge_agent.autonomy.lines import Lines
 from edge_agent.autonomy.node_api import NodeApi
 from edge_agent.autonomy.serving import ServingUnavailable, serving_context
+from edge_agent.autonomy.sharing import SharedReader
 from tunnel.aio.http.exchange import Exchange
 from tunnel.aio.http.http1 import HttpError, Refusal, Request
 from tunnel.aio.http.server import ALPN_PROTOCOLS, HttpServer
@@ -54,6 +55,10 @@ class ProxySettings:
     client_cert: Path
     client_key: Path
     """The kubelet's, read anew for each connection: it rotates them."""
+    shared_token: Path | None
+    """The token of an identity that may list and watch what several components want; None: each has streams of its
+    own.
+    """
     limits: KeptLimits
     """How much may be kept."""
 
@@ -77,7 +82,8 @@ class ApiProxy:
         self._node = Lines(partial(self._dial, as_node=True))
         """Connections that show the kubelet's certificate."""
         self._bare = Lines(partial(self._dial, as_node=False))
-        self.api = NodeApi(self._node, self._bare, self._authority, state, settings.limits, on_away)
+        shared = SharedReader(settings.shared_token)
+        self.api = NodeApi(self._node, self._bare, self._authority, state, settings.limits, shared, on_away)
         self._is_open = False
         self._callers: WeakKeyDictionary[Conn, bool] = WeakKeyDictionary()
         """Whether the client of a connection has shown the node's certificate; of none where it showed nothing."""

@@ -68,6 +68,9 @@ def test_a_node_that_boots_without_the_cloud_runs_its_pods_again(edge: Edge) -> 
         autonomy = status["autonomy"]
         assert not autonomy["reached"]
         assert all(scope["complete"] and scope["kept"] for scope in autonomy["scopes"]), autonomy
+        shared = {one["name"]: one["watchers"] for one in autonomy["scopes"] if one["who"] == "shared"}
+        assert shared["services"] >= 2, "of the kubelet and of kube-proxy"
+        assert shared["endpointslices.discovery.k8s.io"] >= 1
         assert {"node", "system:serviceaccount:kube-system:kube-proxy"} <= {one["who"] for one in autonomy["scopes"]}
         assert autonomy["waiting"]["statuses"]
         assert autonomy["lease_seen"] is not None

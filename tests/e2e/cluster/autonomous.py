@@ -21,6 +21,7 @@ from tests.support.tunnel import wait_until
 
 SITE = "site-a"
 PORT = 6440
+READER = Path(__file__).parents[3] / "deploy" / "node" / "reader.yaml"
 
 
 @dataclass(kw_only=True)
@@ -125,10 +126,14 @@ def autonomous_node() -> Iterator[Edge]:
         box = made.join(SITE, prefix=node.namespaces.enter_network)
         pki = kube.control.pki
         certificate, key = pki.issue("kubelet-client", f"system:node:{SITE}", group="system:nodes", into=box.state)
+        kube.kubectl("apply", "-f", str(READER))
+        shared = box.state / "reader.token"
+        shared.write_text(kube.kubectl("create", "token", "node-reader", "-n", "longline"))
         box.configure({
             "autonomy": {
                 "listen": f"127.0.0.1:{PORT}", "server": kube.control.api.server.removeprefix("https://"),
                 "ca": str(pki.ca), "client_cert": str(certificate), "client_key": str(key),
+                "shared_token": str(shared),
             }
         })  # fmt: skip
         made.start_box(SITE)

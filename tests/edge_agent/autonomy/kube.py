@@ -15,6 +15,7 @@ from edge_agent.autonomy.answers import refuse
 from edge_agent.autonomy.feeds import KeptLimits
 from edge_agent.autonomy.lines import Lines
 from edge_agent.autonomy.node_api import NodeApi
+from edge_agent.autonomy.sharing import SharedReader
 from tests.support.waits import eventually
 from tunnel.aio.http.exchange import Exchange
 from tunnel.aio.http.http1 import ClientConnection, HttpError, Refusal, Request, Response, ServerConnection
@@ -24,12 +25,13 @@ from tunnel.aio.sockets.listener import Listener
 from tunnel.aio.sockets.tcp import connect_tcp
 from tunnel.core.wire.errors import StreamError
 from tunnel.kubeapi.request_info import RequestInfo, request_info
+from tunnel.kubeapi.selectors import parse
 from tunnel.kubeapi.status import ApiError
 
 JSON = [("content-type", "application/json")]
 Json = dict[str, Any]
 KINDS = {"pods": "Pod", "nodes": "Node", "services": "Service", "secrets": "Secret", "csinodes": "CSINode",
-         "configmaps": "ConfigMap", "endpointslices": "EndpointSlice"}  # fmt: skip
+         "configmaps": "ConfigMap", "endpointslices": "EndpointSlice", "namespaces": "Namespace"}  # fmt: skip
 
 
 @dataclass
@@ -51,6 +53,8 @@ class Kube:
     """By token, whose it is."""
     rights: dict[str, set[str]] = field(default_factory=dict)
     """By user, the resources that they may list and watch."""
+    node_rights: set[str] = field(default_factory=lambda: set(KINDS))
+    """The resources that the node may list and watch, as it says when it is asked."""
     silent: bool = False
     """Whether nothing is answered any more."""
     gone: bool = False
@@ -135,12 +139,13 @@ class Kube:
             await http.respond(201, JSON, json.dumps(said).encode())
         elif info.resource == "selfsubjectaccessreviews":
             wanted = json.loads(body)["spec"]["resourceAttributes"]["resource"]
-            said = {"status": {"allowed": wanted in self.rights[self.users[token]]}}
+            may = self.rights[self.users[token]] if token else self.node_rights
+            said = {"status": {"allowed": wanted in may}}
             await http.respond(201, JSON, json.dumps(said).encode())
         elif info.verb == "watch":
             await self._watch(http, info, dict(request.query))
         elif info.verb == "list":
-            await http.respond(200, JSON, json.dumps(self._list(info)).encode())
+            await http.respond(200, JSON, json.dumps(self._list(info, dict(request.query))).encode())
         elif info.verb == "get":
             item = self.objects.get((info.resource, info.namespace, info.name))
             kind = {"kind": KINDS.get(info.resource, "Thing"), "apiVersion": "v1"}
@@ -152,16 +157,17 @@ class Kube:
             self.writes.append((request.method, request.path, body))
             await http.respond(201 if request.method == "POST" else 200, JSON, body or b"{}")
 
-    def _selected(self, info: RequestInfo, item: Json) -> bool:
-        field_, _, value = info.field_selector.partition("=")
-        inside = info.namespace in ("", item["metadata"].get("namespace", ""))
-        return inside and (field_ != "metadata.name" or item["metadata"]["name"] == value)
+    def _selected(self, info: RequestInfo, query: dict[str, str], item: Json) -> bool:
+        if info.namespace not in ("", item["metadata"].get("namespace", "")):
+            return False
+        fields = [one for one in query.get("fieldSelector", "").split(",") if not one.startswith("spec.nodeName")]
+        return parse(info.resource, query.get("labelSelector", ""), ",".join(fields)).matches(item)
 
-    def _list(self, info: RequestInfo) -> Json:
+    def _list(self, info: RequestInfo, query: dict[str, str]) -> Json:
         items = [item for (resource, _, _), item in sorted(self.objects.items()) if resource == info.resource]
         kind = f"{KINDS.get(info.resource, 'Thing')}List"
         metadata = {"resourceVersion": str(self.version)}
-        selected = [item for item in items if self._selected(info, item)]
+        selected = [item for item in items if self._selected(info, query, item)]
         return {"kind": kind, "apiVersion": "v1", "metadata": metadata, "items": selected}
 
     async def _watch(self, http: ServerConnection, info: RequestInfo, query: dict[str, str]) -> None:
@@ -173,7 +179,7 @@ class Kube:
         await http.start(200, JSON)
         while True:
             for version, resource, kind, item in list(self.events):
-                if version > at and resource == info.resource and self._selected(info, item):
+                if version > at and resource == info.resource and self._selected(info, query, item):
                     typed = {"kind": KINDS.get(resource, "Thing"), "apiVersion": "v1", **item}
                     await http.send(json.dumps({"type": kind, "object": typed}).encode() + b"\n")
             at = self.version
@@ -188,12 +194,13 @@ class Node:
     kube: Kube
     folder: Path
     limits: KeptLimits | None = None
+    shared_token: Path | None = None
     api: NodeApi = field(init=False)
     listener: Listener = field(init=False)
 
     async def start(self) -> None:
         lines = [Lines(self._dial), Lines(self._dial)]
-        self.api = NodeApi(lines[0], lines[1], "api:6443", self.folder, self.limits)
+        self.api = NodeApi(lines[0], lines[1], "api:6443", self.folder, self.limits, SharedReader(self.shared_token))
         await self.api.open()
         server = HttpServer(self._serve, _render, lambda _peer: True)
         self.listener = Listener("proxy", server.handle)
@@ -281,12 +288,14 @@ class Node:
 
 
 @asynccontextmanager
-async def node_and_kube(folder: Path, limits: KeptLimits | None = None) -> AsyncIterator[Node]:
+async def node_and_kube(
+    folder: Path, limits: KeptLimits | None = None, shared_token: Path | None = None
+) -> AsyncIterator[Node]:
     """Both, up."""
     kube = Kube()
     kube.listener = Listener("kube", kube.serve)
     await kube.listener.listen_tcp("127.0.0.1:0")
-    made = Node(kube, folder, limits)
+    made = Node(kube, folder, limits, shared_token)
     await made.start()
     try:
         await made.until_up()
