@@ -6,6 +6,7 @@ The disk is a help and no condition: a scope that cannot be written is served on
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +25,11 @@ VERSIONS_EACH_S = 600.0
 from earlier; each commit wears out flash.
 """
 
+APART_S = 0.1
+"""Seconds between two commits at the least, unless one of them must survive a power cut. The first change after a quiet
+time is written at once; those of a burst are written together, and watches hear of them together.
+"""
+
 _log = structlog.get_logger("edge.autonomy")
 
 
@@ -39,7 +45,8 @@ class Keeper:
         self._waiting: list[tuple[ScopeWrite, asyncio.Future[str]]] = []
         self._versions: dict[str, ScopeWrite] = {}
         """The scopes of which only the version has moved on, and when they were noted."""
-        self._noted_s = 0.0
+        self._noted_s = self._committed_s = 0.0
+        self._hurried = asyncio.Event()
         self._writing = self._durable = False
         self.commits = 0
         """How many transactions were written."""
@@ -75,6 +82,8 @@ class Keeper:
         done: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._waiting.append((write, done))
         self._durable = self._durable or durable
+        if durable:
+            self._hurried.set()
         if not self._writing:
             self._writing = True
             self._tasks.spawn("write", self._write_all())
@@ -151,6 +160,7 @@ class Keeper:
         """Writes until nothing waits. It belongs to nobody who waits, so that nobody's end is that of others."""
         try:
             while self._waiting:
+                await self._paced()
                 waiting, self._waiting = self._waiting, []
                 durable, self._durable = self._durable, False
                 versions, self._versions = self._versions, {}
@@ -167,6 +177,17 @@ class Keeper:
                             done.set_result(trouble)
         finally:
             self._writing = False
+
+    async def _paced(self) -> None:
+        """Waits until the last commit was long enough ago, or one cannot wait."""
+        loop = asyncio.get_running_loop()
+        wait_s = self._committed_s + APART_S - loop.time()
+        if wait_s > 0 and not self._durable:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._hurried.wait()
+        self._hurried.clear()
+        self._committed_s = loop.time()
 
     async def _commit(self, writes: list[ScopeWrite], *, durable: bool) -> str:
         assert self._disk is not None

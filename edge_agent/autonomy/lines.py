@@ -7,7 +7,7 @@ client that leaves ends its request by ending the connection, and a reader that 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from tunnel.aio.http.http1 import MAX_LONG_HEAD_BYTES, ClientConnection
 from tunnel.aio.sockets.conn import Conn
@@ -19,8 +19,17 @@ between, such as a balancer, after one at the least.
 MAX_IDLE = 16
 """How many connections may wait. A node's components ask for a few things at a time, and then watch."""
 
-Dial = Callable[[], Awaitable[Conn]]
-"""A function that makes a connection. It raises OSError (ssl.SSLError is one) when there is no way."""
+
+class Dial(Protocol):
+    """Makes a connection."""
+
+    async def __call__(self, *, http2: bool) -> Conn:
+        """Connects and returns the connection. `http2`: whether HTTP/2 may be spoken on it, beside HTTP/1.1.
+
+        Raises:
+            OSError: there is no way (ssl.SSLError is one).
+        """
+        ...
 
 
 class Line:
@@ -42,7 +51,7 @@ class Lines:
 
     def __init__(self, dial: Dial, idle_s: float = IDLE_S) -> None:
         """Dials nothing yet. `idle_s` is how long a connection may wait for its next request."""
-        self._dial = dial
+        self.dial = dial
         self._idle_s = idle_s
         self._idle: dict[Line, asyncio.TimerHandle] = {}
         """The connections that wait, the one that was given back last at the end."""
@@ -69,7 +78,7 @@ class Lines:
             if not line.conn.closed.done():
                 self._taken.add(line)
                 return line
-        line = Line(await self._dial())
+        line = Line(await self.dial(http2=False))
         self._taken.add(line)
         return line
 

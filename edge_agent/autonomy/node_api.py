@@ -11,6 +11,7 @@ from edge_agent.autonomy.answers import away
 from edge_agent.autonomy.asks import NODE, RESERVED, SHARED, Scope
 from edge_agent.autonomy.callers import SCOPE as CALLERS
 from edge_agent.autonomy.callers import Callers, bearer_of
+from edge_agent.autonomy.calls import Calls
 from edge_agent.autonomy.feeds import Feeds, KeptLimits
 from edge_agent.autonomy.keeper import Keeper
 from edge_agent.autonomy.kept_answers import PATIENCE_S, KeptAnswers
@@ -58,6 +59,7 @@ class NodeApi:
         """
         self._node = node
         self._bare = bare
+        self._node_calls, self._bare_calls = Calls(node, has_certificate=True), Calls(bare, has_certificate=False)
         self._authority = authority
         self._on_away = on_away
         self.lease_seen: datetime | None = None
@@ -160,6 +162,8 @@ class NodeApi:
         await self._tasks.aclose()
         await self.feeds.aclose()
         await self.keeper.aclose()
+        await self._node_calls.aclose()
+        await self._bare_calls.aclose()
         self._node.cut()
         self._bare.cut()
 
@@ -180,11 +184,11 @@ class NodeApi:
     def _upstream_of(self, who: str) -> Upstream:
         """Returns the API server for an identity: the node's, the agent's own, or a user's with their newest token."""
         if who == NODE:
-            return Upstream(self._node, self.uplink, self._authority)
+            return Upstream(self._node_calls, self.uplink, self._authority)
         if who == SHARED:
-            return Upstream(self._bare, self.uplink, self._authority, self.shared.headers, self.shared.there)
+            return Upstream(self._bare_calls, self.uplink, self._authority, self.shared.headers, self.shared.there)
         bearer = self.callers.bearer(who)
-        return Upstream(self._bare, self.uplink, self._authority, bearer.headers, bearer.there)
+        return Upstream(self._bare_calls, self.uplink, self._authority, bearer.headers, bearer.there)
 
     def _is_here(self, pod_uid: str) -> bool:
         """Returns whether a pod is one of this node."""
@@ -231,5 +235,5 @@ class NodeApi:
         if not up:  # nobody is to wait for what does not come any more
             self.feeds.trust_kept()
             self.callers.away()
-            self._node.cut()
-            self._bare.cut()
+            for connections in (self._node, self._bare, self._node_calls, self._bare_calls):
+                connections.cut()

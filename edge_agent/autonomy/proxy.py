@@ -137,20 +137,20 @@ class ApiProxy:
         except (OSError, ssl.SSLError, ValueError) as error:
             raise CredentialsUnusable(f"{self._settings.ca} cannot be used: {error}") from error
 
-    async def _dial(self, *, as_node: bool) -> Conn:
+    async def _dial(self, *, as_node: bool, http2: bool) -> Conn:
         address = self._settings.server
         try:
-            context = await _files.run(partial(self._upward, as_node=as_node))
+            context = await _files.run(partial(self._upward, as_node=as_node, http2=http2))
         except (CredentialsUnusable, NotAnswering) as error:
             raise OSError(str(error)) from error
         return await dial_tls(address.host, address.port, context, handshake_timeout_s=HANDSHAKE_S)
 
-    def _upward(self, *, as_node: bool) -> ssl.SSLContext:
+    def _upward(self, *, as_node: bool, http2: bool) -> ssl.SSLContext:
         """Returns the context of a connection to the API server. Blocks."""
         settings = self._settings
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.set_alpn_protocols(["http/1.1"])
+        context.set_alpn_protocols(ALPN_PROTOCOLS if http2 else ["http/1.1"])
         try:
             if as_node:
                 ClientTls(certificate=settings.client_cert, key=settings.client_key, ca=settings.ca).load()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 from edge_agent.autonomy.asks import Scope
-from edge_agent.autonomy.lines import Line, Lines
+from edge_agent.autonomy.calls import Body, Calls
 from edge_agent.autonomy.passing import Unreached
 from edge_agent.autonomy.uplink import Uplink
 from tunnel.aio.http.http1 import HeaderItems, HttpError, Response
@@ -22,6 +22,8 @@ LIST_S = 60.0
 LATE_S = 30.0
 """Seconds that a watch may run over its time before it is cut: the API server is to end it."""
 MAX_ERROR_BYTES = 64 * 1024
+MAX_BATCH = 256
+"""How many events are taken at once."""
 
 
 class Refused(Exception):
@@ -46,7 +48,7 @@ class Upstream:
 
     def __init__(
         self,
-        lines: Lines,
+        calls: Calls,
         uplink: Uplink,
         authority: str,
         credentials: Callable[[], HeaderItems] = tuple,
@@ -55,13 +57,13 @@ class Upstream:
         """Asks nothing yet.
 
         Args:
-            lines: the connections with this identity.
+            calls: the lists and watches with this identity.
             uplink: is told of what comes, and says when there is no use in asking.
             authority: the API server's `HOST:PORT`.
             credentials: returns the headers with the identity, where the connections do not have it.
             have_credentials: waits until there are some; None where there always are.
         """
-        self._lines = lines
+        self._calls = calls
         self._uplink = uplink
         self._authority = authority
         self._credentials = credentials
@@ -90,18 +92,15 @@ class Upstream:
             StreamError: there was no whole answer.
             ValueError: the answer is no list.
         """
-        line = await self._taken()
         try:
             async with asyncio.timeout(LIST_S):
                 parameters = [("resourceVersion", version)] if version else []
-                head = await self._asked(line, scope, parameters, scope.codec.media_type)
-                body = await _body(line, head, 2 * max_bytes)
+                async with self._asked(scope, parameters, scope.codec.media_type) as (head, body):
+                    whole = await _whole(head, body, 2 * max_bytes)
         except TimeoutError:
             raise Unreached(f"a list took longer than {spoken_s(LIST_S)}") from None
-        finally:
-            self._lines.give_back(line)
         self._uplink.heard()
-        return scope.codec.read_list(body)
+        return scope.codec.read_list(whole)
 
     @asynccontextmanager
     async def watch(self, scope: Scope, version: int, seconds: float) -> AsyncIterator[AsyncIterator[list[Told]]]:
@@ -114,56 +113,53 @@ class Upstream:
             StreamError: the watch broke.
             ValueError: what comes is no watch.
         """
-        line = await self._taken()
-        try:
-            parameters = [
-                ("watch", "1"), ("allowWatchBookmarks", "true"), ("resourceVersion", str(version)),
-                ("timeoutSeconds", str(round(seconds))),
-            ]  # fmt: skip
-            await self._asked(line, scope, parameters, scope.codec.stream_type)
+        parameters = [
+            ("watch", "1"), ("allowWatchBookmarks", "true"), ("resourceVersion", str(version)),
+            ("timeoutSeconds", str(round(seconds))),
+        ]  # fmt: skip
+        async with self._asked(scope, parameters, scope.codec.stream_type) as (_, body):
             self._uplink.heard()
-            yield self._events(line, scope, seconds + LATE_S)
-        finally:
-            self._lines.give_back(line)
+            yield self._events(body, scope, seconds + LATE_S)
 
     # Internal
 
-    async def _taken(self) -> Line:
-        try:
-            return await self._lines.take()
-        except OSError as error:
-            self._uplink.doubt()
-            raise Unreached(str(error) or type(error).__name__) from error
-
-    async def _asked(self, line: Line, scope: Scope, parameters: list[tuple[str, str]], media_type: str) -> Response:
-        """Asks, and returns the head of an answer of 200."""
+    @asynccontextmanager
+    async def _asked(
+        self, scope: Scope, parameters: list[tuple[str, str]], media_type: str
+    ) -> AsyncIterator[tuple[Response, Body]]:
+        """Asks, and yields an answer of 200."""
         headers = [
-            ("host", self._authority), ("accept", media_type), ("accept-encoding", "gzip"), ("user-agent", "longline"),
-            *self._credentials(),
+            ("accept", media_type), ("accept-encoding", "gzip"), ("user-agent", "longline"), *self._credentials(),
         ]  # fmt: skip
-        try:
-            await line.http.start("GET", scope.target(parameters), headers)
-            await line.http.finish()
-            head = await line.http.response()
+        text = ""
+        async with AsyncExitStack() as stack:
+            try:
+                asked = self._calls.get(self._authority, scope.target(parameters), headers)
+                head, body = await stack.enter_async_context(asked)
+                if head.status != 200:
+                    text = await _message(head, body)
+            except OSError as error:
+                self._uplink.doubt()
+                raise Unreached(str(error) or type(error).__name__) from error
+            except StreamError:
+                self._uplink.doubt()
+                raise
             if head.status == 200:
-                return head
-            text = await _message(line, head)
-        except StreamError:
-            self._uplink.doubt()
-            raise
-        if head.status == 410:
-            raise Gone
-        if head.status in (401, 403, 404):
-            raise Refused(head.status, text)
-        raise Unreached(f"the API server answers {head.status}: {text}")
+                yield head, body
+            elif head.status == 410:
+                raise Gone
+            elif head.status in (401, 403, 404):
+                raise Refused(head.status, text)
+            else:
+                raise Unreached(f"the API server answers {head.status}: {text}")
 
-    async def _events(self, line: Line, scope: Scope, most_s: float) -> AsyncIterator[list[Told]]:
-        frames = scope.codec.frames()
+    async def _events(self, body: Body, scope: Scope, most_s: float) -> AsyncIterator[list[Told]]:
+        frames, batch = scope.codec.frames(), list[Told]()
         end_s = asyncio.get_running_loop().time() + most_s
         while True:
             try:
                 async with asyncio.timeout_at(end_s):
-                    chunk = await line.http.read_chunk()
+                    chunk = await body.read_chunk()
             except TimeoutError:
                 raise Unreached("a watch was not ended in time") from None
             except StreamError:
@@ -172,14 +168,17 @@ class Upstream:
             if not chunk:
                 return
             self._uplink.heard()
-            if batch := list(frames.feed(chunk)):
+            batch += frames.feed(chunk)
+            # What came together is written and shown together: each write may have to wait for the last one.
+            if batch and not (body.has_more and len(batch) < MAX_BATCH):
                 yield batch
+                batch = []
 
 
 # Internal
 
 
-async def _body(line: Line, head: Response, max_bytes: int) -> bytes:
+async def _whole(head: Response, body: Body, max_bytes: int) -> bytes:
     """Returns the whole body of an answer, unpacked.
 
     Raises:
@@ -187,25 +186,25 @@ async def _body(line: Line, head: Response, max_bytes: int) -> bytes:
     """
     packed = head.headers.get("content-encoding") == "gzip"
     unpacker = zlib.decompressobj(zlib.MAX_WBITS | 16)
-    body = bytearray()
-    while chunk := await line.http.read_chunk():
+    whole = bytearray()
+    while chunk := await body.read_chunk():
         try:
-            body += unpacker.decompress(chunk, max_bytes + 1 - len(body)) if packed else chunk
+            whole += unpacker.decompress(chunk, max_bytes + 1 - len(whole)) if packed else chunk
         except zlib.error as error:
             raise HttpError(f"an answer that cannot be unpacked: {error}", 502) from error
-        if len(body) > max_bytes or unpacker.unconsumed_tail:
+        if len(whole) > max_bytes or unpacker.unconsumed_tail:
             raise TooLarge(f"the list is longer than {max_bytes} bytes")
-    return bytes(body)
+    return bytes(whole)
 
 
-async def _message(line: Line, head: Response) -> str:
+async def _message(head: Response, body: Body) -> str:
     """Returns what an answer that is an error says; a page without end says nothing."""
     try:
-        body = await _body(line, head, MAX_ERROR_BYTES)
+        said = await _whole(head, body, MAX_ERROR_BYTES)
     except TooLarge:
         return ""
     try:
-        status = decode(body)
+        status = decode(said)
     except ValueError:
-        return body[:200].decode(errors="replace")
+        return said[:200].decode(errors="replace")
     return str(status.get("message", ""))[:500] if isinstance(status, dict) else ""

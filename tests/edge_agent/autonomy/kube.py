@@ -267,7 +267,7 @@ class Node:
 
     # Internal
 
-    async def _dial(self) -> Conn:
+    async def _dial(self, *, http2: bool) -> Conn:
         conn = Conn()
         await connect_tcp(lambda: conn, "127.0.0.1", self.kube.listener.ports[0])
         return conn

@@ -69,7 +69,7 @@ class Api:
                 raise
             await exchange.respond(error.status, [], error.text.encode())
 
-    async def dial_api(self) -> Conn:
+    async def dial_api(self, *, http2: bool = False) -> Conn:
         conn = Conn()
         await connect_tcp(lambda: conn, "127.0.0.1", self.api.ports[0])
         return conn

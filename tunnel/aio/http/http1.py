@@ -510,6 +510,13 @@ class ClientConnection:
                 return bytes(event.data)
         return b""
 
+    @property
+    def has_more(self) -> bool:
+        """Returns whether more of the body has come than was read. The end of the chunk that was read may wait as well,
+        with two bytes.
+        """
+        return len(self._h11.trailing_data[0]) > 2
+
     async def read_body(self, max_bytes: int) -> bytes:
         """Reads the whole body of the answer and returns it.
 
