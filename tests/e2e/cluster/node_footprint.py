@@ -169,6 +169,10 @@ class Meter:
         written = self._process.io_counters().write_bytes
         return time.monotonic(), cpu.user + cpu.system, written, status["autonomy"]["commits"]
 
+    def connections(self, port: int) -> int:
+        """How many connections the agent has to a port."""
+        return sum(bool(one.raddr) and one.raddr.port == port for one in self._process.net_connections())
+
     def say(self, what: str) -> None:
         before, now = self._before, self._now()
         self._before = now
@@ -236,6 +240,7 @@ async def _measure(control: ControlPlane, box: Box, port: int, certificate: tupl
         kept = status["autonomy"]
         print(f"{sum(one['objects'] for one in kept['scopes'])} objects in {len(kept['scopes'])} lists,"
               f" {kept['bytes']} bytes")  # fmt: skip
+        print(f"{meter.connections(int(control.api.server.rpartition(':')[2]))} connections to the API server")
         await asyncio.sleep(REST_S)
         meter.say("rest")
         await _burst(admin, clients)
