@@ -16,6 +16,8 @@ from edge_agent.autonomy.keeper import Keeper
 from edge_agent.autonomy.kept_answers import PATIENCE_S, KeptAnswers
 from edge_agent.autonomy.lines import Lines
 from edge_agent.autonomy.local_endpoints import LocalEndpoints
+from edge_agent.autonomy.node_report import SCOPE as OUTAGES
+from edge_agent.autonomy.node_report import NodeReport
 from edge_agent.autonomy.offline_writes import OfflineWrites
 from edge_agent.autonomy.passing import Unreached, ask, pass_on
 from edge_agent.autonomy.uplink import Uplink
@@ -63,7 +65,10 @@ class NodeApi:
         self.keeper = Keeper(folder)
         self.endpoints = LocalEndpoints(lambda: self.feeds.all)
         self.feeds = Feeds(self.keeper, self._upstream_of, limits or KeptLimits(), self.endpoints.view)
-        self.writes = OfflineWrites(self.feeds, self.keeper, self.uplink, node, authority, self.endpoints.said)
+        self.writes = OfflineWrites(
+            self.feeds, self.keeper, self.uplink, node, authority, self.endpoints.said, self._told
+        )
+        self.report = NodeReport(self.feeds, self.keeper, self.uplink, self.writes)
         self.callers = Callers(self.keeper, self.uplink, self._post, self.writes.tokens.issued, self._is_here)
         self._kept = KeptAnswers(self.feeds, self.uplink, authority)
         self._tasks = TaskOwner("API of the node")
@@ -76,8 +81,10 @@ class NodeApi:
         self.callers.restore(found.get(CALLERS))
         await self.feeds.open({name: kept for name, kept in found.items() if not name.startswith("!")})
         self.writes.restore(found)
+        self.report.restore(found.get(OUTAGES))
         self._tasks.spawn("uplink", self.uplink.run())
         self._tasks.spawn("replay", self.writes.run())
+        self._tasks.spawn("report", self.report.run())
 
     async def serve(self, exchange: Exchange, request: Request, *, is_node: bool) -> None:
         """Answers a request. `is_node`: whether it is made with the node's own identity.
@@ -132,6 +139,7 @@ class NodeApi:
                     "bytes": feed.held_bytes,
                     "complete": feed.is_complete,
                     "live": feed.is_live,
+                    "stale_s": round(feed.stale_s, 1),
                     "kept": feed.is_kept,
                     "watchers": feed.watchers,
                     "trouble": feed.trouble or None,
@@ -143,7 +151,9 @@ class NodeApi:
             "bytes": self.feeds.held_bytes,
             "tokens": len(writes.tokens),
             "waiting": {"statuses": len(writes.statuses), "events": len(writes.events)},
-            "dropped": {"statuses": writes.statuses.dropped, "events": writes.events.dropped},
+            "waiting_since": {"statuses": writes.statuses.since, "events": writes.events.since},
+            "dropped_why": writes.dropped,
+            "outages": self.report.as_json(),
             "lease_seen": self.lease_seen,
             "commits": self.keeper.commits,
             "trouble": self.keeper.trouble or None,
@@ -159,6 +169,9 @@ class NodeApi:
         self._bare.cut()
 
     # Internal
+
+    def _told(self) -> None:
+        self.report.look()
 
     async def _serve_caller(self, exchange: Exchange, request: Request, info: RequestInfo, token: str) -> bool:
         """Answers somebody with a token from what is kept, and returns whether it did."""
@@ -221,6 +234,7 @@ class NodeApi:
     def _turned(self, up: bool) -> None:
         self._on_away("" if up else self.uplink.words())
         self.endpoints.turned(is_up=up)
+        self.report.turned(is_up=up)
         if not up:  # nobody is to wait for what does not come any more
             self.feeds.trust_kept()
             self.callers.away()
