@@ -19,7 +19,7 @@ from edge_agent.autonomy.local_endpoints import LocalEndpoints
 from edge_agent.autonomy.node_report import SCOPE as OUTAGES
 from edge_agent.autonomy.node_report import NodeReport
 from edge_agent.autonomy.offline_writes import OfflineWrites
-from edge_agent.autonomy.passing import Unreached, ask, pass_on
+from edge_agent.autonomy.passing import Unreached, ask, ask_whole, give_whole, pass_on
 from edge_agent.autonomy.uplink import Uplink
 from edge_agent.autonomy.upstream import Upstream
 from tunnel.aio.http.exchange import Exchange
@@ -30,6 +30,11 @@ from tunnel.kubeapi.request_info import RequestInfo, request_info
 from tunnel.kubeapi.status import Json
 
 READS = ("GET", "HEAD")
+REVIEWS = frozenset((("authentication.k8s.io", "tokenreviews"), ("authorization.k8s.io", "subjectaccessreviews")))
+"""What a kubelet asks about those who come to it."""
+MAX_REVIEW_BYTES = 1024 * 1024
+Vouch = Callable[[RequestInfo, Request, bytes], Json | None]
+"""A function that answers a review, or returns None."""
 LEASES = "/namespaces/kube-node-lease/leases/"
 
 
@@ -44,6 +49,7 @@ class NodeApi:
         folder: Path,
         limits: KeptLimits | None = None,
         on_away: Callable[[str], None] = lambda _words: None,
+        vouch: Vouch = lambda _info, _request, _body: None,
     ) -> None:
         """Asks for nothing yet.
 
@@ -54,7 +60,9 @@ class NodeApi:
             folder: the state folder.
             limits: how much may be kept; None for the default.
             on_away: is told that the API server is away and why, and with no words that it is back.
+            vouch: answers what the kubelet asks about somebody whom the box knows; None for all others.
         """
+        self._vouch = vouch
         self._node = node
         self._bare = bare
         self._authority = authority
@@ -105,6 +113,9 @@ class NodeApi:
                 token = None if is_node else bearer_of(request.headers.get("authorization"))
             info = request_info(request.method, request.path, request.query)
             if is_node:
+                if request.method == "POST" and (info.group, info.resource) in REVIEWS:
+                    await self._review(exchange, request, info)
+                    return
                 if request.method not in READS and await self.writes.serve(exchange, request, info, lines, NODE):
                     return
                 if await self._kept.serve(exchange, request, info, lines, NODE):
@@ -169,6 +180,18 @@ class NodeApi:
         self._bare.cut()
 
     # Internal
+
+    async def _review(self, exchange: Exchange, request: Request, info: RequestInfo) -> None:
+        """Answers the kubelet, which asks who somebody is or what they may."""
+        body = await exchange.read_body(MAX_REVIEW_BYTES)
+        answer = self._vouch(info, request, body)
+        if answer is not None:
+            await exchange.respond(201, [JSON_TYPE], encode(answer))
+            return
+        if not self.uplink.is_up:
+            raise away(self.uplink.words())
+        head, said = await ask_whole(exchange, request, self._node, self._authority, body, MAX_REVIEW_BYTES)
+        await give_whole(exchange, head, said)
 
     def _told(self) -> None:
         self.report.look()

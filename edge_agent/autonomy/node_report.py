@@ -129,6 +129,17 @@ class NodeReport:
         """Takes that something of what waited was told."""
         self._wake.set()
 
+    async def withdraw(self) -> None:
+        """Takes the condition from the Node: nobody is there any more to keep it true. If the API server is away, it
+        stays.
+        """
+        node = self._node()
+        if node is None or not self._uplink.is_up or not any(one.get("type") == CONDITION for one in _conditions(node)):
+            return
+        body = encode({"status": {"conditions": [{"type": CONDITION, "$patch": "delete"}]}})
+        with suppress(StreamError):
+            await self._writes.send("PATCH", _status_path(node), STRATEGIC, body)
+
     def as_json(self) -> Json:
         """Returns what is known of outages, as the admin API shows it."""
         return {

@@ -200,3 +200,17 @@ async def test_it_is_said_of_each_part_for_how_long_it_is_not_current(node: Node
     await eventually(lambda: node.api.as_json()["scopes"][0]["stale_s"] >= 0.2)
     await back(node)
     await eventually(lambda: node.api.as_json()["scopes"][0]["stale_s"] == 0.0)
+
+
+async def test_the_condition_goes_with_the_proxy(node: Node) -> None:
+    await eventually(lambda: conditions(node))
+    (condition,) = conditions(node)
+    await node.api.report.withdraw()
+    assert len(conditions(node)) == 1, "the Node does not have it yet"
+    await node.kube.put("nodes", "n", status={"conditions": [condition]})
+    await eventually(lambda: node.api.feeds.all[0].replica.version == node.kube.version)
+    await node.api.report.withdraw()
+    assert conditions(node)[-1] == {"type": CONDITION, "$patch": "delete"}
+    await cut(node)
+    await node.api.report.withdraw()
+    assert len(conditions(node)) == 2
