@@ -83,6 +83,7 @@ async def test_the_condition_is_written_once(node: Node) -> None:
 async def test_a_condition_that_the_node_has_is_not_written_again(node: Node) -> None:
     await eventually(lambda: conditions(node))
     (condition,) = conditions(node)
+    condition |= {"lastHeartbeatTime": "2026-03-01T12:00:00Z", "lastTransitionTime": "2026-03-01T12:00:00Z"}
     await node.kube.put("nodes", "n", status={"conditions": [condition]})
     await eventually(lambda: node.api.feeds.all[0].replica.version == node.kube.version)
     await node.restart()
