@@ -30,6 +30,7 @@ from edge_agent.autonomy.keeper import Keeper
 from edge_agent.autonomy.offline_writes import OfflineWrites
 from edge_agent.autonomy.outages import Outages, stamp
 from edge_agent.autonomy.passing import Unreached
+from edge_agent.autonomy.replaying import Refusals, Verdict
 from edge_agent.autonomy.statuses import STRATEGIC
 from edge_agent.autonomy.uplink import Uplink
 from tunnel.core.wire.errors import StreamError
@@ -99,6 +100,7 @@ class NodeReport:
         self._unkept_s: dict[str, float] = {}
         """By the name of a part, since when it is asked for and not kept, on the loop's clock."""
         self._tellings, self._refilled_s = float(BURST), 0.0
+        self._refusals = Refusals()
         self._told: Mapping[str, int] = {}
         self._dropped: Mapping[str, Counter[str]] = {}
         """What was told and dropped up to the last Event."""
@@ -223,9 +225,14 @@ class NodeReport:
             return
         if not self._may_tell(loop.time()):
             return
+        await self._say(node, said if is_new else None, has_outages=has_outages)
+        self._tellings -= 1.0
+
+    async def _say(self, node: Item, said: _Said | None, *, has_outages: bool) -> None:
+        """Tells of outages that are over, if there are some, and of a condition that is new, if there is one."""
         if has_outages:
             await self._tell_outages(node)
-        if is_new:
+        if said is not None:
             body = encode({"status": {"conditions": [said.condition(node)]}})
             self._check(await self._writes.send("PATCH", _status_path(node), STRATEGIC, body), "the condition")
             self._said = said
@@ -237,10 +244,14 @@ class NodeReport:
             await self._keep()
 
     async def _tell_outages(self, node: Item) -> None:
+        span, counted = self._outages.span, (self._writes.told, self._writes.dropped)
         body = encode(self._event(node))
         status = await self._writes.send("POST", "/api/v1/namespaces/default/events", JSON.media_type, body)
-        self._check(status, "the Event of an outage")
-        self._told, self._dropped = self._writes.told, self._writes.dropped
+        if status != 409:  # else it is there already, and its answer was lost
+            self._check(status, "the Event of an outage")
+        if self._outages.span != span:
+            return  # there was another one just now: they are told together
+        self._told, self._dropped = counted
         self._outages.told()
         self._is_noted = self._outages.since is not None
         await self._keep()
@@ -251,9 +262,11 @@ class NodeReport:
         Raises:
             Unreached: it is to be said again.
         """
-        if status in (401, 408, 429) or status >= 500:
+        verdict = self._refusals.verdict(what, status)
+        if verdict is Verdict.LATER:  # as of one that has just started
             raise Unreached(f"the API server answers {status}")
-        if status >= 400:
+        self._refusals.forget(what)
+        if verdict is Verdict.USELESS:
             _log.warning(
                 "the API server refuses what is said of the Node", code=NOT_TOLD.code, what=what, status=status
             )
@@ -261,10 +274,7 @@ class NodeReport:
     def _may_tell(self, now_s: float) -> bool:
         self._tellings = min(self._tellings + (now_s - self._refilled_s) / EACH_S, float(BURST))
         self._refilled_s = now_s
-        if self._tellings < 1.0:
-            return False
-        self._tellings -= 1.0
-        return True
+        return self._tellings >= 1.0
 
     def _event(self, node: Item) -> Json:
         span = self._outages.span

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from edge_agent.autonomy import node_report, uplink
+from edge_agent.autonomy import node_report, replaying, uplink
 from edge_agent.autonomy.node_report import AWAY, BACK, CONDITION
 from tests.edge_agent.autonomy.kube import Node, node_and_kube
 from tests.support.waits import eventually
@@ -177,17 +177,20 @@ async def test_a_link_that_flaps_is_told_as_one(node: Node, monkeypatch: pytest.
     assert f"{event['count']} times from" in event["message"]
 
 
-async def test_a_refused_event_is_not_told_for_ever(node: Node) -> None:
+async def test_a_refused_event_is_not_told_for_ever(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replaying, "MAX_REFUSALS", 3)
     node.kube.answers[EVENTS] = 403
     await cut(node)
     await back(node)
-    await eventually(lambda: any(EVENTS in one for one in node.kube.seen), 10)
+    await eventually(lambda: sum(EVENTS in one for one in node.kube.seen) == 3, 10)
+    await eventually(lambda: conditions(node))
     await settled(node)
-    assert sum(EVENTS in one for one in node.kube.seen) == 1
+    assert sum(EVENTS in one for one in node.kube.seen) == 3
 
 
-async def test_an_event_waits_for_an_api_server_in_trouble(node: Node) -> None:
-    node.kube.answers[EVENTS] = 500
+@pytest.mark.parametrize("status", [500, 403])
+async def test_an_event_waits_for_an_api_server_in_trouble(node: Node, status: int) -> None:
+    node.kube.answers[EVENTS] = status
     await cut(node)
     await back(node)
     await eventually(lambda: any(EVENTS in one for one in node.kube.seen), 10)
@@ -217,3 +220,13 @@ async def test_the_condition_goes_with_the_proxy(node: Node) -> None:
     await cut(node)
     await node.api.report.withdraw()
     assert len(conditions(node)) == 2
+
+
+async def test_an_event_whose_answer_was_lost_is_not_written_twice(node: Node) -> None:
+    node.kube.answers[EVENTS] = 409
+    await cut(node)
+    await back(node)
+    await eventually(lambda: conditions(node), 10)
+    await settled(node)
+    assert sum(EVENTS in one for one in node.kube.seen) == 1
+    assert node.api.as_json()["outages"]["untold"] is None
