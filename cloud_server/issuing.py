@@ -14,11 +14,12 @@ from cloud_server.config import ServerConfig, authority_folder, load_server_conf
 from cloud_server.setup import SetupFailed, authority_of, bracketed, dialled, fleet_url
 from cloud_server.trust.administration import Administration
 from cloud_server.trust.caller import UNLIMITED, Scope
-from cloud_server.trust.hosts import HostsMissing, is_loopback, read_hosts
+from cloud_server.trust.hosts import HostsMissing, read_hosts
 from cloud_server.trust.records import BEARER, LOGIN
 from cloud_server.trust.site_kubeconfig import Site, SiteUnusable, Through, check_names, read_site, site_kubeconfig
 from cloud_server.trust.site_proxy import site_proxy_certificate
 from tunnel.aio.identity.keys import new_key, request_for
+from tunnel.aio.sockets.address import is_loopback
 from tunnel.core.wire.faults import NO_FLEET_API, NO_KUBECTL_PROXY, NO_SUCH_CLUSTER, SITE_KUBECONFIG_UNUSABLE
 from tunnel.core.wire.names import close_name, meant
 from tunnel.core.wire.target import TcpTarget

@@ -25,7 +25,7 @@ from cloud_server.config import (
 from cloud_server.rights.policy_file import first_policy
 from cloud_server.trust.authenticator import token_digest
 from cloud_server.trust.ca import CaMissing, CertificateAuthority
-from cloud_server.trust.hosts import HOSTS_FILE, HostsMissing, is_loopback
+from cloud_server.trust.hosts import HOSTS_FILE, HostsMissing
 from cloud_server.trust.records import LOGIN, USER_TOKENS, USERS, UserRecord, UserToken
 from cloud_server.trust.renewal import add_hosts, due, renew
 from cloud_server.trust.signing_link import AuthorityPlace
@@ -35,6 +35,7 @@ from cloud_server.trust.store import Change, StoreUnavailable
 from cloud_server.trust.user_administration import TOKEN_BYTES, TOKEN_LIFE
 from tunnel.aio.process.config import HostPort
 from tunnel.aio.process.files import PUBLIC, SECRET, NewFile, make_folder, write_together
+from tunnel.aio.sockets.address import is_loopback
 from tunnel.core.wire.faults import (
     AUTHORITY_IS_YOURS,
     CONFIG_INVALID,

@@ -285,6 +285,8 @@ class Agent:
         """Makes the API proxy match the configuration. Another section is another proxy."""
         if self._api is not None and old.autonomy != new.autonomy:
             assert self._api_proxy is not None
+            if new.autonomy is None:
+                await self._api_proxy.withdraw()
             self._api_proxy.close()
             opened, proxy, self._api, self._api_proxy = self._api, self._api_proxy, None, None
             await self._shut(opened)
@@ -292,6 +294,7 @@ class Agent:
         settings = new.autonomy
         if self._api is None and settings is not None:
             from edge_agent.autonomy.feeds import KeptLimits
+            from edge_agent.autonomy.operator_api import OperatorSettings
             from edge_agent.autonomy.proxy import ApiProxy, ProxySettings  # brings HTTP
 
             assert self.config.state is not None
@@ -304,8 +307,10 @@ class Agent:
                 limits=KeptLimits(
                     scopes=settings.max_parts, scope_bytes=settings.max_part_bytes, total_bytes=settings.max_bytes
                 ),
+                operator=OperatorSettings(allow=frozenset(settings.operator.allow)),
+                kubelet=settings.operator.kubelet,
             )
-            proxy = self._api_proxy = ApiProxy(self.name, wanted, self.config.state, self._api_server_said)
+            proxy = self._api_proxy = ApiProxy(self.name, wanted, self.config.state, self._audit, self._api_server_said)
             listener = Listener("autonomy", proxy.handle, new.limits.client_limits)
             part = self.parts.want("autonomy", partial(self._open_api, proxy, listener, settings.listen))
             self._api = _Open(listener, part)

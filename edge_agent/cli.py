@@ -209,6 +209,37 @@ def disable(config: Path, kubeconfigs: tuple[Path, ...]) -> None:
     click.echo("restart what uses them: systemctl restart kubelet, say")
 
 
+@autonomy.command("kubeconfig")
+@config_option("edge-agent")
+@click.option("--user", metavar="NAME", help="Whom records name; else who types this.")
+@click.option("--hours", type=click.IntRange(1, 720), default=12, show_default=True, help="How long it is good.")
+@click.option("--to", type=click.Path(dir_okay=False, path_type=Path), help="Its file; else in the state folder.")
+def operator_kubeconfig(config: Path, user: str | None, hours: int, to: Path | None) -> None:
+    """Write a kubeconfig for kubectl on this node, which works without the cloud: get, logs, and exec where allowed.
+
+    What it may do stands in [autonomy.operator] of the configuration. It is good here alone.
+    """
+    import getpass
+    from datetime import UTC, datetime, timedelta
+
+    from edge_agent.autonomy import operator_tokens
+    from edge_agent.autonomy.operator_kubeconfig import DEFAULT, write
+    from tunnel.aio.process.config import state_folder
+
+    url, authority = _api_proxy(config, must_answer=False)
+    name = user or os.environ.get("SUDO_USER") or getpass.getuser()
+    operator = operator_tokens.Operator(name, datetime.now(UTC) + timedelta(hours=hours))
+    path = to or state_folder(config) / DEFAULT
+    try:
+        token = operator_tokens.new_token(state_folder(config), operator)
+        write(path, url, authority, operator, token)
+    except operator_tokens.KeyUnavailable as error:
+        raise Failed.of(error) from error
+    token_id = operator_tokens.token_id(token)
+    click.echo(f"wrote {path}, for {name}, until {operator.end:%Y-%m-%d %H:%M} UTC; records name it token:{token_id}")
+    click.echo(f"  kubectl --kubeconfig {path} get pods -A")
+
+
 @cli.command()
 @config_option("edge-agent")
 def reload(config: Path) -> None:

@@ -28,6 +28,7 @@ from tunnel.aio.process.config import (
     load,
     load_tolerant,
 )
+from tunnel.aio.sockets.address import is_loopback
 from tunnel.aio.sockets.http_proxy import NO_PROXY, ProxyUnusable, parse_proxy
 from tunnel.aio.sockets.listener import Limits as ClientLimits
 from tunnel.core.wire.audience import Audience
@@ -262,6 +263,24 @@ class KubeletConfig:
 _API_PROXY = HostPort("127.0.0.1:6440")
 
 
+def _default_actions() -> list[Literal["read", "logs", "exec", "secrets"]]:
+    return ["read", "logs"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OperatorConfig:
+    """The `[autonomy.operator]` section: what somebody on this box may do with a token of the box."""
+
+    allow: list[Literal["read", "logs", "exec", "secrets"]] = dataclasses.field(default_factory=_default_actions)
+    kubelet: ServerAddress = ServerAddress("127.0.0.1:10250")
+    """Where this node's kubelet is asked for logs and commands, on loopback."""
+
+    def faults(self) -> Iterable[Fault]:
+        """Yields each fault of the section."""
+        if not is_loopback(self.kubelet.host):
+            yield Fault("autonomy.operator.kubelet", f"{self.kubelet} must be on loopback: the agent looks who listens")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AutonomyConfig:
     """The `[autonomy]` section: an API proxy for the components of this Kubernetes node."""
@@ -285,6 +304,7 @@ class AutonomyConfig:
     """The most memory of one list."""
     max_bytes: ByteCount = ByteCount(48 * MIB)
     """The most memory of all."""
+    operator: OperatorConfig = dataclasses.field(default_factory=OperatorConfig)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -368,6 +388,8 @@ class AgentConfig(Validated):
         yield from self.cloud.faults()
         yield from self.host.faults()
         yield from self.limits.faults()
+        if self.autonomy is not None:
+            yield from self.autonomy.operator.faults()
         if len(self.labels) > MAX_LABELS:
             yield Fault("labels", f"{len(self.labels)} are too many: a node shows {MAX_LABELS}")
         for name, value in self.labels.items():

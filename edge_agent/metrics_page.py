@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -108,14 +109,28 @@ class _Figures(Collector):
         scopes.add_metric(["true"], kept)
         scopes.add_metric(["false"], len(autonomy["scopes"]) - kept + len(autonomy["passed"]))
         yield scopes
+        about = "Seconds for which the part that is out of date for longest may have been so, by whether it is kept."
+        stale = _labelled_gauge("api_scope_stale_seconds", about, "kept")
+        for is_kept in (True, False):
+            ages = [one["stale_s"] for one in autonomy["scopes"] if (one["complete"] and one["kept"]) is is_kept]
+            stale.add_metric([str(is_kept).lower()], max(ages, default=0.0))
+        yield stale
         yield _gauge("api_kept_bytes", "Memory of what is kept of the API.", autonomy["bytes"])
         about = "What was written while the API server was away, and waits to be told."
         waiting = _labelled_gauge("api_waiting_writes", about, "kind")
         dropped = _counter("api_dropped_writes", "What was accepted so and refused by the API server later.", "kind")
-        for family, counts in ((waiting, autonomy["waiting"]), (dropped, autonomy["dropped"])):
-            for kind, count in counts.items():
-                family.add_metric([kind], count)
-            yield family
+        for kind, count in autonomy["waiting"].items():
+            waiting.add_metric([kind], count)
+        for kind, why in autonomy["dropped_why"].items():
+            dropped.add_metric([kind], sum(why.values()))
+        yield from (waiting, dropped)
+        since = _labelled_gauge(
+            "api_oldest_write_seconds", "For how long the oldest of them waits; 0: none does.", "kind"
+        )
+        now = datetime.now(UTC)
+        for kind, moment in autonomy["waiting_since"].items():
+            since.add_metric([kind], max((now - moment).total_seconds(), 0.0) if moment is not None else 0.0)
+        yield since
         yield CounterMetricFamily(f"{PREFIX}api_commits", "Transactions of what is kept.", value=autonomy["commits"])
 
     def _state(self) -> Iterator[Metric]:

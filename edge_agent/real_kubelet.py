@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import ipaddress
 import os
 import ssl
 from datetime import UTC, datetime
@@ -19,6 +18,7 @@ from tunnel.aio.identity.certificate import read_own
 from tunnel.aio.identity.tls_material import ClientTls, CredentialsUnusable
 from tunnel.aio.identity.validity import TIME_FAULTS, clock_says, date
 from tunnel.aio.process.blocking import BlockingCalls, NotAnswering
+from tunnel.aio.sockets.address import is_loopback
 from tunnel.aio.sockets.conn import Conn
 from tunnel.aio.sockets.tls_client import dial_tls
 from tunnel.core.wire.errors import Code, OpenRefused
@@ -97,14 +97,7 @@ def _context(settings: KubeletConfig) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     # On loopback the name says nothing: a kubelet's certificate names the node, and only this box can listen there.
-    context.check_hostname = not _is_loopback(settings.address.host)
+    context.check_hostname = not is_loopback(settings.address.host)
     context.load_verify_locations(settings.ca)
     context.load_cert_chain(settings.client_cert, settings.client_key)
     return context
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

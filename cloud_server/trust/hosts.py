@@ -42,14 +42,6 @@ def names_for(hosts: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(map(_spelt, [*hosts, "localhost", "127.0.0.1", "::1"])))
 
 
-def is_loopback(host: str) -> bool:
-    """Returns whether a host is the machine itself, whichever machine that is."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def _spelt(host: str) -> str:
     try:
         # Without the interface of a link-local address: that is each machine's own, and no certificate has it.

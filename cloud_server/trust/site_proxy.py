@@ -17,10 +17,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from cloud_server.trust.ca import CLOCK_SKEW, general_name, key_pem
-from cloud_server.trust.hosts import HostsMissing, is_loopback, read_hosts
+from cloud_server.trust.hosts import HostsMissing, read_hosts
 from cloud_server.trust.state_files import SITE_PROXY_FILE
 from tunnel.aio.identity.tls_material import CredentialsUnusable
 from tunnel.aio.process.files import SECRET, write_once
+from tunnel.aio.sockets.address import is_loopback
 from tunnel.aio.sockets.tls_context import anonymous_context
 
 FILE = SITE_PROXY_FILE

@@ -7,6 +7,7 @@ which are wanted most, would all be lost. They keep the times and names that the
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -15,7 +16,7 @@ import structlog
 from edge_agent.autonomy.disk import Kept, ScopeWrite, Stored
 from edge_agent.autonomy.keeper import Keeper
 from edge_agent.autonomy.passing import Unreached
-from edge_agent.autonomy.replaying import Refusals, Send, Verdict
+from edge_agent.autonomy.replaying import NO_ROOM, Refusals, Send, Verdict
 from tunnel.core.wire.faults import NOT_TOLD
 
 SCOPE = "!events"
@@ -37,6 +38,8 @@ class Event(NamedTuple):
     content_type: str
     name: str
     body: bytes
+    since: datetime | None
+    """Since when it waits; None: it was kept by a build that did not write that."""
 
 
 class Events:
@@ -47,11 +50,9 @@ class Events:
         self._keeper = keeper
         self._waiting: dict[int, Event] = {}
         """By number."""
-        self._refusals = Refusals()
+        self.refusals = Refusals()
         self._number = 0
         self._bytes = 0
-        self.dropped = 0
-        """How many were dropped, for want of room or since the API server refused them."""
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -61,12 +62,18 @@ class Events:
         for one in sorted(kept.objects if kept is not None else (), key=lambda one: one.version):
             head, _, body = one.raw.partition(b"\n")
             try:
-                path, content_type, name = json.loads(head)
+                path, content_type, name, *since = json.loads(head)
+                event = Event(path, content_type, name, body, datetime.fromisoformat(since[0]) if since else None)
             except ValueError:
                 continue
             self._number = one.version
-            self._waiting[one.version] = Event(path, content_type, name, body)
+            self._waiting[one.version] = event
             self._bytes += len(body)
+
+    @property
+    def since(self) -> datetime | None:
+        """Returns since when the one waits that has waited longest; None when nothing waits, or it is not known."""
+        return next((event.since for event in self._waiting.values()), None)
 
     async def add(self, path: str, content_type: str, name: str, body: bytes) -> str:
         """Queues an event, and returns why that was not possible; empty when it will survive whatever comes.
@@ -80,15 +87,16 @@ class Events:
         if len(body) > MAX_EVENT_BYTES:
             return f"it is longer than {MAX_EVENT_BYTES} bytes"
         self._number += 1
-        number, event = self._number, Event(path, content_type, name, body)
-        raw = json.dumps([path, content_type, name]).encode() + b"\n" + body
+        since = datetime.now(UTC)
+        number, event = self._number, Event(path, content_type, name, body, since)
+        raw = json.dumps([path, content_type, name, since.isoformat()]).encode() + b"\n" + body
         oldest = self._in_the_way(len(body))
         gone = [("", _name(one)) for one in oldest]
         put = Stored("", _name(number), "", number, raw)
         trouble = await self._keeper.write(ScopeWrite(SCOPE, number, puts=[put], removed=gone), durable=True)
         if not trouble:
             for one in oldest:
-                self.dropped += self._forgotten(one)
+                self.refusals.dropped[NO_ROOM] += self._forgotten(one)
             self._waiting[number] = event
             self._bytes += len(body)
         return trouble
@@ -104,12 +112,11 @@ class Events:
             status = await send("POST", event.path, event.content_type, event.body)
             if status == 409:  # an earlier one of that name: this has its later count
                 status = await send("PUT", f"{event.path}/{quote(event.name, safe='')}", event.content_type, event.body)
-            verdict = self._refusals.verdict(number, status)
+            verdict = self.refusals.verdict(number, status)
             if verdict is Verdict.LATER:
                 refused += 1
                 continue
             if verdict is Verdict.USELESS:
-                self.dropped += 1
                 _log.warning("an event was refused", code=NOT_TOLD.code, path=event.path, status=status)
             await self._forget(number)
         if refused:
@@ -129,7 +136,7 @@ class Events:
 
     def _forgotten(self, number: int) -> int:
         """Forgets an event, and returns how many that were."""
-        self._refusals.forget(number)
+        self.refusals.forget(number)
         event = self._waiting.pop(number, None)
         if event is None:
             return 0

@@ -81,8 +81,8 @@ class Feed:
         self.list_kind = ""
         self.is_kept = False
         """Whether the disk has it as it is shown."""
-        self.is_live = False
-        """Whether its watch runs."""
+        self._current_s: float | None = asyncio.get_running_loop().time()
+        """When it was known last to be current, on the loop's clock; None while its watch runs."""
         self.trouble = ""
         """Why it cannot be answered from here, or is not kept; empty when all is well."""
         self.refused: Refused | None = None
@@ -112,6 +112,23 @@ class Feed:
     def is_complete(self) -> bool:
         """Returns whether it was listed as a whole once, and kept current while that was possible."""
         return self.replica.version is not None
+
+    @property
+    def is_live(self) -> bool:
+        """Returns whether its watch runs."""
+        return self._current_s is None
+
+    @property
+    def stale_s(self) -> float:
+        """Returns for how many seconds it may have been out of date; 0 while its watch runs. What a restart found on
+        the disk counts from the restart, unless `stale_for` says more.
+        """
+        return 0.0 if self._current_s is None else asyncio.get_running_loop().time() - self._current_s
+
+    def stale_for(self, seconds: float) -> None:
+        """Takes that it was out of date for so long when this process began."""
+        if self._current_s is not None:
+            self._current_s -= seconds
 
     @property
     def kind(self) -> str:
@@ -196,7 +213,8 @@ class Feed:
                 failures = 1 if self.is_live and loop.time() - began_s > GOOD_S else failures + 1
                 _log.debug("a list or a watch ended", scope=self.scope.spoken(), reason=str(error))
             finally:
-                self.is_live = False
+                if self.is_live:
+                    self._current_s = loop.time()
             pause_s = min(FIRST_PAUSE_S * 2 ** min(failures - 1, 16), LONGEST_PAUSE_S)
             await self._upstream.pause(pause_s * (1 + random.random()))  # noqa: S311 - not a secret
 
@@ -267,7 +285,7 @@ class Feed:
         assert self.replica.version is not None
         seconds = random.uniform(*WATCH_S)  # noqa: S311 - not a secret
         async with self._upstream.watch(self.scope, self.replica.version, seconds) as events:
-            self.is_live = True
+            self._current_s = None
             self.refused, self._refused_since_s = None, None
             told = False
             async for batch in events:

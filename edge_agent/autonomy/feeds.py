@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -167,6 +167,17 @@ class Feeds:
         if single is not None:
             self._asked_s[named] = asyncio.get_running_loop().time()
         return (single, None) if single is not None else None
+
+    def kept_of(self, group: str, version: str, resource: str) -> Iterator[tuple[Scope, Item]]:
+        """Yields all objects of a resource that are kept, whoever asked for them; some more than once."""
+        wanted = (group, version, resource)
+        for feed in self._feeds.values():
+            if (feed.scope.group, feed.scope.version, feed.scope.resource) == wanted and feed.is_complete:
+                for item in feed.replica.items(lambda _: True):
+                    yield feed.scope, item
+        for scope, single in self._singles.items():
+            if (scope.group, scope.version, scope.resource) == wanted:
+                yield scope, single.item
 
     def is_gone(self, named: Scope) -> bool:
         """Returns whether it is known that there is no such object: a scope that shows all of them does not have it."""

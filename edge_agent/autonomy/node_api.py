@@ -17,8 +17,10 @@ from edge_agent.autonomy.keeper import Keeper
 from edge_agent.autonomy.kept_answers import PATIENCE_S, KeptAnswers
 from edge_agent.autonomy.lines import Lines
 from edge_agent.autonomy.local_endpoints import LocalEndpoints
+from edge_agent.autonomy.node_report import SCOPE as OUTAGES
+from edge_agent.autonomy.node_report import NodeReport
 from edge_agent.autonomy.offline_writes import OfflineWrites
-from edge_agent.autonomy.passing import Unreached, ask, pass_on
+from edge_agent.autonomy.passing import Unreached, ask, ask_whole, give_whole, pass_on
 from edge_agent.autonomy.sharing import SharedReader
 from edge_agent.autonomy.uplink import Uplink
 from edge_agent.autonomy.upstream import Upstream
@@ -30,6 +32,11 @@ from tunnel.kubeapi.request_info import RequestInfo, request_info
 from tunnel.kubeapi.status import Json
 
 READS = ("GET", "HEAD")
+REVIEWS = frozenset((("authentication.k8s.io", "tokenreviews"), ("authorization.k8s.io", "subjectaccessreviews")))
+"""What a kubelet asks about those who come to it."""
+MAX_REVIEW_BYTES = 1024 * 1024
+Vouch = Callable[[RequestInfo, Request, bytes], Json | None]
+"""A function that answers a review, or returns None."""
 LEASES = "/namespaces/kube-node-lease/leases/"
 
 
@@ -45,6 +52,7 @@ class NodeApi:
         limits: KeptLimits | None = None,
         shared: SharedReader | None = None,
         on_away: Callable[[str], None] = lambda _words: None,
+        vouch: Vouch = lambda _info, _request, _body: None,
     ) -> None:
         """Asks for nothing yet.
 
@@ -56,7 +64,9 @@ class NodeApi:
             limits: how much may be kept; None for the default.
             shared: the identity with which lists are followed that several components want; None: there is none.
             on_away: is told that the API server is away and why, and with no words that it is back.
+            vouch: answers what the kubelet asks about somebody whom the box knows; None for all others.
         """
+        self._vouch = vouch
         self._node = node
         self._bare = bare
         self._node_calls, self._bare_calls = Calls(node, has_certificate=True), Calls(bare, has_certificate=False)
@@ -68,7 +78,10 @@ class NodeApi:
         self.keeper = Keeper(folder)
         self.endpoints = LocalEndpoints(lambda: self.feeds.all)
         self.feeds = Feeds(self.keeper, self._upstream_of, limits or KeptLimits(), self.endpoints.view)
-        self.writes = OfflineWrites(self.feeds, self.keeper, self.uplink, node, authority, self.endpoints.said)
+        self.writes = OfflineWrites(
+            self.feeds, self.keeper, self.uplink, node, authority, self.endpoints.said, self._told
+        )
+        self.report = NodeReport(self.feeds, self.keeper, self.uplink, self.writes)
         self.callers = Callers(self.keeper, self.uplink, self._post, self.writes.tokens.issued, self._is_here)
         self.shared = shared or SharedReader(None)
         self._kept = KeptAnswers(self.feeds, self.uplink, authority, self.shared, partial(self.callers.may, "", NODE))
@@ -83,8 +96,10 @@ class NodeApi:
         self.callers.restore(found.get(CALLERS))
         await self.feeds.open({name: kept for name, kept in found.items() if not name.startswith("!")})
         self.writes.restore(found)
+        self.report.restore(found.get(OUTAGES))
         self._tasks.spawn("uplink", self.uplink.run())
         self._tasks.spawn("replay", self.writes.run())
+        self._tasks.spawn("report", self.report.run())
 
     async def serve(self, exchange: Exchange, request: Request, *, is_node: bool) -> None:
         """Answers a request. `is_node`: whether it is made with the node's own identity.
@@ -105,6 +120,9 @@ class NodeApi:
                 token = None if is_node else bearer_of(request.headers.get("authorization"))
             info = request_info(request.method, request.path, request.query)
             if is_node:
+                if request.method == "POST" and (info.group, info.resource) in REVIEWS:
+                    await self._review(exchange, request, info)
+                    return
                 if request.method not in READS and await self.writes.serve(exchange, request, info, lines, NODE):
                     return
                 if await self._kept.serve(exchange, request, info, lines, NODE):
@@ -139,6 +157,7 @@ class NodeApi:
                     "bytes": feed.held_bytes,
                     "complete": feed.is_complete,
                     "live": feed.is_live,
+                    "stale_s": round(feed.stale_s, 1),
                     "kept": feed.is_kept,
                     "watchers": feed.watchers,
                     "trouble": feed.trouble or None,
@@ -150,7 +169,9 @@ class NodeApi:
             "bytes": self.feeds.held_bytes,
             "tokens": len(writes.tokens),
             "waiting": {"statuses": len(writes.statuses), "events": len(writes.events)},
-            "dropped": {"statuses": writes.statuses.dropped, "events": writes.events.dropped},
+            "waiting_since": {"statuses": writes.statuses.since, "events": writes.events.since},
+            "dropped_why": writes.dropped,
+            "outages": self.report.as_json(),
             "lease_seen": self.lease_seen,
             "commits": self.keeper.commits,
             "trouble": self.keeper.trouble or self.shared.trouble or None,
@@ -168,6 +189,21 @@ class NodeApi:
         self._bare.cut()
 
     # Internal
+
+    async def _review(self, exchange: Exchange, request: Request, info: RequestInfo) -> None:
+        """Answers the kubelet, which asks who somebody is or what they may."""
+        body = await exchange.read_body(MAX_REVIEW_BYTES)
+        answer = self._vouch(info, request, body)
+        if answer is not None:
+            await exchange.respond(201, [JSON_TYPE], encode(answer))
+            return
+        if not self.uplink.is_up:
+            raise away(self.uplink.words())
+        head, said = await ask_whole(exchange, request, self._node, self._authority, body, MAX_REVIEW_BYTES)
+        await give_whole(exchange, head, said)
+
+    def _told(self) -> None:
+        self.report.look()
 
     async def _serve_caller(self, exchange: Exchange, request: Request, info: RequestInfo, token: str) -> bool:
         """Answers somebody with a token from what is kept, and returns whether it did."""
@@ -232,6 +268,7 @@ class NodeApi:
     def _turned(self, up: bool) -> None:
         self._on_away("" if up else self.uplink.words())
         self.endpoints.turned(is_up=up)
+        self.report.turned(is_up=up)
         if not up:  # nobody is to wait for what does not come any more
             self.feeds.trust_kept()
             self.callers.away()

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
@@ -61,6 +62,7 @@ class OfflineWrites:
         lines: Lines,
         authority: str,
         on_pod: Callable[[str, Json], None] = lambda _uid, _status: None,
+        on_told: Callable[[], None] = lambda: None,
     ) -> None:
         """Args:
         feeds: what is kept.
@@ -69,12 +71,14 @@ class OfflineWrites:
         lines: the connections to it with the node's identity.
         authority: its `HOST:PORT`.
         on_pod: is told what the kubelet says of a pod: its uid and its status.
+        on_told: is called when all that waited was told.
         """
         self._feeds = feeds
         self._uplink = uplink
         self._lines = lines
         self._authority = authority
         self._on_pod = on_pod
+        self._on_told = on_told
         self._queued = asyncio.Event()
         self.tokens, self.events, self.statuses = Tokens(keeper), Events(keeper), Statuses(keeper)
 
@@ -114,6 +118,21 @@ class OfflineWrites:
             return False
         return True
 
+    @property
+    def told(self) -> dict[str, int]:
+        """Returns how much was told late, by kind."""
+        return {"statuses": self.statuses.refusals.told, "events": self.events.refusals.told}
+
+    @property
+    def dropped(self) -> dict[str, Counter[str]]:
+        """Returns by kind how much was accepted and dropped later, by why."""
+        kinds = {"statuses": self.statuses.refusals, "events": self.events.refusals}
+        return {kind: Counter(refusals.dropped) for kind, refusals in kinds.items()}
+
+    def wake(self) -> None:
+        """Takes that something was queued."""
+        self._queued.set()
+
     async def run(self) -> None:
         """Tells the API server what it does not know whenever it is back, until it is cancelled."""
         while True:
@@ -122,16 +141,30 @@ class OfflineWrites:
             waiting = len(self.events) + len(self.statuses)
             try:
                 await self._caught_up()
-                await self.statuses.replay(self._send)
-                await self.events.replay(self._send)
+                await self.statuses.replay(self.send)
+                await self.events.replay(self.send)
             except StreamError as error:
                 _log.info("not all could be told to the API server yet", reason=error.text)
                 await asyncio.sleep(RETRY_S)
                 continue
             if waiting:
                 _log.info("the API server was told what has happened meanwhile", told=waiting)
+                self._on_told()
             # Something may be queued just when the API server is back, by a request that came before.
             await self._queued.wait()
+
+    async def send(self, method: str, path: str, content_type: str, body: bytes) -> int:
+        """Sends a request with the node's identity, and returns the status of its answer.
+
+        Raises:
+            StreamError: there is none.
+        """
+        headers = [
+            ("host", self._authority), ("user-agent", "longline"), ("accept", JSON.media_type),
+            ("content-type", content_type), ("content-length", str(len(body))),
+        ]  # fmt: skip
+        status, _ = await ask(self._lines, method, path, headers, body)
+        return status
 
     # Internal
 
@@ -236,16 +269,3 @@ class OfflineWrites:
             if not self._uplink.is_up:
                 raise Unreached("it is away again")
             await asyncio.sleep(0.1)
-
-    async def _send(self, method: str, path: str, content_type: str, body: bytes) -> int:
-        """Sends a request with the node's identity, and returns the status of its answer.
-
-        Raises:
-            StreamError: there is none.
-        """
-        headers = [
-            ("host", self._authority), ("user-agent", "longline"), ("accept", JSON.media_type),
-            ("content-type", content_type), ("content-length", str(len(body))),
-        ]  # fmt: skip
-        status, _ = await ask(self._lines, method, path, headers, body)
-        return status

@@ -7,6 +7,8 @@ A client's certificate ends here, with its connection, and cannot be passed on. 
 2. with the client's bearer token, as it is, and no certificate;
 3. with neither, if it came with neither: the API server knows what it tells to anybody.
 
+The box's own operator has a token that counts here alone, and goes up with nothing: see operator_api.
+
 Other certificates, such as an administrator's, are refused: their owner would be somebody else above.
 """
 
@@ -15,14 +17,19 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
 from edge_agent.autonomy.answers import refuse
+from edge_agent.autonomy.callers import bearer_of
 from edge_agent.autonomy.feeds import KeptLimits
+from edge_agent.autonomy.kubelet_access import KubeletAccess
 from edge_agent.autonomy.lines import Lines
 from edge_agent.autonomy.node_api import NodeApi
+from edge_agent.autonomy.operator_api import OperatorApi, OperatorSettings
+from edge_agent.autonomy.operator_tokens import Operator, OperatorUnknown, is_operator_token, read_token
 from edge_agent.autonomy.serving import ServingUnavailable, serving_context
 from edge_agent.autonomy.sharing import SharedReader
 from tunnel.aio.http.exchange import Exchange
@@ -30,6 +37,7 @@ from tunnel.aio.http.http1 import HttpError, Refusal, Request
 from tunnel.aio.http.server import ALPN_PROTOCOLS, HttpServer
 from tunnel.aio.identity.certificate import CertificateUnreadable, read_certificate, read_pem
 from tunnel.aio.identity.tls_material import ClientTls, CredentialsUnusable
+from tunnel.aio.operate.audit import Audit
 from tunnel.aio.process.blocking import BlockingCalls, NotAnswering
 from tunnel.aio.process.config import ServerAddress
 from tunnel.aio.process.parts import PartFailed
@@ -37,7 +45,7 @@ from tunnel.aio.sockets.conn import Conn, TlsPeer
 from tunnel.aio.sockets.listener import Listener
 from tunnel.aio.sockets.tls_client import dial_tls
 from tunnel.kubeapi.encoding import JSON_TYPE, encode
-from tunnel.kubeapi.status import ApiError
+from tunnel.kubeapi.status import ApiError, Cause
 
 HANDSHAKE_S = 10.0
 """Seconds that a connection to the API server may take from its first packet to the end of the handshake."""
@@ -61,18 +69,25 @@ class ProxySettings:
     """
     limits: KeptLimits
     """How much may be kept."""
+    operator: OperatorSettings
+    """What somebody on the box may do who has a token of the box."""
+    kubelet: ServerAddress
+    """Where the kubelet listens, on loopback."""
 
 
 class ApiProxy:
     """The proxy, which serves connections of a listener."""
 
-    def __init__(self, name: str, settings: ProxySettings, state: Path, on_away: Callable[[str], None]) -> None:
+    def __init__(
+        self, name: str, settings: ProxySettings, state: Path, audit: Audit, on_away: Callable[[str], None]
+    ) -> None:
         """Dials nothing yet.
 
         Args:
             name: the box's.
             settings: where the API server is, and as whom it is asked.
             state: the box's state folder.
+            audit: takes a record of what the box's operator does.
             on_away: is told that the API server is away and why, and with no words that it is back.
         """
         self._name = name
@@ -83,7 +98,11 @@ class ApiProxy:
         """Connections that show the kubelet's certificate."""
         self._bare = Lines(partial(self._dial, as_node=False))
         shared = SharedReader(settings.shared_token)
-        self.api = NodeApi(self._node, self._bare, self._authority, state, settings.limits, shared, on_away)
+        self._kubelet = KubeletAccess(settings.kubelet)
+        self.api = NodeApi(
+            self._node, self._bare, self._authority, state, settings.limits, shared, on_away, self._kubelet.review
+        )
+        self._operator = OperatorApi(settings.operator, self.api.feeds, self.api.uplink, self._kubelet, audit)
         self._is_open = False
         self._callers: WeakKeyDictionary[Conn, bool] = WeakKeyDictionary()
         """Whether the client of a connection has shown the node's certificate; of none where it showed nothing."""
@@ -115,15 +134,21 @@ class ApiProxy:
         """
         await self._http.handle(conn)
 
+    async def withdraw(self) -> None:
+        """Takes back what is said of the node for as long as there is a proxy."""
+        await self.api.report.withdraw()
+
     def close(self) -> None:
         """Ends connections to the API server once their requests are over."""
         self._http.drain()
         self._node.close()
         self._bare.close()
+        self._kubelet.lines.close()
 
     async def aclose(self) -> None:
         """Ends all that is left, and writes what is to be written."""
         await self.api.aclose()
+        self._kubelet.lines.cut()
 
     # Internal
 
@@ -166,6 +191,10 @@ class ApiProxy:
     async def _serve(self, conn: Conn, exchange: Exchange, request: Request) -> None:
         exchange.trust()  # else it would be one of the strangers, whose connections end after some seconds
         try:
+            token = bearer_of(request.headers.get("authorization"))
+            if token is not None and is_operator_token(token):
+                await self._operator.serve(exchange, request, await self._operator_of(token))
+                return
             is_node = await self._shows_node(conn)
             await self.api.serve(exchange, request, is_node=is_node)
         except HttpError as error:
@@ -174,6 +203,19 @@ class ApiProxy:
             await refuse(exchange, ApiError(error.status, error.text))
         except ApiError as error:
             await refuse(exchange, error)
+
+    async def _operator_of(self, token: str) -> Operator:
+        """Returns who has a token of the box's operator.
+
+        Raises:
+            ApiError: 401, nobody any more.
+        """
+        try:
+            return await _files.run(partial(read_token, self._state, token, datetime.now(UTC)))
+        except OperatorUnknown as error:
+            raise ApiError(401, error.text, cause=Cause(error.fault.code, error.text)) from error
+        except NotAnswering as error:
+            raise ApiError(503, str(error)) from error
 
     async def _shows_node(self, conn: Conn) -> bool:
         """Returns whether a client has shown this node's certificate.

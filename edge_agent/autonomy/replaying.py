@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable
 from enum import Enum
 
@@ -24,11 +25,19 @@ class Verdict(Enum):
     USELESS = "useless"
 
 
+NO_ROOM = "no room"
+"""Why something was dropped that had to make room for what is newer."""
+
+
 class Refusals:
-    """Counts how often each thing was refused that waits to be told."""
+    """Counts how often each thing was refused that waits to be told, and what has become of all of them."""
 
     def __init__(self) -> None:
         self._counts: dict[Hashable, int] = {}
+        self.told = 0
+        """How many were told."""
+        self.dropped: Counter[str] = Counter()
+        """How many were dropped, by why."""
 
     def verdict(self, key: Hashable, status: int) -> Verdict:
         """Returns what the answer to one of them says.
@@ -42,8 +51,18 @@ class Refusals:
             self._counts[key] = self._counts.get(key, 0) + 1
             if self._counts[key] < MAX_REFUSALS:
                 return Verdict.LATER
-        return Verdict.USELESS if status >= 400 else Verdict.TOLD
+        if status >= 400:
+            self.dropped[_USELESS.get(status, f"refused with {status}")] += 1
+            return Verdict.USELESS
+        self.told += 1
+        return Verdict.TOLD
 
     def forget(self, key: Hashable) -> None:
         """Forgets one, which waits no more."""
         self._counts.pop(key, None)
+
+
+# Internal
+
+_USELESS = {404: "its object is gone", 409: "its object is another one now"}
+"""What an answer says of a status; an event is refused with neither (a second one of its name is written over)."""

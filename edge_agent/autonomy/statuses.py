@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import NamedTuple
 from weakref import WeakValueDictionary
 
@@ -54,6 +55,8 @@ class Told(NamedTuple):
     before: Json
     """Its status as the API server had it."""
     status: Json
+    since: datetime | None
+    """Since when it waits; None: it was kept by a build that did not write that."""
 
 
 class Statuses:
@@ -65,9 +68,7 @@ class Statuses:
         self._told: dict[tuple[str, str, str], Told] = {}
         """By resource, namespace and name."""
         self._locks: WeakValueDictionary[tuple[str, str, str], asyncio.Lock] = WeakValueDictionary()
-        self._refusals = Refusals()
-        self.dropped = 0
-        """How many were dropped since their object is gone."""
+        self.refusals = Refusals()
 
     def __len__(self) -> int:
         return len(self._told)
@@ -76,11 +77,17 @@ class Statuses:
         """Takes what was on the disk."""
         for one in kept.objects if kept is not None else ():
             try:
-                resource, path, before, status = json.loads(one.raw)
-                told = Told(path, one.uid, checked_status(before, resource), checked_status(status, resource))
+                resource, path, before, status, *since = json.loads(one.raw)
+                statuses = checked_status(before, resource), checked_status(status, resource)
+                told = Told(path, one.uid, *statuses, datetime.fromisoformat(since[0]) if since else None)
             except (ValueError, KeyError, ApiError):
                 continue
             self._told[resource, one.namespace, one.name.partition("/")[2]] = told
+
+    @property
+    def since(self) -> datetime | None:
+        """Returns since when the one waits that has waited longest; None when nothing waits, or it is not known."""
+        return min((told.since for told in self._told.values() if told.since is not None), default=None)
 
     def lock(self, info: RequestInfo) -> asyncio.Lock:
         """Returns what whoever tells of an object must hold, from before they look at it until it is told or queued:
@@ -139,9 +146,11 @@ class Statuses:
             return item
         key = (info.resource, info.namespace, info.name)
         known = self._told.get(key)
-        before = known.before if known is not None and known.uid == item.metadata.uid else shown.get("status") or {}
-        told = Told(path, item.metadata.uid, before, status)
-        raw = json.dumps([info.resource, told.path, told.before, told.status]).encode()
+        before, since = shown.get("status") or {}, datetime.now(UTC)
+        if known is not None and known.uid == item.metadata.uid:
+            before, since = known.before, known.since or since
+        told = Told(path, item.metadata.uid, before, status, since)
+        raw = json.dumps([info.resource, told.path, told.before, told.status, since.isoformat()]).encode()
         put = Stored(info.namespace, _stored_name(info), told.uid, 0, raw)
         if trouble := await self._keeper.write(ScopeWrite(SCOPE, 0, puts=[put]), durable=True):
             raise ApiError(503, f"what the kubelet says cannot be kept: {trouble}")
@@ -169,12 +178,11 @@ class Statuses:
                 patch = {"metadata": {"uid": told.uid},
                          "status": difference(told.before, told.status, KEYS[key[0]], "status")}  # fmt: skip
                 status = await send("PATCH", told.path, STRATEGIC, encode(patch))
-                verdict = self._refusals.verdict(key, status)
+                verdict = self.refusals.verdict(key, status)
                 if verdict is Verdict.LATER:
                     refused += 1
                     continue
                 if verdict is Verdict.USELESS:
-                    self.dropped += 1
                     _log.warning("what the kubelet said while the API server was away is of no use any more",
                                  code=NOT_TOLD.code, path=told.path, status=status)  # fmt: skip
                 await self._forget(key)
@@ -190,7 +198,7 @@ class Statuses:
         return lock
 
     async def _forget(self, key: tuple[str, str, str]) -> None:
-        self._refusals.forget(key)
+        self.refusals.forget(key)
         if self._told.pop(key, None) is not None:
             resource, namespace, name = key
             await self._keeper.write(ScopeWrite(SCOPE, 0, removed=[(namespace, f"{resource}/{name}")]))

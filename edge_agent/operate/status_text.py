@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 from tunnel.aio.process.limit_use import in_words
+from tunnel.core.wire.spoken import spoken_s
 
 Json = dict[str, Any]
 EXIT_CODES = {"good": 0, "warning": 1, "bad": 2}
@@ -48,6 +50,9 @@ def _autonomy(autonomy: Json) -> Iterator[str]:
     """Yields how the API of the node stands: what is away first, then what is not kept."""
     state = "reached" if autonomy["reached"] else f"away: {autonomy['reason']}"
     yield f"api       API server {state}, since {_time(autonomy['since'])}"
+    outages = autonomy["outages"]
+    if outages["untold"] or outages["last_told"]:
+        yield f"          it was away {outages['untold'] or outages['last_told']}"
     scopes = autonomy["scopes"]
     whole = [scope for scope in scopes if scope["complete"] and scope["kept"]]
     objects = sum(scope["objects"] for scope in whole) + autonomy["singles"]
@@ -60,14 +65,32 @@ def _autonomy(autonomy: Json) -> Iterator[str]:
     for scope in scopes:
         if scope not in whole:
             yield f"          not kept: {scope['name']}: {scope['trouble'] or 'it is being asked for'}"
+    stale = [scope for scope in whole if scope["stale_s"]]
+    if stale and autonomy["reached"]:  # while it is away, all are as old as that
+        for scope in stale:
+            yield f"          not current for {spoken_s(scope['stale_s'])}: {scope['name']}"
+    elif stale:
+        oldest_s = max(scope["stale_s"] for scope in stale)
+        yield f"          not current: {len(stale)} parts, for {spoken_s(oldest_s)} at the most"
     for name in autonomy["passed"]:
         yield f"          not kept: {name}: there is no room"
-    waiting = ", ".join(f"{count} {kind}" for kind, count in autonomy["waiting"].items() if count)
+    waiting = ", ".join(
+        f"{count} {kind}{_since(autonomy['waiting_since'][kind])}"
+        for kind, count in autonomy["waiting"].items()
+        if count
+    )
     if waiting:
         yield f"          to be told when the API server is back: {waiting}"
-    dropped = ", ".join(f"{count} {kind}" for kind, count in autonomy["dropped"].items() if count)
-    if dropped:
-        yield f"          of no use any more: {dropped}"
+    for kind, why in autonomy["dropped_why"].items():
+        for reason, count in why.items():
+            yield f"          of no use any more: {count} {kind}: {reason}"
+
+
+def _since(text: str | None) -> str:
+    """Returns how old the oldest is of what waits."""
+    if text is None:
+        return ""
+    return f" (the oldest for {spoken_s(max((datetime.now(UTC) - datetime.fromisoformat(text)).total_seconds(), 0.0))})"
 
 
 def _config(config: Json) -> Iterator[str]:

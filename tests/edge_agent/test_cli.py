@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
+from edge_agent.autonomy.operator_tokens import read_token
 from edge_agent.cli import cli
 from tests.support.enrolling import Office, office, open_office
 from tests.support.pki import Authority
@@ -169,3 +172,27 @@ def test_a_node_is_not_led_to_a_proxy_that_is_not_there(tmp_path: Path) -> None:
     assert (put_back.exit_code, kubeconfig.read_text()) == (0, text)
     assert f"{kubeconfig} does not lead to https://127.0.0.1:{port}" in put_back.output
     assert "there is no /etc/kubernetes" in typed("autonomy", "disable", "--config", str(config)).output
+
+
+def test_a_kubeconfig_for_the_operator_of_the_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tmp_path / "edge-agent.toml"
+    files = "".join(f'{key} = "x"\n' for key in ("ca", "client_cert", "client_key"))
+    config.write_text(f'[cloud]\nservers = ["a:1"]\n[autonomy]\nserver = "a:1"\n{files}')
+    words = ("autonomy", "kubeconfig", "--config", str(config))
+    assert "has the agent run with [autonomy]?" in typed(*words).output
+    (tmp_path / "api-proxy.crt").write_text("certificate")
+    monkeypatch.setenv("SUDO_USER", "sam")
+    done = typed(*words)
+    path = tmp_path / "operator.kubeconfig"
+    assert done.output.startswith(f"wrote {path}, for sam, until ")
+    assert path.stat().st_mode & 0o777 == 0o600
+    content = json.loads(path.read_text())
+    assert content["clusters"][0]["cluster"]["server"] == "https://localhost:6440"
+    token = content["users"][0]["user"]["token"]
+    operator = read_token(tmp_path, token, datetime.now(UTC))
+    assert (operator.name, f"token:{operator.token_id}" in done.output) == ("sam", True)
+    assert timedelta(hours=11.9) < operator.end - datetime.now(UTC) < timedelta(hours=12.1)
+    other = tmp_path / "other"
+    done = typed(*words, "--user", "kim", "--hours", "1", "--to", str(other))
+    assert done.output.startswith(f"wrote {other}, for kim, until ")
+    assert typed(*words, "--hours", "721").exit_code == 2

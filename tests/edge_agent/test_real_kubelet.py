@@ -104,7 +104,7 @@ async def test_certificates_that_are_over_are_named_with_the_clock_of_the_box(cl
 
 
 async def test_beyond_loopback_the_name_counts(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge_agent.real_kubelet._is_loopback", lambda host: False)
+    monkeypatch.setattr("edge_agent.real_kubelet.is_loopback", lambda host: False)
     async with kubelet(cluster.server_context(cluster.authority.issue(hosts=["node-7"]))) as port:
         assert "not valid for '127.0.0.1'" in (await refusal(cluster.config(port))).text
     async with kubelet(cluster.server_context(cluster.authority.issue(hosts=["127.0.0.1"]))) as port:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from datetime import UTC, datetime
 
 from edge_agent.autonomy.asks import named_scope, read_ask, scope_of
 from edge_agent.autonomy.callers import bearer_of, bound_pod
+from edge_agent.autonomy.kubelet_access import KubeletAccess
+from edge_agent.autonomy.operator_tokens import PREFIX, OperatorUnknown, opened
 from edge_agent.autonomy.statuses import KEYS, checked_status
 from tests.fuzz.engine import Target
+from tunnel.aio.http.http1 import Headers, Request
+from tunnel.aio.process.config import ServerAddress
 from tunnel.kubeapi.codecs import CODECS, JSON, Codec
 from tunnel.kubeapi.encoding import decode
 from tunnel.kubeapi.endpoint_slices import LocalPod, with_local_pods
 from tunnel.kubeapi.replica import Event
 from tunnel.kubeapi.request_info import request_info
 from tunnel.kubeapi.strategic_merge import difference, merged
-from tunnel.kubeapi.wire_scan import length_delimited
+from tunnel.kubeapi.wire_scan import length_delimited, seal
 
 PODS = {"a": LocalPod(("10.0.0.9", "fd00::9"), is_ready=True, overrides=True)}
 _OBJECT = b'{"metadata":{"name":"a","namespace":"b","uid":"c","resourceVersion":"5","labels":{"d":"e"}},"spec":{}}'
@@ -26,7 +31,8 @@ _SLICE = (b'{"metadata":{"name":"s","resourceVersion":"5"},"addressType":"IPv4",
 
 def targets() -> list[Target]:
     """All of them."""
-    return [_lists("json"), _lists("protobuf"), _events("json"), _events("protobuf"), _slices(), _patches(), _asks()]
+    kept = [_lists("json"), _lists("protobuf"), _events("json"), _events("protobuf"), _slices(), _patches(), _asks()]
+    return [*kept, _operator(), _reviews()]
 
 
 def _protobuf_list() -> bytes:
@@ -123,3 +129,29 @@ def _asks() -> Target:
             b"\napplication/vnd.kubernetes.protobuf,application/json;q=0.5\nBearer e30.eyJhIjoxfQ.c2ln")  # fmt: skip
     words = (b"/apis/", b"watch", b"&sendInitialEvents=true", b";as=Table", b"Bearer ", b".W10.", b"\n")
     return Target(name="node-requests", seeds=[seed], run=run, words=words)
+
+
+def _operator() -> Target:
+    def run(data: bytes) -> None:
+        opened(b"key", PREFIX + data.decode("latin-1"), datetime.now(UTC))
+        raise AssertionError("a token was made without the key")
+
+    seed = b"WyJraW0iLDIwMDAwMDAwMDBd.bm90aGluZw=="
+    return Target(name="operator-tokens", seeds=[seed], run=run, allowed=(OperatorUnknown,), words=(b".", b"=", b"-_"))
+
+
+def _reviews() -> Target:
+    access = KubeletAccess(ServerAddress("127.0.0.1:10250"))
+
+    def run(data: bytes) -> None:
+        for kind in ("application/json", "application/vnd.kubernetes.protobuf"):
+            for path in ("/apis/authentication.k8s.io/v1/tokenreviews",
+                         "/apis/authorization.k8s.io/v1/subjectaccessreviews"):  # fmt: skip
+                request = Request("POST", path, Headers([("content-type", kind)]))
+                assert access.review(request_info("POST", path, ()), request, data) is None, "that is nobody we know"
+
+    attributes = {"verb": "get", "resource": "nodes", "subresource": "proxy"}
+    seed = json.dumps({"spec": {"token": "x", "user": "longline:operator:0", "resourceAttributes": attributes}})
+    raw = length_delimited(2, length_delimited(1, b"x") + length_delimited(3, b"longline:operator:0"))
+    seeds = [seed.encode(), *(seal("v1", kind, raw) for kind in ("TokenReview", "SubjectAccessReview"))]
+    return Target(name="kubelet-reviews", seeds=seeds, run=run, words=(b'"spec":', b"null", b"k8s\x00", b"\x12", b"{}"))

@@ -21,3 +21,8 @@ def decode(data: bytes) -> object:
         ValueError: the text is not JSON.
     """
     return orjson.loads(data)
+
+
+def dicts(value: object) -> list[Json]:
+    """Returns the objects of a list that came from elsewhere; an empty list when it is no list."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []

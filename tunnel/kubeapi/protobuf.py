@@ -1,7 +1,8 @@
 """Decodes the few objects that clients post as `application/vnd.kubernetes.protobuf`.
 
-kubectl from 1.3x on sends its reviews in this form, and does not fall back to JSON. Answers are always JSON, which it
-takes. Only the fields that the reviews need are read; field numbers are those of Kubernetes' `generated.proto` files.
+kubectl from 1.3x on sends its reviews in this form, as kubelets do, and does not fall back to JSON. Answers are always
+JSON, which both take. Only the fields that the reviews need are read; field numbers are those of Kubernetes'
+`generated.proto` files.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ _SPECS: dict[str, Fields] = {
     "LocalSubjectAccessReview": _ACCESS_OF,
     "SelfSubjectRulesReview": {1: "namespace"},
     "SelfSubjectReview": {},
+    "TokenReview": {1: "token", 2: ["audiences"]},
 }
 _SPEC_FIELD = 2
 

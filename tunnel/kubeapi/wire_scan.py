@@ -27,7 +27,7 @@ _MAX_VARINT_BYTES = 10
 _UNKNOWN_TYPE, _UNKNOWN_RAW, _UNKNOWN_ENCODING, _UNKNOWN_CONTENT = 1, 2, 3, 4
 _TYPE_VERSION, _TYPE_KIND = 1, 2
 _METADATA, _ITEMS = 1, 2
-_NAME, _NAMESPACE, _UID, _VERSION, _LABELS, _ANNOTATIONS = 1, 3, 5, 6, 11, 12
+_NAME, _NAMESPACE, _UID, _VERSION, _CREATED, _LABELS, _ANNOTATIONS = 1, 3, 5, 6, 8, 11, 12
 _EVENT_TYPE, _EVENT_OBJECT, _EXTENSION_RAW = 1, 2, 1
 _STATUS_TEXTS, _STATUS_CODE = {3: "message", 4: "reason"}, 6
 _KEY, _VALUE = 1, 2
@@ -184,6 +184,17 @@ def version_of(raw: bytes) -> str:
         ValueError: the data is no object.
     """
     return text_at(raw, _METADATA, _VERSION)
+
+
+def created_of(item: bytes) -> int:
+    """Returns when an object was made, in seconds since 1970; 0 where it does not say.
+
+    Raises:
+        ValueError: the data is no object.
+    """
+    metadata = _field_of(item, _METADATA, 0, len(item))
+    created = _field_of(item, _CREATED, metadata.start, metadata.end) if metadata is not None else None
+    return numbers(item[created.start : created.end]).get(1, 0) if created is not None else 0
 
 
 def numbers(data: bytes) -> dict[int, int]:

@@ -6,7 +6,7 @@ A box's kubelet leaves most of it out. It is filled in when a pod is shown, so t
 
 from __future__ import annotations
 
-from cloud_server.frontends.fleet.pods import dicts
+from tunnel.kubeapi.encoding import dicts
 from tunnel.kubeapi.status import Json
 
 _SPEC: Json = {

@@ -12,13 +12,13 @@ from cloud_server.frontends.fleet.objects import timestamp
 from cloud_server.frontends.fleet.pod_names import box_of, own_name
 from cloud_server.frontends.fleet.routes import ResourceRequest
 from cloud_server.frontends.fleet.sight import Sight
-from cloud_server.frontends.fleet.tables import table
 from cloud_server.frontends.fleet.usage import Sample, Usage, UsageReader
 from tunnel.core.wire.faults import USAGE_UNKNOWN
 from tunnel.kubeapi.negotiation import wants_table
 from tunnel.kubeapi.selectors import parse
 from tunnel.kubeapi.status import ApiError, Json, not_found
 from tunnel.kubeapi.store import ObjectStore
+from tunnel.kubeapi.tables import table
 
 
 class MetricsApi:

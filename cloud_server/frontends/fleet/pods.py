@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any
 
 from cloud_server.agents.agents import AgentView
 from cloud_server.frontends.fleet.causes import cause
@@ -15,6 +14,7 @@ from cloud_server.frontends.fleet.pod_names import MAX_NAME_CHARS, key_of, shown
 from cloud_server.frontends.fleet.resources import DEFAULT_NAMESPACE
 from tunnel.core.wire.faults import CONTAINER_UNKNOWN
 from tunnel.core.wire.names import KUBELET, as_offered
+from tunnel.kubeapi.encoding import dicts
 from tunnel.kubeapi.status import ApiError, Json
 
 SOURCES_MISSING = "SourcesMissing"
@@ -183,11 +183,6 @@ def choose_container(pod: Json, wanted: str) -> str:
         raise ApiError(400, f"pod {name} has no containers", cause=cause(CONTAINER_UNKNOWN))
     preferred = (pod["metadata"].get("annotations") or {}).get(DEFAULT_CONTAINER)
     return preferred if preferred in known else known[0]
-
-
-def dicts(value: object) -> list[dict[str, Any]]:
-    """Returns the objects of a list that came from elsewhere; an empty list when it is no list."""
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 # Internal

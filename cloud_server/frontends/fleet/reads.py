@@ -21,7 +21,6 @@ from cloud_server.frontends.fleet.pressure import with_usage
 from cloud_server.frontends.fleet.resources import LEASE_NAMESPACE, NAMESPACES
 from cloud_server.frontends.fleet.routes import ResourceRequest
 from cloud_server.frontends.fleet.sight import Sight, agent_of
-from cloud_server.frontends.fleet.tables import table
 from cloud_server.frontends.fleet.usage import UsageReader
 from tunnel.aio.process.turns import Turns
 from tunnel.core.wire.names import close_name, meant
@@ -31,6 +30,7 @@ from tunnel.kubeapi.negotiation import wants_table
 from tunnel.kubeapi.selectors import FieldRequirement, Selector, parse
 from tunnel.kubeapi.status import ApiError, Json, not_found
 from tunnel.kubeapi.store import ObjectStore
+from tunnel.kubeapi.tables import table
 from tunnel.kubeapi.watch import DEFAULT_TIMEOUT_S, MAX_TIMEOUT_S, Sink, WatchOptions, serve_watch
 
 Following = Callable[[Sight, int | None], Callable[[], None]]

@@ -11,11 +11,11 @@ from typing import Any
 from cloud_server.agents.agents import AgentView
 from cloud_server.frontends.fleet.causes import cause
 from cloud_server.frontends.fleet.kubelet import KubeletReader
-from cloud_server.frontends.fleet.pods import dicts, offers_kubelet
+from cloud_server.frontends.fleet.pods import offers_kubelet
 from cloud_server.frontends.fleet.stream_errors import from_stream_error
 from tunnel.core.wire.errors import Code, OpenRefused
 from tunnel.core.wire.faults import USAGE_UNKNOWN
-from tunnel.kubeapi.encoding import decode
+from tunnel.kubeapi.encoding import decode, dicts
 from tunnel.kubeapi.listing import ListSplitter
 from tunnel.kubeapi.status import ApiError
 

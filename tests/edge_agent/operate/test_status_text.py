@@ -58,12 +58,15 @@ def test_what_is_wrong_comes_with_what_to_type() -> None:
 AUTONOMY: dict[str, Any] = {
     "reached": False, "since": "2026-03-01T12:00:00Z", "reason": "no answer within 2 s",
     "scopes": [
-        {"name": "pods, spec.nodeName=n", "objects": 12, "complete": True, "kept": True, "trouble": None},
+        {"name": "pods, spec.nodeName=n", "objects": 12, "complete": True, "kept": True, "trouble": None,
+         "stale_s": 90.4},
         {"name": "secrets in a", "objects": 3, "complete": True, "kept": False, "trouble": "the disk is full"},
         {"name": "things", "objects": 0, "complete": False, "kept": False, "trouble": None},
     ],
     "passed": ["others"], "singles": 2, "bytes": 1_250_000, "tokens": 4, "trouble": "the disk is full",
-    "waiting": {"statuses": 2, "events": 0}, "dropped": {"statuses": 0, "events": 1},
+    "waiting": {"statuses": 2, "events": 0}, "waiting_since": {"statuses": "2026-03-01T12:00:05Z", "events": None},
+    "dropped_why": {"statuses": {}, "events": {"no room": 1}},
+    "outages": {"since": "2026-03-01T12:00:00Z", "untold": None, "last_told": "from A to B (70 s): refused"},
 }  # fmt: skip
 
 
@@ -74,12 +77,15 @@ def test_the_api_of_a_node() -> None:
         "kept      14 objects in 1 of 3 parts, 1.2 MB, and 4 tokens",
         "nothing is written: the disk is full", "not kept: secrets in a: the disk is full",
         "not kept: things: it is being asked for", "not kept: others: there is no room",
-        "to be told when the API server is back: 2 statuses", "of no use any more: 1 events",
+        "to be told when the API server is back: 2 statuses (the oldest for ", "of no use any more: 1 events: no room",
+        "it was away from A to B (70 s): refused", "not current: 1 parts, for 90 s at the most",
     ):  # fmt: skip
         assert wanted in text
     calm = {**AUTONOMY, "reached": True, "trouble": None, "passed": [], "scopes": AUTONOMY["scopes"][:1],
-            "waiting": {"statuses": 0, "events": 0}, "dropped": {"statuses": 0, "events": 0}}  # fmt: skip
+            "waiting": {"statuses": 0, "events": 0}, "dropped_why": {"statuses": {}, "events": {}},
+            "outages": {"since": None, "untold": None, "last_told": None}}  # fmt: skip
     text = "\n".join(lines({**GOOD, "autonomy": calm}))
     assert "API server reached, since" in text
-    assert "not kept" not in text
-    assert "to be told" not in text
+    assert "not current for 90 s: pods, spec.nodeName=n" in text
+    for unwanted in ("not kept", "to be told", "it was away", "of no use"):
+        assert unwanted not in text

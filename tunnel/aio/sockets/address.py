@@ -1,6 +1,8 @@
-"""Reads addresses of servers, as people write them."""
+"""Reads addresses of servers, as people write them, and says which lead to the machine itself."""
 
 from __future__ import annotations
+
+import ipaddress
 
 from tunnel.core.wire.host_port import split_host_port
 
@@ -17,3 +19,11 @@ def split_address(address: str) -> tuple[str, int]:
     if not (good_host and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
         raise ValueError(f"{address!r} is not an address: host:port, 192.0.2.1:port or [2001:db8::1]:port")
     return bare, int(port)
+
+
+def is_loopback(host: str) -> bool:
+    """Returns whether an address, or the name `localhost`, leads to this machine itself."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

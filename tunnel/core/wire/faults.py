@@ -232,6 +232,9 @@ API_SERVER_AWAY: Final = Fault("LL5040", "The API server of the node is not reac
 SCOPE_NOT_KEPT: Final = Fault("LL5041", "A part of the API is not kept for when the API server is away")
 KEPT_DAMAGED: Final = Fault("LL5042", "A part of what was kept of the API is damaged")
 NOT_TOLD: Final = Fault("LL5043", "What was written while the API server was away is of no use any more")
+OPERATOR_UNKNOWN: Final = Fault("LL5050", "The token of the node's local operator is not taken")
+OPERATOR_MAY_NOT: Final = Fault("LL5051", "The node's local operator may not do that")
+KUBELET_REFUSES_AGENT: Final = Fault("LL5052", "The node's kubelet does nothing for the agent")
 
 # The process
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from cloud_server.frontends.fleet.pods import dicts
+from tunnel.kubeapi.encoding import dicts
 from tunnel.kubeapi.status import Json
 
 Row = list[object]
@@ -32,6 +32,8 @@ class Column:
         }
 
 
+_ROLE = "node-role.kubernetes.io/"
+"""What the labels of a node begin with that name its roles (kubectl v1.34 `pkg/printers/internalversion`)."""
 _NAME = Column("Name", format="name")
 _AGE = Column("Age")
 
@@ -122,31 +124,38 @@ def _moment(text: object) -> datetime | None:
 
 
 def _node_row(node: Json, now: datetime) -> Row:
-    ready = next((item["status"] for item in node["status"]["conditions"] if item["type"] == "Ready"), "Unknown")
+    said = node.get("status") or {}
+    ready = next((item.get("status") for item in dicts(said.get("conditions")) if item.get("type") == "Ready"), "")
     status = "Ready" if ready == "True" else "NotReady"
-    if node["spec"].get("unschedulable"):
+    if (node.get("spec") or {}).get("unschedulable"):
         status += ",SchedulingDisabled"
-    info = node["status"]["nodeInfo"]
+    info = said.get("nodeInfo") or {}
     return [
         node["metadata"]["name"],
         status,
-        "<none>",
+        _roles(node),
         _age(node, now),
-        info["kubeletVersion"] or "<unknown>",
-        _address(node, "InternalIP"),
-        _address(node, "ExternalIP"),
-        info["osImage"] or "<unknown>",
-        info["kernelVersion"] or "<unknown>",
-        info["containerRuntimeVersion"] or "<unknown>",
+        info.get("kubeletVersion") or "<unknown>",
+        _address(said, "InternalIP"),
+        _address(said, "ExternalIP"),
+        info.get("osImage") or "<unknown>",
+        info.get("kernelVersion") or "<unknown>",
+        info.get("containerRuntimeVersion") or "<unknown>",
     ]
 
 
-def _address(node: Json, kind: str) -> str:
-    return next((item["address"] for item in node["status"]["addresses"] if item["type"] == kind), "<none>")
+def _roles(node: Json) -> str:
+    labels = node["metadata"].get("labels") or {}
+    return ",".join(sorted(name.removeprefix(_ROLE) for name in labels if name.startswith(_ROLE))) or "<none>"
+
+
+def _address(said: Json, kind: str) -> str:
+    addresses = dicts(said.get("addresses"))
+    return next((_text(item.get("address")) for item in addresses if item.get("type") == kind), "") or "<none>"
 
 
 def _pod_row(pod: Json, now: datetime) -> Row:
-    status, spec = pod["status"], pod["spec"]
+    status, spec = pod.get("status") or {}, pod.get("spec") or {}
     statuses = dicts(status.get("containerStatuses"))
     ready = sum(1 for item in statuses if item.get("ready") is True)
     return [

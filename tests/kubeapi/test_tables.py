@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from cloud_server.frontends.fleet.tables import human_duration, table
+from tunnel.kubeapi.tables import human_duration, table
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
