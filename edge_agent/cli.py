@@ -296,7 +296,7 @@ def _api_proxy(config: Path, *, must_answer: bool = True) -> tuple[str, Path]:
     if settings is None:
         raise Failed(f"{config} has no [autonomy]", KUBECONFIG_NOT_SWITCHED)
     authority = state_folder(config) / CERTIFICATE
-    listen = settings.listen
+    listen = settings.addresses[0]
     if must_answer:
         try:
             context = ssl.create_default_context(cafile=str(authority))

@@ -12,10 +12,12 @@ Other certificates, such as an administrator's, are refused: their owner would b
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from ipaddress import ip_address
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
@@ -30,7 +32,7 @@ from tunnel.aio.http.server import ALPN_PROTOCOLS, HttpServer
 from tunnel.aio.identity.certificate import CertificateUnreadable, read_certificate, read_pem
 from tunnel.aio.identity.tls_material import ClientTls, CredentialsUnusable
 from tunnel.aio.process.blocking import BlockingCalls, NotAnswering
-from tunnel.aio.process.config import ServerAddress
+from tunnel.aio.process.config import HostPort, ServerAddress
 from tunnel.aio.process.parts import PartFailed
 from tunnel.aio.sockets.conn import Conn, TlsPeer
 from tunnel.aio.sockets.listener import Listener
@@ -46,8 +48,10 @@ _files = BlockingCalls("files of the API proxy", threads=2)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProxySettings:
-    """Where the API server is, and whose files stand for this node."""
+    """Where the proxy and the API server are, and whose files stand for this node."""
 
+    addresses: list[HostPort]
+    """Those of the proxy."""
     server: ServerAddress
     ca: Path
     """The authority of the API server, which signs the certificates of its clients as well."""
@@ -78,6 +82,7 @@ class ApiProxy:
         """Connections that show the kubelet's certificate."""
         self._bare = Lines(partial(self._dial, as_node=False))
         self.api = NodeApi(self._node, self._bare, self._authority, state, settings.limits, on_away)
+        self._opening = asyncio.Lock()
         self._is_open = False
         self._callers: WeakKeyDictionary[Conn, bool] = WeakKeyDictionary()
         """Whether the client of a connection has shown the node's certificate; of none where it showed nothing."""
@@ -86,19 +91,20 @@ class ApiProxy:
     # Public
 
     async def open(self, listener: Listener, address: str) -> None:
-        """Opens a listener for `handle`.
+        """Opens a listener for `handle` at one of the addresses.
 
         Raises:
             PartFailed: a file cannot be used, or there is no certificate to serve with.
             OSError: the address cannot be listened on.
         """
-        try:
-            context = await _files.run(partial(self._context, address))
-        except (ServingUnavailable, CredentialsUnusable, NotAnswering) as error:
-            raise PartFailed(str(error), error.fault) from error
-        if not self._is_open:
-            await self.api.open()
-            self._is_open = True
+        async with self._opening:  # what is on the disk is one for all
+            try:
+                context = await _files.run(self._context)
+            except (ServingUnavailable, CredentialsUnusable, NotAnswering) as error:
+                raise PartFailed(str(error), error.fault) from error
+            if not self._is_open:
+                await self.api.open()
+                self._is_open = True
         await listener.listen_tcp(address, context)
 
     async def handle(self, conn: Conn) -> None:
@@ -121,8 +127,8 @@ class ApiProxy:
 
     # Internal
 
-    def _context(self, address: str) -> ssl.SSLContext:
-        hosts = ["127.0.0.1", "::1", "localhost", address.rpartition(":")[0].strip("[]")]
+    def _context(self) -> ssl.SSLContext:
+        hosts = ["127.0.0.1", "::1", "localhost", *(_plain(address.host) for address in self._settings.addresses)]
         try:
             authority = self._settings.ca.read_bytes()
             return serving_context(
@@ -197,6 +203,14 @@ class ApiProxy:
             return read_certificate(shown).subject_der == own.subject_der
         except (OSError, CertificateUnreadable):
             return False
+
+
+def _plain(host: str) -> str:
+    """Returns a host as certificates name it."""
+    try:
+        return str(ip_address(host))
+    except ValueError:
+        return host.lower()
 
 
 def _render(error: HttpError) -> Refusal:
