@@ -34,7 +34,7 @@ from tunnel.aio.process.parts import Part, Parts
 from tunnel.aio.process.sd_notify import notify
 from tunnel.aio.process.tasks import TaskOwner
 from tunnel.aio.process.version import VERSION
-from tunnel.aio.sockets.listener import Handler, Listener
+from tunnel.aio.sockets.listener import Handler, Listener, settled
 from tunnel.aio.sockets.unit_sockets import UnitSockets
 from tunnel.core.streams.budget import Budget
 from tunnel.core.wire.faults import API_SERVER_AWAY, CLOCK_WRONG
@@ -165,17 +165,20 @@ class Agent:
         self.telling.changed(must_arrive=True)
 
     def stop(self) -> None:
-        """Brings up no more parts, and closes all listeners."""
+        """Brings up no more parts, and closes all listeners but those of the API proxy: the node's components are
+        answered until the streams of others have ended.
+        """
         self.parts.stop()
-        if self._api_proxy is not None:
-            self._api_proxy.close()
         for one in self._opened():
-            one.listener.close()
+            if one not in self._api:
+                one.listener.close()
 
     async def aclose(self) -> None:
         """Ends what is left, in order where that is quick."""
         await self.links.finish()
         await self.parts.aclose()
+        if self._api_proxy is not None:
+            await self._end_api(self._api_proxy, self._api)
         for one in self._opened():
             await one.listener.aclose()
         if self._api_proxy is not None:
@@ -298,7 +301,7 @@ class Agent:
         """Makes the API proxy match the configuration. Another section is another proxy."""
         if self._api_proxy is not None and old.autonomy != new.autonomy:
             opened, proxy, self._api, self._api_proxy = self._api, self._api_proxy, [], None
-            proxy.close()
+            await self._end_api(proxy, opened)
             for one in opened:
                 await self._shut(one)
             await proxy.aclose()
@@ -338,6 +341,13 @@ class Agent:
                 notify("READY=1")
 
         return _Open(listener, self.parts.want(AUTONOMY if is_first else f"{AUTONOMY} {address}", opened))
+
+    async def _end_api(self, proxy: ApiProxy, opened: list[_Open]) -> None:
+        """Accepts nobody any more, and answers those who were accepted: the next ones wait at a socket of a unit."""
+        for one in opened:
+            one.listener.close()
+        proxy.close()
+        await settled(lambda: sum(one.listener.undecided for one in opened))
 
     def _api_server_said(self, words: str) -> None:
         if words:
