@@ -73,8 +73,8 @@ from tunnel.aio.process.supervised import keep_told
 from tunnel.aio.process.tasks import TaskOwner
 from tunnel.aio.process.version import VERSION
 from tunnel.aio.sessions.session import TunnelSession
-from tunnel.aio.sockets.listener import settled
 from tunnel.aio.sessions.standing import stuck
+from tunnel.aio.sockets.listener import settled
 from tunnel.aio.sockets.listening import ListeningSockets
 from tunnel.core.path.probes import PingBudget
 from tunnel.core.streams.budget import Budget
