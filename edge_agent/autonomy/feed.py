@@ -14,6 +14,7 @@ import asyncio
 import json
 import random
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 import structlog
@@ -83,6 +84,8 @@ class Feed:
         """Whether the disk has it as it is shown."""
         self.is_live = False
         """Whether its watch runs."""
+        self.stale_since: datetime | None = datetime.now(UTC)
+        """Since when no watch keeps it current, in this process; None while one does."""
         self.trouble = ""
         """Why it cannot be answered from here, or is not kept; empty when all is well."""
         self.refused: Refused | None = None
@@ -196,7 +199,8 @@ class Feed:
                 failures = 1 if self.is_live and loop.time() - began_s > GOOD_S else failures + 1
                 _log.debug("a list or a watch ended", scope=self.scope.spoken(), reason=str(error))
             finally:
-                self.is_live = False
+                if self.is_live:
+                    self.is_live, self.stale_since = False, datetime.now(UTC)
             pause_s = min(FIRST_PAUSE_S * 2 ** min(failures - 1, 16), LONGEST_PAUSE_S)
             await self._upstream.pause(pause_s * (1 + random.random()))  # noqa: S311 - not a secret
 
@@ -267,7 +271,7 @@ class Feed:
         assert self.replica.version is not None
         seconds = random.uniform(*WATCH_S)  # noqa: S311 - not a secret
         async with self._upstream.watch(self.scope, self.replica.version, seconds) as events:
-            self.is_live = True
+            self.is_live, self.stale_since = True, None
             self.refused, self._refused_since_s = None, None
             told = False
             async for batch in events:

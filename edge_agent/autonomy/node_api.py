@@ -132,6 +132,7 @@ class NodeApi:
                     "bytes": feed.held_bytes,
                     "complete": feed.is_complete,
                     "live": feed.is_live,
+                    "stale_since": feed.stale_since,
                     "kept": feed.is_kept,
                     "watchers": feed.watchers,
                     "trouble": feed.trouble or None,

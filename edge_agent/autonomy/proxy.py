@@ -22,6 +22,7 @@ from pathlib import Path
 from weakref import WeakKeyDictionary
 
 from edge_agent.autonomy.answers import refuse
+from edge_agent.autonomy.dialling import ApiServer, files
 from edge_agent.autonomy.feeds import KeptLimits
 from edge_agent.autonomy.lines import Lines
 from edge_agent.autonomy.node_api import NodeApi
@@ -30,20 +31,14 @@ from tunnel.aio.http.exchange import Exchange
 from tunnel.aio.http.http1 import HttpError, Refusal, Request
 from tunnel.aio.http.server import ALPN_PROTOCOLS, HttpServer
 from tunnel.aio.identity.certificate import CertificateUnreadable, read_certificate, read_pem
-from tunnel.aio.identity.tls_material import ClientTls, CredentialsUnusable
-from tunnel.aio.process.blocking import BlockingCalls, NotAnswering
+from tunnel.aio.identity.tls_material import CredentialsUnusable
+from tunnel.aio.process.blocking import NotAnswering
 from tunnel.aio.process.config import HostPort, ServerAddress
 from tunnel.aio.process.parts import PartFailed
 from tunnel.aio.sockets.conn import Conn, TlsPeer
 from tunnel.aio.sockets.listener import Listener
-from tunnel.aio.sockets.tls_client import dial_tls
 from tunnel.kubeapi.encoding import JSON_TYPE, encode
 from tunnel.kubeapi.status import ApiError
-
-HANDSHAKE_S = 10.0
-"""Seconds that a connection to the API server may take from its first packet to the end of the handshake."""
-
-_files = BlockingCalls("files of the API proxy", threads=2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +73,9 @@ class ApiProxy:
         self._settings = settings
         self._state = state
         self._authority = str(settings.server)
+        self._server = ApiServer(
+            address=settings.server, ca=settings.ca, client_cert=settings.client_cert, client_key=settings.client_key
+        )
         self._node = Lines(partial(self._dial, as_node=True))
         """Connections that show the kubelet's certificate."""
         self._bare = Lines(partial(self._dial, as_node=False))
@@ -99,7 +97,7 @@ class ApiProxy:
         """
         async with self._opening:  # what is on the disk is one for all
             try:
-                context = await _files.run(self._context)
+                context = await files.run(self._context)
             except (ServingUnavailable, CredentialsUnusable, NotAnswering) as error:
                 raise PartFailed(str(error), error.fault) from error
             if not self._is_open:
@@ -138,27 +136,10 @@ class ApiProxy:
             raise CredentialsUnusable(f"{self._settings.ca} cannot be used: {error}") from error
 
     async def _dial(self, *, as_node: bool) -> Conn:
-        address = self._settings.server
         try:
-            context = await _files.run(partial(self._upward, as_node=as_node))
+            return await self._server.dial(as_node=as_node)
         except (CredentialsUnusable, NotAnswering) as error:
             raise OSError(str(error)) from error
-        return await dial_tls(address.host, address.port, context, handshake_timeout_s=HANDSHAKE_S)
-
-    def _upward(self, *, as_node: bool) -> ssl.SSLContext:
-        """Returns the context of a connection to the API server. Blocks."""
-        settings = self._settings
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.set_alpn_protocols(["http/1.1"])
-        try:
-            if as_node:
-                ClientTls(certificate=settings.client_cert, key=settings.client_key, ca=settings.ca).load()
-                context.load_cert_chain(settings.client_cert, settings.client_key)
-            context.load_verify_locations(settings.ca)
-        except (OSError, ssl.SSLError) as error:
-            raise CredentialsUnusable(f"{settings.ca}: {error}") from error
-        return context
 
     def _is_known(self, _peer: TlsPeer) -> bool:
         return True  # whoever can reach the listener is on this node
@@ -185,7 +166,7 @@ class ApiProxy:
         if is_node is None:
             shown = conn.transport.get_extra_info("peercert_der")
             try:
-                is_node = bool(shown) and await _files.run(partial(self._is_nodes, shown))
+                is_node = bool(shown) and await files.run(partial(self._is_nodes, shown))
             except NotAnswering as error:
                 raise ApiError(503, str(error)) from error
             if shown and not is_node:

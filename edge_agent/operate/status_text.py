@@ -16,9 +16,9 @@ def lines(status: Json) -> Iterator[str]:
     """Yields the lines for people, given the answer of the admin API."""
     yield f"{status['verdict']}: {status['line']}"
     for fact in status["facts"]:
-        until = f" until {_time(fact['until'])}" if fact["until"] else ""
-        yield f"  {fact['code']}: {fact['text']} (since {_time(fact['since'])}{until})"
-    yield f"agent     {status['agent']}, version {status['version']}, runs since {_time(status['since'])}"
+        until = f" until {time_text(fact['until'])}" if fact["until"] else ""
+        yield f"  {fact['code']}: {fact['text']} (since {time_text(fact['since'])}{until})"
+    yield f"agent     {status['agent']}, version {status['version']}, runs since {time_text(status['since'])}"
     for server in status["servers"]:
         yield f"server    {_server(server)}"
     rtt = f", round trip {status['rtt_s'] * 1000:.0f} ms" if status["rtt_s"] else ""
@@ -39,7 +39,7 @@ def lines(status: Json) -> Iterator[str]:
 
 
 def _server(server: Json) -> str:
-    since = f" since {_time(server['since'])}" if server["since"] else ""
+    since = f" since {time_text(server['since'])}" if server["since"] else ""
     fault = f": {server['fault']}" if server["fault"] else ""
     return f"{server['address']} {server['state']}{since}{fault}"
 
@@ -47,7 +47,7 @@ def _server(server: Json) -> str:
 def _autonomy(autonomy: Json) -> Iterator[str]:
     """Yields how the API of the node stands: what is away first, then what is not kept."""
     state = "reached" if autonomy["reached"] else f"away: {autonomy['reason']}"
-    yield f"api       API server {state}, since {_time(autonomy['since'])}"
+    yield f"api       API server {state}, since {time_text(autonomy['since'])}"
     scopes = autonomy["scopes"]
     whole = [scope for scope in scopes if scope["complete"] and scope["kept"]]
     objects = sum(scope["objects"] for scope in whole) + autonomy["singles"]
@@ -68,10 +68,11 @@ def _autonomy(autonomy: Json) -> Iterator[str]:
     dropped = ", ".join(f"{count} {kind}" for kind, count in autonomy["dropped"].items() if count)
     if dropped:
         yield f"          of no use any more: {dropped}"
+    yield "          each part of it: edge-agent autonomy status"
 
 
 def _config(config: Json) -> Iterator[str]:
-    yield f"config    {config['path']}, generation {config['generation']}, of {_time(config['loaded'])}"
+    yield f"config    {config['path']}, generation {config['generation']}, of {time_text(config['loaded'])}"
     if config["fault"]:
         yield f"          cannot be used now, the one before stays: {config['fault']}"
     for change in config["changed"]:
@@ -92,5 +93,6 @@ def _advice(status: Json) -> Iterator[str]:
         yield "to apply what needs a restart: systemctl restart edge-agent"
 
 
-def _time(text: str) -> str:
+def time_text(text: str) -> str:
+    """Returns a moment of the admin API for people."""
     return text[:19].replace("T", " ") + " UTC"

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from tests.support.ports import free_ports
 from tunnel.aio.process.handed import Handed
 from tunnel.aio.sockets.conn import Conn
 from tunnel.aio.sockets.listener import Listener, ListenFailed
@@ -43,7 +42,8 @@ async def test_a_listener_that_is_closed_is_opened_again_at_the_units_socket() -
 async def test_each_address_of_a_listener_takes_its_own() -> None:
     with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.2", 0)) as two:
         sockets = UnitSockets([handed(one), handed(two)])
-        (port,) = free_ports(1)
+        with socket.create_server(("127.0.0.3", 0)) as free:
+            port = free.getsockname()[1]
         opened = []
         for host, at in (("127.0.0.2", two.getsockname()[1]), ("127.0.0.1", one.getsockname()[1]), ("127.0.0.3", port)):
             listener = Listener("autonomy", echo, sockets=sockets)
