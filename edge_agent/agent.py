@@ -95,7 +95,7 @@ class Agent:
         self.facts = Facts()
         self.parts = Parts()
         self.traffic = Traffic()
-        self.book = LinkBook(self.facts, lambda: notify("READY=1"))
+        self.book = LinkBook(self.facts, self._linked)
         self.clock = ClockWatch(self._clock_said)
         self._audit = audit
         self._addresses = Addresses(config.state, self.book.dns)
@@ -183,6 +183,7 @@ class Agent:
             await one.listener.aclose()
         if self._api_proxy is not None:
             await self._api_proxy.aclose()
+        await self._tasks.aclose()
         await self.links.aclose()
         await self._addresses.aclose()
         if self._host is not None:
@@ -348,6 +349,17 @@ class Agent:
             one.listener.close()
         proxy.close()
         await settled(lambda: sum(one.listener.undecided for one in opened))
+
+    def _linked(self) -> None:
+        self._tasks.spawn("ready", self._say_ready())
+
+    async def _say_ready(self) -> None:
+        """Says that the first link is up; but no sooner than the API proxy listens, if it can, since a kubelet that is
+        ordered behind this service looks there at once.
+        """
+        for one in self._api[:1]:
+            await one.part.tried.wait()
+        notify("READY=1")
 
     def _api_server_said(self, words: str) -> None:
         if words:
