@@ -142,7 +142,7 @@ class ApiProxy:
             raise OSError(str(error)) from error
 
     def _is_known(self, _peer: TlsPeer) -> bool:
-        return True  # whoever can reach the listener is on this node
+        return True  # the kubelet or a pod of this node; who it is, each request shows
 
     async def _serve(self, conn: Conn, exchange: Exchange, request: Request) -> None:
         exchange.trust()  # else it would be one of the strangers, whose connections end after some seconds

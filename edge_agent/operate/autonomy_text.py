@@ -12,8 +12,8 @@ Json = dict[str, Any]
 
 def is_whole(autonomy: Json) -> bool:
     """Returns whether all that the node's components ask for would be answered without the cloud."""
-    is_kept = all(scope["complete"] and scope["kept"] for scope in autonomy["scopes"])
-    return is_kept and not autonomy["passed"] and not autonomy["trouble"]
+    scopes = autonomy["scopes"]
+    return bool(scopes) and all(map(is_scope_kept, scopes)) and not autonomy["passed"] and not autonomy["trouble"]
 
 
 def lines(autonomy: Json) -> Iterator[str]:
@@ -33,6 +33,8 @@ def lines(autonomy: Json) -> Iterator[str]:
     yield f"objects     {autonomy['singles']} that are asked for one by one; {autonomy['bytes'] / 1e6:.1f} MB in all"
     for scope in sorted(autonomy["scopes"], key=lambda scope: (is_scope_kept(scope), scope["who"], scope["name"])):
         yield _scope(scope)
+    if not autonomy["scopes"]:
+        yield "NOT KEPT    anything: nobody has asked for it. Is the kubelet led through the agent (autonomy enable)?"
     for name in autonomy["passed"]:
         yield f"NOT KEPT    {name}: there is no room (max_parts, max_bytes)"
 

@@ -37,6 +37,7 @@ def test_all_is_kept() -> None:
     ({"scopes": [{**SCOPE, "complete": False, "kept": False}]}, "not there as a whole: it is being asked for"),
     ({"scopes": [{**SCOPE, "kept": False, "trouble": "disk full"}]}, "in memory only: disk full"),
     ({"passed": ["things"]}, "NOT KEPT    things: there is no room"),
+    ({"scopes": []}, "NOT KEPT    anything: nobody has asked for it"),
     ({"trouble": "the disk is full"}, "disk        the disk is full"),
 ])  # fmt: skip
 def test_something_is_not(change: dict[str, Any], wanted: str) -> None:
