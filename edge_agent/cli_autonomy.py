@@ -55,10 +55,12 @@ def enable(config: Path, kubeconfigs: tuple[Path, ...]) -> None:
                 "a K3s agent that starts waits for its server all the same: see docs/howto/autonomy.md", err=True
             )
             return
-        for path in _named(kubeconfigs):
+        named = _named(kubeconfigs)
+        for path in named:
             text = switching.read_file(path).data.decode(errors="replace")
             if refusal := refused_user(text, path.parent, settings.client_cert):
                 raise Failed(f"{path} stays as it is: {refusal}", KUBECONFIG_NOT_SWITCHED)
+        for path in named:
             click.echo(f"{path} leads to {url}{_before(switching.enable(path, url, authority))}")
     except switching.NotSwitched as error:
         raise Failed.of(error) from error

@@ -18,7 +18,8 @@ from tunnel.aio.process.files import PUBLIC, NewFile, make_folder
 
 COPY = "kubelet.longline.kubeconfig"
 """The name of the kubelet's other kubeconfig, beside that of K3s."""
-SETTINGS = "longline.yaml"
+SETTINGS = "zz-longline.yaml"
+"""Of several files the last by name counts, unless all say `kubelet-arg+`."""
 
 
 @dataclass(frozen=True, slots=True)

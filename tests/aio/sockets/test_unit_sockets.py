@@ -78,3 +78,11 @@ def test_a_socket_at_none_of_the_addresses_is_told(addresses: list[str], is_told
         sockets.close()
     assert bool(logs) is is_told
     assert all(f"127.0.0.1:{port}" in log["reason"] for log in logs)
+
+
+def test_a_socket_of_another_name_is_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as one, capture_logs() as logs:
+        sockets = UnitSockets([handed(one, "edge-agent.socket")])
+        sockets.tell_unused("autonomy", [f"127.0.0.1:{one.getsockname()[1]}"])
+        sockets.close()
+    assert [log["reason"] for log in logs] == ["only those of autonomy are taken (FileDescriptorName=)"]

@@ -43,13 +43,18 @@ class UnitSockets(ListeningSockets):
             return
         for name, sock in self._of_units:
             host, port, *_ = sock.getsockname() if sock.family in (socket.AF_INET, socket.AF_INET6) else ("", 0)
-            if name != descriptor_name(listener) or (host, port) not in wanted:
-                _log.warning(
-                    "nobody accepts at a socket of a socket unit",
-                    code=HANDED_LISTENER_UNUSED.code,
-                    descriptor=name,
-                    reason=f"{listener} has no address {host}:{port}",
-                )
+            if name != descriptor_name(listener):
+                reason = f"only those of {descriptor_name(listener)} are taken (FileDescriptorName=)"
+            elif (host, port) not in wanted:
+                reason = f"{listener} has no address {host}:{port}"
+            else:
+                continue
+            _log.warning(
+                "nobody accepts at a socket of a socket unit",
+                code=HANDED_LISTENER_UNUSED.code,
+                descriptor=name,
+                reason=reason,
+            )
 
     def close(self) -> None:
         """Closes what was handed. Copies that are in use stay."""
