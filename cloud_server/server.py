@@ -74,6 +74,7 @@ from tunnel.aio.process.tasks import TaskOwner
 from tunnel.aio.process.version import VERSION
 from tunnel.aio.sessions.session import TunnelSession
 from tunnel.aio.sessions.standing import stuck
+from tunnel.aio.sockets.listener import settled
 from tunnel.aio.sockets.listening import ListeningSockets
 from tunnel.core.path.probes import PingBudget
 from tunnel.core.streams.budget import Budget
@@ -90,9 +91,6 @@ other's TLS handshakes, and a server takes only so many peers that have said not
 """
 MOVE_S = 10.0
 """The most seconds that an agent is told to wait for that: a client may be waiting for it."""
-SETTLE_S = 2.0
-"""Seconds that clients that were accepted before a stop have to say what they want; their agents stay for that."""
-SETTLE_POLL_S = 0.02
 KEPT_DRAIN_S = 5.0
 """The longest drain in seconds while the service manager keeps the listeners: whoever connects meanwhile waits for the
 next start, and gives up after 10 s (a TLS handshake of Go's clients).
@@ -298,7 +296,7 @@ class CloudServer:
             await let_go()
         elif self._sockets.outlive:
             drain_s = min(drain_s, KEPT_DRAIN_S)
-        await self._settled()
+        await settled(lambda: self.front_ends.undecided)
         if let_go is not None and self.carriers is not None:
             self.carriers.stop_listening(drain_s + CARRIER_GRACE_S)
         sessions = self.directory.sessions()
@@ -334,14 +332,6 @@ class CloudServer:
         await self.issuer.aclose()
 
     # Internal
-
-    async def _settled(self) -> None:
-        """Waits until whoever was accepted has a stream or an answer, but no longer than SETTLE_S."""
-        loop = asyncio.get_running_loop()
-        give_up_s = loop.time() + SETTLE_S
-        await asyncio.sleep(SETTLE_POLL_S)  # what the event loop has accepted is counted from its next turns on
-        while self.front_ends.undecided and loop.time() < give_up_s:  # noqa: ASYNC110 - many things make it so
-            await asyncio.sleep(SETTLE_POLL_S)
 
     def _send_away(self, sessions: Sequence[TunnelSession], *, moves: bool) -> None:
         """Tells the agents to come back: to the process that has taken over, or to the next one when it is there."""

@@ -34,7 +34,8 @@ from tunnel.aio.process.parts import Part, Parts
 from tunnel.aio.process.sd_notify import notify
 from tunnel.aio.process.tasks import TaskOwner
 from tunnel.aio.process.version import VERSION
-from tunnel.aio.sockets.listener import Handler, Listener
+from tunnel.aio.sockets.listener import Handler, Listener, settled
+from tunnel.aio.sockets.unit_sockets import UnitSockets
 from tunnel.core.streams.budget import Budget
 from tunnel.core.wire.faults import API_SERVER_AWAY, CLOCK_WRONG
 from tunnel.core.wire.limits import SESSION_ID_BYTES
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
 
 CLOCK = "clock"
 API_SERVER = "api-server"
+AUTONOMY = "autonomy"
+"""The listener of the API proxy, which a socket unit names by `FileDescriptorName=`."""
 _KUBELETS = (KUBELET, OLD_KUBELET)
 
 _log = structlog.get_logger("edge.agent")
@@ -68,7 +71,13 @@ class Agent:
     """
 
     def __init__(
-        self, name: str, tls: ClientTls, config: AgentConfig, audit: Audit, page: Callable[[], Handler]
+        self,
+        name: str,
+        tls: ClientTls,
+        config: AgentConfig,
+        audit: Audit,
+        page: Callable[[], Handler],
+        sockets: UnitSockets | None = None,
     ) -> None:
         """Reads what the state folder keeps, and dials or listens on nothing before `apply`. Blocks.
 
@@ -78,6 +87,7 @@ class Agent:
             config: what holds from the start to the end: the state folder. All else comes by `apply`.
             audit: takes the records.
             page: makes what serves the page of metrics, when one is wanted.
+            sockets: those that a socket unit has for it; None when there are none.
         """
         assert config.state is not None
         self.name = name
@@ -85,7 +95,7 @@ class Agent:
         self.facts = Facts()
         self.parts = Parts()
         self.traffic = Traffic()
-        self.book = LinkBook(self.facts, lambda: notify("READY=1"))
+        self.book = LinkBook(self.facts, self._linked)
         self.clock = ClockWatch(self._clock_said)
         self._audit = audit
         self._addresses = Addresses(config.state, self.book.dns)
@@ -95,8 +105,10 @@ class Agent:
         self._acceptor = StreamAcceptor(Policy([]), {})
         self._listeners: dict[ListenConfig, _Open] = {}
         self._metrics: _Open | None = None
-        self._api: _Open | None = None
+        self._api: list[_Open] = []
+        """The listeners of the API proxy, one for each address."""
         self._api_proxy: ApiProxy | None = None
+        self._sockets = sockets or UnitSockets()
         self._page = page
         self._tasks = TaskOwner("agent")
         self._session_limits = config.limits.session
@@ -153,25 +165,30 @@ class Agent:
         self.telling.changed(must_arrive=True)
 
     def stop(self) -> None:
-        """Brings up no more parts, and closes all listeners."""
+        """Brings up no more parts, and closes all listeners but those of the API proxy: the node's components are
+        answered until the streams of others have ended.
+        """
         self.parts.stop()
-        if self._api_proxy is not None:
-            self._api_proxy.close()
         for one in self._opened():
-            one.listener.close()
+            if one not in self._api:
+                one.listener.close()
 
     async def aclose(self) -> None:
         """Ends what is left, in order where that is quick."""
         await self.links.finish()
         await self.parts.aclose()
+        if self._api_proxy is not None:
+            await self._end_api(self._api_proxy, self._api)
         for one in self._opened():
             await one.listener.aclose()
         if self._api_proxy is not None:
             await self._api_proxy.aclose()
+        await self._tasks.aclose()
         await self.links.aclose()
         await self._addresses.aclose()
         if self._host is not None:
             await self._host.aclose()
+        self._sockets.close()
 
     @property
     def services(self) -> list[str]:
@@ -283,22 +300,25 @@ class Agent:
 
     async def _apply_autonomy(self, old: AgentConfig, new: AgentConfig) -> None:
         """Makes the API proxy match the configuration. Another section is another proxy."""
-        if self._api is not None and old.autonomy != new.autonomy:
-            assert self._api_proxy is not None
+        if self._api_proxy is not None and old.autonomy != new.autonomy:
             if new.autonomy is None:
                 await self._api_proxy.withdraw()
-            self._api_proxy.close()
-            opened, proxy, self._api, self._api_proxy = self._api, self._api_proxy, None, None
-            await self._shut(opened)
+            opened, proxy, self._api, self._api_proxy = self._api, self._api_proxy, [], None
+            await self._end_api(proxy, opened)
+            for one in opened:
+                await self._shut(one)
             await proxy.aclose()
         settings = new.autonomy
-        if self._api is None and settings is not None:
+        if self._api_proxy is None:
+            self._sockets.tell_unused(AUTONOMY, settings.addresses if settings is not None else [])
+        if self._api_proxy is None and settings is not None:
             from edge_agent.autonomy.feeds import KeptLimits
             from edge_agent.autonomy.operator_api import OperatorSettings
             from edge_agent.autonomy.proxy import ApiProxy, ProxySettings  # brings HTTP
 
             assert self.config.state is not None
             wanted = ProxySettings(
+                addresses=settings.addresses,
                 server=settings.server,
                 ca=settings.ca,
                 client_cert=settings.client_cert,
@@ -311,13 +331,41 @@ class Agent:
                 kubelet=settings.operator.kubelet,
             )
             proxy = self._api_proxy = ApiProxy(self.name, wanted, self.config.state, self._audit, self._api_server_said)
-            listener = Listener("autonomy", proxy.handle, new.limits.client_limits)
-            part = self.parts.want("autonomy", partial(self._open_api, proxy, listener, settings.listen))
-            self._api = _Open(listener, part)
+            self._api = [self._open_api(proxy, address, new) for address in settings.addresses]
 
-    async def _open_api(self, proxy: ApiProxy, listener: Listener, address: str) -> None:
-        await proxy.open(listener, address)
-        notify("READY=1")  # a kubelet that is ordered behind this service starts without the cloud
+    def _open_api(self, proxy: ApiProxy, address: str, config: AgentConfig) -> _Open:
+        """Begins to open the API proxy at an address. Those for pods may lack their interface, and wait for it alone.
+
+        A kubelet that is ordered behind this service starts without the cloud: it is ready at the first address.
+        """
+        listener = Listener(AUTONOMY, proxy.handle, config.limits.client_limits, self._sockets)
+        assert config.autonomy is not None
+        is_first = address == config.autonomy.addresses[0]
+
+        async def opened() -> None:
+            await proxy.open(listener, address)
+            if is_first:
+                notify("READY=1")
+
+        return _Open(listener, self.parts.want(AUTONOMY if is_first else f"{AUTONOMY} {address}", opened))
+
+    async def _end_api(self, proxy: ApiProxy, opened: list[_Open]) -> None:
+        """Accepts nobody any more, and answers those who were accepted: the next ones wait at a socket of a unit."""
+        for one in opened:
+            one.listener.close()
+        proxy.close()
+        await settled(lambda: sum(one.listener.undecided for one in opened))
+
+    def _linked(self) -> None:
+        self._tasks.spawn("ready", self._say_ready())
+
+    async def _say_ready(self) -> None:
+        """Says that the first link is up; but no sooner than the API proxy listens, if it can, since a kubelet that is
+        ordered behind this service looks there at once.
+        """
+        for one in self._api[:1]:
+            await one.part.tried.wait()
+        notify("READY=1")
 
     def _api_server_said(self, words: str) -> None:
         if words:
@@ -339,4 +387,4 @@ class Agent:
         await opened.listener.aclose()
 
     def _opened(self) -> list[_Open]:
-        return [*self._listeners.values(), *(one for one in (self._metrics, self._api) if one is not None)]
+        return [*self._listeners.values(), *([self._metrics] if self._metrics is not None else ()), *self._api]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import BinaryIO
 
 import click
 
+from edge_agent.cli_autonomy import autonomy
+from edge_agent.cli_parts import EXIT_BAD, asked, status_of
 from tunnel.aio.process.command import (
     AddressParameter,
     Failed,
@@ -19,14 +21,9 @@ from tunnel.aio.process.command import (
 )
 from tunnel.aio.process.config import ServerAddress
 from tunnel.aio.process.version import VERSION
-from tunnel.core.wire.faults import BUG, CERTIFICATE_EXPIRED, KUBECONFIG_NOT_SWITCHED, NO_LINK
-
-if TYPE_CHECKING:
-    from tunnel.aio.operate.admin_client import AdminClient
+from tunnel.core.wire.faults import CERTIFICATE_EXPIRED, NO_LINK
 
 MAX_TOKEN_BYTES = 64 * 1024
-EXIT_BAD = 2
-"""The exit code of `status` when nobody reaches this box."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -149,95 +146,10 @@ def status(config: Path, output: str) -> None:
     import json
 
     from edge_agent.operate.status_text import EXIT_CODES, lines
-    from tunnel.aio.operate.admin_client import AdminRefused, AdminUnreachable
 
-    try:
-        answer = _admin(config).get("status")
-    except AdminUnreachable as error:
-        raise Unreachable(str(error), NO_LINK) from error
-    except AdminRefused as error:
-        raise Unreachable(str(error), BUG) from error
+    answer = status_of(config)
     click.echo(json.dumps(answer, indent=2) if output == "json" else "\n".join(lines(answer)))
     sys.exit(EXIT_CODES.get(answer["verdict"], EXIT_BAD))
-
-
-@cli.group()
-def autonomy() -> None:
-    """Lead this node's kubelet through the agent, which answers it when the cloud is away; or back."""
-
-
-_KUBECONFIGS = click.option(
-    "--kubeconfig",
-    "kubeconfigs",
-    multiple=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Of the component that is meant; else that of a kubelet of kubeadm.",
-)
-
-
-@autonomy.command()
-@config_option("edge-agent")
-@_KUBECONFIGS
-def enable(config: Path, kubeconfigs: tuple[Path, ...]) -> None:
-    """Lead components through the proxy of the running agent. What their kubeconfigs were is kept beside them."""
-    from edge_agent.autonomy import switching
-
-    url, authority = _api_proxy(config)
-    for path in _switched(kubeconfigs):
-        try:
-            before = switching.enable(path, url, authority)
-        except switching.NotSwitched as error:
-            raise Failed.of(error) from error
-        click.echo(f"{path} leads to {url} already" if before is None else f"{path} leads to {url}, before: {before}")
-    click.echo("restart what uses them: systemctl restart kubelet, say")
-
-
-@autonomy.command()
-@config_option("edge-agent")
-@_KUBECONFIGS
-def disable(config: Path, kubeconfigs: tuple[Path, ...]) -> None:
-    """Put the kubeconfigs back as they were."""
-    from edge_agent.autonomy import switching
-
-    url, _ = _api_proxy(config, must_answer=False)
-    for path in _switched(kubeconfigs):
-        try:
-            server = switching.disable(path, url)
-        except switching.NotSwitched as error:
-            raise Failed.of(error) from error
-        click.echo(f"{path} does not lead to {url}" if server is None else f"{path} leads to {server} again")
-    click.echo("restart what uses them: systemctl restart kubelet, say")
-
-
-@autonomy.command("kubeconfig")
-@config_option("edge-agent")
-@click.option("--user", metavar="NAME", help="Whom records name; else who types this.")
-@click.option("--hours", type=click.IntRange(1, 720), default=12, show_default=True, help="How long it is good.")
-@click.option("--to", type=click.Path(dir_okay=False, path_type=Path), help="Its file; else in the state folder.")
-def operator_kubeconfig(config: Path, user: str | None, hours: int, to: Path | None) -> None:
-    """Write a kubeconfig for kubectl on this node, which works without the cloud: get, logs, and exec where allowed.
-
-    What it may do stands in [autonomy.operator] of the configuration. It is good here alone.
-    """
-    import getpass
-    from datetime import UTC, datetime, timedelta
-
-    from edge_agent.autonomy import operator_tokens
-    from edge_agent.autonomy.operator_kubeconfig import DEFAULT, write
-    from tunnel.aio.process.config import state_folder
-
-    url, authority = _api_proxy(config, must_answer=False)
-    name = user or os.environ.get("SUDO_USER") or getpass.getuser()
-    operator = operator_tokens.Operator(name, datetime.now(UTC) + timedelta(hours=hours))
-    path = to or state_folder(config) / DEFAULT
-    try:
-        token = operator_tokens.new_token(state_folder(config), operator)
-        write(path, url, authority, operator, token)
-    except operator_tokens.KeyUnavailable as error:
-        raise Failed.of(error) from error
-    token_id = operator_tokens.token_id(token)
-    click.echo(f"wrote {path}, for {name}, until {operator.end:%Y-%m-%d %H:%M} UTC; records name it token:{token_id}")
-    click.echo(f"  kubectl --kubeconfig {path} get pods -A")
 
 
 @cli.command()
@@ -256,7 +168,7 @@ def renew(config: Path) -> None:
 
     With the certificate come the authorities that the box is to trust: for a change of authority that cannot wait.
     """
-    answer = _asked(config, "renew")
+    answer = asked(config, "renew")
     click.echo(f"{answer['agent']} has a fresh certificate")
 
 
@@ -267,7 +179,7 @@ def rotate_key(config: Path) -> None:
 
     Until the server has confirmed it, the box keeps both. When the answer is lost, the agent asks again by itself.
     """
-    answer = _asked(config, "rotate-key")
+    answer = asked(config, "rotate-key")
     click.echo(f"{answer['agent']} has a new key, and a certificate for it")
 
 
@@ -290,80 +202,7 @@ def commands(accounts: tuple[str, ...], user: str) -> None:
         raise Failed.of(error) from error
 
 
-class Unreachable(Failed):
-    """There is no agent to ask, which is as bad as one without a link."""
-
-    exit_code = EXIT_BAD
-
-
-def _asked(config: Path, what: str) -> dict[str, Any]:
-    """What the running agent answers to a request to do something."""
-    from tunnel.aio.operate.admin_client import AdminRefused, AdminUnreachable
-    from tunnel.core.wire.faults import FAULTS
-
-    try:
-        answer: dict[str, Any] = _admin(config).call("POST", what)
-    except AdminUnreachable as error:
-        raise Unreachable(str(error), NO_LINK) from error
-    except AdminRefused as error:
-        raise Failed(error.text, FAULTS.get(error.code, BUG)) from error
-    return answer
-
-
-def _api_proxy(config: Path, *, must_answer: bool = True) -> tuple[str, Path]:
-    """Returns the URL of the node's API proxy, and the file with its certificate.
-
-    Raises:
-        Failed: there is no such proxy, or it must answer and does not.
-    """
-    import socket
-    import ssl
-
-    from edge_agent.autonomy.serving import CERTIFICATE
-    from edge_agent.config import load_agent_config
-    from tunnel.aio.process.config import state_folder
-
-    settings = load_agent_config(config).autonomy
-    if settings is None:
-        raise Failed(f"{config} has no [autonomy]", KUBECONFIG_NOT_SWITCHED)
-    authority = state_folder(config) / CERTIFICATE
-    listen = settings.listen
-    if must_answer:
-        try:
-            context = ssl.create_default_context(cafile=str(authority))
-            with (
-                socket.create_connection((listen.host, listen.port), 3) as plain,
-                context.wrap_socket(plain, server_hostname=listen.host),
-            ):
-                pass
-        except OSError as error:  # ssl.SSLError is one
-            text = f"the API proxy does not answer at {listen} ({error}): is the agent running with [autonomy]?"
-            raise Failed(text, KUBECONFIG_NOT_SWITCHED) from error
-    return f"https://{listen}", authority
-
-
-def _switched(kubeconfigs: tuple[Path, ...]) -> list[Path]:
-    """Returns the kubeconfigs that are meant.
-
-    Raises:
-        Failed: there are none.
-    """
-    from edge_agent.autonomy.switching import USUAL
-
-    found = list(kubeconfigs) or [path for path in USUAL if path.exists()]
-    if not found:
-        raise Failed(f"there is no {USUAL[0]}: name one by --kubeconfig", KUBECONFIG_NOT_SWITCHED)
-    return found
-
-
-def _admin(config: Path) -> AdminClient:
-    from tunnel.aio.operate.admin import SOCKET_NAME
-    from tunnel.aio.operate.admin_client import unix_client
-    from tunnel.aio.process.config import state_folder
-
-    return unix_client(state_folder(config) / SOCKET_NAME)
-
-
+cli.add_command(autonomy)
 cli.add_command(explain_command)
 
 

@@ -285,8 +285,8 @@ class OperatorConfig:
 class AutonomyConfig:
     """The `[autonomy]` section: an API proxy for the components of this Kubernetes node."""
 
-    listen: HostPort = _API_PROXY
-    """The address that the kubeconfig of kubelet and kube-proxy names, over TLS."""
+    listen: HostPort | list[HostPort] = _API_PROXY
+    """The addresses of the proxy, over TLS. Kubeconfigs are led to the first; others are for pods, say."""
     server: ServerAddress
     """The API server, reached directly or by a `[[listen]]` of this box."""
     ca: Path
@@ -305,6 +305,18 @@ class AutonomyConfig:
     max_bytes: ByteCount = ByteCount(48 * MIB)
     """The most memory of all."""
     operator: OperatorConfig = dataclasses.field(default_factory=OperatorConfig)
+
+    @property
+    def addresses(self) -> list[HostPort]:
+        """Returns the addresses of the proxy, that of kubeconfigs first."""
+        return self.listen if isinstance(self.listen, list) else [self.listen]
+
+    def faults(self) -> Iterable[Fault]:
+        """Yields each fault of the section."""
+        if not self.addresses:
+            yield Fault("autonomy.listen", "must name at least one address")
+        if len(set(self.addresses)) < len(self.addresses):
+            yield Fault("autonomy.listen", "names an address twice")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -390,6 +402,7 @@ class AgentConfig(Validated):
         yield from self.limits.faults()
         if self.autonomy is not None:
             yield from self.autonomy.operator.faults()
+            yield from self.autonomy.faults()
         if len(self.labels) > MAX_LABELS:
             yield Fault("labels", f"{len(self.labels)} are too many: a node shows {MAX_LABELS}")
         for name, value in self.labels.items():

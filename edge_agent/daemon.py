@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -26,6 +27,7 @@ from tunnel.aio.operate.desired_state import DesiredState
 from tunnel.aio.process import garbage, malloc
 from tunnel.aio.process.config import ServerAddress
 from tunnel.aio.process.file_watch import FileWatch
+from tunnel.aio.process.handed import Handed, take_listen_fds
 from tunnel.aio.process.lifecycle import Stop, run_daemon
 from tunnel.aio.process.log_sink import EXIT_FLUSH_S, LogSink
 from tunnel.aio.process.logs import start_log
@@ -36,6 +38,7 @@ from tunnel.aio.process.tasks import TaskOwner
 from tunnel.aio.process.version import VERSION
 from tunnel.aio.sessions.standing import linked, stuck
 from tunnel.aio.sockets.listener import Handler
+from tunnel.aio.sockets.unit_sockets import UnitSockets
 from tunnel.core.wire.faults import IDENTITY_UNUSABLE, Fault
 
 NAME = "name"
@@ -54,17 +57,29 @@ def run(path: Path, config: AgentConfig, host_faults: list[str]) -> int:
         config: what the file says.
         host_faults: why its `[host]` was left out; empty when it was not.
     """
+    handed = take_listen_fds(os.environ)
     malloc.tune()
     log = start_log(config.log)
-    return run_daemon(lambda stop: _logged(path, config, host_faults, stop, log), lambda: log.flush(EXIT_FLUSH_S))
+    return run_daemon(
+        lambda stop: _logged(path, config, host_faults, stop, log, handed), lambda: log.flush(EXIT_FLUSH_S)
+    )
 
 
-async def _logged(path: Path, config: AgentConfig, host_faults: list[str], stop: Stop, log: LogSink) -> int:
+async def _logged(
+    path: Path, config: AgentConfig, host_faults: list[str], stop: Stop, log: LogSink, handed: list[Handed]
+) -> int:
     async with relay(log.write):
-        return await _main(path, config, host_faults, stop, log)
+        return await _main(path, config, host_faults, stop, log, handed)
 
 
-async def _main(path: Path, config: AgentConfig, host_faults: list[str], stop: Stop, log: LogSink | None = None) -> int:
+async def _main(
+    path: Path,
+    config: AgentConfig,
+    host_faults: list[str],
+    stop: Stop,
+    log: LogSink | None = None,
+    handed: Sequence[Handed] = (),
+) -> int:
     assert config.state is not None
     identity = Identity(config.state)
     try:
@@ -83,7 +98,7 @@ async def _main(path: Path, config: AgentConfig, host_faults: list[str], stop: S
 
         return MetricsPage(agent, status, lambda: (_lost_lines(log), audit.lost)).endpoint.handle
 
-    agent = await asyncio.to_thread(Agent, name, identity.tls, config, audit, page)
+    agent = await asyncio.to_thread(Agent, name, identity.tls, config, audit, page, UnitSockets(handed))
     ends = Ends(identity.folder, lambda: kubelet_files(agent.config))
     troubles = Troubles(agent, audit, ends, host_faults)
     desired = DesiredState(

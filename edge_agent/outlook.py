@@ -40,8 +40,9 @@ def _down(config: AgentConfig) -> Iterator[str]:
     if config.kubelet is not None:
         yield from _unreadable_files("kubelet", config.kubelet)
     if config.autonomy is not None:
-        if fault := address_fault(config.autonomy.listen):
-            yield f"autonomy.listen: {config.autonomy.listen}: {fault}"
+        for address in config.autonomy.addresses:
+            if fault := address_fault(address):
+                yield f"autonomy.listen: {address}: {fault}"
         yield from _unreadable_files("autonomy", config.autonomy)
         if (token := config.autonomy.shared_token) is not None and (fault := _unreadable(token)):
             yield f"autonomy.shared_token: {token}: {fault}"

@@ -16,9 +16,11 @@ import yaml
 
 from cloud_server.config import ServerConfig, load_server_config
 from cloud_server.kubernetes.lightkube_access import LightkubeAccess
+from edge_agent.agent import AUTONOMY
 from edge_agent.autonomy.sharing import SHAREABLE
-from edge_agent.config import AgentConfig, load_agent_config
+from edge_agent.config import AgentConfig, AutonomyConfig, load_agent_config
 from tests.support.kubectl_choice import find_kubectl
+from tests.support.netns import missing_for_namespaces
 from tests.support.pki import Authority
 from tunnel.aio.process.version import VERSION
 
@@ -209,6 +211,48 @@ def test_systemd_accepts_a_drop_in(tmp_path: Path, unit: str, drop_in: Path) -> 
     argv = ["systemd-analyze", "verify", f"--root={tmp_path}", "--man=no", "--recursive-errors=no"]
     done = subprocess.run([*argv, unit], capture_output=True, text=True, timeout=30)
     assert drop_in.name not in done.stderr
+
+
+NODE = DEPLOY / "node"
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+@pytest.mark.parametrize("unit", ["edge-agent-autonomy.socket", "longline-address.service"])
+def test_systemd_accepts_a_unit_of_a_node(tmp_path: Path, unit: str) -> None:
+    units = tmp_path / "etc/systemd/system"
+    units.mkdir(parents=True)
+    shutil.copy(TOP / "packaging/systemd/edge-agent.service", units)
+    shutil.copy(NODE / unit, units)
+    argv = ["systemd-analyze", "verify", f"--root={tmp_path}", "--man=no", "--recursive-errors=no"]
+    done = subprocess.run([*argv, unit], capture_output=True, text=True, timeout=30)
+    # Programs and the targets of the system are not in this root.
+    lines = [line for line in done.stderr.splitlines() if unit in line and "is not executable" not in line]
+    assert [line for line in lines if "not found" not in line] == []
+
+
+def test_the_socket_of_a_node_is_that_of_the_agents_listener() -> None:
+    lines = (NODE / "edge-agent-autonomy.socket").read_text().splitlines()
+    assert f"FileDescriptorName={AUTONOMY}" in lines
+    assert f"ListenStream={AutonomyConfig.listen}" in lines
+    (for_pods,) = [line for line in lines if line.startswith("#ListenStream=")]
+    address = for_pods.partition("=")[2].rpartition(":")[0]
+    assert f" {address}/32 " in (NODE / "longline-address.service").read_text()
+
+
+def test_the_address_for_pods_is_made_again_and_again() -> None:
+    """In a network of its own. A kernel without dummy interfaces has bridges, which do as well."""
+    if reason := missing_for_namespaces():
+        pytest.skip(reason)
+    lines = (NODE / "longline-address.service").read_text().splitlines()
+    commands = [line.partition("=")[2] for line in lines if line.startswith("ExecStart=")]
+    kind = "ip link add longline type dummy 2> /dev/null || ip link add longline type bridge"
+    words = [command.removeprefix("-") + (" || true" if command.startswith("-") else "") for command in commands]
+    assert words[0] == "ip link add longline type dummy || true"
+    script = "\n".join([*[f"({kind} || true)", *words[1:]] * 2, "ip -4 -brief address show dev longline"])
+    argv = ["unshare", "--net", "sh", "-euc", script]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[2:] == ["169.254.64.40/32"]
 
 
 class TestEdgeAgent:

@@ -14,16 +14,19 @@ Other certificates, such as an administrator's, are refused: their owner would b
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from ipaddress import ip_address
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
 from edge_agent.autonomy.answers import refuse
 from edge_agent.autonomy.callers import bearer_of
+from edge_agent.autonomy.dialling import ApiServer, files
 from edge_agent.autonomy.feeds import KeptLimits
 from edge_agent.autonomy.kubelet_access import KubeletAccess
 from edge_agent.autonomy.lines import Lines
@@ -36,27 +39,23 @@ from tunnel.aio.http.exchange import Exchange
 from tunnel.aio.http.http1 import HttpError, Refusal, Request
 from tunnel.aio.http.server import ALPN_PROTOCOLS, HttpServer
 from tunnel.aio.identity.certificate import CertificateUnreadable, read_certificate, read_pem
-from tunnel.aio.identity.tls_material import ClientTls, CredentialsUnusable
+from tunnel.aio.identity.tls_material import CredentialsUnusable
 from tunnel.aio.operate.audit import Audit
-from tunnel.aio.process.blocking import BlockingCalls, NotAnswering
-from tunnel.aio.process.config import ServerAddress
+from tunnel.aio.process.blocking import NotAnswering
+from tunnel.aio.process.config import HostPort, ServerAddress
 from tunnel.aio.process.parts import PartFailed
 from tunnel.aio.sockets.conn import Conn, TlsPeer
 from tunnel.aio.sockets.listener import Listener
-from tunnel.aio.sockets.tls_client import dial_tls
 from tunnel.kubeapi.encoding import JSON_TYPE, encode
 from tunnel.kubeapi.status import ApiError, Cause
-
-HANDSHAKE_S = 10.0
-"""Seconds that a connection to the API server may take from its first packet to the end of the handshake."""
-
-_files = BlockingCalls("files of the API proxy", threads=2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProxySettings:
-    """Where the API server is, and whose files stand for this node."""
+    """Where the proxy and the API server are, and whose files stand for this node."""
 
+    addresses: list[HostPort]
+    """Those of the proxy."""
     server: ServerAddress
     ca: Path
     """The authority of the API server, which signs the certificates of its clients as well."""
@@ -94,6 +93,9 @@ class ApiProxy:
         self._settings = settings
         self._state = state
         self._authority = str(settings.server)
+        self._server = ApiServer(
+            address=settings.server, ca=settings.ca, client_cert=settings.client_cert, client_key=settings.client_key
+        )
         self._node = Lines(partial(self._dial, as_node=True))
         """Connections that show the kubelet's certificate."""
         self._bare = Lines(partial(self._dial, as_node=False))
@@ -103,6 +105,7 @@ class ApiProxy:
             self._node, self._bare, self._authority, state, settings.limits, shared, on_away, self._kubelet.review
         )
         self._operator = OperatorApi(settings.operator, self.api.feeds, self.api.uplink, self._kubelet, audit)
+        self._opening = asyncio.Lock()
         self._is_open = False
         self._callers: WeakKeyDictionary[Conn, bool] = WeakKeyDictionary()
         """Whether the client of a connection has shown the node's certificate; of none where it showed nothing."""
@@ -111,19 +114,20 @@ class ApiProxy:
     # Public
 
     async def open(self, listener: Listener, address: str) -> None:
-        """Opens a listener for `handle`.
+        """Opens a listener for `handle` at one of the addresses.
 
         Raises:
             PartFailed: a file cannot be used, or there is no certificate to serve with.
             OSError: the address cannot be listened on.
         """
-        try:
-            context = await _files.run(partial(self._context, address))
-        except (ServingUnavailable, CredentialsUnusable, NotAnswering) as error:
-            raise PartFailed(str(error), error.fault) from error
-        if not self._is_open:
-            await self.api.open()
-            self._is_open = True
+        async with self._opening:  # what is on the disk is one for all
+            try:
+                context = await files.run(self._context)
+            except (ServingUnavailable, CredentialsUnusable, NotAnswering) as error:
+                raise PartFailed(str(error), error.fault) from error
+            if not self._is_open:
+                await self.api.open()
+                self._is_open = True
         await listener.listen_tcp(address, context)
 
     async def handle(self, conn: Conn) -> None:
@@ -152,8 +156,8 @@ class ApiProxy:
 
     # Internal
 
-    def _context(self, address: str) -> ssl.SSLContext:
-        hosts = ["127.0.0.1", "::1", "localhost", address.rpartition(":")[0].strip("[]")]
+    def _context(self) -> ssl.SSLContext:
+        hosts = ["127.0.0.1", "::1", "localhost", *(_plain(address.host) for address in self._settings.addresses)]
         try:
             authority = self._settings.ca.read_bytes()
             return serving_context(
@@ -163,30 +167,13 @@ class ApiProxy:
             raise CredentialsUnusable(f"{self._settings.ca} cannot be used: {error}") from error
 
     async def _dial(self, *, as_node: bool, http2: bool) -> Conn:
-        address = self._settings.server
         try:
-            context = await _files.run(partial(self._upward, as_node=as_node, http2=http2))
+            return await self._server.dial(as_node=as_node, http2=http2)
         except (CredentialsUnusable, NotAnswering) as error:
             raise OSError(str(error)) from error
-        return await dial_tls(address.host, address.port, context, handshake_timeout_s=HANDSHAKE_S)
-
-    def _upward(self, *, as_node: bool, http2: bool) -> ssl.SSLContext:
-        """Returns the context of a connection to the API server. Blocks."""
-        settings = self._settings
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.set_alpn_protocols(ALPN_PROTOCOLS if http2 else ["http/1.1"])
-        try:
-            if as_node:
-                ClientTls(certificate=settings.client_cert, key=settings.client_key, ca=settings.ca).load()
-                context.load_cert_chain(settings.client_cert, settings.client_key)
-            context.load_verify_locations(settings.ca)
-        except (OSError, ssl.SSLError) as error:
-            raise CredentialsUnusable(f"{settings.ca}: {error}") from error
-        return context
 
     def _is_known(self, _peer: TlsPeer) -> bool:
-        return True  # whoever can reach the listener is on this node
+        return True  # the kubelet or a pod of this node; who it is, each request shows
 
     async def _serve(self, conn: Conn, exchange: Exchange, request: Request) -> None:
         exchange.trust()  # else it would be one of the strangers, whose connections end after some seconds
@@ -211,7 +198,7 @@ class ApiProxy:
             ApiError: 401, nobody any more.
         """
         try:
-            return await _files.run(partial(read_token, self._state, token, datetime.now(UTC)))
+            return await files.run(partial(read_token, self._state, token, datetime.now(UTC)))
         except OperatorUnknown as error:
             raise ApiError(401, error.text, cause=Cause(error.fault.code, error.text)) from error
         except NotAnswering as error:
@@ -227,7 +214,7 @@ class ApiProxy:
         if is_node is None:
             shown = conn.transport.get_extra_info("peercert_der")
             try:
-                is_node = bool(shown) and await _files.run(partial(self._is_nodes, shown))
+                is_node = bool(shown) and await files.run(partial(self._is_nodes, shown))
             except NotAnswering as error:
                 raise ApiError(503, str(error)) from error
             if shown and not is_node:
@@ -245,6 +232,14 @@ class ApiProxy:
             return read_certificate(shown).subject_der == own.subject_der
         except (OSError, CertificateUnreadable):
             return False
+
+
+def _plain(host: str) -> str:
+    """Returns a host as certificates name it."""
+    try:
+        return str(ip_address(host))
+    except ValueError:
+        return host.lower()
 
 
 def _render(error: HttpError) -> Refusal:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ssl
 from pathlib import Path
 
+from tunnel.aio.identity.certificate import read_pem
 from tunnel.aio.identity.keys import KeysUnavailable, new_key, self_signed
 from tunnel.aio.identity.openssl import check_material, load_chain
 from tunnel.aio.process.files import PUBLIC, SECRET, NewFile, write_together
@@ -32,6 +33,9 @@ class ServingUnavailable(FaultError):
 def serving_context(folder: Path, name: str, hosts: list[str], clients: bytes, alpn: list[str]) -> ssl.SSLContext:
     """Returns the context of the listener, and makes its certificate when there is none that fits. Blocks.
 
+    One for other hosts is made with the same key and name. Components that run have the one before as their authority,
+    and Go's go on to believe it: it says of itself that it may sign, and has signed the new one.
+
     Args:
         folder: the state folder.
         name: whose proxy it is.
@@ -42,7 +46,9 @@ def serving_context(folder: Path, name: str, hosts: list[str], clients: bytes, a
     Raises:
         ServingUnavailable: the certificate cannot be made or written.
     """
-    certificate, key = _kept(folder) or _made(folder, name, hosts)
+    certificate, key = _kept(folder, hosts)
+    if not certificate:
+        certificate, key = _made(folder, name, hosts, key)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
@@ -55,18 +61,22 @@ def serving_context(folder: Path, name: str, hosts: list[str], clients: bytes, a
     return context
 
 
-def _kept(folder: Path) -> tuple[bytes, bytes] | None:
+def _kept(folder: Path, hosts: list[str]) -> tuple[bytes, bytes]:
+    """Returns the certificate, which is empty where there is none for all of these hosts, and the key, which is empty
+    where there is none that can be used.
+    """
     try:
         certificate, key = (folder / CERTIFICATE).read_bytes(), (folder / KEY).read_bytes()
         check_material(certificate, key, certificate)
+        known = read_pem(certificate)[0].hosts
     except (OSError, ssl.SSLError, ValueError):
-        return None
-    return certificate, key
+        return b"", b""
+    return (certificate if known >= set(hosts) else b""), key
 
 
-def _made(folder: Path, name: str, hosts: list[str]) -> tuple[bytes, bytes]:
+def _made(folder: Path, name: str, hosts: list[str], key: bytes) -> tuple[bytes, bytes]:
     try:
-        key = new_key()
+        key = key or new_key()
         certificate = self_signed(key, name, hosts)
         write_together([NewFile(folder / KEY, key, SECRET), NewFile(folder / CERTIFICATE, certificate, PUBLIC)])
     except KeysUnavailable as error:

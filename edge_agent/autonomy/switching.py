@@ -1,12 +1,13 @@
 """Leads components of the node to its API proxy, by their kubeconfigs, and back again.
 
 Two lines of a kubeconfig change, and all others stay as they are: where its cluster is, and by which authority it is
-known. What it was is kept beside it, byte for byte, and put back from there.
+known. What it was is kept beside it, byte for byte, and put back from there. Owner, group and permissions stay.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from tunnel.aio.process.files import NewFile, write_together
@@ -72,16 +73,17 @@ def enable(path: Path, url: str, authority: Path) -> str | None:
     Raises:
         NotSwitched: it stays as it is.
     """
-    before, mode = _read(path)
+    path = path.resolve()  # a link stays one
+    before = read_file(path)
     try:
-        text = before.decode()
+        text = before.data.decode()
         server = server_of(text)
         if server == url:
             return None
         after = led_through(text, url, authority).encode()
     except ValueError as error:
         raise NotSwitched(f"{path} cannot be changed: {error}") from error
-    _write([NewFile(_backup(path), before, mode), NewFile(path, after, mode)])
+    write_files([replace(before, path=_backup(path)), replace(before, data=after)])
     return server
 
 
@@ -98,21 +100,47 @@ def disable(path: Path, url: str) -> str | None:
     Raises:
         NotSwitched: it stays as it is.
     """
-    now, _ = _read(path)
+    path = path.resolve()
+    now = read_file(path).data
     try:
         if server_of(now.decode()) != url:
             return None
-        before, mode = _read(_backup(path))
+        before = read_file(_backup(path))
         authority = _AUTHORITY.search(now.decode())
         named = Path(authority[0].partition(":")[2].strip()) if authority is not None else Path()
-        if led_through(before.decode(), url, named).encode() != now:
+        if led_through(before.data.decode(), url, named).encode() != now:
             raise ValueError(f"it was changed since: look at what differs from {_backup(path)}, and change it by hand")
-        server = server_of(before.decode())
+        server = server_of(before.data.decode())
     except ValueError as error:
         raise NotSwitched(f"{path} cannot be put back: {error}") from error
-    _write([NewFile(path, before, mode)])
+    write_files([replace(before, path=path)])
     _backup(path).unlink(missing_ok=True)
     return server
+
+
+def read_file(path: Path) -> NewFile:
+    """Returns a file as it is: its bytes, permissions and owner.
+
+    Raises:
+        NotSwitched: it cannot be read.
+    """
+    try:
+        about = path.stat()
+        return NewFile(path, path.read_bytes(), about.st_mode & 0o777, (about.st_uid, about.st_gid))
+    except OSError as error:
+        raise NotSwitched(f"{path}: {error.strerror}") from error
+
+
+def write_files(files: list[NewFile]) -> None:
+    """Writes files, all or none.
+
+    Raises:
+        NotSwitched: they cannot be written.
+    """
+    try:
+        write_together(files)
+    except OSError as error:
+        raise NotSwitched(f"{error.filename or files[-1].path}: {error.strerror}") from error
 
 
 # Internal
@@ -120,18 +148,3 @@ def disable(path: Path, url: str) -> str | None:
 
 def _backup(path: Path) -> Path:
     return path.with_name(path.name + BACKUP)
-
-
-def _read(path: Path) -> tuple[bytes, int]:
-    """Returns a file's bytes and permissions."""
-    try:
-        return path.read_bytes(), path.stat().st_mode & 0o777
-    except OSError as error:
-        raise NotSwitched(f"{path}: {error.strerror}") from error
-
-
-def _write(files: list[NewFile]) -> None:
-    try:
-        write_together(files)
-    except OSError as error:
-        raise NotSwitched(f"{error.filename or files[-1].path}: {error.strerror}") from error

@@ -18,9 +18,9 @@ def lines(status: Json) -> Iterator[str]:
     """Yields the lines for people, given the answer of the admin API."""
     yield f"{status['verdict']}: {status['line']}"
     for fact in status["facts"]:
-        until = f" until {_time(fact['until'])}" if fact["until"] else ""
-        yield f"  {fact['code']}: {fact['text']} (since {_time(fact['since'])}{until})"
-    yield f"agent     {status['agent']}, version {status['version']}, runs since {_time(status['since'])}"
+        until = f" until {time_text(fact['until'])}" if fact["until"] else ""
+        yield f"  {fact['code']}: {fact['text']} (since {time_text(fact['since'])}{until})"
+    yield f"agent     {status['agent']}, version {status['version']}, runs since {time_text(status['since'])}"
     for server in status["servers"]:
         yield f"server    {_server(server)}"
     rtt = f", round trip {status['rtt_s'] * 1000:.0f} ms" if status["rtt_s"] else ""
@@ -41,7 +41,7 @@ def lines(status: Json) -> Iterator[str]:
 
 
 def _server(server: Json) -> str:
-    since = f" since {_time(server['since'])}" if server["since"] else ""
+    since = f" since {time_text(server['since'])}" if server["since"] else ""
     fault = f": {server['fault']}" if server["fault"] else ""
     return f"{server['address']} {server['state']}{since}{fault}"
 
@@ -49,7 +49,7 @@ def _server(server: Json) -> str:
 def _autonomy(autonomy: Json) -> Iterator[str]:
     """Yields how the API of the node stands: what is away first, then what is not kept."""
     state = "reached" if autonomy["reached"] else f"away: {autonomy['reason']}"
-    yield f"api       API server {state}, since {_time(autonomy['since'])}"
+    yield f"api       API server {state}, since {time_text(autonomy['since'])}"
     outages = autonomy["outages"]
     if outages["untold"] or outages["last_told"]:
         yield f"          it was away {outages['untold'] or outages['last_told']}"
@@ -84,6 +84,7 @@ def _autonomy(autonomy: Json) -> Iterator[str]:
     for kind, why in autonomy["dropped_why"].items():
         for reason, count in why.items():
             yield f"          of no use any more: {count} {kind}: {reason}"
+    yield "          each part of it: edge-agent autonomy status"
 
 
 def _since(text: str | None) -> str:
@@ -94,7 +95,7 @@ def _since(text: str | None) -> str:
 
 
 def _config(config: Json) -> Iterator[str]:
-    yield f"config    {config['path']}, generation {config['generation']}, of {_time(config['loaded'])}"
+    yield f"config    {config['path']}, generation {config['generation']}, of {time_text(config['loaded'])}"
     if config["fault"]:
         yield f"          cannot be used now, the one before stays: {config['fault']}"
     for change in config["changed"]:
@@ -115,5 +116,6 @@ def _advice(status: Json) -> Iterator[str]:
         yield "to apply what needs a restart: systemctl restart edge-agent"
 
 
-def _time(text: str) -> str:
+def time_text(text: str) -> str:
+    """Returns a moment of the admin API for people."""
     return text[:19].replace("T", " ") + " UTC"

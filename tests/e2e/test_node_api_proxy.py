@@ -7,6 +7,7 @@ import re
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from tests.e2e.cluster.pki import ClusterPki
 from tests.support.cluster import Box, Cluster, cluster
 from tests.support.kubectl_user import KubectlUser
 from tests.support.ports import free_ports
+from tests.support.processes import command_result
 from tests.support.tunnel import BOX, wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
@@ -151,6 +153,45 @@ def test_a_certificate_of_somebody_else_is_refused_and_told_why(place: Site) -> 
 def test_a_token_that_is_none_is_refused_by_the_api_server(place: Site) -> None:
     refused = place.user("nobody", {"token": "none"}).run_kubectl("get", "nodes")
     assert b"Unauthorized" in refused.stderr
+
+
+def test_a_look_at_the_node_finds_it_good(place: Site, admin: KubectlUser) -> None:
+    done = command_result("edge-agent", "autonomy", "check", "--config", str(place.box.config), timeout_s=60)
+    assert (done.returncode, "Error" in done.stderr) == (0, False), done.stderr
+    for wanted in (
+        "dialled directly answers the kubelet's certificate", "clock: it says what the API server's says",
+        f"address: the agent answers at 127.0.0.1:{place.port}", "none of the node's 0 pods must pull its image",
+        "can be led through the agent",
+    ):  # fmt: skip
+        assert wanted in done.stdout
+    admin.kubectl("get", "--raw", "/api/v1/namespaces?resourceVersion=0")  # which is kept from now on
+    status = ("edge-agent", "autonomy", "status", "--config", str(place.box.config))
+    wait_until(lambda: command_result(*status).returncode == 0, "all is kept", 20)
+    shown = command_result(*status).stdout
+    assert "API server  reached since" in shown
+    assert "kept        namespaces of system:serviceaccount:default:boss: 4 objects" in shown
+
+
+def _is_answered(user: KubectlUser) -> bool:
+    return user.run_kubectl("get", "--raw", "/version").returncode == 0
+
+
+def test_another_address_is_believed_by_whoever_knows_the_proxy(place: Site, admin: KubectlUser) -> None:
+    known = place.box.state / "api-proxy.crt"
+    before = place.folder / "before.crt"
+    before.write_bytes(known.read_bytes())
+    (port,) = free_ports(1)
+    place.box.configure({"autonomy": {"listen": [f"127.0.0.1:{place.port}", f"127.0.0.2:{port}"]}})
+    wait_until(lambda: known.read_bytes() != before.read_bytes(), "the proxy has another certificate", 20)
+    token = yaml.safe_load(admin.kubeconfig.read_text())["users"][0]["user"]
+    for name, authority, server in (
+        ("old", before, f"https://127.0.0.1:{place.port}"), ("new", known, f"https://127.0.0.2:{port}"),
+    ):  # fmt: skip
+        user = place.user(name, token)
+        content = yaml.safe_load(user.kubeconfig.read_text())
+        content["clusters"][0]["cluster"] = {"certificate-authority": str(authority), "server": server}
+        user.kubeconfig.write_text(yaml.safe_dump(content))
+        wait_until(partial(_is_answered, user), f"who knows the {name} certificate believes it", 20)
 
 
 def test_an_api_server_that_is_away_is_named(place: Site, admin: KubectlUser) -> None:

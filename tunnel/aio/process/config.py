@@ -435,7 +435,13 @@ def _converter(folder: Path, *, places: bool = True) -> cattrs.Converter:
         inner = list_hook(next(one for one in get_args(cls) if _origin(one) is list))
         return lambda value, _: value if isinstance(value, bool) else inner(value, _)
 
+    def one_or_list_hook(cls: Any) -> StructureHook:
+        kind, listed = get_args(cls)
+        one, several = converter.get_structure_hook(kind), list_hook(listed)
+        return lambda value, _: several(value, listed) if isinstance(value, list) else one(value, kind)
+
     converter.register_structure_hook_factory(_is_flag_or_list, flag_or_list_hook)
+    converter.register_structure_hook_factory(_is_one_or_list, one_or_list_hook)
     converter.register_structure_hook_factory(lambda cls: _origin(cls) is list, list_hook)
     converter.register_structure_hook_factory(lambda cls: _origin(cls) is dict, map_hook)
     converter.register_structure_hook_factory(dataclasses.is_dataclass, table_hook)
@@ -447,6 +453,12 @@ def _is_flag_or_list(cls: Any) -> bool:
     """Returns whether a value may be true or false, or tables in its place: `bool | list[T]`."""
     kinds = get_args(cls) if isinstance(cls, UnionType) else ()
     return bool in kinds and any(_origin(kind) is list for kind in kinds)
+
+
+def _is_one_or_list(cls: Any) -> bool:
+    """Returns whether a value may be one or several: `T | list[T]`."""
+    kinds = get_args(cls) if isinstance(cls, UnionType) else ()
+    return len(kinds) == 2 and _origin(kinds[1]) is list and get_args(kinds[1]) == (kinds[0],)
 
 
 def _origin(cls: Any) -> object:

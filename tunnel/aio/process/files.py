@@ -22,6 +22,8 @@ class NewFile:
     data: bytes = field(repr=False)
     mode: int
     """The permissions of the file: `PUBLIC` or `SECRET`."""
+    owner: tuple[int, int] | None = None
+    """The numbers of the account and the group that it belongs to; None: those of its folder, if this is root."""
 
 
 def write_atomic(path: Path, data: bytes, mode: int) -> None:
@@ -36,8 +38,8 @@ def write_atomic(path: Path, data: bytes, mode: int) -> None:
 def write_together(files: Iterable[NewFile]) -> None:
     """Replaces files in this order, none before the bytes of all have reached the disk. Blocking.
 
-    They belong to the owner of their folder, so that `sudo cloud-server token create` beside a service of another user
-    leaves files that the service can read.
+    They belong to the owner of their folder, unless they say otherwise, so that `sudo cloud-server token create` beside
+    a service of another user leaves files that the service can read.
 
     Raises:
         OSError: nothing was changed, unless the disk failed between two renames.
@@ -140,8 +142,10 @@ def _prepare(file: NewFile, stack: ExitStack) -> Path:
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
     stack.callback(temporary.unlink, missing_ok=True)
     with os.fdopen(handle, "wb") as opened:
-        owner = folder.stat()
-        if os.geteuid() == 0 and owner.st_uid != 0:
+        made = os.fstat(opened.fileno())
+        if file.owner is not None and file.owner != (made.st_uid, made.st_gid):
+            os.fchown(opened.fileno(), *file.owner)
+        elif file.owner is None and os.geteuid() == 0 and (owner := folder.stat()).st_uid != 0:
             os.fchown(opened.fileno(), owner.st_uid, owner.st_gid)
         os.fchmod(opened.fileno(), file.mode)
         opened.write(file.data)

@@ -43,6 +43,9 @@ LINGER_BYTES = 4 * 1024 * 1024
 """What a client may still send after our last word, such as the rest of a request that is too long: closing on unread
 bytes would reset that word away, and Go's clients tell of the reset that they wrote into, not of what they can read."""
 WARN_EVERY_S = 10.0
+SETTLE_S = 2.0
+"""Seconds that clients that were accepted before a stop have to say what they want."""
+SETTLE_POLL_S = 0.02
 RESERVED_FILES = 32
 """How many descriptors connections leave to the daemon's own files and dials. Without any left, uvloop would accept and
 close: an end that looks clean, where a reset is due.
@@ -339,6 +342,21 @@ class Listener:
             )
             self._warned_s = now_s
             self._refused = 0
+
+
+async def settled(undecided: Callable[[], int]) -> None:
+    """Waits until whoever was accepted has a stream or an answer, but no longer than SETTLE_S.
+
+    `undecided` returns how many have none; see `Listener.undecided`.
+    """
+    loop = asyncio.get_running_loop()
+    give_up_s = loop.time() + SETTLE_S
+    await asyncio.sleep(SETTLE_POLL_S)  # what the event loop has accepted is counted from its next turns on
+    while undecided() and loop.time() < give_up_s:  # noqa: ASYNC110 - many things make it so
+        await asyncio.sleep(SETTLE_POLL_S)
+
+
+# Internal
 
 
 class _Visit:

@@ -103,7 +103,7 @@ class ListeningSockets:
         except OSError:
             for sock in made:
                 sock.close()
-            self._handed += [(descriptor_name(listener), sock) for sock in handed.values()]
+            self._give_back(listener, handed.values())
             raise
         return [*handed.values(), *made]
 
@@ -136,7 +136,7 @@ class ListeningSockets:
         self._handed = [(handed, sock) for handed, sock in self._handed if handed != name]
         for sock in mine:
             bound = sock.getsockname()
-            fitting = [one for one in addresses if _fits(sock, bound, one)] if _listens(sock) else []
+            fitting = [one for one in addresses if fits(sock, one)] if listens(sock) else []
             free = [one for one in fitting if one not in claimed]
             if free:
                 claimed[free[0]] = sock
@@ -145,6 +145,10 @@ class ListeningSockets:
             else:
                 self._drop(name, sock, f"it is bound to {bound}, and the configuration says something else")
         return claimed
+
+    def _give_back(self, listener: str, claimed: Iterable[socket.socket]) -> None:
+        """Takes back what was claimed and is not used now."""
+        self._handed += [(descriptor_name(listener), sock) for sock in claimed]
 
     def _drop(self, name: str, sock: socket.socket, reason: str) -> None:
         self._handed = [one for one in self._handed if one[1] is not sock]
@@ -170,12 +174,10 @@ class ListeningSockets:
             forget_descriptors(name)
 
 
-# Internal
-
-
-def _fits(sock: socket.socket, bound: object, wanted: Address) -> bool:
+def fits(sock: socket.socket, wanted: Address) -> bool:
     """Returns whether a socket is bound where it is wanted; port 0 is any port."""
     family, address = wanted
+    bound: object = sock.getsockname()
     if sock.family != family or sock.type != socket.SOCK_STREAM:
         return False
     if isinstance(address, tuple) and isinstance(bound, tuple):
@@ -183,8 +185,12 @@ def _fits(sock: socket.socket, bound: object, wanted: Address) -> bool:
     return bound == address
 
 
-def _listens(sock: socket.socket) -> bool:
+def listens(sock: socket.socket) -> bool:
+    """Returns whether a socket listens."""
     return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+
+
+# Internal
 
 
 def _bound(family: int, address: object) -> socket.socket | None:

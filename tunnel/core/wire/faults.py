@@ -84,6 +84,8 @@ LOGIN_FAILED: Final = Fault("LL1080", "The login at the issuer failed")
 NOT_LOGGED_IN: Final = Fault("LL1081", "There is no login on this machine")
 NO_ISSUER: Final = Fault("LL1082", "The server knows no issuer to log in at")
 KUBECONFIG_NOT_SWITCHED: Final = Fault("LL1090", "A component of the node cannot be led through the API proxy")
+NODE_NOT_READY: Final = Fault("LL1091", "The node would not work through the API proxy")
+NO_AUTONOMY: Final = Fault("LL1092", "The agent runs without [autonomy]")
 
 # Certificates and identity
 
