@@ -151,6 +151,7 @@ class OfflineWrites:
         """Passes on what the kubelet says of its node or a pod. The answer is the object with it."""
         sent = await exchange.read_body(MAX_BODY_BYTES)
         async with self.statuses.lock(info):
+            await self.statuses.tell(info, self._send)
             head, body = await ask_whole(exchange, request, lines, self._authority, sent, MAX_BODY_BYTES)
             if head.status == 200:
                 await self.statuses.superseded(info)
