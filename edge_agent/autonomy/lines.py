@@ -26,13 +26,15 @@ Dial = Callable[[], Awaitable[Conn]]
 class Line:
     """One connection, taken for one request."""
 
-    __slots__ = ("conn", "http", "is_fresh", "is_switched")
+    __slots__ = ("conn", "http", "is_cut", "is_fresh", "is_switched")
 
     def __init__(self, conn: Conn) -> None:
         self.conn = conn
         self.http = ClientConnection(conn, MAX_LONG_HEAD_BYTES)
         self.is_fresh = True
         """Whether it has carried no request yet: one that has may have been closed by the server just now."""
+        self.is_cut = False
+        """Whether it was ended since the API server is not reached any more: another one would be dialled in vain."""
         self.is_switched = False
         """Whether it speaks another protocol now, and whoever speaks it ends it."""
 
@@ -47,6 +49,8 @@ class Lines:
         self._idle: dict[Line, asyncio.TimerHandle] = {}
         """The connections that wait, the one that was given back last at the end."""
         self._taken: set[Line] = set()
+        self._dials: set[asyncio.Timeout] = set()
+        """What ends the dials that have not come about yet."""
         self._closed = False
 
     @property
@@ -69,7 +73,12 @@ class Lines:
             if not line.conn.closed.done():
                 self._taken.add(line)
                 return line
-        line = Line(await self._dial())
+        async with asyncio.timeout(None) as end:  # its TimeoutError is an OSError
+            self._dials.add(end)
+            try:
+                line = Line(await self._dial())
+            finally:
+                self._dials.discard(end)
         self._taken.add(line)
         return line
 
@@ -89,13 +98,18 @@ class Lines:
         self._idle[line] = asyncio.get_running_loop().call_later(self._idle_s, self._forget, line)
 
     def cut(self) -> None:
-        """Ends all connections, also those that were taken: the API server is not reached by them any more."""
+        """Ends all connections, also those that were taken or are being dialled: the API server is not reached by them
+        any more.
+        """
         for line, timer in self._idle.items():
             timer.cancel()
             line.conn.reset()
         self._idle.clear()
         for line in self._taken:
+            line.is_cut = True
             line.conn.reset()
+        for end in self._dials:
+            end.reschedule(asyncio.get_running_loop().time())
 
     def close(self) -> None:
         """Ends those that wait, and each other one when it is given back."""
