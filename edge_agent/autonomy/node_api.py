@@ -76,6 +76,7 @@ class NodeApi:
         self.callers.restore(found.get(CALLERS))
         await self.feeds.open({name: kept for name, kept in found.items() if not name.startswith("!")})
         self.writes.restore(found)
+        self.endpoints.restored()
         self._tasks.spawn("uplink", self.uplink.run())
         self._tasks.spawn("replay", self.writes.run())
 

@@ -47,6 +47,10 @@ MAX_ANSWER_BYTES = 1024 * 1024
 RETRY_S = 5.0
 """Seconds after which what waits is told again when that failed."""
 
+OnPod = Callable[[str, Json, Json | None], None]
+"""A function that is told of a pod: its uid, its status, and the patch of the kubelet that the API server has answered
+with it; None when all of it is the kubelet's."""
+
 _log = structlog.get_logger("edge.autonomy")
 
 
@@ -60,7 +64,7 @@ class OfflineWrites:
         uplink: Uplink,
         lines: Lines,
         authority: str,
-        on_pod: Callable[[str, Json], None] = lambda _uid, _status: None,
+        on_pod: OnPod = lambda _uid, _status, _patch: None,
     ) -> None:
         """Args:
         feeds: what is kept.
@@ -68,7 +72,7 @@ class OfflineWrites:
         uplink: the way to the API server.
         lines: the connections to it with the node's identity.
         authority: its `HOST:PORT`.
-        on_pod: is told what the kubelet says of a pod: its uid and its status.
+        on_pod: is told what the kubelet says of a pod: its uid, its status, and the patch that said it.
         """
         self._feeds = feeds
         self._uplink = uplink
@@ -89,7 +93,7 @@ class OfflineWrites:
             if feed.is_complete:
                 self.statuses.show(feed)
         for uid, status in self.statuses.of_pods():
-            self._on_pod(uid, status)
+            self._on_pod(uid, status, None)
 
     async def serve(self, exchange: Exchange, request: Request, info: RequestInfo, lines: Lines, who: str) -> bool:
         """Answers a request that writes, if that is not the API server's alone, and returns whether it did.
@@ -161,15 +165,15 @@ class OfflineWrites:
             and (head.headers.get("content-type") or "").startswith(JSON.media_type)
         ):
             with suppress(ValueError):
-                self._tell_pod(decode(body))
+                self._tell_pod(decode(body), decode(sent))
         await give_whole(exchange, head, body)
 
-    def _tell_pod(self, pod: object) -> None:
+    def _tell_pod(self, pod: object, patch: object) -> None:
         if isinstance(pod, dict):
             metadata, status = pod.get("metadata"), pod.get("status")
             uid = metadata.get("uid") if isinstance(metadata, dict) else None
             if isinstance(uid, str) and isinstance(status, dict):
-                self._on_pod(uid, status)
+                self._on_pod(uid, status, patch if isinstance(patch, dict) else None)
 
     async def _patch(self, exchange: Exchange, request: Request, info: RequestInfo, who: str) -> None:
         if any(name == "dryRun" for name, _ in request.query):
@@ -184,7 +188,7 @@ class OfflineWrites:
             item = await self.statuses.patch(info, request.raw_path, content_type, body, single.item, feed)
         self._queued.set()
         if info.resource == "pods":
-            self._tell_pod(decode(item.raw))
+            self._tell_pod(decode(item.raw), None)
         answered = JSON.whole_object(single.api_version, single.kind, item)
         await exchange.respond(202, [("content-type", JSON.media_type), self._kept()], answered)
 

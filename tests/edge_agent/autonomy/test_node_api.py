@@ -331,7 +331,7 @@ async def test_a_status_of_another_pod_of_that_name_is_a_conflict(node: Node) ->
 
 
 async def test_what_the_kubelet_tells_itself_comes_behind_what_waits(node: Node) -> None:
-    """It says what differs from what it was shown here; without what waits, the API server would have the rest as old."""
+    """It says what differs from what it was shown here: the API server would have the rest as old."""
     await node.names(FIRST)
     await cut(node)
     path, kind = "/api/v1/namespaces/ns/pods/one/status", "application/merge-patch+json"

@@ -410,7 +410,7 @@ async def test_a_dial_ends_when_connections_are_cut() -> None:
     lines = Lines(never)
 
     async def taken() -> None:
-        with pytest.raises(OSError):
+        with pytest.raises(TimeoutError):
             await lines.take()
 
     async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
