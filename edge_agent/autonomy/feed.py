@@ -140,6 +140,11 @@ class Feed:
         """Returns whether some objects are shown otherwise than they came."""
         return bool(self._hidden)
 
+    @property
+    def altered(self) -> list[Item]:
+        """Returns the objects that are shown otherwise, as they came."""
+        return list(self._hidden.values())
+
     def note_list(self, client: str) -> None:
         """Takes that a client was shown all objects as they are now."""
         assert self.replica.version is not None

@@ -35,13 +35,15 @@ class Dial(Protocol):
 class Line:
     """One connection, taken for one request."""
 
-    __slots__ = ("conn", "http", "is_fresh", "is_switched")
+    __slots__ = ("conn", "http", "is_cut", "is_fresh", "is_switched")
 
     def __init__(self, conn: Conn) -> None:
         self.conn = conn
         self.http = ClientConnection(conn, MAX_LONG_HEAD_BYTES)
         self.is_fresh = True
         """Whether it has carried no request yet: one that has may have been closed by the server just now."""
+        self.is_cut = False
+        """Whether it was ended since the API server is not reached any more: another one would be dialled in vain."""
         self.is_switched = False
         """Whether it speaks another protocol now, and whoever speaks it ends it."""
 
@@ -51,11 +53,13 @@ class Lines:
 
     def __init__(self, dial: Dial, idle_s: float = IDLE_S) -> None:
         """Dials nothing yet. `idle_s` is how long a connection may wait for its next request."""
-        self.dial = dial
+        self._dial = dial
         self._idle_s = idle_s
         self._idle: dict[Line, asyncio.TimerHandle] = {}
         """The connections that wait, the one that was given back last at the end."""
         self._taken: set[Line] = set()
+        self._dials: set[asyncio.Timeout] = set()
+        """What ends the dials that have not come about yet."""
         self._closed = False
 
     @property
@@ -82,6 +86,19 @@ class Lines:
         self._taken.add(line)
         return line
 
+    async def dial(self, *, http2: bool) -> Conn:
+        """Returns a new connection, which is the caller's. `http2`: whether HTTP/2 may be spoken on it.
+
+        Raises:
+            OSError: there is no way to the API server, or `cut` was called meanwhile.
+        """
+        async with asyncio.timeout(None) as end:  # its TimeoutError is an OSError
+            self._dials.add(end)
+            try:
+                return await self._dial(http2=http2)
+            finally:
+                self._dials.discard(end)
+
     def give_back(self, line: Line) -> None:
         """Takes a connection back. It is kept if its request was sent and answered as a whole, and closed if not."""
         self._taken.discard(line)
@@ -98,13 +115,18 @@ class Lines:
         self._idle[line] = asyncio.get_running_loop().call_later(self._idle_s, self._forget, line)
 
     def cut(self) -> None:
-        """Ends all connections, also those that were taken: the API server is not reached by them any more."""
+        """Ends all connections, also those that were taken or are being dialled: the API server is not reached by them
+        any more.
+        """
         for line, timer in self._idle.items():
             timer.cancel()
             line.conn.reset()
         self._idle.clear()
         for line in self._taken:
+            line.is_cut = True
             line.conn.reset()
+        for end in self._dials:
+            end.reschedule(asyncio.get_running_loop().time())
 
     def close(self) -> None:
         """Ends those that wait, and each other one when it is given back."""

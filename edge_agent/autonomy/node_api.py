@@ -97,6 +97,7 @@ class NodeApi:
         await self.feeds.open({name: kept for name, kept in found.items() if not name.startswith("!")})
         self.writes.restore(found)
         self.report.restore(found.get(OUTAGES))
+        self.endpoints.restored()
         self._tasks.spawn("uplink", self.uplink.run())
         self._tasks.spawn("replay", self.writes.run())
         self._tasks.spawn("report", self.report.run())

@@ -48,6 +48,10 @@ MAX_ANSWER_BYTES = 1024 * 1024
 RETRY_S = 5.0
 """Seconds after which what waits is told again when that failed."""
 
+OnPod = Callable[[str, Json, Json | None], None]
+"""A function that is told of a pod: its uid, its status, and the patch of the kubelet that the API server has answered
+with it; None when all of it is the kubelet's."""
+
 _log = structlog.get_logger("edge.autonomy")
 
 
@@ -61,7 +65,7 @@ class OfflineWrites:
         uplink: Uplink,
         lines: Lines,
         authority: str,
-        on_pod: Callable[[str, Json], None] = lambda _uid, _status: None,
+        on_pod: OnPod = lambda _uid, _status, _patch: None,
         on_told: Callable[[], None] = lambda: None,
     ) -> None:
         """Args:
@@ -70,7 +74,7 @@ class OfflineWrites:
         uplink: the way to the API server.
         lines: the connections to it with the node's identity.
         authority: its `HOST:PORT`.
-        on_pod: is told what the kubelet says of a pod: its uid and its status.
+        on_pod: is told what the kubelet says of a pod: its uid, its status, and the patch that said it.
         on_told: is called when all that waited was told.
         """
         self._feeds = feeds
@@ -93,7 +97,7 @@ class OfflineWrites:
             if feed.is_complete:
                 self.statuses.show(feed)
         for uid, status in self.statuses.of_pods():
-            self._on_pod(uid, status)
+            self._on_pod(uid, status, None)
 
     async def serve(self, exchange: Exchange, request: Request, info: RequestInfo, lines: Lines, who: str) -> bool:
         """Answers a request that writes, if that is not the API server's alone, and returns whether it did.
@@ -184,6 +188,7 @@ class OfflineWrites:
         """Passes on what the kubelet says of its node or a pod. The answer is the object with it."""
         sent = await exchange.read_body(MAX_BODY_BYTES)
         async with self.statuses.lock(info):
+            await self.statuses.tell(info, self.send)
             head, body = await ask_whole(exchange, request, lines, self._authority, sent, MAX_BODY_BYTES)
             if head.status == 200:
                 await self.statuses.superseded(info)
@@ -193,15 +198,15 @@ class OfflineWrites:
             and (head.headers.get("content-type") or "").startswith(JSON.media_type)
         ):
             with suppress(ValueError):
-                self._tell_pod(decode(body))
+                self._tell_pod(decode(body), decode(sent))
         await give_whole(exchange, head, body)
 
-    def _tell_pod(self, pod: object) -> None:
+    def _tell_pod(self, pod: object, patch: object) -> None:
         if isinstance(pod, dict):
             metadata, status = pod.get("metadata"), pod.get("status")
             uid = metadata.get("uid") if isinstance(metadata, dict) else None
             if isinstance(uid, str) and isinstance(status, dict):
-                self._on_pod(uid, status)
+                self._on_pod(uid, status, patch if isinstance(patch, dict) else None)
 
     async def _patch(self, exchange: Exchange, request: Request, info: RequestInfo, who: str) -> None:
         if any(name == "dryRun" for name, _ in request.query):
@@ -216,7 +221,7 @@ class OfflineWrites:
             item = await self.statuses.patch(info, request.raw_path, content_type, body, single.item, feed)
         self._queued.set()
         if info.resource == "pods":
-            self._tell_pod(decode(item.raw))
+            self._tell_pod(decode(item.raw), None)
         answered = JSON.whole_object(single.api_version, single.kind, item)
         await exchange.respond(202, [("content-type", JSON.media_type), self._kept()], answered)
 

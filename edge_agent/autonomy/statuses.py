@@ -4,7 +4,8 @@
    then on the object is shown so, also to watches: the kubelet takes what it sees for what the API server knows.
 2. When the API server is back, and the watch of that object has caught up, the difference between the status as the API
    server had it and as it is now goes there, on condition that the object has the same uid still.
-3. What the kubelet tells the API server itself goes before: what was queued of that object is dropped.
+3. What the kubelet tells the API server itself comes behind what waits of that object: it may say only what differs
+   from what the kubelet was shown here.
 4. An object that is gone, or is another one of that name, has no use for it: it is dropped, and that is reported.
 """
 
@@ -159,8 +160,16 @@ class Statuses:
             feed.replica.alter(altered, asyncio.get_running_loop().time())
         return altered
 
+    async def tell(self, info: RequestInfo, send: Send) -> None:
+        """Tells the API server what waits of one object, whose lock the caller holds.
+
+        Raises:
+            Unreached: it is away again, or refuses for now; what waits goes on waiting.
+        """
+        await self._tell((info.resource, info.namespace, info.name), send)
+
     async def superseded(self, info: RequestInfo) -> None:
-        """Takes that the kubelet has told the API server itself of an object."""
+        """Takes that the kubelet has told the API server itself of an object, which may have refused what waited."""
         await self._forget((info.resource, info.namespace, info.name))
 
     async def replay(self, send: Send) -> None:
@@ -172,24 +181,28 @@ class Statuses:
         refused = 0
         for key in list(self._told):
             async with self._lock(key):
-                told = self._told.get(key)
-                if told is None:
-                    continue
-                patch = {"metadata": {"uid": told.uid},
-                         "status": difference(told.before, told.status, KEYS[key[0]], "status")}  # fmt: skip
-                status = await send("PATCH", told.path, STRATEGIC, encode(patch))
-                verdict = self.refusals.verdict(key, status)
-                if verdict is Verdict.LATER:
-                    refused += 1
-                    continue
-                if verdict is Verdict.USELESS:
-                    _log.warning("what the kubelet said while the API server was away is of no use any more",
-                                 code=NOT_TOLD.code, path=told.path, status=status)  # fmt: skip
-                await self._forget(key)
+                refused += not await self._tell(key, send)
         if refused:
             raise Unreached(f"the API server refuses {refused} statuses")
 
     # Internal
+
+    async def _tell(self, key: tuple[str, str, str], send: Send) -> bool:
+        """Tells what waits of one object, and returns whether nothing of it waits any more."""
+        told = self._told.get(key)
+        if told is None:
+            return True
+        patch = {"metadata": {"uid": told.uid},
+                 "status": difference(told.before, told.status, KEYS[key[0]], "status")}  # fmt: skip
+        status = await send("PATCH", told.path, STRATEGIC, encode(patch))
+        verdict = self.refusals.verdict(key, status)
+        if verdict is Verdict.LATER:
+            return False
+        if verdict is Verdict.USELESS:
+            _log.warning("what the kubelet said while the API server was away is of no use any more",
+                         code=NOT_TOLD.code, path=told.path, status=status)  # fmt: skip
+        await self._forget(key)
+        return True
 
     def _lock(self, key: tuple[str, str, str]) -> asyncio.Lock:
         lock = self._locks.get(key)

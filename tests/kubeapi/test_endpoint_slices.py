@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from tunnel.kubeapi.codecs import JSON, PROTOBUF, Codec
-from tunnel.kubeapi.endpoint_slices import LocalPod, with_local_pods
+from tunnel.kubeapi.endpoint_slices import LocalPod, publishes_unready, with_local_pods
 from tunnel.kubeapi.wire_scan import fields, length_delimited, numbers, text_at
 
 Endpoint = tuple[str, str, bool, bool]
@@ -56,6 +56,8 @@ KINDS: dict[str, tuple[Codec, Callable[[str, list[Endpoint]], bytes]]] = {
     "protobuf": (PROTOBUF, as_protobuf),
 }
 MOVED = LocalPod(("10.0.0.9", "fd00::9"), is_ready=True, overrides=False)
+GONE = LocalPod((), is_ready=False, overrides=True)
+"""A pod that is not started again yet."""
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -68,6 +70,9 @@ MOVED = LocalPod(("10.0.0.9", "fd00::9"), is_ready=True, overrides=False)
     (("10.0.0.1", "a", True, True), MOVED, ("10.0.0.1", "a", True, True)),
     (("10.0.0.1", "b", True, False), MOVED, ("10.0.0.1", "b", True, False)),
     (("10.0.0.1", "a", True, False), MOVED._replace(addresses=()), ("10.0.0.1", "a", True, False)),
+    (("10.0.0.1", "a", True, False), GONE, ("10.0.0.1", "a", False, False)),
+    (("10.0.0.1", "a", True, True), GONE, ("10.0.0.1", "a", True, True)),
+    (("10.0.0.1", "a", True, False), GONE._replace(overrides=False), ("10.0.0.1", "a", True, False)),
 ])  # fmt: skip
 def test_one_endpoint(kind: str, before: Endpoint, pod: LocalPod, after: Endpoint) -> None:
     codec, make = KINDS[kind]
@@ -87,6 +92,29 @@ def test_each_slice_gets_addresses_of_its_type(kind: str) -> None:
     only_v4 = MOVED._replace(addresses=("10.0.0.9",))
     raw = make("IPv6", [("fd00::1", "a", True, False)])
     assert with_local_pods(raw, codec, {"a": only_v4}) == raw
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_service_that_publishes_unready_pods_keeps_them(kind: str) -> None:
+    codec, make = KINDS[kind]
+    raw = make("IPv4", [("10.0.0.1", "a", True, False)])
+    moved = MOVED._replace(is_ready=False, overrides=True)
+    made = with_local_pods(raw, codec, {"a": moved}, publishes_unready=True)
+    assert shown(kind, made) == [("10.0.0.9", "a", True, False)]
+    assert with_local_pods(raw, codec, {"a": GONE}, publishes_unready=True) == raw
+
+
+def test_a_service_says_whether_it_publishes_unready_pods() -> None:
+    spec = length_delimited(3, b"None")
+    services: list[tuple[Codec, bytes, bool]] = [
+        (JSON, b'{"spec":{"publishNotReadyAddresses":true}}', True),
+        (JSON, b'{"spec":{}}', False),
+        (JSON, b"{}", False),
+        (PROTOBUF, length_delimited(2, spec + bytes((13 << 3, 1))), True),
+        (PROTOBUF, length_delimited(2, spec), False),
+        (PROTOBUF, b"", False),
+    ]
+    assert [publishes_unready(raw, codec) for codec, raw, _ in services] == [wanted for _, _, wanted in services]
 
 
 @pytest.mark.parametrize("raw", [b"{}", b'{"endpoints":5}', b'{"endpoints":[1,null]}',

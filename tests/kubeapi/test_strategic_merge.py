@@ -61,6 +61,14 @@ def test_others_conditions_stay_when_ours_are_told() -> None:
     assert merged(theirs, ours, KEYS) == status(conditions=[condition("Ready", "False"), condition("Disk", "True")])
 
 
+def test_an_element_that_differs_is_told_as_a_whole() -> None:
+    """Who else has changed another member of it meanwhile does not leave it half as they have it."""
+    before, after = condition("Ready", "True", since="1", reason="r"), condition("Ready", "True", since="2")
+    ours = difference(status(conditions=[before, DISK]), status(conditions=[after, DISK]), KEYS)
+    theirs = status(conditions=[condition("Ready", "False", since="1", reason="away"), DISK])
+    assert merged(theirs, ours, KEYS) == status(conditions=[after, DISK])
+
+
 _texts = st.text("ab", min_size=1, max_size=3)
 _conditions = st.lists(st.fixed_dictionaries({"type": _texts, "status": _texts}, optional={"reason": _texts}),
                        max_size=4)  # fmt: skip

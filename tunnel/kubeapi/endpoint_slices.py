@@ -18,6 +18,8 @@ _ENDPOINTS, _TYPE = 2, 4
 _ADDRESSES, _CONDITIONS, _TARGET = 1, 2, 4
 _UID = 4
 _READY, _SERVING, _TERMINATING = 1, 2, 3
+_SPEC, _PUBLISHES = 2, 13
+"""Of a Service, and of its spec: `publishNotReadyAddresses` (k8s.io/api v0.34 `core/v1`)."""
 
 
 class LocalPod(NamedTuple):
@@ -29,7 +31,9 @@ class LocalPod(NamedTuple):
     """Whether its readiness counts here also where the slice has its address already."""
 
 
-def with_local_pods(raw: bytes, codec: Codec, pods: Mapping[str, LocalPod]) -> bytes:
+def with_local_pods(
+    raw: bytes, codec: Codec, pods: Mapping[str, LocalPod], *, publishes_unready: bool = False
+) -> bytes:
     """Returns a slice in which the endpoints of these pods are as they are on the node; the same bytes where nothing
     differs.
 
@@ -37,11 +41,26 @@ def with_local_pods(raw: bytes, codec: Codec, pods: Mapping[str, LocalPod]) -> b
         raw: the slice.
         codec: its encoding.
         pods: by uid.
+        publishes_unready: whether the Service counts pods as ready that are not; they are not serving then.
 
     Raises:
         ValueError: it is no slice.
     """
-    return _json(raw, pods) if codec is JSON else _protobuf(raw, pods)
+    return (_json if codec is JSON else _protobuf)(raw, pods, publishes_unready)
+
+
+def publishes_unready(raw: bytes, codec: Codec) -> bool:
+    """Returns whether a Service counts pods as ready that are not.
+
+    Raises:
+        ValueError: it is no Service.
+    """
+    if codec is JSON:
+        return _members(_read(raw), "spec").get("publishNotReadyAddresses") is True
+    for number, _, start, end in wire_scan.fields(raw):
+        if number == _SPEC:
+            return bool(wire_scan.numbers(raw[start:end]).get(_PUBLISHES))
+    return False
 
 
 # Internal
@@ -53,13 +72,18 @@ def _addresses(pod: LocalPod, address_type: str) -> list[str]:
     return [address for address in pod.addresses if (":" in address) == is_v6][:1]
 
 
-def _json(raw: bytes, pods: Mapping[str, LocalPod]) -> bytes:
+def _read(raw: bytes) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(raw)
+        content = json.loads(raw)
     except RecursionError:
         raise ValueError("JSON that is nested too deeply") from None
     if not isinstance(content, dict):
-        raise ValueError("no EndpointSlice")  # noqa: TRY004 - what came is wrong, and not its caller
+        raise ValueError("no object")  # noqa: TRY004 - what came is wrong, and not its caller
+    return content
+
+
+def _json(raw: bytes, pods: Mapping[str, LocalPod], publishes_unready: bool) -> bytes:
+    content = _read(raw)
     changed = False
     endpoints = content.get("endpoints") or []
     for endpoint in endpoints if isinstance(endpoints, list) else ():
@@ -67,12 +91,13 @@ def _json(raw: bytes, pods: Mapping[str, LocalPod]) -> bytes:
         pod = pods.get(str(target.get("uid", "")))
         if pod is None or conditions.get("terminating"):
             continue
-        new = _changed(
-            pod, content.get("addressType", ""), endpoint.get("addresses") or [], conditions.get("ready", True)
-        )
+        ready = pod.is_ready or publishes_unready
+        was_ready = conditions.get("ready", True)
+        before = endpoint.get("addresses") or []
+        new = _changed(pod, content.get("addressType", ""), before, changes=ready != was_ready)
         if new is not None:
             endpoint["addresses"] = new
-            endpoint["conditions"] = {**conditions, "ready": pod.is_ready, "serving": pod.is_ready}
+            endpoint["conditions"] = {**conditions, "ready": ready, "serving": pod.is_ready}
             changed = True
     return json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode() if changed else raw
 
@@ -83,28 +108,33 @@ def _members(endpoint: object, name: str) -> dict[str, Any]:
     return part if isinstance(part, dict) else {}
 
 
-def _changed(pod: LocalPod, address_type: str, addresses: list[str], is_ready: bool) -> list[str] | None:
-    """Returns the addresses that an endpoint gets, together with the pod's readiness; None when it stays as it is."""
+def _changed(pod: LocalPod, address_type: str, addresses: list[str], *, changes: bool) -> list[str] | None:
+    """Returns the addresses that an endpoint gets, together with the pod's readiness; None when it stays as it is.
+
+    `changes`: whether the pod's readiness is another than the endpoint's.
+    """
     wanted = _addresses(pod, address_type)
-    if not wanted or (addresses == wanted and (not pod.overrides or is_ready == pod.is_ready)):
+    if not wanted and (pod.addresses or pod.is_ready):
         return None
-    return wanted
+    if wanted and wanted != addresses:
+        return wanted
+    return addresses if changes and pod.overrides else None
 
 
-def _protobuf(raw: bytes, pods: Mapping[str, LocalPod]) -> bytes:
+def _protobuf(raw: bytes, pods: Mapping[str, LocalPod], publishes_unready: bool) -> bytes:
     address_type = wire_scan.text_at(raw, _TYPE)
     parts, at = [], 0
     for number, head, start, end in wire_scan.fields(raw):
         if number != _ENDPOINTS:
             continue
-        endpoint = _endpoint(raw[start:end], address_type, pods)
+        endpoint = _endpoint(raw[start:end], address_type, pods, publishes_unready)
         if endpoint is not None:
             parts += [raw[at:head], wire_scan.length_delimited(_ENDPOINTS, endpoint)]
             at = end
     return b"".join((*parts, raw[at:])) if parts else raw
 
 
-def _endpoint(raw: bytes, address_type: str, pods: Mapping[str, LocalPod]) -> bytes | None:
+def _endpoint(raw: bytes, address_type: str, pods: Mapping[str, LocalPod], publishes_unready: bool) -> bytes | None:
     """Returns an endpoint as it is on the node; None when that is as it was."""
     pod = pods.get(wire_scan.text_at(raw, _TARGET, _UID))
     if pod is None:
@@ -121,10 +151,10 @@ def _endpoint(raw: bytes, address_type: str, pods: Mapping[str, LocalPod]) -> by
     states = wire_scan.numbers(conditions)
     if states.get(_TERMINATING):
         return None
-    new = _changed(pod, address_type, addresses, bool(states.get(_READY, 1)))
+    ready = pod.is_ready or publishes_unready
+    new = _changed(pod, address_type, addresses, changes=ready != bool(states.get(_READY, 1)))
     if new is None:
         return None
-    ready = int(pod.is_ready)
-    made = bytes((_READY << 3, ready, _SERVING << 3, ready, _TERMINATING << 3, 0))
+    made = bytes((_READY << 3, ready, _SERVING << 3, pod.is_ready, _TERMINATING << 3, 0))
     texts = b"".join(wire_scan.length_delimited(_ADDRESSES, address.encode()) for address in new)
     return texts + wire_scan.length_delimited(_CONDITIONS, made) + rest

@@ -56,7 +56,11 @@ def merged(base: Json, patch: Json, keys: MergeKeys, path: str = "") -> Json:
 
 
 def difference(base: Json, wanted: Json, keys: MergeKeys, path: str = "") -> Json:
-    """Returns a patch that makes `base` what is wanted, and leaves elements of merged lists alone that both have."""
+    """Returns a patch that makes `base` what is wanted, and leaves elements of merged lists alone that both have.
+
+    An element that differs is there as a whole: who else has changed it meanwhile, such as the condition `Ready` of a
+    node that was away, is not to leave it half as they have it.
+    """
     patch: Json = {}
     for name, value in wanted.items():
         before, inner = base.get(name), f"{path}.{name}" if path else name
@@ -108,7 +112,7 @@ def _list_difference(base: list[Any], wanted: list[Any], keys: MergeKeys, path: 
         if before is None:
             changed.append(one)
         elif before != one:
-            changed.append({**difference(before, one, keys, path), key: one[key]})
+            changed.append({**dict.fromkeys(before.keys() - one.keys()), **one})
     return [*changed, *({key: one[key], _DIRECTIVE: "delete"} for one in known.values())]
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 
 import pytest
 
 from tests.e2e.cluster import workloads
 from tests.e2e.cluster.autonomous import SITE, Edge
+from tests.e2e.cluster.steady_requests import SteadyRequests
 from tests.support.agent_status import status_of
 from tests.support.tunnel import wait_until
 
@@ -23,7 +25,7 @@ def test_pods_start_and_their_state_is_seen(edge: Edge) -> None:
     pod = workloads.pod("app", workloads.container(
         "web", "sh", "-c", serve,
         env=[{"name": "GREETING", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "greeting"}}}],
-        volumeMounts=[{"name": "secret", "mountPath": "/secret"}],
+        volumeMounts=[{"name": "secret", "mountPath": "/secret"}], resources={"requests": {"cpu": "500m"}},
     ), node=SITE)  # fmt: skip
     pod["spec"]["volumes"] = [{"name": "secret", "secret": {"secretName": "password"}}]
     pod["metadata"]["labels"] = {"app": "app"}
@@ -37,7 +39,14 @@ def test_pods_start_and_their_state_is_seen(edge: Edge) -> None:
     wait_until(lambda: "xyzzy" in edge.service("app"), "the Service leads to the pod", 30)
 
 
-def test_a_kubelet_that_starts_without_the_cloud_kills_nothing(edge: Edge) -> None:
+@pytest.fixture
+def asked(edge: Edge) -> Iterator[SteadyRequests]:
+    """Somebody on the node who asks the Service of the pod all the time."""
+    with edge.asking("app") as requests:
+        yield requests
+
+
+def test_a_kubelet_that_starts_without_the_cloud_kills_nothing(edge: Edge, asked: SteadyRequests) -> None:
     before = edge.pod_ids()
     with edge.cut():
         wait_until(lambda: "longline" in edge.ask_head(PODS), "the cut is noticed", 15)
@@ -49,8 +58,12 @@ def test_a_kubelet_that_starts_without_the_cloud_kills_nothing(edge: Edge) -> No
         assert edge.connections() == connections, "it keeps its connection, with all of its watches"
         assert edge.pod_ids() == before
         assert "app" in [item["metadata"]["name"] for item in json.loads(edge.ask(PODS))["items"]]
+        assert {ready for _, ready in edge.endpoints("app")} == {False}, "the cloud has given it up"
     wait_until(edge.is_ready, "the node is ready again", 60)
+    wait_until(lambda: {ready for _, ready in edge.endpoints("app")} == {True}, "the cloud knows of the pod", 30)
     assert edge.pod_ids() == before
+    assert asked.lost() == []
+    assert len(asked.answers()) > 1000
 
 
 def test_a_node_that_boots_without_the_cloud_runs_its_pods_again(edge: Edge) -> None:
@@ -63,7 +76,10 @@ def test_a_node_that_boots_without_the_cloud_runs_its_pods_again(edge: Edge) -> 
         edge.node.boot()
         wait_until(lambda: "xyzzy" in edge.page("app"), "the pod runs again", 90)
         print(f"after {time.monotonic() - start:.1f} s")
-        wait_until(lambda: "xyzzy" in edge.service("app"), "the Service leads to its new address", 15)
+        wait_until(lambda: edge.is_up_again("app"), "it is ready", 10)
+        late_s = wait_until(lambda: edge.leads_to(edge.pod("app")["status"]["podIP"]), "the Service leads to it", 2)
+        print(f"the Service leads to it {late_s:.2f} s later")
+        assert "xyzzy" in edge.service("app")
         _, status = status_of(edge.box)
         autonomy = status["autonomy"]
         assert not autonomy["reached"]

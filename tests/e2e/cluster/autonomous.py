@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.cluster import site
+from tests.e2e.cluster import build, coredns, site
 from tests.e2e.cluster.kubernetes import Kubernetes, kubernetes
 from tests.e2e.cluster.namespaces import NodeFailed
 from tests.e2e.cluster.node import Node
+from tests.e2e.cluster.steady_requests import SteadyRequests
 from tests.support.cluster import Box, Cluster, cluster
 from tests.support.netns import BoxNamespace
 from tests.support.processes import BIN
@@ -22,6 +24,8 @@ from tests.support.tunnel import wait_until
 SITE = "site-a"
 PORT = 6440
 READER = Path(__file__).parents[3] / "deploy" / "node" / "reader.yaml"
+LEASE_S = 8
+"""How long the lease of the node lasts: when it is cut off, the cloud takes its pods for not ready after that."""
 
 
 @dataclass(kw_only=True)
@@ -73,6 +77,33 @@ class Edge:
         address = self.kube.kubectl("get", "service", name, "-o", "jsonpath={.spec.clusterIP}")
         return self.fetch(address, 80)
 
+    def leads_to(self, address: str) -> bool:
+        """Whether kube-proxy's rules lead something to an address, in either of its modes."""
+        return f"{address}:8080" in self.node.namespaces.run("sh", "-c", "iptables-save -t nat; nft list ruleset")
+
+    @contextlib.contextmanager
+    def asking(self, service: str) -> Iterator[SteadyRequests]:
+        """A client on the node that asks a Service's address all the time.
+
+        It must lead to a pod: a port by which somebody was led nowhere is led there again, for two minutes.
+        """
+        address = self.kube.kubectl("get", "service", service, "-o", "jsonpath={.spec.clusterIP}")
+        log = self.node.folder / f"requests-{time.monotonic_ns()}.log"
+        requests = SteadyRequests(self.node.namespaces.enter_network, address, log)
+        try:
+            yield requests
+        finally:
+            requests.close()
+
+    def resolve(self, service: str) -> set[str]:
+        """The addresses that the node's CoreDNS has for a Service; none when it has no answer."""
+        name = f"{service}.default.svc.cluster.local."
+        try:
+            said = self.node.namespaces.run("busybox", "nslookup", "-type=a", name, coredns.ADDRESS)
+        except NodeFailed:
+            return set()
+        return {line.split()[1] for line in said.partition("Name:")[2].splitlines() if line.startswith("Address:")}
+
     def fetch(self, address: str, port: int) -> str:
         """A page, asked on the node; empty when there is none."""
         try:
@@ -105,6 +136,25 @@ class Edge:
         """A pod as the node's proxy shows it."""
         return dict(json.loads(self.ask(f"/api/v1/namespaces/default/pods/{name}")))
 
+    def is_up_again(self, name: str, namespace: str = "default") -> bool:
+        """Whether a pod is ready after it was started again, as the node's proxy shows it."""
+        try:
+            status = json.loads(self.ask(f"/api/v1/namespaces/{namespace}/pods/{name}"))["status"]
+        except (NodeFailed, ValueError, KeyError):
+            return False
+        has_restarted = any(one["restartCount"] for one in status.get("containerStatuses", []))
+        return has_restarted and ("Ready", "True") in [(one["type"], one["status"]) for one in status["conditions"]]
+
+    def endpoints(self, service: str) -> set[tuple[str, bool]]:
+        """The addresses of a Service in the cloud, and whether they are ready."""
+        label = f"kubernetes.io/service-name={service}"
+        said = json.loads(self.kube.kubectl("get", "endpointslices", "-l", label, "-o", "json"))
+        return {
+            (one["addresses"][0], one["conditions"]["ready"])
+            for item in said["items"]
+            for one in item.get("endpoints") or []
+        }
+
     def page(self, name: str) -> str:
         """What a pod serves, asked on its own node at the address that it has now."""
         try:
@@ -119,7 +169,7 @@ def autonomous_node() -> Iterator[Edge]:
     """A cluster of one node, which goes through the proxy; the daemons' logs are shown beside a failed test."""
     with contextlib.ExitStack() as stack:
         routers = stack.enter_context(site.routers([SITE]))
-        kube = stack.enter_context(kubernetes(routers))
+        kube = stack.enter_context(kubernetes(routers, lease_s=LEASE_S))
         made = stack.enter_context(cluster(host=site.outside(routers)))
         made.start()
         node = kube.nodes[SITE]
@@ -146,6 +196,9 @@ def autonomous_node() -> Iterator[Edge]:
         one = Edge(kube=kube, made=made, box=box)
         assert "leads to https://127.0.0.1:6440, before: " in one.autonomy("enable")
         node.restart()
+        coredns.provide(node.home, build.coredns())
+        authority = (box.state / "api-proxy.crt").read_bytes()
+        kube.control.api.apply(*coredns.manifests(SITE, f"https://127.0.0.1:{PORT}", authority))
         try:
             yield one
         except BaseException as error:

@@ -20,11 +20,16 @@ def cgroup(name: str) -> Iterator[str]:
     if _is_unified():
         _enable_controllers()
     try:
-        for hierarchy in _hierarchies():
-            (hierarchy / name).mkdir(exist_ok=True)
+        make_cgroup(name)
         yield f"/{name}"
     finally:
         remove_cgroup(name)
+
+
+def make_cgroup(name: str) -> None:
+    """Make it in every hierarchy."""
+    for hierarchy in _hierarchies():
+        (hierarchy / name).mkdir(exist_ok=True)
 
 
 def remove_cgroup(name: str) -> None:

@@ -25,12 +25,15 @@ ALONE = ("--leader-elect=false", "--secure-port=0")
 class ControlPlane:
     """Use `control_plane()`, which ends it and removes everything."""
 
-    def __init__(self, folder: Path, setting: Setting, egress: str | None, *, pod_cidrs: bool) -> None:
+    def __init__(
+        self, folder: Path, setting: Setting, egress: str | None, *, pod_cidrs: bool, lease_s: int | None
+    ) -> None:
         self.folder = folder
         self.setting = setting
         self.pki = setting.pki
         self.api = ApiServer(folder / "api", setting, egress)
         self._pod_cidrs = pod_cidrs
+        self._lease_s = lease_s
         self._etcd = self._daemon("etcd", *self._etcd_flags())
         self._controllers = [
             self._daemon("kube-controller-manager", *self._controller_manager_flags()),
@@ -94,7 +97,7 @@ class ControlPlane:
         ]  # fmt: skip
 
     def _controller_manager_flags(self) -> list[str]:
-        flags = {
+        flags: dict[str, object] = {
             "kubeconfig": self._own("kube-controller-manager"),
             "use-service-account-credentials": "true",
             "service-account-private-key-file": self.setting.service_account_key,
@@ -104,6 +107,8 @@ class ControlPlane:
             **({"allocate-node-cidrs": "true", "cluster-cidr": POD_CIDR} if self._pod_cidrs else {}),
             "service-cluster-ip-range": SERVICE_CIDR,
         }
+        if self._lease_s is not None:
+            flags |= {"node-monitor-grace-period": f"{self._lease_s}s", "node-monitor-period": "1s"}
         return [*(f"--{name}={value}" for name, value in flags.items()), *ALONE]
 
 
@@ -111,7 +116,7 @@ class ControlPlane:
 def control_plane(
     folder: Path, programs: Path, pki: ClusterPki, *,
     address: str, nodes: Iterable[str], prefix: Sequence[str] = (), egress: str | None = None, pod_cidrs: bool = True,
-    endpoint_routing: bool = False,
+    endpoint_routing: bool = False, lease_s: int | None = None,
 ) -> Iterator[ControlPlane]:  # fmt: skip
     """A control plane that is not started yet; it is ended at the end.
 
@@ -125,6 +130,7 @@ def control_plane(
         egress: See `ApiServer`.
         pod_cidrs: Whether nodes are given a `podCIDR` each.
         endpoint_routing: See `Setting`.
+        lease_s: After how many seconds of silence a node and its pods are not ready any more; None: as by default.
     """
     folder.mkdir()
     (folder / "service-account.key").write_bytes(_rsa_key())
@@ -134,7 +140,7 @@ def control_plane(
         service_account_key=folder / "service-account.key", nodes=tuple(nodes), prefix=prefix,
         endpoint_routing=endpoint_routing,
     )  # fmt: skip
-    made = ControlPlane(folder, setting, egress, pod_cidrs=pod_cidrs)
+    made = ControlPlane(folder, setting, egress, pod_cidrs=pod_cidrs, lease_s=lease_s)
     try:
         yield made
     finally:

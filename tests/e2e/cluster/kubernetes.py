@@ -63,7 +63,7 @@ OF_NODES = PodNetworks(cidrs=POD_CIDRS)
 @contextlib.contextmanager
 def kubernetes(
     routers: Mapping[str, BoxNamespace], egress: str | None = None, *, at: str | None = None,
-    pods: PodNetworks = OF_NODES,
+    pods: PodNetworks = OF_NODES, lease_s: int | None = None,
 ) -> Iterator[Kubernetes]:  # fmt: skip
     """A cluster whose nodes are ready; everything is gone at the end.
 
@@ -72,6 +72,7 @@ def kubernetes(
         egress: See `ApiServer`.
         at: The site that has the control plane too, in its node's network and on its loopback; None: this machine.
         pods: Their networks.
+        lease_s: How long the leases of nodes last, after which they are taken for gone; None: as by default.
     """
     programs = build.programs()
     with contextlib.ExitStack() as stack:
@@ -80,7 +81,7 @@ def kubernetes(
         archive = folder / "images.tar"
         images.write_archive(archive, build.backend())
         nodes = {
-            name: stack.enter_context(node(name, folder / name, programs, pki, behind))
+            name: stack.enter_context(node(name, folder / name, programs, pki, behind, lease_s=lease_s))
             for name, behind in routers.items()
         }
         prefix = nodes[at].namespaces.enter_network if at else []
@@ -88,7 +89,7 @@ def kubernetes(
         control = stack.enter_context(
             control_plane(
                 folder / "cloud", programs, pki, address=address, nodes=routers, prefix=prefix, egress=egress,
-                pod_cidrs=pods.in_nodes, endpoint_routing=pods.endpoint_routing,
+                pod_cidrs=pods.in_nodes, endpoint_routing=pods.endpoint_routing, lease_s=lease_s,
             )
         )  # fmt: skip
         control.start()

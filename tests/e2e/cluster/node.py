@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -12,7 +13,7 @@ from typing import Any
 import yaml
 
 from tests.e2e.cluster import node_config, requirements, site
-from tests.e2e.cluster.cgroups import cgroup
+from tests.e2e.cluster.cgroups import cgroup, make_cgroup, remove_cgroup
 from tests.e2e.cluster.namespaces import Namespaces, NodeFailed
 from tests.e2e.cluster.pki import MASTERS, ClusterPki
 from tests.e2e.cluster.workplace import cgroup_name
@@ -34,18 +35,37 @@ done
 awk '$2 ~ "^(/run/netns|/run/containerd|/var/lib/kubelet|/run/k3s)" { print $2 }' /proc/mounts | sort -r | uniq |
   while read -r m; do umount -l "$m"; done
 rm -rf /run/containerd/* /run/netns/*
+for family in ip ip6; do nft delete table $family kube-proxy 2>/dev/null; done
 for link in $(ip -o link | awk -F'[ :@]+' '{ print $2 }'); do
   case $link in cni0|veth*|kube-*) ip link del $link 2>/dev/null;; esac
 done
 true
 """
 """What does to a node what the loss of its power does. Its disk stays as it is."""
+_FORGET_CONNECTIONS = """
+import socket, struct
+with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12) as kernel:
+    kernel.sendall(struct.pack("=IHHIIBBH", 20, 1 << 8 | 2, 5, 1, 0, 0, 0, 0))
+    assert struct.unpack_from("=i", kernel.recv(4096), 16) == (0,)
+"""
+"""Empties the table of connections: IPCTNL_MSG_CT_DELETE of linux/netfilter/nfnetlink_conntrack.h. Who asked a Service
+before kube-proxy had led it anywhere would otherwise be led nowhere again by the same port, for two minutes.
+"""
 
 
 class Node:
     """Use `node()`, which ends it and removes everything."""
 
-    def __init__(self, name: str, folder: Path, namespaces: Namespaces, group: str, pki: ClusterPki) -> None:
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        namespaces: Namespaces,
+        group: str,
+        pki: ClusterPki,
+        *,
+        lease_s: int | None = None,
+    ) -> None:
         self.name = name
         self.folder = folder
         self.namespaces = namespaces
@@ -53,6 +73,7 @@ class Node:
         """/run/node, seen from outside."""
         self._cgroup = group
         self._pki = pki
+        self._lease_s = lease_s
         self.containerd = self._daemon("containerd", "containerd", "--config", f"{node_config.HOME}/containerd.toml")
         self.kubelet: Daemon
         self.proxy: Daemon
@@ -73,7 +94,8 @@ class Node:
 
     def start_kubelet(self, *, kubeconfig: Path | None = None) -> None:
         """Start the kubelet; without a kubeconfig it runs static pods only."""
-        self._write("kubelet.yaml", node_config.kubelet(self._cgroup, standalone=kubeconfig is None))
+        config = node_config.kubelet(self._cgroup, standalone=kubeconfig is None, lease_s=self._lease_s)
+        self._write("kubelet.yaml", config)
         argv = ["--config", f"{node_config.HOME}/kubelet.yaml", "--hostname-override", self.name]
         argv += ["--node-ip", site.NODE_ADDRESS]
         if kubeconfig is not None:
@@ -89,13 +111,13 @@ class Node:
             cluster_cidr: The network of all pods; None: there is no such thing.
         """
         self._write("kube-proxy.kubeconfig", kubeconfig.read_text())
-        self.proxy = self._start(
-            "kube-proxy", "--kubeconfig", f"{node_config.HOME}/kube-proxy.kubeconfig", "--proxy-mode", "iptables",
-            "--hostname-override", self.name, *(("--cluster-cidr", cluster_cidr) if cluster_cidr else ()),
-            # These are the whole machine's, not the node's.
-            "--conntrack-max-per-core", "0", "--conntrack-tcp-timeout-established", "0s",
-            "--conntrack-tcp-timeout-close-wait", "0s",
-        )  # fmt: skip
+        self._write("kube-proxy.yaml", node_config.kube_proxy(self.name, cluster_cidr))
+        self.proxy = self._start("kube-proxy", "--config", f"{node_config.HOME}/kube-proxy.yaml")
+
+    def set_proxy_mode(self, mode: str) -> None:
+        """Have kube-proxy's next start make rules of another kind: `iptables` or `nftables`. One that runs ends."""
+        path = self.home / "kube-proxy.yaml"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "mode": mode}))
 
     def use_api_server(self, url: str) -> None:
         """Start the kubelet and kube-proxy anew, with another way to the API server; pods run on."""
@@ -126,11 +148,15 @@ class Node:
         for daemon in self.daemons:
             daemon.kill()
         self.namespaces.run("sh", "-c", _POWER_CUT)
+        # A kubelet that starts waits three seconds for each container whose cgroup it finds.
+        remove_cgroup(self._cgroup.strip("/"))
+        make_cgroup(self._cgroup.strip("/"))
         for table in ("filter", "nat", "mangle"):
             for flag in ("-F", "-X"):
                 self.namespaces.run("iptables", "-w", "-t", table, flag)
         for rule in site.NODE_RULES:
             self.namespaces.run("iptables", "-w", *rule.split())
+        self.namespaces.run(sys.executable, "-c", _FORGET_CONNECTIONS)
 
     def boot(self) -> None:
         """Start what a node starts."""
@@ -200,8 +226,13 @@ class Node:
 
 
 @contextmanager
-def node(name: str, folder: Path, programs: Path, pki: ClusterPki, behind: BoxNamespace) -> Iterator[Node]:
-    """A node plugged into a router, with nothing running yet; everything is gone at the end."""
+def node(
+    name: str, folder: Path, programs: Path, pki: ClusterPki, behind: BoxNamespace, *, lease_s: int | None = None
+) -> Iterator[Node]:
+    """A node plugged into a router, with nothing running yet; everything is gone at the end.
+
+    `lease_s`: see `node_config.kubelet`.
+    """
     folder.mkdir()
     cni = requirements.cni_folder()
     assert cni is not None
@@ -209,6 +240,6 @@ def node(name: str, folder: Path, programs: Path, pki: ClusterPki, behind: BoxNa
         group = stack.enter_context(cgroup(cgroup_name(behind.index)))
         namespaces = stack.enter_context(Namespaces(folder, programs, cni))
         site.connect(namespaces, behind)
-        made = Node(name, folder, namespaces, group, pki)
+        made = Node(name, folder, namespaces, group, pki, lease_s=lease_s)
         stack.callback(made.close)
         yield made

@@ -36,13 +36,14 @@ conf_dir = "{HOME}/cni"
 """
 
 
-def kubelet(cgroup: str, *, standalone: bool) -> str:
+def kubelet(cgroup: str, *, standalone: bool, lease_s: int | None = None) -> str:
     """The kubelet's configuration file.
 
     Args:
         cgroup: Below which it puts its pods.
         standalone: Whether it runs static pods only, and asks no API server who may do what: any certificate of the
             cluster's authority may do everything.
+        lease_s: How long the node's lease lasts; None: as by default.
     """
     content: dict[str, Any] = {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
@@ -75,7 +76,29 @@ def kubelet(cgroup: str, *, standalone: bool) -> str:
         "evictionHard": {"nodefs.available": "1%", "imagefs.available": "1%", "memory.available": "50Mi"},
         "imageGCHighThresholdPercent": 100,
     }
+    if lease_s is not None:
+        content["nodeLeaseDurationSeconds"] = lease_s
     return json.dumps(content, indent=1)  # which is YAML too
+
+
+def kube_proxy(node: str, cluster_cidr: str | None) -> str:
+    """kube-proxy's configuration file.
+
+    Args:
+        node: The name of its node.
+        cluster_cidr: The network of all pods; None: there is no such thing.
+    """
+    content: dict[str, Any] = {
+        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+        "kind": "KubeProxyConfiguration",
+        "mode": "iptables",
+        "clientConnection": {"kubeconfig": f"{HOME}/kube-proxy.kubeconfig"},
+        "hostnameOverride": node,
+        "clusterCIDR": cluster_cidr or "",
+        # These are the whole machine's, not the node's.
+        "conntrack": {"maxPerCore": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
+    }
+    return json.dumps(content)
 
 
 def cni(pod_cidr: str) -> str:

@@ -9,9 +9,9 @@ from pathlib import Path
 from tests.e2e.cluster import build
 from tests.support.netns import missing_for_namespaces
 
-PACKAGES = "containerd runc containernetworking-plugins busybox-static iptables iproute2"
+PACKAGES = "containerd runc containernetworking-plugins busybox-static iptables nftables iproute2"
 """Of Debian and Ubuntu."""
-COMMANDS = ("containerd", "ctr", "runc", "busybox", "iptables", "ip", "nsenter", "unshare", "setpriv", "mount")
+COMMANDS = ("containerd", "ctr", "runc", "busybox", "iptables", "nft", "ip", "nsenter", "unshare", "setpriv", "mount")
 CNI_FOLDERS = (Path("/usr/lib/cni"), Path("/opt/cni/bin"))
 CNI_PLUGINS = ("bridge", "host-local", "loopback", "portmap")
 

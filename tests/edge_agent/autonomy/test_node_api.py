@@ -330,7 +330,8 @@ async def test_a_status_of_another_pod_of_that_name_is_a_conflict(node: Node) ->
     assert (await node.ask("PATCH", "/api/v1/namespaces/ns/pods/none/status", b"{}"))[0].status == 503
 
 
-async def test_what_the_kubelet_tells_itself_goes_before(node: Node) -> None:
+async def test_what_the_kubelet_tells_itself_comes_behind_what_waits(node: Node) -> None:
+    """It says what differs from what it was shown here: the API server would have the rest as old."""
     await node.names(FIRST)
     await cut(node)
     path, kind = "/api/v1/namespaces/ns/pods/one/status", "application/merge-patch+json"
@@ -344,6 +345,10 @@ async def test_what_the_kubelet_tells_itself_goes_before(node: Node) -> None:
     node.kube.answers.clear()
     await node.ask("PATCH", path, b'{"status":{"phase":"Succeeded"}}', content_type=kind)
     assert not node.api.writes.statuses
+    assert [json.loads(body)["status"] for _, _, body in node.kube.writes] == [
+        {"phase": "Running"},
+        {"phase": "Succeeded"},
+    ]
 
 
 async def test_events_wait_on_the_disk_and_keep_their_order(node: Node) -> None:

@@ -383,3 +383,37 @@ async def test_connections_that_are_cut_are_no_end_of_what_they_carried(api: Api
         api.lines.cut()
         with pytest.raises(StreamError):
             await client.read_chunk()
+
+
+async def test_nobody_dials_for_a_request_whose_connection_was_cut(api: Api) -> None:
+    """Whoever cuts them knows that the API server is not reached: a dial would take its whole time-out."""
+    api.answer = echo
+    assert (await asked(api, 1, "GET", "/")).status == 200
+
+    async def say_nothing(_api: Api, _http: ServerConnection, _request: Request, _conn: Conn) -> None:
+        await asyncio.sleep(60)
+
+    api.answer = say_nothing
+    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        waiting = tasks.create_task(asked(api, 1, "PUT", "/", body=b"x"))
+        await eventually(lambda: len(api.seen) == 2)
+        api.lines.cut()
+        assert (await waiting).status == 503
+    assert len(api.connections) == 1
+
+
+async def test_a_dial_ends_when_connections_are_cut() -> None:
+    async def never(*, http2: bool) -> Conn:
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    lines = Lines(never)
+
+    async def taken() -> None:
+        with pytest.raises(TimeoutError):
+            await lines.take()
+
+    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        tasks.create_task(taken())
+        await asyncio.sleep(0)
+        lines.cut()

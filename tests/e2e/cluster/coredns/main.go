@@ -1,0 +1,20 @@
+// CoreDNS, with nothing of ours: its own command, with the plugins that a cluster's DNS needs here and no others.
+package main
+
+import (
+	"github.com/coredns/coredns/core/dnsserver"
+	"github.com/coredns/coredns/coremain"
+
+	_ "github.com/coredns/coredns/plugin/bind"
+	_ "github.com/coredns/coredns/plugin/errors"
+	_ "github.com/coredns/coredns/plugin/kubernetes"
+	_ "github.com/coredns/coredns/plugin/ready"
+)
+
+func init() {
+	dnsserver.Directives = []string{"bind", "ready", "errors", "kubernetes"}
+}
+
+func main() {
+	coremain.Run()
+}
