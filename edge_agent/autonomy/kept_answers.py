@@ -13,12 +13,11 @@ from contextlib import suppress
 
 from edge_agent.autonomy.answers import FIRST_LIST_S, answer, answer_object, answers_online, away
 from edge_agent.autonomy.asks import NODE, Ask, Scope, named_scope, read_ask
-from edge_agent.autonomy.callers import RECHECK_S
 from edge_agent.autonomy.feed import Feed
 from edge_agent.autonomy.feeds import Feeds, Single
 from edge_agent.autonomy.lines import Lines
 from edge_agent.autonomy.passing import Otherwise, Unreached, ask_whole, give_whole, pass_on
-from edge_agent.autonomy.uplink import Uplink
+from edge_agent.autonomy.uplink import Way
 from tunnel.aio.http.exchange import Exchange
 from tunnel.aio.http.http1 import Request, Response
 from tunnel.core.wire.errors import StreamError
@@ -28,6 +27,10 @@ from tunnel.kubeapi.status import ApiError, not_found
 
 PATIENCE_S = 2.5
 """Seconds that the API server may take for what is kept as well."""
+LOOK_S = 10.0
+"""Seconds after which it is looked at whether somebody may still see what they watch. What was asked within the last
+RECHECK_S (callers) is not asked again, so that a right that is taken counts after both together at the most.
+"""
 MAX_OBJECT_BYTES = 4 * 1024 * 1024
 """The longest answer that is kept as one object. An object has 3 MiB at the most."""
 
@@ -41,11 +44,16 @@ _SINGLES = frozenset((
 class KeptAnswers:
     """Answers requests of identities for whom something is kept."""
 
-    def __init__(self, feeds: Feeds, uplink: Uplink, authority: str) -> None:
-        """`authority` is the API server's `HOST:PORT`."""
+    def __init__(self, feeds: Feeds, uplink: Way, authority: str) -> None:
+        """Args:
+        feeds: what is kept.
+        uplink: the way to the API server, as these identities have it.
+        authority: the API server's `HOST:PORT`.
+        """
         self._feeds = feeds
         self._uplink = uplink
         self._authority = authority
+        self._otherwise = Otherwise(PATIENCE_S, self._fits)
 
     async def serve(
         self, exchange: Exchange, request: Request, info: RequestInfo, lines: Lines, who: str, may: May | None = None
@@ -102,7 +110,8 @@ class KeptAnswers:
             await self._answer_while_allowed(exchange, request, ask, feed, may, "")
             return True
         try:
-            await pass_on(exchange, request, lines, self._authority, otherwise=_OTHERWISE if feed.is_complete else None)
+            otherwise = self._otherwise if feed.is_complete else None
+            await pass_on(exchange, request, lines, self._authority, otherwise=otherwise)
         except Unreached as error:
             self._uplink.doubt()
             if not feed.is_complete:
@@ -141,7 +150,7 @@ class KeptAnswers:
     async def _allowed(self, may: May, scope: Scope) -> None:
         """Returns when a scope may not be seen any more, which is looked at now and then."""
         while True:
-            await asyncio.sleep(RECHECK_S)
+            await asyncio.sleep(LOOK_S)
             with suppress(StreamError):
                 if self._uplink.is_up and not await may(scope):
                     return
@@ -170,7 +179,7 @@ class KeptAnswers:
             if (named.group, named.resource) in _SINGLES:
                 await self._ask_single(exchange, request, lines, named)
             else:
-                otherwise = _OTHERWISE if found is not None else None
+                otherwise = self._otherwise if found is not None else None
                 await pass_on(exchange, request, lines, self._authority, otherwise=otherwise)
         except Unreached as error:
             self._uplink.doubt()
@@ -179,13 +188,19 @@ class KeptAnswers:
             await _give(exchange, named, found[0], f"the API server has not answered: {error}")
         return True
 
+    def _fits(self, head: Response) -> bool:
+        """Returns whether an answer is the truth: an API server in trouble is as good as away, and so is one that does
+        not take the node's credentials.
+        """
+        return head.status < 500 and head.status != 429 and (head.status != 401 or self._uplink.is_up)
+
     async def _ask_single(self, exchange: Exchange, request: Request, lines: Lines, named: Scope) -> None:
         try:
             async with asyncio.timeout(PATIENCE_S):
                 head, body = await ask_whole(exchange, request, lines, self._authority, b"", MAX_OBJECT_BYTES)
         except TimeoutError:
             raise Unreached("it does not answer in time") from None
-        if not _fits(head):
+        if not self._fits(head):
             raise Unreached(f"it answers {head.status}")
         if head.status == 404:
             await self._feeds.forget(named)
@@ -233,14 +248,6 @@ May = Callable[[Scope], Awaitable[bool]]
 
 def _is_single(info: RequestInfo) -> bool:
     return (info.group, info.resource) in _SINGLES and not info.subresource
-
-
-def _fits(head: Response) -> bool:
-    """Returns whether an answer is the truth: an API server in trouble is as good as away."""
-    return head.status < 500 and head.status != 429
-
-
-_OTHERWISE = Otherwise(PATIENCE_S, _fits)
 
 
 async def _give(exchange: Exchange, named: Scope, single: Single, warning: str) -> None:

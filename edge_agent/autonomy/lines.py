@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from tunnel.aio.http.http1 import MAX_LONG_HEAD_BYTES, ClientConnection
+from tunnel.aio.http.http1 import MAX_LONG_HEAD_BYTES, ClientConnection, Response
 from tunnel.aio.sockets.conn import Conn
 
 IDLE_S = 30.0
@@ -23,26 +23,53 @@ Dial = Callable[[], Awaitable[Conn]]
 """A function that makes a connection. It raises OSError (ssl.SSLError is one) when there is no way."""
 
 
+class NoCredentials(OSError):
+    """There is nothing to show an identity with; the text says why."""
+
+
 class Line:
     """One connection, taken for one request."""
 
-    __slots__ = ("conn", "http", "is_fresh", "is_switched")
+    __slots__ = ("_on_answer", "conn", "generation", "http", "is_fresh", "is_switched")
 
-    def __init__(self, conn: Conn) -> None:
+    def __init__(self, conn: Conn, generation: int, on_answer: Callable[[int], None]) -> None:
         self.conn = conn
+        self.generation = generation
+        self._on_answer = on_answer
         self.http = ClientConnection(conn, MAX_LONG_HEAD_BYTES)
         self.is_fresh = True
         """Whether it has carried no request yet: one that has may have been closed by the server just now."""
         self.is_switched = False
         """Whether it speaks another protocol now, and whoever speaks it ends it."""
 
+    async def response(self) -> Response:
+        """Waits for the head of an answer, and returns it.
+
+        Raises:
+            StreamError: there is none.
+        """
+        head = await self.http.response()
+        self._on_answer(head.status)
+        return head
+
 
 class Lines:
     """The connections of one identity to one API server."""
 
-    def __init__(self, dial: Dial, idle_s: float = IDLE_S) -> None:
-        """Dials nothing yet. `idle_s` is how long a connection may wait for its next request."""
+    def __init__(
+        self, dial: Dial, idle_s: float = IDLE_S, on_answer: Callable[[int], None] = lambda _status: None
+    ) -> None:
+        """Dials nothing yet.
+
+        Args:
+            dial: makes a connection.
+            idle_s: how long a connection may wait for its next request.
+            on_answer: is told the status of each answer.
+        """
         self._dial = dial
+        self._generation = 0
+        self.on_answer = on_answer
+        """Is told the status of each answer, by connections that are made from now on."""
         self._idle_s = idle_s
         self._idle: dict[Line, asyncio.TimerHandle] = {}
         """The connections that wait, the one that was given back last at the end."""
@@ -69,7 +96,8 @@ class Lines:
             if not line.conn.closed.done():
                 self._taken.add(line)
                 return line
-        line = Line(await self._dial())
+        generation = self._generation
+        line = Line(await self._dial(), generation, self.on_answer)
         self._taken.add(line)
         return line
 
@@ -79,7 +107,8 @@ class Lines:
         if line.is_switched:
             return
         whole = line.http.reusable and not line.conn.closed.done()
-        if not whole or self._closed or len(self._idle) >= MAX_IDLE:
+        is_old = line.generation != self._generation
+        if not whole or is_old or self._closed or len(self._idle) >= MAX_IDLE:
             if whole:
                 line.conn.close()
             else:
@@ -97,9 +126,19 @@ class Lines:
         for line in self._taken:
             line.conn.reset()
 
+    def renew(self) -> None:
+        """Has the next request go out by a new connection, with the identity as it is shown now."""
+        self._generation += 1
+        self._end_idle()
+
     def close(self) -> None:
         """Ends those that wait, and each other one when it is given back."""
         self._closed = True
+        self._end_idle()
+
+    # Internal
+
+    def _end_idle(self) -> None:
         for line, timer in self._idle.items():
             timer.cancel()
             line.conn.close()

@@ -4,8 +4,10 @@ A client's certificate ends here, with its connection, and cannot be passed on. 
 
 1. with the kubelet's own certificate, if the client showed a certificate of that very name: then the API server sees
    the node, with what its authorizer and admission allow to a node, and no more;
-2. with the client's bearer token, as it is, and no certificate;
-3. with neither, if it came with neither: the API server knows what it tells to anybody.
+2. with that certificate too, if the client is the kubelet, and its own has ended so that it shows none
+   (`bare_kubelet`);
+3. with the client's bearer token, as it is, and no certificate;
+4. with neither, if it came with neither: the API server knows what it tells to anybody.
 
 Other certificates, such as an administrator's, are refused: their owner would be somebody else above.
 """
@@ -20,8 +22,10 @@ from pathlib import Path
 from weakref import WeakKeyDictionary
 
 from edge_agent.autonomy.answers import refuse
+from edge_agent.autonomy.bare_kubelet import SCOPE as ENDED
+from edge_agent.autonomy.bare_kubelet import BareKubelet
 from edge_agent.autonomy.feeds import KeptLimits
-from edge_agent.autonomy.lines import Lines
+from edge_agent.autonomy.lines import Lines, NoCredentials
 from edge_agent.autonomy.node_api import NodeApi
 from edge_agent.autonomy.serving import ServingUnavailable, serving_context
 from tunnel.aio.http.exchange import Exchange
@@ -32,11 +36,12 @@ from tunnel.aio.identity.tls_material import ClientTls, CredentialsUnusable
 from tunnel.aio.process.blocking import BlockingCalls, NotAnswering
 from tunnel.aio.process.config import ServerAddress
 from tunnel.aio.process.parts import PartFailed
+from tunnel.aio.process.tasks import TaskOwner
 from tunnel.aio.sockets.conn import Conn, TlsPeer
 from tunnel.aio.sockets.listener import Listener
 from tunnel.aio.sockets.tls_client import dial_tls
 from tunnel.kubeapi.encoding import JSON_TYPE, encode
-from tunnel.kubeapi.status import ApiError
+from tunnel.kubeapi.status import ApiError, Json
 
 HANDSHAKE_S = 10.0
 """Seconds that a connection to the API server may take from its first packet to the end of the handshake."""
@@ -56,6 +61,10 @@ class ProxySettings:
     """The kubelet's, read anew for each connection: it rotates them."""
     limits: KeptLimits
     """How much may be kept."""
+    kubelet_cgroup: Path
+    """The folder of the cgroup of the kubelet's service."""
+    grace_s: float
+    """Seconds for which the kubelet is believed without a certificate, after its own has ended; 0: never."""
 
 
 class ApiProxy:
@@ -78,6 +87,10 @@ class ApiProxy:
         """Connections that show the kubelet's certificate."""
         self._bare = Lines(partial(self._dial, as_node=False))
         self.api = NodeApi(self._node, self._bare, self._authority, state, settings.limits, on_away)
+        self._bare_kubelet = BareKubelet(
+            settings.client_cert, settings.kubelet_cgroup, settings.grace_s, self.api.keeper
+        )
+        self._tasks = TaskOwner("API proxy")
         self._is_open = False
         self._callers: WeakKeyDictionary[Conn, bool] = WeakKeyDictionary()
         """Whether the client of a connection has shown the node's certificate; of none where it showed nothing."""
@@ -97,7 +110,9 @@ class ApiProxy:
         except (ServingUnavailable, CredentialsUnusable, NotAnswering) as error:
             raise PartFailed(str(error), error.fault) from error
         if not self._is_open:
-            await self.api.open()
+            found = await self.api.open()
+            self._bare_kubelet.restore(found.get(ENDED))
+            self._tasks.spawn("end of the kubelet's certificate", self._bare_kubelet.run())
             self._is_open = True
         await listener.listen_tcp(address, context)
 
@@ -117,7 +132,12 @@ class ApiProxy:
 
     async def aclose(self) -> None:
         """Ends all that is left, and writes what is to be written."""
+        await self._tasks.aclose()
         await self.api.aclose()
+
+    def as_json(self) -> Json:
+        """Returns how it stands, as the admin API shows it."""
+        return {**self.api.as_json(), **self._bare_kubelet.as_json()}
 
     # Internal
 
@@ -136,7 +156,7 @@ class ApiProxy:
         try:
             context = await _files.run(partial(self._upward, as_node=as_node))
         except (CredentialsUnusable, NotAnswering) as error:
-            raise OSError(str(error)) from error
+            raise NoCredentials(str(error)) from error
         return await dial_tls(address.host, address.port, context, handshake_timeout_s=HANDSHAKE_S)
 
     def _upward(self, *, as_node: bool) -> ssl.SSLContext:
@@ -160,7 +180,9 @@ class ApiProxy:
     async def _serve(self, conn: Conn, exchange: Exchange, request: Request) -> None:
         exchange.trust()  # else it would be one of the strangers, whose connections end after some seconds
         try:
-            is_node = await self._shows_node(conn)
+            is_node = await self._shows_node(conn) or (
+                not _says_who(request) and self._shows_nothing(conn) and await self._bare_kubelet.is_it(conn)
+            )
             await self.api.serve(exchange, request, is_node=is_node)
         except HttpError as error:
             if exchange.answered:
@@ -191,12 +213,20 @@ class ApiProxy:
             self._callers[conn] = is_node
         return is_node
 
+    def _shows_nothing(self, conn: Conn) -> bool:
+        return not conn.transport.get_extra_info("peercert_der")
+
     def _is_nodes(self, shown: bytes) -> bool:
         try:
             own = read_pem(self._settings.client_cert.read_bytes())[0]
             return read_certificate(shown).subject_der == own.subject_der
         except (OSError, CertificateUnreadable):
             return False
+
+
+def _says_who(request: Request) -> bool:
+    """Returns whether a request itself says whose it is, or whose it is to be."""
+    return any(name == "authorization" or name.startswith("impersonate-") for name, _ in request.headers)
 
 
 def _render(error: HttpError) -> Refusal:

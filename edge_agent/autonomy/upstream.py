@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from edge_agent.autonomy.asks import Scope
 from edge_agent.autonomy.lines import Line, Lines
 from edge_agent.autonomy.passing import Unreached
-from edge_agent.autonomy.uplink import Uplink
+from edge_agent.autonomy.uplink import Way
 from tunnel.aio.http.http1 import HeaderItems, HttpError, Response
 from tunnel.core.wire.errors import StreamError
 from tunnel.core.wire.spoken import spoken_s
@@ -47,7 +47,7 @@ class Upstream:
     def __init__(
         self,
         lines: Lines,
-        uplink: Uplink,
+        uplink: Way,
         authority: str,
         credentials: Callable[[], HeaderItems] = tuple,
         have_credentials: Callable[[], Awaitable[None]] | None = None,
@@ -144,7 +144,7 @@ class Upstream:
         try:
             await line.http.start("GET", scope.target(parameters), headers)
             await line.http.finish()
-            head = await line.http.response()
+            head = await line.response()
             if head.status == 200:
                 return head
             text = await _message(line, head)
@@ -153,6 +153,8 @@ class Upstream:
             raise
         if head.status == 410:
             raise Gone
+        if head.status == 401 and not self._uplink.is_up:  # the node's own credentials: see `Standing`
+            raise Unreached(self._uplink.words())
         if head.status in (401, 403, 404):
             raise Refused(head.status, text)
         raise Unreached(f"the API server answers {head.status}: {text}")

@@ -48,6 +48,13 @@ def _autonomy(autonomy: Json) -> Iterator[str]:
     """Yields how the API of the node stands: what is away first, then what is not kept."""
     state = "reached" if autonomy["reached"] else f"away: {autonomy['reason']}"
     yield f"api       API server {state}, since {_time(autonomy['since'])}"
+    if autonomy["node_refused_since"]:
+        yield f"          it does not take the node's certificate (401), since {_time(autonomy['node_refused_since'])}"
+    if autonomy["grace_left_s"] is not None:
+        yield (
+            f"          the kubelet's certificate has ended at {_time(autonomy['certificate_ends'])}; without it the"
+            f" kubelet is believed for {autonomy['grace_left_s'] / 86400:.1f} days more"
+        )
     scopes = autonomy["scopes"]
     whole = [scope for scope in scopes if scope["complete"] and scope["kept"]]
     objects = sum(scope["objects"] for scope in whole) + autonomy["singles"]

@@ -64,6 +64,7 @@ AUTONOMY: dict[str, Any] = {
     ],
     "passed": ["others"], "singles": 2, "bytes": 1_250_000, "tokens": 4, "trouble": "the disk is full",
     "waiting": {"statuses": 2, "events": 0}, "dropped": {"statuses": 0, "events": 1},
+    "node_refused_since": "2026-03-01T12:00:00Z", "certificate_ends": "2026-02-01T12:00:00Z", "grace_left_s": 129600,
 }  # fmt: skip
 
 
@@ -71,6 +72,8 @@ def test_the_api_of_a_node() -> None:
     text = "\n".join(lines({**GOOD, "autonomy": AUTONOMY}))
     for wanted in (
         "api       API server away: no answer within 2 s, since 2026-03-01 12:00:00 UTC",
+        "it does not take the node's certificate (401), since 2026-03-01 12:00:00 UTC",
+        "ended at 2026-02-01 12:00:00 UTC; without it the kubelet is believed for 1.5 days more",
         "kept      14 objects in 1 of 3 parts, 1.2 MB, and 4 tokens",
         "nothing is written: the disk is full", "not kept: secrets in a: the disk is full",
         "not kept: things: it is being asked for", "not kept: others: there is no room",
@@ -78,8 +81,10 @@ def test_the_api_of_a_node() -> None:
     ):  # fmt: skip
         assert wanted in text
     calm = {**AUTONOMY, "reached": True, "trouble": None, "passed": [], "scopes": AUTONOMY["scopes"][:1],
-            "waiting": {"statuses": 0, "events": 0}, "dropped": {"statuses": 0, "events": 0}}  # fmt: skip
+            "waiting": {"statuses": 0, "events": 0}, "dropped": {"statuses": 0, "events": 0},
+            "node_refused_since": None, "grace_left_s": None}  # fmt: skip
     text = "\n".join(lines({**GOOD, "autonomy": calm}))
     assert "API server reached, since" in text
     assert "not kept" not in text
     assert "to be told" not in text
+    assert "certificate" not in text

@@ -232,6 +232,9 @@ API_SERVER_AWAY: Final = Fault("LL5040", "The API server of the node is not reac
 SCOPE_NOT_KEPT: Final = Fault("LL5041", "A part of the API is not kept for when the API server is away")
 KEPT_DAMAGED: Final = Fault("LL5042", "A part of what was kept of the API is damaged")
 NOT_TOLD: Final = Fault("LL5043", "What was written while the API server was away is of no use any more")
+KUBELET_CERTIFICATE_ENDED: Final = Fault("LL5047", "The kubelet's certificate has ended")
+NODE_REFUSED: Final = Fault("LL5048", "The API server does not take the node's certificate")
+NOT_THE_KUBELET: Final = Fault("LL5049", "A client without a certificate is not taken for the kubelet")
 
 # The process
 
