@@ -35,7 +35,6 @@ from tunnel.aio.process.blocking import BlockingCalls, NotAnswering
 from tunnel.aio.sockets.conn import Conn
 from tunnel.aio.sockets.tcp_owner import owner_of
 from tunnel.core.wire.faults import KUBELET_CERTIFICATE_ENDED, NOT_THE_KUBELET
-from tunnel.core.wire.spoken import spoken_s
 from tunnel.kubeapi.status import Json
 
 SCOPE = "!ended"
@@ -44,6 +43,7 @@ TICK_S = 600.0
 LOOK_S = 1.0
 """Seconds for which the certificate is not read again."""
 ROOT = 0
+DAY_S = 86400.0
 
 _log = structlog.get_logger("edge.autonomy")
 
@@ -112,7 +112,8 @@ class BareKubelet:
         if known is None:
             known = self._peers[conn] = await self._is_kubelets(conn)
         if known and self.left_s <= 0:
-            self._doubt(f"its certificate is over for longer than {spoken_s(self._grace_s)}")
+            days = f"{self._grace_s / DAY_S:.1f}"
+            self._doubt(f"its certificate is over for more than {days} days in which the agent ran")
             return False
         return known
 
@@ -161,7 +162,7 @@ class BareKubelet:
             self._since_s = now_s
             _log.warning(
                 "the kubelet's certificate has ended", code=KUBELET_CERTIFICATE_ENDED.code, file=str(self._path),
-                ended=now.ends.isoformat(), believed_for=spoken_s(max(self.left_s, 0.0)),
+                ended=now.ends.isoformat(), believed_for_days=round(max(self.left_s, 0.0) / DAY_S, 1),
             )  # fmt: skip
 
     async def _count(self) -> None:

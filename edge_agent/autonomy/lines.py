@@ -16,6 +16,8 @@ IDLE_S = 30.0
 """Seconds that a connection may wait for its next request. API servers close theirs after minutes, and what stands in
 between, such as a balancer, after one at the least.
 """
+DIAL_S = 10.0
+"""Seconds that a connection may take to come about: where packets are dropped, the kernel tries for two minutes."""
 MAX_IDLE = 16
 """How many connections may wait. A node's components ask for a few things at a time, and then watch."""
 
@@ -30,7 +32,7 @@ class NoCredentials(OSError):
 class Line:
     """One connection, taken for one request."""
 
-    __slots__ = ("_on_answer", "conn", "generation", "http", "is_fresh", "is_switched")
+    __slots__ = ("_on_answer", "conn", "generation", "http", "is_cut", "is_fresh", "is_switched")
 
     def __init__(self, conn: Conn, generation: int, on_answer: Callable[[int], None]) -> None:
         self.conn = conn
@@ -39,6 +41,8 @@ class Line:
         self.http = ClientConnection(conn, MAX_LONG_HEAD_BYTES)
         self.is_fresh = True
         """Whether it has carried no request yet: one that has may have been closed by the server just now."""
+        self.is_cut = False
+        """Whether it was ended since the API server is not reached: then another one would not reach it either."""
         self.is_switched = False
         """Whether it speaks another protocol now, and whoever speaks it ends it."""
 
@@ -74,6 +78,8 @@ class Lines:
         self._idle: dict[Line, asyncio.TimerHandle] = {}
         """The connections that wait, the one that was given back last at the end."""
         self._taken: set[Line] = set()
+        self._making: set[asyncio.Timeout] = set()
+        """What ends the waits for connections that are being made."""
         self._closed = False
 
     @property
@@ -97,7 +103,7 @@ class Lines:
                 self._taken.add(line)
                 return line
         generation = self._generation
-        line = Line(await self._dial(), generation, self.on_answer)
+        line = Line(await self._dialled(), generation, self.on_answer)
         self._taken.add(line)
         return line
 
@@ -118,12 +124,19 @@ class Lines:
         self._idle[line] = asyncio.get_running_loop().call_later(self._idle_s, self._forget, line)
 
     def cut(self) -> None:
-        """Ends all connections, also those that were taken: the API server is not reached by them any more."""
+        """Ends all connections, also those that were taken or are being made: the API server is not reached by them any
+        more.
+        """
+        now_s = asyncio.get_running_loop().time()
+        for making in self._making:
+            if not making.expired():
+                making.reschedule(now_s)
         for line, timer in self._idle.items():
             timer.cancel()
             line.conn.reset()
         self._idle.clear()
         for line in self._taken:
+            line.is_cut = True
             line.conn.reset()
 
     def renew(self) -> None:
@@ -137,6 +150,17 @@ class Lines:
         self._end_idle()
 
     # Internal
+
+    async def _dialled(self) -> Conn:
+        try:
+            async with asyncio.timeout(DIAL_S) as making:
+                self._making.add(making)
+                try:
+                    return await self._dial()
+                finally:
+                    self._making.discard(making)
+        except TimeoutError as error:
+            raise OSError("no connection to it comes about") from error
 
     def _end_idle(self) -> None:
         for line, timer in self._idle.items():

@@ -195,7 +195,7 @@ async def _pass_whole(
             except Late:
                 raise
             except Unreached:
-                if line.is_fresh or request.method not in _IDEMPOTENT:
+                if line.is_fresh or line.is_cut or request.method not in _IDEMPOTENT:
                     raise
                 fresh = True
                 continue
@@ -230,7 +230,7 @@ async def _whole(
             fresh = True  # what breaks off now was an answer
             return head, await line.http.read_body(max_bytes)
         except StreamError as error:
-            if fresh or line.is_fresh or not may_repeat:
+            if fresh or line.is_fresh or line.is_cut or not may_repeat:
                 raise Unreached(str(error)) from error
             fresh = True
         finally:

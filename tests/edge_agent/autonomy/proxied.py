@@ -16,6 +16,7 @@ from edge_agent.autonomy.feeds import KeptLimits
 from edge_agent.autonomy.proxy import ApiProxy, ProxySettings
 from edge_agent.autonomy.serving import CERTIFICATE, NO_CHECK_TIME
 from tests.edge_agent.autonomy.kube import Kube
+from tests.support.cgroup2 import own_cgroup
 from tests.support.http2_client import http2_client
 from tests.support.pki import Authority, Issued
 from tests.support.waits import eventually
@@ -27,14 +28,6 @@ from tunnel.aio.sockets.tls_client import dial_tls
 
 NODE, GROUP = "system:node:n", "system:nodes"
 DAY = dt.timedelta(days=1)
-
-
-def own_cgroup() -> Path | None:
-    """The folder of this process's cgroup of version 2; None where there is none."""
-    mounts = (line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines())
-    root = next((words[4] for words in mounts if words[words.index("-") + 1] == "cgroup2"), None)
-    named = next((line[3:] for line in Path("/proc/self/cgroup").read_text().splitlines() if line[:3] == "0::"), None)
-    return Path(root + named.rstrip("/")) if root is not None and named is not None else None
 
 
 @dataclass
@@ -50,16 +43,17 @@ class Said:
 
 
 @dataclass
-class Proxied:
-    """An API server of this process, and a node's proxy in front of it."""
+class Front:
+    """An API server of this process, and clients of whatever proxy is in front of it."""
 
     folder: Path
-    grace_s: float = 3600.0
-    cgroup: Path = field(default_factory=lambda: own_cgroup() or Path("/none"))
+    """Of certificates."""
     kube: Kube = field(default_factory=Kube)
     authority: Authority = field(default_factory=Authority)
-    proxy: ApiProxy = field(init=False)
-    listener: Listener = field(init=False)
+    port: int = 0
+    """Of the proxy."""
+    state: Path = field(init=False)
+    """The folder in which the proxy has its own."""
     certificate: Path = field(init=False)
     """The kubelet's."""
     key: Path = field(init=False)
@@ -75,27 +69,6 @@ class Proxied:
         self.kube.listener = Listener("kube", self._serve_kube)
         await self.kube.listener.listen_tcp("127.0.0.1:0", context)
 
-    async def start(self) -> None:
-        settings = ProxySettings(
-            server=ServerAddress(f"127.0.0.1:{self.kube.listener.ports[0]}"), ca=self.folder / "ca.crt",
-            client_cert=self.certificate, client_key=self.key, limits=KeptLimits(),
-            kubelet_cgroup=self.cgroup, grace_s=self.grace_s,
-        )  # fmt: skip
-        self.proxy = ApiProxy("n", settings, self.folder, lambda _words: None)
-        self.listener = Listener("proxy", self.proxy.handle)
-        await self.proxy.open(self.listener, "127.0.0.1:0")
-        await self.proxy.api.uplink.known()
-
-    async def stop(self) -> None:
-        self.proxy.close()
-        await self.listener.aclose()
-        await self.proxy.aclose()
-
-    async def cut(self) -> None:
-        self.kube.cut()
-        self.proxy.api.uplink.doubt()
-        await eventually(lambda: not self.proxy.api.uplink.is_up)
-
     def issue(self, ends_in: dt.timedelta) -> Issued:
         """The kubelet has another certificate."""
         issued = self.authority.issue(common_name=NODE, organization=GROUP, ends_in=ends_in)
@@ -104,7 +77,7 @@ class Proxied:
 
     def context(self, shown: tuple[Path, Path] | None, protocol: str) -> ssl.SSLContext:
         """A client's, with the certificate that it shows."""
-        context = ssl.create_default_context(cadata=(self.folder / CERTIFICATE).read_text())
+        context = ssl.create_default_context(cadata=(self.state / CERTIFICATE).read_text())
         context.set_alpn_protocols([protocol])
         if shown is not None:
             context.load_cert_chain(*shown)
@@ -114,7 +87,7 @@ class Proxied:
     async def client(self, shown: tuple[Path, Path] | None = None) -> AsyncIterator[ClientConnection]:
         """A connection by HTTP/1.1."""
         context = self.context(shown, "http/1.1")
-        conn = await dial_tls("127.0.0.1", self.listener.ports[0], context, handshake_timeout_s=5)
+        conn = await dial_tls("127.0.0.1", self.port, context, handshake_timeout_s=5)
         try:
             yield ClientConnection(conn)
         finally:
@@ -131,7 +104,7 @@ class Proxied:
                 head = await http.request(method, target, [("host", "x"), *headers], body)
                 return Said(head.status, await http.read_body(1 << 24))
             context = self.context(shown, "h2")
-            http2 = await stack.enter_async_context(http2_client(self.listener.ports[0], context))
+            http2 = await stack.enter_async_context(http2_client(self.port, context))
             came = await http2.ask(target, *headers, method=method, body=body or None)
             await http2.until(lambda: came.ended or came.reset is not None)
             return Said(came.status if came.headers else 0, came.body)
@@ -139,7 +112,7 @@ class Proxied:
     async def raw(self, sent: bytes) -> bytes:
         """All that comes back for these bytes, until the proxy ends the connection or has nothing to say."""
         context = self.context(None, "http/1.1")
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.listener.ports[0], ssl=context)
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, ssl=context)
         writer.write(sent)
         came = b""
         try:
@@ -163,6 +136,39 @@ class Proxied:
         is_over = bool(shown) and ssl.cert_time_to_seconds(shown["notAfter"]) < dt.datetime.now(dt.UTC).timestamp()
         self.kube.refuses_node = self.kube.refuses_node if not shown else is_over
         await self.kube.serve(conn, as_node=bool(shown))
+
+
+@dataclass
+class Proxied(Front):
+    """The same with a proxy in this process."""
+
+    grace_s: float = 3600.0
+    cgroup: Path = field(default_factory=lambda: own_cgroup() or Path("/none"))
+    proxy: ApiProxy = field(init=False)
+    listener: Listener = field(init=False)
+
+    async def start(self) -> None:
+        settings = ProxySettings(
+            server=ServerAddress(f"127.0.0.1:{self.kube.listener.ports[0]}"), ca=self.folder / "ca.crt",
+            client_cert=self.certificate, client_key=self.key, limits=KeptLimits(),
+            kubelet_cgroup=self.cgroup, grace_s=self.grace_s,
+        )  # fmt: skip
+        self.state = self.folder
+        self.proxy = ApiProxy("n", settings, self.state, lambda _words: None)
+        self.listener = Listener("proxy", self.proxy.handle)
+        await self.proxy.open(self.listener, "127.0.0.1:0")
+        self.port = self.listener.ports[0]
+        await self.proxy.api.uplink.known()
+
+    async def stop(self) -> None:
+        self.proxy.close()
+        await self.listener.aclose()
+        await self.proxy.aclose()
+
+    async def cut(self) -> None:
+        self.kube.cut()
+        self.proxy.api.uplink.doubt()
+        await eventually(lambda: not self.proxy.api.uplink.is_up)
 
 
 @asynccontextmanager

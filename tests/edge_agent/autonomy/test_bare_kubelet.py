@@ -15,13 +15,13 @@ import pytest
 from structlog.testing import capture_logs
 
 from edge_agent.autonomy import bare_kubelet
-from tests.edge_agent.autonomy.proxied import DAY, Proxied, own_cgroup, proxied
+from tests.edge_agent.autonomy.proxied import DAY, Proxied, proxied
 from tests.support.accounts import as_account, needs_root
+from tests.support.cgroup2 import needs_cgroup
 from tunnel.aio.sockets.tcp_owner import TcpOwner
 from tunnel.core.wire.faults import NOT_THE_KUBELET
 
 PODS = "/api/v1/pods?resourceVersion=0"
-needs_cgroup = pytest.mark.skipif(own_cgroup() is None, reason="there are no cgroups of version 2")
 
 
 @pytest.fixture(autouse=True)
@@ -69,12 +69,12 @@ async def test_the_api_server_is_back_and_refuses_it(node: Proxied) -> None:
     node.issue(ends_in=-DAY)
     node.proxy.api._node.renew()
     await node.proxy.api.standing.look()
-    assert node.proxy.api.standing.is_refused
+    assert node.proxy.as_json()["node_refused_since"] is not None
     assert (await node.ask("GET", PODS)).names == ["one"]
     assert (await node.ask("POST", "/apis/certificates.k8s.io/v1/certificatesigningrequests", (), b"{}")).status == 401
     node.issue(ends_in=DAY)
     await node.proxy.api.standing.look()
-    assert not node.proxy.api.standing.is_refused
+    assert node.proxy.as_json()["node_refused_since"] is None
     assert (await node.ask("GET", PODS)).status == 403, "it has one to show again"
 
 
@@ -119,7 +119,7 @@ async def test_a_process_of_another_account_is_not_the_kubelet(node: Proxied, tm
     code = (
         "import ssl, sys, http.client\n"
         "context = ssl._create_unverified_context()\n"
-        f"http = http.client.HTTPSConnection('127.0.0.1', {node.listener.ports[0]}, context=context, timeout=10)\n"
+        f"http = http.client.HTTPSConnection('127.0.0.1', {node.port}, context=context, timeout=10)\n"
         f"http.request('GET', '{PODS}', headers={{'User-Agent': 'kubelet/v1.34.4'}})\n"
         "print(http.getresponse().status)\n"
     )
