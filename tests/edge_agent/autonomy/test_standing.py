@@ -11,6 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from edge_agent.autonomy import standing
+from edge_agent.autonomy.passing import Unreached
 from tests.edge_agent.autonomy.kube import Node, node_and_kube
 from tests.edge_agent.autonomy.test_callers import PROXY, SERVICES, as_, cut, token
 from tests.support.waits import eventually
@@ -99,6 +100,16 @@ async def test_what_only_the_api_server_can_do_is_answered_by_it(node: Node) -> 
         head, _ = await node.ask(method, target, b"{}")
         assert head.status == 503, "else a kubelet takes the API server for healthy, and ends after five minutes"
         assert head.headers.get("retry-after") is None
+
+
+async def test_a_list_of_the_nodes_that_is_refused_first_is_not_given_up(node: Node) -> None:
+    """Before anything else has shown that the node is refused: its watches are to go on."""
+    await node.names(PODS)
+    (feed,) = node.api.feeds.all
+    node.kube.refuses_node = True
+    with pytest.raises(Unreached, match="does not take"):
+        await node.api._upstream_of("node").fetch(feed.scope, "", 1 << 20)
+    assert feed.refused is None
 
 
 async def test_others_are_answered_by_the_api_server_all_the_while(node: Node) -> None:
