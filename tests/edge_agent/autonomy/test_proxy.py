@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import itertools
 import ssl
 from collections.abc import AsyncIterator
@@ -10,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from edge_agent.autonomy.serving import CERTIFICATE
 from tests.edge_agent.autonomy.proxied import DAY, GROUP, NODE, Proxied, Said, proxied
 from tests.edge_agent.autonomy.test_callers import DNS, PROXY, token
 from tests.support.pki import Authority
+from tunnel.aio.identity.certificate import read_pem
 from tunnel.core.wire.errors import StreamError
 
 HUSH = b"hush-hush"
@@ -149,6 +152,13 @@ async def test_other_certificates_of_the_authority(node: Proxied, tmp_path: Path
         node.kube.gone = False
         await node.stop()
         await node.start()
+
+
+async def test_a_kubelet_of_any_time_takes_the_proxys_own_certificate(node: Proxied) -> None:
+    """Such as one that boots in 1970, or a year ahead."""
+    validity = read_pem((node.state / CERTIFICATE).read_bytes())[0].validity
+    assert validity.not_before == dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+    assert validity.not_after > dt.datetime.now(dt.UTC) + 90 * 365 * DAY
 
 
 async def test_the_kubelet_speaks_for_nobody_else(node: Proxied) -> None:
