@@ -324,6 +324,8 @@ class Agent:
                 client_cert=settings.client_cert,
                 client_key=settings.client_key,
                 shared_token=settings.shared_token,
+                kubelet_cgroup=settings.kubelet_cgroup,
+                grace_s=settings.certificate_grace_s,
                 limits=KeptLimits(
                     scopes=settings.max_parts, scope_bytes=settings.max_part_bytes, total_bytes=settings.max_bytes
                 ),
@@ -376,7 +378,7 @@ class Agent:
     @property
     def autonomy(self) -> dict[str, Any] | None:
         """Returns how the API of the node stands, as the admin API shows it; None without `[autonomy]`."""
-        return self._api_proxy.api.as_json() if self._api_proxy is not None else None
+        return self._api_proxy.as_json() if self._api_proxy is not None else None
 
     def _open(self, name: str, address: str, handler: Handler) -> _Open:
         listener = Listener(name, handler, self.config.limits.client_limits)

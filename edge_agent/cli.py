@@ -107,7 +107,7 @@ def check(config: Path) -> None:
     """
     from datetime import UTC, datetime
 
-    from edge_agent.config import kubelet_files, load_agent_config
+    from edge_agent.config import kubelet_files, load_agent_config, node_files
     from edge_agent.identity.expiries import watched
     from edge_agent.identity.identity import Identity, IdentityUnusable
     from edge_agent.outlook import outlook
@@ -119,7 +119,7 @@ def check(config: Path) -> None:
     for warning in outlook(loaded):
         click.echo(f"{config}: {warning}", err=True)
     state = state_folder(config)
-    lines, expired = check_certificates(watched(state, kubelet_files(loaded)), datetime.now(UTC))
+    lines, expired = check_certificates(watched(state, kubelet_files(loaded), node_files(loaded)), datetime.now(UTC))
     faults = [(text, CERTIFICATE_EXPIRED) for text in expired]
     try:
         Identity(state).name()  # without one, the agent does not start

@@ -22,6 +22,7 @@ from tunnel.aio.process.config import (
     LogConfig,
     NameGlob,
     Seconds,
+    SecondsOrNone,
     ServerAddress,
     TargetPattern,
     Validated,
@@ -261,6 +262,7 @@ class KubeletConfig:
 
 
 _API_PROXY = HostPort("127.0.0.1:6440")
+_KUBELET_CGROUP = Path("/sys/fs/cgroup/system.slice/kubelet.service")
 
 
 def _default_actions() -> list[Literal["read", "logs", "exec", "secrets"]]:
@@ -298,6 +300,10 @@ class AutonomyConfig:
     """The bearer token of an identity that may list and watch what several components of a node want, such as Services:
     they are fetched once then. None: each component has streams of its own.
     """
+    kubelet_cgroup: Path = _KUBELET_CGROUP
+    """The folder of the cgroup of the kubelet's service, by which a kubelet is known that shows no certificate."""
+    certificate_grace_s: SecondsOrNone = SecondsOrNone(30 * 24 * 3600)
+    """Seconds for which the kubelet is believed without a certificate, after its own has ended; 0: never."""
     max_parts: Count = Count(1000)
     """How many lists and single objects are kept."""
     max_part_bytes: ByteCount = ByteCount(16 * MIB)
@@ -452,6 +458,12 @@ def kubelet_files(config: AgentConfig) -> KubeletFiles | None:
     """Returns the files of a `[kubelet]` section whose certificates expire; None without such a section."""
     kubelet = config.kubelet
     return None if kubelet is None else KubeletFiles(kubelet.client_cert, kubelet.client_key, kubelet.ca)
+
+
+def node_files(config: AgentConfig) -> KubeletFiles | None:
+    """Returns the files of `[autonomy]` whose certificates expire; None without such a section."""
+    node = config.autonomy
+    return None if node is None else KubeletFiles(node.client_cert, node.client_key, node.ca)
 
 
 def load_for_start(path: Path) -> tuple[AgentConfig, list[str]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import structlog
 
 from edge_agent.agent import Agent
-from edge_agent.config import NOTHING, ONLY_AT_START, AgentConfig, kubelet_files, load_agent_config
+from edge_agent.config import NOTHING, ONLY_AT_START, AgentConfig, kubelet_files, load_agent_config, node_files
 from edge_agent.identity.expiries import Ends
 from edge_agent.identity.identity import Identity, IdentityUnusable
 from edge_agent.identity.renewal import Renewals
@@ -99,7 +99,7 @@ async def _main(
         return MetricsPage(agent, status, lambda: (_lost_lines(log), audit.lost)).endpoint.handle
 
     agent = await asyncio.to_thread(Agent, name, identity.tls, config, audit, page, UnitSockets(handed))
-    ends = Ends(identity.folder, lambda: kubelet_files(agent.config))
+    ends = Ends(identity.folder, lambda: kubelet_files(agent.config), lambda: node_files(agent.config))
     troubles = Troubles(agent, audit, ends, host_faults)
     desired = DesiredState(
         path,

@@ -103,6 +103,8 @@ class _Figures(Collector):
         if autonomy is None:
             return
         yield _gauge("api_server_reached", "Whether the API server of the node is reached.", autonomy["reached"])
+        about = "Whether the API server does not take the certificate of the node (401)."
+        yield _gauge("api_node_refused", about, autonomy["node_refused_since"] is not None)
         about = "Parts of the API that are asked for on the node, by whether they are kept for when it is away."
         scopes = _labelled_gauge("api_scopes", about, "kept")
         kept = sum(scope["complete"] and scope["kept"] for scope in autonomy["scopes"])

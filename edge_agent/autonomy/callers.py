@@ -188,8 +188,8 @@ class Callers:
                 status, answer = await self._ask(token, ACCESS, _access(scope, verb))
             except Unreached:
                 return proved_s is not None
-            if status == 401:
-                return False  # which says nothing of what the user may
+            if status == 401:  # which says nothing of what the user may; of the node see `Standing`
+                return not token and proved_s is not None
             if status not in (200, 201):
                 return proved_s is not None  # it cannot say
             if _at(answer, "status", "allowed") is not True:

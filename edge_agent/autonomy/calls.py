@@ -6,8 +6,8 @@ had a connection for each would cost every API server a hundred times as many. S
 1. A new list or watch goes over a connection that has room for it. When there is none, one is dialled, once for all who
    wait for it.
 2. A connection takes nothing new after FRESH_S, and ends with the last of what it carries: the credentials that it was
-   made with are exchanged now and then, as are API servers behind a balancer. So it does when its certificate is not
-   accepted any more.
+   made with are exchanged now and then, as are API servers behind a balancer. So it does when these are not accepted,
+   and connections are to be made anew.
 3. With an API server, or a balancer, that speaks HTTP/1.1 alone, each has a connection of its own after all.
 """
 
@@ -50,18 +50,16 @@ class _Shared:
     client: Http2Client
     since_s: float
     """When it was made, on the loop's clock."""
-    is_stale: bool = False
+    generation: int
+    """That of its `Lines`, when it was begun."""
 
 
 class Calls:
     """The lists and watches of one identity at one API server."""
 
-    def __init__(self, lines: Lines, *, has_certificate: bool) -> None:
-        """Dials nothing yet. `lines` are the connections with this identity; `has_certificate` is whether it is shown
-        when they are made, and not with each request.
-        """
+    def __init__(self, lines: Lines) -> None:
+        """Dials nothing yet. `lines` are the connections with this identity, and hear of each answer."""
         self._lines = lines
-        self._has_certificate = has_certificate
         self._shared: list[_Shared] = []
         self._dialling = asyncio.Lock()
         self._failures = 0
@@ -91,15 +89,14 @@ class Calls:
             try:
                 await line.http.start("GET", target, [("host", authority), *headers])
                 await line.http.finish()
-                yield await line.http.response(), line.http
+                yield await line.response(), line.http
             finally:
                 self._lines.give_back(line)
             return
         answer = shared.client.get(authority, target, headers)
         try:
             head = await answer.response()
-            if head.status == 401 and self._has_certificate:
-                shared.is_stale = True
+            self._lines.on_answer(head.status)
             yield head, answer
         finally:
             answer.close()
@@ -125,8 +122,9 @@ class Calls:
                 return None
             now_s = asyncio.get_running_loop().time()
             for shared in self._shared:
-                if shared.client.has_room and not shared.is_stale and now_s - shared.since_s < FRESH_S:
+                if shared.client.has_room and self._is_fresh(shared, now_s):
                     return shared
+            generation = self._lines.generation
             if self._failures != failures:  # who waited for a dial that failed does not try it once more
                 raise OSError(self._failure)
             try:
@@ -138,7 +136,7 @@ class Calls:
                 self._is_plain = True
                 conn.reset()
                 return None
-            made = _Shared(Http2Client(conn), now_s)
+            made = _Shared(Http2Client(conn), now_s, generation)
             self._shared.append(made)
             self._tasks.spawn("read", self._run(made))
             return made
@@ -153,5 +151,8 @@ class Calls:
         """Ends connections that carry nothing any more and take nothing new."""
         now_s = asyncio.get_running_loop().time()
         for shared in self._shared:
-            if not shared.client.streams and (shared.is_stale or now_s - shared.since_s >= FRESH_S):
+            if not shared.client.streams and not self._is_fresh(shared, now_s):
                 shared.client.close()
+
+    def _is_fresh(self, shared: _Shared, now_s: float) -> bool:
+        return shared.generation == self._lines.generation and now_s - shared.since_s < FRESH_S

@@ -175,7 +175,7 @@ class Feed:
         return self.held_bytes + self.replica.history_bytes
 
     async def settled(self) -> None:
-        """Waits until it is complete, or cannot be."""
+        """Waits until it is complete, or an attempt to list it has failed."""
         await self._settled.wait()
 
     # Life
@@ -197,6 +197,8 @@ class Feed:
         failures, loop = 0, asyncio.get_running_loop()
         while True:
             await self._upstream.ready()
+            if not self.is_complete and self.refused is None:
+                self._settled.clear()
             began_s = loop.time()
             try:
                 if await self._advance() or loop.time() - began_s > SHORT_S:
@@ -216,6 +218,7 @@ class Feed:
                 continue
             except (StreamError, ValueError, Gone) as error:
                 failures = 1 if self.is_live and loop.time() - began_s > GOOD_S else failures + 1
+                self._settled.set()  # nobody waits for the next attempt
                 _log.debug("a list or a watch ended", scope=self.scope.spoken(), reason=str(error))
             finally:
                 if self.is_live:

@@ -194,10 +194,13 @@ class Feeds:
         if feed is not None and not feed.watchers:
             await self._drop(feed)
 
-    def trust_kept(self) -> None:
-        """Takes that the API server is away: what it refused last is not known to be refused still."""
+    def trust_kept(self, who: str = "") -> None:
+        """Takes that the API server is away, for one identity or for all: what it refused last is not known to be
+        refused still.
+        """
         for feed in self._feeds.values():
-            feed.trust_kept()
+            if who in ("", feed.scope.who):
+                feed.trust_kept()
 
     async def remember(self, named: Scope, single: Single) -> None:
         """Keeps one object as it was answered, unless it is followed anyhow."""

@@ -13,13 +13,12 @@ from contextlib import suppress
 
 from edge_agent.autonomy.answers import FIRST_LIST_S, answer, answer_object, answers_online, away
 from edge_agent.autonomy.asks import NODE, Ask, Scope, named_scope, read_ask
-from edge_agent.autonomy.callers import RECHECK_S
 from edge_agent.autonomy.feed import Feed
 from edge_agent.autonomy.feeds import Feeds, Single
 from edge_agent.autonomy.lines import Lines
 from edge_agent.autonomy.passing import Otherwise, Unreached, ask_whole, give_whole, pass_on
 from edge_agent.autonomy.sharing import SharedReader, part_of, shared_scope
-from edge_agent.autonomy.uplink import Uplink
+from edge_agent.autonomy.uplink import Way
 from tunnel.aio.http.exchange import Exchange
 from tunnel.aio.http.http1 import Request, Response
 from tunnel.core.wire.errors import StreamError
@@ -29,6 +28,10 @@ from tunnel.kubeapi.status import ApiError, not_found
 
 PATIENCE_S = 2.5
 """Seconds that the API server may take for what is kept as well."""
+LOOK_S = 10.0
+"""Seconds after which it is looked at whether somebody may still see what they watch. What was asked within the last
+RECHECK_S (callers) is not asked again, so that a right that is taken counts after both together at the most.
+"""
 MAX_OBJECT_BYTES = 4 * 1024 * 1024
 """The longest answer that is kept as one object. An object has 3 MiB at the most."""
 
@@ -42,12 +45,12 @@ _SINGLES = frozenset((
 class KeptAnswers:
     """Answers requests of identities for whom something is kept."""
 
-    def __init__(self, feeds: Feeds, uplink: Uplink, authority: str, shared: SharedReader, node_may: May) -> None:
+    def __init__(self, feeds: Feeds, uplink: Way, authority: str, shared: SharedReader, node_may: May) -> None:
         """Answers nothing yet.
 
         Args:
             feeds: what is kept.
-            uplink: says whether the API server is reached.
+            uplink: the way to the API server, as these identities have it.
             authority: the API server's `HOST:PORT`.
             shared: the identity with which lists are followed that several components want.
             node_may: tells whether the node may list and watch a scope, for what was listed by that identity.
@@ -57,6 +60,7 @@ class KeptAnswers:
         self._authority = authority
         self._shared = shared
         self._node_may = node_may
+        self._otherwise = Otherwise(PATIENCE_S, self._fits)
 
     async def serve(
         self, exchange: Exchange, request: Request, info: RequestInfo, lines: Lines, who: str, may: May | None = None
@@ -97,13 +101,13 @@ class KeptAnswers:
     async def _serve_list(self, exchange: Exchange, request: Request, lines: Lines, ask: Ask, may: May | None) -> bool:
         if may is not None and not await may(ask.scope):
             return False
-        feed: Feed | None
+        is_up, feed = self._uplink.is_up, None
         shared = await self._shared_feed(ask, may)
         if shared is not None:
             ask, feed, may = shared
         else:
             feed = await self._followed(ask.scope, ask)
-        if not self._uplink.is_up:
+        if not is_up:
             await self._serve_away(exchange, request, ask, feed, may)
             return True
         if feed is None:
@@ -112,7 +116,8 @@ class KeptAnswers:
             await self._answer_while_allowed(exchange, request, ask, feed, may, "")
             return True
         try:
-            await pass_on(exchange, request, lines, self._authority, otherwise=_OTHERWISE if feed.is_complete else None)
+            otherwise = self._otherwise if feed.is_complete else None
+            await pass_on(exchange, request, lines, self._authority, otherwise=otherwise)
         except Unreached as error:
             self._uplink.doubt()
             if not feed.is_complete:
@@ -183,7 +188,7 @@ class KeptAnswers:
     async def _allowed(self, may: May, scope: Scope) -> None:
         """Returns when a scope may not be seen any more, which is looked at now and then."""
         while True:
-            await asyncio.sleep(RECHECK_S)
+            await asyncio.sleep(LOOK_S)
             with suppress(StreamError):
                 if self._uplink.is_up and not await may(scope):
                     return
@@ -213,7 +218,7 @@ class KeptAnswers:
             if (named.group, named.resource) in _SINGLES:
                 await self._ask_single(exchange, request, lines, named)
             else:
-                otherwise = _OTHERWISE if found is not None else None
+                otherwise = self._otherwise if found is not None else None
                 await pass_on(exchange, request, lines, self._authority, otherwise=otherwise)
         except Unreached as error:
             self._uplink.doubt()
@@ -222,13 +227,19 @@ class KeptAnswers:
             await _give(exchange, named, found[0], f"the API server has not answered: {error}")
         return True
 
+    def _fits(self, head: Response) -> bool:
+        """Returns whether an answer is the truth: an API server in trouble is as good as away, and so is one that does
+        not take the node's credentials.
+        """
+        return head.status < 500 and head.status != 429 and (head.status != 401 or self._uplink.is_up)
+
     async def _ask_single(self, exchange: Exchange, request: Request, lines: Lines, named: Scope) -> None:
         try:
             async with asyncio.timeout(PATIENCE_S):
                 head, body = await ask_whole(exchange, request, lines, self._authority, b"", MAX_OBJECT_BYTES)
         except TimeoutError:
             raise Unreached("it does not answer in time") from None
-        if not _fits(head):
+        if not self._fits(head):
             raise Unreached(f"it answers {head.status}")
         if head.status == 404:
             await self._feeds.forget(named)
@@ -276,14 +287,6 @@ May = Callable[[Scope], Awaitable[bool]]
 
 def _is_single(info: RequestInfo) -> bool:
     return (info.group, info.resource) in _SINGLES and not info.subresource
-
-
-def _fits(head: Response) -> bool:
-    """Returns whether an answer is the truth: an API server in trouble is as good as away."""
-    return head.status < 500 and head.status != 429
-
-
-_OTHERWISE = Otherwise(PATIENCE_S, _fits)
 
 
 async def _give(exchange: Exchange, named: Scope, single: Single, warning: str) -> None:

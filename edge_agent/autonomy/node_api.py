@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
@@ -12,20 +12,23 @@ from edge_agent.autonomy.asks import NODE, RESERVED, SHARED, Scope
 from edge_agent.autonomy.callers import SCOPE as CALLERS
 from edge_agent.autonomy.callers import Callers, bearer_of
 from edge_agent.autonomy.calls import Calls
+from edge_agent.autonomy.disk import Kept
 from edge_agent.autonomy.feeds import Feeds, KeptLimits
 from edge_agent.autonomy.keeper import Keeper
 from edge_agent.autonomy.kept_answers import PATIENCE_S, KeptAnswers
-from edge_agent.autonomy.lines import Lines
+from edge_agent.autonomy.lines import Lines, NoCredentials
 from edge_agent.autonomy.local_endpoints import LocalEndpoints
+from edge_agent.autonomy.moment import Moment
 from edge_agent.autonomy.node_report import SCOPE as OUTAGES
 from edge_agent.autonomy.node_report import NodeReport
 from edge_agent.autonomy.offline_writes import OfflineWrites
 from edge_agent.autonomy.passing import Unreached, ask, ask_whole, give_whole, pass_on
 from edge_agent.autonomy.sharing import SharedReader
+from edge_agent.autonomy.standing import Standing
 from edge_agent.autonomy.uplink import Uplink
 from edge_agent.autonomy.upstream import Upstream
 from tunnel.aio.http.exchange import Exchange
-from tunnel.aio.http.http1 import Request
+from tunnel.aio.http.http1 import HeaderItems, Request
 from tunnel.aio.process.tasks import TaskOwner
 from tunnel.kubeapi.encoding import JSON_TYPE, decode, encode
 from tunnel.kubeapi.request_info import RequestInfo, request_info
@@ -37,7 +40,9 @@ REVIEWS = frozenset((("authentication.k8s.io", "tokenreviews"), ("authorization.
 MAX_REVIEW_BYTES = 1024 * 1024
 Vouch = Callable[[RequestInfo, Request, bytes], Json | None]
 """A function that answers a review, or returns None."""
+READY = "/readyz"
 LEASES = "/namespaces/kube-node-lease/leases/"
+CERTIFICATES = "certificates.k8s.io"
 
 
 class NodeApi:
@@ -69,28 +74,36 @@ class NodeApi:
         self._vouch = vouch
         self._node = node
         self._bare = bare
-        self._node_calls, self._bare_calls = Calls(node, has_certificate=True), Calls(bare, has_certificate=False)
+        self._node_calls, self._bare_calls = Calls(node), Calls(bare)
         self._authority = authority
         self._on_away = on_away
-        self.lease_seen: datetime | None = None
-        """When the kubelet asked for its node's lease or renewed it last; None: not since this process began."""
+        self._lease_seen: Moment | None = None
         self.uplink = Uplink(self._probe, self._turned)
+        self.standing = Standing(self.uplink, self._look, self._node_turned)
+        node.on_answer = self._node_answered
         self.keeper = Keeper(folder)
         self.endpoints = LocalEndpoints(lambda: self.feeds.all)
         self.feeds = Feeds(self.keeper, self._upstream_of, limits or KeptLimits(), self.endpoints.view)
         self.writes = OfflineWrites(
-            self.feeds, self.keeper, self.uplink, node, authority, self.endpoints.said, self._told
+            self.feeds, self.keeper, self.standing, node, authority, self.endpoints.said, self._told
         )
         self.report = NodeReport(self.feeds, self.keeper, self.uplink, self.writes)
         self.callers = Callers(self.keeper, self.uplink, self._post, self.writes.tokens.issued, self._is_here)
         self.shared = shared or SharedReader(None)
-        self._kept = KeptAnswers(self.feeds, self.uplink, authority, self.shared, partial(self.callers.may, "", NODE))
+        node_may = partial(self.callers.may, "", NODE)
+        self._kept = KeptAnswers(self.feeds, self.uplink, authority, self.shared, node_may)
+        self._kept_for_node = KeptAnswers(self.feeds, self.standing, authority, self.shared, node_may)
         self._tasks = TaskOwner("API of the node")
 
     # Public
 
-    async def open(self) -> None:
-        """Takes what is on the disk, and begins to look for the API server."""
+    @property
+    def lease_seen(self) -> datetime | None:
+        """Returns when the kubelet asked for its lease or renewed it last; None: not since this process began."""
+        return self._lease_seen.shown() if self._lease_seen is not None else None
+
+    async def open(self) -> dict[str, Kept]:
+        """Takes what is on the disk, and begins to look for the API server. Returns all that was there."""
         await self.shared.look()
         found = await self.keeper.open()
         self.callers.restore(found.get(CALLERS))
@@ -99,8 +112,10 @@ class NodeApi:
         self.report.restore(found.get(OUTAGES))
         self.endpoints.restored()
         self._tasks.spawn("uplink", self.uplink.run())
+        self._tasks.spawn("standing", self.standing.run())
         self._tasks.spawn("replay", self.writes.run())
         self._tasks.spawn("report", self.report.run())
+        return found
 
     async def serve(self, exchange: Exchange, request: Request, *, is_node: bool) -> None:
         """Answers a request. `is_node`: whether it is made with the node's own identity.
@@ -113,20 +128,22 @@ class NodeApi:
         await self.uplink.known()
         lines = self._node if is_node else self._bare
         if is_node and LEASES in request.path:
-            self.lease_seen = datetime.now(UTC)
+            self._lease_seen = Moment()
         try:
             if any(name.startswith("impersonate-") for name, _ in request.headers):
                 token, is_node = None, False  # somebody else is meant, whom only the API server knows
             else:
                 token = None if is_node else bearer_of(request.headers.get("authorization"))
             info = request_info(request.method, request.path, request.query)
+            if info.group == CERTIFICATES:
+                token, is_node = None, False  # they are asked for at the API server, and an old answer is none
             if is_node:
                 if request.method == "POST" and (info.group, info.resource) in REVIEWS:
                     await self._review(exchange, request, info)
                     return
                 if request.method not in READS and await self.writes.serve(exchange, request, info, lines, NODE):
                     return
-                if await self._kept.serve(exchange, request, info, lines, NODE):
+                if await self._kept_for_node.serve(exchange, request, info, lines, NODE):
                     return
             if (
                 token is not None
@@ -168,6 +185,7 @@ class NodeApi:
             "passed": [scope.spoken() for scope in self.feeds.passed],
             "singles": self.feeds.singles,
             "bytes": self.feeds.held_bytes,
+            "node_refused_since": self.standing.refused_since,
             "tokens": len(writes.tokens),
             "waiting": {"statuses": len(writes.statuses), "events": len(writes.events)},
             "waiting_since": {"statuses": writes.statuses.since, "events": writes.events.since},
@@ -221,7 +239,7 @@ class NodeApi:
     def _upstream_of(self, who: str) -> Upstream:
         """Returns the API server for an identity: the node's, the agent's own, or a user's with their newest token."""
         if who == NODE:
-            return Upstream(self._node_calls, self.uplink, self._authority)
+            return Upstream(self._node_calls, self.standing, self._authority)
         if who == SHARED:
             return Upstream(self._bare_calls, self.uplink, self._authority, self.shared.headers, self.shared.there)
         bearer = self.callers.bearer(who)
@@ -255,20 +273,40 @@ class NodeApi:
         return status, said if isinstance(said, dict) else {}
 
     async def _probe(self) -> None:
-        """Asks the API server for anything.
+        """Asks the API server for anything, and as the node, so that it is known at once whether it takes that.
 
         Raises:
             OSError: it has no answer.
         """
-        headers = [("host", self._authority), ("user-agent", "longline")]
         try:
-            await ask(self._bare, "GET", "/readyz", headers, b"")
+            try:
+                await self._look()
+            except Unreached as error:
+                if not isinstance(error.__cause__, NoCredentials):
+                    raise
+                await ask(self._bare, "GET", READY, self._ours(), b"")
         except Unreached as error:
             raise OSError(error.text) from error
 
+    async def _look(self) -> None:
+        await ask(self._node, "GET", READY, self._ours(), b"")
+
+    def _ours(self) -> HeaderItems:
+        return [("host", self._authority), ("user-agent", "longline")]
+
+    def _node_answered(self, status: int) -> None:
+        if status == 401:
+            self._node.renew()  # the kubelet may have another certificate by now
+        self.standing.answered(status)
+
+    def _node_turned(self, up: bool) -> None:
+        self.endpoints.turned(is_up=up)
+        if not up:
+            self.feeds.trust_kept(NODE)
+
     def _turned(self, up: bool) -> None:
         self._on_away("" if up else self.uplink.words())
-        self.endpoints.turned(is_up=up)
+        self.standing.turned()
         self.report.turned(is_up=up)
         if not up:  # nobody is to wait for what does not come any more
             self.feeds.trust_kept()

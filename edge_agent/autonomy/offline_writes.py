@@ -33,7 +33,7 @@ from edge_agent.autonomy.statuses import SCOPE as STATUSES
 from edge_agent.autonomy.statuses import Statuses, is_status_patch
 from edge_agent.autonomy.tokens import SCOPE as TOKENS
 from edge_agent.autonomy.tokens import Tokens, is_token_request
-from edge_agent.autonomy.uplink import Uplink
+from edge_agent.autonomy.uplink import Way
 from tunnel.aio.http.exchange import Exchange
 from tunnel.aio.http.http1 import Request
 from tunnel.core.wire.errors import StreamError
@@ -62,7 +62,7 @@ class OfflineWrites:
         self,
         feeds: Feeds,
         keeper: Keeper,
-        uplink: Uplink,
+        uplink: Way,
         lines: Lines,
         authority: str,
         on_pod: OnPod = lambda _uid, _status, _patch: None,
@@ -71,7 +71,7 @@ class OfflineWrites:
         """Args:
         feeds: what is kept.
         keeper: the disk.
-        uplink: the way to the API server.
+        uplink: the way to the API server, as the node has it.
         lines: the connections to it with the node's identity.
         authority: its `HOST:PORT`.
         on_pod: is told what the kubelet says of a pod: its uid, its status, and the patch that said it.
@@ -180,6 +180,7 @@ class OfflineWrites:
             return False
         sent = await exchange.read_body(MAX_BODY_BYTES)
         head, body = await ask_whole(exchange, request, lines, self._authority, sent, MAX_ANSWER_BYTES)
+        self._check_standing(head.status)
         await self.tokens.note(info, request, sent, head, body)
         await give_whole(exchange, head, body)
         return True
@@ -190,6 +191,7 @@ class OfflineWrites:
         async with self.statuses.lock(info):
             await self.statuses.tell(info, self.send)
             head, body = await ask_whole(exchange, request, lines, self._authority, sent, MAX_BODY_BYTES)
+            self._check_standing(head.status)
             if head.status == 200:
                 await self.statuses.superseded(info)
         if (
@@ -200,6 +202,15 @@ class OfflineWrites:
             with suppress(ValueError):
                 self._tell_pod(decode(body), decode(sent))
         await give_whole(exchange, head, body)
+
+    def _check_standing(self, status: int) -> None:
+        """Checks that an answer is not the first by which the node's credentials are refused.
+
+        Raises:
+            ApiError: 503, it is; the kubelet asks again, and has its answer from what is kept.
+        """
+        if status == 401 and not self._uplink.is_up:
+            raise away(self._uplink.words())
 
     def _tell_pod(self, pod: object, patch: object) -> None:
         if isinstance(pod, dict):

@@ -226,7 +226,7 @@ async def _whole(
         try:
             await line.http.start(method, target, headers, body)
             await line.http.finish()
-            head = await line.http.response()
+            head = await line.response()
             fresh = True  # what breaks off now was an answer
             return head, await line.http.read_body(max_bytes)
         except StreamError as error:
@@ -251,7 +251,7 @@ async def _asked(
         async with asyncio.timeout(otherwise.head_timeout_s if otherwise is not None else None):
             await line.http.start(request.method, request.target, headers, body)
             await line.http.finish()
-            return await line.http.response()
+            return await line.response()
     except StreamError as error:
         raise Unreached(str(error)) from error
     except TimeoutError:
@@ -315,7 +315,7 @@ async def _answer_while_sending(
             try:
                 await line.http.start(request.method, request.target, headers, first)
                 begun.set()
-                head = await line.http.response()
+                head = await line.response()
             except StreamError as error:
                 raise Unreached(str(error)) from error
             await exchange.start(head.status, [item for item in _end_to_end(head.headers) if item[0] != "date"])

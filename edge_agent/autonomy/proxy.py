@@ -4,8 +4,10 @@ A client's certificate ends here, with its connection, and cannot be passed on. 
 
 1. with the kubelet's own certificate, if the client showed a certificate of that very name: then the API server sees
    the node, with what its authorizer and admission allow to a node, and no more;
-2. with the client's bearer token, as it is, and no certificate;
-3. with neither, if it came with neither: the API server knows what it tells to anybody.
+2. with that certificate too, if the client is the kubelet, and its own has ended so that it shows none
+   (`bare_kubelet`);
+3. with the client's bearer token, as it is, and no certificate;
+4. with neither, if it came with neither: the API server knows what it tells to anybody.
 
 The box's own operator has a token that counts here alone, and goes up with nothing: see operator_api.
 
@@ -25,11 +27,13 @@ from pathlib import Path
 from weakref import WeakKeyDictionary
 
 from edge_agent.autonomy.answers import refuse
+from edge_agent.autonomy.bare_kubelet import SCOPE as ENDED
+from edge_agent.autonomy.bare_kubelet import BareKubelet
 from edge_agent.autonomy.callers import bearer_of
 from edge_agent.autonomy.dialling import ApiServer, files
 from edge_agent.autonomy.feeds import KeptLimits
 from edge_agent.autonomy.kubelet_access import KubeletAccess
-from edge_agent.autonomy.lines import Lines
+from edge_agent.autonomy.lines import Lines, NoCredentials
 from edge_agent.autonomy.node_api import NodeApi
 from edge_agent.autonomy.operator_api import OperatorApi, OperatorSettings
 from edge_agent.autonomy.operator_tokens import Operator, OperatorUnknown, is_operator_token, read_token
@@ -44,10 +48,11 @@ from tunnel.aio.operate.audit import Audit
 from tunnel.aio.process.blocking import NotAnswering
 from tunnel.aio.process.config import HostPort, ServerAddress
 from tunnel.aio.process.parts import PartFailed
+from tunnel.aio.process.tasks import TaskOwner
 from tunnel.aio.sockets.conn import Conn, TlsPeer
 from tunnel.aio.sockets.listener import Listener
 from tunnel.kubeapi.encoding import JSON_TYPE, encode
-from tunnel.kubeapi.status import ApiError, Cause
+from tunnel.kubeapi.status import ApiError, Cause, Json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +77,10 @@ class ProxySettings:
     """What somebody on the box may do who has a token of the box."""
     kubelet: ServerAddress
     """Where the kubelet listens, on loopback."""
+    kubelet_cgroup: Path
+    """The folder of the cgroup of the kubelet's service."""
+    grace_s: float
+    """Seconds for which the kubelet is believed without a certificate, after its own has ended; 0: never."""
 
 
 class ApiProxy:
@@ -105,6 +114,10 @@ class ApiProxy:
             self._node, self._bare, self._authority, state, settings.limits, shared, on_away, self._kubelet.review
         )
         self._operator = OperatorApi(settings.operator, self.api.feeds, self.api.uplink, self._kubelet, audit)
+        self._bare_kubelet = BareKubelet(
+            settings.client_cert, settings.kubelet_cgroup, settings.grace_s, self.api.keeper
+        )
+        self._tasks = TaskOwner("API proxy")
         self._opening = asyncio.Lock()
         self._is_open = False
         self._callers: WeakKeyDictionary[Conn, bool] = WeakKeyDictionary()
@@ -126,7 +139,9 @@ class ApiProxy:
             except (ServingUnavailable, CredentialsUnusable, NotAnswering) as error:
                 raise PartFailed(str(error), error.fault) from error
             if not self._is_open:
-                await self.api.open()
+                found = await self.api.open()
+                self._bare_kubelet.restore(found.get(ENDED))
+                self._tasks.spawn("end of the kubelet's certificate", self._bare_kubelet.run())
                 self._is_open = True
         await listener.listen_tcp(address, context)
 
@@ -151,8 +166,13 @@ class ApiProxy:
 
     async def aclose(self) -> None:
         """Ends all that is left, and writes what is to be written."""
+        await self._tasks.aclose()
         await self.api.aclose()
         self._kubelet.lines.cut()
+
+    def as_json(self) -> Json:
+        """Returns how it stands, as the admin API shows it."""
+        return {**self.api.as_json(), **self._bare_kubelet.as_json()}
 
     # Internal
 
@@ -170,7 +190,7 @@ class ApiProxy:
         try:
             return await self._server.dial(as_node=as_node, http2=http2)
         except (CredentialsUnusable, NotAnswering) as error:
-            raise OSError(str(error)) from error
+            raise NoCredentials(str(error)) from error
 
     def _is_known(self, _peer: TlsPeer) -> bool:
         return True  # the kubelet or a pod of this node; who it is, each request shows
@@ -182,7 +202,9 @@ class ApiProxy:
             if token is not None and is_operator_token(token):
                 await self._operator.serve(exchange, request, await self._operator_of(token))
                 return
-            is_node = await self._shows_node(conn)
+            is_node = await self._shows_node(conn) or (
+                not _says_who(request) and self._shows_nothing(conn) and await self._bare_kubelet.is_it(conn)
+            )
             await self.api.serve(exchange, request, is_node=is_node)
         except HttpError as error:
             if exchange.answered:
@@ -226,6 +248,9 @@ class ApiProxy:
             self._callers[conn] = is_node
         return is_node
 
+    def _shows_nothing(self, conn: Conn) -> bool:
+        return not conn.transport.get_extra_info("peercert_der")
+
     def _is_nodes(self, shown: bytes) -> bool:
         try:
             own = read_pem(self._settings.client_cert.read_bytes())[0]
@@ -240,6 +265,11 @@ def _plain(host: str) -> str:
         return str(ip_address(host))
     except ValueError:
         return host.lower()
+
+
+def _says_who(request: Request) -> bool:
+    """Returns whether a request itself says whose it is, or whose it is to be."""
+    return any(name == "authorization" or name.startswith("impersonate-") for name, _ in request.headers)
 
 
 def _render(error: HttpError) -> Refusal:

@@ -14,10 +14,12 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import datetime
+from typing import Protocol
 
 import structlog
 
+from edge_agent.autonomy.moment import Moment
 from tunnel.core.wire.faults import API_SERVER_AWAY
 from tunnel.core.wire.spoken import spoken_s
 
@@ -33,6 +35,35 @@ _log = structlog.get_logger("edge.autonomy")
 
 Probe = Callable[[], Awaitable[None]]
 """A function that asks the API server for anything. It raises OSError when it has no answer."""
+
+
+class Way(Protocol):
+    """The way to the API server, as one identity has it."""
+
+    @property
+    def is_up(self) -> bool:
+        """Returns whether anything can be asked."""
+        ...
+
+    def heard(self) -> None:
+        """Takes that something came from the API server."""
+        ...
+
+    def doubt(self) -> None:
+        """Takes that a request had no answer."""
+        ...
+
+    async def back(self) -> None:
+        """Waits until something can be asked."""
+        ...
+
+    async def gone(self) -> None:
+        """Waits until nothing can."""
+        ...
+
+    def words(self) -> str:
+        """Returns why nothing can be asked, and since when, for a person."""
+        ...
 
 
 class Uplink:
@@ -55,8 +86,12 @@ class Uplink:
         self.is_up = False
         self.reason = "it was not asked yet"
         """Why it is away."""
-        self.since = datetime.now(UTC)
-        """When it went away or came back."""
+        self._since = Moment()
+
+    @property
+    def since(self) -> datetime:
+        """Returns when it went away or came back."""
+        return self._since.shown()
 
     def heard(self) -> None:
         """Takes that something came from the API server."""
@@ -127,7 +162,7 @@ class Uplink:
             self._turn(up=False, reason=reason)
 
     def _turn(self, *, up: bool, reason: str) -> None:
-        self.is_up, self.reason, self.since = up, reason, datetime.now(UTC)
+        self.is_up, self.reason, self._since = up, reason, Moment()
         if up:
             self._back.set()
             self._away.clear()

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from edge_agent.autonomy.asks import Scope
 from edge_agent.autonomy.calls import Body, Calls
 from edge_agent.autonomy.passing import Unreached
-from edge_agent.autonomy.uplink import Uplink
+from edge_agent.autonomy.uplink import Way
 from tunnel.aio.http.http1 import HeaderItems, HttpError, Response
 from tunnel.core.wire.errors import StreamError
 from tunnel.core.wire.spoken import spoken_s
@@ -49,7 +49,7 @@ class Upstream:
     def __init__(
         self,
         calls: Calls,
-        uplink: Uplink,
+        uplink: Way,
         authority: str,
         credentials: Callable[[], HeaderItems] = tuple,
         have_credentials: Callable[[], Awaitable[None]] | None = None,
@@ -148,6 +148,8 @@ class Upstream:
                 yield head, body
             elif head.status == 410:
                 raise Gone
+            elif head.status == 401 and not self._uplink.is_up:  # the node's own credentials: see `Standing`
+                raise Unreached(self._uplink.words())
             elif head.status in (401, 403, 404):
                 raise Refused(head.status, text)
             else:

@@ -23,12 +23,13 @@ _RENEWS = (
 )
 _COMES_BACK = "the agent renews it when it reaches the server, also after its end; the log says what keeps it from that"
 _COMES_ALONG = "a renewal of the box's certificate brings the server's next one"
+_ROTATES = "the kubelet renews it while it reaches the API server, and after its end asks with a bootstrap token"
 _REPLACE = "replace the file; it is read for each connection"
 
 
 @dataclass(frozen=True, slots=True)
 class KubeletFiles:
-    """The files of a `[kubelet]` section whose certificates expire."""
+    """The files of a `[kubelet]` section, or of `[autonomy]`, whose certificates expire."""
 
     client_cert: Path
     client_key: Path
@@ -38,15 +39,19 @@ class KubeletFiles:
 class Ends:
     """The watch over the ends of a running agent's certificates: it looks now and then, and tells the log."""
 
-    def __init__(self, state: Path, kubelet: Callable[[], KubeletFiles | None]) -> None:
+    def __init__(
+        self, state: Path, kubelet: Callable[[], KubeletFiles | None], node: Callable[[], KubeletFiles | None]
+    ) -> None:
         """Prepares the watch.
 
         Args:
             state: the state folder, whose certificates are looked at.
             kubelet: is asked at each look for the files of a real kubelet; None: there is none.
+            node: is asked at each look for the files by which the kubelet is known to its API server.
         """
         self._state = state
         self._kubelet = kubelet
+        self._node = node
         self.watched: list[Watched] = []
         """The certificates that the last look found; empty before the first."""
 
@@ -54,14 +59,20 @@ class Ends:
         """Looks every LOOK_S seconds until it is cancelled."""
         log = ExpiryLog()
         while True:
-            self.watched = await asyncio.to_thread(watched, self._state, self._kubelet())
+            self.watched = await asyncio.to_thread(watched, self._state, self._kubelet(), self._node())
             log.look(self.watched, datetime.now(UTC))
             await asyncio.sleep(LOOK_S)
 
 
-def watched(state: Path, kubelet: KubeletFiles | None) -> list[Watched]:
-    """Returns all certificates that there are: those of the state folder, and those for a real kubelet. Blocks."""
-    return list(_watched(state, kubelet))
+def watched(state: Path, kubelet: KubeletFiles | None, node: KubeletFiles | None = None) -> list[Watched]:
+    """Returns all certificates that there are: those of the state folder, those for a real kubelet, and the kubelet's
+    own. Blocks.
+    """
+    found = list(_watched(state, kubelet))
+    if node is not None and (validity := _own(node.client_cert, node.client_key)) is not None:
+        what = f"the kubelet's certificate for the API server {node.client_cert}"
+        found.append(Watched(name="autonomy.client_cert", what=what, validity=validity, remedy=_ROTATES))
+    return found
 
 
 # Internal

@@ -53,6 +53,7 @@ def _autonomy(autonomy: Json) -> Iterator[str]:
     outages = autonomy["outages"]
     if outages["untold"] or outages["last_told"]:
         yield f"          it was away {outages['untold'] or outages['last_told']}"
+    yield from _node_credentials(autonomy)
     scopes = autonomy["scopes"]
     whole = [scope for scope in scopes if scope["complete"] and scope["kept"]]
     objects = sum(scope["objects"] for scope in whole) + autonomy["singles"]
@@ -85,6 +86,19 @@ def _autonomy(autonomy: Json) -> Iterator[str]:
         for reason, count in why.items():
             yield f"          of no use any more: {count} {kind}: {reason}"
     yield "          each part of it: edge-agent autonomy status"
+
+
+def _node_credentials(autonomy: Json) -> Iterator[str]:
+    """Yields what is wrong with the node's certificate."""
+    if autonomy["node_refused_since"]:
+        since = time_text(autonomy["node_refused_since"])
+        yield f"          it does not take the node's certificate (401), since {since}"
+    if autonomy["grace_left_s"] is not None:
+        end = time_text(autonomy["certificate_ends"])
+        yield (
+            f"          the kubelet's certificate has ended at {end}; without it the kubelet is believed for"
+            f" {autonomy['grace_left_s'] / 86400:.1f} days more"
+        )
 
 
 def _since(text: str | None) -> str:

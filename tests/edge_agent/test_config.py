@@ -123,6 +123,17 @@ def test_a_proxy_and_its_password(tmp_path: Path) -> None:
     assert "s3cret" not in fault
 
 
+def test_for_how_long_a_kubelet_without_a_certificate_is_believed(tmp_path: Path) -> None:
+    section = "[autonomy]\nserver = 'a:1'\nca = 'a'\nclient_cert = 'a'\nclient_key = 'a'\n"
+    for text, found in (("", 30 * 86400.0), ("certificate_grace_s = 0", 0.0), ("certificate_grace_s = 60", 60.0)):
+        loaded = load_agent_config(written(tmp_path, f"{CLOUD}{section}{text}")).autonomy
+        assert loaded is not None
+        assert loaded.certificate_grace_s == found
+    for text in ("-1", "true", "'a'", "1e9"):
+        (fault,) = faults_of(tmp_path, f"{CLOUD}{section}certificate_grace_s = {text}")
+        assert "must be a number of seconds, 0 or more" in fault
+
+
 def test_labels(tmp_path: Path) -> None:
     config = load_agent_config(written(tmp_path, f"{CLOUD}[labels]\nsite = 'north'\nspare = ''\n"))
     assert config.labels == {"site": "north", "spare": ""}

@@ -16,6 +16,7 @@ import pytest
 from tests.support.pki import Authority
 from tests.support.tls_client import TlsClient
 from tests.support.waits import eventually
+from tunnel.aio.sockets import tls_client
 from tunnel.aio.sockets.conn import Conn
 from tunnel.aio.sockets.tls_client import dial_tls
 from tunnel.core.wire.errors import StreamReset
@@ -131,6 +132,33 @@ async def test_a_server_that_leaves_in_the_handshake(server: Server) -> None:
 
 async def test_a_server_that_says_nothing(server: Server) -> None:
     assert "no TLS handshake within 0.1 s" in str(await refusal(server, timeout_s=0.1))
+
+
+async def test_who_gives_up_just_when_the_handshake_is_over_leaves_nothing(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over = tls_client._Handshake.secured
+
+    def secured(self: tls_client._Handshake) -> None:
+        over(self)
+        dialling.cancel()
+
+    monkeypatch.setattr(tls_client._Handshake, "secured", secured)
+    dialling = asyncio.get_running_loop().create_task(server.dial())
+    peer = await server.accept()
+    with pytest.raises(OSError, match=r"reset|Broken pipe"):
+        await heard(peer)
+    with pytest.raises(asyncio.CancelledError):
+        await dialling
+    peer.cut()
+
+
+async def heard(peer: TlsClient) -> None:
+    """Hears the other side out, its handshake first."""
+    async with asyncio.timeout(5):
+        await peer.handshake()
+        while await peer.receive():
+            pass
 
 
 async def refusal(server: Server, context: ssl.SSLContext | None = None, timeout_s: float = 5.0) -> Exception:

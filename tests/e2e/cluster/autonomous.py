@@ -16,6 +16,7 @@ from tests.e2e.cluster.kubernetes import Kubernetes, kubernetes
 from tests.e2e.cluster.namespaces import NodeFailed
 from tests.e2e.cluster.node import Node
 from tests.e2e.cluster.steady_requests import SteadyRequests
+from tests.support.cgroup2 import own_cgroup
 from tests.support.cluster import Box, Cluster, cluster
 from tests.support.netns import BoxNamespace
 from tests.support.processes import BIN
@@ -184,6 +185,7 @@ def autonomous_node() -> Iterator[Edge]:
                 "listen": f"127.0.0.1:{PORT}", "server": kube.control.api.server.removeprefix("https://"),
                 "ca": str(pki.ca), "client_cert": str(certificate), "client_key": str(key),
                 "shared_token": str(shared),
+                "kubelet_cgroup": str(own_cgroup() or "/none"),
             }
         })  # fmt: skip
         made.start_box(SITE)

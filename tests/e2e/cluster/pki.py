@@ -29,8 +29,9 @@ class ClusterPki:
         self.ca_key.write_bytes(self._authority.itself().key_pem)
 
     def issue(
-        self, file: str, common_name: str, *, group: str = "", hosts: Iterable[str] = (), into: Path | None = None
-    ) -> tuple[Path, Path]:
+        self, file: str, common_name: str, *, group: str = "", hosts: Iterable[str] = (), into: Path | None = None,
+        ends_in: dt.timedelta = VALID,
+    ) -> tuple[Path, Path]:  # fmt: skip
         """Issue a certificate for both ends of TLS.
 
         Args:
@@ -39,11 +40,12 @@ class ClusterPki:
             group: The user's group.
             hosts: DNS names and addresses that it serves as.
             into: The folder for the two files; None: the authority's own.
+            ends_in: When it ends, from now.
 
         Returns:
             The paths of the certificate and its key.
         """
-        issued = self._authority.issue(common_name=common_name, organization=group, hosts=hosts, ends_in=VALID)
+        issued = self._authority.issue(common_name=common_name, organization=group, hosts=hosts, ends_in=ends_in)
         return issued.write(into or self.folder, file)
 
     def kubeconfig(self, path: Path, server: str, common_name: str, *, group: str = "") -> Path:

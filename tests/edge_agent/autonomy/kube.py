@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,10 @@ class Kube:
     """By user, the resources that they may list and watch."""
     node_rights: set[str] = field(default_factory=lambda: set(KINDS))
     """The resources that the node may list and watch, as it says when it is asked."""
+    refuses_node: bool = False
+    """Whether the node's own certificate is refused, with 401."""
+    as_node: list[str] = field(default_factory=list)
+    """Method and target of each request with the node's certificate."""
     silent: bool = False
     """Whether nothing is answered any more."""
     gone: bool = False
@@ -62,6 +67,18 @@ class Kube:
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
     connections: set[Conn] = field(default_factory=set)
     listener: Listener = field(init=False)
+    node_listener: Listener = field(init=False, repr=False)
+    """Where the node comes with its certificate."""
+
+    async def start(self) -> None:
+        self.listener = Listener("kube", self.serve)
+        self.node_listener = Listener("kube for the node", self.serve_node)
+        await self.listener.listen_tcp("127.0.0.1:0")
+        await self.node_listener.listen_tcp("127.0.0.1:0")
+
+    async def stop(self) -> None:
+        await self.listener.aclose()
+        await self.node_listener.aclose()
 
     async def put(self, resource: str, name: str, namespace: str = "", **content: Any) -> Json:
         """Make or change an object."""
@@ -107,7 +124,10 @@ class Kube:
             self.events.append((self.version, resource, kind, item))
             self.changed.notify_all()
 
-    async def serve(self, conn: Conn) -> None:
+    async def serve_node(self, conn: Conn) -> None:
+        await self.serve(conn, as_node=True)
+
+    async def serve(self, conn: Conn, *, as_node: bool = False) -> None:
         if self.gone:
             conn.reset()
             return
@@ -118,18 +138,21 @@ class Kube:
                 if self.silent:
                     await asyncio.sleep(3600)
                 self.seen.append(f"{request.method} {request.target}")
-                await self._answer(http, request)
+                if as_node:
+                    self.as_node.append(self.seen[-1])
+                await self._answer(http, request, as_node=as_node)
         self.connections.discard(conn)
 
-    async def _answer(self, http: ServerConnection, request: Request) -> None:
+    async def _answer(self, http: ServerConnection, request: Request, *, as_node: bool) -> None:
         info = request_info(request.method, request.path, request.query)
         body = await http.read_body(1 << 22)
         status = next((code for path, code in self.answers.items() if request.path.startswith(path)), 0)
         token = (request.headers.get("authorization") or "").removeprefix("Bearer ")
-        if token and token not in self.users:
+        if (as_node and self.refuses_node) or (token and token not in self.users):
             status = 401
-        elif token and info.resource in KINDS and info.resource not in self.rights[self.users[token]]:
-            status = 403
+        elif info.resource in KINDS and not as_node:
+            may = self.rights[self.users[token]] if token else set()
+            status = status if info.resource in may else 403
         if status:
             await http.respond(status, JSON, json.dumps(ApiError(status, "as told").body()).encode())
         elif not info.is_resource:
@@ -199,7 +222,7 @@ class Node:
     listener: Listener = field(init=False)
 
     async def start(self) -> None:
-        lines = [Lines(self._dial), Lines(self._dial)]
+        lines = [Lines(partial(self._dial, as_node=True)), Lines(partial(self._dial, as_node=False))]
         self.api = NodeApi(lines[0], lines[1], "api:6443", self.folder, self.limits, SharedReader(self.shared_token))
         await self.api.open()
         server = HttpServer(self._serve, _render, lambda _peer: True)
@@ -267,9 +290,10 @@ class Node:
 
     # Internal
 
-    async def _dial(self, *, http2: bool) -> Conn:
+    async def _dial(self, *, as_node: bool, http2: bool) -> Conn:
         conn = Conn()
-        await connect_tcp(lambda: conn, "127.0.0.1", self.kube.listener.ports[0])
+        listener = self.kube.node_listener if as_node else self.kube.listener
+        await connect_tcp(lambda: conn, "127.0.0.1", listener.ports[0])
         return conn
 
     async def _serve(self, _conn: Conn, exchange: Exchange, request: Request) -> None:
@@ -293,8 +317,7 @@ async def node_and_kube(
 ) -> AsyncIterator[Node]:
     """Both, up."""
     kube = Kube()
-    kube.listener = Listener("kube", kube.serve)
-    await kube.listener.listen_tcp("127.0.0.1:0")
+    await kube.start()
     made = Node(kube, folder, limits, shared_token)
     await made.start()
     try:
@@ -302,7 +325,7 @@ async def node_and_kube(
         yield made
     finally:
         await made.stop()
-        await kube.listener.aclose()
+        await kube.stop()
 
 
 def _render(error: HttpError) -> Refusal:

@@ -108,7 +108,7 @@ async def test_a_token_that_the_kubelet_got_meanwhile_is_known(node: Node) -> No
 async def test_rights_that_are_taken_count_soon(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(callers_module, "RECHECK_S", 0.0)
     monkeypatch.setattr(callers_module, "REFUSED_S", 0.0)
-    monkeypatch.setattr(kept_answers, "RECHECK_S", 0.2)
+    monkeypatch.setattr(kept_answers, "LOOK_S", 0.2)
     assert await node.names(SERVICES, authorization=as_(PROXY)) == ["web"]
     async with node.client() as http:
         target = f"{SERVICES}&watch=1&resourceVersion={node.kube.version}"
@@ -180,7 +180,7 @@ async def test_when_a_list_is_refused_its_watches_end_and_ask_the_api_server(nod
 async def test_a_watch_does_not_outlive_its_token(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """Though its user has another one, and may what they may."""
     monkeypatch.setattr(callers_module, "RECHECK_S", 0.0)
-    monkeypatch.setattr(kept_answers, "RECHECK_S", 0.2)
+    monkeypatch.setattr(kept_answers, "LOOK_S", 0.2)
     other = token(PROXY, jti="other")
     node.kube.users[other] = PROXY
     await node.names(SERVICES, authorization=as_(PROXY))

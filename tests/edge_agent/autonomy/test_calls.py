@@ -32,6 +32,7 @@ class Api:
     protocols: list[str]
     listener: Listener = field(init=False)
     client: ssl.SSLContext = field(init=False)
+    lines: Lines = field(init=False)
     dials: int = 0
     status: int = 200
     is_gone: bool = False
@@ -56,7 +57,7 @@ class Api:
 
 
 @asynccontextmanager
-async def api(folder: Path, protocols: list[str], *, has_certificate: bool = True) -> AsyncIterator[tuple[Api, Calls]]:
+async def api(folder: Path, protocols: list[str]) -> AsyncIterator[tuple[Api, Calls]]:
     made = Api(protocols)
     authority = Authority()
     issued = authority.issue(hosts=["127.0.0.1"])
@@ -68,7 +69,8 @@ async def api(folder: Path, protocols: list[str], *, has_certificate: bool = Tru
     http = HttpServer(made.serve, _render, lambda _peer: True)
     made.listener = Listener("api", http.handle)
     await made.listener.listen_tcp("127.0.0.1:0", server)
-    calls = Calls(Lines(made.dial), has_certificate=has_certificate)
+    made.lines = Lines(made.dial)
+    calls = Calls(made.lines)
     try:
         yield made, calls
     finally:
@@ -119,18 +121,20 @@ async def test_an_old_connection_takes_nothing_new_and_ends_with_its_last(
         await eventually(lambda: calls.connections == 1)
 
 
-@pytest.mark.parametrize(("has_certificate", "dials"), [(True, 2), (False, 1)])
-async def test_a_certificate_that_is_not_accepted_is_shown_anew(
-    tmp_path: Path, has_certificate: bool, dials: int
-) -> None:
-    async with api(tmp_path, ["h2"], has_certificate=has_certificate) as (made, calls):
+@pytest.mark.parametrize("protocols", [["h2"], ["http/1.1"]])
+async def test_an_identity_that_is_shown_anew_has_a_new_connection(tmp_path: Path, protocols: list[str]) -> None:
+    async with api(tmp_path, protocols) as (made, calls):
+        async with calls.get("api", "/", []):
+            pass
+        dials = made.dials
+        made.lines.on_answer = lambda status: made.lines.renew() if status == 401 else None
         made.status = 401
         async with calls.get("api", "/", []) as (head, _):
             assert head.status == 401
         made.status = 200
         async with calls.get("api", "/", []) as (head, _):
             assert head.status == 200
-        assert made.dials == dials
+        assert made.dials == dials + 1 + (protocols != ["h2"]), "lines of HTTP/1.1 hear of answers from their making on"
 
 
 async def test_who_waits_for_a_dial_that_fails_does_not_try_it_again(tmp_path: Path) -> None:

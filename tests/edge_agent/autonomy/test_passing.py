@@ -400,20 +400,3 @@ async def test_nobody_dials_for_a_request_whose_connection_was_cut(api: Api) -> 
         api.lines.cut()
         assert (await waiting).status == 503
     assert len(api.connections) == 1
-
-
-async def test_a_dial_ends_when_connections_are_cut() -> None:
-    async def never(*, http2: bool) -> Conn:
-        await asyncio.sleep(60)
-        raise AssertionError
-
-    lines = Lines(never)
-
-    async def taken() -> None:
-        with pytest.raises(TimeoutError):
-            await lines.take()
-
-    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
-        tasks.create_task(taken())
-        await asyncio.sleep(0)
-        lines.cut()

@@ -95,7 +95,7 @@ async def test_the_node_is_shown_it_only_if_it_may_see_it(node: Node) -> None:
 
 async def test_a_watch_ends_when_the_node_may_not_see_it_any_more(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(callers_module, "RECHECK_S", 0.0)
-    monkeypatch.setattr("edge_agent.autonomy.kept_answers.RECHECK_S", 0.2)
+    monkeypatch.setattr("edge_agent.autonomy.kept_answers.LOOK_S", 0.2)
     await node.names(PLAIN)
     async with node.client() as http:
         head = await http.request("GET", f"{PLAIN}&watch=1", [("host", "x")])

@@ -46,6 +46,14 @@ def test_what_a_real_kubelet_needs(state: Path, tmp_path: Path) -> None:
     assert found["kubelet.client_cert"].validity.not_after == issued.certificate.not_valid_after_utc
 
 
+def test_what_the_kubelet_needs_at_its_api_server(state: Path, tmp_path: Path) -> None:
+    issued = AUTHORITY.issue(ends_in=-DAY)
+    certificate, key = issued.write(tmp_path, "kubelet")
+    found = {one.name: one for one in watched(state, None, KubeletFiles(certificate, key, tmp_path / "ca.crt"))}
+    assert found.keys() == {"agent", "ca", "autonomy.client_cert"}
+    assert found["autonomy.client_cert"].validity.not_after == issued.certificate.not_valid_after_utc
+
+
 def test_nothing_there_yet(state: Path, tmp_path: Path) -> None:
     for file in ("agent.crt", "ca.crt"):
         (tmp_path / file).write_text("rubbish")
@@ -68,7 +76,7 @@ async def test_the_log_says_what_keeps_failing_to_be_renewed(state: Path, tmp_pa
     issued = AUTHORITY.issue(uris=["spiffe://longline/agent/box-7"], starts_in=-6.5 * DAY, ends_in=0.5 * DAY)
     await asyncio.to_thread(issued.write, tmp_path, "agent")
     with capture_logs() as logs:
-        task = asyncio.get_running_loop().create_task(Ends(state, lambda: None).run())
+        task = asyncio.get_running_loop().create_task(Ends(state, lambda: None, lambda: None).run())
         await eventually(lambda: [line for line in logs if line.get("certificate") == "agent"])
         task.cancel()
         with suppress(asyncio.CancelledError):

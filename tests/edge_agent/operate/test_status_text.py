@@ -67,6 +67,7 @@ AUTONOMY: dict[str, Any] = {
     "waiting": {"statuses": 2, "events": 0}, "waiting_since": {"statuses": "2026-03-01T12:00:05Z", "events": None},
     "dropped_why": {"statuses": {}, "events": {"no room": 1}},
     "outages": {"since": "2026-03-01T12:00:00Z", "untold": None, "last_told": "from A to B (70 s): refused"},
+    "node_refused_since": "2026-03-01T12:00:00Z", "certificate_ends": "2026-02-01T12:00:00Z", "grace_left_s": 129600,
 }  # fmt: skip
 
 
@@ -74,6 +75,8 @@ def test_the_api_of_a_node() -> None:
     text = "\n".join(lines({**GOOD, "autonomy": AUTONOMY}))
     for wanted in (
         "api       API server away: no answer within 2 s, since 2026-03-01 12:00:00 UTC",
+        "it does not take the node's certificate (401), since 2026-03-01 12:00:00 UTC",
+        "ended at 2026-02-01 12:00:00 UTC; without it the kubelet is believed for 1.5 days more",
         "kept      14 objects in 1 of 3 parts, 1.2 MB, and 4 tokens",
         "nothing is written: the disk is full", "not kept: secrets in a: the disk is full",
         "not kept: things: it is being asked for", "not kept: others: there is no room",
@@ -83,9 +86,10 @@ def test_the_api_of_a_node() -> None:
         assert wanted in text
     calm = {**AUTONOMY, "reached": True, "trouble": None, "passed": [], "scopes": AUTONOMY["scopes"][:1],
             "waiting": {"statuses": 0, "events": 0}, "dropped_why": {"statuses": {}, "events": {}},
-            "outages": {"since": None, "untold": None, "last_told": None}}  # fmt: skip
+            "outages": {"since": None, "untold": None, "last_told": None},
+            "node_refused_since": None, "grace_left_s": None}  # fmt: skip
     text = "\n".join(lines({**GOOD, "autonomy": calm}))
     assert "API server reached, since" in text
     assert "not current for 90 s: pods, spec.nodeName=n" in text
-    for unwanted in ("not kept", "to be told", "it was away", "of no use"):
+    for unwanted in ("not kept", "to be told", "it was away", "of no use", "certificate"):
         assert unwanted not in text

@@ -170,6 +170,23 @@ class Seconds(float):
         return cls(value)
 
 
+class SecondsOrNone(float):
+    """A time in seconds; 0: there is none."""
+
+    __slots__ = ()
+
+    @classmethod
+    def from_config(cls, value: object) -> SecondsOrNone:
+        """Checks a value of a configuration, and returns it as this type.
+
+        Raises:
+            ValueError: it is no number of seconds, 0 or more, or more than MAX_SECONDS.
+        """
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= MAX_SECONDS:
+            raise ValueError(f"must be a number of seconds, 0 or more, not {_shown(value)}")
+        return cls(value)
+
+
 class _Rate(float):
     __slots__ = ()
     _unit: ClassVar[str]

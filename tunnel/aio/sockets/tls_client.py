@@ -37,10 +37,12 @@ async def dial_tls(
     try:
         await handshake.over
     except ConnectionAbortedError:
-        raise secured.handshake_fault or ConnectionAbortedError(handshake.reason) from None
-    finally:
-        if not handshake.succeeded:
-            secured.abort()
+        fault = secured.handshake_fault or ConnectionAbortedError(handshake.reason)
+        secured.abort()
+        raise fault from None
+    except BaseException:
+        secured.abort()  # also if it was over just now: nobody has the connection
+        raise
     return conn
 
 
@@ -49,7 +51,6 @@ class _Handshake:
 
     def __init__(self) -> None:
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.succeeded = False
         self.reason = ""
 
     def admit(self, _transport: asyncio.Transport) -> bool:
@@ -57,7 +58,6 @@ class _Handshake:
 
     def secured(self) -> None:
         if not self.over.done():
-            self.succeeded = True
             self.over.set_result(None)
 
     def failed(self, fault: HandshakeFault) -> None:

@@ -40,7 +40,7 @@ class Place:
         context.load_cert_chain(*files)
         context.load_verify_locations(cadata=self.authority.pem.decode())
         context.verify_mode = ssl.CERT_REQUIRED
-        self.kube.listener = Listener("kube", self.kube.serve)
+        self.kube.listener = Listener("kube", self.kube.serve_node)
         await self.kube.listener.listen_tcp("127.0.0.1:0", context)
 
     def write(self) -> tuple[Path, Path]:
