@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from tests.e2e.cluster import node_config, requirements, site
-from tests.e2e.cluster.cgroups import cgroup
+from tests.e2e.cluster.cgroups import cgroup, empty_cgroup
 from tests.e2e.cluster.namespaces import Namespaces, NodeFailed
 from tests.e2e.cluster.pki import MASTERS, ClusterPki
 from tests.e2e.cluster.workplace import cgroup_name
@@ -122,20 +122,22 @@ class Node:
             daemon.start()
 
     def power_cut(self) -> None:
-        """End everything on the node at once, with what is gone after that: processes, mounts, links, rules."""
+        """End everything on the node at once, with what is gone after that: processes, mounts, links, rules, cgroups."""
         for daemon in self.daemons:
             daemon.kill()
         self.namespaces.run("sh", "-c", _POWER_CUT)
+        empty_cgroup(self._cgroup.removeprefix("/"))  # a kubelet would wait for seconds for the containers of each that is left
         for table in ("filter", "nat", "mangle"):
             for flag in ("-F", "-X"):
                 self.namespaces.run("iptables", "-w", "-t", table, flag)
         for rule in site.NODE_RULES:
             self.namespaces.run("iptables", "-w", *rule.split())
 
-    def boot(self) -> None:
-        """Start what a node starts."""
+    def boot(self, begin: Callable[[], None] = lambda: None) -> None:
+        """Start what a node starts. `begin` is called when containerd is ready, before the kubelet is started."""
         self.containerd.start()
         self._wait_for_containerd()
+        begin()
         for daemon in self.daemons[1:]:
             daemon.start()
 
