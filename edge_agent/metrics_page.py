@@ -106,7 +106,9 @@ class _Figures(Collector):
         scopes = _labelled_gauge("api_scopes", about, "kept")
         kept = sum(scope["complete"] and scope["kept"] for scope in autonomy["scopes"])
         scopes.add_metric(["true"], kept)
-        scopes.add_metric(["false"], len(autonomy["scopes"]) - kept + len(autonomy["passed"]))
+        scopes.add_metric(
+            ["false"], len(autonomy["scopes"]) - kept + len(autonomy["passed"]) + len(autonomy["missing"])
+        )
         yield scopes
         yield _gauge("api_kept_bytes", "Memory of what is kept of the API.", autonomy["bytes"])
         about = "What was written while the API server was away, and waits to be told."

@@ -36,6 +36,8 @@ _SINGLES = frozenset((
     ("storage.k8s.io", "volumeattachments"),
 ))  # fmt: skip
 """What a kubelet asks for one by one, and may not list or watch."""
+_LEASES = ("coordination.k8s.io", "leases")
+"""What is never kept, so that nothing is missing where it is not there."""
 
 
 class KeptAnswers:
@@ -150,6 +152,7 @@ class KeptAnswers:
         feed = self._feeds.find(ask.scope)
         words = self._uplink.words()
         if feed is None or not feed.is_complete:
+            self._feeds.miss(ask.scope)
             raise away(f"{ask.scope.spoken()} is not kept as a whole on this node, and {words}")
         await self._answer_while_allowed(exchange, request, ask, feed, may, words)
 
@@ -162,6 +165,8 @@ class KeptAnswers:
                 return True
             if self._feeds.is_gone(named):
                 raise not_found(named.group, named.resource, named.field_selector.partition("=")[2])
+            if (named.group, named.resource) != _LEASES:
+                self._feeds.miss(named)
             raise away(f"{named.spoken()} is not kept on this node, and {words}")
         if found is not None and found[1] is not None and found[1].is_live and dict(request.query).get(_VERSION) == "0":
             await _give(exchange, named, found[0], "")

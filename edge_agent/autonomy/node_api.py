@@ -139,6 +139,10 @@ class NodeApi:
                 for feed in self.feeds.all
             ],
             "passed": [scope.spoken() for scope in self.feeds.passed],
+            "missing": [
+                {"name": scope.spoken(), "who": scope.who, "since": since}
+                for scope, since in self.feeds.missing.items()
+            ],
             "singles": self.feeds.singles,
             "bytes": self.feeds.held_bytes,
             "tokens": len(writes.tokens),
@@ -221,7 +225,9 @@ class NodeApi:
     def _turned(self, up: bool) -> None:
         self._on_away("" if up else self.uplink.words())
         self.endpoints.turned(is_up=up)
-        if not up:  # nobody is to wait for what does not come any more
+        if up:
+            self.feeds.miss_nothing()
+        else:  # nobody is to wait for what does not come any more
             self.feeds.trust_kept()
             self.callers.away()
             self._node.cut()

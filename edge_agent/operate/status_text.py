@@ -62,6 +62,8 @@ def _autonomy(autonomy: Json) -> Iterator[str]:
             yield f"          not kept: {scope['name']}: {scope['trouble'] or 'it is being asked for'}"
     for name in autonomy["passed"]:
         yield f"          not kept: {name}: there is no room"
+    for one in autonomy["missing"]:
+        yield f"          missing: {one['name']}: asked for since {_time(one['since'])}, and not kept as a whole"
     waiting = ", ".join(f"{count} {kind}" for kind, count in autonomy["waiting"].items() if count)
     if waiting:
         yield f"          to be told when the API server is back: {waiting}"
