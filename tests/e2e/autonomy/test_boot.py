@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import time
+from typing import Any
 
 import pytest
 
 from tests.e2e.cluster import workloads
 from tests.e2e.cluster.autonomous import SITE, Edge
+from tests.e2e.cluster.kinds_of_pods import Kind
 from tests.support.agent_status import status_of
 from tests.support.tunnel import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
+Pod = dict[str, Any]
 PODS = f"/api/v1/pods?fieldSelector=spec.nodeName%3D{SITE}"
 
 
@@ -54,33 +57,58 @@ def test_a_kubelet_that_starts_without_the_cloud_kills_nothing(edge: Edge) -> No
 
 
 def test_a_node_that_boots_without_the_cloud_runs_its_pods_again(edge: Edge) -> None:
-    before = edge.pod("app")
+    """Pods with all that a kubelet asks for: Services, Secrets there and not, tokens, claims, labels, files."""
+    kinds = [Kind("app", 8080, "xyzzy"), *edge.kinds]
+    token = edge.page("token")
+    before = {kind.name: edge.pod(kind.name) for kind in kinds}
     with edge.cut():
         edge.node.power_cut()
         edge.box.agent.kill()
-        start = time.monotonic()
-        edge.box.agent.start()
+        edge.box.agent.start().wait_ready()
         edge.node.boot()
-        wait_until(lambda: "xyzzy" in edge.page("app"), "the pod runs again", 90)
-        print(f"after {time.monotonic() - start:.1f} s")
+        for kind in kinds:
+            wait_until(lambda kind=kind: kind.words in edge.page(kind.name, kind.port), f"{kind.name} runs again", 90)
         wait_until(lambda: "xyzzy" in edge.service("app"), "the Service leads to its new address", 15)
         _, status = status_of(edge.box)
         autonomy = status["autonomy"]
         assert not autonomy["reached"]
+        assert not autonomy["missing"]
         assert all(scope["complete"] and scope["kept"] for scope in autonomy["scopes"]), autonomy
         assert {"node", "system:serviceaccount:kube-system:kube-proxy"} <= {one["who"] for one in autonomy["scopes"]}
         assert autonomy["waiting"]["statuses"]
         assert autonomy["lease_seen"] is not None
-        after = edge.pod("app")
-        assert after["metadata"]["uid"] == before["metadata"]["uid"]
-        assert after["status"]["containerStatuses"][0]["restartCount"] == 1
+        assert edge.page("token") == token, "the one that was issued to it before"
+        assert edge.page("claim").splitlines() == ["started"] * 2, "its volume has what it wrote before"
+        for kind in kinds:
+            wait_until(lambda kind=kind: edge.pod(kind.name)["status"]["phase"] == "Running", f"{kind.name} is seen")
+            assert_started_once_more(before[kind.name], edge.pod(kind.name))
     wait_until(edge.is_ready, "the node is ready again", 60)
-    path = "{.status.containerStatuses[0].restartCount} {.status.podIP}"
-    wanted = f"1 {edge.pod('app')['status']['podIP']}"
-    wait_until(
-        lambda: edge.kube.kubectl("get", "pod", "app", "-o", f"jsonpath={path}") == wanted, "the cloud knows of it", 60
-    )
+    for kind in kinds:
+        wait_until(lambda kind=kind: _is_known(edge, kind.name), f"the cloud knows of {kind.name}", 60)
+        assert_started_once_more(before[kind.name], _of_cloud(edge, kind.name))
     assert "xyzzy" in edge.service("app")
     wait_until(lambda: not any(status_of(edge.box)[1]["autonomy"]["waiting"].values()), "all was told", 30)
     names = edge.kube.kubectl("get", "events", "--field-selector", "involvedObject.name=app", "-o", "name")
     assert len(names.split()) > 3, "also what happened without the cloud"
+
+
+def assert_started_once_more(before: Pod, after: Pod) -> None:
+    """It is the same pod, and its container was started once since: as on a node whose cloud is there."""
+    assert after["metadata"]["uid"] == before["metadata"]["uid"]
+    counts = [one["status"]["containerStatuses"][0]["restartCount"] for one in (before, after)]
+    assert counts[1] == counts[0] + 1, after["metadata"]["name"]
+
+
+def _is_known(edge: Edge, name: str) -> bool:
+    """Whether the cloud says of a pod what the kubelet says, and that it is ready."""
+    here, there = (pod["status"] for pod in (edge.pod(name), _of_cloud(edge, name)))
+    is_ready = {"type": "Ready", "status": "True"}.items()
+    return (
+        any(is_ready <= condition.items() for condition in there["conditions"])
+        and there["podIP"] == here["podIP"]
+        and there["containerStatuses"] == here["containerStatuses"]
+    )
+
+
+def _of_cloud(edge: Edge, name: str) -> Pod:
+    return dict(json.loads(edge.kube.kubectl("get", "pod", name, "-o", "json")))

@@ -126,7 +126,9 @@ class Node:
         for daemon in self.daemons:
             daemon.kill()
         self.namespaces.run("sh", "-c", _POWER_CUT)
-        empty_cgroup(self._cgroup.removeprefix("/"))  # a kubelet would wait for seconds for the containers of each that is left
+        empty_cgroup(
+            self._cgroup.removeprefix("/")
+        )  # a kubelet would wait for seconds for the containers of each that is left
         for table in ("filter", "nat", "mangle"):
             for flag in ("-F", "-X"):
                 self.namespaces.run("iptables", "-w", "-t", table, flag)
