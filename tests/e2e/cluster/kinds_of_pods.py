@@ -64,15 +64,15 @@ def make_all(kube: KubectlUser, node: Node) -> list[Kind]:
 
 
 def _bare(node: str) -> list[Manifest]:
-    optional = {"secretName": "known", "optional": True}
+    secret, config = {"secretName": "known", "optional": True}, {"name": "known", "optional": True}
     token = {"serviceAccountToken": {"path": "word", "audience": "vault", "expirationSeconds": 3600}}
     made = [
         _serving("env", "env"),
-        _serving("config", "env", env_from=[
-            {"configMapRef": {"name": "known", "optional": True}}, {"secretRef": {"name": "unknown", "optional": True}},
-        ]),
-        _serving("secret", "cat /given/word", volume={"secret": optional}),
-        _serving("no-secret", "echo files: $(ls /given | wc -l)", volume={"secret": {**optional, "secretName": "unknown"}}),
+        _serving("config", "env && cat /given/word", volume={"configMap": config},
+                 env_from=[{"configMapRef": config}, {"secretRef": {"name": "unknown", "optional": True}}]),
+        _serving("secret", "cat /given/word", volume={"secret": secret}),
+        _serving("no-secret", "echo files: $(ls /given | wc -l)",
+                 volume={"secret": {**secret, "secretName": "unknown"}}),
         _serving("token", "cat /given/word", volume={"projected": {"sources": [token]}}),
         _serving("selected", "echo place: edge"),
         _serving("claim", "echo started >>/given/starts && cat /given/starts",

@@ -122,7 +122,9 @@ class Node:
             daemon.start()
 
     def power_cut(self) -> None:
-        """End everything on the node at once, with what is gone after that: processes, mounts, links, rules, cgroups."""
+        """End everything on the node at once, with what is gone after that: processes, mounts, links, rules,
+        cgroups.
+        """
         for daemon in self.daemons:
             daemon.kill()
         self.namespaces.run("sh", "-c", _POWER_CUT)
