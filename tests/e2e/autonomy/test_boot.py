@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from functools import partial
 from typing import Any
 
 import pytest
@@ -67,7 +68,7 @@ def test_a_node_that_boots_without_the_cloud_runs_its_pods_again(edge: Edge) -> 
         edge.box.agent.start().wait_ready()
         edge.node.boot()
         for kind in kinds:
-            wait_until(lambda kind=kind: kind.words in edge.page(kind.name, kind.port), f"{kind.name} runs again", 90)
+            wait_until(partial(edge.serves, kind), f"{kind.name} runs again", 90)
         wait_until(lambda: "xyzzy" in edge.service("app"), "the Service leads to its new address", 15)
         _, status = status_of(edge.box)
         autonomy = status["autonomy"]
@@ -80,11 +81,11 @@ def test_a_node_that_boots_without_the_cloud_runs_its_pods_again(edge: Edge) -> 
         assert edge.page("token") == token, "the one that was issued to it before"
         assert edge.page("claim").splitlines() == ["started"] * 2, "its volume has what it wrote before"
         for kind in kinds:
-            wait_until(lambda kind=kind: edge.pod(kind.name)["status"]["phase"] == "Running", f"{kind.name} is seen")
+            wait_until(partial(_is_seen, edge, kind.name), f"{kind.name} is seen")
             assert_started_once_more(before[kind.name], edge.pod(kind.name))
     wait_until(edge.is_ready, "the node is ready again", 60)
     for kind in kinds:
-        wait_until(lambda kind=kind: _is_known(edge, kind.name), f"the cloud knows of {kind.name}", 60)
+        wait_until(partial(_is_known, edge, kind.name), f"the cloud knows of {kind.name}", 60)
         assert_started_once_more(before[kind.name], _of_cloud(edge, kind.name))
     assert "xyzzy" in edge.service("app")
     wait_until(lambda: not any(status_of(edge.box)[1]["autonomy"]["waiting"].values()), "all was told", 30)
@@ -97,6 +98,11 @@ def assert_started_once_more(before: Pod, after: Pod) -> None:
     assert after["metadata"]["uid"] == before["metadata"]["uid"]
     counts = [one["status"]["containerStatuses"][0]["restartCount"] for one in (before, after)]
     assert counts[1] == counts[0] + 1, after["metadata"]["name"]
+
+
+def _is_seen(edge: Edge, name: str) -> bool:
+    """Whether a container of a pod is seen to run, on the node."""
+    return "running" in edge.pod(name)["status"]["containerStatuses"][0]["state"]
 
 
 def _is_known(edge: Edge, name: str) -> bool:

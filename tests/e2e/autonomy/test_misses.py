@@ -13,6 +13,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,9 +74,9 @@ def test_what_is_not_kept_has_no_answer_and_ends_nothing(edge: Edge, tmp_path: P
             pass
     assert phases == {"Running"}
     for kind in edge.kinds:
-        wait_until(lambda kind=kind: kind.words in edge.page(kind.name, kind.port), f"{kind.name} has all it needs", 60)
+        wait_until(partial(edge.serves, kind), f"{kind.name} has all it needs", 60)
         wanted = _in_short(before[kind.name], more_starts=kind.name == "env")
-        wait_until(lambda name=kind.name, wanted=wanted: _in_cloud(edge, name) == wanted, f"it is so: {wanted}", 60)
+        wait_until(partial(_is_so, edge, kind.name, wanted), f"it is so: {wanted}", 60)
     assert edge.pod_ids() > containers
     assert edge.is_ready()
     _, status = status_of(edge.box)
@@ -134,8 +135,9 @@ def _in_short(pod: dict[str, Any], *, more_starts: int = 0) -> tuple[str, str, i
     return pod["metadata"]["uid"], status["phase"], status["containerStatuses"][0]["restartCount"] + more_starts
 
 
-def _in_cloud(edge: Edge, name: str) -> tuple[str, str, int]:
-    return _in_short(json.loads(edge.kube.kubectl("get", "pod", name, "-o", "json")))
+def _is_so(edge: Edge, name: str, wanted: tuple[str, str, int]) -> bool:
+    """Whether the cloud says that of a pod."""
+    return _in_short(json.loads(edge.kube.kubectl("get", "pod", name, "-o", "json"))) == wanted
 
 
 def _mounted(edge: Edge, pod: dict[str, Any], kind: str) -> str:

@@ -61,7 +61,7 @@ class Edge:
         named = [option for path in self.kubeconfigs for option in ("--kubeconfig", str(path))]
         argv = [str(BIN / "edge-agent"), "autonomy", word, "--config", str(self.box.config), *named]
         done = subprocess.run([*self.node.namespaces.enter_network, *argv], capture_output=True, text=True, timeout=30)
-        assert (done.returncode, done.stderr) == (0, "")
+        assert (done.returncode, done.stderr) == (0, ""), done.stderr
         return done.stdout
 
     def connections(self) -> set[str]:
@@ -118,6 +118,10 @@ class Edge:
         except NodeFailed:
             return ""
         return self.fetch(address, port)
+
+    def serves(self, kind: Kind) -> bool:
+        """Whether a pod serves what it needs the cluster for."""
+        return kind.words in self.page(kind.name, kind.port)
 
 
 @contextlib.contextmanager

@@ -62,7 +62,8 @@ AUTONOMY: dict[str, Any] = {
         {"name": "secrets in a", "objects": 3, "complete": True, "kept": False, "trouble": "the disk is full"},
         {"name": "things", "objects": 0, "complete": False, "kept": False, "trouble": None},
     ],
-    "passed": ["others"], "missing": [{"name": "services", "who": "node", "since": "2026-03-01T12:00:03Z"}], "singles": 2, "bytes": 1_250_000, "tokens": 4, "trouble": "the disk is full",
+    "missing": [{"name": "services", "who": "node", "since": "2026-03-01T12:00:03Z"}],
+    "passed": ["others"], "singles": 2, "bytes": 1_250_000, "tokens": 4, "trouble": "the disk is full",
     "waiting": {"statuses": 2, "events": 0}, "dropped": {"statuses": 0, "events": 1},
 }  # fmt: skip
 
