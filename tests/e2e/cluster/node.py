@@ -139,8 +139,10 @@ class Node:
 
     def boot(self, begin: Callable[[], None] = lambda: None) -> None:
         """Start what a node starts. `begin` is called when containerd is ready, before the kubelet is started."""
+        seen = len(self.containerd.log_text())
         self.containerd.start()
-        self._wait_for_containerd()
+        # It answers before it has found the pods of before, and a kubelet that asks for them meanwhile ends.
+        self.containerd.wait_for_log("Start streaming server", CONTAINERD_S, after=seen)
         begin()
         for daemon in self.daemons[1:]:
             daemon.start()
