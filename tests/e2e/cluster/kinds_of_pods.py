@@ -33,13 +33,8 @@ def make_all(kube: KubectlUser, node: Node) -> list[Kind]:
     kube.kubectl("label", "node", node.name, *(f"{key}={value}" for key, value in LABEL.items()))
     kube.kubectl("create", "secret", "generic", "known", "--from-literal", "word=plugh")
     kube.kubectl("create", "configmap", "known", "--from-literal", "word=abracadabra")
-    objects = [
-        _service("each"),
-        *_claim(),
-        *_bare(node.name),
-        _daemon_set("each"),
-        _daemon_set("each-host", is_host=True),
-    ]
+    _make_claim(kube)
+    objects = [_service("each"), *_bare(node.name), _daemon_set("each"), _daemon_set("each-host", is_host=True)]
     node.add_static_pod(_serving("static", "echo from a file"))
     kube.kubectl("apply", "--server-side", "-f", "-", stdin=workloads.listed(*objects))
     wait_until(lambda: all(_of(kube, name) for name in ("each", "each-host")), "each DaemonSet has its pod", 30)
@@ -119,17 +114,21 @@ def _service(name: str) -> Manifest:
             "spec": {"selector": {"app": name}, "ports": ports}}  # fmt: skip
 
 
-def _claim() -> list[Manifest]:
-    """A volume of the node and a claim to it, bound to each other."""
+def _make_claim(kube: KubectlUser) -> None:
+    """Make a volume of the node and then a claim to it, and wait until they are bound. A controller that sees the claim
+    first looks again after 15 s, and a kubelet that sees it before that after ten.
+    """
     common = {"accessModes": ["ReadWriteOnce"], "storageClassName": ""}
     claim = {"namespace": "default", "name": "claimed"}
     volume = {"hostPath": {"path": CLAIMED, "type": "DirectoryOrCreate"}, "capacity": {"storage": "1Mi"}}
     wanted = {"volumeName": "claimed", "resources": {"requests": {"storage": "1Mi"}}}
-    return [
-        {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "claimed"},
-         "spec": {**common, **volume, "claimRef": claim}},
-        {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": claim, "spec": {**common, **wanted}},
-    ]  # fmt: skip
+    for kind, metadata, spec in (
+        ("PersistentVolume", {"name": "claimed"}, {**common, **volume, "claimRef": claim}),
+        ("PersistentVolumeClaim", claim, {**common, **wanted}),
+    ):
+        made: Manifest = {"apiVersion": "v1", "kind": kind, "metadata": metadata, "spec": spec}
+        kube.kubectl("apply", "--server-side", "-f", "-", stdin=workloads.listed(made))
+    kube.kubectl("wait", "pvc/claimed", "--for=jsonpath={.status.phase}=Bound", "--timeout=30s", timeout_s=35)
 
 
 def _of(kube: KubectlUser, name: str) -> str:
