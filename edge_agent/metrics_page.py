@@ -109,7 +109,9 @@ class _Figures(Collector):
         scopes = _labelled_gauge("api_scopes", about, "kept")
         kept = sum(scope["complete"] and scope["kept"] for scope in autonomy["scopes"])
         scopes.add_metric(["true"], kept)
-        scopes.add_metric(["false"], len(autonomy["scopes"]) - kept + len(autonomy["passed"]))
+        scopes.add_metric(
+            ["false"], len(autonomy["scopes"]) - kept + len(autonomy["passed"]) + len(autonomy["missing"])
+        )
         yield scopes
         about = "Seconds for which the part that is out of date for longest may have been so, by whether it is kept."
         stale = _labelled_gauge("api_scope_stale_seconds", about, "kept")

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from typing import NamedTuple
 
@@ -25,7 +26,7 @@ UNUSED_S = 24 * 3600.0
 """Seconds after which a scope that nobody asks for any more is forgotten, while the API server is reached."""
 SWEEP_S, FIRST_SWEEP_S = 600.0, 30.0
 MAX_PASSED = 100
-"""How many scopes without room are named."""
+"""How many scopes without room are named, and how many that were asked for in vain."""
 AFTER_BUG_S = 30.0
 """Seconds after which a scope that could not be followed, for a fault of ours, is followed again."""
 
@@ -83,6 +84,8 @@ class Feeds:
         """When each of these was asked for last, on the loop's clock."""
         self._passed: set[Scope] = set()
         """The scopes for which there was no room."""
+        self._missing: dict[Scope, datetime] = {}
+        """The scopes that were asked for while the API server is away, and since when."""
 
     async def open(self, found: Mapping[str, Kept]) -> None:
         """Takes what was on the disk, by the names of scopes, and begins to keep it current."""
@@ -118,6 +121,11 @@ class Feeds:
     def passed(self) -> list[Scope]:
         """Returns the scopes that are not kept, for want of room."""
         return list(self._passed)
+
+    @property
+    def missing(self) -> dict[Scope, datetime]:
+        """Returns what was asked for and is not kept since the API server is away, and when it was asked for first."""
+        return dict(self._missing)
 
     @property
     def held_bytes(self) -> int:
@@ -193,6 +201,18 @@ class Feeds:
         feed = self._feeds.get(scope)
         if feed is not None and not feed.watchers:
             await self._drop(feed)
+
+    def miss(self, scope: Scope) -> None:
+        """Takes that something was asked for which has no answer here."""
+        if scope in self._missing or len(self._missing) >= MAX_PASSED:
+            return
+        self._missing[scope] = datetime.now(UTC)
+        reason = "it was asked for, and was not listed as a whole before the API server was away"
+        _log.warning("a part of the API is not kept", code=SCOPE_NOT_KEPT.code, scope=scope.spoken(), reason=reason)
+
+    def miss_nothing(self) -> None:
+        """Takes that the API server is back."""
+        self._missing.clear()
 
     def trust_kept(self, who: str = "") -> None:
         """Takes that the API server is away, for one identity or for all: what it refused last is not known to be

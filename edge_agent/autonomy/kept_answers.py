@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 
 from edge_agent.autonomy.answers import FIRST_LIST_S, answer, answer_object, answers_online, away
 from edge_agent.autonomy.asks import NODE, Ask, Scope, named_scope, read_ask
@@ -20,7 +21,7 @@ from edge_agent.autonomy.passing import Otherwise, Unreached, ask_whole, give_wh
 from edge_agent.autonomy.sharing import SharedReader, part_of, shared_scope
 from edge_agent.autonomy.uplink import Way
 from tunnel.aio.http.exchange import Exchange
-from tunnel.aio.http.http1 import Request, Response
+from tunnel.aio.http.http1 import Headers, Request, Response
 from tunnel.core.wire.errors import StreamError
 from tunnel.kubeapi.codecs import CODECS
 from tunnel.kubeapi.request_info import RequestInfo
@@ -40,6 +41,8 @@ _SINGLES = frozenset((
     ("storage.k8s.io", "volumeattachments"),
 ))  # fmt: skip
 """What a kubelet asks for one by one, and may not list or watch."""
+_LEASES = ("coordination.k8s.io", "leases")
+"""What is never kept, so that nothing is missing where it is not there."""
 
 
 class KeptAnswers:
@@ -198,6 +201,7 @@ class KeptAnswers:
     ) -> None:
         words = self._uplink.words()
         if feed is None or not feed.is_complete:
+            self._feeds.miss(ask.scope)
             raise away(f"{ask.scope.spoken()} is not kept as a whole on this node, and {words}")
         await self._answer_while_allowed(exchange, request, ask, feed, may, words)
 
@@ -210,6 +214,8 @@ class KeptAnswers:
                 return True
             if self._feeds.is_gone(named):
                 raise not_found(named.group, named.resource, named.field_selector.partition("=")[2])
+            if (named.group, named.resource) != _LEASES:
+                self._feeds.miss(named)
             raise away(f"{named.spoken()} is not kept on this node, and {words}")
         if found is not None and found[1] is not None and found[1].is_live and dict(request.query).get(_VERSION) == "0":
             await _give(exchange, named, found[0], "")
@@ -236,7 +242,8 @@ class KeptAnswers:
     async def _ask_single(self, exchange: Exchange, request: Request, lines: Lines, named: Scope) -> None:
         try:
             async with asyncio.timeout(PATIENCE_S):
-                head, body = await ask_whole(exchange, request, lines, self._authority, b"", MAX_OBJECT_BYTES)
+                asked = _in_type(request, named.codec.media_type)
+                head, body = await ask_whole(exchange, asked, lines, self._authority, b"", MAX_OBJECT_BYTES)
         except TimeoutError:
             raise Unreached("it does not answer in time") from None
         if not self._fits(head):
@@ -252,20 +259,23 @@ class KeptAnswers:
     ) -> None:
         """Passes on what changes an object that is asked for one by one, and keeps the answer, which is the object."""
         sent = await exchange.read_body(MAX_OBJECT_BYTES)
-        head, body = await ask_whole(exchange, request, lines, self._authority, sent, MAX_OBJECT_BYTES)
-        named = named_scope(info.reading(), request.headers.get("accept"), who) if info.name else None
+        accept = request.headers.get("accept")
+        like = named_scope(info.reading("any"), accept, who)
+        asked = _in_type(request, like.codec.media_type) if like is not None else request
+        head, body = await ask_whole(exchange, asked, lines, self._authority, sent, MAX_OBJECT_BYTES)
+        named = like if info.name else None
         if named is None and head.status in (200, 201):
-            named = self._named_by(info, request, who, body)
+            named = self._named_by(info, accept, who, body)
         if named is not None and head.status in (200, 201):
             await self._remember(named, head, body)
         await give_whole(exchange, head, body)
 
-    def _named_by(self, info: RequestInfo, request: Request, who: str, body: bytes) -> Scope | None:
+    def _named_by(self, info: RequestInfo, accept: str | None, who: str, body: bytes) -> Scope | None:
         """Returns the scope of the object in an answer; None when it cannot be read."""
         for codec in CODECS.values():
             with suppress(ValueError):
                 _, _, item = codec.read_object(body)
-                return named_scope(info.reading(item.metadata.name), request.headers.get("accept"), who)
+                return named_scope(info.reading(item.metadata.name), accept, who)
         return None
 
     async def _remember(self, named: Scope, head: Response, body: bytes) -> None:
@@ -287,6 +297,14 @@ May = Callable[[Scope], Awaitable[bool]]
 
 def _is_single(info: RequestInfo) -> bool:
     return (info.group, info.resource) in _SINGLES and not info.subresource
+
+
+def _in_type(request: Request, media_type: str) -> Request:
+    """Returns a request with which the API server answers in the encoding that is kept, of those that its client takes:
+    a kubelet would rather have Protobuf, and what is its own is kept in JSON.
+    """
+    headers = Headers([*(item for item in request.headers if item[0] != "accept"), ("accept", media_type)])
+    return replace(request, headers=headers)
 
 
 async def _give(exchange: Exchange, named: Scope, single: Single, warning: str) -> None:

@@ -183,6 +183,10 @@ class NodeApi:
                 for feed in self.feeds.all
             ],
             "passed": [scope.spoken() for scope in self.feeds.passed],
+            "missing": [
+                {"name": scope.spoken(), "who": scope.who, "since": since}
+                for scope, since in self.feeds.missing.items()
+            ],
             "singles": self.feeds.singles,
             "bytes": self.feeds.held_bytes,
             "node_refused_since": self.standing.refused_since,
@@ -308,7 +312,9 @@ class NodeApi:
         self._on_away("" if up else self.uplink.words())
         self.standing.turned()
         self.report.turned(is_up=up)
-        if not up:  # nobody is to wait for what does not come any more
+        if up:
+            self.feeds.miss_nothing()
+        else:  # nobody is to wait for what does not come any more
             self.feeds.trust_kept()
             self.callers.away()
             for connections in (self._node, self._bare, self._node_calls, self._bare_calls):

@@ -5,7 +5,9 @@
    that it is reached; none within PROBE_S says that it is not. A refused connection says so at once.
 3. While it is not reached it is asked again, after a second at first and after RETRY_S in the end. Requests are not
    sent to it: what is kept answers them, or they are told why there is no answer.
-4. It is believed to be back when it answers. A link that comes and goes costs the node's components nothing, since the
+4. After a start nobody knows. Requests wait for the first answer, FIRST_S at the most: then it is away until it has
+   answered. A node that boots without the cloud is not held up by silence.
+5. It is believed to be back when it answers. A link that comes and goes costs the node's components nothing, since the
    watches that they have here go on all the while.
 """
 
@@ -29,6 +31,11 @@ kubelet's own lease and status go out, and bookmarks come in.
 """
 PROBE_S = 2.0
 """Seconds that an answer may take, which is a second for each of two lost packets on a path of 100 ms."""
+FIRST_S = 1.0
+"""Seconds that requests wait for the first answer after a start, which are three round trips on a path of 300 ms. A
+kubelet that starts looks after a second whether it has its node, and lists its pods then (kubelet v1.34
+`pkg/kubelet/config/apiserver.go`, WaitForAPIServerSyncPeriod).
+"""
 RETRY_FIRST_S, RETRY_S = 1.0, 5.0
 
 _log = structlog.get_logger("edge.autonomy")
@@ -84,7 +91,7 @@ class Uplink:
         self._known = asyncio.Event()
         self._heard_s = 0.0
         self.is_up = False
-        self.reason = "it was not asked yet"
+        self.reason = "it has not answered yet"
         """Why it is away."""
         self._since = Moment()
 
@@ -104,7 +111,7 @@ class Uplink:
         self._doubted.set()
 
     async def known(self) -> None:
-        """Waits until it was asked once."""
+        """Waits until it was asked once, or has not answered for FIRST_S."""
         await self._known.wait()
 
     async def back(self) -> None:
@@ -122,20 +129,22 @@ class Uplink:
     async def run(self) -> None:
         """Keeps the state until it is cancelled."""
         failures = 0
+        patience = asyncio.get_running_loop().call_later(FIRST_S, self._known.set)
         while True:
             try:
                 async with asyncio.timeout(PROBE_S):
                     await self._probe()
             except TimeoutError:
                 failures += 1
-                self._lost(f"no answer within {spoken_s(PROBE_S)}")
+                self._lost(f"no answer within {spoken_s(PROBE_S)}", is_first=failures == 1)
             except OSError as error:
                 failures += 1
-                self._lost(str(error) or type(error).__name__)
+                self._lost(str(error) or type(error).__name__, is_first=failures == 1)
             else:
                 failures = 0
                 self.heard()
             self._known.set()
+            patience.cancel()
             if self.is_up:
                 await self._quiet()
             else:
@@ -156,9 +165,9 @@ class Uplink:
             except TimeoutError:
                 continue
 
-    def _lost(self, reason: str) -> None:
+    def _lost(self, reason: str, *, is_first: bool) -> None:
         self.reason = reason
-        if self.is_up:
+        if self.is_up or is_first:  # the first one after a start is told as well, although it was not reached before
             self._turn(up=False, reason=reason)
 
     def _turn(self, *, up: bool, reason: str) -> None:

@@ -14,7 +14,11 @@ Json = dict[str, Any]
 def is_whole(autonomy: Json) -> bool:
     """Returns whether all that the node's components ask for would be answered without the cloud."""
     scopes = autonomy["scopes"]
-    return bool(scopes) and all(map(is_scope_kept, scopes)) and not autonomy["passed"] and not autonomy["trouble"]
+    return (
+        bool(scopes)
+        and all(map(is_scope_kept, scopes))
+        and not any(autonomy[lack] for lack in ("passed", "missing", "trouble"))
+    )
 
 
 def lines(autonomy: Json) -> Iterator[str]:
@@ -38,6 +42,9 @@ def lines(autonomy: Json) -> Iterator[str]:
         yield _scope(scope)
     if not autonomy["scopes"]:
         yield "NOT KEPT    anything: nobody has asked for it. Is the kubelet led through the agent (autonomy enable)?"
+    for one in autonomy["missing"]:
+        since = time_text(one["since"])
+        yield f"NOT KEPT    {one['name']} of {one['who']}: asked for since {since}, when it could not be had any more"
     for name in autonomy["passed"]:
         yield f"NOT KEPT    {name}: there is no room (max_parts, max_bytes)"
 

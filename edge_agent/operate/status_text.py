@@ -54,6 +54,13 @@ def _autonomy(autonomy: Json) -> Iterator[str]:
     if outages["untold"] or outages["last_told"]:
         yield f"          it was away {outages['untold'] or outages['last_told']}"
     yield from _node_credentials(autonomy)
+    yield from _kept(autonomy)
+    yield from _writes(autonomy)
+    yield "          each part of it: edge-agent autonomy status"
+
+
+def _kept(autonomy: Json) -> Iterator[str]:
+    """Yields what is kept, and what is not."""
     scopes = autonomy["scopes"]
     whole = [scope for scope in scopes if scope["complete"] and scope["kept"]]
     objects = sum(scope["objects"] for scope in whole) + autonomy["singles"]
@@ -75,6 +82,12 @@ def _autonomy(autonomy: Json) -> Iterator[str]:
         yield f"          not current: {len(stale)} parts, for {spoken_s(oldest_s)} at the most"
     for name in autonomy["passed"]:
         yield f"          not kept: {name}: there is no room"
+    for one in autonomy["missing"]:
+        yield f"          missing: {one['name']}: asked for since {time_text(one['since'])}, and not kept as a whole"
+
+
+def _writes(autonomy: Json) -> Iterator[str]:
+    """Yields what waits to be told, and what was of no use."""
     waiting = ", ".join(
         f"{count} {kind}{_since(autonomy['waiting_since'][kind])}"
         for kind, count in autonomy["waiting"].items()
@@ -85,7 +98,6 @@ def _autonomy(autonomy: Json) -> Iterator[str]:
     for kind, why in autonomy["dropped_why"].items():
         for reason, count in why.items():
             yield f"          of no use any more: {count} {kind}: {reason}"
-    yield "          each part of it: edge-agent autonomy status"
 
 
 def _node_credentials(autonomy: Json) -> Iterator[str]:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from functools import partial
+from typing import Any
 
 import pytest
 
 from tests.e2e.cluster import workloads
 from tests.e2e.cluster.autonomous import SITE, Edge
+from tests.e2e.cluster.kinds_of_pods import Kind
 from tests.e2e.cluster.steady_requests import SteadyRequests
 from tests.support.agent_status import status_of
 from tests.support.tunnel import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
+Pod = dict[str, Any]
 PODS = f"/api/v1/pods?fieldSelector=spec.nodeName%3D{SITE}"
 
 
@@ -67,22 +71,26 @@ def test_a_kubelet_that_starts_without_the_cloud_kills_nothing(edge: Edge, asked
 
 
 def test_a_node_that_boots_without_the_cloud_runs_its_pods_again(edge: Edge) -> None:
-    before = edge.pod("app")
+    """Pods with all that a kubelet asks for: Services, Secrets there and not, tokens, claims, labels, files."""
+    kinds = [Kind("app", 8080, "xyzzy"), *edge.kinds]
+    token = edge.page("token")
+    before = {kind.name: edge.pod(kind.name) for kind in kinds}
     with edge.cut():
         edge.node.power_cut()
         edge.box.agent.kill()
-        start = time.monotonic()
-        edge.box.agent.start()
+        edge.box.agent.start().wait_ready()
         edge.node.boot()
         wait_until(lambda: "xyzzy" in edge.page("app"), "the pod runs again", 90)
-        print(f"after {time.monotonic() - start:.1f} s")
         wait_until(lambda: edge.is_up_again("app"), "it is ready", 10)
         late_s = wait_until(lambda: edge.leads_to(edge.pod("app")["status"]["podIP"]), "the Service leads to it", 2)
         print(f"the Service leads to it {late_s:.2f} s later")
         assert "xyzzy" in edge.service("app")
+        for kind in kinds:
+            wait_until(partial(edge.serves, kind), f"{kind.name} runs again", 90)
         _, status = status_of(edge.box)
         autonomy = status["autonomy"]
         assert not autonomy["reached"]
+        assert not autonomy["missing"]
         assert all(scope["complete"] and scope["kept"] for scope in autonomy["scopes"]), autonomy
         shared = {one["name"]: one["watchers"] for one in autonomy["scopes"] if one["who"] == "shared"}
         assert shared["services"] >= 2, "of the kubelet and of kube-proxy"
@@ -90,16 +98,43 @@ def test_a_node_that_boots_without_the_cloud_runs_its_pods_again(edge: Edge) -> 
         assert {"node", "system:serviceaccount:kube-system:kube-proxy"} <= {one["who"] for one in autonomy["scopes"]}
         assert autonomy["waiting"]["statuses"]
         assert autonomy["lease_seen"] is not None
-        after = edge.pod("app")
-        assert after["metadata"]["uid"] == before["metadata"]["uid"]
-        assert after["status"]["containerStatuses"][0]["restartCount"] == 1
+        assert edge.page("token") == token, "the one that was issued to it before"
+        assert edge.page("claim").splitlines() == ["started"] * 2, "its volume has what it wrote before"
+        for kind in kinds:
+            wait_until(partial(_is_seen, edge, kind.name), f"{kind.name} is seen")
+            assert_started_once_more(before[kind.name], edge.pod(kind.name))
     wait_until(edge.is_ready, "the node is ready again", 60)
-    path = "{.status.containerStatuses[0].restartCount} {.status.podIP}"
-    wanted = f"1 {edge.pod('app')['status']['podIP']}"
-    wait_until(
-        lambda: edge.kube.kubectl("get", "pod", "app", "-o", f"jsonpath={path}") == wanted, "the cloud knows of it", 60
-    )
+    for kind in kinds:
+        wait_until(partial(_is_known, edge, kind.name), f"the cloud knows of {kind.name}", 60)
+        assert_started_once_more(before[kind.name], _of_cloud(edge, kind.name))
     assert "xyzzy" in edge.service("app")
     wait_until(lambda: not any(status_of(edge.box)[1]["autonomy"]["waiting"].values()), "all was told", 30)
     names = edge.kube.kubectl("get", "events", "--field-selector", "involvedObject.name=app", "-o", "name")
     assert len(names.split()) > 3, "also what happened without the cloud"
+
+
+def assert_started_once_more(before: Pod, after: Pod) -> None:
+    """It is the same pod, and its container was started once since: as on a node whose cloud is there."""
+    assert after["metadata"]["uid"] == before["metadata"]["uid"]
+    counts = [one["status"]["containerStatuses"][0]["restartCount"] for one in (before, after)]
+    assert counts[1] == counts[0] + 1, after["metadata"]["name"]
+
+
+def _is_seen(edge: Edge, name: str) -> bool:
+    """Whether a container of a pod is seen to run, on the node."""
+    return "running" in edge.pod(name)["status"]["containerStatuses"][0]["state"]
+
+
+def _is_known(edge: Edge, name: str) -> bool:
+    """Whether the cloud says of a pod what the kubelet says, and that it is ready."""
+    here, there = (pod["status"] for pod in (edge.pod(name), _of_cloud(edge, name)))
+    is_ready = {"type": "Ready", "status": "True"}.items()
+    return (
+        any(is_ready <= condition.items() for condition in there["conditions"])
+        and there["podIP"] == here["podIP"]
+        and there["containerStatuses"] == here["containerStatuses"]
+    )
+
+
+def _of_cloud(edge: Edge, name: str) -> Pod:
+    return dict(json.loads(edge.kube.kubectl("get", "pod", name, "-o", "json")))

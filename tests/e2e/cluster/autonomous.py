@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import subprocess
 import time
@@ -11,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.cluster import build, coredns, site
+from tests.e2e.cluster import build, coredns, kinds_of_pods, site
+from tests.e2e.cluster.kinds_of_pods import Kind
 from tests.e2e.cluster.kubernetes import Kubernetes, kubernetes
 from tests.e2e.cluster.namespaces import NodeFailed
 from tests.e2e.cluster.node import Node
@@ -156,13 +158,22 @@ class Edge:
             for one in item.get("endpoints") or []
         }
 
-    def page(self, name: str) -> str:
+    @functools.cached_property
+    def kinds(self) -> list[Kind]:
+        """Ten pods of the node, made when they are wanted first."""
+        return kinds_of_pods.make_all(self.kube, self.node)
+
+    def page(self, name: str, port: int = 8080) -> str:
         """What a pod serves, asked on its own node at the address that it has now."""
         try:
             address = self.pod(name)["status"].get("podIP", "")
         except NodeFailed:
             return ""
-        return self.fetch(address, 8080)
+        return self.fetch(address, port)
+
+    def serves(self, kind: Kind) -> bool:
+        """Whether a pod serves what it needs the cluster for."""
+        return kind.words in self.page(kind.name, kind.port)
 
 
 @contextlib.contextmanager

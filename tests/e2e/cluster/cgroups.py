@@ -38,6 +38,14 @@ def remove_cgroup(name: str) -> None:
         _remove(hierarchy / name)
 
 
+def empty_cgroup(name: str) -> None:
+    """Remove all that is below it, as the loss of power does. Its processes must be dead."""
+    for hierarchy in _hierarchies():
+        for child in (hierarchy / name).iterdir():
+            if child.is_dir():
+                _remove(child)
+
+
 def _hierarchies() -> list[Path]:
     if _is_unified():
         return [ROOT]

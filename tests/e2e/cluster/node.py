@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from tests.e2e.cluster import node_config, requirements, site
-from tests.e2e.cluster.cgroups import cgroup, make_cgroup, remove_cgroup
+from tests.e2e.cluster.cgroups import cgroup, empty_cgroup
 from tests.e2e.cluster.namespaces import Namespaces, NodeFailed
 from tests.e2e.cluster.pki import MASTERS, ClusterPki
 from tests.e2e.cluster.workplace import cgroup_name
@@ -144,13 +144,14 @@ class Node:
             daemon.start()
 
     def power_cut(self) -> None:
-        """End everything on the node at once, with what is gone after that: processes, mounts, links, rules."""
+        """End everything on the node at once, with what is gone after that: processes, mounts, links, rules,
+        cgroups.
+        """
         for daemon in self.daemons:
             daemon.kill()
         self.namespaces.run("sh", "-c", _POWER_CUT)
         # A kubelet that starts waits three seconds for each container whose cgroup it finds.
-        remove_cgroup(self._cgroup.strip("/"))
-        make_cgroup(self._cgroup.strip("/"))
+        empty_cgroup(self._cgroup.removeprefix("/"))
         for table in ("filter", "nat", "mangle"):
             for flag in ("-F", "-X"):
                 self.namespaces.run("iptables", "-w", "-t", table, flag)
@@ -158,10 +159,13 @@ class Node:
             self.namespaces.run("iptables", "-w", *rule.split())
         self.namespaces.run(sys.executable, "-c", _FORGET_CONNECTIONS)
 
-    def boot(self) -> None:
-        """Start what a node starts."""
+    def boot(self, begin: Callable[[], None] = lambda: None) -> None:
+        """Start what a node starts. `begin` is called when containerd is ready, before the kubelet is started."""
+        seen = len(self.containerd.log_text())
         self.containerd.start()
-        self._wait_for_containerd()
+        # It answers before it has found the pods of before, and a kubelet that asks for them meanwhile ends.
+        self.containerd.wait_for_log("Start streaming server", CONTAINERD_S, after=seen)
+        begin()
         for daemon in self.daemons[1:]:
             daemon.start()
 

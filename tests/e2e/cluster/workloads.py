@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from tests.e2e.cluster import images
@@ -26,6 +27,11 @@ def container(name: str, *command: str, **more: object) -> Manifest:
     if command:
         made["command"] = list(command)
     return made
+
+
+def listed(*manifests: Manifest) -> bytes:
+    """What `kubectl apply -f -` reads."""
+    return json.dumps({"apiVersion": "v1", "kind": "List", "items": list(manifests)}).encode()
 
 
 def shell() -> Manifest:

@@ -25,6 +25,7 @@ from tunnel.aio.sockets.conn import Conn
 from tunnel.aio.sockets.listener import Listener
 from tunnel.aio.sockets.tcp import connect_tcp
 from tunnel.core.wire.errors import StreamError
+from tunnel.kubeapi.codecs import PROTOBUF
 from tunnel.kubeapi.request_info import RequestInfo, request_info
 from tunnel.kubeapi.selectors import parse
 from tunnel.kubeapi.status import ApiError
@@ -175,10 +176,10 @@ class Kube:
             if item is None:
                 await http.respond(404, JSON, json.dumps(ApiError(404, "not found").body()).encode())
             else:
-                await http.respond(200, JSON, json.dumps({**kind, **item}).encode())
+                await _give(http, request, 200, json.dumps({**kind, **item}).encode())
         else:
             self.writes.append((request.method, request.path, body))
-            await http.respond(201 if request.method == "POST" else 200, JSON, body or b"{}")
+            await _give(http, request, 201 if request.method == "POST" else 200, body or b"{}")
 
     def _selected(self, info: RequestInfo, query: dict[str, str], item: Json) -> bool:
         if info.namespace not in ("", item["metadata"].get("namespace", "")):
@@ -208,6 +209,14 @@ class Kube:
             at = self.version
             async with self.changed:
                 await self.changed.wait()
+
+
+async def _give(http: ServerConnection, request: Request, status: int, body: bytes) -> None:
+    """Answer with an object; who would rather have Protobuf gets some, which nobody here can read."""
+    if (request.headers.get("accept") or "").startswith(PROTOBUF.media_type):
+        await http.respond(status, [("content-type", PROTOBUF.media_type)], b"k8s\0 an object")
+    else:
+        await http.respond(status, JSON, body)
 
 
 @dataclass

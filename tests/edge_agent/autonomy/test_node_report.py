@@ -163,7 +163,7 @@ async def test_a_link_that_flaps_is_told_as_one(node: Node, monkeypatch: pytest.
     node.api.report._tellings = 1.0  # as after some
     commits = node.api.keeper.commits
     for number in range(1, 6):
-        node.api.uplink._lost("a flap")
+        node.api.uplink._lost("a flap", is_first=False)
         await node.until_up()
         await eventually(lambda: told(node) and node.api.report._tellings < 1)  # its answer has come
         assert [event["count"] for event in told(node)] == [1], f"after {number}"

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
-from edge_agent.autonomy.uplink import PROBE_S, QUIET_S, RETRY_S, Uplink
+from edge_agent.autonomy.uplink import FIRST_S, PROBE_S, QUIET_S, RETRY_S, Uplink
 
 pytestmark = pytest.mark.looptime
 
@@ -48,7 +48,39 @@ async def running() -> AsyncIterator[Way]:
 async def test_it_is_away_until_it_has_answered() -> None:
     way = Way()
     assert not way.uplink.is_up
-    assert "was not asked yet" in way.uplink.words()
+    assert "has not answered yet" in way.uplink.words()
+
+
+@pytest.mark.parametrize(("state", "wait_s"), [("up", 0.0), ("refused", 0.0), ("silent", FIRST_S)])
+async def test_after_a_start_nobody_waits_long(state: str, wait_s: float) -> None:
+    way = Way()
+    way.state = state
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(way.uplink.run())
+    began_s = loop.time()
+    await way.uplink.known()
+    assert loop.time() - began_s == pytest.approx(wait_s, abs=0.01)
+    assert way.uplink.is_up is (state == "up")
+    if state == "silent":
+        way.uplink.heard()  # late, and as good
+        assert way.uplink.is_up
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+async def test_who_starts_without_it_says_so_once() -> None:
+    way = Way()
+    way.state = "silent"
+    task = asyncio.get_running_loop().create_task(way.uplink.run())
+    await asyncio.sleep(60)
+    assert [up for _, up in way.turned] == [False]
+    way.state = "up"
+    await way.uplink.back()
+    assert [up for _, up in way.turned] == [False, True]
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
 
 
 async def test_while_something_comes_it_is_not_asked() -> None:

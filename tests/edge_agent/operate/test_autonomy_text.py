@@ -13,8 +13,8 @@ SCOPE = {
     "watchers": 1, "stale_s": 0.0, "trouble": None,
 }  # fmt: skip
 GOOD: dict[str, Any] = {
-    "reached": True, "since": "2026-03-01T12:00:00Z", "reason": None, "scopes": [SCOPE], "passed": [], "singles": 2,
-    "bytes": 1_200_000, "tokens": 4, "waiting": {"statuses": 0, "events": 0},
+    "reached": True, "since": "2026-03-01T12:00:00Z", "reason": None, "scopes": [SCOPE], "passed": [], "missing": [],
+    "singles": 2, "bytes": 1_200_000, "tokens": 4, "waiting": {"statuses": 0, "events": 0},
     "dropped_why": {"statuses": {}, "events": {}}, "lease_seen": "2026-03-01T12:00:10Z", "commits": 7, "trouble": None,
 }  # fmt: skip
 
@@ -36,6 +36,8 @@ def test_all_is_kept() -> None:
 @pytest.mark.parametrize(("change", "wanted"), [
     ({"scopes": [{**SCOPE, "complete": False, "kept": False}]}, "not there as a whole: it is being asked for"),
     ({"scopes": [{**SCOPE, "kept": False, "trouble": "disk full"}]}, "in memory only: disk full"),
+    ({"missing": [{"name": "secrets", "who": "node", "since": "2026-03-01T12:00:03Z"}]},
+     "NOT KEPT    secrets of node: asked for since 2026-03-01 12:00:03 UTC"),
     ({"passed": ["things"]}, "NOT KEPT    things: there is no room"),
     ({"scopes": []}, "NOT KEPT    anything: nobody has asked for it"),
     ({"trouble": "the disk is full"}, "disk        the disk is full"),

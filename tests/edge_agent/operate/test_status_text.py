@@ -63,6 +63,7 @@ AUTONOMY: dict[str, Any] = {
         {"name": "secrets in a", "objects": 3, "complete": True, "kept": False, "trouble": "the disk is full"},
         {"name": "things", "objects": 0, "complete": False, "kept": False, "trouble": None},
     ],
+    "missing": [{"name": "services", "who": "node", "since": "2026-03-01T12:00:03Z"}],
     "passed": ["others"], "singles": 2, "bytes": 1_250_000, "tokens": 4, "trouble": "the disk is full",
     "waiting": {"statuses": 2, "events": 0}, "waiting_since": {"statuses": "2026-03-01T12:00:05Z", "events": None},
     "dropped_why": {"statuses": {}, "events": {"no room": 1}},
@@ -80,16 +81,17 @@ def test_the_api_of_a_node() -> None:
         "kept      14 objects in 1 of 3 parts, 1.2 MB, and 4 tokens",
         "nothing is written: the disk is full", "not kept: secrets in a: the disk is full",
         "not kept: things: it is being asked for", "not kept: others: there is no room",
+        "missing: services: asked for since 2026-03-01 12:00:03 UTC, and not kept as a whole",
         "to be told when the API server is back: 2 statuses (the oldest for ", "of no use any more: 1 events: no room",
         "it was away from A to B (70 s): refused", "not current: 1 parts, for 90 s at the most",
     ):  # fmt: skip
         assert wanted in text
-    calm = {**AUTONOMY, "reached": True, "trouble": None, "passed": [], "scopes": AUTONOMY["scopes"][:1],
+    calm = {**AUTONOMY, "reached": True, "trouble": None, "passed": [], "missing": [], "scopes": AUTONOMY["scopes"][:1],
             "waiting": {"statuses": 0, "events": 0}, "dropped_why": {"statuses": {}, "events": {}},
             "outages": {"since": None, "untold": None, "last_told": None},
             "node_refused_since": None, "grace_left_s": None}  # fmt: skip
     text = "\n".join(lines({**GOOD, "autonomy": calm}))
     assert "API server reached, since" in text
     assert "not current for 90 s: pods, spec.nodeName=n" in text
-    for unwanted in ("not kept", "to be told", "it was away", "of no use", "certificate"):
+    for unwanted in ("not kept", "missing", "to be told", "it was away", "of no use", "certificate"):
         assert unwanted not in text
