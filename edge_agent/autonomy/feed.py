@@ -21,7 +21,7 @@ import structlog
 from edge_agent.autonomy.asks import Scope
 from edge_agent.autonomy.disk import Kept, ScopeWrite, Stored
 from edge_agent.autonomy.keeper import Keeper
-from edge_agent.autonomy.upstream import Gone, Refused, TooLarge, Upstream
+from edge_agent.autonomy.upstream import Gone, Refused, TooLarge, Unfit, Upstream
 from tunnel.core.wire.errors import StreamError
 from tunnel.core.wire.faults import SCOPE_NOT_KEPT
 from tunnel.kubeapi.codecs import Told
@@ -37,8 +37,8 @@ GOOD_S = 120.0
 """Seconds that a watch must have run for its next failure to count as the first."""
 WATCH_S = (300.0, 600.0)
 """How many seconds a watch is asked for, chosen at random between these, as in client-go."""
-TOO_LARGE_S = 3600.0
-"""Seconds after which a scope that was too large is looked at again."""
+UNFIT_S = 3600.0
+"""Seconds after which a scope that could not be kept is looked at again."""
 REFUSED_S = 600.0
 """Seconds after which a scope that is refused all the time is forgotten."""
 ONE_HISTORY_BYTES = 128 * 1024
@@ -185,12 +185,12 @@ class Feed:
                 failures += 1
                 if self._is_forgotten(error):
                     return
-            except TooLarge as error:
+            except Unfit as error:
                 self._say(str(error))
                 self.close()
                 await self._keeper.drop(self._name)
                 failures = 0
-                await asyncio.sleep(TOO_LARGE_S)
+                await asyncio.sleep(UNFIT_S)
                 continue
             except (StreamError, ValueError, Gone) as error:
                 failures = 1 if self.is_live and loop.time() - began_s > GOOD_S else failures + 1
@@ -237,7 +237,7 @@ class Feed:
     async def _list(self, version: str) -> None:
         listed = await self._upstream.fetch(self.scope, version, self._max_bytes)
         if listed.more:
-            raise ValueError("a list of several pages, which was not asked for")
+            raise Unfit("the list comes in several pages, which was not asked for")
         number = version_of(listed.version)
         self._check_size(listed.items)
         if not self._has_room(_bytes_of(listed.items) - self.held_bytes):

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-from edge_agent.autonomy.answers import FIRST_LIST_S, answer, answer_object, answers_online, away
+from edge_agent.autonomy.answers import FIRST_LIST_S, answer, answer_object, answers_online, away, is_new_enough
 from edge_agent.autonomy.asks import NODE, Ask, Scope, named_scope, read_ask
 from edge_agent.autonomy.callers import RECHECK_S
 from edge_agent.autonomy.feed import Feed
@@ -98,7 +98,7 @@ class KeptAnswers:
             with suppress(TimeoutError):
                 async with asyncio.timeout(FIRST_LIST_S):
                     await feed.settled()
-        if answers_online(ask, feed):
+        if answers_online(ask, feed, exchange.peer) and await is_new_enough(ask, feed):
             await self._answer_while_allowed(exchange, request, ask, feed, may, "")
             return True
         try:

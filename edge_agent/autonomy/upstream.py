@@ -16,12 +16,17 @@ from tunnel.core.wire.errors import StreamError
 from tunnel.core.wire.spoken import spoken_s
 from tunnel.kubeapi.codecs import Listed, Told
 from tunnel.kubeapi.encoding import decode
+from tunnel.kubeapi.replica import version_of
 
 LIST_S = 60.0
 """Seconds that a list may take, as an API server gives it."""
 LATE_S = 30.0
 """Seconds that a watch may run over its time before it is cut: the API server is to end it."""
 MAX_ERROR_BYTES = 64 * 1024
+NO_SUCH_FORM = (405, 406, 415)
+"""The answers where a resource has no list or no watch, such as metrics, or not in this encoding, such as custom
+resources in protobuf.
+"""
 
 
 class Refused(Exception):
@@ -37,8 +42,12 @@ class Gone(Exception):
     """The API server has forgotten what happened since the version that was asked for (410)."""
 
 
-class TooLarge(Exception):
-    """A scope is larger than may be kept; the text says how."""
+class Unfit(Exception):
+    """A scope cannot be kept; the text says why."""
+
+
+class TooLarge(Unfit):
+    """It is larger than may be kept."""
 
 
 class Upstream:
@@ -86,9 +95,8 @@ class Upstream:
 
         Raises:
             Refused: the API server refuses that.
-            TooLarge: the answer is longer than may be kept.
+            Unfit: it cannot be kept: there is no such list in this encoding, it has no versions, or is too long.
             StreamError: there was no whole answer.
-            ValueError: the answer is no list.
         """
         line = await self._taken()
         try:
@@ -101,7 +109,12 @@ class Upstream:
         finally:
             self._lines.give_back(line)
         self._uplink.heard()
-        return scope.codec.read_list(body)
+        try:
+            listed = scope.codec.read_list(body)
+            version_of(listed.version)
+        except ValueError as error:  # some aggregated APIs have no versions
+            raise Unfit(f"the list cannot be kept: {error}") from error
+        return listed
 
     @asynccontextmanager
     async def watch(self, scope: Scope, version: int, seconds: float) -> AsyncIterator[AsyncIterator[list[Told]]]:
@@ -111,6 +124,7 @@ class Upstream:
         Raises:
             Refused: the API server refuses that.
             Gone: it has forgotten the version.
+            Unfit: there is no such watch.
             StreamError: the watch broke.
             ValueError: what comes is no watch.
         """
@@ -155,6 +169,8 @@ class Upstream:
             raise Gone
         if head.status in (401, 403, 404):
             raise Refused(head.status, text)
+        if head.status in NO_SUCH_FORM:
+            raise Unfit(f"the API server answers {head.status}: {text}")
         raise Unreached(f"the API server answers {head.status}: {text}")
 
     async def _events(self, line: Line, scope: Scope, most_s: float) -> AsyncIterator[list[Told]]:
