@@ -25,6 +25,7 @@ def main(argv: list[str]) -> int:
         else:
             build.programs()
             build.backend()
+            build.informers()
             build.stern()
             build.k9s()
     except build.BuildFailed as failed:
