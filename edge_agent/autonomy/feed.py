@@ -5,7 +5,8 @@
    was killed. When the disk takes nothing, changes are shown all the same, and the scope says that it is not kept.
 3. When the API server has forgotten the version (410), all is listed anew, and only what differs is shown.
 4. An answer that refuses (401, 403, 404) is the truth of the API server. Requests then go there, one by one, while it
-   is reached. What is kept stays for REFUSED_S: an API server that has just started refuses what it will soon allow.
+   is reached. What is kept stays for REFUSED_S: an API server that has just started refuses what it will soon allow,
+   and is not believed at once.
 """
 
 from __future__ import annotations
@@ -364,6 +365,8 @@ class Feed:
         return f"its objects take more than {self._max_bytes} bytes"
 
     def _is_forgotten(self, error: Refused) -> bool:
+        if self.is_complete and self.refused is None and self._upstream.may_be_starting:
+            return False  # its watches go on
         now_s = asyncio.get_running_loop().time()
         self.refused = error
         if error.code == 401:  # the identity's credentials are too old, which says nothing of its rights

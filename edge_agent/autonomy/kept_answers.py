@@ -143,7 +143,7 @@ class KeptAnswers:
         while True:
             await asyncio.sleep(RECHECK_S)
             with suppress(StreamError):
-                if self._uplink.is_up and not await may(scope):
+                if self._uplink.is_up and not self._uplink.may_be_starting and not await may(scope):
                     return
 
     async def _serve_away(self, exchange: Exchange, request: Request, ask: Ask, may: May | None) -> None:

@@ -14,9 +14,10 @@ from edge_agent.autonomy.uplink import Uplink
 from tunnel.aio.http.http1 import HeaderItems, HttpError, Response
 from tunnel.core.wire.errors import StreamError
 from tunnel.core.wire.spoken import spoken_s
-from tunnel.kubeapi.codecs import Listed, Told
+from tunnel.kubeapi.codecs import PROTOBUF, Listed, Told
 from tunnel.kubeapi.encoding import decode
 from tunnel.kubeapi.replica import version_of
+from tunnel.kubeapi.wire_scan import open_envelope, open_status
 
 LIST_S = 60.0
 """Seconds that a list may take, as an API server gives it."""
@@ -75,6 +76,11 @@ class Upstream:
         self._authority = authority
         self._credentials = credentials
         self._have_credentials = have_credentials
+
+    @property
+    def may_be_starting(self) -> bool:
+        """Returns whether the API server is back since so short a time that it may know nobody's rights yet."""
+        return self._uplink.may_be_starting
 
     async def ready(self) -> None:
         """Waits until the API server is reached, and can be asked with this identity."""
@@ -221,6 +227,8 @@ async def _message(line: Line, head: Response) -> str:
     except TooLarge:
         return ""
     try:
+        if head.headers.get("content-type") == PROTOBUF.media_type:
+            return str(open_status(open_envelope(body).raw)["message"])[:500]
         status = decode(body)
     except ValueError:
         return body[:200].decode(errors="replace")

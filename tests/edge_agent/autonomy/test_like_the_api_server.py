@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.autonomy import answers
+from edge_agent.autonomy import answers, uplink
 from edge_agent.autonomy.feed import Feed
 from tests.edge_agent.autonomy.kube import Node, node_and_kube
 from tests.support.waits import eventually, sooner_than
@@ -92,3 +92,26 @@ async def test_a_watch_from_before_the_agent_started_goes_on_at_the_api_server(n
     await node.until_up()
     async with node.watching(f"{PODS}&watch=1&resourceVersion={before}") as following:
         assert (await following())["object"]["metadata"]["name"] == "two"
+
+
+async def test_a_refusal_of_an_api_server_that_starts_ends_no_watch(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await node.names(FIRST)
+    async with node.watching(f"{PODS}&watch=1&resourceVersion={node.kube.version}") as following:
+        node.kube.cut()
+        node.api.uplink.doubt()
+        await node.until_away()
+        node.kube.answers["/api"] = 403  # it knows nobody's rights yet
+        node.kube.gone = False
+        seen = len(node.kube.seen)
+        await eventually(lambda: any("watch" in target for target in node.kube.seen[seen:]), 10)
+        node.kube.answers.clear()
+        await node.kube.put("pods", "two", "ns")
+        assert (await following())["object"]["metadata"]["name"] == "two"
+        monkeypatch.setattr(uplink, "STARTING_S", 0.0)
+        node.kube.answers["/api"] = 403
+        for conn in tuple(node.kube.connections):
+            conn.reset()
+        assert await following() is None, "later it is believed"
+    assert the_feed(node).refused is not None
