@@ -60,14 +60,21 @@ class Informers:
     def __init__(
         self, kubeconfig: Path, followed: Sequence[Followed], log: Path, extra: Mapping[str, str] | None = None
     ) -> None:
-        self._followed = followed
-        self._output = log.with_suffix(".jsonl")
         self._log = log
+        self._calls: dict[str, list[Call]] = {one.name: [] for one in followed}
+        self._errors: list[str] = []
+        self._stores: dict[str, dict[str, dict[str, str]] | None] = {}
+        """What it told last that it holds."""
+        self._told = 0
+        """How often it has."""
+        self._rest = b""
+        shown = log.with_suffix(".jsonl")
         argv = [str(informers()), str(kubeconfig), json.dumps([one.as_json() for one in followed])]
-        with self._output.open("wb") as output, log.open("wb") as errors:
+        with shown.open("wb") as output, log.open("wb") as errors:
             self._process = subprocess.Popen(
                 argv, stdin=subprocess.PIPE, stdout=output, stderr=errors, env=environment(extra)
             )
+        self._shown = shown.open("rb")
 
     def stores(self) -> dict[str, Store | None]:
         """What each informer holds; None: it was not filled yet.
@@ -76,29 +83,27 @@ class Informers:
             AssertionError: the process has ended.
         """
         assert self._process.stdin is not None
-        seen = len(self._said("stores"))
+        told = self._times_told()
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.write(b"\n")
             self._process.stdin.flush()
-        wait_until(lambda: len(self._said("stores")) > seen or self._has_ended(), "it says what it holds", ANSWER_S)
+        wait_until(lambda: self._times_told() > told or self._has_ended(), "it says what it holds", ANSWER_S)
         assert not self._has_ended(), self._log.read_text()[-3000:]
-        shown = json.loads(self._said("stores")[-1])["stores"]
-        return {name: None if store is None else _store(store) for name, store in shown.items()}
+        return {name: None if store is None else _store(store) for name, store in self._stores.items()}
 
     def calls(self) -> dict[str, list[Call]]:
         """All that handlers heard, by informer."""
-        calls: dict[str, list[Call]] = {one.name: [] for one in self._followed}
-        for line in self._said("call"):
-            said = json.loads(line)
-            calls[said["informer"]].append(Call(said["call"], said["key"], said["uid"], int(said["version"])))
-        return calls
+        self._read()
+        return self._calls
 
     def errors(self) -> list[str]:
         """Why lists and watches failed."""
-        return [f"{said['informer']}: {said['error']}" for said in map(json.loads, self._said("error"))]
+        self._read()
+        return self._errors
 
     def close(self) -> None:
         """End it."""
+        self._shown.close()
         self._process.kill()
         self._process.communicate()
 
@@ -107,9 +112,22 @@ class Informers:
     def _has_ended(self) -> bool:
         return self._process.poll() is not None
 
-    def _said(self, what: str) -> list[str]:
-        whole = self._output.read_text().rpartition("\n")[0].splitlines()
-        return [line for line in whole if f'"{what}":' in line]
+    def _times_told(self) -> int:
+        self._read()
+        return self._told
+
+    def _read(self) -> None:
+        """Take what it has said since."""
+        *lines, self._rest = (self._rest + self._shown.read()).split(b"\n")
+        for said in map(json.loads, lines):
+            if "stores" in said:
+                self._stores = said["stores"]
+                self._told += 1
+            elif "error" in said:
+                self._errors.append(f"{said['informer']}: {said['error']}")
+            else:
+                call = Call(said["call"], said["key"], said["uid"], int(said["version"]))
+                self._calls[said["informer"]].append(call)
 
 
 @contextlib.contextmanager

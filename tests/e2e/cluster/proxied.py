@@ -100,12 +100,14 @@ class ProxiedApis:
 
 
 @contextlib.contextmanager
-def proxied_api(folder: Path, autonomy: Mapping[str, Any] | None = None) -> Iterator[ProxiedApi]:
+def proxied_api(
+    folder: Path, more: Callable[[ControlPlane], Mapping[str, Any]] = lambda _control: {}
+) -> Iterator[ProxiedApi]:
     """All of it, up; everything is gone at the end.
 
     Args:
         folder: For its data; there already.
-        autonomy: More of the agent's `[autonomy]`.
+        more: Returns more of the agent's `[autonomy]`, once there is an API server.
     """
     pki = ClusterPki(folder / "pki")
     certificate, key = pki.issue("kubelet", f"system:node:{NODE}", group="system:nodes")
@@ -120,13 +122,13 @@ def proxied_api(folder: Path, autonomy: Mapping[str, Any] | None = None) -> Iter
         api_port = int(control.api.server.rpartition(":")[2])
         link = stack.enter_context(RelayProcess(("127.0.0.1", api_port)))
         box = made.join(BOX)
+        control.wait_ready()
         box.configure({
             "autonomy": {
                 "listen": f"127.0.0.1:{port}", "server": link.address, "ca": str(pki.ca),
-                "client_cert": str(certificate), "client_key": str(key), **(autonomy or {}),
+                "client_cert": str(certificate), "client_key": str(key), **more(control),
             }
         })  # fmt: skip
-        control.wait_ready()
         made.start_box(BOX)
         wait_until((box.state / "api-proxy.crt").exists, "the proxy has a certificate")
         control.api.apply(
