@@ -34,8 +34,10 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.8, 30.0
 """
 SHORT_S = 1.0
 """Seconds below which a watch that brought nothing has failed."""
-GOOD_S = 120.0
-"""Seconds that a watch must have run for its next failure to count as the first."""
+GOOD_S = 10.0
+"""Seconds that a watch must have run for its failure to count as the first. client-go asks again at once where it has
+run for more than one: a balancer in front of the API server may cut all connections once a minute.
+"""
 WATCH_S = (300.0, 600.0)
 """How many seconds a watch is asked for, chosen at random between these, as in client-go."""
 UNFIT_S = 3600.0
@@ -255,14 +257,18 @@ class Feed:
         self._settled.set()
 
     async def _advance(self) -> bool:
-        """Lists if that is due, and watches to the end of the watch. Returns whether that has brought anything."""
+        """Lists if that is due, and watches to the end of the watch. Returns whether that has brought anything.
+
+        Raises:
+            Gone: the API server has forgotten its own list already.
+        """
         if self.replica.version is None:
             await self._list("0")
         try:
             return await self._watch()
         except Gone:
             await self._list("")
-            return False
+        return await self._watch()
 
     async def _watch(self) -> bool:
         assert self.replica.version is not None
