@@ -25,9 +25,9 @@ from tunnel.kubeapi.list_options import EXACT, NOT_OLDER, check_list_options, ch
 from tunnel.kubeapi.replica import Event, Item, event_of, version_of
 from tunnel.kubeapi.status import ApiError, Cause, expired, invalid
 
-NEWER_WAIT_S = 1.0
-"""Seconds that a request waits for the version that its answer must not be older than, before the API server is asked:
-what was written just now is on its way here for less than that.
+NEWER_WAIT_S = 3.0
+"""Seconds that a request waits until what is kept is as new as it wants it, as an API server lets it wait (the cacher's
+`blockTimeout`); the API server is asked then.
 """
 FIRST_LIST_S = 10.0
 """Seconds that a request waits for the first list of its scope."""
