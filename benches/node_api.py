@@ -27,7 +27,7 @@ from benches.results import Result, Samples
 from benches.tables import OURS, show
 from tests.e2e.cluster.api_writer import ApiWriter, api_writer
 from tests.e2e.cluster.control_plane import ControlPlane
-from tests.e2e.cluster.informing import Followed, Informers, informing
+from tests.e2e.cluster.informing import Followed, Informers, Store, informing
 from tests.e2e.cluster.proxied import NODE, ProxiedApi, proxied_api
 from tests.support.relay_process import RelayProcess
 from tests.support.tunnel import wait_until
@@ -120,9 +120,9 @@ class Way:
             ]
             yield
 
-    def held(self) -> list[object]:
-        """What the clients hold."""
-        return [client.stores() for client in self.clients]
+    def held(self) -> list[dict[str, Store]]:
+        """What the clients hold; nothing where an informer was not filled yet."""
+        return [{name: store or {} for name, store in client.stores().items()} for client in self.clients]
 
     def is_filled(self) -> bool:
         """Whether all informers were filled."""
@@ -163,7 +163,18 @@ class Bench:
     def _settle(self) -> None:
         ours, direct = self.ways[OURS], self.ways[DIRECT]
         wait_until(lambda: ours.is_filled() and direct.is_filled(), "all informers are filled", LONGEST_S)
-        wait_until(lambda: ours.held() == direct.held() and self._is_quiet(), "all hold the same", LONGEST_S)
+        wait_until(lambda: self._is_current() and self._is_quiet(), "all hold what is there", LONGEST_S)
+
+    def _is_current(self) -> bool:
+        """Whether all clients hold the slices that are there, and the same of all else."""
+        items = self.writer.read(SLICES)["items"]
+        there = {f"default/{one['metadata']['name']}": one["metadata"]["resourceVersion"] for one in items}
+        ours, direct = (way.held() for way in self.ways.values())
+        return ours == direct and all(
+            {key: version for key, (_, version) in store["slices"].items() if key in there} == there
+            for store in ours
+            if "slices" in store
+        )
 
     def _is_quiet(self) -> bool:
         before = [way.carried() for way in self.ways.values()]
