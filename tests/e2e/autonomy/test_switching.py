@@ -22,7 +22,7 @@ def test_the_node_is_led_back_to_the_api_server(edge: Edge) -> None:
     seen = edge.kube.kubectl(*lease)
     wait_until(lambda: edge.kube.kubectl(*lease) != seen, "the kubelet renews its lease itself", 40)
     assert edge.pod_ids() == before
-    edge.box.agent.start()
+    edge.box.agent.start().wait_ready()
     edge.autonomy("enable")
     edge.node.restart()
     seen = edge.kube.kubectl(*lease)

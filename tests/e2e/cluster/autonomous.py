@@ -59,7 +59,7 @@ class Edge:
         named = [option for path in self.kubeconfigs for option in ("--kubeconfig", str(path))]
         argv = [str(BIN / "edge-agent"), "autonomy", word, "--config", str(self.box.config), *named]
         done = subprocess.run([*self.node.namespaces.enter_network, *argv], capture_output=True, text=True, timeout=30)
-        assert (done.returncode, done.stderr) == (0, "")
+        assert (done.returncode, done.stderr) == (0, ""), done.stderr
         return done.stdout
 
     def connections(self) -> set[str]:
