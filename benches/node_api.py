@@ -73,6 +73,7 @@ READER = {
         )
     ],
 }  # fmt: skip
+SERVICES = "/api/v1/namespaces/default/services"
 SLICES = f"/apis/{_DISCOVERY}/v1/namespaces/default/endpointslices"
 
 
@@ -138,21 +139,30 @@ class Bench:
     ways: Mapping[str, Way]
     size: Size
     samples: Samples
+    _turn: int = 0
 
     @contextlib.contextmanager
-    def phase(self, name: str, times: float = 1.0) -> Iterator[None]:
-        """Count what a block and what comes of it carries, until both ways hold the same and are quiet.
-
-        Args:
-            name: of the figure.
-            times: how often that happens which the figure is of.
-        """
+    def phase(self, name: str) -> Iterator[None]:
+        """Count what a block and what comes of it carries, until both ways hold the same and are quiet."""
         self.writer.close()  # the API server has closed the connection if the phase before was long
         before = {subject: way.carried() for subject, way in self.ways.items()}
         yield
         self._settle()
         for subject, way in self.ways.items():
-            self.samples[f"{name}, kB | {subject}"].append((way.carried() - before[subject]) / times / 1e3)
+            self.samples[f"{name}, kB | {subject}"].append((way.carried() - before[subject]) / 1e3)
+
+    def idle(self, seconds: float) -> None:
+        """Count what flows while nothing happens."""
+        before = {subject: way.carried() for subject, way in self.ways.items()}
+        time.sleep(seconds)
+        for subject, way in self.ways.items():
+            self.samples[f"idle, kB in an hour | {subject}"].append((way.carried() - before[subject]) / seconds * 3.6)
+
+    def start(self, name: str, clients: contextlib.ExitStack) -> None:
+        """Start the clients of both ways, and count that; they end with the stack."""
+        with self.phase(name):
+            for way in self.ways.values():
+                clients.enter_context(way.running())
 
     def change(self, number: int, turn: str) -> None:
         """Give a slice other endpoints."""
@@ -161,20 +171,28 @@ class Bench:
     # Internal
 
     def _settle(self) -> None:
+        """Wait until all is as it was: a change of each kind of object comes to everybody, and nothing else does. A
+        client that waits before it asks again would seem to be quiet.
+        """
         ours, direct = self.ways[OURS], self.ways[DIRECT]
         wait_until(lambda: ours.is_filled() and direct.is_filled(), "all informers are filled", LONGEST_S)
+        self._turn += 1
+        mark = {"annotations": {"turn": str(self._turn)}}
+        for path in (SERVICES, SLICES):
+            self.writer.merge(f"{path}/s-0", metadata=mark)
         wait_until(lambda: self._is_current() and self._is_quiet(), "all hold what is there", LONGEST_S)
 
     def _is_current(self) -> bool:
-        """Whether all clients hold the slices that are there, and the same of all else."""
-        items = self.writer.read(SLICES)["items"]
-        there = {f"default/{one['metadata']['name']}": one["metadata"]["resourceVersion"] for one in items}
+        """Whether all clients hold the Services and slices that are there, and the same of all else."""
         ours, direct = (way.held() for way in self.ways.values())
-        return ours == direct and all(
-            {key: version for key, (_, version) in store["slices"].items() if key in there} == there
-            for store in ours
-            if "slices" in store
-        )
+        for name, path in (("services", SERVICES), ("slices", SLICES)):
+            items = self.writer.read(path)["items"]
+            there = {f"default/{one['metadata']['name']}": one["metadata"]["resourceVersion"] for one in items}
+            for stores in ours:
+                held = {key: version for key, (_, version) in stores.get(name, {}).items() if key in there}
+                if name in stores and held != there:
+                    return False
+        return ours == direct
 
     def _is_quiet(self) -> bool:
         before = [way.carried() for way in self.ways.values()]
@@ -186,14 +204,11 @@ def measure(size: Size, settings: Mapping[str, Any], token_setting: str = "") ->
     """One round of all phases, in the order of a node's life."""
     samples: Samples = defaultdict(list)
     with _bench(size, settings, token_setting, samples) as bench:
-        ours, direct = bench.ways[OURS], bench.ways[DIRECT]
-        with ours.running(), direct.running(), bench.phase("three components start, nothing kept"):
-            pass
-        with ours.running(), direct.running():
-            with bench.phase("three components start again"):
-                pass
-            with bench.phase("idle, for an hour", size.idle_s / 3600):
-                time.sleep(size.idle_s)
+        with contextlib.ExitStack() as clients:
+            bench.start("three components start, nothing kept", clients)
+        with contextlib.ExitStack() as clients:
+            bench.start("three components start again", clients)
+            bench.idle(size.idle_s)
             for seconds, count in size.cuts:
                 _cuts(bench, seconds, count)
             with bench.phase("the API server starts again"):
@@ -207,8 +222,8 @@ def measure(size: Size, settings: Mapping[str, Any], token_setting: str = "") ->
                         bench.change(number, turn)
         bench.place.box.agent.kill()
         bench.place.box.agent.start().wait_ready()
-        with ours.running(), direct.running(), bench.phase("the node starts again, with what is kept"):
-            pass
+        with contextlib.ExitStack() as clients:
+            bench.start("the node starts again, with what is kept", clients)
     return samples
 
 
@@ -283,7 +298,7 @@ def _fill(writer: ApiWriter, services: int) -> None:
     for number in range(services):
         name = f"s-{number}"
         writer.create(
-            "/api/v1/namespaces/default/services",
+            SERVICES,
             metadata={"name": name, "labels": {"app": name, "tier": "backend"}},
             spec={"ports": [{"name": "http", "port": 80, "targetPort": 8080}]},
         )
