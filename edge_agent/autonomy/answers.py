@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import random
+from collections.abc import Callable
 from contextlib import suppress
 
 from edge_agent.autonomy.asks import Ask
@@ -25,7 +26,9 @@ from tunnel.kubeapi.replica import Event, Item, event_of, version_of
 from tunnel.kubeapi.status import ApiError, Cause, expired, invalid
 
 NEWER_WAIT_S = 3.0
-"""Seconds that a list waits for the version that it must not be older than (the cacher's `blockTimeout`)."""
+"""Seconds that a request waits until what is kept is as new as it wants it, as an API server lets it wait (the cacher's
+`blockTimeout`); the API server is asked then.
+"""
 FIRST_LIST_S = 10.0
 """Seconds that a request waits for the first list of its scope."""
 GZIP_BYTES = 128 * 1024
@@ -39,19 +42,36 @@ AT_A_TIME = 64
 """How many changes a watch is sent before others have their turn."""
 
 
-def answers_online(ask: Ask, feed: Feed) -> bool:
+def answers_online(ask: Ask, feed: Feed, client: str) -> bool:
     """Returns whether a request is answered from what is kept although the API server is reached.
 
-    What must be the newest state, and pages, are the API server's own.
+    What must be the newest state, and pages, are the API server's own; so is a watch that goes on from before what is
+    remembered here, which the API server may remember.
     """
     if feed.refused is not None or not feed.is_complete:
         return False
     if ask.is_watch:
-        return True
+        return ask.initial_events or not _is_number(ask.version) or not _has_forgotten(feed, ask, client)
     if ask.more or _is_exact(ask) or ask.match not in ("", NOT_OLDER):
         return False
     # Where objects are shown otherwise than the API server has them, the newest state is the one that is shown.
     return ask.version != "" or feed.is_altered
+
+
+async def is_new_enough(ask: Ask, feed: Feed) -> bool:
+    """Returns whether a scope is as new as a request wants it, which is waited for a moment.
+
+    A watch that begins with the newest state, and names no version, is answered from a stream that runs: it is as far
+    behind as the link is slow. A watch that goes on from a version waits by itself.
+    """
+    if not ask.is_watch and not ask.version:
+        return True  # it is answered here only where that is the newest
+    if ask.is_watch and not ask.version:
+        return await _within(lambda: feed.is_live)
+    if not _is_number(ask.version) or (ask.is_watch and not ask.initial_events):
+        return True
+    wanted = version_of(ask.version)
+    return await _within(lambda: (feed.replica.version or 0) >= wanted)
 
 
 async def answer(exchange: Exchange, request: Request, ask: Ask, feed: Feed, warning: str) -> None:
@@ -88,6 +108,11 @@ async def answer_object(
     await exchange.respond(200, headers, codec.whole_object(api_version, kind, item))
 
 
+def client_of(exchange: Exchange, ask: Ask) -> str:
+    """Returns what a reader of a scope is known by: a client may read several parts of it over one connection."""
+    return f"{exchange.peer} {ask.scope.label_selector} {ask.scope.field_selector}"
+
+
 # Internal
 
 
@@ -118,11 +143,11 @@ async def _list(exchange: Exchange, request: Request, ask: Ask, feed: Feed, head
         raise ApiError(410, "the page is not kept here: list again from the beginning")
     if ask.version not in ("", "0"):
         wanted = version_of(ask.version)
-        await _not_older(feed, wanted)
+        _check_age(feed, wanted)
         if _is_exact(ask) and wanted != replica.version:
             raise expired(wanted, replica.version or 0)
     items = replica.items(ask.selects)
-    feed.note_list(_client(exchange, ask))
+    feed.note_list(client_of(exchange, ask))
     body = codec.whole_list(feed.api_version, feed.list_kind, str(replica.version), items)
     head = [("content-type", codec.media_type), ("cache-control", "no-cache, private"), *headers]
     if len(body) >= GZIP_BYTES and "gzip" in (request.headers.get("accept-encoding") or ""):
@@ -131,29 +156,40 @@ async def _list(exchange: Exchange, request: Request, ask: Ask, feed: Feed, head
     await exchange.respond(200, head, body)
 
 
-def _client(exchange: Exchange, ask: Ask) -> str:
-    """Returns what a reader of a scope is known by: a client may read several parts of it over one connection."""
-    return f"{exchange.peer} {ask.scope.label_selector} {ask.scope.field_selector}"
-
-
-async def _not_older(feed: Feed, wanted: int) -> None:
-    """Waits until a scope is as new as that.
+def _check_age(feed: Feed, wanted: int) -> None:
+    """Checks that a scope is as new as that.
 
     Raises:
-        ApiError: 504, it is not in time; clients then ask for the newest.
+        ApiError: 504, it is not; clients then ask for the newest.
     """
-    if not await _reached(feed, wanted, NEWER_WAIT_S if feed.is_live else 0.0):
+    if (feed.replica.version or 0) < wanted:
         raise too_new(wanted, feed.replica.version or 0)
 
 
-async def _reached(feed: Feed, wanted: int, wait_s: float) -> bool:
-    """Waits for a version, and returns whether the scope has it."""
-    end_s = asyncio.get_running_loop().time() + wait_s
-    while (feed.replica.version or 0) < wanted:
+async def _within(condition: Callable[[], bool]) -> bool:
+    """Waits for a condition, and returns whether it holds."""
+    end_s = asyncio.get_running_loop().time() + NEWER_WAIT_S
+    while not condition():
         if asyncio.get_running_loop().time() >= end_s:
             return False
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.02)
     return True
+
+
+def _is_number(version: str) -> bool:
+    """Returns whether a request names a version, and one that can be compared."""
+    if version in ("", "0"):
+        return False
+    try:
+        version_of(version)
+    except ValueError:
+        return False
+    return True
+
+
+def _has_forgotten(feed: Feed, ask: Ask, client: str) -> bool:
+    version = version_of(ask.version)
+    return feed.listed_at(client, version) is None and feed.replica.has_forgotten(version)
 
 
 class _Watch:
@@ -230,9 +266,9 @@ async def _watch(exchange: Exchange, ask: Ask, feed: Feed, headers: HeaderItems,
     codec = feed.scope.codec
     head = [("content-type", codec.stream_type), ("cache-control", "no-cache, private"), *headers]
     if ask.initial_events and ask.version not in ("", "0"):
-        await _not_older(feed, version_of(ask.version))
+        _check_age(feed, version_of(ask.version))
     try:
-        watch = _Watch(ask, feed, _client(exchange, ask), is_away=is_away)
+        watch = _Watch(ask, feed, client_of(exchange, ask), is_away=is_away)
     except ApiError as error:  # as the cacher's newErrWatcher: an answer of 200 with an event
         await exchange.start(200, head)
         await exchange.send(codec.error(error.body()))

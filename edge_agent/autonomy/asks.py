@@ -37,6 +37,10 @@ _AS_JSON = frozenset(("nodes", "pods", "csinodes"))
 """Resources of the node itself, of which there are few. They are kept in JSON, in which what the kubelet says of them
 while the cloud is away can be written into them, and which a person can be shown.
 """
+_PROTOBUF_GROUPS = frozenset(("", "apps", "autoscaling", "batch", "policy"))
+"""The groups of Kubernetes' own, beside those that end in `.k8s.io`: all of their resources are there in protobuf.
+Custom resources are not.
+"""
 _SECRET = frozenset((("", "secrets"), ("", "tokens")))
 
 
@@ -164,7 +168,7 @@ def read_ask(
         return None
     if info.path.strip("/").split("/").count("watch") or any(key not in _PARAMETERS for key, _ in query):
         return None
-    codec = _codec(accept, prefers_json=is_node and info.resource in _AS_JSON)
+    codec = _codec(accept, prefers_json=(is_node and info.resource in _AS_JSON) or not _is_built_in(info.group))
     if codec is None:
         return None
     found = Query(query)
@@ -220,6 +224,10 @@ def named_scope(info: RequestInfo, accept: str | None, who: str) -> Scope | None
 # Internal
 
 _CODECS: dict[str, Codec] = {PROTOBUF.media_type: PROTOBUF, **dict.fromkeys(JSON_TYPES, JSON)}
+
+
+def _is_built_in(group: str) -> bool:
+    return group in _PROTOBUF_GROUPS or group.endswith(".k8s.io")
 
 
 def _is_count(text: str) -> bool:

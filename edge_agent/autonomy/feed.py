@@ -5,7 +5,8 @@
    was killed. When the disk takes nothing, changes are shown all the same, and the scope says that it is not kept.
 3. When the API server has forgotten the version (410), all is listed anew, and only what differs is shown.
 4. An answer that refuses (401, 403, 404) is the truth of the API server. Requests then go there, one by one, while it
-   is reached. What is kept stays for REFUSED_S: an API server that has just started refuses what it will soon allow.
+   is reached. What is kept stays for REFUSED_S: an API server that has just started refuses what it will soon allow,
+   and is not believed at once.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import structlog
 from edge_agent.autonomy.asks import Scope
 from edge_agent.autonomy.disk import Kept, ScopeWrite, Stored
 from edge_agent.autonomy.keeper import Keeper
-from edge_agent.autonomy.upstream import Gone, Refused, TooLarge, Upstream
+from edge_agent.autonomy.upstream import Gone, Refused, TooLarge, Unfit, Upstream
 from tunnel.core.wire.errors import StreamError
 from tunnel.core.wire.faults import SCOPE_NOT_KEPT
 from tunnel.kubeapi.codecs import Told
@@ -33,12 +34,14 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.8, 30.0
 """
 SHORT_S = 1.0
 """Seconds below which a watch that brought nothing has failed."""
-GOOD_S = 120.0
-"""Seconds that a watch must have run for its next failure to count as the first."""
+GOOD_S = 10.0
+"""Seconds that a watch must have run for its failure to count as the first. client-go asks again at once where it has
+run for more than one: a balancer in front of the API server may cut all connections once a minute.
+"""
 WATCH_S = (300.0, 600.0)
 """How many seconds a watch is asked for, chosen at random between these, as in client-go."""
-TOO_LARGE_S = 3600.0
-"""Seconds after which a scope that was too large is looked at again."""
+UNFIT_S = 3600.0
+"""Seconds after which a scope that could not be kept is looked at again."""
 REFUSED_S = 600.0
 """Seconds after which a scope that is refused all the time is forgotten."""
 ONE_HISTORY_BYTES = 128 * 1024
@@ -209,12 +212,12 @@ class Feed:
                 failures += 1
                 if self._is_forgotten(error):
                     return
-            except TooLarge as error:
+            except Unfit as error:
                 self._say(str(error))
                 self.close()
                 await self._keeper.drop(self._name)
                 failures = 0
-                await asyncio.sleep(TOO_LARGE_S)
+                await asyncio.sleep(UNFIT_S)
                 continue
             except (StreamError, ValueError, Gone) as error:
                 failures = 1 if self.is_live and loop.time() - began_s > GOOD_S else failures + 1
@@ -263,7 +266,7 @@ class Feed:
     async def _list(self, version: str) -> None:
         listed = await self._upstream.fetch(self.scope, version, self._max_bytes)
         if listed.more:
-            raise ValueError("a list of several pages, which was not asked for")
+            raise Unfit("the list comes in several pages, which was not asked for")
         number = version_of(listed.version)
         self._check_size(listed.items)
         if not self._has_room(_bytes_of(listed.items) - self.held_bytes):
@@ -280,14 +283,18 @@ class Feed:
         self._settled.set()
 
     async def _advance(self) -> bool:
-        """Lists if that is due, and watches to the end of the watch. Returns whether that has brought anything."""
+        """Lists if that is due, and watches to the end of the watch. Returns whether that has brought anything.
+
+        Raises:
+            Gone: the API server has forgotten its own list already.
+        """
         if self.replica.version is None:
             await self._list("0")
         try:
             return await self._watch()
         except Gone:
             await self._list("")
-            return False
+        return await self._watch()
 
     async def _watch(self) -> bool:
         assert self.replica.version is not None
@@ -390,6 +397,8 @@ class Feed:
         return f"its objects take more than {self._max_bytes} bytes"
 
     def _is_forgotten(self, error: Refused) -> bool:
+        if self.is_complete and self.refused is None and self._upstream.may_be_starting:
+            return False  # its watches go on
         now_s = asyncio.get_running_loop().time()
         self.refused = error
         if error.code == 401:  # the identity's credentials are too old, which says nothing of its rights

@@ -12,7 +12,15 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 
-from edge_agent.autonomy.answers import FIRST_LIST_S, answer, answer_object, answers_online, away
+from edge_agent.autonomy.answers import (
+    FIRST_LIST_S,
+    answer,
+    answer_object,
+    answers_online,
+    away,
+    client_of,
+    is_new_enough,
+)
 from edge_agent.autonomy.asks import NODE, Ask, Scope, named_scope, read_ask
 from edge_agent.autonomy.feed import Feed
 from edge_agent.autonomy.feeds import Feeds, Single
@@ -115,7 +123,7 @@ class KeptAnswers:
             return True
         if feed is None:
             return False
-        if answers_online(ask, feed):
+        if answers_online(ask, feed, client_of(exchange, ask)) and await is_new_enough(ask, feed):
             await self._answer_while_allowed(exchange, request, ask, feed, may, "")
             return True
         try:
@@ -193,7 +201,7 @@ class KeptAnswers:
         while True:
             await asyncio.sleep(LOOK_S)
             with suppress(StreamError):
-                if self._uplink.is_up and not await may(scope):
+                if self._uplink.is_up and not self._uplink.may_be_starting and not await may(scope):
                     return
 
     async def _serve_away(

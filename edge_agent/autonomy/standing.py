@@ -55,6 +55,11 @@ class Standing:
         return self._uplink.is_up and not self.is_refused
 
     @property
+    def may_be_starting(self) -> bool:
+        """Returns whether the API server is back since so short a time that it may know nobody's rights yet."""
+        return self._uplink.may_be_starting
+
+    @property
     def is_refused(self) -> bool:
         """Returns whether the API server does not take the node's credentials."""
         return self._refused.is_set()

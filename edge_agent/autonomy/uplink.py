@@ -9,6 +9,8 @@
    answered. A node that boots without the cloud is not held up by silence.
 5. It is believed to be back when it answers. A link that comes and goes costs the node's components nothing, since the
    watches that they have here go on all the while.
+5. For STARTING_S from then on its refusals count for requests, and not for watches that run: an API server that has
+   just started knows no rights yet, and refuses everybody.
 """
 
 from __future__ import annotations
@@ -37,6 +39,10 @@ kubelet that starts looks after a second whether it has its node, and lists its 
 `pkg/kubelet/config/apiserver.go`, WaitForAPIServerSyncPeriod).
 """
 RETRY_FIRST_S, RETRY_S = 1.0, 5.0
+STARTING_S = 30.0
+"""Seconds that an API server may take until it knows what it has on its disk; on two busy cores
+it was some hundred milliseconds in each fourth start.
+"""
 
 _log = structlog.get_logger("edge.autonomy")
 
@@ -50,6 +56,11 @@ class Way(Protocol):
     @property
     def is_up(self) -> bool:
         """Returns whether anything can be asked."""
+        ...
+
+    @property
+    def may_be_starting(self) -> bool:
+        """Returns whether the API server is back since so short a time that it may know nobody's rights yet."""
         ...
 
     def heard(self) -> None:
@@ -90,6 +101,10 @@ class Uplink:
         self._away.set()
         self._known = asyncio.Event()
         self._heard_s = 0.0
+        self._back_s: float | None = None
+        """When it came back last, on the loop's clock; None: it was not away since it was reached first."""
+        self._was_up = False
+        """Whether it was ever reached."""
         self.is_up = False
         self.reason = "it has not answered yet"
         """Why it is away."""
@@ -105,6 +120,11 @@ class Uplink:
         self._heard_s = asyncio.get_running_loop().time()
         if not self.is_up:
             self._turn(up=True, reason="")
+
+    @property
+    def may_be_starting(self) -> bool:
+        """Returns whether it is back since so short a time that it may know nobody's rights yet."""
+        return self._back_s is not None and asyncio.get_running_loop().time() - self._back_s < STARTING_S
 
     def doubt(self) -> None:
         """Takes that a request had no answer: the API server is asked at once."""
@@ -171,7 +191,10 @@ class Uplink:
             self._turn(up=False, reason=reason)
 
     def _turn(self, *, up: bool, reason: str) -> None:
+        if up and self._was_up:
+            self._back_s = asyncio.get_running_loop().time()
         self.is_up, self.reason, self._since = up, reason, Moment()
+        self._was_up = self._was_up or up
         if up:
             self._back.set()
             self._away.clear()

@@ -14,8 +14,10 @@ from edge_agent.autonomy.uplink import Way
 from tunnel.aio.http.http1 import HeaderItems, HttpError, Response
 from tunnel.core.wire.errors import StreamError
 from tunnel.core.wire.spoken import spoken_s
-from tunnel.kubeapi.codecs import Listed, Told
+from tunnel.kubeapi.codecs import PROTOBUF, Listed, Told
 from tunnel.kubeapi.encoding import decode
+from tunnel.kubeapi.replica import version_of
+from tunnel.kubeapi.wire_scan import open_envelope, open_status
 
 LIST_S = 60.0
 """Seconds that a list may take, as an API server gives it."""
@@ -24,6 +26,10 @@ LATE_S = 30.0
 MAX_ERROR_BYTES = 64 * 1024
 MAX_BATCH = 256
 """How many events are taken at once."""
+NO_SUCH_FORM = (405, 406, 415)
+"""The answers where a resource has no list or no watch, such as metrics, or not in this encoding, such as custom
+resources in protobuf.
+"""
 
 
 class Refused(Exception):
@@ -39,8 +45,12 @@ class Gone(Exception):
     """The API server has forgotten what happened since the version that was asked for (410)."""
 
 
-class TooLarge(Exception):
-    """A scope is larger than may be kept; the text says how."""
+class Unfit(Exception):
+    """A scope cannot be kept; the text says why."""
+
+
+class TooLarge(Unfit):
+    """It is larger than may be kept."""
 
 
 class Upstream:
@@ -69,6 +79,11 @@ class Upstream:
         self._credentials = credentials
         self._have_credentials = have_credentials
 
+    @property
+    def may_be_starting(self) -> bool:
+        """Returns whether the API server is back since so short a time that it may know nobody's rights yet."""
+        return self._uplink.may_be_starting
+
     async def ready(self) -> None:
         """Waits until the API server is reached, and can be asked with this identity."""
         await self._uplink.back()
@@ -88,9 +103,8 @@ class Upstream:
 
         Raises:
             Refused: the API server refuses that.
-            TooLarge: the answer is longer than may be kept.
+            Unfit: it cannot be kept: there is no such list in this encoding, it has no versions, or is too long.
             StreamError: there was no whole answer.
-            ValueError: the answer is no list.
         """
         try:
             async with asyncio.timeout(LIST_S):
@@ -100,7 +114,12 @@ class Upstream:
         except TimeoutError:
             raise Unreached(f"a list took longer than {spoken_s(LIST_S)}") from None
         self._uplink.heard()
-        return scope.codec.read_list(whole)
+        try:
+            listed = scope.codec.read_list(whole)
+            version_of(listed.version)
+        except ValueError as error:  # some aggregated APIs have no versions
+            raise Unfit(f"the list cannot be kept: {error}") from error
+        return listed
 
     @asynccontextmanager
     async def watch(self, scope: Scope, version: int, seconds: float) -> AsyncIterator[AsyncIterator[list[Told]]]:
@@ -110,6 +129,7 @@ class Upstream:
         Raises:
             Refused: the API server refuses that.
             Gone: it has forgotten the version.
+            Unfit: there is no such watch.
             StreamError: the watch broke.
             ValueError: what comes is no watch.
         """
@@ -152,6 +172,8 @@ class Upstream:
                 raise Unreached(self._uplink.words())
             elif head.status in (401, 403, 404):
                 raise Refused(head.status, text)
+            elif head.status in NO_SUCH_FORM:
+                raise Unfit(f"the API server answers {head.status}: {text}")
             else:
                 raise Unreached(f"the API server answers {head.status}: {text}")
 
@@ -206,6 +228,8 @@ async def _message(head: Response, body: Body) -> str:
     except TooLarge:
         return ""
     try:
+        if head.headers.get("content-type") == PROTOBUF.media_type:
+            return str(open_status(open_envelope(said).raw)["message"])[:500]
         status = decode(said)
     except ValueError:
         return said[:200].decode(errors="replace")

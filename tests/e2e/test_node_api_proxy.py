@@ -6,102 +6,38 @@ import json
 import re
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.e2e.cluster.build import programs
-from tests.e2e.cluster.control_plane import ControlPlane, control_plane
-from tests.e2e.cluster.pki import ClusterPki
-from tests.support.cluster import Box, Cluster, cluster
+from tests.e2e.cluster.proxied import NODE, OTHER_NODE, ProxiedApi, ProxiedApis
 from tests.support.kubectl_user import KubectlUser
 from tests.support.ports import free_ports
 from tests.support.processes import command_result
-from tests.support.tunnel import BOX, wait_until
+from tests.support.tunnel import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
-NODE = "node-1"
 AGE = re.compile(r"\b\d+[smh]\b")
 """What a Table says of an object's age, which may be another when it is asked for again."""
 
 
-@dataclass(kw_only=True)
-class Site:
-    """An API server, and a node with a proxy in front of it."""
-
-    made: Cluster
-    box: Box
-    control: ControlPlane
-    pki: ClusterPki
-    folder: Path
-    port: int
-
-    def user(self, name: str, credentials: dict[str, str]) -> KubectlUser:
-        """Somebody at the proxy."""
-        path = self.folder / f"{name}.kubeconfig"
-        where = {
-            "server": f"https://127.0.0.1:{self.port}",
-            "certificate-authority": str(self.box.state / "api-proxy.crt"),
-        }
-        content = {
-            "apiVersion": "v1", "kind": "Config", "current-context": "it",
-            "clusters": [{"name": "it", "cluster": where}], "users": [{"name": "it", "user": credentials}],
-            "contexts": [{"name": "it", "context": {"cluster": "it", "user": "it"}}],
-        }  # fmt: skip
-        path.write_text(yaml.safe_dump(content))
-        user = KubectlUser()
-        user.kubeconfig, user.folder = path, self.folder
-        return user
-
-    @property
-    def node(self) -> KubectlUser:
-        certificate, key = self.pki.folder / "kubelet.crt", self.pki.folder / "kubelet.key"
-        return self.user("node", {"client-certificate": str(certificate), "client-key": str(key)})
+@pytest.fixture(scope="module")
+def place(proxied_apis: ProxiedApis) -> Iterator[ProxiedApi]:
+    yield proxied_apis.get()
+    proxied_apis.end()
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    folder = tmp_path_factory.mktemp("node")
-    pki = ClusterPki(folder / "pki")
-    certificate, key = pki.issue("kubelet", f"system:node:{NODE}", group="system:nodes")
-    with (
-        control_plane(folder / "control", programs(), pki, address="127.0.0.1", nodes=[NODE]) as control,
-        cluster() as made,
-    ):
-        control.start()
-        control.wait_ready()
-        made.start()
-        (port,) = free_ports(1)
-        box = made.join(BOX)
-        box.configure({
-            "autonomy": {
-                "listen": f"127.0.0.1:{port}", "server": control.api.server.removeprefix("https://"),
-                "ca": str(pki.ca), "client_cert": str(certificate), "client_key": str(key),
-            }
-        })  # fmt: skip
-        made.start_box(BOX)
-        wait_until((box.state / "api-proxy.crt").exists, "the proxy has a certificate")
-        for name in (NODE, "node-2"):
-            control.api.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}})
-        yield Site(made=made, box=box, control=control, pki=pki, folder=folder, port=port)
-
-
-@pytest.fixture(scope="module")
-def admin(place: Site) -> KubectlUser:
+def admin(place: ProxiedApi) -> KubectlUser:
     """One with a ServiceAccount's token, as pods have."""
-    api = place.control.api
-    api.kubectl("create", "serviceaccount", "boss")
-    api.kubectl("create", "clusterrolebinding", "boss", "--clusterrole=cluster-admin", "--serviceaccount=default:boss")
-    return place.user("boss", {"token": api.kubectl("create", "token", "boss").strip()})
+    return place.account("boss", "cluster-admin")
 
 
-def test_the_node_is_the_node_and_sees_what_a_node_may(place: Site) -> None:
+def test_the_node_is_the_node_and_sees_what_a_node_may(place: ProxiedApi) -> None:
     assert place.node.kubectl("get", "node", NODE, "-o", "name").strip() == f"node/{NODE}"
     assert place.node.kubectl("auth", "whoami", "-o", "jsonpath={.status.userInfo.username}") == f"system:node:{NODE}"
-    refused = place.node.run_kubectl("get", "node", "node-2")
+    refused = place.node.run_kubectl("get", "node", OTHER_NODE)
     assert b"Forbidden" in refused.stderr
 
 
@@ -113,12 +49,13 @@ def test_a_token_is_passed_on(admin: KubectlUser) -> None:
     assert NODE in admin.kubectl("get", "nodes")
 
 
-def test_all_that_kubectl_does(place: Site, admin: KubectlUser) -> None:
+def test_all_that_kubectl_does(place: ProxiedApi, admin: KubectlUser) -> None:
     direct = place.control.api
     for words in (
         ("get", "namespaces", "-o", "wide"), ("get", "nodes", "-o", "json"), ("api-resources",),
-        ("explain", "pod.spec"), ("get", "--raw", "/openapi/v3"), ("get", "configmaps", "-A", "--chunk-size=1"),
-        ("version",), ("get", "clusterroles", "-o", "yaml"),
+        ("explain", "pod.spec"), ("get", "--raw", "/openapi/v3"),
+        ("get", "configmaps", "-n", "kube-system", "--chunk-size=1"), ("version",),
+        ("get", "clusterroles", "-o", "yaml"),
     ):  # fmt: skip
         assert AGE.sub("", admin.kubectl(*words)) == AGE.sub("", direct.kubectl(*words)), words
     large = place.folder / "large.yaml"
@@ -133,7 +70,7 @@ def test_all_that_kubectl_does(place: Site, admin: KubectlUser) -> None:
     assert b"NotFound" in admin.run_kubectl("get", "configmap", "large").stderr
 
 
-def test_a_watch_shows_each_change_at_once(place: Site, admin: KubectlUser) -> None:
+def test_a_watch_shows_each_change_at_once(place: ProxiedApi, admin: KubectlUser) -> None:
     with admin.follow("get", "configmaps", "-w", "--output-watch-events", "-o", "name") as watching:
         assert watching.stdout is not None
         assert "kube-root-ca.crt" in watching.stdout.readline()
@@ -142,7 +79,7 @@ def test_a_watch_shows_each_change_at_once(place: Site, admin: KubectlUser) -> N
             assert f"seen-{number}" in watching.stdout.readline()
 
 
-def test_a_certificate_of_somebody_else_is_refused_and_told_why(place: Site) -> None:
+def test_a_certificate_of_somebody_else_is_refused_and_told_why(place: ProxiedApi) -> None:
     certificate, key = place.pki.issue("other", "admin", group="system:masters")
     other = place.user("other", {"client-certificate": str(certificate), "client-key": str(key)})
     refused = other.run_kubectl("get", "nodes")
@@ -150,12 +87,12 @@ def test_a_certificate_of_somebody_else_is_refused_and_told_why(place: Site) -> 
     assert b"passes on the node's own certificate and bearer tokens" in refused.stderr
 
 
-def test_a_token_that_is_none_is_refused_by_the_api_server(place: Site) -> None:
+def test_a_token_that_is_none_is_refused_by_the_api_server(place: ProxiedApi) -> None:
     refused = place.user("nobody", {"token": "none"}).run_kubectl("get", "nodes")
     assert b"Unauthorized" in refused.stderr
 
 
-def test_a_look_at_the_node_finds_it_good(place: Site, admin: KubectlUser) -> None:
+def test_a_look_at_the_node_finds_it_good(place: ProxiedApi, admin: KubectlUser) -> None:
     done = command_result("edge-agent", "autonomy", "check", "--config", str(place.box.config), timeout_s=60)
     assert (done.returncode, "Error" in done.stderr) == (0, False), done.stderr
     for wanted in (
@@ -176,7 +113,7 @@ def _is_answered(user: KubectlUser) -> bool:
     return user.run_kubectl("get", "--raw", "/version").returncode == 0
 
 
-def test_another_address_is_believed_by_whoever_knows_the_proxy(place: Site, admin: KubectlUser) -> None:
+def test_another_address_is_believed_by_whoever_knows_the_proxy(place: ProxiedApi, admin: KubectlUser) -> None:
     known = place.box.state / "api-proxy.crt"
     before = place.folder / "before.crt"
     before.write_bytes(known.read_bytes())
@@ -194,7 +131,7 @@ def test_another_address_is_believed_by_whoever_knows_the_proxy(place: Site, adm
         wait_until(partial(_is_answered, user), f"who knows the {name} certificate believes it", 20)
 
 
-def test_an_api_server_that_is_away_is_named(place: Site, admin: KubectlUser) -> None:
+def test_an_api_server_that_is_away_is_named(place: ProxiedApi, admin: KubectlUser) -> None:
     place.control.api.close()
     away: subprocess.CompletedProcess[bytes] = admin.run_kubectl("get", "nodes")
     assert b"is not reached" in away.stderr, away.stderr

@@ -45,6 +45,17 @@ def test_a_list(codec: Codec) -> None:
     assert codec.read_list(codec.whole_list("v1", "ServiceList", "77", [])).items == []
 
 
+def test_what_came_by_a_watch_has_no_type_in_a_list_unless_it_is_a_custom_resource() -> None:
+    object_ = b'"metadata":{"name":"one","resourceVersion":"3"}}'
+    for kind, version, raw, shown in (
+        ("Node", "v1", b'{"kind":"Node","apiVersion":"v1",' + object_, b"{" + object_),
+        ("Widget", "x.io/v1", (own := b'{"apiVersion":"x.io/v1","kind":"Widget",' + object_), own),
+    ):
+        item = JSON.read_item(raw)
+        assert b'"items":[' + shown + b"]" in JSON.whole_list(version, f"{kind}List", "77", [item])
+        assert raw in JSON.event(version, kind, Event("ADDED", item, 3))
+
+
 @BOTH
 def test_an_object(codec: Codec) -> None:
     item = made(codec, "one", 3)

@@ -117,6 +117,23 @@ def test_what_is_altered_here_ends_the_past_of_those_who_come_back_and_outlives_
     assert heard(replica, replica.position(12)) == [("MODIFIED", "x", 13)]
 
 
+def test_another_form_of_the_same_version_is_shown_and_is_no_change() -> None:
+    replica = filled(item("x", 3))
+    replica.fill(12, [item("x", 3, text=b"with a new default")], 2.0)
+    kept = replica.get(("ns", "x"))
+    assert kept is not None
+    assert kept.raw == b"with a new default"
+    assert heard(replica, replica.position(10)) == []
+
+
+def test_what_is_forgotten_here_may_be_known_to_a_server_unless_it_was_altered() -> None:
+    replica = filled(item("x", 3), version=10)
+    assert replica.has_forgotten(9)
+    assert not replica.has_forgotten(10)
+    replica.alter(item("x", 3, text=b"known better"), 1.0)
+    assert not replica.has_forgotten(9)
+
+
 def test_the_past_is_kept_as_long_as_a_server_keeps_it_and_bounded_in_bytes() -> None:
     replica = filled()
     for version in range(11, 11 + 3 * HISTORY_CHANGES):

@@ -161,8 +161,11 @@ class JsonCodec:
     def whole_list(self, api_version: str, kind: str, version: str, items: list[Item]) -> bytes:
         """Returns the answer that lists these objects."""
         head = encode({"kind": kind, "apiVersion": api_version, "metadata": {"resourceVersion": version}})
-        # Items of a JSON list have no kind of their own; that some here do does no harm.
-        return b"".join((head.rstrip()[:-1], b',"items":[', b",".join(item.raw for item in items), b"]}\n"))
+        # Those that came by a watch have a type, and a list of Kubernetes' own types shows none: clients would have it
+        # in their objects. Custom resources have it everywhere, and in another order.
+        typed = b'{"kind":"%b","apiVersion":"%b",' % (kind.removesuffix("List").encode(), api_version.encode())
+        raws = (b"{" + item.raw[len(typed) :] if item.raw.startswith(typed) else item.raw for item in items)
+        return b"".join((head.rstrip()[:-1], b',"items":[', b",".join(raws), b"]}\n"))
 
     def whole_object(self, api_version: str, kind: str, item: Item) -> bytes:
         """Returns the answer that is this object."""

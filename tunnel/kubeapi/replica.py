@@ -107,6 +107,8 @@ class Replica:
         self._history_bytes = history_bytes
         self._altered_at = -1
         """The version at which an object was last altered."""
+        self._altered: set[Key] = set()
+        """The objects that are as they were altered."""
         self._listeners: set[Callable[[], None]] = set()
 
     @property
@@ -125,14 +127,20 @@ class Replica:
     # What the server says
 
     def fill(self, version: int, items: Iterable[Item], now_s: float) -> list[Change[Item]]:
-        """Takes a whole list, and returns what differs from before, in the order in which watches hear it."""
+        """Takes a whole list, and returns what differs from before, in the order in which watches hear it.
+
+        An object of the same version is no difference, and is shown as it came last all the same: a server that was
+        upgraded, or has another schema of a custom resource, shows in another form what nobody has written.
+        """
         listed = {item.key: item for item in items}
         if self._version is None:
             self._items, self._version, self._history = listed, version, History(version)
             return []
-        for key, item in listed.items():  # what was altered stays so until the server has another version
-            if (known := self._items.get(key)) is not None and _is_same(known, item):
-                listed[key] = known
+        for key in tuple(self._altered):  # what was altered stays so until the server has another version
+            if key in listed and _is_same(self._items[key], listed[key]):
+                listed[key] = self._items[key]
+            else:
+                self._altered.discard(key)
         changes = _differences(self._items, listed, max(version, self._version))
         self._items = listed
         for change in changes:
@@ -148,11 +156,13 @@ class Replica:
             return []
         changes = _replacement(before, item)
         self._items[item.key] = item
+        self._altered.discard(item.key)
         return self._heard(changes, item.version, now_s)
 
     def remove(self, key: Key, version: int, now_s: float) -> list[Change[Item]]:
         """Takes that an object is gone, and returns the changes; none when there was none."""
         before = self._items.pop(key, None)
+        self._altered.discard(key)
         changes = [Change(version=version, before=before, after=None)] if before is not None else []
         return self._heard(changes, version, now_s)
 
@@ -172,6 +182,7 @@ class Replica:
         before = self._items[item.key]
         self._items[item.key] = item
         self._altered_at = self._version
+        self._altered.add(item.key)
         self._keep(Change(version=self._version, before=before, after=item, again=True), now_s)
         self.wake()
 
@@ -201,6 +212,12 @@ class Replica:
         if position < 0:
             raise expired(version, oldest + 1)
         return position
+
+    def has_forgotten(self, version: int) -> bool:
+        """Returns whether what happened since a version is not kept here any more, or never was, and a server with a
+        longer memory may be asked. It is not where an object was altered since, of which a server knows nothing.
+        """
+        return self._altered_at < version < self._history.oldest
 
     def changes_since(self, position: int, at_most: int | None = None) -> list[Change[Item]]:
         """Returns the changes behind a position, oldest first. It moves on by their number.

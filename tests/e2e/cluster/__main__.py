@@ -1,31 +1,34 @@
-"""`python -m tests.e2e.cluster build|up`: see `make e2e` and `make cluster`."""
+"""`python -m tests.e2e.cluster build|up|upstream`: see `make e2e`, `make cluster`, and `conformance.py`."""
 
 from __future__ import annotations
 
 import signal
 import sys
 
-from tests.e2e.cluster import build, requirements
+from tests.e2e.cluster import build, conformance, requirements
 from tests.e2e.cluster.tunnelled import Tunnelled, tunnelled
 
-USAGE = "usage: python -m tests.e2e.cluster build|up"
+USAGE = "usage: python -m tests.e2e.cluster build|up|upstream"
 
 
 def main(argv: list[str]) -> int:
     """Run one command; returns the exit code."""
-    if argv not in (["build"], ["up"]):
+    if argv not in (["build"], ["up"], ["upstream"]):
         print(USAGE, file=sys.stderr)
         return 2
     reason = requirements.missing()
     try:
         if argv == ["up"]:
             return _fail(reason) if reason else _up()
+        if argv == ["upstream"]:
+            return _fail(reason) if reason else conformance.run()
         if reason:
             print(f"==> no real Kubernetes here, and its tests are skipped: {reason}", file=sys.stderr)
         else:
             build.programs()
             build.backend()
             build.coredns()
+            build.informers()
             build.stern()
             build.k9s()
     except build.BuildFailed as failed:

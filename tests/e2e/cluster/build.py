@@ -1,8 +1,10 @@
 """Builds what is written in Go, and keeps it outside the checkout.
 
 That is `kubenode/`, the one program that is all of Kubernetes, `coredns/`, its DNS, `backend/`, which a pod of the
-tests runs, and `k9s/` and `stern/`, which people use. Each is kept in `${XDG_CACHE_HOME:-~/.cache}/longline/NAME-HASH`.
-The hash is of all that the result depends on, so a kept one is either right or not there.
+tests runs, `informers/`, which follows the API as a component of a node does, `upstream/`, which is Kubernetes' own
+tests of it, and `k9s/` and `stern/`, which people use. Each is kept under
+`${XDG_CACHE_HOME:-~/.cache}/longline/NAME-HASH/`. The hash is of all that the result depends on, so a kept one is
+either right or not there.
 """
 
 from __future__ import annotations
@@ -88,6 +90,20 @@ def backend(say: Callable[[str], None] | None = None) -> Path:
     name = "backend"
     source = Source(name=name, files=("go.mod", "main.go"), notice="building a webhook and an API for pods")
     return _built(source, say or _say) / name
+
+
+def informers(say: Callable[[str], None] | None = None) -> Path:
+    """The program of `informers/`; as `programs`."""
+    name = "informers"
+    notice = "building informers of client-go: once, about a minute on two cores"
+    return _built(Source(name=name, files=("go.mod", "go.sum", "main.go"), notice=notice), say or _say) / name
+
+
+def upstream(say: Callable[[str], None] | None = None) -> Path:
+    """The program of `upstream/`; as `programs`. `make e2e` does without it."""
+    name = "upstream"
+    notice = "building the tests of the Kubernetes API: once, about 5 minutes on two cores"
+    return _built(Source(name=name, files=("go.mod", "go.sum", "main.go"), notice=notice), say or _say) / name
 
 
 def coredns(say: Callable[[str], None] | None = None) -> Path:

@@ -51,6 +51,10 @@ class Kube:
     writes: list[tuple[str, str, bytes]] = field(default_factory=list)
     answers: dict[str, int] = field(default_factory=dict)
     """The status that paths beginning so are answered with."""
+    watch_status: int = 0
+    """The status that watches of what is new are answered with; 0: they run."""
+    unversioned: set[str] = field(default_factory=set)
+    """The resources whose lists have no version."""
     users: dict[str, str] = field(default_factory=dict)
     """By token, whose it is."""
     rights: dict[str, set[str]] = field(default_factory=dict)
@@ -154,6 +158,8 @@ class Kube:
         elif info.resource in KINDS and not as_node:
             may = self.rights[self.users[token]] if token else set()
             status = status if info.resource in may else 403
+        if info.verb == "watch" and "sendInitialEvents" not in request.target:
+            status = status or self.watch_status
         if status:
             await http.respond(status, JSON, json.dumps(ApiError(status, "as told").body()).encode())
         elif not info.is_resource:
@@ -190,17 +196,22 @@ class Kube:
     def _list(self, info: RequestInfo, query: dict[str, str]) -> Json:
         items = [item for (resource, _, _), item in sorted(self.objects.items()) if resource == info.resource]
         kind = f"{KINDS.get(info.resource, 'Thing')}List"
-        metadata = {"resourceVersion": str(self.version)}
+        metadata = {"resourceVersion": str(self.version)} if info.resource not in self.unversioned else {}
         selected = [item for item in items if self._selected(info, query, item)]
         return {"kind": kind, "apiVersion": "v1", "metadata": metadata, "items": selected}
 
     async def _watch(self, http: ServerConnection, info: RequestInfo, query: dict[str, str]) -> None:
-        at = int(query["resourceVersion"])
-        if at < self.oldest:
+        begins = "sendInitialEvents" in query
+        at = 0 if begins else int(query["resourceVersion"])
+        if at < self.oldest and not begins:
             await http.respond(200, JSON, json.dumps({"type": "ERROR", "object": ApiError(410, "old").body()}).encode()
                                + b"\n")  # fmt: skip
             return
         await http.start(200, JSON)
+        if begins:
+            for item in self._list(info, query)["items"]:
+                await http.send(json.dumps({"type": "ADDED", "object": item}).encode() + b"\n")
+            at = self.version
         while True:
             for version, resource, kind, item in list(self.events):
                 if version > at and resource == info.resource and self._selected(info, query, item):
