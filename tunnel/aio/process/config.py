@@ -10,7 +10,6 @@ import dataclasses
 import ipaddress
 import re
 import tomllib
-from collections import Counter
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
@@ -20,6 +19,7 @@ import cattrs
 from cattrs.cols import list_structure_factory, mapping_structure_factory
 from cattrs.errors import CattrsError, ForbiddenExtraKeysError
 
+from tunnel.aio.process.config_lines import line_numbers, line_of
 from tunnel.core.wire import faults as table
 from tunnel.core.wire.faults import CONFIG_INVALID, CONFIG_NOT_TOML, CONFIG_UNREADABLE, FaultError
 from tunnel.core.wire.globs import MAX_GLOB_CHARS, is_glob
@@ -44,8 +44,6 @@ daemon writes them into its log each time that the file changes.
 MAX_FAULT_CHARS = 500
 """The longest text of a fault: it may repeat what stands in the file."""
 _TYPE_NAMES = {str: "a string", int: "a whole number", float: "a number", bool: "true or false"}
-_TABLE = re.compile(r"\s*(\[\[?)\s*([A-Za-z0-9_.-]+)\s*\]")
-_KEY = re.compile(r"""\s*["']?([A-Za-z0-9_./-]+)["']?\s*=""")
 _PLACE = re.compile(r" \(at line ([0-9]+), column [0-9]+\)$")
 _TWICE = re.compile(r"Cannot declare (\(.*\)) twice")
 _HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
@@ -560,8 +558,8 @@ def _section(key: str) -> str:
 
 def _lines(path: Path, text: str, faults: Iterable[Fault]) -> list[str]:
     """Returns a line for each of the first MAX_FAULTS faults in the order of the file, and one that counts the rest."""
-    numbers = _line_numbers(text)
-    placed = sorted(((_line_of(fault.key, numbers), fault) for fault in faults), key=lambda pair: pair[0])
+    numbers = line_numbers(text)
+    placed = sorted(((line_of(fault.key, numbers), fault) for fault in faults), key=lambda pair: pair[0])
     lines = [f"{path}:{number}: {fault.key}: {_cut(fault.text)}" for number, fault in placed[:MAX_FAULTS]]
     more = len(placed) - MAX_FAULTS
     return [*lines, f"{path}: and {more:,} more"] if more > 0 else lines
@@ -569,43 +567,3 @@ def _lines(path: Path, text: str, faults: Iterable[Fault]) -> list[str]:
 
 def _cut(text: str) -> str:
     return text if len(text) <= MAX_FAULT_CHARS else text[: MAX_FAULT_CHARS - 3] + "..."
-
-
-def _line_numbers(text: str) -> dict[str, int]:
-    """Returns the lines of keys and tables; good enough for messages, where TOML allows stranger forms too."""
-    numbers: dict[str, int] = {}
-    counts: Counter[str] = Counter()
-    """The number of tables of each array so far."""
-    prefix = ""
-    for number, line in enumerate(text.splitlines(), 1):
-        if match := _TABLE.match(line):
-            key = _table_key(match[2], counts, begins_one=match[1] == "[[")
-            numbers.setdefault(key.removesuffix("]").rpartition("[")[0] or key, number)
-            numbers.setdefault(key, number)
-            prefix = f"{key}."
-        elif match := _KEY.match(line):
-            numbers.setdefault(prefix + match[1], number)
-    return numbers
-
-
-def _table_key(name: str, counts: Counter[str], *, begins_one: bool) -> str:
-    """Returns the key of the table that a head begins: `[[role.allow]]` may be `role[1].allow[0]`, the first in the
-    second role.
-    """
-    key, parts = "", name.split(".")
-    for place, part in enumerate(parts):
-        key = f"{key}.{part}" if key else part
-        if begins_one and place == len(parts) - 1:
-            counts[key] += 1
-        if counts[key]:
-            key = f"{key}[{counts[key] - 1}]"
-    return key
-
-
-def _line_of(key: str, numbers: Mapping[str, int]) -> int:
-    """Returns the line of a key, or of what it would be part of; the first line when it is part of nothing."""
-    while key:
-        if key in numbers:
-            return numbers[key]
-        key = key[: max(key.rfind("."), key.rfind("["), 0)]
-    return 1
