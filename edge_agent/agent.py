@@ -312,8 +312,8 @@ class Agent:
         if self._api_proxy is None:
             self._sockets.tell_unused(AUTONOMY, settings.addresses if settings is not None else [])
         if self._api_proxy is None and settings is not None:
-            from edge_agent.autonomy.feeds import KeptLimits
-            from edge_agent.autonomy.operator_api import OperatorSettings
+            from edge_agent.autonomy.kept.feeds import KeptLimits
+            from edge_agent.autonomy.operator.operator_api import OperatorSettings
             from edge_agent.autonomy.proxy import ApiProxy, ProxySettings  # brings HTTP
 
             assert self.config.state is not None

@@ -17,8 +17,8 @@ from tunnel.core.wire.faults import KUBECONFIG_NOT_SWITCHED, NO_AUTONOMY, NODE_N
 if TYPE_CHECKING:
     from edge_agent.autonomy.check.api_server import Hop
     from edge_agent.autonomy.check.findings import Finding
-    from edge_agent.autonomy.dialling import ApiServer
     from edge_agent.autonomy.k3s import K3sAgent
+    from edge_agent.autonomy.upward.dialling import ApiServer
     from edge_agent.config import AutonomyConfig
 
 _KUBECONFIGS = click.option(
@@ -145,8 +145,8 @@ def operator_kubeconfig(config: Path, user: str | None, hours: int, to: Path | N
     import getpass
     from datetime import UTC, datetime, timedelta
 
-    from edge_agent.autonomy import operator_tokens
-    from edge_agent.autonomy.operator_kubeconfig import DEFAULT, write
+    from edge_agent.autonomy.operator import operator_tokens
+    from edge_agent.autonomy.operator.operator_kubeconfig import DEFAULT, write
     from tunnel.aio.process.config import state_folder
 
     settings, authority = _api_proxy(config)
@@ -173,8 +173,8 @@ def _found(config: Path, kubeconfigs: tuple[Path, ...]) -> Iterator[Finding]:
     from edge_agent.autonomy.check.credentials import access, credentials, node_of
     from edge_agent.autonomy.check.listening import listening
     from edge_agent.autonomy.check.network_plugin import network_plugin
-    from edge_agent.autonomy.dialling import ApiServer
     from edge_agent.autonomy.switching import USUAL
+    from edge_agent.autonomy.upward.dialling import ApiServer
     from edge_agent.config import load_agent_config
 
     settings, authority = _api_proxy(config)

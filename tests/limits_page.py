@@ -181,15 +181,19 @@ CONSTANTS: Mapping[str, At] = {
     "cloud_server.trust.signing_service:MAX_CONNECTIONS": At("The next is closed"),
     "tunnel.aio.operate.admin:MAX_CONNECTIONS": At("The next is reset", faults.TOO_MANY_CLIENTS),
     "tunnel.aio.operate.admin:UNREAD_S": At("The connection ends"),
-    "edge_agent.autonomy.feeds:KeptLimits.scopes": At(_PASSED, faults.SCOPE_NOT_KEPT),
-    "edge_agent.autonomy.feeds:KeptLimits.scope_bytes": At(_PASSED, faults.SCOPE_NOT_KEPT),
-    "edge_agent.autonomy.feeds:KeptLimits.total_bytes": At(_PASSED, faults.SCOPE_NOT_KEPT),
-    "edge_agent.autonomy.events:MAX_EVENTS": At("The oldest events of an outage go", faults.NOT_TOLD),
-    "edge_agent.autonomy.events:MAX_EVENT_BYTES": At("Answered with 503"),
-    "edge_agent.autonomy.tokens:MAX_TOKENS": At("The token that was got longest ago goes"),
-    "edge_agent.autonomy.callers:MAX_CALLERS": At("Whose token was accepted longest ago is not known while it is away"),
-    "edge_agent.autonomy.callers:MAX_PROOFS": At("The right that was seen longest ago is not known while it is away"),
-    "edge_agent.autonomy.offline_writes:MAX_BODY_BYTES": At("Answered with 413"),
+    "edge_agent.autonomy.kept.feeds:KeptLimits.scopes": At(_PASSED, faults.SCOPE_NOT_KEPT),
+    "edge_agent.autonomy.kept.feeds:KeptLimits.scope_bytes": At(_PASSED, faults.SCOPE_NOT_KEPT),
+    "edge_agent.autonomy.kept.feeds:KeptLimits.total_bytes": At(_PASSED, faults.SCOPE_NOT_KEPT),
+    "edge_agent.autonomy.writing.events:MAX_EVENTS": At("The oldest events of an outage go", faults.NOT_TOLD),
+    "edge_agent.autonomy.writing.events:MAX_EVENT_BYTES": At("Answered with 503"),
+    "edge_agent.autonomy.writing.tokens:MAX_TOKENS": At("The token that was got longest ago goes"),
+    "edge_agent.autonomy.answering.callers:MAX_CALLERS": At(
+        "Whose token was accepted longest ago is not known while it is away"
+    ),
+    "edge_agent.autonomy.answering.callers:MAX_PROOFS": At(
+        "The right that was seen longest ago is not known while it is away"
+    ),
+    "edge_agent.autonomy.writing.offline_writes:MAX_BODY_BYTES": At("Answered with 413"),
     "edge_agent.hostkubelet.port_forward:MAX_PAIRS": At("A further pair is refused"),
     "edge_agent.hostkubelet.exec_session:INPUT_BYTES": At("The client waits"),
 }

@@ -17,7 +17,7 @@ import yaml
 from cloud_server.config import ServerConfig, load_server_config
 from cloud_server.kubernetes.lightkube_access import LightkubeAccess
 from edge_agent.agent import AUTONOMY
-from edge_agent.autonomy.sharing import SHAREABLE
+from edge_agent.autonomy.kept.sharing import SHAREABLE
 from edge_agent.config import AgentConfig, AutonomyConfig, load_agent_config
 from tests.support.kubectl_choice import find_kubectl
 from tests.support.netns import missing_for_namespaces

@@ -7,26 +7,26 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
-from edge_agent.autonomy.answers import away
+from edge_agent.autonomy.answering.answers import away
+from edge_agent.autonomy.answering.callers import SCOPE as CALLERS
+from edge_agent.autonomy.answering.callers import Callers, bearer_of
+from edge_agent.autonomy.answering.kept_answers import PATIENCE_S, KeptAnswers
 from edge_agent.autonomy.asks import NODE, RESERVED, SHARED, Scope
-from edge_agent.autonomy.callers import SCOPE as CALLERS
-from edge_agent.autonomy.callers import Callers, bearer_of
-from edge_agent.autonomy.calls import Calls
-from edge_agent.autonomy.disk import Kept
-from edge_agent.autonomy.feeds import Feeds, KeptLimits
-from edge_agent.autonomy.keeper import Keeper
-from edge_agent.autonomy.kept_answers import PATIENCE_S, KeptAnswers
-from edge_agent.autonomy.lines import Lines, NoCredentials
-from edge_agent.autonomy.local_endpoints import LocalEndpoints
+from edge_agent.autonomy.kept.disk import Kept
+from edge_agent.autonomy.kept.feeds import Feeds, KeptLimits
+from edge_agent.autonomy.kept.keeper import Keeper
+from edge_agent.autonomy.kept.local_endpoints import LocalEndpoints
+from edge_agent.autonomy.kept.sharing import SharedReader
 from edge_agent.autonomy.moment import Moment
-from edge_agent.autonomy.node_report import SCOPE as OUTAGES
-from edge_agent.autonomy.node_report import NodeReport
-from edge_agent.autonomy.offline_writes import OfflineWrites
-from edge_agent.autonomy.passing import Unreached, ask, ask_whole, give_whole, pass_on
-from edge_agent.autonomy.sharing import SharedReader
-from edge_agent.autonomy.standing import Standing
-from edge_agent.autonomy.uplink import Uplink
-from edge_agent.autonomy.upstream import Upstream
+from edge_agent.autonomy.upward.calls import Calls
+from edge_agent.autonomy.upward.lines import Lines, NoCredentials
+from edge_agent.autonomy.upward.passing import Unreached, ask, ask_whole, give_whole, pass_on
+from edge_agent.autonomy.upward.standing import Standing
+from edge_agent.autonomy.upward.uplink import Uplink
+from edge_agent.autonomy.upward.upstream import Upstream
+from edge_agent.autonomy.writing.node_report import SCOPE as OUTAGES
+from edge_agent.autonomy.writing.node_report import NodeReport
+from edge_agent.autonomy.writing.offline_writes import OfflineWrites
 from tunnel.aio.http.exchange import Exchange
 from tunnel.aio.http.http1 import HeaderItems, Request
 from tunnel.aio.process.tasks import TaskOwner

@@ -26,19 +26,19 @@ from ipaddress import ip_address
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
-from edge_agent.autonomy.answers import refuse
-from edge_agent.autonomy.bare_kubelet import SCOPE as ENDED
-from edge_agent.autonomy.bare_kubelet import BareKubelet
-from edge_agent.autonomy.callers import bearer_of
-from edge_agent.autonomy.dialling import ApiServer, files
-from edge_agent.autonomy.feeds import KeptLimits
-from edge_agent.autonomy.kubelet_access import KubeletAccess
-from edge_agent.autonomy.lines import Lines, NoCredentials
+from edge_agent.autonomy.answering.answers import refuse
+from edge_agent.autonomy.answering.bare_kubelet import SCOPE as ENDED
+from edge_agent.autonomy.answering.bare_kubelet import BareKubelet
+from edge_agent.autonomy.answering.callers import bearer_of
+from edge_agent.autonomy.kept.feeds import KeptLimits
+from edge_agent.autonomy.kept.sharing import SharedReader
 from edge_agent.autonomy.node_api import NodeApi
-from edge_agent.autonomy.operator_api import OperatorApi, OperatorSettings
-from edge_agent.autonomy.operator_tokens import Operator, OperatorUnknown, is_operator_token, read_token
+from edge_agent.autonomy.operator.kubelet_access import KubeletAccess
+from edge_agent.autonomy.operator.operator_api import OperatorApi, OperatorSettings
+from edge_agent.autonomy.operator.operator_tokens import Operator, OperatorUnknown, is_operator_token, read_token
 from edge_agent.autonomy.serving import ServingUnavailable, serving_context
-from edge_agent.autonomy.sharing import SharedReader
+from edge_agent.autonomy.upward.dialling import ApiServer, files
+from edge_agent.autonomy.upward.lines import Lines, NoCredentials
 from tunnel.aio.http.exchange import Exchange
 from tunnel.aio.http.http1 import HttpError, Refusal, Request
 from tunnel.aio.http.server import ALPN_PROTOCOLS, HttpServer

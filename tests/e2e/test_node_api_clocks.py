@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.edge_agent.autonomy.answering.test_callers import DNS, PROXY, SERVICES, token
 from tests.edge_agent.autonomy.proxied import Front
-from tests.edge_agent.autonomy.test_callers import DNS, PROXY, SERVICES, token
 from tests.support.agent_status import status_of
 from tests.support.cgroup2 import needs_cgroup, own_cgroup
 from tests.support.clock import clock_in, needs_faketime

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from edge_agent.autonomy.operator_tokens import read_token
+from edge_agent.autonomy.operator.operator_tokens import read_token
 from edge_agent.cli import cli
 from tests.support.enrolling import Office, office, open_office
 from tests.support.pki import Authority

@@ -32,7 +32,8 @@ def test_what_is_out_of_date_and_what_waits() -> None:
     parts = [(True, True, 0.0), (True, True, 12.5), (True, False, 40.0), (False, False, 3.0)]
     scopes = [{"complete": complete, "kept": kept, "stale_s": stale} for complete, kept, stale in parts]
     lines = figures({
-        "reached": False, "scopes": scopes, "passed": ["x"], "bytes": 5, "commits": 7,
+        "reached": False, "scopes": scopes, "passed": ["x"], "missing": [], "bytes": 5, "commits": 7,
+        "node_refused_since": None,
         "waiting": {"statuses": 2, "events": 0},
         "dropped_why": {"statuses": {}, "events": {"no room": 1, "refused": 2}},
         "waiting_since": {"statuses": datetime.now(UTC) - timedelta(seconds=90), "events": None},

@@ -6,11 +6,11 @@ import json
 from contextlib import suppress
 from datetime import UTC, datetime
 
+from edge_agent.autonomy.answering.callers import bearer_of, bound_pod
 from edge_agent.autonomy.asks import named_scope, read_ask, scope_of
-from edge_agent.autonomy.callers import bearer_of, bound_pod
-from edge_agent.autonomy.kubelet_access import KubeletAccess
-from edge_agent.autonomy.operator_tokens import PREFIX, OperatorUnknown, opened
-from edge_agent.autonomy.statuses import KEYS, checked_status
+from edge_agent.autonomy.operator.kubelet_access import KubeletAccess
+from edge_agent.autonomy.operator.operator_tokens import PREFIX, OperatorUnknown, opened
+from edge_agent.autonomy.writing.statuses import KEYS, checked_status
 from tests.fuzz.engine import Target
 from tunnel.aio.http.http1 import Headers, Request
 from tunnel.aio.process.config import ServerAddress

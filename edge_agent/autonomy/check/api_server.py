@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from edge_agent.autonomy.check.findings import Finding, fault, good, warning
-from edge_agent.autonomy.dialling import ApiServer
+from edge_agent.autonomy.upward.dialling import ApiServer
 from tunnel.aio.http.http1 import MAX_LONG_HEAD_BYTES, ClientConnection, Response
 from tunnel.aio.identity.clock import clock_fault
 from tunnel.aio.identity.tls_material import CredentialsUnusable

@@ -19,8 +19,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from edge_agent.autonomy.asks import Scope, scope_of
-from edge_agent.autonomy.disk import Disk
+from edge_agent.autonomy.asks import SHARED, Scope, scope_of
+from edge_agent.autonomy.kept.disk import Disk
+from edge_agent.autonomy.kept.sharing import SHAREABLE
 from tests.e2e.cluster.autonomous import SITE, Edge
 from tests.support.agent_status import status_of
 from tests.support.tunnel import wait_until
@@ -36,12 +37,14 @@ class Lost(NamedTuple):
     """A part that is not kept any more."""
 
     who: str
+    """Who misses it."""
     resource: str
     selector: str = ""
     """The beginning of its field selector."""
 
     def is_of(self, scope: Scope) -> bool:
-        named = (scope.who, scope.resource) == (self.who, self.resource)
+        kept_by = SHARED if (scope.group, scope.resource) in SHAREABLE else self.who
+        named = (scope.who, scope.resource) == (kept_by, self.resource)
         return named and scope.field_selector.startswith(self.selector)
 
 

@@ -12,11 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edge_agent.autonomy.answers import refuse
-from edge_agent.autonomy.feeds import KeptLimits
-from edge_agent.autonomy.lines import Lines
+from edge_agent.autonomy.answering.answers import refuse
+from edge_agent.autonomy.kept.feeds import KeptLimits
+from edge_agent.autonomy.kept.sharing import SharedReader
 from edge_agent.autonomy.node_api import NodeApi
-from edge_agent.autonomy.sharing import SharedReader
+from edge_agent.autonomy.upward.lines import Lines
 from tests.support.waits import eventually
 from tunnel.aio.http.exchange import Exchange
 from tunnel.aio.http.http1 import ClientConnection, HttpError, Refusal, Request, Response, ServerConnection

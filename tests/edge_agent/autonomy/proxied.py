@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edge_agent.autonomy.feeds import KeptLimits
-from edge_agent.autonomy.operator_api import OperatorSettings
+from edge_agent.autonomy.kept.feeds import KeptLimits
+from edge_agent.autonomy.operator.operator_api import OperatorSettings
 from edge_agent.autonomy.proxy import ApiProxy, ProxySettings
 from edge_agent.autonomy.serving import CERTIFICATE, NO_CHECK_TIME
 from tests.edge_agent.autonomy.kube import Kube
-from tests.edge_agent.autonomy.test_operator_api import Book
+from tests.edge_agent.autonomy.operator.test_operator_api import Book
 from tests.support.cgroup2 import own_cgroup
 from tests.support.http2_client import http2_client
 from tests.support.pki import Authority, Issued

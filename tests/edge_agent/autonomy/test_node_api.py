@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.autonomy import answers, offline_writes
-from edge_agent.autonomy.disk import ScopeWrite, Stored
-from edge_agent.autonomy.feeds import KeptLimits
-from edge_agent.autonomy.keeper import Keeper
+from edge_agent.autonomy.answering import answers
+from edge_agent.autonomy.kept.disk import ScopeWrite, Stored
+from edge_agent.autonomy.kept.feeds import KeptLimits
+from edge_agent.autonomy.kept.keeper import Keeper
+from edge_agent.autonomy.writing import offline_writes
 from tests.edge_agent.autonomy.kube import Node, node_and_kube
 from tests.support.waits import eventually, sooner_than
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from edge_agent.autonomy.serving import CERTIFICATE
+from tests.edge_agent.autonomy.answering.test_callers import DNS, PROXY, token
 from tests.edge_agent.autonomy.proxied import DAY, GROUP, NODE, Proxied, Said, proxied
-from tests.edge_agent.autonomy.test_callers import DNS, PROXY, token
 from tests.support.pki import Authority
 from tunnel.aio.identity.certificate import read_pem
 from tunnel.core.wire.errors import StreamError

@@ -14,7 +14,7 @@ import pytest
 
 from edge_agent.autonomy.check.api_server import Hop, api_server, clock, hardware_clock, pods
 from edge_agent.autonomy.check.findings import Finding
-from edge_agent.autonomy.dialling import ApiServer
+from edge_agent.autonomy.upward.dialling import ApiServer
 from tests.edge_agent.autonomy.kube import Kube
 from tests.support.pki import Authority
 from tunnel.aio.process.config import ServerAddress

@@ -1,0 +1,1 @@
+"""The node's local operator: kubectl on the node without the cloud."""
