@@ -30,8 +30,10 @@ from tunnel.aio.http.http1 import HeaderItems
 from tunnel.kubeapi.status import Json
 
 SCOPE = "!callers"
-RECHECK_S = 120.0
-"""Seconds after which somebody's rights are asked anew; what is taken from them counts here after so long."""
+RECHECK_S = 300.0
+"""Seconds after which somebody's rights are asked anew; what is taken from them counts here after so long. An API
+server looks at them when a watch begins, and lets it run for five to ten minutes. Each answer is 2 kB.
+"""
 REFUSED_S = 600.0
 """Seconds for which the API server must refuse somebody before that is what counts while it is away: one that starts,
 or has lost its database, refuses for a while what it allows otherwise.
