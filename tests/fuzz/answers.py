@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
+
+from h2.config import H2Configuration
+from h2.connection import H2Connection
 
 from cloud_server.frontends.konnectivity.messages import CallFailed, MessageReader
 from edge_agent.hostkubelet.channels import ChannelSocket
 from tests.fuzz.engine import TOP, Target
 from tests.fuzz.fed import Fed, Loop
 from tunnel.aio.http.http1 import ClientConnection
+from tunnel.aio.http.http2_client import WINDOW_BYTES, Http2Client
 from tunnel.aio.operate.explained import explanation_text
 from tunnel.aio.sockets.http_proxy import HttpProxy, ProxyUnusable, parse_proxy, proxy_for
 from tunnel.core.wire.errors import StreamError
@@ -50,6 +55,9 @@ from tunnel.tool.recordings import listed
 from tunnel.tool.tables import table
 from tunnel.tool.wire import PlainWire
 
+if TYPE_CHECKING:
+    from tunnel.aio.sockets.conn import Conn
+
 _WORDS = (
     b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 101 S\r\n", b"HTTP/1.1 403 No\r\n", b"Content-Length: 3\r\n", b"\r\n\r\n",
     b"Transfer-Encoding: chunked\r\n", b"HTTP/1.1 100 C\r\n\r\n", b"\x1b[2J",
@@ -59,7 +67,16 @@ _WORDS = (
 def targets() -> list[Target]:
     """Returns the targets of this file."""
     loop = Loop()
-    return [_answers(loop), _proxy_answers(), _proxy_urls(), _api(), _documents(), _channels(loop), _grpc_messages()]
+    return [
+        _answers(loop),
+        _http2_answers(loop),
+        _proxy_answers(),
+        _proxy_urls(),
+        _api(),
+        _documents(),
+        _channels(loop),
+        _grpc_messages(),
+    ]
 
 
 def _answers(loop: Loop) -> Target:
@@ -80,6 +97,47 @@ def _answers(loop: Loop) -> Target:
         run=lambda data: loop.run(lambda: ask(data)),
         allowed=(StreamError,),
         words=_WORDS,
+    )
+
+
+def _http2_answers(loop: Loop) -> Target:
+    async def ask(data: bytes) -> None:
+        client = Http2Client(cast("Conn", Fed(data)))
+        asked = [client.get("x", f"/{number}", [("accept", "a")]) for number in range(2)]
+        await client.run()
+        assert not client.has_room
+        for answer in asked:
+            with suppress(StreamError):
+                await answer.response()
+                while chunk := await answer.read_chunk():
+                    assert len(chunk) <= WINDOW_BYTES, "more was held than its window"
+
+    def answered() -> bytes:
+        server = H2Connection(H2Configuration(client_side=False))
+        server.initiate_connection()
+        client = H2Connection(H2Configuration())
+        client.initiate_connection()
+        heads = [(":method", "GET"), (":path", "/"), (":scheme", "https"), (":authority", "x")]
+        for number in (1, 3):
+            client.send_headers(number, heads, end_stream=True)
+        server.receive_data(client.data_to_send())
+        for number in (1, 3):
+            server.send_headers(number, [(":status", "200"), ("content-type", "a")])
+            server.send_data(number, b"hi", end_stream=number == 1)
+        server.ping(b"12345678")
+        server.reset_stream(3)
+        return server.data_to_send()
+
+    seed = answered()
+    words = (
+        b"\0\0\4\1\4\0\0\0\1",
+        b"\0\0\4\7\0\0\0\0\0",
+        b"\0\0\2\0\1\0\0\0\3hi",
+        b"\x88",
+        b"\0\0\4\3\0\0\0\0\1\0\0\0\1",
+    )
+    return Target(
+        name="http2-answers", seeds=[seed, seed[:-20]], run=lambda data: loop.run(lambda: ask(data)), words=words
     )
 
 

@@ -26,6 +26,9 @@ class _Transport:
     def is_closing(self) -> bool:
         return False
 
+    def write(self, data: bytes) -> None:
+        """Nobody looks at it."""
+
 
 class _Inet:
     family = socket.AF_INET
@@ -61,6 +64,9 @@ class Fed:
         """The peer never minds."""
 
     async def aclose(self) -> None:
+        """Nothing is held."""
+
+    def close(self) -> None:
         """Nothing is held."""
 
     def reset(self, code: Code = Code.CANCELLED, text: str = "") -> None:
