@@ -7,8 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.cluster import tunnelled, workloads
+from tests.e2e.cluster import autonomous, tunnelled, workloads
 from tests.e2e.cluster.tunnelled import Tunnelled
+from tests.support.agent_status import status_of
+from tests.support.cluster import Box
 from tests.support.tunnel import wait_until
 
 # Only of the test itself: when Kubernetes has to be built first, that takes minutes.
@@ -103,3 +105,32 @@ def test_a_link_that_is_cut(kube: Tunnelled) -> None:
         assert kube.kubectl("exec", "late", "--", "hostname") == "late\n"
     finally:
         kube.kubectl("delete", "pod", "late")
+
+
+def test_a_node_that_asks_its_agent_starts_while_the_tunnel_is_cut(kube: Tunnelled) -> None:
+    node, box = kube.kubernetes.nodes[WHERE], kube.cluster.boxes[WHERE]
+    autonomous.lead(kube.kubernetes, node, box, tunnelled.LISTEN)
+    try:
+        wait_until_renewed(kube)
+        wait_until(lambda: _parts(box)["pods"], "its pods are kept", 20)
+        running = set(node.ctr("tasks", "list", "--quiet").split())
+        with kube.cut(WHERE):
+            wait_until(lambda: not status_of(box)[1]["autonomy"]["reached"], "the cut is noticed", 30)
+            node.kubelet.kill()
+            node.kubelet.start()
+            time.sleep(8)  # two seconds after a list a kubelet ends what is not in it
+            assert set(node.ctr("tasks", "list", "--quiet").split()) == running
+            assert all(_parts(box).values())
+        wait_until_renewed(kube)
+        assert kube.kubectl("exec", *SHELL, "--", "hostname") == f"app-{WHERE}\n"
+    finally:
+        autonomous.typed(node, box, "disable")
+        node.restart()
+        box.configure({"autonomy": None})
+
+
+def _parts(box: Box) -> dict[str, bool]:
+    """Which lists of the node itself would be answered without the cloud, by their resource."""
+    scopes = status_of(box)[1]["autonomy"]["scopes"]
+    kept = {one["name"].split(",")[0].split()[0]: one["complete"] and one["kept"] for one in scopes}
+    return {"pods": False, **kept}

@@ -6,7 +6,9 @@ import signal
 import sys
 
 from tests.e2e.cluster import build, conformance, requirements
-from tests.e2e.cluster.tunnelled import Tunnelled, tunnelled
+from tests.e2e.cluster.autonomous import lead
+from tests.e2e.cluster.tunnelled import LISTEN, Tunnelled, tunnelled
+from tests.support.processes import BIN
 
 USAGE = "usage: python -m tests.e2e.cluster build|up|upstream"
 
@@ -44,6 +46,8 @@ def _up() -> int:
         build.programs()
         _say("starting a control plane and two nodes behind NAT (about 15 s)")
         with tunnelled() as made:
+            for name, node in made.kubernetes.nodes.items():
+                lead(made.kubernetes, node, made.cluster.boxes[name], LISTEN)
             _tell(made)
             signal.pause()
     except KeyboardInterrupt:
@@ -56,7 +60,7 @@ def _tell(made: Tunnelled) -> None:
     print(
         f"""
 Kubernetes {build.kubernetes_version()} runs. Its nodes have the same address, and the tunnel is the only way to them.
-In another terminal:
+Their kubelets ask their agents, which keep what they need for when the cloud is away. In another terminal:
 
   export KUBECONFIG={made.kubeconfig}
   kubectl get nodes -o wide
@@ -68,6 +72,7 @@ In another terminal:
   on a node:          {enter} sh
   the cloud server:   {made.cluster.config}
   an agent:           {made.cluster.boxes["site-a"].config}
+  what it keeps:      {BIN / "edge-agent"} autonomy status --config {made.cluster.boxes["site-a"].config}
   logs:               {made.cluster.folder}/*.log {made.kubernetes.control.folder.parent}/*/*.log
 
 Ctrl-C ends it all.""",

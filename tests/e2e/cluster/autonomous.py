@@ -60,15 +60,11 @@ class Edge:
 
     @property
     def kubeconfigs(self) -> list[Path]:
-        return [self.node.home / f"{name}.kubeconfig" for name in ("kubelet", "kube-proxy")]
+        return kubeconfigs(self.node)
 
     def autonomy(self, word: str) -> str:
         """`edge-agent autonomy`, typed on the node."""
-        named = [option for path in self.kubeconfigs for option in ("--kubeconfig", str(path))]
-        argv = [str(BIN / "edge-agent"), "autonomy", word, "--config", str(self.box.config), *named]
-        done = subprocess.run([*self.node.namespaces.enter_network, *argv], capture_output=True, text=True, timeout=30)
-        assert (done.returncode, done.stderr) == (0, ""), done.stderr
-        return done.stdout
+        return typed(self.node, self.box, word)
 
     def connections(self) -> set[str]:
         """The kubelet's ends of its connections to the proxy."""
@@ -176,6 +172,49 @@ class Edge:
         return kind.words in self.page(kind.name, kind.port)
 
 
+def kubeconfigs(node: Node) -> list[Path]:
+    """What leads the components of a node to the API server."""
+    return [node.home / f"{name}.kubeconfig" for name in ("kubelet", "kube-proxy")]
+
+
+def typed(node: Node, box: Box, word: str) -> str:
+    """What `edge-agent autonomy WORD` prints on a node."""
+    named = [option for path in kubeconfigs(node) for option in ("--kubeconfig", str(path))]
+    argv = [str(BIN / "edge-agent"), "autonomy", word, "--config", str(box.config), *named]
+    done = subprocess.run([*node.namespaces.enter_network, *argv], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    return done.stdout
+
+
+def lead(kube: Kubernetes, node: Node, box: Box, server: str) -> None:
+    """Have the kubelet and the kube-proxy of a node ask its agent, which runs, and asks the API server at `server`."""
+    pki = kube.control.pki
+    certificate, key = pki.issue("kubelet-client", f"system:node:{node.name}", group="system:nodes", into=box.state)
+    kube.kubectl("apply", "-f", str(READER))
+    shared = box.state / "reader.token"
+    shared.write_text(kube.kubectl("create", "token", "node-reader", "-n", "longline"))
+    box.configure({
+        "autonomy": {
+            "listen": f"127.0.0.1:{PORT}", "server": server, "ca": str(pki.ca),
+            "client_cert": str(certificate), "client_key": str(key), "shared_token": str(shared),
+            "kubelet_cgroup": str(own_cgroup() or "/none"),
+        }
+    })  # fmt: skip
+    wait_until(lambda: f":{PORT}" in node.namespaces.run("ss", "-Hltn"), "the proxy listens", 20)
+    account = {"name": "kube-proxy", "namespace": "kube-system"}
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "system:node-proxier"}
+    kube.control.api.apply(
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": account},
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+            "metadata": {"name": "kube-proxy"}, "roleRef": role, "subjects": [{"kind": "ServiceAccount", **account}],
+        },
+    )  # fmt: skip
+    node.restart(proxy_token=kube.kubectl("create", "token", "kube-proxy", "-n", "kube-system").strip())
+    assert f"leads to https://127.0.0.1:{PORT}, before: " in typed(node, box, "enable")
+    node.restart()
+
+
 @contextlib.contextmanager
 def autonomous_node() -> Iterator[Edge]:
     """A cluster of one node, which goes through the proxy; the daemons' logs are shown beside a failed test."""
@@ -186,29 +225,9 @@ def autonomous_node() -> Iterator[Edge]:
         made.start()
         node = kube.nodes[SITE]
         box = made.join(SITE, prefix=node.namespaces.enter_network)
-        pki = kube.control.pki
-        certificate, key = pki.issue("kubelet-client", f"system:node:{SITE}", group="system:nodes", into=box.state)
-        kube.kubectl("apply", "-f", str(READER))
-        shared = box.state / "reader.token"
-        shared.write_text(kube.kubectl("create", "token", "node-reader", "-n", "longline"))
-        box.configure({
-            "autonomy": {
-                "listen": f"127.0.0.1:{PORT}", "server": kube.control.api.server.removeprefix("https://"),
-                "ca": str(pki.ca), "client_cert": str(certificate), "client_key": str(key),
-                "shared_token": str(shared),
-                "kubelet_cgroup": str(own_cgroup() or "/none"),
-            }
-        })  # fmt: skip
         made.start_box(SITE)
-        wait_until((box.state / "api-proxy.crt").exists, "the proxy has a certificate")
-        kube.kubectl("create", "serviceaccount", "kube-proxy", "-n", "kube-system")
-        kube.kubectl("create", "clusterrolebinding", "kube-proxy", "--clusterrole=system:node-proxier",
-                     "--serviceaccount=kube-system:kube-proxy")  # fmt: skip
-        token = kube.kubectl("create", "token", "kube-proxy", "-n", "kube-system").strip()
-        node.restart(proxy_token=token)
+        lead(kube, node, box, kube.control.api.server.removeprefix("https://"))
         one = Edge(kube=kube, made=made, box=box)
-        assert "leads to https://127.0.0.1:6440, before: " in one.autonomy("enable")
-        node.restart()
         coredns.provide(node.home, build.coredns())
         authority = (box.state / "api-proxy.crt").read_bytes()
         kube.control.api.apply(*coredns.manifests(SITE, f"https://127.0.0.1:{PORT}", authority))
