@@ -37,7 +37,7 @@ LINKS := tests/core/test_simulated_links.py
 INTEGRATION := $(wildcard tests/integration/test_*.py)
 FIRST_HALF := $(wildcard tests/integration/test_[a-h]*.py)
 
-LANES := integration-1 integration-2 shell frontends cover all-else agent tool-and-links node cloud
+LANES := integration-1 integration-2 node shell frontends cover all-else agent tool-and-links cloud
 PATHS_integration-1 := $(FIRST_HALF)
 PATHS_integration-2 := $(filter-out $(FIRST_HALF),$(INTEGRATION))
 PATHS_shell := tests/aio
