@@ -109,7 +109,7 @@ class ApiProxy:
         """Connections that show the kubelet's certificate."""
         self._bare = Lines(partial(self._dial, as_node=False))
         shared = SharedReader(settings.shared_token)
-        self._kubelet = KubeletAccess(settings.kubelet)
+        self._kubelet = KubeletAccess(settings.kubelet, settings.kubelet_cgroup)
         self.api = NodeApi(
             self._node, self._bare, self._authority, state, settings.limits, shared, on_away, self._kubelet.review
         )

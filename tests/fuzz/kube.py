@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 
 from edge_agent.autonomy.answering.callers import bearer_of, bound_pod
 from edge_agent.autonomy.asks import named_scope, read_ask, scope_of
@@ -141,7 +142,7 @@ def _operator() -> Target:
 
 
 def _reviews() -> Target:
-    access = KubeletAccess(ServerAddress("127.0.0.1:10250"))
+    access = KubeletAccess(ServerAddress("127.0.0.1:10250"), Path("/none"))
 
     def run(data: bytes) -> None:
         for kind in ("application/json", "application/vnd.kubernetes.protobuf"):

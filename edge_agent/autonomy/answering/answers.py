@@ -21,9 +21,11 @@ from tunnel.core.wire.errors import StreamError
 from tunnel.core.wire.spoken import printable
 from tunnel.kubeapi.codecs import Codec
 from tunnel.kubeapi.encoding import JSON_TYPE, encode
+from tunnel.kubeapi.history import Change
 from tunnel.kubeapi.list_options import EXACT, NOT_OLDER, check_list_options, check_watch_options, too_new
 from tunnel.kubeapi.replica import Event, Item, event_of, version_of
 from tunnel.kubeapi.status import ApiError, Cause, expired, invalid
+from tunnel.kubeapi.store import Key
 
 NEWER_WAIT_S = 3.0
 """Seconds that a request waits until what is kept is as new as it wants it, as an API server lets it wait (the cacher's
@@ -89,6 +91,8 @@ async def answer(exchange: Exchange, request: Request, ask: Ask, feed: Feed, war
         StreamError: the client is gone.
     """
     _check(ask)
+    if not feed.is_complete:  # it was closed just now
+        raise away(f"{ask.scope.spoken()} is not kept any more")
     headers = _warned(warning)
     if ask.is_watch:
         await _watch(exchange, ask, feed, headers, is_away=bool(warning))
@@ -110,7 +114,7 @@ async def answer_object(
 
 def client_of(exchange: Exchange, ask: Ask) -> str:
     """Returns what a reader of a scope is known by: a client may read several parts of it over one connection."""
-    return f"{exchange.peer} {ask.scope.label_selector} {ask.scope.field_selector}"
+    return f"{exchange.peer} {ask.scope.who} {ask.scope.label_selector} {ask.scope.field_selector}"
 
 
 # Internal
@@ -206,6 +210,8 @@ class _Watch:
         self._ahead = 0
         """The version up to which the client knows all although it has not come here yet; 0: it knows no such thing."""
         self._has_more = False
+        self._told_again: set[Key] = set()
+        """The objects of which the client was told although it knew them better: it hears the rest of them as well."""
         self._told_version = self._replica.version or 0
         """The version up to which the client was told all; more may have happened since."""
         self.first: list[bytes] = []
@@ -238,8 +244,18 @@ class _Watch:
         return b"".join(
             codec.event(feed.api_version, feed.kind, event)
             for change in changes
-            if (change.version > self._ahead or change.again) and (event := event_of(change, self._selects)) is not None
+            if self._is_news(change) and (event := event_of(change, self._selects)) is not None
         )
+
+    def _is_news(self, change: Change[Item]) -> bool:
+        """Returns whether the client may not know of a change."""
+        if change.version > self._ahead:
+            return True
+        item = change.after or change.before
+        assert item is not None
+        if change.again:
+            self._told_again.add(item.key)
+        return item.key in self._told_again
 
     @property
     def has_more(self) -> bool:

@@ -21,7 +21,7 @@ from hashlib import sha256
 from typing import NamedTuple
 from weakref import WeakValueDictionary
 
-from edge_agent.autonomy.asks import Scope
+from edge_agent.autonomy.asks import RESERVED, Scope
 from edge_agent.autonomy.kept.disk import Kept, ScopeWrite, Stored
 from edge_agent.autonomy.kept.keeper import Keeper
 from edge_agent.autonomy.upward.passing import Unreached
@@ -158,8 +158,10 @@ class Callers:
         try:
             status, answer = await self._ask(token, REVIEW, _REVIEW)
         except Unreached:
-            return self._known(token, digest)
+            status, answer = 503, {}
         if status >= 500 or status == 429:
+            if f"token {digest}" in self._refused_s:  # what was refused is not allowed by silence
+                return None
             return self._known(token, digest)
         if status == 401:
             if self._is_final(f"token {digest}", now_s):
@@ -189,11 +191,11 @@ class Callers:
             try:
                 status, answer = await self._ask(token, ACCESS, _access(scope, verb))
             except Unreached:
-                return proved_s is not None
+                status, answer = 503, {}
             if status == 401:  # which says nothing of what the user may; of the node see `Standing`
                 return not token and proved_s is not None
             if status not in (200, 201):
-                return proved_s is not None  # it cannot say
+                return proved_s is not None and _proof_name(key) not in self._refused_s  # it cannot say
             if _at(answer, "status", "allowed") is not True:
                 if self._is_final(_proof_name(key), now_s):
                     await self._disprove(key)
@@ -250,11 +252,22 @@ class Callers:
         if not is_new:
             return
         gone = []
-        while len(self._proofs) > MAX_PROOFS:
-            oldest = next(iter(self._proofs))
+        while (oldest := self._superfluous(key[0])) is not None:
             del self._proofs[oldest]
             gone.append(("", _proof_name(oldest)))
         await self._write(_proof_name(key), ["proof", *key], gone)
+
+    def _superfluous(self, user: str) -> tuple[str, str] | None:
+        """Returns a proof for which there is no room any more, after one of a user: each has an eighth of it, and the
+        node's own give way to nobody's.
+        """
+        if user not in RESERVED:
+            own = [key for key in self._proofs if key[0] == user]
+            if len(own) > MAX_PROOFS // 8:
+                return own[0]
+        if len(self._proofs) <= MAX_PROOFS:
+            return None
+        return next((key for key in self._proofs if key[0] not in RESERVED), next(iter(self._proofs)))
 
     async def _disprove(self, key: tuple[str, str]) -> None:
         if self._proofs.pop(key, None) is not None:

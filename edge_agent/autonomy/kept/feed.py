@@ -168,8 +168,10 @@ class Feed:
         known = self._lists.get(client)
         if known is not None and known.version == version and now_s - known.at_s < SAME_PEER_S:
             return known.position
-        # By which of them is not known, and what is told twice does no harm.
-        recent = [one for one in self._lists.values() if one.version == version and now_s - one.at_s < LISTED_S]
+        # By which of the same reader's connections is not known, and what is told twice does no harm.
+        reader = client.partition(" ")[2]
+        recent = [one for name, one in self._lists.items() if name.partition(" ")[2] == reader]
+        recent = [one for one in recent if one.version == version and now_s - one.at_s < LISTED_S]
         return min((one.position for one in recent), default=None)
 
     @property

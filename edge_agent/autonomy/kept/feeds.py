@@ -285,7 +285,8 @@ class Feeds:
             task.cancel()
             await asyncio.wait({task})
         feed.close()
-        await self._keeper.drop(feed.scope.text())
+        if feed.scope not in self._feeds:  # else it is wanted again by now
+            await self._keeper.drop(feed.scope.text())
 
     def _restore_single(self, scope: Scope, about: list[str], kept: Kept) -> None:
         try:

@@ -5,17 +5,15 @@ asks here. The agent comes with a token that it made in this process and shows t
 questions about that one, whether the cloud is there or not; all others are the API server's. So nothing has to be set
 up on the node, and nobody gets a credential of the cluster.
 
-The token is shown only to a process of root: anybody could listen on the port while there is no kubelet.
+The token is shown only to the kubelet, which the kernel tells by its socket: anybody could listen on the port while
+there is none, and a pod with the node's network as root, too.
 """
 
 from __future__ import annotations
 
 import hmac
-import ipaddress
 import secrets
 import ssl
-import sys
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +22,7 @@ from tunnel.aio.http.http1 import Request
 from tunnel.aio.process.blocking import BlockingCalls, NotAnswering
 from tunnel.aio.process.config import ServerAddress
 from tunnel.aio.sockets.conn import Conn
+from tunnel.aio.sockets.tcp_owner import owner_of
 from tunnel.aio.sockets.tls_client import dial_tls
 from tunnel.kubeapi.encoding import decode
 from tunnel.kubeapi.protobuf import MEDIA_TYPE, decode_object
@@ -35,20 +34,21 @@ VERBS = ("get", "create")
 """What it may do at the kubelet: read, and what is sent by POST, such as exec. What of that the operator may do is
 decided before the kubelet is asked.
 """
-_TABLES = (Path("/proc/self/net/tcp"), Path("/proc/self/net/tcp6"))
-_ESTABLISHED = "01"
-_MAPPED = "0000000000000000FFFF0000"
-"""What an address of IPv4 begins with in the second of these."""
-
-_calls = BlockingCalls("tables of sockets", threads=1)
+_calls = BlockingCalls("owners of sockets")
 
 
 class KubeletAccess:
     """The way to the kubelet."""
 
-    def __init__(self, address: ServerAddress) -> None:
-        """Dials nothing yet. `address` is the kubelet's, on loopback."""
+    def __init__(self, address: ServerAddress, cgroup: Path) -> None:
+        """Dials nothing yet.
+
+        Args:
+            address: the kubelet's, on loopback.
+            cgroup: the folder of the cgroup (version 2) of its service.
+        """
         self.address = address
+        self._cgroup = cgroup
         self.lines = Lines(self._dial)
         self._token = secrets.token_urlsafe(32)
         self._user = f"longline:operator:{secrets.token_hex(8)}"
@@ -93,34 +93,15 @@ class KubeletAccess:
         context.set_alpn_protocols(["http/1.1"])
         address = self.address
         conn = await dial_tls(address.host, address.port, context, handshake_timeout_s=HANDSHAKE_S)
-        here, there = (conn.transport.get_extra_info(name) for name in ("sockname", "peername"))
+        here, there = (conn.transport.get_extra_info(name)[:2] for name in ("sockname", "peername"))
         try:
-            owner = await _calls.run(partial(owner_of, there, here))
+            doubt = await _calls.run(partial(_doubt, there, here, self._cgroup))
         except NotAnswering as error:
-            owner, text = None, str(error)
-        else:
-            text = f"what listens at {address} is no process of root ({owner}), as a kubelet is"
-        if owner != 0:
+            doubt = str(error)
+        if doubt:
             conn.reset()
-            raise PermissionError(text)
+            raise PermissionError(f"what listens at {address} is not taken for the kubelet: {doubt}")
         return conn
-
-
-def owner_of(local: tuple[str, int], remote: tuple[str, int], tables: tuple[Path, ...] = _TABLES) -> int | None:
-    """Returns the user that has the other end of a connection on this machine; None when there is none. Blocks.
-
-    Args:
-        local: its address there.
-        remote: its address on this side.
-        tables: the kernel's lists of connections.
-    """
-    wanted = {f"{a} {b}" for a, b in zip(_forms(local), _forms(remote), strict=True)}
-    for table in tables:
-        for line in _lines(table):
-            columns = line.split()
-            if len(columns) > 7 and columns[3] == _ESTABLISHED and f"{columns[1]} {columns[2]}" in wanted:
-                return int(columns[7])
-    return None
 
 
 # Internal
@@ -140,17 +121,22 @@ def _judged(spec: Json) -> Json:
     }
 
 
-def _forms(address: tuple[str, int]) -> list[str]:
-    """Returns an address as the kernel's lists have it, for either version of IP."""
-    packed = ipaddress.ip_address(address[0]).packed
-    words = [packed[at : at + 4] for at in range(0, len(packed), 4)]
-    text = "".join((word[::-1] if sys.byteorder == "little" else word).hex() for word in words).upper()
-    port = f"{address[1]:04X}"
-    return [f"{text}:{port}", f"{_MAPPED}{text}:{port}"]
+def _doubt(there: tuple[str, int], here: tuple[str, int], cgroup: Path) -> str:
+    """Returns why the other end of a connection is not the kubelet's; empty when it is. Blocks.
 
-
-def _lines(table: Path) -> Iterator[str]:
+    A kubelet that listens for both versions of IP has its end of IPv4 as one of IPv6.
+    """
     try:
-        yield from table.read_text().splitlines()[1:]
-    except OSError:
-        return
+        owner = owner_of(there, here)
+        if owner is None and ":" not in there[0]:
+            owner = owner_of((f"::ffff:{there[0]}", there[1]), (f"::ffff:{here[0]}", here[1]))
+        wanted = cgroup.stat().st_ino
+    except ValueError as error:
+        return str(error)
+    except OSError as error:
+        return f"{error.filename or 'the kernel'}: {error.strerror}"
+    if owner is None or owner.uid != 0:
+        return "it is no process of root"
+    if owner.cgroup is None:
+        return "the kernel knows no cgroups of sockets (Linux 5.8, and version 2 of cgroups)"
+    return "" if owner.cgroup == wanted else f"it is root's, and not in the cgroup autonomy.kubelet_cgroup = {cgroup}"

@@ -103,7 +103,8 @@ class Calls:
             self._tidy()
 
     def cut(self) -> None:
-        """Ends all connections that are shared."""
+        """Ends all connections that are shared. The next one may lead to an API server that speaks another HTTP."""
+        self._is_plain = False
         for shared in self._shared:
             shared.client.close()
 

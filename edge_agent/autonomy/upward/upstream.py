@@ -155,9 +155,10 @@ class Upstream:
         async with AsyncExitStack() as stack:
             try:
                 asked = self._calls.get(self._authority, scope.target(parameters), headers)
-                head, body = await stack.enter_async_context(asked)
-                if head.status != 200:
-                    text = await _message(head, body)
+                async with asyncio.timeout(LIST_S):  # TimeoutError is an OSError
+                    head, body = await stack.enter_async_context(asked)
+                    if head.status != 200:
+                        text = await _message(head, body)
             except OSError as error:
                 self._uplink.doubt()
                 raise Unreached(str(error) or type(error).__name__) from error
@@ -190,6 +191,8 @@ class Upstream:
                 self._uplink.doubt()
                 raise
             if not chunk:
+                if batch:  # the end came with them
+                    yield batch
                 return
             self._uplink.heard()
             batch += frames.feed(chunk)

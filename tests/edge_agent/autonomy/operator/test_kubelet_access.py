@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import socket
 import ssl
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from edge_agent.autonomy.operator.kubelet_access import KubeletAccess, owner_of
+from edge_agent.autonomy.operator import kubelet_access
+from edge_agent.autonomy.operator.kubelet_access import KubeletAccess
+from tests.support.cgroup2 import needs_cgroup, own_cgroup
 from tests.support.pki import Authority
 from tunnel.aio.http.http1 import Headers, Request
 from tunnel.aio.process.config import ServerAddress
 from tunnel.aio.sockets.listener import Listener
+from tunnel.aio.sockets.tcp_owner import TcpOwner
 from tunnel.kubeapi.request_info import request_info
 from tunnel.kubeapi.status import Json
 from tunnel.kubeapi.wire_scan import length_delimited, seal
@@ -53,7 +57,7 @@ def asked(access: KubeletAccess, path: str, form: Form, kind: str, spec: Json) -
 
 @both_forms
 def test_the_kubelet_is_told_of_the_agent_and_of_nobody_else(form: Form) -> None:
-    access, other = (KubeletAccess(ServerAddress("127.0.0.1:10250")) for _ in range(2))
+    access, other = (KubeletAccess(ServerAddress("127.0.0.1:10250"), Path("/none")) for _ in range(2))
     token = access.credentials()[1].removeprefix("Bearer ")
     said = asked(access, TOKENS, form, "TokenReview", {"token": token})
     assert said is not None
@@ -80,51 +84,55 @@ def test_the_kubelet_is_told_of_the_agent_and_of_nobody_else(form: Form) -> None
 @pytest.mark.parametrize("body", [b"", b"5", b"[]", b"{}", b'{"spec":5}', b'{"spec":{"user":{}}}', b"k8s\0\xff"])
 @pytest.mark.parametrize("path", [TOKENS, ACCESS])
 def test_what_is_no_review_is_not_answered(path: str, body: bytes) -> None:
-    access = KubeletAccess(ServerAddress("127.0.0.1:10250"))
+    access = KubeletAccess(ServerAddress("127.0.0.1:10250"), Path("/none"))
     for kind in ("application/json", "application/vnd.kubernetes.protobuf"):
         request = Request("POST", path, Headers([("content-type", kind)]))
         assert access.review(request_info("POST", path, ()), request, body) is None
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "::ffff:127.0.0.1"])
-def test_the_owner_of_the_other_end(host: str) -> None:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as listening, socket.socket(family) as client:
-        listening.bind((host, 0))
+@needs_cgroup
+@pytest.mark.parametrize(("family", "host"), [("4", "127.0.0.1"), ("6", "::1"), ("both", "127.0.0.1")])
+def test_the_kubelet_is_known_by_the_other_end(tmp_path: Path, family: str, host: str) -> None:
+    with contextlib.ExitStack() as stack:
+        listening = stack.enter_context(socket.socket(socket.AF_INET if family == "4" else socket.AF_INET6))
+        listening.bind(("::" if family == "both" else host, 0))
         listening.listen()
-        client.connect(listening.getsockname())
-        server, _ = listening.accept()
-        with server:
-            there, here = client.getpeername()[:2], client.getsockname()[:2]
-            assert owner_of(there, here) == os.geteuid()
-            assert owner_of(there, (here[0], here[1] ^ 1)) is None
+        client = stack.enter_context(socket.create_connection((host, listening.getsockname()[1])))
+        stack.enter_context(listening.accept()[0])
+        there, here = client.getpeername()[:2], client.getsockname()[:2]
+        own = own_cgroup()
+        assert own is not None
+        assert kubelet_access._doubt(there, here, own) == ""
+        assert "not in the cgroup" in kubelet_access._doubt(there, here, tmp_path)
+        assert "No such file" in kubelet_access._doubt(there, here, tmp_path / "none")
+        assert "no process of root" in kubelet_access._doubt(there, (here[0], here[1] ^ 1), own)
 
 
-def test_an_end_of_ipv4_may_be_listed_as_one_of_ipv6(tmp_path: Path) -> None:
-    line = ("   1: 0000000000000000FFFF00000100007F:280A 0000000000000000FFFF00000100007F:1234 01 0:0 00:0 0"
-            "     0        0 1 1 0\n")  # fmt: skip
-    (tmp_path / "tcp6").write_text("head\n" + line)
-    tables = (tmp_path / "none", tmp_path / "tcp6")
-    assert owner_of(("127.0.0.1", 0x280A), ("127.0.0.1", 0x1234), tables) == 0
-    (tmp_path / "tcp6").write_text("head\n" + line.replace(" 01 ", " 06 "))
-    assert owner_of(("127.0.0.1", 0x280A), ("127.0.0.1", 0x1234), tables) is None
+OWN = 7
+ROOTS, OTHERS, ELSEWHERE = TcpOwner(0, 1, OWN), TcpOwner(1000, 1, OWN), TcpOwner(0, 1, OWN + 1)
 
 
-@pytest.mark.parametrize("owner", [0, 1000, None])
-async def test_only_a_process_of_root_is_shown_the_token(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: int | None
+@pytest.mark.parametrize(("owner", "doubt"), [
+    (ROOTS, ""), (OTHERS, "no process of root"), (ELSEWHERE, "not in the cgroup"),
+    (TcpOwner(0, 1, None), "knows no cgroups"), (None, "no process of root"),
+])  # fmt: skip
+async def test_only_the_kubelet_is_shown_the_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: TcpOwner | None, doubt: str
 ) -> None:
-    monkeypatch.setattr("edge_agent.autonomy.operator.kubelet_access.owner_of", lambda _there, _here: owner)
+    wanted = tmp_path.stat().st_ino
+    if owner is not None and owner.cgroup is not None:
+        owner = replace(owner, cgroup=owner.cgroup - OWN + wanted)
+    monkeypatch.setattr(kubelet_access, "owner_of", lambda _there, _here: owner)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*Authority().issue(hosts=["kubelet"]).write(tmp_path, "kubelet"))
     listener = Listener("kubelet", lambda conn: conn.lost())
     await listener.listen_tcp("127.0.0.1:0", context)
-    lines = KubeletAccess(ServerAddress(f"127.0.0.1:{listener.ports[0]}")).lines
+    lines = KubeletAccess(ServerAddress(f"127.0.0.1:{listener.ports[0]}"), tmp_path).lines
     try:
-        if owner == 0:
+        if not doubt:
             lines.give_back(await lines.take())
         else:
-            with pytest.raises(PermissionError, match=f"is no process of root \\({owner}\\)"):
+            with pytest.raises(PermissionError, match=doubt):
                 await lines.take()
     finally:
         lines.cut()

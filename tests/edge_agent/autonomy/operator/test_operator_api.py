@@ -79,7 +79,7 @@ class Local:
         await self.listener.listen_tcp("127.0.0.1:0")
 
     def allow(self, *actions: Action) -> None:
-        access = KubeletAccess(ServerAddress("127.0.0.1:10250"))
+        access = KubeletAccess(ServerAddress("127.0.0.1:10250"), Path("/none"))
         access.lines = Lines(self._dial)
         feeds, uplink = self.node.api.feeds, self.node.api.uplink
         self.operator = OperatorApi(OperatorSettings(allow=frozenset(actions)), feeds, uplink, access, self.book)
@@ -316,7 +316,7 @@ async def test_whom_the_box_does_not_know_the_api_server_does(tmp_path: Path) ->
     async with node_and_kube(tmp_path) as node:
         path = "/apis/authentication.k8s.io/v1/tokenreviews"
         body = b'{"kind":"TokenReview","spec":{"token":"other"}}'
-        access = KubeletAccess(ServerAddress("127.0.0.1:10250"))
+        access = KubeletAccess(ServerAddress("127.0.0.1:10250"), Path("/none"))
         node.api._vouch = access.review
         head, said = await node.ask("POST", path, body, content_type="application/json")
         assert (head.status, said) == (201, json.loads(body))
