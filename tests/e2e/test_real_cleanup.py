@@ -45,7 +45,7 @@ def test_a_run_that_is_killed() -> None:
             assert run.stdout is not None
             folder, index, first = run.stdout.readline().split()
             living = psutil.Process(int(first))
-            wait_until(lambda: any("sleep" in each.name() for each in children(living)), "a container runs", 30)
+            wait_until(lambda: any("sleep" in name(each) for each in children(living)), "a container runs", 30)
             everybody = [psutil.Process(run.pid), *children(psutil.Process(run.pid))]
         finally:
             run.kill()
@@ -60,6 +60,14 @@ def test_a_run_that_is_killed() -> None:
 
 def children(process: psutil.Process) -> list[psutil.Process]:
     return list(process.children(recursive=True))
+
+
+def name(process: psutil.Process) -> str:
+    """Its name; empty when it has ended meanwhile."""
+    try:
+        return str(process.name())
+    except psutil.NoSuchProcess:
+        return ""
 
 
 def alive(process: psutil.Process) -> bool:

@@ -17,6 +17,7 @@ from edge_agent.autonomy.upward.passing import Unreached
 from edge_agent.autonomy.upward.uplink import Way
 from edge_agent.autonomy.upward.upstream import Upstream
 from tunnel.aio.http.http1 import ClientConnection, Response
+from tunnel.core.wire.errors import Code
 
 PODS = Scope(who="node", group="", version="v1", resource="pods", namespace="", label_selector="", field_selector="",
              encoding="json")  # fmt: skip
@@ -49,6 +50,9 @@ class Wire:
         """Nobody reads it."""
 
     async def aclose(self) -> None:
+        """Nothing is held."""
+
+    def reset(self, code: Code = Code.CANCELLED, text: str = "") -> None:
         """Nothing is held."""
 
 
