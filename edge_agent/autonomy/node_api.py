@@ -90,7 +90,7 @@ class NodeApi:
         self.report = NodeReport(self.feeds, self.keeper, self.uplink, self.writes)
         self.callers = Callers(self.keeper, self.uplink, self._post, self.writes.tokens.issued, self._is_here)
         self.shared = shared or SharedReader(None)
-        node_may = partial(self.callers.may, "", NODE)
+        node_may = self._node_may
         self._kept = KeptAnswers(self.feeds, self.uplink, authority, self.shared, node_may)
         self._kept_for_node = KeptAnswers(self.feeds, self.standing, authority, self.shared, node_may)
         self._tasks = TaskOwner("API of the node")
@@ -235,6 +235,12 @@ class NodeApi:
             return False
         may = partial(self._may, token, user)
         return await self._kept.serve(exchange, request, info, self._bare, user, may)
+
+    async def _node_may(self, scope: Scope) -> bool:
+        """Returns whether the node may see a scope; while it is refused, what it was seen to be allowed counts."""
+        if self.standing.is_refused:
+            return self.callers.was_allowed(NODE, scope)
+        return await self.callers.may("", NODE, scope)
 
     async def _may(self, token: str, user: str, scope: Scope) -> bool:
         """Returns whether a token is still its user's, and the user may see a scope."""

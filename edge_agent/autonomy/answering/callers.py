@@ -206,6 +206,10 @@ class Callers:
         await self._prove(key, now_s, is_new=proved_s is None)
         return True
 
+    def was_allowed(self, user: str, scope: Scope) -> bool:
+        """Returns whether a user was seen to be allowed a scope when that was asked last."""
+        return (user, scope.text()) in self._proofs
+
     # Internal
 
     def _known(self, token: str, digest: str) -> str | None:

@@ -192,3 +192,13 @@ def test_fields_are_read_in_both_encodings() -> None:
             part = part_of(found)
             assert part is not None
             assert part.selects(item) is is_picked, (selector, accept)
+
+
+async def test_a_node_that_is_refused_sees_what_it_might_see_and_asks_no_more(node: Node) -> None:
+    assert await node.names(KUBELETS) == SEEN[0]
+    node.kube.refuses_node = True
+    await eventually(lambda: node.api.standing.is_refused)
+    asked = node.kube.counts()[callers_module.ACCESS]
+    for _ in range(3):
+        assert await node.names(KUBELETS) == SEEN[0]
+    assert node.kube.counts()[callers_module.ACCESS] == asked
