@@ -90,9 +90,8 @@ class NodeApi:
         self.report = NodeReport(self.feeds, self.keeper, self.uplink, self.writes)
         self.callers = Callers(self.keeper, self.uplink, self._post, self.writes.tokens.issued, self._is_here)
         self.shared = shared or SharedReader(None)
-        node_may = self._node_may
-        self._kept = KeptAnswers(self.feeds, self.uplink, authority, self.shared, node_may)
-        self._kept_for_node = KeptAnswers(self.feeds, self.standing, authority, self.shared, node_may)
+        self._kept = KeptAnswers(self.feeds, self.uplink, authority, self.shared, self._node_may)
+        self._kept_for_node = KeptAnswers(self.feeds, self.standing, authority, self.shared, self._node_may)
         self._tasks = TaskOwner("API of the node")
 
     # Public

@@ -164,7 +164,8 @@ class Callers:
                 return None
             return self._known(token, digest)
         if status == 401:
-            if self._is_final(f"token {digest}", now_s):
+            is_known = digest in self._users or self._issued(token) is not None  # else there is nothing to forget
+            if is_known and self._is_final(f"token {digest}", now_s):
                 await self._forget_token(digest)
             return None
         self._refused_s.pop(f"token {digest}", None)
@@ -197,10 +198,10 @@ class Callers:
             if status not in (200, 201):
                 return proved_s is not None and _proof_name(key) not in self._refused_s  # it cannot say
             if _at(answer, "status", "allowed") is not True:
-                if self._is_final(_proof_name(key), now_s):
-                    await self._disprove(key)
-                elif proved_s is not None:
+                if proved_s is not None:  # else there is nothing to take
                     self._proofs[key] = -1.0  # asked again each time
+                    if self._is_final(_proof_name(key), now_s):
+                        await self._disprove(key)
                 return False
         self._refused_s.pop(_proof_name(key), None)
         await self._prove(key, now_s, is_new=proved_s is None)

@@ -70,20 +70,17 @@ class Line:
 class Lines:
     """The connections of one identity to one API server."""
 
-    def __init__(
-        self, dial: Dial, idle_s: float = IDLE_S, on_answer: Callable[[int], None] = lambda _status: None
-    ) -> None:
+    def __init__(self, dial: Dial, idle_s: float = IDLE_S) -> None:
         """Dials nothing yet.
 
         Args:
             dial: makes a connection.
             idle_s: how long a connection may wait for its next request.
-            on_answer: is told the status of each answer.
         """
         self._dial = dial
         self.generation = 0
         """Goes up when connections are to be made anew, with the identity as it is shown now."""
-        self.on_answer = on_answer
+        self.on_answer: Callable[[int], None] = lambda _status: None
         """Is told the status of each answer, by connections that are made from now on."""
         self._idle_s = idle_s
         self._idle: dict[Line, asyncio.TimerHandle] = {}

@@ -128,6 +128,19 @@ async def test_nor_is_a_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert [await one.who("t") for _ in range(5)] == ["u", "u", None, None, "u"]
 
 
+async def test_strangers_do_not_push_out_that_a_token_was_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(callers, "MAX_PROOFS", 32)
+    good = (201, {"status": {"userInfo": {"username": "u"}}})
+    one = await made(tmp_path, monkeypatch, good, *[(401, {})] * 101, (503, {}))
+    assert await one.who("t") == "u"
+    assert await one.who("t") is None
+    for number in range(100):
+        assert await one.who(f"stranger {number}") is None
+    assert await one.who("t") is None
+
+
 async def test_nobody_pushes_out_what_the_node_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(callers, "MAX_PROOFS", 32)
     one = await made(tmp_path, monkeypatch, *[YES] * 500)
