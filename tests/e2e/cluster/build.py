@@ -94,37 +94,27 @@ def backend(say: Callable[[str], None] | None = None) -> Path:
 
 def informers(say: Callable[[str], None] | None = None) -> Path:
     """The program of `informers/`; as `programs`."""
-    name = "informers"
-    notice = "building informers of client-go: once, about a minute on two cores"
-    return _built(Source(name=name, files=("go.mod", "go.sum", "main.go"), notice=notice), say or _say) / name
+    return _module("informers", "building informers of client-go: once, about a minute on two cores", say)
 
 
 def upstream(say: Callable[[str], None] | None = None) -> Path:
     """The program of `upstream/`; as `programs`. `make e2e` does without it."""
-    name = "upstream"
-    notice = "building the tests of the Kubernetes API: once, about 5 minutes on two cores"
-    return _built(Source(name=name, files=("go.mod", "go.sum", "main.go"), notice=notice), say or _say) / name
+    return _module("upstream", "building the tests of the Kubernetes API: once, about 5 minutes on two cores", say)
 
 
 def coredns(say: Callable[[str], None] | None = None) -> Path:
     """The pinned CoreDNS, with the plugins that a cluster needs; as `programs`."""
-    name = "coredns"
-    notice = "building CoreDNS: once, about 2 minutes on two cores"
-    return _built(Source(name=name, files=("go.mod", "go.sum", "main.go"), notice=notice), say or _say) / name
+    return _module("coredns", "building CoreDNS: once, about 2 minutes on two cores", say)
 
 
 def k9s(say: Callable[[str], None] | None = None) -> Path:
     """The pinned k9s; as `programs`."""
-    name = "k9s"
-    notice = "building k9s: once, about 5 minutes on two cores"
-    return _built(Source(name=name, files=("go.mod", "go.sum", "main.go"), notice=notice), say or _say) / name
+    return _module("k9s", "building k9s: once, about 5 minutes on two cores", say)
 
 
 def stern(say: Callable[[str], None] | None = None) -> Path:
     """The pinned stern, a viewer of logs; as `programs`."""
-    name = "stern"
-    notice = "building stern: once, about 5 minutes on two cores"
-    return _built(Source(name=name, files=("go.mod", "go.sum", "main.go"), notice=notice), say or _say) / name
+    return _module("stern", "building stern: once, about 5 minutes on two cores", say)
 
 
 def cache() -> Path:
@@ -133,6 +123,11 @@ def cache() -> Path:
 
 
 # Internal
+
+
+def _module(name: str, notice: str, say: Callable[[str], None] | None) -> Path:
+    """The program of a module of one file, which has its own folder here."""
+    return _built(Source(name=name, files=("go.mod", "go.sum", "main.go"), notice=notice), say or _say) / name
 
 
 def _kubenode() -> Source:

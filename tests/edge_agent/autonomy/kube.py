@@ -264,6 +264,12 @@ class Node:
     async def until_away(self) -> None:
         await eventually(lambda: not self.api.uplink.is_up)
 
+    async def cut(self) -> None:
+        """The way to the API server breaks, and that is noticed: else some seconds of silence would tell."""
+        self.kube.cut()
+        self.api.uplink.doubt()
+        await self.until_away()
+
     async def ask(self, method: str, target: str, body: bytes = b"", **headers: str) -> tuple[Response, Json]:
         """Ask, and return the head of the answer and its body."""
         async with self.client() as http:

@@ -16,12 +16,6 @@ KUBELET = "application/vnd.kubernetes.protobuf,application/json"
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/n"
 
 
-async def cut(node: Node) -> None:
-    node.kube.cut()
-    node.api.uplink.doubt()
-    await node.until_away()
-
-
 def missing(node: Node) -> dict[str, str]:
     return {one["name"]: one["who"] for one in node.api.as_json()["missing"]}
 
@@ -31,7 +25,7 @@ async def test_what_is_asked_for_in_vain_is_named_until_the_cloud_is_back(tmp_pa
         await node.names(f"{PODS}&resourceVersion=0")
         assert (await node.ask("GET", f"{CSINODES}/n"))[0].status == 404
         assert not missing(node), "the API server has answered"
-        await cut(node)
+        await node.cut()
         for target in ("/api/v1/services?resourceVersion=0", "/api/v1/services?watch=1",
                        f"{CSINODES}/n?resourceVersion=0", LEASE, PODS):  # fmt: skip
             await node.ask("GET", target)
@@ -47,7 +41,7 @@ async def test_a_scope_that_was_lost_is_not_answered_and_named(tmp_path: Path) -
     async with node_and_kube(tmp_path) as node:
         await node.kube.put("pods", "one", "ns")
         assert await node.names(f"{PODS}&resourceVersion=0") == ["one"]
-        await cut(node)
+        await node.cut()
         (feed,) = node.api.feeds.all
         await node.api.keeper.drop(feed.scope.text())
         await node.restart()
@@ -67,7 +61,7 @@ async def test_the_csinode_is_kept_for_a_kubelet_that_would_rather_have_protobuf
         sent = b"" if method == "GET" else json.dumps({"kind": "CSINode", "apiVersion": "v1", **body}).encode()
         target = CSINODES if method == "POST" else f"{CSINODES}/n"
         assert (await node.ask(method, target, sent, accept=KUBELET))[0].status in (200, 201)
-        await cut(node)
+        await node.cut()
         await node.restart()
         head, said = await node.ask("GET", f"{CSINODES}/n?resourceVersion=0", accept=KUBELET)
         assert (head.status, said["spec"]) == (200, {"drivers": []})

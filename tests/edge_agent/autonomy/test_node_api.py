@@ -36,12 +36,6 @@ def watch(version: str, **more: str) -> str:
     return f"{PODS}&watch=true&resourceVersion={version}{options}"
 
 
-async def cut(node: Node) -> None:
-    node.kube.cut()
-    node.api.uplink.doubt()  # else it would be asked after some seconds of silence
-    await node.until_away()
-
-
 # Lists and single objects
 
 
@@ -68,7 +62,7 @@ async def test_a_list_not_older_than_waits_for_its_version(node: Node) -> None:
     await node.kube.put("pods", "three", "ns")
     assert await node.names(f"{PODS}&resourceVersion={node.kube.version}") == ["one", "three", "two"]
     assert node.kube.counts()["/api/v1/pods"] == 1
-    await cut(node)
+    await node.cut()
     head, said = await node.ask("GET", f"{PODS}&resourceVersion={node.kube.version + 1}")
     assert (head.status, said["details"]["causes"][0]["reason"]) == (504, "ResourceVersionTooLarge")
     assert head.headers.get("retry-after") is None
@@ -76,7 +70,7 @@ async def test_a_list_not_older_than_waits_for_its_version(node: Node) -> None:
 
 async def test_without_the_cloud_what_was_listed_as_a_whole_is_answered_and_nothing_else(node: Node) -> None:
     await node.names(FIRST)
-    await cut(node)
+    await node.cut()
     for target in (FIRST, PODS, f"{PODS}&limit=1"):
         head, said = await node.ask("GET", target)
         assert [item["metadata"]["name"] for item in said["items"]] == ["one", "two"]
@@ -94,14 +88,14 @@ async def test_without_the_cloud_what_was_listed_as_a_whole_is_answered_and_noth
 async def test_an_empty_list_is_as_good_as_a_full_one_if_it_was_whole(node: Node) -> None:
     drivers = "/apis/storage.k8s.io/v1/csidrivers"
     assert await node.names(f"{drivers}?resourceVersion=0") == []
-    await cut(node)
+    await node.cut()
     assert await node.names(drivers) == []
 
 
 async def test_a_gone_object_of_a_whole_list_is_not_found(node: Node) -> None:
     one = "/api/v1/namespaces/ns/secrets?fieldSelector=metadata.name%3Ds&resourceVersion=0"
     assert await node.names(one) == []
-    await cut(node)
+    await node.cut()
     head, said = await node.ask("GET", "/api/v1/namespaces/ns/secrets/s")
     assert (head.status, said["details"]) == (404, {"name": "s", "kind": "secrets"})
     assert (await node.ask("GET", "/api/v1/namespaces/ns/secrets/t"))[0].status == 503
@@ -112,7 +106,7 @@ async def test_what_is_asked_for_one_by_one_is_kept_as_it_was_last(node: Node) -
     assert (await node.ask("GET", csinode))[0].status == 404
     await node.kube.put("csinodes", "n", spec={"drivers": []})
     assert (await node.ask("GET", csinode))[0].status == 200
-    await cut(node)
+    await node.cut()
     await node.restart()
     head, said = await node.ask("GET", csinode)
     assert (head.status, said["spec"]) == (200, {"drivers": []})
@@ -157,7 +151,7 @@ async def test_a_watch_hears_what_happens_through_a_cut_and_nothing_twice(node: 
     async with node.watching(watch(str(node.kube.version))) as following:
         await node.kube.put("pods", "three", "ns")
         assert (await following())["object"]["metadata"]["name"] == "three"
-        await cut(node)
+        await node.cut()
         await node.kube.put("pods", "one", "ns", status={"phase": "Running"})
         await node.kube.remove("pods", "two", "ns")
         node.kube.gone = False
@@ -172,7 +166,7 @@ async def test_a_watch_hears_what_happens_through_a_cut_and_nothing_twice(node: 
 async def test_when_the_past_is_forgotten_only_what_differs_is_told(node: Node) -> None:
     await node.names(FIRST)
     async with node.watching(watch(str(node.kube.version))) as following:
-        await cut(node)
+        await node.cut()
         await node.kube.put("pods", "three", "ns")
         await node.kube.remove("pods", "two", "ns")
         node.kube.forget()
@@ -207,7 +201,7 @@ async def test_a_watch_from_a_version_that_is_not_known_is_gone(node: Node) -> N
         told = await following()
         assert (told["type"], told["object"]["code"], told["object"]["reason"]) == ("ERROR", 410, "Expired")
         assert await following() is None
-    await cut(node)
+    await node.cut()
     async with node.watching(watch(str(node.kube.version + 5))) as following:
         assert (await following())["object"]["code"] == 410, "nobody knows what happened up to there"
 
@@ -236,7 +230,7 @@ async def test_a_restart_without_the_cloud_has_all_that_was_known(node: Node) ->
     await node.names(FIRST)
     await node.kube.put("pods", "three", "ns")
     await eventually(lambda: any(len(feed.replica) == 3 for feed in node.api.feeds.all))
-    await cut(node)
+    await node.cut()
     await node.restart()
     assert await node.names(PODS) == ["one", "three", "two"]
     node.kube.gone = False
@@ -253,7 +247,7 @@ async def test_what_is_too_large_passes_by_and_is_said_to_be(tmp_path: Path) -> 
         (feed,) = node.api.feeds.all
         assert not feed.is_complete
         assert "more than 4000 bytes" in feed.trouble
-        await cut(node)
+        await node.cut()
         assert (await node.ask("GET", PODS))[0].status == 503
 
 
@@ -262,7 +256,7 @@ async def test_when_there_is_no_room_the_rest_passes_by(tmp_path: Path) -> None:
         await node.names(FIRST)
         assert await node.names("/api/v1/services?resourceVersion=0") == []
         assert [scope.resource for scope in node.api.feeds.passed] == ["services"]
-        await cut(node)
+        await node.cut()
         assert (await node.ask("GET", "/api/v1/services"))[0].status == 503
 
 
@@ -270,7 +264,7 @@ async def test_secrets_are_not_on_the_disk_in_clear(node: Node) -> None:
     secret = "/api/v1/namespaces/ns/secrets?fieldSelector=metadata.name%3Ds&resourceVersion=0"
     await node.kube.put("secrets", "s", "ns", data={"word": "eHl6enk="})
     assert await node.names(secret) == ["s"]
-    await cut(node)
+    await node.cut()
     await node.restart()
     assert await node.names(secret) == ["s"]
     for path in node.folder.glob("autonomy.db*"):
@@ -290,7 +284,7 @@ async def test_what_cannot_be_written_is_answered_and_said_not_to_be_kept(node: 
     disk._database.execute("PRAGMA query_only = 0")
     await node.kube.put("pods", "four", "ns")
     await eventually(lambda: feed.is_kept)
-    await cut(node)
+    await node.cut()
     await node.restart()
     assert await node.names(PODS) == ["four", "one", "three", "two"], "as a whole, and not only what changed last"
 
@@ -301,7 +295,7 @@ async def test_what_cannot_be_written_is_answered_and_said_not_to_be_kept(node: 
 async def test_a_status_is_taken_shown_and_told_when_the_cloud_is_back(node: Node) -> None:
     await node.names(FIRST)
     async with node.watching(watch(str(node.kube.version))) as following:
-        await cut(node)
+        await node.cut()
         patch = {"metadata": {"uid": node.kube.objects["pods", "ns", "one"]["metadata"]["uid"]},
                  "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}}  # fmt: skip
         path, kind = "/api/v1/namespaces/ns/pods/one/status", "application/strategic-merge-patch+json"
@@ -323,7 +317,7 @@ async def test_a_status_is_taken_shown_and_told_when_the_cloud_is_back(node: Nod
 
 async def test_a_status_of_another_pod_of_that_name_is_a_conflict(node: Node) -> None:
     await node.names(FIRST)
-    await cut(node)
+    await node.cut()
     patch = json.dumps({"metadata": {"uid": "other"}, "status": {"phase": "Failed"}}).encode()
     head, said = await node.ask("PATCH", "/api/v1/namespaces/ns/pods/one/status", patch,
                                 content_type="application/strategic-merge-patch+json")  # fmt: skip
@@ -334,7 +328,7 @@ async def test_a_status_of_another_pod_of_that_name_is_a_conflict(node: Node) ->
 async def test_what_the_kubelet_tells_itself_comes_behind_what_waits(node: Node) -> None:
     """It says what differs from what it was shown here: the API server would have the rest as old."""
     await node.names(FIRST)
-    await cut(node)
+    await node.cut()
     path, kind = "/api/v1/namespaces/ns/pods/one/status", "application/merge-patch+json"
     await node.ask("PATCH", path, b'{"status":{"phase":"Running"}}', content_type=kind)
     assert len(node.api.writes.statuses) == 1
@@ -353,7 +347,7 @@ async def test_what_the_kubelet_tells_itself_comes_behind_what_waits(node: Node)
 
 
 async def test_events_wait_on_the_disk_and_keep_their_order(node: Node) -> None:
-    await cut(node)
+    await node.cut()
     path = "/api/v1/namespaces/ns/events"
     for number in range(3):
         event = {"kind": "Event", "metadata": {"name": f"e{number}"}, "message": "x"}
@@ -369,7 +363,7 @@ async def test_events_wait_on_the_disk_and_keep_their_order(node: Node) -> None:
 
 
 async def test_an_event_that_is_there_already_is_replaced(node: Node) -> None:
-    await cut(node)
+    await node.cut()
     event = json.dumps({"metadata": {"name": "e"}}).encode()
     await node.ask("POST", "/api/v1/namespaces/ns/events", event, content_type="application/json")
     node.kube.answers["/api/v1/namespaces/ns/events"] = 409
@@ -381,7 +375,7 @@ async def test_a_token_is_handed_out_again_for_the_same_request(node: Node) -> N
     path, asked = "/api/v1/namespaces/ns/serviceaccounts/sa/token", b'{"spec":{"audiences":["a"]}}'
     for body in (asked, b'{"spec":{"audiences":["b"]}}'):
         assert (await node.ask("POST", path, body, content_type="application/json"))[0].status == 201
-    await cut(node)
+    await node.cut()
     await node.restart()
     head, said = await node.ask("POST", path, asked, content_type="application/json")
     assert (head.status, said) == (201, json.loads(asked))
@@ -393,7 +387,7 @@ async def test_a_token_is_handed_out_again_for_the_same_request(node: Node) -> N
 
 async def test_the_own_node_is_there_already_and_the_lease_is_noted(node: Node) -> None:
     await node.names("/api/v1/nodes?fieldSelector=metadata.name%3Dn&resourceVersion=0")
-    await cut(node)
+    await node.cut()
     head, said = await node.ask("POST", "/api/v1/nodes", b'{"metadata":{"name":"n"}}', content_type="application/json")
     assert (head.status, said["reason"]) == (409, "AlreadyExists")
     other = b'{"metadata":{"name":"m"}}'
@@ -412,7 +406,7 @@ async def test_the_own_node_is_there_already_and_the_lease_is_noted(node: Node) 
 ])  # fmt: skip
 async def test_all_else_is_refused_with_the_reason(node: Node, method: str, path: str) -> None:
     await node.names(FIRST)
-    await cut(node)
+    await node.cut()
     head, said = await node.ask(method, path, b"{}")
     assert (head.status, said["reason"]) == (503, "ServiceUnavailable")
     assert "is not reached since" in said["message"]
@@ -424,7 +418,7 @@ async def test_all_else_is_refused_with_the_reason(node: Node, method: str, path
 
 async def test_who_is_not_the_node_sees_nothing_that_is_kept(node: Node) -> None:
     await node.names(FIRST)
-    await cut(node)
+    await node.cut()
     assert (await node.ask("GET", FIRST, x_nobody="1"))[0].status == 503
 
 
@@ -432,7 +426,7 @@ async def test_a_link_that_flaps_leaves_watches_calm(node: Node) -> None:
     await node.names(FIRST)
     async with node.watching(watch(str(node.kube.version))) as following:
         for number in range(3):
-            await cut(node)
+            await node.cut()
             await asyncio.sleep(0.05)
             node.kube.gone = False
             await node.until_up()
@@ -449,7 +443,7 @@ async def test_who_speaks_for_somebody_else_is_the_api_servers(node: Node) -> No
     assert node.kube.counts()["/api/v1/pods"] == 1
     await node.ask("GET", FIRST, impersonate_user="bob")
     assert node.kube.counts()["/api/v1/pods"] == 2
-    await cut(node)
+    await node.cut()
     assert (await node.ask("GET", FIRST, impersonate_user="bob"))[0].status == 503
 
 
@@ -485,7 +479,7 @@ async def test_one_who_gives_up_on_a_write_takes_nobody_with_them(tmp_path: Path
 
 async def test_statuses_said_at_once_are_all_told(node: Node) -> None:
     await node.names("/api/v1/nodes?fieldSelector=metadata.name%3Dn&resourceVersion=0")
-    await cut(node)
+    await node.cut()
     bodies = [json.dumps({"status": {f"said{number}": "x"}}).encode() for number in range(8)]
     said = [node.ask("PATCH", "/api/v1/nodes/n/status", body, content_type=MERGE) for body in bodies]
     assert {head.status for head, _ in await asyncio.gather(*said)} == {202}
@@ -500,7 +494,7 @@ async def test_statuses_said_at_once_are_all_told(node: Node) -> None:
 ])  # fmt: skip
 async def test_a_status_that_is_none_is_refused_before_it_is_kept(node: Node, body: bytes) -> None:
     await node.names(FIRST)
-    await cut(node)
+    await node.cut()
     for kind in (MERGE, "application/strategic-merge-patch+json"):
         head, _ = await node.ask("PATCH", "/api/v1/namespaces/ns/pods/one/status", body, content_type=kind)
         assert head.status == 400
@@ -514,7 +508,7 @@ async def test_what_is_refused_for_now_is_told_later(node: Node, monkeypatch: py
     """An API server that has just started knows nothing of who may do what."""
     monkeypatch.setattr(offline_writes, "RETRY_S", 0.3)
     await node.names(FIRST)
-    await cut(node)
+    await node.cut()
     await node.ask("PATCH", "/api/v1/namespaces/ns/pods/one/status", b'{"status":{"phase":"X"}}', content_type=MERGE)
     event = b'{"metadata":{"name":"e"}}'
     await node.ask("POST", "/api/v1/namespaces/a%20b/events", event, content_type="application/json")
@@ -525,7 +519,7 @@ async def test_what_is_refused_for_now_is_told_later(node: Node, monkeypatch: py
         await eventually(lambda: any(one.startswith("PATCH") for one in node.kube.seen), 10)
         await asyncio.sleep(0.1)
         assert (len(node.api.writes.statuses), len(node.api.writes.events)) == (1, 1)
-        await cut(node)
+        await node.cut()
         node.kube.seen.clear()
     node.kube.answers.clear()
     node.kube.gone = False
@@ -535,7 +529,7 @@ async def test_what_is_refused_for_now_is_told_later(node: Node, monkeypatch: py
 async def test_what_was_shown_otherwise_can_be_watched_by_who_lists_it(node: Node) -> None:
     """The object keeps its version, so that the version alone does not tell whether a client has seen it so."""
     await node.names(FIRST)
-    await cut(node)
+    await node.cut()
     await node.ask("PATCH", "/api/v1/namespaces/ns/pods/one/status", b'{"status":{"phase":"X"}}', content_type=MERGE)
     async with node.client() as http:
         head = await http.request("GET", FIRST, [("host", "x")])
@@ -582,7 +576,7 @@ async def test_users_take_no_room_of_the_node(tmp_path: Path) -> None:
         await node.names(FIRST)
         await node.kube.put("pods", "two", "ns")
         await eventually(lambda: [len(one.replica) for one in node.api.feeds.all] == [0, 2])
-        await cut(node)
+        await node.cut()
         assert await node.names(FIRST) == ["one", "two"]
         (feed,) = [feed for feed in node.api.feeds.all if feed.scope.resource == "services"]
         assert "more than it may together" in feed.trouble

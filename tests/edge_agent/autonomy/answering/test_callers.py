@@ -39,12 +39,6 @@ async def node(tmp_path: Path) -> AsyncIterator[Node]:
         yield made
 
 
-async def cut(node: Node) -> None:
-    node.kube.cut()
-    node.api.uplink.doubt()
-    await node.until_away()
-
-
 def as_(user: str, pod: str = "") -> str:
     return f"Bearer {token(user, pod)}"
 
@@ -55,7 +49,7 @@ async def test_a_list_is_kept_in_the_name_of_who_asks(node: Node) -> None:
     counts = node.kube.counts()
     assert (counts["/api/v1/services"], counts["watch /api/v1/services"]) == (1, 1)
     assert counts[callers_module.REVIEW] == 1
-    await cut(node)
+    await node.cut()
     assert await node.names(SERVICES, authorization=as_(PROXY)) == ["web"]
     await node.restart()
     assert await node.names(SERVICES, authorization=as_(PROXY)) == ["web"]
@@ -65,7 +59,7 @@ async def test_others_see_nothing_of_it(node: Node) -> None:
     await node.names(SERVICES, authorization=as_(PROXY))
     assert (await node.ask("GET", SERVICES, authorization=as_(DNS)))[0].status == 403
     assert (await node.ask("GET", SERVICES, authorization="Bearer none"))[0].status == 401
-    await cut(node)
+    await node.cut()
     for authorization in (as_(DNS), "Bearer none", f"Bearer {token(PROXY, exp=1)}", "Basic eDp5"):
         head, said = await node.ask("GET", SERVICES, authorization=authorization, user_agent="kubelet/v1.34")
         assert (head.status, said["reason"]) == (503, "ServiceUnavailable")
@@ -74,7 +68,7 @@ async def test_others_see_nothing_of_it(node: Node) -> None:
 
 async def test_the_nodes_own_lists_are_not_for_tokens(node: Node) -> None:
     assert await node.names(SERVICES) == ["web"]
-    await cut(node)
+    await node.cut()
     assert (await node.ask("GET", SERVICES, authorization=as_(PROXY)))[0].status == 503
 
 
@@ -83,12 +77,12 @@ async def test_a_token_of_a_pod_counts_as_long_as_the_pod_is_here(node: Node) ->
     node.kube.users[token(PROXY, uid)] = PROXY
     await node.names("/api/v1/pods?resourceVersion=0")
     await node.names(SERVICES, authorization=as_(PROXY, uid))
-    await cut(node)
+    await node.cut()
     assert await node.names(SERVICES, authorization=as_(PROXY, uid)) == ["web"]
     node.kube.gone = False
     await node.kube.remove("pods", "one", "ns")
     await eventually(lambda: not any(len(feed.replica) for feed in node.api.feeds.all if feed.scope.resource == "pods"))
-    await cut(node)
+    await node.cut()
     assert (await node.ask("GET", SERVICES, authorization=as_(PROXY, uid)))[0].status == 503
 
 
@@ -100,7 +94,7 @@ async def test_a_token_that_the_kubelet_got_meanwhile_is_known(node: Node) -> No
     answered = {"kind": "TokenRequest", "status": {"token": token(PROXY, uid, jti="new")}}
     path = "/api/v1/namespaces/kube-system/serviceaccounts/kube-proxy/token"
     await node.ask("POST", path, json.dumps(answered).encode(), content_type="application/json")
-    await cut(node)
+    await node.cut()
     await node.restart()
     assert await node.names(SERVICES, authorization=f"Bearer {token(PROXY, uid, jti='new')}") == ["web"]
 
@@ -118,7 +112,7 @@ async def test_rights_that_are_taken_count_soon(node: Node, monkeypatch: pytest.
         with pytest.raises(StreamError):
             await http.read_body(1 << 20)
     assert (await node.ask("GET", SERVICES, authorization=as_(PROXY)))[0].status == 403
-    await cut(node)
+    await node.cut()
     assert (await node.ask("GET", SERVICES, authorization=as_(PROXY)))[0].status == 503
 
 
@@ -130,7 +124,7 @@ async def test_an_api_server_in_trouble_takes_no_rights(
     await node.names(SERVICES, authorization=as_(PROXY))
     node.kube.answers["/apis/auth"] = status
     await node.ask("GET", SERVICES, authorization=as_(PROXY))
-    await cut(node)
+    await node.cut()
     assert await node.names(SERVICES, authorization=as_(PROXY)) == ["web"]
 
 
@@ -140,7 +134,7 @@ async def test_a_token_for_somebody_else_is_no_proof_here(node: Node) -> None:
     answered = {"spec": {"audiences": ["vault"]}, "status": {"token": for_vault}}
     path = "/api/v1/namespaces/kube-system/serviceaccounts/kube-proxy/token"
     await node.ask("POST", path, json.dumps(answered).encode(), content_type="application/json")
-    await cut(node)
+    await node.cut()
     assert (await node.ask("GET", SERVICES, authorization=f"Bearer {for_vault}"))[0].status == 503
 
 
@@ -167,7 +161,7 @@ async def test_when_a_list_is_refused_its_watches_end_and_ask_the_api_server(nod
             conn.reset()
         assert await http.read_body(1 << 20) == b""
     assert (await node.ask("GET", SERVICES, authorization=as_(PROXY)))[0].status == 401
-    await cut(node)
+    await node.cut()
     assert await node.names(SERVICES, authorization=as_(PROXY)) == ["web"]
     async with node.client() as http:
         head = await http.request("GET", target, [("host", "x"), ("authorization", as_(PROXY))])
@@ -216,7 +210,7 @@ async def test_after_a_restart_a_list_waits_for_its_owners_token(node: Node) -> 
 
 async def test_a_token_that_was_shown_while_nobody_could_look_is_used_later(node: Node) -> None:
     await node.names(SERVICES, authorization=as_(PROXY))
-    await cut(node)
+    await node.cut()
     await node.restart()
     await node.names(SERVICES, authorization=as_(PROXY))
     node.kube.gone = False
@@ -229,7 +223,7 @@ async def test_what_the_kubelet_said_waits_for_no_others_list(node: Node) -> Non
     await node.kube.put("nodes", "n")
     await node.names("/api/v1/nodes?resourceVersion=0", authorization=as_(PROXY))
     await node.names("/api/v1/nodes?resourceVersion=0")
-    await cut(node)
+    await node.cut()
     patch, kind = b'{"status":{"phase":"x"}}', "application/merge-patch+json"
     await node.ask("PATCH", "/api/v1/nodes/n/status", patch, content_type=kind)
     await node.restart()
@@ -267,7 +261,7 @@ async def test_slices_show_the_nodes_own_pods_where_they_are(node: Node) -> None
         (endpoint,) = said["items"][0]["endpoints"]
         return endpoint["addresses"][0], endpoint["conditions"]["ready"]
 
-    await cut(node)
+    await node.cut()
     status = {"podIPs": [{"ip": "10.0.0.2"}], "conditions": [{"type": "Ready", "status": "True"}]}
     patch = json.dumps({"status": status}).encode()
     watch = f"/apis/discovery.k8s.io/v1/endpointslices?watch=1&resourceVersion={node.kube.version}"

@@ -64,12 +64,6 @@ async def shown(node: Node) -> Shown:
     return endpoint["addresses"][0], endpoint["conditions"]["ready"]
 
 
-async def cut(node: Node) -> None:
-    node.kube.cut()
-    node.api.uplink.doubt()
-    await node.until_away()
-
-
 async def back(node: Node) -> None:
     """The cloud is back, and what it says has come."""
     node.kube.gone = False
@@ -83,7 +77,7 @@ async def back(node: Node) -> None:
 @pytest.mark.parametrize("restarts", [False, True])
 async def test_a_pod_of_which_nothing_was_said_stays_ready_through_a_cut(node: Node, restarts: bool) -> None:
     """As with pods that are older than the agent, and of which there was nothing new to say."""
-    await cut(node)
+    await node.cut()
     if restarts:
         await node.restart()
     await cloud_says(node, OLD, ready=False)
@@ -92,7 +86,7 @@ async def test_a_pod_of_which_nothing_was_said_stays_ready_through_a_cut(node: N
 
 
 async def test_a_pod_that_is_not_started_again_yet_is_not_ready(node: Node) -> None:
-    await cut(node)
+    await node.cut()
     assert await kubelet_says(node, status("", ready=False)) == 202
     assert await shown(node) == (OLD, False)
     assert await kubelet_says(node, status(NEW, ready=True)) == 202
@@ -100,7 +94,7 @@ async def test_a_pod_that_is_not_started_again_yet_is_not_ready(node: Node) -> N
 
 
 async def test_the_cloud_is_believed_when_it_says_the_same_and_not_before(node: Node) -> None:
-    await cut(node)
+    await node.cut()
     await cloud_says(node, OLD, ready=False)
     await back(node)
     await asyncio.sleep(0.3)
@@ -115,7 +109,7 @@ async def test_the_cloud_is_believed_when_it_says_the_same_and_not_before(node: 
 async def test_the_cloud_is_believed_in_the_end(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kubelet tells it nothing: it is dead."""
     monkeypatch.setattr(local_endpoints, "MAX_SETTLE_S", 0.3)
-    await cut(node)
+    await node.cut()
     await cloud_says(node, OLD, ready=False)
     await back(node)
     await eventually(lambda: node.api.endpoints._believes)
@@ -124,7 +118,7 @@ async def test_the_cloud_is_believed_in_the_end(node: Node, monkeypatch: pytest.
 
 async def test_what_the_cloud_says_is_not_taken_for_the_kubelets_word(node: Node) -> None:
     """An answer has what the kubelet has said of the pod, and the rest as the cloud has it."""
-    await cut(node)
+    await node.cut()
     await cloud_says(node, OLD, ready=False)
     await back(node)
     assert await kubelet_says(node, {"phase": "Running", "podIPs": [{"ip": OLD}]}) == 200
@@ -138,6 +132,6 @@ async def test_a_service_that_publishes_unready_pods_leads_to_them(node: Node) -
     await node.kube.put("services", "web", "ns", spec={"publishNotReadyAddresses": True})
     (feed,) = [feed for feed in node.api.feeds.all if feed.scope.resource == "services"]
     await eventually(lambda: feed.replica.version == node.kube.version)
-    await cut(node)
+    await node.cut()
     assert await kubelet_says(node, status(NEW, ready=False)) == 202
     assert await shown(node) == (NEW, True)

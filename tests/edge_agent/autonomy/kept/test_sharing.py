@@ -11,7 +11,7 @@ from edge_agent.autonomy.answering import callers as callers_module
 from edge_agent.autonomy.asks import Ask, read_ask
 from edge_agent.autonomy.kept import sharing
 from edge_agent.autonomy.kept.sharing import SharedReader, part_of, shared_scope
-from tests.edge_agent.autonomy.answering.test_callers import DNS, PROXY, as_, cut, token
+from tests.edge_agent.autonomy.answering.test_callers import DNS, PROXY, as_, token
 from tests.edge_agent.autonomy.kube import Node, node_and_kube
 from tests.edge_agent.autonomy.test_asks import KUBELET, info_of, scope
 from tests.support.waits import eventually
@@ -56,7 +56,7 @@ async def test_one_stream_serves_all(node: Node) -> None:
     assert await all_three(node) == SEEN
     counts = node.kube.counts()
     assert (counts["/api/v1/services"], counts["watch /api/v1/services"]) == (1, 1)
-    await cut(node)
+    await node.cut()
     assert await all_three(node) == SEEN
     await node.restart()
     assert await all_three(node) == SEEN
@@ -80,7 +80,7 @@ async def test_who_may_not_see_it_sees_nothing_of_it(node: Node) -> None:
     node.kube.users[token("eve")] = "eve"
     node.kube.rights["eve"] = set()
     assert (await node.ask("GET", PLAIN, authorization=as_("eve")))[0].status == 403
-    await cut(node)
+    await node.cut()
     assert (await node.ask("GET", PLAIN, authorization=as_("eve")))[0].status == 503
     other = f"{PLAIN}&labelSelector=a"  # of what it saw it may see another part, but this was not proved
     assert (await node.ask("GET", other, authorization=as_(DNS)))[0].status == 503
@@ -109,7 +109,7 @@ async def test_without_the_right_of_the_reader_each_has_its_own(node: Node) -> N
     node.kube.rights[READER] = set()
     assert await all_three(node) == SEEN
     assert node.kube.counts()["/api/v1/services"] == 4, "the reader's was refused"
-    await cut(node)
+    await node.cut()
     assert await all_three(node) == SEEN
 
 

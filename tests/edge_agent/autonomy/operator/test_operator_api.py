@@ -157,19 +157,13 @@ def printed(said: Json) -> list[list[str]]:
     return [[str(cell) for cell in row["cells"][:3]] for row in said["rows"]]
 
 
-async def cut(local: Local) -> None:
-    local.node.kube.cut()
-    local.node.api.uplink.doubt()
-    await local.node.until_away()
-
-
 # Reading
 
 
 async def test_lists_are_tables_of_what_is_kept_whether_the_cloud_is_there_or_not(local: Local) -> None:
     for is_away in (False, True):
         if is_away:
-            await cut(local)
+            await local.node.cut()
         head, said = await local.ask("/api/v1/pods", accept=TABLE)
         assert printed(said) == [["one", "0/1", "Running"], ["two", "0/2", "Pending"]]
         warning = head.headers.get("warning") or ""
@@ -237,7 +231,7 @@ async def test_what_is_not_allowed_is_refused_and_recorded(local: Local) -> None
 
 
 async def test_logs_come_from_the_kubelet_as_the_agent(local: Local) -> None:
-    await cut(local)
+    await local.node.cut()
     query = "follow=true&tailLines=5&insecureSkipTLSVerifyBackend=true&container=web"
     head, said = await local.ask(f"{POD}/log?{query}", authorization="Bearer longline-operator-x")
     assert (head.status, said) == (200, b"a line\n")

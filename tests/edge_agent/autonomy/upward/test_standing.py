@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from edge_agent.autonomy.upward import standing
 from edge_agent.autonomy.upward.passing import Unreached
-from tests.edge_agent.autonomy.answering.test_callers import PROXY, SERVICES, as_, cut, token
+from tests.edge_agent.autonomy.answering.test_callers import PROXY, SERVICES, as_, token
 from tests.edge_agent.autonomy.kube import Node, node_and_kube
 from tests.support.waits import eventually
 from tunnel.core.wire.faults import NODE_REFUSED
@@ -95,7 +95,7 @@ async def test_what_only_the_api_server_can_do_is_answered_by_it(node: Node) -> 
         assert (await node.ask(method, target, b"{}"))[0].status == 401, (method, target)
     lease = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/n"
     assert (await node.ask("PUT", lease, b"{}"))[0].status == 401
-    await cut(node)
+    await node.cut()
     for method, target in (("POST", CSR), ("GET", CSR), ("GET", f"{CSR}?watch=1"), ("GET", f"{CSR}/csr-1")):
         head, _ = await node.ask(method, target, b"{}")
         assert head.status == 503, "else a kubelet takes the API server for healthy, and ends after five minutes"

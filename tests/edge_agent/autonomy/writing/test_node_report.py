@@ -37,12 +37,6 @@ async def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
         yield made
 
 
-async def cut(node: Node) -> None:
-    node.kube.cut()
-    node.api.uplink.doubt()
-    await node.until_away()
-
-
 async def back(node: Node) -> None:
     node.kube.gone = False
     await node.until_up()
@@ -107,7 +101,7 @@ async def test_what_is_not_kept_is_named(node: Node) -> None:
 async def test_an_outage_is_told_with_what_was_written_meanwhile(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(node_report, "FRESH_S", 60.0)  # it is not told before what waits
     await node.names("/api/v1/pods?resourceVersion=0")
-    await cut(node)
+    await node.cut()
     for name in ("e1", "e2"):
         await node.ask("POST", "/api/v1/namespaces/ns/events", json.dumps({"metadata": {"name": name}}).encode(),
                        content_type="application/json")  # fmt: skip
@@ -129,7 +123,7 @@ async def test_an_outage_is_told_with_what_was_written_meanwhile(node: Node, mon
 
 
 async def test_while_it_is_away_the_node_says_so_also_after_a_restart(node: Node) -> None:
-    await cut(node)
+    await node.cut()
     await eventually(lambda: len(node.api.writes.statuses))
     condition = await shown(node)
     assert (condition["reason"], condition["status"]) == (AWAY, "True")
@@ -147,7 +141,7 @@ async def test_while_it_is_away_the_node_says_so_also_after_a_restart(node: Node
 
 
 async def test_the_kubelets_own_patches_leave_it_alone(node: Node) -> None:
-    await cut(node)
+    await node.cut()
     await eventually(lambda: len(node.api.writes.statuses))
     patch = {"status": {"conditions": [{"type": "Ready", "status": "False"}], "$setElementOrder/conditions":
                         [{"type": "Ready"}]}}  # fmt: skip
@@ -179,7 +173,7 @@ async def test_a_link_that_flaps_is_told_as_one(node: Node, monkeypatch: pytest.
 async def test_a_refused_event_is_not_told_for_ever(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replaying, "MAX_REFUSALS", 3)
     node.kube.answers[EVENTS] = 403
-    await cut(node)
+    await node.cut()
     await back(node)
     await eventually(lambda: sum(EVENTS in one for one in node.kube.seen) == 3, 10)
     await eventually(lambda: conditions(node))
@@ -190,7 +184,7 @@ async def test_a_refused_event_is_not_told_for_ever(node: Node, monkeypatch: pyt
 @pytest.mark.parametrize("status", [500, 403])
 async def test_an_event_waits_for_an_api_server_in_trouble(node: Node, status: int) -> None:
     node.kube.answers[EVENTS] = status
-    await cut(node)
+    await node.cut()
     await back(node)
     await eventually(lambda: any(EVENTS in one for one in node.kube.seen), 10)
     node.kube.answers.clear()
@@ -201,7 +195,7 @@ async def test_an_event_waits_for_an_api_server_in_trouble(node: Node, status: i
 async def test_it_is_said_of_each_part_for_how_long_it_is_not_current(node: Node) -> None:
     await eventually(lambda: node.api.feeds.all[0].is_live)
     assert [scope["stale_s"] for scope in node.api.as_json()["scopes"]] == [0.0]
-    await cut(node)
+    await node.cut()
     await eventually(lambda: node.api.as_json()["scopes"][0]["stale_s"] >= 0.2)
     await back(node)
     await eventually(lambda: node.api.as_json()["scopes"][0]["stale_s"] == 0.0)
@@ -216,14 +210,14 @@ async def test_the_condition_goes_with_the_proxy(node: Node) -> None:
     await eventually(lambda: node.api.feeds.all[0].replica.version == node.kube.version)
     await node.api.report.withdraw()
     assert conditions(node)[-1] == {"type": CONDITION, "$patch": "delete"}
-    await cut(node)
+    await node.cut()
     await node.api.report.withdraw()
     assert len(conditions(node)) == 2
 
 
 async def test_an_event_whose_answer_was_lost_is_not_written_twice(node: Node) -> None:
     node.kube.answers[EVENTS] = 409
-    await cut(node)
+    await node.cut()
     await back(node)
     await eventually(lambda: conditions(node), 10)
     await settled(node)
